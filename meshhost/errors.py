@@ -1,0 +1,213 @@
+"""Every error meshhost raises on purpose.
+
+    MeshhostError
+    ├── SettingsError                   a setting is missing or wrong
+    ├── ProtocolError
+    │   ├── LocalProtocolError          we used the protocol wrongly
+    │   └── RemoteProtocolError         the other side did
+    ├── TokenError                      a token or key was refused
+    │   ├── InvalidApiKeyError
+    │   ├── InvalidTokenError
+    │   └── ExpiredTokenError
+    ├── LifecycleError                  a signal that is not allowed in this state
+    ├── CallRefusedError                a service host refused a call; carries the HTTP status
+    ├── LLMError                        the model or its gateway failed
+    │   └── LLMRefusalError             the model declined to answer
+    └── RoomError                       a room operation failed (MeshAgent's RoomException)
+        ├── AccessDeniedError           the token does not grant it
+        ├── InvalidRequestError         a field is missing or wrong
+        ├── NotFoundError
+        ├── AlreadyExistsError
+        ├── LimitExceededError          too large, too many
+        ├── RequestTimeoutError         no reply within the deadline
+        ├── ConnectionLostError         the connection ended; nobody knows whether the request was done
+        ├── RoomRefusedError            the room server refused the connection; carries the HTTP status
+        ├── ToolError                   a tool or its provider failed
+        └── LeaseLostError              the message was leased again or settled
+
+An error keeps its facts as attributes and composes its text from them. Texts are shown to users: no secrets, no payloads.
+"""
+
+__all__ = [
+    "AccessDeniedError",
+    "AlreadyExistsError",
+    "CallRefusedError",
+    "ConnectionLostError",
+    "ExpiredTokenError",
+    "InvalidApiKeyError",
+    "InvalidRequestError",
+    "InvalidTokenError",
+    "LLMError",
+    "LLMRefusalError",
+    "LeaseLostError",
+    "LifecycleError",
+    "LimitExceededError",
+    "LocalProtocolError",
+    "MeshhostError",
+    "NotFoundError",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "RequestTimeoutError",
+    "RoomError",
+    "RoomRefusedError",
+    "SettingsError",
+    "TokenError",
+    "ToolError",
+]
+
+
+class MeshhostError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class SettingsError(MeshhostError):
+    """A setting is missing or has a wrong value; the text names it and says what to do."""
+
+
+class ProtocolError(MeshhostError):
+    """The wire protocol was violated."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side tried something the protocol does not allow."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side sent something the protocol does not allow.
+
+    `close_code` is the WebSocket close code to answer with.
+    """
+
+    def __init__(self, text: str, *, close_code: int = 1002) -> None:
+        super().__init__(text)
+        self.close_code = close_code
+
+
+class TokenError(MeshhostError):
+    """A token or key was refused."""
+
+
+class InvalidApiKeyError(TokenError):
+    """The text is not an API key, or the key is unknown or revoked."""
+
+
+class InvalidTokenError(TokenError):
+    """The token is malformed, wrongly signed or not meant for this."""
+
+
+class ExpiredTokenError(TokenError):
+    """The token was good once."""
+
+
+class LifecycleError(MeshhostError):
+    """A signal came that the present state does not allow; nothing was changed."""
+
+
+class CallRefusedError(MeshhostError):
+    """A service host refused a call.
+
+    `status` is the HTTP status, `retry_after` the seconds after which another try makes sense (None: never).
+    """
+
+    def __init__(self, text: str, *, status: int, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class LLMError(MeshhostError):
+    """The model, or the way to it, failed. `status` is the HTTP status when there was one."""
+
+    def __init__(self, text: str, *, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class LLMRefusalError(LLMError):
+    """The model declined to answer; `str()` is its reason."""
+
+
+class RoomError(MeshhostError):
+    """A room operation failed. `code` is the wire's error number (new in meshhost; older clients ignore it)."""
+
+    code = 1008
+
+
+class AccessDeniedError(RoomError):
+    """The token does not grant this operation."""
+
+    code = 1001
+
+    def __init__(self, operation: str, subject: str = "") -> None:
+        super().__init__(f"permission denied: {operation}{f' {subject}' if subject else ''}")
+        self.operation = operation
+        self.subject = subject
+
+
+class InvalidRequestError(RoomError):
+    """A field of a request is missing or wrong. `field` names it ("" when the whole is wrong)."""
+
+    code = 1002
+
+    def __init__(self, field: str, expected: str) -> None:
+        super().__init__(f"{field}: {expected}" if field else expected)
+        self.field = field
+
+
+class NotFoundError(RoomError):
+    """What was asked for does not exist."""
+
+    code = 1003
+
+
+class AlreadyExistsError(RoomError):
+    """What was to be made is there already."""
+
+    code = 1004
+
+
+class LimitExceededError(RoomError):
+    """Too large or too many; the text names the limit."""
+
+    code = 1002
+
+
+class RequestTimeoutError(RoomError):
+    """No reply came within the deadline; nobody knows whether the request was done."""
+
+    code = 1009
+
+
+class ConnectionLostError(RoomError):
+    """The connection to the room ended.
+
+    `clean` tells whether the other side closed it in order, `close_code` how (None: without a word).
+    """
+
+    code = 1009
+
+    def __init__(self, text: str = "the connection to the room was lost", *, clean: bool = False,
+                 close_code: int | None = None) -> None:
+        super().__init__(text)
+        self.clean = clean
+        self.close_code = close_code
+
+
+class RoomRefusedError(RoomError):
+    """The room server refused the connection with an HTTP status."""
+
+    code = 1001
+
+    def __init__(self, text: str, *, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class ToolError(RoomError):
+    """A tool, or the participant that provides it, failed."""
+
+
+class LeaseLostError(RoomError):
+    """The lease shown is not the message's present lease: it expired and the message was leased again, or is settled."""
+
+    code = 5002
