@@ -186,8 +186,13 @@ class ConnectionLostError(RoomError):
 
     code = 1009
 
-    def __init__(self, text: str = "the connection to the room was lost", *, clean: bool = False,
-                 close_code: int | None = None) -> None:
+    def __init__(
+        self,
+        text: str = "the connection to the room was lost",
+        *,
+        clean: bool = False,
+        close_code: int | None = None,
+    ) -> None:
         super().__init__(text)
         self.clean = clean
         self.close_code = close_code

@@ -1,0 +1,242 @@
+"""Participant tokens: who, where, and what is permitted, signed by a tenant's API key (room-protocol §7.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import jwt
+
+from meshhost.errors import ExpiredTokenError, InvalidTokenError
+from meshhost.identity.grants import ApiScope
+from meshhost.identity.keys import parse_api_key
+from meshhost.settings import read_settings
+
+__all__ = [
+    "DEFAULT_LIFETIME",
+    "NO_EXPIRATION",
+    "ParticipantGrant",
+    "ParticipantToken",
+    "TokenClaims",
+]
+
+DEFAULT_LIFETIME = timedelta(days=1)
+# `to_jwt(expiration=NO_EXPIRATION)` asks for a token that never expires; servers may refuse those.
+NO_EXPIRATION = datetime.max.replace(tzinfo=UTC)
+
+_ALGORITHM = "HS256"
+_TOKEN_VERSION = "0.6.13"  # the MeshAgent token form we write; below 0.6.0 a missing `api` grant means a default scope
+_VERSION_WHEN_MISSING = "0.5.3"
+_OWN_CLAIMS = frozenset({"name", "grants", "sub", "kid", "version", "exp"})
+
+TokenClaims = Mapping[str, Any]
+
+
+class ParticipantGrant:
+    """One permission: its name (`room`, `role`, `api`, `tunnel_ports`) and its scope (a text, or an ApiScope for `api`)."""
+
+    def __init__(self, *, name: str, scope: str | ApiScope | None = None) -> None:
+        self.name = name
+        self.scope = scope
+
+    def to_json(self) -> dict[str, Any]:
+        """The wire form, `{"name", "scope"}`."""
+        scope = self.scope.to_json() if isinstance(self.scope, ApiScope) else self.scope
+        return {"name": self.name, "scope": scope}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> ParticipantGrant:
+        """Read the wire form. Raises ValueError or KeyError when it is not one."""
+        scope = data.get("scope")
+        if data["name"] == "api":
+            scope = ApiScope.model_validate(scope if scope is not None else {})
+        elif scope is not None and not isinstance(scope, str):
+            raise ValueError("the scope of a grant is a text")
+        return ParticipantGrant(name=data["name"], scope=scope)
+
+
+class ParticipantToken:
+    """An identity and its grants.
+
+    `project_id` and `api_key_id` say whose key signs; they are filled in from the key when signing with an API key.
+    `extra_payload` are further claims, which cannot override the token's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        project_id: str | None = None,
+        api_key_id: str | None = None,
+        grants: list[ParticipantGrant] | None = None,
+        extra_payload: dict[str, Any] | None = None,
+        version: str | None = None,
+    ) -> None:
+        self.name = name
+        self.project_id = project_id
+        self.api_key_id = api_key_id
+        self.grants = [] if grants is None else grants
+        self.extra_payload = {} if extra_payload is None else extra_payload
+        self.version = _TOKEN_VERSION if version is None else version
+        self.expires_at: datetime | None = None
+
+    @property
+    def role(self) -> str:
+        """The first role that is not `user`, else `user`."""
+        roles = (grant.scope for grant in self.grants if grant.name == "role")
+        return next((role for role in roles if isinstance(role, str) and role != "user"), "user")
+
+    @property
+    def is_user(self) -> bool:
+        """Whether the participant is a person or a program rather than an agent or tool."""
+        return self.role == "user"
+
+    def add_role_grant(self, role: Literal["user", "agent", "tool"] | str) -> None:
+        """Say what kind of participant this is."""
+        self.grants.append(ParticipantGrant(name="role", scope=role))
+
+    def add_room_grant(self, room_name: str) -> None:
+        """Permit joining this room."""
+        self.grants.append(ParticipantGrant(name="room", scope=room_name))
+
+    def add_api_grant(self, grant: ApiScope) -> None:
+        """Permit these room operations."""
+        self.grants.append(ParticipantGrant(name="api", scope=grant))
+
+    def add_tunnel_grant(self, ports: Sequence[int]) -> None:
+        """Permit tunnels to these ports."""
+        self.grants.append(ParticipantGrant(name="tunnel_ports", scope=",".join(map(str, ports))))
+
+    def grant_scope(self, name: str) -> str | ApiScope | None:
+        """The scope of the first grant of this name, or None."""
+        return next((grant.scope for grant in self.grants if grant.name == name), None)
+
+    def get_api_grant(self) -> ApiScope | None:
+        """The room operations permitted. Tokens of versions below 0.6.0 without an `api` grant have a default."""
+        scope = self.grant_scope("api")
+        if isinstance(scope, ApiScope):
+            return scope
+        return ApiScope.agent_default() if _version_numbers(self.version) < (0, 6, 0) else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The claims, without expiry."""
+        claims: dict[str, Any] = {
+            key: value for key, value in self.extra_payload.items() if key not in _OWN_CLAIMS
+        }
+        claims |= {
+            "name": self.name,
+            "grants": [grant.to_json() for grant in self.grants],
+            "version": self.version,
+        }
+        if self.project_id is not None:
+            claims["sub"] = self.project_id
+        if self.api_key_id is not None:
+            claims["kid"] = self.api_key_id
+        return claims
+
+    @staticmethod
+    def from_json(data: TokenClaims) -> ParticipantToken:
+        """Read claims. Raises InvalidTokenError when a member is missing or has a wrong type."""
+        name, grants = data.get("name"), data.get("grants", [])
+        if not isinstance(name, str) or not name or not isinstance(grants, list):
+            raise InvalidTokenError("the token lacks a name or a list of grants")
+        try:
+            parsed = [ParticipantGrant.from_json(grant) for grant in grants]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InvalidTokenError("a grant of the token is malformed") from None
+        token = ParticipantToken(
+            name=name,
+            project_id=data.get("sub"),
+            api_key_id=data.get("kid"),
+            grants=parsed,
+            extra_payload={key: value for key, value in data.items() if key not in _OWN_CLAIMS},
+            version=str(data.get("version") or _VERSION_WHEN_MISSING),
+        )
+        if data.get("exp") is not None:
+            token.expires_at = datetime.fromtimestamp(float(data["exp"]), UTC)
+        return token
+
+    def to_jwt(
+        self,
+        *,
+        token: str | None = None,
+        expiration: datetime | None = None,
+        api_key: str | None = None,
+    ) -> str:
+        """Sign.
+
+        The key is, in this order: `api_key`, MESHHOST_API_KEY, the secret `token`, MESHHOST_SECRET (then without a key
+        id), as in the MeshAgent API. The token expires at `expiration`, by default after DEFAULT_LIFETIME.
+        Raises InvalidApiKeyError for a malformed key and InvalidTokenError when there is none.
+        """
+        claims = self.to_json()
+        secret = self._sign_with(claims, api_key=api_key, secret=token)
+        if expiration is None:
+            expiration = datetime.now(UTC) + DEFAULT_LIFETIME
+        if expiration != NO_EXPIRATION:
+            claims["exp"] = int(expiration.timestamp())
+        return jwt.encode(claims, key=secret, algorithm=_ALGORITHM)
+
+    def _sign_with(self, claims: dict[str, Any], *, api_key: str | None, secret: str | None) -> str:
+        settings = read_settings()
+        if api_key is None and settings.api_key is not None:
+            api_key = settings.api_key.get_secret_value()
+        if api_key is not None:
+            key = parse_api_key(api_key)
+            claims |= {"kid": key.id, "sub": key.project_id}
+            return key.secret
+        if secret is not None:
+            return secret
+        if settings.secret is None:
+            raise InvalidTokenError("no key to sign with: pass api_key or set MESHHOST_API_KEY")
+        claims.pop("kid", None)
+        return settings.secret.get_secret_value()
+
+    @staticmethod
+    def from_jwt(
+        jwt_str: str, *, token: str | None = None, validate: bool | None = True
+    ) -> ParticipantToken:
+        """Read a signed token.
+
+        `token` is the signing secret (default: the environment's, as in `to_jwt`). With `validate=False` neither
+        signature nor expiry are checked. Raises ExpiredTokenError or InvalidTokenError.
+        """
+        if not validate:
+            return ParticipantToken.from_json(_decode(jwt_str, secret=None))
+        if token is None:
+            token = ParticipantToken(name="reader")._sign_with({}, api_key=None, secret=None)
+        return ParticipantToken.from_json(_decode(jwt_str, secret=token))
+
+    @staticmethod
+    def verified(
+        jwt_str: str, *, secret_for: Callable[[str | None, str | None], str]
+    ) -> ParticipantToken:
+        """Read a token whose secret is looked up by its (unverified) key id and project id.
+
+        `secret_for(kid, sub)` returns the secret or raises TokenError. Signature and expiry are then checked.
+        Raises ExpiredTokenError or InvalidTokenError, whose text is fit for an unauthenticated caller.
+        """
+        claims = _decode(jwt_str, secret=None)
+        kid, sub = claims.get("kid"), claims.get("sub")
+        if not isinstance(kid, str | None) or not isinstance(sub, str | None):
+            raise InvalidTokenError("the token is malformed")
+        return ParticipantToken.from_json(_decode(jwt_str, secret=secret_for(kid, sub)))
+
+
+def _decode(text: str, *, secret: str | None) -> dict[str, Any]:
+    # `sub` may be any text and `exp` is checked whenever it is there; nothing else is ours to judge.
+    options: dict[str, Any] = {"verify_sub": False, "verify_iat": False, "verify_aud": False}
+    if secret is None:
+        options |= {"verify_signature": False, "verify_exp": False}
+    try:
+        return jwt.decode(text, key=secret or "", algorithms=[_ALGORITHM], options=options)  # type: ignore[arg-type]
+    except jwt.ExpiredSignatureError:
+        raise ExpiredTokenError("the token has expired: ask for a new one") from None
+    except jwt.PyJWTError:
+        raise InvalidTokenError("the token is malformed or its signature is wrong") from None
+
+
+def _version_numbers(version: str) -> tuple[int, ...]:
+    # Compared as numbers: as text, "0.10.0" would be older than "0.6.0".
+    return tuple(int(part) if part.isdigit() else 0 for part in version.split("+")[0].split("."))

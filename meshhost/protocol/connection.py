@@ -1,0 +1,189 @@
+"""One side of a room connection: message ids, requests and their replies (room-protocol §4). No I/O.
+
+How it is driven: the owner feeds every packet it reads to `receive()` and gets at most one event back; it sends the
+packets that `request()`, `reply()` and `notify()` return, those of one call in one piece and in call order. An error
+raised by `receive()` means that the stream is broken: close it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from meshhost.errors import InvalidRequestError, LocalProtocolError
+from meshhost.protocol.frames import (
+    CLIENT_SLICE,
+    Limits,
+    Message,
+    PacketAssembler,
+    check_size,
+    packets,
+)
+from meshhost.protocol.messages import (
+    META,
+    ErrorResponse,
+    Header,
+    Response,
+    pack_message,
+    pack_response,
+    unpack_message,
+    unpack_response,
+)
+
+__all__ = [
+    "RESPONSE",
+    "Event",
+    "MalformedMessage",
+    "MessageReceived",
+    "ReplyReceived",
+    "RoomConnection",
+]
+
+RESPONSE = "__response__"
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """A request or notification came in. `trace` is the sender's W3C trace-context carrier, often empty."""
+
+    id: int
+    type: str
+    header: Header
+    payload: bytes
+    trace: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyReceived:
+    """The reply to our request `id`. `extra` is the whole header, for members beyond the body's own."""
+
+    id: int
+    response: Response
+    extra: Header
+
+
+@dataclass(frozen=True, slots=True)
+class MalformedMessage:
+    """A whole message whose content cannot be read. The stream is sound: answer with the error, and go on."""
+
+    id: int
+    type: str
+    error: InvalidRequestError
+
+
+Event = MessageReceived | ReplyReceived | MalformedMessage
+
+
+class RoomConnection:
+    """Ids, awaited replies and framing of one side.
+
+    `slice_bytes` is how large the packets are that we send; `limits` is what we take, and what we check before sending.
+    """
+
+    def __init__(self, *, limits: Limits = Limits(), slice_bytes: int = CLIENT_SLICE) -> None:  # noqa: B008 - immutable
+        self._limits = limits
+        self._slice_bytes = slice_bytes
+        self._assembler = PacketAssembler(limits)
+        self._next_id = 1
+        self._awaited: set[int] = set()
+
+    @property
+    def awaited(self) -> frozenset[int]:
+        """Ids of the requests that have no reply yet."""
+        return frozenset(self._awaited)
+
+    def request(
+        self,
+        type: str,
+        header: Header,
+        payload: bytes | None = None,
+        *,
+        trace: dict[str, str] | None = None,
+    ) -> tuple[int, Iterator[bytes]]:
+        """A request: its id and its packets. Raises LimitExceededError before anything is changed."""
+        message_id, packed = self.notify(type, header, payload, trace=trace)
+        self._awaited.add(message_id)
+        return message_id, packed
+
+    def notify(
+        self,
+        type: str,
+        header: Header,
+        payload: bytes | None = None,
+        *,
+        trace: dict[str, str] | None = None,
+    ) -> tuple[int, Iterator[bytes]]:
+        """A message that gets no `__response__`: its id and its packets. Raises LimitExceededError."""
+        meta: Header = {META: {"v": 1, "otel": trace}} if trace is not None else {}
+        data = pack_message(header | meta, payload)
+        check_size(len(data), self._limits)
+        message_id, self._next_id = self._next_id, self._next_id + 1
+        return message_id, self._cut(message_id, type, data)
+
+    def reply(
+        self, request_id: int, response: Response, extra: Header | None = None
+    ) -> Iterator[bytes]:
+        """The packets that answer the other side's request. Raises LimitExceededError."""
+        return self.respond(request_id, RESPONSE, response, extra)
+
+    def respond(
+        self, message_id: int, type: str, response: Response, extra: Header | None = None
+    ) -> Iterator[bytes]:
+        """A body under another type than `__response__`, for `agent.tool_call_response`. Raises LimitExceededError."""
+        data = pack_response(response, extra)
+        check_size(len(data), self._limits)
+        return self._cut(message_id, type, data)
+
+    def abandon(self, request_id: int) -> None:
+        """Forget a request whose caller no longer waits; a late reply is then dropped."""
+        self._awaited.discard(request_id)
+
+    def receive(self, packet: bytes) -> Event | None:
+        """Take a packet. Returns the event it completes, or None.
+
+        A reply to a request that is not awaited is dropped. Raises RemoteProtocolError when framing is broken.
+        """
+        message = self._assembler.receive(packet)
+        if message is None:
+            return None
+        try:
+            header, payload = unpack_message(message.data)
+            meta = header.pop(META, None)
+            if message.type == RESPONSE:
+                return self._receive_reply(message.id, header, payload)
+        except InvalidRequestError as error:
+            return self._malformed(message, error)
+        return MessageReceived(message.id, message.type, header, payload, _trace(meta))
+
+    def _receive_reply(
+        self, message_id: int, header: Header, payload: bytes
+    ) -> ReplyReceived | None:
+        if message_id not in self._awaited:
+            return None
+        response = unpack_response(header, payload)
+        self._awaited.remove(message_id)
+        return ReplyReceived(message_id, response, header)
+
+    def _malformed(self, message: Message, error: InvalidRequestError) -> Event | None:
+        if message.type != RESPONSE:
+            return MalformedMessage(message.id, message.type, error)
+        # A reply nobody can read still ends the wait.
+        if message.id not in self._awaited:
+            return None
+        self._awaited.remove(message.id)
+        return ReplyReceived(message.id, ErrorResponse(text=f"unreadable reply: {error}"), {})
+
+    def _cut(self, message_id: int, type: str, data: bytes) -> Iterator[bytes]:
+        if len(type.encode()) > self._limits.type_bytes:
+            raise LocalProtocolError(f"message type of over {self._limits.type_bytes} bytes")
+        return packets(Message(message_id, type, data), slice_bytes=self._slice_bytes)
+
+
+def _trace(meta: Any) -> dict[str, str]:
+    carrier = meta.get("otel") if isinstance(meta, dict) else None
+    if not isinstance(carrier, dict):
+        return {}
+    return {
+        key: value
+        for key, value in carrier.items()
+        if isinstance(key, str) and isinstance(value, str)
+    }

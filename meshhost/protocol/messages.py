@@ -1,0 +1,247 @@
+"""Header and payload of a message, and the bodies of replies (room-protocol §3 and §5)."""
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+from meshhost.errors import InvalidRequestError, RoomError
+
+__all__ = [
+    "EmptyResponse",
+    "ErrorResponse",
+    "FileResponse",
+    "JsonResponse",
+    "LinkResponse",
+    "RawOutputs",
+    "Response",
+    "TextResponse",
+    "ensure_response",
+    "pack_message",
+    "pack_response",
+    "unpack_message",
+    "unpack_response",
+    "wire_safe",
+]
+
+Header: TypeAlias = dict[str, Any]
+Usage: TypeAlias = Mapping[str, float] | None
+
+_LENGTH = struct.Struct(">Q")
+# Carries SDK version and trace context in every header of a Python client; stripped before use.
+META = "__meshagent__"
+
+
+def pack_message(header: Header, data: bytes | None = None) -> bytes:
+    """8 bytes of header length, the header as JSON, the payload. Values JSON does not know become texts."""
+    encoded = json.dumps(header, default=str).encode()
+    return b"".join((_LENGTH.pack(len(encoded)), encoded, data or b""))
+
+
+def unpack_message(data: bytes) -> tuple[Header, bytes]:
+    """Header and payload. Raises InvalidRequestError when the header is not a JSON object of the stated length."""
+    if len(data) < _LENGTH.size:
+        raise InvalidRequestError(
+            "message", "expected a header: 8 bytes of length, then a JSON object"
+        )
+    (length,) = _LENGTH.unpack_from(data)
+    if length > len(data) - _LENGTH.size:
+        raise InvalidRequestError("message", "the header is longer than the message")
+    end = _LENGTH.size + length
+    try:
+        header = json.loads(data[_LENGTH.size : end])
+    except (ValueError, RecursionError):
+        raise InvalidRequestError("message", "the header is not JSON") from None
+    if not isinstance(header, dict):
+        raise InvalidRequestError("message", "the header is not a JSON object")
+    return header, data[end:]
+
+
+@dataclass(frozen=True, slots=True)
+class JsonResponse:
+    """Any JSON value."""
+
+    json: Any
+    usage: Usage = None
+    type: ClassVar[str] = "json"
+
+    def __getitem__(self, name: str) -> Any:
+        return self.json[name]
+
+    def to_json(self) -> Header:
+        """The wire header."""
+        return {"type": self.type, "json": self.json, "usage": self.usage}
+
+
+@dataclass(frozen=True, slots=True)
+class TextResponse:
+    """A text."""
+
+    text: str
+    usage: Usage = None
+    type: ClassVar[str] = "text"
+
+    def to_json(self) -> Header:
+        """The wire header."""
+        return {"type": self.type, "text": self.text, "usage": self.usage}
+
+
+@dataclass(frozen=True, slots=True)
+class FileResponse:
+    """A file: bytes, name and MIME type."""
+
+    data: bytes
+    name: str
+    mime_type: str
+    usage: Usage = None
+    type: ClassVar[str] = "file"
+
+    def to_json(self) -> Header:
+        """The wire header; the bytes travel as payload."""
+        return {
+            "type": self.type,
+            "name": self.name,
+            "mime_type": self.mime_type,
+            "usage": self.usage,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LinkResponse:
+    """An address where something can be fetched."""
+
+    name: str
+    url: str
+    usage: Usage = None
+    type: ClassVar[str] = "link"
+
+    def to_json(self) -> Header:
+        """The wire header."""
+        return {"type": self.type, "name": self.name, "url": self.url, "usage": self.usage}
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyResponse:
+    """Done, and nothing to say."""
+
+    usage: Usage = None
+    type: ClassVar[str] = "empty"
+
+    def to_json(self) -> Header:
+        """The wire header."""
+        return {"type": self.type, "usage": self.usage}
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorResponse:
+    """It failed. `code` is an error number that clients older than meshhost ignore."""
+
+    text: str
+    code: int | None = None
+    usage: Usage = None
+    type: ClassVar[str] = "error"
+
+    def to_json(self) -> Header:
+        """The wire header."""
+        header: Header = {"type": self.type, "text": self.text, "usage": self.usage}
+        return header if self.code is None else header | {"code": self.code}
+
+
+@dataclass(frozen=True, slots=True)
+class RawOutputs:
+    """A list of model outputs. A 0.6 client cannot read it as a reply: `wire_safe` turns it into JSON."""
+
+    outputs: list[Any]
+    usage: Usage = None
+    type: ClassVar[str] = "raw"
+
+    def to_json(self) -> Header:
+        """The wire header."""
+        return {"type": self.type, "outputs": self.outputs, "usage": self.usage}
+
+
+Response: TypeAlias = (
+    JsonResponse
+    | TextResponse
+    | FileResponse
+    | LinkResponse
+    | EmptyResponse
+    | ErrorResponse
+    | RawOutputs
+)
+
+# Members that must be there, with their types, per body type. `object` takes any value.
+_MEMBERS: dict[str, tuple[type[Any], dict[str, type]]] = {
+    "json": (JsonResponse, {"json": object}),
+    "text": (TextResponse, {"text": str}),
+    "file": (FileResponse, {"name": str, "mime_type": str}),
+    "link": (LinkResponse, {"name": str, "url": str}),
+    "empty": (EmptyResponse, {}),
+    "error": (ErrorResponse, {"text": str}),
+    "raw": (RawOutputs, {"outputs": list}),
+}
+
+
+def pack_response(response: Response, extra: Header | None = None) -> bytes:
+    """The body as message bytes. `extra` members are added to the header; old clients ignore them."""
+    header = response.to_json() | (extra or {})
+    return pack_message(header, response.data if isinstance(response, FileResponse) else None)
+
+
+def unpack_response(header: Header, payload: bytes) -> Response:
+    """Read a body. Unknown members are ignored. Raises InvalidRequestError naming what is wrong."""
+    cls, members = _MEMBERS.get(_body_type(header), (None, {}))
+    if cls is None:
+        raise InvalidRequestError("type", f"expected one of {', '.join(_MEMBERS)}")
+    arguments: dict[str, Any] = {}
+    for name, kind in members.items():
+        if name not in header or not isinstance(header[name], kind):
+            raise InvalidRequestError(name, f"a {header['type']} body needs this member")
+        arguments[name] = header[name]
+    if cls is FileResponse:
+        arguments["data"] = payload
+    if cls is ErrorResponse and isinstance(header.get("code"), int):
+        arguments["code"] = header["code"]
+    usage = header.get("usage")
+    result: Response = cls(**arguments, usage=usage if isinstance(usage, dict) else None)
+    return result
+
+
+def _body_type(header: Header) -> str:
+    kind = header.get("type")
+    return kind if isinstance(kind, str) else ""
+
+
+def ensure_response(value: Any) -> Response:
+    """What a tool returned, as a body: None is empty, a text is text, a dict is JSON, a body is itself.
+
+    Raises RoomError for anything else.
+    """
+    match value:
+        case None:
+            return EmptyResponse()
+        case str():
+            return TextResponse(text=value)
+        case dict():
+            return JsonResponse(json=value)
+        case (
+            JsonResponse()
+            | TextResponse()
+            | FileResponse()
+            | LinkResponse()
+            | EmptyResponse()
+            | ErrorResponse()
+            | RawOutputs()
+        ):
+            return value
+    raise RoomError(
+        f"a tool must return a response, a text, a dict or None, not {type(value).__name__}"
+    )
+
+
+def wire_safe(response: Response) -> Response:
+    """The same, in a type every client can read (room-protocol §5: `raw` hangs a 0.6 client)."""
+    if isinstance(response, RawOutputs):
+        return JsonResponse(json={"outputs": response.outputs}, usage=response.usage)
+    return response
