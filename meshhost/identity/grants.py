@@ -51,9 +51,7 @@ class AgentsGrant(_Grant):
 
     def can_use_toolkit(self, toolkit: str) -> bool:
         """Whether tools of this toolkit may be listed and invoked."""
-        return self.use_tools and (
-            self.allowed_toolkits is None or toolkit in self.allowed_toolkits
-        )
+        return self.use_tools and (self.allowed_toolkits is None or toolkit in self.allowed_toolkits)
 
 
 class LivekitGrant(_Grant):
@@ -240,9 +238,7 @@ class ApiScope(_Grant):
     @staticmethod
     def full() -> ApiScope:
         """Everything."""
-        return ApiScope.agent_default().model_copy(
-            update={"admin": AdminGrant(), "secrets": SecretsGrant()}
-        )
+        return ApiScope.agent_default().model_copy(update={"admin": AdminGrant(), "secrets": SecretsGrant()})
 
     def to_json(self) -> dict[str, Any]:
         """The wire form: absent sections and default values are left out."""
@@ -258,8 +254,7 @@ class ApiScope(_Grant):
             {
                 name: _narrower(mine, theirs)
                 for name in ApiScope.model_fields
-                if (mine := getattr(self, name)) is not None
-                and (theirs := getattr(other, name)) is not None
+                if (mine := getattr(self, name)) is not None and (theirs := getattr(other, name)) is not None
             }
         )
 
@@ -282,9 +277,7 @@ def _segments(path: str) -> list[str]:
 def _entry_matches(pattern: str, path: str, *, folders: bool) -> bool:
     wanted = "/".join(_segments(path))
     if pattern.endswith("*"):
-        return wanted.startswith(
-            "/".join(_segments(pattern[:-1])) + ("/" if pattern[:-1].endswith("/") else "")
-        )
+        return wanted.startswith("/".join(_segments(pattern[:-1])) + ("/" if pattern[:-1].endswith("/") else ""))
     entry = "/".join(_segments(pattern))
     return wanted == entry or (folders and (not entry or wanted.startswith(entry + "/")))
 
@@ -292,9 +285,7 @@ def _entry_matches(pattern: str, path: str, *, folders: bool) -> bool:
 def _most_specific(entries: Iterable[_P], path: str, *, folders: bool) -> _P | None:
     matching = [entry for entry in entries if _entry_matches(entry.path, path, folders=folders)]
     # Of two equally long entries the read-only one decides: deny when in doubt.
-    return max(
-        matching, key=lambda entry: (len(entry.path.strip("/")), entry.read_only), default=None
-    )
+    return max(matching, key=lambda entry: (len(entry.path.strip("/")), entry.read_only), default=None)
 
 
 def _allows_write(entry: _PathEntry | None) -> bool:
@@ -306,10 +297,7 @@ def _matches_any(patterns: Sequence[str], text: str) -> bool:
 
 
 def _narrower(mine: _Grant, theirs: _Grant) -> dict[str, Any]:
-    return {
-        name: _narrower_value(name, getattr(mine, name), getattr(theirs, name))
-        for name in type(mine).model_fields
-    }
+    return {name: _narrower_value(name, getattr(mine, name), getattr(theirs, name)) for name in type(mine).model_fields}
 
 
 def _narrower_value(name: str, mine: Any, theirs: Any) -> Any:
@@ -320,9 +308,7 @@ def _narrower_value(name: str, mine: Any, theirs: Any) -> Any:
     if name == "paths":
         return _narrower_paths(mine, theirs)
     if name == "tables":
-        return [
-            _narrower(a, b) | {"name": a.name} for a in mine for b in theirs if a.name == b.name
-        ]
+        return [_narrower(a, b) | {"name": a.name} for a in mine for b in theirs if a.name == b.name]
     return [item for item in mine if item in theirs]
 
 
@@ -334,18 +320,11 @@ def _narrower_paths(mine: Sequence[Any], theirs: Sequence[Any]) -> list[dict[str
         for entry in ours:
             cover = _most_specific(others, entry.path.removesuffix("*"), folders=folders)
             if cover is not None and _covers(cover.path, entry.path):
-                result[entry.path] = (
-                    entry.read_only or cover.read_only or result.get(entry.path, False)
-                )
+                result[entry.path] = entry.read_only or cover.read_only or result.get(entry.path, False)
     return [{"path": path, "read_only": read_only} for path, read_only in result.items()]
 
 
 def _covers(wide: str, narrow: str) -> bool:
     if not narrow.endswith("*"):
         return True
-    return (
-        wide.endswith("*")
-        and narrow.startswith(wide[:-1])
-        or not wide.endswith("*")
-        and wide != narrow
-    )
+    return (wide.endswith("*") and narrow.startswith(wide[:-1])) or (not wide.endswith("*") and wide != narrow)

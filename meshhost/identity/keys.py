@@ -47,9 +47,9 @@ def _encode_uuid(text: str) -> str:
 
 
 def _decode_uuid(text: str) -> str:
+    if len(text) != _ID_LENGTH:
+        raise InvalidApiKeyError(f"not an API key: an id in it is not {_ID_LENGTH} characters long")
     try:
-        if len(text) != _ID_LENGTH:
-            raise ValueError(text)
         raw = base64.b64decode(text.replace(".", "-") + "==", altchars=b"-_", validate=True)
     except (ValueError, binascii.Error):
         raise InvalidApiKeyError("not an API key: an id in it is malformed") from None

@@ -26,7 +26,7 @@ DEFAULT_LIFETIME = timedelta(days=1)
 NO_EXPIRATION = datetime.max.replace(tzinfo=UTC)
 
 _ALGORITHM = "HS256"
-_TOKEN_VERSION = "0.6.13"  # the MeshAgent token form we write; below 0.6.0 a missing `api` grant means a default scope
+_FORM_VERSION = "0.6.13"  # the MeshAgent token form we write; below 0.6.0 a missing `api` grant means a default scope
 _VERSION_WHEN_MISSING = "0.5.3"
 _OWN_CLAIMS = frozenset({"name", "grants", "sub", "kid", "version", "exp"})
 
@@ -34,7 +34,7 @@ TokenClaims = Mapping[str, Any]
 
 
 class ParticipantGrant:
-    """One permission: its name (`room`, `role`, `api`, `tunnel_ports`) and its scope (a text, or an ApiScope for `api`)."""
+    """One permission: its name (`room`, `role`, `api`, `tunnel_ports`) and scope (a text; an ApiScope for `api`)."""
 
     def __init__(self, *, name: str, scope: str | ApiScope | None = None) -> None:
         self.name = name
@@ -78,7 +78,7 @@ class ParticipantToken:
         self.api_key_id = api_key_id
         self.grants = [] if grants is None else grants
         self.extra_payload = {} if extra_payload is None else extra_payload
-        self.version = _TOKEN_VERSION if version is None else version
+        self.version = _FORM_VERSION if version is None else version
         self.expires_at: datetime | None = None
 
     @property
@@ -121,9 +121,7 @@ class ParticipantToken:
 
     def to_json(self) -> dict[str, Any]:
         """The claims, without expiry."""
-        claims: dict[str, Any] = {
-            key: value for key, value in self.extra_payload.items() if key not in _OWN_CLAIMS
-        }
+        claims: dict[str, Any] = {key: value for key, value in self.extra_payload.items() if key not in _OWN_CLAIMS}
         claims |= {
             "name": self.name,
             "grants": [grant.to_json() for grant in self.grants],
@@ -171,32 +169,15 @@ class ParticipantToken:
         Raises InvalidApiKeyError for a malformed key and InvalidTokenError when there is none.
         """
         claims = self.to_json()
-        secret = self._sign_with(claims, api_key=api_key, secret=token)
+        secret = _sign_with(claims, api_key=api_key, secret=token)
         if expiration is None:
             expiration = datetime.now(UTC) + DEFAULT_LIFETIME
         if expiration != NO_EXPIRATION:
             claims["exp"] = int(expiration.timestamp())
         return jwt.encode(claims, key=secret, algorithm=_ALGORITHM)
 
-    def _sign_with(self, claims: dict[str, Any], *, api_key: str | None, secret: str | None) -> str:
-        settings = read_settings()
-        if api_key is None and settings.api_key is not None:
-            api_key = settings.api_key.get_secret_value()
-        if api_key is not None:
-            key = parse_api_key(api_key)
-            claims |= {"kid": key.id, "sub": key.project_id}
-            return key.secret
-        if secret is not None:
-            return secret
-        if settings.secret is None:
-            raise InvalidTokenError("no key to sign with: pass api_key or set MESHHOST_API_KEY")
-        claims.pop("kid", None)
-        return settings.secret.get_secret_value()
-
     @staticmethod
-    def from_jwt(
-        jwt_str: str, *, token: str | None = None, validate: bool | None = True
-    ) -> ParticipantToken:
+    def from_jwt(jwt_str: str, *, token: str | None = None, validate: bool | None = True) -> ParticipantToken:
         """Read a signed token.
 
         `token` is the signing secret (default: the environment's, as in `to_jwt`). With `validate=False` neither
@@ -205,13 +186,11 @@ class ParticipantToken:
         if not validate:
             return ParticipantToken.from_json(_decode(jwt_str, secret=None))
         if token is None:
-            token = ParticipantToken(name="reader")._sign_with({}, api_key=None, secret=None)
+            token = _sign_with({}, api_key=None, secret=None)
         return ParticipantToken.from_json(_decode(jwt_str, secret=token))
 
     @staticmethod
-    def verified(
-        jwt_str: str, *, secret_for: Callable[[str | None, str | None], str]
-    ) -> ParticipantToken:
+    def verified(jwt_str: str, *, secret_for: Callable[[str | None, str | None], str]) -> ParticipantToken:
         """Read a token whose secret is looked up by its (unverified) key id and project id.
 
         `secret_for(kid, sub)` returns the secret or raises TokenError. Signature and expiry are then checked.
@@ -222,6 +201,22 @@ class ParticipantToken:
         if not isinstance(kid, str | None) or not isinstance(sub, str | None):
             raise InvalidTokenError("the token is malformed")
         return ParticipantToken.from_json(_decode(jwt_str, secret=secret_for(kid, sub)))
+
+
+def _sign_with(claims: dict[str, Any], *, api_key: str | None, secret: str | None) -> str:
+    settings = read_settings()
+    if api_key is None and settings.api_key is not None:
+        api_key = settings.api_key.get_secret_value()
+    if api_key is not None:
+        key = parse_api_key(api_key)
+        claims |= {"kid": key.id, "sub": key.project_id}
+        return key.secret
+    if secret is not None:
+        return secret
+    if settings.secret is None:
+        raise InvalidTokenError("no key to sign with: pass api_key or set MESHHOST_API_KEY")
+    claims.pop("kid", None)
+    return settings.secret.get_secret_value()
 
 
 def _decode(text: str, *, secret: str | None) -> dict[str, Any]:

@@ -119,15 +119,11 @@ class RoomConnection:
         message_id, self._next_id = self._next_id, self._next_id + 1
         return message_id, self._cut(message_id, type, data)
 
-    def reply(
-        self, request_id: int, response: Response, extra: Header | None = None
-    ) -> Iterator[bytes]:
+    def reply(self, request_id: int, response: Response, extra: Header | None = None) -> Iterator[bytes]:
         """The packets that answer the other side's request. Raises LimitExceededError."""
         return self.respond(request_id, RESPONSE, response, extra)
 
-    def respond(
-        self, message_id: int, type: str, response: Response, extra: Header | None = None
-    ) -> Iterator[bytes]:
+    def respond(self, message_id: int, type: str, response: Response, extra: Header | None = None) -> Iterator[bytes]:
         """A body under another type than `__response__`, for `agent.tool_call_response`. Raises LimitExceededError."""
         data = pack_response(response, extra)
         check_size(len(data), self._limits)
@@ -154,9 +150,7 @@ class RoomConnection:
             return self._malformed(message, error)
         return MessageReceived(message.id, message.type, header, payload, _trace(meta))
 
-    def _receive_reply(
-        self, message_id: int, header: Header, payload: bytes
-    ) -> ReplyReceived | None:
+    def _receive_reply(self, message_id: int, header: Header, payload: bytes) -> ReplyReceived | None:
         if message_id not in self._awaited:
             return None
         response = unpack_response(header, payload)
@@ -182,8 +176,4 @@ def _trace(meta: Any) -> dict[str, str]:
     carrier = meta.get("otel") if isinstance(meta, dict) else None
     if not isinstance(carrier, dict):
         return {}
-    return {
-        key: value
-        for key, value in carrier.items()
-        if isinstance(key, str) and isinstance(value, str)
-    }
+    return {key: value for key, value in carrier.items() if isinstance(key, str) and isinstance(value, str)}

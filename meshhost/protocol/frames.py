@@ -52,7 +52,7 @@ def packets(message: Message, *, slice_bytes: int = CLIENT_SLICE) -> Iterator[by
 class PacketAssembler:
     """Joins the packets of one direction of a connection into messages."""
 
-    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - immutable
+    def __init__(self, limits: Limits = Limits()) -> None:
         self._limits = limits
         self._clear()
 
@@ -70,25 +70,19 @@ class PacketAssembler:
 
     def _take_header(self, packet: bytes) -> Message | None:
         if len(packet) < _HEADER.size:
-            raise RemoteProtocolError(
-                f"header packet of {len(packet)} bytes, expected at least {_HEADER.size}"
-            )
+            raise RemoteProtocolError(f"header packet of {len(packet)} bytes, expected at least {_HEADER.size}")
         message_id, number, count = _HEADER.unpack_from(packet)
         if number != 0:
             raise RemoteProtocolError(f"data packet {number} of a message that has not begun")
         self._type = self._read_type(packet[_HEADER.size :])
         if count > self._limits.packets:
-            raise RemoteProtocolError(
-                f"message of {count} packets, at most {self._limits.packets}", close_code=1009
-            )
+            raise RemoteProtocolError(f"message of {count} packets, at most {self._limits.packets}", close_code=1009)
         self._id, self._awaiting, self._next = message_id, count, 1
         return self._complete() if count == 0 else None
 
     def _read_type(self, raw: bytes) -> str:
         if len(raw) > self._limits.type_bytes:
-            raise RemoteProtocolError(
-                f"message type of {len(raw)} bytes, at most {self._limits.type_bytes}"
-            )
+            raise RemoteProtocolError(f"message type of {len(raw)} bytes, at most {self._limits.type_bytes}")
         try:
             return raw.decode()
         except UnicodeDecodeError:
@@ -96,9 +90,7 @@ class PacketAssembler:
 
     def _take_data(self, packet: bytes) -> Message | None:
         if len(packet) < _DATA.size:
-            raise RemoteProtocolError(
-                f"data packet of {len(packet)} bytes, expected at least {_DATA.size}"
-            )
+            raise RemoteProtocolError(f"data packet of {len(packet)} bytes, expected at least {_DATA.size}")
         message_id, number = _DATA.unpack_from(packet)
         if message_id != self._id or number != self._next:
             raise RemoteProtocolError(
@@ -106,9 +98,7 @@ class PacketAssembler:
             )
         self._size += len(packet) - _DATA.size
         if self._size > self._limits.message_bytes:
-            raise RemoteProtocolError(
-                f"message of over {self._limits.message_bytes} bytes", close_code=1009
-            )
+            raise RemoteProtocolError(f"message of over {self._limits.message_bytes} bytes", close_code=1009)
         self._slices.append(memoryview(packet)[_DATA.size :])
         self._next += 1
         return self._complete() if number == self._awaiting else None

@@ -42,9 +42,7 @@ def pack_message(header: Header, data: bytes | None = None) -> bytes:
 def unpack_message(data: bytes) -> tuple[Header, bytes]:
     """Header and payload. Raises InvalidRequestError when the header is not a JSON object of the stated length."""
     if len(data) < _LENGTH.size:
-        raise InvalidRequestError(
-            "message", "expected a header: 8 bytes of length, then a JSON object"
-        )
+        raise InvalidRequestError("message", "expected a header: 8 bytes of length, then a JSON object")
     (length,) = _LENGTH.unpack_from(data)
     if length > len(data) - _LENGTH.size:
         raise InvalidRequestError("message", "the header is longer than the message")
@@ -162,13 +160,7 @@ class RawOutputs:
 
 
 Response: TypeAlias = (
-    JsonResponse
-    | TextResponse
-    | FileResponse
-    | LinkResponse
-    | EmptyResponse
-    | ErrorResponse
-    | RawOutputs
+    JsonResponse | TextResponse | FileResponse | LinkResponse | EmptyResponse | ErrorResponse | RawOutputs
 )
 
 # Members that must be there, with their types, per body type. `object` takes any value.
@@ -235,9 +227,8 @@ def ensure_response(value: Any) -> Response:
             | RawOutputs()
         ):
             return value
-    raise RoomError(
-        f"a tool must return a response, a text, a dict or None, not {type(value).__name__}"
-    )
+        case _:
+            raise RoomError(f"a tool must return a response, a text, a dict or None, not {type(value).__name__}")
 
 
 def wire_safe(response: Response) -> Response:

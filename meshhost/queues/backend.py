@@ -1,0 +1,195 @@
+"""What a queue store does, for whoever implements one. One contract suite (tests/contract) runs on all of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, NewType, Protocol
+
+from meshhost.identity.tenant import RoomKey
+
+__all__ = [
+    "DeadLetter",
+    "Delivery",
+    "EndReason",
+    "HolderId",
+    "Lease",
+    "NewMessage",
+    "QueueBackend",
+    "QueueKey",
+    "QueueStats",
+]
+
+HolderId = NewType("HolderId", str)
+
+
+class QueueKey(NamedTuple):
+    """A queue: the room it belongs to and its name there."""
+
+    room: RoomKey
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.room}/{self.name}"
+
+
+class EndReason(StrEnum):
+    """Why a delivery ended without an ack."""
+
+    FAILED = "failed"  # the agent raised: counts against the message
+    INTERRUPTED = "interrupted"  # stop, deploy, crash or lost connection of the host: not the message's fault
+    EXPIRED = "expired"  # nobody renewed the lease: the holder is gone; an interruption
+    RELEASED = "released"  # handed back unworked: the delivery is not counted at all
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """What is sent: a JSON text and string headers (trace context travels there)."""
+
+    body: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A time-limited exclusive right to a message. `token` grows with every lease of that message."""
+
+    queue: QueueKey
+    message_id: int
+    token: int
+    holder: HolderId
+    expires_at: float  # wall clock, seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One handing-over of a message.
+
+    `attempt` is 1 plus the failures so far; `delivery` is 1 plus all hand-overs that were ended without an ack, whatever
+    the reason.
+    """
+
+    lease: Lease
+    body: str
+    headers: Mapping[str, str]
+    attempt: int
+    delivery: int
+    sent_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """What is in a queue: ready now, leased, waiting for a retry time, dead; the age in seconds of the oldest not dead."""
+
+    name: str
+    ready: int
+    leased: int
+    delayed: int
+    dead: int
+    oldest_age: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message set aside after its last attempt, with the reason (an exception's text and traceback)."""
+
+    message_id: int
+    body: str
+    headers: Mapping[str, str]
+    attempts: int
+    reason: str
+    sent_at: float
+    died_at: float
+
+
+class QueueBackend(Protocol):
+    """A durable store of queues. All methods are safe to call concurrently; each is atomic: it happens wholly or not.
+
+    An accepted change survives `kill -9` of this process and, on disk, power loss. Cancelling a caller cancels the wait,
+    not always the change. A failing store raises OSError or a RoomError; nothing is then half done.
+    """
+
+    async def open(self) -> None:
+        """Make the store usable (schema, migrations). Leases of a former process stay until they expire or `sweep`."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was accepted and release all resources. Idempotent."""
+        ...
+
+    async def create(self, queue: QueueKey) -> None:
+        """Make the queue if it is missing."""
+        ...
+
+    async def delete(self, queue: QueueKey) -> None:
+        """Remove the queue and all its messages. Raises NotFoundError."""
+        ...
+
+    async def exists(self, queue: QueueKey) -> bool:
+        """Whether the queue was made."""
+        ...
+
+    async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
+        """Store a message at the end of the queue and return its id once it is durable.
+
+        Ids grow in order of acceptance. Raises NotFoundError when the queue is missing and `create` is false,
+        LimitExceededError when the queue is full.
+        """
+        ...
+
+    async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
+        """Claim up to `limit` ready messages, oldest first, for `seconds`. Empty when none is ready.
+
+        A message is ready when it is not dead, its retry time has come, and it has no lease or its lease expired. Claiming a
+        message whose lease expired counts that delivery as EXPIRED. Raises NotFoundError for a missing queue.
+        """
+        ...
+
+    async def ack(self, lease: Lease) -> None:
+        """Done: delete the message. Raises LeaseLostError when the lease is no longer the present one.
+
+        An expired lease that nobody has taken over is still the present one.
+        """
+        ...
+
+    async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: float = 0.0) -> bool:
+        """Not done: make the message ready again after `delay` seconds, at its old place in the order.
+
+        FAILED counts as an attempt; when that was the last one (`max_attempts`), the message is dead-lettered with `error`
+        as its reason. Returns whether it was. Raises LeaseLostError.
+        """
+        ...
+
+    async def extend(self, lease: Lease, *, seconds: float) -> Lease:
+        """Let the lease run `seconds` from now. Raises LeaseLostError."""
+        ...
+
+    async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
+        """The holder is gone: its leases end (reason INTERRUPTED or RELEASED) or, with a grace, expire within `grace` seconds.
+
+        Returns the queues in which messages became (or will become) ready.
+        """
+        ...
+
+    async def sweep(self) -> Sequence[QueueKey]:
+        """Return the queues that have a message which became ready by time alone: a retry is due or a lease expired."""
+        ...
+
+    async def next_due(self) -> float | None:
+        """When the next delayed message or expiring lease is due (wall clock), or None."""
+        ...
+
+    async def drain(self, queue: QueueKey) -> int:
+        """Delete all messages of the queue, leased ones too; returns how many. Raises NotFoundError."""
+        ...
+
+    async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
+        """All queues of a room, by name."""
+        ...
+
+    async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
+        """The dead messages of a queue, newest first. Raises NotFoundError."""
+        ...
+
+    async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
+        """Make dead messages (all, or these) ready again with a fresh count of attempts; returns how many."""
+        ...

@@ -1,0 +1,53 @@
+"""What moves packets between two sides of a room connection."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+__all__ = ["ClientProtocol", "Transport"]
+
+
+class Transport(Protocol):
+    """An open connection. One reader, any number of senders."""
+
+    async def receive(self) -> bytes:
+        """The next packet.
+
+        Raises ConnectionLostError at the end of the connection, RemoteProtocolError for a text frame.
+        """
+        ...
+
+    async def send(self, packets: Iterable[bytes]) -> None:
+        """Send the packets in this order, contiguously: packets of two calls are never interleaved.
+
+        Returns when they are handed to the operating system's buffers (back-pressure: a slow reader slows the caller),
+        at the latest after the transport's send timeout. Raises ConnectionLostError.
+        """
+        ...
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close in order, within a bounded time. Idempotent; never raises."""
+        ...
+
+
+class ClientProtocol(Protocol):
+    """How a RoomClient reaches its room: where, as whom, and how to dial (again).
+
+    MeshAgent programs build a `WebSocketClientProtocol(url=, token=)` and hand it to `RoomClient(protocol=)`.
+    """
+
+    @property
+    def url(self) -> str:
+        """The room's WebSocket URL."""
+        ...
+
+    @property
+    def token(self) -> str:
+        """The participant token as JWT text."""
+        ...
+
+    async def connect(self, *, resume: str | None = None) -> Transport:
+        """Dial. `resume` is the resume token of the session that was lost.
+
+        Raises RoomRefusedError with the HTTP status when the server refuses, ConnectionLostError when it cannot be reached.
+        """
+        ...
