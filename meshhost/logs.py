@@ -1,0 +1,48 @@
+"""Which agent a log record is about.
+
+`log_context(tenant=…, room=…)` marks everything logged inside it, in this task and in those it starts; a `ContextFilter` on a
+handler writes the marks into each record. The library only marks: programs choose handlers and formats.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+
+__all__ = ["ContextFilter", "add_context_to_root_handlers", "current_log_context", "log_context"]
+
+_fields: ContextVar[Mapping[str, object]] = ContextVar("meshhost_log_fields", default=MappingProxyType({}))
+
+
+@contextmanager
+def log_context(**fields: object) -> Iterator[None]:
+    """Add these fields to every record logged inside; inner contexts win over outer ones."""
+    token = _fields.set(MappingProxyType({**_fields.get(), **fields}))
+    try:
+        yield
+    finally:
+        _fields.reset(token)
+
+
+def current_log_context() -> Mapping[str, object]:
+    """The fields of the contexts that are open here."""
+    return _fields.get()
+
+
+class ContextFilter(logging.Filter):
+    """Lets every record pass and adds the context's fields as attributes. A record's own `extra` wins."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always true."""
+        for name, value in _fields.get().items():
+            if not hasattr(record, name):
+                setattr(record, name, value)
+        return True
+
+
+def add_context_to_root_handlers() -> None:
+    """Give every handler of the root logger a ContextFilter, once. For programs that own the process."""
+    for handler in logging.getLogger().handlers:
+        if not any(isinstance(present, ContextFilter) for present in handler.filters):
+            handler.addFilter(ContextFilter())

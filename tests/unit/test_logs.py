@@ -1,0 +1,79 @@
+"""Log records say which agent they are about."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from meshhost.logs import ContextFilter, add_context_to_root_handlers, current_log_context, log_context
+
+logger = logging.getLogger("tests.logs")
+
+
+class Collector(logging.Handler):
+    """Keeps records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture
+def collected() -> Iterator[list[logging.LogRecord]]:
+    handler = Collector()
+    handler.addFilter(ContextFilter())
+    logger.addHandler(handler)
+    yield handler.records
+    logger.removeHandler(handler)
+
+
+def test_a_record_carries_the_open_contexts_and_inner_ones_win(collected: list[logging.LogRecord]) -> None:
+    with log_context(tenant="acme", room="lobby"), log_context(room="attic"):
+        logger.warning("something happened")
+
+    [record] = collected
+    assert (record.__dict__["tenant"], record.__dict__["room"]) == ("acme", "attic")
+
+
+def test_a_record_outside_has_no_fields_and_the_context_is_gone(collected: list[logging.LogRecord]) -> None:
+    with log_context(tenant="acme"):
+        pass
+    logger.warning("something happened")
+
+    assert not hasattr(collected[0], "tenant")
+    assert dict(current_log_context()) == {}
+
+
+def test_what_the_record_says_itself_is_kept(collected: list[logging.LogRecord]) -> None:
+    with log_context(room="lobby"):
+        logger.warning("something happened", extra={"room": "other"})
+
+    assert collected[0].__dict__["room"] == "other"
+
+
+async def test_tasks_started_inside_inherit_and_neighbours_do_not(collected: list[logging.LogRecord]) -> None:
+    async def work(text: str) -> None:
+        logger.warning(text)
+
+    with log_context(room="lobby"):
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(work("inside"))
+    await work("outside")
+
+    assert [getattr(record, "room", None) for record in collected] == ["lobby", None]
+
+
+def test_root_handlers_get_the_filter_once() -> None:
+    handler = Collector()
+    logging.getLogger().addHandler(handler)
+    try:
+        add_context_to_root_handlers()
+        add_context_to_root_handlers()
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+    assert [type(present) for present in handler.filters] == [ContextFilter]
