@@ -6,11 +6,10 @@ tasks within a deadline.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["TaskOwner", "uninterrupted"]
+__all__ = ["TaskOwner", "uninterrupted", "unless"]
 
 T = TypeVar("T")
 
@@ -61,20 +60,46 @@ class TaskOwner:
 async def uninterrupted(awaitable: Awaitable[T], *, timeout: float = 10.0) -> T:
     """Await something that must not be cut short by our own cancellation, at most `timeout` seconds.
 
-    When cancelled meanwhile, waits for the result all the same and then lets the cancellation through.
-    Raises TimeoutError at the deadline.
+    When cancelled meanwhile, even more than once, waits for the end all the same and then lets the cancellation through;
+    an error of the work is its cause. Raises TimeoutError at the deadline, where the work is cancelled.
     """
     task = asyncio.ensure_future(awaitable)
     deadline = asyncio.get_running_loop().time() + timeout
+    cancellation = await _ended(task, deadline)
+    in_time = task.done()
+    task.cancel()
+    if cancellation is not None:
+        raise cancellation from (task.exception() if in_time and not task.cancelled() else None)
+    if not in_time:
+        raise TimeoutError
+    return task.result()
+
+
+async def _ended(task: asyncio.Future[Any], deadline: float) -> asyncio.CancelledError | None:
+    """Wait for the task until the deadline on the loop's clock; return our last cancellation meanwhile, if any."""
+    cancellation = None
+    loop = asyncio.get_running_loop()
+    while not task.done() and (left := deadline - loop.time()) > 0:
+        try:
+            await asyncio.wait({task}, timeout=left)
+        except asyncio.CancelledError as error:
+            cancellation = error
+    return cancellation
+
+
+async def unless(main: Coroutine[Any, Any, T], stop: Coroutine[Any, Any, object]) -> T | None:
+    """Await `main` and return or raise what it does, unless `stop` ends first: then `main` is cancelled, and None returned.
+
+    Neither runs on when this returns, also when it is cancelled. When both end at once `main` counts.
+    """
+    first, second = asyncio.ensure_future(main), asyncio.ensure_future(stop)
     try:
-        async with asyncio.timeout_at(deadline):
-            return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout_at(deadline):
-                await asyncio.shield(task)
-        task.cancel()
-        raise
-    except TimeoutError:
-        task.cancel()
-        raise
+        await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
+        return first.result() if first.done() else None
+    finally:
+        first.cancel()
+        second.cancel()
+        await asyncio.wait({first, second})
+        for task in (first, second):
+            if not task.cancelled():
+                task.exception()  # looked at, so that asyncio does not report it as lost

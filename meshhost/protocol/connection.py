@@ -5,7 +5,6 @@ packets that `request()`, `reply()` and `notify()` return, those of one call in 
 raised by `receive()` means that the stream is broken: close it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from meshhost.protocol.frames import (
     Limits,
     Message,
     PacketAssembler,
+    Packets,
     check_size,
     packets,
 )
@@ -98,8 +98,11 @@ class RoomConnection:
         payload: bytes | None = None,
         *,
         trace: dict[str, str] | None = None,
-    ) -> tuple[int, Iterator[bytes]]:
-        """A request: its id and its packets. Raises LimitExceededError before anything is changed."""
+    ) -> tuple[int, Packets]:
+        """A request: its id and its packets.
+
+        Raises LimitExceededError or LocalProtocolError (the type is too long) before anything is changed.
+        """
         message_id, packed = self.notify(type, header, payload, trace=trace)
         self._awaited.add(message_id)
         return message_id, packed
@@ -111,23 +114,20 @@ class RoomConnection:
         payload: bytes | None = None,
         *,
         trace: dict[str, str] | None = None,
-    ) -> tuple[int, Iterator[bytes]]:
-        """A message that gets no `__response__`: its id and its packets. Raises LimitExceededError."""
+    ) -> tuple[int, Packets]:
+        """A message that gets no `__response__`: its id and its packets. Raises as `request` does."""
         meta: Header = {META: {"v": 1, "otel": trace}} if trace is not None else {}
-        data = pack_message(header | meta, payload)
-        check_size(len(data), self._limits)
+        packed = self._cut(self._next_id, type, pack_message(header | meta, payload))
         message_id, self._next_id = self._next_id, self._next_id + 1
-        return message_id, self._cut(message_id, type, data)
+        return message_id, packed
 
-    def reply(self, request_id: int, response: Response, extra: Header | None = None) -> Iterator[bytes]:
+    def reply(self, request_id: int, response: Response, extra: Header | None = None) -> Packets:
         """The packets that answer the other side's request. Raises LimitExceededError."""
         return self.respond(request_id, RESPONSE, response, extra)
 
-    def respond(self, message_id: int, type: str, response: Response, extra: Header | None = None) -> Iterator[bytes]:
+    def respond(self, message_id: int, type: str, response: Response, extra: Header | None = None) -> Packets:
         """A body under another type than `__response__`, for `agent.tool_call_response`. Raises LimitExceededError."""
-        data = pack_response(response, extra)
-        check_size(len(data), self._limits)
-        return self._cut(message_id, type, data)
+        return self._cut(message_id, type, pack_response(response, extra))
 
     def abandon(self, request_id: int) -> None:
         """Forget a request whose caller no longer waits; a late reply is then dropped."""
@@ -166,7 +166,8 @@ class RoomConnection:
         self._awaited.remove(message.id)
         return ReplyReceived(message.id, ErrorResponse(text=f"unreadable reply: {error}"), {})
 
-    def _cut(self, message_id: int, type: str, data: bytes) -> Iterator[bytes]:
+    def _cut(self, message_id: int, type: str, data: bytes) -> Packets:
+        check_size(len(data), self._limits)
         if len(type.encode()) > self._limits.type_bytes:
             raise LocalProtocolError(f"message type of over {self._limits.type_bytes} bytes")
         return packets(Message(message_id, type, data), slice_bytes=self._slice_bytes)

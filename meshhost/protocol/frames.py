@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from meshhost.errors import LimitExceededError, RemoteProtocolError
 
-__all__ = ["CLIENT_SLICE", "SERVER_SLICE", "Limits", "Message", "PacketAssembler", "packets"]
+__all__ = ["CLIENT_SLICE", "SERVER_SLICE", "Limits", "Message", "PacketAssembler", "Packets", "check_size", "packets"]
 
 # What MeshAgent clients send; ours may send larger ones to a meshhost server.
 CLIENT_SLICE = 64 * 1024
@@ -39,14 +39,32 @@ class Message:
     data: bytes
 
 
-def packets(message: Message, *, slice_bytes: int = CLIENT_SLICE) -> Iterator[bytes]:
+class Packets:
+    """The packets of one message, cut when iterated; `size` is their payload in bytes."""
+
+    __slots__ = ("_message", "_slice_bytes")
+
+    def __init__(self, message: Message, slice_bytes: int) -> None:
+        self._message = message
+        self._slice_bytes = slice_bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the message, without packet headers."""
+        return len(self._message.data)
+
+    def __iter__(self) -> Iterator[bytes]:
+        message_id, data = self._message.id & _MAX_ID, memoryview(self._message.data)
+        count = -(-len(data) // self._slice_bytes)
+        yield _HEADER.pack(message_id, 0, count) + self._message.type.encode()
+        for number in range(count):
+            start = number * self._slice_bytes
+            yield _DATA.pack(message_id, number + 1) + data[start : start + self._slice_bytes]
+
+
+def packets(message: Message, *, slice_bytes: int = CLIENT_SLICE) -> Packets:
     """Cut a message into its header packet and data packets of at most `slice_bytes` payload."""
-    data = memoryview(message.data)
-    count = -(-len(data) // slice_bytes)
-    yield _HEADER.pack(message.id & _MAX_ID, 0, count) + message.type.encode()
-    for number in range(count):
-        start = number * slice_bytes
-        yield _DATA.pack(message.id & _MAX_ID, number + 1) + data[start : start + slice_bytes]
+    return Packets(message, slice_bytes)
 
 
 class PacketAssembler:

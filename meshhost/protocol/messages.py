@@ -9,14 +9,17 @@ from typing import Any, ClassVar, TypeAlias
 from meshhost.errors import InvalidRequestError, RoomError
 
 __all__ = [
+    "META",
     "EmptyResponse",
     "ErrorResponse",
     "FileResponse",
+    "Header",
     "JsonResponse",
     "LinkResponse",
     "RawOutputs",
     "Response",
     "TextResponse",
+    "Usage",
     "ensure_response",
     "pack_message",
     "pack_response",
@@ -193,7 +196,7 @@ def unpack_response(header: Header, payload: bytes) -> Response:
         arguments[name] = header[name]
     if cls is FileResponse:
         arguments["data"] = payload
-    if cls is ErrorResponse and isinstance(header.get("code"), int):
+    if cls is ErrorResponse and type(header.get("code")) is int:  # and not a bool
         arguments["code"] = header["code"]
     usage = header.get("usage")
     result: Response = cls(**arguments, usage=usage if isinstance(usage, dict) else None)

@@ -1,0 +1,208 @@
+"""Agents and toolkits of the room (room-protocol §11)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from meshhost.errors import RoomError, ToolError
+from meshhost.identity.grants import ApiScope
+from meshhost.protocol.connection import MessageReceived
+from meshhost.protocol.messages import ErrorResponse, Header, Response
+from meshhost.room.participants import Participant
+from meshhost.room.requirements import Requirement, requirement_from_json
+
+if TYPE_CHECKING:
+    from meshhost.room.client import Handler, RoomClient
+
+__all__ = ["TOOL_CALL_TIMEOUT", "AgentDescription", "AgentsClient", "ToolDescription", "ToolkitDescription"]
+
+# How long a caller waits for a tool or an agent; the server ends the wait a little earlier with an error of its own.
+TOOL_CALL_TIMEOUT = 310.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolDescription:
+    """A tool that can be invoked: its name, purpose, and the JSON schema of its arguments (`defs` are its `$defs`)."""
+
+    name: str
+    title: str = ""
+    description: str = ""
+    input_schema: dict[str, Any] | None = None
+    thumbnail_url: str | None = None
+    defs: dict[str, Any] | None = None
+    pricing: str | None = None
+    supports_context: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The wire form, without the name that keys it."""
+        wire: dict[str, Any] = {"title": self.title, "description": self.description, "input_schema": self.input_schema}
+        wire |= {"thumbnail_url": self.thumbnail_url, "supports_context": self.supports_context}
+        return wire if self.defs is None else wire | {"defs": self.defs}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolkitDescription:
+    """A toolkit that can be used in the room."""
+
+    name: str
+    title: str = ""
+    description: str = ""
+    tools: list[ToolDescription] = field(default_factory=list)
+    thumbnail_url: str | None = None
+
+    def get_tool(self, name: str) -> ToolDescription | None:
+        """The tool of this name, if there is one."""
+        return next((tool for tool in self.tools if tool.name == name), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The wire form, with tools keyed by name."""
+        tools = {tool.name: tool.to_json() for tool in self.tools}
+        return {
+            "name": self.name,
+            "title": self.title,
+            "description": self.description,
+            "thumbnail_url": self.thumbnail_url,
+            "tools": tools,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentDescription:
+    """An agent that can be asked."""
+
+    name: str
+    title: str = ""
+    description: str = ""
+    input_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+    requires: list[Requirement] = field(default_factory=list)
+    supports_tools: bool = False
+    labels: list[str] = field(default_factory=list)
+
+
+class AgentsClient:
+    """Find agents and tools, use them, and offer tools of our own."""
+
+    def __init__(self, *, room: RoomClient) -> None:
+        self._room = room
+
+    async def list_agents(self) -> list[AgentDescription]:
+        """Agents that can be asked."""
+        answer = await self._room.send_request("agent.list_agents", {})
+        return [_agent(entry) for entry in answer["agents"]]
+
+    async def list_toolkits(self, participant_id: str | None = None) -> list[ToolkitDescription]:
+        """Toolkits that we may use; with `participant_id` also that participant's private ones."""
+        answer = await self._room.send_request("agent.list_toolkits", {"participant_id": participant_id})
+        return [_toolkit(name, entry) for name, entry in answer["tools"].items()]
+
+    async def invoke_tool(
+        self,
+        *,
+        toolkit: str,
+        tool: str,
+        arguments: Mapping[str, Any],
+        participant_id: str | None = None,
+        on_behalf_of_id: str | None = None,
+        caller_context: Mapping[str, Any] | None = None,
+        attachment: bytes | None = None,
+    ) -> Response:
+        """Invoke a tool and return what it answered.
+
+        Raises NotFoundError when nobody offers it, AccessDeniedError, or RoomError with the tool's own error.
+        """
+        request: Header = {
+            "toolkit": toolkit,
+            "tool": tool,
+            "participant_id": participant_id,
+            "on_behalf_of_id": on_behalf_of_id,
+            "arguments": dict(arguments),
+            "caller_context": caller_context,
+        }
+        response, _ = await self._room.request("agent.invoke_tool", request, attachment, timeout=TOOL_CALL_TIMEOUT)
+        return response
+
+    async def ask(
+        self,
+        *,
+        agent: str,
+        arguments: Mapping[str, Any],
+        on_behalf_of: Participant | None = None,
+        requires: Sequence[Requirement] | None = None,
+    ) -> Any:
+        """Ask an agent and return its answer. Raises NotFoundError, or RoomError with the agent's own error."""
+        request: Header = {"agent": agent, "arguments": dict(arguments)}
+        if on_behalf_of is not None:
+            request["on_behalf_of_id"] = on_behalf_of.id
+        if requires is not None:
+            request["requires"] = [requirement.to_json() for requirement in requires]
+        answer = await self._room.send_request("agent.ask", request, timeout=TOOL_CALL_TIMEOUT)
+        return answer["answer"]
+
+    async def make_call(
+        self, *, name: str, url: str, arguments: Mapping[str, Any], api: ApiScope | None = None
+    ) -> None:
+        """Let the room server call an agent of this identity into the room, at a URL that it permits."""
+        scope = None if api is None else api.to_json()
+        request = {"name": name, "url": url, "arguments": dict(arguments), "api": scope}
+        await self._room.send_request("agent.call", request)
+
+    async def register_toolkit(self, toolkit: ToolkitDescription, handler: Handler, *, public: bool) -> str:
+        """Offer a toolkit until `unregister_toolkit` or the end of the connection; returns the registration's id.
+
+        `handler` gets each call as a message and answers it with `answer_tool_call`.
+        """
+        self._room.register_handler(f"agent.tool_call.{toolkit.name}", handler)
+        answer = await self._room.send_request("agent.register_toolkit", toolkit.to_json() | {"public": public})
+        return str(answer["id"])
+
+    async def unregister_toolkit(self, name: str, registration_id: str) -> None:
+        """Undo `register_toolkit`."""
+        self._room.unregister_handler(f"agent.tool_call.{name}")
+        await self._room.send_request("agent.unregister_toolkit", {"id": registration_id})
+
+    async def answer_tool_call(self, call: MessageReceived, response: Response | RoomError) -> None:
+        """Answer a tool call with a body or an error."""
+        if isinstance(response, RoomError):
+            response = ErrorResponse(text=str(response) or type(response).__name__, code=response.code)
+        await self._room.respond(call.id, "agent.tool_call_response", response)
+
+
+def _toolkit(name: str, entry: Mapping[str, Any]) -> ToolkitDescription:
+    tools = entry.get("tools")
+    if not isinstance(tools, dict):
+        raise ToolError(f"the description of toolkit {name!r} lacks its tools")
+    return ToolkitDescription(
+        name=name,
+        title=entry.get("title") or name,
+        description=entry.get("description") or "",
+        thumbnail_url=entry.get("thumbnail_url"),
+        tools=[_tool(tool_name, tool) for tool_name, tool in tools.items()],
+    )
+
+
+def _tool(name: str, entry: Mapping[str, Any]) -> ToolDescription:
+    return ToolDescription(
+        name=name,
+        title=entry.get("title") or name,
+        description=entry.get("description") or "",
+        input_schema=entry.get("input_schema"),
+        thumbnail_url=entry.get("thumbnail_url"),
+        defs=entry.get("defs"),
+        supports_context=bool(entry.get("supports_context")),
+    )
+
+
+def _agent(entry: Mapping[str, Any]) -> AgentDescription:
+    return AgentDescription(
+        name=entry["name"],
+        title=entry.get("title") or entry["name"],
+        description=entry.get("description") or "",
+        input_schema=entry.get("input_schema"),
+        output_schema=entry.get("output_schema"),
+        requires=[requirement_from_json(item) for item in entry.get("requires") or []],
+        supports_tools=bool(entry.get("supports_tools")),
+        labels=entry.get("labels") or [],
+    )

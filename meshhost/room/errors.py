@@ -1,0 +1,32 @@
+"""Errors that came over the wire, as the exceptions they were on the other side."""
+
+from meshhost.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    InvalidRequestError,
+    LeaseLostError,
+    NotFoundError,
+    RequestTimeoutError,
+    RoomError,
+)
+from meshhost.protocol.messages import ErrorResponse
+
+__all__ = ["error_from"]
+
+_BY_CODE: dict[int, type[RoomError]] = {
+    error.code: error for error in (NotFoundError, AlreadyExistsError, RequestTimeoutError, LeaseLostError)
+}
+
+
+def error_from(response: ErrorResponse) -> RoomError:
+    """The exception that an error body stands for. Servers that send no code give a plain RoomError."""
+    match response.code:
+        case AccessDeniedError.code:
+            operation, _, subject = response.text.removeprefix("permission denied: ").partition(" ")
+            return AccessDeniedError(operation, subject)
+        case InvalidRequestError.code:
+            return InvalidRequestError("", response.text)
+        case int() as code if code in _BY_CODE:
+            return _BY_CODE[code](response.text)
+        case _:
+            return RoomError(response.text)

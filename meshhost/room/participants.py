@@ -1,0 +1,63 @@
+"""People, programs and agents in a room."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+__all__ = ["LocalParticipant", "Participant", "RemoteParticipant"]
+
+
+class Participant:
+    """Anyone connected to a room."""
+
+    def __init__(self, *, id: str, attributes: Mapping[str, Any] | None = None) -> None:
+        self._id = id
+        self._attributes = dict(attributes or {})
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} {self.get_attribute('name')!r}>"
+
+    @property
+    def id(self) -> str:
+        """Unique among the participants of the room."""
+        return self._id
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """A copy of all attributes."""
+        return dict(self._attributes)
+
+    def get_attribute(self, name: str) -> Any:
+        """The value, or None."""
+        return self._attributes.get(name)
+
+    def update_attributes(self, changed: Mapping[str, Any]) -> None:
+        """Take over what the server told."""
+        self._attributes.update(changed)
+
+
+class RemoteParticipant(Participant):
+    """Somebody else. `role` is user, agent, tool, or unknown."""
+
+    def __init__(self, *, id: str, role: str | None = None, attributes: Mapping[str, Any] | None = None) -> None:
+        super().__init__(id=id, attributes=attributes)
+        self._role = role or "unknown"
+
+    @property
+    def role(self) -> str:
+        """What the participant's token says it is."""
+        return self._role
+
+
+class LocalParticipant(Participant):
+    """Ourselves. Setting an attribute tells the others."""
+
+    def __init__(
+        self, *, id: str, attributes: Mapping[str, Any], tell: Callable[[dict[str, Any]], Awaitable[None]]
+    ) -> None:
+        super().__init__(id=id, attributes=attributes)
+        self._tell = tell
+
+    async def set_attribute(self, name: str, value: Any) -> None:
+        """Set one of our attributes, here and for everyone in the room."""
+        self._attributes[name] = value
+        await self._tell({name: value})

@@ -1,0 +1,189 @@
+"""Durable queues of the room, as a participant uses them (room-protocol §9)."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from meshhost.errors import RoomError
+from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse, Response, TextResponse
+
+if TYPE_CHECKING:
+    from meshhost.room.client import RoomClient
+
+__all__ = ["DeadMessage", "LeasedMessage", "NackReason", "Queue", "QueuesClient"]
+
+NackReason = Literal["failed", "interrupted", "released"]
+DEFAULT_LEASE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What is in a queue. `size` counts the messages that wait; a MeshAgent server tells only that.
+
+    `ready`, `leased`, `delayed` and `dead` count messages, `oldest_age` is the age of the oldest one in seconds.
+    """
+
+    name: str
+    size: int
+    ready: int | None = None
+    leased: int | None = None
+    delayed: int | None = None
+    dead: int | None = None
+    oldest_age: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadMessage:
+    """A message that was set aside after its last attempt; `reason` is the last error with its traceback."""
+
+    id: str
+    message: Any
+    headers: Mapping[str, str]
+    attempts: int
+    reason: str
+    sent_at: float
+    died_at: float
+
+
+@dataclass(slots=True)
+class LeasedMessage:
+    """A message that is ours for a while. Settle it with `ack` or `nack`; else it comes back when the lease expires.
+
+    `attempt` is 1 plus the failures so far, `delivery` 1 plus all interrupted or failed deliveries. `seconds` is how long the
+    lease runs unless it is extended. Against a server without leases (MeshAgent's) the message is settled already.
+    """
+
+    message: Any
+    queue: str
+    attempt: int = 1
+    delivery: int = 1
+    headers: Mapping[str, str] = field(default_factory=dict)
+    sent_at: float | None = None
+    seconds: float | None = None
+    _lease: str | None = field(default=None, repr=False)
+    _room: RoomClient | None = field(default=None, repr=False)
+
+    async def ack(self) -> None:
+        """Done: the message is deleted. Raises LeaseLostError when it is somebody else's by now."""
+        await self._settle("queues.ack", {})
+
+    async def nack(self, *, reason: NackReason = "failed", error: str = "", delay: float | None = None) -> bool:
+        """Not done: the message comes back, after `delay` seconds (None: the server's backoff).
+
+        `failed` counts as an attempt, and after the last one the message is dead-lettered with `error`; returns whether it
+        was. `interrupted` and `released` are not the message's fault. Raises LeaseLostError.
+        """
+        header: Header = {"reason": reason, "error": error}
+        reply = await self._settle("queues.nack", header if delay is None else header | {"delay": delay})
+        return isinstance(reply, JsonResponse) and bool(reply.json.get("dead"))
+
+    async def extend(self, *, seconds: float | None = None) -> None:
+        """Keep the message for `seconds` from now (None: as long as before). Raises LeaseLostError."""
+        await self._settle("queues.extend", {"seconds": self.seconds if seconds is None else seconds})
+
+    async def _settle(self, request: str, header: Header) -> Response | None:
+        if self._room is None or self._lease is None:
+            return None
+        response, _ = await self._room.request(request, {"name": self.queue, "lease": self._lease} | header)
+        return response
+
+
+class QueuesClient:
+    """Send to and receive from the room's queues. Errors: AccessDeniedError, NotFoundError, and a room's usual ones."""
+
+    def __init__(self, *, room: RoomClient) -> None:
+        self._room = room
+
+    async def list(self, *, name: str | None = None, message: Any = None, create: bool = True) -> list[Queue]:
+        """All queues of the room. The arguments are the MeshAgent SDK's and mean nothing."""
+        answer = await self._room.send_request("queues.list", {})
+        return [_queue(entry) for entry in answer["queues"]]
+
+    async def open(self, *, name: str) -> None:
+        """Make the queue if it is missing."""
+        await self._room.send_request("queues.open", {"name": name})
+
+    async def send(
+        self, *, name: str, message: Any, create: bool = True, headers: Mapping[str, str] | None = None
+    ) -> str | None:
+        """Put a message (any JSON value) at the end of the queue.
+
+        Returns its id once it is on the server's disk (None from a MeshAgent server). `headers` travel with it. Raises
+        NotFoundError when the queue is missing and `create` is false, LimitExceededError when message or queue are too large.
+        """
+        request: Header = {"name": name, "create": create, "message": message}
+        if headers:
+            request["headers"] = dict(headers)
+        answer = await self._room.send_request("queues.send", request)
+        return str(answer["id"]) if isinstance(answer, dict) and "id" in answer else None
+
+    async def receive(self, *, name: str, create: bool = True, wait: bool = True) -> Any:
+        """Take the next message, or None. With `wait` the server answers within about 20 s.
+
+        The message is settled by the next `receive` on this queue (at once when not waiting); when this connection is lost
+        before, it comes back. Use `lease` to settle explicitly.
+        """
+        response, _ = await self._room.request("queues.receive", {"name": name, "create": create, "wait": wait})
+        return _message(response)
+
+    async def lease(
+        self, *, name: str, create: bool = True, wait: bool = True, seconds: float = DEFAULT_LEASE_SECONDS
+    ) -> LeasedMessage | None:
+        """Lease the next message for `seconds`, or return None. With `wait` the server answers within about 20 s."""
+        header: Header = {"name": name, "create": create, "wait": wait, "lease": seconds}
+        response, extra = await self._room.request("queues.receive", header)
+        if isinstance(response, EmptyResponse):
+            return None
+        delivery = extra.get("delivery")
+        if not isinstance(delivery, dict):
+            return LeasedMessage(message=_message(response), queue=name)
+        return LeasedMessage(
+            message=_message(response),
+            queue=name,
+            attempt=delivery["attempt"],
+            delivery=delivery["delivery"],
+            headers=delivery["headers"],
+            sent_at=delivery["sent_at"],
+            seconds=delivery["lease_seconds"],
+            _lease=delivery["lease"],
+            _room=self._room,
+        )
+
+    async def drain(self, *, name: str) -> None:
+        """Delete all messages of the queue but the dead."""
+        await self._room.send_request("queues.drain", {"name": name})
+
+    async def close(self, *, name: str) -> None:
+        """Remove the queue and everything in it."""
+        await self._room.send_request("queues.close", {"name": name})
+
+    async def dead(self, *, name: str, limit: int = 100) -> builtins.list[DeadMessage]:
+        """The newest dead messages of the queue."""
+        answer = await self._room.send_request("queues.dead", {"name": name, "limit": limit})
+        return [DeadMessage(**letter) for letter in answer["dead"]]
+
+    async def replay(self, *, name: str, ids: Sequence[str] | None = None) -> int:
+        """Make dead messages (all, or these) ready again; returns how many."""
+        request: Header = {"name": name} if ids is None else {"name": name, "ids": builtins.list(ids)}
+        answer = await self._room.send_request("queues.replay", request)
+        return int(answer["replayed"])
+
+
+def _message(response: Response) -> Any:
+    match response:
+        case JsonResponse():
+            return response.json
+        case TextResponse():
+            return response.text
+        case EmptyResponse():
+            return None
+        case _:
+            raise RoomError(f"unexpected {response.type} reply to queues.receive")
+
+
+def _queue(entry: Mapping[str, Any]) -> Queue:
+    extra = {key: entry.get(key) for key in ("ready", "leased", "delayed", "dead", "oldest_age")}
+    return Queue(name=entry["name"], size=int(entry["size"]), **extra)

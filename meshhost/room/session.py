@@ -1,0 +1,145 @@
+"""One connection to a room, from the open transport to its end.
+
+Which task runs when: `run()` owns two, one that reads packets and one that writes the outbox. When either ends, so does the
+other; every awaited reply then fails with the error that ended the connection. `run()` returns that error, it never raises it.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from opentelemetry import propagate
+
+from meshhost.errors import ConnectionLostError, LimitExceededError, RemoteProtocolError, RequestTimeoutError, RoomError
+from meshhost.protocol.connection import MessageReceived, ReplyReceived, RoomConnection
+from meshhost.protocol.frames import Limits, Packets
+from meshhost.protocol.messages import ErrorResponse, Header, Response
+from meshhost.room.errors import error_from
+from meshhost.transport.base import Transport
+from meshhost.transport.outbox import Outbox
+
+__all__ = ["Reply", "RoomSession"]
+
+logger = logging.getLogger(__name__)
+
+Reply = tuple[Response, Header]
+OUTBOX_BYTES = 8 * 1024 * 1024
+FLUSH_TIMEOUT = 5.0
+
+
+class RoomSession:
+    """Requests and messages over one transport. `on_message` gets everything that is not a reply, in order."""
+
+    def __init__(self, transport: Transport, on_message: Callable[[MessageReceived], None], *, limits: Limits) -> None:
+        self._transport = transport
+        self._on_message = on_message
+        self._connection = RoomConnection(limits=limits)
+        self._outbox = Outbox(transport, max_bytes=OUTBOX_BYTES)
+        self._replies: dict[int, asyncio.Future[Reply]] = {}
+        self._end: RoomError | None = None
+
+    def __repr__(self) -> str:
+        return f"<RoomSession awaited={len(self._replies)} end={self._end!r}>"
+
+    async def run(self) -> RoomError:
+        """Pump until the connection ends; return why it did."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._outbox.run(), name="room session writer")
+                await self._read()
+        except BaseExceptionGroup as group:
+            await self._end_with(_first(group))
+        except asyncio.CancelledError:
+            await self._end_with(ConnectionLostError("the room was left", clean=True, close_code=1000))
+            raise
+        return self._end or ConnectionLostError()
+
+    async def request(self, type: str, header: Header, data: bytes | None, *, timeout: float) -> Reply:
+        """Send a request and wait for its reply.
+
+        Returns body and whole header. Raises the error the other side answered with, RequestTimeoutError, or
+        ConnectionLostError when the connection ends first.
+        """
+        self._check_open()
+        message_id, packets = self._connection.request(type, header, data, trace=_trace())
+        reply = self._replies[message_id] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._outbox.put(packets)
+                response, extra = await reply
+        except TimeoutError:
+            raise RequestTimeoutError(f"no reply to {type} within {timeout:g} s") from None
+        finally:
+            del self._replies[message_id]
+            self._connection.abandon(message_id)
+        if isinstance(response, ErrorResponse):
+            raise error_from(response)
+        return response, extra
+
+    async def notify(self, type: str, header: Header, data: bytes | None = None) -> None:
+        """Send a message that gets no reply."""
+        self._check_open()
+        await self._outbox.put(self._connection.notify(type, header, data, trace=_trace())[1])
+
+    async def respond(self, message_id: int, type: str, response: Response) -> None:
+        """Answer a message of the other side under its id. A body over the limit is answered as an error."""
+        self._check_open()
+        try:
+            packets: Packets = self._connection.respond(message_id, type, response)
+        except LimitExceededError as error:
+            packets = self._connection.respond(message_id, type, ErrorResponse(text=str(error), code=error.code))
+        await self._outbox.put(packets)
+
+    async def close(self) -> None:
+        """Send what waits and close in order. `run()` then returns."""
+        if self._end is not None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_TIMEOUT):
+                await self._outbox.wait_empty()
+        await self._transport.close()
+
+    async def _read(self) -> None:
+        while True:
+            event = self._connection.receive(await self._transport.receive())
+            if isinstance(event, ReplyReceived):
+                reply = self._replies.get(event.id)
+                if reply is not None and not reply.done():
+                    reply.set_result((event.response, event.extra))
+            elif isinstance(event, MessageReceived):
+                self._on_message(event)
+            elif event is not None:
+                logger.warning("unreadable message from the room server", extra={"message_type": event.type})
+
+    async def _end_with(self, error: BaseException) -> None:
+        code = 1000
+        if isinstance(error, ConnectionLostError):
+            self._end = error
+        elif isinstance(error, RemoteProtocolError):
+            code = error.close_code
+            self._end = ConnectionLostError(f"the room server broke the protocol: {error}", close_code=code)
+        else:
+            logger.error("room session failed", exc_info=error)
+            self._end = ConnectionLostError("the room session failed")
+        for reply in self._replies.values():
+            if not reply.done():
+                reply.set_exception(self._end)
+        await self._transport.close(code)
+
+    def _check_open(self) -> None:
+        if self._end is not None:
+            raise self._end
+
+
+def _trace() -> dict[str, str]:
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

@@ -1,0 +1,125 @@
+"""Files of the room (room-protocol §10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from meshhost.errors import RoomError
+from meshhost.protocol.connection import MessageReceived
+from meshhost.protocol.messages import FileResponse
+from meshhost.room.events import EventEmitter
+
+if TYPE_CHECKING:
+    from meshhost.room.client import RoomClient
+
+__all__ = ["FileHandle", "StorageClient", "StorageEntry"]
+
+# One write request carries this much, so that a large upload does not keep small requests waiting for long.
+UPLOAD_CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FileHandle:
+    """A file being written; it becomes visible when the handle is closed."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StorageEntry:
+    """A file or folder; `name` is the last segment of its path."""
+
+    name: str
+    is_folder: bool
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+class StorageClient:
+    """Read and write the room's files. Paths are slash-separated and relative to the room; "" is the root.
+
+    Errors: AccessDeniedError, NotFoundError, AlreadyExistsError, InvalidRequestError for a bad path. Events: `file.updated`
+    and `file.deleted`, each with `path` and `participant_id`.
+    """
+
+    def __init__(self, *, room: RoomClient) -> None:
+        self._room = room
+        self._events = EventEmitter(room.spawn)
+        room.register_handler("storage.file.updated", self._on_changed)
+        room.register_handler("storage.file.deleted", self._on_changed)
+
+    def on(self, event_name: str, func: Callable[..., Any]) -> None:
+        """Call `func` at every such event."""
+        self._events.on(event_name, func)
+
+    def off(self, event_name: str, func: Callable[..., Any]) -> None:
+        """Undo `on`."""
+        self._events.off(event_name, func)
+
+    async def exists(self, *, path: str) -> bool:
+        """Whether there is a file or folder."""
+        answer = await self._room.send_request("storage.exists", {"path": path})
+        return bool(answer["exists"])
+
+    async def stat(self, *, path: str) -> StorageEntry | None:
+        """What is there, or None."""
+        answer = await self._room.send_request("storage.stat", {"path": path})
+        return _entry(answer) if answer["exists"] else None
+
+    async def list(self, *, path: str) -> list[StorageEntry]:
+        """What is in a folder; empty when there is no such folder."""
+        answer = await self._room.send_request("storage.list", {"path": path})
+        return [_entry(entry) for entry in answer["files"]]
+
+    async def open(self, *, path: str, overwrite: bool = False) -> FileHandle:
+        """Begin to write a file."""
+        answer = await self._room.send_request("storage.open", {"path": path, "overwrite": overwrite})
+        return FileHandle(answer["handle"])
+
+    async def write(self, *, handle: FileHandle, data: bytes) -> None:
+        """Append bytes to a file being written."""
+        await self._room.send_request("storage.write", {"handle": handle.id}, data)
+
+    async def close(self, *, handle: FileHandle) -> None:
+        """Finish: the file becomes visible, whole."""
+        await self._room.send_request("storage.close", {"handle": handle.id})
+
+    async def upload(self, *, path: str, data: bytes, overwrite: bool = False) -> None:
+        """Write a whole file."""
+        handle = await self.open(path=path, overwrite=overwrite)
+        for start in range(0, len(data), UPLOAD_CHUNK):
+            await self.write(handle=handle, data=data[start : start + UPLOAD_CHUNK])
+        await self.close(handle=handle)
+
+    async def download(self, *, path: str) -> FileResponse:
+        """A whole file; its bytes are in `.data`."""
+        answer = await self._room.send_request("storage.download", {"path": path})
+        if not isinstance(answer, FileResponse):
+            raise RoomError("the room server did not answer with a file")
+        return answer
+
+    async def download_url(self, *, path: str) -> str:
+        """A URL under which the file can be fetched for a while, without further credentials."""
+        answer = await self._room.send_request("storage.download_url", {"path": path})
+        return str(answer["url"])
+
+    async def delete(self, path: str) -> None:
+        """Delete a file."""
+        await self._room.send_request("storage.delete", {"path": path})
+
+    def _on_changed(self, message: MessageReceived) -> None:
+        fields = {"path": message.header["path"], "participant_id": message.header["participant_id"]}
+        self._events.emit(message.type.removeprefix("storage."), **fields)
+
+
+def _entry(entry: Mapping[str, Any]) -> StorageEntry:
+    created, updated = entry.get("created_at"), entry.get("updated_at")
+    return StorageEntry(
+        name=entry["name"],
+        is_folder=entry["is_folder"],
+        created_at=datetime.fromisoformat(created) if created else None,
+        updated_at=datetime.fromisoformat(updated) if updated else None,
+    )

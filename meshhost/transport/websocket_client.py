@@ -1,0 +1,147 @@
+"""Dials a room with the `websockets` library."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from urllib.parse import urlencode, urlsplit
+
+import websockets
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+
+from meshhost.errors import ConnectionLostError, InvalidRequestError, RemoteProtocolError, RoomRefusedError
+from meshhost.transport.base import Transport
+
+__all__ = ["WebSocketClientProtocol", "WebSocketTransport"]
+
+# A larger frame than any server we know sends (room-protocol §1: MeshAgent clients drop the connection at 4 MiB).
+MAX_FRAME_BYTES = 8 * 1024 * 1024
+OPEN_TIMEOUT = 15.0
+PONG_TIMEOUT = 15.0
+CLOSE_TIMEOUT = 5.0
+SEND_TIMEOUT = 60.0
+
+# The library logs whole handshakes at DEBUG, and they carry the token.
+_wire_logger = logging.getLogger(f"{__name__}.wire")
+_wire_logger.setLevel(logging.INFO)
+
+
+class WebSocketClientProtocol:
+    """Where a room is and who joins it.
+
+    `url` is the room's WebSocket URL (http and https are taken as ws and wss), `token` the participant token as JWT text,
+    `heartbeat` the seconds between pings. One object may dial any number of times.
+    """
+
+    def __init__(self, *, url: str, token: str, heartbeat: float = 30.0) -> None:
+        parts = urlsplit(url)
+        scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+        if scheme not in {"ws", "wss"} or not parts.hostname:
+            raise InvalidRequestError("url", "expected a room URL such as ws://127.0.0.1:8080/rooms/name")
+        self._url = parts._replace(scheme=scheme).geturl()
+        self._token = token
+        self._heartbeat = heartbeat
+
+    def __repr__(self) -> str:
+        return f"<WebSocketClientProtocol {self._url}>"
+
+    @property
+    def url(self) -> str:
+        """The room's WebSocket URL."""
+        return self._url
+
+    @property
+    def token(self) -> str:
+        """The participant token as JWT text."""
+        return self._token
+
+    async def connect(self, *, resume: str | None = None) -> Transport:
+        """Dial. Raises RoomRefusedError with the HTTP status, or ConnectionLostError when the server is not reachable."""
+        url = self._url
+        if resume is not None:
+            url += ("&" if urlsplit(url).query else "?") + urlencode({"resume": resume})
+        try:
+            connection = await connect(
+                url,
+                additional_headers={"Authorization": f"Bearer {self._token}"},
+                compression=None,
+                max_size=MAX_FRAME_BYTES,
+                open_timeout=OPEN_TIMEOUT,
+                ping_interval=self._heartbeat,
+                ping_timeout=PONG_TIMEOUT,
+                close_timeout=CLOSE_TIMEOUT,
+                logger=_wire_logger,
+            )
+        except InvalidStatus as error:
+            raise _refusal(error) from None
+        except InvalidURI:
+            raise InvalidRequestError("url", "not a WebSocket URL") from None
+        except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
+            raise ConnectionLostError(
+                f"cannot reach the room server at {_origin(self._url)}: {_cause(error)}"
+            ) from None
+        return WebSocketTransport(connection)
+
+
+class WebSocketTransport:
+    """An open client connection. See `Transport`."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._sending = asyncio.Lock()
+
+    async def receive(self) -> bytes:
+        """The next packet. Raises ConnectionLostError, or RemoteProtocolError for a text frame."""
+        with _connection_errors():
+            packet = await self._connection.recv()
+        if isinstance(packet, str):
+            raise RemoteProtocolError("a text frame: only binary frames are legal", close_code=1003)
+        return packet
+
+    async def send(self, packets: Iterable[bytes]) -> None:
+        """Send these packets contiguously. Raises ConnectionLostError, also when the other side takes nothing any more."""
+        with _connection_errors():
+            async with asyncio.timeout(SEND_TIMEOUT), self._sending:
+                for packet in packets:
+                    await self._connection.send(packet)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close in order, within CLOSE_TIMEOUT."""
+        with contextlib.suppress(OSError, websockets.WebSocketException):
+            await self._connection.close(code, reason)
+
+
+@contextmanager
+def _connection_errors() -> Iterator[None]:
+    try:
+        yield
+    except ConnectionClosed as error:
+        received = error.rcvd
+        raise ConnectionLostError(
+            f"the connection to the room ended{f': {received.reason}' if received and received.reason else ''}",
+            clean=received is not None,
+            close_code=received.code if received else None,
+        ) from None
+    except TimeoutError:
+        raise ConnectionLostError(f"the room server took no data for {SEND_TIMEOUT:g} s") from None
+    except OSError as error:
+        raise ConnectionLostError(f"the connection to the room was lost: {_cause(error)}") from None
+
+
+def _refusal(error: InvalidStatus) -> RoomRefusedError:
+    status = error.response.status_code
+    body = (error.response.body or b"")[:500].decode(errors="replace").strip()
+    return RoomRefusedError(
+        f"the room server refused the connection ({status}){f': {body}' if body else ''}", status=status
+    )
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _cause(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,84 @@
+"""An accepted aiohttp WebSocket as a transport, on either side: the room server's, or a host that was called by upgrade."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+
+from aiohttp import ClientConnectionResetError, WSMsgType, web
+
+from meshhost.errors import ConnectionLostError, RemoteProtocolError
+from meshhost.transport.base import Transport
+
+__all__ = ["AiohttpTransport", "InboundClientProtocol"]
+
+SEND_TIMEOUT = 60.0
+CLOSE_TIMEOUT = 5.0
+
+
+class AiohttpTransport:
+    """See `Transport`. The socket is prepared by the caller."""
+
+    def __init__(self, socket: web.WebSocketResponse, *, send_timeout: float = SEND_TIMEOUT) -> None:
+        self._socket = socket
+        self._send_timeout = send_timeout
+        self._sending = asyncio.Lock()
+
+    async def receive(self) -> bytes:
+        """The next packet. Raises ConnectionLostError, or RemoteProtocolError for a text frame."""
+        message = await self._socket.receive()
+        if message.type is WSMsgType.BINARY:
+            data: bytes = message.data
+            return data
+        if message.type is WSMsgType.TEXT:
+            raise RemoteProtocolError("a text frame: only binary frames are legal", close_code=1003)
+        # `close_code` is 1006 when the other side left without a word.
+        code = message.data if message.type is WSMsgType.CLOSE else self._socket.close_code
+        orderly = message.type is WSMsgType.CLOSE
+        raise ConnectionLostError("the connection ended", clean=orderly, close_code=code)
+
+    async def send(self, packets: Iterable[bytes]) -> None:
+        """Send these packets contiguously. Raises ConnectionLostError, also when the other side is too slow."""
+        try:
+            async with asyncio.timeout(self._send_timeout), self._sending:
+                for packet in packets:
+                    await self._socket.send_bytes(packet)
+        except TimeoutError:
+            raise ConnectionLostError(f"the other side took no data for {self._send_timeout:g} s") from None
+        except (ClientConnectionResetError, ConnectionError, RuntimeError):
+            # aiohttp raises RuntimeError for a socket that is closed or was never prepared.
+            raise ConnectionLostError("the connection ended") from None
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close in order, within CLOSE_TIMEOUT."""
+        with contextlib.suppress(TimeoutError, ConnectionError, RuntimeError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                # A control frame carries at most 123 bytes of reason.
+                await self._socket.close(code=code, message=reason.encode()[:123])
+
+
+class InboundClientProtocol:
+    """A ClientProtocol over a socket that the room server opened towards us (room-protocol §18.4). It cannot be redialled."""
+
+    def __init__(self, socket: web.WebSocketResponse, *, url: str, token: str) -> None:
+        self._transport: AiohttpTransport | None = AiohttpTransport(socket)
+        self._url = url
+        self._token = token
+
+    @property
+    def url(self) -> str:
+        """The room's WebSocket URL, as the call named it."""
+        return self._url
+
+    @property
+    def token(self) -> str:
+        """The participant token as JWT text."""
+        return self._token
+
+    async def connect(self, *, resume: str | None = None) -> Transport:
+        """The inbound connection, once. Raises ConnectionLostError afterwards."""
+        transport, self._transport = self._transport, None
+        if transport is None:
+            raise ConnectionLostError(
+                "the room server ended the connection that it had opened", clean=True, close_code=4004
+            )
+        return transport
