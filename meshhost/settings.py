@@ -37,7 +37,8 @@ class Settings(BaseSettings):
     room: str | None = Field(None, validation_alias=_names("ROOM"))
     project_id: str | None = Field(None, validation_alias=_names("PROJECT_ID"))
     session_id: str | None = Field(None, validation_alias=_names("SESSION_ID"))
-    database_url: str | None = Field(None, validation_alias=_names("DATABASE_URL"))
+    # Not shown: it may hold a password.
+    database_url: str | None = Field(None, repr=False, validation_alias=_names("DATABASE_URL"))
     data_dir: Path = Field(Path(".meshhost"), validation_alias=_names("DATA_DIR"))
     config_dir: Path = Field(Path("~/.config/meshhost"), validation_alias=_names("CONFIG_DIR"))
     log_level: str = Field("INFO", validation_alias=_names("LOG_LEVEL"))

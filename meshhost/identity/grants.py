@@ -3,13 +3,17 @@
 An absent section grants nothing; a present one grants what its defaults say. The `can_*` predicates are pure. They are
 stricter than the MeshAgent helpers where those are loose (§23.8): paths are normalised and compared by whole segments, the
 most specific entry decides, and only a trailing `*` makes a prefix of anything that is not a folder.
+
+How path entries are read: a trailing `*` means "all that begins with the text before it"; without one, a storage entry is
+a file, or a folder and all below it, and a sync entry is exactly one document. Slashes at the ends do not count.
 """
 
 from __future__ import annotations
 
 import builtins
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -121,11 +125,26 @@ class DatabaseGrant(_Grant):
         return any(grant.name == table and bool(getattr(grant, right)) for grant in self.tables)
 
 
-class SyncPathGrant(_Grant):
-    """Rights on one document, or on all below a prefix that ends in `*`."""
-
+class _PathGrant(_Grant):
     path: str
     read_only: bool = False
+
+    includes_below: ClassVar[bool]
+
+    @property
+    def span(self) -> _Span:
+        if self.path.endswith("*"):
+            return _prefix_span(_joined(self.path[:-1]).lstrip("/"))
+        stem = _normal(self.path)
+        if not self.includes_below:
+            return _Span(stem, None)
+        return _Span(stem, f"{stem}/" if stem else "")
+
+
+class SyncPathGrant(_PathGrant):
+    """Rights on one document, or on all whose path begins with what stands before a trailing `*`."""
+
+    includes_below = False
 
 
 class SyncGrant(_Grant):
@@ -135,18 +154,17 @@ class SyncGrant(_Grant):
 
     def can_read(self, path: str) -> bool:
         """Whether this document may be opened."""
-        return self.paths is None or _most_specific(self.paths, path, folders=False) is not None
+        return self.paths is None or _deciding(self.paths, path) is not None
 
     def can_write(self, path: str) -> bool:
         """Whether this document may be created and changed."""
-        return self.paths is None or _allows_write(_most_specific(self.paths, path, folders=False))
+        return self.paths is None or _allows_write(_deciding(self.paths, path))
 
 
-class StoragePathGrant(_Grant):
-    """Rights on one file, or on a folder and all below it."""
+class StoragePathGrant(_PathGrant):
+    """Rights on a file, on a folder and all below it, or on all that begins with what stands before a trailing `*`."""
 
-    path: str
-    read_only: bool = False
+    includes_below = True
 
 
 class StorageGrant(_Grant):
@@ -156,11 +174,11 @@ class StorageGrant(_Grant):
 
     def can_read(self, path: str) -> bool:
         """Whether this file may be read or this folder listed."""
-        return self.paths is None or _most_specific(self.paths, path, folders=True) is not None
+        return self.paths is None or _deciding(self.paths, path) is not None
 
     def can_write(self, path: str) -> bool:
         """Whether this file may be written or deleted."""
-        return self.paths is None or _allows_write(_most_specific(self.paths, path, folders=True))
+        return self.paths is None or _allows_write(_deciding(self.paths, path))
 
 
 class ContainersGrant(_Grant):
@@ -259,41 +277,59 @@ class ApiScope(_Grant):
         )
 
 
-class _PathEntry(Protocol):
-    # Read-only, so that a model's plain attributes satisfy it.
-    @property
-    def path(self) -> str: ...
-    @property
-    def read_only(self) -> bool: ...
+class _Span(NamedTuple):
+    """The texts an entry is about: `stem` itself, and all that begin with `below` (None: nothing more).
+
+    Two spans are nested or disjoint, never overlapping; `intersection` rests on that.
+    """
+
+    stem: str
+    below: str | None
+
+    def contains(self, text: str) -> bool:
+        return text == self.stem or (self.below is not None and text.startswith(self.below))
+
+    def covers(self, other: _Span) -> bool:
+        if other.below is None:
+            return self.contains(other.stem)
+        return self.below is not None and self.contains(other.stem) and other.below.startswith(self.below)
 
 
-_P = TypeVar("_P", bound=_PathEntry)
+def _prefix_span(text: str) -> _Span:
+    return _Span(text, text)
 
 
-def _segments(path: str) -> list[str]:
-    return [segment for segment in path.split("/") if segment]
+def _pattern_span(pattern: str) -> _Span:
+    return _prefix_span(pattern[:-1]) if pattern.endswith("*") else _Span(pattern, None)
 
 
-def _entry_matches(pattern: str, path: str, *, folders: bool) -> bool:
-    wanted = "/".join(_segments(path))
-    if pattern.endswith("*"):
-        return wanted.startswith("/".join(_segments(pattern[:-1])) + ("/" if pattern[:-1].endswith("/") else ""))
-    entry = "/".join(_segments(pattern))
-    return wanted == entry or (folders and (not entry or wanted.startswith(entry + "/")))
+def _joined(path: str) -> str:
+    return re.sub("/+", "/", path)
 
 
-def _most_specific(entries: Iterable[_P], path: str, *, folders: bool) -> _P | None:
-    matching = [entry for entry in entries if _entry_matches(entry.path, path, folders=folders)]
-    # Of two equally long entries the read-only one decides: deny when in doubt.
-    return max(matching, key=lambda entry: (len(entry.path.strip("/")), entry.read_only), default=None)
+def _normal(path: str) -> str:
+    return _joined(path).strip("/")
 
 
-def _allows_write(entry: _PathEntry | None) -> bool:
+def _deciding(entries: Iterable[_PathGrant], path: str) -> _PathGrant | None:
+    wanted = _normal(path)
+    # Where `.` and `..` lead is known to the file system only, so a limited grant permits no such path.
+    if not {".", ".."}.isdisjoint(wanted.split("/")):
+        return None
+    return _most_specific(entry for entry in entries if entry.span.contains(wanted))
+
+
+def _most_specific(entries: Iterable[_PathGrant]) -> _PathGrant | None:
+    # Of two equally specific entries the read-only one decides: deny when in doubt.
+    return max(entries, key=lambda entry: (len(entry.span.stem), entry.read_only), default=None)
+
+
+def _allows_write(entry: _PathGrant | None) -> bool:
     return entry is not None and not entry.read_only
 
 
-def _matches_any(patterns: Sequence[str], text: str) -> bool:
-    return any(text.startswith(p[:-1]) if p.endswith("*") else text == p for p in patterns)
+def _matches_any(patterns: Iterable[str], text: str) -> bool:
+    return any(_pattern_span(pattern).contains(text) for pattern in patterns)
 
 
 def _narrower(mine: _Grant, theirs: _Grant) -> dict[str, Any]:
@@ -305,26 +341,40 @@ def _narrower_value(name: str, mine: Any, theirs: Any) -> Any:
         return mine and theirs
     if mine is None or theirs is None:
         return theirs if mine is None else mine
-    if name == "paths":
-        return _narrower_paths(mine, theirs)
-    if name == "tables":
-        return [_narrower(a, b) | {"name": a.name} for a in mine for b in theirs if a.name == b.name]
-    return [item for item in mine if item in theirs]
+    match name:
+        case "paths":
+            return _narrower_paths(mine, theirs)
+        case "tables":
+            return [_narrower_table(a, b) for a in mine for b in theirs if a.name == b.name]
+        case "pull" | "run":
+            return list(dict.fromkeys([*_covered_patterns(mine, theirs), *_covered_patterns(theirs, mine)]))
+        case _:
+            return [item for item in mine if item in theirs]
 
 
-def _narrower_paths(mine: Sequence[Any], theirs: Sequence[Any]) -> list[dict[str, Any]]:
-    # Only entries that one side states and the other covers remain; read-only on either side stays read-only.
-    folders = isinstance([*mine, *theirs, None][0], StoragePathGrant)
+def _narrower_paths(mine: Sequence[_PathGrant], theirs: Sequence[_PathGrant]) -> list[dict[str, Any]]:
+    """The entries of each side that lie wholly within one of the other side's, read-only where either is.
+
+    Since spans are nested or disjoint, what is dropped is about nothing that both sides permit, or is wider than an
+    entry of the other side, which is kept in its place.
+    """
     result: dict[str, bool] = {}
-    for ours, others in ((mine, theirs), (theirs, mine)):
-        for entry in ours:
-            cover = _most_specific(others, entry.path.removesuffix("*"), folders=folders)
-            if cover is not None and _covers(cover.path, entry.path):
+    for entries, others in ((mine, theirs), (theirs, mine)):
+        for entry in entries:
+            cover = _most_specific(other for other in others if other.span.covers(entry.span))
+            if cover is not None:
                 result[entry.path] = entry.read_only or cover.read_only or result.get(entry.path, False)
     return [{"path": path, "read_only": read_only} for path, read_only in result.items()]
 
 
-def _covers(wide: str, narrow: str) -> bool:
-    if not narrow.endswith("*"):
-        return True
-    return (wide.endswith("*") and narrow.startswith(wide[:-1])) or (not wide.endswith("*") and wide != narrow)
+def _covered_patterns(patterns: Sequence[str], others: Sequence[str]) -> list[str]:
+    return [p for p in patterns if any(_pattern_span(other).covers(_pattern_span(p)) for other in others)]
+
+
+def _narrower_table(mine: TableGrant, theirs: TableGrant) -> TableGrant:
+    return TableGrant(
+        name=mine.name,
+        write=mine.write and theirs.write,
+        read=mine.read and theirs.read,
+        alter=mine.alter and theirs.alter,
+    )

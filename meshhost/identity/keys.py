@@ -1,7 +1,6 @@
 """API keys as text: `ma-<key id>-<project id>-<secret>` (room-protocol §7.3)."""
 
 import base64
-import binascii
 import secrets
 import uuid
 from dataclasses import dataclass, field
@@ -51,6 +50,6 @@ def _decode_uuid(text: str) -> str:
         raise InvalidApiKeyError(f"not an API key: an id in it is not {_ID_LENGTH} characters long")
     try:
         raw = base64.b64decode(text.replace(".", "-") + "==", altchars=b"-_", validate=True)
-    except (ValueError, binascii.Error):
+        return str(uuid.UUID(bytes=raw))
+    except ValueError:  # of either step; binascii.Error is one
         raise InvalidApiKeyError("not an API key: an id in it is malformed") from None
-    return str(uuid.UUID(bytes=raw))

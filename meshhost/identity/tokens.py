@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -28,6 +29,8 @@ NO_EXPIRATION = datetime.max.replace(tzinfo=UTC)
 _ALGORITHM = "HS256"
 _FORM_VERSION = "0.6.13"  # the MeshAgent token form we write; below 0.6.0 a missing `api` grant means a default scope
 _VERSION_WHEN_MISSING = "0.5.3"
+_FIRST_WITH_API_GRANT = (0, 6)
+_VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})(?![0-9])")
 _OWN_CLAIMS = frozenset({"name", "grants", "sub", "kid", "version", "exp"})
 
 TokenClaims = Mapping[str, Any]
@@ -47,13 +50,15 @@ class ParticipantGrant:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> ParticipantGrant:
-        """Read the wire form. Raises ValueError or KeyError when it is not one."""
-        scope = data.get("scope")
-        if data["name"] == "api":
+        """Read the wire form. Raises ValueError, TypeError or KeyError when it is not one."""
+        name, scope = data["name"], data.get("scope")
+        if not isinstance(name, str):
+            raise TypeError("the name of a grant is a text")
+        if name == "api":
             scope = ApiScope.model_validate(scope if scope is not None else {})
         elif scope is not None and not isinstance(scope, str):
             raise ValueError("the scope of a grant is a text")
-        return ParticipantGrant(name=data["name"], scope=scope)
+        return ParticipantGrant(name=name, scope=scope)
 
 
 class ParticipantToken:
@@ -117,7 +122,7 @@ class ParticipantToken:
         scope = self.grant_scope("api")
         if isinstance(scope, ApiScope):
             return scope
-        return ApiScope.agent_default() if _version_numbers(self.version) < (0, 6, 0) else None
+        return ApiScope.agent_default() if _predates_api_grants(self.version) else None
 
     def to_json(self) -> dict[str, Any]:
         """The claims, without expiry."""
@@ -143,16 +148,16 @@ class ParticipantToken:
             parsed = [ParticipantGrant.from_json(grant) for grant in grants]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InvalidTokenError("a grant of the token is malformed") from None
+        kid, sub = _signer(data)
         token = ParticipantToken(
             name=name,
-            project_id=data.get("sub"),
-            api_key_id=data.get("kid"),
+            project_id=sub,
+            api_key_id=kid,
             grants=parsed,
             extra_payload={key: value for key, value in data.items() if key not in _OWN_CLAIMS},
             version=str(data.get("version") or _VERSION_WHEN_MISSING),
         )
-        if data.get("exp") is not None:
-            token.expires_at = datetime.fromtimestamp(float(data["exp"]), UTC)
+        token.expires_at = _expiry(data)
         return token
 
     def to_jwt(
@@ -170,6 +175,8 @@ class ParticipantToken:
         """
         claims = self.to_json()
         secret = _sign_with(claims, api_key=api_key, secret=token)
+        if not secret:
+            raise InvalidTokenError("the secret to sign with is empty")
         if expiration is None:
             expiration = datetime.now(UTC) + DEFAULT_LIFETIME
         if expiration != NO_EXPIRATION:
@@ -196,10 +203,7 @@ class ParticipantToken:
         `secret_for(kid, sub)` returns the secret or raises TokenError. Signature and expiry are then checked.
         Raises ExpiredTokenError or InvalidTokenError, whose text is fit for an unauthenticated caller.
         """
-        claims = _decode(jwt_str, secret=None)
-        kid, sub = claims.get("kid"), claims.get("sub")
-        if not isinstance(kid, str | None) or not isinstance(sub, str | None):
-            raise InvalidTokenError("the token is malformed")
+        kid, sub = _signer(_decode(jwt_str, secret=None))
         return ParticipantToken.from_json(_decode(jwt_str, secret=secret_for(kid, sub)))
 
 
@@ -219,7 +223,27 @@ def _sign_with(claims: dict[str, Any], *, api_key: str | None, secret: str | Non
     return settings.secret.get_secret_value()
 
 
+def _signer(claims: TokenClaims) -> tuple[str | None, str | None]:
+    kid, sub = claims.get("kid"), claims.get("sub")
+    if not isinstance(kid, str | None) or not isinstance(sub, str | None):
+        raise InvalidTokenError("the key id or project id of the token is not a text")
+    return kid, sub
+
+
+def _expiry(claims: TokenClaims) -> datetime | None:
+    exp = claims.get("exp")
+    if exp is None:
+        return None
+    try:
+        return datetime.fromtimestamp(float(exp), UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        raise InvalidTokenError("the expiry of the token is not a time") from None
+
+
 def _decode(text: str, *, secret: str | None) -> dict[str, Any]:
+    # Some releases of PyJWT take an empty key, which anybody can sign with.
+    if secret == "":
+        raise InvalidTokenError("the secret to check the token with is empty")
     # `sub` may be any text and `exp` is checked whenever it is there; nothing else is ours to judge.
     options: dict[str, Any] = {"verify_sub": False, "verify_iat": False, "verify_aud": False}
     if secret is None:
@@ -228,10 +252,12 @@ def _decode(text: str, *, secret: str | None) -> dict[str, Any]:
         return jwt.decode(text, key=secret or "", algorithms=[_ALGORITHM], options=options)  # type: ignore[arg-type]
     except jwt.ExpiredSignatureError:
         raise ExpiredTokenError("the token has expired: ask for a new one") from None
-    except jwt.PyJWTError:
+    # What PyJWT lets through of the parsers below it, for tokens of strange text, depth or expiry.
+    except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
         raise InvalidTokenError("the token is malformed or its signature is wrong") from None
 
 
-def _version_numbers(version: str) -> tuple[int, ...]:
-    # Compared as numbers: as text, "0.10.0" would be older than "0.6.0".
-    return tuple(int(part) if part.isdigit() else 0 for part in version.split("+")[0].split("."))
+def _predates_api_grants(version: str) -> bool:
+    # Compared as numbers: as text, "0.10.0" would be older than "0.6.0". What cannot be read gets no default scope.
+    match = _VERSION.match(version)
+    return match is not None and (int(match[1]), int(match[2])) < _FIRST_WITH_API_GRANT

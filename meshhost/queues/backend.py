@@ -1,14 +1,15 @@
 """What a queue store does, for whoever implements one. One contract suite (tests/contract) runs on all of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, NewType, Protocol
+from typing import NamedTuple, NewType, Protocol, TypeAlias
 
 from meshhost.identity.tenant import RoomKey
 
 __all__ = [
     "DeadLetter",
+    "Delay",
     "Delivery",
     "EndReason",
     "HolderId",
@@ -16,10 +17,13 @@ __all__ = [
     "NewMessage",
     "QueueBackend",
     "QueueKey",
+    "QueueLimits",
     "QueueStats",
 ]
 
 HolderId = NewType("HolderId", str)
+# Seconds, or a pure function from the attempt that failed (1 for the first) to seconds: only the store knows the attempt.
+Delay: TypeAlias = float | Callable[[int], float]
 
 
 class QueueKey(NamedTuple):
@@ -64,8 +68,8 @@ class Lease:
 class Delivery:
     """One handing-over of a message.
 
-    `attempt` is 1 plus the failures so far; `delivery` is 1 plus all hand-overs that were ended without an ack, whatever
-    the reason.
+    `attempt` is 1 plus the failures so far; `delivery` is 1 plus all hand-overs that ended without an ack, for whatever
+    reason but RELEASED.
     """
 
     lease: Lease
@@ -78,7 +82,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """What is in a queue: ready now, leased, waiting for a retry time, dead; the age in seconds of the oldest not dead."""
+    """What is in a queue: ready now, leased, waiting for a retry time, dead; the age in seconds of the oldest not dead.
+
+    A message whose lease expired counts as ready, although its late holder may still settle it.
+    """
 
     name: str
     ready: int
@@ -101,27 +108,44 @@ class DeadLetter:
     died_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """What a store takes.
+
+    `max_attempts` failures make a message dead; `max_depth` messages that are not dead fit into one queue;
+    `max_message_bytes` bounds body and headers of one message together, as UTF-8.
+    """
+
+    max_attempts: int = 5
+    max_depth: int = 1_000_000
+    max_message_bytes: int = 8 * 1024 * 1024
+
+
 class QueueBackend(Protocol):
     """A durable store of queues. All methods are safe to call concurrently; each is atomic: it happens wholly or not.
 
     An accepted change survives `kill -9` of this process and, on disk, power loss. Cancelling a caller cancels the wait,
-    not always the change. A failing store raises OSError or a RoomError; nothing is then half done.
+    not always the change. A failing store raises OSError, and nothing is then half done; one that is not open raises
+    RoomError.
     """
 
     async def open(self) -> None:
-        """Make the store usable (schema, migrations). Leases of a former process stay until they expire or `sweep`."""
+        """Make the store usable (schema, migrations). Leases of a former process stay until they expire.
+
+        Raises SettingsError when the store is not ours to use: held by another process, or of a newer version.
+        """
         ...
 
     async def close(self) -> None:
-        """Finish what was accepted and release all resources. Idempotent."""
+        """Finish what was accepted and release all resources. Idempotent; the store may be opened again."""
         ...
 
     async def create(self, queue: QueueKey) -> None:
-        """Make the queue if it is missing."""
+        """Make the queue if it is missing. Raises InvalidRequestError when its name is not Unicode."""
         ...
 
     async def delete(self, queue: QueueKey) -> None:
-        """Remove the queue and all its messages. Raises NotFoundError."""
+        """Remove the queue and all its messages, dead ones too. Raises NotFoundError."""
         ...
 
     async def exists(self, queue: QueueKey) -> bool:
@@ -131,8 +155,9 @@ class QueueBackend(Protocol):
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """Store a message at the end of the queue and return its id once it is durable.
 
-        Ids grow in order of acceptance. Raises NotFoundError when the queue is missing and `create` is false,
-        LimitExceededError when the queue is full.
+        Ids grow in order of acceptance and are never used again. Raises NotFoundError when the queue is missing and
+        `create` is false, LimitExceededError when the queue is full or the message too large, InvalidRequestError when
+        a text of it is not Unicode.
         """
         ...
 
@@ -147,11 +172,12 @@ class QueueBackend(Protocol):
     async def ack(self, lease: Lease) -> None:
         """Done: delete the message. Raises LeaseLostError when the lease is no longer the present one.
 
-        An expired lease that nobody has taken over is still the present one.
+        The present lease is known by queue, message, token and holder. One that expired and that nobody has taken over
+        is still the present one.
         """
         ...
 
-    async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: float = 0.0) -> bool:
+    async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
         """Not done: make the message ready again after `delay` seconds, at its old place in the order.
 
         FAILED counts as an attempt; when that was the last one (`max_attempts`), the message is dead-lettered with `error`
@@ -164,22 +190,26 @@ class QueueBackend(Protocol):
         ...
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
-        """The holder is gone: its leases end (reason INTERRUPTED or RELEASED) or, with a grace, expire within `grace` seconds.
+        """The holder is gone: its leases end for this reason (not FAILED) or, with a grace, expire within `grace` seconds.
 
         Returns the queues in which messages became (or will become) ready.
         """
         ...
 
     async def sweep(self) -> Sequence[QueueKey]:
-        """Return the queues that have a message which became ready by time alone: a retry is due or a lease expired."""
+        """Return the queues in which a message became ready by time alone: a retry came due or a lease expired.
+
+        Each such message is reported once, so that a store with nobody to wake comes to rest. Whether it is ready does not
+        depend on this call, and one that `lease` handed out meanwhile need not be reported.
+        """
         ...
 
     async def next_due(self) -> float | None:
-        """When the next delayed message or expiring lease is due (wall clock), or None."""
+        """When `sweep` will next have something to report (wall clock, perhaps past already), or None."""
         ...
 
     async def drain(self, queue: QueueKey) -> int:
-        """Delete all messages of the queue, leased ones too; returns how many. Raises NotFoundError."""
+        """Delete all messages of the queue, leased ones too but not the dead; returns how many. Raises NotFoundError."""
         ...
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
@@ -191,5 +221,8 @@ class QueueBackend(Protocol):
         ...
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
-        """Make dead messages (all, or these) ready again with a fresh count of attempts; returns how many."""
+        """Make dead messages (all, or these) ready again with a fresh count of attempts; returns how many.
+
+        They take their old places in the order, above `max_depth` if need be. Raises NotFoundError.
+        """
         ...

@@ -1,0 +1,230 @@
+"""Forwards to a service that speaks the OpenAI API, with the gateway's own key."""
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, ConnectionTimeoutError, TCPConnector, web
+from multidict import CIMultiDict
+from yarl import URL
+
+from meshhost.errors import InvalidRequestError, LLMError, SettingsError
+from meshhost.gateway.provider import (
+    MAX_BODY_BYTES,
+    Caller,
+    check_path,
+    ends_with_caller,
+    error_response,
+    json_object,
+    observe,
+)
+
+__all__ = ["OpenAICompatibleProvider"]
+
+logger = logging.getLogger(__name__)
+
+_HOP_BY_HOP = frozenset(
+    [
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ]
+)
+_NOT_FORWARDED = _HOP_BY_HOP | {
+    "accept-encoding",
+    "api-key",
+    "authorization",
+    "content-length",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "openai-organization",
+    "openai-project",
+    "x-api-key",
+    "x-real-ip",
+}
+_NOT_RETURNED = _HOP_BY_HOP | {
+    "date",
+    "openai-organization",
+    "openai-project",
+    "server",
+    "set-cookie",
+    "www-authenticate",
+}
+
+
+class OpenAICompatibleProvider:
+    """Forwards requests to `base_url` (which ends with the API's version, as in https://api.openai.com/v1).
+
+    Bytes pass untouched, as they arrive. A JSON request without a model gets `default_model`. `connect_timeout` bounds the
+    connecting, `idle_timeout` each wait for bytes (seconds). Request bodies are also bounded by the app's client_max_size,
+    which `add_gateway_routes` raises to its own limit. Connections are used again unless `keep_alive` is false.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        base_url: str,
+        api_key: str,
+        default_model: str | None = None,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        connect_timeout: float = 10.0,
+        idle_timeout: float = 120.0,
+        keep_alive: bool = True,
+    ) -> None:
+        if URL(base_url).scheme not in {"http", "https"} or not URL(base_url).host:
+            raise SettingsError(f"base_url of provider {name}: expected an http:// or https:// address")
+        self.name = name
+        self._base_url = base_url.rstrip("/")
+        self._api_key = api_key
+        self._default_model = default_model
+        self._max_body = max_body_bytes
+        self._timeout = ClientTimeout(
+            total=None, connect=connect_timeout, sock_connect=connect_timeout, sock_read=idle_timeout
+        )
+        self._keep_alive = keep_alive
+        self._session: ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"<OpenAICompatibleProvider {self.name!r}>"
+
+    async def start(self) -> None:
+        """See Provider."""
+        if self._session is None:
+            # The bytes pass through as they are, so nothing is unpacked here.
+            self._session = ClientSession(
+                timeout=self._timeout,
+                auto_decompress=False,
+                connector=TCPConnector(limit=1000, force_close=not self._keep_alive),
+                trust_env=True,
+            )
+
+    async def stop(self) -> None:
+        """See Provider."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def models(self) -> list[str]:
+        """See Provider."""
+        try:
+            async with asyncio.timeout(30), self._send("GET", "models") as upstream:
+                body = json_object(await upstream.read())
+        except (ClientError, OSError) as error:  # TimeoutError is an OSError
+            raise LLMError(f"provider {self.name} cannot be reached") from error
+        if upstream.status != 200 or body is None:
+            raise LLMError(f"provider {self.name} did not list its models", status=upstream.status)
+        return [
+            item["id"] for item in body.get("data", []) if isinstance(item, dict) and isinstance(item.get("id"), str)
+        ]
+
+    async def handle(self, request: web.Request, path: str, caller: Caller) -> web.StreamResponse:
+        """See Provider."""
+        try:
+            body = self._with_model(await request.read())
+            check_path(path)
+        except InvalidRequestError as error:
+            return error_response(404, str(error), type="invalid_request_error", code="unknown_path")
+        except web.HTTPRequestEntityTooLarge:
+            body = None
+        if body is None or len(body) > self._max_body:
+            return error_response(413, f"a request may have {self._max_body} bytes", type="request_too_large")
+        return await self._forward(request, path, body)
+
+    async def _forward(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:
+        response: web.StreamResponse | None = None
+        query = request.rel_url.raw_query_string
+        headers = _kept(
+            request.headers.items(), _NOT_FORWARDED | _named_by_connection(request.headers.getall("Connection", []))
+        )
+        try:
+            async with ends_with_caller(request), self._send(request.method, path, query, headers, body) as upstream:
+                response = self._begin(upstream)
+                if not isinstance(response, web.Response):
+                    await _stream(request, upstream, response)
+        except (ClientError, OSError) as error:  # TimeoutError and ConnectionResetError are OSErrors
+            if response is not None:
+                return _cut(request, response)
+            return self._unreachable(error)
+        return response
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: str = "",
+        headers: CIMultiDict[str] | None = None,
+        body: bytes | None = None,
+    ) -> AbstractAsyncContextManager[ClientResponse]:
+        if self._session is None:
+            raise LLMError(f"provider {self.name} is not started")
+        headers = headers if headers is not None else CIMultiDict()
+        headers["Authorization"] = f"Bearer {self._api_key}"
+        headers["Accept-Encoding"] = "identity"
+        url = URL(f"{self._base_url}/{path}{f'?{query}' if query else ''}", encoded=True)
+        # Redirects are not followed: they would carry the key to another place.
+        return self._session.request(
+            method, url, headers=headers, data=io.BytesIO(body) if body else None, allow_redirects=False
+        )
+
+    def _begin(self, upstream: ClientResponse) -> web.StreamResponse:
+        if upstream.status in {401, 403}:
+            logger.error(
+                "a model provider refused the gateway's key", extra={"provider": self.name, "status": upstream.status}
+            )
+            return error_response(
+                502,
+                f"provider {self.name} refused the gateway's provider key (HTTP {upstream.status}); tell the operator",
+                type="upstream_refused_key",
+            )
+        if 300 <= upstream.status < 400:
+            return error_response(502, f"provider {self.name} answered with a redirect", type="upstream_unavailable")
+        return web.StreamResponse(status=upstream.status, headers=_kept(upstream.headers.items(), _NOT_RETURNED))
+
+    def _unreachable(self, error: Exception) -> web.Response:
+        logger.warning("a model provider gave no answer", extra={"provider": self.name, "error": type(error).__name__})
+        if isinstance(error, TimeoutError) and not isinstance(error, ConnectionTimeoutError):
+            return error_response(504, f"provider {self.name} did not answer in time", type="upstream_timeout")
+        return error_response(502, f"provider {self.name} cannot be reached", type="upstream_unavailable")
+
+    def _with_model(self, body: bytes) -> bytes:
+        if self._default_model is None or (found := json_object(body)) is None or found.get("model"):
+            return body
+        return json.dumps({**found, "model": self._default_model}).encode()
+
+
+async def _stream(request: web.Request, upstream: ClientResponse, response: web.StreamResponse) -> None:
+    await response.prepare(request)
+    async for piece in upstream.content.iter_any():
+        observe(piece)
+        await response.write(piece)
+    await response.write_eof()
+
+
+def _cut(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """End the caller's connection without a proper end of the body: the only way left to say that it is not whole."""
+    if request.transport is not None:
+        request.transport.close()
+    return response
+
+
+def _kept(headers: Iterable[tuple[str, str]], without: frozenset[str]) -> CIMultiDict[str]:
+    return CIMultiDict(
+        (name, value)
+        for name, value in headers
+        if name.lower() not in without and not name.lower().startswith("x-forwarded-")
+    )
+
+
+def _named_by_connection(values: Iterable[str]) -> frozenset[str]:
+    return frozenset(name.strip().lower() for value in values for name in value.split(","))

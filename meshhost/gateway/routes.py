@@ -1,0 +1,101 @@
+"""Mounts the gateway in a room server."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from meshhost.errors import AccessDeniedError, LLMError, NotFoundError, SettingsError, TokenError
+from meshhost.gateway.meter import Meter, UsageReader
+from meshhost.gateway.provider import (
+    MAX_BODY_BYTES,
+    Caller,
+    ProviderTable,
+    error_response,
+    json_object,
+    observed,
+)
+
+__all__ = ["add_gateway_routes"]
+
+logger = logging.getLogger(__name__)
+
+Authenticate = Callable[[web.Request], Awaitable[Caller]]
+
+
+def add_gateway_routes(
+    app: web.Application,
+    *,
+    providers: ProviderTable,
+    authenticate: Authenticate,
+    meter: Meter,
+    max_body_bytes: int = MAX_BODY_BYTES,
+) -> None:
+    """Serve `/rooms/{room}/v1/{path}` for all methods.
+
+    `authenticate` returns who asks, or raises TokenError (answered with 401) or AccessDeniedError (403). The caller of this
+    function stops `providers`.
+    """
+    gateway = _Gateway(providers, authenticate, meter, max_body_bytes)
+    app.router.add_route("*", "/rooms/{room}/v1/{path:.*}", gateway.handle)
+
+
+class _Gateway:
+    def __init__(self, providers: ProviderTable, authenticate: Authenticate, meter: Meter, max_body: int) -> None:
+        self._providers = providers
+        self._authenticate = authenticate
+        self._meter = meter
+        self._max_body = max_body
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        try:
+            caller = await self._authenticate(request)
+            _check_room(caller, request.match_info["room"])
+            return await self._answer(request.clone(client_max_size=self._max_body), caller)
+        except TokenError as error:
+            return error_response(401, str(error), type="authentication_error", code="invalid_token")
+        except AccessDeniedError as error:
+            return error_response(403, str(error), type="permission_error", code="permission_denied")
+
+    async def _answer(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        path = request.match_info["path"]
+        if request.method == "GET" and path == "models":
+            return await self._list_models()
+        try:
+            model = _requested_model(await request.read())
+        except web.HTTPRequestEntityTooLarge:
+            return error_response(413, f"a request may have {self._max_body} bytes", type="request_too_large")
+        with self._meter.measure(caller, model) as usage, observed(usage.feed):
+            response = await self._forward(request, path, caller, model)
+            _read_whole(response, usage)
+        return response
+
+    async def _forward(self, request: web.Request, path: str, caller: Caller, model: str) -> web.StreamResponse:
+        try:
+            provider = await self._providers.pick(model)
+        except NotFoundError as error:
+            return error_response(404, str(error), type="invalid_request_error", code="model_not_found")
+        except (SettingsError, LLMError) as error:
+            logger.warning("a model provider could not start", extra={"model": model[:128]}, exc_info=error)
+            return error_response(503, str(error), type="provider_not_ready")
+        return await provider.handle(request, path, caller)
+
+    async def _list_models(self) -> web.Response:
+        names = await self._providers.models()
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "meshhost"} for name in names]
+        return web.json_response({"object": "list", "data": data})
+
+
+def _check_room(caller: Caller, room: str) -> None:
+    if caller.room.name != room:
+        raise AccessDeniedError("use the model gateway of room", room)
+
+
+def _requested_model(body: bytes) -> str:
+    model = (json_object(body) or {}).get("model")
+    return model if isinstance(model, str) else ""
+
+
+def _read_whole(response: web.StreamResponse, usage: UsageReader) -> None:
+    if isinstance(response, web.Response) and isinstance(response.body, bytes):
+        usage.feed(response.body)

@@ -1,0 +1,66 @@
+"""Signed webhooks: `room.call` and the room events (room-protocol §18.2 and §18.3). No I/O.
+
+The body is signed as the bytes that are sent. They are written the way Python writes JSON, so that a MeshAgent host, which
+hashes its own re-serialisation, computes the same digest.
+"""
+
+import contextlib
+import hashlib
+import hmac
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import jwt
+
+from meshhost.errors import InvalidTokenError
+
+__all__ = ["MAX_AGE_SECONDS", "SIGNATURE_HEADERS", "sign_webhook", "verify_webhook", "webhook_body"]
+
+# Ours first; a MeshAgent sender knows the second only.
+SIGNATURE_HEADERS = ("Meshhost-Signature", "Meshagent-Signature")
+MAX_AGE_SECONDS = 300.0
+
+_ALGORITHM = "HS256"
+
+
+def webhook_body(event: str, data: Mapping[str, Any]) -> bytes:
+    """The body of a webhook: `{"event", "data"}` as JSON in ASCII."""
+    return json.dumps({"event": event, "data": dict(data)}).encode()
+
+
+def sign_webhook(body: bytes, *, secret: str, now: float) -> str:
+    """The signature header's value for this body. `now` is the wall clock in seconds."""
+    claims = {"sha256": hashlib.sha256(body).hexdigest(), "iat": int(now), "jti": uuid.uuid4().hex}
+    return f"Bearer {jwt.encode(claims, key=secret, algorithm=_ALGORITHM)}"
+
+
+def verify_webhook(body: bytes, header: str | None, *, secret: str, now: float) -> str:
+    """Check a signature and return its id, which a receiver remembers for MAX_AGE_SECONDS to refuse replays.
+
+    The digest may be that of the bytes or of their re-serialisation. A signature that says when it was made must be fresh;
+    MeshAgent's do not say. Raises InvalidTokenError with a text fit for an unauthenticated caller.
+    """
+    scheme, _, token = (header or "").partition(" ")
+    if scheme != "Bearer" or not token:
+        raise InvalidTokenError("the call is not signed: expected the header Meshhost-Signature: Bearer <JWT>")
+    options: Any = {"verify_iat": False, "verify_aud": False, "verify_sub": False, "verify_jti": False}
+    try:
+        claims = jwt.decode(token, key=secret, algorithms=[_ALGORITHM], options=options)
+    except jwt.PyJWTError:
+        raise InvalidTokenError("the call's signature is wrong") from None
+    digest = claims.get("sha256")
+    if not isinstance(digest, str) or not any(hmac.compare_digest(digest.encode(), own) for own in _digests(body)):
+        raise InvalidTokenError("the call's signature is for another body")
+    made_at = claims.get("iat")
+    if isinstance(made_at, int | float) and abs(now - made_at) > MAX_AGE_SECONDS:
+        raise InvalidTokenError(f"the call's signature is over {MAX_AGE_SECONDS:g} s old, or a clock is wrong")
+    return str(claims.get("jti") or hashlib.sha256(token.encode()).hexdigest())
+
+
+def _digests(body: bytes) -> list[bytes]:
+    bodies = [body]
+    with contextlib.suppress(ValueError, RecursionError):  # not JSON: then only the bytes can have been signed
+        bodies.append(json.dumps(json.loads(body)).encode())
+    return [hashlib.sha256(one).hexdigest().encode() for one in bodies]

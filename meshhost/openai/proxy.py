@@ -1,0 +1,37 @@
+"""The room's model gateway as an OpenAI client."""
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from openai import AsyncOpenAI, Timeout
+
+from meshhost.errors import SettingsError
+
+if TYPE_CHECKING:
+    from meshhost.room.client import RoomClient
+
+__all__ = ["get_client"]
+
+_SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
+# Seconds. Reading waits for the next bytes, not for the whole answer: a model may think for a while.
+_TIMEOUT = Timeout(connect=10.0, read=120.0, write=30.0, pool=10.0)
+
+
+def get_client(*, room: "RoomClient") -> AsyncOpenAI:
+    """A client for the room's gateway; the caller closes it. It never retries by itself.
+
+    Raises SettingsError when the room's address is not a WebSocket or HTTP URL.
+    """
+    return AsyncOpenAI(
+        base_url=_gateway_url(room.room_url),
+        api_key=room.protocol.token,
+        max_retries=0,
+        timeout=_TIMEOUT,
+    )
+
+
+def _gateway_url(room_url: str) -> str:
+    parts = urlsplit(room_url)
+    if parts.scheme not in _SCHEMES or not parts.netloc:
+        raise SettingsError("the room's address must be a ws, wss, http or https URL")
+    return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, f"{parts.path.rstrip('/')}/v1", "", ""))

@@ -1,0 +1,165 @@
+"""The turns of one `next()`: ask the model, run the tools it calls, ask again."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from openai import AsyncOpenAI
+from openai.types.responses import Response, ResponseFunctionToolCall
+from opentelemetry import trace
+
+from meshhost.agents.adapter import ToolResponseAdapter
+from meshhost.agents.context import AgentChatContext
+from meshhost.errors import InvalidRequestError, LLMError, LLMRefusalError
+from meshhost.openai.tools.retry import Failure, RetryPolicy, with_retries
+from meshhost.openai.tools.stream import Event, failure_of, stream_response, tokens_of
+from meshhost.openai.tools.tool_bundle import ToolBundle
+from meshhost.openai.tools.tool_response import call_output
+from meshhost.tools.schema import Schema, check_value
+from meshhost.tools.tool import ToolContext
+
+if TYPE_CHECKING:
+    from meshhost.room.client import RoomClient
+
+__all__ = ["Exchange"]
+
+logger = logging.getLogger(__name__)
+tracer = trace.get_tracer("meshhost.openai")
+
+_INTERRUPTED = "error: the call was cancelled; whether it took effect is not known"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One exchange with the model. `options` are the request's parameters apart from the conversation."""
+
+    client: AsyncOpenAI
+    context: AgentChatContext
+    room: "RoomClient"
+    options: dict[str, Any]
+    bundle: ToolBundle
+    tool_context: ToolContext
+    tool_adapter: ToolResponseAdapter
+    is_over: Callable[[], Awaitable[bool]]
+    retry: RetryPolicy
+    max_tool_rounds: int
+    output_schema: Schema | None = None
+    on_event: Callable[[Event], None] | None = None
+    provider: str = "openai"
+    # Whether the present turn has shown events that a retry takes back.
+    _shown: list[bool] = field(default_factory=lambda: [False])
+
+    async def run(self) -> Any:
+        """The model's final text, or the JSON value when there is a schema; one wrong answer may be corrected."""
+        text = _final_text(await self._converse())
+        if self.output_schema is None:
+            return text
+        try:
+            return _parsed(text, self.output_schema)
+        except InvalidRequestError as wrong:
+            self.context.append_user_message(
+                f"That answer does not fit the schema ({wrong}). Answer again, with nothing but JSON that does."
+            )
+        try:
+            return _parsed(_final_text(await self._converse()), self.output_schema)
+        except InvalidRequestError as wrong:
+            raise LLMError(f"the model's answer does not fit the output schema, twice: {wrong}") from None
+
+    async def _converse(self) -> Response:
+        for tool_round in range(self.max_tool_rounds + 1):
+            response = await self._turn()
+            calls = [item for item in response.output if item.type == "function_call"]
+            if calls and tool_round == self.max_tool_rounds:
+                break
+            await self._settle(response, calls)
+            if not calls or await self.is_over():
+                return response
+        raise LLMError(f"the model still called tools after {self.max_tool_rounds} rounds; raise max_tool_rounds")
+
+    async def _turn(self) -> Response:
+        with tracer.start_as_current_span("llm.turn", record_exception=False) as span:
+            span.set_attributes({"llm.model": self.options["model"], "llm.provider": self.provider})
+            self._shown[0] = False
+            response = await with_retries(self._attempt, self.retry, self._take_back)
+            span.set_attributes({f"llm.{kind}": amount for kind, amount in tokens_of(response).items()})
+            return response
+
+    async def _attempt(self) -> Response | Failure:
+        response = await stream_response(self.client, self._parameters(), self._show, self.retry.clock.time)
+        if isinstance(response, Failure):
+            return response
+        self._count(tokens_of(response))
+        return failure_of(response) or response
+
+    def _parameters(self) -> dict[str, Any]:
+        parameters = {**self.options, "input": self.context.conversation}
+        if rules := self.context.get_system_instructions():
+            parameters["instructions"] = rules
+        if self.context.previous_response_id is not None:
+            parameters["previous_response_id"] = self.context.previous_response_id
+        return parameters
+
+    def _show(self, event: Event) -> None:
+        if self.on_event is not None:
+            self._shown[0] = True
+            self.on_event(event)
+
+    def _take_back(self, tried: int, failure: Failure) -> None:
+        if self._shown[0]:
+            self._show({"type": "meshhost.turn.retried", "tried": tried, "reason": failure.text})
+            self._shown[0] = False
+
+    def _count(self, tokens: dict[str, int]) -> None:
+        model = self.options["model"]
+        self.context.add_usage(tokens)
+        logger.info("the model answered", extra={"model": model, **tokens})
+        self.room.developer.log_nowait(type="llm.usage", data={"model": model, "provider": self.provider, **tokens})
+
+    async def _settle(self, response: Response, calls: list[ResponseFunctionToolCall]) -> None:
+        """Run the calls side by side and append them with their answers.
+
+        Every call gets its answer, also when we are cancelled: a conversation with an open call cannot be continued.
+        """
+        answers: dict[str, list[dict[str, Any]]] = {}
+        try:
+            async with asyncio.TaskGroup() as group:
+                for call in calls:
+                    group.create_task(self._call(call, answers), name=f"tool {call.name}")
+        finally:
+            self.context.messages.extend(
+                item.to_dict(mode="json", exclude_none=True, warnings=False) for item in response.output
+            )
+            for call in calls:
+                self.context.messages.extend(answers.get(call.call_id) or [call_output(call.call_id, _INTERRUPTED)])
+
+    async def _call(self, call: ResponseFunctionToolCall, answers: dict[str, list[dict[str, Any]]]) -> None:
+        result = await self.bundle.execute(context=self.tool_context, name=call.name, arguments=call.arguments)
+        try:
+            answers[call.call_id] = await self.tool_adapter.create_messages(
+                context=self.context, tool_call=call, room=self.room, response=result
+            )
+        except Exception:  # the adapter is the program's; the conversation goes on without its words
+            logger.warning(
+                "the answer of a tool could not be shown to the model", extra={"tool": call.name}, exc_info=True
+            )
+            answers[call.call_id] = [call_output(call.call_id, "error: the tool's answer could not be shown")]
+
+
+def _final_text(response: Response) -> str:
+    for item in response.output:
+        for part in item.content if item.type == "message" else ():
+            if part.type == "refusal":
+                raise LLMRefusalError(part.refusal)
+    return response.output_text
+
+
+def _parsed(text: str, schema: Schema) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidRequestError("", "the answer is not JSON") from None
+    check_value(value, schema)
+    return value

@@ -1,0 +1,141 @@
+"""Which failures of a model request are worth another try, when, and what to tell people about the others."""
+
+import email.utils
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import openai
+
+from meshhost.clock import Clock, SystemClock
+from meshhost.errors import LLMError
+
+__all__ = ["Failure", "RetryPolicy", "explain", "explain_code", "with_retries"]
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+# Error codes that a gateway sends inside a stream, where there is no HTTP status any more.
+_TEMPORARY_CODES = frozenset({"server_error", "rate_limit_exceeded", "overloaded_error"})
+_ADVICE = {
+    400: "the model gateway did not understand the request",
+    401: "the model gateway refused the key: check the room token, or OPENAI_API_KEY where a key is used",
+    403: "the key may not use this model: check the grants of the token or the rights of the key",
+    404: "the model or the gateway was not found: check OPENAI_MODEL and the address",
+    413: "the conversation is too large for the model gateway: shorten it",
+    429: "the model is rate limited: try later or raise the limit",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that failed. `retry_after` is what the other side asked for, in seconds."""
+
+    text: str
+    status: int | None = None
+    is_temporary: bool = False
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """At most `tries` requests, with waits that double from `base` seconds, vary by half and stay under `cap`."""
+
+    tries: int = 6
+    base: float = 0.5
+    cap: float = 60.0
+    clock: Clock = field(default_factory=SystemClock)
+    # Spreads the waits of many agents; no secret depends on it.
+    random: Callable[[], float] = random.random
+
+    def delay(self, tried: int, retry_after: float | None = None) -> float:
+        """Seconds to wait after so many tries (1, 2, …); what the other side asked for wins, up to the cap."""
+        if retry_after is not None:
+            return min(max(retry_after, 0.0), self.cap)
+        # The exponent is bounded so that a large number of tries does not overflow.
+        return min(self.cap, self.base * 2.0 ** min(tried - 1, 32)) * (0.5 + self.random() / 2)
+
+
+async def with_retries(
+    attempt: Callable[[], Awaitable[T | Failure]], policy: RetryPolicy, on_retry: Callable[[int, Failure], None]
+) -> T:
+    """What `attempt` returns, as soon as it is not a Failure. `on_retry` hears of each failure that is tried again.
+
+    Raises LLMError for a failure that is not temporary, or when the tries are used up.
+    """
+    tried = 0
+    while True:
+        outcome = await attempt()
+        if not isinstance(outcome, Failure):
+            return outcome
+        tried += 1
+        if not outcome.is_temporary or tried >= policy.tries:
+            raise LLMError(_final_text(outcome, tried), status=outcome.status)
+        delay = policy.delay(tried, outcome.retry_after)
+        logger.warning("the model request failed and is tried again", extra=_fields(outcome, tried, delay))
+        on_retry(tried, outcome)
+        await policy.clock.sleep(delay)
+
+
+def _final_text(failure: Failure, tried: int) -> str:
+    return f"{failure.text} ({tried} tries)" if tried > 1 else failure.text
+
+
+def _fields(failure: Failure, tried: int, delay: float) -> dict[str, object]:
+    return {"status": failure.status, "reason": failure.text, "tried": tried, "delay": delay}
+
+
+def explain(error: Exception, now: float) -> Failure | None:
+    """The failure an exception means, or None when it is not one of a model request. `now` is the wall clock."""
+    match error:
+        case openai.APIStatusError():
+            return _explain_status(error, now)
+        case openai.APITimeoutError():
+            return Failure("the model gateway did not answer in time", is_temporary=True)
+        case openai.APIConnectionError():
+            return Failure("the model gateway could not be reached, or hung up: check its address", is_temporary=True)
+        case openai.APIError():
+            return explain_code(error.code)
+        # A stream that ends in the middle, or in the middle of an event.
+        case EOFError() | ValueError():
+            return Failure("the model's answer was cut off", is_temporary=True)
+        case _ if _is_transport_error(error):
+            return Failure("the connection to the model gateway broke", is_temporary=True)
+        case _:
+            return None
+
+
+def explain_code(code: str | None, default: str = "the model failed") -> Failure:
+    """The failure an error code inside an answer means."""
+    return Failure(f"{default}: {code}" if code else default, is_temporary=code in _TEMPORARY_CODES)
+
+
+def _explain_status(error: openai.APIStatusError, now: float) -> Failure:
+    status = error.status_code
+    text = _ADVICE.get(status, "the model gateway failed" if status >= 500 else "the model gateway refused the request")
+    # The gateway's own sentence may quote the conversation or the key; code and parameter name do not.
+    facts = [f"status {status}", *(str(fact) for fact in (error.code, error.param) if fact)]
+    return Failure(
+        f"{text} ({', '.join(facts)})",
+        status=status,
+        # Waiting does not fill an empty account.
+        is_temporary=status >= 500 or status in {408, 409} or (status == 429 and error.code != "insufficient_quota"),
+        retry_after=_retry_after(error.response.headers, now),
+    )
+
+
+def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    try:
+        if "retry-after-ms" in headers:
+            return float(headers["retry-after-ms"]) / 1000
+        value = headers.get("retry-after", "")
+        return float(value) if value[:1].isdigit() else email.utils.parsedate_to_datetime(value).timestamp() - now
+    except (ValueError, TypeError, IndexError):
+        return None
+
+
+def _is_transport_error(error: Exception) -> bool:
+    # openai 2 lets errors of its HTTP library through in the middle of a stream; which library that is depends on the version.
+    return any(base.__name__ == "TransportError" for base in type(error).__mro__)

@@ -1,0 +1,117 @@
+"""The tools of several toolkits under the names a model may call them by."""
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, StatusCode
+
+from meshhost.errors import InvalidRequestError, MeshhostError
+from meshhost.protocol.messages import ErrorResponse, Response
+from meshhost.tools.schema import is_strict, with_defs
+from meshhost.tools.tool import Tool, ToolContext
+from meshhost.tools.toolkit import Toolkit
+
+__all__ = ["ToolBundle"]
+
+logger = logging.getLogger(__name__)
+tracer = trace.get_tracer("meshhost.openai")
+
+_LONGEST_NAME = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    toolkit: Toolkit
+    tool: Tool
+
+
+class ToolBundle:
+    """Every tool that takes arguments, each under a name of its own that OpenAI accepts."""
+
+    def __init__(self, toolkits: Sequence[Toolkit]) -> None:
+        self._entries: dict[str, _Entry] = {}
+        for toolkit in toolkits:
+            for tool in toolkit.tools:
+                if isinstance(tool, Tool):
+                    self._entries[self._free_name(toolkit, tool)] = _Entry(toolkit, tool)
+
+    def __repr__(self) -> str:
+        return f"<ToolBundle {self.names}>"
+
+    @property
+    def names(self) -> list[str]:
+        """The names, in the order of the toolkits."""
+        return list(self._entries)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The tools as the model is told of them; held strictly to their schema where it allows that."""
+        return [_definition(name, entry.tool) for name, entry in self._entries.items()]
+
+    async def execute(self, *, context: ToolContext, name: str, arguments: str) -> Response:
+        """Call the tool with the JSON text the model wrote. What goes wrong comes back as an ErrorResponse."""
+        with tracer.start_as_current_span("tool.call", record_exception=False, set_status_on_exception=False) as span:
+            span.set_attribute("tool.name", name)
+            try:
+                return await self._execute(context, name, arguments, span)
+            except MeshhostError as error:
+                return _failed(span, name, error, str(error))
+            except Exception as error:  # whatever a tool raises is for the model to deal with
+                logger.warning("a tool crashed", extra={"tool": name}, exc_info=True)
+                return _failed(span, name, error, f"{type(error).__name__}: {error}")
+
+    async def _execute(self, context: ToolContext, name: str, arguments: str, span: Span) -> Response:
+        entry = self._entries.get(name)
+        if entry is None:
+            return ErrorResponse(f"there is no tool {name!r}; there are: {', '.join(self._entries) or 'none'}")
+        span.set_attribute("tool.toolkit", entry.toolkit.name)
+        return await entry.toolkit.execute(context=context, name=entry.tool.name, arguments=_parsed(arguments))
+
+    def _free_name(self, toolkit: Toolkit, tool: Tool) -> str:
+        plain = _safe(tool.name)
+        if plain not in self._entries:
+            return plain
+        name = full = _safe(f"{toolkit.name}_{tool.name}")
+        number = 2
+        while name in self._entries:
+            suffix = f"_{number}"
+            name = full[: _LONGEST_NAME - len(suffix)] + suffix
+            number += 1
+        return name
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:_LONGEST_NAME]
+
+
+def _definition(name: str, tool: Tool) -> dict[str, Any]:
+    schema = with_defs(tool.input_schema, tool.defs)
+    return {
+        "type": "function",
+        "name": name,
+        "description": tool.description or tool.title,
+        "parameters": schema,
+        "strict": is_strict(schema),
+    }
+
+
+def _parsed(arguments: str) -> dict[str, Any]:
+    try:
+        # A model that has nothing to say may leave the text empty.
+        parsed = json.loads(arguments or "{}")
+    except (ValueError, RecursionError):
+        raise InvalidRequestError("arguments", "are not valid JSON") from None
+    if not isinstance(parsed, dict):
+        raise InvalidRequestError("arguments", "must be a JSON object")
+    return parsed
+
+
+def _failed(span: Span, name: str, error: Exception, text: str) -> ErrorResponse:
+    kind = type(error).__name__
+    span.set_status(StatusCode.ERROR, kind)
+    logger.info("a tool call failed", extra={"tool": name, "error": kind})
+    return ErrorResponse(text)

@@ -1,0 +1,95 @@
+"""What tools return, as the model reads it."""
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+from meshhost.agents.adapter import ToolResponseAdapter
+from meshhost.agents.context import AgentChatContext
+from meshhost.protocol.messages import (
+    EmptyResponse,
+    ErrorResponse,
+    FileResponse,
+    JsonResponse,
+    LinkResponse,
+    RawOutputs,
+    Response,
+    TextResponse,
+)
+
+if TYPE_CHECKING:
+    from meshhost.room.client import RoomClient
+
+__all__ = ["OpenAIResponsesToolResponseAdapter", "call_output"]
+
+_IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
+_MAX_IMAGE_BYTES = 8 * 1024 * 1024
+_MAX_TEXT_BYTES = 256 * 1024
+
+
+def call_output(call_id: str, output: str | list[dict[str, Any]]) -> dict[str, Any]:
+    """The message that answers a tool call."""
+    return {"type": "function_call_output", "call_id": call_id, "output": output}
+
+
+class OpenAIResponsesToolResponseAdapter(ToolResponseAdapter):
+    """Texts as they are, JSON and links as JSON, pictures as pictures, other files by name and size."""
+
+    async def to_plain_text(self, *, room: "RoomClient", response: Response) -> str:
+        """The response as a text."""
+        match response:
+            case TextResponse():
+                return response.text
+            case JsonResponse():
+                return _dumped(response.json)
+            case LinkResponse():
+                return _dumped({"name": response.name, "url": response.url})
+            case FileResponse():
+                return _file_text(response)
+            case EmptyResponse():
+                return "done"
+            case ErrorResponse():
+                return f"error: {response.text}"
+            case RawOutputs():
+                return _dumped(response.outputs)
+
+    async def create_messages(
+        self, *, context: AgentChatContext, tool_call: Any, room: "RoomClient", response: Response
+    ) -> list[dict[str, Any]]:
+        """One `function_call_output`; raw outputs are passed on, behind one when they do not hold it themselves."""
+        call_id: str = tool_call.call_id
+        if isinstance(response, RawOutputs):
+            return _raw(call_id, response.outputs)
+        if isinstance(response, FileResponse) and _is_image(response):
+            return [call_output(call_id, [_image(response)])]
+        return [call_output(call_id, await self.to_plain_text(room=room, response=response))]
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _file_text(file: FileResponse) -> str:
+    about = f"file {file.name} ({file.mime_type}, {len(file.data)} bytes)"
+    is_text = file.mime_type.startswith("text/") or file.mime_type == "application/json"
+    if not is_text or len(file.data) > _MAX_TEXT_BYTES:
+        return about
+    try:
+        return file.data.decode()
+    except UnicodeDecodeError:
+        return about
+
+
+def _is_image(file: FileResponse) -> bool:
+    return file.mime_type in _IMAGES and len(file.data) <= _MAX_IMAGE_BYTES
+
+
+def _image(file: FileResponse) -> dict[str, Any]:
+    encoded = base64.b64encode(file.data).decode()
+    return {"type": "input_image", "image_url": f"data:{file.mime_type};base64,{encoded}", "detail": "auto"}
+
+
+def _raw(call_id: str, outputs: list[Any]) -> list[dict[str, Any]]:
+    messages = [output for output in outputs if isinstance(output, dict)]
+    is_answered = any(message.get("call_id") == call_id for message in messages)
+    return messages if is_answered else [call_output(call_id, "done"), *messages]

@@ -1,0 +1,112 @@
+"""The file of a SQLite store: one process at a time, readable by its owner only, of a schema version we know."""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from importlib import resources
+from pathlib import Path
+
+from meshhost.errors import SettingsError
+
+__all__ = ["SqliteFile"]
+
+_MIGRATIONS = resources.files("meshhost.queues.backends") / "migrations"
+# A commit is on disk when it returns, also after a power loss; a WAL that grew in a burst is cut back.
+_SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864")
+
+
+class SqliteFile:
+    """A database file and its lock (`<path>.lock`). All methods are for one thread; the connection is that thread's."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection: sqlite3.Connection | None = None
+        self._lock: int | None = None
+
+    def open(self) -> None:
+        """Lock the file, make it if it is missing, and bring its schema up to date.
+
+        Raises SettingsError when another process holds it, it is of a newer version or no database; OSError.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.path)
+        try:
+            os.close(_open_private(self.path))
+            self.connection()
+        except BaseException:
+            self.close()
+            raise
+
+    def connection(self) -> sqlite3.Connection:
+        """The present connection; a new one after `discard`. Raises OSError, SettingsError."""
+        if self._connection is None:
+            self._connection = _connect(self.path)
+        return self._connection
+
+    def discard(self) -> None:
+        """Drop a connection that can no longer be trusted."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def close(self) -> None:
+        """Close the connection, then give the lock back."""
+        self.discard()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+
+def _open_private(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
+def _lock(path: Path) -> int:
+    descriptor = _open_private(path.with_name(f"{path.name}.lock"))
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise SettingsError(
+                f"the queue store {path} is in use: stop the other server or choose another path"
+            ) from None
+        raise
+    return descriptor
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        connection = sqlite3.connect(path, isolation_level=None)
+    except sqlite3.Error as error:
+        raise OSError(f"cannot open the queue store {path}: {error}") from error
+    try:
+        _prepare(connection, path)
+    except sqlite3.Error as error:
+        connection.close()
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+            raise SettingsError(f"{path} is no queue store: choose another path") from error
+        raise OSError(f"cannot open the queue store {path}: {error}") from error
+    except SettingsError:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    for setting in _SETTINGS:
+        connection.execute(f"PRAGMA {setting}")
+    migrations = sorted((file.name, file) for file in _MIGRATIONS.iterdir() if file.name.endswith(".sql"))
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(migrations):
+        raise SettingsError(
+            f"the queue store {path} is of version {version}, newer than {len(migrations)}: install a newer meshhost"
+        )
+    for number, (_, file) in enumerate(migrations, start=1):
+        if number > version:
+            sql = file.read_text(encoding="utf-8")
+            connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version = {number};\nCOMMIT;")

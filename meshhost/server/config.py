@@ -1,0 +1,66 @@
+"""What a room server is told. Plain values; `meshhost.hosting.embedded` reads them from settings and files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from meshhost.identity.grants import ApiScope
+from meshhost.protocol.frames import Limits
+
+__all__ = ["ConfiguredService", "ServerConfig", "ServicePath"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePath:
+    """One agent of a service: the path that calls it, who it acts as, and what it may do (None: an agent's default)."""
+
+    path: str
+    identity: str
+    scope: ApiScope | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredService:
+    """A service host that is called into every room whose name matches `rooms` (a shell pattern) when the room starts."""
+
+    url: str
+    paths: Sequence[ServicePath]
+    rooms: str = "*"
+    webhook_secret: str | None = field(default=None, repr=False)
+
+    def wants(self, room_name: str) -> bool:
+        """Whether this service belongs into the room."""
+        return fnmatchcase(room_name, self.rooms)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Limits and times (seconds) of a room server.
+
+    `public_url` is where participants reach it (None: the address it listens on). `resume_seconds` is how long a lost
+    participant may come back as itself; `linger_seconds` how long a room stays without participants that count;
+    `receive_seconds` how long a waiting receive parks; `call_seconds` how long a tool or agent may take to answer.
+    `webhook_urls` are told of rooms that start and end. `call_urls` are the prefixes of URLs that `agent.call` may call.
+    `oauth` turns on the loopback login that the MeshAgent CLI's `setup` uses.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    public_url: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    resume_seconds: float = 10.0
+    linger_seconds: float = 60.0
+    receive_seconds: float = 20.0
+    lease_seconds: float = 30.0
+    call_seconds: float = 300.0
+    heartbeat_seconds: float = 30.0
+    max_requests: int = 256
+    max_waiting_bytes: int = 128 * 1024 * 1024
+    max_upload_bytes: int = 1024 * 1024 * 1024
+    services: Sequence[ConfiguredService] = ()
+    webhook_urls: Sequence[str] = ()
+    webhook_secret: str | None = field(default=None, repr=False)
+    call_urls: Sequence[str] = ()
+    oauth: bool = True

@@ -1,0 +1,186 @@
+"""One participant's connection: reads requests, runs them, replies exactly once to each.
+
+Which task runs when: `serve()` owns a reader, a writer (the outbox) and one task for each request that has to wait for
+something. Requests that only touch memory are answered by the reader itself. When reader or writer ends, all end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from meshhost.errors import ConnectionLostError, LimitExceededError, RemoteProtocolError, RoomError
+from meshhost.protocol.connection import MalformedMessage, MessageReceived, RoomConnection
+from meshhost.protocol.frames import SERVER_SLICE, Limits
+from meshhost.protocol.messages import ErrorResponse, Header, Response, wire_safe
+from meshhost.queues.backend import HolderId, Lease
+from meshhost.server.participants import Participant
+from meshhost.server.room import Room
+from meshhost.transport.base import Transport
+from meshhost.transport.outbox import Outbox
+
+__all__ = ["Answer", "Connection", "Request"]
+
+logger = logging.getLogger(__name__)
+
+CLOSE_SLOW = 1013
+FLUSH_TIMEOUT = 5.0
+
+E = TypeVar("E", bound=BaseException)
+
+Answer = Response | tuple[Response, Header] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A message of a participant: who asked what, in which room. `trace` is the asker's trace-context carrier."""
+
+    room: Room
+    participant: Participant
+    connection: Connection
+    message: MessageReceived
+
+
+# Answers at once, or with an awaitable that does. None: the message gets no reply.
+Dispatch = Callable[[Request], Answer | Coroutine[Any, Any, Answer]]
+
+
+class Connection:
+    """A participant's open connection to its room."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        room: Room,
+        participant: Participant,
+        dispatch: Dispatch,
+        limits: Limits,
+        max_requests: int,
+        max_waiting_bytes: int,
+    ) -> None:
+        self._transport = transport
+        self.room = room
+        self.participant = participant
+        # For queue clients without leases: who holds, what they have not settled yet, how many receives wait.
+        self.holder = HolderId(uuid.uuid4().hex)
+        self.unsettled: dict[str, Lease] = {}
+        self.parked = 0
+        self._dispatch = dispatch
+        self._protocol = RoomConnection(limits=limits, slice_bytes=SERVER_SLICE)
+        self._outbox = Outbox(transport, max_bytes=max_waiting_bytes)
+        self._slots = asyncio.Semaphore(max_requests)
+        self._closing: tuple[int, str] | None = None
+        self._closed = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Connection of {self.participant.name!r} to {self.room.key}>"
+
+    async def serve(self) -> ConnectionLostError:
+        """Serve until the connection ends; returns how. Requests under way are cancelled then."""
+        end = ConnectionLostError()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._outbox.run(), name="connection writer")
+                tasks.create_task(self._wait_close(), name="connection close")
+                await self._read(tasks)
+        except* ConnectionLostError as group:
+            end = _first(group)
+        except* RemoteProtocolError as group:
+            error = _first(group)
+            logger.warning("participant broke the protocol", extra={"reason": str(error)})
+            await self._transport.close(error.close_code, str(error))
+            end = ConnectionLostError(str(error), close_code=error.close_code)
+        return end
+
+    def tell(self, type: str, header: Header, payload: bytes = b"", *, trace: dict[str, str] | None = None) -> int:
+        """Send a message; returns its id. A participant that takes nothing any more is disconnected."""
+        message_id, packets = self._protocol.notify(type, header, payload, trace=trace or None)
+        try:
+            self._outbox.offer(packets)
+        except LimitExceededError:
+            self.close(CLOSE_SLOW, "too slow: too many messages wait for this participant")
+        return message_id
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection soon, after what waits was sent. The first call counts."""
+        if self._closing is None:
+            self._closing = (code, reason)
+            self._closed.set()
+
+    async def reply(self, message_id: int, response: Response, extra: Header | None = None) -> None:
+        """Answer a request. A body over the limit is answered as an error."""
+        try:
+            packets = self._protocol.reply(message_id, wire_safe(response), extra)
+        except LimitExceededError as error:
+            packets = self._protocol.reply(message_id, ErrorResponse(text=str(error), code=error.code))
+        await self._outbox.put(packets)
+
+    async def flush(self) -> None:
+        """Return when all that was sent so far is handed to the operating system."""
+        await self._outbox.wait_empty()
+
+    async def _read(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            event = self._protocol.receive(await self._transport.receive())
+            if isinstance(event, MessageReceived):
+                await self._begin(tasks, event)
+            elif isinstance(event, MalformedMessage):
+                await self.reply(event.id, ErrorResponse(text=str(event.error), code=event.error.code))
+
+    async def _begin(self, tasks: asyncio.TaskGroup, message: MessageReceived) -> None:
+        try:
+            answer = self._dispatch(Request(self.room, self.participant, self, message))
+        except Exception as error:  # noqa: BLE001 - a handler's bug must not end the connection
+            answer = _error(error, message)
+        if not isinstance(answer, Coroutine):
+            await self._answer(message, answer)
+            return
+        try:
+            await self._slots.acquire()
+        except asyncio.CancelledError:
+            answer.close()
+            raise
+        tasks.create_task(self._finish(message, answer), name=f"request {message.type}")
+
+    async def _finish(self, message: MessageReceived, answering: Coroutine[Any, Any, Answer]) -> None:
+        try:
+            answer = await answering
+        except Exception as error:  # noqa: BLE001 - as above
+            answer = _error(error, message)
+        finally:
+            self._slots.release()
+        await self._answer(message, answer)
+
+    async def _answer(self, message: MessageReceived, answer: Answer) -> None:
+        if answer is None:
+            return
+        response, extra = answer if isinstance(answer, tuple) else (answer, None)
+        await self.reply(message.id, response, extra)
+
+    async def _wait_close(self) -> None:
+        await self._closed.wait()
+        code, reason = self._closing or (1000, "")
+        try:
+            async with asyncio.timeout(FLUSH_TIMEOUT):
+                await self._outbox.wait_empty()
+        except TimeoutError:
+            logger.info("participant did not take its last messages", extra={"participant": self.participant.name})
+        await self._transport.close(code, reason)
+        raise ConnectionLostError(reason, clean=True, close_code=code)
+
+
+def _error(error: Exception, message: MessageReceived) -> Response:
+    if isinstance(error, RoomError):
+        return ErrorResponse(text=str(error) or type(error).__name__, code=error.code)
+    logger.error("request failed", exc_info=error, extra={"message_type": message.type})
+    return ErrorResponse(text=f"{message.type} failed inside the room server; its log says why")
+
+
+def _first(group: BaseExceptionGroup[E]) -> E:
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found

@@ -1,0 +1,161 @@
+"""Files of rooms in an object store: a local directory by default, any store that `obstore` knows by URL."""
+
+import mimetypes
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError as ObjectExistsError
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from meshhost.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, RoomError
+from meshhost.identity.tenant import RoomKey
+
+__all__ = ["Entry", "RoomFiles", "clean_path", "mime_type_of", "open_object_store"]
+
+_MAX_PATH_BYTES = 900
+_MAX_SEGMENT_BYTES = 240
+
+
+def open_object_store(location: Path | str) -> ObjectStore:
+    """A store in a local directory (made if missing, for its owner only), or at an `s3://…`-like URL."""
+    if isinstance(location, Path):
+        location.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return LocalStore(prefix=location.absolute())
+    store: ObjectStore = from_url(location)
+    return store
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or folder; `path` is the whole path in the room."""
+
+    path: str
+    is_folder: bool
+    size: int | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """The last segment of the path."""
+        return self.path.rpartition("/")[2]
+
+
+def clean_path(path: str) -> str:
+    """The path without leading and trailing slashes. Raises InvalidRequestError for one that is not plain."""
+    cleaned = path.strip("/")
+    if not cleaned:
+        return ""
+    segments = cleaned.split("/")
+    if any(segment in {"", ".", ".."} for segment in segments):
+        raise InvalidRequestError("path", "expected segments that are not empty, '.' or '..'")
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in cleaned) or "\\" in cleaned:
+        raise InvalidRequestError("path", "expected no control characters and no backslash")
+    if len(cleaned.encode()) > _MAX_PATH_BYTES or any(len(part.encode()) > _MAX_SEGMENT_BYTES for part in segments):
+        raise InvalidRequestError("path", f"expected at most {_MAX_PATH_BYTES} bytes, {_MAX_SEGMENT_BYTES} a segment")
+    return cleaned
+
+
+class RoomFiles:
+    """The files of all rooms, each room in its own folder. Paths are clean (`clean_path`).
+
+    Raises NotFoundError, AlreadyExistsError, InvalidRequestError for paths, and RoomError when the store fails.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    async def stat(self, room: RoomKey, path: str) -> Entry | None:
+        """The file or folder at the path, or None."""
+        if path == "":
+            return Entry(path="", is_folder=True)
+        try:
+            found = await obstore.head_async(self._store, _key(room, path))
+        except FileNotFoundError:
+            return Entry(path=path, is_folder=True) if await self.list(room, path) else None
+        except BaseError as error:
+            if _is_below_a_file(error):
+                return None
+            raise _failure(error) from None
+        return Entry(path=path, is_folder=False, size=found["size"], updated_at=found["last_modified"])
+
+    async def list(self, room: RoomKey, path: str) -> Sequence[Entry]:
+        """What is in the folder, by name; empty when there is no such folder."""
+        prefix = _key(room, path)
+        try:
+            found = await obstore.list_with_delimiter_async(self._store, prefix)
+        except FileNotFoundError:
+            return []
+        except BaseError as error:
+            raise _failure(error) from None
+        cut = len(_key(room, "")) + 1
+        files = [
+            Entry(path=meta["path"][cut:], is_folder=False, size=meta["size"], updated_at=meta["last_modified"])
+            for meta in found["objects"]
+        ]
+        folders = [Entry(path=folder.rstrip("/")[cut:], is_folder=True) for folder in found["common_prefixes"]]
+        return sorted(files + folders, key=lambda entry: entry.path)
+
+    async def read(self, room: RoomKey, path: str, *, max_bytes: int) -> bytes:
+        """The bytes of the file."""
+        entry = await self._file(room, path)
+        if (entry.size or 0) > max_bytes:
+            raise RoomError(f"{path!r} has {entry.size} bytes, a download at most {max_bytes}: use its download URL")
+        result = await obstore.get_async(self._store, _key(room, path))
+        return bytes(await result.bytes_async())
+
+    async def stream(self, room: RoomKey, path: str) -> Any:
+        """The bytes of the file, as an async iterable of chunks."""
+        await self._file(room, path)
+        result = await obstore.get_async(self._store, _key(room, path))
+        return result.stream()
+
+    async def write(self, room: RoomKey, path: str, file: IO[bytes], *, overwrite: bool) -> None:
+        """Store the file's bytes from its start, in one step."""
+        file.seek(0)
+        try:
+            mode = "overwrite" if overwrite else "create"
+            await obstore.put_async(self._store, _key(room, path), file, mode=mode, use_multipart=False)  # type: ignore[arg-type]
+        except ObjectExistsError:
+            raise AlreadyExistsError(f"{path!r} exists: overwrite it, or take another path") from None
+        except BaseError as error:
+            raise _failure(error) from None
+
+    async def delete(self, room: RoomKey, path: str) -> None:
+        """Delete the file."""
+        await self._file(room, path)
+        await obstore.delete_async(self._store, _key(room, path))
+
+    async def _file(self, room: RoomKey, path: str) -> Entry:
+        entry = await self.stat(room, path)
+        if entry is None:
+            raise NotFoundError(f"no file {path!r} in this room")
+        if entry.is_folder:
+            raise InvalidRequestError("path", f"{path!r} is a folder")
+        return entry
+
+
+def mime_type_of(path: str) -> str:
+    """The MIME type that the path's ending stands for."""
+    return mimetypes.guess_type(path)[0] or "application/octet-stream"
+
+
+def _key(room: RoomKey, path: str) -> str:
+    key = f"{room.tenant}/{room.name}"
+    return f"{key}/{path}" if path else key
+
+
+def _is_below_a_file(error: BaseError) -> bool:
+    return "Not a directory" in str(error)
+
+
+def _failure(error: BaseError) -> RoomError:
+    # The library's text goes on with a dump of the error and names local paths: its kind is enough for a participant.
+    if _is_below_a_file(error) or "Is a directory" in str(error):
+        return InvalidRequestError("path", "a file stands where the path has a folder, or the reverse")
+    return RoomError(f"the room's storage failed ({type(error).__name__}); the room server's log says why")

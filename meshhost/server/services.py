@@ -1,0 +1,137 @@
+"""Calls agents into rooms: the configured services of a room, and `agent.call`."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from meshhost.errors import AccessDeniedError, CallRefusedError, RoomError
+from meshhost.identity.grants import ApiScope
+from meshhost.identity.keys import ApiKey, encode_api_key
+from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
+from meshhost.server.config import ConfiguredService, ServicePath
+from meshhost.server.room import Room
+from meshhost.server.webhooks import WebhookSender
+
+__all__ = ["ServiceCaller"]
+
+logger = logging.getLogger(__name__)
+
+TOKEN_LIFETIME = timedelta(days=7)
+JOIN_SECONDS = 30.0
+FIRST_DELAY = 0.5
+MAX_DELAY = 60.0
+# An agent that stayed this long was well: its next absence is a new story.
+STABLE_SECONDS = 60.0
+
+
+class ServiceCaller:
+    """Sends `room.call`. `key_for` gives the key that signs the agents' tokens of a tenant.
+
+    `call_urls` are the URL prefixes that `agent.call` may reach; configured services are trusted as they are.
+    """
+
+    def __init__(
+        self,
+        sender: WebhookSender,
+        *,
+        services: Sequence[ConfiguredService],
+        key_for: Callable[[str], ApiKey],
+        call_urls: Sequence[str],
+        call_secret: str | None,
+        count: Callable[[str], None],
+    ) -> None:
+        self._sender = sender
+        self._services = services
+        self._key_for = key_for
+        self._call_urls = call_urls
+        self._call_secret = call_secret
+        self._count = count
+
+    async def keep_called(self, room: Room) -> None:
+        """Call every service that belongs into the room, and again when its agent is gone. Runs as long as the room."""
+        async with asyncio.TaskGroup() as tasks:
+            for service in self._services:
+                if service.wants(room.key.name):
+                    for path in service.paths:
+                        tasks.create_task(self._keep(room, service, path), name=f"service {path.identity}")
+
+    async def call_out(self, room: Room, url: str, identity: str, arguments: dict[str, Any], scope: ApiScope) -> None:
+        """Call one agent into the room for a participant that asked. Raises AccessDeniedError or RoomError."""
+        if not any(_is_below(url, allowed) for allowed in self._call_urls):
+            raise AccessDeniedError("agent.call", f"{url} (not among the URLs this room server may call)")
+        try:
+            await self._call(room, url, identity, arguments, scope, secret=self._call_secret)
+        except CallRefusedError as error:
+            raise RoomError(f"the call failed: {error}") from None
+
+    async def _keep(self, room: Room, service: ConfiguredService, path: ServicePath) -> None:
+        failures = 0
+        while True:
+            began = time.monotonic()
+            delay = await self._call_until_gone(room, service, path)
+            failures = 0 if time.monotonic() - began > STABLE_SECONDS else failures + 1
+            backoff = random.uniform(0.5, 1.0) * min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16))  # noqa: S311
+            await asyncio.sleep(max(delay, backoff if failures else 0.0))
+
+    async def _call_until_gone(self, room: Room, service: ConfiguredService, path: ServicePath) -> float:
+        """Call, and return when the agent is not there (any more), with the seconds that the host asked to wait."""
+        fields = {"room": room.key.name, "tenant": room.key.tenant, "identity": path.identity}
+        url = service.url.rstrip("/") + path.path
+        scope = path.scope or ApiScope.agent_default()
+        try:
+            await self._call(room, url, path.identity, path.arguments, scope, secret=service.webhook_secret)
+        except CallRefusedError as error:
+            logger.warning("service call failed", extra={**fields, "reason": str(error)})
+            return error.retry_after or 0.0
+        try:
+            async with asyncio.timeout(JOIN_SECONDS):
+                await room.wait_until(lambda: _has(room, path.identity))
+        except TimeoutError:
+            logger.warning("called agent did not join in time", extra=fields)
+            return 0.0
+        await room.wait_until(lambda: not _has(room, path.identity))
+        logger.info("called agent is gone", extra=fields)
+        return 0.0
+
+    async def _call(
+        self, room: Room, url: str, identity: str, arguments: dict[str, Any], scope: ApiScope, *, secret: str | None
+    ) -> None:
+        data = {
+            "room_name": room.key.name,
+            "room_url": room.url,
+            "token": self._token(room.key, identity, scope),
+            "arguments": arguments,
+        }
+        try:
+            await self._sender.send(url, "room.call", data, secret=secret)
+        except CallRefusedError:
+            self._count("refused")
+            raise
+        self._count("accepted")
+
+    def _token(self, room: RoomKey, identity: str, scope: ApiScope) -> str:
+        token = ParticipantToken(
+            name=identity,
+            grants=[
+                ParticipantGrant(name="room", scope=room.name),
+                ParticipantGrant(name="role", scope="agent"),
+                ParticipantGrant(name="api", scope=scope),
+            ],
+            extra_payload={"meshhost_service": True},
+        )
+        return token.to_jwt(
+            api_key=encode_api_key(self._key_for(room.tenant)), expiration=datetime.now(UTC) + TOKEN_LIFETIME
+        )
+
+
+def _has(room: Room, identity: str) -> bool:
+    return any(member.name == identity and member.role != "user" for member in room.members.values())
+
+
+def _is_below(url: str, allowed: str) -> bool:
+    return url == allowed or url.startswith(allowed.rstrip("/") + "/")

@@ -1,0 +1,32 @@
+"""`asyncio.timeout` on the clock that was passed in."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from meshhost.clock import Clock
+from meshhost.tasks import TaskOwner
+
+__all__ = ["deadline"]
+
+
+@asynccontextmanager
+async def deadline(clock: Clock, seconds: float, *, late: str = "the deadline passed") -> AsyncIterator[None]:
+    """Cut what runs inside short after `seconds` and raise TimeoutError with the text `late`."""
+    tasks = TaskOwner("deadline")
+    scope = asyncio.timeout(None)
+    try:
+        async with scope:
+            tasks.spawn(_expire(scope, clock, seconds), name=f"{seconds:g} s")
+            yield
+    except TimeoutError:
+        if scope.expired():
+            raise TimeoutError(late) from None
+        raise
+    finally:
+        await tasks.stop()
+
+
+async def _expire(scope: asyncio.Timeout, clock: Clock, seconds: float) -> None:
+    await clock.sleep(seconds)
+    scope.reschedule(asyncio.get_running_loop().time())

@@ -1,0 +1,221 @@
+"""What runs an agent. Supervision knows only `Child`; a task of this process is one kind of child, a process another."""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from meshhost.errors import LifecycleError, MeshhostError, SettingsError
+from meshhost.tasks import TaskOwner
+
+__all__ = [
+    "Aborted",
+    "Child",
+    "ChildContext",
+    "Crashed",
+    "Exit",
+    "Exited",
+    "Isolation",
+    "Run",
+    "TaskChild",
+    "isolation_named",
+]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """It returned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """It raised `error`."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """It was cut short by `abort()`."""
+
+
+Exit = Exited | Crashed | Aborted
+
+
+class Child(Protocol):
+    """One life of an agent. Each method may be called again, at any time and by several at once."""
+
+    async def start(self) -> None:
+        """Begin, once; return when it runs, or ended without an error. Raises what it crashed with before it ran.
+
+        Cancelling this wait does not end the child.
+        """
+        ...
+
+    async def wait(self) -> Exit:
+        """Return how it ended, when it has. Cancelling this wait does not end the child. Raises only LifecycleError."""
+        ...
+
+    async def drain(self) -> None:
+        """Ask it to finish what it does and take no more; return when it ended. The caller bounds the wait."""
+        ...
+
+    def abort(self) -> None:
+        """Cut it short: it ends soon. Never raises; no effect on a child that has ended."""
+        ...
+
+
+class ChildContext:
+    """What the code inside a child can tell its supervisor, and hear from it."""
+
+    __slots__ = ("_asked_to_leave", "_draining", "_has_started", "_running")
+
+    def __init__(self) -> None:
+        self._has_started = False
+        self._asked_to_leave = False
+        # Made when first needed: an event weighs more than the rest of an idle child's bookkeeping.
+        self._draining: asyncio.Event | None = None
+        self._running: asyncio.Future[None] | None = None
+
+    @property
+    def draining(self) -> asyncio.Event:
+        """Set when the agent shall finish what it does and return."""
+        if self._draining is None:
+            self._draining = asyncio.Event()
+            if self._asked_to_leave:
+                self._draining.set()
+        return self._draining
+
+    def started(self) -> None:
+        """Report that the agent is running. Again is no news."""
+        self._has_started = True
+        self.wake()
+
+    def leave(self) -> None:
+        """Set `draining`."""
+        self._asked_to_leave = True
+        if self._draining is not None:
+            self._draining.set()
+
+    def wake(self) -> None:
+        """Let go who waits in `wait_started`."""
+        if self._running is not None and not self._running.done():
+            self._running.set_result(None)
+
+    async def wait_started(self) -> None:
+        """Return when `started` or `wake` was called."""
+        if self._has_started:
+            return
+        if self._running is None:
+            self._running = asyncio.get_running_loop().create_future()
+        # wait() rather than await: who gives up waiting must not cancel what others wait for.
+        await asyncio.wait({self._running})
+
+
+Run = Callable[[ChildContext], Awaitable[None]]
+Isolation = Callable[[Run, str], Child]
+
+
+class TaskChild:
+    """Runs an agent as a task of this event loop; `owner` holds the task (default: an owner of its own)."""
+
+    __slots__ = ("_aborted", "_context", "_name", "_owner", "_run", "_task", "_waiters")
+
+    def __init__(self, run: Run, name: str, *, owner: TaskOwner | None = None) -> None:
+        self._run = run
+        self._name = name
+        self._owner = owner if owner is not None else TaskOwner("agent")
+        self._context = ChildContext()
+        self._task: asyncio.Task[Exit] | None = None
+        self._waiters: tuple[asyncio.Future[None], ...] = ()
+        self._aborted = False
+
+    def __repr__(self) -> str:
+        return f"<TaskChild {self._name!r} task={self._task!r}>"
+
+    async def start(self) -> None:
+        """Begin, once; return when the agent called `started()` or returned. Raises what it raised before that."""
+        if self._task is None:
+            if self._aborted:
+                return
+            self._task = self._owner.spawn(self._body(), name=self._name)
+            self._task.add_done_callback(self._ended)
+        await self._context.wait_started()
+        if self._task.done() and isinstance(ending := self._exit(self._task), Crashed):
+            raise ending.error
+
+    async def wait(self) -> Exit:
+        """Return how it ended, when it has. Raises LifecycleError when it was never started."""
+        if self._task is None:
+            if self._aborted:
+                return Aborted()
+            raise LifecycleError("a child must be started before one can wait for its end")
+        await self._until_ended(self._task)
+        return self._exit(self._task)
+
+    async def drain(self) -> None:
+        """Set `draining` and return when the agent has returned."""
+        self._context.leave()
+        if self._task is not None:
+            await self._until_ended(self._task)
+
+    def abort(self) -> None:
+        """Cancel the task, once: a second cancellation would cut short the cleaning up after the first."""
+        if self._aborted or (self._task is not None and self._task.done()):
+            return
+        self._aborted = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _body(self) -> Exit:
+        try:
+            await self._run(self._context)
+        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever an agent raises is that agent's crash
+            return Crashed(error)
+        except BaseException as error:  # noqa: BLE001 - an agent's sys.exit() must not end its neighbours
+            crash = MeshhostError(f"the agent raised {type(error).__name__}")
+            crash.__cause__ = error
+            return Crashed(crash)
+        return Exited()
+
+    async def _until_ended(self, task: asyncio.Task[Exit]) -> None:
+        # What asyncio.wait({task}) does, with a third of its memory for as long as the agent idles.
+        if task.done():
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters = (*self._waiters, waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters = tuple(other for other in self._waiters if other is not waiter)
+
+    def _ended(self, task: asyncio.Task[Exit]) -> None:
+        self._context.wake()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if self._aborted and not task.cancelled() and isinstance(ending := task.result(), Crashed):
+            logger.warning("agent raised while it was aborted", exc_info=ending.error, extra={"agent": self._name})
+
+    def _exit(self, task: asyncio.Task[Exit]) -> Exit:
+        if self._aborted:
+            return Aborted()
+        if task.cancelled():
+            # Not asked for by us: a cancellation inside the agent leaked out of it, and it is gone.
+            return Crashed(MeshhostError("the agent ended by a cancellation nobody asked for"))
+        return task.result()
+
+
+def isolation_named(name: str) -> Isolation:
+    """What makes children of this isolation from an agent's code and a name. SettingsError for one there is not."""
+    if name == "task":
+        return functools.partial(TaskChild, owner=TaskOwner("agent"))
+    if name == "process":
+        raise SettingsError("isolation 'process' is not available yet; use 'task'")
+    raise SettingsError(f"isolation {name!r} is unknown; use 'task'")

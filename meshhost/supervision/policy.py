@@ -1,0 +1,94 @@
+"""Whether and when an agent that ended is started again. Pure: time, chance and history are arguments."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from meshhost.errors import SettingsError
+
+__all__ = ["Decision", "GiveUp", "Outcome", "RestartAfter", "RestartPolicy", "decide", "recent"]
+
+Outcome = Literal["crash", "exit"]
+
+# 2**64 seconds are past any cap, and no float overflows on the way.
+_MAX_DOUBLINGS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """When to start an agent again; all times in seconds.
+
+    `permanent`: after a crash and after an exit nobody asked for; `transient`: only after a crash; `temporary`: never. At
+    most `max_restarts` starts within any `window_seconds`. Waits grow by `factor` from `first_delay` to at most `max_delay`.
+    """
+
+    kind: Literal["permanent", "transient", "temporary"] = "permanent"
+    max_restarts: int = 5
+    window_seconds: float = 60.0
+    first_delay: float = 0.5
+    max_delay: float = 30.0
+    factor: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("permanent", "transient", "temporary"):
+            raise SettingsError(f"restart kind {self.kind!r}: use permanent, transient or temporary")
+        for name in ("max_restarts", "first_delay", "max_delay"):
+            if not getattr(self, name) >= 0:
+                raise SettingsError(f"restart {name} must not be negative")
+        if not self.window_seconds > 0:
+            raise SettingsError("restart window_seconds must be more than 0")
+        if not self.factor >= 1:
+            raise SettingsError("restart factor must be at least 1, or waits would shrink")
+
+    def restarts_after(self, outcome: Outcome) -> bool:
+        """Whether this kind of policy starts an agent again that ended so."""
+        return self.kind == "permanent" or (self.kind == "transient" and outcome == "crash")
+
+    def longest(self, failures: int) -> float:
+        """The bound of the wait after so many failures in a row (1 or more). Never falls, never passes `max_delay`."""
+        return float(min(self.max_delay, self.first_delay * self.factor ** min(failures - 1, _MAX_DOUBLINGS)))
+
+
+@dataclass(frozen=True, slots=True)
+class RestartAfter:
+    """Start it again in `delay` seconds."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Do not start it again. `failed` is false when it ended in order and that is all that was wanted."""
+
+    reason: str
+    failed: bool
+
+
+Decision = RestartAfter | GiveUp
+
+
+def recent(policy: RestartPolicy, history: Sequence[float], *, ran: float) -> tuple[float, ...]:
+    """The history worth keeping after a run of `ran` seconds: none after a run of the whole window.
+
+    Bounded: older restarts than these change neither the limit nor the wait.
+    """
+    if ran >= policy.window_seconds:
+        return ()
+    return tuple(history[-max(policy.max_restarts, _MAX_DOUBLINGS) :])
+
+
+def decide(
+    policy: RestartPolicy, history: Sequence[float], now: float, outcome: Outcome, random: Callable[[], float]
+) -> Decision:
+    """What to do with an agent that ended `now`.
+
+    `history` holds when it was restarted since its last long run, oldest first, on the clock of `now`; `random` returns a
+    number from 0 to 1. The wait is a random part of its bound (full jitter), so that agents which fell together do not
+    rise together.
+    """
+    if not policy.restarts_after(outcome):
+        return GiveUp(f"{outcome} of a {policy.kind} agent", failed=outcome == "crash")
+    lately = sum(restarted > now - policy.window_seconds for restarted in history)
+    if lately >= policy.max_restarts:
+        return GiveUp(f"{lately} restarts within {policy.window_seconds:g} s did not help", failed=True)
+    return RestartAfter(random() * policy.longest(len(history) + 1))

@@ -1,0 +1,119 @@
+"""A model that says what a test tells it to say."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from meshhost.agents.adapter import LLMAdapter, ToolResponseAdapter
+from meshhost.agents.context import AgentChatContext
+from meshhost.errors import LLMError
+from meshhost.tools.schema import Schema
+from meshhost.tools.toolkit import Toolkit
+
+if TYPE_CHECKING:
+    from meshhost.room.client import RoomClient
+
+__all__ = ["ScriptedCall", "ScriptedLLM", "Wait", "wait_until"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedCall:
+    """What one `next()` was given; `context` is a copy from before the answer."""
+
+    context: AgentChatContext
+    room: "RoomClient"
+    toolkits: tuple[Toolkit, ...]
+    model: str
+    output_schema: Schema | None = None
+    on_behalf_of: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A step that answers `then` once the event is set, and fails after `timeout` seconds."""
+
+    event: asyncio.Event
+    then: Any = "done"
+    timeout: float = 30.0
+    # Set when the model has begun to wait.
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+Step: TypeAlias = str | dict[str, Any] | BaseException | Wait | Callable[[ScriptedCall], Any | Awaitable[Any]]
+
+
+def wait_until(event: asyncio.Event, *, then: Any = "done", timeout: float = 30.0) -> Wait:
+    """A step that answers `then` once the event is set."""
+    return Wait(event, then, timeout)
+
+
+class ScriptedLLM(LLMAdapter[dict[str, Any]]):
+    """Takes one step of the script per `next()`.
+
+    A text or dict is the answer, an exception is raised, a callable is given the ScriptedCall (and may be async). When the
+    script has ended, `default` is the answer; without one, LLMError is raised. `contexts` are copies of the conversations,
+    `calls` everything `next()` was given.
+    """
+
+    def __init__(self, script: Iterable[Step] = (), *, default: Step | None = None, model: str = "scripted") -> None:
+        self._script = list(script)
+        self._default = default
+        self._model = model
+        self.calls: list[ScriptedCall] = []
+
+    def __repr__(self) -> str:
+        return f"<ScriptedLLM calls={len(self.calls)} left={len(self._script)}>"
+
+    @property
+    def contexts(self) -> list[AgentChatContext]:
+        """The conversation of each call, as it was before the answer."""
+        return [call.context for call in self.calls]
+
+    def default_model(self) -> str:
+        """The name given at construction."""
+        return self._model
+
+    async def next(
+        self,
+        *,
+        context: AgentChatContext,
+        room: "RoomClient",
+        toolkits: Sequence[Toolkit],
+        tool_adapter: ToolResponseAdapter | None = None,
+        output_schema: Schema | None = None,
+        event_handler: Callable[[dict[str, Any]], None] | None = None,
+        model: str | None = None,
+        on_behalf_of: Any = None,
+    ) -> Any:
+        """The next step's answer; a text is appended to the conversation and shown as one text event."""
+        call = ScriptedCall(context.copy(), room, tuple(toolkits), model or self._model, output_schema, on_behalf_of)
+        self.calls.append(call)
+        answer = await _play(self._take(), call)
+        if isinstance(answer, str):
+            context.append_assistant_message(answer)
+            if event_handler is not None:
+                event_handler({"type": "response.output_text.done", "text": answer})
+        return answer
+
+    def _take(self) -> Step:
+        if self._script:
+            return self._script.pop(0)
+        if self._default is None:
+            raise LLMError("the script has ended")
+        return self._default
+
+
+async def _play(step: Any, call: ScriptedCall) -> Any:
+    if isinstance(step, Wait):
+        step.reached.set()
+        async with asyncio.timeout(step.timeout):
+            await step.event.wait()
+        return await _play(step.then, call)
+    if isinstance(step, BaseException):
+        raise step
+    if callable(step):
+        answer = step(call)
+        return await answer if inspect.isawaitable(answer) else answer
+    return step

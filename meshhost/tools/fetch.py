@@ -1,0 +1,146 @@
+"""Fetching a file from the public internet for somebody else, without being led into our own network.
+
+The address that was checked is the one connected to: the check sits in the resolver, so a name that changes between check
+and connection (DNS rebinding) gains nothing. Redirects are followed here, each checked anew.
+"""
+
+import asyncio
+import ipaddress
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from meshhost.errors import InvalidRequestError, LimitExceededError, RequestTimeoutError, ToolError
+
+__all__ = ["Fetched", "GuardedResolver", "check_url", "fetch", "is_public"]
+
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+AddressCheck: TypeAlias = Callable[[IPAddress], bool]
+
+MAX_REDIRECTS = 5
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# What inet_aton reads as an address although it is not written as one: 127.1, 0x7f000001, 0177.0.0.1
+_NUMERIC = re.compile(r"(\d+|0[xX][0-9a-fA-F]*)(\.(\d+|0[xX][0-9a-fA-F]*))*\.?")
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The bytes, and their MIME type without parameters."""
+
+    data: bytes
+    mime_type: str
+
+
+def is_public(address: IPAddress) -> bool:
+    """Whether the address is one of the public internet. An IPv4 address inside an IPv6 one counts as itself."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = _embedded(address)
+        if inner is not None:
+            return is_public(inner)
+    return address.is_global and not address.is_multicast
+
+
+def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+
+
+def check_url(url: str | URL, *, is_allowed: AddressCheck = is_public) -> URL:
+    """The URL, when it is http(s) and does not name a forbidden address. Raises InvalidRequestError."""
+    try:
+        parsed = URL(url)
+    except (ValueError, TypeError):
+        raise InvalidRequestError("url", "is not a URL") from None
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise InvalidRequestError("url", "must be an http or https address")
+    try:
+        address = ipaddress.ip_address(parsed.host)
+    except ValueError:
+        if _NUMERIC.fullmatch(parsed.host):
+            raise InvalidRequestError("url", "the host is an address in an unusual form") from None
+    else:
+        _require(address, is_allowed)
+    return parsed
+
+
+def _require(address: IPAddress, is_allowed: AddressCheck) -> None:
+    if not is_allowed(address):
+        raise InvalidRequestError("url", "the host is not on the public internet")
+
+
+class GuardedResolver(AbstractResolver):
+    """Resolves with `inner` and refuses a name any of whose addresses is not allowed (InvalidRequestError)."""
+
+    def __init__(self, inner: AbstractResolver, *, is_allowed: AddressCheck = is_public) -> None:
+        self._inner = inner
+        self._is_allowed = is_allowed
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """The addresses of the host."""
+        found = await self._inner.resolve(host, port, family)
+        for entry in found:
+            _require(ipaddress.ip_address(entry["host"]), self._is_allowed)
+        return found
+
+    async def close(self) -> None:
+        """Close the inner resolver."""
+        await self._inner.close()
+
+
+async def fetch(url: str, *, limit: int, timeout: float, is_allowed: AddressCheck = is_public) -> Fetched:
+    """GET the URL: at most `limit` bytes, `timeout` seconds and 5 redirects.
+
+    Raises InvalidRequestError for an address that is not allowed, LimitExceededError, RequestTimeoutError, and ToolError
+    when the other side fails.
+    """
+    try:
+        async with asyncio.timeout(timeout), _session(is_allowed) as session:
+            return await _follow(session, check_url(url, is_allowed=is_allowed), limit, is_allowed)
+    except TimeoutError:
+        raise RequestTimeoutError(f"the file did not arrive within {timeout:g} s") from None
+    except (aiohttp.ClientError, ValueError) as error:
+        raise ToolError(f"the file could not be fetched: {type(error).__name__}") from None
+
+
+def _session(is_allowed: AddressCheck) -> aiohttp.ClientSession:
+    resolver = GuardedResolver(aiohttp.ThreadedResolver(), is_allowed=is_allowed)
+    # No proxy and no cookies: a proxy would resolve the name again, outside the check.
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )
+
+
+async def _follow(session: aiohttp.ClientSession, url: URL, limit: int, is_allowed: AddressCheck) -> Fetched:
+    for _ in range(MAX_REDIRECTS + 1):
+        async with session.get(url, allow_redirects=False) as response:
+            target = response.headers.get("Location")
+            if response.status not in _REDIRECTS or not target:
+                return await _read(response, limit)
+        url = check_url(url.join(URL(target)), is_allowed=is_allowed)
+    raise ToolError(f"the address redirects more than {MAX_REDIRECTS} times")
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> Fetched:
+    if response.status != 200:
+        raise ToolError(f"the address answered with status {response.status}")
+    too_large = LimitExceededError(f"the file is larger than {limit} bytes")
+    if (response.content_length or 0) > limit:
+        raise too_large
+    data = bytearray()
+    async for chunk in response.content.iter_chunked(65536):
+        data += chunk
+        if len(data) > limit:
+            raise too_large
+    return Fetched(data=bytes(data), mime_type=response.content_type)

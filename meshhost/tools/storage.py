@@ -1,0 +1,171 @@
+"""Tools for the files of a room."""
+
+from typing import Any
+
+from meshhost.errors import AlreadyExistsError, InvalidRequestError, LimitExceededError
+from meshhost.protocol.messages import EmptyResponse, JsonResponse, LinkResponse, TextResponse
+from meshhost.tools.fetch import fetch
+from meshhost.tools.tool import BaseTool, Tool, ToolContext
+from meshhost.tools.toolkit import Toolkit
+
+__all__ = [
+    "DeleteFileTool",
+    "GetFileDownloadUrl",
+    "ListFilesTool",
+    "ReadFileTool",
+    "SaveFileFromUrlTool",
+    "StorageToolkit",
+    "WriteFileTool",
+]
+
+MAX_READ_BYTES = 256 * 1024
+MAX_FETCH_BYTES = 64 * 1024 * 1024
+FETCH_TIMEOUT = 60.0
+
+
+def _schema(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": list(properties),
+        "properties": properties,
+    }
+
+
+def _text(description: str) -> dict[str, Any]:
+    return {"type": "string", "description": description}
+
+
+_PATH = _text("where the file is in the room, for example reports/july.md")
+_OVERWRITE = {"type": "boolean", "description": "true to replace a file that is there already"}
+
+
+class ReadFileTool(Tool):
+    """Returns the text of a UTF-8 file of at most 256 KiB."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            name="read_file",
+            title="Read a file",
+            description="Returns the content of a text file in the room",
+            input_schema=_schema(path=_PATH),
+        )
+
+    async def execute(self, *, context: ToolContext, path: str) -> TextResponse:
+        """Raises LimitExceededError for a larger file and InvalidRequestError for one that is not UTF-8."""
+        file = await context.room.storage.download(path=path)
+        if len(file.data) > MAX_READ_BYTES:
+            raise LimitExceededError(
+                f"the file has {len(file.data)} bytes; at most {MAX_READ_BYTES} can be read. "
+                "Use get_file_download_url to hand it over as a whole"
+            )
+        try:
+            return TextResponse(text=file.data.decode())
+        except UnicodeDecodeError:
+            raise InvalidRequestError("path", f"is not a UTF-8 text file but {file.mime_type}") from None
+
+
+class WriteFileTool(Tool):
+    """Writes a text as a file."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            name="write_file",
+            title="Write a file",
+            description="Saves a text as a file in the room",
+            input_schema=_schema(path=_PATH, text=_text("the whole content of the file"), overwrite=_OVERWRITE),
+        )
+
+    async def execute(self, *, context: ToolContext, path: str, text: str, overwrite: bool) -> str:
+        """Raises AlreadyExistsError when the file is there and must not be replaced."""
+        await _save(context, path, text.encode(), overwrite)
+        return f"the file was saved at {path}"
+
+
+class GetFileDownloadUrl(Tool):
+    """Returns an address the file can be downloaded from."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            name="get_file_download_url",
+            title="Get a download link",
+            description="Returns an address from which a file of the room can be downloaded",
+            input_schema=_schema(path=_PATH),
+        )
+
+    async def execute(self, *, context: ToolContext, path: str) -> LinkResponse:
+        """The link, named like the file."""
+        return LinkResponse(name=path.rsplit("/", 1)[-1], url=await context.room.storage.download_url(path=path))
+
+
+class ListFilesTool(Tool):
+    """Lists a folder."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            name="list_files_in_room",
+            title="List files",
+            description="Lists the files and folders in one folder of the room",
+            input_schema=_schema(path=_text("the folder; an empty text is the top folder")),
+        )
+
+    async def execute(self, *, context: ToolContext, path: str) -> JsonResponse:
+        """`{"files": [{"name", "is_folder"}]}`."""
+        entries = await context.room.storage.list(path=path)
+        return JsonResponse(json={"files": [{"name": entry.name, "is_folder": entry.is_folder} for entry in entries]})
+
+
+class SaveFileFromUrlTool(Tool):
+    """Fetches a file from the public internet into the room: at most 64 MiB and 60 s."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            name="save_file_from_url",
+            title="Save a file from the web",
+            description="Downloads a file from a public web address and saves it in the room",
+            input_schema=_schema(url=_text("the http or https address"), path=_PATH, overwrite=_OVERWRITE),
+        )
+
+    async def execute(self, *, context: ToolContext, url: str, path: str, overwrite: bool) -> str:
+        """Raises AlreadyExistsError before anything is fetched, and what `fetch` raises."""
+        await _require_free(context, path, overwrite)
+        file = await fetch(url, limit=MAX_FETCH_BYTES, timeout=FETCH_TIMEOUT)
+        await _save(context, path, file.data, overwrite)
+        return f"the file was saved at {path}"
+
+
+class DeleteFileTool(Tool):
+    """Deletes a file."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            name="delete_file",
+            title="Delete a file",
+            description="Deletes a file from the room for good",
+            input_schema=_schema(path=_PATH),
+        )
+
+    async def execute(self, *, context: ToolContext, path: str) -> EmptyResponse:
+        """Nothing to say on success."""
+        await context.room.storage.delete(path=path)
+        return EmptyResponse()
+
+
+class StorageToolkit(Toolkit):
+    """All of these tools; with `read_only` only those that change nothing."""
+
+    def __init__(self, read_only: bool = False) -> None:
+        tools: list[BaseTool] = [ListFilesTool(), ReadFileTool(), GetFileDownloadUrl()]
+        if not read_only:
+            tools += [WriteFileTool(), SaveFileFromUrlTool(), DeleteFileTool()]
+        super().__init__(name="storage", title="Storage", description="The files of the room", tools=tools, rules=[])
+
+
+async def _require_free(context: ToolContext, path: str, overwrite: bool) -> None:
+    if not overwrite and await context.room.storage.exists(path=path):
+        raise AlreadyExistsError(f"{path} exists already; set overwrite to replace it")
+
+
+async def _save(context: ToolContext, path: str, data: bytes, overwrite: bool) -> None:
+    await _require_free(context, path, overwrite)
+    await context.room.storage.upload(path=path, data=data, overwrite=overwrite)

@@ -1,0 +1,629 @@
+"""What every queue store does, whichever it is."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from meshhost.errors import (
+    InvalidRequestError,
+    LeaseLostError,
+    LimitExceededError,
+    NotFoundError,
+    RoomError,
+)
+from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.queues.backend import (
+    Delivery,
+    EndReason,
+    HolderId,
+    Lease,
+    NewMessage,
+    QueueBackend,
+    QueueKey,
+    QueueLimits,
+    QueueStats,
+)
+from meshhost.queues.backends.memory import MemoryQueueBackend
+from meshhost.queues.backends.sqlite import SqliteQueueBackend
+from meshhost.testing.clock import FakeClock
+
+ROOM = RoomKey(TenantId("acme"), "lobby")
+JOBS = QueueKey(ROOM, "jobs")
+MAIL = QueueKey(ROOM, "mail")
+ELSEWHERE = QueueKey(RoomKey(TenantId("rival"), "lobby"), "jobs")
+ANN, BOB = HolderId("ann"), HolderId("bob")
+LIMITS = QueueLimits(max_attempts=3, max_depth=5, max_message_bytes=1000)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[QueueBackend]:
+    makers: dict[str, Callable[[], QueueBackend]] = {
+        "memory": lambda: MemoryQueueBackend(limits=LIMITS, clock=clock),
+        "sqlite": lambda: SqliteQueueBackend(tmp_path / "queues.db", limits=LIMITS, clock=clock),
+    }
+    backend = makers[request.param]()
+    await backend.open()
+    yield backend
+    await backend.close()
+
+
+async def put(store: QueueBackend, *bodies: str, queue: QueueKey = JOBS) -> list[int]:
+    return [await store.send(queue, NewMessage(body)) for body in bodies]
+
+
+async def take(store: QueueBackend, holder: HolderId = ANN, *, queue: QueueKey = JOBS, seconds: float = 30) -> Delivery:
+    (delivery,) = await store.lease(queue, holder, seconds=seconds)
+    return delivery
+
+
+async def bodies(store: QueueBackend, queue: QueueKey = JOBS) -> list[str]:
+    return [delivery.body for delivery in await store.lease(queue, BOB, seconds=30, limit=100)]
+
+
+async def stats(store: QueueBackend) -> QueueStats:
+    (found,) = await store.stats(ROOM)
+    return found
+
+
+async def kill(store: QueueBackend, error: str = "boom") -> int:
+    """Let the first message fail until it is dead."""
+    while True:
+        delivery = await take(store)
+        if await store.nack(delivery.lease, reason=EndReason.FAILED, error=error):
+            return delivery.lease.message_id
+
+
+# --- Queues
+
+
+async def test_a_queue_exists_once_it_is_made(store: QueueBackend) -> None:
+    assert not await store.exists(JOBS)
+    await store.create(JOBS)
+    await store.create(JOBS)
+    assert await store.exists(JOBS)
+    assert not await store.exists(ELSEWHERE)
+
+
+async def test_making_a_queue_again_keeps_its_messages(store: QueueBackend) -> None:
+    await put(store, "a")
+    await store.create(JOBS)
+    assert await bodies(store) == ["a"]
+
+
+async def test_deleting_a_queue_deletes_its_messages_dead_ones_too(store: QueueBackend) -> None:
+    await put(store, "dead", "alive")
+    await kill(store)
+    await put(store, "other", queue=MAIL)
+    await store.delete(JOBS)
+    assert not await store.exists(JOBS)
+    await store.create(JOBS)
+    assert await bodies(store) == []
+    assert await store.dead_letters(JOBS) == []
+    assert await bodies(store, MAIL) == ["other"]
+
+
+async def test_a_lease_from_before_the_deletion_of_its_queue_is_lost(store: QueueBackend) -> None:
+    await put(store, "a")
+    lease = (await take(store)).lease
+    await store.delete(JOBS)
+    with pytest.raises(LeaseLostError):
+        await store.ack(lease)
+    await put(store, "b")
+    with pytest.raises(LeaseLostError):
+        await store.ack(lease)
+
+
+async def test_a_missing_queue_is_reported(store: QueueBackend) -> None:
+    for refused in (
+        store.delete(JOBS),
+        store.lease(JOBS, ANN, seconds=1),
+        store.send(JOBS, NewMessage("a"), create=False),
+        store.drain(JOBS),
+        store.dead_letters(JOBS),
+        store.replay(JOBS),
+    ):
+        with pytest.raises(NotFoundError, match="jobs"):
+            await refused
+    assert not await store.exists(JOBS)
+
+
+async def test_a_closed_store_refuses(store: QueueBackend) -> None:
+    await store.close()
+    await store.close()
+    with pytest.raises(RoomError, match="not open"):
+        await store.send(JOBS, NewMessage("a"))
+    with pytest.raises(RoomError, match="not open"):
+        await store.next_due()
+
+
+async def test_messages_outlive_closing_and_opening(store: QueueBackend) -> None:
+    await put(store, "a")
+    await store.close()
+    await store.open()
+    await store.open()
+    assert await bodies(store) == ["a"]
+
+
+# --- Order and content
+
+
+async def test_messages_come_in_the_order_in_which_they_were_sent(store: QueueBackend) -> None:
+    ids = await put(store, "a", "b", "c")
+    deliveries = await store.lease(JOBS, ANN, seconds=30, limit=2)
+    assert [delivery.body for delivery in deliveries] == ["a", "b"]
+    assert [delivery.lease.message_id for delivery in deliveries] == ids[:2]
+    assert ids == sorted(set(ids))
+    assert await bodies(store) == ["c"]
+
+
+async def test_concurrent_sends_lose_nothing(store: QueueBackend) -> None:
+    ids = await asyncio.gather(*(store.send(JOBS, NewMessage(str(number))) for number in range(5)))
+    assert ids == sorted(set(ids))
+    assert await bodies(store) == ["0", "1", "2", "3", "4"]
+
+
+async def test_queues_and_rooms_are_apart(store: QueueBackend) -> None:
+    await put(store, "mine")
+    await put(store, "theirs", queue=ELSEWHERE)
+    assert await bodies(store) == ["mine"]
+    assert await bodies(store, ELSEWHERE) == ["theirs"]
+
+
+async def test_ids_are_never_used_again(store: QueueBackend) -> None:
+    (first,) = await put(store, "a")
+    await store.ack((await take(store)).lease)
+    await store.delete(JOBS)
+    (second,) = await put(store, "b")
+    assert second > first
+
+
+@pytest.mark.parametrize("text", ["", "\0", "grüße 👋🏽", "\u2028", "a" * 900, '"; DROP TABLE messages; --'])
+async def test_texts_come_back_as_they_were(store: QueueBackend, text: str) -> None:
+    queue = QueueKey(ROOM, f"q {text}")
+    await store.send(queue, NewMessage(text, {"k": text[:10]}))
+    delivery = await take(store, queue=queue)
+    assert (delivery.body, delivery.headers) == (text, {"k": text[:10]})
+    assert (await stats(store)).name == queue.name
+
+
+async def test_what_is_not_unicode_is_refused(store: QueueBackend) -> None:
+    odd = QueueKey(ROOM, "\ud800")
+    for refused in (
+        store.send(JOBS, NewMessage("\ud800")),
+        store.send(JOBS, NewMessage("", {"k": "\udfff"})),
+        store.send(odd, NewMessage("a")),
+        store.create(odd),
+    ):
+        with pytest.raises(InvalidRequestError, match="Unicode"):
+            await refused
+    assert not await store.exists(odd)
+    with pytest.raises(NotFoundError):
+        await store.lease(odd, ANN, seconds=1)
+
+
+async def test_a_full_queue_takes_no_more_until_there_is_room(store: QueueBackend) -> None:
+    await put(store, *"abcde")
+    with pytest.raises(LimitExceededError, match="full"):
+        await put(store, "f")
+    lease = (await take(store)).lease
+    with pytest.raises(LimitExceededError):
+        await put(store, "f")
+    await store.ack(lease)
+    await put(store, "f", "g", queue=MAIL)
+    await put(store, "f")
+    assert await bodies(store) == [*"bcdef"]
+
+
+async def test_a_message_too_large_is_refused(store: QueueBackend) -> None:
+    with pytest.raises(LimitExceededError, match="1001 bytes"):
+        await put(store, "a" * 999)
+    with pytest.raises(LimitExceededError):
+        await store.send(JOBS, NewMessage("ü" * 500, {"k": "v"}))
+    await put(store, "a" * 998)
+
+
+async def test_changing_the_headers_afterwards_changes_nothing(store: QueueBackend) -> None:
+    headers = {"k": "v"}
+    await store.send(JOBS, NewMessage("a", headers))
+    headers["k"] = "w"
+    assert (await take(store)).headers == {"k": "v"}
+
+
+# --- Leases
+
+
+async def test_a_leased_message_is_hidden(store: QueueBackend, clock: FakeClock) -> None:
+    await put(store, "a")
+    delivery = await take(store, seconds=30)
+    assert delivery.lease.holder == ANN
+    assert delivery.lease.expires_at == clock.time() + 30
+    assert delivery.sent_at == clock.time()
+    assert await bodies(store) == []
+
+
+async def test_an_acked_message_is_gone(store: QueueBackend, clock: FakeClock) -> None:
+    await put(store, "a")
+    lease = (await take(store)).lease
+    await store.ack(lease)
+    with pytest.raises(LeaseLostError):
+        await store.ack(lease)
+    await clock.advance(100)
+    assert await bodies(store) == []
+
+
+async def test_a_lease_that_expired_is_another_delivery_but_not_another_attempt(
+    store: QueueBackend, clock: FakeClock
+) -> None:
+    await put(store, "a")
+    await take(store, seconds=30)
+    await clock.advance(29)
+    assert await bodies(store) == []
+    await clock.advance(1)
+    again = await take(store, BOB)
+    assert (again.attempt, again.delivery) == (1, 2)
+
+
+async def test_a_late_holder_cannot_settle_what_was_leased_again(store: QueueBackend, clock: FakeClock) -> None:
+    await put(store, "a")
+    late = (await take(store, seconds=30)).lease
+    await clock.advance(30)
+    present = (await take(store, seconds=30)).lease
+    assert present.token > late.token
+    for refused in (store.ack(late), store.nack(late, reason=EndReason.FAILED), store.extend(late, seconds=9)):
+        with pytest.raises(LeaseLostError):
+            await refused
+    await store.ack(present)
+
+
+@pytest.mark.parametrize("swept", [False, True])
+async def test_a_late_holder_may_settle_what_nobody_took_over(
+    store: QueueBackend, clock: FakeClock, swept: bool
+) -> None:
+    await put(store, "a")
+    lease = (await take(store, seconds=30)).lease
+    await clock.advance(31)
+    if swept:
+        assert await store.sweep() == [JOBS]
+    assert (await stats(store)).ready == 1
+    lease = await store.extend(lease, seconds=30)
+    assert (await stats(store)).leased == 1
+    assert await bodies(store) == []
+    await store.ack(lease)
+
+
+async def test_a_lease_is_known_by_all_that_is_in_it(store: QueueBackend) -> None:
+    await put(store, "a")
+    lease = (await take(store)).lease
+    for forged in (
+        Lease(MAIL, lease.message_id, lease.token, ANN, 0),
+        Lease(JOBS, lease.message_id + 1, lease.token, ANN, 0),
+        Lease(JOBS, 2**80, lease.token, ANN, 0),
+        Lease(JOBS, lease.message_id, lease.token + 1, ANN, 0),
+        Lease(JOBS, lease.message_id, lease.token, BOB, 0),
+        Lease(JOBS, lease.message_id, lease.token, HolderId("\ud800"), 0),
+    ):
+        with pytest.raises(LeaseLostError):
+            await store.ack(forged)
+    await store.ack(Lease(JOBS, lease.message_id, lease.token, ANN, math.nan))
+
+
+async def test_extending_moves_the_end(store: QueueBackend, clock: FakeClock) -> None:
+    await put(store, "a")
+    lease = (await take(store, seconds=30)).lease
+    await clock.advance(20)
+    extended = await store.extend(lease, seconds=30)
+    assert extended.expires_at == clock.time() + 30
+    assert extended.token == lease.token
+    await clock.advance(29)
+    assert await bodies(store) == []
+    await clock.advance(1)
+    assert await bodies(store) == ["a"]
+
+
+async def test_a_lease_may_last_for_ever(store: QueueBackend, clock: FakeClock) -> None:
+    await put(store, "a")
+    lease = (await take(store, seconds=math.inf)).lease
+    await clock.advance(1e9)
+    assert await bodies(store) == []
+    await store.ack(lease)
+
+
+# --- Nacks, attempts and the dead
+
+
+async def test_a_failed_message_comes_back_at_its_old_place(store: QueueBackend) -> None:
+    await put(store, "a", "b")
+    delivery = await take(store)
+    assert not await store.nack(delivery.lease, reason=EndReason.FAILED)
+    again = await take(store)
+    assert (again.body, again.attempt, again.delivery) == ("a", 2, 2)
+
+
+async def test_an_interrupted_message_keeps_its_attempts(store: QueueBackend) -> None:
+    await put(store, "a")
+    for number in range(5):
+        delivery = await take(store)
+        assert (delivery.attempt, delivery.delivery) == (1, 1 + number)
+        assert not await store.nack(delivery.lease, reason=EndReason.INTERRUPTED)
+
+
+async def test_a_released_delivery_is_not_counted(store: QueueBackend) -> None:
+    await put(store, "a")
+    for _ in range(5):
+        delivery = await take(store)
+        assert (delivery.attempt, delivery.delivery) == (1, 1)
+        await store.nack(delivery.lease, reason=EndReason.RELEASED)
+
+
+async def test_a_nack_ends_the_lease(store: QueueBackend) -> None:
+    await put(store, "a")
+    lease = (await take(store)).lease
+    await store.nack(lease, reason=EndReason.RELEASED)
+    with pytest.raises(LeaseLostError):
+        await store.nack(lease, reason=EndReason.RELEASED)
+
+
+async def test_a_delayed_message_waits_and_others_pass_it(store: QueueBackend, clock: FakeClock) -> None:
+    await put(store, "a", "b")
+    await store.nack((await take(store)).lease, reason=EndReason.FAILED, delay=10)
+    assert (await stats(store)).delayed == 1
+    await store.ack((await take(store)).lease)
+    await clock.advance(9)
+    await put(store, "c")
+    await clock.advance(1)
+    assert await bodies(store) == ["a", "c"]
+
+
+async def test_the_delay_may_depend_on_the_attempt(store: QueueBackend, clock: FakeClock) -> None:
+    seen: list[int] = []
+
+    def delay(attempt: int) -> float:
+        seen.append(attempt)
+        return 10.0 * attempt
+
+    await put(store, "a")
+    await store.nack((await take(store)).lease, reason=EndReason.INTERRUPTED, delay=delay)
+    assert await store.next_due() == clock.time() + 10
+    await clock.advance(10)
+    for attempt in (1, 2):
+        await store.nack((await take(store)).lease, reason=EndReason.FAILED, delay=delay)
+        assert await store.next_due() == clock.time() + 10 * attempt
+        await clock.advance(10 * attempt)
+    assert await store.nack((await take(store)).lease, reason=EndReason.FAILED, delay=delay)
+    assert seen == [1, 1, 2]
+
+
+async def test_a_delay_that_fails_changes_nothing(store: QueueBackend) -> None:
+    def delay(attempt: int) -> float:
+        raise ZeroDivisionError
+
+    await put(store, "a")
+    lease = (await take(store)).lease
+    with pytest.raises(ZeroDivisionError):
+        await store.nack(lease, reason=EndReason.RELEASED, delay=delay)
+    await store.ack(lease)
+
+
+async def test_a_message_dies_with_its_last_attempt(store: QueueBackend, clock: FakeClock) -> None:
+    sent_at = clock.time()
+    (dead,) = await put(store, "a")
+    await store.send(JOBS, NewMessage("b", {"k": "v"}))
+    await clock.advance(7)
+    assert await kill(store, "Traceback: boom") == dead
+    (letter,) = await store.dead_letters(JOBS)
+    assert letter.message_id == dead
+    assert (letter.body, letter.headers, letter.attempts, letter.reason) == ("a", {}, 3, "Traceback: boom")
+    assert (letter.sent_at, letter.died_at) == (sent_at, clock.time())
+    assert await stats(store) == QueueStats("jobs", ready=1, leased=0, delayed=0, dead=1, oldest_age=7)
+    assert await bodies(store) == ["b"]
+
+
+async def test_the_text_of_an_error_may_be_anything(store: QueueBackend) -> None:
+    await put(store, "a")
+    await kill(store, "bad \ud800 text \0")
+    (letter,) = await store.dead_letters(JOBS)
+    assert letter.reason.startswith("bad ")
+
+
+async def test_the_dead_are_listed_newest_first(store: QueueBackend, clock: FakeClock) -> None:
+    ids = await put(store, "a", "b", "c")
+    await kill(store)
+    await kill(store)
+    await clock.advance(1)
+    await kill(store)
+    assert [letter.message_id for letter in await store.dead_letters(JOBS)] == ids[::-1]
+    assert [letter.message_id for letter in await store.dead_letters(JOBS, limit=1)] == ids[2:]
+
+
+async def test_replayed_messages_begin_anew_at_their_old_places(store: QueueBackend) -> None:
+    ids = await put(store, "a", "b", "c", "d")
+    for _ in range(3):
+        await kill(store)
+    assert await store.replay(JOBS, [ids[1], ids[3], 999, 2**70]) == 1
+    assert await store.replay(JOBS, []) == 0
+    assert [letter.message_id for letter in await store.dead_letters(JOBS)] == [ids[2], ids[0]]
+    assert await store.replay(JOBS) == 2
+    assert (await stats(store)).dead == 0
+    delivery = await take(store)
+    assert (delivery.body, delivery.attempt, delivery.delivery) == ("a", 1, 4)
+    assert await bodies(store) == ["b", "c", "d"]
+
+
+async def test_replay_takes_no_dead_of_other_queues(store: QueueBackend) -> None:
+    await put(store, "a")
+    dead = await kill(store)
+    await store.create(MAIL)
+    assert await store.replay(MAIL, [dead]) == 0
+    assert (await stats_by_name(store))["jobs"].dead == 1
+
+
+async def stats_by_name(store: QueueBackend) -> dict[str, QueueStats]:
+    return {found.name: found for found in await store.stats(ROOM)}
+
+
+async def test_replay_goes_above_the_limit_if_need_be(store: QueueBackend) -> None:
+    await put(store, "dead")
+    await kill(store)
+    await put(store, *"abcde")
+    assert await store.replay(JOBS) == 1
+    with pytest.raises(LimitExceededError):
+        await put(store, "f")
+    assert await bodies(store) == ["dead", *"abcde"]
+
+
+async def test_a_lease_from_before_its_death_does_not_settle_a_replayed_message(store: QueueBackend) -> None:
+    await put(store, "a")
+    leases = []
+    for _ in range(3):
+        leases.append((await take(store)).lease)
+        await store.nack(leases[-1], reason=EndReason.FAILED)
+    await store.replay(JOBS)
+    present = (await take(store)).lease
+    for lease in leases:
+        with pytest.raises(LeaseLostError):
+            await store.ack(lease)
+    await store.ack(present)
+
+
+# --- Holders
+
+
+@pytest.mark.parametrize(
+    ("reason", "delivery"), [(EndReason.INTERRUPTED, 2), (EndReason.EXPIRED, 2), (EndReason.RELEASED, 1)]
+)
+async def test_what_a_holder_had_is_ready_when_it_is_gone(
+    store: QueueBackend, reason: EndReason, delivery: int
+) -> None:
+    await put(store, "a", "b")
+    await put(store, "c", queue=MAIL)
+    lease = (await take(store)).lease
+    other = (await take(store, BOB)).lease
+    await take(store, queue=MAIL)
+    assert await store.release_holder(ANN, reason=reason) == [JOBS, MAIL]
+    assert await store.release_holder(ANN, reason=reason) == []
+    with pytest.raises(LeaseLostError):
+        await store.ack(lease)
+    again = await take(store, BOB)
+    assert (again.body, again.attempt, again.delivery) == ("a", 1, delivery)
+    await store.ack(other)
+
+
+async def test_with_a_grace_the_holder_may_still_finish(store: QueueBackend, clock: FakeClock) -> None:
+    await put(store, "a", "b", "c")
+    long, soon = (await take(store, seconds=30)).lease, (await take(store, seconds=3)).lease
+    assert await store.release_holder(ANN, reason=EndReason.INTERRUPTED, grace=10) == [JOBS]
+    assert await store.next_due() == soon.expires_at
+    await clock.advance(4)
+    assert await bodies(store) == ["b", "c"]
+    assert await store.next_due() == clock.time() + 6
+    await store.ack(long)
+
+
+async def test_with_a_grace_the_leases_end_when_it_is_over(store: QueueBackend, clock: FakeClock) -> None:
+    await put(store, "a")
+    lease = (await take(store, seconds=30)).lease
+    await store.release_holder(ANN, reason=EndReason.INTERRUPTED, grace=10)
+    await clock.advance(10)
+    assert (await take(store, BOB)).delivery == 2
+    with pytest.raises(LeaseLostError):
+        await store.ack(lease)
+
+
+@pytest.mark.parametrize("grace", [0.0, 10.0])
+async def test_a_holder_can_be_released_after_its_lease_expired(
+    store: QueueBackend, clock: FakeClock, grace: float
+) -> None:
+    await put(store, "a")
+    await take(store, seconds=30)
+    await clock.advance(30)
+    assert await store.sweep() == [JOBS]
+    assert await store.release_holder(ANN, reason=EndReason.INTERRUPTED, grace=grace) == [JOBS]
+    assert await store.next_due() is None
+    assert (await take(store, BOB)).delivery == 2
+
+
+# --- Time
+
+
+async def test_a_sweep_reports_each_message_once(store: QueueBackend, clock: FakeClock) -> None:
+    await put(store, "a", "b")
+    await put(store, "c", queue=MAIL)
+    assert await store.next_due() is None
+    assert await store.sweep() == []
+    await take(store, seconds=10)
+    await store.nack((await take(store)).lease, reason=EndReason.FAILED, delay=20)
+    await take(store, queue=MAIL, seconds=20)
+    assert await store.next_due() == clock.time() + 10
+    await clock.advance(10)
+    assert await store.next_due() == clock.time()
+    assert await store.sweep() == [JOBS]
+    assert await store.sweep() == []
+    await clock.advance(15)
+    assert await store.next_due() == clock.time() - 5
+    assert await store.sweep() == [JOBS, MAIL]
+    assert await store.next_due() is None
+    assert await bodies(store) == ["a", "b"]
+
+
+async def test_what_came_due_is_reported_although_a_lease_passed_it(store: QueueBackend, clock: FakeClock) -> None:
+    await put(store, "a", "b")
+    await store.lease(JOBS, ANN, seconds=10, limit=2)
+    await clock.advance(10)
+    assert (await take(store, BOB, seconds=30)).body == "a"
+    assert await store.next_due() == clock.time()
+    assert await store.sweep() == [JOBS]
+    assert await store.next_due() == clock.time() + 30
+
+
+async def test_acked_and_drained_messages_are_never_due(store: QueueBackend, clock: FakeClock) -> None:
+    await put(store, "a", "b")
+    await store.ack((await take(store)).lease)
+    await take(store)
+    await store.drain(JOBS)
+    await clock.advance(100)
+    assert await store.next_due() is None
+    assert await store.sweep() == []
+
+
+# --- Drain and stats
+
+
+async def test_draining_takes_all_but_the_dead(store: QueueBackend) -> None:
+    await put(store, *"abcd")
+    await put(store, "other", queue=MAIL)
+    dead = await kill(store)
+    lease = (await take(store)).lease
+    await store.nack((await take(store)).lease, reason=EndReason.FAILED, delay=10)
+    assert await store.drain(JOBS) == 3
+    assert await store.drain(JOBS) == 0
+    with pytest.raises(LeaseLostError):
+        await store.ack(lease)
+    assert [letter.message_id for letter in await store.dead_letters(JOBS)] == [dead]
+    assert await bodies(store, MAIL) == ["other"]
+    await put(store, *"abcde")
+
+
+async def test_stats_count_what_is_in_each_queue_of_the_room(store: QueueBackend, clock: FakeClock) -> None:
+    assert await store.stats(ROOM) == []
+    await store.create(MAIL)
+    await put(store, "x", queue=ELSEWHERE)
+    await put(store, *"abc")
+    await clock.advance(5)
+    await put(store, *"de")
+    await kill(store)
+    await store.nack((await take(store)).lease, reason=EndReason.FAILED, delay=60)
+    await take(store, seconds=60)
+    await take(store, seconds=10)
+    await clock.advance(10)
+    assert await store.stats(ROOM) == [
+        QueueStats("jobs", ready=2, leased=1, delayed=1, dead=1, oldest_age=15),
+        QueueStats("mail", ready=0, leased=0, delayed=0, dead=0, oldest_age=None),
+    ]

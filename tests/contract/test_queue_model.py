@@ -1,0 +1,168 @@
+"""The SQLite store does what the plain model in memory does, whatever the order of operations."""
+
+import asyncio
+import contextlib
+import sqlite3
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from meshhost.errors import RoomError
+from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.queues.backend import EndReason, HolderId, Lease, NewMessage, QueueBackend, QueueKey, QueueLimits
+from meshhost.queues.backends.memory import MemoryQueueBackend
+from meshhost.queues.backends.sqlite import SqliteQueueBackend
+from meshhost.testing.clock import FakeClock
+
+ROOM = RoomKey(TenantId("acme"), "lobby")
+QUEUES = st.sampled_from([QueueKey(ROOM, "a"), QueueKey(ROOM, "b")])
+HOLDERS = st.sampled_from([HolderId("ann"), HolderId("bob")])
+SECONDS = st.sampled_from([0, 1, 2, 3, 5])
+REASONS = st.sampled_from(list(EndReason))
+LIMITS = QueueLimits(max_attempts=2, max_depth=4)
+
+_STRAYS = """
+    SELECT message_id FROM contents
+    EXCEPT SELECT id FROM (SELECT id FROM messages UNION ALL SELECT id FROM dead_letters)
+"""
+_MISCOUNTED = """
+    SELECT name FROM queues WHERE depth <> (SELECT count(*) FROM messages WHERE queue_id = queues.id)
+"""
+
+
+class BothStores(RuleBasedStateMachine):
+    """Does everything to both, and compares all answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.clock = FakeClock()
+        self.runner = asyncio.Runner()
+        self.model = MemoryQueueBackend(limits=LIMITS, clock=self.clock)
+        self.store = SqliteQueueBackend(Path(self.folder.name) / "q.db", limits=LIMITS, clock=self.clock)
+        self.leases: list[Lease] = []
+        self.sent: set[int] = set()
+        self.ended: set[int] = set()  # acked, drained or deleted
+        for backend in (self.model, self.store):
+            self.runner.run(backend.open())
+
+    def teardown(self) -> None:
+        self.runner.run(self.store.close())
+        with contextlib.closing(sqlite3.connect(self.store._path)) as file:
+            assert file.execute(_STRAYS).fetchall() == []
+            assert file.execute(_MISCOUNTED).fetchall() == []
+        self.runner.close()
+        self.folder.cleanup()
+
+    def both(self, operation: Callable[[QueueBackend], Awaitable[Any]]) -> Any:
+        """Return what both returned; None when both refused in the same words."""
+        expected, got = (self.runner.run(_outcome(operation, backend)) for backend in (self.model, self.store))
+        assert got == expected
+        return None if isinstance(got, tuple) else got
+
+    @rule(queue=QUEUES, create=st.booleans(), body=st.text(max_size=5))
+    def send(self, queue: QueueKey, create: bool, body: str) -> None:
+        message = self.both(lambda backend: backend.send(queue, NewMessage(body), create=create))
+        if message is not None:
+            assert message not in self.sent
+            self.sent.add(message)
+
+    @rule(queue=QUEUES, holder=HOLDERS, seconds=SECONDS, limit=st.integers(1, 3))
+    def lease(self, queue: QueueKey, holder: HolderId, seconds: int, limit: int) -> None:
+        deliveries = self.both(lambda backend: backend.lease(queue, holder, seconds=seconds, limit=limit))
+        self.leases += [delivery.lease for delivery in deliveries or ()]
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def ack(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(self.leases))
+        newest = max(other.token for other in self.leases if other.message_id == lease.message_id)
+        accepted = self.both(lambda backend: _said(backend.ack(lease)))
+        if accepted:
+            assert lease.token == newest
+            assert lease.message_id not in self.ended
+            self.ended.add(lease.message_id)
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), reason=REASONS, delay=SECONDS, by_attempt=st.booleans())
+    def nack(self, data: st.DataObject, reason: EndReason, delay: int, by_attempt: bool) -> None:
+        lease = data.draw(st.sampled_from(self.leases))
+        chosen = (lambda attempt: float(delay * attempt)) if by_attempt else delay
+        self.both(lambda backend: backend.nack(lease, reason=reason, error="boom", delay=chosen))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), seconds=SECONDS)
+    def extend(self, data: st.DataObject, seconds: int) -> None:
+        lease = data.draw(st.sampled_from(self.leases))
+        self.both(lambda backend: backend.extend(lease, seconds=seconds))
+
+    @rule(holder=HOLDERS, reason=REASONS, grace=SECONDS)
+    def release_holder(self, holder: HolderId, reason: EndReason, grace: int) -> None:
+        self.both(lambda backend: backend.release_holder(holder, reason=reason, grace=grace))
+
+    @rule(seconds=SECONDS)
+    def advance(self, seconds: int) -> None:
+        self.runner.run(self.clock.advance(seconds))
+
+    @rule()
+    def sweep(self) -> None:
+        self.both(lambda backend: backend.sweep())
+
+    @rule(queue=QUEUES, ids=st.none() | st.lists(st.integers(1, 10)))
+    def replay(self, queue: QueueKey, ids: list[int] | None) -> None:
+        self.both(lambda backend: backend.replay(queue, ids))
+
+    @rule(queue=QUEUES, delete=st.booleans())
+    def drain(self, queue: QueueKey, delete: bool) -> None:
+        self.ended |= self.living(queue) | (self.dead(queue) if delete else set())
+        self.both(lambda backend: _said(backend.delete(queue)) if delete else backend.drain(queue))
+
+    @rule()
+    def reopen(self) -> None:
+        self.runner.run(self.store.close())
+        self.runner.run(self.store.open())
+
+    @invariant()
+    def alike(self) -> None:
+        self.both(lambda backend: backend.stats(ROOM))
+        self.both(lambda backend: backend.next_due())
+        for name in ("a", "b"):
+            self.both(lambda backend, name=name: backend.dead_letters(QueueKey(ROOM, name)))
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        kept: set[int] = set()
+        for queue in self.model._queues:
+            kept |= self.living(queue) | self.dead(queue)
+        assert kept == self.sent - self.ended
+
+    def living(self, queue: QueueKey) -> set[int]:
+        found = self.model._queues.get(queue)
+        return set(found.messages) if found else set()
+
+    def dead(self, queue: QueueKey) -> set[int]:
+        found = self.model._queues.get(queue)
+        return set(found.dead) if found else set()
+
+
+async def _outcome(operation: Callable[[QueueBackend], Awaitable[Any]], backend: QueueBackend) -> Any:
+    try:
+        result = await operation(backend)
+    except RoomError as error:
+        return type(error), str(error)
+    return list(result) if isinstance(result, tuple) else result
+
+
+async def _said(operation: Awaitable[None]) -> bool:
+    await operation
+    return True
+
+
+BothStores.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBothStores = pytest.mark.timeout(300)(BothStores.TestCase)

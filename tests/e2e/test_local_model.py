@@ -1,0 +1,149 @@
+"""The small local model for real: weights, llama.cpp's HTTP server, the routes, the official client."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+from aiohttp import web
+from openai import AsyncOpenAI
+
+from meshhost.errors import SettingsError
+from meshhost.gateway.local import LocalProvider, find_model
+from meshhost.gateway.meter import Meter
+from meshhost.gateway.provider import Caller, ProviderTable
+from meshhost.gateway.routes import add_gateway_routes
+from meshhost.identity.tenant import RoomKey, TenantId
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+PATH = {"type": "string", "description": "where the file is in the room, for example reports/july.md"}
+OVERWRITE = {"type": "boolean", "description": "true to replace a file that is there already"}
+MODEL = "smollm2-135m"
+
+
+def tool(name: str, description: str, **properties: Any) -> Any:
+    schema = {"type": "object", "additionalProperties": False, "required": list(properties), "properties": properties}
+    return {"type": "function", "name": name, "description": description, "parameters": schema, "strict": True}
+
+
+TOOLS = [
+    tool("read_file", "Returns the content of a text file in the room", path=PATH),
+    tool("list_files_in_room", "Lists the files and folders in one folder of the room", path=PATH),
+    tool("save_file_from_url", "Downloads a file from a public web address and saves it", url=PATH, path=PATH),
+    tool("write_file", "Saves a text as a file in the room", path=PATH, text={"type": "string"}, overwrite=OVERWRITE),
+    tool("delete_file", "Deletes a file from the room for good", path=PATH),
+]
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[LocalProvider]:
+    try:
+        find_model(None)
+    except SettingsError as error:
+        pytest.skip(str(error))
+    provider = LocalProvider(threads=2)
+    yield provider
+    await provider.stop()
+
+
+@pytest.fixture
+def meter() -> Meter:
+    return Meter()
+
+
+@pytest.fixture
+async def client(provider: LocalProvider, meter: Meter) -> AsyncIterator[AsyncOpenAI]:
+    async def authenticate(request: web.Request) -> Caller:
+        return Caller(TenantId("acme"), RoomKey(TenantId("acme"), "lobby"), "poet")
+
+    table, app = ProviderTable({"*": provider}), web.Application()
+    add_gateway_routes(app, providers=table, authenticate=authenticate, meter=meter)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/rooms/lobby/v1"
+    async with AsyncOpenAI(api_key="token", base_url=base_url, max_retries=0) as client:
+        yield client
+    await runner.cleanup()
+    await table.stop()
+
+
+async def test_the_model_saves_its_own_poem_and_reports(client: AsyncOpenAI, meter: Meter) -> None:
+    begin, first_delta, deltas = time.monotonic(), 0.0, []
+    instructions = "save a poem about ai to poem.txt"
+    async with client.responses.stream(model=MODEL, instructions=instructions, input="go ahead", tools=TOOLS) as stream:
+        async for event in stream:
+            if event.type == "response.function_call_arguments.delta":
+                first_delta = first_delta or time.monotonic()
+                deltas.append(event.delta)
+        response = await stream.get_final_response()
+    end = time.monotonic()
+
+    [call] = response.output
+    assert call.type == "function_call"
+    arguments = json.loads(call.arguments)
+    assert (call.name, arguments["path"]) == ("write_file", "poem.txt")
+    assert len(arguments["text"].split()) > 20
+    assert isinstance(arguments["overwrite"], bool)
+    assert "".join(deltas) == call.arguments
+    assert first_delta < end - 0.2  # the poem streamed while it was written
+    assert end - begin < 30
+    assert response.usage is not None
+    assert response.usage.output_tokens > 30
+
+    conversation: Any = [
+        {"role": "user", "content": "go ahead"},
+        {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments},
+        {"type": "function_call_output", "call_id": call.call_id, "output": "the file was saved at poem.txt"},
+    ]
+    report = await client.responses.create(model=MODEL, instructions=instructions, input=conversation, tools=TOOLS)
+    assert [item.type for item in report.output] == ["message"]
+    assert report.output_text
+    assert report.usage is not None
+    assert report.usage.output_tokens <= 41
+
+    [counts] = meter.snapshot().values()
+    assert counts.requests == 2
+    assert counts.output_tokens == response.usage.output_tokens + report.usage.output_tokens
+
+
+async def test_answers_repeat_and_a_killed_child_is_replaced(client: AsyncOpenAI, provider: LocalProvider) -> None:
+    first = await client.responses.create(model=MODEL, input="Say hello.", max_output_tokens=20)
+    pid = provider._process.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+    second = await client.responses.create(model=MODEL, input="Say hello.", max_output_tokens=20)
+
+    assert second.output_text == first.output_text
+    assert provider._process.pid not in {None, pid}
+
+
+async def test_chat_and_models_pass_plainly(client: AsyncOpenAI) -> None:
+    chat = await client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}], max_tokens=5)
+    assert chat.choices[0].message.content
+    assert [model.id for model in (await client.models.list()).data] == [MODEL]
+
+
+async def test_what_the_model_cannot_do_is_refused(client: AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="keeps no conversations"):
+        await client.responses.create(model=MODEL, input="hi", previous_response_id="resp_1")
+    with pytest.raises(openai.NotFoundError):
+        await client.embeddings.create(model=MODEL, input="hi")
+
+
+async def test_a_generation_that_dies_fails_the_response(client: AsyncOpenAI, provider: LocalProvider) -> None:
+    types = []
+    async with asyncio.timeout(60):
+        stream = await client.responses.create(model=MODEL, input="Tell a long story.", stream=True)
+        async for event in stream:
+            types.append(event.type)
+            if event.type == "response.output_text.delta" and (pid := provider._process.pid) is not None:
+                os.kill(pid, signal.SIGKILL)
+    assert types[-1] == "response.failed"

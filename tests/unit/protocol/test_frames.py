@@ -1,0 +1,164 @@
+"""Packets: any message in any slicing survives, and nothing else gets through."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshhost.errors import LimitExceededError, RemoteProtocolError
+from meshhost.protocol.frames import Limits, Message, PacketAssembler, check_size, packets
+
+MAX_ID = 2**64 - 1
+
+ids = st.integers(min_value=0, max_value=MAX_ID)
+# As long as the limit on types allows, at four bytes a character.
+types = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=64)
+messages = st.builds(Message, id=ids, type=types, data=st.binary(max_size=300))
+
+
+def header(message_id: int, count: int, type: bytes = b"t", number: int = 0) -> bytes:
+    return struct.pack(">QII", message_id, number, count) + type
+
+
+def data(message_id: int, number: int, payload: bytes = b"") -> bytes:
+    return struct.pack(">QI", message_id, number) + payload
+
+
+def joined(assembler: PacketAssembler, stream: list[bytes]) -> list[Message]:
+    return [message for packet in stream if (message := assembler.receive(packet)) is not None]
+
+
+def refused(stream: list[bytes], *, limits: Limits = Limits()) -> RemoteProtocolError:  # noqa: B008 - immutable
+    assembler = PacketAssembler(limits)
+    assert joined(assembler, stream[:-1]) == []
+    with pytest.raises(RemoteProtocolError) as caught:
+        assembler.receive(stream[-1])
+    # What was collected before the error is not in what comes after it.
+    assert joined(assembler, list(packets(Message(9, "n", b"new")))) == [Message(9, "n", b"new")]
+    return caught.value
+
+
+def test_a_message_is_cut_as_the_protocol_says() -> None:
+    cut = list(packets(Message(1, "é", b"abcde"), slice_bytes=2))
+
+    assert cut == [
+        bytes.fromhex("0000000000000001 00000000 00000003") + "é".encode(),
+        bytes.fromhex("0000000000000001 00000001") + b"ab",
+        bytes.fromhex("0000000000000001 00000002") + b"cd",
+        bytes.fromhex("0000000000000001 00000003") + b"e",
+    ]
+
+
+def test_an_empty_message_has_no_data_packets() -> None:
+    assert list(packets(Message(7, "", b""))) == [header(7, 0, b"")]
+
+
+def test_packets_know_their_size_and_can_be_cut_again() -> None:
+    cut = packets(Message(1, "t", b"abc"), slice_bytes=2)
+
+    assert cut.size == 3
+    assert list(cut) == list(cut)
+
+
+@given(sent=st.lists(messages, max_size=4), slice_bytes=st.integers(min_value=1, max_value=400))
+def test_messages_in_any_slicing_arrive_as_they_were(sent: list[Message], slice_bytes: int) -> None:
+    stream = [packet for message in sent for packet in packets(message, slice_bytes=slice_bytes)]
+
+    assert joined(PacketAssembler(), stream) == sent
+
+
+@given(message=messages, slices=st.lists(st.binary(max_size=5), max_size=6))
+def test_slices_may_be_of_unequal_size(message: Message, slices: list[bytes]) -> None:
+    stream = [header(message.id, len(slices), message.type.encode())]
+    stream += [data(message.id, number, payload) for number, payload in enumerate(slices, 1)]
+
+    assert joined(PacketAssembler(), stream) == [Message(message.id, message.type, b"".join(slices))]
+
+
+@pytest.mark.parametrize("message_id", [0, 1, MAX_ID])
+def test_the_smallest_and_largest_ids_are_valid(message_id: int) -> None:
+    message = Message(message_id, "t", b"abc")
+
+    assert joined(PacketAssembler(), list(packets(message, slice_bytes=1))) == [message]
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        [b""],
+        [header(1, 0)[:15]],
+        [header(1, 1), b""],
+        [header(1, 1), data(1, 1)[:11]],
+        [data(1, 1, b"four more")],
+        [header(1, 0, b"\xff")],
+        # Packets of two messages mixed.
+        [header(1, 2), data(1, 1), data(2, 2)],
+        [header(1, 2), data(1, 1, b"secret"), header(2, 1)],
+        # Out of order, repeated or left out.
+        [header(1, 2), data(1, 2)],
+        [header(1, 2), data(1, 1, b"secret"), data(1, 1)],
+        [header(1, 3), data(1, 1, b"secret"), data(1, 3)],
+        [header(1, 1), data(1, 0)],
+    ],
+)
+def test_a_broken_stream_is_refused_and_leaves_nothing_behind(stream: list[bytes]) -> None:
+    error = refused(stream)
+
+    assert error.close_code == 1002
+    assert "secret" not in str(error)
+
+
+def test_a_message_of_just_the_limits_is_taken() -> None:
+    limits = Limits(message_bytes=4, type_bytes=2, packets=2)
+    message = Message(1, "é", b"abcd")
+
+    assert joined(PacketAssembler(limits), list(packets(message, slice_bytes=2))) == [message]
+
+
+@pytest.mark.parametrize(
+    ("stream", "close_code"),
+    [
+        ([header(1, 2), data(1, 1, b"abcd"), data(1, 2, b"e")], 1009),
+        ([header(1, 3)], 1009),
+        ([header(1, 2**32 - 1)], 1009),
+        ([header(1, 0, b"abc")], 1002),
+    ],
+)
+def test_a_message_over_a_limit_is_refused(stream: list[bytes], close_code: int) -> None:
+    error = refused(stream, limits=Limits(message_bytes=4, type_bytes=2, packets=2))
+
+    assert error.close_code == close_code
+
+
+def test_the_sender_can_ask_whether_a_message_fits() -> None:
+    limits = Limits(message_bytes=4)
+
+    check_size(4, limits)
+    with pytest.raises(LimitExceededError, match="5 bytes, at most 4"):
+        check_size(5, limits)
+
+
+near_packets = st.one_of(
+    st.binary(max_size=24),
+    st.builds(header, st.integers(0, 2), st.integers(0, 3), st.binary(max_size=3), st.integers(0, 2)),
+    st.builds(data, st.integers(0, 2), st.integers(0, 3), st.binary(max_size=6)),
+)
+
+
+@given(stream=st.lists(near_packets, max_size=12), sentinel=messages)
+def test_any_bytes_raise_nothing_but_protocol_errors_and_never_leak(stream: list[bytes], sentinel: Message) -> None:
+    assembler = PacketAssembler(Limits(message_bytes=512, type_bytes=256, packets=512))
+    broken = False
+    for packet in stream:
+        try:
+            assembler.receive(packet)
+            broken = False
+        except RemoteProtocolError:
+            broken = True
+    if not broken:
+        # Perhaps in the middle of a message: a packet too short for any place ends that.
+        with pytest.raises(RemoteProtocolError):
+            assembler.receive(b"")
+
+    assert joined(assembler, list(packets(sentinel, slice_bytes=7))) == [sentinel]

@@ -1,0 +1,482 @@
+"""What only the store on disk has: a lock, versions, group commit, and a disk that can fail."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshhost.errors import NotFoundError, RoomError, SettingsError
+from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.queues.backend import EndReason, HolderId, NewMessage, QueueKey
+from meshhost.queues.backends import sqlite_file, sqlite_thread
+from meshhost.queues.backends.sqlite import _SQL, SqliteQueueBackend
+from meshhost.queues.backends.sqlite_file import SqliteFile
+from meshhost.queues.backends.sqlite_thread import SqliteThread
+
+ROOM = RoomKey(TenantId("acme"), "lobby")
+JOBS = QueueKey(ROOM, "jobs")
+ANN = HolderId("ann")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "queues.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SqliteQueueBackend]:
+    backend = SqliteQueueBackend(path)
+    await backend.open()
+    yield backend
+    await backend.close()
+
+
+async def in_thread(store: SqliteQueueBackend, operation: Callable[[sqlite3.Connection], Any]) -> Any:
+    assert store._thread is not None
+    return await store._thread.run(operation)
+
+
+class Hold:
+    """Keeps the store's thread busy inside `async with`, so that what comes meanwhile becomes one batch."""
+
+    def __init__(self, store: SqliteQueueBackend) -> None:
+        self._store = store
+        self._begun, self._go = threading.Event(), threading.Event()
+
+    def _operation(self, _: sqlite3.Connection) -> None:
+        self._begun.set()
+        self._go.wait(10)
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.create_task(in_thread(self._store, self._operation))
+        await asyncio.to_thread(self._begun.wait, 10)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._go.set()
+        await self._task
+
+
+class Flawed:
+    """A connection on which some statements fail."""
+
+    def __init__(self, connection: sqlite3.Connection, *failing: str, once: bool = True) -> None:
+        self._connection = connection
+        self._failing = set(failing)
+        self._once = once
+
+    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        if sql in self._failing:
+            if self._once:
+                self._failing.remove(sql)
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._connection.execute(sql, *args)
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.in_transaction
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+async def make_flawed(store: SqliteQueueBackend, *failing: str) -> None:
+    assert store._thread is not None
+    file = store._thread._file
+
+    def operation(db: sqlite3.Connection) -> None:
+        file._connection = Flawed(db, *failing)  # type: ignore[assignment]
+
+    await store._thread.run(operation)
+
+
+# --- The file
+
+
+async def test_a_second_opener_is_refused_by_name(store: SqliteQueueBackend, path: Path) -> None:
+    second = SqliteQueueBackend(path)
+    with pytest.raises(SettingsError, match=str(path)):
+        await second.open()
+    with pytest.raises(RoomError, match="not open"):
+        await second.exists(JOBS)
+    await store.close()
+    await second.open()
+    await second.close()
+
+
+async def test_only_the_owner_may_read_the_files(store: SqliteQueueBackend, path: Path) -> None:
+    await store.send(JOBS, NewMessage("secret"))
+    assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {
+        "queues.db": 0o600,
+        "queues.db-wal": 0o600,
+        "queues.db-shm": 0o600,
+        "queues.db.lock": 0o600,
+    }
+
+
+async def test_a_file_of_a_newer_version_is_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(SettingsError, match=r"queues\.db is of version 99, newer than 1"):
+        await SqliteQueueBackend(path).open()
+
+
+def test_a_file_that_is_no_database_is_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("my diary, not a database; " * 100)
+    with pytest.raises(SettingsError, match="no queue store"):
+        asyncio.run(SqliteQueueBackend(path).open())
+    assert path.read_text().startswith("my diary")
+
+
+def test_a_path_that_cannot_be_opened_is_an_os_error(path: Path) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(OSError, match="directory"):
+        asyncio.run(SqliteQueueBackend(path).open())
+
+
+def test_a_file_that_sqlite_cannot_open_is_an_os_error(path: Path) -> None:
+    with pytest.raises(OSError, match="unable to open"):
+        sqlite_file._connect(path)
+
+
+async def test_a_damaged_schema_is_an_os_error_and_frees_the_lock(path: Path) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE queues (id INTEGER)")
+    connection.close()
+    for _ in range(2):
+        with pytest.raises(OSError, match="already exists"):
+            await SqliteQueueBackend(path).open()
+
+
+def test_a_lock_that_the_file_system_lacks_is_an_os_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(descriptor: int, how: int) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr(sqlite_file.fcntl, "flock", unsupported)
+    with pytest.raises(OSError, match="no locks"):
+        SqliteFile(path).open()
+
+
+def test_a_file_may_be_closed_twice(path: Path) -> None:
+    file = SqliteFile(path)
+    file.open()
+    file.close()
+    file.close()
+
+
+async def test_everything_survives_reopening(store: SqliteQueueBackend, path: Path) -> None:
+    first, second = [await store.send(JOBS, NewMessage(text)) for text in "ab"]
+    (delivery,) = await store.lease(JOBS, ANN, seconds=1000)
+    await store.close()
+    again = SqliteQueueBackend(path)
+    await again.open()
+    (other,) = await again.lease(JOBS, ANN, seconds=1000)
+    assert other.lease.message_id == second
+    await again.ack(delivery.lease)
+    await again.ack(other.lease)
+    assert await again.send(JOBS, NewMessage("c")) > second > first
+    await again.close()
+
+
+async def test_the_connection_is_as_durable_as_promised(store: SqliteQueueBackend) -> None:
+    settings = [
+        await in_thread(store, lambda db, name=name: db.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("journal_mode", "synchronous", "user_version")
+    ]
+    assert settings == ["wal", 2, 1]
+    assert repr(store).endswith("open=True>")
+
+
+SENDER = """
+import asyncio, sys
+from pathlib import Path
+from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.queues.backend import NewMessage, QueueKey
+from meshhost.queues.backends.sqlite import SqliteQueueBackend
+
+async def main():
+    store = SqliteQueueBackend(Path(sys.argv[1]))
+    await store.open()
+    queue = QueueKey(RoomKey(TenantId("acme"), "lobby"), "jobs")
+    while True:
+        print(await store.send(queue, NewMessage("precious")), flush=True)
+
+asyncio.run(main())
+"""
+
+
+def killed_sender(path: Path) -> list[int]:
+    """Return the ids that a process printed before it was killed."""
+    with subprocess.Popen([sys.executable, "-c", SENDER, str(path)], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        accepted = [int(child.stdout.readline()) for _ in range(20)]
+        os.kill(child.pid, signal.SIGKILL)
+        return accepted + [int(line) for line in child.stdout if line.endswith("\n")]
+
+
+async def test_what_was_accepted_survives_kill_9(path: Path) -> None:
+    accepted = await asyncio.to_thread(killed_sender, path)
+    store = SqliteQueueBackend(path)
+    await store.open()
+    kept = {delivery.lease.message_id for delivery in await store.lease(JOBS, ANN, seconds=9, limit=100_000)}
+    await store.close()
+    assert kept >= set(accepted)
+
+
+# --- Group commit
+
+
+async def test_what_waits_together_is_committed_together(store: SqliteQueueBackend) -> None:
+    statements: list[str] = []
+    await in_thread(store, lambda db: db.set_trace_callback(statements.append))
+    async with Hold(store):
+        sends = [asyncio.create_task(store.send(JOBS, NewMessage(str(number)))) for number in range(50)]
+        await asyncio.sleep(0)
+        statements.clear()
+    ids = await asyncio.gather(*sends)
+    assert ids == sorted(set(ids))
+    assert statements.count("COMMIT") == 2  # that of the holder's batch is the first
+
+
+async def test_a_batch_is_bounded(store: SqliteQueueBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_thread, "_MAX_BATCH", 10)
+    statements: list[str] = []
+    await in_thread(store, lambda db: db.set_trace_callback(statements.append))
+    async with Hold(store):
+        sends = [asyncio.create_task(store.send(JOBS, NewMessage(str(number)))) for number in range(20)]
+        await asyncio.sleep(0)
+        statements.clear()
+    await asyncio.gather(*sends)
+    assert statements.count("COMMIT") == 3
+
+
+async def test_an_operation_that_raises_is_rolled_back_alone(store: SqliteQueueBackend) -> None:
+    def half_done(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO queues (tenant, room, name) VALUES ('acme', 'lobby', 'half')")
+        raise ZeroDivisionError
+
+    async with Hold(store):
+        operations = [
+            asyncio.create_task(operation)
+            for operation in (
+                store.send(JOBS, NewMessage("a")),
+                in_thread(store, half_done),
+                store.send(QueueKey(ROOM, "none"), NewMessage("b"), create=False),
+                store.send(JOBS, NewMessage("c")),
+            )
+        ]
+        await asyncio.sleep(0)
+    first, half, missing, last = await asyncio.gather(*operations, return_exceptions=True)
+    assert isinstance(half, ZeroDivisionError)
+    assert isinstance(missing, NotFoundError)
+    assert isinstance(first, int)
+    assert isinstance(last, int)
+    assert first < last
+    assert [found.name for found in await store.stats(ROOM)] == ["jobs"]
+
+
+async def test_an_operation_whose_caller_was_cancelled_is_done_all_the_same(store: SqliteQueueBackend) -> None:
+    async with Hold(store):
+        send = asyncio.create_task(store.send(JOBS, NewMessage("a")))
+        await asyncio.sleep(0)
+        send.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await send
+    assert len(await store.lease(JOBS, ANN, seconds=9)) == 1
+
+
+async def test_callers_of_several_loops_are_served(store: SqliteQueueBackend) -> None:
+    def elsewhere() -> int:
+        return asyncio.run(store.send(JOBS, NewMessage("a")))
+
+    async with Hold(store):
+        other = asyncio.create_task(asyncio.to_thread(elsewhere))
+        mine = asyncio.create_task(store.send(JOBS, NewMessage("b")))
+        await asyncio.sleep(0)
+    assert await mine != await other
+
+
+async def test_a_caller_whose_loop_is_closed_does_no_harm(store: SqliteQueueBackend) -> None:
+    async def give_up() -> None:
+        task = asyncio.create_task(store.send(JOBS, NewMessage("a")))
+        await asyncio.sleep(0)
+        task.cancel()
+
+    async with Hold(store):
+        await asyncio.to_thread(lambda: asyncio.run(give_up()))
+    await store.send(JOBS, NewMessage("b"))
+    assert len(await store.lease(JOBS, ANN, seconds=9, limit=9)) == 2
+
+
+async def test_closing_finishes_what_was_accepted(store: SqliteQueueBackend) -> None:
+    async with Hold(store):
+        sends = [asyncio.create_task(store.send(JOBS, NewMessage(str(number)))) for number in range(10)]
+        await asyncio.sleep(0)
+        closing = [asyncio.create_task(store.close()) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(RoomError, match="not open"):
+            await store.send(JOBS, NewMessage("late"))
+    await asyncio.gather(*closing)
+    assert len(set(await asyncio.gather(*sends))) == 10
+
+
+async def test_a_thread_that_ends_takes_nothing_more(path: Path) -> None:
+    thread = SqliteThread(SqliteFile(path))
+    await thread.start()
+    await thread.stop()
+    await thread.stop()
+    with pytest.raises(RoomError, match="not open"):
+        await thread.run(lambda _: None)
+
+
+async def test_a_cancelled_close_ends_all_the_same(store: SqliteQueueBackend) -> None:
+    async with Hold(store):
+        closing = asyncio.create_task(store.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+    await store.open()
+    await store.send(JOBS, NewMessage("a"))
+
+
+async def test_a_cancelled_open_leaves_no_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go = threading.Event(), threading.Event()
+    lock = sqlite_file._lock
+
+    def slowly(path: Path) -> int:
+        begun.set()
+        go.wait(10)
+        return lock(path)
+
+    monkeypatch.setattr(sqlite_file, "_lock", slowly)
+    store = SqliteQueueBackend(path)
+    opening = asyncio.create_task(store.open())
+    await asyncio.to_thread(begun.wait, 10)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    go.set()
+    await store.close()
+    await SqliteQueueBackend(path).close()
+    await store.open()
+    await store.close()
+
+
+# --- A failing disk
+
+
+async def test_a_full_disk_fails_the_batch_and_passes(
+    store: SqliteQueueBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = await store.send(JOBS, NewMessage("kept"))
+    pages = await in_thread(store, lambda db: db.execute("PRAGMA page_count").fetchone()[0])
+    await in_thread(store, lambda db: db.execute(f"PRAGMA max_page_count = {pages + 2}").fetchone())
+    async with Hold(store):
+        sends = [asyncio.create_task(store.send(JOBS, NewMessage(text))) for text in ("small", "x" * 100_000, "small")]
+        await asyncio.sleep(0)
+    for error in await asyncio.gather(*sends, return_exceptions=True):
+        assert isinstance(error, OSError)
+        assert "queues.db failed: database or disk is full" in str(error)
+        assert isinstance(error.__cause__, sqlite3.OperationalError)
+    assert "queue store failed" in caplog.text
+    await in_thread(store, lambda db: db.execute("PRAGMA max_page_count = 1000000").fetchone())
+    await store.send(JOBS, NewMessage("x" * 100_000))
+    deliveries = await store.lease(JOBS, ANN, seconds=9, limit=9)
+    assert [len(delivery.body) for delivery in deliveries] == [4, 100_000]
+    assert deliveries[0].lease.message_id == kept
+
+
+async def test_a_failing_commit_does_nothing_and_says_so(store: SqliteQueueBackend) -> None:
+    await make_flawed(store, "COMMIT")
+    with pytest.raises(OSError, match="disk I/O error"):  # of the next batch: the present one has its connection
+        await store.send(JOBS, NewMessage("a"))
+    assert not await store.exists(JOBS)
+    await store.send(JOBS, NewMessage("b"))
+
+
+async def test_a_connection_that_cannot_even_roll_back_is_replaced(store: SqliteQueueBackend, path: Path) -> None:
+    await make_flawed(store, "COMMIT", "ROLLBACK")
+    with pytest.raises(OSError, match="disk I/O error"):
+        await store.send(JOBS, NewMessage("a"))
+    assert not await store.exists(JOBS)
+    with pytest.raises(SettingsError):
+        await SqliteQueueBackend(path).open()
+
+
+async def test_a_transaction_that_cannot_begin_fails_the_batch(store: SqliteQueueBackend) -> None:
+    await make_flawed(store, "BEGIN IMMEDIATE")
+    with pytest.raises(OSError, match="disk I/O error"):
+        await store.send(JOBS, NewMessage("a"))
+    await store.send(JOBS, NewMessage("b"))
+
+
+# --- Plans
+
+
+@pytest.mark.parametrize(
+    ("statement", "values", "index"),
+    [
+        ("promote", {"queue": 1, "now": 0}, "SEARCH messages USING INDEX messages_waiting (queue_id=? AND due<?)"),
+        ("next_due", {}, "USING COVERING INDEX messages_due"),
+        ("queues_due", {"now": 0}, "USING COVERING INDEX messages_due (due<?)"),
+        ("sweep", {"now": 0}, "SEARCH messages USING INDEX messages_due"),
+        ("release_holder", {"counted": 1, "holder": "ann"}, "SEARCH messages USING INDEX messages_held (holder=?)"),
+        (
+            "claim",
+            {"queue": 1, "holder": "ann", "until": 0, "limit": 1},
+            "SEARCH messages USING COVERING INDEX messages_in_order (queue_id=? AND ready=?)",
+        ),
+        ("drain_messages", {"queue": 1}, "INDEX messages_in_order (queue_id=?)"),
+    ],
+)
+async def test_no_statement_reads_all_messages(
+    store: SqliteQueueBackend, statement: str, values: dict[str, object], index: str
+) -> None:
+    rows = await in_thread(store, lambda db: db.execute(f"EXPLAIN QUERY PLAN {_SQL[statement]}", values).fetchall())
+    plan = "\n".join(row[3] for row in rows)
+    assert index in plan
+    assert "SCAN messages\n" not in f"{plan}\n"
+    assert "TEMP B-TREE FOR ORDER BY" not in plan
+
+
+async def test_leasing_costs_the_same_with_many_messages_waiting(store: SqliteQueueBackend) -> None:
+    """Counts the steps of SQLite's machine, not seconds."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    async def cost() -> int:
+        nonlocal steps
+        steps = 0
+        (delivery,) = await store.lease(JOBS, ANN, seconds=60)
+        await store.nack(delivery.lease, reason=EndReason.RELEASED)
+        return steps
+
+    await store.send(JOBS, NewMessage("a"))
+    await in_thread(store, lambda db: db.set_progress_handler(count, 1))
+    alone = await cost()
+    await in_thread(store, lambda db: db.set_progress_handler(None, 1))
+    many = """
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+        INSERT INTO messages (queue_id, sent_at, due, ready, holder)
+        SELECT 1, 0, CASE i % 3 WHEN 0 THEN NULL ELSE 1e12 + i END, i % 3 = 0, CASE i % 3 WHEN 1 THEN 'bob' END FROM n
+    """
+    await in_thread(store, lambda db: db.execute(many))
+    await in_thread(store, lambda db: db.set_progress_handler(count, 1))
+    assert await cost() <= alone + 5
