@@ -22,7 +22,7 @@ __all__ = ["LlamaAddress", "LlamaProcess", "runner_command"]
 logger = logging.getLogger(__name__)
 
 _MAX_BACKOFF = 30.0
-_STOP_SECONDS = 5.0
+_CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,23 @@ class LlamaAddress:
 
 
 class LlamaProcess:
-    """Owns at most one child. `command` is called at each start.
+    """Owns at most one child. `command` is called at each start. Timeouts are in seconds.
 
     After n failures in a row (a start that failed, a child that died), the next start waits until 2^(n-2) seconds have passed
     since the last, at most 30; requests before that are refused. The count ends with a child that lived for a minute.
     """
 
     def __init__(
-        self, command: Callable[[], Sequence[str]], *, start_timeout: float = 60.0, clock: Clock | None = None
+        self,
+        command: Callable[[], Sequence[str]],
+        *,
+        start_timeout: float = 60.0,
+        stop_timeout: float = 5.0,
+        clock: Clock | None = None,
     ) -> None:
         self._command = command
         self._start_timeout = start_timeout
+        self._stop_timeout = stop_timeout
         self._clock = clock or SystemClock()
         self._lock = asyncio.Lock()
         self._process: Process | None = None
@@ -109,12 +115,14 @@ class LlamaProcess:
         if process.stdin is not None:
             process.stdin.close()
         try:
-            async with asyncio.timeout(_STOP_SECONDS):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._stop_timeout):
+                    await process.wait()
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
                 await process.wait()
-        except (TimeoutError, asyncio.CancelledError):
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
 
     async def _wait_for_death(self, seconds: float) -> None:
         if self._process is not None:
@@ -147,7 +155,7 @@ def runner_command(model: Path, *, name: str, threads: int) -> list[str]:
 async def _listens(address: LlamaAddress) -> bool:
     url = URL(address.base_url)
     try:
-        async with asyncio.timeout(_STOP_SECONDS):
+        async with asyncio.timeout(_CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(url.host, url.port)
     except OSError:  # TimeoutError is one
         return False

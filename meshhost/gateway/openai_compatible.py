@@ -106,7 +106,6 @@ class OpenAICompatibleProvider:
                 timeout=self._timeout,
                 auto_decompress=False,
                 connector=TCPConnector(limit=1000, force_close=not self._keep_alive),
-                trust_env=True,
             )
 
     async def stop(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,6 +16,7 @@ from openai import AsyncOpenAI
 
 from meshhost.errors import SettingsError
 from meshhost.gateway.local import LocalProvider, find_model
+from meshhost.gateway.local_process import runner_command
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import Caller, ProviderTable
 from meshhost.gateway.routes import add_gateway_routes
@@ -147,3 +149,19 @@ async def test_a_generation_that_dies_fails_the_response(client: AsyncOpenAI, pr
             if event.type == "response.output_text.delta" and (pid := provider._process.pid) is not None:
                 os.kill(pid, signal.SIGKILL)
     assert types[-1] == "response.failed"
+
+
+async def test_the_child_says_one_line_wants_its_key_and_ends_with_its_stdin(provider: LocalProvider) -> None:
+    command = runner_command(find_model(None), name="m", threads=1)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:  # noqa: ASYNC220 - nothing else runs in this loop
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(b"the-key\n")
+        child.stdin.flush()
+        address = json.loads(child.stdout.readline())["address"]
+        async with AsyncOpenAI(api_key="another", base_url=f"{address}/v1", max_retries=0) as client:
+            with pytest.raises(openai.AuthenticationError):
+                await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
+        rest, errors = child.communicate(timeout=10)
+
+    assert (child.returncode, rest, errors) == (0, b"", b"")

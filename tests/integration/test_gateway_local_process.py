@@ -114,15 +114,20 @@ async def test_a_program_that_is_not_there_is_an_llm_error() -> None:
 
 
 @asynccontextmanager
-async def served(program: str, tmp_path: Path) -> AsyncIterator[tuple[str, LlamaProcess]]:
-    """A LocalProvider over a child that runs `program`: its address and its process."""
+async def served(program: str, tmp_path: Path) -> AsyncIterator[tuple[str, LlamaProcess, asyncio.Event]]:
+    """A LocalProvider over a child that runs `program`: its address, its process, and an event set when
+    a request was handled."""
     (tmp_path / "m.gguf").touch()
     process = LlamaProcess(lambda: script(program), clock=StandingClock())
     provider = LocalProvider(model_path=tmp_path / "m.gguf", threads=1, process=process)
+    handled = asyncio.Event()
     who = Caller(TenantId("acme"), RoomKey(TenantId("acme"), "lobby"), "bob")
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        return await provider.handle(request, request.match_info["path"], who)
+        try:
+            return await provider.handle(request, request.match_info["path"], who)
+        finally:
+            handled.set()
 
     app = web.Application()
     app.router.add_route("*", "/v1/{path:.*}", handle)
@@ -131,7 +136,7 @@ async def served(program: str, tmp_path: Path) -> AsyncIterator[tuple[str, Llama
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     await provider.start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1", process
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1", process, handled
     finally:
         await runner.cleanup()
         await provider.stop()
@@ -146,21 +151,27 @@ async def served(program: str, tmp_path: Path) -> AsyncIterator[tuple[str, Llama
     ],
 )
 async def test_a_failing_generation_is_a_502_that_says_so(answer: bytes, message: str, tmp_path: Path) -> None:
-    async with served(ANSWER.format(answer=answer), tmp_path) as (url, _), aiohttp.ClientSession() as session:
-        async with session.post(f"{url}/responses", json={"input": "hi"}) as response:
-            assert response.status == 502
-            assert message in (await response.json())["error"]["message"]
+    async with (
+        served(ANSWER.format(answer=answer), tmp_path) as (url, _, _),
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/responses", json={"input": "hi"}) as response,
+    ):
+        assert response.status == 502
+        assert message in (await response.json())["error"]["message"]
 
 
 async def test_a_child_that_does_not_start_is_a_503_with_retry_after(tmp_path: Path) -> None:
-    async with served(FAIL, tmp_path) as (url, _), aiohttp.ClientSession() as session:
-        async with session.post(f"{url}/responses", json={"input": "hi"}) as response:
-            assert (response.status, response.headers["Retry-After"]) == (503, "5")
-            assert (await response.json())["error"]["type"] == "provider_not_ready"
+    async with (
+        served(FAIL, tmp_path) as (url, _, _),
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/responses", json={"input": "hi"}) as response,
+    ):
+        assert (response.status, response.headers["Retry-After"]) == (503, "5")
+        assert (await response.json())["error"]["type"] == "provider_not_ready"
 
 
 async def test_bad_requests_and_unknown_operations_are_refused(tmp_path: Path) -> None:
-    async with served(LISTEN, tmp_path) as (url, _), aiohttp.ClientSession() as session:
+    async with served(LISTEN, tmp_path) as (url, _, _), aiohttp.ClientSession() as session:
         async with session.post(f"{url}/responses", data=b"[") as response:
             assert response.status == 400
         async with session.post(f"{url}/files", data=b"") as response:
@@ -171,7 +182,7 @@ async def test_bad_requests_and_unknown_operations_are_refused(tmp_path: Path) -
 
 async def test_chat_passes_to_the_present_child(tmp_path: Path) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-    async with served(ANSWER.format(answer=answer), tmp_path) as (url, process), aiohttp.ClientSession() as session:
+    async with served(ANSWER.format(answer=answer), tmp_path) as (url, process, _), aiohttp.ClientSession() as session:
         for _ in range(2):
             for _ in range(2):
                 async with session.post(f"{url}/chat/completions", json={}) as response:
@@ -180,10 +191,20 @@ async def test_chat_passes_to_the_present_child(tmp_path: Path) -> None:
 
 
 async def test_a_caller_that_leaves_ends_the_generation(tmp_path: Path) -> None:
-    async with served(ANSWER.format(answer=b""), tmp_path) as (url, process), aiohttp.ClientSession() as session:
+    async with (
+        served(ANSWER.format(answer=b""), tmp_path) as (url, process, handled),
+        aiohttp.ClientSession() as session,
+    ):
         await process.address()
         with pytest.raises(TimeoutError):
             await session.post(f"{url}/responses", json={"input": "hi"}, timeout=aiohttp.ClientTimeout(total=0.2))
         async with asyncio.timeout(10):
-            while any("gateway caller" in task.get_name() for task in asyncio.all_tasks()):
-                await asyncio.sleep(0.01)
+            await handled.wait()
+
+
+async def test_a_child_that_does_not_listen_to_its_stdin_is_killed() -> None:
+    deaf = LISTEN.replace("sys.stdin.read()", "import time; time.sleep(60)")
+    process = LlamaProcess(lambda: script(deaf), stop_timeout=0.1)
+    await process.address()
+    await process.stop()
+    assert process.pid is None

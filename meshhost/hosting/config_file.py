@@ -1,0 +1,119 @@
+"""`meshhost.toml`: what a room server is told beyond its command line."""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from meshhost.errors import SettingsError
+from meshhost.identity.grants import ApiScope
+from meshhost.server.config import ConfiguredService, ServicePath
+
+__all__ = ["ProviderEntry", "ServerFile", "read_secret_file", "read_server_file"]
+
+
+class _Table(BaseModel):
+    # A misspelt setting must not be ignored in silence.
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Server(_Table):
+    public_url: str | None = None
+    linger_seconds: float = Field(60.0, ge=0)
+    resume_seconds: float = Field(10.0, ge=0, le=300)
+    max_message_bytes: int = Field(64 * 1024 * 1024, ge=64 * 1024)
+    max_upload_bytes: int = Field(1024 * 1024 * 1024, ge=1)
+    call_urls: list[str] = Field(default_factory=list)
+    oauth: bool = True
+
+
+class _Queues(_Table):
+    max_attempts: int = Field(5, ge=1)
+    max_depth: int = Field(1_000_000, ge=1)
+    max_message_bytes: int = Field(8 * 1024 * 1024, ge=1)
+
+
+class _Storage(_Table):
+    url: str | None = None
+
+
+class _Webhooks(_Table):
+    urls: list[str] = Field(default_factory=list)
+    secret_file: Path | None = None
+
+
+class _Path(_Table):
+    path: str = Field(pattern="^/")
+    identity: str
+    api: ApiScope | None = None
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Service(_Table):
+    url: str = Field(pattern="^https?://")
+    rooms: str = "*"
+    secret_file: Path | None = None
+    paths: list[_Path]
+
+
+class ProviderEntry(_Table):
+    """An LLM provider: which models it serves, and how it is reached. The key stands in a file of its own."""
+
+    models: str = "*"
+    kind: Literal["openai", "local"] = "openai"
+    base_url: str = "https://api.openai.com/v1"
+    api_key_file: Path | None = None
+    default_model: str | None = None
+
+
+class ServerFile(_Table):
+    """The whole file. Every table may be left out."""
+
+    server: _Server = Field(default_factory=_Server)
+    queues: _Queues = Field(default_factory=_Queues)
+    storage: _Storage = Field(default_factory=_Storage)
+    webhooks: _Webhooks = Field(default_factory=_Webhooks)
+    services: list[_Service] = Field(default_factory=list)
+    providers: list[ProviderEntry] = Field(default_factory=list)
+
+    def configured_services(self) -> Sequence[ConfiguredService]:
+        """The services, with their secrets read. Raises SettingsError."""
+        return [
+            ConfiguredService(
+                url=service.url,
+                rooms=service.rooms,
+                webhook_secret=read_secret_file(service.secret_file),
+                paths=[ServicePath(path.path, path.identity, path.api, path.arguments) for path in service.paths],
+            )
+            for service in self.services
+        ]
+
+
+def read_server_file(path: Path | None) -> ServerFile:
+    """Read the file; None gives the defaults. Raises SettingsError naming the member that is wrong."""
+    if path is None:
+        return ServerFile()
+    try:
+        return ServerFile.model_validate(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise SettingsError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def read_secret_file(path: Path | None) -> str | None:
+    """The text of a secret file without its line end; None for None. Raises SettingsError."""
+    if path is None:
+        return None
+    try:
+        secret = path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError(f"cannot read the secret file {path}") from None
+    if not secret:
+        raise SettingsError(f"the secret file {path} is empty")
+    return secret

@@ -1,0 +1,111 @@
+"""The local project: what `meshhost setup` stores for the user, and every other command reads."""
+
+import json
+import os
+import tempfile
+import uuid
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+
+from meshhost.errors import InvalidApiKeyError, SettingsError
+from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key, parse_api_key
+from meshhost.settings import Settings
+
+__all__ = ["Project", "api_key_of", "known_keys", "read_project", "set_up_project"]
+
+
+class Project(BaseModel):
+    """The file `project.json`: where the room server is, which project is ours, and its key."""
+
+    model_config = ConfigDict(frozen=True)
+
+    api_url: str
+    project_id: str
+    api_key: SecretStr
+
+
+def read_project(config_dir: Path) -> Project | None:
+    """The stored project, or None. Raises SettingsError when the file is there and wrong."""
+    path = _path(config_dir)
+    try:
+        return Project.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (ValidationError, UnicodeDecodeError):
+        raise SettingsError(f"{path} is damaged: delete it and run `meshhost setup`") from None
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+
+
+def set_up_project(settings: Settings) -> tuple[Project, bool]:
+    """The stored project, made if there is none; and whether it is new.
+
+    A key in the environment is taken over, so that this machine speaks for that project. The file is for its owner only.
+    """
+    present = read_project(settings.config_dir)
+    given = settings.api_key.get_secret_value() if settings.api_key is not None else None
+    if given is not None:
+        key = parse_api_key(given)
+    elif present is not None:
+        return present, False
+    else:
+        key = new_api_key(str(uuid.uuid4()))
+    project = Project(api_url=settings.api_url, project_id=key.project_id, api_key=SecretStr(encode_api_key(key)))
+    if project == present:
+        return project, False
+    _write(_path(settings.config_dir), project)
+    return project, True
+
+
+def api_key_of(settings: Settings) -> str:
+    """The API key to act with: the environment's, else the stored project's. Raises SettingsError when there is none."""
+    if settings.api_key is not None:
+        return settings.api_key.get_secret_value()
+    project = read_project(settings.config_dir)
+    if project is None:
+        raise SettingsError("no API key: run `meshhost setup`, or set MESHHOST_API_KEY")
+    return project.api_key.get_secret_value()
+
+
+def known_keys(settings: Settings) -> list[ApiKey]:
+    """The keys that a room server run by this user accepts besides its own: the environment's and the stored project's."""
+    texts = [settings.api_key.get_secret_value()] if settings.api_key is not None else []
+    project = read_project(settings.config_dir)
+    if project is not None:
+        texts.append(project.api_key.get_secret_value())
+    keys = {}
+    for text in texts:
+        try:
+            key = parse_api_key(text)
+        except InvalidApiKeyError as error:
+            raise SettingsError(f"MESHHOST_API_KEY or the stored project: {error}") from None
+        keys[key.id] = key
+    return list(keys.values())
+
+
+def _path(config_dir: Path) -> Path:
+    return config_dir / "project.json"
+
+
+def _write(path: Path, project: Project) -> None:
+    content = {
+        "api_url": project.api_url,
+        "project_id": project.project_id,
+        "api_key": project.api_key.get_secret_value(),
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Written beside and renamed, so that a crash or a full disk leaves the old file; mkstemp makes it 0600.
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".project-")
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump(content, file, indent=2)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise SettingsError(f"cannot write {path}: {error.strerror}") from None

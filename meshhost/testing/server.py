@@ -1,0 +1,87 @@
+"""A real room server for tests: own port, own directory, own key; real sockets and SQLite."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from meshhost.gateway.provider import ProviderTable
+from meshhost.hosting.config_file import ServerFile
+from meshhost.hosting.embedded import ServerOptions, open_room_server
+from meshhost.identity.grants import ApiScope
+from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key
+from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
+from meshhost.room.client import RoomClient
+from meshhost.server.server import RoomServer
+from meshhost.transport.websocket_client import WebSocketClientProtocol
+
+__all__ = ["RunningServer", "running_server"]
+
+_PROJECT = "11111111-2222-3333-4444-555555555555"
+
+
+@dataclass(slots=True)
+class RunningServer:
+    """A room server that runs, and the means to use it."""
+
+    server: RoomServer
+    key: ApiKey = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        """Its REST address."""
+        return self.server.url
+
+    @property
+    def api_key(self) -> str:
+        """An API key of its project, as text."""
+        return encode_api_key(self.key)
+
+    def token(
+        self,
+        room: str,
+        *,
+        name: str = "tester",
+        role: str = "user",
+        scope: ApiScope | None = None,
+        expiration: datetime | None = None,
+    ) -> str:
+        """A signed token for a room; by default it may do everything."""
+        token = ParticipantToken(
+            name=name,
+            grants=[
+                ParticipantGrant(name="room", scope=room),
+                ParticipantGrant(name="role", scope=role),
+                ParticipantGrant(name="api", scope=ApiScope.full() if scope is None else scope),
+            ],
+        )
+        return token.to_jwt(api_key=self.api_key, expiration=expiration)
+
+    def client(self, room: str = "room", **token: Any) -> RoomClient:
+        """A client for a room, not connected yet; keyword arguments are those of `token`."""
+        jwt = self.token(room, **token)
+        return RoomClient(protocol=WebSocketClientProtocol(url=self.server.room_url(room), token=jwt))
+
+
+@asynccontextmanager
+async def running_server(
+    data_dir: Path,
+    *,
+    port: int = 0,
+    key: ApiKey | None = None,
+    file: ServerFile | None = None,
+    providers: ProviderTable | None = None,
+) -> AsyncIterator[RunningServer]:
+    """A room server on a free port of this machine, with its data in `data_dir`."""
+    own = key or new_api_key(_PROJECT)
+    options = ServerOptions(
+        port=port,
+        data_dir=data_dir,
+        file=file or ServerFile(),
+        providers=providers or ProviderTable({}),
+        extra_keys=lambda: [own],
+    )
+    async with open_room_server(options) as server:
+        yield RunningServer(server, own)
