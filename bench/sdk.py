@@ -1,17 +1,20 @@
-"""An environment with the MeshAgent SDK 0.6.13, which needs Python 3.13."""
+"""An environment with the MeshAgent SDK 0.6.13 (room client, tools, agents), which needs Python 3.13."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 SDK_VERSION = "0.6.13"
+# `agents` brings Worker and TaskRunner, and with them the OpenAI client; 80 MB and some 20 s altogether.
+PACKAGES = [f"meshagent-{part}=={SDK_VERSION}" for part in ("api", "tools", "agents")]
 
 
 def cache_dir() -> Path:
     """Where environments are kept between runs."""
     base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(base).expanduser() / "meshhost" / f"sdk-{SDK_VERSION}"
+    return Path(base).expanduser() / "meshhost" / f"sdk-agents-{SDK_VERSION}"
 
 
 def python313() -> Path | None:
@@ -33,9 +36,12 @@ def sdk_python() -> Path | None:
     base = python313()
     if base is None:
         return None
-    subprocess.run([base, "-m", "venv", "--clear", cache_dir()], check=True, timeout=120)
-    subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", f"meshagent-api=={SDK_VERSION}"], check=True, timeout=600
-    )
-    ready.touch()
+    cache_dir().parent.mkdir(parents=True, exist_ok=True)
+    # Two runs that start at once must not make the same environment: the second waits, and finds it.
+    with (cache_dir().parent / f"{cache_dir().name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ready.exists():
+            subprocess.run([base, "-m", "venv", "--clear", cache_dir()], check=True, timeout=120)
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True, timeout=600)
+            ready.touch()
     return python

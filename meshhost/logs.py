@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
 
-__all__ = ["ContextFilter", "add_context_to_root_handlers", "current_log_context", "log_context"]
+__all__ = ["ContextFilter", "LineFormatter", "add_context_to_root_handlers", "current_log_context", "log_context"]
 
 _fields: ContextVar[Mapping[str, object]] = ContextVar("meshhost_log_fields", default=MappingProxyType({}))
 
@@ -39,6 +39,22 @@ class ContextFilter(logging.Filter):
             if not hasattr(record, name):
                 setattr(record, name, value)
         return True
+
+
+# What every record has; everything else on it came from `extra` or from the context.
+_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class LineFormatter(logging.Formatter):
+    """A record as one line: time, level, logger, the sentence, then its fields as `name=value`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        """The line without a traceback."""
+        fields = [f"{name}={value}" for name, value in vars(record).items() if name not in _USUAL]
+        return " ".join([super().formatMessage(record), *fields])
 
 
 def add_context_to_root_handlers() -> None:

@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     log_level: str = Field("INFO", validation_alias=_names("LOG_LEVEL"))
     local_model: Path | None = Field(None, validation_alias=_names("LOCAL_MODEL"))
     allowed_room_urls: str | None = Field(None, validation_alias=_names("ALLOWED_ROOM_URLS"))
+    max_agents: int = Field(10_000, ge=1, validation_alias=_names("MAX_AGENTS"))
+    drain_seconds: float = Field(30.0, ge=0, validation_alias=_names("DRAIN_SECONDS"))
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
     openai_model: str | None = Field(None, validation_alias="OPENAI_MODEL")

@@ -120,6 +120,7 @@ class RoomClient:
         self._welcome: _Welcome | None = None
         self._participant: LocalParticipant | None = None
         self._reason: CloseReason | None = None
+        self._dialled_token = ""
         self.register_handler("connected", self._on_handshake)
         self.register_handler("room_ready", self._on_handshake)
         self.register_handler("room.status", self._on_status)
@@ -316,7 +317,8 @@ class RoomClient:
                 return
             logger.info("room connection lost", extra={"reason": str(error)})
             self._session = None
-            if is_final(error):
+            # A token that was renewed meanwhile deserves a try, although the old one has expired.
+            if is_final(error) and self._protocol.token == self._dialled_token:
                 self._give_up(error)
                 return
             self._set_state(RoomState.RECONNECTING)
@@ -346,6 +348,7 @@ class RoomClient:
         """Connect and shake hands; returns the task that ends with the connection."""
         self._handshake.clear()
         self._shaken.clear()
+        self._dialled_token = self._protocol.token
         transport = await self._protocol.connect(resume=resume)
         session = RoomSession(transport, self._on_message, limits=self._limits)
         ended = self._tasks.spawn(session.run(), name="session")

@@ -68,7 +68,7 @@ class Connection:
         self.participant = participant
         # For queue clients without leases: who holds, what they have not settled yet, how many receives wait.
         self.holder = HolderId(uuid.uuid4().hex)
-        self.unsettled: dict[str, Lease] = {}
+        self.unsettled: dict[str, list[Lease]] = {}
         self.parked = 0
         self._dispatch = dispatch
         self._protocol = RoomConnection(limits=limits, slice_bytes=SERVER_SLICE)
@@ -145,7 +145,9 @@ class Connection:
         except asyncio.CancelledError:
             answer.close()
             raise
-        tasks.create_task(self._finish(message, answer), name=f"request {message.type}")
+        task = tasks.create_task(self._finish(message, answer), name=f"request {message.type}")
+        # When the connection ends before the task ran at all, nobody else closes the coroutine.
+        task.add_done_callback(lambda _: answer.close())
 
     async def _finish(self, message: MessageReceived, answering: Coroutine[Any, Any, Answer]) -> None:
         try:

@@ -27,8 +27,8 @@ CLOSE_ROOM_ENDED = 4004
 class RoomDirectory:
     """The open rooms of this server.
 
-    `url_of` makes a room's WebSocket URL. `has_work` tells whether queues of a room hold messages. `on_started` and
-    `on_ended` run as background tasks.
+    `url_of` makes a room's WebSocket URL. `has_work` tells whether queues of a room hold messages. `on_lost` is told of
+    participants that did not resume in time. It, `on_started` and `on_ended` run as background tasks.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class RoomDirectory:
         *,
         url_of: Callable[[str], str],
         has_work: Callable[[RoomKey], Awaitable[bool]],
+        on_lost: Callable[[Participant], Coroutine[Any, Any, None]],
         on_started: Callable[[Room], Coroutine[Any, Any, None]],
         on_ended: Callable[[Room], Coroutine[Any, Any, None]],
         linger_seconds: float,
@@ -43,6 +44,7 @@ class RoomDirectory:
     ) -> None:
         self._url_of = url_of
         self._has_work = has_work
+        self._on_lost = on_lost
         self._on_started = on_started
         self._on_ended = on_ended
         self._linger_seconds = linger_seconds
@@ -107,6 +109,8 @@ class RoomDirectory:
         except TimeoutError:
             logger.warning("participants did not leave in time")
         await self._tasks.stop(timeout=timeout)
+        for timer in self._timers:  # those of participants that left meanwhile
+            timer.cancel()
 
     def close_participants(self, which: Callable[[Participant], bool], reason: str) -> None:
         """Disconnect those whose right to be here has ended."""
@@ -130,6 +134,7 @@ class RoomDirectory:
 
     def _forget_if_lost(self, room: Room, participant: Participant) -> None:
         if participant.connection is None:
+            self._tasks.spawn(self._on_lost(participant), name="participant lost")
             self._forget(room, participant)
             room.changed()
 

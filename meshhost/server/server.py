@@ -113,9 +113,11 @@ class RoomServer:
     def _build(self, session: aiohttp.ClientSession) -> web.Application:
         config = self._config
         sender = self._sender = WebhookSender(session)
+        queues = QueueHandlers(self._queues, receive_seconds=config.receive_seconds, lease_seconds=config.lease_seconds)
         self._directory = RoomDirectory(
             url_of=self.room_url,
             has_work=self._has_work,
+            on_lost=queues.participant_gone,
             on_started=self._on_started,
             on_ended=self._on_ended,
             linger_seconds=config.linger_seconds,
@@ -130,7 +132,6 @@ class RoomServer:
             call_secret=config.webhook_secret,
             count=self._metrics.count_call,
         )
-        queues = QueueHandlers(self._queues, receive_seconds=config.receive_seconds, lease_seconds=config.lease_seconds)
         self._sockets = RoomSockets(
             config=config,
             access=self._access,

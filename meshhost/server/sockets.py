@@ -94,13 +94,9 @@ class RoomSockets:
         if not resumed:
             self._directory.left(room, participant, orderly=orderly)
         logger.info("participant left", extra={"orderly": orderly, "close_code": end.close_code})
-        try:
-            await self._queues.connection_ended(
-                connection, orderly=orderly and not resumed, grace=self._config.resume_seconds
-            )
-        except (OSError, MeshhostError):
-            # The leases expire by themselves; the messages come back a little later.
-            logger.exception("leases not given back")
+        await self._queues.connection_ended(connection, orderly=orderly and not resumed)
+        if orderly and not resumed:
+            await self._queues.participant_gone(participant)
 
     def _connection(self, socket: web.WebSocketResponse, room: Room, participant: Participant) -> Connection:
         return Connection(

@@ -57,6 +57,10 @@ class WebSocketClientProtocol:
         """The participant token as JWT text."""
         return self._token
 
+    def renew(self, token: str) -> None:
+        """Use this token from the next connection on."""
+        self._token = token
+
     async def connect(self, *, resume: str | None = None) -> Transport:
         """Dial. Raises RoomRefusedError with the HTTP status, or ConnectionLostError when the server is not reachable."""
         url = self._url

@@ -3,12 +3,13 @@
 import contextlib
 import json
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field
 
 from meshhost.clock import Clock, SystemClock
-from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, RoomError
+from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, MeshhostError, RoomError
 from meshhost.identity.grants import ApiScope
 from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse
 from meshhost.queues.backend import Delivery, EndReason, HolderId, Lease, NewMessage, QueueKey
@@ -141,10 +142,10 @@ class QueueHandlers:
         if settlement is Settlement.EXPLICIT:
             request.participant.has_leased = True
             return _reply(delivery, body.lease)
-        request.connection.unsettled[body.name] = delivery.lease
+        request.connection.unsettled.setdefault(body.name, []).append(delivery.lease)
         self._unsettled.add(request.connection)
         if settlement is Settlement.AT_ONCE:
-            return await self._deliver_and_settle(request, body.name, delivery)
+            return await self._deliver_and_settle(request, delivery)
         return _reply(delivery)
 
     async def _next(self, request: Request, body: _Receive) -> Delivery | None:
@@ -177,15 +178,16 @@ class QueueHandlers:
         )
 
     async def _settle_previous(self, request: Request, queue: str) -> None:
-        lease = request.connection.unsettled.pop(queue, None)
-        if lease is not None:
+        # Several, when several receives of one connection waited side by side.
+        for lease in request.connection.unsettled.pop(queue, []):
             await self._ack_unless_late(lease)
 
-    async def _deliver_and_settle(self, request: Request, queue: str, delivery: Delivery) -> Answer:
+    async def _deliver_and_settle(self, request: Request, delivery: Delivery) -> Answer:
         # Replied here and settled only when the reply is written: if the connection ends before, the message comes back.
         await request.connection.reply(request.message.id, *_reply(delivery))
         await request.connection.flush()
-        await self._settle_previous(request, queue)
+        _discard(request.connection, delivery.lease)
+        await self._ack_unless_late(delivery.lease)
         return None
 
     async def _ack(self, request: Request, body: _Leased) -> Answer:
@@ -248,29 +250,34 @@ class QueueHandlers:
         if participant.connection is not None:
             self._queues.end_waits(participant.connection.holder)
 
-    async def connection_ended(self, connection: Connection, *, orderly: bool, grace: float) -> None:
-        """Settle or give back what the connection held. After a break, explicit leases run on for `grace` seconds."""
+    async def connection_ended(self, connection: Connection, *, orderly: bool) -> None:
+        """Settle or give back what a client without leases held."""
         self._unsettled.discard(connection)
-        participant = connection.participant
-        leases = list(connection.unsettled.values())
+        leases = [lease for queue in connection.unsettled.values() for lease in queue]
         connection.unsettled.clear()
-        if leases and on_end(role=participant.role, orderly=orderly) is Settlement.AT_ONCE:
-            for lease in leases:
-                await self._ack_unless_late(lease)
-        elif leases:
-            await self._queues.release_holder(connection.holder, reason=EndReason.INTERRUPTED)
+        if not leases:
+            return
+        with _logged():
+            if on_end(role=connection.participant.role, orderly=orderly) is Settlement.AT_ONCE:
+                for lease in leases:
+                    await self._ack_unless_late(lease)
+            else:
+                await self._queues.release_holder(connection.holder, reason=EndReason.INTERRUPTED)
+
+    async def participant_gone(self, participant: Participant) -> None:
+        """Give back what the participant leased: it has left, or did not resume in time."""
         if participant.has_leased:
-            grace = 0.0 if orderly else grace
-            await self._queues.release_holder(participant.holder, reason=EndReason.INTERRUPTED, grace=grace)
+            with _logged():
+                await self._queues.release_holder(participant.holder, reason=EndReason.INTERRUPTED)
 
     async def _keep(self, connection: Connection) -> None:
-        for queue, lease in tuple(connection.unsettled.items()):
+        for lease in [lease for leases in connection.unsettled.values() for lease in leases]:
             try:
                 await self._queues.extend(lease, seconds=self._lease_seconds)
             except LeaseLostError:
-                connection.unsettled.pop(queue, None)
+                _discard(connection, lease)
             except (OSError, RoomError) as error:
-                logger.warning("lease not extended", extra={"queue": queue, "reason": str(error)})
+                logger.warning("lease not extended", extra={"queue": lease.queue.name, "reason": str(error)})
         if not connection.unsettled:
             self._unsettled.discard(connection)
 
@@ -278,6 +285,23 @@ class QueueHandlers:
         # Late: the store was away for longer than the lease, and the message is being delivered again.
         with contextlib.suppress(LeaseLostError):
             await self._queues.ack(lease)
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, MeshhostError):
+        # The leases expire by themselves; the messages come back a little later.
+        logger.exception("leases not given back")
+
+
+def _discard(connection: Connection, lease: Lease) -> None:
+    leases = connection.unsettled.get(lease.queue.name, [])
+    if lease in leases:
+        leases.remove(lease)
+    if not leases:
+        connection.unsettled.pop(lease.queue.name, None)
 
 
 def _may_list(scope: ApiScope, _: Body) -> bool:

@@ -1,0 +1,143 @@
+"""`Worker`: an agent that works off a queue of the room."""
+
+import inspect
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from meshhost.agents.adapter import LLMAdapter, ToolResponseAdapter
+from meshhost.agents.agent import SingleRoomAgent
+from meshhost.agents.context import AgentChatContext
+from meshhost.errors import InvalidRequestError, RoomError
+from meshhost.room.consumer import QueueConsumer
+from meshhost.room.queues import LeasedMessage
+from meshhost.room.requirements import Requirement
+from meshhost.tasks import TaskOwner
+from meshhost.tools.tool import ToolContext
+from meshhost.tools.toolkit import Toolkit
+
+if TYPE_CHECKING:
+    from meshhost.room.client import RoomClient
+
+__all__ = ["Worker"]
+
+logger = logging.getLogger(__name__)
+
+STOP_TIMEOUT = 15.0
+
+
+class Worker(SingleRoomAgent):
+    """Takes messages from `queue`, one at a time, and lets the model do what each says with the toolkits.
+
+    A message is acked when `process_message` returned; when it raised, the message comes back with growing delays until its
+    last attempt, and is then dead-lettered with the traceback. When the worker is stopped or dies meanwhile, the message
+    comes back at once or when its lease expires. `rules` tell the model how to behave, `tool_adapter` turns tool answers
+    into messages for it, `requires` adds toolkits of the room.
+    """
+
+    def __init__(
+        self,
+        *,
+        queue: str | None,
+        name: str,
+        title: str | None = None,
+        description: str | None = None,
+        requires: Sequence[Requirement] | None = None,
+        labels: Sequence[str] | None = None,
+        llm_adapter: LLMAdapter[Any],
+        tool_adapter: ToolResponseAdapter | None = None,
+        toolkits: Sequence[Toolkit] | None = None,
+        rules: Sequence[str] | None = None,
+    ) -> None:
+        if not queue:
+            raise InvalidRequestError("queue", "a Worker needs the name of a queue (is WORKER_QUEUE set?)")
+        super().__init__(name=name, title=title, description=description, requires=requires, labels=labels)
+        self._queue = queue
+        self._llm_adapter = llm_adapter
+        self._tool_adapter = tool_adapter
+        self._toolkits = list(toolkits or ())
+        self._rules = list(rules or ())
+        self._tasks = TaskOwner(f"worker {name}")
+        self._consumer: QueueConsumer | None = None
+
+    async def start(self, *, room: "RoomClient") -> None:
+        """Begin to work."""
+        await super().start(room=room)
+        self._consumer = QueueConsumer(room=room, queue=self._queue, process=self._process)
+        self._tasks.spawn(self.run(room=room), name="consumer")
+
+    async def stop(self) -> None:
+        """End at once: a message in work goes back to the queue. Idempotent."""
+        left = await self._tasks.stop(timeout=STOP_TIMEOUT)
+        if left:
+            logger.warning("worker did not end in time", extra={"agent": self.name})
+        await super().stop()
+
+    async def drain(self) -> None:
+        """Take no further message and return when the one in work is done. Whoever calls bounds the wait."""
+        if self._consumer is not None:
+            self._consumer.drain()
+            await self._tasks.wait()
+
+    async def wait_ended(self) -> None:
+        """Return when the worker has ended by itself; raise what ended it."""
+        await self._tasks.wait()
+
+    async def run(self, *, room: "RoomClient") -> None:
+        """The loop: receive, process, settle. Ends when drained; raises RoomError when the room is left for good."""
+        if self._consumer is None:
+            raise RoomError(f"worker {self.name!r} is not started")
+        await self._consumer.run()
+
+    async def init_chat_context(self) -> AgentChatContext:
+        """A conversation of the model's kind, with the rules of the worker and its toolkits."""
+        context = self._llm_adapter.create_chat_context()
+        if self._rules:
+            context.append_rules(self._rules)
+        return context
+
+    def decode_message(self, message: Any) -> Any:
+        """The message as it is processed; override to normalise or to refuse it (raise)."""
+        return message
+
+    async def append_message_context(self, *, message: Any, chat_context: AgentChatContext) -> None:
+        """Tell the model of the message: by default its JSON as what a user says. An override may also take `room`."""
+        chat_context.append_user_message(json.dumps(message, ensure_ascii=False))
+
+    async def process_message(
+        self,
+        *,
+        chat_context: AgentChatContext,
+        message: Any,
+        toolkits: Sequence[Toolkit],
+        room: "RoomClient | None" = None,
+    ) -> Any:
+        """Do what the message says; returns the model's last answer. An override may leave `room` out."""
+        await _call(self.append_message_context, message=message, chat_context=chat_context, room=self.room)
+        return await self._llm_adapter.next(
+            context=chat_context, room=room or self.room, toolkits=toolkits, tool_adapter=self._tool_adapter
+        )
+
+    async def _process(self, leased: LeasedMessage) -> None:
+        room = self.room
+        message = self.decode_message(leased.message)
+        chat_context = await self.init_chat_context()
+        context = ToolContext(room=room, caller=room.local_participant)
+        toolkits = [*await self.get_required_toolkits(context), *self._toolkits]
+        rules = [rule for toolkit in toolkits for rule in _rules_of(toolkit)]
+        if rules:
+            chat_context.append_rules(rules)
+        await _call(self.process_message, chat_context=chat_context, room=room, message=message, toolkits=toolkits)
+
+
+def _rules_of(toolkit: Toolkit) -> list[str]:
+    return [*toolkit.rules, *(rule for tool in toolkit.tools for rule in tool.rules)]
+
+
+async def _call(method: Callable[..., Any], **arguments: Any) -> Any:
+    """Call a hook with those of the arguments that it takes: published programs override it with and without `room`."""
+    parameters = inspect.signature(method).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        arguments = {name: value for name, value in arguments.items() if name in parameters}
+    return await method(**arguments)

@@ -1,0 +1,57 @@
+"""What MeshAgent programs import from `meshagent.api`, under our name. Re-exports only: the code lives in its own layer."""
+
+from meshhost.api.helpers import websocket_room_url
+from meshhost.api.messaging import (
+    EmptyResponse,
+    ErrorResponse,
+    FileResponse,
+    JsonResponse,
+    LinkResponse,
+    TextResponse,
+)
+from meshhost.api.participant import Participant
+from meshhost.api.participant_token import ApiScope, ParticipantGrant, ParticipantToken
+from meshhost.api.room_server_client import (
+    AgentDescription,
+    FileHandle,
+    LocalParticipant,
+    RemoteParticipant,
+    RequiredSchema,
+    RequiredToolkit,
+    Requirement,
+    RoomClient,
+    RoomException,
+    RoomMessage,
+    StorageEntry,
+    ToolDescription,
+    ToolkitDescription,
+)
+from meshhost.api.websocket_protocol import WebSocketClientProtocol
+
+__all__ = [
+    "AgentDescription",
+    "ApiScope",
+    "EmptyResponse",
+    "ErrorResponse",
+    "FileHandle",
+    "FileResponse",
+    "JsonResponse",
+    "LinkResponse",
+    "LocalParticipant",
+    "Participant",
+    "ParticipantGrant",
+    "ParticipantToken",
+    "RemoteParticipant",
+    "RequiredSchema",
+    "RequiredToolkit",
+    "Requirement",
+    "RoomClient",
+    "RoomException",
+    "RoomMessage",
+    "StorageEntry",
+    "TextResponse",
+    "ToolDescription",
+    "ToolkitDescription",
+    "WebSocketClientProtocol",
+    "websocket_room_url",
+]

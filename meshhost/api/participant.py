@@ -1,0 +1,5 @@
+"""`meshagent.api.participant`."""
+
+from meshhost.room.participants import Participant
+
+__all__ = ["Participant"]

@@ -1,0 +1,37 @@
+"""`meshagent.api.room_server_client`, with MeshAgent's names where ours differ."""
+
+from meshhost.errors import AccessDeniedError as RoomAccessDeniedException
+from meshhost.errors import RoomError as RoomException
+from meshhost.room.agents import AgentDescription, AgentsClient, ToolDescription, ToolkitDescription
+from meshhost.room.client import RoomClient
+from meshhost.room.developer import DeveloperClient
+from meshhost.room.messaging import MessagingClient, RoomMessage
+from meshhost.room.participants import LocalParticipant, Participant, RemoteParticipant
+from meshhost.room.queues import LeasedMessage, Queue, QueuesClient
+from meshhost.room.requirements import RequiredSchema, RequiredToolkit, Requirement
+from meshhost.room.storage import FileHandle, StorageClient, StorageEntry
+
+__all__ = [
+    "AgentDescription",
+    "AgentsClient",
+    "DeveloperClient",
+    "FileHandle",
+    "LeasedMessage",
+    "LocalParticipant",
+    "MessagingClient",
+    "Participant",
+    "Queue",
+    "QueuesClient",
+    "RemoteParticipant",
+    "RequiredSchema",
+    "RequiredToolkit",
+    "Requirement",
+    "RoomAccessDeniedException",
+    "RoomClient",
+    "RoomException",
+    "RoomMessage",
+    "StorageClient",
+    "StorageEntry",
+    "ToolDescription",
+    "ToolkitDescription",
+]

@@ -1,0 +1,175 @@
+"""Joins a room, or asks its server, as the CLI."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import typer
+
+if TYPE_CHECKING:
+    from meshhost.room.client import RoomClient
+
+__all__ = ["ServerAccess", "get_json", "joined_room", "resolve_room", "run_in_room", "server_access"]
+
+T = TypeVar("T")
+
+PARTICIPANT_NAME = "cli"
+REST_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAccess:
+    """Which room server (an http or https URL) and as which project."""
+
+    api_url: str
+    project_id: str
+    api_key: str = field(repr=False)
+
+
+def server_access() -> ServerAccess:
+    """As the environment and the stored project say; the environment wins. Raises SettingsError, InvalidApiKeyError."""
+    from meshhost.hosting.project import api_key_of, read_project
+    from meshhost.identity.keys import parse_api_key
+    from meshhost.settings import read_settings
+
+    settings = read_settings()
+    api_key, api_url = api_key_of(settings), settings.api_url
+    if "api_url" not in settings.model_fields_set:
+        project = read_project(settings.config_dir)
+        api_url = api_url if project is None else project.api_url.rstrip("/")
+    if api_url.startswith("ws"):
+        api_url = f"http{api_url.removeprefix('ws')}"
+    return ServerAccess(api_url, parse_api_key(api_key).project_id, api_key)
+
+
+def resolve_room(given: str | None) -> str:
+    """The room that was named, else MESHHOST_ROOM. Raises BadParameter when there is none or it is not a room's name."""
+    from meshhost.errors import InvalidRequestError
+    from meshhost.identity.tenant import check_room_name
+    from meshhost.settings import read_settings
+
+    name = given or read_settings().room
+    if name is None:
+        raise typer.BadParameter("name the room, or set MESHHOST_ROOM", param_hint="--room")
+    try:
+        return check_room_name(name)
+    except InvalidRequestError as error:
+        raise typer.BadParameter(str(error).removeprefix("room name: "), param_hint="--room") from None
+
+
+def run_in_room(given: str | None, use: Callable[[RoomClient], Awaitable[T]]) -> T:
+    """Join the room, do the work, leave; returns what the work does. Raises BadParameter and MeshhostError."""
+    from meshhost.cli.log_output import log_for_command
+
+    log_for_command()
+    name, access = resolve_room(given), server_access()
+
+    async def work() -> T:
+        async with joined_room(access, name) as room:
+            return await use(room)
+
+    return asyncio.run(work())
+
+
+@asynccontextmanager
+async def joined_room(access: ServerAccess, name: str) -> AsyncIterator[RoomClient]:
+    """The room, joined as a user who may do everything.
+
+    Raises ConnectionLostError or RoomRefusedError, which say what to do, when it cannot be joined.
+    """
+    from meshhost.errors import ConnectionLostError, RoomRefusedError
+    from meshhost.room.client import RoomClient
+    from meshhost.transport.websocket_client import WebSocketClientProtocol
+
+    url = f"{access.api_url}/rooms/{quote(name)}"
+    room = RoomClient(protocol=WebSocketClientProtocol(url=url, token=_token(access, name)))
+    try:
+        await room.connect()
+    except ConnectionLostError as error:
+        raise _unreachable(access, error.__context__ or error) from None
+    except RoomRefusedError as error:
+        raise _refused(access, error.status, str(error)) from None
+    try:
+        yield room
+    finally:
+        await room.close()
+
+
+async def get_json(access: ServerAccess, path: str, **query: str | int) -> Any:
+    """What the server answers to GET `path`. Raises ConnectionLostError, RoomRefusedError, or RoomError for no JSON."""
+    import aiohttp
+
+    from meshhost.errors import RoomError
+
+    url = f"{access.api_url}{path}{f'?{urlencode(query)}' if query else ''}"
+    headers = {"Authorization": f"Bearer {access.api_key}"}
+    try:
+        async with (
+            aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=REST_TIMEOUT)) as session,
+            session.get(url) as response,
+        ):
+            text = await response.text()
+            if response.status >= 400:
+                refusal = f"the room server refused the request ({response.status}): {text[:500]}"
+                raise _refused(access, response.status, refusal)
+            return await response.json(content_type=None)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise _unreachable(access, error) from None
+    except ValueError:
+        raise RoomError(f"{access.api_url} did not answer with JSON: is it a room server?") from None
+
+
+def _token(access: ServerAccess, room_name: str) -> str:
+    from meshhost.identity.grants import ApiScope
+    from meshhost.identity.tokens import ParticipantToken
+
+    token = ParticipantToken(name=PARTICIPANT_NAME)
+    token.add_room_grant(room_name)
+    token.add_role_grant("user")
+    token.add_api_grant(ApiScope.full())
+    return token.to_jwt(api_key=access.api_key)
+
+
+def _unreachable(access: ServerAccess, cause: BaseException) -> Exception:
+    from meshhost.errors import ConnectionLostError
+
+    return ConnectionLostError(
+        f"cannot reach the room server at {_shown(access.api_url)}: start one with `meshhost room serve`, "
+        f"or set MESHHOST_API_URL ({_reason(cause)})"
+    )
+
+
+def _refused(access: ServerAccess, status: int, text: str) -> Exception:
+    from meshhost.errors import RoomRefusedError
+
+    if status == 401:
+        text += f"; {_shown(access.api_url)} does not know this API key: is MESHHOST_API_URL or MESHHOST_API_KEY another server's?"
+    return RoomRefusedError(text, status=status)
+
+
+def _reason(cause: BaseException) -> str:
+    match getattr(cause, "os_error", cause):
+        case ConnectionRefusedError():
+            return "connection refused"
+        case ssl.SSLError() as error:
+            return f"TLS: {error.reason}"
+        case TimeoutError():
+            return "no answer in time"
+        case OSError() as error:
+            # Of several addresses tried the text is a list; all were refused when the first was.
+            return "connection refused" if "Errno 111" in str(error) else error.strerror or str(error)
+        case error:
+            return str(error) or type(error).__name__
+
+
+def _shown(url: str) -> str:
+    """The URL without credentials."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

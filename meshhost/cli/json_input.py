@@ -1,0 +1,44 @@
+"""JSON that a user typed or stored in a file."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+
+__all__ = ["parse_json", "parse_object", "read_text"]
+
+
+def parse_json(text: str, *, source: str) -> Any:
+    """The JSON value. Raises BadParameter, which names `source` and what is wrong where."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise typer.BadParameter(f"not JSON: {error.msg} at {where}", param_hint=source) from None
+    except RecursionError:
+        raise typer.BadParameter("JSON that is nested too deeply", param_hint=source) from None
+    except ValueError as error:
+        raise typer.BadParameter(f"not JSON: {error}", param_hint=source) from None
+
+
+def parse_object(text: str, *, source: str) -> dict[str, Any]:
+    """The JSON object. Raises BadParameter."""
+    value = parse_json(text, source=source)
+    if not isinstance(value, dict):
+        raise typer.BadParameter('expected a JSON object such as {"text": "hello"}', param_hint=source)
+    return value
+
+
+def read_text(path: str, *, source: str) -> str:
+    """The text of a file, `-` for standard input. Raises BadParameter when it is not UTF-8, OSError when not readable."""
+    data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"not UTF-8 at byte {error.start}", param_hint=source) from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value")

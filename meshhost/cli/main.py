@@ -1,0 +1,86 @@
+"""`meshhost`: all command groups together."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from meshhost import __version__
+from meshhost.cli import agents, messaging, queue, room, storage, token
+from meshhost.cli.errors import run_guarded
+from meshhost.cli.options import JsonOption, RoomOption
+from meshhost.cli.output import print_line, use_safe_streams
+from meshhost.cli.setup import setup
+
+__all__ = ["app", "main", "run"]
+
+# Plain help: rich's takes as long to load as all the rest.
+app = typer.Typer(
+    help="Host AI agents: rooms, queues, tools and services.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+service = typer.Typer(help="Run the agents of a program.")
+
+app.command()(setup)
+app.add_typer(room.app, name="room")
+app.add_typer(service, name="service")
+app.add_typer(queue.app, name="queue")
+app.add_typer(storage.app, name="storage")
+app.add_typer(agents.app, name="agents")
+app.add_typer(messaging.app, name="messaging")
+app.add_typer(token.app, name="token")
+
+
+def main() -> None:
+    """Run the command of `sys.argv` and end the process with its exit code."""
+    use_safe_streams()
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code: 0, 1 after an error, 2 for wrong usage, 130 when interrupted."""
+    command = typer.main.get_command(app)
+    return run_guarded(lambda: command.main(args=list(arguments), prog_name="meshhost", standalone_mode=False))
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print_line(f"meshhost {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    # Nothing is loaded here: it runs before the help of every command.
+    pass
+
+
+@service.callback()
+def _service_group() -> None:
+    # Makes a group of one command.
+    pass
+
+
+@service.command("run")
+def _run_service(
+    file: Annotated[str, typer.Argument(metavar="FILE", help='The program, such as main.py or "main.py --verbose".')],
+    room: RoomOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the service host in FILE and call each of its paths into the room."""
+    from importlib import import_module
+
+    from meshhost.cli.connect import resolve_room
+
+    import_module("meshhost.cli.service").run(file=file, room=resolve_room(room), json=as_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""`meshhost messaging`: messages between participants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from meshhost.cli.options import JsonOption, RoomOption
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meshhost.room.client import RoomClient
+    from meshhost.room.participants import Participant, RemoteParticipant
+
+__all__ = ["app"]
+
+app = typer.Typer(help="See who is in a room, and send messages.")
+
+TypeOption = Annotated[str, typer.Option("--type", help="The message's type.")]
+MessageOption = Annotated[str, typer.Option("--message", "--data", metavar="JSON", help="The message, a JSON object.")]
+
+
+@app.command()
+def send(
+    to: Annotated[str, typer.Option("--to", "--to-participant-id", metavar="NAME_OR_ID", help="Who gets it.")],
+    type: TypeOption,
+    message: MessageOption,
+    room: RoomOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a message to one participant."""
+    from meshhost.cli.connect import run_in_room
+    from meshhost.cli.json_input import parse_object
+    from meshhost.cli.output import print_json, print_line
+
+    body = parse_object(message, source="--message")
+
+    async def use(client: RoomClient) -> Participant:
+        await client.messaging.enable()
+        target = _target(client.messaging.remote_participants, to)
+        await client.messaging.send_message(to=target, type=type, message=body)
+        return target
+
+    target = run_in_room(room, use)
+    if as_json:
+        print_json({"to": target.id, "type": type})
+    else:
+        print_line(f"sent to {target.get_attribute('name') or target.id}")
+
+
+@app.command()
+def broadcast(
+    type: TypeOption,
+    message: MessageOption,
+    room: RoomOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a message to everybody who listens."""
+    from meshhost.cli.connect import run_in_room
+    from meshhost.cli.json_input import parse_object
+    from meshhost.cli.output import print_json, print_line
+
+    body = parse_object(message, source="--message")
+    run_in_room(room, lambda client: client.messaging.broadcast_message(type=type, message=body))
+    if as_json:
+        print_json({"type": type})
+    else:
+        print_line("sent to everybody who listens")
+
+
+@app.command("list")
+def list_participants(room: RoomOption = None, as_json: JsonOption = False) -> None:
+    """List the participants that take messages."""
+    from meshhost.cli.connect import run_in_room
+    from meshhost.cli.output import print_json, print_table
+
+    async def use(client: RoomClient) -> Sequence[RemoteParticipant]:
+        await client.messaging.enable()
+        return client.messaging.remote_participants
+
+    participants = run_in_room(room, use)
+    if as_json:
+        print_json([{"id": who.id, "role": who.role, "attributes": dict(who.attributes)} for who in participants])
+        return
+    rows = [(who.get_attribute("name"), who.role, who.id) for who in participants]
+    print_table(("NAME", "ROLE", "ID"), rows, empty="nobody in this room takes messages now")
+
+
+def _target(participants: Sequence[RemoteParticipant], to: str) -> Participant:
+    """The participant of this id or name. Who does not listen to broadcasts is known by its id only."""
+    from uuid import UUID
+
+    from meshhost.errors import InvalidRequestError, NotFoundError
+    from meshhost.room.participants import Participant
+
+    by_name = [who for who in participants if who.get_attribute("name") == to]
+    found = [who for who in participants if who.id == to] or by_name
+    if len(found) > 1:
+        ids = ", ".join(who.id for who in found)
+        raise InvalidRequestError("--to", f"{len(found)} participants are called {to!r}, name one by its id: {ids}")
+    if found:
+        return found[0]
+    try:
+        return Participant(id=str(UUID(to)))
+    except ValueError:
+        raise NotFoundError(f"no participant {to!r} takes messages: `meshhost messaging list` shows who does") from None

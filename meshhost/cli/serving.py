@@ -1,0 +1,37 @@
+"""Runs a room server as a process: logs, the ready line, signals."""
+
+import asyncio
+import os
+
+from meshhost.cli.log_output import log_for_server
+from meshhost.cli.output import note, print_json, print_line
+from meshhost.hosting.embedded import ServerOptions, open_room_server
+from meshhost.hosting.project import known_keys
+from meshhost.hosting.signals import StopSignals, stop_on_signals
+from meshhost.settings import read_settings
+from meshhost.tasks import unless
+
+__all__ = ["serve_rooms"]
+
+
+def serve_rooms(options: ServerOptions, *, as_json: bool) -> None:
+    """Run the server until a signal; one line on stdout tells that it is ready. Raises SettingsError."""
+    log_for_server()
+    if not known_keys(read_settings()):
+        note("nobody can join yet: run `meshhost setup` to make an API key")
+    asyncio.run(_serve(options, as_json=as_json))
+
+
+async def _serve(options: ServerOptions, *, as_json: bool) -> None:
+    async with stop_on_signals() as stop:
+        await unless(_serve_until(stop, options, as_json=as_json), stop.forced.wait())
+
+
+async def _serve_until(stop: StopSignals, options: ServerOptions, *, as_json: bool) -> None:
+    async with open_room_server(options) as server:
+        data_dir = str(options.data_dir.absolute())
+        if as_json:
+            print_json({"url": server.url, "data_dir": data_dir, "pid": os.getpid()})
+        else:
+            print_line(f"room server ready at {server.url} (data in {data_dir})")
+        await stop.wait()

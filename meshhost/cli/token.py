@@ -1,0 +1,103 @@
+"""`meshhost token`: participant tokens."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from meshhost.cli.options import JsonOption, RoomOption
+
+if TYPE_CHECKING:
+    from meshhost.identity.grants import ApiScope
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Make tokens for participants.")
+
+_ROLES = ("user", "agent", "tool")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+@app.callback()
+def _group() -> None:
+    # Makes a group of one command.
+    pass
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Option("--name", help="Who the participant is.")],
+    room: RoomOption = None,
+    role: Annotated[str, typer.Option("--role", metavar="ROLE", help="user, agent or tool.")] = "user",
+    lifetime: Annotated[
+        str, typer.Option("--lifetime", metavar="TIME", help="Such as 30m, 12h or 7d; or never.")
+    ] = "1d",
+    scope: Annotated[
+        str | None,
+        typer.Option(
+            "--scope",
+            metavar="FILE",
+            help="A JSON file with what is permitted (default: all but administration and secrets); - is standard input.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign a token with the project's API key and print it. Whoever has it can join the room."""
+    from meshhost.cli.connect import resolve_room, server_access
+    from meshhost.cli.output import print_json, print_line
+    from meshhost.identity.grants import ApiScope
+    from meshhost.identity.tokens import NO_EXPIRATION, ParticipantToken
+
+    if role not in _ROLES:
+        raise typer.BadParameter(f"expected one of {', '.join(_ROLES)}", param_hint="--role")
+    if not name.strip():
+        raise typer.BadParameter("expected a name", param_hint="--name")
+    expiration, room_name = _expiration(lifetime), resolve_room(room)
+    token = ParticipantToken(name=name)
+    token.add_room_grant(room_name)
+    token.add_role_grant(role)
+    token.add_api_grant(ApiScope.agent_default() if scope is None else _read_scope(scope))
+    jwt = token.to_jwt(api_key=server_access().api_key, expiration=expiration)
+    if not as_json:
+        print_line(jwt)
+        return
+    expires_at = None if expiration == NO_EXPIRATION else expiration.isoformat(timespec="seconds")
+    print_json({"token": jwt, "room": room_name, "name": name, "role": role, "expires_at": expires_at})
+
+
+def _expiration(lifetime: str) -> datetime:
+    from datetime import UTC
+
+    from meshhost.identity.tokens import NO_EXPIRATION
+
+    if lifetime == "never":
+        return NO_EXPIRATION
+    count, unit = lifetime[:-1], _UNITS.get(lifetime[-1:])
+    try:
+        if unit is None or not count.isdecimal() or int(count) == 0:
+            raise ValueError
+        return datetime.now(UTC) + timedelta(**{unit: int(count)})
+    except (ValueError, OverflowError):
+        raise typer.BadParameter("expected a time such as 30m, 12h or 7d, or never", param_hint="--lifetime") from None
+
+
+def _read_scope(path: str) -> ApiScope:
+    from pydantic import ValidationError
+
+    from meshhost.cli.json_input import parse_object, read_text
+    from meshhost.identity.grants import ApiScope
+
+    scope = parse_object(read_text(path, source="--scope"), source="--scope")
+    # ApiScope passes over what it does not know, but a misspelt section would be a right that is missing in silence.
+    unknown = next((section for section in scope if section not in ApiScope.model_fields), None)
+    if unknown is not None:
+        sections = ", ".join(ApiScope.model_fields)
+        raise typer.BadParameter(f"{unknown!r} is none of {sections}", param_hint="--scope")
+    try:
+        return ApiScope.model_validate(scope)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise typer.BadParameter(text, param_hint="--scope") from None

@@ -1,0 +1,146 @@
+"""Whether a call may start an agent here: the room server it names, and the token it brings. No I/O."""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from meshhost.errors import CallRefusedError, TokenError
+from meshhost.identity.tenant import TenantId
+from meshhost.identity.tokens import ParticipantToken
+
+__all__ = ["AllowedRooms", "CallRequest", "Event", "admit", "parse_event"]
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_PORTS = {"ws": 80, "wss": 443}
+
+
+class Event(BaseModel):
+    """The body of a webhook."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    event: str
+    data: dict[str, Any]
+
+
+class _CallData(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    room_name: str = Field(min_length=1, max_length=256)
+    room_url: str = Field(min_length=1, max_length=2048)
+    token: str = Field(min_length=1, repr=False)
+    arguments: Any = None
+
+    @field_validator("arguments")
+    @classmethod
+    def _is_object(cls, value: Any) -> Any:
+        # The MeshAgent CLI sends its arguments as a JSON text on the local route (room-protocol §18.2).
+        if value in (None, ""):
+            return {}
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise ValueError("expected an object, or the JSON text of one") from None
+        if not isinstance(value, dict):
+            raise ValueError("expected an object")  # noqa: TRY004 - pydantic turns ValueError into its own error
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class CallRequest:
+    """A call that was admitted: where to join, as whom, with what. `expires_at` is when the token does (wall clock)."""
+
+    tenant: TenantId
+    room_name: str
+    room_url: str
+    identity: str
+    arguments: Mapping[str, Any]
+    expires_at: float | None
+    token: str = field(repr=False)
+
+
+class AllowedRooms:
+    """The room servers that a host may dial: those of these base URLs. `localhost` and `127.0.0.1` are the same."""
+
+    def __init__(self, base_urls: Iterable[str]) -> None:
+        self._origins = {origin for url in base_urls if (origin := _origin(url)) is not None}
+
+    def __repr__(self) -> str:
+        return f"<AllowedRooms {sorted(self._origins)}>"
+
+    def allow(self, room_url: str) -> bool:
+        """Whether the room's URL belongs to an allowed server."""
+        return _origin(room_url) in self._origins
+
+
+def parse_event(body: bytes) -> Event:
+    """Read a webhook's body. Raises CallRefusedError (400) naming the field."""
+    try:
+        return Event.model_validate_json(body)
+    except ValidationError as error:
+        raise _malformed(error, "") from None
+
+
+def admit(data: Mapping[str, Any], allowed: AllowedRooms) -> CallRequest:
+    """Check the data of a `room.call`.
+
+    The token's signature is the room server's business, which made it; that it is whole, not expired and for the room named
+    is checked here, so that a host never dials for nothing. Raises CallRefusedError with 400 or 403.
+    """
+    try:
+        call = _CallData.model_validate(dict(data))
+    except ValidationError as error:
+        raise _malformed(error, "data.") from None
+    if not allowed.allow(call.room_url):
+        raise CallRefusedError(
+            "data.room_url: this host may not dial that room server; see MESHHOST_ALLOWED_ROOM_URLS", status=403
+        )
+    token = _token(call.token)
+    room = token.grant_scope("room")
+    if room != call.room_name or unquote(urlsplit(call.room_url).path.rstrip("/").rpartition("/")[2]) != room:
+        raise CallRefusedError("data.token: the token is for another room", status=403)
+    expires_at = token.expires_at.timestamp() if token.expires_at is not None else None
+    if expires_at is not None and expires_at <= time.time():
+        raise CallRefusedError("data.token: the token has expired", status=403)
+    return CallRequest(
+        tenant=TenantId(token.project_id or "default"),
+        room_name=call.room_name,
+        room_url=call.room_url,
+        token=call.token,
+        identity=token.name,
+        arguments=call.arguments,
+        expires_at=expires_at,
+    )
+
+
+def _token(text: str) -> ParticipantToken:
+    try:
+        return ParticipantToken.from_jwt(text, validate=False)
+    except TokenError:
+        raise CallRefusedError("data.token: not a participant token", status=403) from None
+
+
+def _origin(url: str) -> tuple[str, str, int] | None:
+    parts = urlsplit(url)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    try:
+        host, port = (parts.hostname or "").lower(), parts.port
+    except ValueError:
+        return None
+    # A user name in the URL is a way to disguise its host.
+    if scheme not in _PORTS or not host or parts.username is not None or parts.password is not None:
+        return None
+    return scheme, "localhost" if host in _LOOPBACK else host, port or _PORTS[scheme]
+
+
+def _malformed(error: ValidationError, prefix: str) -> CallRefusedError:
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    field_name = ".".join(map(str, first["loc"]))
+    where = f"{prefix}{field_name}".rstrip(".") or "body"
+    return CallRefusedError(f"{where}: {first['msg']}", status=400)

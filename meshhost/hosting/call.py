@@ -1,0 +1,160 @@
+"""One life of a called agent: join the room, construct, start, wait, drain or stop, leave."""
+
+import asyncio
+import inspect
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from meshhost.errors import RoomError
+from meshhost.hosting.admission import CallRequest
+from meshhost.room.call import CallContext
+from meshhost.room.client import RoomClient
+from meshhost.room.messaging import RoomMessage
+from meshhost.room.reconnect import is_final
+from meshhost.supervision.isolation import ChildContext
+from meshhost.supervision.spawn import Spawn
+from meshhost.supervision.state import TERMINAL, State
+from meshhost.tasks import uninterrupted, unless
+from meshhost.transport.base import ClientProtocol
+
+__all__ = ["AgentLife", "AnyAgent", "Visit"]
+
+logger = logging.getLogger(__name__)
+
+STOP_TIMEOUT = 20.0
+
+
+@runtime_checkable
+class AnyAgent(Protocol):
+    """What a host can run. Optional: `drain()` (finish what runs) and `wait_ended()` (return or raise when it ended)."""
+
+    async def start(self, *, room: RoomClient) -> None:
+        """Begin to take part."""
+        ...
+
+    async def stop(self) -> None:
+        """End taking part."""
+        ...
+
+
+@dataclass(slots=True)
+class Visit:
+    """What a spawn is about: the call that made it (the latest, when it was repeated) and how its room is reached."""
+
+    request: CallRequest
+    protocol: ClientProtocol
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    spawn: Spawn | None = None
+
+    def context(self) -> CallContext:
+        """The call as the agent sees it."""
+        request = self.request
+        return CallContext(
+            tenant=request.tenant,
+            room=request.room_name,
+            identity=request.identity,
+            arguments=request.arguments,
+            call_id=self.id,
+            deadline=request.expires_at,
+        )
+
+    def end_for_good(self, reason: str) -> None:
+        """What comes now is the end, not a crash: the supervisor must not start the agent again."""
+        spawn = self.spawn
+        if spawn is not None and spawn.state not in TERMINAL and spawn.state is not State.DRAINING:
+            spawn.reason = reason
+            spawn.begin_drain()
+
+
+class AgentLife:
+    """Runs an agent of a class for a visit, once. Made anew for each restart."""
+
+    def __init__(self, cls: Callable[..., Any], visit: Visit, *, grace: float) -> None:
+        self._cls = cls
+        self._visit = visit
+        self._grace = grace
+
+    async def run(self, child: ChildContext) -> None:
+        """Live. Returns when the agent left in order; raises what it crashed with."""
+        call = self._visit.context()
+        room = RoomClient(protocol=self._visit.protocol, call=call)
+        dismissed = asyncio.Event()
+        room.messaging.on("message", lambda message: _on_message(message, dismissed))
+        try:
+            await room.connect()
+        except RoomError as error:
+            if is_final(error):
+                self._visit.end_for_good(str(error))
+            raise
+        try:
+            await self._take_part(room, call, child, dismissed)
+        finally:
+            await room.close()
+
+    async def _take_part(
+        self, room: RoomClient, call: CallContext, child: ChildContext, dismissed: asyncio.Event
+    ) -> None:
+        agent = _construct(self._cls, call)
+        try:
+            await agent.start(room=room)
+            child.started()
+            await unless(self._wait_end(room, agent, dismissed), child.draining.wait())
+            await self._drain(agent)
+        finally:
+            await _stop(agent)
+
+    async def _wait_end(self, room: RoomClient, agent: AnyAgent, dismissed: asyncio.Event) -> None:
+        """Return when the agent shall leave or has ended; raise what it ended with."""
+        try:
+            await unless(self._wait_dismissed_or_ended(agent, dismissed), room.wait_closed())
+        except RoomError:
+            # An agent whose room ended may well raise: that is no crash of its own.
+            if not room.is_closed:
+                raise
+        if room.is_closed:
+            self._visit.end_for_good(f"the room is closed: {await room.wait_closed()}")
+
+    async def _wait_dismissed_or_ended(self, agent: AnyAgent, dismissed: asyncio.Event) -> None:
+        wait_ended = getattr(agent, "wait_ended", None)
+        if wait_ended is None:
+            await dismissed.wait()
+        else:
+            await unless(wait_ended(), dismissed.wait())
+        if dismissed.is_set():
+            self._visit.end_for_good("dismissed")
+
+    async def _drain(self, agent: AnyAgent) -> None:
+        drain = getattr(agent, "drain", None)
+        if drain is None:
+            return
+        try:
+            async with asyncio.timeout(self._grace):
+                await drain()
+        except TimeoutError:
+            logger.warning("agent did not drain in time", extra={"grace": self._grace})
+
+
+def _construct(cls: Callable[..., Any], call: CallContext) -> AnyAgent:
+    parameters = inspect.signature(cls).parameters
+    agent = cls(call=call) if "call" in parameters else cls()
+    if not isinstance(agent, AnyAgent):
+        raise RoomError(f"{getattr(cls, '__name__', cls)} is no agent: it needs start(room=…) and stop()")
+    return agent
+
+
+async def _stop(agent: AnyAgent) -> None:
+    """Stop it whatever it is doing; an agent that cannot even stop is logged, not fatal to what comes after."""
+    try:
+        await uninterrupted(agent.stop(), timeout=STOP_TIMEOUT)
+    except TimeoutError:
+        logger.warning("agent did not stop in time", extra={"timeout": STOP_TIMEOUT})
+    except Exception:
+        logger.exception("agent could not stop")
+
+
+def _on_message(message: RoomMessage, dismissed: asyncio.Event) -> None:
+    if message.type == "dismiss":
+        dismissed.set()

@@ -1,0 +1,60 @@
+"""What a host counts, in Prometheus form. Labels are the host's own paths and states, never a tenant's data."""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from meshhost.supervision.spawn import Spawn
+from meshhost.supervision.state import State
+
+__all__ = ["HostMetrics"]
+
+
+class HostMetrics:
+    """The numbers of one host, in a registry of their own. `paths` are the registered paths, `live` the agents."""
+
+    def __init__(self, live: Callable[[], Iterable[Spawn]], path_of: Callable[[Spawn], str]) -> None:
+        registry = self._registry = CollectorRegistry()
+        self._live = live
+        self._path_of = path_of
+        self._calls = Counter(
+            "meshhost_calls", "Calls by how they were answered", ["path", "status"], registry=registry
+        )
+        self._starts = Counter("meshhost_agent_starts", "Agents that came to run", ["path"], registry=registry)
+        self._restarts = Counter("meshhost_agent_restarts", "Agents started again", ["path"], registry=registry)
+        self._crashes = Counter("meshhost_agent_crashes", "Crashes of agents", ["path"], registry=registry)
+        self._ends = Counter("meshhost_agent_ends", "Agents that ended", ["path", "state"], registry=registry)
+        self._agents = Gauge("meshhost_agents", "Agents by state", ["path", "state"], registry=registry)
+        self._start_seconds = Histogram(
+            "meshhost_agent_start_seconds", "From the first call to running", ["path"], registry=registry
+        )
+        self._drain_seconds = Histogram("meshhost_drain_seconds", "How long a drain took", registry=registry)
+
+    def count_call(self, path: str, status: int) -> None:
+        """A call was answered."""
+        self._calls.labels(path, str(status)).inc()
+
+    def observe_drain(self, seconds: float) -> None:
+        """A drain ended."""
+        self._drain_seconds.observe(seconds)
+
+    def changed(self, spawn: Spawn, old: State, new: State) -> None:
+        """An agent changed its state; an observer of the supervisor."""
+        path = self._path_of(spawn)
+        if new is State.RUNNING:
+            self._starts.labels(path).inc()
+            if spawn.restarts == 0:
+                self._start_seconds.labels(path).observe(max(spawn.state_since - spawn.started_at, 0.0))
+        if old is State.BACKING_OFF and new is State.STARTING:
+            self._restarts.labels(path).inc()
+        if new in (State.BACKING_OFF, State.FAILED):
+            self._crashes.labels(path).inc()
+        if new in (State.STOPPED, State.FAILED):
+            self._ends.labels(path, new.value).inc()
+
+    def render(self) -> bytes:
+        """All numbers as text."""
+        self._agents.clear()
+        for spawn in self._live():
+            self._agents.labels(self._path_of(spawn), spawn.state.value).inc()
+        return generate_latest(self._registry)

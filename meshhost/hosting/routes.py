@@ -1,0 +1,147 @@
+"""The HTTP surface of a host (room-protocol §18.1, design §3)."""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from meshhost.errors import CallRefusedError, LifecycleError
+from meshhost.hosting.admission import AllowedRooms, CallRequest, admit, parse_event
+from meshhost.hosting.metrics import HostMetrics
+from meshhost.hosting.spawns import Route, Spawns
+from meshhost.hosting.specs import WELL_KNOWN_PATHS
+from meshhost.hosting.webhooks import CallGuard
+from meshhost.supervision.state import TERMINAL
+from meshhost.transport.websocket_server import InboundClientProtocol
+
+__all__ = ["MAX_BODY_BYTES", "HostRoutes"]
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 1024 * 1024
+# The event as JSON in a header, for calls that have no body (room-protocol §18.2).
+_EVENT_HEADERS = ("Meshhost-Webhook", "Meshagent-Webhook")
+_HEARTBEAT_SECONDS = 30.0
+_DRAINING = CallRefusedError("this host is draining", status=503, retry_after=5.0)
+
+
+class HostRoutes:
+    """Answers calls and questions of one host.
+
+    `routes` may grow while the host runs. `describe` gives the service description.
+    """
+
+    def __init__(
+        self,
+        *,
+        routes: Mapping[str, Route],
+        guard: CallGuard,
+        allowed: AllowedRooms,
+        spawns: Spawns,
+        metrics: HostMetrics,
+        describe: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._routes = routes
+        self._guard = guard
+        self._allowed = allowed
+        self._spawns = spawns
+        self._metrics = metrics
+        self._describe = describe
+        self.is_ready = False
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_refusals_as_json])
+        app.router.add_get("/", self._ok)
+        app.router.add_get("/livez", self._ok)
+        app.router.add_get("/readyz", self._ready)
+        app.router.add_get("/metrics", self._show_metrics)
+        for path in WELL_KNOWN_PATHS:
+            app.router.add_get(path, self._show_description)
+        app.router.add_post("/{path:.*}", self._call)
+        app.router.add_get("/{path:.*}", self._call_by_socket)
+        return app
+
+    async def _ok(self, _: web.Request) -> web.Response:
+        return web.json_response({"ok": True})
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        reason = "draining" if not self.is_ready else "full" if self._spawns.is_full else None
+        if reason is not None:
+            return web.json_response({"ok": False, "reason": reason}, status=503)
+        return web.json_response({"ok": True})
+
+    async def _show_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.render(), content_type="text/plain", charset="utf-8")
+
+    async def _show_description(self, _: web.Request) -> web.Response:
+        return web.json_response(self._describe())
+
+    async def _call(self, request: web.Request) -> web.Response:
+        route = self._route(request)
+        status = 500
+        try:
+            call = await self._admitted(request)
+            if call is None:
+                status = 200
+                return web.json_response({"ok": True})
+            spawn = await self._spawns.answer(route, call)
+            status = 200
+            return web.json_response({"ok": True, "spawn_id": spawn.id, "state": spawn.state.value})
+        except CallRefusedError as error:
+            status = error.status
+            raise
+        finally:
+            self._metrics.count_call(route.path, status)
+
+    async def _call_by_socket(self, request: web.Request) -> web.StreamResponse:
+        """The room server opened the room connection itself (room-protocol §18.4); it lasts as long as the agent."""
+        route = self._route(request)
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            raise CallRefusedError("a path takes POST, or a WebSocket upgrade", status=405)
+        call = await self._admitted(request)
+        if call is None:
+            raise CallRefusedError("event: expected room.call", status=400)
+        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_SECONDS, max_msg_size=8 * MAX_BODY_BYTES, compress=False)
+        await socket.prepare(request)
+        protocol = InboundClientProtocol(socket, url=call.room_url, token=call.token)
+        spawn = await self._spawns.answer(route, call, protocol=protocol)
+        try:
+            await spawn.wait_state(*TERMINAL)
+        except LifecycleError:
+            logger.debug("called agent ended", extra={"spawn_id": spawn.id})
+        finally:
+            spawn.abort()
+        return socket
+
+    def _route(self, request: web.Request) -> Route:
+        path = "/" + request.match_info["path"]
+        route = self._routes.get(path)
+        if route is None:
+            raise CallRefusedError("no agent at this path", status=404)
+        return route
+
+    async def _admitted(self, request: web.Request) -> CallRequest | None:
+        """The call, checked; None for another event. Raises CallRefusedError."""
+        if not self.is_ready:
+            raise _DRAINING
+        header = next((request.headers[name] for name in _EVENT_HEADERS if name in request.headers), None)
+        body = header.encode() if header is not None else await request.read()
+        self._guard.check(request, body)
+        event = parse_event(body)
+        return admit(event.data, self._allowed) if event.event == "room.call" else None
+
+
+@web.middleware
+async def _refusals_as_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except CallRefusedError as error:
+        headers = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
+        return web.json_response({"error": str(error)}, status=error.status, headers=headers)
+    except web.HTTPRequestEntityTooLarge:
+        return web.json_response({"error": f"body: at most {MAX_BODY_BYTES} bytes"}, status=413)

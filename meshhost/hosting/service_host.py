@@ -1,0 +1,217 @@
+"""`ServiceHost`: serves agent classes at paths, and starts them for the rooms that call."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from meshhost.clock import SystemClock
+from meshhost.errors import SettingsError
+from meshhost.hosting.admission import AllowedRooms
+from meshhost.hosting.metrics import HostMetrics
+from meshhost.hosting.routes import HostRoutes
+from meshhost.hosting.signals import StopSignals, stop_signals
+from meshhost.hosting.spawns import OnDuplicate, Route, Spawns
+from meshhost.hosting.specs import WELL_KNOWN_PATHS, service_spec
+from meshhost.hosting.webhooks import CallGuard
+from meshhost.identity.grants import ApiScope
+from meshhost.settings import Settings, read_settings
+from meshhost.supervision.isolation import isolation_named
+from meshhost.supervision.policy import RestartPolicy
+from meshhost.supervision.spawn import DrainReport, Spawn
+from meshhost.supervision.supervisor import Supervisor
+from meshhost.tasks import unless
+
+__all__ = ["ServiceHost"]
+
+logger = logging.getLogger(__name__)
+
+AgentClass = TypeVar("AgentClass", bound=Callable[..., Any])
+_RESERVED = {"/", "/livez", "/readyz", "/metrics", "/agents", *WELL_KNOWN_PATHS}
+
+
+class ServiceHost:
+    """Hosts agents: `@host.path("/worker", identity="storage-worker")` above a class, then `await host.run()`.
+
+    `host` and `port` are where calls come in (default MESHHOST_HOST or 127.0.0.1, and MESHHOST_PORT or a free port).
+    `webhook_secret` (default MESHHOST_WEBHOOK_SECRET) signs calls; without one only this machine may call. Calls may name
+    room servers at `allowed_room_urls` (default MESHHOST_ALLOWED_ROOM_URLS, separated by commas) and at MESHHOST_API_URL.
+    `max_agents` live at once (default MESHHOST_MAX_AGENTS or 10,000); `drain_seconds` is how long they may take to finish
+    when the host stops (default MESHHOST_DRAIN_SECONDS or 30).
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str | None = None,
+        webhook_secret: str | None = None,
+        port: int | None = None,
+        name: str | None = None,
+        allowed_room_urls: Sequence[str] | None = None,
+        max_agents: int | None = None,
+        drain_seconds: float | None = None,
+    ) -> None:
+        settings = read_settings()
+        self._host = host or settings.host or "127.0.0.1"
+        self._port = port if port is not None else settings.port or 0
+        self._name = name or "meshhost-service"
+        self._drain_seconds = settings.drain_seconds if drain_seconds is None else drain_seconds
+        self._routes: dict[str, Route] = {}
+        self._clock = SystemClock()
+        self._supervisor = Supervisor(clock=self._clock)
+        self._spawns = Spawns(self._supervisor, max_agents=max_agents or settings.max_agents)
+        self._metrics = HostMetrics(lambda: self._supervisor.live, lambda spawn: str(spawn.spec.log_fields["path"]))
+        self._supervisor.on_change.append(self._metrics.changed)
+        self._guard = CallGuard(_secret(webhook_secret, settings), clock=self._clock)
+        self._serving = HostRoutes(
+            routes=self._routes,
+            guard=self._guard,
+            allowed=AllowedRooms(_allowed(allowed_room_urls, settings)),
+            spawns=self._spawns,
+            metrics=self._metrics,
+            describe=self.get_service_spec,
+        )
+        self._runner: web.AppRunner | None = None
+
+    def __repr__(self) -> str:
+        return f"<ServiceHost {self._host}:{self._port} paths={list(self._routes)} agents={len(self.agents)}>"
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; before `start`, the one asked for (0: a free one)."""
+        return self._port
+
+    @property
+    def agents(self) -> tuple[Spawn, ...]:
+        """The agents that live here."""
+        return self._supervisor.live
+
+    def path(
+        self,
+        path: str,
+        *,
+        identity: str | None = None,
+        permissions: ApiScope | None = None,
+        on_duplicate: OnDuplicate = "join",
+        restart: RestartPolicy | None = None,
+        isolation: str = "task",
+        start_timeout: float = 60.0,
+    ) -> Callable[[AgentClass], AgentClass]:
+        """Decorate an agent class: a call to `path` starts it, by default as `identity` with `permissions`."""
+
+        def bind(cls: AgentClass) -> AgentClass:
+            self.add_path(
+                path,
+                cls=cls,
+                identity=identity,
+                permissions=permissions,
+                on_duplicate=on_duplicate,
+                restart=restart,
+                isolation=isolation,
+                start_timeout=start_timeout,
+            )
+            return cls
+
+        return bind
+
+    def add_path(
+        self,
+        path: str,
+        *,
+        cls: Callable[..., Any],
+        identity: str | None = None,
+        permissions: ApiScope | None = None,
+        on_duplicate: OnDuplicate = "join",
+        restart: RestartPolicy | None = None,
+        isolation: str = "task",
+        start_timeout: float = 60.0,
+    ) -> None:
+        """Bind a path to an agent class, as `path` does. Raises SettingsError for a path that is taken or reserved."""
+        if not path.startswith("/") or path in _RESERVED:
+            raise SettingsError(f"path {path!r}: expected a path such as /worker that is not one of the host's own")
+        if path in self._routes:
+            raise SettingsError(f"path {path!r} is bound already")
+        if on_duplicate not in ("join", "replace", "allow"):
+            raise SettingsError("on_duplicate: expected join, replace or allow")
+        self._routes[path] = Route(
+            path=path,
+            cls=cls,
+            identity=identity,
+            permissions=permissions,
+            on_duplicate=on_duplicate,
+            restart=restart or RestartPolicy(),
+            isolation=isolation_named(isolation),
+            start_timeout=start_timeout,
+            drain_seconds=self._drain_seconds,
+        )
+
+    def get_service_spec(self, *, image: str = "") -> dict[str, Any]:
+        """The service description: paths, identities and what the agents may do."""
+        endpoints = [(route.path, route.identity, route.permissions) for route in self._routes.values()]
+        return service_spec(name=self._name, port=self._port, endpoints=endpoints, image=image)
+
+    async def start(self) -> None:
+        """Listen for calls. Raises SettingsError when the address cannot be listened on."""
+        self._guard.explain()
+        runner = web.AppRunner(self._serving.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self._host, self._port).start()
+        except OSError as error:
+            await runner.cleanup()
+            where = f"{self._host}:{self._port}"
+            raise SettingsError(f"cannot listen on {where}: {error.strerror or error}; choose another port") from None
+        self._runner = runner
+        self._port = runner.addresses[0][1]
+        self._serving.is_ready = True
+        logger.info("service host ready", extra={"host": self._host, "port": self._port, "paths": list(self._routes)})
+
+    async def stop(self) -> DrainReport:
+        """Take no more calls, let the agents finish, and stop listening. Never raises for an agent's fault."""
+        self._serving.is_ready = False
+        began = time.monotonic()
+        report = await self._supervisor.drain_all(self._drain_seconds)
+        self._metrics.observe_drain(time.monotonic() - began)
+        if report.finished or report.aborted or report.stuck:
+            logger.info(
+                "agents drained",
+                extra={"finished": len(report.finished), "aborted": report.aborted, "stuck": report.stuck},
+            )
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        return report
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain and return. A second signal aborts the agents at once."""
+        async with stop_signals() as signals:
+            await self.start()
+            await signals.wait()
+            report = await self._stop_unless_forced(signals)
+        if report.stuck:
+            # Their tasks cannot be ended, and the loop would wait for them for ever: the process is ended instead.
+            logging.shutdown()
+            os._exit(0)
+
+    async def _stop_unless_forced(self, signals: StopSignals) -> DrainReport:
+        report = await unless(self.stop(), signals.wait_forced())
+        if report is not None:
+            return report
+        logger.warning("second signal: agents are aborted")
+        self._supervisor.abort_all()
+        self._drain_seconds = 0.0
+        return await self.stop()
+
+
+def _secret(given: str | None, settings: Settings) -> str | None:
+    if given is not None:
+        return given or None
+    return settings.webhook_secret.get_secret_value() if settings.webhook_secret is not None else None
+
+
+def _allowed(given: Sequence[str] | None, settings: Settings) -> list[str]:
+    urls = list(given) if given is not None else (settings.allowed_room_urls or "").split(",")
+    return [settings.api_url, *(url.strip() for url in urls if url.strip())]

@@ -1,0 +1,120 @@
+"""Which agents live on a host: one per tenant, room, path and identity, unless its path says otherwise."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from meshhost.errors import CallRefusedError, LifecycleError
+from meshhost.hosting.admission import CallRequest
+from meshhost.hosting.call import AgentLife, Visit
+from meshhost.identity.grants import ApiScope
+from meshhost.supervision.isolation import Isolation, isolation_named
+from meshhost.supervision.policy import RestartPolicy
+from meshhost.supervision.spawn import ChildSpec, Spawn
+from meshhost.supervision.state import State
+from meshhost.supervision.supervisor import Supervisor
+from meshhost.transport.base import ClientProtocol
+from meshhost.transport.websocket_client import WebSocketClientProtocol
+
+__all__ = ["OnDuplicate", "Route", "Spawns"]
+
+logger = logging.getLogger(__name__)
+
+OnDuplicate = Literal["join", "replace", "allow"]
+RETRY_AFTER_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path bound to an agent class.
+
+    `on_duplicate` says what a call does for a tenant, room and identity that has a live agent: nothing (`join`), end it and
+    start another (`replace`), or start one more (`allow`). `start_timeout` and `drain_seconds` are in seconds.
+    """
+
+    path: str
+    cls: Callable[..., Any]
+    identity: str | None = None
+    permissions: ApiScope | None = None
+    on_duplicate: OnDuplicate = "join"
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    isolation: Isolation = field(default_factory=lambda: isolation_named("task"))
+    start_timeout: float = 60.0
+    drain_seconds: float = 30.0
+
+
+SpawnKey = tuple[str, str, str, str]
+
+
+class Spawns:
+    """Turns admitted calls into supervised agents. At most `max_agents` live at once."""
+
+    def __init__(self, supervisor: Supervisor, *, max_agents: int) -> None:
+        self._supervisor = supervisor
+        self._max_agents = max_agents
+        self._visits: dict[str, Visit] = {}
+        supervisor.on_change.append(self._forget)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another agent would be refused."""
+        return len(self._supervisor.live) >= self._max_agents
+
+    async def answer(self, route: Route, request: CallRequest, *, protocol: ClientProtocol | None = None) -> Spawn:
+        """The agent that answers this call: a live one, or a new one that is starting.
+
+        `protocol` is how the room is reached when not by dialling its URL; such a call always gets an agent of its own.
+        Raises CallRefusedError (503) when the host is full or draining.
+        """
+        key = (request.tenant, request.room_name, route.path, request.identity)
+        present = [spawn for spawn in self._supervisor.with_key(key) if spawn.state is not State.DRAINING]
+        if present and protocol is None and route.on_duplicate == "join":
+            self._renew(present[-1], request)
+            return present[-1]
+        if present and route.on_duplicate == "replace":
+            for spawn in present:
+                await self._supervisor.stop(spawn, route.drain_seconds)
+        return self._start(route, request, key, protocol)
+
+    def _start(self, route: Route, request: CallRequest, key: SpawnKey, inbound: ClientProtocol | None) -> Spawn:
+        if self.is_full:
+            raise CallRefusedError(
+                f"this host is full: {self._max_agents} agents live here", status=503, retry_after=RETRY_AFTER_SECONDS
+            )
+        protocol = inbound or WebSocketClientProtocol(url=request.room_url, token=request.token)
+        visit = Visit(request, protocol)
+        # A socket that the room server opened cannot be opened again from here.
+        restart = route.restart if inbound is None else RestartPolicy(kind="temporary")
+        spec = ChildSpec(
+            name=f"{request.identity} in {request.room_name}",
+            key=key,
+            factory=lambda: route.isolation(
+                AgentLife(route.cls, visit, grace=route.drain_seconds).run, request.identity
+            ),
+            policy=restart,
+            start_timeout=route.start_timeout,
+            log_fields={
+                "tenant": request.tenant,
+                "room": request.room_name,
+                "identity": request.identity,
+                "path": route.path,
+            },
+        )
+        try:
+            spawn = visit.spawn = self._supervisor.add(spec)
+        except LifecycleError:
+            raise CallRefusedError("this host is draining", status=503, retry_after=RETRY_AFTER_SECONDS) from None
+        self._visits[spawn.id] = visit
+        return spawn
+
+    def _renew(self, spawn: Spawn, request: CallRequest) -> None:
+        # The repeated call brings a fresh token: the agent uses it when it has to connect again.
+        visit = self._visits[spawn.id]
+        visit.request = request
+        if isinstance(visit.protocol, WebSocketClientProtocol):
+            visit.protocol.renew(request.token)
+
+    def _forget(self, spawn: Spawn, _: State, new: State) -> None:
+        if new in (State.STOPPED, State.FAILED):
+            self._visits.pop(spawn.id, None)

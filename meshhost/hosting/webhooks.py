@@ -1,0 +1,63 @@
+"""Who may call a host: signed calls when there is a secret, else callers of this machine only."""
+
+import logging
+from ipaddress import ip_address
+
+from aiohttp import web
+
+from meshhost.clock import Clock
+from meshhost.errors import CallRefusedError, InvalidTokenError
+from meshhost.identity.webhooks import MAX_AGE_SECONDS, SIGNATURE_HEADERS, verify_webhook
+
+__all__ = ["CallGuard"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_REMEMBERED = 100_000
+
+
+class CallGuard:
+    """Checks that a call comes from the room server. Remembers signatures for as long as they are fresh, to refuse replays."""
+
+    def __init__(self, secret: str | None, *, clock: Clock) -> None:
+        self._secret = secret
+        self._clock = clock
+        self._seen: dict[str, float] = {}
+
+    def explain(self) -> None:
+        """Log, once at the start, what is not checked."""
+        if self._secret is None:
+            logger.warning("no webhook secret: calls are accepted from this machine only; set MESHHOST_WEBHOOK_SECRET")
+
+    def check(self, request: web.Request, body: bytes) -> None:
+        """Raises CallRefusedError (401) with a text that helps whoever operates the room server."""
+        if self._secret is None:
+            if not _is_loopback(request.remote):
+                raise CallRefusedError(
+                    "this host has no webhook secret and takes calls from its machine only", status=401
+                )
+            return
+        header = next((request.headers[name] for name in SIGNATURE_HEADERS if name in request.headers), None)
+        try:
+            signature = verify_webhook(body, header, secret=self._secret, now=self._clock.time())
+        except InvalidTokenError as error:
+            raise CallRefusedError(str(error), status=401) from None
+        self._check_replay(signature)
+
+    def _check_replay(self, signature: str) -> None:
+        now = self._clock.monotonic()
+        # Signatures were remembered in order of time: the oldest are first.
+        while self._seen and (
+            len(self._seen) > _MAX_REMEMBERED or next(iter(self._seen.values())) < now - 2 * MAX_AGE_SECONDS
+        ):
+            del self._seen[next(iter(self._seen))]
+        if signature in self._seen:
+            raise CallRefusedError("this call was made before (the same signature)", status=401)
+        self._seen[signature] = now
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return ip_address(host or "").is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,62 @@
+"""`otel_config`: logs to stderr, and traces to an OTLP collector when one is named."""
+
+import logging
+import os
+
+from opentelemetry import trace
+from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
+from opentelemetry.instrumentation.aiohttp_server import AioHttpServerInstrumentor
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+
+from meshhost.logs import LineFormatter, add_context_to_root_handlers
+from meshhost.settings import Settings, read_settings
+
+__all__ = ["otel_config"]
+
+logger = logging.getLogger(__name__)
+
+
+def otel_config(*, service_name: str) -> None:
+    """Configure logging and tracing of this process; call it once, early. Further calls change nothing.
+
+    Logs go to stderr at MESHHOST_LOG_LEVEL (default INFO), each record with the tenant, room and agent it is about. Spans
+    are made always, so that a trace runs through queues and tools, and exported when OTEL_ENDPOINT (or
+    OTEL_EXPORTER_OTLP_ENDPOINT) names an OTLP collector's base URL.
+    """
+    settings = read_settings()
+    _configure_logging(settings.log_level)
+    if isinstance(trace.get_tracer_provider(), TracerProvider):
+        return
+    provider = TracerProvider(resource=Resource.create(_attributes(service_name, settings)))
+    if settings.otel_endpoint is not None:
+        _export(provider, settings.otel_endpoint)
+    trace.set_tracer_provider(provider)
+    AioHttpClientInstrumentor().instrument()
+    AioHttpServerInstrumentor().instrument()
+
+
+def _configure_logging(level: str) -> None:
+    root = logging.getLogger()
+    if not root.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(LineFormatter())
+        root.addHandler(handler)
+        root.setLevel(level.upper())
+    add_context_to_root_handlers()
+
+
+def _attributes(service_name: str, settings: Settings) -> dict[str, str]:
+    attributes = {"service.name": service_name, "process.pid": str(os.getpid())}
+    for name, value in (("room", settings.room), ("project", settings.project_id), ("session", settings.session_id)):
+        if value is not None:
+            attributes[f"meshhost.{name}"] = value
+    return attributes
+
+
+def _export(provider: TracerProvider, endpoint: str) -> None:
+    # Imported here: the exporter is slow to load, and most programs export nothing.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")))

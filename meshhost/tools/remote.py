@@ -1,0 +1,139 @@
+"""A toolkit of ours that others in the room may use."""
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from meshhost.errors import InvalidRequestError, RoomError, ToolError
+from meshhost.protocol.connection import MessageReceived
+from meshhost.room.agents import ToolDescription, ToolkitDescription
+from meshhost.room.participants import RemoteParticipant
+from meshhost.tools.tool import Tool, ToolContext
+from meshhost.tools.toolkit import Toolkit
+
+if TYPE_CHECKING:
+    from meshhost.room.client import RoomClient
+
+__all__ = ["RemoteToolkit"]
+
+logger = logging.getLogger(__name__)
+
+
+class RemoteToolkit(Toolkit):
+    """Offers its tools in a room from `start` to `stop`, also after a reconnect.
+
+    Calls run side by side. A tool that raises a RoomError tells the caller its text; any other error is logged here, and
+    the caller learns only that the tool failed.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        tools: Sequence[Tool] | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        thumbnail_url: str | None = None,
+        public: bool = True,
+        rules: Sequence[str] = (),
+    ) -> None:
+        super().__init__(
+            name=name,
+            tools=tools or [],
+            title=title,
+            description=description,
+            thumbnail_url=thumbnail_url,
+            rules=rules,
+        )
+        self.public = public
+        self._room: RoomClient | None = None
+        self._registration: str | None = None
+
+    @property
+    def room(self) -> "RoomClient":
+        """The room it is offered in. Raises RoomError when it is not started."""
+        if self._room is None:
+            raise RoomError("the toolkit is not started")
+        return self._room
+
+    async def start(self, *, room: "RoomClient") -> None:
+        """Offer the tools in this room."""
+        if self._room is not None:
+            raise RoomError("the toolkit is started already")
+        self._room = room
+        try:
+            await self._register()
+        except BaseException:
+            self._room = None
+            raise
+        room.add_restorer(self._register)
+
+    async def stop(self) -> None:
+        """Offer them no more. Idempotent."""
+        room, self._room = self._room, None
+        if room is None or self._registration is None:
+            return
+        room.remove_restorer(self._register)
+        if room.is_open:
+            await room.agents.unregister_toolkit(self.name, self._registration)
+        self._registration = None
+
+    async def _register(self) -> None:
+        tools = [_describe(tool) for tool in self.tools if isinstance(tool, Tool)]
+        description = ToolkitDescription(
+            name=self.name,
+            title=self.title,
+            description=self.description,
+            thumbnail_url=self.thumbnail_url,
+            tools=tools,
+        )
+        self._registration = await self.room.agents.register_toolkit(description, self._on_call, public=self.public)
+
+    async def _on_call(self, call: MessageReceived) -> None:
+        room = self._room
+        if room is None:
+            return
+        try:
+            response: Any = await self._execute(room, call)
+        except RoomError as error:
+            response = error
+        except Exception:
+            # A tool is a user's code; its traceback is for its own log, not for another participant.
+            logger.exception("tool failed", extra={"toolkit": self.name, "tool": call.header.get("name")})
+            response = ToolError(f"tool {call.header.get('name')!r} failed; the log of its provider says why")
+        await room.agents.answer_tool_call(call, response)
+
+    async def _execute(self, room: "RoomClient", call: MessageReceived) -> Any:
+        header = call.header
+        arguments = header.get("arguments")
+        if not isinstance(header.get("name"), str) or not isinstance(arguments, dict):
+            raise InvalidRequestError("arguments", "expected the name of a tool and an object of arguments")
+        context = ToolContext(
+            room=room,
+            caller=_participant(room, header.get("caller_id")),
+            on_behalf_of=_participant(room, header.get("on_behalf_of_id")),
+            caller_context=header.get("caller_context"),
+        )
+        attachment = call.payload or None
+        return await self.execute(context=context, name=header["name"], arguments=arguments, attachment=attachment)
+
+
+def _describe(tool: Tool) -> ToolDescription:
+    return ToolDescription(
+        name=tool.name,
+        title=tool.title,
+        description=tool.description,
+        input_schema=tool.input_schema,
+        thumbnail_url=tool.thumbnail_url,
+        defs=tool.defs,
+        supports_context=tool.supports_context,
+    )
+
+
+def _participant(room: "RoomClient", participant_id: Any) -> Any:
+    if not isinstance(participant_id, str):
+        return None
+    if participant_id == room.local_participant.id:
+        return room.local_participant
+    # Known are those who enabled messaging; of the others we have the id.
+    return room.messaging.get_participant(participant_id) or RemoteParticipant(id=participant_id)

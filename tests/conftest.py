@@ -1,0 +1,43 @@
+"""What every test must leave behind: nothing."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+# What was cancelled or closed at the end of a test may need this long to end.
+_GRACE_SECONDS = 0.5
+
+
+@pytest.fixture(autouse=True)
+def clean_loop(request: pytest.FixtureRequest) -> None:
+    """Tests that run on an event loop leave no task behind, and no error that only the loop has seen."""
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("watched_loop")
+
+
+@pytest_asyncio.fixture
+async def watched_loop() -> AsyncIterator[None]:
+    """Fails the test at its end for tasks left over and for errors reported to the loop's exception handler."""
+    loop = asyncio.get_running_loop()
+    errors: list[str] = []
+    handler, before = loop.get_exception_handler(), asyncio.all_tasks()
+    loop.set_exception_handler(lambda _, context: errors.append(_described(context)))
+    try:
+        yield
+        left = asyncio.all_tasks() - before - {asyncio.current_task()}
+        if left:
+            _, left = await asyncio.wait(left, timeout=_GRACE_SECONDS)
+    finally:
+        loop.set_exception_handler(handler)
+    if left:
+        pytest.fail(f"the test left tasks behind: {sorted(repr(task) for task in left)}", pytrace=False)
+    if errors:
+        pytest.fail(f"the event loop saw errors that nobody took: {errors}", pytrace=False)
+
+
+def _described(context: dict[str, Any]) -> str:
+    return f"{context.get('message')}: {context.get('exception')!r} ({context.get('task') or context.get('future')!r})"

@@ -1,0 +1,126 @@
+"""Room servers over real sockets, with times short enough for tests."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from meshhost.gateway.provider import ProviderTable
+from meshhost.identity.keys import ApiKey, new_api_key
+from meshhost.queues.backend import QueueLimits
+from meshhost.queues.backends.memory import MemoryQueueBackend
+from meshhost.queues.retry import RetryPolicy
+from meshhost.queues.service import QueueService
+from meshhost.room.client import RoomClient
+from meshhost.server.config import ServerConfig
+from meshhost.server.identity_store import IdentityStore
+from meshhost.server.object_store import RoomFiles, open_object_store
+from meshhost.server.server import RoomServer
+from meshhost.testing.server import RunningServer
+
+PROJECT = "11111111-2222-3333-4444-555555555555"
+OTHER_PROJECT = "99999999-2222-3333-4444-555555555555"
+
+Serve = Callable[..., AbstractAsyncContextManager[RunningServer]]
+
+
+@pytest.fixture
+def other_key() -> ApiKey:
+    """A key of a second tenant."""
+    return new_api_key(OTHER_PROJECT)
+
+
+@pytest.fixture
+def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
+    """Make room servers; keyword arguments are those of ServerConfig. All share one key and one directory."""
+    own = new_api_key(PROJECT)
+
+    @asynccontextmanager
+    async def _serve(
+        *, limits: QueueLimits | None = None, default_secret: str | None = None, **config: Any
+    ) -> AsyncIterator[RunningServer]:
+        values = {"port": 0, "resume_seconds": 5.0, "receive_seconds": 5.0} | config
+        backend = MemoryQueueBackend(limits=limits or QueueLimits())
+        identity = IdentityStore(
+            tmp_path / "identity.db", extra_keys=lambda: [own, other_key], default_secret=default_secret
+        )
+        files = RoomFiles(open_object_store(tmp_path / "storage"))
+        await backend.open()
+        await identity.open()
+        retry = RetryPolicy(first_delay=0.0, max_delay=0.0)
+        async with QueueService(backend, lease_seconds=30.0, retry=retry) as queues:
+            server = RoomServer(
+                ServerConfig(**values), queues=queues, files=files, identity=identity, providers=ProviderTable({})
+            )
+            try:
+                await server.start()
+                yield RunningServer(server, own)
+            finally:
+                await server.stop()
+                await backend.close()
+
+    return _serve
+
+
+@pytest.fixture
+async def server(serve: Serve) -> AsyncIterator[RunningServer]:
+    """A room server."""
+    async with serve() as running:
+        yield running
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """An HTTP client."""
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """Closes at the end of the test what it was given."""
+    async with asyncio.timeout(50), AsyncExitStack() as own:
+        yield own
+
+
+Heard = Callable[..., asyncio.Queue[Any]]
+Break = Callable[[RoomClient], None]
+
+
+@pytest.fixture
+def heard() -> Heard:
+    """`heard(room.messaging, "message", "message")`: a queue of that field of every such event to come."""
+
+    def listen(emitter: Any, event: str, field: str | None = None) -> asyncio.Queue[Any]:
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        emitter.on(event, lambda **fields: queue.put_nowait(fields if field is None else fields[field]))
+        return queue
+
+    return listen
+
+
+@pytest.fixture
+def break_connection() -> Break:
+    """Cut a client's TCP connection, without a closing word."""
+
+    def cut(room: RoomClient) -> None:
+        session: Any = room._session
+        session._transport._connection.transport.abort()
+
+    return cut
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool]], Any]:
+    """Wait for something that no event tells of."""
+
+    async def wait(holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not holds():
+                await asyncio.sleep(0.005)
+
+    return wait
