@@ -35,9 +35,7 @@ class StorageWorker(Worker):
 
     async def process_message(self, *, chat_context, room, message, toolkits):
         log.info("job begins")
-        answer = await super().process_message(
-            chat_context=chat_context, room=room, message=message, toolkits=toolkits
-        )
+        answer = await super().process_message(chat_context=chat_context, room=room, message=message, toolkits=toolkits)
         log.info("job done: %s", answer)
 
 

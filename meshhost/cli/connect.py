@@ -149,7 +149,7 @@ def _refused(access: ServerAccess, status: int, text: str) -> Exception:
     from meshhost.errors import RoomRefusedError
 
     if status == 401:
-        text += f"; {_shown(access.api_url)} does not know this API key: is MESHHOST_API_URL or MESHHOST_API_KEY another server's?"
+        text += f"; is the API key for another server than {_shown(access.api_url)}? see MESHHOST_API_KEY and MESHHOST_API_URL"
     return RoomRefusedError(text, status=status)
 
 

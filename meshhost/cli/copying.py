@@ -2,8 +2,9 @@
 
 import asyncio
 import os
+import stat
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,16 +81,17 @@ async def write_to_stdout(room: RoomClient, path: str) -> None:
 
 
 async def _target_file(room: RoomClient, source: Place, target: Place) -> Place:
-    if not target.is_in_room:
-        is_folder = target.path.endswith("/") or Path(target.path).is_dir()
-    else:
-        entry = None if target.path in {"", "/"} else await room.storage.stat(path=target.path)
-        is_folder = target.path == "" or target.path.endswith("/") or (entry is not None and entry.is_folder)
-    if not is_folder:
+    if target.path and not target.path.endswith("/") and not await _is_folder(room, target):
         return target
-    folder = target.path.rstrip("/") if target.is_in_room else target.path
-    path = "/".join(filter(None, (folder, source.name))) if target.is_in_room else str(Path(folder) / source.name)
-    return Place(path, target.is_in_room)
+    # No folder means: the room's root, or here.
+    return Place(f"{target.path.rstrip('/')}/{source.name}" if target.path else source.name, target.is_in_room)
+
+
+async def _is_folder(room: RoomClient, place: Place) -> bool:
+    if not place.is_in_room:
+        return await asyncio.to_thread(Path(place.path).is_dir)
+    entry = await room.storage.stat(path=place.path)
+    return entry is not None and entry.is_folder
 
 
 Opened = tuple[AsyncIterator[bytes], int | None]
@@ -106,7 +108,7 @@ async def _open_file(path: Path) -> AsyncIterator[Opened]:
             yield chunks, os.fstat(file.fileno()).st_size
 
 
-async def _chunks_of(file: BinaryIO) -> AsyncIterator[bytes]:
+async def _chunks_of(file: BinaryIO) -> AsyncGenerator[bytes, None]:
     while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
         yield chunk
 
@@ -142,9 +144,10 @@ async def _write_to_room(room: RoomClient, path: str, chunks: AsyncIterator[byte
 
 
 async def _write_to_file(path: Path, chunks: AsyncIterator[bytes], *, overwrite: bool) -> int:
-    if path.exists() and not overwrite:
+    kind = await asyncio.to_thread(_kind_of, path)
+    if kind is not None and not overwrite:
         raise AlreadyExistsError(f"{str(path)!r} exists: leave out --no-overwrite, or take another path")
-    if path.exists() and not path.is_file():  # a device or pipe, which must not be replaced
+    if kind is not None and not stat.S_ISREG(kind):  # a device or pipe, which must not be replaced
         return await _write_chunks(path, chunks)
     # Written beside and renamed: a download that breaks off leaves the old file.
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -154,6 +157,13 @@ async def _write_to_file(path: Path, chunks: AsyncIterator[bytes], *, overwrite:
     finally:
         partial.unlink(missing_ok=True)
     return size
+
+
+def _kind_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
 
 
 async def _write_chunks(path: Path, chunks: AsyncIterator[bytes]) -> int:

@@ -1,7 +1,6 @@
 """The one place where what went wrong becomes one line on stderr and an exit code."""
 
 import contextlib
-import logging
 import os
 import sys
 import traceback
@@ -84,7 +83,7 @@ def _wants_traceback() -> bool:
     from meshhost.settings import read_settings
 
     try:
-        return logging.getLevelName(read_settings().log_level.upper()) == logging.DEBUG
+        return read_settings().log_level.upper() == "DEBUG"
     except SettingsError:
         return False
 

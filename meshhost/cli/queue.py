@@ -178,9 +178,9 @@ def _export_traces() -> None:
     from meshhost.settings import read_settings
 
     if read_settings().otel_endpoint is not None:
-        from importlib import import_module
+        from meshhost.otel import otel_config
 
-        import_module("meshhost.otel").otel_config(service_name="meshhost-cli")
+        otel_config(service_name="meshhost-cli")
 
 
 async def _lease(client: RoomClient, queue: str, *, wait: bool, timeout: float | None) -> LeasedMessage | None:

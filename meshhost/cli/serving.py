@@ -7,7 +7,7 @@ from meshhost.cli.log_output import log_for_server
 from meshhost.cli.output import note, print_json, print_line
 from meshhost.hosting.embedded import ServerOptions, open_room_server
 from meshhost.hosting.project import known_keys
-from meshhost.hosting.signals import StopSignals, stop_on_signals
+from meshhost.hosting.signals import StopSignals, stop_signals
 from meshhost.settings import read_settings
 from meshhost.tasks import unless
 
@@ -23,8 +23,8 @@ def serve_rooms(options: ServerOptions, *, as_json: bool) -> None:
 
 
 async def _serve(options: ServerOptions, *, as_json: bool) -> None:
-    async with stop_on_signals() as stop:
-        await unless(_serve_until(stop, options, as_json=as_json), stop.forced.wait())
+    async with stop_signals() as stop:
+        await unless(_serve_until(stop, options, as_json=as_json), stop.wait_forced())
 
 
 async def _serve_until(stop: StopSignals, options: ServerOptions, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ __all__ = ["app"]
 app = typer.Typer(help="Make tokens for participants.")
 
 _ROLES = ("user", "agent", "tool")
+_LIFETIME = re.compile("([1-9][0-9]{0,8})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -74,13 +76,13 @@ def _expiration(lifetime: str) -> datetime:
 
     if lifetime == "never":
         return NO_EXPIRATION
-    count, unit = lifetime[:-1], _UNITS.get(lifetime[-1:])
+    match = _LIFETIME.fullmatch(lifetime)
+    if match is None:
+        raise typer.BadParameter("expected a time such as 30m, 12h or 7d, or never", param_hint="--lifetime")
     try:
-        if unit is None or not count.isdecimal() or int(count) == 0:
-            raise ValueError
-        return datetime.now(UTC) + timedelta(**{unit: int(count)})
-    except (ValueError, OverflowError):
-        raise typer.BadParameter("expected a time such as 30m, 12h or 7d, or never", param_hint="--lifetime") from None
+        return datetime.now(UTC) + timedelta(**{_UNITS[match[2]]: int(match[1])})
+    except OverflowError:
+        raise typer.BadParameter("too long: use never", param_hint="--lifetime") from None
 
 
 def _read_scope(path: str) -> ApiScope:

