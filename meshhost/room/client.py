@@ -200,8 +200,9 @@ class RoomClient:
             raise RoomError(f"this room client is {self._state.value}: make a new one to join again")
         try:
             ended = await self._dial(resume=None)
-        except BaseException:
+        except BaseException as error:
             await self._tasks.stop(timeout=CLOSE_TIMEOUT)
+            self._reason = CloseReason(error if isinstance(error, RoomError) else None)
             self._set_state(RoomState.CLOSED)
             raise
         self._set_state(RoomState.OPEN)
@@ -297,7 +298,10 @@ class RoomClient:
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> object:
         """Run a coroutine as a task that ends with the room; its error is logged."""
-        return self._tasks.spawn(_logged(coroutine, name), name=name)
+        task = self._tasks.spawn(_logged(coroutine, name), name=name)
+        # When the room ends before the task ran at all, nobody else closes the coroutine.
+        task.add_done_callback(lambda _: coroutine.close())
+        return task
 
     async def _open_session(self, timeout: float) -> RoomSession:
         with contextlib.suppress(TimeoutError):
@@ -394,8 +398,17 @@ class RoomClient:
         own = {key: value for key, value in self.local_participant.attributes.items() if key != "name"}
         if own:
             await self.notify("set_attributes", own)
+        session = self._session
         for restorer in tuple(self._restorers):
-            await restorer()
+            try:
+                await restorer()
+            except Exception:
+                if session is not self._session:
+                    return  # the connection was lost again: the next one restores everything
+                # One service that cannot be restored keeps the others from nothing.
+                logger.exception("not restored after a reconnect", extra={"restorer": repr(restorer)})
+            if session is not self._session:
+                return
         self.emit("reconnected")
 
     def _give_up(self, error: RoomError) -> None:

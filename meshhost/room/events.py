@@ -13,7 +13,10 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], object]
 
 
 class EventEmitter:
-    """Handlers get the event's fields as keyword arguments. Plain handlers run at once, async ones as tasks of the room."""
+    """Handlers get the event's fields as keyword arguments. Plain handlers run at once, async ones as tasks of the room.
+
+    `spawn` logs the error of a task that fails.
+    """
 
     def __init__(self, spawn: Spawn) -> None:
         self._spawn = spawn
@@ -38,11 +41,4 @@ class EventEmitter:
                 logger.exception("event handler raised", extra={"event": event_name})
                 continue
             if inspect.iscoroutine(result):
-                self._spawn(_logged(result, event_name), f"handler of {event_name}")
-
-
-async def _logged(handler: Coroutine[Any, Any, Any], event_name: str) -> None:
-    try:
-        await handler
-    except Exception:
-        logger.exception("event handler raised", extra={"event": event_name})
+                self._spawn(result, f"handler of {event_name}")

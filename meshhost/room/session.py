@@ -73,6 +73,8 @@ class RoomSession:
         finally:
             del self._replies[message_id]
             self._connection.abandon(message_id)
+            if not reply.cancel() and not reply.cancelled():
+                reply.exception()  # looked at, so that asyncio does not report it as lost
         if isinstance(response, ErrorResponse):
             raise error_from(response)
         return response, extra

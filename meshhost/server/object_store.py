@@ -92,6 +92,8 @@ class RoomFiles:
         except FileNotFoundError:
             return []
         except BaseError as error:
+            if _is_below_a_file(error):
+                return []
             raise _failure(error) from None
         cut = len(_key(room, "")) + 1
         files = [

@@ -8,7 +8,7 @@ server, which must not be slowed by one reader, refuses (`offer`).
 import asyncio
 from collections import deque
 
-from meshhost.errors import LimitExceededError
+from meshhost.errors import ConnectionLostError, LimitExceededError
 from meshhost.protocol.frames import Packets
 from meshhost.transport.base import Transport
 
@@ -27,6 +27,7 @@ class Outbox:
         self._emptied = asyncio.Event()
         self._emptied.set()
         self._has_room = asyncio.Event()
+        self._ended = False
         self._turn = asyncio.Lock()
 
     def offer(self, message: Packets) -> None:
@@ -39,15 +40,24 @@ class Outbox:
         self._emptied.clear()
 
     async def put(self, message: Packets) -> None:
-        """Add a message, waiting for room. Whoever calls bounds the wait."""
+        """Add a message, waiting for room. Whoever calls bounds the wait. Raises ConnectionLostError when sending has ended."""
         async with self._turn:  # a small message must not overtake a large one that waits for room
             while not self._fits(message):
+                if self._ended:
+                    raise ConnectionLostError
                 self._has_room.clear()
                 await self._has_room.wait()
             self.offer(message)
 
     async def run(self) -> None:
-        """Send what comes, for ever. Raises ConnectionLostError."""
+        """Send what comes, for ever. Raises ConnectionLostError. Afterwards nobody waits for room any more."""
+        try:
+            await self._send_all()
+        finally:
+            self._ended = True
+            self._has_room.set()
+
+    async def _send_all(self) -> None:
         while True:
             while self._waiting:
                 message = self._waiting[0]

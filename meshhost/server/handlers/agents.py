@@ -207,6 +207,7 @@ def _register_agent(request: Request, body: _Registration) -> Answer:
 def _register(
     request: Request, registry: dict[str, Registration], body: _Registration, *, is_public: bool
 ) -> JsonResponse:
+    _check_name(body.name)
     mine = [entry for entry in registry.values() if entry.participant is request.participant]
     if len(mine) >= MAX_REGISTRATIONS:
         raise LimitExceededError(f"over {MAX_REGISTRATIONS} registrations of one participant")
@@ -219,6 +220,16 @@ def _register(
     )
     registry[registration.id] = registration
     return JsonResponse(json={"id": registration.id})
+
+
+def _check_name(name: str) -> None:
+    # A toolkit's name is part of a message type, which is short and Unicode.
+    try:
+        fits = len(name.encode()) <= MAX_NAME
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
+        raise InvalidRequestError("name", f"expected Unicode text of at most {MAX_NAME} bytes")
 
 
 def _unregister_toolkit(request: Request, body: _Unregister) -> Answer:

@@ -18,6 +18,7 @@ from meshhost.protocol.messages import (
     RawOutputs,
     Response,
     TextResponse,
+    pack_message,
 )
 from meshhost.room.agents import ToolDescription, ToolkitDescription
 from meshhost.room.client import RoomClient
@@ -138,8 +139,6 @@ async def test_an_answer_that_cannot_be_read_is_an_error(server: RunningServer) 
 
 
 def _packed(header: dict[str, Any]) -> bytes:
-    from meshhost.protocol.messages import pack_message
-
     return pack_message(header)
 
 
@@ -341,10 +340,11 @@ async def test_registrations_have_a_limit(server: RunningServer, monkeypatch: py
             await _offer(a, _echo)
 
 
-async def test_a_toolkit_name_that_no_message_type_can_carry_is_refused(server: RunningServer) -> None:
+@pytest.mark.parametrize("name", ["ü" * 128, "\ud800", ""])
+async def test_a_toolkit_name_that_no_message_type_can_carry_is_refused(server: RunningServer, name: str) -> None:
     async with server.client() as a:
-        with pytest.raises(InvalidRequestError):
-            await _offer(a, _echo, toolkit=_toolkit("ü" * 128))
+        with pytest.raises(InvalidRequestError, match="name"):
+            await a.send_request("agent.register_toolkit", {"name": name, "tools": {}})
 
 
 async def test_grants_limit_toolkits(server: RunningServer) -> None:

@@ -99,6 +99,7 @@ async def test_a_file_cannot_be_a_folder(server: RunningServer) -> None:
             await a.storage.upload(path="f/below", data=b"1")
         assert await a.storage.stat(path="f/below") is None
         assert await a.storage.list(path="f/below") == []
+        assert await a.storage.list(path="f") == []
         await a.storage.upload(path="d/f", data=b"1")
         for wrong in (
             a.storage.upload(path="d", data=b"1"),

@@ -22,10 +22,8 @@ class Script(LLMAdapter):
         return True
 
     async def next(self, *, context: AgentChatContext, room: Any, toolkits: Any, **options: Any) -> str:
-        last = context.messages[-1]
-        await room.queues.send(
-            name="results", message={"seen": last["content"], "rules": context.get_system_instructions()}
-        )
+        rules, *_, last = (message["content"] for message in context.messages)
+        await room.queues.send(name="results", message={"seen": last, "rules": rules})
         return "done"
 
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from lines import error_of, room_client, say
-from meshagent.api import JsonRequest
+from meshagent.tools import JsonRequest
 
 
 async def main() -> None:

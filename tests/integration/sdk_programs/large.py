@@ -3,6 +3,7 @@
 import asyncio
 
 from lines import given, room_client, say
+from meshagent.api import RoomException
 
 DATA = bytes(range(256)) * 4096 * 12  # 12 MiB
 
@@ -14,7 +15,7 @@ async def main() -> None:
         await room.storage.close(handle=handle)
         file = await room.storage.download(path="large.bin")
         say(downloaded=file.data == DATA)
-        text = "é" * 2_000_000
+        text = "é" + "x" * 7_000_000
         await room.queues.send(name="large", message={"text": text})
         message = await room.queues.receive(name="large", wait=False)
         say(received=message == {"text": text})
@@ -32,7 +33,7 @@ async def main() -> None:
         handle = await room.storage.open(path="over.bin")
         try:
             await room.storage.write(handle=handle, data=over)
-        except Exception as error:
+        except RoomException as error:
             say(over=str(error))
         say(lives=await room.storage.exists(path="large.bin"))
 

@@ -1,0 +1,342 @@
+"""What the commands make of their arguments and of what the room answers. The room is a double; e2e has the real one."""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock
+
+import pytest
+from opentelemetry import trace
+
+from meshhost.cli.connect import resolve_room, server_access
+from meshhost.cli.main import run
+from meshhost.errors import LeaseLostError
+from meshhost.identity.keys import encode_api_key, new_api_key
+from meshhost.identity.tokens import ParticipantToken
+from meshhost.protocol.messages import EmptyResponse, FileResponse, JsonResponse, LinkResponse, TextResponse
+from meshhost.room.agents import AgentDescription, ToolDescription, ToolkitDescription
+from meshhost.room.participants import RemoteParticipant
+from meshhost.room.queues import DeadMessage, LeasedMessage, Queue
+from meshhost.room.storage import StorageEntry
+
+_PROJECT = "11111111-2222-3333-4444-555555555555"
+_BOB = RemoteParticipant(id="id-1", role="agent", attributes={"name": "bob"})
+
+
+@pytest.fixture
+def key(environment: pytest.MonkeyPatch) -> str:
+    text = encode_api_key(new_api_key(_PROJECT))
+    environment.setenv("MESHHOST_API_KEY", text)
+    return text
+
+
+def _lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+def test_send_takes_the_message_from_its_option_or_a_file(
+    client: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.queues.send.return_value = "7"
+    (tmp_path / "m.json").write_text("[1]")
+
+    assert run(["queue", "send", "--room=r", "--queue=q", "--json", '{"a": 1}']) == 0
+    assert run(["queue", "send", "--queue=q", "-q", "-f", str(tmp_path / "m.json")]) == 0
+
+    assert [call.kwargs["message"] for call in client.queues.send.await_args_list] == [{"a": 1}, [1]]
+    assert _lines(capsys) == ["7"]
+
+
+def test_send_is_a_span_that_others_can_join(client: Any) -> None:
+    seen = []
+    client.queues.send.side_effect = lambda **_: seen.append(trace.get_current_span())
+
+    assert run(["queue", "send", "--queue=q", "--json", "1"]) == 0
+
+    assert seen
+
+
+def test_send_exports_traces_when_an_endpoint_is_set(client: Any, environment: pytest.MonkeyPatch) -> None:
+    configured: list[str] = []
+    module = SimpleNamespace(otel_config=lambda *, service_name: configured.append(service_name))
+    environment.setitem(sys.modules, "meshhost.otel", module)
+    environment.setenv("OTEL_ENDPOINT", "http://127.0.0.1:4318")
+
+    assert run(["queue", "send", "--queue=q", "--json", "1"]) == 0
+
+    assert configured == ["meshhost-cli"]
+
+
+def test_a_message_is_acked_after_it_was_printed(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    printed: list[str] = []
+    leased = LeasedMessage(message={"a": 1}, queue="q", attempt=2)
+    client.queues.lease.return_value = leased
+    leased_type = type(leased)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leased_type, "ack", AsyncMock(side_effect=lambda: printed.append(capsys.readouterr().out)))
+        assert run(["queue", "receive", "--queue=q"]) == 0
+
+    assert printed == ['{"a": 1}\n']
+    assert client.queues.lease.await_args.kwargs["wait"] is False
+
+
+def test_a_lease_that_was_lost_is_an_error(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    client.queues.lease.return_value = LeasedMessage(message=1, queue="q")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LeasedMessage, "ack", AsyncMock(side_effect=LeaseLostError("the lease is over")))
+        assert run(["queue", "receive", "--queue=q"]) == 1
+
+    assert capsys.readouterr().err == "meshhost: the lease is over\n"
+
+
+def test_a_waiting_receive_asks_until_there_is_a_message(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    client.queues.lease.side_effect = [None, None, LeasedMessage(message="x", queue="q", sent_at=1.5)]
+
+    assert run(["queue", "receive", "--queue=q", "--wait", "--json"]) == 0
+
+    expected = {"message": "x", "attempt": 1, "delivery": 1, "headers": {}, "sent_at": 1.5}
+    assert [json.loads(line) for line in _lines(capsys)] == [expected]
+
+
+def test_an_empty_queue_is_exit_code_1(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    client.queues.lease.return_value = None
+
+    assert run(["queue", "receive", "--queue=q"]) == 1
+
+    assert capsys.readouterr() == ("", "meshhost: no message in queue q: --wait waits for one\n")
+
+
+def test_queues_are_shown(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    client.queues.list.return_value = [Queue("a", 2, 1, 0, 1, 3, 90.0), Queue("b", 0)]
+
+    assert run(["queue", "list"]) == 0
+    assert run(["queue", "size", "--queue", "a"]) == 0
+    assert run(["queue", "size", "--queue", "b", "--json"]) == 0
+    assert _lines(capsys)[:3] == ["a\t2\t1\t0\t1\t3\t2m", "b\t0\t\t\t\t\t", "2"]
+    assert run(["queue", "size", "--queue", "c"]) == 1
+    assert "no queue 'c'" in capsys.readouterr().err
+
+
+def test_dead_messages_are_shown_and_replayed(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    client.queues.dead.return_value = [
+        DeadMessage("5", {"a": 1}, {}, 3, "Traceback\nValueError: x", 0.0, 0.0),
+        DeadMessage("4", 1, {}, 3, "", 0.0, 0.0),
+    ]
+    client.queues.replay.return_value = 1
+
+    assert run(["queue", "dead", "--queue", "q"]) == 0
+    assert run(["queue", "replay", "--queue", "q", "--id", "5"]) == 0
+    assert run(["queue", "replay", "--queue", "q", "--json"]) == 0
+    assert run(["queue", "replay", "--queue", "q", "--id", "x"]) == 2
+
+    assert [call.kwargs["ids"] for call in client.queues.replay.await_args_list] == [["5"], None]
+    assert _lines(capsys)[:2] == ["5\t3\t1970-01-01 00:00:00Z\tValueError: x", "4\t3\t1970-01-01 00:00:00Z\t"]
+
+
+def test_drain_says_so(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["queue", "drain", "--queue", "q"]) == 0
+
+    client.queues.drain.assert_awaited_once_with(name="q")
+    assert _lines(capsys) == ["queue q is drained"]
+
+
+def test_folders_are_listed(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    client.storage.list.return_value = [StorageEntry("a", True), StorageEntry("b", False, updated_at=moment)]
+
+    assert run(["storage", "ls", "room:/x/"]) == 0
+
+    client.storage.list.assert_awaited_once_with(path="x/")
+    assert _lines(capsys) == ["a/\t", "b\t2026-01-01 00:00:00Z"]
+
+
+def test_an_empty_folder_is_no_error(client: Any) -> None:
+    client.storage.list.return_value = []
+    client.storage.stat.return_value = StorageEntry("x", True)
+
+    assert run(["storage", "ls", "x"]) == 0
+
+
+def test_files_are_removed(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["storage", "rm", "a", "room:b", "--json"]) == 0
+    assert json.loads(_lines(capsys)[0]) == {"deleted": ["a", "b"]}
+
+
+def test_agents_and_toolkits_are_shown(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    client.agents.list_agents.return_value = [AgentDescription(name="a", title="A")]
+    tool = ToolDescription(name="t", description="does it")
+    client.agents.list_toolkits.return_value = [ToolkitDescription(name="k", tools=[tool])]
+
+    assert run(["agents", "list"]) == 0
+    assert run(["agents", "list", "--json"]) == 0
+    assert run(["agents", "list-toolkits"]) == 0
+
+    lines = _lines(capsys)
+    assert (lines[0], json.loads(lines[1])[0]["name"], lines[2]) == ("a\tA\t", "a", "k\tt\tdoes it")
+
+
+@pytest.mark.parametrize(
+    ("response", "options", "printed"),
+    [
+        (JsonResponse(json={"a": 1}), [], '{"a": 1}\n'),
+        (TextResponse(text="  one\ntwo\x1b[2J"), [], "  one\ntwo[2J\n"),
+        (TextResponse(text="x"), ["--json"], '{"type": "text", "text": "x", "usage": null}\n'),
+        (EmptyResponse(), [], ""),
+        (FileResponse(data=b"raw", name="f", mime_type="m"), [], "raw"),
+    ],
+)
+def test_what_a_tool_answers_is_printed(
+    response: Any, options: list[str], printed: str, client: Any, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    client.agents.invoke_tool.return_value = response
+
+    assert run(["agents", "invoke-tool", "--toolkit", "k", "--tool", "t", "--arguments", '{"x": 1}', *options]) == 0
+
+    assert capfdbinary.readouterr().out.decode() == printed
+    assert client.agents.invoke_tool.await_args.kwargs["arguments"] == {"x": 1}
+
+
+@pytest.mark.parametrize(
+    ("response", "options", "member"),
+    [
+        (FileResponse(data=b"raw", name="f", mime_type="m"), ["--json"], ("data", "cmF3")),
+        (LinkResponse(url="http://x", name="x"), [], ("url", "http://x")),
+    ],
+)
+def test_other_answers_of_a_tool_are_json(
+    response: Any, options: list[str], member: tuple[str, str], client: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.agents.invoke_tool.return_value = response
+
+    assert run(["agents", "invoke-tool", "--toolkit", "k", "--tool", "t", *options]) == 0
+
+    assert json.loads(capsys.readouterr().out)[member[0]] == member[1]
+
+
+def test_an_answer_of_an_agent_is_printed(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    client.agents.ask.side_effect = ["a text", {"a": 1}, "quoted"]
+
+    assert run(["agents", "ask", "--agent", "a", "--input", "{}"]) == 0
+    assert run(["agents", "ask", "--agent", "a"]) == 0
+    assert run(["agents", "ask", "--agent", "a", "--json"]) == 0
+
+    assert _lines(capsys) == ["a text", '{"a": 1}', '"quoted"']
+
+
+@pytest.mark.parametrize("to", ["bob", "id-1"])
+def test_a_message_goes_to_a_name_or_an_id(to: str, client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    client.messaging.remote_participants = [_BOB]
+
+    assert run(["messaging", "send", "--to", to, "--type", "t", "--message", '{"a": 1}']) == 0
+
+    client.messaging.send_message.assert_awaited_once_with(to=_BOB, type="t", message={"a": 1})
+    assert _lines(capsys) == ["sent to bob"]
+
+
+def test_a_message_goes_to_an_id_that_is_not_listed(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    client.messaging.remote_participants = []
+
+    assert run(["messaging", "send", "--to", _PROJECT, "--type", "t", "--data", "{}", "--json"]) == 0
+
+    assert json.loads(_lines(capsys)[0]) == {"to": _PROJECT, "type": "t"}
+
+
+def test_a_name_that_two_have_is_not_enough(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    client.messaging.remote_participants = [_BOB, RemoteParticipant(id="id-2", attributes={"name": "bob"})]
+
+    assert run(["messaging", "send", "--to", "bob", "--type", "t", "--message", "{}"]) == 1
+
+    assert "id-1, id-2" in capsys.readouterr().err
+
+
+def test_participants_and_broadcasts(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    client.messaging.remote_participants = [_BOB]
+
+    assert run(["messaging", "list"]) == 0
+    assert run(["messaging", "broadcast", "--type", "t", "--message", "{}"]) == 0
+    assert run(["messaging", "broadcast", "--type", "t", "--message", "[]"]) == 2
+
+    assert _lines(capsys) == ["bob\tagent\tid-1", "sent to everybody who listens"]
+
+
+def test_a_token_is_signed_with_the_projects_key(key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["token", "create", "--room", "demo", "--name", "bob"]) == 0
+
+    token = ParticipantToken.from_jwt(_lines(capsys)[0])
+    scope = token.get_api_grant()
+    assert (token.name, token.role, token.project_id, token.grant_scope("room")) == ("bob", "user", _PROJECT, "demo")
+    assert scope is not None
+    assert scope.admin is None
+
+
+def test_a_token_may_never_expire(key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["token", "create", "--room", "demo", "--name", "bob", "--lifetime", "never", "--json"]) == 0
+
+    made = json.loads(_lines(capsys)[0])
+    assert made["expires_at"] is None
+    assert ParticipantToken.from_jwt(made["token"]).expires_at is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--role", "king"], "user, agent, tool"),
+        (["--lifetime", "soon"], "30m"),
+        (["--lifetime", "0s"], "30m"),
+        (["--lifetime", "999999999d"], "never"),
+        (["--name", " "], "--name"),
+        (["--room", "No"], "--room"),
+    ],
+)
+def test_a_token_that_makes_no_sense_is_refused(
+    options: list[str], said: str, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["token", "create", "--room", "demo", "--name", "bob", *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("scope", "said"),
+    [('{"queue": {}}', "'queue' is none of"), ('{"queues": {"send": 1}}', "queues.send"), ("[]", "object")],
+)
+def test_a_scope_that_is_not_one_is_refused(
+    scope: str, said: str, key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scope.json").write_text(scope)
+
+    assert run(["token", "create", "--room", "r", "--name", "b", "--scope", str(tmp_path / "scope.json")]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_setup_names_the_file_and_the_next_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["setup"]) == 0
+    assert run(["setup"]) == 0
+
+    lines = _lines(capsys)
+    assert "stored in" in lines[0]
+    assert str(tmp_path / "config/project.json") in lines[2]
+    assert "meshhost room serve" in lines[1]
+
+
+def test_the_environment_wins_over_the_stored_project(key: str, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("MESHHOST_API_URL", "wss://rooms.example")
+    assert run(["setup"]) == 0
+    stored = server_access()
+    environment.setenv("MESHHOST_API_URL", "http://other.example")
+
+    assert stored.api_url == "https://rooms.example"
+    assert stored.project_id == _PROJECT
+    assert key not in repr(stored)
+    assert server_access().api_url == "http://other.example"
+    environment.delenv("MESHHOST_API_URL")
+    assert server_access().api_url == "https://rooms.example"
+
+
+def test_the_room_is_named_or_set(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("MESHHOST_ROOM", "from-environment")
+
+    assert resolve_room(None) == "from-environment"
+    assert resolve_room("named") == "named"
