@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -45,7 +46,7 @@ def server_access() -> ServerAccess:
         api_url = api_url if project is None else project.api_url.rstrip("/")
     if api_url.startswith("ws"):
         api_url = f"http{api_url.removeprefix('ws')}"
-    return ServerAccess(api_url, parse_api_key(api_key).project_id, api_key)
+    return ServerAccess(_without_credentials(api_url), parse_api_key(api_key).project_id, api_key)
 
 
 def resolve_room(given: str | None) -> str:
@@ -114,13 +115,14 @@ async def get_json(access: ServerAccess, path: str, **query: str | int) -> Any:
             aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=REST_TIMEOUT)) as session,
             session.get(url) as response,
         ):
-            text = await response.text()
-            if response.status >= 400:
-                refusal = f"the room server refused the request ({response.status}): {text[:500]}"
-                raise _refused(access, response.status, refusal)
-            return await response.json(content_type=None)
+            status, body = response.status, await response.read()
     except (aiohttp.ClientError, TimeoutError) as error:
         raise _unreachable(access, error) from None
+    if status >= 400:
+        text = body[:500].decode(errors="replace")
+        raise _refused(access, status, f"the room server refused the request ({status}): {text}")
+    try:
+        return json.loads(body)
     except ValueError:
         raise RoomError(f"{access.api_url} did not answer with JSON: is it a room server?") from None
 
@@ -140,7 +142,7 @@ def _unreachable(access: ServerAccess, cause: BaseException) -> Exception:
     from meshhost.errors import ConnectionLostError
 
     return ConnectionLostError(
-        f"cannot reach the room server at {_shown(access.api_url)}: start one with `meshhost room serve`, "
+        f"cannot reach the room server at {access.api_url}: start one with `meshhost room serve`, "
         f"or set MESHHOST_API_URL ({_reason(cause)})"
     )
 
@@ -149,7 +151,7 @@ def _refused(access: ServerAccess, status: int, text: str) -> Exception:
     from meshhost.errors import RoomRefusedError
 
     if status == 401:
-        text += f"; is the API key for another server than {_shown(access.api_url)}? see MESHHOST_API_KEY and MESHHOST_API_URL"
+        text += f"; is the API key for another server than {access.api_url}? see MESHHOST_API_KEY and MESHHOST_API_URL"
     return RoomRefusedError(text, status=status)
 
 
@@ -158,7 +160,7 @@ def _reason(cause: BaseException) -> str:
         case ConnectionRefusedError():
             return "connection refused"
         case ssl.SSLError() as error:
-            return f"TLS: {error.reason}"
+            return f"TLS: {getattr(error, 'reason', None) or error.strerror}"
         case TimeoutError():
             return "no answer in time"
         case OSError() as error:
@@ -168,8 +170,8 @@ def _reason(cause: BaseException) -> str:
             return str(error) or type(error).__name__
 
 
-def _shown(url: str) -> str:
-    """The URL without credentials."""
+def _without_credentials(url: str) -> str:
+    # The key or token takes their place in the request, and they must not stand in an error's text.
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

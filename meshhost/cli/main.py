@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from meshhost import __version__
 from meshhost.cli import agents, messaging, queue, room, storage, token
@@ -15,9 +16,27 @@ from meshhost.cli.setup import setup
 
 __all__ = ["app", "main", "run"]
 
-# Plain help: rich's takes as long to load as all the rest.
+
+class _Group(typer.core.TyperGroup):
+    """A group whose `--help` costs nothing when it is not given.
+
+    Typer 0.29 leaves it without a value then, which it reads with pydantic before it comes to the command's own `--help`.
+    """
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """The option, off by default."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.default = False
+        return option
+
+
+# Plain help, since rich takes as long to load as all the rest. No options for shell completion: typer reads them with
+# pydantic before it shows the help of any command.
 app = typer.Typer(
     help="Host AI agents: rooms, queues, tools and services.",
+    cls=_Group,
+    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
@@ -25,13 +44,13 @@ app = typer.Typer(
 service = typer.Typer(help="Run the agents of a program.")
 
 app.command()(setup)
-app.add_typer(room.app, name="room")
-app.add_typer(service, name="service")
-app.add_typer(queue.app, name="queue")
-app.add_typer(storage.app, name="storage")
-app.add_typer(agents.app, name="agents")
-app.add_typer(messaging.app, name="messaging")
-app.add_typer(token.app, name="token")
+app.add_typer(room.app, name="room", cls=_Group)
+app.add_typer(service, name="service", cls=_Group)
+app.add_typer(queue.app, name="queue", cls=_Group)
+app.add_typer(storage.app, name="storage", cls=_Group)
+app.add_typer(agents.app, name="agents", cls=_Group)
+app.add_typer(messaging.app, name="messaging", cls=_Group)
+app.add_typer(token.app, name="token", cls=_Group)
 
 
 def main() -> None:
@@ -75,11 +94,10 @@ def _run_service(
     as_json: JsonOption = False,
 ) -> None:
     """Start the service host in FILE and call each of its paths into the room."""
-    from importlib import import_module
-
     from meshhost.cli.connect import resolve_room
+    from meshhost.cli.service import run as run_service
 
-    import_module("meshhost.cli.service").run(file=file, room=resolve_room(room), json=as_json)
+    run_service(file=file, room=resolve_room(room), json=as_json)
 
 
 if __name__ == "__main__":

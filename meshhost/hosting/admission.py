@@ -45,7 +45,7 @@ class _CallData(BaseModel):
         if isinstance(value, str):
             try:
                 value = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise ValueError("expected an object, or the JSON text of one") from None
         if not isinstance(value, dict):
             raise ValueError("expected an object")  # noqa: TRY004 - pydantic turns ValueError into its own error
@@ -127,12 +127,12 @@ def _token(text: str) -> ParticipantToken:
 
 
 def _origin(url: str) -> tuple[str, str, int] | None:
-    parts = urlsplit(url)
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     try:
+        parts = urlsplit(url)
         host, port = (parts.hostname or "").lower(), parts.port
     except ValueError:
         return None
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     # A user name in the URL is a way to disguise its host.
     if scheme not in _PORTS or not host or parts.username is not None or parts.password is not None:
         return None

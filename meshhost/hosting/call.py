@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from meshhost.errors import RoomError
+from meshhost.errors import RequestTimeoutError, RoomError
 from meshhost.hosting.admission import CallRequest
 from meshhost.room.call import CallContext
 from meshhost.room.client import RoomClient
@@ -86,7 +86,8 @@ class AgentLife:
         try:
             await room.connect()
         except RoomError as error:
-            if is_final(error):
+            # A server that is slow to say hello may be quicker next time.
+            if is_final(error) and not isinstance(error, RequestTimeoutError):
                 self._visit.end_for_good(str(error))
             raise
         try:
@@ -102,7 +103,7 @@ class AgentLife:
             await agent.start(room=room)
             child.started()
             await unless(self._wait_end(room, agent, dismissed), child.draining.wait())
-            await self._drain(agent)
+            await self._drain(agent, room)
         finally:
             await _stop(agent)
 
@@ -126,7 +127,7 @@ class AgentLife:
         if dismissed.is_set():
             self._visit.end_for_good("dismissed")
 
-    async def _drain(self, agent: AnyAgent) -> None:
+    async def _drain(self, agent: AnyAgent, room: RoomClient) -> None:
         drain = getattr(agent, "drain", None)
         if drain is None:
             return
@@ -135,6 +136,10 @@ class AgentLife:
                 await drain()
         except TimeoutError:
             logger.warning("agent did not drain in time", extra={"grace": self._grace})
+        except RoomError:
+            # As in `_wait_end`: nothing can be finished in a room that has ended.
+            if not room.is_closed:
+                raise
 
 
 def _construct(cls: Callable[..., Any], call: CallContext) -> AnyAgent:

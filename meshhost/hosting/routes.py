@@ -2,15 +2,16 @@
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
 from meshhost.errors import CallRefusedError, LifecycleError
 from meshhost.hosting.admission import AllowedRooms, CallRequest, admit, parse_event
 from meshhost.hosting.metrics import HostMetrics
-from meshhost.hosting.spawns import Route, Spawns
+from meshhost.hosting.spawns import RETRY_AFTER_SECONDS, Route, Spawns
 from meshhost.hosting.specs import WELL_KNOWN_PATHS
 from meshhost.hosting.webhooks import CallGuard
 from meshhost.supervision.state import TERMINAL
@@ -24,7 +25,8 @@ MAX_BODY_BYTES = 1024 * 1024
 # The event as JSON in a header, for calls that have no body (room-protocol §18.2).
 _EVENT_HEADERS = ("Meshhost-Webhook", "Meshagent-Webhook")
 _HEARTBEAT_SECONDS = 30.0
-_DRAINING = CallRefusedError("this host is draining", status=503, retry_after=5.0)
+# A close frame carries at most so many bytes of reason.
+_MAX_REASON_BYTES = 123
 
 
 class HostRoutes:
@@ -81,33 +83,34 @@ class HostRoutes:
 
     async def _call(self, request: web.Request) -> web.Response:
         route = self._route(request)
-        status = 500
-        try:
+        with self._counted(route, accepted=200):
             call = await self._admitted(request)
             if call is None:
-                status = 200
                 return web.json_response({"ok": True})
             spawn = await self._spawns.answer(route, call)
-            status = 200
             return web.json_response({"ok": True, "spawn_id": spawn.id, "state": spawn.state.value})
-        except CallRefusedError as error:
-            status = error.status
-            raise
-        finally:
-            self._metrics.count_call(route.path, status)
 
     async def _call_by_socket(self, request: web.Request) -> web.StreamResponse:
         """The room server opened the room connection itself (room-protocol §18.4); it lasts as long as the agent."""
         route = self._route(request)
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            raise CallRefusedError("a path takes POST, or a WebSocket upgrade", status=405)
-        call = await self._admitted(request)
-        if call is None:
-            raise CallRefusedError("event: expected room.call", status=400)
-        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_SECONDS, max_msg_size=8 * MAX_BODY_BYTES, compress=False)
-        await socket.prepare(request)
+        with self._counted(route, accepted=101):
+            if request.headers.get("Upgrade", "").lower() != "websocket":
+                raise CallRefusedError("a path takes POST, or a WebSocket upgrade", status=405)
+            call = await self._admitted(request)
+            if call is None:
+                raise CallRefusedError("event: expected room.call", status=400)
+            # After the upgrade nothing can be refused with a status any more.
+            self._spawns.check_free()
+            socket = web.WebSocketResponse(
+                heartbeat=_HEARTBEAT_SECONDS, max_msg_size=8 * MAX_BODY_BYTES, compress=False
+            )
+            await socket.prepare(request)
         protocol = InboundClientProtocol(socket, url=call.room_url, token=call.token)
-        spawn = await self._spawns.answer(route, call, protocol=protocol)
+        try:
+            spawn = await self._spawns.answer(route, call, protocol=protocol)
+        except CallRefusedError as error:
+            await socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=str(error).encode()[:_MAX_REASON_BYTES])
+            return socket
         try:
             await spawn.wait_state(*TERMINAL)
         except LifecycleError:
@@ -115,6 +118,18 @@ class HostRoutes:
         finally:
             spawn.abort()
         return socket
+
+    @contextmanager
+    def _counted(self, route: Route, *, accepted: int) -> Iterator[None]:
+        status = 500
+        try:
+            yield
+            status = accepted
+        except (CallRefusedError, web.HTTPException) as error:
+            status = error.status
+            raise
+        finally:
+            self._metrics.count_call(route.path, status)
 
     def _route(self, request: web.Request) -> Route:
         path = "/" + request.match_info["path"]
@@ -126,9 +141,10 @@ class HostRoutes:
     async def _admitted(self, request: web.Request) -> CallRequest | None:
         """The call, checked; None for another event. Raises CallRefusedError."""
         if not self.is_ready:
-            raise _DRAINING
+            raise CallRefusedError("this host is draining", status=503, retry_after=RETRY_AFTER_SECONDS)
         header = next((request.headers[name] for name in _EVENT_HEADERS if name in request.headers), None)
-        body = header.encode() if header is not None else await request.read()
+        # aiohttp decodes header bytes that are no UTF-8 to surrogates.
+        body = header.encode(errors="surrogateescape") if header is not None else await request.read()
         self._guard.check(request, body)
         event = parse_event(body)
         return admit(event.data, self._allowed) if event.event == "room.call" else None
@@ -145,3 +161,7 @@ async def _refusals_as_json(
         return web.json_response({"error": str(error)}, status=error.status, headers=headers)
     except web.HTTPRequestEntityTooLarge:
         return web.json_response({"error": f"body: at most {MAX_BODY_BYTES} bytes"}, status=413)
+    except web.HTTPClientError as error:
+        # aiohttp's own refusals, such as of a method or of a broken upgrade.
+        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return web.json_response({"error": error.text or error.reason}, status=error.status, headers=allow)

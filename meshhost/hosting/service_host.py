@@ -189,8 +189,10 @@ class ServiceHost:
         """Serve until SIGTERM or SIGINT, then drain and return. A second signal aborts the agents at once."""
         async with stop_signals() as signals:
             await self.start()
-            await signals.wait()
-            report = await self._stop_unless_forced(signals)
+            try:
+                await signals.wait()
+            finally:  # also when cancelled: agents are never left alone
+                report = await self._stop_unless_forced(signals)
         if report.stuck:
             # Their tasks cannot be ended, and the loop would wait for them for ever: the process is ended instead.
             logging.shutdown()

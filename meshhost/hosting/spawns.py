@@ -17,7 +17,7 @@ from meshhost.supervision.supervisor import Supervisor
 from meshhost.transport.base import ClientProtocol
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 
-__all__ = ["OnDuplicate", "Route", "Spawns"]
+__all__ = ["RETRY_AFTER_SECONDS", "OnDuplicate", "Route", "Spawns"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,20 +68,28 @@ class Spawns:
         Raises CallRefusedError (503) when the host is full or draining.
         """
         key = (request.tenant, request.room_name, route.path, request.identity)
-        present = [spawn for spawn in self._supervisor.with_key(key) if spawn.state is not State.DRAINING]
+        present = self._present(key)
         if present and protocol is None and route.on_duplicate == "join":
             self._renew(present[-1], request)
             return present[-1]
-        if present and route.on_duplicate == "replace":
-            for spawn in present:
-                await self._supervisor.stop(spawn, route.drain_seconds)
+        if route.on_duplicate == "replace":
+            # Looked up again after each wait: another call may have started one meanwhile.
+            while present := self._present(key):
+                await self._supervisor.stop(present[0], route.drain_seconds)
         return self._start(route, request, key, protocol)
 
-    def _start(self, route: Route, request: CallRequest, key: SpawnKey, inbound: ClientProtocol | None) -> Spawn:
+    def check_free(self) -> None:
+        """Raises CallRefusedError (503) when the host is full."""
         if self.is_full:
             raise CallRefusedError(
                 f"this host is full: {self._max_agents} agents live here", status=503, retry_after=RETRY_AFTER_SECONDS
             )
+
+    def _present(self, key: SpawnKey) -> list[Spawn]:
+        return [spawn for spawn in self._supervisor.with_key(key) if spawn.state is not State.DRAINING]
+
+    def _start(self, route: Route, request: CallRequest, key: SpawnKey, inbound: ClientProtocol | None) -> Spawn:
+        self.check_free()
         protocol = inbound or WebSocketClientProtocol(url=request.room_url, token=request.token)
         visit = Visit(request, protocol)
         # A socket that the room server opened cannot be opened again from here.

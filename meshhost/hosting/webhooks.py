@@ -58,6 +58,8 @@ class CallGuard:
 
 def _is_loopback(host: str | None) -> bool:
     try:
-        return ip_address(host or "").is_loopback
+        address = ip_address(host or "")
     except ValueError:
         return False
+    # A host that listens on IPv6 sees its IPv4 callers as ::ffff:127.0.0.1.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -9,6 +9,7 @@ from opentelemetry.instrumentation.aiohttp_server import AioHttpServerInstrument
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
+from meshhost.errors import SettingsError
 from meshhost.logs import LineFormatter, add_context_to_root_handlers
 from meshhost.settings import Settings, read_settings
 
@@ -22,7 +23,7 @@ def otel_config(*, service_name: str) -> None:
 
     Logs go to stderr at MESHHOST_LOG_LEVEL (default INFO), each record with the tenant, room and agent it is about. Spans
     are made always, so that a trace runs through queues and tools, and exported when OTEL_ENDPOINT (or
-    OTEL_EXPORTER_OTLP_ENDPOINT) names an OTLP collector's base URL.
+    OTEL_EXPORTER_OTLP_ENDPOINT) names an OTLP collector's base URL. Raises SettingsError.
     """
     settings = read_settings()
     _configure_logging(settings.log_level)
@@ -37,12 +38,15 @@ def otel_config(*, service_name: str) -> None:
 
 
 def _configure_logging(level: str) -> None:
+    name = level.upper()
+    if name not in logging.getLevelNamesMapping():
+        raise SettingsError("MESHHOST_LOG_LEVEL: expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
     root = logging.getLogger()
     if not root.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(LineFormatter())
         root.addHandler(handler)
-        root.setLevel(level.upper())
+        root.setLevel(name)
     add_context_to_root_handlers()
 
 

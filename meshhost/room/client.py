@@ -403,12 +403,11 @@ class RoomClient:
             try:
                 await restorer()
             except Exception:
-                if session is not self._session:
-                    return  # the connection was lost again: the next one restores everything
-                # One service that cannot be restored keeps the others from nothing.
-                logger.exception("not restored after a reconnect", extra={"restorer": repr(restorer)})
+                # One service that cannot be restored must not keep the others from it.
+                if session is self._session:
+                    logger.exception("not restored after a reconnect", extra={"restorer": repr(restorer)})
             if session is not self._session:
-                return
+                return  # the connection was lost again: the next one restores everything
         self.emit("reconnected")
 
     def _give_up(self, error: RoomError) -> None:

@@ -74,6 +74,7 @@ class Connection:
         self._protocol = RoomConnection(limits=limits, slice_bytes=SERVER_SLICE)
         self._outbox = Outbox(transport, max_bytes=max_waiting_bytes)
         self._slots = asyncio.Semaphore(max_requests)
+        self._running: dict[asyncio.Task[None], int] = {}
         self._closing: tuple[int, str] | None = None
         self._closed = asyncio.Event()
 
@@ -107,7 +108,10 @@ class Connection:
         return message_id
 
     def close(self, code: int, reason: str) -> None:
-        """End the connection soon, after what waits was sent. The first call counts."""
+        """End the connection soon: requests under way are answered with an error, and what waits is sent.
+
+        The first call counts.
+        """
         if self._closing is None:
             self._closing = (code, reason)
             self._closed.set()
@@ -145,9 +149,16 @@ class Connection:
         except asyncio.CancelledError:
             answer.close()
             raise
+        if self._closing is not None:
+            answer.close()
+            self._slots.release()
+            await self._refuse(message.id)
+            return
         task = tasks.create_task(self._finish(message, answer), name=f"request {message.type}")
         # When the connection ends before the task ran at all, nobody else closes the coroutine.
         task.add_done_callback(lambda _: answer.close())
+        self._running[task] = message.id
+        task.add_done_callback(self._running.pop)
 
     async def _finish(self, message: MessageReceived, answering: Coroutine[Any, Any, Answer]) -> None:
         try:
@@ -169,11 +180,27 @@ class Connection:
         code, reason = self._closing or (1000, "")
         try:
             async with asyncio.timeout(FLUSH_TIMEOUT):
+                await self._end_requests()
                 await self._outbox.wait_empty()
         except TimeoutError:
             logger.info("participant did not take its last messages", extra={"participant": self.participant.name})
         await self._transport.close(code, reason)
         raise ConnectionLostError(reason, clean=True, close_code=code)
+
+    async def _end_requests(self) -> None:
+        # A MeshAgent client waits for ever for an answer that the end of the connection swallowed.
+        running = dict(self._running)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+        for task, message_id in running.items():
+            if task.cancelled():
+                await self._refuse(message_id)
+
+    async def _refuse(self, message_id: int) -> None:
+        _, reason = self._closing or (0, "the connection ends")
+        await self.reply(message_id, ErrorResponse(text=reason, code=ConnectionLostError.code))
 
 
 def _error(error: Exception, message: MessageReceived) -> Response:

@@ -149,19 +149,18 @@ class IdentityStore:
         if key is None or key.project_id != project_id:
             raise NotFoundError("no such API key")
         await self._query("DELETE FROM api_key WHERE id = ?", key_id)
-        del self._keys[key_id]
+        self._keys.pop(key_id, None)
 
     async def create_room(self, project_id: str, name: str, *, metadata: str, if_not_exists: bool) -> RoomInfo:
         """Record a room. Raises AlreadyExistsError."""
-        present = await self.find_room(project_id, name)
-        if present is not None:
-            if if_not_exists:
-                return present
-            raise AlreadyExistsError(f"room {name!r} exists")
         room = RoomInfo(str(uuid.uuid4()), name, metadata)
-        sql = "INSERT INTO room (id, project_id, name, metadata) VALUES (?, ?, ?, ?)"
-        await self._query(sql, room.id, project_id, room.name, room.metadata)
-        return room
+        sql = "INSERT OR IGNORE INTO room (id, project_id, name, metadata) VALUES (?, ?, ?, ?) RETURNING id"
+        if await self._query(sql, room.id, project_id, room.name, room.metadata):
+            return room
+        present = await self.find_room(project_id, name) if if_not_exists else None
+        if present is None:
+            raise AlreadyExistsError(f"room {name!r} exists")
+        return present
 
     async def find_room(self, project_id: str, name: str) -> RoomInfo | None:
         """The record of a room, by name."""

@@ -25,6 +25,7 @@ from meshhost.server.identity_store import RoomInfo
 __all__ = ["LoginRoutes", "RestRoutes"]
 
 _MAX_LIMIT = 1000
+_MAX_DIGITS = 15
 _CODE_SECONDS = 300.0
 _MAX_CODES = 100
 
@@ -177,9 +178,10 @@ class LoginRoutes:
         _check_loopback(request)
         query = request.query
         redirect_uri = query.get("redirect_uri", "")
-        if not _is_loopback(urlsplit(redirect_uri).hostname):
+        if not redirect_uri.isprintable() or not _is_loopback(_hostname(redirect_uri)):
             raise InvalidRequestError("redirect_uri", "expected an address on this machine")
-        if query.get("code_challenge_method") != "S256" or not query.get("code_challenge"):
+        challenge = query.get("code_challenge", "")
+        if query.get("code_challenge_method") != "S256" or not challenge or not challenge.isascii():
             raise InvalidRequestError("code_challenge", "expected PKCE with S256")
         projects = await self._access.identity.projects()
         if not projects:
@@ -187,7 +189,7 @@ class LoginRoutes:
         code = self._remember(
             _Code(
                 projects[0].id,
-                query["code_challenge"],
+                challenge,
                 redirect_uri,
                 query.get("client_id", ""),
                 time.monotonic() + _CODE_SECONDS,
@@ -227,6 +229,13 @@ def _check_loopback(request: web.Request) -> None:
         raise NotFoundError("not found")
 
 
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
 def _is_loopback(host: str | None) -> bool:
     if host == "localhost":
         return True
@@ -243,7 +252,7 @@ def _room(room: RoomInfo) -> dict[str, Any]:
 async def _json_object(request: web.Request) -> dict[str, Any]:
     try:
         body = await request.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidRequestError("body", "expected JSON") from None
     if not isinstance(body, dict):
         raise InvalidRequestError("body", "expected a JSON object")
@@ -252,13 +261,13 @@ async def _json_object(request: web.Request) -> dict[str, Any]:
 
 def _text(body: dict[str, Any], name: str, default: str | None = None) -> str:
     value = body.get(name) or default
-    if not isinstance(value, str):
+    if not isinstance(value, str) or any("\ud800" <= character <= "\udfff" for character in value):
         raise InvalidRequestError(name, "expected a text")
     return value
 
 
 def _number(request: web.Request, name: str, default: int) -> int:
     text = request.query.get(name, str(default))
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > _MAX_DIGITS:
         raise InvalidRequestError(name, "expected a number")
     return int(text)

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from meshhost.errors import AccessDeniedError, CallRefusedError, RoomError
+from yarl import URL
+
+from meshhost.errors import AccessDeniedError, CallRefusedError, RoomError, TokenError
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import ApiKey, encode_api_key
 from meshhost.identity.tenant import RoomKey
@@ -62,11 +64,12 @@ class ServiceCaller:
 
     async def call_out(self, room: Room, url: str, identity: str, arguments: dict[str, Any], scope: ApiScope) -> None:
         """Call one agent into the room for a participant that asked. Raises AccessDeniedError or RoomError."""
-        if not any(_is_below(url, allowed) for allowed in self._call_urls):
+        normal = _normal(url)
+        if normal is None or not any(_is_below(normal, allowed) for allowed in self._call_urls):
             raise AccessDeniedError("agent.call", f"{url} (not among the URLs this room server may call)")
         try:
-            await self._call(room, url, identity, arguments, scope, secret=self._call_secret)
-        except CallRefusedError as error:
+            await self._call(room, normal, identity, arguments, scope, secret=self._call_secret)
+        except (CallRefusedError, TokenError) as error:
             raise RoomError(f"the call failed: {error}") from None
 
     async def _keep(self, room: Room, service: ConfiguredService, path: ServicePath) -> None:
@@ -88,6 +91,10 @@ class ServiceCaller:
         except CallRefusedError as error:
             logger.warning("service call failed", extra={**fields, "reason": str(error)})
             return error.retry_after or 0.0
+        except TokenError as error:
+            # The tenant has no key (yet): one that is made later serves the next try.
+            logger.warning("service call not signed", extra={**fields, "reason": str(error)})
+            return 0.0
         try:
             async with asyncio.timeout(JOIN_SECONDS):
                 await room.wait_until(lambda: _has(room, path.identity))
@@ -131,6 +138,15 @@ class ServiceCaller:
 
 def _has(room: Room, identity: str) -> bool:
     return any(member.name == identity and member.role != "user" for member in room.members.values())
+
+
+def _normal(url: str) -> str | None:
+    """The URL as it will be sent, without `.` and `..`; None when it is none, or hides them in escapes."""
+    try:
+        parsed = URL(url)
+    except ValueError:
+        return None
+    return None if ".." in parsed.path.replace("\\", "/").split("/") else str(parsed)
 
 
 def _is_below(url: str, allowed: str) -> bool:

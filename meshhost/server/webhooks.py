@@ -34,7 +34,8 @@ class WebhookSender:
         if secret is not None:
             # Both names, one signature: a MeshAgent host knows the second only.
             headers |= dict.fromkeys(SIGNATURE_HEADERS, sign_webhook(body, secret=secret, now=time.time()))
-        origin = urlsplit(url)._replace(query="", fragment="").geturl()
+        parts = urlsplit(url)
+        origin = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
         try:
             async with self._session.post(
                 url, data=body, headers=headers, allow_redirects=False, timeout=aiohttp.ClientTimeout(total=TIMEOUT)
@@ -58,6 +59,6 @@ def _seconds(value: str | None) -> float | None:
 def _object(answer: bytes) -> dict[str, Any]:
     try:
         parsed = json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return parsed if isinstance(parsed, dict) else {}

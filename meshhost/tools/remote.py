@@ -70,13 +70,16 @@ class RemoteToolkit(Toolkit):
 
     async def stop(self) -> None:
         """Offer them no more. Idempotent."""
-        room, self._room = self._room, None
-        if room is None or self._registration is None:
+        room, registration = self._room, self._registration
+        self._registration = None
+        if room is None:
             return
         room.remove_restorer(self._register)
-        if room.is_open:
-            await room.agents.unregister_toolkit(self.name, self._registration)
-        self._registration = None
+        try:
+            if room.is_open and registration is not None:
+                await room.agents.unregister_toolkit(self.name, registration)
+        finally:
+            self._room = None
 
     async def _register(self) -> None:
         tools = [_describe(tool) for tool in self.tools if isinstance(tool, Tool)]

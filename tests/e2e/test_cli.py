@@ -111,7 +111,6 @@ def test_setup_makes_one_project_and_keeps_it(tmp_path: Path) -> None:
     assert first == second
     assert set(first) == {"api_url", "project_id", "api_key"}
     assert (tmp_path / "config/project.json").stat().st_mode & 0o077 == 0
-    assert str(tmp_path / "config/project.json") in cli.out("setup")
 
 
 def test_a_message_travels_through_a_queue(cli: Cli, room: str) -> None:
@@ -134,8 +133,6 @@ def test_a_drained_queue_is_empty(cli: Cli, room: str) -> None:
     assert cli.json("queue", "drain", "--room", room, "--queue", "q")["drained"] is True
 
     assert cli.out("queue", "list", "--room", room).split("\t")[:2] == ["q", "0"]
-    assert cli.json("queue", "dead", "--room", room, "--queue", "q") == []
-    assert cli.out("queue", "replay", "--room", room, "--queue", "q") == "0\n"
 
 
 def test_a_message_that_could_not_be_printed_stays(cli: Cli, room: str) -> None:
@@ -166,32 +163,19 @@ def test_files_go_into_the_room_and_come_back(cli: Cli, room: str) -> None:
     (cli.home / "big.bin").write_bytes(data)
 
     copied = cli.json("storage", "cp", "--room", room, "big.bin", "room:folder/")
-    cli.out("storage", "cp", "--room", room, "room://folder/big.bin", "room:again.bin")
-    cli.out("storage", "cp", "--room", room, "room:again.bin", "copy.bin")
+    cli.out("storage", "cp", "--room", room, "room://folder/big.bin", "copy.bin")
 
     assert copied == {"source": "big.bin", "target": "room:folder/big.bin", "bytes": len(data)}
     assert (cli.home / "copy.bin").read_bytes() == data
     assert not list(cli.home.glob(".*part"))
     assert cli.run("storage", "cat", "--room", room, "folder/big.bin").stdout == data
-    assert [entry["name"] for entry in cli.json("storage", "ls", "--room", room)] == ["again.bin", "folder"]
-    cli.out("storage", "rm", "--room", room, "again.bin", "room:folder/big.bin")
-    assert "no file 'again.bin'" in cli.error("storage", "cat", "--room", room, "again.bin")
-
-
-def test_copies_replace_nothing_when_told_not_to(cli: Cli, room: str) -> None:
-    (cli.home / "a.txt").write_text("a")
-    cli.out("storage", "cp", "--room", room, "a.txt", "room:")
-
-    assert "exists" in cli.error("storage", "cp", "-n", "--room", room, "a.txt", "room:a.txt")
-    assert "exists" in cli.error("storage", "cp", "-n", "--room", room, "room:a.txt", "a.txt")
-    assert cli.out("storage", "ls", "--room", room, "a.txt").startswith("a.txt\t")
-    assert "nothing.txt: No such file" in cli.error("storage", "cp", "--room", room, "nothing.txt", "room:")
-    assert "no file or folder" in cli.error("storage", "ls", "--room", room, "nowhere")
+    assert [entry["name"] for entry in cli.json("storage", "ls", "--room", room)] == ["folder"]
+    cli.out("storage", "rm", "--room", room, "room:folder/big.bin")
+    assert "no file 'folder/big.bin'" in cli.error("storage", "cat", "--room", room, "folder/big.bin")
 
 
 def test_participants_are_listed_and_written_to(cli: Cli, room: str) -> None:
     assert cli.json("messaging", "list", "--room", room) == []
-    assert cli.json("messaging", "broadcast", "--room", room, "--type", "t", "--message", "{}") == {"type": "t"}
     assert "no participant 'bob'" in cli.error(
         "messaging", "send", "--room", room, "--to", "bob", "--type", "t", "--message", "{}"
     )
@@ -199,8 +183,6 @@ def test_participants_are_listed_and_written_to(cli: Cli, room: str) -> None:
 
 def test_agents_and_toolkits_are_listed(cli: Cli, room: str) -> None:
     assert cli.json("agents", "list", "--room", room) == []
-    assert cli.json("agents", "list-toolkits", "--room", room) == []
-    assert "nobody" in cli.error("agents", "ask", "--room", room, "--agent", "nobody")
     assert "no toolkit 'x'" in cli.error("agents", "invoke-tool", "--room", room, "--toolkit", "x", "--tool", "y")
 
 
@@ -234,9 +216,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(cli: Cli) -> None:
     send = ("queue", "send", "--room", "demo", "--queue", "q")
     assert "line 1, column 2" in cli.error(*send, "--json", "{instructions}", code=2)
     assert "--json and --file" in cli.error(*send, code=2)
-    assert "--queue" in cli.error("queue", "send", "--json", "1", code=2)
     assert "MESHHOST_ROOM" in cli.error("queue", "list", code=2)
-    assert "--room" in cli.error("queue", "list", "--room", "No Name", code=2)
     assert "room:PATH" in cli.error("storage", "cp", "--room", "demo", "a", "b", code=2)
 
 
@@ -250,15 +230,6 @@ def test_a_server_that_is_down_is_named(tmp_path: Path, free_port: int) -> None:
     where = f"cannot reach the room server at http://127.0.0.1:{free_port}: start one with `meshhost room serve`"
 
     assert where in cli.error("queue", "list", "--room", "demo")
-    assert where in cli.error("room", "list")
-
-
-def test_a_key_of_another_server_is_refused_in_one_line(cli: Cli, tmp_path: Path) -> None:
-    stranger = Cli(tmp_path, url=cli.url)
-    stranger.json("setup")
-
-    assert "MESHHOST_API_KEY" in stranger.error("queue", "list", "--room", "demo")
-    assert "MESHHOST_API_KEY" in stranger.error("room", "list")
 
 
 def test_the_stored_project_says_where_the_server_is(cli: Cli, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from lines import heard, room_client, say
 
 async def main() -> None:
     async with room_client() as room:
-        room.developer.on("log", lambda type, data: say(log=type, data=data))
+        room.developer.on("log", lambda **event: say(log=event["type"], data=event["data"]))
         await room.developer.log(type="unseen", data={})
         await room.developer.enable()
         await room.developer.log(type="own", data={"n": 1})

@@ -13,7 +13,7 @@ service = ServiceHost(host="127.0.0.1", port=0, webhook_secret=given.get("secret
 
 
 class Script(LLMAdapter):
-    """Answers every context with the text of its last message, and says so."""
+    """Sends the rules and the last message of every context to a queue; told so, it hangs or fails instead."""
 
     def default_model(self) -> str:
         return "script"
@@ -23,6 +23,11 @@ class Script(LLMAdapter):
 
     async def next(self, *, context: AgentChatContext, room: Any, toolkits: Any, **options: Any) -> str:
         rules, *_, last = (message["content"] for message in context.messages)
+        if '"hang"' in last:
+            say(working=last)
+            await asyncio.Event().wait()
+        if '"fail"' in last:
+            raise ValueError("it cannot be done")
         await room.queues.send(name="results", message={"seen": last, "rules": rules})
         return "done"
 

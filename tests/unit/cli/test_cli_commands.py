@@ -1,19 +1,22 @@
 """What the commands make of their arguments and of what the room answers. The room is a double; e2e has the real one."""
 
 import json
+import ssl
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 from opentelemetry import trace
 
-from meshhost.cli.connect import resolve_room, server_access
+from meshhost.cli import serving
+from meshhost.cli.connect import _reason, resolve_room, server_access
 from meshhost.cli.main import run
 from meshhost.errors import LeaseLostError
+from meshhost.hosting.embedded import ServerOptions
 from meshhost.identity.keys import encode_api_key, new_api_key
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.protocol.messages import EmptyResponse, FileResponse, JsonResponse, LinkResponse, TextResponse
@@ -50,16 +53,19 @@ def test_send_takes_the_message_from_its_option_or_a_file(
     assert _lines(capsys) == ["7"]
 
 
-def test_send_is_a_span_that_others_can_join(client: Any) -> None:
-    seen = []
-    client.queues.send.side_effect = lambda **_: seen.append(trace.get_current_span())
+def test_send_is_a_span(client: Any, environment: pytest.MonkeyPatch) -> None:
+    tracer = MagicMock()
+    client.queues.send.return_value = "7"
+    environment.setattr(trace, "get_tracer", lambda _: tracer)
 
     assert run(["queue", "send", "--queue=q", "--json", "1"]) == 0
 
-    assert seen
+    tracer.start_as_current_span.assert_called_once()
+    assert tracer.start_as_current_span.call_args.args == ("queue send",)
 
 
 def test_send_exports_traces_when_an_endpoint_is_set(client: Any, environment: pytest.MonkeyPatch) -> None:
+    client.queues.send.return_value = "7"
     configured: list[str] = []
     module = SimpleNamespace(otel_config=lambda *, service_name: configured.append(service_name))
     environment.setitem(sys.modules, "meshhost.otel", module)
@@ -340,3 +346,82 @@ def test_the_room_is_named_or_set(environment: pytest.MonkeyPatch) -> None:
 
     assert resolve_room(None) == "from-environment"
     assert resolve_room("named") == "named"
+
+
+def test_room_serve_reads_options_before_the_environment(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    served: list[tuple[ServerOptions, bool]] = []
+    environment.setattr(serving, "serve_rooms", lambda options, *, as_json: served.append((options, as_json)))
+    environment.setenv("MESHHOST_DATABASE_URL", "sqlite:///from-environment")
+    (tmp_path / "meshhost.toml").write_text("[server]\nlinger_seconds = 5\n")
+
+    assert run(["room", "serve"]) == 0
+    assert (
+        run(["room", "serve", "--port", "9", "--data-dir", "x", "--config", str(tmp_path / "meshhost.toml"), "--json"])
+        == 0
+    )
+
+    (first, _), (second, as_json) = served
+    assert (first.host, first.port, first.data_dir) == ("127.0.0.1", 8080, tmp_path / "data")
+    assert first.database_url == "sqlite:///from-environment"
+    assert (second.port, second.data_dir, second.file.server.linger_seconds) == (9, Path("x"), 5)
+    assert as_json
+
+
+def test_a_wrong_configuration_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "meshhost.toml").write_text("[server]\nlingre_seconds = 5\n")
+
+    assert run(["room", "serve", "--config", str(tmp_path / "meshhost.toml")]) == 1
+    assert "server.lingre_seconds" in capsys.readouterr().err
+
+
+def test_setup_as_json_is_all_a_program_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["setup", "--json"]) == 0
+
+    assert set(json.loads(_lines(capsys)[0])) == {"api_url", "project_id", "api_key"}
+
+
+def test_other_commands_print_json_too(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    client.queues.list.return_value, client.queues.dead.return_value = [Queue("a", 2)], []
+    client.storage.list.return_value = [StorageEntry("a", True)]
+    client.agents.list_toolkits.return_value = [ToolkitDescription(name="k")]
+    client.messaging.remote_participants = [_BOB]
+
+    for arguments in (
+        ["queue", "list"],
+        ["queue", "drain", "--queue", "q"],
+        ["queue", "dead", "--queue", "q"],
+        ["storage", "ls"],
+        ["agents", "list-toolkits"],
+        ["messaging", "list"],
+        ["messaging", "broadcast", "--type", "t", "--message", "{}"],
+    ):
+        assert run([*arguments, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) is not None
+
+
+def test_send_takes_one_message(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["queue", "send", "--queue=q", "--json", "1", "--file", "x"]) == 2
+    assert run(["queue", "send", "--queue=q", "--json", "{a"]) == 2
+    assert "line 1, column 2" in capsys.readouterr().err
+
+
+def test_credentials_in_a_url_are_dropped(key: str, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("MESHHOST_API_URL", "https://user:secret@rooms.example/base")
+
+    assert server_access().api_url == "https://rooms.example/base"
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        (ConnectionRefusedError(111, "Connect call failed"), "connection refused"),
+        (OSError("Multiple exceptions: [Errno 111] a, [Errno 111] b"), "connection refused"),
+        (OSError(-2, "Name or service not known"), "Name or service not known"),
+        (TimeoutError(), "no answer in time"),
+        (ssl.SSLCertVerificationError(1, "[SSL] bad"), "TLS"),
+        (SimpleNamespace(os_error=OSError(113, "No route to host")), "No route to host"),
+        (EOFError(), "EOFError"),
+    ],
+)
+def test_why_a_server_is_out_of_reach_is_said_shortly(cause: Any, reason: str) -> None:
+    assert reason in _reason(cause)

@@ -59,7 +59,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["nonsense"], "No such command 'nonsense'"),
         (["queue", "send", "--nonsense"], "--nonsense"),
         (["queue", "send"], "Missing option '--queue'"),
-        (["room", "serve", "--port", "x"], "'x'"),
+        (["room", "serve", "--port", "x"], "'--port'"),
         (["queue"], "see `meshhost queue --help`"),
         ([], "see `meshhost --help`"),
         (["service", "run"], "FILE"),

@@ -1,0 +1,331 @@
+"""The REST API, the login and the probes of a room server."""
+
+import asyncio
+import base64
+import hashlib
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import aiohttp
+import pytest
+
+from meshhost.errors import ConnectionLostError
+from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key, parse_api_key
+from meshhost.room.client import RoomClient
+from meshhost.testing.server import RunningServer
+from meshhost.transport.websocket_client import WebSocketClientProtocol
+
+
+class _Rest:
+    def __init__(self, server: RunningServer, http: aiohttp.ClientSession, bearer: str | None = None) -> None:
+        self.server = server
+        self.http = http
+        self.headers = {"Authorization": f"Bearer {bearer or server.api_key}"}
+        self.base = f"/accounts/projects/{server.key.project_id}"
+
+    async def __call__(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
+        path = path.replace("{P}", self.base)
+        async with self.http.request(method, self.server.url + path, headers=self.headers, **options) as response:
+            return response.status, await response.json(content_type=None)
+
+
+@pytest.fixture
+def rest(server: RunningServer, http: aiohttp.ClientSession) -> _Rest:
+    return _Rest(server, http)
+
+
+ROUTES = [
+    ("GET", "/accounts/projects"),
+    ("POST", "{P}/api-keys"),
+    ("GET", "{P}/api-keys"),
+    ("DELETE", "{P}/api-keys/x"),
+    ("POST", "{P}/rooms"),
+    ("GET", "{P}/rooms"),
+    ("GET", "{P}/rooms/x"),
+    ("DELETE", "{P}/rooms/x"),
+    ("POST", "{P}/rooms/x/connect"),
+    ("GET", "{P}/sessions/active"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES, ids=[f"{method} {path}" for method, path in ROUTES])
+async def test_every_route_wants_a_key(
+    server: RunningServer, http: aiohttp.ClientSession, other_key: ApiKey, method: str, path: str
+) -> None:
+    real = server.key
+    wrong = [
+        "nonsense",
+        "ma-nonsense",
+        encode_api_key(new_api_key(real.project_id)),
+        encode_api_key(ApiKey(real.id, real.project_id, "0" * 64)),
+        encode_api_key(ApiKey(real.id, other_key.project_id, real.secret)),
+        server.token("room"),
+    ]
+    for bearer in wrong:
+        status, body = await _Rest(server, http, bearer)(method, path, json={})
+        assert status == 401, bearer
+        assert "error" in body
+    if "{P}" in path:
+        status, _ = await _Rest(server, http, encode_api_key(other_key))(method, path, json={})
+        assert status == 404
+
+
+async def test_a_key_sees_its_own_project(server: RunningServer, http: aiohttp.ClientSession, other_key: ApiKey) -> None:
+    for key in (server.key, other_key):
+        status, body = await _Rest(server, http, encode_api_key(key))("GET", "/accounts/projects")
+        assert (status, [project["id"] for project in body["projects"]]) == (200, [key.project_id])
+
+
+async def test_keys_are_made_listed_and_revoked(rest: _Rest) -> None:
+    status, made = await rest("POST", "{P}/api-keys", json={"name": "ci", "description": "d"})
+    assert status == 200
+    status, listed = await rest("GET", "{P}/api-keys")
+    assert listed == {"keys": [{"id": made["id"], "name": "ci", "description": "d"}]}
+    new = _Rest(rest.server, rest.http, made["value"])
+    assert (await new("GET", "/accounts/projects"))[0] == 200
+    assert (await rest("DELETE", f"{{P}}/api-keys/{made['id']}"))[0] == 204
+    assert (await rest("DELETE", f"{{P}}/api-keys/{made['id']}"))[0] == 404
+    assert (await new("GET", "/accounts/projects"))[0] == 401
+    assert (await rest("DELETE", f"{{P}}/api-keys/{rest.server.key.id}"))[0] == 404
+
+
+async def test_a_revoked_key_ends_what_it_signed(rest: _Rest) -> None:
+    _, made = await rest("POST", "{P}/api-keys", json={})
+    second = RunningServer(rest.server.server, parse_api_key(made["value"]))
+    async with rest.server.client(name="stays") as stays, second.client(name="goes") as goes:
+        await rest("DELETE", f"{{P}}/api-keys/{made['id']}")
+        reason = await goes.wait_closed()
+        assert isinstance(reason.error, ConnectionLostError)
+        assert reason.error.close_code == 4001
+        await stays.queues.list()
+
+
+async def test_keys_survive_a_restart(serve: Any, http: aiohttp.ClientSession) -> None:
+    async with serve() as server:
+        _, made = await _Rest(server, http)("POST", "{P}/api-keys", json={})
+        await _Rest(server, http)("POST", "{P}/rooms", json={"name": "r"})
+    async with serve() as server:
+        rest = _Rest(server, http, made["value"])
+        assert (await rest("GET", "{P}/rooms/r"))[0] == 200
+
+
+async def test_rooms_are_made_listed_and_deleted(rest: _Rest) -> None:
+    status, one = await rest("POST", "{P}/rooms", json={"name": "one", "metadata": {"a": 1}, "permissions": None})
+    assert (status, one["name"], one["metadata"]) == (200, "one", {"a": 1})
+    assert (await rest("POST", "{P}/rooms", json={"name": "one"}))[0] == 409
+    status, again = await rest("POST", "{P}/rooms", json={"name": "one", "if_not_exists": True, "metadata": None})
+    assert (status, again) == (200, one)
+    await rest("POST", "{P}/rooms", json={"name": "two"})
+    _, listed = await rest("GET", "{P}/rooms?limit=50&offset=0&order_by=room_name")
+    assert [room["name"] for room in listed["rooms"]] == ["one", "two"]
+    _, listed = await rest("GET", "{P}/rooms?limit=1&offset=1")
+    assert [room["name"] for room in listed["rooms"]] == ["two"]
+    assert await rest("GET", "{P}/rooms/one") == (200, one)
+    assert (await rest("GET", "{P}/rooms/three"))[0] == 404
+    async with rest.server.client("one") as room:
+        assert (await rest("DELETE", f"{{P}}/rooms/{one['id']}"))[0] == 204
+        reason = await room.wait_closed()
+        assert isinstance(reason.error, ConnectionLostError)
+        assert reason.error.close_code == 4004
+    assert (await rest("DELETE", f"{{P}}/rooms/{one['id']}"))[0] == 404
+
+
+async def test_many_may_make_one_room_at_once(rest: _Rest) -> None:
+    answers = await asyncio.gather(*(rest("POST", "{P}/rooms", json={"name": "r"}) for _ in range(8)))
+    assert sorted(status for status, _ in answers) == [200] + [409] * 7
+    request = {"name": "s", "if_not_exists": True}
+    answers = await asyncio.gather(*(rest("POST", "{P}/rooms", json=request) for _ in range(8)))
+    assert {status for status, _ in answers} == {200}
+    assert len({body["id"] for _, body in answers}) == 1
+
+
+async def test_many_may_revoke_one_key_at_once(rest: _Rest) -> None:
+    _, made = await rest("POST", "{P}/api-keys", json={})
+    answers = await asyncio.gather(*(rest("DELETE", f"{{P}}/api-keys/{made['id']}") for _ in range(4)))
+    assert {status for status, _ in answers} <= {204, 404}
+
+
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        ("{P}/rooms", {"data": b"{"}),
+        ("{P}/rooms", {"data": b"\xff\xfe"}),
+        ("{P}/rooms", {"data": b"[" * 100_000}),
+        ("{P}/rooms", {"json": []}),
+        ("{P}/rooms", {"json": {}}),
+        ("{P}/rooms", {"json": {"name": 3}}),
+        ("{P}/rooms", {"json": {"name": "Upper"}}),
+        ("{P}/rooms", {"json": {"name": "r", "metadata": [1]}}),
+        ("{P}/api-keys", {"json": {"name": "\ud800"}}),
+        ("{P}/api-keys", {"json": {"description": 4}}),
+        ("{P}/rooms/Upper/connect", {"json": {}}),
+    ],
+    ids=range(11),
+)
+async def test_a_malformed_request_is_400(rest: _Rest, path: str, options: dict[str, Any]) -> None:
+    status, body = await rest("POST", path, **options)
+    assert status == 400
+    assert "error" in body
+
+
+@pytest.mark.parametrize("query", ["limit=x", "limit=-1", "offset=1.5", "offset=99999999999999999999", "limit=" + "9" * 5000])
+async def test_a_malformed_page_is_400(rest: _Rest, query: str) -> None:
+    assert (await rest("GET", f"{{P}}/rooms?{query}"))[0] == 400
+
+
+async def test_connect_gives_a_token_that_joins(rest: _Rest) -> None:
+    status, body = await rest("POST", "{P}/rooms/lobby/connect", json={})
+    assert (status, body["room_name"], body["project_id"]) == (200, "lobby", rest.server.key.project_id)
+    async with RoomClient(protocol=WebSocketClientProtocol(url=body["room_url"], token=body["jwt"])) as room:
+        await room.queues.list()
+        _, active = await rest("GET", "{P}/sessions/active")
+        (session,) = active["sessions"]
+        assert (session["id"], session["room_name"]) == (room.session_id, "lobby")
+        assert session["participants"] == [{"name": "cli", "role": "user"}]
+
+
+async def test_active_sessions_are_the_projects_own(
+    server: RunningServer, http: aiohttp.ClientSession, other_key: ApiKey
+) -> None:
+    rest = _Rest(server, http, encode_api_key(other_key))
+    rest.base = f"/accounts/projects/{other_key.project_id}"
+    async with server.client():
+        assert await rest("GET", "{P}/sessions/active") == (200, {"sessions": []})
+
+
+async def test_a_project_without_a_key_cannot_sign(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    login = rest.server.server._access.sign_login(rest.server.key.project_id)
+    monkeypatch.setattr(rest.server.server._access.identity, "signing_key", lambda _: None)
+    status, _ = await _Rest(rest.server, rest.http, login)("POST", "{P}/rooms/r/connect", json={})
+    assert status == 401
+
+
+async def test_an_unexpected_failure_tells_nothing(
+    rest: _Rest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise ConnectionLostError("inner secret")
+
+    monkeypatch.setattr(rest.server.server._access.identity, "projects", fail)
+    status, body = await rest("GET", "/accounts/projects")
+    assert status == 500
+    assert "secret" not in body["error"]
+    assert "request failed" in caplog.text
+
+
+async def test_probes_and_metrics(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await rest("GET", "/") == (200, {"ok": True})
+    assert await rest("GET", "/livez") == (200, {"ok": True})
+    assert await rest("GET", "/readyz") == (200, {"ok": True})
+    async with rest.server.client() as room:
+        await room.queues.send(name="q", message=1)
+        async with rest.http.get(f"{rest.server.url}/metrics") as response:
+            text = await response.text()
+    assert "meshhost_participants_connected 1.0" in text
+    assert 'meshhost_queue_messages{state="ready"} 1.0' in text
+    assert 'meshhost_room_requests_total{outcome="accepted",type="queues.send"} 1.0' in text
+
+    async def broken() -> None:
+        raise OSError
+
+    monkeypatch.setattr(rest.server.server._queues, "check", broken)
+    assert (await rest("GET", "/readyz"))[0] == 503
+
+
+VERIFIER = "v" * 43
+CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode().rstrip("=")
+AUTHORIZE = {
+    "response_type": "code",
+    "client_id": "cli",
+    "redirect_uri": "http://localhost:8765/callback",
+    "code_challenge": CHALLENGE,
+    "code_challenge_method": "S256",
+    "state": "s",
+}
+
+
+async def _code(rest: _Rest) -> str:
+    url = f"{rest.server.url}/oauth/authorize"
+    async with rest.http.get(url, params=AUTHORIZE, allow_redirects=False) as response:
+        assert response.status == 302
+        query = parse_qs(urlsplit(response.headers["Location"]).query)
+    assert query["state"] == ["s"]
+    return query["code"][0]
+
+
+async def _exchange(rest: _Rest, good_code: str, **changed: str) -> tuple[int, Any]:
+    form = {
+        "grant_type": "authorization_code",
+        "code": good_code,
+        "redirect_uri": AUTHORIZE["redirect_uri"],
+        "client_id": "cli",
+        "code_verifier": VERIFIER,
+    } | changed
+    return await rest("POST", "/oauth/token", data=form)
+
+
+async def test_a_login_gives_a_token_for_rest(rest: _Rest) -> None:
+    code = await _code(rest)
+    status, body = await _exchange(rest, code)
+    assert status == 200
+    login = _Rest(rest.server, rest.http, body["access_token"])
+    assert (await login("GET", "/accounts/projects"))[0] == 200
+    assert (await _exchange(rest, code))[0] == 400
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"code": "other"}, {"code_verifier": "other"}, {"redirect_uri": "http://localhost/"}, {"client_id": "other"}],
+    ids=lambda changed: next(iter(changed)),
+)
+async def test_a_code_is_bound_to_who_asked_for_it(rest: _Rest, changed: dict[str, str]) -> None:
+    assert (await _exchange(rest, await _code(rest), **changed))[0] == 400
+
+
+async def test_an_old_code_is_worth_nothing(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshhost.server.rest._CODE_SECONDS", -1.0)
+    assert (await _exchange(rest, await _code(rest)))[0] == 400
+    monkeypatch.setattr("meshhost.server.rest._MAX_CODES", 2)
+    for _ in range(5):
+        await _code(rest)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"redirect_uri": "https://evil.example/callback"},
+        {"redirect_uri": "http://[/"},
+        {"redirect_uri": ""},
+        {"redirect_uri": "http://localhost/\r\nSet-Cookie: a=b"},
+        {"code_challenge_method": "plain"},
+        {"code_challenge": ""},
+        {"code_challenge": "ü"},
+    ],
+    ids=range(7),
+)
+async def test_a_login_goes_to_this_machine_only_and_needs_pkce(rest: _Rest, changed: dict[str, str]) -> None:
+    url = f"{rest.server.url}/oauth/authorize"
+    async with rest.http.get(url, params=AUTHORIZE | changed, allow_redirects=False) as response:
+        assert response.status == 400
+
+
+async def test_a_login_from_another_machine_is_not_found(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshhost.server.rest._is_loopback", lambda _: False)
+    assert (await rest("GET", "/oauth/authorize"))[0] == 404
+    assert (await rest("POST", "/oauth/token"))[0] == 404
+
+
+async def test_a_login_needs_a_project(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none() -> list[Any]:
+        return []
+
+    monkeypatch.setattr(rest.server.server._access.identity, "projects", none)
+    assert (await rest("GET", "/oauth/authorize", params=AUTHORIZE))[0] == 404
+
+
+async def test_the_login_can_be_turned_off(serve: Any, http: aiohttp.ClientSession) -> None:
+    async with serve(oauth=False, public_url="https://rooms.example/") as server:
+        assert server.url == "https://rooms.example"
+        assert server.server.room_url("r") == "wss://rooms.example/rooms/r"
+        async with http.get(f"http://127.0.0.1:{server.server._port}/oauth/authorize") as response:
+            assert response.status == 404

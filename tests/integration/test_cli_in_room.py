@@ -1,0 +1,212 @@
+"""Commands against a real room server, in this process. The command runs in a thread, since it has a loop of its own."""
+
+import asyncio
+import json
+import os
+import signal
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshhost.cli import serving
+from meshhost.cli.connect import ServerAccess, get_json
+from meshhost.cli.main import run
+from meshhost.errors import RoomError
+from meshhost.hosting.embedded import ServerOptions
+from meshhost.settings import Settings
+from meshhost.testing.server import RunningServer, running_server
+
+Command = Callable[..., Awaitable[tuple[int, str, str]]]
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    for field in Settings.model_fields.values():
+        for name in getattr(field.validation_alias, "choices", [field.validation_alias]):
+            monkeypatch.delenv(str(name), raising=False)
+    monkeypatch.setenv("MESHHOST_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("MESHHOST_ROOM", "demo")
+    monkeypatch.chdir(tmp_path)
+    return monkeypatch
+
+
+@pytest.fixture
+async def server(environment: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[RunningServer]:
+    async with running_server(tmp_path / "server") as running:
+        environment.setenv("MESHHOST_API_URL", running.url)
+        environment.setenv("MESHHOST_API_KEY", running.api_key)
+        yield running
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], environment: pytest.MonkeyPatch) -> Command:
+    # pytest has its own handlers on the root logger.
+    environment.setattr("meshhost.cli.log_output.log_for_command", lambda: None)
+
+    async def run_command(*arguments: str) -> tuple[int, str, str]:
+        code = await asyncio.to_thread(run, arguments)
+        return code, *capsys.readouterr()
+
+    return run_command
+
+
+async def test_a_large_file_travels_in_chunks(server: RunningServer, command: Command, tmp_path: Path) -> None:
+    data = os.urandom(2 * 1024 * 1024 + 7)
+    (tmp_path / "big").write_bytes(data)
+
+    assert await command("storage", "cp", "big", "room:folder/") == (0, f"room:folder/big ({len(data)} bytes)\n", "")
+    assert (await command("storage", "cp", "room:folder/big", "room:"))[0] == 0
+    assert (await command("storage", "cp", "room:folder", "room:big"))[0] == 1
+    assert (await command("storage", "cp", "room:big", "room:folder"))[1].startswith("room:folder/big ")
+    assert (await command("storage", "cp", "room:big", "copy"))[0] == 0
+
+    assert (tmp_path / "copy").read_bytes() == data
+
+
+async def test_a_file_is_written_to_standard_output(server: RunningServer, command: Command, tmp_path: Path) -> None:
+    async with server.client("demo") as room:
+        await room.storage.upload(path="poem.txt", data=b"roses\n")
+
+    assert await command("storage", "cat", "room:poem.txt") == (0, "roses\n", "")
+    assert (await command("storage", "ls", "poem.txt"))[1].startswith("poem.txt\t")
+    assert (await command("storage", "ls", "nowhere"))[0] == 1
+
+
+async def test_a_copy_replaces_no_device_and_nothing_it_may_not(
+    server: RunningServer, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_text("new")
+
+    assert (await command("storage", "cp", "a", "room:"))[0] == 0
+    assert (await command("storage", "cp", "room:a", "/dev/null"))[0] == 0
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)  # noqa: PTH116 - not a copy of `a`
+    code, _, error = await command("storage", "cp", "-n", "room:a", ".")
+    assert (code, "exists" in error) == (1, True)
+    assert (await command("storage", "cp", "a", "b"))[0] == 2
+
+
+async def test_a_download_that_breaks_off_leaves_the_old_file(
+    server: RunningServer, command: Command, tmp_path: Path, environment: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_text("old")
+    async with server.client("demo") as room:
+        await room.storage.upload(path="a", data=b"new")
+
+    async def broken_url(*_: Any, **__: Any) -> str:
+        return f"{server.url}/files/nothing"
+
+    environment.setattr("meshhost.room.storage.StorageClient.download_url", broken_url)
+    assert "refused the download" in (await command("storage", "cp", "room:a", "a"))[2]
+    environment.setattr(
+        "meshhost.room.storage.StorageClient.download_url", lambda *_, **__: _value("http://127.0.0.1:1")
+    )
+    assert "broke off" in (await command("storage", "cp", "room:a", "a"))[2]
+
+    assert (tmp_path / "a").read_text() == "old"
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".a")]  # noqa: PTH208 - names only
+
+
+async def test_rooms_are_listed_with_who_is_there(server: RunningServer, command: Command) -> None:
+    async with server.client("demo", name="bob"):
+        assert await command("room", "list") == (0, "demo\topen\tbob (user)\n", "")
+        code, out, _ = await command("room", "list", "--json")
+
+    assert (code, json.loads(out)[0]["participants"]) == (0, [{"name": "bob", "role": "user"}])
+
+
+async def test_a_message_reaches_a_participant_by_its_name(server: RunningServer, command: Command) -> None:
+    got: asyncio.Queue[Any] = asyncio.Queue()
+
+    def got_message(message: Any) -> None:
+        got.put_nowait(message)
+
+    async with server.client("demo", name="bob") as bob:
+        bob.messaging.on("message", got_message)
+        await bob.messaging.enable()
+
+        code, out, _ = await command("messaging", "list", "--json")
+        assert (code, json.loads(out)[0]["attributes"]["name"]) == (0, "bob")
+        sent = await command("messaging", "send", "--to", "bob", "--type", "greeting", "--message", '{"a": 1}')
+        message = await asyncio.wait_for(got.get(), 5)
+
+    assert sent == (0, "sent to bob\n", "")
+    assert (message.type, message.message) == ("greeting", {"a": 1})
+
+
+async def test_a_received_message_is_gone(server: RunningServer, command: Command) -> None:
+    await command("queue", "send", "--queue", "q", "--json", '{"a": 1}')
+
+    assert await command("queue", "receive", "--queue", "q") == (0, '{"a": 1}\n', "")
+    async with server.client("demo") as room:
+        assert (await room.queues.list())[0].leased == 0
+    assert (await command("queue", "receive", "--queue", "q", "--timeout", "0.05"))[0] == 1
+
+
+async def test_a_message_that_could_not_be_printed_comes_back(
+    server: RunningServer, command: Command, environment: pytest.MonkeyPatch
+) -> None:
+    await command("queue", "send", "--queue", "q", "--json", '"kept"')
+
+    def broken(_: object) -> None:
+        raise BrokenPipeError
+
+    with environment.context() as patch:
+        patch.setattr("meshhost.cli.output.print_json", broken)
+        code, _, error = await command("queue", "receive", "--queue", "q")
+
+    assert (code, error) == (1, "")
+    assert await command("queue", "receive", "--queue", "q", "--timeout", "5") == (0, '"kept"\n', "")
+
+
+async def test_a_foreign_key_is_told_what_to_check(
+    server: RunningServer, command: Command, environment: pytest.MonkeyPatch
+) -> None:
+    environment.delenv("MESHHOST_API_KEY")
+    await command("setup")
+
+    for arguments in (("queue", "list"), ("room", "list")):
+        code, _, error = await command(*arguments)
+        assert (code, error.count("\n")) == (1, 1)
+        assert "MESHHOST_API_KEY" in error
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "ws://user:secret@127.0.0.1:1"])
+async def test_a_server_out_of_reach_is_named(
+    url: str, server: RunningServer, command: Command, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("MESHHOST_API_URL", url)
+
+    for arguments in (("queue", "list"), ("room", "list")):
+        code, _, error = await command(*arguments)
+        assert code == 1
+        assert error.startswith("meshhost: cannot reach the room server at http://127.0.0.1:1: ")
+        assert "start one with `meshhost room serve`" in error
+        assert "connection refused" in error
+        assert "secret" not in error
+
+
+async def test_what_is_not_a_room_server_is_said(server: RunningServer) -> None:
+    access = ServerAccess(server.url, "p", server.api_key)
+
+    with pytest.raises(RoomError, match="is it a room server"):
+        await get_json(access, "/metrics")
+
+
+async def test_a_server_runs_until_it_is_told_to_stop(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ready = asyncio.Event()
+    said: list[str] = []
+    environment.setattr(serving, "print_line", lambda text: (said.append(text), ready.set()))
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(serving._serve(ServerOptions(port=0, data_dir=tmp_path / "data"), as_json=False))
+        await ready.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert said[0].startswith("room server ready at http://127.0.0.1:")
+
+
+async def _value(value: str) -> str:
+    return value
