@@ -8,7 +8,10 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:3.11-slim
 COPY --from=build /wheels /wheels
-RUN pip install --no-cache-dir /wheels/*.whl && rm -rf /wheels
+# A new pip first: older ones find no set of OpenTelemetry versions that fit each other.
+RUN pip install --no-cache-dir --upgrade pip \
+    && pip install --no-cache-dir "$(echo /wheels/meshhost-*.whl)[otlp]" \
+    && rm -rf /wheels
 RUN useradd --create-home --uid 10001 meshhost && mkdir /data && chown meshhost /data
 WORKDIR /app
 COPY agents ./agents

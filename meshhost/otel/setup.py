@@ -60,7 +60,12 @@ def _attributes(service_name: str, settings: Settings) -> dict[str, str]:
 
 def _export(provider: TracerProvider, endpoint: str) -> None:
     # Imported here: the exporter is slow to load, and most programs export nothing.
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    except ImportError:
+        logger.warning("OTEL_ENDPOINT is set, but traces are not exported: pip install 'meshhost[otlp]'")
+        return
 
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")))

@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from typing import Protocol
 
-__all__ = ["ClientProtocol", "Transport"]
+__all__ = ["ClientProtocol", "Transport", "close_reason"]
+
+_MAX_REASON_BYTES = 123
 
 
 class Transport(Protocol):
@@ -51,3 +53,8 @@ class ClientProtocol(Protocol):
         Raises RoomRefusedError with the HTTP status when the server refuses, ConnectionLostError when it cannot be reached.
         """
         ...
+
+
+def close_reason(text: str) -> str:
+    """As much of the text as fits into a WebSocket close frame."""
+    return text.encode(errors="replace")[:_MAX_REASON_BYTES].decode(errors="ignore")

@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from meshhost.errors import ConnectionLostError, InvalidRequestError, RemoteProtocolError, RoomRefusedError
-from meshhost.transport.base import Transport
+from meshhost.transport.base import Transport, close_reason
 
 __all__ = ["WebSocketClientProtocol", "WebSocketTransport"]
 
@@ -114,7 +114,7 @@ class WebSocketTransport:
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close in order, within CLOSE_TIMEOUT."""
         with contextlib.suppress(OSError, websockets.WebSocketException):
-            await self._connection.close(code, reason)
+            await self._connection.close(code, close_reason(reason))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from aiohttp import ClientConnectionResetError, WSMsgType, web
 
 from meshhost.errors import ConnectionLostError, RemoteProtocolError
-from meshhost.transport.base import Transport
+from meshhost.transport.base import Transport, close_reason
 
 __all__ = ["AiohttpTransport", "InboundClientProtocol"]
 
@@ -52,8 +52,7 @@ class AiohttpTransport:
         """Close in order, within CLOSE_TIMEOUT."""
         with contextlib.suppress(TimeoutError, ConnectionError, RuntimeError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                # A control frame carries at most 123 bytes of reason.
-                await self._socket.close(code=code, message=reason.encode()[:123])
+                await self._socket.close(code=code, message=close_reason(reason).encode())
 
 
 class InboundClientProtocol:

@@ -23,8 +23,8 @@ from meshhost.testing.scripted_upstream import ScriptedUpstream
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 REPOSITORY = Path(__file__).parents[2]
-# What needs root or a distribution's tools; everything else of a RUN line is run.
-NEEDS_ROOT = {"useradd", "chown", "mkdir"}
+# What needs root is left out; everything else of a RUN line is run.
+NEEDS_ROOT = ("useradd", "chown")
 
 
 @dataclass
@@ -66,8 +66,7 @@ def build(root: Path) -> Image:
         elif name == "COPY":
             copy(argument, root, directory)
         elif name == "RUN":
-            for command in argument.split("&&"):
-                run(shlex.split(command), image, directory)
+            run(argument, image, directory)
         elif name == "ENV":
             image.environment |= dict(pair.split("=", 1) for pair in shlex.split(argument))
     return image
@@ -87,18 +86,20 @@ def copy(argument: str, root: Path, directory: Path) -> None:
             shutil.copy(origin, goal)
 
 
-def run(words: list[str], image: Image, directory: Path) -> None:
-    if words[0] in NEEDS_ROOT:
-        assert shutil.which(words[0]), f"no command {words[0]}"
-        return
-    words = [str(image.root / word.lstrip("/")) if word.startswith("/wheels") else word for word in words]
-    words = [
-        str(path) for word in words for path in (sorted(Path(word).parent.glob("*.whl")) if "*" in word else [word])
-    ]
-    command = [image.python, "-m", *words] if words[0] == "pip" else words
-    if words[0] == "rm":
-        shutil.copytree(image.root / "wheels", image.root / "kept", dirs_exist_ok=True)
-    subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=300)
+def run(command: str, image: Image, directory: Path) -> None:
+    for name in NEEDS_ROOT:
+        assert name not in command or shutil.which(name), f"no command {name}"
+    without_root = "".join(f"{name}() {{ :; }}; " for name in NEEDS_ROOT)
+    for path in ("/wheels", "/data"):
+        command = command.replace(f" {path}", f" {image.root}{path}")
+    subprocess.run(
+        ["sh", "-ec", without_root + command],
+        cwd=directory,
+        env=os.environ | {"PATH": f"{image.root}/venv/bin:{os.environ['PATH']}"},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
 
 
 @pytest.fixture(scope="module")
