@@ -4,7 +4,9 @@
 handler writes the marks into each record. The library only marks: programs choose handlers and formats.
 """
 
+import json
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,20 +43,36 @@ class ContextFilter(logging.Filter):
         return True
 
 
-# What every record has; everything else on it came from `extra` or from the context.
-_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# What every record has; the rest came with `extra` or the context.
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+_COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
 
 
 class LineFormatter(logging.Formatter):
-    """A record as one line: time, level, logger, the sentence, then its fields as `name=value`."""
+    """`12:00:01 INFO  meshhost.server.room: sentence room=demo`. Without `tracebacks` an error is a field like others."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    def __init__(self, *, is_coloured: bool, tracebacks: bool) -> None:
+        super().__init__()
+        self._is_coloured = is_coloured
+        self._tracebacks = tracebacks
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
-        """The line without a traceback."""
-        fields = [f"{name}={value}" for name, value in vars(record).items() if name not in _USUAL]
-        return " ".join([super().formatMessage(record), *fields])
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's line; with a traceback, more of them."""
+        fields = {name: value for name, value in vars(record).items() if name not in _OWN}
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and not self._tracebacks:
+            fields["error"] = type(error).__name__
+        moment = time.strftime("%H:%M:%S", time.localtime(record.created))
+        line = f"{moment} {self._level(record)} {record.name}: {_escaped(record.getMessage())}"
+        line += "".join(f" {name}={_value(value)}" for name, value in fields.items())
+        if record.exc_info and error is not None and self._tracebacks:
+            line += f"\n{self.formatException(record.exc_info)}"
+        return line
+
+    def _level(self, record: logging.LogRecord) -> str:
+        colour = _COLOURS.get(record.levelno)
+        padded = f"{record.levelname:<7}"
+        return f"\x1b[{colour}m{padded}\x1b[0m" if self._is_coloured and colour is not None else padded
 
 
 def add_context_to_root_handlers() -> None:
@@ -62,3 +80,13 @@ def add_context_to_root_handlers() -> None:
     for handler in logging.getLogger().handlers:
         if not any(isinstance(present, ContextFilter) for present in handler.filters):
             handler.addFilter(ContextFilter())
+
+
+def _value(value: object) -> str:
+    text = value if isinstance(value, str) else str(value)
+    is_plain = text != "" and text.isprintable() and not any(character in ' "=' for character in text)
+    return text if is_plain else json.dumps(text)
+
+
+def _escaped(text: str) -> str:
+    return text if text.isprintable() else json.dumps(text)[1:-1]

@@ -90,12 +90,16 @@ async def _ended(task: asyncio.Future[Any], deadline: float) -> asyncio.Cancelle
 async def unless(main: Coroutine[Any, Any, T], stop: Coroutine[Any, Any, object]) -> T | None:
     """Await `main` and return or raise what it does, unless `stop` ends first: then `main` is cancelled, and None returned.
 
-    Neither runs on when this returns, also when it is cancelled. When both end at once `main` counts.
+    When `stop` raises, so does this. Neither runs on when this returns, also when it is cancelled. When both end at once
+    `main` counts.
     """
     first, second = asyncio.ensure_future(main), asyncio.ensure_future(stop)
     try:
         await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
-        return first.result() if first.done() else None
+        if first.done():
+            return first.result()
+        second.result()
+        return None
     finally:
         first.cancel()
         second.cancel()

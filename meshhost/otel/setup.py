@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 
 from opentelemetry import trace
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
@@ -44,7 +45,7 @@ def _configure_logging(level: str) -> None:
     root = logging.getLogger()
     if not root.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(LineFormatter())
+        handler.setFormatter(LineFormatter(is_coloured=sys.stderr.isatty(), tracebacks=True))
         root.addHandler(handler)
         root.setLevel(name)
     add_context_to_root_handlers()

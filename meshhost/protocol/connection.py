@@ -8,11 +8,12 @@ raised by `receive()` means that the stream is broken: close it.
 from dataclasses import dataclass
 from typing import Any
 
-from meshhost.errors import InvalidRequestError, LocalProtocolError
+from meshhost.errors import InvalidRequestError, LimitExceededError, LocalProtocolError, RoomError
 from meshhost.protocol.frames import (
     CLIENT_SLICE,
     Limits,
     Message,
+    OversizedMessage,
     PacketAssembler,
     Packets,
     check_size,
@@ -63,11 +64,11 @@ class ReplyReceived:
 
 @dataclass(frozen=True, slots=True)
 class MalformedMessage:
-    """A whole message whose content cannot be read. The stream is sound: answer with the error, and go on."""
+    """A message that cannot be read, or was too large to keep. The stream is sound: answer with the error, and go on."""
 
     id: int
     type: str
-    error: InvalidRequestError
+    error: RoomError
 
 
 Event = MessageReceived | ReplyReceived | MalformedMessage
@@ -141,6 +142,9 @@ class RoomConnection:
         message = self._assembler.receive(packet)
         if message is None:
             return None
+        if isinstance(message, OversizedMessage):
+            limit = self._limits.message_bytes
+            return self._malformed(message, LimitExceededError(f"message of {message.size} bytes, at most {limit}"))
         try:
             header, payload = unpack_message(message.data)
             meta = header.pop(META, None)
@@ -157,7 +161,7 @@ class RoomConnection:
         self._awaited.remove(message_id)
         return ReplyReceived(message_id, response, header)
 
-    def _malformed(self, message: Message, error: InvalidRequestError) -> Event | None:
+    def _malformed(self, message: Message | OversizedMessage, error: RoomError) -> Event | None:
         if message.type != RESPONSE:
             return MalformedMessage(message.id, message.type, error)
         # A reply nobody can read still ends the wait.

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 from meshhost.errors import LimitExceededError, RemoteProtocolError
 
-__all__ = ["CLIENT_SLICE", "SERVER_SLICE", "Limits", "Message", "PacketAssembler", "Packets", "check_size", "packets"]
+__all__ = [
+    "CLIENT_SLICE",
+    "SERVER_SLICE",
+    "Limits",
+    "Message",
+    "OversizedMessage",
+    "PacketAssembler",
+    "Packets",
+    "check_size",
+    "packets",
+]
 
 # What MeshAgent clients send; ours may send larger ones to a meshhost server.
 CLIENT_SLICE = 64 * 1024
@@ -37,6 +47,15 @@ class Message:
     id: int
     type: str
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OversizedMessage:
+    """A message over the limit, which was not kept: the stream is sound, and it can be answered. `size` is in bytes."""
+
+    id: int
+    type: str
+    size: int
 
 
 class Packets:
@@ -74,8 +93,8 @@ class PacketAssembler:
         self._limits = limits
         self._clear()
 
-    def receive(self, packet: bytes) -> Message | None:
-        """Take the next packet; return the message it completes, if it does.
+    def receive(self, packet: bytes) -> Message | OversizedMessage | None:
+        """Take the next packet; return the message it completes, if it does. One over the limit is dropped as it comes.
 
         Raises RemoteProtocolError when the packet does not follow the rules or a limit is passed. The assembler is then
         empty again, but the stream can no longer be trusted: close the connection.
@@ -86,7 +105,7 @@ class PacketAssembler:
             self._clear()
             raise
 
-    def _take_header(self, packet: bytes) -> Message | None:
+    def _take_header(self, packet: bytes) -> Message | OversizedMessage | None:
         if len(packet) < _HEADER.size:
             raise RemoteProtocolError(f"header packet of {len(packet)} bytes, expected at least {_HEADER.size}")
         message_id, number, count = _HEADER.unpack_from(packet)
@@ -106,7 +125,7 @@ class PacketAssembler:
         except UnicodeDecodeError:
             raise RemoteProtocolError("the message type is not UTF-8") from None
 
-    def _take_data(self, packet: bytes) -> Message | None:
+    def _take_data(self, packet: bytes) -> Message | OversizedMessage | None:
         if len(packet) < _DATA.size:
             raise RemoteProtocolError(f"data packet of {len(packet)} bytes, expected at least {_DATA.size}")
         message_id, number = _DATA.unpack_from(packet)
@@ -116,13 +135,18 @@ class PacketAssembler:
             )
         self._size += len(packet) - _DATA.size
         if self._size > self._limits.message_bytes:
-            raise RemoteProtocolError(f"message of over {self._limits.message_bytes} bytes", close_code=1009)
-        self._slices.append(memoryview(packet)[_DATA.size :])
+            self._slices.clear()
+        else:
+            self._slices.append(memoryview(packet)[_DATA.size :])
         self._next += 1
         return self._complete() if number == self._awaiting else None
 
-    def _complete(self) -> Message:
-        message = Message(id=self._id, type=self._type, data=b"".join(self._slices))
+    def _complete(self) -> Message | OversizedMessage:
+        message: Message | OversizedMessage
+        if self._size > self._limits.message_bytes:
+            message = OversizedMessage(self._id, self._type, self._size)
+        else:
+            message = Message(id=self._id, type=self._type, data=b"".join(self._slices))
         self._clear()
         return message
 

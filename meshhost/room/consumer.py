@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind
 
-from meshhost.errors import LeaseLostError, RoomError
+from meshhost.errors import AccessDeniedError, LeaseLostError, RoomError
 from meshhost.room.queues import LeasedMessage
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.tasks import uninterrupted, unless
@@ -88,7 +88,8 @@ class QueueConsumer:
         return await unless(receive, self._draining.wait())
 
     async def _back_off(self, failures: int, error: RoomError) -> None:
-        if self._room.is_closed:
+        # The token does not change while we are here.
+        if self._room.is_closed or isinstance(error, AccessDeniedError):
             raise error
         delay = self._backoff.delay(failures, random.random)
         logger.warning(

@@ -1,13 +1,13 @@
 """The seed's whole path in one process: message → worker → model → tool → file; its trace, and its failures."""
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -21,7 +21,6 @@ from meshhost.gateway.provider import ProviderTable
 from meshhost.hosting.config_file import ServerFile
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.grants import ApiScope
-from meshhost.identity.webhooks import webhook_body
 from meshhost.openai.tools import (
     OpenAIResponsesAdapter,
     OpenAIResponsesToolResponseAdapter,
@@ -32,6 +31,7 @@ from meshhost.openai.tools import (
 from meshhost.openai.tools.retry import RetryPolicy
 from meshhost.room import consumer
 from meshhost.room.client import RoomClient
+from meshhost.server.webhooks import WebhookSender
 from meshhost.supervision.state import State
 from meshhost.testing.scripted_upstream import ScriptedUpstream
 from meshhost.testing.server import RunningServer, running_server
@@ -121,15 +121,19 @@ async def server(serve: Serve, upstream: ScriptedUpstream) -> AsyncIterator[Runn
         yield running
 
 
-def storage_worker(clock: CountingClock, *toolkits: Toolkit, tries: int = 2) -> Worker:
-    return Worker(
-        queue="jobs",
-        name="storage-worker",
-        llm_adapter=OpenAIResponsesAdapter(model="scripted", retry=RetryPolicy(tries=tries, base=0.01, clock=clock)),
-        tool_adapter=OpenAIResponsesToolResponseAdapter(),
-        toolkits=toolkits or [StorageToolkit()],
-        rules=["Carry out the instructions."],
-    )
+def options(clock: CountingClock, *toolkits: Toolkit) -> dict[str, Any]:
+    return {
+        "queue": "jobs",
+        "name": "storage-worker",
+        "llm_adapter": OpenAIResponsesAdapter(model="scripted", retry=RetryPolicy(tries=2, base=0.01, clock=clock)),
+        "tool_adapter": OpenAIResponsesToolResponseAdapter(),
+        "toolkits": toolkits or [StorageToolkit()],
+        "rules": ["Carry out the instructions."],
+    }
+
+
+def storage_worker(clock: CountingClock, *toolkits: Toolkit) -> Worker:
+    return Worker(**options(clock, *toolkits))
 
 
 @asynccontextmanager
@@ -204,13 +208,10 @@ async def test_the_seeds_path_works_through_a_service_host(
     @host.path("/worker", identity="storage-worker")
     class StorageWorker(Worker):
         def __init__(self) -> None:
-            self.__dict__.update(vars(storage_worker(clock)))
+            super().__init__(**options(clock))
 
     await host.start()
     try:
-        from meshhost.server.webhooks import WebhookSender
-        import aiohttp
-
         async with aiohttp.ClientSession() as session, server.client("room") as user:
             data = {
                 "room_name": "room",
@@ -239,8 +240,7 @@ async def test_a_provider_that_is_down_dead_letters_with_a_clear_text(serve: Ser
         await user.queues.send(name="jobs", message=1)
         left, reason = await outcome(user)
     assert left == 0
-    assert "LLMError: the model gateway failed (status 502" in reason
-    assert "(2 tries)" in reason
+    assert "LLMError: the model gateway failed (status 502, upstream_unavailable) (2 tries)" in reason
 
 
 async def test_a_provider_that_refuses_the_gateways_key_dead_letters_with_a_clear_text(
@@ -250,22 +250,23 @@ async def test_a_provider_that_refuses_the_gateways_key_dead_letters_with_a_clea
     async with at_work(server, storage_worker(clock)) as user:
         await user.queues.send(name="jobs", message=1)
         _, reason = await outcome(user)
-    assert "LLMError: the model gateway failed (status 502" in reason
+    assert "LLMError: the model gateway failed (status 502, upstream_refused_key) (2 tries)" in reason
     assert "sk-upstream" not in reason
 
 
-async def test_a_token_that_may_not_use_models_dead_letters_without_another_try(
+async def test_a_token_that_the_gateway_refuses_dead_letters_without_another_try(
     server: RunningServer, upstream: ScriptedUpstream, clock: CountingClock
 ) -> None:
-    scope = ApiScope.full().model_copy(update={"llm": None})
     worker = storage_worker(clock)
-    with contextlib.suppress(AttributeError):
-        async with at_work(server, worker, scope=scope) as user:
-            await user.queues.send(name="jobs", message=1)
-            _, reason = await outcome(user)
-        assert "LLMError: the key may not use this model" in reason
-        assert not clock.slept
-        assert not upstream.requests
+    async with at_work(server, worker) as user:
+        protocol: Any = worker.room.protocol
+        protocol.renew("not-a-token")
+        await user.queues.send(name="jobs", message=1)
+        _, reason = await outcome(user)
+    assert "LLMError: the model gateway refused the key: check the room token" in reason
+    assert "not-a-token" not in reason
+    assert not clock.slept
+    assert not upstream.requests
 
 
 async def test_a_rate_limit_is_waited_out_as_long_as_the_provider_says(

@@ -3,9 +3,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from meshhost.cli.log_output import LineFormatter, log_for_command, log_for_server
+from meshhost.cli.log_output import log_for_command, log_for_server
 from meshhost.errors import SettingsError
-from meshhost.logs import log_context
+from meshhost.logs import LineFormatter, log_context
 
 
 @pytest.fixture(autouse=True)

@@ -243,3 +243,26 @@ def test_any_bytes_raise_nothing_but_protocol_errors(stream: list[bytes | tuple[
                 connection.receive(packet)
             except RemoteProtocolError:
                 continue
+
+
+def test_a_request_over_the_limit_can_be_answered_under_its_id() -> None:
+    receiver = RoomConnection(limits=Limits(message_bytes=100))
+    _, sent = RoomConnection().request("big", {"text": "x" * 200})
+    events = [event for packet in sent if (event := receiver.receive(packet)) is not None]
+
+    [event] = events
+    assert isinstance(event, MalformedMessage)
+    assert (event.id, event.type) == (1, "big")
+    assert isinstance(event.error, LimitExceededError)
+
+
+def test_a_reply_over_the_limit_ends_the_wait() -> None:
+    asker = RoomConnection(limits=Limits(message_bytes=100))
+    request_id, _ = asker.request("ask", {})
+    answer = RoomConnection().reply(request_id, TextResponse(text="x" * 200))
+    events = [event for packet in answer if (event := asker.receive(packet)) is not None]
+
+    [event] = events
+    assert isinstance(event, ReplyReceived)
+    assert isinstance(event.response, ErrorResponse)
+    assert asker.awaited == frozenset()

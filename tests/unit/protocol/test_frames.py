@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import LimitExceededError, RemoteProtocolError
-from meshhost.protocol.frames import Limits, Message, PacketAssembler, check_size, packets
+from meshhost.protocol.frames import Limits, Message, OversizedMessage, PacketAssembler, check_size, packets
 
 MAX_ID = 2**64 - 1
 
@@ -25,7 +25,7 @@ def data(message_id: int, number: int, payload: bytes = b"") -> bytes:
     return struct.pack(">QI", message_id, number) + payload
 
 
-def joined(assembler: PacketAssembler, stream: list[bytes]) -> list[Message]:
+def joined(assembler: PacketAssembler, stream: list[bytes]) -> list[Message | OversizedMessage]:
     return [message for packet in stream if (message := assembler.receive(packet)) is not None]
 
 
@@ -116,10 +116,18 @@ def test_a_message_of_just_the_limits_is_taken() -> None:
     assert joined(PacketAssembler(limits), list(packets(message, slice_bytes=2))) == [message]
 
 
+def test_a_message_over_the_limit_is_dropped_and_told_while_the_next_one_is_whole() -> None:
+    assembler = PacketAssembler(Limits(message_bytes=4))
+    large = [header(1, 3, b"big"), data(1, 1, b"abcd"), data(1, 2, b"e"), data(1, 3, b"fg")]
+    assert joined(assembler, [*large, header(2, 1, b"t"), data(2, 1, b"abcd")]) == [
+        OversizedMessage(id=1, type="big", size=7),
+        Message(id=2, type="t", data=b"abcd"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("stream", "close_code"),
     [
-        ([header(1, 2), data(1, 1, b"abcd"), data(1, 2, b"e")], 1009),
         ([header(1, 3)], 1009),
         ([header(1, 2**32 - 1)], 1009),
         ([header(1, 0, b"abc")], 1002),

@@ -1,0 +1,99 @@
+"""What waits to be sent on a connection."""
+
+import asyncio
+
+import pytest
+
+from meshhost.errors import ConnectionLostError, LimitExceededError
+from meshhost.protocol.frames import Message, Packets, packets
+from meshhost.testing.memory_transport import MemoryTransport
+from meshhost.transport.outbox import Outbox
+
+
+def _message(number: int, size: int = 10) -> Packets:
+    return packets(Message(number, "t", b"x" * size), slice_bytes=4)
+
+
+async def _run(outbox: Outbox) -> ConnectionLostError | None:
+    try:
+        await outbox.run()
+    except ConnectionLostError as error:
+        return error
+
+
+async def test_messages_go_out_in_order_and_whole() -> None:
+    near, far = MemoryTransport.pair()
+    outbox = Outbox(near, max_bytes=100)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(outbox.run())
+        outbox.offer(_message(1))
+        await outbox.put(_message(2))
+        await outbox.wait_empty()
+        running.cancel()
+    expected = [*_message(1), *_message(2)]
+    assert [await far.receive() for _ in expected] == expected
+
+
+async def test_an_empty_outbox_is_empty_at_once() -> None:
+    await Outbox(MemoryTransport.pair()[0], max_bytes=1).wait_empty()
+
+
+async def test_too_much_is_refused() -> None:
+    outbox = Outbox(MemoryTransport.pair()[0], max_bytes=15)
+    outbox.offer(_message(1, size=1000))  # one message of any size
+    with pytest.raises(LimitExceededError):
+        outbox.offer(_message(2))
+
+
+async def test_putting_waits_for_room_and_keeps_the_order() -> None:
+    near, far = MemoryTransport.pair()
+    outbox = Outbox(near, max_bytes=15)
+    far.hold()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(outbox.run())
+        await outbox.put(_message(1))
+        waiting = [tasks.create_task(outbox.put(_message(number, size=11 - number))) for number in (2, 3, 4)]
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in waiting)
+        waiting[1].cancel()
+        far.release()
+        await asyncio.wait(waiting)
+        await outbox.wait_empty()
+        running.cancel()
+    ids = [packet[7] for packet in near.sent if packet[8:12] == b"\0\0\0\0"]
+    assert ids == [1, 2, 4]
+
+
+async def test_nobody_waits_for_room_after_the_end() -> None:
+    near, far = MemoryTransport.pair()
+    outbox = Outbox(near, max_bytes=15)
+    far.hold()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(_run(outbox))
+        await outbox.put(_message(1))
+        waiting = [tasks.create_task(_put(outbox, _message(number))) for number in (2, 3)]
+        await asyncio.sleep(0)
+        near.break_connection()
+    assert isinstance(running.result(), ConnectionLostError)
+    assert all(isinstance(task.result(), ConnectionLostError) for task in waiting)
+
+
+async def _put(outbox: Outbox, message: Packets) -> ConnectionLostError | None:
+    try:
+        await outbox.put(message)
+    except ConnectionLostError as error:
+        return error
+    return None
+
+
+async def test_a_cancelled_sender_tears_no_message() -> None:
+    near, _ = MemoryTransport.pair()
+    outbox = Outbox(near, max_bytes=1_000_000)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(outbox.run())
+        putting = tasks.create_task(outbox.put(_message(1, size=400)))
+        await asyncio.sleep(0)
+        putting.cancel()
+        await outbox.wait_empty()
+        running.cancel()
+    assert near.sent == list(_message(1, size=400))
