@@ -16,7 +16,7 @@ from meshhost.tools.toolkit import Toolkit
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
 
-__all__ = ["Agent", "RoomTool", "SingleRoomAgent"]
+__all__ = ["Agent", "RoomTool", "SingleRoomAgent", "toolkit_of_room"]
 
 logger = logging.getLogger(__name__)
 
@@ -234,6 +234,13 @@ class SingleRoomAgent(Agent):
 
 def _toolkit(description: ToolkitDescription, required: RequiredToolkit, participant_id: str) -> Toolkit:
     wanted = description.tools if required.tools is None else [_named(description, name) for name in required.tools]
+    return toolkit_of_room(description, wanted, participant_id)
+
+
+def toolkit_of_room(
+    description: ToolkitDescription, tools: Sequence[ToolDescription], participant_id: str | None
+) -> Toolkit:
+    """A toolkit whose tools are invoked in the room, as the participant of that id sees them."""
     return Toolkit(
         name=description.name,
         title=description.title,
@@ -250,7 +257,7 @@ def _toolkit(description: ToolkitDescription, required: RequiredToolkit, partici
                 thumbnail_url=tool.thumbnail_url,
                 participant_id=participant_id,
             )
-            for tool in wanted
+            for tool in tools
         ],
     )
 

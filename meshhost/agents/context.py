@@ -1,9 +1,16 @@
 """The conversation an agent has with a model."""
 
 import copy
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-__all__ = ["AgentChatContext"]
+from meshhost.room.participants import Participant
+from meshhost.tools.toolkit import Toolkit
+
+if TYPE_CHECKING:
+    from meshhost.room.client import RoomClient
+
+__all__ = ["AgentCallContext", "AgentChatContext"]
 
 Message: TypeAlias = dict[str, Any]
 
@@ -138,6 +145,17 @@ class AgentChatContext:
 
     def _is_rules(self, message: Message) -> bool:
         return message.get("role") == self._system_role and isinstance(message.get("content"), str)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentCallContext:
+    """One ask: its conversation, the room, the toolkits at hand, who asked and for whom."""
+
+    chat: AgentChatContext
+    room: "RoomClient"
+    toolkits: list[Toolkit] = field(default_factory=list)
+    caller: Participant | None = None
+    on_behalf_of: Participant | None = None
 
 
 def _listed(rules: list[str]) -> str:

@@ -125,14 +125,10 @@ class Worker(SingleRoomAgent):
         chat_context = await self.init_chat_context()
         context = ToolContext(room=room, caller=room.local_participant)
         toolkits = [*await self.get_required_toolkits(context), *self._toolkits]
-        rules = [rule for toolkit in toolkits for rule in _rules_of(toolkit)]
+        rules = [rule for toolkit in toolkits for rule in toolkit.all_rules()]
         if rules:
             chat_context.append_rules(rules)
         await _call(self.process_message, chat_context=chat_context, room=room, message=message, toolkits=toolkits)
-
-
-def _rules_of(toolkit: Toolkit) -> list[str]:
-    return [*toolkit.rules, *(rule for tool in toolkit.tools for rule in tool.rules)]
 
 
 async def _call(method: Callable[..., Any], **arguments: Any) -> Any:

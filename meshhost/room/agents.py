@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from meshhost.errors import RoomError, ToolError
+from meshhost.errors import ConnectionLostError, RoomError, ToolError
 from meshhost.identity.grants import ApiScope
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import ErrorResponse, Header, Response
@@ -80,6 +81,19 @@ class AgentDescription:
     requires: list[Requirement] = field(default_factory=list)
     supports_tools: bool = False
     labels: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """The wire form."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "description": self.description,
+            "input_schema": self.input_schema,
+            "output_schema": self.output_schema,
+            "requires": [requirement.to_json() for requirement in self.requires],
+            "supports_tools": self.supports_tools,
+            "labels": self.labels,
+        }
 
 
 class AgentsClient:
@@ -163,11 +177,38 @@ class AgentsClient:
         self._room.unregister_handler(f"agent.tool_call.{name}")
         await self._room.send_request("agent.unregister_toolkit", {"id": registration_id})
 
+    async def register_agent(self, agent: AgentDescription, handler: Handler) -> str:
+        """Offer to be asked until `unregister_agent` or the end of the connection; returns the registration's id.
+
+        `handler` gets each ask as a message and answers it with `answer_ask`. A connection offers one agent.
+        """
+        self._room.register_handler("agent.ask", handler)
+        answer = await self._room.send_request("agent.register_agent", agent.to_json())
+        return str(answer["id"])
+
+    async def unregister_agent(self, registration_id: str) -> None:
+        """Undo `register_agent`."""
+        self._room.unregister_handler("agent.ask")
+        await self._room.send_request("agent.unregister_agent", {"id": registration_id})
+
+    async def answer_ask(self, ask: MessageReceived, answer: Any) -> None:
+        """Answer an ask with a JSON value or a RoomError. When the connection is gone, so is whoever asked."""
+        if isinstance(answer, RoomError):
+            header = _ask_fields(ask) | {"error": str(answer) or type(answer).__name__, "code": answer.code}
+        else:
+            header = _ask_fields(ask) | {"answer": answer}
+        with contextlib.suppress(ConnectionLostError):
+            await self._room.notify("agent.ask_response", header)
+
     async def answer_tool_call(self, call: MessageReceived, response: Response | RoomError) -> None:
         """Answer a tool call with a body or an error."""
         if isinstance(response, RoomError):
             response = ErrorResponse(text=str(response) or type(response).__name__, code=response.code)
         await self._room.respond(call.id, "agent.tool_call_response", response)
+
+
+def _ask_fields(ask: MessageReceived) -> Header:
+    return {"task_id": ask.header.get("task_id"), "caller_context": {}}
 
 
 def _toolkit(name: str, entry: Mapping[str, Any]) -> ToolkitDescription:

@@ -35,6 +35,10 @@ class Toolkit:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} tools={[tool.name for tool in self.tools]}>"
 
+    def all_rules(self) -> list[str]:
+        """The toolkit's rules and those of its tools."""
+        return [*self.rules, *(rule for tool in self.tools for rule in tool.rules)]
+
     def get_tool(self, name: str) -> BaseTool:
         """The tool of that name. Raises NotFoundError."""
         for tool in self.tools:

@@ -145,7 +145,9 @@ class AgentHandlers:
         agent.participant.connection.tell("agent.ask", header, trace=request.message.trace)
         answer, _ = await self._wait(room, call, f"agent {body.agent!r}")
         if "answer" not in answer:
-            return ErrorResponse(text=str(answer.get("error") or "the agent failed"))
+            code = answer.get("code")
+            text = str(answer.get("error") or "the agent failed")
+            return ErrorResponse(text=text, code=code if isinstance(code, int) else None)
         return JsonResponse(json={"answer": answer["answer"]})
 
     async def _wait(self, room: Room, call: Any, what: str) -> tuple[dict[str, Any], bytes]:
@@ -223,13 +225,9 @@ def _register(
 
 
 def _check_name(name: str) -> None:
-    # A toolkit's name is part of a message type, which is short and Unicode.
-    try:
-        fits = len(name.encode()) <= MAX_NAME
-    except UnicodeEncodeError:
-        fits = False
-    if not fits:
-        raise InvalidRequestError("name", f"expected Unicode text of at most {MAX_NAME} bytes")
+    # A toolkit's name is part of a message type, whose bytes count.
+    if len(name.encode()) > MAX_NAME:
+        raise InvalidRequestError("name", f"expected at most {MAX_NAME} bytes")
 
 
 def _unregister_toolkit(request: Request, body: _Unregister) -> Answer:

@@ -1,0 +1,266 @@
+"""`TaskRunner`: an agent that is asked, and answers; and the tool that asks one."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pydantic import BaseModel, ValidationError
+
+from meshhost.agents.agent import SingleRoomAgent, toolkit_of_room
+from meshhost.agents.context import AgentCallContext, AgentChatContext
+from meshhost.errors import InvalidRequestError, RoomError, ToolError
+from meshhost.protocol.connection import MessageReceived
+from meshhost.protocol.messages import JsonResponse, Response, TextResponse
+from meshhost.room.agents import AgentDescription, ToolDescription, ToolkitDescription
+from meshhost.room.participants import Participant, RemoteParticipant
+from meshhost.room.requirements import Requirement
+from meshhost.tasks import TaskOwner
+from meshhost.tools.schema import Schema, check_value
+from meshhost.tools.tool import Tool, ToolContext
+from meshhost.tools.toolkit import Toolkit
+
+if TYPE_CHECKING:
+    from meshhost.room.client import RoomClient
+
+__all__ = ["RunTaskTool", "TaskRunner"]
+
+logger = logging.getLogger(__name__)
+
+STOP_TIMEOUT = 15.0
+MAX_CONCURRENT = 64
+
+# A JSON schema, or a pydantic model: then arguments arrive as an instance of it.
+SchemaOrModel: TypeAlias = Schema | type[BaseModel]
+
+
+class TaskRunner(SingleRoomAgent):
+    """Answers asks: override `ask`. Up to `max_concurrent` run side by side, further ones wait.
+
+    `input_schema` and `output_schema` are JSON schemas or pydantic models; arguments and answers are checked against them, and
+    whoever asked is told the field that is wrong. `toolkits` are always at hand, `requires` adds toolkits of the room, and with
+    `supports_tools` whoever asks may add some.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        title: str | None = None,
+        description: str | None = None,
+        requires: Sequence[Requirement] | None = None,
+        supports_tools: bool | None = None,
+        input_schema: SchemaOrModel,
+        output_schema: SchemaOrModel | None = None,
+        labels: Sequence[str] | None = None,
+        toolkits: Sequence[Toolkit] | None = None,
+        max_concurrent: int = MAX_CONCURRENT,
+    ) -> None:
+        super().__init__(name=name, title=title, description=description, requires=requires, labels=labels)
+        self._input, self._output = input_schema, output_schema
+        self._supports_tools = bool(supports_tools)
+        self._toolkits = list(toolkits or ())
+        self._slots = asyncio.Semaphore(max_concurrent)
+        self._asks = TaskOwner(f"task runner {name}")
+        self._registration: str | None = None
+
+    @property
+    def supports_tools(self) -> bool:
+        """Whether whoever asks may hand toolkits along."""
+        return self._supports_tools
+
+    @property
+    def input_schema(self) -> Schema:
+        """The JSON schema of arguments."""
+        return _schema(self._input)
+
+    @property
+    def output_schema(self) -> Schema | None:
+        """The JSON schema of answers, or None: any JSON value."""
+        return None if self._output is None else _schema(self._output)
+
+    async def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:
+        """Do the task and return its answer: a JSON value or a pydantic model. A RoomError's text reaches who asked."""
+        raise NotImplementedError
+
+    async def init_chat_context(self) -> AgentChatContext:
+        """An empty conversation for one ask."""
+        return AgentChatContext()
+
+    async def validate_arguments(self, arguments: Any) -> Any:
+        """The arguments as `ask` gets them. Raises InvalidRequestError naming what is wrong."""
+        return _checked(arguments, self._input)
+
+    async def validate_response(self, response: Any) -> Any:
+        """The answer as JSON. Raises ToolError: what is wrong with it is not the asker's fault."""
+        value = response.model_dump(mode="json") if isinstance(response, BaseModel) else response
+        if self._output is not None:
+            try:
+                _checked(value, self._output)
+            except InvalidRequestError as error:
+                raise ToolError(f"agent {self.name!r} gave an answer that breaks its own schema: {error}") from None
+        return value
+
+    async def start(self, *, room: "RoomClient") -> None:
+        """Register, and answer from now on, also after a reconnect."""
+        await super().start(room=room)
+        try:
+            await self._register()
+        except BaseException:
+            await super().stop()
+            raise
+        room.add_restorer(self._register)
+
+    async def drain(self) -> None:
+        """Take no further ask, and return when those under way are answered. Whoever calls bounds the wait."""
+        await self._unregister()
+        await self._asks.wait()
+
+    async def stop(self) -> None:
+        """End at once; whoever waits for an answer is told by the room server. Idempotent."""
+        if self._room is None:
+            return
+        await self._unregister()
+        if await self._asks.stop(timeout=STOP_TIMEOUT):
+            logger.warning("asks did not end in time", extra={"agent": self.name})
+        await super().stop()
+
+    def to_json(self) -> dict[str, Any]:
+        """The wire form of its registration."""
+        return self._registered_as().to_json()
+
+    def _registered_as(self) -> AgentDescription:
+        return AgentDescription(
+            name=self.name,
+            title=self.title,
+            description=self.description,
+            input_schema=self.input_schema,
+            output_schema=self.output_schema,
+            requires=self.requires,
+            supports_tools=self.supports_tools,
+            labels=self.labels,
+        )
+
+    async def _register(self) -> None:
+        self._registration = await self.room.agents.register_agent(self._registered_as(), self._on_ask)
+
+    async def _unregister(self) -> None:
+        registration, self._registration = self._registration, None
+        if registration is None or self._room is None:
+            return
+        self._room.remove_restorer(self._register)
+        if self._room.is_open:
+            await self._room.agents.unregister_agent(registration)
+
+    def _on_ask(self, message: MessageReceived) -> None:
+        self._asks.spawn(self._answer(self.room, message), name="ask")
+
+    async def _answer(self, room: "RoomClient", message: MessageReceived) -> None:
+        try:
+            async with self._slots:
+                answer = await self._run(room, message)
+        except RoomError as error:
+            answer = error
+        except Exception:
+            # The task is a user's code; its traceback is for its own log, not for another participant.
+            logger.exception("task failed", extra={"agent": self.name})
+            answer = ToolError(f"agent {self.name!r} failed; its log says why")
+        await room.agents.answer_ask(message, answer)
+
+    async def _run(self, room: "RoomClient", message: MessageReceived) -> Any:
+        header = message.header
+        arguments = await self.validate_arguments(header.get("arguments"))
+        caller = _participant(room, header.get("caller_id"))
+        tool_context = ToolContext(room=room, caller=room.local_participant)
+        toolkits = [*self._toolkits, *await self.get_required_toolkits(tool_context)]
+        if self.supports_tools:
+            toolkits += _handed_along(header.get("toolkits"), caller)
+        context = AgentCallContext(
+            chat=await self.init_chat_context(),
+            room=room,
+            toolkits=toolkits,
+            caller=caller,
+            on_behalf_of=_participant(room, header.get("on_behalf_of_id")),
+        )
+        return await self.validate_response(await self.ask(context=context, arguments=arguments))
+
+
+class RunTaskTool(Tool):
+    """A tool that asks an agent of the room and returns its answer."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        agent_name: str,
+        input_schema: Schema,
+        rules: list[str] | None = None,
+        thumbnail_url: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+    ) -> None:
+        super().__init__(
+            name=name,
+            input_schema=input_schema,
+            title=title,
+            description=description,
+            rules=rules,
+            thumbnail_url=thumbnail_url,
+        )
+        self._agent_name = agent_name
+
+    async def execute(self, context: ToolContext, **kwargs: Any) -> Response:
+        """Ask. Raises RoomError with what the agent answered."""
+        answer = await context.room.agents.ask(
+            agent=self._agent_name, arguments=kwargs, on_behalf_of=context.on_behalf_of or context.caller
+        )
+        return TextResponse(text=answer) if isinstance(answer, str) else JsonResponse(json=answer)
+
+
+def _schema(schema: SchemaOrModel) -> Schema:
+    return schema if isinstance(schema, dict) else schema.model_json_schema()
+
+
+def _checked(value: Any, schema: SchemaOrModel) -> Any:
+    if isinstance(schema, dict):
+        check_value(value, schema)
+        return value
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        raise InvalidRequestError(".".join(map(str, first["loc"])), first["msg"]) from None
+
+
+def _participant(room: "RoomClient", participant_id: Any) -> Participant | None:
+    if not isinstance(participant_id, str):
+        return None
+    # Known are those who enabled messaging; of the others we have the id.
+    return room.messaging.get_participant(participant_id) or RemoteParticipant(id=participant_id)
+
+
+def _handed_along(toolkits: Any, caller: Participant | None) -> list[Toolkit]:
+    """The toolkits of an ask (room-protocol §11.5: lists, not objects), invoked in the room for the caller."""
+    try:
+        descriptions = [
+            ToolkitDescription(
+                name=toolkit["name"],
+                title=toolkit.get("title") or toolkit["name"],
+                description=toolkit.get("description") or "",
+                tools=[
+                    ToolDescription(
+                        name=tool["name"],
+                        title=tool.get("title") or tool["name"],
+                        description=tool.get("description") or "",
+                        input_schema=tool.get("input_schema"),
+                        defs=tool.get("defs"),
+                    )
+                    for tool in toolkit["tools"]
+                ],
+            )
+            for toolkit in toolkits or ()
+        ]
+    except (KeyError, TypeError, AttributeError):
+        raise InvalidRequestError("toolkits", "expected a list of toolkits with their tools") from None
+    participant_id = None if caller is None else caller.id
+    return [toolkit_of_room(description, description.tools, participant_id) for description in descriptions]
