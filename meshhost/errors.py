@@ -169,7 +169,7 @@ class AlreadyExistsError(RoomError):
 class LimitExceededError(RoomError):
     """Too large or too many; the text names the limit."""
 
-    code = 1002
+    code = 5003
 
 
 class RequestTimeoutError(RoomError):
@@ -210,6 +210,8 @@ class RoomRefusedError(RoomError):
 
 class ToolError(RoomError):
     """A tool, or the participant that provides it, failed."""
+
+    code = 5004
 
 
 class LeaseLostError(RoomError):

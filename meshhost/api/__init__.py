@@ -26,11 +26,16 @@ from meshhost.api.room_server_client import (
     ToolDescription,
     ToolkitDescription,
 )
+from meshhost.api.schema import ChildProperty, ElementType, MeshSchema, ValueProperty
+from meshhost.api.schema_document import Element, MeshDocument
 from meshhost.api.websocket_protocol import WebSocketClientProtocol
 
 __all__ = [
     "AgentDescription",
     "ApiScope",
+    "ChildProperty",
+    "Element",
+    "ElementType",
     "EmptyResponse",
     "ErrorResponse",
     "FileHandle",
@@ -38,6 +43,8 @@ __all__ = [
     "JsonResponse",
     "LinkResponse",
     "LocalParticipant",
+    "MeshDocument",
+    "MeshSchema",
     "Participant",
     "ParticipantGrant",
     "ParticipantToken",
@@ -52,6 +59,7 @@ __all__ = [
     "TextResponse",
     "ToolDescription",
     "ToolkitDescription",
+    "ValueProperty",
     "WebSocketClientProtocol",
     "websocket_room_url",
 ]

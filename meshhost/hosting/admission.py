@@ -34,7 +34,7 @@ class _CallData(BaseModel):
     room_name: str = Field(min_length=1, max_length=256)
     room_url: str = Field(min_length=1, max_length=2048)
     token: str = Field(min_length=1, repr=False)
-    arguments: Any = None
+    arguments: Any = Field(default_factory=dict)
 
     @field_validator("arguments")
     @classmethod

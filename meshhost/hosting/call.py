@@ -19,6 +19,7 @@ from meshhost.supervision.spawn import Spawn
 from meshhost.supervision.state import TERMINAL, State
 from meshhost.tasks import uninterrupted, unless
 from meshhost.transport.base import ClientProtocol
+from meshhost.transport.websocket_client import WebSocketClientProtocol
 
 __all__ = ["AgentLife", "AnyAgent", "Visit"]
 
@@ -48,6 +49,15 @@ class Visit:
     protocol: ClientProtocol
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     spawn: Spawn | None = None
+    on_renew: Callable[[CallRequest], None] | None = None
+
+    def renew(self, request: CallRequest) -> None:
+        """The call was repeated and brings a fresh token: it is used when the agent has to connect again."""
+        self.request = request
+        if isinstance(self.protocol, WebSocketClientProtocol):
+            self.protocol.renew(request.token)
+        if self.on_renew is not None:
+            self.on_renew(request)
 
     def context(self) -> CallContext:
         """The call as the agent sees it."""

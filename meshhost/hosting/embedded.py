@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from meshhost.documents.store import DocumentStore
 from meshhost.errors import SettingsError
 from meshhost.gateway.local import LocalProvider
 from meshhost.gateway.openai_compatible import OpenAICompatibleProvider
@@ -18,12 +19,15 @@ from meshhost.queues.backend import QueueBackend, QueueLimits
 from meshhost.queues.backends.sqlite import SqliteQueueBackend
 from meshhost.queues.service import QueueService
 from meshhost.server.config import ServerConfig
+from meshhost.server.document_files import FilesAndDocuments
 from meshhost.server.identity_store import IdentityStore
-from meshhost.server.object_store import RoomFiles, open_object_store
+from meshhost.server.object_store import open_object_store
 from meshhost.server.server import RoomServer
 from meshhost.settings import Settings, read_settings
 
 __all__ = ["ServerOptions", "open_room_server"]
+
+_ENVELOPE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +55,18 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
         extra_keys=options.extra_keys or (lambda: known_keys(read_settings())),
         default_secret=settings.secret.get_secret_value() if settings.secret else None,
     )
-    files = RoomFiles(open_object_store(options.file.storage.url or options.data_dir / "storage"))
+    documents = DocumentStore(options.data_dir / "documents.db")
+    store = open_object_store(options.file.storage.url or options.data_dir / "storage")
+    files = FilesAndDocuments(store, documents)
     config = _config(options)
     await backend.open()
     try:
         await identity.open()
+        await documents.open()
         async with QueueService(backend, lease_seconds=config.lease_seconds) as queues:
-            server = RoomServer(config, queues=queues, files=files, identity=identity, providers=providers)
+            server = RoomServer(
+                config, queues=queues, documents=documents, files=files, identity=identity, providers=providers
+            )
             try:
                 await server.start()
                 yield server
@@ -65,11 +74,17 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
                 await server.stop()
                 await providers.stop()
     finally:
+        await documents.close()
         await backend.close()
 
 
 def _config(options: ServerOptions) -> ServerConfig:
     file = options.file
+    # A queue must not take what the server could never hand out again.
+    if file.queues.max_message_bytes + _ENVELOPE_BYTES > file.server.max_message_bytes:
+        raise SettingsError(
+            f"queues.max_message_bytes: expected at most server.max_message_bytes less {_ENVELOPE_BYTES} for what goes with it"
+        )
     return ServerConfig(
         host=options.host,
         port=options.port,

@@ -9,14 +9,26 @@ from meshhost.supervision.state import State
 
 __all__ = ["HostMetrics"]
 
+_LAGS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
 
 class HostMetrics:
-    """The numbers of one host, in a registry of their own. `paths` are the registered paths, `live` the agents."""
+    """The numbers of one host, in a registry of their own.
 
-    def __init__(self, live: Callable[[], Iterable[Spawn]], path_of: Callable[[Spawn], str]) -> None:
+    `live` are the agents, `path_of` finds an agent's path, `processes` gives the use (idle, agent) and the memory in bytes
+    of each process.
+    """
+
+    def __init__(
+        self,
+        live: Callable[[], Iterable[Spawn]],
+        path_of: Callable[[Spawn], str],
+        processes: Callable[[], Iterable[tuple[str, int]]] = tuple,
+    ) -> None:
         registry = self._registry = CollectorRegistry()
         self._live = live
         self._path_of = path_of
+        self._processes = processes
         self._calls = Counter(
             "meshhost_calls", "Calls by how they were answered", ["path", "status"], registry=registry
         )
@@ -29,6 +41,35 @@ class HostMetrics:
             "meshhost_agent_start_seconds", "From the first call to running", ["path"], registry=registry
         )
         self._drain_seconds = Histogram("meshhost_drain_seconds", "How long a drain took", registry=registry)
+
+        self._lag = Histogram(
+            "meshhost_loop_lag_seconds", "How late the event loop was", buckets=_LAGS, registry=registry
+        )
+        self._last_lag = Gauge("meshhost_loop_lag_last_seconds", "How late it was when last asked", registry=registry)
+        self._blocks = Counter("meshhost_loop_blocks", "Blocks of the event loop", ["path"], registry=registry)
+        self._process_starts = Histogram(
+            "meshhost_process_start_seconds",
+            "How long an agent waited for its process; warm ones were ready",
+            ["kind"],
+            registry=registry,
+        )
+        self._process_count = Gauge("meshhost_processes", "Processes by use", ["use"], registry=registry)
+        self._process_memory = Gauge(
+            "meshhost_process_memory_bytes", "Resident memory of processes by use", ["use"], registry=registry
+        )
+
+    def observe_lag(self, seconds: float) -> None:
+        """The event loop was so late."""
+        self._lag.observe(seconds)
+        self._last_lag.set(seconds)
+
+    def count_block(self, path: str) -> None:
+        """An agent of this path blocked the event loop ("" when nobody knows who did)."""
+        self._blocks.labels(path).inc()
+
+    def observe_process_start(self, warm: bool, seconds: float) -> None:
+        """An agent got its process."""
+        self._process_starts.labels("warm" if warm else "cold").observe(seconds)
 
     def count_call(self, path: str, status: int) -> None:
         """A call was answered."""
@@ -57,4 +98,9 @@ class HostMetrics:
         self._agents.clear()
         for spawn in self._live():
             self._agents.labels(self._path_of(spawn), spawn.state.value).inc()
+        self._process_count.clear()
+        self._process_memory.clear()
+        for use, memory in self._processes():
+            self._process_count.labels(use).inc()
+            self._process_memory.labels(use).inc(memory)
         return generate_latest(self._registry)

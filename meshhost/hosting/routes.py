@@ -1,6 +1,5 @@
 """The HTTP surface of a host (room-protocol §18.1, design §3)."""
 
-import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from typing import Any
 
 from aiohttp import WSCloseCode, web
 
-from meshhost.errors import CallRefusedError, LifecycleError
+from meshhost.errors import CallRefusedError
 from meshhost.hosting.admission import AllowedRooms, CallRequest, admit, parse_event
 from meshhost.hosting.metrics import HostMetrics
 from meshhost.hosting.spawns import RETRY_AFTER_SECONDS, Route, Spawns
@@ -18,8 +17,6 @@ from meshhost.supervision.state import TERMINAL
 from meshhost.transport.websocket_server import InboundClientProtocol
 
 __all__ = ["MAX_BODY_BYTES", "HostRoutes"]
-
-logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1024 * 1024
 # The event as JSON in a header, for calls that have no body (room-protocol §18.2).
@@ -32,7 +29,8 @@ _MAX_REASON_BYTES = 123
 class HostRoutes:
     """Answers calls and questions of one host.
 
-    `routes` may grow while the host runs. `describe` gives the service description.
+    `routes` may grow while the host runs. `describe` gives the service description, `vitals` what /livez tells
+    besides that it is alive.
     """
 
     def __init__(
@@ -44,6 +42,7 @@ class HostRoutes:
         spawns: Spawns,
         metrics: HostMetrics,
         describe: Callable[[], dict[str, Any]],
+        vitals: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._routes = routes
         self._guard = guard
@@ -51,13 +50,14 @@ class HostRoutes:
         self._spawns = spawns
         self._metrics = metrics
         self._describe = describe
+        self._vitals = vitals
         self.is_ready = False
 
     def application(self) -> web.Application:
         """The aiohttp application."""
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_refusals_as_json])
         app.router.add_get("/", self._ok)
-        app.router.add_get("/livez", self._ok)
+        app.router.add_get("/livez", self._live)
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._show_metrics)
         for path in WELL_KNOWN_PATHS:
@@ -68,6 +68,10 @@ class HostRoutes:
 
     async def _ok(self, _: web.Request) -> web.Response:
         return web.json_response({"ok": True})
+
+    async def _live(self, _: web.Request) -> web.Response:
+        # That this is answered is the proof: a blocked loop answers nothing, and a probe's own timeout finds it.
+        return web.json_response({"ok": True, **self._vitals()})
 
     async def _ready(self, _: web.Request) -> web.Response:
         reason = "draining" if not self.is_ready else "full" if self._spawns.is_full else None
@@ -99,6 +103,7 @@ class HostRoutes:
             call = await self._admitted(request)
             if call is None:
                 raise CallRefusedError("event: expected room.call", status=400)
+            self._spawns.check_takes_sockets(route)
             # After the upgrade nothing can be refused with a status any more.
             self._spawns.check_free()
             socket = web.WebSocketResponse(
@@ -113,8 +118,6 @@ class HostRoutes:
             return socket
         try:
             await spawn.wait_state(*TERMINAL)
-        except LifecycleError:
-            logger.debug("called agent ended", extra={"spawn_id": spawn.id})
         finally:
             spawn.abort()
         return socket

@@ -3,8 +3,9 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
 
 from aiohttp import web
 
@@ -12,10 +13,13 @@ from meshhost.clock import SystemClock
 from meshhost.errors import SettingsError
 from meshhost.hosting.admission import AllowedRooms
 from meshhost.hosting.metrics import HostMetrics
+from meshhost.hosting.process_child import current_role
+from meshhost.hosting.process_pool import ProcessOptions, ProcessPool
 from meshhost.hosting.routes import HostRoutes
 from meshhost.hosting.signals import StopSignals, stop_signals
 from meshhost.hosting.spawns import OnDuplicate, Route, Spawns
 from meshhost.hosting.specs import WELL_KNOWN_PATHS, service_spec
+from meshhost.hosting.watchdog import Block, LoopWatchdog
 from meshhost.hosting.webhooks import CallGuard
 from meshhost.identity.grants import ApiScope
 from meshhost.settings import Settings, read_settings
@@ -30,6 +34,8 @@ __all__ = ["ServiceHost"]
 logger = logging.getLogger(__name__)
 
 AgentClass = TypeVar("AgentClass", bound=Callable[..., Any])
+Hook = TypeVar("Hook", bound=Callable[[], Any])
+OnBlock = Literal["report", "isolate"]
 _RESERVED = {"/", "/livez", "/readyz", "/metrics", "/agents", *WELL_KNOWN_PATHS}
 
 
@@ -41,6 +47,11 @@ class ServiceHost:
     room servers at `allowed_room_urls` (default MESHHOST_ALLOWED_ROOM_URLS, separated by commas) and at MESHHOST_API_URL.
     `max_agents` live at once (default MESHHOST_MAX_AGENTS or 10,000); `drain_seconds` is how long they may take to finish
     when the host stops (default MESHHOST_DRAIN_SECONDS or 30).
+
+    Paths with `isolation="process"` run each agent in a process of its own, which runs this program again up to `run()`.
+    `process_pool` says how many wait warm (default MESHHOST_PROCESS_POOL or 1), or in full how processes are kept.
+    Agents that block the event loop longer than MESHHOST_BLOCK_SECONDS are reported; with `on_block="isolate"` those of a
+    path that did so `blocks_allowed` times get processes from their next start on.
     """
 
     def __init__(
@@ -53,6 +64,9 @@ class ServiceHost:
         allowed_room_urls: Sequence[str] | None = None,
         max_agents: int | None = None,
         drain_seconds: float | None = None,
+        process_pool: int | ProcessOptions | None = None,
+        on_block: OnBlock = "report",
+        blocks_allowed: int = 3,
     ) -> None:
         settings = read_settings()
         self._host = host or settings.host or "127.0.0.1"
@@ -62,8 +76,22 @@ class ServiceHost:
         self._routes: dict[str, Route] = {}
         self._clock = SystemClock()
         self._supervisor = Supervisor(clock=self._clock)
-        self._spawns = Spawns(self._supervisor, max_agents=max_agents or settings.max_agents)
-        self._metrics = HostMetrics(lambda: self._supervisor.live, lambda spawn: str(spawn.spec.log_fields["path"]))
+        self._metrics = HostMetrics(
+            lambda: self._supervisor.live, lambda spawn: str(spawn.spec.log_fields["path"]), self._processes
+        )
+        self._hooks: list[Callable[[], Any]] = []
+        self._pool = ProcessPool(
+            _process_options(process_pool, settings),
+            paths=lambda: [route.path for route in self._routes.values() if self._needs_process(route)],
+            observe=self._metrics.observe_process_start,
+        )
+        self._spawns = Spawns(self._supervisor, max_agents=max_agents or settings.max_agents, pool=self._pool)
+        self._on_block = on_block
+        self._blocks_allowed = blocks_allowed
+        self._blocks: Counter[str] = Counter()
+        self._watchdog = LoopWatchdog(
+            threshold=settings.block_seconds, on_lag=self._metrics.observe_lag, on_block=self._blocked
+        )
         self._supervisor.on_change.append(self._metrics.changed)
         self._guard = CallGuard(_secret(webhook_secret, settings), clock=self._clock)
         self._serving = HostRoutes(
@@ -73,6 +101,7 @@ class ServiceHost:
             spawns=self._spawns,
             metrics=self._metrics,
             describe=self.get_service_spec,
+            vitals=self._vitals,
         )
         self._runner: web.AppRunner | None = None
 
@@ -117,6 +146,14 @@ class ServiceHost:
 
         return bind
 
+    def prewarm(self, hook: Hook) -> Hook:
+        """Decorate a function that each process of an agent calls (and awaits) before it counts as ready.
+
+        A class may have a hook of its own: a class method or static method `prewarm()`. Agents in tasks have none.
+        """
+        self._hooks.append(hook)
+        return hook
+
     def add_path(
         self,
         path: str,
@@ -136,6 +173,8 @@ class ServiceHost:
             raise SettingsError(f"path {path!r} is bound already")
         if on_duplicate not in ("join", "replace", "allow"):
             raise SettingsError("on_duplicate: expected join, replace or allow")
+        if isolation != "process":
+            isolation_named(isolation)
         self._routes[path] = Route(
             path=path,
             cls=cls,
@@ -143,7 +182,7 @@ class ServiceHost:
             permissions=permissions,
             on_duplicate=on_duplicate,
             restart=restart or RestartPolicy(),
-            isolation=isolation_named(isolation),
+            isolation=isolation,
             start_timeout=start_timeout,
             drain_seconds=self._drain_seconds,
         )
@@ -154,8 +193,15 @@ class ServiceHost:
         return service_spec(name=self._name, port=self._port, endpoints=endpoints, image=image)
 
     async def start(self) -> None:
-        """Listen for calls. Raises SettingsError when the address cannot be listened on."""
+        """Listen for calls. Raises SettingsError when the address cannot be listened on.
+
+        In an agent's process this is where the agent lives; it ends with SystemExit.
+        """
+        if (role := current_role()) is not None:
+            await role.serve({path: route.cls for path, route in self._routes.items()}, self._hooks)
         self._guard.explain()
+        if any(self._needs_process(route) for route in self._routes.values()):
+            self._pool.check_program()
         runner = web.AppRunner(self._serving.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -166,6 +212,9 @@ class ServiceHost:
             raise SettingsError(f"cannot listen on {where}: {error.strerror or error}; choose another port") from None
         self._runner = runner
         self._port = runner.addresses[0][1]
+        if any(self._needs_process(route) for route in self._routes.values()):
+            self._pool.open()
+        self._watchdog.start()
         self._serving.is_ready = True
         logger.info("service host ready", extra={"host": self._host, "port": self._port, "paths": list(self._routes)})
 
@@ -180,13 +229,53 @@ class ServiceHost:
                 "agents drained",
                 extra={"finished": len(report.finished), "aborted": report.aborted, "stuck": report.stuck},
             )
+        await self._pool.close()
+        self._watchdog.stop()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
         return report
 
+    def _needs_process(self, route: Route) -> bool:
+        return self._spawns.isolation_of(route) == "process"
+
+    def _processes(self) -> Iterator[tuple[str, int]]:
+        for use, processes in (("idle", self._pool.idle), ("agent", self._pool.running)):
+            for process in processes:
+                yield use, process.memory()
+
+    def _blocked(self, block: Block) -> None:
+        """An agent held the event loop; told when it is over."""
+        path = str(block.fields.get("path", ""))
+        route = self._routes.get(path)
+        self._metrics.count_block(path if route is not None else "")
+        self._blocks[path] += 1
+        if self._on_block != "isolate" or route is None or self._blocks[path] < self._blocks_allowed:
+            return
+        if self._needs_process(route):
+            return
+        try:
+            self._pool.check_program()
+        except SettingsError as error:
+            logger.warning("path cannot be given processes", extra={"path": path, "reason": str(error)})
+            return
+        logger.warning(
+            "path blocks the event loop and gets processes", extra={"path": path, "blocks": self._blocks[path]}
+        )
+        self._spawns.isolate(path)
+
+    def _vitals(self) -> dict[str, Any]:
+        block = self._watchdog.last_block
+        if block is None:
+            return {}
+        ago = time.monotonic() - block.began - block.seconds
+        path = block.fields.get("path")
+        return {"last_block": {"path": path, "seconds": round(block.seconds, 3), "seconds_ago": round(ago, 3)}}
+
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain and return. A second signal aborts the agents at once."""
+        if current_role() is not None:
+            await self.start()
         async with stop_signals() as signals:
             await self.start()
             try:
@@ -206,6 +295,17 @@ class ServiceHost:
         self._supervisor.abort_all()
         self._drain_seconds = 0.0
         return await self.stop()
+
+
+def _process_options(given: int | ProcessOptions | None, settings: Settings) -> ProcessOptions:
+    if isinstance(given, ProcessOptions):
+        return given
+    return ProcessOptions(
+        size=settings.process_pool if given is None else given,
+        memory_mb=settings.process_memory_mb,
+        stuck_seconds=settings.process_stuck_seconds,
+        max_running=settings.max_processes,
+    )
 
 
 def _secret(given: str | None, settings: Settings) -> str | None:

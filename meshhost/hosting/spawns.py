@@ -8,8 +8,9 @@ from typing import Any, Literal
 from meshhost.errors import CallRefusedError, LifecycleError
 from meshhost.hosting.admission import CallRequest
 from meshhost.hosting.call import AgentLife, Visit
+from meshhost.hosting.process_pool import ProcessPool, process_child
 from meshhost.identity.grants import ApiScope
-from meshhost.supervision.isolation import Isolation, isolation_named
+from meshhost.supervision.isolation import Child, isolation_named
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.supervision.spawn import ChildSpec, Spawn
 from meshhost.supervision.state import State
@@ -30,7 +31,8 @@ class Route:
     """A path bound to an agent class.
 
     `on_duplicate` says what a call does for a tenant, room and identity that has a live agent: nothing (`join`), end it and
-    start another (`replace`), or start one more (`allow`). `start_timeout` and `drain_seconds` are in seconds.
+    start another (`replace`), or start one more (`allow`). `isolation` is `task` or `process`. `start_timeout` and
+    `drain_seconds` are in seconds.
     """
 
     path: str
@@ -39,7 +41,7 @@ class Route:
     permissions: ApiScope | None = None
     on_duplicate: OnDuplicate = "join"
     restart: RestartPolicy = field(default_factory=RestartPolicy)
-    isolation: Isolation = field(default_factory=lambda: isolation_named("task"))
+    isolation: str = "task"
     start_timeout: float = 60.0
     drain_seconds: float = 30.0
 
@@ -50,9 +52,13 @@ SpawnKey = tuple[str, str, str, str]
 class Spawns:
     """Turns admitted calls into supervised agents. At most `max_agents` live at once."""
 
-    def __init__(self, supervisor: Supervisor, *, max_agents: int) -> None:
+    def __init__(self, supervisor: Supervisor, *, max_agents: int, pool: ProcessPool | None = None) -> None:
         self._supervisor = supervisor
         self._max_agents = max_agents
+        self._pool = pool
+        self._in_task = isolation_named("task")
+        self._isolated: set[str] = set()
+        self._in_process: set[str] = set()
         self._visits: dict[str, Visit] = {}
         supervisor.on_change.append(self._forget)
 
@@ -60,6 +66,14 @@ class Spawns:
     def is_full(self) -> bool:
         """Whether another agent would be refused."""
         return len(self._supervisor.live) >= self._max_agents
+
+    def isolation_of(self, route: Route) -> str:
+        """How the next agent of the path is kept from the others: `task` or `process`."""
+        return "process" if route.path in self._isolated else route.isolation
+
+    def isolate(self, path: str) -> None:
+        """Give the agents of this path processes of their own from their next start on."""
+        self._isolated.add(path)
 
     async def answer(self, route: Route, request: CallRequest, *, protocol: ClientProtocol | None = None) -> Spawn:
         """The agent that answers this call: a live one, or a new one that is starting.
@@ -85,11 +99,27 @@ class Spawns:
                 f"this host is full: {self._max_agents} agents live here", status=503, retry_after=RETRY_AFTER_SECONDS
             )
 
+    def check_takes_sockets(self, route: Route) -> None:
+        """Raises CallRefusedError (405) when the path's agents cannot use a socket of this process."""
+        if route.isolation == "process":
+            raise CallRefusedError("the agents of this path have processes of their own: call it with POST", status=405)
+
+    def _check_free_for(self, isolation: str) -> None:
+        self.check_free()
+        most = self._pool.options.max_running if self._pool is not None else 0
+        if isolation == "process" and len(self._in_process) >= most:
+            raise CallRefusedError(
+                f"this host is full: {most} agents with processes of their own live here",
+                status=503,
+                retry_after=RETRY_AFTER_SECONDS,
+            )
+
     def _present(self, key: SpawnKey) -> list[Spawn]:
         return [spawn for spawn in self._supervisor.with_key(key) if spawn.state is not State.DRAINING]
 
     def _start(self, route: Route, request: CallRequest, key: SpawnKey, inbound: ClientProtocol | None) -> Spawn:
-        self.check_free()
+        isolation = self.isolation_of(route) if inbound is None else "task"
+        self._check_free_for(isolation)
         protocol = inbound or WebSocketClientProtocol(url=request.room_url, token=request.token)
         visit = Visit(request, protocol)
         # A socket that the room server opened cannot be opened again from here.
@@ -97,9 +127,7 @@ class Spawns:
         spec = ChildSpec(
             name=f"{request.identity} in {request.room_name}",
             key=key,
-            factory=lambda: route.isolation(
-                AgentLife(route.cls, visit, grace=route.drain_seconds).run, request.identity
-            ),
+            factory=lambda: self._child(route, visit, may_move=inbound is None),
             policy=restart,
             start_timeout=route.start_timeout,
             log_fields={
@@ -114,15 +142,19 @@ class Spawns:
         except LifecycleError:
             raise CallRefusedError("this host is draining", status=503, retry_after=RETRY_AFTER_SECONDS) from None
         self._visits[spawn.id] = visit
+        if isolation == "process":
+            self._in_process.add(spawn.id)
         return spawn
 
     def _renew(self, spawn: Spawn, request: CallRequest) -> None:
-        # The repeated call brings a fresh token: the agent uses it when it has to connect again.
-        visit = self._visits[spawn.id]
-        visit.request = request
-        if isinstance(visit.protocol, WebSocketClientProtocol):
-            visit.protocol.renew(request.token)
+        self._visits[spawn.id].renew(request)
+
+    def _child(self, route: Route, visit: Visit, *, may_move: bool) -> Child:
+        if self._pool is not None and may_move and self.isolation_of(route) == "process":
+            return process_child(self._pool, route.path, visit, grace=route.drain_seconds)
+        return self._in_task(AgentLife(route.cls, visit, grace=route.drain_seconds).run, visit.request.identity)
 
     def _forget(self, spawn: Spawn, _: State, new: State) -> None:
         if new in (State.STOPPED, State.FAILED):
             self._visits.pop(spawn.id, None)
+            self._in_process.discard(spawn.id)

@@ -31,7 +31,9 @@ from meshhost.protocol.messages import (
 )
 
 __all__ = [
+    "NO_RESUME",
     "RESPONSE",
+    "RESUME_HEADER",
     "Event",
     "MalformedMessage",
     "MessageReceived",
@@ -40,6 +42,9 @@ __all__ = [
 ]
 
 RESPONSE = "__response__"
+# Sent at the handshake by clients that can resume: the resume token of the lost session, or NO_RESUME at first.
+RESUME_HEADER = "Meshhost-Resume"
+NO_RESUME = "-"
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,8 +174,9 @@ class AgentsClient:
 
     async def unregister_toolkit(self, name: str, registration_id: str) -> None:
         """Undo `register_toolkit`."""
-        self._room.unregister_handler(f"agent.tool_call.{name}")
+        # In this order: a call that comes meanwhile is still answered.
         await self._room.send_request("agent.unregister_toolkit", {"id": registration_id})
+        self._room.unregister_handler(f"agent.tool_call.{name}")
 
     async def register_agent(self, agent: AgentDescription, handler: Handler) -> str:
         """Offer to be asked until `unregister_agent` or the end of the connection; returns the registration's id.
@@ -188,8 +189,8 @@ class AgentsClient:
 
     async def unregister_agent(self, registration_id: str) -> None:
         """Undo `register_agent`."""
-        self._room.unregister_handler("agent.ask")
         await self._room.send_request("agent.unregister_agent", {"id": registration_id})
+        self._room.unregister_handler("agent.ask")
 
     async def answer_ask(self, ask: MessageReceived, answer: Any) -> None:
         """Answer an ask with a JSON value or a RoomError. When the connection is gone, so is whoever asked."""

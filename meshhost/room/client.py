@@ -34,6 +34,7 @@ from meshhost.room.queues import QueuesClient
 from meshhost.room.reconnect import ReconnectPolicy, is_final
 from meshhost.room.session import Reply, RoomSession
 from meshhost.room.storage import StorageClient
+from meshhost.room.sync import SyncClient
 from meshhost.tasks import TaskOwner
 from meshhost.transport.base import ClientProtocol
 
@@ -129,6 +130,7 @@ class RoomClient:
         self.storage = StorageClient(room=self)
         self.agents = AgentsClient(room=self)
         self.developer = DeveloperClient(room=self)
+        self.sync = SyncClient(room=self)
 
     def __repr__(self) -> str:
         return f"<RoomClient {self._state.value} {self._session!r}>"
@@ -402,12 +404,13 @@ class RoomClient:
         for restorer in tuple(self._restorers):
             try:
                 await restorer()
+            except ConnectionLostError:
+                raise  # lost again: the next connection restores everything
             except Exception:
                 # One service that cannot be restored must not keep the others from it.
-                if session is self._session:
-                    logger.exception("not restored after a reconnect", extra={"restorer": repr(restorer)})
+                logger.exception("not restored after a reconnect", extra={"restorer": repr(restorer)})
             if session is not self._session:
-                return  # the connection was lost again: the next one restores everything
+                return
         self.emit("reconnected")
 
     def _give_up(self, error: RoomError) -> None:

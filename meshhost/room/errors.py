@@ -5,17 +5,18 @@ from meshhost.errors import (
     AlreadyExistsError,
     InvalidRequestError,
     LeaseLostError,
+    LimitExceededError,
     NotFoundError,
     RequestTimeoutError,
     RoomError,
+    ToolError,
 )
 from meshhost.protocol.messages import ErrorResponse
 
 __all__ = ["error_from"]
 
-_BY_CODE: dict[int, type[RoomError]] = {
-    error.code: error for error in (NotFoundError, AlreadyExistsError, RequestTimeoutError, LeaseLostError)
-}
+_PLAIN = (NotFoundError, AlreadyExistsError, RequestTimeoutError, LeaseLostError, LimitExceededError, ToolError)
+_BY_CODE: dict[int, type[RoomError]] = {error.code: error for error in _PLAIN}
 
 
 def error_from(response: ErrorResponse) -> RoomError:

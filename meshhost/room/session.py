@@ -97,7 +97,7 @@ class RoomSession:
         """Send what waits and close in order. `run()` then returns."""
         if self._end is not None:
             return
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, ConnectionLostError):
             async with asyncio.timeout(FLUSH_TIMEOUT):
                 await self._outbox.wait_empty()
         await self._transport.close()

@@ -8,15 +8,16 @@ from typing import Any
 import jwt
 from aiohttp import web
 
-from meshhost.errors import AccessDeniedError, InvalidRequestError, InvalidTokenError, TokenError
+from meshhost.errors import AccessDeniedError, InvalidTokenError
 from meshhost.identity.keys import ApiKey, parse_api_key
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.server.identity_store import IdentityStore
 
-__all__ = ["Access", "bearer_of", "status_of"]
+__all__ = ["Access", "bearer_of"]
 
 _ALGORITHM = "HS256"
+DEFAULT_PROJECT = "default"
 FILE_URL_SECONDS = 3600
 OAUTH_SECONDS = 24 * 3600
 
@@ -49,7 +50,9 @@ class Access:
         token = ParticipantToken.verified(text, secret_for=self.identity.secret_for)
         if token.grant_scope("room") != room_name:
             raise AccessDeniedError("room", room_name)
-        return RoomKey(TenantId(token.project_id or "default"), room_name), token
+        # A token without a key id is signed with the server's own secret, which speaks for one project only.
+        tenant = token.project_id if token.api_key_id is not None else None
+        return RoomKey(TenantId(tenant or DEFAULT_PROJECT), room_name), token
 
     def project(self, request: web.Request) -> str:
         """The project whose API key, or login, the request shows. Raises TokenError."""
@@ -88,19 +91,8 @@ class Access:
     def _read(self, token: str, kind: str) -> dict[str, Any]:
         try:
             claims: dict[str, Any] = jwt.decode(token, key=self.own_secret, algorithms=[_ALGORITHM])
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, ValueError):  # what PyJWT lets through for texts that are not Unicode
             raise InvalidTokenError("the token is wrong or has expired") from None
         if claims.get("kind") != kind:
             raise InvalidTokenError("the token is not meant for this")
         return claims
-
-
-def status_of(error: TokenError | AccessDeniedError | InvalidRequestError) -> int:
-    """The HTTP status that a refusal is answered with."""
-    match error:
-        case TokenError():
-            return 401
-        case AccessDeniedError():
-            return 403
-        case _:
-            return 400

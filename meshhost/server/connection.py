@@ -81,6 +81,11 @@ class Connection:
     def __repr__(self) -> str:
         return f"<Connection of {self.participant.name!r} to {self.room.key}>"
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether this side ends the connection."""
+        return self._closing is not None
+
     async def serve(self) -> ConnectionLostError:
         """Serve until the connection ends; returns how. Requests under way are cancelled then."""
         end = ConnectionLostError()

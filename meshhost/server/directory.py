@@ -84,11 +84,11 @@ class RoomDirectory:
         room.changed()
         return joining
 
-    def left(self, room: Room, participant: Participant, *, orderly: bool) -> None:
-        """A participant's connection ended. One that broke may resume for a while."""
+    def left(self, room: Room, participant: Participant, *, gone: bool) -> None:
+        """A participant's connection ended. One that is not gone for good may resume for a while."""
         room.drop_registrations(participant)
         participant.connection = None
-        if orderly:
+        if gone:
             self._forget(room, participant)
         else:
             self._later(self._resume_seconds, lambda: self._forget_if_lost(room, participant))

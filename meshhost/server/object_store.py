@@ -1,8 +1,11 @@
 """Files of rooms in an object store: a local directory by default, any store that `obstore` knows by URL."""
 
+import contextlib
+import logging
 import mimetypes
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,8 +21,12 @@ from meshhost.identity.tenant import RoomKey
 
 __all__ = ["Entry", "RoomFiles", "clean_path", "mime_type_of", "open_object_store"]
 
+logger = logging.getLogger(__name__)
+
 _MAX_PATH_BYTES = 900
 _MAX_SEGMENT_BYTES = 240
+# How a local store names files that are being written, and hides them.
+_STAGED = re.compile(r"#[0-9]+$")
 
 
 def open_object_store(location: Path | str) -> ObjectStore:
@@ -56,6 +63,8 @@ def clean_path(path: str) -> str:
         raise InvalidRequestError("path", "expected segments that are not empty, '.' or '..'")
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in cleaned) or "\\" in cleaned:
         raise InvalidRequestError("path", "expected no control characters and no backslash")
+    if _STAGED.search(cleaned):
+        raise InvalidRequestError("path", "expected a name that does not end with '#' and digits")
     if len(cleaned.encode()) > _MAX_PATH_BYTES or any(len(part.encode()) > _MAX_SEGMENT_BYTES for part in segments):
         raise InvalidRequestError("path", f"expected at most {_MAX_PATH_BYTES} bytes, {_MAX_SEGMENT_BYTES} a segment")
     return cleaned
@@ -108,13 +117,15 @@ class RoomFiles:
         entry = await self._file(room, path)
         if (entry.size or 0) > max_bytes:
             raise RoomError(f"{path!r} has {entry.size} bytes, a download at most {max_bytes}: use its download URL")
-        result = await obstore.get_async(self._store, _key(room, path))
-        return bytes(await result.bytes_async())
+        with _errors(path):
+            result = await obstore.get_async(self._store, _key(room, path))
+            return bytes(await result.bytes_async())
 
     async def stream(self, room: RoomKey, path: str) -> Any:
         """The bytes of the file, as an async iterable of chunks."""
         await self._file(room, path)
-        result = await obstore.get_async(self._store, _key(room, path))
+        with _errors(path):
+            result = await obstore.get_async(self._store, _key(room, path))
         return result.stream()
 
     async def write(self, room: RoomKey, path: str, file: IO[bytes], *, overwrite: bool) -> None:
@@ -131,12 +142,13 @@ class RoomFiles:
     async def delete(self, room: RoomKey, path: str) -> None:
         """Delete the file."""
         await self._file(room, path)
-        await obstore.delete_async(self._store, _key(room, path))
+        with _errors(path):
+            await obstore.delete_async(self._store, _key(room, path))
 
     async def _file(self, room: RoomKey, path: str) -> Entry:
         entry = await self.stat(room, path)
         if entry is None:
-            raise NotFoundError(f"no file {path!r} in this room")
+            raise _missing(path)
         if entry.is_folder:
             raise InvalidRequestError("path", f"{path!r} is a folder")
         return entry
@@ -152,6 +164,20 @@ def _key(room: RoomKey, path: str) -> str:
     return f"{key}/{path}" if path else key
 
 
+@contextlib.contextmanager
+def _errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:  # deleted since we looked
+        raise _missing(path) from None
+    except BaseError as error:
+        raise _failure(error) from None
+
+
+def _missing(path: str) -> NotFoundError:
+    return NotFoundError(f"no file {path!r} in this room")
+
+
 def _is_below_a_file(error: BaseError) -> bool:
     return "Not a directory" in str(error)
 
@@ -160,4 +186,5 @@ def _failure(error: BaseError) -> RoomError:
     # The library's text goes on with a dump of the error and names local paths: its kind is enough for a participant.
     if _is_below_a_file(error) or "Is a directory" in str(error):
         return InvalidRequestError("path", "a file stands where the path has a folder, or the reverse")
+    logger.error("the object store failed", exc_info=error)
     return RoomError(f"the room's storage failed ({type(error).__name__}); the room server's log says why")

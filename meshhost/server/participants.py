@@ -37,6 +37,7 @@ class Participant:
     is_visible: bool = False  # messaging is enabled
     is_watching: bool = False  # the developer log
     is_dismissed: bool = False
+    can_resume: bool = False
     has_leased: bool = False
 
     @classmethod

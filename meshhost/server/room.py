@@ -10,6 +10,7 @@ from typing import Any
 from meshhost.errors import NotFoundError
 from meshhost.identity.tenant import RoomKey
 from meshhost.server.calls import PendingCalls
+from meshhost.server.documents import RoomDocuments
 from meshhost.server.participants import Participant
 
 __all__ = ["Registration", "Room", "Upload"]
@@ -52,6 +53,7 @@ class Room:
     agents: dict[str, Registration] = field(default_factory=dict)
     uploads: dict[str, Upload] = field(default_factory=dict)
     calls: PendingCalls = field(default_factory=PendingCalls)
+    documents: RoomDocuments = field(default_factory=RoomDocuments)
     life: asyncio.Task[None] | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -108,6 +110,7 @@ class Room:
         self.hide(participant)
         participant.is_watching = False
         self.calls.fail(participant)
+        self.documents.leave(participant)
         for registry in (self.toolkits, self.agents):
             for registration in [entry for entry in registry.values() if entry.participant is participant]:
                 del registry[registration.id]

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import aiohttp
 from aiohttp import web
 
+from meshhost.documents.store import DocumentStore
 from meshhost.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -33,6 +34,7 @@ from meshhost.server.handlers import developer, messaging
 from meshhost.server.handlers.agents import AgentHandlers
 from meshhost.server.handlers.queues import QueueHandlers
 from meshhost.server.handlers.storage import StorageHandlers
+from meshhost.server.handlers.sync import MAX_DOCUMENT_BYTES, SyncHandlers
 from meshhost.server.identity_store import IdentityStore
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.object_store import RoomFiles, mime_type_of
@@ -55,8 +57,8 @@ _ENVELOPE_BYTES = 64 * 1024
 class RoomServer:
     """Rooms, their REST API and their LLM gateway on one port.
 
-    The engines (`queues`, `files`, `identity`, `providers`) are opened and closed by whoever made them: opened before
-    `start`, closed after `stop`. `start` raises SettingsError when the address cannot be listened on.
+    The engines (`queues`, `documents`, `files`, `identity`, `providers`) are opened and closed by whoever made them: opened
+    before `start`, closed after `stop`. `start` raises SettingsError when the address cannot be listened on.
     """
 
     def __init__(
@@ -64,12 +66,14 @@ class RoomServer:
         config: ServerConfig,
         *,
         queues: QueueService,
+        documents: DocumentStore,
         files: RoomFiles,
         identity: IdentityStore,
         providers: ProviderTable,
     ) -> None:
         self._config = config
         self._queues = queues
+        self._documents = documents
         self._files = files
         self._providers = providers
         self._access = Access(identity)
@@ -151,6 +155,8 @@ class RoomServer:
             max_upload_bytes=config.max_upload_bytes,
             max_download_bytes=config.limits.message_bytes - _ENVELOPE_BYTES,
         )
+        # Updates travel as base64.
+        max_document_bytes = min(MAX_DOCUMENT_BYTES, (config.limits.message_bytes - _ENVELOPE_BYTES) // 4 * 3)
         agents = AgentHandlers(call_seconds=config.call_seconds, call_out=self._caller.call_out)
         return Dispatcher(
             messaging.operations(dismiss=queues.dismiss),
@@ -158,6 +164,7 @@ class RoomServer:
             storage.operations(),
             agents.operations(),
             developer.operations(),
+            SyncHandlers(self._documents, self._files, max_bytes=max_document_bytes).operations(),
             count=self._metrics.count_request,
         )
 

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from meshhost.errors import ConnectionLostError, MeshhostError
 from meshhost.logs import log_context
+from meshhost.protocol.connection import RESUME_HEADER
 from meshhost.server.access import Access
 from meshhost.server.config import ServerConfig
 from meshhost.server.connection import Connection
@@ -27,8 +28,8 @@ PROTOCOL_VERSION = 1
 EXTENSIONS = ("leases", "resume", "dead_letters")
 # Clients send slices of up to 64 KiB; a frame may be as large as the one the MeshAgent client would take.
 MAX_FRAME_BYTES = 4 * 1024 * 1024
-# How a connection may end so that its participant cannot mean to resume it.
-_ORDERLY_CODES = frozenset({None, 1000, 1001, 1005, CLOSE_REVOKED, CLOSE_ROOM_ENDED})
+# After these nobody resumes.
+_FINAL_CODES = frozenset({CLOSE_REVOKED, CLOSE_ROOM_ENDED})
 
 
 class RoomSockets:
@@ -67,7 +68,9 @@ class RoomSockets:
         await socket.prepare(request)
         self._metrics.count_join("accepted")
         room = self._directory.open(key)
-        participant = self._directory.resume(room, request.query.get("resume"), Participant.from_token(token))
+        resume_token = request.headers.get(RESUME_HEADER)
+        participant = self._directory.resume(room, resume_token, Participant.from_token(token))
+        participant.can_resume = resume_token is not None
         with log_context(tenant=key.tenant, room=key.name, identity=participant.name):
             await self._stay(socket, room, participant)
         return socket
@@ -89,13 +92,14 @@ class RoomSockets:
 
     async def _leave(self, room: Room, connection: Connection, end: ConnectionLostError) -> None:
         participant = connection.participant
-        orderly = end.clean and end.close_code in _ORDERLY_CODES
         resumed = end.close_code == CLOSE_RESUMED_ELSEWHERE or participant.connection is not connection
+        orderly = end.clean and not connection.is_closing and not resumed
+        gone = not resumed and (orderly or end.close_code in _FINAL_CODES or not participant.can_resume)
         if not resumed:
-            self._directory.left(room, participant, orderly=orderly)
+            self._directory.left(room, participant, gone=gone)
         logger.info("participant left", extra={"orderly": orderly, "close_code": end.close_code})
-        await self._queues.connection_ended(connection, orderly=orderly and not resumed)
-        if orderly and not resumed:
+        await self._queues.connection_ended(connection, orderly=orderly)
+        if gone:
             await self._queues.participant_gone(participant)
 
     def _connection(self, socket: web.WebSocketResponse, room: Room, participant: Participant) -> Connection:

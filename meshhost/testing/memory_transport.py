@@ -9,6 +9,26 @@ from meshhost.errors import ConnectionLostError, RemoteProtocolError
 __all__ = ["MemoryTransport"]
 
 
+class _Lane:
+    """One direction: what was sent and not yet received, and whether the receiver takes anything."""
+
+    def __init__(self) -> None:
+        self.packets: deque[bytes | str] = deque()
+        self.arrived = asyncio.Event()
+        self.takes = asyncio.Event()
+        self.takes.set()
+        self.end: ConnectionLostError | None = None
+
+    def put(self, packet: bytes | str) -> None:
+        self.packets.append(packet)
+        self.arrived.set()
+
+    def finish(self, end: ConnectionLostError) -> None:
+        self.end = self.end or end
+        self.arrived.set()
+        self.takes.set()
+
+
 class MemoryTransport:
     """Keeps the contract of `Transport`. Make two with `pair()`; what one sends the other receives.
 
@@ -16,40 +36,36 @@ class MemoryTransport:
     released, as a reader that stopped reading; its sender gives up after `send_timeout` seconds.
     """
 
-    def __init__(self, *, send_timeout: float = 60.0) -> None:
+    def __init__(self, incoming: _Lane, outgoing: _Lane, *, send_timeout: float) -> None:
         self.sent: list[bytes] = []
+        self._incoming = incoming
+        self._outgoing = outgoing
         self._send_timeout = send_timeout
-        self._inbox: deque[bytes | str] = deque()
-        self._arrived = asyncio.Event()
-        self._takes = asyncio.Event()
-        self._takes.set()
         self._sending = asyncio.Lock()
-        self._end: ConnectionLostError | None = None
-        self._peer = self
 
     def __repr__(self) -> str:
-        return f"<MemoryTransport unread={len(self._inbox)} end={self._end!r}>"
+        return f"<MemoryTransport unread={len(self._incoming.packets)} end={self.end!r}>"
 
     @classmethod
     def pair(cls, *, send_timeout: float = 60.0) -> "tuple[MemoryTransport, MemoryTransport]":
         """Two transports, connected to each other."""
-        left, right = cls(send_timeout=send_timeout), cls(send_timeout=send_timeout)
-        left._peer, right._peer = right, left
-        return left, right
+        one, other = _Lane(), _Lane()
+        return cls(one, other, send_timeout=send_timeout), cls(other, one, send_timeout=send_timeout)
 
     @property
     def end(self) -> ConnectionLostError | None:
         """How the connection ended for this side: what a receive raises once all was read. None while it lasts."""
-        return self._end
+        return self._incoming.end
 
     async def receive(self) -> bytes:
         """The next packet. Raises ConnectionLostError, or RemoteProtocolError for a text frame."""
-        while not self._inbox:
-            if self._end is not None:
-                raise self._end
-            self._arrived.clear()
-            await self._arrived.wait()
-        packet = self._inbox.popleft()
+        lane = self._incoming
+        while not lane.packets:
+            if lane.end is not None:
+                raise lane.end
+            lane.arrived.clear()
+            await lane.arrived.wait()
+        packet = lane.packets.popleft()
         if isinstance(packet, str):
             raise RemoteProtocolError("a text frame: only binary frames are legal", close_code=1003)
         return packet
@@ -59,8 +75,7 @@ class MemoryTransport:
         try:
             async with asyncio.timeout(self._send_timeout), self._sending:
                 for packet in packets:
-                    await self._peer._take(packet)
-                    self.sent.append(packet)
+                    await self._send_one(packet)
         except TimeoutError:
             raise ConnectionLostError(f"the other side took no data for {self._send_timeout:g} s") from None
 
@@ -70,36 +85,31 @@ class MemoryTransport:
 
     def send_text(self, text: str) -> None:
         """Send a text frame, which no honest participant does."""
-        self._peer._put(text)
+        self._outgoing.put(text)
 
     def break_connection(self) -> None:
         """End the connection without a word, for both sides; what was not read is lost."""
-        self._inbox.clear()
-        self._peer._inbox.clear()
+        self._incoming.packets.clear()
+        self._outgoing.packets.clear()
         self._finish(ConnectionLostError())
 
     def hold(self) -> None:
         """Take nothing more from the other side, until `release`."""
-        self._takes.clear()
+        self._incoming.takes.clear()
 
     def release(self) -> None:
         """Undo `hold`."""
-        self._takes.set()
+        self._incoming.takes.set()
 
-    async def _take(self, packet: bytes) -> None:
-        await self._takes.wait()
-        if self._end is not None:
-            raise ConnectionLostError(str(self._end), clean=self._end.clean, close_code=self._end.close_code)
-        self._put(packet)
+    async def _send_one(self, packet: bytes) -> None:
+        lane = self._outgoing
+        await lane.takes.wait()
+        if lane.end is not None:
+            raise ConnectionLostError(str(lane.end), clean=lane.end.clean, close_code=lane.end.close_code)
+        lane.put(packet)
+        self.sent.append(packet)
         await asyncio.sleep(0)  # as a real transport may: other tasks get a turn between two packets
 
-    def _put(self, packet: bytes | str) -> None:
-        self._inbox.append(packet)
-        self._arrived.set()
-
     def _finish(self, end: ConnectionLostError) -> None:
-        for side in (self, self._peer):
-            if side._end is None:
-                side._end = end
-            side._arrived.set()
-            side._takes.set()
+        self._incoming.finish(end)
+        self._outgoing.finish(end)

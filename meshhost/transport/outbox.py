@@ -37,25 +37,27 @@ class Outbox:
         self._waiting.append(message)
         self._bytes += message.size
         self._filled.set()
-        self._emptied.clear()
+        if not self._ended:
+            self._emptied.clear()
 
     async def put(self, message: Packets) -> None:
         """Add a message, waiting for room. Whoever calls bounds the wait. Raises ConnectionLostError when sending has ended."""
         async with self._turn:  # a small message must not overtake a large one that waits for room
-            while not self._fits(message):
-                if self._ended:
-                    raise ConnectionLostError
+            while not self._fits(message) and not self._ended:
                 self._has_room.clear()
                 await self._has_room.wait()
+            if self._ended:
+                raise ConnectionLostError
             self.offer(message)
 
     async def run(self) -> None:
-        """Send what comes, for ever. Raises ConnectionLostError. Afterwards nobody waits for room any more."""
+        """Send what comes, for ever. Raises ConnectionLostError. Afterwards nobody waits for it any more."""
         try:
             await self._send_all()
         finally:
             self._ended = True
             self._has_room.set()
+            self._emptied.set()
 
     async def _send_all(self) -> None:
         while True:
@@ -70,8 +72,13 @@ class Outbox:
             await self._filled.wait()
 
     async def wait_empty(self) -> None:
-        """Return when all that was added is handed to the transport. Whoever calls bounds the wait."""
+        """Return when all that was added is handed to the transport. Whoever calls bounds the wait.
+
+        Raises ConnectionLostError when sending ended before.
+        """
         await self._emptied.wait()
+        if self._ended and self._waiting:
+            raise ConnectionLostError
 
     def _fits(self, message: Packets) -> bool:
         return not self._waiting or self._bytes + message.size <= self._max_bytes

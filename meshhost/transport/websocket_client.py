@@ -5,13 +5,14 @@ import contextlib
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI
 
 from meshhost.errors import ConnectionLostError, InvalidRequestError, RemoteProtocolError, RoomRefusedError
+from meshhost.protocol.connection import NO_RESUME, RESUME_HEADER
 from meshhost.transport.base import Transport, close_reason
 
 __all__ = ["WebSocketClientProtocol", "WebSocketTransport"]
@@ -63,13 +64,10 @@ class WebSocketClientProtocol:
 
     async def connect(self, *, resume: str | None = None) -> Transport:
         """Dial. Raises RoomRefusedError with the HTTP status, or ConnectionLostError when the server is not reachable."""
-        url = self._url
-        if resume is not None:
-            url += ("&" if urlsplit(url).query else "?") + urlencode({"resume": resume})
         try:
-            connection = await connect(
-                url,
-                additional_headers={"Authorization": f"Bearer {self._token}"},
+            connection = await _Connect(
+                self._url,
+                additional_headers={"Authorization": f"Bearer {self._token}", RESUME_HEADER: resume or NO_RESUME},
                 compression=None,
                 max_size=MAX_FRAME_BYTES,
                 open_timeout=OPEN_TIMEOUT,
@@ -82,11 +80,17 @@ class WebSocketClientProtocol:
             raise _refusal(error) from None
         except InvalidURI:
             raise InvalidRequestError("url", "not a WebSocket URL") from None
-        except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
+        except (OSError, TimeoutError, websockets.WebSocketException, EOFError) as error:
             raise ConnectionLostError(
                 f"cannot reach the room server at {_origin(self._url)}: {_cause(error)}"
             ) from None
         return WebSocketTransport(connection)
+
+
+class _Connect(connect):
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Follow none: the token is for the server that was named."""
+        return exc
 
 
 class WebSocketTransport:

@@ -210,9 +210,10 @@ async def test_a_side_that_takes_nothing_is_lost(line: Line) -> None:
 
 async def test_an_inbound_connection_is_used_once(server: tuple[_Server, str]) -> None:
     own, url = server
-    client = await WebSocketClientProtocol(url=url + "?v=1", token="secret").connect(resume="r&=")
+    client = await WebSocketClientProtocol(url=url + "?v=1", token="secret").connect(resume="r1")
     socket, request = await own.accepted.get()
-    assert dict(request.query) == {"v": "1", "resume": "r&="}
+    assert dict(request.query) == {"v": "1"}
+    assert request.headers["Meshhost-Resume"] == "r1"
     assert request.headers["Authorization"] == "Bearer secret"
     protocol = InboundClientProtocol(socket, url="ws://h/rooms/r", token="t")
     assert (protocol.url, protocol.token) == ("ws://h/rooms/r", "t")
@@ -239,6 +240,36 @@ async def test_a_refusal_carries_status_and_text(server: tuple[_Server, str]) ->
     with pytest.raises(RoomRefusedError, match="404") as caught:
         await WebSocketClientProtocol(url=url + "/missing", token="t").connect(resume="x")
     assert caught.value.status == 404
+
+
+async def test_a_redirect_does_not_get_the_token() -> None:
+    tokens: list[str | None] = []
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        tokens.append(request.headers.get("Authorization"))
+        return web.Response(status=403)
+
+    async with TestServer(_app(elsewhere)) as target:
+
+        async def redirect(_: web.Request) -> web.Response:
+            return web.Response(status=302, headers={"Location": str(target.make_url("/x"))})
+
+        async with TestServer(_app(redirect)) as server:
+            with pytest.raises(RoomRefusedError) as caught:
+                await WebSocketClientProtocol(url=str(server.make_url("/x")), token="secret").connect()
+    assert (caught.value.status, tokens) == (302, [])
+
+
+def _app(handler: Any) -> web.Application:
+    app = web.Application()
+    app.router.add_get("/x", handler)
+    return app
+
+
+async def test_a_proxy_that_is_none_is_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("websockets.asyncio.client.get_proxy", lambda _: "nonsense://x")
+    with pytest.raises(ConnectionLostError):
+        await WebSocketClientProtocol(url="ws://room.invalid/x", token="t").connect()
 
 
 @pytest.mark.parametrize("url", ["", "room", "ftp://h/x", "ws:///x", "http://"])

@@ -26,6 +26,7 @@ from meshhost.hosting import service_host as service_host_module
 from meshhost.hosting.routes import MAX_BODY_BYTES
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.hosting.spawns import Spawns
+from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import encode_api_key, new_api_key
 from meshhost.identity.tokens import NO_EXPIRATION, ParticipantGrant, ParticipantToken
 from meshhost.identity.webhooks import sign_webhook, webhook_body
@@ -981,6 +982,26 @@ async def test_health_and_description_are_served(serve: Serve) -> None:
     [port] = described[0].json["ports"]
     assert (port["num"], port["type"], described[0].json["metadata"]["name"]) == (hosted.host.port, "http", "tested")
     assert port["endpoints"] == [{"path": "/agent", "meshagent": {"identity": "poet", "api": None}, "mcp": None}]
+
+
+_PARSE = """
+import sys
+from meshagent.api.specs.service import ServiceSpec
+spec = ServiceSpec.model_validate_json(sys.stdin.read())
+[port] = spec.ports
+print(spec.metadata.name, port.num, *[(one.path, one.meshagent.identity, one.meshagent.api) for one in port.endpoints])
+"""
+
+
+async def test_the_meshagent_sdk_reads_the_description(serve: Serve, sdk_python: Path) -> None:
+    hosted = await serve(quiet(), permissions=ApiScope.agent_default())
+    process = await asyncio.create_subprocess_exec(
+        sdk_python, "-c", _PARSE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    described = await hosted.get("/.well-known/meshagent-service.json")
+    out, _ = await soon(process.communicate(json.dumps(described.json).encode()), 30)
+    assert process.returncode == 0
+    assert out.decode().startswith(f"tested {hosted.host.port} ('/agent', 'agent', ")
 
 
 async def test_a_host_shows_where_it_is_and_who_lives_there(serve: Serve) -> None:

@@ -1,7 +1,7 @@
 """Background tasks have an owner, and work that must be finished is."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 
 import pytest
 

@@ -23,9 +23,9 @@ from meshhost.queues.backend import (
     QueueLimits,
     QueueStats,
 )
-from meshhost.queues.backends.sqlite_file import SqliteFile
-from meshhost.queues.backends.sqlite_thread import Operation, SqliteThread
 from meshhost.queues.refusals import check_message, check_name, lease_lost, not_open, queue_full, queue_missing
+from meshhost.sqlite.file import SqliteFile
+from meshhost.sqlite.thread import Operation, SqliteThread
 
 __all__ = ["SqliteQueueBackend"]
 
@@ -37,6 +37,7 @@ def _statements(text: str) -> Mapping[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
+_MIGRATIONS = resources.files("meshhost.queues.backends") / "migrations"
 _SQL = _statements((resources.files("meshhost.queues.backends") / "sqlite.sql").read_text(encoding="utf-8"))
 
 
@@ -241,7 +242,7 @@ class SqliteQueueBackend:
         return await self._run(operation)
 
     async def _start(self) -> SqliteThread:
-        thread = self._former = SqliteThread(SqliteFile(self._path))
+        thread = self._former = SqliteThread(SqliteFile(self._path, migrations=_MIGRATIONS, what="queue store"))
         await thread.start()
         self._former = None
         return thread

@@ -1,6 +1,7 @@
 """Room servers over real sockets, with times short enough for tests."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from meshhost.documents.store import DocumentStore
 from meshhost.gateway.provider import ProviderTable
 from meshhost.identity.keys import ApiKey, new_api_key
 from meshhost.protocol.frames import Limits
@@ -18,8 +20,9 @@ from meshhost.queues.retry import RetryPolicy
 from meshhost.queues.service import QueueService
 from meshhost.room.client import RoomClient
 from meshhost.server.config import ServerConfig
+from meshhost.server.document_files import FilesAndDocuments
 from meshhost.server.identity_store import IdentityStore
-from meshhost.server.object_store import RoomFiles, open_object_store
+from meshhost.server.object_store import open_object_store
 from meshhost.server.server import RoomServer
 from meshhost.testing.server import RunningServer
 
@@ -53,19 +56,27 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
         identity = IdentityStore(
             tmp_path / "identity.db", extra_keys=lambda: [own, other_key], default_secret=default_secret
         )
-        files = RoomFiles(open_object_store(tmp_path / "storage"))
+        documents = DocumentStore(tmp_path / f"documents-{uuid.uuid4()}.db")
+        files = FilesAndDocuments(open_object_store(tmp_path / "storage"), documents)
         await backend.open()
         await identity.open()
+        await documents.open()
         retry = RetryPolicy(first_delay=0.0, max_delay=0.0)
         async with QueueService(backend, lease_seconds=30.0, retry=retry) as queues:
             server = RoomServer(
-                ServerConfig(**values), queues=queues, files=files, identity=identity, providers=ProviderTable({})
+                ServerConfig(**values),
+                queues=queues,
+                documents=documents,
+                files=files,
+                identity=identity,
+                providers=ProviderTable({}),
             )
             try:
                 await server.start()
                 yield RunningServer(server, own)
             finally:
                 await server.stop()
+                await documents.close()
                 await backend.close()
 
     return _serve
@@ -125,7 +136,7 @@ def until() -> Callable[[Callable[[], bool]], Any]:
 
     async def wait(holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
-            while not holds():
+            while not holds():  # noqa: ASYNC110 - see above
                 await asyncio.sleep(0.005)
 
     return wait

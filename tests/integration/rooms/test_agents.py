@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from meshhost.errors import AccessDeniedError, InvalidRequestError, NotFoundError, RequestTimeoutError, RoomError, ToolError
+from meshhost.errors import (
+    AccessDeniedError,
+    InvalidRequestError,
+    NotFoundError,
+    RequestTimeoutError,
+    RoomError,
+    ToolError,
+)
 from meshhost.identity.grants import AgentsGrant, ApiScope
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import (
@@ -211,15 +218,18 @@ async def _error(awaitable: Awaitable[Any]) -> RoomError | None:
 
 
 async def test_a_call_has_a_deadline(serve: Any) -> None:
-    async with serve(call_seconds=0.05) as server:
-        async with server.client(name="p", role="tool") as provider, server.client() as caller:
-            await _offer(provider, _never)
-            with pytest.raises(RequestTimeoutError, match="echo"):
-                await caller.agents.invoke_tool(toolkit="kit", tool="echo", arguments={})
-            await _register_agent(provider)
-            provider.register_handler("agent.ask", lambda _: None)
-            with pytest.raises(RequestTimeoutError, match="helper"):
-                await caller.agents.ask(agent="helper", arguments={})
+    async with (
+        serve(call_seconds=0.05) as server,
+        server.client(name="p", role="tool") as provider,
+        server.client() as caller,
+    ):
+        await _offer(provider, _never)
+        with pytest.raises(RequestTimeoutError, match="echo"):
+            await caller.agents.invoke_tool(toolkit="kit", tool="echo", arguments={})
+        await _register_agent(provider)
+        provider.register_handler("agent.ask", lambda _: None)
+        with pytest.raises(RequestTimeoutError, match="helper"):
+            await caller.agents.ask(agent="helper", arguments={})
 
 
 async def test_only_the_provider_can_answer(server: RunningServer) -> None:
@@ -286,12 +296,13 @@ async def test_an_agent_is_asked_and_answers(server: RunningServer) -> None:
         await _offer(agent, _echo)
         (card,) = await caller.agents.list_agents()
         assert (card.name, card.title, card.description, card.labels) == ("helper", "helper", "helps", ["l"])
-        assert [repr(requirement) for requirement in card.requires] == ["<RequiredToolkit kit>", "<RequiredSchema thread>"]
+        assert [repr(requirement) for requirement in card.requires] == [
+            "<RequiredToolkit kit>",
+            "<RequiredSchema thread>",
+        ]
         behalf = Participant(id="somebody")
         requires = [RequiredToolkit(name="kit", tools=["bare"]), RequiredSchema(name="thread")]
-        answer = await caller.agents.ask(
-            agent="helper", arguments={"a": 1}, on_behalf_of=behalf, requires=requires
-        )
+        answer = await caller.agents.ask(agent="helper", arguments={"a": 1}, on_behalf_of=behalf, requires=requires)
         assert answer == {"sum": 3}
         header = asked[0].header
         assert (header["arguments"], header["on_behalf_of_id"]) == ({"a": 1}, "somebody")
@@ -301,8 +312,8 @@ async def test_an_agent_is_asked_and_answers(server: RunningServer) -> None:
         assert [tool["name"] for tool in asked[1].header["toolkits"][0]["tools"]] == ["echo", "bare"]
         with pytest.raises(NotFoundError, match="other"):
             await caller.agents.ask(agent="helper", arguments={}, requires=[RequiredToolkit(name="other")])
+        request = {"agent": "helper", "requires": [{"toolkit": "kit", "tools": "echo"}]}
         with pytest.raises(InvalidRequestError):
-            request = {"agent": "helper", "requires": [{"toolkit": "kit", "tools": "echo"}]}
             await caller.send_request("agent.ask", request)
         await agent.send_request("agent.unregister_agent", {"id": registration})
         with pytest.raises(NotFoundError):

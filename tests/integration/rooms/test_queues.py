@@ -123,7 +123,9 @@ async def test_expiry_is_not_a_reason_that_clients_may_give(server: RunningServe
             await a.send_request("queues.nack", {"name": "q", "lease": "1.1.h", "reason": "expired"})
 
 
-async def test_what_was_received_without_waiting_is_settled_at_once(server: RunningServer, break_connection: Any) -> None:
+async def test_what_was_received_without_waiting_is_settled_at_once(
+    server: RunningServer, break_connection: Any
+) -> None:
     async with server.client() as a, server.client(name="w", role="agent") as worker:
         await a.queues.send(name="q", message=7)
         assert await _receive(worker, wait=False) == JsonResponse(json=7)

@@ -9,9 +9,11 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 import pytest
 
-from meshhost.errors import ConnectionLostError
+from meshhost.errors import ConnectionLostError, SettingsError
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key, parse_api_key
 from meshhost.room.client import RoomClient
+from meshhost.server.config import ServerConfig
+from meshhost.server.server import RoomServer
 from meshhost.testing.server import RunningServer
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 
@@ -70,7 +72,9 @@ async def test_every_route_wants_a_key(
         assert status == 404
 
 
-async def test_a_key_sees_its_own_project(server: RunningServer, http: aiohttp.ClientSession, other_key: ApiKey) -> None:
+async def test_a_key_sees_its_own_project(
+    server: RunningServer, http: aiohttp.ClientSession, other_key: ApiKey
+) -> None:
     for key in (server.key, other_key):
         status, body = await _Rest(server, http, encode_api_key(key))("GET", "/accounts/projects")
         assert (status, [project["id"] for project in body["projects"]]) == (200, [key.project_id])
@@ -168,7 +172,9 @@ async def test_a_malformed_request_is_400(rest: _Rest, path: str, options: dict[
     assert "error" in body
 
 
-@pytest.mark.parametrize("query", ["limit=x", "limit=-1", "offset=1.5", "offset=99999999999999999999", "limit=" + "9" * 5000])
+@pytest.mark.parametrize(
+    "query", ["limit=x", "limit=-1", "offset=1.5", "offset=99999999999999999999", "limit=" + "9" * 5000]
+)
 async def test_a_malformed_page_is_400(rest: _Rest, query: str) -> None:
     assert (await rest("GET", f"{{P}}/rooms?{query}"))[0] == 400
 
@@ -329,3 +335,27 @@ async def test_the_login_can_be_turned_off(serve: Any, http: aiohttp.ClientSessi
         assert server.server.room_url("r") == "wss://rooms.example/rooms/r"
         async with http.get(f"http://127.0.0.1:{server.server._port}/oauth/authorize") as response:
             assert response.status == 404
+
+
+async def test_an_address_in_use_is_named(serve: Any, server: RunningServer) -> None:
+    with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{server.server._port}"):
+        async with serve(port=server.server._port):
+            pass
+
+
+async def test_the_gateway_takes_tokens_of_its_room_only(server: RunningServer, http: aiohttp.ClientSession) -> None:
+    for token, status in ((server.token("room"), 200), (server.token("other"), 403), ("x", 401)):
+        headers = {"Authorization": f"Bearer {token}"}
+        async with http.get(f"{server.url}/rooms/room/v1/models", headers=headers) as response:
+            assert response.status == status
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("name", "name")]
+)
+def test_the_url_is_one_that_can_be_dialled(host: str, shown: str) -> None:
+    nothing: Any = None
+    config = ServerConfig(host=host, port=81)
+    server = RoomServer(config, queues=nothing, documents=nothing, files=nothing, identity=nothing, providers=nothing)
+    assert server.url == f"http://{shown}:81"
+    assert server.room_url("r") == f"ws://{shown}:81/rooms/r"

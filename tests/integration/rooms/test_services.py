@@ -81,11 +81,11 @@ async def test_a_configured_service_is_called_and_called_again(serve: Any, host:
 
 
 async def test_a_service_is_called_into_its_rooms_only(serve: Any, host: _Host) -> None:
-    async with serve(services=[_service(host, rooms="work-*")]) as server:
-        async with server.client("play") as play, server.client("work-1"):
-            assert (await host.events.get())[2]["room_name"] == "work-1"
-            await play.queues.list()
-            assert host.events.empty()
+    services = [_service(host, rooms="work-*")]
+    async with serve(services=services) as server, server.client("play") as play, server.client("work-1"):
+        assert (await host.events.get())[2]["room_name"] == "work-1"
+        await play.queues.list()
+        assert host.events.empty()
 
 
 async def test_a_host_that_refuses_is_called_again(serve: Any, host: _Host, caplog: pytest.LogCaptureFixture) -> None:
@@ -193,7 +193,17 @@ async def test_a_participant_calls_an_agent_in(serve: Any, host: _Host) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/admin", "/agents2", "/agents/../admin", "/agents/%2e%2e/admin", "/agents/a/../../admin", "/agents/..%2fx", "?/agents", "@h"]
+    "path",
+    [
+        "/admin",
+        "/agents2",
+        "/agents/../admin",
+        "/agents/%2e%2e/admin",
+        "/agents/a/../../admin",
+        "/agents/..%2fx",
+        "?/agents",
+        "@h",
+    ],
 )
 async def test_only_permitted_urls_are_called(serve: Any, host: _Host, path: str) -> None:
     async with serve(call_urls=[f"{host.url}/agents"], webhook_secret=SECRET) as server, server.client() as a:
@@ -222,5 +232,3 @@ async def test_an_agent_of_a_service_can_be_dismissed_and_comes_back(serve: Any,
             await user.messaging.send_message(to=to, type="dismiss", message={})
             assert (await messages.get()).type == "dismiss"
         assert (await host.events.get())[1] == "room.call"
-
-

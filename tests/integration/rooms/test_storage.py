@@ -45,9 +45,7 @@ async def test_an_empty_file_is_a_file(server: RunningServer) -> None:
         assert (await a.storage.download(path="empty")).data == b""
 
 
-async def test_a_large_file_goes_over_the_disk_in_order(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_large_file_goes_over_the_disk_in_order(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handlers, "SPOOL_BYTES", 1000)
     async with server.client() as a:
         handle = await a.storage.open(path="big")
@@ -118,7 +116,9 @@ async def test_what_is_missing_cannot_be_read_or_deleted(server: RunningServer) 
                 await wrong
 
 
-@pytest.mark.parametrize("path", ["../x", "a/../../x", "..", ".", "a//b", "a/./b", "a\0b", "a\nb", "a\\..\\b", "x" * 300])
+@pytest.mark.parametrize(
+    "path", ["../x", "a/../../x", "..", ".", "a//b", "a/./b", "a\0b", "a\nb", "a\\..\\b", "x" * 300]
+)
 async def test_a_path_stays_in_its_room(server: RunningServer, path: str) -> None:
     async with server.client() as a:
         for request in ("exists", "stat", "list", "open", "download", "download_url", "delete"):

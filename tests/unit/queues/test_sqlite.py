@@ -17,10 +17,11 @@ import pytest
 from meshhost.errors import NotFoundError, RoomError, SettingsError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.backend import EndReason, HolderId, NewMessage, QueueKey
-from meshhost.queues.backends import sqlite_file, sqlite_thread
-from meshhost.queues.backends.sqlite import _SQL, SqliteQueueBackend
-from meshhost.queues.backends.sqlite_file import SqliteFile
-from meshhost.queues.backends.sqlite_thread import SqliteThread
+from meshhost.queues.backends.sqlite import _MIGRATIONS, _SQL, SqliteQueueBackend
+from meshhost.sqlite import file as sqlite_file
+from meshhost.sqlite import thread as sqlite_thread
+from meshhost.sqlite.file import SqliteFile
+from meshhost.sqlite.thread import SqliteThread
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
 JOBS = QueueKey(ROOM, "jobs")
@@ -38,6 +39,10 @@ async def store(path: Path) -> AsyncIterator[SqliteQueueBackend]:
     await backend.open()
     yield backend
     await backend.close()
+
+
+def queue_file(path: Path) -> SqliteFile:
+    return SqliteFile(path, migrations=_MIGRATIONS, what="queue store")
 
 
 async def in_thread(store: SqliteQueueBackend, operation: Callable[[sqlite3.Connection], Any]) -> Any:
@@ -147,7 +152,7 @@ def test_a_path_that_cannot_be_opened_is_an_os_error(path: Path) -> None:
 
 def test_a_file_that_sqlite_cannot_open_is_an_os_error(path: Path) -> None:
     with pytest.raises(OSError, match="unable to open"):
-        sqlite_file._connect(path)
+        sqlite_file._connect(path, _MIGRATIONS, "queue store")
 
 
 async def test_a_damaged_schema_is_an_os_error_and_frees_the_lock(path: Path) -> None:
@@ -166,11 +171,11 @@ def test_a_lock_that_the_file_system_lacks_is_an_os_error(path: Path, monkeypatc
 
     monkeypatch.setattr(sqlite_file.fcntl, "flock", unsupported)
     with pytest.raises(OSError, match="no locks"):
-        SqliteFile(path).open()
+        queue_file(path).open()
 
 
 def test_a_file_may_be_closed_twice(path: Path) -> None:
-    file = SqliteFile(path)
+    file = queue_file(path)
     file.open()
     file.close()
     file.close()
@@ -333,7 +338,7 @@ async def test_closing_finishes_what_was_accepted(store: SqliteQueueBackend) -> 
 
 
 async def test_a_thread_that_ends_takes_nothing_more(path: Path) -> None:
-    thread = SqliteThread(SqliteFile(path))
+    thread = SqliteThread(queue_file(path))
     await thread.start()
     await thread.stop()
     await thread.stop()
@@ -356,10 +361,10 @@ async def test_a_cancelled_open_leaves_no_lock(path: Path, monkeypatch: pytest.M
     begun, go = threading.Event(), threading.Event()
     lock = sqlite_file._lock
 
-    def slowly(path: Path) -> int:
+    def slowly(path: Path, what: str) -> int:
         begun.set()
         go.wait(10)
-        return lock(path)
+        return lock(path, what)
 
     monkeypatch.setattr(sqlite_file, "_lock", slowly)
     store = SqliteQueueBackend(path)
@@ -391,7 +396,7 @@ async def test_a_full_disk_fails_the_batch_and_passes(
         assert isinstance(error, OSError)
         assert "queues.db failed: database or disk is full" in str(error)
         assert isinstance(error.__cause__, sqlite3.OperationalError)
-    assert "queue store failed" in caplog.text
+    assert "store failed" in caplog.text
     await in_thread(store, lambda db: db.execute("PRAGMA max_page_count = 1000000").fetchone())
     await store.send(JOBS, NewMessage("x" * 100_000))
     deliveries = await store.lease(JOBS, ANN, seconds=9, limit=9)

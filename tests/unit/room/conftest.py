@@ -37,8 +37,8 @@ class FakeRoom:
             raise self.failures.pop(0)
         self.near, self.far = MemoryTransport.pair()
         self.protocol = RoomConnection()
-        for type, header in self.hello:
-            await self.tell(type, header)
+        for kind, header in self.hello:
+            await self.tell(kind, header)
         return self.near
 
     async def tell(self, type: str, header: Header, payload: bytes = b"") -> int:
@@ -78,3 +78,15 @@ def joined(fake: FakeRoom) -> Callable[..., AbstractAsyncContextManager[RoomClie
             yield client
 
     return join
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], Any]], Any]:
+    """Let the loop turn until something holds that no event tells of."""
+
+    async def wait(holds: Callable[[], Any]) -> None:
+        async with asyncio.timeout(5):
+            while not holds():  # noqa: ASYNC110 - see above
+                await asyncio.sleep(0)
+
+    return wait

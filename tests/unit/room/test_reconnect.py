@@ -30,7 +30,7 @@ def test_the_bound_doubles_up_to_its_limit() -> None:
         (RoomError("x"), True),
         (RequestTimeoutError("x"), True),
     ],
-    ids=range(20),
+    ids=range(23),
 )
 def test_what_another_try_cannot_change_is_final(error: RoomError, final: bool) -> None:
     assert is_final(error) is final

@@ -97,3 +97,24 @@ async def test_a_cancelled_sender_tears_no_message() -> None:
         await outbox.wait_empty()
         running.cancel()
     assert near.sent == list(_message(1, size=400))
+
+
+async def test_what_was_not_sent_before_the_end_is_not_taken_for_sent() -> None:
+    near, far = MemoryTransport.pair()
+    outbox = Outbox(near, max_bytes=1000)
+    far.hold()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(_run(outbox))
+        await outbox.put(_message(1))
+        waiting = tasks.create_task(_wait_empty(outbox))
+        await asyncio.sleep(0)
+        near.break_connection()
+    assert isinstance(waiting.result(), ConnectionLostError)
+
+
+async def _wait_empty(outbox: Outbox) -> ConnectionLostError | None:
+    try:
+        await outbox.wait_empty()
+    except ConnectionLostError as error:
+        return error
+    return None

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
-from meshhost.queues.backends.sqlite_file import SqliteFile
-from meshhost.queues.refusals import not_open
+from meshhost.errors import RoomError
+from meshhost.sqlite.file import SqliteFile
 
 __all__ = ["Operation", "SqliteThread"]
 
@@ -70,7 +70,7 @@ class SqliteThread:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         with self._lock:
             if self._stopping:
-                raise not_open()
+                raise RoomError(f"the {self._file.what} is not open")
             self._jobs.put(_Job(operation, future))
         return await future
 
@@ -128,9 +128,7 @@ class SqliteThread:
         connection.execute("COMMIT")
 
     def _roll_back(self, batch: Sequence[_Job], cause: Exception) -> None:
-        logger.warning(
-            "queue store failed", extra={"path": str(self._file.path), "operations": len(batch)}, exc_info=cause
-        )
+        logger.warning("store failed", extra={"path": str(self._file.path), "operations": len(batch)}, exc_info=cause)
         try:
             connection = self._file.connection()
             if connection.in_transaction:
@@ -138,7 +136,7 @@ class SqliteThread:
         except Exception:  # noqa: BLE001 - the next batch gets a new connection, and hears of what is wrong with that
             self._file.discard()
         for job in batch:
-            job.error = OSError(f"the queue store {self._file.path} failed: {cause}")
+            job.error = OSError(f"the {self._file.what} {self._file.path} failed: {cause}")
             job.error.__cause__ = cause
 
 

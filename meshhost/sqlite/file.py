@@ -4,23 +4,28 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from meshhost.errors import SettingsError
 
 __all__ = ["SqliteFile"]
 
-_MIGRATIONS = resources.files("meshhost.queues.backends") / "migrations"
 # A commit is on disk when it returns, also after a power loss; a WAL that grew in a burst is cut back.
 _SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864")
 
 
 class SqliteFile:
-    """A database file and its lock (`<path>.lock`). All methods are for one thread; the connection is that thread's."""
+    """A database file and its lock (`<path>.lock`). All methods are for one thread; the connection is that thread's.
 
-    def __init__(self, path: Path) -> None:
+    `migrations` is a folder of SQL files; the number of those applied is the schema's version. `what` is the store's name
+    in errors.
+    """
+
+    def __init__(self, path: Path, *, migrations: Traversable, what: str) -> None:
         self.path = path
+        self.what = what
+        self._migrations = migrations
         self._connection: sqlite3.Connection | None = None
         self._lock: int | None = None
 
@@ -30,7 +35,7 @@ class SqliteFile:
         Raises SettingsError when another process holds it, it is of a newer version or no database; OSError.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.path)
+        self._lock = _lock(self.path, self.what)
         try:
             os.close(_open_private(self.path))
             self.connection()
@@ -41,7 +46,7 @@ class SqliteFile:
     def connection(self) -> sqlite3.Connection:
         """The present connection; a new one after `discard`. Raises OSError, SettingsError."""
         if self._connection is None:
-            self._connection = _connect(self.path)
+            self._connection = _connect(self.path, self._migrations, self.what)
         return self._connection
 
     def discard(self) -> None:
@@ -65,48 +70,47 @@ def _open_private(path: Path) -> int:
     return descriptor
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path, what: str) -> int:
     descriptor = _open_private(path.with_name(f"{path.name}.lock"))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
         if isinstance(error, BlockingIOError):
-            raise SettingsError(
-                f"the queue store {path} is in use: stop the other server or choose another path"
-            ) from None
+            text = f"the {what} {path} is in use: stop the other server or choose another path"
+            raise SettingsError(text) from None
         raise
     return descriptor
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, migrations: Traversable, what: str) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(path, isolation_level=None)
     except sqlite3.Error as error:
-        raise OSError(f"cannot open the queue store {path}: {error}") from error
+        raise OSError(f"cannot open the {what} {path}: {error}") from error
     try:
-        _prepare(connection, path)
+        _prepare(connection, path, migrations, what)
     except sqlite3.Error as error:
         connection.close()
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
-            raise SettingsError(f"{path} is no queue store: choose another path") from error
-        raise OSError(f"cannot open the queue store {path}: {error}") from error
+            raise SettingsError(f"{path} is no {what}: choose another path") from error
+        raise OSError(f"cannot open the {what} {path}: {error}") from error
     except SettingsError:
         connection.close()
         raise
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, migrations: Traversable, what: str) -> None:
     for setting in _SETTINGS:
         connection.execute(f"PRAGMA {setting}")
-    migrations = sorted((file.name, file) for file in _MIGRATIONS.iterdir() if file.name.endswith(".sql"))
+    files = sorted((file.name, file) for file in migrations.iterdir() if file.name.endswith(".sql"))
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(migrations):
+    if version > len(files):
         raise SettingsError(
-            f"the queue store {path} is of version {version}, newer than {len(migrations)}: install a newer meshhost"
+            f"the {what} {path} is of version {version}, newer than {len(files)}: install a newer meshhost"
         )
-    for number, (_, file) in enumerate(migrations, start=1):
+    for number, (_, file) in enumerate(files, start=1):
         if number > version:
             sql = file.read_text(encoding="utf-8")
             connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version = {number};\nCOMMIT;")

@@ -1,0 +1,347 @@
+"""The CRDT of a document: the one place that touches pycrdt.
+
+Updates are in the Yjs update format, version 1. Those of others are not trusted: pycrdt refuses some only half-way, and
+panics at others. What was good before is therefore kept beside the document, which is rebuilt from it after a failure.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import pycrdt
+from pycrdt import XmlElement, XmlFragment, XmlText
+
+from meshhost.errors import InvalidRequestError, LimitExceededError
+
+__all__ = [
+    "EMPTY_UPDATE",
+    "Delta",
+    "ElementNode",
+    "Node",
+    "NodeChange",
+    "SharedDocument",
+    "XmlElement",
+    "XmlText",
+    "attributes_of",
+    "children_of",
+    "delete",
+    "delete_text",
+    "delta_of",
+    "format_text",
+    "insert_element",
+    "insert_text",
+    "merge_updates",
+    "remove_attribute",
+    "set_attribute",
+]
+
+# No structs, no deletions.
+EMPTY_UPDATE = b"\x00\x00"
+_ROOT = "xml"
+_OBJECT = "\N{OBJECT REPLACEMENT CHARACTER}"
+# The record of what was good is folded into one state beyond this many updates or bytes.
+_MAX_RECORDED = 200
+_MAX_RECORDED_BYTES = 256 * 1024
+
+ElementNode: TypeAlias = XmlElement | XmlFragment
+Node: TypeAlias = XmlElement | XmlText
+# Runs of a text, each `{"insert": text, "attributes": its formats}`.
+Delta: TypeAlias = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeChange:
+    """A node whose content changed: its children or text (`content`), and the attributes of these names."""
+
+    node: Node | ElementNode
+    content: bool
+    attributes: Sequence[str]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the document reported during a transaction."""
+
+    updates: list[bytes] = field(default_factory=list)
+    changes: list[NodeChange] = field(default_factory=list)
+
+
+def merge_updates(updates: Sequence[bytes]) -> bytes:
+    """One update that does what all do together."""
+    return updates[0] if len(updates) == 1 else pycrdt.merge_updates(*updates)
+
+
+class SharedDocument:
+    """A document that several edit at once; for one thread.
+
+    `on_update` gets each local edit as an update, `on_changes` what changed in the tree by any edit or update; `on_reset` is
+    called when all nodes are new ones. `max_bytes` bounds the document with what waits for missing updates.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_bytes: int | None = None,
+        on_update: Callable[[bytes], None] = lambda _: None,
+        on_changes: Callable[[Sequence[NodeChange]], None] = lambda _: None,
+        on_reset: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._on_update = on_update
+        self._on_changes = on_changes
+        self._on_reset = on_reset
+        self._waiting: list[bytes] = []
+        # What the document is made of; the first may be all that was there before.
+        self._recorded: list[bytes] = []
+        self._restart([])
+
+    @property
+    def root(self) -> XmlFragment:
+        """The one root, whose children are those of the schema's root element."""
+        return self._root
+
+    def apply_update(self, update: bytes) -> bool:
+        """Take over another's edits; returns whether anything was new.
+
+        Raises InvalidRequestError for bytes that are no update and LimitExceededError for what makes the document too
+        large; the document is as before then.
+        """
+        with _refusing():
+            adds = not _is_known(update, self._doc.get_state())
+        if update in self._waiting:
+            return False
+        if adds:
+            self._check_size(update)
+        seen = _Seen()
+        try:
+            with _refusing():
+                self._apply(update, seen)
+                waits = not self._covers(update)
+                self._waiting = [each for each in self._waiting if not self._covers(each)]
+        except InvalidRequestError:
+            self._restart(self._recorded)
+            self._on_reset()
+            raise
+        if waits:
+            self._waiting.append(update)
+        if seen.updates or waits:
+            self._record(update)
+        self._on_changes(seen.changes)
+        return bool(seen.updates) or waits
+
+    def knows(self, update: bytes) -> bool:
+        """Whether applying the update would change nothing. Raises InvalidRequestError for bytes that are no update."""
+        with _refusing():
+            state = self._doc.get_state()
+            if not _is_known(update, state):
+                return update in self._waiting
+            deleted = list(_deletions(self._doc.get_update(state)))
+            return all(
+                any(by == client and first <= start and end <= last for by, first, last in deleted)
+                for client, start, end in _deletions(pycrdt.get_update(update, state))
+            )
+
+    def state(self) -> bytes:
+        """All of it as one update, with what still waits for missing updates. Raises InvalidRequestError for a broken one."""
+        with _refusing():
+            return merge_updates([self._doc.get_update(), *self._waiting])
+
+    def reset(self, state: bytes) -> None:
+        """Become what this state says. Raises InvalidRequestError for bytes that are none; nothing is changed then."""
+        with _refusing():
+            self._restart([state])
+        self._on_reset()
+
+    @contextmanager
+    def edit(self) -> Iterator[None]:
+        """Edits made in the block are one update. The nodes hear of them when it ends."""
+        seen = _Seen()
+        try:
+            with self._watched(seen), self._doc.transaction():
+                yield
+        finally:
+            for update in seen.updates:
+                self._record(update)
+                self._on_update(update)
+            self._on_changes(seen.changes)
+
+    def _apply(self, update: bytes, seen: _Seen) -> None:
+        with self._watched(seen):
+            self._doc.apply_update(update)
+
+    @contextmanager
+    def _watched(self, seen: _Seen) -> Iterator[None]:
+        # A subscription that lasts would be a cycle through pycrdt, which is never collected.
+        doc, root = self._doc, self._root
+        of_updates = doc.observe(lambda event: seen.updates.append(event.update))
+        of_nodes = root.observe_deep(lambda events: seen.changes.extend(map(_change, events)))
+        try:
+            yield
+        finally:
+            doc.unobserve(of_updates)
+            root.unobserve(of_nodes)
+
+    def _restart(self, updates: Sequence[bytes]) -> None:
+        doc: pycrdt.Doc[XmlFragment] = pycrdt.Doc()
+        root = doc.get(_ROOT, type=XmlFragment)
+        for update in updates:
+            doc.apply_update(update)
+        self._doc, self._root = doc, root
+        self._waiting = [update for update in updates if not self._covers(update)]
+        self._recorded = list(updates)
+        self._recorded_bytes = sum(map(len, updates))
+
+    def _record(self, update: bytes) -> None:
+        self._recorded.append(update)
+        self._recorded_bytes += len(update)
+        added = self._recorded_bytes - len(self._recorded[0])
+        if len(self._recorded) > _MAX_RECORDED or added > _MAX_RECORDED_BYTES:
+            self._fold()
+
+    def _fold(self) -> None:
+        self._recorded = [self._doc.get_update(), *self._waiting]
+        self._recorded_bytes = sum(map(len, self._recorded))
+
+    def _check_size(self, update: bytes) -> None:
+        if self._max_bytes is None or self._recorded_bytes + len(update) <= self._max_bytes:
+            return
+        self._fold()
+        if self._recorded_bytes + len(update) > self._max_bytes:
+            raise LimitExceededError(f"a document may have at most {self._max_bytes} bytes")
+
+    def _covers(self, update: bytes) -> bool:
+        """Whether all of the update is in the document, so that nothing of it waits for an update that is missing."""
+        state = self._doc.get_state()
+        if not _is_known(update, state):
+            return False
+        clocks = dict(_clocks(state))
+        deletions = _deletions(pycrdt.get_update(update, state))
+        return all(end <= clocks.get(client, 0) for client, _, end in deletions)
+
+
+def children_of(node: ElementNode) -> list[Node]:
+    """Elements and texts in an element or the root."""
+    return [child for child in node.children if isinstance(child, XmlElement | XmlText)]
+
+
+def attributes_of(node: ElementNode) -> dict[str, Any]:
+    """The attributes of an element; the root has none."""
+    if not isinstance(node, XmlElement):
+        return {}
+    return {name: _plain(value) for name, value in node.attributes.__iter__()}
+
+
+def insert_element(
+    parent: ElementNode, index: int, tag: str, attributes: Mapping[str, Any], *, with_text: bool
+) -> XmlElement:
+    """A new element before the child of this index; `with_text` gives it an empty text."""
+    element: XmlElement = parent.children.insert(index, XmlElement(tag, dict(attributes)))
+    if with_text:
+        element.children.append(XmlText())
+    return element
+
+
+def delete(node: XmlElement) -> None:
+    """Delete an element and all in it."""
+    parent = node.parent
+    if isinstance(parent, XmlElement | XmlFragment):
+        del parent.children[list(parent.children).index(node)]
+
+
+def set_attribute(node: XmlElement, name: str, value: Any) -> None:
+    """Set an attribute to a JSON scalar."""
+    node.attributes[name] = value
+
+
+def remove_attribute(node: XmlElement, name: str) -> None:
+    """Remove an attribute."""
+    del node.attributes[name]
+
+
+def delta_of(node: XmlText) -> Delta:
+    """The text's runs. What is no text (an embedded object of another client) stands as one object character."""
+    runs: Delta = []
+    for chunk, attributes in node.diff():
+        formats = {name: _plain(value) for name, value in (attributes or {}).items()}
+        runs.append({"insert": chunk if isinstance(chunk, str) else _OBJECT, "attributes": formats})
+    return runs
+
+
+def insert_text(node: XmlText, index: int, text: str, attributes: Mapping[str, Any]) -> None:
+    """Insert text before the character of this index."""
+    node.insert(_offset(node, index), text, dict(attributes))
+
+
+def delete_text(node: XmlText, start: int, end: int) -> None:
+    """Delete the characters from `start` to before `end`."""
+    del node[_offset(node, start) : _offset(node, end)]
+
+
+def format_text(node: XmlText, start: int, end: int, attributes: Mapping[str, Any]) -> None:
+    """Give formats to the characters from `start` to before `end`; the value None takes one away."""
+    node.format(_offset(node, start), _offset(node, end), dict(attributes))
+
+
+def _offset(node: XmlText, index: int) -> int:
+    """Where the character of this index is: pycrdt counts the bytes of UTF-8, and an embedded object as one."""
+    offset = 0
+    for value, _ in node.diff():
+        text = value if isinstance(value, str) else "o"
+        offset += len(text[:index].encode())
+        index -= min(index, len(text))
+    return offset
+
+
+def _plain(value: Any) -> Any:
+    # Every number is a float on the wire.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _change(event: Any) -> NodeChange:
+    return NodeChange(event.target, bool(event.delta), list(event.keys))
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turns what pycrdt raises about an update into InvalidRequestError."""
+    try:
+        yield
+    except BaseException as error:
+        is_panic = type(error).__name__ == "PanicException"  # of the Rust below; an Exception it is not
+        if not is_panic and not isinstance(error, ValueError | RuntimeError):
+            raise
+        raise InvalidRequestError("update", "expected a Yjs update of format 1") from None
+
+
+def _is_known(update: bytes, state: bytes) -> bool:
+    """Whether the document of this state vector has all insertions of the update."""
+    return pycrdt.get_update(update, state).startswith(b"\x00")
+
+
+def _clocks(state: bytes) -> Iterator[tuple[int, int]]:
+    """Each client with the number of its insertions, from a state vector."""
+    numbers = _numbers(state)
+    for _ in range(next(numbers)):
+        yield next(numbers), next(numbers)
+
+
+def _deletions(update: bytes) -> Iterator[tuple[int, int, int]]:
+    """Deleted ranges of each client's insertions (from, to before), from an update without insertions."""
+    numbers = _numbers(update[1:])
+    for _ in range(next(numbers)):
+        client = next(numbers)
+        for _ in range(next(numbers)):
+            start = next(numbers)
+            yield client, start, start + next(numbers)
+
+
+def _numbers(data: bytes) -> Iterator[int]:
+    """Numbers in groups of 7 bits, the lowest first; the top bit says that more groups follow."""
+    number = shift = 0
+    for byte in data:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            yield number
+            number = shift = 0

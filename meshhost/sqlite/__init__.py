@@ -1,0 +1,1 @@
+"""SQLite as a durable store: one file, one thread, group commit. Used by the queues and the documents."""

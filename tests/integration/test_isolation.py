@@ -1,0 +1,582 @@
+"""Agents that misbehave, in a task and in a process of their own: what the host tells, and what is left afterwards."""
+
+import asyncio
+import importlib.util
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+from meshhost.errors import SettingsError
+from meshhost.hosting import agent_process as agent_process_module
+from meshhost.hosting import process_pool as process_pool_module
+from meshhost.hosting.admission import AllowedRooms, admit
+from meshhost.hosting.process_pool import ProcessOptions, Program
+from meshhost.hosting.service_host import ServiceHost
+from meshhost.identity.webhooks import webhook_body
+from meshhost.room.client import RoomClient
+from meshhost.room.messaging import RoomMessage
+from meshhost.supervision import spawn as spawn_module
+from meshhost.supervision.policy import RestartPolicy
+from meshhost.supervision.spawn import Spawn
+from meshhost.supervision.state import State
+from meshhost.testing.server import RunningServer, running_server
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="isolation 'process' needs Linux")]
+
+PROGRAMS = Path(__file__).parents[1] / "isolation_programs"
+NEVER_AGAIN = RestartPolicy(kind="temporary")
+
+
+def _misbehaving() -> Any:
+    spec = importlib.util.spec_from_file_location("misbehaving", PROGRAMS / "misbehaving.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+misbehaving = _misbehaving()
+
+
+async def soon(awaitable: Awaitable[Any], seconds: float = 20.0) -> Any:
+    """What is awaited here comes soon, or the test fails."""
+    async with asyncio.timeout(seconds):
+        return await awaitable
+
+
+async def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    """Wait for what no event tells of: the state of other processes."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, what
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[RunningServer]:
+    async with running_server(tmp_path / "data") as running:
+        yield running
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
+        yield session
+
+
+@pytest.fixture(autouse=True)
+def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spawn_module, "ABORT_SECONDS", 4.0)
+    monkeypatch.setattr(agent_process_module, "ABORT_SECONDS", 0.5)
+    monkeypatch.setattr(process_pool_module, "_LOOK_SECONDS", 0.1)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@dataclass
+class Hosted:
+    """A host with a path for each class of the programs, and how it is called."""
+
+    host: ServiceHost
+    server: RunningServer
+    http: aiohttp.ClientSession
+    isolation: str
+
+    async def post(self, path: str, *, identity: str = "agent", room: str = "room", **data: Any) -> tuple[int, Any]:
+        call = {
+            "room_name": room,
+            "room_url": self.server.server.room_url(room),
+            "token": self.server.token(room, name=identity, role="agent"),
+            "arguments": {},
+        }
+        body = webhook_body("room.call", call | data)
+        async with self.http.post(f"http://127.0.0.1:{self.host.port}/{path}", data=body) as response:
+            return response.status, await response.json()
+
+    async def called(self, cls: type, **data: Any) -> Spawn:
+        status, answer = await self.post(cls.__name__, **data)
+        assert status == 200, answer
+        spawn = self.host._supervisor.find(answer["spawn_id"])
+        assert spawn is not None
+        return spawn
+
+    async def text(self, path: str) -> str:
+        async with self.http.get(f"http://127.0.0.1:{self.host.port}{path}") as response:
+            return await response.text()
+
+    async def asked(self, identity: str) -> dict[str, Any]:
+        """What a Normal agent in the room tells of itself."""
+        async with self.server.client(name=f"asks-{identity}") as room:
+            return await ask(room, identity)
+
+
+async def ask(room: RoomClient, identity: str) -> dict[str, Any]:
+    answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+
+    def take(message: RoomMessage) -> None:
+        if message.type == "!" and not answered.done():
+            answered.set_result(message.message)
+
+    room.messaging.on("message", take)
+    await room.messaging.enable()
+
+    def found() -> Any:
+        return next((one for one in room.messaging.remote_participants if one.get_attribute("name") == identity), None)
+
+    await until(lambda: found() is not None, f"{identity} is in the room")
+    await room.messaging.send_message(to=found(), type="?", message={})
+    return await soon(answered)
+
+
+Serve = Callable[..., Awaitable[Hosted]]
+
+
+@pytest.fixture
+async def serve(server: RunningServer, http: aiohttp.ClientSession) -> AsyncIterator[Serve]:
+    """`serve("task" | "process")` starts a host. Whatever its agents did, nothing of them is left at the end."""
+    files, threads = open_files(), threading.active_count()
+    async with AsyncExitStack() as stack:
+
+        async def make(
+            isolation: str,
+            *,
+            program: str = "main.py",
+            classes: list[type] | None = None,
+            restart: RestartPolicy = NEVER_AGAIN,
+            start_timeout: float = 30.0,
+            drain: float = 3.0,
+            options: dict[str, Any] | None = None,
+            **host_options: Any,
+        ) -> Hosted:
+            processes = {"size": 0, "program": Program(str(PROGRAMS / program), is_module=False)} | (options or {})
+            host = ServiceHost(
+                port=0,
+                webhook_secret="",
+                allowed_room_urls=[server.url],
+                drain_seconds=drain,
+                process_pool=ProcessOptions(**processes),
+                **host_options,
+            )
+            for cls in classes or misbehaving.ALL:
+                host.add_path(
+                    f"/{cls.__name__}", cls=cls, isolation=isolation, restart=restart, start_timeout=start_timeout
+                )
+            await host.start()
+            stack.push_async_callback(host.stop)
+            return Hosted(host, server, http, isolation)
+
+        yield make
+    await until(lambda: not psutil.Process().children(recursive=True), "no process is left")
+    await until(lambda: open_files() <= files, f"no file is left open: {files} before, {open_files()} now")
+    await until(lambda: threading.active_count() <= threads, "no thread is left")
+
+
+both = pytest.mark.parametrize("isolation", ["task", "process"])
+
+
+async def neighbour_works(hosted: Hosted) -> None:
+    answer = await hosted.asked("neighbour")
+    assert (answer["pid"] == os.getpid()) == (hosted.isolation == "task")
+
+
+async def with_neighbour(hosted: Hosted) -> Spawn:
+    spawn = await hosted.called(misbehaving.Normal, identity="neighbour")
+    await soon(spawn.wait_state(State.RUNNING))
+    return spawn
+
+
+# The same in both isolations
+
+
+@both
+async def test_a_normal_agent_knows_its_call_takes_a_new_token_and_leaves(
+    serve: Serve, isolation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    hosted = await serve(isolation, drain=10.0)
+    spawn = await hosted.called(misbehaving.Normal, identity="poet", arguments={"topic": "ai"})
+    await soon(spawn.wait_state(State.RUNNING))
+    first = await hosted.asked("poet")
+    token = hosted.server.token("room", name="poet", role="agent")
+    assert await hosted.called(misbehaving.Normal, identity="poet", token=token) is spawn
+    async with hosted.server.client(name="asker") as room:
+        answer = await ask(room, "poet")
+        while answer["token"] != token:
+            answer = await ask(room, "poet")
+    report = await hosted.host.stop()
+
+    assert first["arguments"] == {"topic": "ai"}
+    assert first["call"]
+    assert (first["pid"] == os.getpid()) == (isolation == "task")
+    assert (spawn.state, report.finished, report.aborted, report.stuck) == (State.STOPPED, ("poet in room",), (), ())
+    records = {record.getMessage(): record for record in caplog.records if record.name == "misbehaving"}
+    started = vars(records["normal agent started"])
+    assert "normal agent stopped" in records
+    assert started["topic"] == "ai"
+    assert started["process"] == first["pid"]
+    if isolation == "process":  # in a task a filter of the program's own handler adds them
+        assert (started["room"], started["identity"], started["path"]) == ("room", "poet", "/Normal")
+        assert (started["tenant"], started["spawn_id"]) == (hosted.server.key.project_id, spawn.id)
+
+
+@both
+@pytest.mark.parametrize(
+    ("name", "error", "text"),
+    [
+        ("CrashesInConstructor", "ValueError", "broken by construction"),
+        ("CrashesInStart", "LookupError", "nothing to start with"),
+        ("CrashesLater", "ZeroDivisionError", "one by none"),
+    ],
+)
+async def test_a_crash_is_told_with_its_error_and_traceback(
+    serve: Serve, isolation: str, name: str, error: str, text: str
+) -> None:
+    hosted = await serve(isolation)
+    await with_neighbour(hosted)
+    spawn = await hosted.called(getattr(misbehaving, name))
+    await soon(spawn.wait_state(State.FAILED))
+    assert spawn.last_error is not None
+    assert (spawn.last_error.type, spawn.last_error.text) == (error, text)
+    assert "misbehaving.py" in spawn.last_error.traceback
+    await neighbour_works(hosted)
+
+
+@both
+async def test_a_crashed_agent_is_started_again_until_its_policy_gives_up(serve: Serve, isolation: str) -> None:
+    hosted = await serve(isolation, restart=RestartPolicy(first_delay=0.0, max_delay=0.0, max_restarts=2))
+    spawn = await hosted.called(misbehaving.CrashesLater)
+    await soon(spawn.wait_state(State.FAILED))
+    assert spawn.restarts == 2
+
+
+@both
+async def test_an_agent_that_never_starts_is_ended_by_the_start_timeout(serve: Serve, isolation: str) -> None:
+    hosted = await serve(isolation, start_timeout=3.0)
+    await with_neighbour(hosted)
+    spawn = await hosted.called(misbehaving.NeverStarts)
+    await soon(spawn.wait_state(State.FAILED))
+    assert spawn.last_error is not None
+    assert "did not report running within 3 s" in spawn.last_error.text
+    await neighbour_works(hosted)
+
+
+@both
+@pytest.mark.parametrize("name", ["IgnoresCancellation", "HangsInStop"])
+async def test_a_stop_is_bounded_for_an_agent_that_will_not_leave(
+    serve: Serve, isolation: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spawn_module, "ABORT_SECONDS", 4.0 if isolation == "process" else 0.3)
+    cls = getattr(misbehaving, name)
+    hosted = await serve(isolation, drain=1.0)
+    neighbour = await with_neighbour(hosted)
+    spawn = await hosted.called(cls)
+    await soon(spawn.wait_state(State.RUNNING))
+    began = time.monotonic()
+    report = await hosted.host.stop()
+
+    assert time.monotonic() - began < 8.0
+    assert neighbour.state is State.STOPPED
+    if isolation == "process":
+        assert (report.aborted, report.stuck) == (("agent in room",), ())
+        assert spawn.state is State.STOPPED
+    else:
+        # A task cannot be killed: it is named, and a host that runs by itself ends its own process.
+        assert report.stuck == ("agent in room",)
+        cls.release.set()
+        await soon(spawn.wait_state(State.STOPPED, State.FAILED))
+
+
+@both
+async def test_a_dismissed_agent_and_one_whose_room_ended_are_not_started_again(serve: Serve, isolation: str) -> None:
+    hosted = await serve(isolation, restart=RestartPolicy(first_delay=0.0, max_delay=0.0))
+    spawn = await hosted.called(misbehaving.Normal)
+    await soon(spawn.wait_state(State.RUNNING))
+    async with hosted.server.client(name="boss") as room:
+        await room.messaging.enable()
+        await until(lambda: len(room.messaging.remote_participants) > 0, "the agent is there")
+        for one in room.messaging.remote_participants:
+            await room.messaging.send_message(to=one, type="dismiss", message={})
+        await soon(spawn.wait_state(State.STOPPED))
+    assert (spawn.reason, spawn.restarts) == ("dismissed", 0)
+
+
+@both
+async def test_an_agent_whose_token_is_refused_is_not_started_again(serve: Serve, isolation: str) -> None:
+    hosted = await serve(isolation, restart=RestartPolicy(first_delay=0.0, max_delay=0.0))
+    token = hosted.server.token("room", name="agent", role="agent")
+    forged = token.rpartition(".")[0] + "." + token.rpartition(".")[2][::-1]
+    spawn = await hosted.called(misbehaving.Normal, token=forged)
+    await soon(spawn.wait_state(State.FAILED))
+    assert spawn.restarts == 0
+    assert "refused" in spawn.reason
+    assert token.rpartition(".")[2] not in spawn.reason
+
+
+# What only a process survives
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("CallsExit", "exit code 3"),
+        ("KillsItself", "killed by SIGKILL"),
+        ("Segfaults", "killed by SIGSEGV"),
+        ("BlocksForEver", "the agent's process was stuck: its event loop did not answer for 1 s"),
+        ("HoldsTheInterpreter", "the agent's process was stuck: its event loop did not answer for 1 s"),
+        ("EatsMemory", "over its memory limit"),
+    ],
+)
+async def test_what_would_end_or_hold_a_whole_host_is_one_agents_crash(serve: Serve, name: str, text: str) -> None:
+    hosted = await serve("process", options={"stuck_seconds": 1.0, "memory_mb": 300})
+    await with_neighbour(hosted)
+    spawn = await hosted.called(getattr(misbehaving, name))
+    await soon(spawn.wait_state(State.FAILED))
+    assert spawn.last_error is not None
+    assert spawn.last_error.type == "MeshhostError"
+    assert text in spawn.last_error.text
+    if "stuck" in text:
+        assert "misbehaving.py" in spawn.last_error.text
+    await neighbour_works(hosted)
+
+
+async def test_memory_is_warned_of_once_before_it_is_too_much(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    hosted = await serve("process", options={"memory_mb": 300})
+    spawn = await hosted.called(misbehaving.EatsMemory)
+    await soon(spawn.wait_state(State.FAILED))
+    assert [record.limit_mb for record in caplog.records if "near its memory limit" in record.getMessage()] == [300]
+
+
+async def test_a_stuck_agent_is_gone_within_bounds_when_the_host_stops(serve: Serve) -> None:
+    hosted = await serve("process", drain=0.5)
+    spawn = await hosted.called(misbehaving.BlocksForEver)
+    await soon(spawn.wait_state(State.RUNNING))
+    began = time.monotonic()
+    report = await hosted.host.stop()
+    assert time.monotonic() - began < 5.0
+    assert report.aborted == ("agent in room",)
+    assert spawn.state is State.STOPPED
+
+
+@pytest.mark.parametrize("name", ["HasChildren", "LeavesItsChildren"])
+async def test_what_an_agent_started_goes_with_it(
+    serve: Serve, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    hosted = await serve("process", drain=5.0)
+    spawn = await hosted.called(getattr(misbehaving, name))
+    await until(lambda: any(hasattr(record, "pids") for record in caplog.records), "the agent has children")
+    pids = next(list(map(int, record.pids.split(","))) for record in caplog.records if hasattr(record, "pids"))
+    assert len(pids) == 3
+    if name == "LeavesItsChildren":
+        await soon(spawn.wait_state(State.STOPPED, State.FAILED))
+    else:
+        assert all(map(psutil.pid_exists, pids))
+        await hosted.host.stop()
+    await until(lambda: not any(map(is_running, pids)), "no grandchild is left", 5.0)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE  # init may be slow to bury it
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_errors_and_odd_fields_are_logged_here_as_they_were_there(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    hosted = await serve("process")
+    spawn = await hosted.called(misbehaving.LogsAnError)
+    await soon(spawn.wait_state(State.RUNNING))
+    [record] = [record for record in caplog.records if record.name == "misbehaving"]
+    assert (record.getMessage(), record.levelname, record.place) == ("could not find it", "ERROR", "cellar")
+    assert record.odd.startswith("<object object")
+    assert record.filename == "misbehaving.py"
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], KeyError)
+    assert "KeyError: 'lost'" in caplog.text
+
+
+async def test_a_trace_goes_on_in_the_process(serve: Serve) -> None:
+    hosted = await serve("process")
+    call = {
+        "room_name": "room",
+        "room_url": hosted.server.server.room_url("room"),
+        "token": hosted.server.token("room", name="traced", role="agent"),
+    }
+    request = admit(call, AllowedRooms([hosted.server.url]))
+    parent = SpanContext(0x1234, 0x5678, is_remote=False, trace_flags=TraceFlags(1))
+    with trace.use_span(NonRecordingSpan(parent)):
+        spawn = await hosted.host._spawns.answer(hosted.host._routes["/Normal"], request)
+    await soon(spawn.wait_state(State.RUNNING))
+    assert (await hosted.asked("traced"))["trace"] == f"00-{0x1234:032x}-{0x5678:016x}-01"
+
+
+# The pool
+
+
+async def test_a_warm_process_is_taken_at_once_and_replaced(serve: Serve) -> None:
+    hosted = await serve("process", options={"size": 1})
+    pool = hosted.host._pool
+    await until(lambda: len(pool.idle) == 1, "a process is warm")
+    warm = pool.idle[0].pid
+    spawn = await hosted.called(misbehaving.Normal)
+    await soon(spawn.wait_state(State.RUNNING))
+    assert [process.pid for process in pool.running] == [warm]
+    await until(lambda: len(pool.idle) == 1, "another is warm")
+    metrics = await hosted.text("/metrics")
+    assert re.search(r'meshhost_process_start_seconds_count\{kind="warm"\} 1\.0', metrics)
+    assert re.search(r'meshhost_processes\{use="idle"\} 1\.0', metrics)
+    memory = re.search(r'meshhost_process_memory_bytes\{use="agent"\} (\S+)', metrics)
+    assert memory is not None
+    assert float(memory[1]) > 10_000_000
+
+
+async def test_an_idle_process_that_died_is_noticed_and_replaced(serve: Serve) -> None:
+    hosted = await serve("process", options={"size": 1})
+    pool = hosted.host._pool
+    await until(lambda: len(pool.idle) == 1, "a process is warm")
+    dead = pool.idle[0]
+    os.kill(dead.pid, signal.SIGKILL)
+    await until(lambda: bool(pool.idle) and dead not in pool.idle, "another took its place")
+    spawn = await hosted.called(misbehaving.Normal)
+    await soon(spawn.wait_state(State.RUNNING))
+
+
+async def test_hooks_run_before_a_process_is_ready_and_the_right_host_of_two_is_taken(serve: Serve) -> None:
+    prewarmed = type("Prewarmed", (misbehaving.Normal,), {})
+    hosted = await serve("process", program="prewarmed.py", classes=[prewarmed])
+    spawn = await hosted.called(prewarmed)
+    await soon(spawn.wait_state(State.FAILED))
+    assert spawn.last_error is not None
+    assert spawn.last_error.text == "['host', 'Prewarmed'] prewarmed.py __main__"
+
+
+@pytest.mark.parametrize(
+    ("program", "error", "text"),
+    [
+        ("raises.py", "ImportError", "no module named better"),
+        ("hook_raises.py", "OSError", "the weights are gone"),
+        ("hostless.py", "MeshhostError", "the program ended without running a ServiceHost with the paths ['/Normal']"),
+        ("missing.py", "FileNotFoundError", "missing.py"),
+        ("slow.py", "MeshhostError", "the program was not ready in its process within 2 s"),
+    ],
+)
+async def test_a_program_that_does_not_come_to_its_host_is_a_crash_that_says_why(
+    serve: Serve, program: str, error: str, text: str
+) -> None:
+    hosted = await serve(
+        "process", program=program, classes=[misbehaving.Normal], options={"boot_seconds": 2.0, "size": 1}
+    )
+    spawn = await hosted.called(misbehaving.Normal)
+    await soon(spawn.wait_state(State.FAILED))
+    assert spawn.last_error is not None
+    assert (spawn.last_error.type, text in spawn.last_error.text) == (error, True), spawn.last_error
+    assert hosted.host._pool._failures < 6  # it is not tried in a tight loop
+
+
+async def test_a_full_host_of_processes_refuses_with_503(serve: Serve) -> None:
+    hosted = await serve("process", options={"max_running": 1})
+    await with_neighbour(hosted)
+    status, answer = await hosted.post("Normal", identity="one-too-many")
+    assert (status, answer) == (503, {"error": "this host is full: 1 agents with processes of their own live here"})
+
+
+async def test_a_path_with_processes_takes_no_sockets(serve: Serve) -> None:
+    hosted = await serve("process")
+    data = {"room_name": "room", "room_url": hosted.server.server.room_url("room"), "token": hosted.server.token("room")}
+    headers = {"Meshhost-Webhook": json.dumps({"event": "room.call", "data": data})}
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await hosted.http.ws_connect(f"http://127.0.0.1:{hosted.host.port}/Normal", headers=headers)
+    assert refused.value.status == 405
+
+
+async def test_a_host_without_a_program_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "__main__", type(sys)("__main__"))
+    host = ServiceHost(port=0, webhook_secret="")
+    host.add_path("/a", cls=misbehaving.Normal, isolation="process")
+    with pytest.raises(SettingsError, match="it must be a file"):
+        await host.start()
+
+
+# A program of its own, as users run it
+
+
+async def test_a_programs_processes_end_with_it_even_when_it_is_killed(tmp_path: Path, server: RunningServer) -> None:
+    environment = {
+        **os.environ,
+        "MESHHOST_PORT": "0",
+        "MESHHOST_API_URL": server.url,
+        "MESHHOST_PROCESS_POOL": "2",
+        "MESHHOST_LOG_LEVEL": "INFO",
+    }
+    marker = tmp_path / "started"
+    program = subprocess.Popen([sys.executable, str(PROGRAMS / "main.py"), str(marker)], env=environment)
+    try:
+        own = psutil.Process(program.pid)
+        await until(lambda: len(own.children()) == 2, "the pool is there")
+        # Each ran the program again, with its arguments.
+        await until(lambda: marker.exists() and int(marker.read_text().split()[0]) != program.pid, "a child ran it")
+        children = own.children()
+        program.kill()
+        await until(lambda: not any(is_running(child.pid) for child in children), "the children are gone", 5.0)
+    finally:
+        program.kill()
+        program.wait()
+
+
+# Blocked event loops
+
+
+async def test_who_blocks_the_loop_is_named_and_moved_to_a_process(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MESHHOST_BLOCK_SECONDS", "0.2")
+
+    class CrashesLater(misbehaving.Normal):  # type: ignore[misc, name-defined]
+        async def wait_ended(self) -> None:
+            time.sleep(0.6)  # noqa: ASYNC251 - that is the point
+            await asyncio.Event().wait()
+
+    hosted = await serve("task", classes=[CrashesLater], on_block="isolate", blocks_allowed=2)
+    for number in range(2):
+        spawn = await hosted.called(CrashesLater, identity=f"agent-{number}")
+        await soon(spawn.wait_state(State.RUNNING))
+        await until(lambda n=number: hosted.host._blocks["/CrashesLater"] > n, "the block was counted")
+    # From now on in a process, where the program's class of this name crashes.
+    moved = await hosted.called(CrashesLater, identity="moved")
+    await soon(moved.wait_state(State.FAILED))
+
+    assert moved.last_error is not None
+    assert moved.last_error.type == "ZeroDivisionError"
+    blocked = [record for record in caplog.records if record.getMessage() == "event loop is blocked"]
+    assert [record.identity for record in blocked] == ["agent-0", "agent-1"]
+    assert blocked[0].spawn_id
+    assert "time.sleep(0.6)" in blocked[0].stack
+    live = json.loads(await hosted.text("/livez"))
+    assert live["ok"] is True
+    assert live["last_block"]["path"] == "/CrashesLater"
+    assert live["last_block"]["seconds"] > 0.2
+    metrics = await hosted.text("/metrics")
+    assert 'meshhost_loop_blocks_total{path="/CrashesLater"} 2.0' in metrics
+    assert "meshhost_loop_lag_seconds_count" in metrics

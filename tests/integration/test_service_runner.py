@@ -1,0 +1,257 @@
+"""`run_service` with real programs: what is started, what is told, and how it ends."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import textwrap
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshhost.errors import CallRefusedError, InvalidRequestError, SettingsError
+from meshhost.hosting import service_runner
+from meshhost.hosting.service_runner import run_service
+from meshhost.hosting.specs import service_spec
+from meshhost.identity.keys import encode_api_key, new_api_key
+from meshhost.server.webhooks import WebhookSender
+from meshhost.testing.server import RunningServer, running_server
+
+KEY = new_api_key("11111111-2222-3333-4444-555555555555")
+
+REAL = """
+    import asyncio
+    from meshhost.api.services import ServiceHost
+
+    host = ServiceHost()
+
+    @host.path("/quiet", identity="quiet-one")
+    class Quiet:
+        async def start(self, *, room):
+            pass
+
+        async def stop(self):
+            pass
+
+    asyncio.run(host.run())
+"""
+
+# Looks like a host, and nobody joins; quick to start.
+FAKE = """
+    import http.server, json, os, signal, sys
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        status = {status}
+
+        def do_GET(self):
+            self.answer(200, {spec})
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(self.status, {{"ok": True}})
+            {after}
+
+        def answer(self, status, value):
+            body = json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            self.wfile.flush()
+
+        def log_message(self, *_):
+            pass
+
+    {before}
+    http.server.HTTPServer((os.environ["MESHHOST_HOST"], int(os.environ["MESHHOST_PORT"])), Handler).serve_forever()
+"""
+
+
+def fake(*, status: int = 200, after: str = "pass", before: str = "pass") -> str:
+    spec = service_spec(name="fake", port=1, endpoints=[("/fake", "fake-one", None)])
+    return FAKE.format(status=status, after=after, before=before, spec=f"json.loads({json.dumps(json.dumps(spec))})")
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[[str], str]:
+    def write(source: str) -> str:
+        path = tmp_path / "main.py"
+        path.write_text(textwrap.dedent(source))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WEBHOOK_SECRET", "TOKEN", "PORT", "HOST", "ALLOWED_ROOM_URLS", "DATABASE_URL"):
+        for prefix in ("MESHHOST", "MESHAGENT"):
+            monkeypatch.delenv(f"{prefix}_{name}", raising=False)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MESHHOST_API_URL", f"http://127.0.0.1:{probe.getsockname()[1]}")
+    monkeypatch.setenv("MESHHOST_API_KEY", encode_api_key(KEY))
+    monkeypatch.setenv("MESHHOST_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("MESHHOST_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("MESHHOST_DRAIN_SECONDS", "1")
+
+
+@pytest.fixture
+async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RunningServer]:
+    async with running_server(tmp_path / "server", key=KEY) as running:
+        monkeypatch.setenv("MESHHOST_API_URL", running.url)
+        yield running
+
+
+class Steps:
+    """What was told, and what is done at a step."""
+
+    def __init__(self, **actions: Callable[[], None]) -> None:
+        self.told: list[str] = []
+        self.facts: dict[str, dict[str, Any]] = {}
+        self._actions = actions
+
+    def __call__(self, step: str, sentence: str, facts: dict[str, Any]) -> None:
+        assert sentence
+        self.told.append(step)
+        self.facts[step] = facts
+        self._actions.get(step, lambda: None)()
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def ran(command: str, steps: Steps, room: str = "room") -> int:
+    async with asyncio.timeout(30):
+        return await run_service(command, room=room, progress=steps)
+
+
+async def test_a_program_runs_with_a_room_server_that_is_started_for_it(
+    program: Callable[[str], str], tmp_path: Path
+) -> None:
+    steps = Steps(joined=terminate)
+    assert await ran(program(REAL), steps) == 0
+    assert steps.told == ["server", "host", "called", "joined"]
+    assert steps.facts["server"]["embedded"] is True
+    assert steps.facts["called"] == {"path": "/quiet", "identity": "quiet-one", "room": "room"}
+    assert steps.facts["joined"] == {"identity": "quiet-one", "room": "room"}
+    assert (tmp_path / "data" / "queues.db").exists()
+
+
+async def test_a_room_server_that_runs_is_used(program: Callable[[str], str], server: RunningServer) -> None:
+    steps = Steps(called=terminate)
+    assert await ran(program(fake()), steps) == 143
+    assert steps.told == ["server", "host", "called"]
+    assert steps.facts["server"] == {"url": server.url, "embedded": False}
+
+
+@pytest.mark.parametrize(
+    ("before", "code"),
+    [("sys.exit(3)", 3), ("sys.exit()", 0), ("raise ValueError", 1), ("os.kill(os.getpid(), signal.SIGKILL)", 137)],
+)
+async def test_a_program_that_ends_ends_the_run_with_its_code(
+    program: Callable[[str], str], server: RunningServer, before: str, code: int
+) -> None:
+    assert await ran(program(fake(before=before)), Steps()) == code
+
+
+async def test_a_program_that_ends_after_it_was_called_ends_the_run(
+    program: Callable[[str], str], server: RunningServer
+) -> None:
+    assert await ran(program(fake(after="os._exit(4)")), Steps()) == 4
+
+
+async def test_a_program_that_serves_nothing_is_explained_and_ended(
+    program: Callable[[str], str], server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_runner, "DISCOVER_TIMEOUT", 0.3)
+    with pytest.raises(SettingsError, match=r"did not serve on MESHHOST_PORT within 0\.3 s: does it run a ServiceHost"):
+        await ran(program("import time\ntime.sleep(60)"), Steps())
+
+
+async def test_a_refused_call_is_raised(program: Callable[[str], str], server: RunningServer) -> None:
+    with pytest.raises(CallRefusedError, match="answered 401"):
+        await ran(program(fake(status=401)), Steps())
+
+
+async def test_a_program_that_does_not_stop_in_time_is_killed(
+    program: Callable[[str], str],
+    server: RunningServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(service_runner, "STOP_MARGIN", -0.9)
+    stubborn = fake(status=401, before="signal.signal(signal.SIGTERM, signal.SIG_IGN)")
+    with pytest.raises(CallRefusedError):
+        await ran(program(stubborn), Steps())
+    assert "the program did not stop in time and is killed" in caplog.messages
+
+
+async def test_a_second_signal_is_passed_on_too(program: Callable[[str], str], server: RunningServer) -> None:
+    # At its first signal the program has its runner signalled again; it leaves at the second.
+    before = textwrap.dedent(
+        """
+        def first(*_):
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+            os.kill(os.getppid(), signal.SIGTERM)
+        signal.signal(signal.SIGTERM, first)
+        """
+    ).replace("\n", "\n    ")
+    assert await ran(program(fake(before=before)), Steps(called=terminate)) == 7
+
+
+async def test_agents_are_called_again_and_one_that_does_not_join_is_logged(
+    program: Callable[[str], str],
+    server: RunningServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(service_runner, "JOIN_TIMEOUT", 0.1)
+    monkeypatch.setattr(service_runner, "CALL_AGAIN_SECONDS", 0.05)
+    calls = 0
+    send = WebhookSender.send
+
+    async def counted(self: WebhookSender, url: str, *arguments: Any, **options: Any) -> dict[str, Any]:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise CallRefusedError("busy", status=503)
+        if calls == 4:
+            terminate()
+        return await send(self, url, *arguments, **options)
+
+    monkeypatch.setattr(WebhookSender, "send", counted)
+    steps = Steps()
+    assert await ran(program(fake()), steps) == 143
+    assert "joined" not in steps.told
+    assert {"agent did not join in time; the host goes on trying", "calling again failed"} <= set(caplog.messages)
+
+
+@pytest.mark.parametrize("url", ["http://rooms.invalid", "https://127.0.0.1:1"])
+async def test_a_room_server_elsewhere_is_not_started_here(
+    program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("MESHHOST_API_URL", url)
+    with pytest.raises(SettingsError, match=r"cannot reach the room server at .*: is MESHHOST_API_URL right"):
+        await ran(program(fake()), Steps())
+
+
+async def refused(run: Coroutine[Any, Any, int], kind: type[Exception], text: str) -> None:
+    with pytest.raises(kind, match=text):
+        await run
+
+
+async def test_what_cannot_be_run_is_refused_before_anything_is_started(
+    program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Steps()
+    await refused(ran(program(REAL), steps, room="No Room"), InvalidRequestError, "room name")
+    await refused(ran("/no/main.py", steps), SettingsError, "no file")
+    monkeypatch.delenv("MESHHOST_API_KEY")
+    await refused(ran(program(REAL), steps), SettingsError, "run `meshhost setup`")
+    assert not steps.told

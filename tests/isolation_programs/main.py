@@ -1,0 +1,19 @@
+"""A program with a path for each class, as users write theirs: it runs where it is read."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import misbehaving
+
+from meshhost.hosting.service_host import ServiceHost
+
+host = ServiceHost()
+for cls in misbehaving.ALL:
+    host.add_path(f"/{cls.__name__}", cls=cls, identity="agent", isolation="process")
+
+if len(sys.argv) > 1:
+    Path(sys.argv[1]).write_text(f"{os.getpid()} {sys.argv}")
+
+asyncio.run(host.run())

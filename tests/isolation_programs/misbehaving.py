@@ -1,0 +1,166 @@
+"""Agents that behave in one way each, for tests that run them in a task and in a process."""
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+logger = logging.getLogger("misbehaving")
+
+
+class Normal:
+    """Answers `?` messages with what it knows of itself."""
+
+    def __init__(self, call: Any = None) -> None:
+        self.call = call
+        self.room: Any = None
+
+    async def start(self, *, room: Any) -> None:
+        self.room, self.trace = room, current_trace()
+        room.messaging.on("message", self.on_message)
+        await room.messaging.enable()
+        logger.info("normal agent started", extra={"topic": self.call.arguments.get("topic")})
+
+    async def on_message(self, message: Any) -> None:
+        if message.type == "?":
+            answer = {
+                "pid": os.getpid(),
+                "call": self.call.call_id,
+                "arguments": dict(self.call.arguments),
+                "token": self.room.protocol.token,
+                "trace": self.trace,
+            }
+            await self.room.messaging.send_message(to=message.from_participant, type="!", message=answer)
+
+    async def stop(self) -> None:
+        logger.info("normal agent stopped")
+
+
+def current_trace() -> str:
+    from opentelemetry import propagate
+
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier.get("traceparent", "")
+
+
+class CrashesInConstructor(Normal):
+    def __init__(self) -> None:
+        raise ValueError("broken by construction")
+
+
+class CrashesInStart(Normal):
+    async def start(self, *, room: Any) -> None:
+        raise LookupError("nothing to start with")
+
+
+class CrashesLater(Normal):
+    async def wait_ended(self) -> None:
+        raise ZeroDivisionError("one by none")
+
+
+class NeverStarts(Normal):
+    async def start(self, *, room: Any) -> None:
+        await asyncio.Event().wait()
+
+
+class IgnoresCancellation(Normal):
+    release = None
+
+    async def wait_ended(self) -> None:
+        type(self).release = release = asyncio.Event()
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async def drain(self) -> None:
+        await self.wait_ended()
+
+
+class HangsInStop(Normal):
+    release: asyncio.Event
+
+    async def stop(self) -> None:
+        type(self).release = release = asyncio.Event()
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+
+class BlocksForEver(Normal):
+    async def wait_ended(self) -> None:
+        while True:
+            time.sleep(1)  # noqa: ASYNC251 - that is the point
+
+
+class HoldsTheInterpreter(Normal):
+    """Nothing of Python runs in its process any more, no thread either."""
+
+    async def wait_ended(self) -> None:
+        ctypes.PyDLL(None).sleep(3600)
+
+
+class EatsMemory(Normal):
+    async def wait_ended(self) -> None:
+        eaten = []
+        while True:
+            eaten.append(bytearray(os.urandom(1024) * 1024 * 10))
+            await asyncio.sleep(0.02)
+
+
+class HasChildren(Normal):
+    """Starts a child and a grandchild by exec and one by fork; tells their ids in the log."""
+
+    async def start(self, *, room: Any) -> None:
+        await super().start(room=room)
+        script = "import subprocess, sys; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); p.wait()"
+        child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        pids = [child.pid, int(child.stdout.readline())]
+        if not (forked := os.fork()):
+            time.sleep(600)
+            os._exit(0)
+        logger.info("has children", extra={"pids": ",".join(map(str, [*pids, forked]))})
+
+
+class LeavesItsChildren(HasChildren):
+    async def wait_ended(self) -> None:
+        return
+
+
+class CallsExit(Normal):
+    async def wait_ended(self) -> None:
+        os._exit(3)
+
+
+class KillsItself(Normal):
+    async def wait_ended(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Segfaults(Normal):
+    async def wait_ended(self) -> None:
+        ctypes.string_at(0)
+
+
+class LogsAnError(Normal):
+    async def start(self, *, room: Any) -> None:
+        await super().start(room=room)
+        try:
+            raise KeyError("lost")
+        except KeyError:
+            logger.exception("could not find it", extra={"place": "cellar", "odd": object()})
+        logging.getLogger("misbehaving").debug("too quiet to be heard")
+
+
+ALL = [
+    cls for cls in list(globals().values()) if isinstance(cls, type) and issubclass(cls, Normal)
+]

@@ -1,0 +1,3 @@
+"""A program that cannot be read to its end."""
+
+raise ImportError("no module named better")

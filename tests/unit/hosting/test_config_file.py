@@ -1,0 +1,158 @@
+from pathlib import Path
+
+import pytest
+
+from meshhost.errors import SettingsError
+from meshhost.hosting.config_file import ServerFile, read_secret_file, read_server_file
+
+WHOLE = """
+[server]
+public_url = "https://rooms.example"
+linger_seconds = 5
+resume_seconds = 2.5
+max_message_bytes = 1000000
+max_upload_bytes = 7
+call_urls = ["http://127.0.0.1:9000"]
+oauth = false
+
+[queues]
+max_attempts = 3
+max_depth = 10
+max_message_bytes = 100
+
+[storage]
+url = "s3://bucket"
+
+[webhooks]
+urls = ["https://hooks.example/rooms"]
+secret_file = "hook.secret"
+
+[[services]]
+url = "http://agents:8081"
+rooms = "team-*"
+secret_file = "{secret}"
+[[services.paths]]
+path = "/worker"
+identity = "storage-worker"
+arguments = {{ queue = "jobs" }}
+[services.paths.api.queues]
+send = ["jobs"]
+
+[[providers]]
+models = "gpt-*"
+api_key_file = "openai.key"
+
+[[providers]]
+kind = "local"
+default_model = "small"
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        path = tmp_path / "meshhost.toml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def test_no_file_means_the_defaults():
+    file = read_server_file(None)
+    assert file == ServerFile()
+    assert (file.queues.max_attempts, file.server.oauth, file.services, file.configured_services()) == (5, True, [], [])
+
+
+def test_an_empty_file_means_the_defaults_too(written):
+    assert read_server_file(written("")) == ServerFile()
+
+
+def test_a_whole_file_is_read_with_its_secrets(written, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("hush\n")
+    file = read_server_file(written(WHOLE.format(secret=secret)))
+    [service] = file.configured_services()
+    assert (service.url, service.rooms, service.webhook_secret) == ("http://agents:8081", "team-*", "hush")
+    assert service.wants("team-a")
+    assert not service.wants("other")
+    [path] = service.paths
+    assert (path.path, path.identity, path.arguments) == ("/worker", "storage-worker", {"queue": "jobs"})
+    assert path.scope.queues.can_send("jobs")
+    assert not path.scope.queues.can_send("others")
+    assert (file.providers[0].models, file.providers[0].kind) == ("gpt-*", "openai")
+    assert (file.providers[1].kind, file.providers[1].default_model) == ("local", "small")
+    assert file.webhooks.secret_file == Path("hook.secret")
+    assert "hush" not in repr(service)
+
+
+@pytest.mark.parametrize(
+    ("text", "member"),
+    [
+        ("[sever]", "sever"),
+        ("[server]\nprot = 1", "server.prot"),
+        ("[server]\npublic_url = 1", "server.public_url"),
+        ("[server]\nlinger_seconds = -1", "server.linger_seconds"),
+        ("[server]\nresume_seconds = 301", "server.resume_seconds"),
+        ("[server]\nresume_seconds = nan", "server.resume_seconds"),
+        ("[server]\nmax_message_bytes = 1", "server.max_message_bytes"),
+        ("[server]\nmax_upload_bytes = 0", "server.max_upload_bytes"),
+        ('[server]\ncall_urls = "http://x"', "server.call_urls"),
+        ("[server]\noauth = 3", "server.oauth"),
+        ("[queues]\nmax_attempts = 0", "queues.max_attempts"),
+        ("[queues]\nmax_depth = 1.5", "queues.max_depth"),
+        ("[queues]\nmax_message_bytes = 0", "queues.max_message_bytes"),
+        ("[queues]\nmore = 0", "queues.more"),
+        ("[storage]\nurl = 1", "storage.url"),
+        ("[webhooks]\nurls = [1]", "webhooks.urls.0"),
+        ("[webhooks]\nsecret = 'x'", "webhooks.secret"),
+        ("[[services]]\npaths = []", "services.0.url"),
+        ("[[services]]\nurl = 'agents:1'\npaths = []", "services.0.url"),
+        ("[[services]]\nurl = 'http://a'", "services.0.paths"),
+        ("[[services]]\nurl = 'http://a'\n[[services.paths]]\npath = 'w'\nidentity = 'x'", "services.0.paths.0.path"),
+        ("[[services]]\nurl = 'http://a'\n[[services.paths]]\npath = '/w'", "services.0.paths.0.identity"),
+        ("[[providers]]\nkind = 'magic'", "providers.0.kind"),
+        ("[[providers]]\napi_key = 'sk'", "providers.0.api_key"),
+        ("providers = 1", "providers"),
+    ],
+)
+def test_each_wrong_member_is_named(written, text, member):
+    path = written(text)
+    with pytest.raises(SettingsError) as error:
+        read_server_file(path)
+    assert str(error.value).startswith(f"{path}: {member}: ")
+    assert "sk" not in str(error.value).removeprefix(str(path))
+
+
+@pytest.mark.parametrize("text", ["[server", "a = ", b"\xff\xfe"])
+def test_what_is_no_toml_is_refused(written, text):
+    with pytest.raises(SettingsError, match="is not TOML"):
+        read_server_file(written(text))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"cannot read .*nothing\.toml: No such file"):
+        read_server_file(tmp_path / "nothing.toml")
+
+
+def test_a_secret_is_read_without_its_line_end(tmp_path):
+    path = tmp_path / "secret"
+    path.write_text("  hush \r\n")
+    assert read_secret_file(path) == "hush"
+    assert read_secret_file(None) is None
+
+
+@pytest.mark.parametrize(("content", "text"), [(None, "cannot read"), (b"\xff", "cannot read"), (b" \n", "is empty")])
+def test_a_secret_file_that_holds_no_secret_is_named(tmp_path, content, text):
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match=text) as error:
+        read_secret_file(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_services_secret_file_that_is_missing_is_named(written):
+    file = read_server_file(written("[[services]]\nurl = 'http://a'\nsecret_file = '/no/where'\npaths = []"))
+    with pytest.raises(SettingsError, match="/no/where"):
+        file.configured_services()

@@ -1,0 +1,96 @@
+import pytest
+
+from meshhost.errors import SettingsError
+from meshhost.gateway.local import LocalProvider
+from meshhost.gateway.openai_compatible import OpenAICompatibleProvider
+from meshhost.hosting import embedded
+from meshhost.hosting.config_file import ServerFile
+from meshhost.hosting.embedded import ServerOptions, open_room_server
+from meshhost.queues.backends.sqlite import SqliteQueueBackend
+from meshhost.settings import read_settings
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch, tmp_path):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL", "MESHHOST_API_KEY", "MESHAGENT_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MESHHOST_CONFIG_DIR", str(tmp_path / "config"))
+
+
+def providers(**tables):
+    return embedded._providers(ServerFile.model_validate(tables), read_settings())
+
+
+def test_without_any_setting_the_local_model_answers():
+    assert isinstance(providers()._find("anything"), LocalProvider)
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_BASE_URL"])
+def test_openais_variables_name_the_provider(monkeypatch, name):
+    monkeypatch.setenv(name, "http://127.0.0.1:1/v1")
+    monkeypatch.setenv("OPENAI_MODEL", "gpt-x")
+    provider = providers()._find("anything")
+    assert isinstance(provider, OpenAICompatibleProvider)
+    assert provider._default_model == "gpt-x"
+    assert provider._api_key == ("http://127.0.0.1:1/v1" if name == "OPENAI_API_KEY" else "none")
+
+
+def test_the_files_providers_win_and_keep_their_keys(monkeypatch, tmp_path):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
+    key = tmp_path / "key"
+    key.write_text("sk-file\n")
+    table = providers(
+        providers=[
+            {
+                "models": "gpt-*",
+                "base_url": "http://127.0.0.1:1/v1",
+                "api_key_file": str(key),
+                "default_model": "gpt-y",
+            },
+            {"models": "small", "kind": "local"},
+            {"models": "*", "base_url": "http://127.0.0.1:2/v1"},
+        ]
+    )
+    first, small, other = [table._find(model) for model in ("gpt-5", "small", "claude")]
+    assert (first._api_key, first._default_model, first._base_url) == ("sk-file", "gpt-y", "http://127.0.0.1:1/v1")
+    assert isinstance(small, LocalProvider)
+    assert other._api_key == "sk-environment"
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [(None, "data/queues.db"), ("sqlite:///q.db", "q.db"), ("sqlite:////tmp/q.db", "/tmp/q.db")],
+)
+def test_the_queues_are_in_a_file(tmp_path, monkeypatch, url, path):
+    seen = []
+    monkeypatch.setattr(embedded, "SqliteQueueBackend", lambda file, limits: seen.append((str(file), limits)))
+    file = ServerFile.model_validate({"queues": {"max_attempts": 3, "max_depth": 4, "max_message_bytes": 5}})
+    embedded._queue_backend(ServerOptions(data_dir=tmp_path.__class__("data"), database_url=url, file=file))
+    [(opened, limits)] = seen
+    assert opened == path
+    assert (limits.max_attempts, limits.max_depth, limits.max_message_bytes) == (3, 4, 5)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:x", "postgresql://u:secret@h/db", "q.db", ""])
+def test_another_database_is_refused_without_showing_it(url):
+    with pytest.raises(SettingsError, match="MESHHOST_DATABASE_URL: expected sqlite:///path") as error:
+        embedded._queue_backend(ServerOptions(database_url=url))
+    assert "secret" not in str(error.value)
+
+
+async def test_a_data_directory_that_cannot_be_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=r"cannot make the data directory .*/file/data: Not a directory"):
+        async with open_room_server(ServerOptions(port=0, data_dir=tmp_path / "file" / "data")):
+            pass
+
+
+async def test_a_data_directory_that_is_not_writable_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedded.os, "access", lambda *_: False)
+    with pytest.raises(SettingsError, match="is not writable"):
+        async with open_room_server(ServerOptions(port=0, data_dir=tmp_path)):
+            pass
+
+
+def test_the_backend_is_one_of_sqlite(tmp_path):
+    assert isinstance(embedded._queue_backend(ServerOptions(data_dir=tmp_path)), SqliteQueueBackend)

@@ -1,0 +1,308 @@
+"""The loop of a queue worker, over a queue in memory."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from meshhost.errors import AccessDeniedError, ConnectionLostError, LeaseLostError, RoomError
+from meshhost.room import consumer as module
+from meshhost.room.consumer import QueueConsumer
+from meshhost.room.queues import LeasedMessage
+from meshhost.room.reconnect import ReconnectPolicy
+
+
+@dataclass(slots=True)
+class _Leased(LeasedMessage):
+    """A message that notes what becomes of it."""
+
+    settled: asyncio.Queue[tuple[str, Any]] = field(default_factory=asyncio.Queue)
+    fail: list[Exception] = field(default_factory=list)
+    extended: int = 0
+    many_extensions: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def ack(self) -> None:
+        self._note("ack")
+
+    async def nack(self, *, reason: Any = "failed", error: str = "", delay: float | None = None) -> bool:
+        self._note("nack", (reason, error, delay))
+        return False
+
+    async def extend(self, *, seconds: float | None = None) -> None:
+        self.extended += 1
+        if self.extended >= 3:
+            self.many_extensions.set()
+        if self.fail:
+            raise self.fail.pop(0)
+
+    def _note(self, what: str, detail: Any = None) -> None:
+        self.settled.put_nowait((what, detail))
+        if self.fail:
+            raise self.fail.pop(0)
+
+
+class _Room:
+    """A room with one queue. What is put is handed out; an error is raised by the receive."""
+
+    def __init__(self) -> None:
+        self.queues = self
+        self.is_closed = False
+        self.waiting: asyncio.Queue[_Leased | RoomError | None] = asyncio.Queue()
+        self.asked: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def lease(self, **options: Any) -> _Leased | None:
+        self.asked.put_nowait(options)
+        item = await self.waiting.get()
+        if isinstance(item, RoomError):
+            raise item
+        return item
+
+
+class _Work:
+    """What processing does: notes messages, and waits or raises if told."""
+
+    def __init__(self) -> None:
+        self.begun: asyncio.Queue[Any] = asyncio.Queue()
+        self.go = asyncio.Event()
+        self.go.set()
+        self.error: Exception | None = None
+        self.cancelled = 0
+
+    async def __call__(self, leased: LeasedMessage) -> None:
+        self.begun.put_nowait(leased.message)
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def room() -> _Room:
+    return _Room()
+
+
+@pytest.fixture
+def work() -> _Work:
+    return _Work()
+
+
+@pytest.fixture
+def running(room: _Room, work: _Work) -> Callable[..., Any]:
+    """Run a consumer; it is drained at the end, and must then end by itself."""
+
+    @asynccontextmanager
+    async def run(**options: Any) -> Any:
+        values = {"backoff": ReconnectPolicy(first_delay=0.0)} | options
+        consumer: Any = QueueConsumer(room=room, queue="q", process=work, **values)  # type: ignore[arg-type]
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            consumer.task = tasks.create_task(consumer.run())
+            yield consumer
+            consumer.drain()
+
+    return run
+
+
+def _message(number: int = 1, **options: Any) -> _Leased:
+    return _Leased(message=number, queue="q", **options)
+
+
+async def test_a_processed_message_is_acked_and_the_next_is_taken(running: Any, room: _Room, work: _Work) -> None:
+    async with running(lease_seconds=12.0):
+        assert await room.asked.get() == {"name": "q", "create": True, "wait": True, "seconds": 12.0}
+        for number in (1, 2):
+            message = _message(number)
+            room.waiting.put_nowait(message)
+            assert await message.settled.get() == ("ack", None)
+        room.waiting.put_nowait(None)
+        assert [await work.begun.get(), await work.begun.get()] == [1, 2]
+
+
+async def test_one_message_is_worked_on_at_a_time(running: Any, room: _Room, work: _Work) -> None:
+    work.go.clear()
+    async with running() as consumer:
+        room.waiting.put_nowait(_message(1))
+        room.waiting.put_nowait(_message(2))
+        await work.begun.get()
+        assert not consumer.idle.is_set()
+        assert room.waiting.qsize() == 1
+        work.go.set()
+        await work.begun.get()
+    assert consumer.idle.is_set()
+
+
+async def test_a_failed_message_is_nacked_with_the_traceback(running: Any, room: _Room, work: _Work) -> None:
+    work.error = ZeroDivisionError("no good")
+    async with running():
+        message = _message()
+        room.waiting.put_nowait(message)
+        what, (reason, error, delay) = await message.settled.get()
+        assert (what, reason, delay) == ("nack", "failed", None)
+        assert error.startswith("Traceback")
+        assert error.endswith("ZeroDivisionError: no good\n")
+
+
+async def test_a_long_traceback_keeps_its_end(running: Any, room: _Room, work: _Work) -> None:
+    work.error = ValueError("x" * 100_000 + "end")
+    async with running():
+        message = _message()
+        room.waiting.put_nowait(message)
+        _, (_, error, _) = await message.settled.get()
+        assert len(error) == module.MAX_REASON_CHARS
+        assert error.endswith("end\n")
+
+
+async def test_a_server_without_leases_is_asked_for_no_renewal(running: Any, room: _Room, work: _Work) -> None:
+    work.go.clear()
+    async with running():
+        message = _message(seconds=None)
+        room.waiting.put_nowait(message)
+        await work.begun.get()
+        work.go.set()
+        assert (await message.settled.get())[0] == "ack"
+        assert message.extended == 0
+
+
+async def test_the_lease_is_renewed_at_every_third_of_its_time(
+    running: Any, room: _Room, work: _Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def quick(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
+    work.go.clear()
+    monkeypatch.setattr(module.asyncio, "sleep", quick)
+    async with running():
+        message = _message(seconds=30.0)
+        room.waiting.put_nowait(message)
+        await message.many_extensions.wait()
+        work.go.set()
+        assert (await message.settled.get())[0] == "ack"
+    assert set(slept) == {10.0}
+
+
+async def test_a_renewal_that_fails_is_tried_again(running: Any, room: _Room, work: _Work) -> None:
+    work.go.clear()
+    async with running():
+        message = _message(seconds=0.003, fail=[ConnectionLostError(), ConnectionLostError()])
+        room.waiting.put_nowait(message)
+        await message.many_extensions.wait()
+        work.go.set()
+        assert (await message.settled.get())[0] == "ack"
+
+
+async def test_a_lost_lease_ends_the_processing_and_is_not_settled(
+    running: Any, room: _Room, work: _Work, caplog: pytest.LogCaptureFixture, until: Any
+) -> None:
+    work.go.clear()
+    async with running() as consumer:
+        message = _message(seconds=0.003, fail=[LeaseLostError("lost")])
+        room.waiting.put_nowait(message)
+        await consumer.idle.wait()
+        await until(lambda: work.cancelled)
+        await consumer.idle.wait()
+        assert message.settled.empty()
+        work.go.set()
+        following = _message(2)
+        room.waiting.put_nowait(following)
+        assert (await following.settled.get())[0] == "ack"
+    assert "lease lost" in caplog.text
+
+
+async def test_a_message_that_cannot_be_settled_keeps_nobody_back(
+    running: Any, room: _Room, work: _Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running():
+        room.waiting.put_nowait(_message(1, fail=[LeaseLostError("late")]))
+        following = _message(2)
+        room.waiting.put_nowait(following)
+        assert (await following.settled.get())[0] == "ack"
+    assert "not settled" in caplog.text
+
+
+async def test_a_cancelled_worker_gives_its_message_back_as_interrupted(running: Any, room: _Room, work: _Work) -> None:
+    work.go.clear()
+    async with running() as consumer:
+        message = _message()
+        room.waiting.put_nowait(message)
+        await work.begun.get()
+        consumer.task.cancel()
+        assert await message.settled.get() == ("nack", ("interrupted", "", 0.0))
+        await asyncio.wait([consumer.task])
+        assert consumer.task.cancelled()
+        assert consumer.idle.is_set()
+    assert work.cancelled == 1
+
+
+async def test_a_cancelled_worker_ends_although_giving_back_fails(running: Any, room: _Room, work: _Work) -> None:
+    work.go.clear()
+    async with running() as consumer:
+        message = _message(fail=[ConnectionLostError()])
+        room.waiting.put_nowait(message)
+        await work.begun.get()
+        consumer.task.cancel()
+        await asyncio.wait([consumer.task])
+        assert consumer.task.cancelled()
+
+
+async def test_draining_ends_a_waiting_receive(running: Any, room: _Room) -> None:
+    async with running() as consumer:
+        await room.asked.get()
+        consumer.drain()
+        await asyncio.wait([consumer.task])
+        assert consumer.task.exception() is None
+    assert room.asked.empty()
+
+
+async def test_draining_lets_the_message_in_work_be_finished(running: Any, room: _Room, work: _Work) -> None:
+    work.go.clear()
+    async with running() as consumer:
+        message = _message()
+        room.waiting.put_nowait(message)
+        await room.asked.get()
+        await work.begun.get()
+        consumer.drain()
+        work.go.set()
+        assert (await message.settled.get())[0] == "ack"
+        await asyncio.wait([consumer.task])
+    assert room.asked.empty()
+
+
+async def test_receiving_is_tried_again_with_backoff(
+    running: Any, room: _Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running():
+        for _ in range(3):
+            room.waiting.put_nowait(RoomError("down"))
+        message = _message()
+        room.waiting.put_nowait(message)
+        assert (await message.settled.get())[0] == "ack"
+    assert caplog.text.count("receiving from the queue failed") == 3
+
+
+async def test_draining_ends_a_backoff(running: Any, room: _Room, until: Any) -> None:
+    async with running(backoff=ReconnectPolicy(first_delay=10_000.0, max_delay=10_000.0)) as consumer:
+        room.waiting.put_nowait(RoomError("down"))
+        await until(room.waiting.empty)
+        consumer.drain()
+        await asyncio.wait([consumer.task])
+        assert consumer.task.exception() is None
+
+
+async def test_a_closed_room_and_a_missing_grant_end_the_worker(room: _Room, work: _Work) -> None:
+    consumer = QueueConsumer(room=room, queue="q", process=work)  # type: ignore[arg-type]
+    room.waiting.put_nowait(AccessDeniedError("queues.receive", "q"))
+    with pytest.raises(AccessDeniedError):
+        await consumer.run()
+    room.is_closed = True
+    room.waiting.put_nowait(ConnectionLostError("ended"))
+    with pytest.raises(ConnectionLostError, match="ended"):
+        await consumer.run()

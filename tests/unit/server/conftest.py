@@ -1,0 +1,81 @@
+"""A participant's connection without a network."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from meshhost.identity.grants import ApiScope
+from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.protocol.connection import Event, MessageReceived, ReplyReceived, RoomConnection
+from meshhost.protocol.frames import Limits
+from meshhost.protocol.messages import Header, Response
+from meshhost.server.connection import Connection
+from meshhost.server.participants import Participant
+from meshhost.server.room import Room
+from meshhost.testing.memory_transport import MemoryTransport
+
+
+class Served:
+    """A connection that is served, and the participant's end of it."""
+
+    def __init__(self, dispatch: Any, scope: ApiScope, limits: Limits, **options: Any) -> None:
+        self.near, self.far = MemoryTransport.pair()
+        self.room = Room(key=RoomKey(TenantId("t"), "r"), url="ws://h/rooms/r")
+        self.participant = Participant(name="p", role="user", scope=scope, key_id=None, expires_at=None)
+        self.room.members[self.participant.id] = self.participant
+        values: dict[str, Any] = {"max_requests": 4, "max_waiting_bytes": 100_000} | options
+        self.connection = Connection(
+            self.near, room=self.room, participant=self.participant, dispatch=dispatch, limits=limits, **values
+        )
+        self.participant.connection = self.connection
+        self.client = RoomConnection()
+        self.serving: asyncio.Task[Any]
+
+    async def send(self, type: str, header: Header | None = None, payload: bytes = b"") -> int:
+        message_id, packets = self.client.request(type, header or {}, payload)
+        await self.far.send(packets)
+        return message_id
+
+    async def next(self) -> Event:
+        async with asyncio.timeout(5):
+            while True:
+                event = self.client.receive(await self.far.receive())
+                if event is not None:
+                    return event
+
+    async def reply(self) -> Response:
+        event = await self.next()
+        assert isinstance(event, ReplyReceived)
+        return event.response
+
+    async def message(self) -> MessageReceived:
+        event = await self.next()
+        assert isinstance(event, MessageReceived)
+        return event
+
+    async def ask(self, type: str, header: Header | None = None) -> Response:
+        await self.send(type, header)
+        return await self.reply()
+
+
+Serving = Callable[..., AbstractAsyncContextManager[Served]]
+
+
+@pytest.fixture
+def serving() -> Serving:
+    """Serve a connection with this dispatcher; keyword arguments are those of Connection."""
+
+    @asynccontextmanager
+    async def serve(
+        dispatch: Any, *, scope: ApiScope | None = None, limits: Limits | None = None, **options: Any
+    ) -> AsyncIterator[Served]:
+        served = Served(dispatch, scope or ApiScope.full(), limits or Limits(), **options)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            served.serving = tasks.create_task(served.connection.serve())
+            yield served
+            served.near.break_connection()
+
+    return serve

@@ -1,0 +1,137 @@
+"""Who is asking."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qsl
+
+import jwt
+import pytest
+from aiohttp import web
+
+from meshhost.errors import (
+    AccessDeniedError,
+    ExpiredTokenError,
+    InvalidApiKeyError,
+    InvalidRequestError,
+    InvalidTokenError,
+    TokenError,
+)
+from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key
+from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
+from meshhost.server.access import Access, bearer_of
+from meshhost.server.identity_store import IdentityStore
+
+KEY = new_api_key("11111111-2222-3333-4444-555555555555")
+FILE = RoomKey(TenantId("t"), "r")
+
+
+@pytest.fixture
+async def access(tmp_path: Path) -> Access:
+    store = IdentityStore(tmp_path / "identity.db", extra_keys=lambda: [KEY])
+    await store.open()
+    return Access(store)
+
+
+def _request(bearer: str | None = None, *, query: str = "", header: str | None = None) -> web.Request:
+    value = f"Bearer {bearer}" if bearer is not None else header
+    headers = {} if value is None else {"Authorization": value}
+    request: Any = SimpleNamespace(headers=headers, query=dict(parse_qsl(query.removeprefix("?"))))
+    return request  # type: ignore[no-any-return]
+
+
+def _token(room: str | None = "r", *, key: ApiKey = KEY, seconds: float = 60) -> str:
+    grants = [] if room is None else [ParticipantGrant(name="room", scope=room)]
+    expiration = datetime.now(UTC) + timedelta(seconds=seconds)
+    return ParticipantToken(name="me", grants=grants).to_jwt(api_key=encode_api_key(key), expiration=expiration)
+
+
+@pytest.mark.parametrize("header", ["Bearer x", "bearer x", "BEARER  x "])
+def test_the_bearer_is_what_follows_the_scheme(header: str) -> None:
+    assert bearer_of(_request(header=header)) == "x"
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic x", "x"])
+def test_without_a_bearer_there_is_none(header: str | None) -> None:
+    with pytest.raises(InvalidTokenError):
+        bearer_of(_request(header=header))
+
+
+async def test_a_participant_is_who_the_token_says(access: Access) -> None:
+    for request in (_request(_token()), _request(query=f"?token={_token()}")):
+        key, token = access.participant(request, "r")
+        assert (key, token.name) == (RoomKey(TenantId(KEY.project_id), "r"), "me")
+
+
+async def test_a_token_is_for_its_room_and_its_time(access: Access) -> None:
+    for token, room, error in (
+        (_token("other"), "r", AccessDeniedError),
+        (_token(None), "r", AccessDeniedError),
+        (_token("R"), "R", InvalidRequestError),
+        (_token(seconds=-60), "r", ExpiredTokenError),
+        (_token(key=new_api_key(KEY.project_id)), "r", InvalidTokenError),
+        (_token(key=ApiKey(KEY.id, KEY.project_id, "x" * 64)), "r", InvalidTokenError),
+        (_token(key=ApiKey(KEY.id, KEY.id, KEY.secret)), "r", InvalidTokenError),
+        ("x", "r", InvalidTokenError),
+    ):
+        with pytest.raises(error):
+            access.participant(_request(token), room)
+
+
+async def test_a_token_signed_otherwise_is_refused(access: Access) -> None:
+    claims = jwt.decode(_token(), options={"verify_signature": False})
+    for forged in (jwt.encode(claims, key=None, algorithm="none"), jwt.encode(claims, KEY.secret, algorithm="HS384")):
+        with pytest.raises(InvalidTokenError):
+            access.participant(_request(forged), "r")
+
+
+async def test_a_project_shows_its_key_or_a_login(access: Access) -> None:
+    assert access.project(_request(encode_api_key(KEY))) == KEY.project_id
+    assert access.project(_request(access.sign_login("p"))) == "p"
+    assert access.key_for(KEY.project_id) == KEY
+    with pytest.raises(InvalidTokenError):
+        access.key_for("other")
+
+
+@pytest.mark.parametrize(
+    "bearer",
+    [
+        "x",
+        "\udcff",
+        encode_api_key(new_api_key(KEY.project_id)),
+        encode_api_key(ApiKey(KEY.id, "99999999-2222-3333-4444-555555555555", KEY.secret)),
+        encode_api_key(ApiKey(KEY.id, "99999999-2222-3333-4444-555555555555", "-" * 64)),
+        encode_api_key(ApiKey(KEY.id, KEY.project_id, "\udcff")),
+    ],
+    ids=range(6),
+)
+async def test_anything_else_shows_no_project(access: Access, bearer: str) -> None:
+    with pytest.raises(TokenError):
+        access.project(_request(bearer))
+
+
+async def test_a_malformed_key_is_refused(access: Access) -> None:
+    with pytest.raises(InvalidApiKeyError):
+        access.project(_request("ma-x"))
+
+
+async def test_a_file_token_is_for_one_file_and_nothing_else(access: Access) -> None:
+    token = access.sign_file(FILE, "a/b")
+    assert access.read_file(token) == (FILE, "a/b")
+    with pytest.raises(InvalidTokenError, match="not meant for this"):
+        access.project(_request(token))
+    with pytest.raises(InvalidTokenError, match="not meant for this"):
+        access.read_file(access.sign_login("p"))
+
+
+async def test_what_another_process_or_time_signed_is_refused(access: Access) -> None:
+    other = Access(access.identity)
+    with pytest.raises(InvalidTokenError):
+        access.read_file(other.sign_file(FILE, "f"))
+    claims = {"kind": "file", "tenant": "t", "room": "r", "path": "f", "exp": time.time() - 60}
+    with pytest.raises(InvalidTokenError):
+        access.read_file(jwt.encode(claims, access.own_secret))
+    assert access.own_secret not in repr(access)

@@ -1,0 +1,203 @@
+"""Paths and files of rooms."""
+
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from obstore.exceptions import GenericError
+from obstore.store import MemoryStore
+
+from meshhost.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, RoomError
+from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.server.object_store import Entry, RoomFiles, clean_path, mime_type_of, open_object_store
+
+ROOM = RoomKey(TenantId("t"), "r")
+OTHER = RoomKey(TenantId("t"), "r2")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> RoomFiles:
+    return RoomFiles(open_object_store(tmp_path / "files"))
+
+
+async def _write(files: RoomFiles, path: str, data: bytes = b"x", *, room: RoomKey = ROOM, again: bool = False) -> None:
+    await files.write(room, path, io.BytesIO(data), overwrite=again)
+
+
+@pytest.mark.parametrize(
+    ("path", "cleaned"),
+    [("", ""), ("/", ""), ("///", ""), ("a", "a"), ("/a/b/", "a/b"), ("a b/ü.txt", "a b/ü.txt"), ("...", "...")],
+)
+def test_slashes_at_the_ends_do_not_count(path: str, cleaned: str) -> None:
+    assert clean_path(path) == cleaned
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["..", ".", "../a", "a/..", "a/../b", "./a", "a/.", "a//b", "a\\b", "a\0", "a\n", "a\x7f", "\x85", "\ud800"],
+    ids=repr,
+)
+def test_a_path_that_is_not_plain_is_refused(path: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        clean_path(path)
+
+
+def test_paths_and_segments_have_a_limit() -> None:
+    assert clean_path("ü" * 120) == "ü" * 120
+    for path in ("x" * 241, "ü" * 121, "/".join(["x" * 100] * 10)):
+        with pytest.raises(InvalidRequestError):
+            clean_path(path)
+
+
+@given(st.text())
+def test_a_clean_path_leads_nowhere_else(path: str) -> None:
+    try:
+        cleaned = clean_path(path)
+    except InvalidRequestError:
+        return
+    assert clean_path(cleaned) == cleaned
+    assert cleaned == "" or not {"", ".", ".."} & set(cleaned.split("/"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "a",
+        "d/e/f.txt",
+        "ü/日本.txt",
+        "a%2Fb",
+        "%2e%2e",
+        "a%",
+        "a?b",
+        "a#b",
+        "a*b",
+        "a b",
+        "~",
+        "[x]",
+        "a:b",
+        "a&b=c",
+        "-",
+    ],
+)
+async def test_every_plain_path_names_its_own_file(files: RoomFiles, path: str, tmp_path: Path) -> None:
+    await _write(files, path, b"data")
+    assert await files.read(ROOM, path, max_bytes=10) == b"data"
+    entry = await files.stat(ROOM, path)
+    assert entry is not None
+    assert (entry.path, entry.name, entry.size, entry.is_folder) == (path, path.rpartition("/")[2], 4, False)
+    assert [entry.path for entry in await files.list(ROOM, path.rpartition("/")[0])] == [path]
+    assert _outside(tmp_path, tmp_path / "files" / "t" / "r") == []
+    await files.delete(ROOM, path)
+    assert await files.stat(ROOM, path) is None
+
+
+def _outside(root: Path, folder: Path) -> list[Path]:
+    return [file for file in root.rglob("*") if file.is_file() and folder not in file.parents]
+
+
+async def test_a_name_that_local_stores_keep_for_themselves_is_refused(files: RoomFiles) -> None:
+    with pytest.raises(InvalidRequestError):
+        clean_path("d/report#12")
+    await _write(files, "report#1/x", b"data")
+    assert [entry.path for entry in await files.list(ROOM, "report#1")] == ["report#1/x"]
+
+
+async def test_folders_are_listed_with_their_files(files: RoomFiles) -> None:
+    for path in ("b", "a/x", "a/y/z", "ab"):
+        await _write(files, path)
+    await _write(files, "elsewhere", room=OTHER)
+    listed = await files.list(ROOM, "")
+    assert [(entry.path, entry.is_folder) for entry in listed] == [("a", True), ("ab", False), ("b", False)]
+    assert [entry.path for entry in await files.list(ROOM, "a")] == ["a/x", "a/y"]
+    assert await files.list(ROOM, "nope") == []
+    assert await files.list(ROOM, "b") == []
+    assert await files.stat(ROOM, "") == Entry(path="", is_folder=True)
+    assert await files.stat(ROOM, "a/y") == Entry(path="a/y", is_folder=True)
+
+
+async def test_a_file_below_a_file_is_refused(files: RoomFiles) -> None:
+    await _write(files, "f")
+    await _write(files, "d/g")
+    for path in ("f/below", "d"):
+        with pytest.raises(InvalidRequestError):
+            await _write(files, path, again=True)
+    assert await files.stat(ROOM, "f/below") is None
+    with pytest.raises(NotFoundError):
+        await files.read(ROOM, "f/below", max_bytes=1)
+    assert await files.list(ROOM, "f/below") == []
+
+
+async def test_writing_creates_or_overwrites_as_told(files: RoomFiles) -> None:
+    file = io.BytesIO(b"12345")
+    file.seek(3)
+    await files.write(ROOM, "f", file, overwrite=False)
+    assert await files.read(ROOM, "f", max_bytes=5) == b"12345"
+    with pytest.raises(AlreadyExistsError):
+        await _write(files, "f")
+    await _write(files, "f", b"new", again=True)
+    assert b"".join([bytes(chunk) async for chunk in await files.stream(ROOM, "f")]) == b"new"
+    with pytest.raises(RoomError, match="download URL"):
+        await files.read(ROOM, "f", max_bytes=2)
+
+
+async def test_what_is_not_a_file_cannot_be_read_or_deleted(files: RoomFiles) -> None:
+    await _write(files, "d/f")
+    for operation in (files.read(ROOM, "d", max_bytes=1), files.stream(ROOM, "d"), files.delete(ROOM, "d")):
+        with pytest.raises(InvalidRequestError):
+            await operation
+    for operation in (files.read(ROOM, "x", max_bytes=1), files.stream(ROOM, "x"), files.delete(ROOM, "x")):
+        with pytest.raises(NotFoundError):
+            await operation
+
+
+async def test_a_file_that_vanishes_meanwhile_is_not_found(files: RoomFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def there(*_: object) -> Entry:
+        return Entry(path="f", is_folder=False, size=1)
+
+    monkeypatch.setattr(files, "_file", there)
+    for operation in (files.read(ROOM, "f", max_bytes=1), files.stream(ROOM, "f"), files.delete(ROOM, "f")):
+        with pytest.raises(NotFoundError):
+            await operation
+
+
+async def test_a_failing_store_tells_no_path_of_the_server(
+    files: RoomFiles, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await _write(files, "there")
+
+    async def fail(*_: object, **__: object) -> None:
+        raise GenericError("/srv/secret: Permission denied")
+
+    monkeypatch.setattr("obstore.get_async", fail)
+    with pytest.raises(RoomError, match="storage failed"):
+        await files.read(ROOM, "there", max_bytes=10)
+    for name in ("head_async", "list_with_delimiter_async", "put_async"):
+        monkeypatch.setattr(f"obstore.{name}", fail)
+    for operation in (files.stat(ROOM, "f"), files.list(ROOM, ""), _write(files, "f")):
+        with pytest.raises(RoomError, match="storage failed") as caught:
+            await operation
+        assert "secret" not in str(caught.value)
+    assert "Permission denied" in caplog.text
+
+
+async def test_a_store_may_be_given_by_url() -> None:
+    store = open_object_store("memory:///")
+    assert isinstance(store, MemoryStore)
+    files = RoomFiles(store)
+    await _write(files, "a/b")
+    assert [entry.path for entry in await files.list(ROOM, "a")] == ["a/b"]
+    assert await files.stat(ROOM, "nope") is None
+
+
+def test_a_local_store_is_for_its_owner_only(tmp_path: Path) -> None:
+    open_object_store(tmp_path / "x" / "files")
+    assert (tmp_path / "x" / "files").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("a.txt", "text/plain"), ("a/b.json", "application/json"), ("a", "application/octet-stream")]
+)
+def test_the_ending_tells_the_kind(path: str, kind: str) -> None:
+    assert mime_type_of(path) == kind

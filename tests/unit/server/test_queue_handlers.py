@@ -1,0 +1,122 @@
+"""What the server does by itself for queue clients without leases."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from meshhost.errors import LeaseLostError, RoomError
+from meshhost.protocol.messages import EmptyResponse, JsonResponse
+from meshhost.queues.backend import HolderId, NewMessage, QueueKey
+from meshhost.queues.backends.memory import MemoryQueueBackend
+from meshhost.queues.service import QueueService
+from meshhost.server.dispatch import Dispatcher
+from meshhost.server.handlers.queues import QueueHandlers
+from meshhost.testing.clock import FakeClock
+
+
+class _World:
+    def __init__(self, queues: QueueService, clock: FakeClock) -> None:
+        self.queues, self.clock = queues, clock
+        self.handlers = QueueHandlers(queues, receive_seconds=20, lease_seconds=30, clock=clock)
+        self.dispatcher = Dispatcher(self.handlers.operations(), count=lambda *_: None)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[_World]:
+    clock = FakeClock()
+    backend = MemoryQueueBackend(clock=clock)
+    await backend.open()
+    async with QueueService(backend, clock=clock) as queues:
+        own = _World(queues, clock)
+        async with asyncio.TaskGroup() as tasks:
+            keeping = tasks.create_task(own.handlers.keep_leases())
+            yield own
+            keeping.cancel()
+    await backend.close()
+
+
+async def _receive(served: Any, world: _World, *, wait: bool = True) -> Any:
+    key = QueueKey(served.room.key, "q")
+    await world.queues.send(key, NewMessage(body='"m"'))
+    return await served.ask("queues.receive", {"name": "q", "wait": wait})
+
+
+async def test_a_slow_client_without_leases_keeps_its_message(world: _World, serving: Any) -> None:
+    async with serving(world.dispatcher) as served:
+        assert await _receive(served, world) == JsonResponse(json="m")
+        for _ in range(10):
+            await world.clock.advance(10.0)
+        key = QueueKey(served.room.key, "q")
+        assert await world.queues.receive(key, HolderId("other")) is None
+        assert await served.ask("queues.receive", {"name": "q", "wait": False}) == EmptyResponse()
+        (stats,) = await world.queues.stats(served.room.key)
+        assert (stats.ready, stats.leased) == (0, 0)
+        await world.clock.advance(10.0)
+
+
+async def test_a_lease_that_was_lost_is_not_kept(
+    world: _World, serving: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(world.dispatcher) as served:
+        await _receive(served, world)
+        errors: list[Exception] = [OSError("disk"), RoomError("down"), LeaseLostError("lost")]
+
+        async def extend(*_: Any, **__: Any) -> None:
+            raise errors.pop(0)
+
+        monkeypatch.setattr(world.queues, "extend", extend)
+        await world.clock.advance(20.0)
+        assert served.connection.unsettled
+        await world.clock.advance(20.0)
+        assert served.connection.unsettled == {}
+        assert errors == []
+    assert caplog.text.count("lease not extended") == 2
+
+
+async def test_a_late_settlement_is_none(world: _World, serving: Any) -> None:
+    async with serving(world.dispatcher) as served:
+        await _receive(served, world)
+        await world.queues.delete(QueueKey(served.room.key, "q"))
+        assert await served.ask("queues.receive", {"name": "q", "wait": False}) == EmptyResponse()
+
+
+async def test_a_store_that_fails_at_the_end_is_logged(
+    world: _World, serving: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise OSError("disk")
+
+    async with serving(world.dispatcher) as served:
+        await _receive(served, world)
+        served.participant.has_leased = True
+        monkeypatch.setattr(world.queues, "release_holder", fail)
+        await world.handlers.connection_ended(served.connection, orderly=False)
+        await world.handlers.participant_gone(served.participant)
+    assert caplog.text.count("leases not given back") == 2
+
+
+async def test_a_message_that_was_not_written_comes_back(world: _World, serving: Any) -> None:
+    async with serving(world.dispatcher) as served:
+        served.far.hold()
+        key = QueueKey(served.room.key, "q")
+        await world.queues.send(key, NewMessage(body="1"))
+        served.far.release()
+        await served.send("queues.receive", {"name": "q", "wait": False})
+        served.far.hold()
+        async with asyncio.timeout(5):
+            while not served.connection.unsettled:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0)
+        served.near.break_connection()
+        await served.serving
+        await world.handlers.connection_ended(served.connection, orderly=False)
+        delivery = await world.queues.receive(key, HolderId("other"))
+        assert delivery is not None
+
+
+async def test_a_dismissed_participant_without_a_connection_waits_for_nothing(world: _World, serving: Any) -> None:
+    async with serving(world.dispatcher) as served:
+        served.participant.connection = None
+        world.handlers.dismiss(served.participant)
+        assert served.participant.is_dismissed
