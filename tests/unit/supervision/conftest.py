@@ -1,5 +1,8 @@
 """Agents and clocks for tests of supervision."""
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import pytest
 
 from meshhost.supervision.supervisor import Supervisor
@@ -12,6 +15,11 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def supervisor(clock: FakeClock) -> Supervisor:
-    """Its chance is always the longest wait."""
-    return Supervisor(clock=clock, random=lambda: 1.0)
+async def supervisor(clock: FakeClock) -> AsyncIterator[Supervisor]:
+    """Its chance is always the longest wait. At the end of the test what still lives is aborted."""
+    made = Supervisor(clock=clock, random=lambda: 1.0)
+    yield made
+    made.abort_all()
+    async with asyncio.timeout(5):
+        while made.live:  # noqa: ASYNC110 - the clock that its waits are on has to be moved
+            await clock.advance(1.0)
