@@ -1,6 +1,7 @@
 """`Agent` and `SingleRoomAgent`: what every agent has, whatever it does."""
 
 import asyncio
+import importlib
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from meshhost.tools.tool import Tool, ToolContext
 from meshhost.tools.toolkit import Toolkit
 
 if TYPE_CHECKING:
+    from meshhost.agents.task_runner import RunTaskTool as RunTaskTool
+    from meshhost.agents.task_runner import TaskRunner as TaskRunner
     from meshhost.room.client import RoomClient
 
 __all__ = ["Agent", "RoomTool", "SingleRoomAgent", "toolkit_of_room"]
@@ -26,6 +29,13 @@ _FIRST_LOOK = 0.05
 _MAX_LOOK = 1.0
 # Names that are no URLs are looked for among the room server's own services, by MeshAgent's convention (room-protocol §11.6).
 _BUILT_IN = "http://localhost:8080"
+
+
+def __getattr__(name: str) -> Any:
+    # MeshAgent programs import these two from here; their module builds on this one.
+    if name in ("RunTaskTool", "TaskRunner"):
+        return getattr(importlib.import_module("meshhost.agents.task_runner"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class Agent:
@@ -126,12 +136,13 @@ class RoomTool(Tool):
 
     async def execute(self, context: ToolContext, **kwargs: Any) -> Response:
         """Invoke it in the room. Raises RoomError with what its provider answered."""
+        on_behalf_of = None if context.on_behalf_of is None else context.on_behalf_of.id
         return await context.room.agents.invoke_tool(
             toolkit=self.toolkit_name,
             tool=self.name,
             arguments=kwargs,
             participant_id=self._participant_id,
-            on_behalf_of_id=self._on_behalf_of_id,
+            on_behalf_of_id=self._on_behalf_of_id or on_behalf_of,
             caller_context=context.caller_context,
         )
 

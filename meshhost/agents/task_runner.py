@@ -1,6 +1,7 @@
 """`TaskRunner`: an agent that is asked, and answers; and the tool that asks one."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -9,14 +10,14 @@ from pydantic import BaseModel, ValidationError
 
 from meshhost.agents.agent import SingleRoomAgent, toolkit_of_room
 from meshhost.agents.context import AgentCallContext, AgentChatContext
-from meshhost.errors import InvalidRequestError, RoomError, ToolError
+from meshhost.errors import ConnectionLostError, InvalidRequestError, RoomError, ToolError
 from meshhost.protocol.connection import MessageReceived
-from meshhost.protocol.messages import JsonResponse, Response, TextResponse
+from meshhost.protocol.messages import Header, JsonResponse, Response, TextResponse
 from meshhost.room.agents import AgentDescription, ToolDescription, ToolkitDescription
 from meshhost.room.participants import Participant, RemoteParticipant
 from meshhost.room.requirements import Requirement
 from meshhost.tasks import TaskOwner
-from meshhost.tools.schema import Schema, check_value
+from meshhost.tools.schema import Schema, check_schema, check_value
 from meshhost.tools.tool import Tool, ToolContext
 from meshhost.tools.toolkit import Toolkit
 
@@ -39,7 +40,8 @@ class TaskRunner(SingleRoomAgent):
 
     `input_schema` and `output_schema` are JSON schemas or pydantic models; arguments and answers are checked against them, and
     whoever asked is told the field that is wrong. `toolkits` are always at hand, `requires` adds toolkits of the room, and with
-    `supports_tools` whoever asks may add some.
+    `supports_tools` whoever asks may add some. An ask that nobody waits for any more is cancelled. Of several agents of one
+    name the newest is asked.
     """
 
     def __init__(
@@ -57,12 +59,15 @@ class TaskRunner(SingleRoomAgent):
         max_concurrent: int = MAX_CONCURRENT,
     ) -> None:
         super().__init__(name=name, title=title, description=description, requires=requires, labels=labels)
+        for schema, what in ((input_schema, "input_schema"), (output_schema, "output_schema")):
+            _check_schema(schema, f"{what} of agent {name!r}")
         self._input, self._output = input_schema, output_schema
         self._supports_tools = bool(supports_tools)
         self._toolkits = list(toolkits or ())
         self._slots = asyncio.Semaphore(max_concurrent)
         self._asks = TaskOwner(f"task runner {name}")
         self._registration: str | None = None
+        self._is_ending = False
 
     @property
     def supports_tools(self) -> bool:
@@ -93,17 +98,18 @@ class TaskRunner(SingleRoomAgent):
 
     async def validate_response(self, response: Any) -> Any:
         """The answer as JSON. Raises ToolError: what is wrong with it is not the asker's fault."""
-        value = response.model_dump(mode="json") if isinstance(response, BaseModel) else response
-        if self._output is not None:
-            try:
-                _checked(value, self._output)
-            except InvalidRequestError as error:
-                raise ToolError(f"agent {self.name!r} gave an answer that breaks its own schema: {error}") from None
-        return value
+        value = _dumped(response)
+        if self._output is None:
+            return value
+        try:
+            return _dumped(_checked(value, self._output))
+        except InvalidRequestError as error:
+            raise ToolError(f"agent {self.name!r} gave an answer that breaks its own schema: {error}") from None
 
     async def start(self, *, room: "RoomClient") -> None:
         """Register, and answer from now on, also after a reconnect."""
         await super().start(room=room)
+        self._is_ending = False
         try:
             await self._register()
         except BaseException:
@@ -117,7 +123,7 @@ class TaskRunner(SingleRoomAgent):
         await self._asks.wait()
 
     async def stop(self) -> None:
-        """End at once; whoever waits for an answer is told by the room server. Idempotent."""
+        """End at once: whoever waits for an answer is told that the agent has stopped. Idempotent."""
         if self._room is None:
             return
         await self._unregister()
@@ -145,15 +151,18 @@ class TaskRunner(SingleRoomAgent):
         self._registration = await self.room.agents.register_agent(self._registered_as(), self._on_ask)
 
     async def _unregister(self) -> None:
+        self._is_ending = True
         registration, self._registration = self._registration, None
         if registration is None or self._room is None:
             return
         self._room.remove_restorer(self._register)
         if self._room.is_open:
-            await self._room.agents.unregister_agent(registration)
+            # With the connection the registration has gone, too.
+            with contextlib.suppress(ConnectionLostError):
+                await self._room.agents.unregister_agent(registration)
 
-    def _on_ask(self, message: MessageReceived) -> None:
-        self._asks.spawn(self._answer(self.room, message), name="ask")
+    def _on_ask(self, message: MessageReceived) -> asyncio.Task[None]:
+        return self._asks.spawn(self._answer(self.room, message), name="ask")
 
     async def _answer(self, room: "RoomClient", message: MessageReceived) -> None:
         try:
@@ -161,6 +170,16 @@ class TaskRunner(SingleRoomAgent):
                 answer = await self._run(room, message)
         except RoomError as error:
             answer = error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            is_cancelled = task is not None and task.cancelling() > 0
+            if is_cancelled and not (self._is_ending and room.is_open):
+                raise
+            # Something inside the task was cancelled, or the agent stops: whoever asked still waits.
+            await room.agents.answer_ask(message, ToolError(f"agent {self.name!r} was stopped"))
+            if is_cancelled:
+                raise
+            return
         except Exception:
             # The task is a user's code; its traceback is for its own log, not for another participant.
             logger.exception("task failed", extra={"agent": self.name})
@@ -171,18 +190,23 @@ class TaskRunner(SingleRoomAgent):
         header = message.header
         arguments = await self.validate_arguments(header.get("arguments"))
         caller = _participant(room, header.get("caller_id"))
-        tool_context = ToolContext(room=room, caller=room.local_participant)
-        toolkits = [*self._toolkits, *await self.get_required_toolkits(tool_context)]
-        if self.supports_tools:
-            toolkits += _handed_along(header.get("toolkits"), caller)
+        on_behalf_of = _participant(room, header.get("on_behalf_of_id"))
         context = AgentCallContext(
             chat=await self.init_chat_context(),
             room=room,
-            toolkits=toolkits,
+            toolkits=await self._toolkits_for(room, header, caller, on_behalf_of),
             caller=caller,
-            on_behalf_of=_participant(room, header.get("on_behalf_of_id")),
+            on_behalf_of=on_behalf_of,
         )
         return await self.validate_response(await self.ask(context=context, arguments=arguments))
+
+    async def _toolkits_for(
+        self, room: "RoomClient", header: Header, caller: Participant | None, on_behalf_of: Participant | None
+    ) -> list[Toolkit]:
+        # As whoever asked sees them: a private toolkit of theirs comes before a public one of its name.
+        context = ToolContext(room=room, caller=caller or room.local_participant, on_behalf_of=on_behalf_of)
+        toolkits = [*self._toolkits, *await self.get_required_toolkits(context)]
+        return toolkits + _handed_along(header.get("toolkits"), caller) if self.supports_tools else toolkits
 
 
 class RunTaskTool(Tool):
@@ -215,6 +239,19 @@ class RunTaskTool(Tool):
             agent=self._agent_name, arguments=kwargs, on_behalf_of=context.on_behalf_of or context.caller
         )
         return TextResponse(text=answer) if isinstance(answer, str) else JsonResponse(json=answer)
+
+
+def _check_schema(schema: SchemaOrModel | None, what: str) -> None:
+    if not isinstance(schema, dict):
+        return  # a model is right, or could not have been made
+    try:
+        check_schema(schema)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(what, str(error)) from None
+
+
+def _dumped(value: Any) -> Any:
+    return value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else value
 
 
 def _schema(schema: SchemaOrModel) -> Schema:

@@ -1,5 +1,6 @@
 """`meshagent.api.room_server_client`, with MeshAgent's names where ours differ."""
 
+from meshhost.documents.document import MeshDocument
 from meshhost.errors import AccessDeniedError as RoomAccessDeniedException
 from meshhost.errors import RoomError as RoomException
 from meshhost.room.agents import AgentDescription, AgentsClient, ToolDescription, ToolkitDescription
@@ -10,6 +11,7 @@ from meshhost.room.participants import LocalParticipant, Participant, RemotePart
 from meshhost.room.queues import LeasedMessage, Queue, QueuesClient
 from meshhost.room.requirements import RequiredSchema, RequiredToolkit, Requirement
 from meshhost.room.storage import FileHandle, StorageClient, StorageEntry
+from meshhost.room.sync import SyncClient
 
 __all__ = [
     "AgentDescription",
@@ -18,6 +20,7 @@ __all__ = [
     "FileHandle",
     "LeasedMessage",
     "LocalParticipant",
+    "MeshDocument",
     "MessagingClient",
     "Participant",
     "Queue",
@@ -32,6 +35,7 @@ __all__ = [
     "RoomMessage",
     "StorageClient",
     "StorageEntry",
+    "SyncClient",
     "ToolDescription",
     "ToolkitDescription",
 ]

@@ -8,7 +8,8 @@ import typer
 import typer.core
 
 from meshhost import __version__
-from meshhost.cli import agents, messaging, queue, room, storage, token
+from meshhost.cli import agents, host, messaging, queue, room, storage, token
+from meshhost.cli.chat import chat
 from meshhost.cli.errors import run_guarded
 from meshhost.cli.options import JsonOption, RoomOption
 from meshhost.cli.output import print_line, use_safe_streams
@@ -46,9 +47,11 @@ service = typer.Typer(help="Run the agents of a program.")
 app.command()(setup)
 app.add_typer(room.app, name="room", cls=_Group)
 app.add_typer(service, name="service", cls=_Group)
+app.add_typer(host.app, name="host", cls=_Group)
 app.add_typer(queue.app, name="queue", cls=_Group)
 app.add_typer(storage.app, name="storage", cls=_Group)
 app.add_typer(agents.app, name="agents", cls=_Group)
+app.command()(chat)
 app.add_typer(messaging.app, name="messaging", cls=_Group)
 app.add_typer(token.app, name="token", cls=_Group)
 

@@ -4,6 +4,7 @@ Updates are in the Yjs update format, version 1. Those of others are not trusted
 panics at others. What was good before is therefore kept beside the document, which is rebuilt from it after a failure.
 """
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,10 +40,15 @@ __all__ = [
 # No structs, no deletions.
 EMPTY_UPDATE = b"\x00\x00"
 _ROOT = "xml"
+# Newer versions of the library number editors by 53 bits, which older ones, such as that of the MeshAgent SDK, cut to 32: for
+# them an edit would come from another editor than it says.
+_CLIENTS = 2**32
 _OBJECT = "\N{OBJECT REPLACEMENT CHARACTER}"
 # The record of what was good is folded into one state beyond this many updates or bytes.
 _MAX_RECORDED = 200
 _MAX_RECORDED_BYTES = 256 * 1024
+# They are tried again with each update.
+_MAX_WAITING_BYTES = 1024 * 1024
 
 ElementNode: TypeAlias = XmlElement | XmlFragment
 Node: TypeAlias = XmlElement | XmlText
@@ -116,19 +122,19 @@ class SharedDocument:
         seen = _Seen()
         try:
             with _refusing():
-                self._apply(update, seen)
-                waits = not self._covers(update)
-                self._waiting = [each for each in self._waiting if not self._covers(each)]
-        except InvalidRequestError:
+                waiting = self._apply(update, seen)
+            if sum(map(len, waiting)) > _MAX_WAITING_BYTES:
+                raise LimitExceededError("too many edits wait for others that are missing")  # noqa: TRY301 - undone below
+        except (InvalidRequestError, LimitExceededError):
             self._restart(self._recorded)
             self._on_reset()
             raise
-        if waits:
-            self._waiting.append(update)
-        if seen.updates or waits:
+        self._waiting = waiting
+        is_new = bool(seen.updates) or update in waiting
+        if is_new:
             self._record(update)
         self._on_changes(seen.changes)
-        return bool(seen.updates) or waits
+        return is_new
 
     def knows(self, update: bytes) -> bool:
         """Whether applying the update would change nothing. Raises InvalidRequestError for bytes that are no update."""
@@ -166,9 +172,10 @@ class SharedDocument:
                 self._on_update(update)
             self._on_changes(seen.changes)
 
-    def _apply(self, update: bytes, seen: _Seen) -> None:
+    def _apply(self, update: bytes, seen: _Seen) -> list[bytes]:
+        """Apply an update, and those that waited for it; returns those that wait still."""
         with self._watched(seen):
-            self._doc.apply_update(update)
+            return _apply_all(self._doc, [*self._waiting, update])
 
     @contextmanager
     def _watched(self, seen: _Seen) -> Iterator[None]:
@@ -183,12 +190,10 @@ class SharedDocument:
             root.unobserve(of_nodes)
 
     def _restart(self, updates: Sequence[bytes]) -> None:
-        doc: pycrdt.Doc[XmlFragment] = pycrdt.Doc()
+        doc: pycrdt.Doc[XmlFragment] = pycrdt.Doc(client_id=secrets.randbelow(_CLIENTS))
         root = doc.get(_ROOT, type=XmlFragment)
-        for update in updates:
-            doc.apply_update(update)
+        self._waiting = _apply_all(doc, updates)
         self._doc, self._root = doc, root
-        self._waiting = [update for update in updates if not self._covers(update)]
         self._recorded = list(updates)
         self._recorded_bytes = sum(map(len, updates))
 
@@ -209,15 +214,6 @@ class SharedDocument:
         self._fold()
         if self._recorded_bytes + len(update) > self._max_bytes:
             raise LimitExceededError(f"a document may have at most {self._max_bytes} bytes")
-
-    def _covers(self, update: bytes) -> bool:
-        """Whether all of the update is in the document, so that nothing of it waits for an update that is missing."""
-        state = self._doc.get_state()
-        if not _is_known(update, state):
-            return False
-        clocks = dict(_clocks(state))
-        deletions = _deletions(pycrdt.get_update(update, state))
-        return all(end <= clocks.get(client, 0) for client, _, end in deletions)
 
 
 def children_of(node: ElementNode) -> list[Node]:
@@ -312,6 +308,29 @@ def _refusing() -> Iterator[None]:
         if not is_panic and not isinstance(error, ValueError | RuntimeError):
             raise
         raise InvalidRequestError("update", "expected a Yjs update of format 1") from None
+
+
+def _apply_all(doc: pycrdt.Doc[XmlFragment], updates: Sequence[bytes]) -> list[bytes]:
+    """Apply updates that may come in any order; returns those that wait for others that are missing.
+
+    The library below keeps early updates as well, but not in every case does it apply them when it could.
+    """
+    waiting: Sequence[bytes] = updates
+    while True:
+        for update in waiting:
+            doc.apply_update(update)
+        left = [update for update in waiting if not _is_applied(update, doc.get_state())]
+        if len(left) == len(waiting):
+            return left
+        waiting = left
+
+
+def _is_applied(update: bytes, state: bytes) -> bool:
+    """Whether a document of this state vector has taken all of an update, which was applied to it."""
+    if not _is_known(update, state):
+        return False
+    clocks = dict(_clocks(state))
+    return all(end <= clocks.get(client, 0) for client, _, end in _deletions(pycrdt.get_update(update, state)))
 
 
 def _is_known(update: bytes, state: bytes) -> bool:

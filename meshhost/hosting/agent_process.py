@@ -87,11 +87,13 @@ class AgentProcess:
     async def launch(cls, boot: Boot) -> "AgentProcess":
         """Start a process that runs the boot's program. Raises MeshhostError when the system cannot."""
         ours, theirs = socket.socketpair()
+        close = ours.close
         dump_read, dump_write = os.pipe()
         try:
             os.set_blocking(dump_read, False)
             # Nothing is awaited once there is a process, so that a cancellation cannot lose it.
             reader, writer = await asyncio.open_connection(sock=ours)
+            close = writer.close
             # Popen rather than asyncio's: the process is left unreaped until its group has been killed, see `_on_exit`.
             popen = subprocess.Popen(  # noqa: ASYNC220, S603 - returns when the program is loaded; our own interpreter
                 [sys.executable, *_interpreter_flags(), "-c", _CHILD, str(theirs.fileno()), str(dump_write)],
@@ -100,7 +102,7 @@ class AgentProcess:
                 start_new_session=True,
             )
         except BaseException as error:
-            ours.close()
+            close()
             os.close(dump_read)
             if isinstance(error, OSError):
                 raise MeshhostError(f"cannot start a process for an agent: {error.strerror or error}") from None
@@ -116,6 +118,11 @@ class AgentProcess:
     def is_alive(self) -> bool:
         """Whether it has not exited."""
         return not self._exited.is_set()
+
+    @property
+    def has_started(self) -> bool:
+        """Whether its agent runs, or ran."""
+        return self._started.is_set()
 
     @property
     def has_ended(self) -> bool:

@@ -43,13 +43,17 @@ class AnyAgent(Protocol):
 
 @dataclass(slots=True)
 class Visit:
-    """What a spawn is about: the call that made it (the latest, when it was repeated) and how its room is reached."""
+    """What a spawn is about: the call that made it (the latest, when it was repeated) and how its room is reached.
+
+    `pid` is the process that it has to itself, while it has one.
+    """
 
     request: CallRequest
     protocol: ClientProtocol
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     spawn: Spawn | None = None
     on_renew: Callable[[CallRequest], None] | None = None
+    pid: int | None = None
 
     def renew(self, request: CallRequest) -> None:
         """The call was repeated and brings a fresh token: it is used when the agent has to connect again."""

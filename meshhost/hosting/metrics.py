@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.registry import Collector
 
 from meshhost.supervision.spawn import Spawn
 from meshhost.supervision.state import State
@@ -57,6 +58,10 @@ class HostMetrics:
         self._process_memory = Gauge(
             "meshhost_process_memory_bytes", "Resident memory of processes by use", ["use"], registry=registry
         )
+
+    def register(self, collector: Collector) -> None:
+        """Show these numbers too."""
+        self._registry.register(collector)
 
     def observe_lag(self, seconds: float) -> None:
         """The event loop was so late."""

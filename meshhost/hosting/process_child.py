@@ -16,6 +16,7 @@ import logging
 import os
 import queue
 import runpy
+import select
 import signal
 import socket
 import sys
@@ -29,7 +30,7 @@ from typing import Any, NoReturn
 from opentelemetry import context as trace_context
 from opentelemetry import propagate
 
-from meshhost.errors import MeshhostError, SettingsError
+from meshhost.errors import MeshhostError, RemoteProtocolError, SettingsError
 from meshhost.hosting.admission import CallRequest
 from meshhost.hosting.call import AgentLife, Visit
 from meshhost.hosting.process_messages import (
@@ -86,10 +87,16 @@ class _Channel:
         self._outbox: queue.SimpleQueue[Message | threading.Event] = queue.SimpleQueue()
         self._dropped = 0
 
-    def open(self, receive: Callable[[Message], None], reader: FrameReader) -> None:
-        """Begin; `receive` is called in a thread. When the host is gone the process group ends."""
+    def open(
+        self, receive: Callable[[Message], None], reader: FrameReader, beat: Callable[[], None], every: float
+    ) -> None:
+        """Begin; `receive` is called in a thread, and `beat` there, too, `every` so many seconds at least.
+
+        When the host is gone the process group ends.
+        """
         threading.Thread(target=self._write, name="meshhost to host", daemon=True).start()
-        threading.Thread(target=self._read, args=(receive, reader), name="meshhost from host", daemon=True).start()
+        reading = (receive, reader, beat, every)
+        threading.Thread(target=self._read, args=reading, name="meshhost from host", daemon=True).start()
 
     def send(self, message: Message) -> None:
         """Send, soon."""
@@ -119,9 +126,16 @@ class _Channel:
             with contextlib.suppress(OSError, ValueError):
                 self._sock.sendall(encode(message))
 
-    def _read(self, receive: Callable[[Message], None], reader: FrameReader) -> None:
-        with contextlib.suppress(OSError):
-            while data := self._sock.recv(_READ_BYTES):
+    def _read(
+        self, receive: Callable[[Message], None], reader: FrameReader, beat: Callable[[], None], every: float
+    ) -> None:
+        with contextlib.suppress(OSError, RemoteProtocolError):
+            while True:
+                beat()
+                if not select.select([self._sock], [], [], every)[0]:
+                    continue
+                if not (data := self._sock.recv(_READ_BYTES)):
+                    break
                 for message in reader.feed(data):
                     receive(message)
         end_group()
@@ -197,12 +211,15 @@ class ChildRole:
 
     def receive(self, message: Message) -> None:
         """A message of the host came; called in a thread."""
-        if isinstance(message, Ping):
-            # In C and without the interpreter's lock: the last resort against code that never lets go of it.
-            faulthandler.dump_traceback_later(self._boot.silence_seconds, exit=True, file=self._dump_fd)
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: we are leaving
                 self._loop.call_soon_threadsafe(self._handle, message)
+
+    def beat(self) -> None:
+        """Some thread still runs; without that for `silence_seconds` the process ends."""
+        # In C and without the interpreter's lock: the last resort against code that never lets go of it, when no host is
+        # left to kill it.
+        faulthandler.dump_traceback_later(self._boot.silence_seconds, exit=True, file=self._dump_fd)
 
     async def serve(self, classes: Mapping[str, Callable[..., Any]], hooks: Iterable[Callable[[], Any]]) -> NoReturn:
         """Live one life of an agent of these classes by path, after the prewarm hooks; then SystemExit.
@@ -306,7 +323,7 @@ def main() -> None:
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(boot.log_level)
     _role = ChildRole(channel, handler, boot, dump_fd)
-    channel.open(_role.receive, reader)
+    channel.open(_role.receive, reader, _role.beat, boot.silence_seconds / 4)
     _run_program(_role, boot)
 
 

@@ -64,11 +64,11 @@ class RemoteError:
         return cls(type(error).__name__, sendable(text[:_MAX_TEXT]), sendable(frames[-_MAX_TRACEBACK:]))
 
     def rebuilt(self) -> Exception:
-        """An error of the same class if it is a built-in one or one of ours, else a MeshhostError that names it.
+        """An error of the same class if it is a built-in one or one of ours, else a MeshhostError of the same name.
 
         The traceback from the other side is its note.
         """
-        error = self._same() or MeshhostError(f"{self.type}: {self.text}" if self.text else self.type)
+        error = self._same() or self._namesake()
         if self.traceback:
             error.add_note(f"In the agent's process:\n{self.traceback}")
         return error
@@ -82,6 +82,12 @@ class RemoteError:
         except TypeError:  # it wants other arguments
             return None
         return error if str(error) == self.text else None
+
+    def _namesake(self) -> Exception:
+        if not self.type.isidentifier():
+            return MeshhostError(self.text)
+        cls: type[MeshhostError] = type(self.type, (MeshhostError,), {"__doc__": "An error of an agent's process."})
+        return cls(self.text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,8 @@ class ProcessPool:
         waiter: asyncio.Future[AgentProcess] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self._top_up()
-        seconds = self.options.boot_seconds
+        # A boot that fails is told by itself; this is for one's turn that does not come.
+        seconds = self.options.boot_seconds * 2
         is_mine = False
         try:
             async with asyncio.timeout(seconds):
@@ -294,6 +295,8 @@ class ProcessPool:
 
     def _look_at(self, process: AgentProcess) -> None:
         self._look_at_memory(process)
+        if not process.has_started:
+            return  # a constructor may well take its time; the start timeout bounds that
         # Counted in questions, not by the clock: a host that was blocked itself has not asked meanwhile.
         if process.ping() == max(round(self.options.stuck_seconds / _LOOK_SECONDS), 1):
             self._spawn(self._kill_stuck(process), "kill stuck")
@@ -333,6 +336,7 @@ class _ProcessLife:
         process = await self._pool.acquire()
         try:
             process.on_end_for_good = self._visit.end_for_good
+            self._visit.pid = process.pid
             self._visit.on_renew = lambda request: process.send(Renew(_call(request)))
             process.assign(self._assignment())
             await process.wait_started()
@@ -340,7 +344,7 @@ class _ProcessLife:
                 child.started()
             await unless(process.wait_ended(), _pass_drain(child, process))
         finally:
-            self._visit.on_renew = None
+            self._visit.on_renew = self._visit.pid = None
             await self._pool.release(process)
         process.raise_ending()
 

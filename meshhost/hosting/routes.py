@@ -8,7 +8,9 @@ from typing import Any
 from aiohttp import WSCloseCode, web
 
 from meshhost.errors import CallRefusedError
+from meshhost.hosting.admin import AdminRoutes
 from meshhost.hosting.admission import AllowedRooms, CallRequest, admit, parse_event
+from meshhost.hosting.load import Load
 from meshhost.hosting.metrics import HostMetrics
 from meshhost.hosting.spawns import RETRY_AFTER_SECONDS, Route, Spawns
 from meshhost.hosting.specs import WELL_KNOWN_PATHS
@@ -30,7 +32,7 @@ class HostRoutes:
     """Answers calls and questions of one host.
 
     `routes` may grow while the host runs. `describe` gives the service description, `vitals` what /livez tells
-    besides that it is alive.
+    besides that it is alive, `load` what /readyz decides by; `admin` are the operator's routes.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class HostRoutes:
         metrics: HostMetrics,
         describe: Callable[[], dict[str, Any]],
         vitals: Callable[[], dict[str, Any]] = dict,
+        load: Callable[[], Load] = Load,
+        admin: AdminRoutes | None = None,
     ) -> None:
         self._routes = routes
         self._guard = guard
@@ -51,6 +55,8 @@ class HostRoutes:
         self._metrics = metrics
         self._describe = describe
         self._vitals = vitals
+        self._load = load
+        self._admin = admin
         self.is_ready = False
 
     def application(self) -> web.Application:
@@ -62,6 +68,8 @@ class HostRoutes:
         app.router.add_get("/metrics", self._show_metrics)
         for path in WELL_KNOWN_PATHS:
             app.router.add_get(path, self._show_description)
+        if self._admin is not None:
+            self._admin.add_to(app.router)
         app.router.add_post("/{path:.*}", self._call)
         app.router.add_get("/{path:.*}", self._call_by_socket)
         return app
@@ -74,9 +82,13 @@ class HostRoutes:
         return web.json_response({"ok": True, **self._vitals()})
 
     async def _ready(self, _: web.Request) -> web.Response:
-        reason = "draining" if not self.is_ready else "full" if self._spawns.is_full else None
-        if reason is not None:
-            return web.json_response({"ok": False, "reason": reason}, status=503)
+        load = self._load()
+        reasons = [] if self.is_ready else ["draining"]
+        reasons += ["full"] if self._spawns.is_full else []
+        reasons += [reason for reason in load.reasons if reason != "agents"]
+        if reasons:
+            answer = {"ok": False, "reason": reasons[0], "reasons": reasons, "load": load.as_json()}
+            return web.json_response(answer, status=503)
         return web.json_response({"ok": True})
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
@@ -106,6 +118,7 @@ class HostRoutes:
             self._spawns.check_takes_sockets(route)
             # After the upgrade nothing can be refused with a status any more.
             self._spawns.check_free()
+            self._spawns.check_tenant(route, call)
             socket = web.WebSocketResponse(
                 heartbeat=_HEARTBEAT_SECONDS, max_msg_size=8 * MAX_BODY_BYTES, compress=False
             )

@@ -4,21 +4,29 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from aiohttp import web
 
-from meshhost.clock import SystemClock
+from meshhost.clock import Clock, SystemClock
 from meshhost.errors import SettingsError
+from meshhost.hosting.admin import RESERVED_PREFIXES, AdminGuard, AdminRoutes
 from meshhost.hosting.admission import AllowedRooms
+from meshhost.hosting.ledger import Ledger, LedgerEntry, SpawnLedger
+from meshhost.hosting.load import LoadMeter
 from meshhost.hosting.metrics import HostMetrics
 from meshhost.hosting.process_child import current_role
 from meshhost.hosting.process_pool import ProcessOptions, ProcessPool
+from meshhost.hosting.quarantine import QuarantinePolicy
+from meshhost.hosting.quotas import Quotas, TenantQuota
+from meshhost.hosting.resume import resume
 from meshhost.hosting.routes import HostRoutes
 from meshhost.hosting.signals import StopSignals, stop_signals
 from meshhost.hosting.spawns import OnDuplicate, Route, Spawns
 from meshhost.hosting.specs import WELL_KNOWN_PATHS, service_spec
+from meshhost.hosting.tenancy import Tenancy, TenancyCollector
 from meshhost.hosting.watchdog import Block, LoopWatchdog
 from meshhost.hosting.webhooks import CallGuard
 from meshhost.identity.grants import ApiScope
@@ -27,7 +35,7 @@ from meshhost.supervision.isolation import isolation_named
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.supervision.spawn import DrainReport, Spawn
 from meshhost.supervision.supervisor import Supervisor
-from meshhost.tasks import unless
+from meshhost.tasks import TaskOwner, unless
 
 __all__ = ["ServiceHost"]
 
@@ -43,7 +51,8 @@ class ServiceHost:
     """Hosts agents: `@host.path("/worker", identity="storage-worker")` above a class, then `await host.run()`.
 
     `host` and `port` are where calls come in (default MESHHOST_HOST or 127.0.0.1, and MESHHOST_PORT or a free port).
-    `webhook_secret` (default MESHHOST_WEBHOOK_SECRET) signs calls; without one only this machine may call. Calls may name
+    `webhook_secret` (default MESHHOST_WEBHOOK_SECRET) signs calls, `webhook_secrets` by tenant those of tenants with one
+    of their own; without one only this machine may call. Calls may name
     room servers at `allowed_room_urls` (default MESHHOST_ALLOWED_ROOM_URLS, separated by commas) and at MESHHOST_API_URL.
     `max_agents` live at once (default MESHHOST_MAX_AGENTS or 10,000); `drain_seconds` is how long they may take to finish
     when the host stops (default MESHHOST_DRAIN_SECONDS or 30).
@@ -52,6 +61,12 @@ class ServiceHost:
     `process_pool` says how many wait warm (default MESHHOST_PROCESS_POOL or 1), or in full how processes are kept.
     Agents that block the event loop longer than MESHHOST_BLOCK_SECONDS are reported; with `on_block="isolate"` those of a
     path that did so `blocks_allowed` times get processes from their next start on.
+
+    `quotas` say by tenant what it may take, `default_quota` what others may (default MESHHOST_TENANT_MAX_AGENTS,
+    MESHHOST_TENANT_STARTS_PER_SECOND, MESHHOST_TENANT_MAX_WAITING); at most MESHHOST_MAX_STARTS agents start at once.
+    `quarantine` says when a tenant's agents that go on crashing are held. `ledger` is a file in which the agents that shall
+    live are kept, to start them again with the host (default MESHHOST_LEDGER; "" for none). `admin_key` (default
+    MESHHOST_ADMIN_KEY) guards the operator's routes; without one they answer this machine only.
     """
 
     def __init__(
@@ -67,6 +82,12 @@ class ServiceHost:
         process_pool: int | ProcessOptions | None = None,
         on_block: OnBlock = "report",
         blocks_allowed: int = 3,
+        quotas: Mapping[str, TenantQuota] | None = None,
+        default_quota: TenantQuota | None = None,
+        quarantine: QuarantinePolicy | None = None,
+        ledger: str | Path | None = None,
+        admin_key: str | None = None,
+        webhook_secrets: Mapping[str, str] | None = None,
     ) -> None:
         settings = read_settings()
         self._host = host or settings.host or "127.0.0.1"
@@ -85,23 +106,48 @@ class ServiceHost:
             paths=lambda: [route.path for route in self._routes.values() if self._needs_process(route)],
             observe=self._metrics.observe_process_start,
         )
-        self._spawns = Spawns(self._supervisor, max_agents=max_agents or settings.max_agents, pool=self._pool)
+        most = max_agents or settings.max_agents
+        self._tasks = TaskOwner("host")
+        self._tenancy = Tenancy(
+            clock=self._clock,
+            live=lambda: self._supervisor.live,
+            load=LoadMeter(clock=self._clock, live=lambda: len(self._supervisor.live), max_agents=most),
+            quotas=Quotas(clock=self._clock, default=default_quota or _default_quota(settings), overrides=quotas),
+            max_starts=settings.max_starts,
+            quarantine=quarantine,
+        )
+        self._metrics.register(TenancyCollector(self._tenancy))
+        self._ledger = _spawn_ledger(ledger, settings, self._clock)
+        self._spawns = Spawns(
+            self._supervisor, max_agents=most, pool=self._pool, tenancy=self._tenancy, ledger=self._ledger
+        )
         self._on_block = on_block
         self._blocks_allowed = blocks_allowed
         self._blocks: Counter[str] = Counter()
-        self._watchdog = LoopWatchdog(
-            threshold=settings.block_seconds, on_lag=self._metrics.observe_lag, on_block=self._blocked
+        self._watchdog = LoopWatchdog(threshold=settings.block_seconds, on_lag=self._lagged, on_block=self._blocked)
+        self._supervisor.on_change += [self._metrics.changed, self._tenancy.changed]
+        self._guard = CallGuard(_secret(webhook_secret, settings), clock=self._clock, secrets=webhook_secrets)
+        self._allowed = AllowedRooms(_allowed(allowed_room_urls, settings))
+        self._admin = AdminRoutes(
+            guard=AdminGuard(_admin_key(admin_key, settings)),
+            supervisor=self._supervisor,
+            tenancy=self._tenancy,
+            clock=self._clock,
+            drain=self._drain_in_background,
+            drain_seconds=self._drain_seconds,
+            memory_of=self._spawns.memory_of,
+            isolation_of=self._spawns.isolation_of_spawn,
         )
-        self._supervisor.on_change.append(self._metrics.changed)
-        self._guard = CallGuard(_secret(webhook_secret, settings), clock=self._clock)
         self._serving = HostRoutes(
             routes=self._routes,
             guard=self._guard,
-            allowed=AllowedRooms(_allowed(allowed_room_urls, settings)),
+            allowed=self._allowed,
             spawns=self._spawns,
             metrics=self._metrics,
             describe=self.get_service_spec,
             vitals=self._vitals,
+            load=lambda: self._tenancy.load.load,
+            admin=self._admin,
         )
         self._runner: web.AppRunner | None = None
 
@@ -167,7 +213,7 @@ class ServiceHost:
         start_timeout: float = 60.0,
     ) -> None:
         """Bind a path to an agent class, as `path` does. Raises SettingsError for a path that is taken or reserved."""
-        if not path.startswith("/") or path in _RESERVED:
+        if not path.startswith("/") or path in _RESERVED or _is_the_operators(path):
             raise SettingsError(f"path {path!r}: expected a path such as /worker that is not one of the host's own")
         if path in self._routes:
             raise SettingsError(f"path {path!r} is bound already")
@@ -193,8 +239,9 @@ class ServiceHost:
         return service_spec(name=self._name, port=self._port, endpoints=endpoints, image=image)
 
     async def start(self) -> None:
-        """Listen for calls. Raises SettingsError when the address cannot be listened on.
+        """Listen for calls, and start the agents of the ledger again.
 
+        Raises SettingsError when the address cannot be listened on or the ledger cannot be used.
         In an agent's process this is where the agent lives; it ends with SystemExit.
         """
         if (role := current_role()) is not None:
@@ -202,12 +249,15 @@ class ServiceHost:
         self._guard.explain()
         if any(self._needs_process(route) for route in self._routes.values()):
             self._pool.check_program()
+        entries = await self._open_ledger()
         runner = web.AppRunner(self._serving.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         try:
             await web.TCPSite(runner, self._host, self._port).start()
         except OSError as error:
             await runner.cleanup()
+            if self._ledger is not None:
+                await self._ledger.close()
             where = f"{self._host}:{self._port}"
             raise SettingsError(f"cannot listen on {where}: {error.strerror or error}; choose another port") from None
         self._runner = runner
@@ -215,12 +265,22 @@ class ServiceHost:
         if any(self._needs_process(route) for route in self._routes.values()):
             self._pool.open()
         self._watchdog.start()
+        self._tasks.spawn(self._tenancy.run(), name="tenancy")
+        if self._ledger is not None:
+            await resume(
+                entries,
+                ledger=self._ledger,
+                spawns=self._spawns,
+                routes=self._routes,
+                allowed=self._allowed,
+                now=self._clock.time(),
+            )
         self._serving.is_ready = True
         logger.info("service host ready", extra={"host": self._host, "port": self._port, "paths": list(self._routes)})
 
     async def stop(self) -> DrainReport:
         """Take no more calls, let the agents finish, and stop listening. Never raises for an agent's fault."""
-        self._serving.is_ready = False
+        self._take_no_more()
         began = time.monotonic()
         report = await self._supervisor.drain_all(self._drain_seconds)
         self._metrics.observe_drain(time.monotonic() - began)
@@ -231,10 +291,36 @@ class ServiceHost:
             )
         await self._pool.close()
         self._watchdog.stop()
+        await self._admin.close()
+        await self._tasks.stop(timeout=2.0)
+        if self._ledger is not None:
+            await self._ledger.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
         return report
+
+    def _take_no_more(self) -> None:
+        self._serving.is_ready = False
+        if self._ledger is not None:
+            self._ledger.freeze()
+
+    def _drain_in_background(self) -> None:
+        """For the operator: the process goes on answering, with nobody living in it any more."""
+        self._take_no_more()
+        self._tasks.spawn(self._supervisor.drain_all(self._drain_seconds), name="drain")
+
+    async def _open_ledger(self) -> list[LedgerEntry]:
+        if self._ledger is None:
+            return []
+        try:
+            return await self._ledger.open()
+        except OSError as error:
+            raise SettingsError(f"the host's ledger cannot be used: {error}; see MESHHOST_LEDGER") from None
+
+    def _lagged(self, seconds: float) -> None:
+        self._metrics.observe_lag(seconds)
+        self._tenancy.load.observe_lag(seconds)
 
     def _needs_process(self, route: Route) -> bool:
         return self._spawns.isolation_of(route) == "process"
@@ -306,6 +392,33 @@ def _process_options(given: int | ProcessOptions | None, settings: Settings) -> 
         stuck_seconds=settings.process_stuck_seconds,
         max_running=settings.max_processes,
     )
+
+
+def _is_the_operators(path: str) -> bool:
+    return any(path == prefix or path.startswith(f"{prefix}/") for prefix in RESERVED_PREFIXES)
+
+
+def _default_quota(settings: Settings) -> TenantQuota:
+    return TenantQuota(
+        max_agents=settings.tenant_max_agents,
+        starts_per_second=settings.tenant_starts_per_second,
+        max_waiting=settings.tenant_max_waiting,
+    )
+
+
+def _admin_key(given: str | None, settings: Settings) -> str | None:
+    if given is not None:
+        return given or None
+    return settings.admin_key.get_secret_value() if settings.admin_key is not None else None
+
+
+def _spawn_ledger(given: str | Path | None, settings: Settings, clock: Clock) -> SpawnLedger | None:
+    path = given if given is not None else settings.ledger
+    if path in (None, "", "0", "off"):
+        return None
+    if path in ("1", "on"):
+        path = settings.data_dir / "host-ledger.db"
+    return SpawnLedger(Ledger(Path(path).expanduser(), clock=clock))
 
 
 def _secret(given: str | None, settings: Settings) -> str | None:

@@ -7,8 +7,11 @@ from typing import Any, Literal
 
 from meshhost.errors import CallRefusedError, LifecycleError
 from meshhost.hosting.admission import CallRequest
+from meshhost.hosting.agent_process import memory_of
 from meshhost.hosting.call import AgentLife, Visit
+from meshhost.hosting.ledger import LedgerEntry, SpawnLedger
 from meshhost.hosting.process_pool import ProcessPool, process_child
+from meshhost.hosting.tenancy import MAX_WAIT_SECONDS, Tenancy, Turns
 from meshhost.identity.grants import ApiScope
 from meshhost.supervision.isolation import Child, isolation_named
 from meshhost.supervision.policy import RestartPolicy
@@ -50,10 +53,23 @@ SpawnKey = tuple[str, str, str, str]
 
 
 class Spawns:
-    """Turns admitted calls into supervised agents. At most `max_agents` live at once."""
+    """Turns admitted calls into supervised agents. At most `max_agents` live at once.
 
-    def __init__(self, supervisor: Supervisor, *, max_agents: int, pool: ProcessPool | None = None) -> None:
+    `tenancy` says who may start and when, `ledger` keeps who shall live; both may be missing.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        *,
+        max_agents: int,
+        pool: ProcessPool | None = None,
+        tenancy: Tenancy | None = None,
+        ledger: SpawnLedger | None = None,
+    ) -> None:
         self._supervisor = supervisor
+        self._tenancy = tenancy
+        self._ledger = ledger
         self._max_agents = max_agents
         self._pool = pool
         self._in_task = isolation_named("task")
@@ -79,18 +95,57 @@ class Spawns:
         """The agent that answers this call: a live one, or a new one that is starting.
 
         `protocol` is how the room is reached when not by dialling its URL; such a call always gets an agent of its own.
-        Raises CallRefusedError (503) when the host is full or draining.
+        With a ledger the agent is recorded when this returns. Raises CallRefusedError: 503 when the host is full, overloaded
+        or draining or cannot record the agent, 429 when the tenant is over its quota, frozen or in quarantine.
         """
+        if self._tenancy is not None:
+            self._tenancy.check_call(request.tenant)
+        spawn, is_new = await self._answered(route, request, protocol)
+        if self._ledger is not None and protocol is None:
+            try:
+                await self._ledger.record(spawn.id, route.path, request)
+            except CallRefusedError:
+                if is_new:
+                    spawn.abort()
+                raise
+        return spawn
+
+    def resume(self, route: Route, entry: LedgerEntry) -> bool:
+        """Start an agent of the ledger again, unless one of its key lives already. Raises CallRefusedError (503)."""
+        request = entry.request
+        key = (request.tenant, request.room_name, route.path, request.identity)
+        if route.on_duplicate != "allow" and self._supervisor.with_key(key):
+            return False
+        spawn = self._start(route, request, key, None, is_call=False)
+        if self._ledger is not None:
+            self._ledger.resumed(spawn.id, entry)
+        return True
+
+    def memory_of(self, spawn: Spawn) -> int | None:
+        """The memory in bytes of an agent that has a process of its own now; None for others."""
+        visit = self._visits.get(spawn.id)
+        return None if visit is None or visit.pid is None else memory_of(visit.pid)
+
+    def isolation_of_spawn(self, spawn: Spawn) -> str:
+        """How an agent that lives is kept from the others."""
+        return "process" if spawn.id in self._in_process else "task"
+
+    async def _answered(
+        self, route: Route, request: CallRequest, protocol: ClientProtocol | None
+    ) -> tuple[Spawn, bool]:
+        """The agent, and whether it is new."""
         key = (request.tenant, request.room_name, route.path, request.identity)
         present = self._present(key)
         if present and protocol is None and route.on_duplicate == "join":
+            if self._tenancy is not None and present[-1].state in (State.BACKING_OFF, State.QUARANTINED):
+                self._tenancy.check_path(request.tenant, route.path)
             self._renew(present[-1], request)
-            return present[-1]
+            return present[-1], False
         if route.on_duplicate == "replace":
             # Looked up again after each wait: another call may have started one meanwhile.
             while present := self._present(key):
                 await self._supervisor.stop(present[0], route.drain_seconds)
-        return self._start(route, request, key, protocol)
+        return self._start(route, request, key, protocol), True
 
     def check_free(self) -> None:
         """Raises CallRefusedError (503) when the host is full."""
@@ -103,6 +158,12 @@ class Spawns:
         """Raises CallRefusedError (405) when the path's agents cannot use a socket of this process."""
         if route.isolation == "process":
             raise CallRefusedError("the agents of this path have processes of their own: call it with POST", status=405)
+
+    def check_tenant(self, route: Route, request: CallRequest) -> None:
+        """Raises CallRefusedError (429) when the call's tenant is frozen or its path in quarantine."""
+        if self._tenancy is not None:
+            self._tenancy.check_call(request.tenant)
+            self._tenancy.check_path(request.tenant, route.path)
 
     def _check_free_for(self, isolation: str) -> None:
         self.check_free()
@@ -117,9 +178,18 @@ class Spawns:
     def _present(self, key: SpawnKey) -> list[Spawn]:
         return [spawn for spawn in self._supervisor.with_key(key) if spawn.state is not State.DRAINING]
 
-    def _start(self, route: Route, request: CallRequest, key: SpawnKey, inbound: ClientProtocol | None) -> Spawn:
+    def _start(
+        self,
+        route: Route,
+        request: CallRequest,
+        key: SpawnKey,
+        inbound: ClientProtocol | None,
+        *,
+        is_call: bool = True,
+    ) -> Spawn:
         isolation = self.isolation_of(route) if inbound is None else "task"
         self._check_free_for(isolation)
+        turns = self._turns(route, request, is_call=is_call)
         protocol = inbound or WebSocketClientProtocol(url=request.room_url, token=request.token)
         visit = Visit(request, protocol)
         # A socket that the room server opened cannot be opened again from here.
@@ -127,9 +197,9 @@ class Spawns:
         spec = ChildSpec(
             name=f"{request.identity} in {request.room_name}",
             key=key,
-            factory=lambda: self._child(route, visit, may_move=inbound is None),
+            factory=lambda: _queued(turns, self._child(route, visit, may_move=inbound is None)),
             policy=restart,
-            start_timeout=route.start_timeout,
+            start_timeout=route.start_timeout if turns is None else route.start_timeout + MAX_WAIT_SECONDS,
             log_fields={
                 "tenant": request.tenant,
                 "room": request.room_name,
@@ -140,17 +210,31 @@ class Spawns:
         try:
             spawn = visit.spawn = self._supervisor.add(spec)
         except LifecycleError:
+            if turns is not None:
+                turns.leave()
             raise CallRefusedError("this host is draining", status=503, retry_after=RETRY_AFTER_SECONDS) from None
         self._visits[spawn.id] = visit
         if isolation == "process":
             self._in_process.add(spawn.id)
+        if self._tenancy is not None and turns is not None:
+            self._tenancy.started(spawn, turns)
         return spawn
+
+    def _turns(self, route: Route, request: CallRequest, *, is_call: bool) -> Turns | None:
+        """The new agent's place in the queue. Raises CallRefusedError."""
+        if self._tenancy is None:
+            return None
+        if is_call:
+            self._tenancy.check_start(request.tenant, route.path)
+        return self._tenancy.turns(request.tenant, start_timeout=route.start_timeout)
 
     def _renew(self, spawn: Spawn, request: CallRequest) -> None:
         self._visits[spawn.id].renew(request)
 
     def _child(self, route: Route, visit: Visit, *, may_move: bool) -> Child:
         if self._pool is not None and may_move and self.isolation_of(route) == "process":
+            if visit.spawn is not None:  # it may have been moved since its first life
+                self._in_process.add(visit.spawn.id)
             return process_child(self._pool, route.path, visit, grace=route.drain_seconds)
         return self._in_task(AgentLife(route.cls, visit, grace=route.drain_seconds).run, visit.request.identity)
 
@@ -158,3 +242,9 @@ class Spawns:
         if new in (State.STOPPED, State.FAILED):
             self._visits.pop(spawn.id, None)
             self._in_process.discard(spawn.id)
+            if self._ledger is not None:
+                self._ledger.ended(spawn.id)
+
+
+def _queued(turns: Turns | None, child: Child) -> Child:
+    return child if turns is None else turns.queued(child)

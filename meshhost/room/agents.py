@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from meshhost.errors import ConnectionLostError, RoomError, ToolError
+from meshhost.errors import ConnectionLostError, LimitExceededError, RoomError, ToolError
 from meshhost.identity.grants import ApiScope
 from meshhost.protocol.connection import MessageReceived
-from meshhost.protocol.messages import ErrorResponse, Header, Response
+from meshhost.protocol.messages import ErrorResponse, Header, JsonResponse, Response
 from meshhost.room.participants import Participant
 from meshhost.room.requirements import Requirement, requirement_from_json
 
 if TYPE_CHECKING:
-    from meshhost.room.client import Handler, RoomClient
+    from meshhost.room.client import RoomClient
 
-__all__ = ["TOOL_CALL_TIMEOUT", "AgentDescription", "AgentsClient", "ToolDescription", "ToolkitDescription"]
+__all__ = [
+    "TOOL_CALL_TIMEOUT",
+    "AgentDescription",
+    "AgentsClient",
+    "CallHandler",
+    "ToolDescription",
+    "ToolkitDescription",
+]
 
 # How long a caller waits for a tool or an agent; the server ends the wait a little earlier with an error of its own.
 TOOL_CALL_TIMEOUT = 310.0
+
+# Takes a tool call or an ask. What it returns is cancelled when nobody waits for the answer any more.
+CallHandler = Callable[[MessageReceived], Coroutine[Any, Any, None] | asyncio.Task[None] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +109,20 @@ class AgentDescription:
 
 
 class AgentsClient:
-    """Find agents and tools, use them, and offer tools of our own."""
+    """Find agents and tools, use them, and offer tools of our own.
+
+    A call whose caller is cancelled here is cancelled at its provider; a call that is made to us is cancelled when the server
+    says that nobody waits any more, and when the connection is lost: its answer could reach nobody.
+    """
 
     def __init__(self, *, room: RoomClient) -> None:
         self._room = room
+        self._running: dict[Any, asyncio.Task[None]] = {}
+        self._ask_handler: CallHandler | None = None
+        room.register_handler("agent.tool_call_cancelled", lambda message: self._cancel(message.header.get("id")))
+        room.register_handler("agent.ask_cancelled", lambda message: self._cancel(message.header.get("task_id")))
+        room.on("reconnecting", self._cancel_all)
+        room.on("closed", self._cancel_all)
 
     async def list_agents(self) -> list[AgentDescription]:
         """Agents that can be asked."""
@@ -135,8 +157,7 @@ class AgentsClient:
             "arguments": dict(arguments),
             "caller_context": caller_context,
         }
-        response, _ = await self._room.request("agent.invoke_tool", request, attachment, timeout=TOOL_CALL_TIMEOUT)
-        return response
+        return await self._call("agent.invoke_tool", request, attachment)
 
     async def ask(
         self,
@@ -152,8 +173,8 @@ class AgentsClient:
             request["on_behalf_of_id"] = on_behalf_of.id
         if requires is not None:
             request["requires"] = [requirement.to_json() for requirement in requires]
-        answer = await self._room.send_request("agent.ask", request, timeout=TOOL_CALL_TIMEOUT)
-        return answer["answer"]
+        response = await self._call("agent.ask", request)
+        return response.json["answer"] if isinstance(response, JsonResponse) else None
 
     async def make_call(
         self, *, name: str, url: str, arguments: Mapping[str, Any], api: ApiScope | None = None
@@ -163,12 +184,14 @@ class AgentsClient:
         request = {"name": name, "url": url, "arguments": dict(arguments), "api": scope}
         await self._room.send_request("agent.call", request)
 
-    async def register_toolkit(self, toolkit: ToolkitDescription, handler: Handler, *, public: bool) -> str:
+    async def register_toolkit(self, toolkit: ToolkitDescription, handler: CallHandler, *, public: bool) -> str:
         """Offer a toolkit until `unregister_toolkit` or the end of the connection; returns the registration's id.
 
         `handler` gets each call as a message and answers it with `answer_tool_call`.
         """
-        self._room.register_handler(f"agent.tool_call.{toolkit.name}", handler)
+        self._room.register_handler(
+            f"agent.tool_call.{toolkit.name}", lambda message: self._begin(handler, message, message.id)
+        )
         answer = await self._room.send_request("agent.register_toolkit", toolkit.to_json() | {"public": public})
         return str(answer["id"])
 
@@ -178,12 +201,18 @@ class AgentsClient:
         await self._room.send_request("agent.unregister_toolkit", {"id": registration_id})
         self._room.unregister_handler(f"agent.tool_call.{name}")
 
-    async def register_agent(self, agent: AgentDescription, handler: Handler) -> str:
+    async def register_agent(self, agent: AgentDescription, handler: CallHandler) -> str:
         """Offer to be asked until `unregister_agent` or the end of the connection; returns the registration's id.
 
-        `handler` gets each ask as a message and answers it with `answer_ask`. A connection offers one agent.
+        `handler` gets each ask as a message and answers it with `answer_ask`. Raises RoomError when this connection offers
+        another agent already: an ask does not say whom it is for.
         """
-        self._room.register_handler("agent.ask", handler)
+        if self._ask_handler not in (None, handler):
+            raise RoomError("this connection offers an agent already: connect once more for another")
+        self._ask_handler = handler
+        self._room.register_handler(
+            "agent.ask", lambda message: self._begin(handler, message, message.header.get("task_id"))
+        )
         answer = await self._room.send_request("agent.register_agent", agent.to_json())
         return str(answer["id"])
 
@@ -191,25 +220,75 @@ class AgentsClient:
         """Undo `register_agent`."""
         await self._room.send_request("agent.unregister_agent", {"id": registration_id})
         self._room.unregister_handler("agent.ask")
+        self._ask_handler = None
 
     async def answer_ask(self, ask: MessageReceived, answer: Any) -> None:
-        """Answer an ask with a JSON value or a RoomError. When the connection is gone, so is whoever asked."""
-        if isinstance(answer, RoomError):
-            header = _ask_fields(ask) | {"error": str(answer) or type(answer).__name__, "code": answer.code}
-        else:
-            header = _ask_fields(ask) | {"answer": answer}
-        with contextlib.suppress(ConnectionLostError):
-            await self._room.notify("agent.ask_response", header)
+        """Answer an ask with a JSON value or a RoomError. When the connection is gone, so is whoever asked.
+
+        A value over the limit, or that is no JSON, is answered as an error.
+        """
+        header = _ask_answer(ask, answer)
+        try:
+            await self._tell("agent.ask_response", header)
+        except LimitExceededError as error:
+            await self._tell("agent.ask_response", _ask_answer(ask, error))
+        except _NO_JSON:
+            await self._tell("agent.ask_response", _ask_answer(ask, ToolError("the answer is not JSON")))
 
     async def answer_tool_call(self, call: MessageReceived, response: Response | RoomError) -> None:
-        """Answer a tool call with a body or an error."""
+        """Answer a tool call with a body or an error. A body over the limit, or that is no JSON, is answered as an error."""
         if isinstance(response, RoomError):
             response = ErrorResponse(text=str(response) or type(response).__name__, code=response.code)
-        await self._room.respond(call.id, "agent.tool_call_response", response)
+        try:
+            await self._room.respond(call.id, "agent.tool_call_response", response)
+        except _NO_JSON:
+            response = ErrorResponse(text="the tool's answer is not JSON", code=ToolError.code)
+            await self._room.respond(call.id, "agent.tool_call_response", response)
+
+    async def _call(self, type: str, request: Header, attachment: bytes | None = None) -> Response:
+        """Ask for something that another participant answers; when we are cancelled meanwhile, so is the call."""
+        key = {"call": uuid.uuid4().hex}
+        try:
+            response, _ = await self._room.request(type, request | key, attachment, timeout=TOOL_CALL_TIMEOUT)
+        except asyncio.CancelledError:
+            if self._room.is_open and "cancel" in self._room.extensions.get("extensions", ()):
+                self._room.spawn(self._tell("agent.abandon", key), "abandon a call")
+            raise
+        return response
+
+    async def _tell(self, type: str, header: Header) -> None:
+        with contextlib.suppress(ConnectionLostError):
+            await self._room.notify(type, header)
+
+    def _begin(self, handler: CallHandler, message: MessageReceived, key: Any) -> None:
+        result = handler(message)
+        task = result if isinstance(result, asyncio.Task) or result is None else self._room.spawn(result, message.type)
+        running = self._running
+        if task is not None and isinstance(key, int | str):
+            running[key] = task
+            task.add_done_callback(lambda _: running.pop(key, None))
+
+    def _cancel(self, key: Any) -> None:
+        task = self._running.get(key) if isinstance(key, int | str) else None
+        if task is not None:
+            task.cancel("nobody waits for the answer any more")
+
+    def _cancel_all(self, **_: Any) -> None:
+        for task in self._running.values():
+            task.cancel("the connection was lost")
+        # The next connection counts its messages from one again.
+        self._running = {}
 
 
-def _ask_fields(ask: MessageReceived) -> Header:
-    return {"task_id": ask.header.get("task_id"), "caller_context": {}}
+# What encoding raises for a value that is not JSON.
+_NO_JSON = (TypeError, ValueError, RecursionError)
+
+
+def _ask_answer(ask: MessageReceived, answer: Any) -> Header:
+    header: Header = {"task_id": ask.header.get("task_id"), "caller_context": {}}
+    if isinstance(answer, RoomError):
+        return header | {"error": str(answer) or type(answer).__name__, "code": answer.code}
+    return header | {"answer": answer}
 
 
 def _toolkit(name: str, entry: Mapping[str, Any]) -> ToolkitDescription:

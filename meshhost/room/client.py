@@ -298,7 +298,7 @@ class RoomClient:
         if restorer in self._restorers:
             self._restorers.remove(restorer)
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> object:
+    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a coroutine as a task that ends with the room; its error is logged."""
         task = self._tasks.spawn(_logged(coroutine, name), name=name)
         # When the room ends before the task ran at all, nobody else closes the coroutine.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,8 @@ __all__ = ["SyncClient"]
 
 logger = logging.getLogger(__name__)
 
-OPEN_TIMEOUT = 60.0
+# For the content, when the server has announced it.
+STATE_TIMEOUT = 60.0
 # Before an edit is sent again that the server could not store.
 RETRY_DELAY = 1.0
 
@@ -46,12 +48,13 @@ class _Link:
         self.has_state = asyncio.Event()
         self.is_connected = asyncio.Event()
         self.sender: object = None
-        self.must_reset = False  # the next state of the server takes the place of ours
+        self.corrected = asyncio.Event()
         self.error: RoomError | None = None  # why an edit was refused, until somebody hears of it
         self._edits: list[bytes] = []
         self._edited = asyncio.Event()
         self._made = 0  # edits, and how many of them are settled
         self._settled = 0
+        self._given_up = 0
         self._progress = asyncio.Event()
 
     def add(self, edit: bytes) -> None:
@@ -66,8 +69,9 @@ class _Link:
 
     async def next_edits(self) -> tuple[bytes, int]:
         """What was edited, as one update, and how many edits are settled with it."""
-        await self._edited.wait()
-        await self.is_connected.wait()
+        while not self._edits or not self.is_connected.is_set():
+            await self._edited.wait()
+            await self.is_connected.wait()
         edits, self._edits = self._edits, []
         self._edited.clear()
         return merge_updates(edits), self._made
@@ -76,13 +80,19 @@ class _Link:
         self._settled = max(self._settled, made)
         self._progress.set()
 
-    def refuse(self, error: RoomError) -> None:
-        """The server did not take an edit: what was edited here goes, too, since it may rest upon that."""
-        self.error = error
-        self.must_reset = True
+    def correct(self) -> None:
+        """The server's state took the place of ours. What was edited since goes, too: it may rest upon what was refused."""
         self._edits = []
         self._edited.clear()
-        self.settle(self._made)
+        self._given_up = self._made
+        self.corrected.set()
+
+    def refuse(self, error: RoomError) -> None:
+        """Edits were refused, and the document corrected."""
+        self.error = error
+        self.settle(self._given_up)
+        if self.document is not None:
+            self.document.emit("refused", error)
 
     @property
     def is_saved(self) -> bool:
@@ -177,8 +187,8 @@ class SyncClient:
             link.document = document
             link.is_connected.set()
             for state in link.early:
-                self._apply(link, state, is_state=True)
-            async with asyncio.timeout(OPEN_TIMEOUT):
+                self._apply(link, state)
+            async with asyncio.timeout(STATE_TIMEOUT):
                 await link.has_state.wait()
         except TimeoutError:
             self._end(link)
@@ -212,8 +222,9 @@ class SyncClient:
     async def _send(self, link: _Link) -> None:
         while True:
             edits, made = await link.next_edits()
+            link.corrected.clear()
             try:
-                refusal = await self._send_edits(link.path, edits)
+                refusal, state_follows = await self._send_edits(link.path, edits)
             except ConnectionLostError:
                 link.is_connected.clear()  # the next connection sends all there is
                 link.add_first(edits)
@@ -222,7 +233,7 @@ class SyncClient:
                 link.add_first(edits)
                 continue
             except RoomError as error:
-                refusal = error
+                refusal, state_follows = error, False
             if refusal is None:
                 link.settle(made)
                 self._tell_saved(link)
@@ -230,16 +241,26 @@ class SyncClient:
                 link.add_first(edits)
                 await asyncio.sleep(RETRY_DELAY)
             else:
-                link.refuse(refusal)
+                await self._take_back(link, refusal, state_follows)
 
-    async def _send_edits(self, path: str, edits: bytes) -> RoomError | None:
-        """Send an update; returns why the server did not take it."""
+    async def _take_back(self, link: _Link, refusal: RoomError, state_follows: bool) -> None:
+        if state_follows:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STATE_TIMEOUT):
+                    await link.corrected.wait()
+        if not link.corrected.is_set():
+            link.correct()
+        link.refuse(refusal)
+
+    async def _send_edits(self, path: str, edits: bytes) -> tuple[RoomError | None, bool]:
+        """Send an update; returns why the server did not take it, and whether it sends what is true instead."""
         payload = base64.standard_b64encode(edits)
         _, header = await self._room.request("room.sync", {"path": path}, payload)
         refused = header.get("refused")
         if not isinstance(refused, dict):
-            return None
-        return error_from(ErrorResponse(text=str(refused.get("text")), code=refused.get("code")))
+            return None, False
+        error = error_from(ErrorResponse(text=str(refused.get("text")), code=refused.get("code")))
+        return error, bool(refused.get("state_follows"))
 
     async def _restore(self) -> None:
         for link in list(self._links.values()):
@@ -253,11 +274,19 @@ class SyncClient:
             raise
         except RoomError as error:
             logger.warning("document not connected again", extra={"document": link.path, "reason": str(error)})
+            if type(error) in (RoomError, RequestTimeoutError):  # it is the server that failed
+                self._room.spawn(self._restore_later(link, document), f"connect {link.path}")
+                return
+            link.correct()
             link.refuse(error)
-            document.emit("refused", error)
         else:
             link.add_first(document.get_state())
         link.is_connected.set()
+
+    async def _restore_later(self, link: _Link, document: MeshDocument) -> None:
+        await asyncio.sleep(RETRY_DELAY)
+        if self._links.get(link.path) is link:
+            await self._restore_one(link, document)
 
     def _on_sync(self, message: MessageReceived) -> None:
         link = self._links.get(str(message.header.get("path")))
@@ -271,22 +300,20 @@ class SyncClient:
         if link.document is None:
             link.early.append(update)
         else:
-            self._apply(link, update, is_state=bool(message.header.get("state")))
+            self._apply(link, update, replaces=bool(message.header.get("replaces")))
 
-    def _apply(self, link: _Link, update: bytes, *, is_state: bool) -> None:
+    def _apply(self, link: _Link, update: bytes, *, replaces: bool = False) -> None:
         assert link.document is not None
         try:
-            if link.must_reset and is_state:
-                link.must_reset = False
+            if replaces:
+                link.correct()  # first: handlers of what the reset changes may edit again
                 link.document.reset(update)
-                link.document.emit("refused", link.error)
             else:
                 link.document.apply_update(update)
         except InvalidRequestError as error:
             logger.warning("document update does not apply", extra={"document": link.path, "reason": str(error)})
             return
-        if update:
-            link.has_state.set()
+        link.has_state.set()
 
     def _tell_saved(self, link: _Link) -> None:
         if link.is_saved and link.document is not None:

@@ -18,6 +18,7 @@ from meshhost.protocol.connection import MalformedMessage, MessageReceived, Room
 from meshhost.protocol.frames import SERVER_SLICE, Limits
 from meshhost.protocol.messages import ErrorResponse, Header, Response, wire_safe
 from meshhost.queues.backend import HolderId, Lease
+from meshhost.server.calls import ANSWERS
 from meshhost.server.participants import Participant
 from meshhost.server.room import Room
 from meshhost.transport.base import Transport
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 CLOSE_SLOW = 1013
 FLUSH_TIMEOUT = 5.0
+# A message that has arrived is read without a pause: after so many, everybody else has a turn.
+MESSAGES_A_TURN = 16
 
 E = TypeVar("E", bound=BaseException)
 
@@ -134,12 +137,20 @@ class Connection:
         await self._outbox.wait_empty()
 
     async def _read(self, tasks: asyncio.TaskGroup) -> None:
+        turn = 0
         while True:
             event = self._protocol.receive(await self._transport.receive())
+            turn = (turn + 1) % MESSAGES_A_TURN
+            if turn == 0:
+                await asyncio.sleep(0)
             if isinstance(event, MessageReceived):
                 await self._begin(tasks, event)
             elif isinstance(event, MalformedMessage):
-                await self.reply(event.id, ErrorResponse(text=str(event.error), code=event.error.code))
+                error = ErrorResponse(text=str(event.error), code=event.error.code)
+                if event.type in ANSWERS:
+                    self.room.calls.answer_unreadable(self.participant, event.id, error)
+                else:
+                    await self.reply(event.id, error)
 
     async def _begin(self, tasks: asyncio.TaskGroup, message: MessageReceived) -> None:
         try:

@@ -1,4 +1,7 @@
-"""The REST calls that `setup`, `room`, `queue` and `service` of the MeshAgent CLI make (room-protocol §20)."""
+"""The REST calls that `setup`, `room`, `queue` and `service` of the MeshAgent CLI make (room-protocol §20).
+
+Calls it makes beyond those are answered with 501 and a reason.
+"""
 
 import base64
 import hashlib
@@ -54,6 +57,8 @@ class RestRoutes:
                 web.delete(f"{project}/rooms/{{id}}", self._delete_room),
                 web.post(f"{project}/rooms/{{name}}/connect", self._connect),
                 web.get(f"{project}/sessions/active", self._active),
+                web.route("*", f"{project}/{{what}}", self._not_offered),
+                web.route("*", f"{project}/{{what}}/{{rest:.*}}", self._not_offered),
             ]
         )
 
@@ -142,6 +147,14 @@ class RestRoutes:
                 ]
             }
         )
+
+    async def _not_offered(self, request: web.Request) -> web.Response:
+        """What else MeshAgent's REST API has. Its client shows the reason phrase and drops the body."""
+        self._project(request)
+        what = request.match_info["what"]
+        shown = what if what.replace("-", "").isalnum() and what.isascii() else "this"
+        text = f"meshhost does not offer {request.method} {shown}: see From MeshAgent in its README"
+        return web.json_response({"error": text}, status=501, reason=text)
 
     def _project(self, request: web.Request) -> str:
         project = self._access.project(request)

@@ -20,13 +20,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A toolkit or agent that a participant offers. `description` is what it sent."""
+    """A toolkit or agent that a participant offers. `description` is what it sent, `size` its length as JSON."""
 
     id: str
     participant: Participant
     name: str
     is_public: bool
     description: dict[str, Any]
+    size: int = 0
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ __all__ = ["RoomSockets"]
 logger = logging.getLogger(__name__)
 
 PROTOCOL_VERSION = 1
-EXTENSIONS = ("leases", "resume", "dead_letters")
+EXTENSIONS = ("leases", "resume", "dead_letters", "cancel")
 # Clients send slices of up to 64 KiB; a frame may be as large as the one the MeshAgent client would take.
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 # After these nobody resumes.

@@ -1,5 +1,6 @@
 """A toolkit of ours that others in the room may use."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from meshhost.errors import InvalidRequestError, RoomError, ToolError
 from meshhost.protocol.connection import MessageReceived
 from meshhost.room.agents import ToolDescription, ToolkitDescription
 from meshhost.room.participants import RemoteParticipant
+from meshhost.tools.schema import check_schema, with_defs
 from meshhost.tools.tool import Tool, ToolContext
 from meshhost.tools.toolkit import Toolkit
 
@@ -22,8 +24,9 @@ logger = logging.getLogger(__name__)
 class RemoteToolkit(Toolkit):
     """Offers its tools in a room from `start` to `stop`, also after a reconnect.
 
-    Calls run side by side. A tool that raises a RoomError tells the caller its text; any other error is logged here, and
-    the caller learns only that the tool failed.
+    Calls run side by side; one that nobody waits for any more is cancelled. A tool that raises a RoomError tells the caller
+    its text; any other error is logged here, and the caller learns only that the tool failed. Of several public toolkits of
+    one name the newest answers; a private one (`public=False`) is for its own participant, and for callers that name it.
     """
 
     def __init__(
@@ -57,7 +60,10 @@ class RemoteToolkit(Toolkit):
         return self._room
 
     async def start(self, *, room: "RoomClient") -> None:
-        """Offer the tools in this room."""
+        """Offer the tools in this room. Raises InvalidRequestError for a tool whose schema is none."""
+        for tool in self.tools:
+            if isinstance(tool, Tool):
+                _check_tool(tool)
         if self._room is not None:
             raise RoomError("the toolkit is started already")
         self._room = room
@@ -100,6 +106,11 @@ class RemoteToolkit(Toolkit):
             response: Any = await self._execute(room, call)
         except RoomError as error:
             response = error
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            # Something inside the tool was cancelled, not the call: whoever called still waits.
+            response = ToolError(f"tool {call.header.get('name')!r} was cancelled")
         except Exception:
             # A tool is a user's code; its traceback is for its own log, not for another participant.
             logger.exception("tool failed", extra={"toolkit": self.name, "tool": call.header.get("name")})
@@ -119,6 +130,18 @@ class RemoteToolkit(Toolkit):
         )
         attachment = call.payload or None
         return await self.execute(context=context, name=header["name"], arguments=arguments, attachment=attachment)
+
+
+def _check_tool(tool: Tool) -> None:
+    try:
+        check_schema(with_defs(tool.input_schema, tool.defs))
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"input_schema of tool {tool.name!r}", str(error)) from None
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _describe(tool: Tool) -> ToolDescription:

@@ -11,7 +11,7 @@ from referencing.exceptions import Unresolvable
 
 from meshhost.errors import InvalidRequestError, ToolError
 
-__all__ = ["Schema", "check_value", "is_strict", "with_defs"]
+__all__ = ["Schema", "check_schema", "check_value", "is_strict", "with_defs"]
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -46,6 +46,16 @@ _NOTHING: Registry[Any] = Registry()
 def with_defs(schema: Schema, defs: Mapping[str, Schema] | None) -> Schema:
     """The schema with `defs` under `$defs`."""
     return {**schema, "$defs": {**schema.get("$defs", {}), **defs}} if defs else schema
+
+
+def check_schema(schema: Schema) -> None:
+    """Return when this is a JSON schema. Raises InvalidRequestError naming what is wrong."""
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as wrong:
+        raise InvalidRequestError(_path(wrong.path), "is not valid in a JSON schema") from None
+    except RecursionError:
+        raise InvalidRequestError("", "the schema is nested too deeply") from None
 
 
 def check_value(value: Any, schema: Schema) -> None:

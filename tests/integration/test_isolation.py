@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -56,13 +57,13 @@ def _misbehaving() -> Any:
 misbehaving = _misbehaving()
 
 
-async def soon(awaitable: Awaitable[Any], seconds: float = 20.0) -> Any:
+async def soon(awaitable: Awaitable[Any], seconds: float = 8.0) -> Any:
     """What is awaited here comes soon, or the test fails."""
     async with asyncio.timeout(seconds):
         return await awaitable
 
 
-async def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], what: str, seconds: float = 8.0) -> None:
     """Wait for what no event tells of: the state of other processes."""
     end = time.monotonic() + seconds
     while not condition():
@@ -292,18 +293,21 @@ async def test_a_stop_is_bounded_for_an_agent_that_will_not_leave(
     spawn = await hosted.called(cls)
     await soon(spawn.wait_state(State.RUNNING))
     began = time.monotonic()
-    report = await hosted.host.stop()
+    try:
+        report = await hosted.host.stop()
+        seconds = time.monotonic() - began
+    finally:
+        if isolation == "task":
+            cls.release.set()
+    await soon(spawn.wait_state(State.STOPPED, State.FAILED))
 
-    assert time.monotonic() - began < 8.0
+    assert seconds < 8.0
     assert neighbour.state is State.STOPPED
     if isolation == "process":
-        assert (report.aborted, report.stuck) == (("agent in room",), ())
-        assert spawn.state is State.STOPPED
+        assert (report.aborted, report.stuck, spawn.state) == (("agent in room",), (), State.STOPPED)
     else:
-        # A task cannot be killed: it is named, and a host that runs by itself ends its own process.
-        assert report.stuck == ("agent in room",)
-        cls.release.set()
-        await soon(spawn.wait_state(State.STOPPED, State.FAILED))
+        # A task cannot be killed: at best it is left behind, at worst it is named as one that would not leave.
+        assert report.aborted + report.stuck == ("agent in room",)
 
 
 @both
@@ -324,12 +328,13 @@ async def test_a_dismissed_agent_and_one_whose_room_ended_are_not_started_again(
 async def test_an_agent_whose_token_is_refused_is_not_started_again(serve: Serve, isolation: str) -> None:
     hosted = await serve(isolation, restart=RestartPolicy(first_delay=0.0, max_delay=0.0))
     token = hosted.server.token("room", name="agent", role="agent")
-    forged = token.rpartition(".")[0] + "." + token.rpartition(".")[2][::-1]
+    head, _, signature = token.rpartition(".")
+    forged = f"{head}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}"
     spawn = await hosted.called(misbehaving.Normal, token=forged)
     await soon(spawn.wait_state(State.FAILED))
     assert spawn.restarts == 0
     assert "refused" in spawn.reason
-    assert token.rpartition(".")[2] not in spawn.reason
+    assert signature[1:] not in spawn.reason
 
 
 # What only a process survives
@@ -344,6 +349,8 @@ async def test_an_agent_whose_token_is_refused_is_not_started_again(serve: Serve
         ("BlocksForEver", "the agent's process was stuck: its event loop did not answer for 1 s"),
         ("HoldsTheInterpreter", "the agent's process was stuck: its event loop did not answer for 1 s"),
         ("EatsMemory", "over its memory limit"),
+        ("SpeaksNonsense", "sent a frame that is too long"),
+        ("SpeaksOutOfTurn", "sent a ping message, which is the host's to send"),
     ],
 )
 async def test_what_would_end_or_hold_a_whole_host_is_one_agents_crash(serve: Serve, name: str, text: str) -> None:
@@ -378,9 +385,7 @@ async def test_a_stuck_agent_is_gone_within_bounds_when_the_host_stops(serve: Se
 
 
 @pytest.mark.parametrize("name", ["HasChildren", "LeavesItsChildren"])
-async def test_what_an_agent_started_goes_with_it(
-    serve: Serve, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_what_an_agent_started_goes_with_it(serve: Serve, name: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     hosted = await serve("process", drain=5.0)
     spawn = await hosted.called(getattr(misbehaving, name))
@@ -413,7 +418,7 @@ async def test_errors_and_odd_fields_are_logged_here_as_they_were_there(
     assert record.odd.startswith("<object object")
     assert record.filename == "misbehaving.py"
     assert record.exc_info is not None
-    assert isinstance(record.exc_info[1], KeyError)
+    assert type(record.exc_info[1]).__name__ == "KeyError"
     assert "KeyError: 'lost'" in caplog.text
 
 
@@ -504,11 +509,45 @@ async def test_a_full_host_of_processes_refuses_with_503(serve: Serve) -> None:
 
 async def test_a_path_with_processes_takes_no_sockets(serve: Serve) -> None:
     hosted = await serve("process")
-    data = {"room_name": "room", "room_url": hosted.server.server.room_url("room"), "token": hosted.server.token("room")}
+    data = {
+        "room_name": "room",
+        "room_url": hosted.server.server.room_url("room"),
+        "token": hosted.server.token("room"),
+    }
     headers = {"Meshhost-Webhook": json.dumps({"event": "room.call", "data": data})}
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
         await hosted.http.ws_connect(f"http://127.0.0.1:{hosted.host.port}/Normal", headers=headers)
     assert refused.value.status == 405
+
+
+async def test_a_system_that_starts_no_process_is_a_crash_that_says_so(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_process_module.sys, "executable", "/no/such/python")
+    hosted = await serve("process")
+    spawn = await hosted.called(misbehaving.Normal)
+    await soon(spawn.wait_state(State.FAILED))
+    assert spawn.last_error is not None
+    assert "cannot start a process for an agent: No such file" in spawn.last_error.text
+
+
+async def test_a_turn_that_does_not_come_is_told(serve: Serve) -> None:
+    # One boots at a time and takes nearly as long as it may: the third in the row waits in vain.
+    options = {"boot_seconds": 1.5, "concurrency": 1}
+    hosted = await serve("process", program="slow.py", classes=[misbehaving.Normal], options=options)
+    spawns = [await hosted.called(misbehaving.Normal, identity=f"agent-{number}") for number in range(3)]
+    for spawn in spawns:
+        await soon(spawn.wait_state(State.FAILED))
+    texts = [spawn.last_error.text for spawn in spawns if spawn.last_error is not None]
+    assert "was not ready in its process within 1.5 s" in texts[0]
+    assert "no process for the agent became ready within 3 s" in texts[2]
+
+
+async def test_a_host_that_stops_while_processes_boot_leaves_none(serve: Serve) -> None:
+    hosted = await serve("process", program="slow.py", classes=[misbehaving.Normal], options={"size": 2}, drain=0.2)
+    spawn = await hosted.called(misbehaving.Normal)
+    await hosted.host.stop()
+    assert spawn.state is State.STOPPED
 
 
 async def test_a_host_without_a_program_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -531,7 +570,7 @@ async def test_a_programs_processes_end_with_it_even_when_it_is_killed(tmp_path:
         "MESHHOST_LOG_LEVEL": "INFO",
     }
     marker = tmp_path / "started"
-    program = subprocess.Popen([sys.executable, str(PROGRAMS / "main.py"), str(marker)], env=environment)
+    program = subprocess.Popen([sys.executable, str(PROGRAMS / "main.py"), str(marker)], env=environment)  # noqa: ASYNC220 - returns at once
     try:
         own = psutil.Process(program.pid)
         await until(lambda: len(own.children()) == 2, "the pool is there")
@@ -543,6 +582,44 @@ async def test_a_programs_processes_end_with_it_even_when_it_is_killed(tmp_path:
     finally:
         program.kill()
         program.wait()
+
+
+async def test_a_program_with_its_host_at_the_top_serves_calls_from_processes_and_stops(
+    server: RunningServer, http: aiohttp.ClientSession
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "MESHHOST_PORT": str(port), "MESHHOST_API_URL": server.url}
+    program = subprocess.Popen([sys.executable, str(PROGRAMS / "main.py")], env=environment)  # noqa: ASYNC220 - returns at once
+    try:
+        async with asyncio.timeout(20):
+            while not await _answers(http, f"http://127.0.0.1:{port}/readyz"):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.05)
+        data = {
+            "room_name": "room",
+            "room_url": server.server.room_url("room"),
+            "token": server.token("room", name="agent", role="agent"),
+        }
+        async with http.post(f"http://127.0.0.1:{port}/Normal", data=webhook_body("room.call", data)) as response:
+            assert response.status == 200
+        async with server.client(name="asker") as room:
+            answer = await ask(room, "agent")
+        assert psutil.Process(answer["pid"]).ppid() == program.pid
+        program.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(program.wait, 10) == 0
+        assert not is_running(answer["pid"])
+    finally:
+        program.kill()
+        program.wait()
+
+
+async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with http.get(url) as response:
+            return response.status == 200
+    except aiohttp.ClientError:
+        return False
 
 
 # Blocked event loops

@@ -28,6 +28,7 @@ class Normal:
 
     async def on_message(self, message: Any) -> None:
         if message.type == "?":
+            sender = self.room.messaging.get_participant(message.from_participant_id)
             answer = {
                 "pid": os.getpid(),
                 "call": self.call.call_id,
@@ -35,7 +36,7 @@ class Normal:
                 "token": self.room.protocol.token,
                 "trace": self.trace,
             }
-            await self.room.messaging.send_message(to=message.from_participant, type="!", message=answer)
+            await self.room.messaging.send_message(to=sender, type="!", message=answer)
 
     async def stop(self) -> None:
         logger.info("normal agent stopped")
@@ -69,31 +70,31 @@ class NeverStarts(Normal):
         await asyncio.Event().wait()
 
 
-class IgnoresCancellation(Normal):
-    release = None
+class Stubborn(Normal):
+    """`release` of its class lets the last one made go."""
 
-    async def wait_ended(self) -> None:
-        type(self).release = release = asyncio.Event()
-        while not release.is_set():
-            try:
-                await release.wait()
-            except asyncio.CancelledError:
-                continue
-
-    async def drain(self) -> None:
-        await self.wait_ended()
-
-
-class HangsInStop(Normal):
     release: asyncio.Event
 
-    async def stop(self) -> None:
-        type(self).release = release = asyncio.Event()
-        while not release.is_set():
+    def __init__(self, call: Any = None) -> None:
+        super().__init__(call)
+        type(self).release = asyncio.Event()
+
+    async def persist(self) -> None:
+        while not self.release.is_set():
             try:
-                await release.wait()
+                await self.release.wait()
             except asyncio.CancelledError:
                 continue
+
+
+class IgnoresCancellation(Stubborn):
+    async def wait_ended(self) -> None:
+        await self.persist()
+
+
+class HangsInStop(Stubborn):
+    async def stop(self) -> None:
+        await self.persist()
 
 
 class BlocksForEver(Normal):
@@ -106,7 +107,9 @@ class HoldsTheInterpreter(Normal):
     """Nothing of Python runs in its process any more, no thread either."""
 
     async def wait_ended(self) -> None:
-        ctypes.PyDLL(None).sleep(3600)
+        await asyncio.sleep(0.3)  # until the host knows that it runs: then it is watched
+        while True:
+            ctypes.PyDLL(None).sleep(3600)
 
 
 class EatsMemory(Normal):
@@ -123,10 +126,10 @@ class HasChildren(Normal):
     async def start(self, *, room: Any) -> None:
         await super().start(room=room)
         script = "import subprocess, sys; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); p.wait()"
-        child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220 - returns at once
         pids = [child.pid, int(child.stdout.readline())]
         if not (forked := os.fork()):
-            time.sleep(600)
+            time.sleep(600)  # noqa: ASYNC251 - in a process without a loop
             os._exit(0)
         logger.info("has children", extra={"pids": ",".join(map(str, [*pids, forked]))})
 
@@ -146,6 +149,26 @@ class KillsItself(Normal):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class SpeaksNonsense(Normal):
+    async def wait_ended(self) -> None:
+        role().__dict__["_channel"].__dict__["_sock"].sendall(b"\xff" * 100)
+        await asyncio.Event().wait()
+
+
+class SpeaksOutOfTurn(Normal):
+    async def wait_ended(self) -> None:
+        from meshhost.hosting.process_messages import Ping
+
+        role().__dict__["_channel"].send(Ping(1))
+        await asyncio.Event().wait()
+
+
+def role() -> Any:
+    from meshhost.hosting.process_child import current_role
+
+    return current_role()
+
+
 class Segfaults(Normal):
     async def wait_ended(self) -> None:
         ctypes.string_at(0)
@@ -161,6 +184,4 @@ class LogsAnError(Normal):
         logging.getLogger("misbehaving").debug("too quiet to be heard")
 
 
-ALL = [
-    cls for cls in list(globals().values()) if isinstance(cls, type) and issubclass(cls, Normal)
-]
+ALL = [cls for cls in list(globals().values()) if isinstance(cls, type) and issubclass(cls, Normal)]

@@ -1,7 +1,7 @@
 """Two hosts in one program, with hooks: one on the host, one on the class."""
 
 import asyncio
-import os
+from pathlib import Path
 
 import misbehaving
 
@@ -29,7 +29,7 @@ class Prewarmed(misbehaving.Normal):
         warm.append(cls.__name__)
 
     async def wait_ended(self) -> None:
-        raise RuntimeError(f"{warm} {os.path.basename(__file__)} {__name__}")
+        raise RuntimeError(f"{warm} {Path(__file__).name} {__name__}")
 
 
 async def main() -> None:

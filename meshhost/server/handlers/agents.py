@@ -1,10 +1,19 @@
-"""The registry of toolkits and agents, and the calls between participants (room-protocol §11)."""
+"""The registry of toolkits and agents, and the calls between participants (room-protocol §11).
 
+Of several public toolkits, or agents, of one name the newest registration answers; when it goes, the one before takes over.
+A private toolkit shadows public ones for its owner, and for a request that names its owner; nobody else sees it.
+
+Extension "cancel": a participant that came with meshhost's client is told `agent.tool_call_cancelled {"id": message id}` or
+`agent.ask_cancelled {"task_id"}` when nobody waits for its answer any more: the caller left, the deadline passed, or the
+caller sent `agent.abandon {"call": key}` with the key it had put into its `agent.invoke_tool` or `agent.ask` as `call`.
+"""
+
+import json
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from meshhost.errors import (
     InvalidRequestError,
@@ -15,6 +24,7 @@ from meshhost.errors import (
 )
 from meshhost.identity.grants import ApiScope
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse, JsonResponse, unpack_response
+from meshhost.server.calls import Call, CallAnswer
 from meshhost.server.connection import Answer, Request
 from meshhost.server.dispatch import Body, Operation, Operations
 from meshhost.server.participants import Participant
@@ -24,6 +34,8 @@ __all__ = ["AgentHandlers", "CallOut"]
 
 MAX_REGISTRATIONS = 256
 MAX_NAME = 128
+# What one participant may register altogether, in characters of JSON: a list of all must stay far below a message's limit.
+MAX_DESCRIPTIONS = 4 * 1024 * 1024
 
 # Calls an agent into the room at a URL: room, URL, identity, arguments, scope. Raises RoomError when it cannot.
 CallOut = Callable[[Room, str, str, dict[str, Any], ApiScope], Awaitable[None]]
@@ -38,9 +50,43 @@ class _Registration(Body):
     name: str = Field(min_length=1, max_length=MAX_NAME)
 
 
+class _Tool(Body):
+    # What is listed must be readable for every client: one registration must not spoil the list for all.
+    model_config = ConfigDict(extra="allow", frozen=True)
+    title: str | None = None
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+    thumbnail_url: str | None = None
+    defs: dict[str, dict[str, Any] | bool] | None = None
+
+
 class _Toolkit(_Registration):
+    title: str | None = None
+    description: str | None = None
+    thumbnail_url: str | None = None
     public: bool = False
-    tools: dict[str, dict[str, Any]]
+    tools: dict[str, _Tool]
+
+
+def _check_requirement(requirement: dict[str, Any]) -> dict[str, Any]:
+    name = requirement.get("toolkit", requirement.get("schema"))
+    tools = requirement.get("tools")
+    if not isinstance(name, str) or not (tools is None or isinstance(tools, list)):
+        raise ValueError("expected a toolkit (with a list of tools, or null) or a schema")
+    return requirement if "schema" in requirement else {**requirement, "tools": tools}
+
+
+_Requirement = Annotated[dict[str, Any], AfterValidator(_check_requirement)]
+
+
+class _Agent(_Registration):
+    title: str | None = None
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+    requires: list[_Requirement] | None = None
+    supports_tools: bool | None = None
+    labels: list[str] | None = None
 
 
 class _Unregister(Body):
@@ -58,6 +104,7 @@ class _InvokeTool(Body):
     participant_id: str | None = None
     on_behalf_of_id: str | None = None
     caller_context: dict[str, Any] | None = None
+    call: str | None = Field(default=None, max_length=MAX_NAME)
 
 
 class _ToolAnswer(Body):
@@ -68,7 +115,12 @@ class _Ask(Body):
     agent: str
     arguments: dict[str, Any] = Field(default_factory=dict)
     on_behalf_of_id: str | None = None
-    requires: list[dict[str, Any]] | None = None
+    requires: list[_Requirement] | None = None
+    call: str | None = Field(default=None, max_length=MAX_NAME)
+
+
+class _Abandon(Body):
+    call: str
 
 
 class _AskAnswer(Body):
@@ -98,11 +150,12 @@ class AgentHandlers:
             "agent.list_toolkits": Operation(_ListToolkits, _list_toolkits, _may_use_tools),
             "agent.invoke_tool": Operation(_InvokeTool, self._invoke_tool, _may_invoke, _toolkit_name),
             "agent.tool_call_response": Operation(_ToolAnswer, _take_tool_answer, is_one_way=True),
-            "agent.register_agent": Operation(_Registration, _register_agent, _may_register_agent, _name),
+            "agent.register_agent": Operation(_Agent, _register_agent, _may_register_agent, _name),
             "agent.unregister_agent": Operation(_Unregister, _unregister_agent),
             "agent.list_agents": Operation(_Nothing, _list_agents, _may_use_agents),
             "agent.ask": Operation(_Ask, self._ask, _may_use_agents, lambda body: body.agent),
             "agent.ask_response": Operation(_AskAnswer, _take_ask_answer, is_one_way=True),
+            "agent.abandon": Operation(_Abandon, _abandon, is_one_way=True),
             "agent.call": Operation(_Call, self._call, _may_call, _name),
         }
 
@@ -120,10 +173,11 @@ class AgentHandlers:
             "caller_context": body.caller_context,
             "on_behalf_of_id": body.on_behalf_of_id,
         }
-        message_id = provider.participant.connection.tell(
+        connection = provider.participant.connection
+        message_id = connection.tell(
             f"agent.tool_call.{body.toolkit}", header, request.message.payload, trace=request.message.trace
         )
-        call = room.calls.expect(provider.participant, message_id)
+        call = Call(provider.participant, message_id, connection, caller, body.call)
         answer, payload = await self._wait(room, call, f"tool {body.tool!r} of toolkit {body.toolkit!r}")
         return unpack_response(answer, payload)
 
@@ -141,8 +195,9 @@ class AgentHandlers:
         }
         if body.on_behalf_of_id is not None:
             header["on_behalf_of_id"] = body.on_behalf_of_id
-        call = room.calls.expect(agent.participant, task_id)
-        agent.participant.connection.tell("agent.ask", header, trace=request.message.trace)
+        connection = agent.participant.connection
+        connection.tell("agent.ask", header, trace=request.message.trace)
+        call = Call(agent.participant, task_id, connection, caller, body.call)
         answer, _ = await self._wait(room, call, f"agent {body.agent!r}")
         if "answer" not in answer:
             code = answer.get("code")
@@ -150,17 +205,33 @@ class AgentHandlers:
             return ErrorResponse(text=text, code=code if isinstance(code, int) else None)
         return JsonResponse(json={"answer": answer["answer"]})
 
-    async def _wait(self, room: Room, call: Any, what: str) -> tuple[dict[str, Any], bytes]:
+    async def _wait(self, room: Room, call: Call, what: str) -> CallAnswer:
+        is_answered = False
         try:
-            return await room.calls.wait(call, timeout=self._call_seconds)
+            answer = await room.calls.wait(call, timeout=self._call_seconds)
+            is_answered = True
         except RequestTimeoutError:
             raise RequestTimeoutError(f"{what} did not answer within {self._call_seconds:g} s") from None
+        finally:
+            if not is_answered:
+                _tell_cancelled(call)
+        return answer
 
     async def _call(self, request: Request, body: _Call) -> Answer:
         wanted = body.api or ApiScope.agent_default()
         scope = wanted.intersection(request.participant.scope)
         await self._call_out(request.room, body.url, body.name, body.arguments, scope)
         return EmptyResponse()
+
+
+def _tell_cancelled(call: Call) -> None:
+    # A MeshAgent client would not know the message; and a call of a former connection is over already.
+    if not call.provider.can_resume or call.provider.connection is not call.connection:
+        return
+    if isinstance(call.key, int):
+        call.connection.tell("agent.tool_call_cancelled", {"id": call.key})
+    else:
+        call.connection.tell("agent.ask_cancelled", {"task_id": call.key})
 
 
 def _may_register_toolkit(scope: ApiScope, body: _Toolkit) -> bool:
@@ -202,7 +273,7 @@ def _register_toolkit(request: Request, body: _Toolkit) -> Answer:
     return _register(request, request.room.toolkits, body, is_public=body.public)
 
 
-def _register_agent(request: Request, body: _Registration) -> Answer:
+def _register_agent(request: Request, body: _Agent) -> Answer:
     return _register(request, request.room.agents, body, is_public=True)
 
 
@@ -210,15 +281,23 @@ def _register(
     request: Request, registry: dict[str, Registration], body: _Registration, *, is_public: bool
 ) -> JsonResponse:
     _check_name(body.name)
-    mine = [entry for entry in registry.values() if entry.participant is request.participant]
+    room = request.room
+    mine = [
+        entry for entry in (*room.toolkits.values(), *room.agents.values()) if entry.participant is request.participant
+    ]
     if len(mine) >= MAX_REGISTRATIONS:
         raise LimitExceededError(f"over {MAX_REGISTRATIONS} registrations of one participant")
+    description = body.model_dump(exclude_unset=True)
+    size = len(json.dumps(description))
+    if size + sum(entry.size for entry in mine) > MAX_DESCRIPTIONS:
+        raise LimitExceededError(f"over {MAX_DESCRIPTIONS} characters of descriptions of one participant")
     registration = Registration(
         id=str(uuid.uuid4()),
         participant=request.participant,
         name=body.name,
         is_public=is_public,
-        description=body.model_dump(),
+        description=description,
+        size=size,
     )
     registry[registration.id] = registration
     return JsonResponse(json={"id": registration.id})
@@ -265,6 +344,11 @@ def _take_tool_answer(request: Request, body: _ToolAnswer) -> Answer:
 
 def _take_ask_answer(request: Request, body: _AskAnswer) -> Answer:
     request.room.calls.answer(request.participant, body.task_id, dict(body.model_dump()), b"")
+    return None
+
+
+def _abandon(request: Request, body: _Abandon) -> Answer:
+    request.room.calls.abandon(request.participant, body.call)
     return None
 
 
@@ -330,8 +414,6 @@ def _toolkits_for_ask(room: Room, caller: Participant, requires: list[dict[str, 
         if entry is None:
             raise NotFoundError(f"no toolkit {name!r} in this room, which the ask requires")
         wanted = requirement.get("tools")
-        if wanted is not None and not isinstance(wanted, list):
-            raise InvalidRequestError("requires", "expected tools to be a list of names or null")
         card = _toolkit_card(entry)
         tools = [
             {"name": tool_name} | tool

@@ -21,17 +21,19 @@ from meshhost.errors import (
 )
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey
-from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse
+from meshhost.protocol.messages import EmptyResponse, JsonResponse
 from meshhost.server.connection import Answer, Request
 from meshhost.server.dispatch import Body, Operation, Operations
 from meshhost.server.documents import OpenDocument, decode_update, encode_update
 from meshhost.server.object_store import RoomFiles, clean_path
+from meshhost.tasks import uninterrupted
 
 __all__ = ["SyncHandlers"]
 
 logger = logging.getLogger(__name__)
 
 MAX_OPEN = 256
+STORE_TIMEOUT = 30.0
 MAX_SCHEMA_BYTES = 256 * 1024
 MAX_DOCUMENT_BYTES = 8 * 1024 * 1024
 
@@ -90,7 +92,7 @@ class SyncHandlers:
             shared = await document.shared()
             if request.participant.connection is connection:
                 document.connected[request.participant, body.path] = connection
-            connection.tell("room.sync", {"path": body.path, "state": True}, encode_update(shared.state()))
+            connection.tell("room.sync", {"path": body.path}, encode_update(shared.state()))
         return None
 
     async def _sync(self, request: Request, body: _Document) -> Answer:
@@ -98,7 +100,8 @@ class SyncHandlers:
             path = clean_path(body.path)
             update = decode_update(request.message.payload)
             async with self._hold(request, path) as document:
-                await self._take(request, document, update)
+                # What is on disk must reach the others, also when the sender is gone meanwhile.
+                await uninterrupted(self._take(request, document, update), timeout=STORE_TIMEOUT)
         except (RoomError, OSError) as error:
             await self._correct(request, body, error)
             return None
@@ -120,20 +123,28 @@ class SyncHandlers:
 
     async def _correct(self, request: Request, body: _Document, error: RoomError | OSError) -> None:
         """Answer an update that was not taken, and send what is true instead."""
-        extra: Header = {"refused": {"text": "the document store failed", "code": RoomError.code}}
+        # Of an edit that only the disk failed to keep, the sender may keep its copy, and send it again.
+        is_final = isinstance(error, RoomError)
         if isinstance(error, RoomError):
-            extra = {"refused": {"text": str(error), "code": error.code}}
             logger.info("document update refused", extra={"document": body.path, "reason": str(error)})
         else:
             logger.error("document update not stored", exc_info=error, extra={"document": body.path})
-        await request.connection.reply(request.message.id, EmptyResponse(), extra)
+            error = RoomError("the document store failed; the room server's log says why")
+        follows = await self._state_for(request, body) is not None
+        refused = {"text": str(error), "code": error.code, "state_follows": follows}
+        await request.connection.reply(request.message.id, EmptyResponse(), {"refused": refused})
+        # As it is now: what was told in between must be in it.
+        state = await self._state_for(request, body)
+        if state is not None:
+            request.connection.tell("room.sync", {"path": body.path, "replaces": is_final}, state)
+
+    async def _state_for(self, request: Request, body: _Document) -> bytes | None:
+        """The document's content, for a participant that is connected to it."""
         with suppress(RoomError, OSError):
-            path = clean_path(body.path)
-            async with self._hold(request, path) as document:
+            async with self._hold(request, clean_path(body.path)) as document:
                 if (request.participant, body.path) in document.connected:
-                    state = (await document.shared()).state()
-                    header = {"path": body.path, "state": True}
-                    request.connection.tell("room.sync", header, encode_update(state))
+                    return encode_update((await document.shared()).state())
+        return None
 
     async def _ensure(self, request: Request, path: str) -> None:
         if await self._store.find(DocumentKey(request.room.key, path)) is None:

@@ -10,7 +10,6 @@ async def main() -> None:
         requests = {
             "database": room.database.list_tables(),
             "database.search": room.database.search(table="x"),
-            "sync": room.sync.open(path="x.document"),
             "containers": room.containers.list(),
             "livekit": room.livekit.get_connection_info(),
             "secrets": room.secrets.list_user_secrets(),

@@ -11,7 +11,8 @@ _HEAVY = {"aiohttp", "openai", "pydantic", "pydantic_settings", "obstore", "webs
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["queue", "send", "--help"], ["room", "serve", "--help"], ["--version"]]
+    "arguments",
+    [["--help"], ["queue", "send", "--help"], ["room", "serve", "--help"], ["host", "top", "--help"], ["--version"]],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     program = (
@@ -33,6 +34,7 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     [
         ("room", "serve list"),
         ("service", "run"),
+        ("host", "ps describe stop kill freeze thaw drain top"),
         ("queue", "send receive list size drain dead replay"),
         ("storage", "ls cat cp rm"),
         ("agents", "list list-toolkits invoke-tool ask"),

@@ -4,6 +4,7 @@ from aiohttp.test_utils import make_mocked_request
 from meshhost.errors import CallRefusedError
 from meshhost.hosting import webhooks
 from meshhost.hosting.webhooks import CallGuard
+from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.identity.webhooks import MAX_AGE_SECONDS, sign_webhook, webhook_body
 from meshhost.testing.clock import FakeClock
 
@@ -103,3 +104,38 @@ def test_no_more_signatures_are_remembered_than_there_is_room_for(clock, monkeyp
     for _ in range(9):
         guard.check(request(Meshhost_Signature=sign_webhook(BODY, secret=SECRET, now=clock.time())), BODY)
     assert len(guard._seen) <= 4
+
+
+# Secrets of tenants
+
+
+def call_of(tenant):
+    token = ParticipantToken(name="agent", project_id=tenant, grants=[ParticipantGrant(name="room", scope="room")])
+    return webhook_body(
+        "room.call", {"room_name": "room", "token": token.to_jwt(token="any-secret-of-32-bytes-or-more!!!")}
+    )
+
+
+def signed(body, secret, clock):
+    return request(Meshhost_Signature=sign_webhook(body, secret=secret, now=clock.time()))
+
+
+def test_a_tenant_with_a_secret_of_its_own_is_checked_by_that_only(clock):
+    own = "own-secret-of-the-tenant-of-32-bytes!"
+    guard = CallGuard(SECRET, clock=clock, secrets={"acme": own})
+    guard.check(signed(call_of("acme"), own, clock), call_of("acme"))
+    guard.check(signed(call_of("other"), SECRET, clock), call_of("other"))
+    assert "wrong" in refused(guard, signed(call_of("acme"), SECRET, clock), call_of("acme"))
+    assert "wrong" in refused(guard, signed(call_of("other"), own, clock), call_of("other"))
+
+
+@pytest.mark.parametrize("body", [b"nonsense", BODY, webhook_body("room.call", {"token": "no token"})])
+def test_what_is_no_call_of_a_tenant_is_checked_by_the_default(body, clock):
+    guard = CallGuard(SECRET, clock=clock, secrets={"acme": "own-secret-of-the-tenant-of-32-bytes!"})
+    guard.check(signed(body, SECRET, clock), body)
+
+
+def test_without_a_default_the_other_tenants_call_from_this_machine_only(clock):
+    guard = CallGuard(None, clock=clock, secrets={"acme": "own-secret-of-the-tenant-of-32-bytes!"})
+    guard.check(request(), call_of("other"))
+    assert "not signed" in refused(guard, request(), call_of("acme"))

@@ -107,8 +107,9 @@ FREE = {
     "agent.tool_call_response",
     "agent.unregister_agent",
     "agent.ask_response",
+    "agent.abandon",
 }
-ONE_WAY = {"set_attributes", "agent.tool_call_response", "agent.ask_response"}
+ONE_WAY = {"set_attributes", "agent.tool_call_response", "agent.ask_response", "agent.abandon"}
 
 
 def test_every_operation_has_a_test_of_its_grant(tmp_path: Path) -> None:

@@ -1,0 +1,35 @@
+"""A conversation as its thread tells it."""
+
+from meshhost.agents.chat_log import ThreadLog, files_of, is_notice, text_of
+from meshhost.agents.chat_policy import LEFT_OUT
+from meshhost.agents.context import AgentChatContext
+from meshhost.documents.document import Element, MeshDocument
+
+__all__ = ["load_history"]
+
+
+def load_history(chat: AgentChatContext, thread: MeshDocument, *, own: str | None, max_chars: int) -> None:
+    """Append what was said in the thread, of a long one its end. `own` is the agent's name; notices are not part of it."""
+    kept: list[Element] = []
+    left = max_chars
+    for message in reversed(ThreadLog(thread).messages()):
+        if is_notice(message):
+            continue
+        left -= len(text_of(message))
+        if left < 0:
+            chat.append_user_message(LEFT_OUT)
+            break
+        kept.insert(0, message)
+    several = len({each.get_attribute("author_name") for each in kept} - {own}) > 1
+    for message in kept:
+        _append(chat, message, own, several=several)
+
+
+def _append(chat: AgentChatContext, message: Element, own: str | None, *, several: bool) -> None:
+    author, text = message.get_attribute("author_name"), text_of(message)
+    if author == own:
+        chat.append_assistant_message(text)
+        return
+    chat.append_user_message(f"{author}: {text}" if several and author else text)
+    for path in files_of(message):
+        chat.append_user_message(f"[A file is attached: {path!r}]")

@@ -1,0 +1,161 @@
+"""What a chat bot decides without doing it: what a message asks for, what comes of it, what is left of a long conversation."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from meshhost.agents.context import AgentChatContext
+from meshhost.errors import InvalidRequestError
+
+__all__ = [
+    "DECISION_SCHEMA",
+    "LEFT_OUT",
+    "BusyPolicy",
+    "ChatRequest",
+    "Verdict",
+    "compact",
+    "decision_rules",
+    "judge",
+    "parse_request",
+    "size_of",
+]
+
+# What becomes of a message that comes while the one before is being answered.
+BusyPolicy: TypeAlias = Literal["queue", "interrupt", "reject"]
+Verdict: TypeAlias = Literal["queue", "interrupt", "busy", "full"]
+
+LEFT_OUT = "[Earlier messages of this conversation were left out, because it had become too long.]"
+MAX_ATTACHMENTS = 32
+
+# What a model answers when it is asked whether it is meant.
+DECISION_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["reasoning", "expecting_assistant_reply"],
+    "properties": {"reasoning": {"type": "string"}, "expecting_assistant_reply": {"type": "boolean"}},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What a participant wants of a thread. `raw` is the message as it came; `id` that of its element in the thread."""
+
+    kind: str
+    path: str
+    sender_id: str
+    text: str = ""
+    attachments: tuple[str, ...] = ()
+    model: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    id: str | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+def parse_request(kind: str, sender_id: str, message: Any) -> ChatRequest:
+    """Read the message of a participant. Raises InvalidRequestError that names the field."""
+    if not isinstance(message, dict):
+        raise InvalidRequestError("message", "expected a JSON object")
+    path = message.get("path")
+    if not isinstance(path, str) or not path:
+        raise InvalidRequestError("path", "expected the path of a thread")
+    if kind != "chat":
+        return ChatRequest(kind, path, sender_id, raw=message)
+    text, attachments = message.get("text", ""), _attachments(message.get("attachments"))
+    if not isinstance(text, str) or not (text.strip() or attachments):
+        raise InvalidRequestError("text", "expected a text that is not empty, or attachments")
+    return ChatRequest(
+        kind=kind,
+        path=path,
+        sender_id=sender_id,
+        text=text,
+        attachments=attachments,
+        model=_optional_text(message, "model"),
+        tools=_tools(message.get("tools")),
+        id=_optional_text(message, "id"),
+        raw=message,
+    )
+
+
+def _optional_text(message: Mapping[str, Any], name: str) -> str | None:
+    value = message.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InvalidRequestError(name, "expected a text")
+    return value or None
+
+
+def _attachments(value: Any) -> tuple[str, ...]:
+    found = [] if value is None else value
+    if not isinstance(found, list) or len(found) > MAX_ATTACHMENTS:
+        raise InvalidRequestError("attachments", f"expected a list of at most {MAX_ATTACHMENTS} objects with a path")
+    paths = [each.get("path") if isinstance(each, dict) else None for each in found]
+    if not all(isinstance(path, str) and path for path in paths):
+        raise InvalidRequestError("attachments", "expected objects with a path")
+    return tuple(map(str, paths))
+
+
+def _tools(value: Any) -> tuple[Mapping[str, Any], ...]:
+    found = [] if value is None else value
+    if not isinstance(found, list) or not all(isinstance(each, dict) and each.get("name") for each in found):
+        raise InvalidRequestError("tools", "expected a list of objects with a name")
+    return tuple(found)
+
+
+def judge(policy: BusyPolicy, *, is_busy: bool, waiting: int, max_waiting: int) -> Verdict:
+    """What becomes of a chat message when `waiting` others wait."""
+    if is_busy and policy == "reject":
+        return "busy"
+    if waiting >= max_waiting:
+        return "full"
+    return "interrupt" if is_busy and policy == "interrupt" else "queue"
+
+
+def decision_rules(own: str | None, user: str | None, members: Sequence[str]) -> list[str]:
+    """The rules under which a model decides whether it, `own`, is meant by the last message, which is from `user`."""
+    return [
+        f"You are {own!r}, one of several in a conversation. Do not take part in it now.",
+        f"Members: {', '.join(members)}. The last message is from {user!r}.",
+        f"Say whether the last message expects a reply of {own!r}, rather than of somebody else or of nobody.",
+    ]
+
+
+def size_of(messages: Sequence[Mapping[str, Any]]) -> int:
+    """About how many characters the model is sent for these."""
+    return sum(len(json.dumps(message, ensure_ascii=False, default=str)) for message in messages)
+
+
+def compact(context: AgentChatContext, max_chars: int) -> int:
+    """Drop the oldest turns until the conversation has at most `max_chars`; returns how many were dropped.
+
+    Rules and the last turn stay. A turn begins with what a user says: tool calls are never parted from their results. In
+    place of what was dropped stands LEFT_OUT. A conversation that a gateway keeps is the gateway's to bound.
+    """
+    if context.previous_response_id is not None or size_of(context.messages) <= max_chars:
+        return 0
+    rules = context.messages[: len(context.messages) - len(context.conversation)]
+    turns = _turns([message for message in context.conversation if message.get("content") != LEFT_OUT])
+    note = {"role": "user", "content": LEFT_OUT}
+    left = max_chars - size_of([*rules, note])
+    kept: list[list[dict[str, Any]]] = []
+    for turn in reversed(turns):
+        left -= size_of(turn)
+        if kept and left < 0:
+            break
+        kept.insert(0, turn)
+    dropped = len(turns) - len(kept)
+    if dropped:
+        context.messages[:] = [*rules, note, *(message for turn in kept for message in turn)]
+    return dropped
+
+
+def _turns(messages: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Messages of users that follow each other (a text and its images) belong to one turn."""
+    turns: list[list[dict[str, Any]]] = []
+    before = ""
+    for message in messages:
+        role = str(message.get("role"))
+        if not turns or (role == "user" and before != "user"):
+            turns.append([])
+        turns[-1].append(message)
+        before = role
+    return turns

@@ -1,0 +1,205 @@
+"""Who may start next: so many at once, and the tenants take turns by their weights."""
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+
+from meshhost.clock import Clock
+from meshhost.errors import SettingsError
+from meshhost.supervision.deadlines import deadline
+from meshhost.supervision.isolation import Aborted, Child, Exit, Exited
+
+__all__ = ["QueuedChild", "StartQueue", "Ticket"]
+
+
+class Ticket:
+    """A place in the queue, then a start in progress. Whoever has one must `leave` in the end."""
+
+    __slots__ = ("_future", "_queue", "entered_at", "granted_at", "has_left", "tenant")
+
+    def __init__(self, queue: "StartQueue", tenant: str, now: float) -> None:
+        self.tenant = tenant
+        self.entered_at = now
+        self.granted_at: float | None = None
+        self.has_left = False
+        self._queue = queue
+        self._future: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        state = "left" if self.has_left else "waiting" if self.granted_at is None else "granted"
+        return f"<Ticket {self.tenant!r} {state}>"
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its turn is still to come."""
+        return self.granted_at is None and not self.has_left
+
+    async def wait(self) -> bool:
+        """Return True when it may start, False when `leave` came first. Cancelling gives up the wait, not the place."""
+        if self.is_waiting:
+            if self._future is None:
+                self._future = asyncio.get_running_loop().create_future()
+            # wait() rather than await: who gives up waiting must not cancel what others wait for.
+            await asyncio.wait({self._future})
+        return not self.has_left
+
+    def leave(self) -> None:
+        """Give up the place, or say that the start is over. Again is no news."""
+        if not self.has_left:
+            was_granted = self.granted_at is not None
+            self.has_left = True
+            self.wake()
+            self._queue.left(self, was_granted)
+
+    def wake(self) -> None:
+        """Let go who waits."""
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+
+class StartQueue:
+    """Lets at most `limit` start at once, and of one tenant at most `tenant_limit` (default: three quarters of them).
+
+    Tenants take turns; in each a tenant of weight n starts at most n. So a tenant waits for the others no longer than their
+    weights say, however many wait there, and one whose starts hang leaves room for others. `on_grant` is told how
+    many seconds a start waited.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        limit: int = 32,
+        tenant_limit: int | None = None,
+        weight: Callable[[str], int] = lambda _: 1,
+        on_grant: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        if limit < 1 or (tenant_limit is not None and tenant_limit < 1):
+            raise SettingsError("at least one agent must be able to start at a time")
+        self._clock = clock
+        self._limit = limit
+        self._tenant_limit = tenant_limit if tenant_limit is not None else max(1, limit * 3 // 4)
+        self._weight = weight
+        self._on_grant = on_grant
+        # Only tenants that wait; the first has its turn, and `_turn_left` starts left in it (0: its turn has not begun).
+        self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()
+        self._waiting_count: Counter[str] = Counter()
+        self._starting: Counter[str] = Counter()
+        self._turn_left = 0
+
+    def __repr__(self) -> str:
+        return f"<StartQueue starting={self.starting} waiting={self.waiting()}>"
+
+    @property
+    def starting(self) -> int:
+        """How many start now."""
+        return self._starting.total()
+
+    def waiting(self, tenant: str | None = None) -> int:
+        """How many of the tenant, or of all, wait for their start."""
+        return self._waiting_count.total() if tenant is None else self._waiting_count[tenant]
+
+    def enter(self, tenant: str) -> Ticket:
+        """Queue a start; its turn may have come when this returns."""
+        ticket = Ticket(self, tenant, self._clock.monotonic())
+        self._waiting.setdefault(tenant, deque()).append(ticket)
+        self._waiting_count[tenant] += 1
+        self._grant()
+        return ticket
+
+    def left(self, ticket: Ticket, was_granted: bool) -> None:
+        """A ticket was given back; called by the ticket."""
+        counter = self._starting if was_granted else self._waiting_count
+        _decrement(counter, ticket.tenant)
+        if not was_granted and (others := self._waiting.get(ticket.tenant)) is not None:
+            others.remove(ticket)
+            if not others:
+                self._end_turn(ticket.tenant)
+        self._grant()
+
+    def _grant(self) -> None:
+        while self.starting < self._limit and (tenant := self._next_tenant()) is not None:
+            ticket = self._waiting[tenant].popleft()
+            _decrement(self._waiting_count, tenant)
+            self._starting[tenant] += 1
+            now = ticket.granted_at = self._clock.monotonic()
+            self._on_grant(now - ticket.entered_at)
+            ticket.wake()
+            self._turn_left -= 1
+            if not self._waiting[tenant] or self._turn_left <= 0:
+                self._end_turn(tenant)
+
+    def _next_tenant(self) -> str | None:
+        """Whose turn it is. Tenants that may not start one more lose their turn."""
+        for _ in range(len(self._waiting)):
+            tenant = next(iter(self._waiting))
+            if self._starting[tenant] < self._tenant_limit:
+                if self._turn_left <= 0:
+                    self._turn_left = max(1, self._weight(tenant))
+                return tenant
+            self._end_turn(tenant)
+        return None
+
+    def _end_turn(self, tenant: str) -> None:
+        if next(iter(self._waiting)) == tenant:
+            self._turn_left = 0
+        if self._waiting[tenant]:
+            self._waiting.move_to_end(tenant)
+        else:
+            del self._waiting[tenant]
+
+
+def _decrement(counter: Counter[str], tenant: str) -> None:
+    counter[tenant] -= 1
+    if not counter[tenant]:
+        del counter[tenant]
+
+
+class QueuedChild:
+    """A child whose start waits for its ticket. `start_timeout` seconds begin when its turn has come."""
+
+    __slots__ = ("_child", "_clock", "_is_aborted", "_start_timeout", "_ticket", "_was_begun")
+
+    def __init__(self, child: Child, ticket: Ticket, *, start_timeout: float, clock: Clock) -> None:
+        self._child = child
+        self._ticket = ticket
+        self._start_timeout = start_timeout
+        self._clock = clock
+        self._was_begun = False
+        self._is_aborted = False
+
+    async def start(self) -> None:
+        """Wait for the turn and begin; return when it runs, or was told to leave before its turn.
+
+        Raises what the child crashed with, TimeoutError when it did not report running in time.
+        """
+        try:
+            if await self._ticket.wait():
+                self._was_begun = True
+                seconds = self._start_timeout
+                late = f"the agent did not report running within {seconds:g} s"
+                async with deadline(self._clock, seconds, late=late):
+                    await self._child.start()
+        finally:
+            self._ticket.leave()
+
+    async def wait(self) -> Exit:
+        """Return how it ended, when it has."""
+        if not self._was_begun and not await self._ticket.wait() and not self._was_begun:
+            return Aborted() if self._is_aborted else Exited()
+        return await self._child.wait()
+
+    async def drain(self) -> None:
+        """Leave the queue, or ask the child to finish; return when it ended."""
+        if self._was_begun:
+            await self._child.drain()
+        else:
+            self._ticket.leave()
+
+    def abort(self) -> None:
+        """Leave the queue, or cut the child short."""
+        self._is_aborted = True
+        if self._was_begun:
+            self._child.abort()
+        else:
+            self._ticket.leave()

@@ -1,0 +1,92 @@
+"""The examples a person starts from, as they would run them: real processes, offline."""
+
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshhost.errors import SettingsError
+from meshhost.gateway.local import find_model
+from meshhost.testing.scripted_upstream import ScriptedUpstream
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+REPOSITORY = Path(__file__).parents[2]
+EXAMPLES = REPOSITORY / "agents"
+
+
+@pytest.fixture
+def examples(home: Any) -> Any:
+    """A home with the examples in it."""
+    for name in ("task_runner", "toolkit", "call_tool"):
+        shutil.copytree(EXAMPLES / name, home.directory / name)
+    return home
+
+
+@pytest.fixture
+async def upstream(examples: Any) -> AsyncIterator[ScriptedUpstream]:
+    """A provider that the room server's gateway uses."""
+    async with ScriptedUpstream() as provider:
+        examples.environment |= {"OPENAI_BASE_URL": provider.base_url, "OPENAI_API_KEY": "key-of-the-gateway"}
+        yield provider
+
+
+async def failed(home: Any, *command: str) -> str:
+    process = await home.spawn(*command)
+    _, errors = await process.communicate()
+    assert process.returncode == 1
+    return str(errors.decode()).strip().splitlines()[-1]
+
+
+async def test_a_program_calls_a_tool_of_the_hosted_toolkit(examples: Any) -> None:
+    async with examples.service("toolkit/main.py"):
+        answer = json.loads(await examples.run("call_tool/call.py", "queue-test", "tool", "A rose is a rose."))
+        assert answer == {"words": 5, "top": [["a", 2], ["rose", 2], ["is", 1]]}
+        listed = json.loads(await examples.cli("agents", "list-toolkits", "--room=queue-test", "--json"))
+        assert [toolkit["name"] for toolkit in listed] == ["text"]
+        assert "no agent 'sorter' in this room" in await failed(
+            examples, "call_tool/call.py", "queue-test", "ask", "hello"
+        )
+
+
+async def test_a_program_asks_the_hosted_agent(examples: Any, upstream: ScriptedUpstream) -> None:
+    upstream.say('{"topic": "billing", "urgent": true}').say("no JSON at all").say("nor now").say("nor ever")
+    async with examples.service("task_runner/main.py"):
+        answer = await examples.run("call_tool/call.py", "queue-test", "ask", "You charged me twice!")
+        assert json.loads(answer) == {"topic": "billing", "urgent": True}
+        sent = upstream.requests[0].body
+        assert sent["text"]["format"]["schema"]["required"] == ["topic", "urgent"]
+        assert "only sort it" in json.dumps(sent)
+        # A model that breaks the shape is the agent's failure.
+        assert "ask failed: agent 'sorter' failed; its log says why" in await failed(
+            examples, "call_tool/call.py", "queue-test", "ask", "x"
+        )
+
+
+async def test_the_hosted_agent_answers_in_its_shape_with_the_local_model(examples: Any) -> None:
+    try:
+        find_model(None)
+    except SettingsError as error:
+        pytest.skip(str(error))
+    async with examples.service("task_runner/main.py"):
+        answer = json.loads(await examples.run("call_tool/call.py", "queue-test", "ask", "The page is blank."))
+    # A small model may sort badly; the shape is certain.
+    assert answer["topic"] in ("billing", "bug", "question", "other")
+    assert isinstance(answer["urgent"], bool)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "program"),
+    [("sorter", "task_runner"), ("text-toolkit", "toolkit"), ("storage-worker", "storage_worker")],
+)
+def test_each_manifest_is_that_of_its_program(manifest: str, program: str) -> None:
+    spec = json.loads((REPOSITORY / "config" / "services" / f"{manifest}.json").read_text())
+    source = (EXAMPLES / program / "main.py").read_text()
+    [endpoint] = spec["ports"][0]["endpoints"]
+    identity = endpoint["meshagent"]["identity"]
+    assert f'@host.path("{endpoint["path"]}", identity="{identity}")' in source
+    assert spec["container"]["command"] == f"python agents/{program}/main.py"
+    assert spec["metadata"]["name"] == identity == manifest

@@ -1,0 +1,433 @@
+import asyncio
+from collections import Counter
+from unittest.mock import AsyncMock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshhost.errors import CallRefusedError
+from meshhost.hosting.admission import CallRequest
+from meshhost.hosting.ledger import LedgerEntry
+from meshhost.hosting.load import LoadLimits, LoadMeter
+from meshhost.hosting.quarantine import QuarantinePolicy
+from meshhost.hosting.quotas import Quotas, TenantQuota
+from meshhost.hosting.spawns import Route, Spawns
+from meshhost.hosting.tenancy import Tenancy, TenancyCollector
+from meshhost.identity.tenant import TenantId
+from meshhost.supervision.isolation import TaskChild
+from meshhost.supervision.policy import RestartPolicy
+from meshhost.supervision.state import State
+from meshhost.supervision.supervisor import Supervisor
+from meshhost.testing.agents import QuietAgent
+from meshhost.testing.clock import FakeClock
+
+POLICY = QuarantinePolicy(failures=2, crashes=3, window_seconds=1000, first_hold=100, healthy_seconds=10)
+AT_ONCE = RestartPolicy(max_restarts=50, first_delay=1, max_delay=1, factor=1)
+
+
+class Host:
+    """Spawns whose agents are functions, by identity: no room, no socket."""
+
+    def __init__(self, tmp_path, *, max_starts=32, quota=None, ledger=None):
+        self.clock = FakeClock()
+        self.supervisor = Supervisor(clock=self.clock, random=lambda: 1.0)
+        self.load = LoadMeter(
+            clock=self.clock,
+            live=lambda: len(self.supervisor.live),
+            max_agents=1000,
+            limits=LoadLimits(per_core=1e9),
+            cgroup=tmp_path,
+            proc=tmp_path,
+        )
+        self.tenancy = Tenancy(
+            clock=self.clock,
+            live=lambda: self.supervisor.live,
+            load=self.load,
+            quotas=Quotas(clock=self.clock, default=quota),
+            max_starts=max_starts,
+            quarantine=POLICY,
+        )
+        self.supervisor.on_change.append(self.tenancy.changed)
+        self.spawns = Spawns(self.supervisor, max_agents=1000, tenancy=self.tenancy, ledger=ledger)
+        self.spawns._child = lambda route, visit, **_: TaskChild(self.life(visit.request), "agent")
+        self.lives = Counter()
+        self.living = Counter()
+        self.is_broken = set()
+        self.let_start = asyncio.Event()
+        self.let_start.set()
+
+    def life(self, request):
+        key = (request.tenant, request.room_name, request.identity)
+
+        async def run(child):
+            self.lives[key] += 1
+            self.living[key] += 1
+            try:
+                await self.let_start.wait()
+                if request.tenant in self.is_broken or request.identity in self.is_broken:
+                    raise RuntimeError("broken")
+                child.started()
+                await child.draining.wait()
+            finally:
+                self.living[key] -= 1
+
+        return run
+
+    async def call(self, tenant="acme", room="room", identity="worker", path="/worker", **route):
+        request = CallRequest(TenantId(tenant), room, f"ws://127.0.0.1:1/rooms/{room}", identity, {}, None, "t")
+        made = Route(**{"path": path, "cls": QuietAgent, "restart": AT_ONCE} | route)
+        return await self.spawns.answer(made, request)
+
+    async def refused(self, **call):
+        with pytest.raises(CallRefusedError) as error:
+            await self.call(**call)
+        return error.value.status, str(error.value), error.value.retry_after
+
+    async def settle(self):
+        await self.clock.advance(0)
+
+    async def seconds(self, number):
+        """Time with its ticks."""
+        for _ in range(number):
+            await self.clock.advance(1)
+            self.tenancy.tick()
+            await self.settle()
+
+    async def close(self):
+        self.supervisor.abort_all()
+        self.let_start.set()
+        for spawn in self.supervisor.live:
+            await spawn.wait_state(State.STOPPED, State.FAILED)
+        await self.tenancy._tasks.stop()
+        assert not +self.living
+        assert not self.tenancy._turns
+        assert not self.tenancy._agents
+        assert not self.tenancy._held
+        assert (self.tenancy.queue.starting, self.tenancy.queue.waiting()) == (0, 0)
+
+
+@pytest.fixture
+async def make(tmp_path):
+    made = []
+
+    def make(**options):
+        made.append(Host(tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for host in made:
+        await host.close()
+
+
+# Quotas and turns
+
+
+async def test_a_tenant_over_its_quota_is_refused_and_gets_room_when_an_agent_ends(make):
+    host = make(quota=TenantQuota(max_agents=1))
+    first = await host.call()
+    assert await host.call() is first
+    assert (await host.refused(identity="second"))[:2] == (
+        429,
+        "over the tenant's quota max_agents: 1 agents of this tenant may live here",
+    )
+    await host.call(tenant="other")
+    await host.settle()
+    await host.supervisor.stop(first, 5)
+    await host.call(identity="second")
+
+
+async def test_a_tenants_many_starts_delay_its_neighbour_by_its_share_only(make):
+    host = make(max_starts=2)
+    host.let_start.clear()
+    many = [await host.call(tenant="many", identity=f"w{number}") for number in range(20)]
+    await host.settle()
+    assert sum(host.living.values()) == 1
+    few = await host.call(tenant="few")
+    assert host.tenancy.is_waiting(many[-1])
+    await host.settle()
+    assert host.living["few", "room", "worker"] == 1
+    assert not host.tenancy.is_waiting(few)
+    host.let_start.set()
+    for spawn in [*many, few]:
+        await spawn.wait_state(State.RUNNING)
+    assert set(host.lives.values()) == {1}
+
+
+async def test_too_many_waiting_are_refused_and_the_limit_is_named(make):
+    host = make(max_starts=1, quota=TenantQuota(max_waiting=2))
+    host.let_start.clear()
+    for number in range(3):
+        await host.call(identity=f"w{number}")
+    status, text, retry_after = await host.refused(identity="late")
+    assert (status, retry_after) == (429, 5.0)
+    assert "max_waiting: 2" in text
+    await host.call(tenant="other")
+
+
+@pytest.mark.parametrize("how", ["stop", "abort"])
+async def test_a_waiting_start_that_is_dismissed_leaves_the_queue_and_never_begins(make, how):
+    host = make(max_starts=1)
+    host.let_start.clear()
+    await host.call()
+    second = await host.call(identity="second")
+    if how == "stop":
+        await host.settle()
+        report = await host.supervisor.stop(second, 5)
+        assert report.finished == (second.name,)
+    else:
+        second.abort()
+        await second.wait_state(State.STOPPED)
+    assert host.tenancy.queue.waiting() == 0
+    assert host.lives["acme", "room", "second"] == 0
+
+
+async def test_waiting_for_ones_turn_does_not_count_as_starting_slowly(make):
+    host = make(max_starts=1)
+    host.let_start.clear()
+    first = await host.call(start_timeout=600)
+    second = await host.call(identity="second", start_timeout=5)
+    await host.clock.advance(500)
+    assert (first.state, second.state, second.restarts) == (State.STARTING, State.STARTING, 0)
+    host.let_start.set()
+    await second.wait_state(State.RUNNING)
+
+
+async def test_an_overloaded_host_starts_nobody_and_joins_still(make):
+    host = make()
+    first = await host.call()
+    host.load.observe_lag(2.0)
+    status, text, retry_after = await host.refused(identity="second")
+    assert (status, retry_after) == (503, 10.0)
+    assert "the event loop is late" in text
+    assert await host.call() is first
+
+
+async def test_a_frozen_tenant_is_refused_until_it_is_thawed(make):
+    host = make()
+    await host.call()
+    host.tenancy.frozen.add("acme")
+    assert (await host.refused())[0] == 429
+    await host.call(tenant="other")
+    [acme, other] = host.tenancy.facts()
+    assert (acme.tenant, acme.agents, acme.is_frozen, other.is_frozen) == ("acme", 1, True, False)
+    host.tenancy.frozen.discard("acme")
+    await host.call()
+
+
+async def test_a_draining_host_gives_the_turn_back(make):
+    host = make()
+    host.supervisor.abort_all()
+    assert (await host.refused())[0] == 503
+    assert host.tenancy.queue.starting == 0
+
+
+# Quarantine
+
+
+async def test_agents_that_crash_are_held_and_one_at_a_time_is_tried_again(make):
+    host = make()
+    host.is_broken.add("acme")
+    spawns = [await host.call(room=f"r{number}") for number in range(3)]
+    healthy = await host.call(tenant="neighbour")
+    await host.settle()
+    await host.settle()
+    assert {spawn.state for spawn in spawns} == {State.QUARANTINED}
+    assert spawns[0].reason == "3 crashes within 1000 s"
+    status, text, retry_after = await host.refused(room="r0")
+    assert (status, text) == (429, "this path is in quarantine: 3 crashes within 1000 s")
+    assert 90 < retry_after <= 100
+    assert (await host.refused(room="new"))[0] == 429
+    await host.call(tenant="neighbour", room="new")
+    assert healthy.state is State.RUNNING
+    await host.settle()
+    before = sum(host.lives.values())
+    await host.seconds(101)
+    assert sum(host.lives.values()) == before + 1
+    assert {spawn.state for spawn in spawns} == {State.QUARANTINED}
+    assert 190 < (await host.refused(room="new"))[2] <= 200
+    host.is_broken.clear()
+    await host.seconds(201)
+    assert Counter(spawn.state for spawn in spawns) == {State.RUNNING: 1, State.QUARANTINED: 2}
+    await host.seconds(11)
+    assert {spawn.state for spawn in spawns} == {State.RUNNING}
+    await host.call(room="new")
+    assert not host.tenancy.quarantine.holds
+
+
+async def test_a_call_is_the_probation_when_nobody_is_held(make):
+    host = make()
+    host.is_broken.add("acme")
+    for number in range(2):
+        await host.call(room=f"r{number}", restart=RestartPolicy(kind="temporary"))
+        await host.settle()
+    assert (await host.refused())[0] == 429
+    await host.seconds(100)
+    host.is_broken.clear()
+    probe = await host.call()
+    assert (await host.refused(room="other"))[2] == 10
+    await probe.wait_state(State.RUNNING)
+    await host.seconds(11)
+    await host.call(room="other")
+
+
+async def test_an_agent_on_probation_that_is_stopped_makes_room_for_another(make):
+    host = make()
+    host.is_broken.add("acme")
+    for number in range(2):
+        await host.call(room=f"r{number}", restart=RestartPolicy(kind="temporary"))
+        await host.settle()
+    await host.seconds(100)
+    host.is_broken.clear()
+    probe = await host.call()
+    await probe.wait_state(State.RUNNING)
+    await host.supervisor.stop(probe, 5)
+    await host.call(room="other")
+
+
+async def test_an_operator_may_end_the_quarantine(make):
+    host = make()
+    host.is_broken.add("acme")
+    spawns = [await host.call(room=f"r{number}") for number in range(3)]
+    await host.settle()
+    await host.settle()
+    host.is_broken.clear()
+    [hold] = host.tenancy.release("acme")
+    assert hold.path == "/worker"
+    for spawn in spawns:
+        await spawn.wait_state(State.RUNNING)
+    assert host.tenancy.release("acme") == []
+
+
+async def test_a_held_agent_can_be_dismissed(make):
+    host = make()
+    host.is_broken.add("acme")
+    spawns = [await host.call(room=f"r{number}") for number in range(3)]
+    await host.settle()
+    await host.settle()
+    await host.supervisor.stop(spawns[0], 5)
+    assert spawns[0].state is State.STOPPED
+    assert spawns[0].id not in host.tenancy._held
+
+
+async def test_agents_that_fail_while_they_leave_are_no_reason_to_hold(make):
+    host = make()
+    for number in range(5):
+        host.let_start.clear()
+        spawn = await host.call(room=f"r{number}")
+        await host.settle()
+        host.is_broken.add("acme")
+        spawn.begin_drain()
+        host.let_start.set()
+        await spawn.wait_state(State.FAILED)
+        host.is_broken.clear()
+    assert not host.tenancy.quarantine.holds
+
+
+async def test_run_ticks_until_it_is_cancelled(make):
+    host = make()
+    from meshhost.tasks import TaskOwner
+
+    tasks = TaskOwner("test")
+    tasks.spawn(host.tenancy.run(), name="tenancy")
+    await host.clock.advance(3)
+    assert host.clock.sleepers == 1
+    assert await tasks.stop() == []
+
+
+async def test_the_numbers_are_shown(make):
+    host = make(max_starts=1)
+    host.let_start.clear()
+    await host.call()
+    await host.call(room="other")
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for metric in TenancyCollector(host.tenancy).collect()
+        for sample in metric.samples
+    }
+    assert samples["meshhost_load",] == samples["meshhost_load_part", "agents"] == 0.002
+    assert (samples["meshhost_starts_waiting",], samples["meshhost_starts_running",]) == (1, 1)
+    assert samples["meshhost_start_wait_seconds_count",] == 1
+    assert "queue=" in repr(host.tenancy)
+
+
+# Calls that are repeated, reordered, made at once
+
+KEYS = st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(["r1", "r2"]), st.sampled_from(["x", "y"]))
+CALLS = st.lists(st.tuples(KEYS, st.sampled_from(["join", "replace"]), st.integers(0, 3)), min_size=1, max_size=25)
+
+
+class SlowLedger:
+    """Records late and in its own time, as a disk does."""
+
+    def __init__(self):
+        self.recorded = []
+        self.ended = lambda _: None
+        self.resumed = lambda *_: None
+
+    async def record(self, spawn_id, path, request):
+        await asyncio.sleep(0)
+        self.recorded.append(spawn_id)
+
+
+@settings(max_examples=60, deadline=None)
+@given(calls=CALLS, max_starts=st.integers(1, 3), with_ledger=st.booleans())
+def test_repeated_and_simultaneous_calls_never_start_a_second_agent(calls, max_starts, with_ledger, tmp_path_factory):
+    async def run():
+        ledger = SlowLedger() if with_ledger else None
+        host = Host(tmp_path_factory.getbasetemp(), max_starts=max_starts, ledger=ledger)
+        most, finished = Counter(), asyncio.Event()
+
+        async def watch():
+            while not finished.is_set():
+                for key, number in host.living.items():
+                    most[key] = max(most[key], number)
+                await asyncio.sleep(0)
+
+        async def one(key, on_duplicate, pause):
+            for _ in range(pause):
+                await asyncio.sleep(0)
+            tenant, room, identity = key
+            spawn = await host.call(tenant=tenant, room=room, identity=identity, on_duplicate=on_duplicate)
+            assert not with_ledger or spawn.id in ledger.recorded
+            return spawn
+
+        async def work():
+            async with asyncio.TaskGroup() as group:
+                for call in calls:
+                    group.create_task(one(*call))
+            await host.settle()
+            finished.set()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch())
+            group.create_task(work())
+        assert all(number <= 1 for number in most.values())
+        keys = {key for key, _, _ in calls}
+        assert Counter(spawn.key for spawn in host.supervisor.live) == {(t, r, "/worker", i): 1 for t, r, i in keys}
+        await host.close()
+
+    asyncio.run(run())
+
+
+async def test_a_call_that_cannot_be_recorded_leaves_no_agent(make):
+    ledger = SlowLedger()
+    host = make(ledger=ledger)
+    first = await host.call()
+    ledger.record = AsyncMock(side_effect=CallRefusedError("cannot record", status=503))
+    assert (await host.refused(identity="second"))[0] == 503
+    assert (await host.refused())[0] == 503
+    await host.settle()
+    assert host.supervisor.live == (first,)
+
+
+async def test_what_the_ledger_says_is_started_once_without_asking_the_quota(make):
+    host = make(quota=TenantQuota(max_agents=1), ledger=SlowLedger())
+    route = Route(path="/worker", cls=QuietAgent)
+    entries = [
+        LedgerEntry(f"e{n}", "/worker", CallRequest(TenantId("acme"), room, "ws://x/rooms/r", "w", {}, None, "t"))
+        for n, room in enumerate(["r1", "r2", "r1"])
+    ]
+    assert [host.spawns.resume(route, entry) for entry in entries] == [True, True, False]
+    await host.settle()
+    assert sorted(host.lives.values()) == [1, 1]

@@ -1,0 +1,102 @@
+"""Who holds the event loop is seen from outside."""
+
+import asyncio
+import logging
+import threading
+import time
+
+import pytest
+
+from meshhost.hosting import watchdog as watchdog_module
+from meshhost.hosting.watchdog import Block, LoopWatchdog
+from meshhost.logs import log_context
+
+
+class Watched:
+    """A watchdog with a short threshold, and what it told."""
+
+    def __init__(self, threshold: float = 0.1) -> None:
+        self.lags: list[float] = []
+        self.blocks: asyncio.Queue[Block] = asyncio.Queue()
+        self.turned = asyncio.Event()
+        self.watchdog = LoopWatchdog(
+            threshold=threshold, interval=0.01, on_lag=self._lagged, on_block=self.blocks.put_nowait
+        )
+
+    def _lagged(self, seconds: float) -> None:
+        self.lags.append(seconds)
+        self.turned.set()
+
+
+async def hold(seconds: float) -> None:
+    with log_context(agent="greedy", path="/greedy"):
+        time.sleep(seconds)  # noqa: ASYNC251 - that is the point
+
+
+async def test_a_block_is_told_with_its_agent_its_task_and_its_stack(caplog: pytest.LogCaptureFixture) -> None:
+    watched = Watched()
+    watched.watchdog.start()
+    async with asyncio.timeout(10):
+        await watched.turned.wait()
+        await asyncio.create_task(hold(0.4), name="greedy task")
+        block = await watched.blocks.get()
+    watched.watchdog.stop()
+
+    assert (block.fields["agent"], block.task) == ("greedy", "greedy task")
+    assert "time.sleep(seconds)" in block.stack
+    assert 0.2 < block.seconds < 5
+    assert watched.watchdog.last_block == block
+    assert max(watched.lags) > 0.2
+    records = [record for record in caplog.records if record.name == watchdog_module.__name__]
+    assert [record.getMessage() for record in records] == ["event loop is blocked", "event loop turns again"]
+    assert [record.path for record in records] == ["/greedy", "/greedy"]
+    assert records[0].levelno == logging.ERROR
+
+
+async def test_short_work_is_no_block() -> None:
+    watched = Watched(threshold=2.0)
+    watched.watchdog.start()
+    async with asyncio.timeout(10):
+        await watched.turned.wait()
+        await hold(0.05)
+        watched.turned.clear()
+        await watched.turned.wait()
+    watched.watchdog.stop()
+    assert watched.watchdog.last_block is None
+
+
+async def test_whether_the_loop_turns_is_known_to_other_threads() -> None:
+    watched = Watched()
+    assert not watched.watchdog.loop_ok()
+    watched.watchdog.start()
+    watched.watchdog.start()
+    async with asyncio.timeout(10):
+        await watched.turned.wait()
+    seen: list[bool] = [watched.watchdog.loop_ok()]
+    looking = threading.Timer(0.25, lambda: seen.append(watched.watchdog.loop_ok()))
+    looking.start()
+    time.sleep(0.5)  # noqa: ASYNC251 - that is the point
+    looking.join()
+    watched.watchdog.stop()
+    watched.watchdog.stop()
+    assert seen == [True, False]
+
+
+def test_it_ends_with_its_loop() -> None:
+    watched: list[LoopWatchdog] = []
+
+    async def run() -> None:
+        watched.append(LoopWatchdog(interval=0.01))
+        watched[0].start()
+
+    asyncio.run(run())
+    thread = watched[0]._thread
+    assert thread is not None
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_block_outside_of_asyncio_has_no_fields() -> None:
+    import sys
+
+    assert watchdog_module._log_fields(sys._getframe()) == {}
