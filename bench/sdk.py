@@ -9,12 +9,14 @@ from pathlib import Path
 SDK_VERSION = "0.6.13"
 # `agents` brings Worker and TaskRunner, and with them the OpenAI client; 80 MB and some 20 s altogether.
 PACKAGES = [f"meshagent-{part}=={SDK_VERSION}" for part in ("api", "tools", "agents")]
+# The command line needs these, and does not say so: 190 MB and some 30 s altogether.
+CLI_PACKAGES = [*PACKAGES, *(f"meshagent-{part}=={SDK_VERSION}" for part in ("otel", "cli")), "aiofiles"]
 
 
-def cache_dir() -> Path:
-    """Where environments are kept between runs."""
+def cache_dir(name: str = "sdk-agents") -> Path:
+    """Where an environment is kept between runs."""
     base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(base).expanduser() / "meshhost" / f"sdk-agents-{SDK_VERSION}"
+    return Path(base).expanduser() / "meshhost" / f"{name}-{SDK_VERSION}"
 
 
 def python313() -> Path | None:
@@ -29,19 +31,30 @@ def python313() -> Path | None:
 
 def sdk_python() -> Path | None:
     """The interpreter of the SDK's environment, made on first use; None without Python 3.13."""
-    python = cache_dir() / "bin" / "python"
-    ready = cache_dir() / ".ready"
+    return _environment("sdk-agents", PACKAGES)
+
+
+def sdk_cli() -> Path | None:
+    """The `meshagent` command in an environment of its own, made on first use; None without Python 3.13."""
+    python = _environment("sdk-cli", CLI_PACKAGES)
+    return None if python is None else python.with_name("meshagent")
+
+
+def _environment(name: str, packages: list[str]) -> Path | None:
+    home = cache_dir(name)
+    python = home / "bin" / "python"
+    ready = home / ".ready"
     if ready.exists():
         return python
     base = python313()
     if base is None:
         return None
-    cache_dir().parent.mkdir(parents=True, exist_ok=True)
+    home.parent.mkdir(parents=True, exist_ok=True)
     # Two runs that start at once must not make the same environment: the second waits, and finds it.
-    with (cache_dir().parent / f"{cache_dir().name}.lock").open("w") as lock:
+    with (home.parent / f"{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not ready.exists():
-            subprocess.run([base, "-m", "venv", "--clear", cache_dir()], check=True, timeout=120)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True, timeout=600)
+            subprocess.run([base, "-m", "venv", "--clear", home], check=True, timeout=120)
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True, timeout=600)
             ready.touch()
     return python

@@ -11,8 +11,8 @@ __all__ = ["load_history"]
 def load_history(chat: AgentChatContext, thread: MeshDocument, *, own: str | None, max_chars: int) -> None:
     """Append what was said in the thread, of a long one its end. `own` is the agent's name; notices are not part of it."""
     kept: list[Element] = []
-    left = max_chars
-    for message in reversed(ThreadLog(thread).messages()):
+    log, left = ThreadLog(thread), max_chars
+    for message in reversed(log.messages()):
         if is_notice(message):
             continue
         left -= len(text_of(message))
@@ -20,9 +20,9 @@ def load_history(chat: AgentChatContext, thread: MeshDocument, *, own: str | Non
             chat.append_user_message(LEFT_OUT)
             break
         kept.insert(0, message)
-    several = len({each.get_attribute("author_name") for each in kept} - {own}) > 1
+    people = {*log.members(), *(each.get_attribute("author_name") for each in kept)} - {own}
     for message in kept:
-        _append(chat, message, own, several=several)
+        _append(chat, message, own, several=len(people) > 1)
 
 
 def _append(chat: AgentChatContext, message: Element, own: str | None, *, several: bool) -> None:

@@ -47,7 +47,7 @@ class ThreadLog:
     def add_members(self, names: Iterable[str]) -> None:
         """Let these take part who do not yet."""
         present = self.members()
-        for name in names:
+        for name in dict.fromkeys(names):
             if name not in present:
                 self._make("members").append_child("member", {"name": name})
 

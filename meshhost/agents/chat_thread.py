@@ -215,8 +215,8 @@ class ChatThread:
             return
         log.add(greeting, author=self._author)
         context.chat.append_assistant_message(greeting)
-        await self._tell([self._sender(request)], "chat", {"text": greeting})
         await self._save(request)
+        await self._tell([self._sender(request)], "chat", {"text": greeting})
 
     async def _answer(self, request: ChatRequest) -> None:
         log = ThreadLog(self._opened().thread)

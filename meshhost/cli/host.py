@@ -273,6 +273,7 @@ async def _request(base: str, method: str, path: str, query: dict[str, str]) -> 
 
     import aiohttp
 
+    from meshhost.cli.connect import _reason
     from meshhost.errors import ConnectionLostError, RoomRefusedError
     from meshhost.settings import read_settings
 
@@ -286,8 +287,7 @@ async def _request(base: str, method: str, path: str, query: dict[str, str]) -> 
         ):
             status, body = response.status, await response.read()
     except (aiohttp.ClientError, TimeoutError) as error:
-        reason = type(error).__name__ if isinstance(error, TimeoutError) else str(error)
-        text = f"cannot reach the service host at {base}: is it running? see MESHHOST_HOST_URL ({reason})"
+        text = f"cannot reach the service host at {base}: is it running? see MESHHOST_HOST_URL ({_reason(error)})"
         raise ConnectionLostError(text) from None
     try:
         answer = json.loads(body)

@@ -53,7 +53,12 @@ class AgentProcess:
     """A child of its own session, which the host talks to over a socket. Made by `launch`, ended by `end`."""
 
     def __init__(
-        self, popen: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dump_fd: int
+        self,
+        popen: subprocess.Popen[bytes],
+        pidfd: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        dump_fd: int,
     ) -> None:
         self.pid = popen.pid
         self.on_end_for_good: Callable[[str], None] = lambda _: None
@@ -75,7 +80,7 @@ class AgentProcess:
         self._pinged = 0
         self._ponged = 0
         self._tasks = TaskOwner(f"process {popen.pid}")
-        self._pidfd = os.pidfd_open(popen.pid)
+        self._pidfd = pidfd
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
         self._receiving = self._tasks.spawn(self._receive(), name="receive")
 
@@ -94,13 +99,7 @@ class AgentProcess:
             # Nothing is awaited once there is a process, so that a cancellation cannot lose it.
             reader, writer = await asyncio.open_connection(sock=ours)
             close = writer.close
-            # Popen rather than asyncio's: the process is left unreaped until its group has been killed, see `_on_exit`.
-            popen = subprocess.Popen(  # noqa: ASYNC220, S603 - returns when the program is loaded; our own interpreter
-                [sys.executable, *_interpreter_flags(), "-c", _CHILD, str(theirs.fileno()), str(dump_write)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), dump_write),
-                start_new_session=True,
-            )
+            popen, pidfd = _begin(theirs.fileno(), dump_write)
         except BaseException as error:
             close()
             os.close(dump_read)
@@ -110,7 +109,7 @@ class AgentProcess:
         finally:
             theirs.close()
             os.close(dump_write)
-        process = cls(popen, reader, writer, dump_read)
+        process = cls(popen, pidfd, reader, writer, dump_read)
         process.send(boot)
         return process
 
@@ -329,6 +328,23 @@ def memory_of(pid: int) -> int:
     except (OSError, IndexError):
         return 0
     return int(pages) * resource.getpagesize()
+
+
+def _begin(sock: int, dump_fd: int) -> tuple[subprocess.Popen[bytes], int]:
+    """A child with these two descriptors, and one to await its end by."""
+    # Popen rather than asyncio's: the process is left unreaped until its group has been killed, see `_on_exit`.
+    popen = subprocess.Popen(  # noqa: S603 - our own interpreter
+        [sys.executable, *_interpreter_flags(), "-c", _CHILD, str(sock), str(dump_fd)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(sock, dump_fd),
+        start_new_session=True,
+    )
+    try:
+        return popen, os.pidfd_open(popen.pid)
+    except OSError:  # no descriptor left
+        popen.kill()
+        popen.wait()
+        raise
 
 
 def _interpreter_flags() -> list[str]:

@@ -76,6 +76,7 @@ class SpawnLedger:
         self._ledger = ledger
         self._ids: dict[str, str] = {}
         self._tasks = TaskOwner("ledger")
+        self._is_open = False
         self._is_closing = False
 
     def __repr__(self) -> str:
@@ -84,7 +85,12 @@ class SpawnLedger:
     async def open(self) -> list[LedgerEntry]:
         """Open the ledger; what it says shall live. Raises SettingsError, OSError."""
         await self._ledger.open()
-        return await self._ledger.entries()
+        self._is_open = True
+        try:
+            return await self._ledger.entries()
+        except BaseException:
+            await self.close()
+            raise
 
     async def record(self, spawn_id: str, path: str, request: CallRequest) -> None:
         """Return when the agent, or its latest call, is on disk. Raises CallRefusedError (503) when it cannot be."""
@@ -115,10 +121,11 @@ class SpawnLedger:
         self._is_closing = True
 
     async def close(self) -> None:
-        """Finish what was asked for and close the file."""
+        """Finish what was asked for and close the file. No effect on one that is not open."""
         self.freeze()
-        await self._tasks.wait()
-        await self._ledger.close()
+        if self._is_open:
+            await self._tasks.wait()
+            await self._ledger.close()
 
     async def _removed(self, entry_id: str) -> None:
         try:

@@ -116,7 +116,8 @@ class Spawns:
         key = (request.tenant, request.room_name, route.path, request.identity)
         if route.on_duplicate != "allow" and self._supervisor.with_key(key):
             return False
-        spawn = self._start(route, request, key, None, is_call=False)
+        # It was admitted once: the quota and the load of now are no reason to lose it.
+        spawn = self._start(route, request, key, None, is_checked=True)
         if self._ledger is not None:
             self._ledger.resumed(spawn.id, entry)
         return True
@@ -141,11 +142,15 @@ class Spawns:
                 self._tenancy.check_path(request.tenant, route.path)
             self._renew(present[-1], request)
             return present[-1], False
+        is_checked = route.on_duplicate == "replace" and bool(present)
+        if self._tenancy is not None and is_checked:
+            # First: an agent must not be ended for one that may not start.
+            self._tenancy.check_start(request.tenant, route.path, leaving=len(present))
         if route.on_duplicate == "replace":
             # Looked up again after each wait: another call may have started one meanwhile.
             while present := self._present(key):
                 await self._supervisor.stop(present[0], route.drain_seconds)
-        return self._start(route, request, key, protocol), True
+        return self._start(route, request, key, protocol, is_checked=is_checked), True
 
     def check_free(self) -> None:
         """Raises CallRefusedError (503) when the host is full."""
@@ -185,11 +190,11 @@ class Spawns:
         key: SpawnKey,
         inbound: ClientProtocol | None,
         *,
-        is_call: bool = True,
+        is_checked: bool = False,
     ) -> Spawn:
         isolation = self.isolation_of(route) if inbound is None else "task"
         self._check_free_for(isolation)
-        turns = self._turns(route, request, is_call=is_call)
+        turns = self._turns(route, request, is_checked=is_checked)
         protocol = inbound or WebSocketClientProtocol(url=request.room_url, token=request.token)
         visit = Visit(request, protocol)
         # A socket that the room server opened cannot be opened again from here.
@@ -220,11 +225,11 @@ class Spawns:
             self._tenancy.started(spawn, turns)
         return spawn
 
-    def _turns(self, route: Route, request: CallRequest, *, is_call: bool) -> Turns | None:
-        """The new agent's place in the queue. Raises CallRefusedError."""
+    def _turns(self, route: Route, request: CallRequest, *, is_checked: bool) -> Turns | None:
+        """The new agent's place in the queue. Raises CallRefusedError, unless that it may start `is_checked`."""
         if self._tenancy is None:
             return None
-        if is_call:
+        if not is_checked:
             self._tenancy.check_start(request.tenant, route.path)
         return self._tenancy.turns(request.tenant, start_timeout=route.start_timeout)
 

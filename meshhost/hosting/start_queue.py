@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from meshhost.clock import Clock
 from meshhost.errors import SettingsError
@@ -183,9 +184,13 @@ class QueuedChild:
         finally:
             self._ticket.leave()
 
-    async def wait(self) -> Exit:
+    def wait(self) -> Coroutine[Any, Any, Exit]:
         """Return how it ended, when it has."""
-        if not self._was_begun and not await self._ticket.wait() and not self._was_begun:
+        # The child's own coroutine where that will do: one of these is kept for each agent that idles.
+        return self._child.wait() if self._was_begun else self._wait_from_queue()
+
+    async def _wait_from_queue(self) -> Exit:
+        if not await self._ticket.wait() and not self._was_begun:
             return Aborted() if self._is_aborted else Exited()
         return await self._child.wait()
 

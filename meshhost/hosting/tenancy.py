@@ -120,11 +120,14 @@ class Tenancy:
         """Raises CallRefusedError (429) when this path of the tenant is in quarantine."""
         self.quarantine.check(tenant, path)
 
-    def check_start(self, tenant: str, path: str) -> None:
-        """Count a start. Raises CallRefusedError: 503 for the host's load, 429 for the tenant's quota or quarantine."""
+    def check_start(self, tenant: str, path: str, *, leaving: int = 0) -> None:
+        """Count a start, for which so many of the tenant's agents are `leaving`.
+
+        Raises CallRefusedError: 503 for the host's load, 429 for the tenant's quota or quarantine.
+        """
         self.load.check()
         self.check_path(tenant, path)
-        self.quotas.admit(tenant, live=self._agents[tenant], waiting=self.queue.waiting(tenant))
+        self.quotas.admit(tenant, live=self._agents[tenant] - leaving, waiting=self.queue.waiting(tenant))
 
     def turns(self, tenant: str, *, start_timeout: float) -> Turns:
         """A place in the queue for an agent that will be handed to `started`, or has to `leave`."""

@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from meshhost.agents.chat_tools import ToolkitBuilder
 from meshhost.agents.context import AgentChatContext
 from meshhost.agents.thread_schema import SCHEMA_PATH, ensure_thread_schema, thread_schema
 from meshhost.documents.document import MeshDocument
-from meshhost.errors import AccessDeniedError, LLMError, LLMRefusalError, RoomError
+from meshhost.errors import AccessDeniedError, AlreadyExistsError, LLMError, LLMRefusalError, RoomError
 from meshhost.gateway.openai_compatible import OpenAICompatibleProvider
 from meshhost.gateway.provider import ProviderTable
+from meshhost.hosting.config_file import ServerFile
 from meshhost.hosting.service_host import ServiceHost
-from meshhost.identity.grants import ApiScope
+from meshhost.identity.grants import ApiScope, SyncGrant, SyncPathGrant
 from meshhost.openai.tools import OpenAIResponsesAdapter
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import Participant
@@ -57,12 +59,13 @@ class Person:
         self.told: list[tuple[str, dict[str, Any]]] = []
         self._news = asyncio.Event()
         room.messaging.on("message", self._on_message)
+        room.messaging.on("participant_added", self.on_change)
 
     def _on_message(self, message: Any) -> None:
         self.told.append((message.type, message.message))
         self._news.set()
 
-    def on_change(self, *_: Any) -> None:
+    def on_change(self, *_: Any, **__: Any) -> None:
         self._news.set()
 
     async def until(self, condition: Callable[[], Any], seconds: float = 10.0) -> Any:
@@ -77,10 +80,8 @@ class Person:
         """The thread, made if it is not there."""
         if not await self.room.storage.exists(path=SCHEMA_PATH):
             await ensure_thread_schema(self.room)
-        try:
+        with suppress(AlreadyExistsError):
             await self.room.sync.create(path=path, json=new_thread(members=members))
-        except RoomError:
-            pass
         return ThreadLog(await self.watch(path))
 
     async def watch(self, path: str) -> MeshDocument:
@@ -117,6 +118,13 @@ class Person:
         return str(
             await self.until(lambda: next((m["text"] for t, m in self.told if t == "chat" and m.get("error")), None))
         )
+
+
+async def reached(condition: Callable[[], bool]) -> None:
+    """Return when the bot has come so far."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.01)
 
 
 def is_end(told: tuple[str, dict[str, Any]], path: str) -> bool:
@@ -377,7 +385,7 @@ async def test_attachments_reach_the_model_as_what_they_are(server: RunningServe
 
 
 async def test_a_long_conversation_loses_its_beginning_and_says_so(server: RunningServer) -> None:
-    bot = make_bot("a" * 200, "b" * 200, "c", max_context_chars=600)
+    bot = make_bot("a" * 200, "b" * 200, "c", max_context_chars=500)
     async with chatting(server, bot) as ann:
         log = await ann.thread()
         for text in ("one", "two", "three"):
@@ -462,7 +470,7 @@ async def test_what_cannot_be_done_is_told_and_the_bot_lives(
 
 async def test_a_thread_of_another_shape_is_refused(server: RunningServer) -> None:
     async with chatting(server, make_bot()) as ann:
-        other = json.dumps(thread_schema.to_json()).replace('"messages"', '"sayings"').encode()
+        other = json.dumps(thread_schema.to_json()).replace("messages", "sayings").encode()
         await ann.room.storage.upload(path=".schemas/other.json", data=other)
         await ann.room.sync.create(path="x.other")
         await ann.tell("chat", path="x.other", text="hi")
@@ -571,9 +579,8 @@ async def test_a_hook_that_raises_is_told_to_who_asked(server: RunningServer) ->
 
 
 async def test_a_bot_that_may_not_write_says_that_nothing_is_saved(server: RunningServer) -> None:
-    scope = ApiScope.full()
-    assert scope.sync is not None
-    reading = scope.model_copy(update={"sync": type(scope.sync)(read=["/"], write=[])})
+    read_only = SyncGrant(paths=[SyncPathGrant(path="talks/*", read_only=True)])
+    reading = ApiScope.full().model_copy(update={"sync": read_only})
     async with chatting(server, people=("ann",)) as ann:
         await ensure_thread_schema(ann.room)
         await ann.thread()
@@ -750,7 +757,7 @@ async def test_only_so_many_threads_are_open_and_an_idle_one_makes_room(server: 
     async with chatting(server, bot) as ann:
         first, second = await ann.thread("a.thread"), await ann.thread("b.thread")
         await ann.ask(first, "one", "a.thread")
-        await ann.until(lambda: bot._threads["a.thread"].is_idle)
+        await reached(lambda: bot._threads["a.thread"].is_idle)
         await ann.say(second, "two", "b.thread")
         await asyncio.wait_for(busy.reached.wait(), 10)
         assert list(bot._threads) == ["b.thread"]
@@ -768,7 +775,7 @@ async def test_draining_finishes_the_answer_and_sends_the_others_away(server: Ru
         await ann.say(log, "a")
         await asyncio.wait_for(first.reached.wait(), 10)
         await ann.say(log, "b")
-        await ann.until(lambda: bot._threads[PATH]._waiting or ann._news.set())
+        await reached(lambda: bool(bot._threads[PATH]._waiting))
         async with asyncio.TaskGroup() as group:
             draining = group.create_task(bot.drain())
             assert "about to leave" in await ann.refused()
@@ -804,8 +811,18 @@ async def test_a_cancel_without_an_answer_and_words_for_others_are_passed_over(s
         assert texts(log) == ["hi", "a"]
 
 
-async def test_a_host_brings_the_bot_into_the_room(server: RunningServer) -> None:
-    host = ServiceHost(host="127.0.0.1", port=0)
+async def test_a_host_brings_the_bot_into_the_room(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    secret = tmp_path / "secret"
+    secret.write_text("a-secret-of-more-than-32-characters")
+    host = ServiceHost(
+        host="127.0.0.1",
+        port=0,
+        webhook_secret=secret.read_text(),
+        allowed_room_urls=[f"http://127.0.0.1:{port}"],
+    )
 
     @host.path("/chat", identity="bot")
     class Hosted(ChatBot):
@@ -813,12 +830,16 @@ async def test_a_host_brings_the_bot_into_the_room(server: RunningServer) -> Non
             super().__init__(name="bot", llm_adapter=ScriptedLLM(default="hosted"))
 
     await host.start()
+    url = f"http://127.0.0.1:{host.port}/chat"
+    file = ServerFile.model_validate({"server": {"call_urls": [url]}, "webhooks": {"secret_file": str(secret)}})
     try:
-        async with server.client("room", name="ann") as room:
+        async with (
+            running_server(tmp_path / "data", port=port, file=file) as server,
+            server.client("room", name="ann") as room,
+        ):
             await room.messaging.enable()
             ann = Person(room)
-            room.messaging.on("participant_added", lambda participant: ann.on_change())
-            await room.agents.make_call(name="bot", url=f"{host.url}/chat", arguments={})
+            await room.agents.make_call(name="bot", url=url, arguments={})
             await ann.until(lambda: room.messaging.remote_participants)
             assert await ann.ask(await ann.thread(), "hi") == "hosted"
     finally:

@@ -575,7 +575,7 @@ async def test_a_programs_processes_end_with_it_even_when_it_is_killed(tmp_path:
         own = psutil.Process(program.pid)
         await until(lambda: len(own.children()) == 2, "the pool is there")
         # Each ran the program again, with its arguments.
-        await until(lambda: marker.exists() and int(marker.read_text().split()[0]) != program.pid, "a child ran it")
+        await until(lambda: marker.exists() and int(marker.read_text()) != program.pid, "a child ran it")
         children = own.children()
         program.kill()
         await until(lambda: not any(is_running(child.pid) for child in children), "the children are gone", 5.0)

@@ -45,7 +45,7 @@ async def soon(awaitable: Awaitable[Any], seconds: float = 15.0) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("MESHHOST_", "MESHAGENT_")):
             monkeypatch.delenv(name)
@@ -478,7 +478,7 @@ async def test_the_command_line_says_what_is_wrong(
     assert await asyncio.to_thread(run, words) in (1, 2)
     captured = capsys.readouterr()
     assert said in captured.err
-    assert captured.err.count("\n") == 1
+    assert captured.err.count("\n") == 1, captured.err
     assert ADMIN_KEY not in captured.err
 
 
@@ -584,6 +584,11 @@ class Agent(QuietAgent):
     pass
 
 
+@host.path("/isolated", isolation="process")
+class Isolated(QuietAgent):
+    pass
+
+
 async def main():
     await host.start()
     print(host.port, flush=True)
@@ -674,3 +679,17 @@ async def test_what_was_answered_with_200_survives_a_kill_in_the_midst_of_calls(
         there = Counter(agent["identity"] for agent in await hosted.agents())
         assert answered <= set(there)
         assert set(there.values()) == {1}
+
+
+@pytest.mark.slow
+async def test_the_memory_of_an_agent_with_a_process_is_shown_and_it_comes_back_too(
+    acme: RunningServer, tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    for _ in range(2):
+        async with host_process(tmp_path, acme, http) as (process, hosted):
+            assert (await hosted.call(acme, path="/isolated")).status == 200
+            [agent] = await all_running(hosted, 1)
+            assert (agent["path"], agent["isolation"]) == ("/isolated", "process")
+            assert agent["memory_bytes"] > 1024**2
+            process.kill()
+            await process.wait()

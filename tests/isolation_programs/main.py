@@ -14,6 +14,9 @@ for cls in misbehaving.ALL:
     host.add_path(f"/{cls.__name__}", cls=cls, identity="agent", isolation="process")
 
 if len(sys.argv) > 1:
-    Path(sys.argv[1]).write_text(f"{os.getpid()} {sys.argv}")
+    marker = Path(sys.argv[1])
+    written = marker.with_suffix(f".{os.getpid()}")
+    written.write_text(str(os.getpid()))
+    written.replace(marker)
 
 asyncio.run(host.run())

@@ -359,3 +359,22 @@ def test_the_url_is_one_that_can_be_dialled(host: str, shown: str) -> None:
     server = RoomServer(config, queues=nothing, documents=nothing, files=nothing, identity=nothing, providers=nothing)
     assert server.url == f"http://{shown}:81"
     assert server.room_url("r") == f"ws://{shown}:81/rooms/r"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "what"),
+    [
+        ("GET", "{P}/services", "GET services"),
+        ("POST", "{P}/secrets/x/y", "POST secrets"),
+        ("PUT", "{P}/rooms/some-id", "PUT rooms"),
+        ("GET", "{P}/what%20%C3%A9ver", "GET this"),
+    ],
+)
+async def test_what_is_not_offered_says_so_in_the_reason_phrase(rest: _Rest, method: str, path: str, what: str) -> None:
+    text = f"meshhost does not offer {what}: see From MeshAgent in its README"
+    url = rest.server.url + path.replace("{P}", rest.base)
+    async with rest.http.request(method, url, headers=rest.headers) as response:
+        assert (response.status, response.reason, await response.json()) == (501, text, {"error": text})
+    async with rest.http.request(method, url) as response:
+        assert response.status == 401
+    assert (await rest(method, path.replace("{P}", "/accounts/projects/another")))[0] == 404

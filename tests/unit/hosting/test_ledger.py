@@ -141,3 +141,20 @@ def test_a_call_is_the_same_after_it_was_stored(arguments, name, expires):
     _put(entry, 0.0)(connection)
     row = connection.execute.call_args.args[1]
     assert _entry((row[0], row[3], row[5])) == entry
+
+
+async def test_a_ledger_that_was_never_opened_closes_at_once(path):
+    await spawn_ledger(path).close()
+    assert not path.exists()
+
+
+async def test_a_ledger_that_cannot_be_read_is_closed_again(path, monkeypatch):
+    ledger = spawn_ledger(path)
+
+    async def fails():
+        raise OSError("disk")
+
+    monkeypatch.setattr(ledger._ledger, "entries", fails)
+    with pytest.raises(OSError, match="disk"):
+        await ledger.open()
+    assert await reopened(path) == []

@@ -431,3 +431,14 @@ async def test_what_the_ledger_says_is_started_once_without_asking_the_quota(mak
     assert [host.spawns.resume(route, entry) for entry in entries] == [True, True, False]
     await host.settle()
     assert sorted(host.lives.values()) == [1, 1]
+
+
+async def test_an_agent_is_not_ended_for_one_that_may_not_start(make):
+    host = make(quota=TenantQuota(max_agents=1, starts_per_second=0.5))
+    first = await host.call(on_duplicate="replace")
+    await first.wait_state(State.RUNNING)
+    assert "starts_per_second" in (await host.refused(on_duplicate="replace"))[1]
+    assert first.state is State.RUNNING
+    await host.clock.advance(2)
+    second = await host.call(on_duplicate="replace")
+    assert (first.state, second is first) == (State.STOPPED, False)
