@@ -88,8 +88,11 @@ def test_public_methods_of_exported_classes_are_documented():
         ("meshhost.api.websocket_protocol", ["WebSocketClientProtocol"]),
         ("meshhost.tools", ["RemoteToolkit", "Tool", "ToolContext", "Toolkit"]),
         ("meshhost.tools.storage", ["SaveFileFromUrlTool", "StorageToolkit"]),
-        ("meshhost.agents", ["SingleRoomAgent", "Worker"]),
+        ("meshhost.tools.hosting", ["RemoteToolkit"]),
+        ("meshhost.agents", ["LLMTaskRunner", "RunTaskTool", "SingleRoomAgent", "TaskRunner", "Worker"]),
         ("meshhost.agents.agent", ["SingleRoomAgent"]),
+        ("meshhost.agents.context", ["AgentCallContext", "AgentChatContext"]),
+        ("meshhost.agents.llmrunner", ["LLMTaskRunner"]),
         ("meshhost.agents.adapter", ["LLMAdapter", "ToolResponseAdapter"]),
         ("meshhost.agents.worker", ["Worker"]),
     ],
@@ -99,6 +102,14 @@ def test_meshagent_programs_import_after_renaming(module, names):
     for name in names:
         assert name in found.__all__
         assert getattr(found, name) is not None
+
+
+def test_agents_that_are_asked_are_found_where_meshagent_has_them():
+    from meshhost.agents import agent, task_runner
+
+    assert (agent.TaskRunner, agent.RunTaskTool) == (task_runner.TaskRunner, task_runner.RunTaskTool)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        agent.Nothing  # noqa: B018
 
 
 def test_the_facade_has_no_classes_of_its_own():

@@ -284,6 +284,11 @@ class ChatBot(SingleRoomAgent):
         builders = await self.get_thread_toolkit_builders(thread_context=thread_context, participant=participant)
         return await make_toolkits(builders, tools, model=model)
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the bot takes no further messages."""
+        return self._is_draining
+
     def forget_thread(self, thread: ChatThread) -> None:
         """From now on a message for its path opens the thread anew."""
         if self._threads.get(thread.path) is thread:
@@ -362,7 +367,11 @@ class ChatBot(SingleRoomAgent):
         sender = self.room.messaging.get_participant(message.from_participant_id)
         if context is None or sender is None:
             return
-        builders = await self.get_thread_toolkit_builders(thread_context=context, participant=sender)
+        try:
+            builders = await self.get_thread_toolkit_builders(thread_context=context, participant=sender)
+        except Exception:  # a program's hook: who asked gets no answer, the bot goes on
+            logger.exception("toolkits of a thread not listed", extra={"document": path})
+            return
         names = [{"name": builder.name} for builder in builders]
         await self.tell([sender], "set_thread_tool_providers", {"path": path, "tool_providers": names})
 

@@ -27,6 +27,7 @@ Verdict: TypeAlias = Literal["queue", "interrupt", "busy", "full"]
 
 LEFT_OUT = "[Earlier messages of this conversation were left out, because it had become too long.]"
 MAX_ATTACHMENTS = 32
+MAX_TEXT_CHARS = 1_000_000
 
 # What a model answers when it is asked whether it is meant.
 DECISION_SCHEMA = {
@@ -64,6 +65,8 @@ def parse_request(kind: str, sender_id: str, message: Any) -> ChatRequest:
     text, attachments = message.get("text", ""), _attachments(message.get("attachments"))
     if not isinstance(text, str) or not (text.strip() or attachments):
         raise InvalidRequestError("text", "expected a text that is not empty, or attachments")
+    if len(text) > MAX_TEXT_CHARS:
+        raise InvalidRequestError("text", f"expected at most {MAX_TEXT_CHARS} characters: attach a file instead")
     return ChatRequest(
         kind=kind,
         path=path,

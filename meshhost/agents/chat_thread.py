@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 ECHO_TIMEOUT = 1.0
 CLOSE_TIMEOUT = 4.0
 TELL_TIMEOUT = 2.0
+# Whoever waits for the end of an answer shall hear of it, also when the connection was lost for a while.
+END_TIMEOUT = 30.0
 MAX_ERROR_CHARS = 300
 CANCELLED = "(cancelled)"
 
@@ -70,6 +72,7 @@ class ChatThread:
         self._posted = asyncio.Event()
         self._stop_answer = asyncio.Event()
         self._stop_note = CANCELLED
+        self._cancel_next = False
         self._current: ChatRequest | None = None
         self._is_draining = False
         self._context: ChatThreadContext | None = None
@@ -84,6 +87,11 @@ class ChatThread:
         """Whether nothing is wanted of it."""
         return self._current is None and not self._waiting
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether a message is being answered, or waits for it."""
+        return any(each.kind == "chat" for each in (self._current, *self._waiting) if each is not None)
+
     def post(self, request: ChatRequest) -> str | None:
         """Have this done; returns why not, or None."""
         if request.kind == "clear":
@@ -92,7 +100,7 @@ class ChatThread:
         elif request.kind == "chat":
             verdict = judge(
                 self._bot.on_busy,
-                is_busy=not self.is_idle,
+                is_busy=self.is_answering,
                 waiting=len(self._waiting),
                 max_waiting=self._bot.max_waiting,
             )
@@ -115,7 +123,9 @@ class ChatThread:
             self._stop_answer.set()
 
     def cancel(self) -> None:
-        """Stop the answer that is being made, because somebody wants it so."""
+        """Stop the answer that is being made, or that comes next, because somebody wants it so."""
+        if self._current is None and self._waiting:
+            self._cancel_next = True
         self.interrupt(CANCELLED)
 
     @property
@@ -136,8 +146,7 @@ class ChatThread:
         try:
             await self._open()
             while (request := await self._next()) is not None:
-                self._current = request
-                self._stop_answer.clear()
+                self._begin(request)
                 try:
                     await self._try(request)
                 finally:
@@ -169,7 +178,7 @@ class ChatThread:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._bot.close_thread(path=self.path)
-        except (RoomError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - it is closed all the same, whatever a hook of a program raises
             logger.warning("a chat thread was not closed in order", extra={"document": self.path, "reason": str(error)})
 
     async def _next(self) -> ChatRequest | None:
@@ -187,6 +196,13 @@ class ChatThread:
     async def _wait_posted(self) -> bool:
         await self._posted.wait()
         return True
+
+    def _begin(self, request: ChatRequest) -> None:
+        self._current = request
+        self._stop_answer.clear()
+        if self._cancel_next and request.kind == "chat":
+            self._cancel_next = False
+            self.interrupt(CANCELLED)
 
     async def _try(self, request: ChatRequest) -> None:
         try:
@@ -240,7 +256,7 @@ class ChatThread:
             writer.end(INTERRUPTED if writer.has_text else "")
             log.add(_explained(error, self._bot.name), author=self._author, ref=ERROR)
         finally:
-            await uninterrupted(self._end_answer(request), timeout=CLOSE_TIMEOUT + TELL_TIMEOUT)
+            await uninterrupted(self._end_answer(request), timeout=CLOSE_TIMEOUT + END_TIMEOUT + 1)
 
     async def _reply(self, request: ChatRequest, writer: AnswerWriter) -> bool:
         """Let the bot answer; the writer runs meanwhile."""
@@ -309,7 +325,8 @@ class ChatThread:
 
     async def _end_answer(self, request: ChatRequest) -> None:
         await self._save(request)
-        await self._tell(self._audience(request), "thinking", {"thinking": False})
+        timeout = TELL_TIMEOUT if self._bot.is_leaving else END_TIMEOUT
+        await self._tell(self._audience(request), "thinking", {"thinking": False}, timeout)
 
     async def _save(self, request: ChatRequest) -> None:
         """Return when the thread is on the server's disk; whoever asked is told when it cannot be."""
@@ -333,8 +350,10 @@ class ChatThread:
     def _audience(self, request: ChatRequest) -> list[RemoteParticipant]:
         return _unique([*self._opened().participants, self._sender(request)])
 
-    async def _tell(self, to: Iterable[RemoteParticipant], type: str, fields: dict[str, Any]) -> None:
-        await self._bot.tell(to, type, {"path": self.path, **fields}, timeout=TELL_TIMEOUT)
+    async def _tell(
+        self, to: Iterable[RemoteParticipant], type: str, fields: dict[str, Any], timeout: float = TELL_TIMEOUT
+    ) -> None:
+        await self._bot.tell(to, type, {"path": self.path, **fields}, timeout=timeout)
 
     def _sender(self, request: ChatRequest) -> RemoteParticipant:
         # Of who did not enable messaging we have the id, which is all it takes to answer.

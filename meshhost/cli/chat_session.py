@@ -12,7 +12,7 @@ import threading
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from meshhost.agents.chat_log import ANSWER, ERROR, ThreadLog, clean_text, new_thread, text_of
+from meshhost.agents.chat_log import ANSWER, ANSWERING, ERROR, ThreadLog, clean_text, new_thread, text_of
 from meshhost.cli.connect import PARTICIPANT_NAME
 from meshhost.cli.output import note, print_json
 from meshhost.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, RequestTimeoutError, RoomError
@@ -83,6 +83,7 @@ class _Conversation:
         self._has_sign = asyncio.Event()
         self._refusal: str | None = None
         self._is_gone = False
+        self._was_away = False
 
     async def say(self, text: str, *, show: bool) -> str:
         """Say it; returns the answer, printed as it comes when `show`.
@@ -90,7 +91,7 @@ class _Conversation:
         Raises InvalidRequestError with what the agent says went wrong, NotFoundError when it leaves.
         """
         text = clean_text(text)
-        self._refusal = None
+        self._refusal, self._was_away = None, False
         self._is_over.clear()
         self._has_sign.clear()
         said = self._log.add(text, author=_own_name(self._room))
@@ -130,6 +131,18 @@ class _Conversation:
 
     def on_change(self, *_: Any) -> None:
         self._changed.set()
+        # While we were away the agent may have said that it is done: then the thread shows it.
+        if self._was_away and self._looks_over():
+            self._has_sign.set()
+            self._is_over.set()
+
+    def on_reconnected(self) -> None:
+        self._was_away = True
+        self.on_change()
+
+    def _looks_over(self) -> bool:
+        refs = [str(message.get_attribute("author_ref")) for message in self._answer()]
+        return any(ref in (ANSWER, ERROR) for ref in refs) and not any(ref.startswith(ANSWERING) for ref in refs)
 
     async def _print(self, printer: _Printer) -> bool:
         while True:
@@ -220,6 +233,7 @@ async def _conversation(room: RoomClient, agent: str, path: str) -> AsyncIterato
     document = await room.sync.open(path=path, create=False)
     ThreadLog(document).add_members([own, agent])
     conversation = _Conversation(room, participant, path, document)
+    room.on("reconnected", conversation.on_reconnected)
     room.messaging.on("message", conversation.on_message)
     room.messaging.on("participant_removed", conversation.on_removed)
     for event in ("inserted", "updated", "deleted"):

@@ -111,7 +111,7 @@ class ServiceHost:
         self._tenancy = Tenancy(
             clock=self._clock,
             live=lambda: self._supervisor.live,
-            load=LoadMeter(clock=self._clock, live=lambda: len(self._supervisor.live), max_agents=most),
+            load=LoadMeter(clock=self._clock, live=lambda: self._tenancy.agents, max_agents=most),
             quotas=Quotas(clock=self._clock, default=default_quota or _default_quota(settings), overrides=quotas),
             max_starts=settings.max_starts,
             quarantine=quarantine,

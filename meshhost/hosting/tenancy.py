@@ -110,6 +110,11 @@ class Tenancy:
     def __repr__(self) -> str:
         return f"<Tenancy agents={self._agents.total()} queue={self.queue!r} {self.quarantine!r}>"
 
+    @property
+    def agents(self) -> int:
+        """How many agents live here."""
+        return len(self._turns)
+
     def check_call(self, tenant: str) -> None:
         """Raises CallRefusedError (429) when the tenant may not call at all."""
         if tenant in self.frozen:

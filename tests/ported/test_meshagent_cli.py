@@ -1,6 +1,7 @@
 """The unmodified MeshAgent command line does its work in our rooms; what it cannot do here, it is told clearly."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 import signal
@@ -15,6 +16,7 @@ import pytest
 from meshhost.agents import TaskRunner
 from meshhost.agents.context import AgentCallContext
 from meshhost.hosting.config_file import ServerFile
+from meshhost.hosting.service_host import ServiceHost
 from meshhost.protocol.messages import JsonResponse
 from meshhost.room.client import RoomClient
 from meshhost.testing.server import RunningServer, running_server
@@ -191,6 +193,40 @@ async def test_our_room_calls_agents_of_the_sdks_host(cli: Any, tmp_path: Path) 
             await user.agents.make_call(name="sdk-agent", url=f"{url}/agent", arguments={})
             await user.agents.make_call(name="sdk-toolkit", url=f"{url}/toolkit", arguments={})
             await used(user)
+
+
+async def test_call_agent_brings_an_agent_of_our_host_into_the_room(cli: Any, server: RunningServer) -> None:
+    host = ServiceHost(port=0, webhook_secret="", allowed_room_urls=[server.url])
+    host.path("/adder", identity="adder")(Adder)
+    await host.start()
+    try:
+        async with server.client() as user:
+            url = f"http://127.0.0.1:{host.port}/adder"
+            call = ("--participant-name", "adder", "--url", url, "--key", server.api_key)
+            assert (await cli.in_room("call", "agent", *call)).code == 0
+            async with asyncio.timeout(20):
+                while not await user.agents.list_agents():  # noqa: ASYNC110 - no event
+                    await asyncio.sleep(0.05)
+            assert await user.agents.ask(agent="adder", arguments={"a": 1, "b": 2}) == {"sum": 3}
+    finally:
+        await host.stop()
+
+
+async def test_the_developer_log_is_watched(cli: Any, agent: RoomClient) -> None:
+    cli.environment["PYTHONUNBUFFERED"] = "1"
+    process = await cli.spawn(cli.command, "developer", "watch", "--project-id", cli.project, "--room", "room")
+    assert process.stdout is not None
+    seen = ""
+    try:
+        async with asyncio.timeout(30):
+            while "a-thing-that-happened" not in seen:
+                await agent.developer.log(type="a-thing-that-happened", data={"n": 1})
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        seen += (await process.stdout.read(65536)).decode()
+    finally:
+        process.kill()
+        await process.communicate()
 
 
 # What cannot work, and what is said then

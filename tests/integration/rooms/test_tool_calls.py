@@ -23,6 +23,7 @@ from meshhost.errors import (
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import FileResponse, JsonResponse, TextResponse
+from meshhost.room.agents import AgentDescription
 from meshhost.room.client import RoomClient
 from meshhost.server.handlers import agents as handlers
 from meshhost.testing.server import RunningServer
@@ -182,8 +183,7 @@ async def test_an_asks_answer_over_the_rooms_limit_is_a_clear_error_while_it_is_
         provider = server.client(name="provider", role="agent")
         provider._limits = Limits(message_bytes=50_000_000)
         async with provider, asyncio.TaskGroup() as tasks:
-            provider.register_handler("agent.ask", asked.put_nowait)
-            await provider.send_request("agent.register_agent", {"name": "helper"})
+            await provider.agents.register_agent(AgentDescription(name="helper"), asked.put_nowait)
             first = tasks.create_task(error_of(user.agents.ask(agent="helper", arguments={})))
             await provider.agents.answer_ask(await asked.get(), "x" * 2_000_000)
             assert isinstance(await first, LimitExceededError)

@@ -34,7 +34,7 @@ class Host:
         self.supervisor = Supervisor(clock=self.clock, random=lambda: 1.0)
         self.load = LoadMeter(
             clock=self.clock,
-            live=lambda: len(self.supervisor.live),
+            live=lambda: self.tenancy.agents,
             max_agents=1000,
             limits=LoadLimits(per_core=1e9),
             cgroup=tmp_path,
@@ -442,3 +442,25 @@ async def test_an_agent_is_not_ended_for_one_that_may_not_start(make):
     await host.clock.advance(2)
     second = await host.call(on_duplicate="replace")
     assert (first.state, second is first) == (State.STOPPED, False)
+
+
+async def test_an_agent_that_leaves_before_it_is_held_is_left_alone(make):
+    host = make()
+    host.is_broken.add("acme")
+    [first, *_] = [await host.call(room=f"r{number}") for number in range(3)]
+    # Told to leave in the moment in which the quarantine begins, before it is carried out.
+    host.supervisor.on_change.append(
+        lambda *_: host.tenancy._held and first.state is State.BACKING_OFF and first.abort()
+    )
+    await host.settle()
+    await host.settle()
+    assert first.state is State.STOPPED
+    assert first.id not in host.tenancy._held
+
+
+async def test_agents_of_another_supervisor_are_none_of_its_business(make):
+    host, other = make(), make()
+    spawn = await other.call()
+    host.tenancy.changed(spawn, State.STARTING, State.FAILED)
+    assert host.tenancy.facts() == []
+    assert host.spawns.memory_of(spawn) is None
