@@ -313,7 +313,7 @@ class ChatBot(SingleRoomAgent):
             case "chat" | "opened" | "clear":
                 self._take(message)
             case "cancel":
-                thread = self._threads.get(str(message.message.get("path")))
+                thread = self._threads.get(_key(message.message.get("path")))
                 if thread is not None:
                     thread.cancel()
             case "get_thread_toolkit_builders":
@@ -340,16 +340,17 @@ class ChatBot(SingleRoomAgent):
         """Give it to its thread; returns why not, or None."""
         if self._is_draining:
             return self._leaving()
-        thread = self._threads.pop(request.path, None)
+        path = _key(request.path)
+        thread = self._threads.pop(path, None)
         is_new = thread is None
         if thread is None:
             if len(self._threads) >= self._max_threads and not self._close_one():
                 return f"{len(self._threads)} threads of {self.name!r} are busy; send this message again later"
-            thread = ChatThread(self, request.path)
-        self._threads[request.path] = thread
+            thread = ChatThread(self, path)
+        self._threads[path] = thread
         refusal = thread.post(request)
         if is_new:
-            self._tasks.spawn(thread.run(), name=f"thread {request.path}")
+            self._tasks.spawn(thread.run(), name=f"thread {path}")
         return refusal
 
     def _close_one(self) -> bool:
@@ -362,7 +363,7 @@ class ChatBot(SingleRoomAgent):
 
     async def _list_builders(self, message: RoomMessage) -> None:
         path = str(message.message.get("path"))
-        thread = self._threads.get(path)
+        thread = self._threads.get(_key(path))
         context = None if thread is None else thread.context
         sender = self.room.messaging.get_participant(message.from_participant_id)
         if context is None or sender is None:
@@ -377,3 +378,8 @@ class ChatBot(SingleRoomAgent):
 
     def _leaving(self) -> str:
         return f"{self.name!r} is about to leave; send this message again soon"
+
+
+def _key(path: Any) -> str:
+    # As the room server has it: these slashes do not count.
+    return str(path).strip("/")

@@ -5,7 +5,7 @@ from meshhost.agents.chat_policy import LEFT_OUT
 from meshhost.agents.context import AgentChatContext
 from meshhost.documents.document import Element, MeshDocument
 
-__all__ = ["load_history"]
+__all__ = ["has_been_heard", "load_history"]
 
 
 def load_history(chat: AgentChatContext, thread: MeshDocument, *, own: str | None, max_chars: int) -> None:
@@ -33,3 +33,13 @@ def _append(chat: AgentChatContext, message: Element, own: str | None, *, severa
     chat.append_user_message(f"{author}: {text}" if several and author else text)
     for path in files_of(message):
         chat.append_user_message(f"[A file is attached: {path!r}]")
+
+
+def has_been_heard(chat: AgentChatContext, text: str) -> bool:
+    """Whether the conversation ends with this, and perhaps more, of users."""
+    for message in reversed(chat.conversation):
+        if message.get("role") != "user":
+            return False
+        if str(message.get("content")).endswith(text):
+            return True
+    return False

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from meshhost.agents.context import AgentChatContext
-from meshhost.errors import InvalidRequestError
+from meshhost.errors import InvalidRequestError, LLMError, RoomError
 
 __all__ = [
     "DECISION_SCHEMA",
@@ -16,6 +16,7 @@ __all__ = [
     "Verdict",
     "compact",
     "decision_rules",
+    "explained",
     "judge",
     "parse_request",
     "size_of",
@@ -28,6 +29,7 @@ Verdict: TypeAlias = Literal["queue", "interrupt", "busy", "full"]
 LEFT_OUT = "[Earlier messages of this conversation were left out, because it had become too long.]"
 MAX_ATTACHMENTS = 32
 MAX_TEXT_CHARS = 1_000_000
+MAX_ERROR_CHARS = 300
 
 # What a model answers when it is asked whether it is meant.
 DECISION_SCHEMA = {
@@ -149,6 +151,15 @@ def compact(context: AgentChatContext, max_chars: int) -> int:
     if dropped:
         context.messages[:] = [*rules, note, *(message for turn in kept for message in turn)]
     return dropped
+
+
+def explained(error: Exception, name: str) -> str:
+    """An error as people in the room are told of it."""
+    if isinstance(error, LLMError):
+        return f"The model did not answer: {str(error)[:MAX_ERROR_CHARS]}"
+    if isinstance(error, RoomError):
+        return str(error)[:MAX_ERROR_CHARS]
+    return f"Something went wrong; the log of {name!r} says what."
 
 
 def _turns(messages: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:

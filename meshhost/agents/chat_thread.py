@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from meshhost.agents.chat_answer import AnswerWriter
 from meshhost.agents.chat_attachments import append_attachments
+from meshhost.agents.chat_history import has_been_heard
 from meshhost.agents.chat_log import ERROR, INTERRUPTED, NOTICE, ThreadLog, text_of
-from meshhost.agents.chat_policy import ChatRequest, compact, judge
+from meshhost.agents.chat_policy import ChatRequest, compact, explained, judge
 from meshhost.errors import LLMError, LLMRefusalError, RoomError
 from meshhost.room.participants import RemoteParticipant
 from meshhost.tasks import uninterrupted, unless
@@ -38,7 +39,6 @@ CLOSE_TIMEOUT = 4.0
 TELL_TIMEOUT = 2.0
 # Whoever waits for the end of an answer shall hear of it, also when the connection was lost for a while.
 END_TIMEOUT = 30.0
-MAX_ERROR_CHARS = 300
 CANCELLED = "(cancelled)"
 
 
@@ -153,7 +153,7 @@ class ChatThread:
                     self._current = None
         except Exception as error:  # noqa: BLE001 - a hook of a program, too: the bot and its other threads go on
             self._log_failure(error)
-            await self._refuse_all(_explained(error, self._bot.name))
+            await self._refuse_all(explained(error, self._bot.name))
         finally:
             self._bot.forget_thread(self)
             await uninterrupted(self._close(), timeout=CLOSE_TIMEOUT * 2)
@@ -199,6 +199,7 @@ class ChatThread:
 
     def _begin(self, request: ChatRequest) -> None:
         self._current = request
+        self._opened().path = request.path  # as whoever asks spells it
         self._stop_answer.clear()
         if self._cancel_next and request.kind == "chat":
             self._cancel_next = False
@@ -209,7 +210,7 @@ class ChatThread:
             await self._do(request)
         except Exception as error:  # noqa: BLE001 - whatever a hook of a program raises: the conversation lives on
             self._log_failure(error)
-            await self.refuse(request, _explained(error, self._bot.name))
+            await self.refuse(request, explained(error, self._bot.name))
 
     async def _do(self, request: ChatRequest) -> None:
         context = self._opened()
@@ -254,7 +255,7 @@ class ChatThread:
         except Exception as error:  # noqa: BLE001 - whatever a hook or adapter raises: the conversation lives on
             self._log_failure(error)
             writer.end(INTERRUPTED if writer.has_text else "")
-            log.add(_explained(error, self._bot.name), author=self._author, ref=ERROR)
+            log.add(explained(error, self._bot.name), author=self._author, ref=ERROR)
         finally:
             await uninterrupted(self._end_answer(request), timeout=CLOSE_TIMEOUT + END_TIMEOUT + 1)
 
@@ -293,7 +294,7 @@ class ChatThread:
             found = element.id
         self._claimed.add(found)
         chat = self._opened().chat
-        if found in self._loaded and _has_been_heard(chat, request.text):
+        if found in self._loaded and has_been_heard(chat, request.text):
             return
         is_alone = len(set(log.members()) - {self._author, name}) == 0
         chat.append_user_message(request.text if is_alone or not name else f"{name}: {request.text}")
@@ -340,7 +341,8 @@ class ChatThread:
 
     async def refuse(self, request: ChatRequest, reason: str) -> None:
         """Tell its sender that something will not be done."""
-        await self._tell([self._sender(request)], "chat", {"text": reason, "error": True})
+        answer = {"path": request.path, "text": reason, "error": True}
+        await self._bot.tell([self._sender(request)], "chat", answer, timeout=TELL_TIMEOUT)
 
     async def _refuse_all(self, reason: str) -> None:
         waiting, self._waiting = list(self._waiting), deque()
@@ -353,7 +355,7 @@ class ChatThread:
     async def _tell(
         self, to: Iterable[RemoteParticipant], type: str, fields: dict[str, Any], timeout: float = TELL_TIMEOUT
     ) -> None:
-        await self._bot.tell(to, type, {"path": self.path, **fields}, timeout=timeout)
+        await self._bot.tell(to, type, {"path": self._opened().path, **fields}, timeout=timeout)
 
     def _sender(self, request: ChatRequest) -> RemoteParticipant:
         # Of who did not enable messaging we have the id, which is all it takes to answer.
@@ -388,25 +390,6 @@ async def _soon(document: MeshDocument, condition: Callable[[], bool]) -> None:
     finally:
         for event in ("inserted", "updated"):
             document.off(event, on_change)
-
-
-def _has_been_heard(chat: AgentChatContext, text: str) -> bool:
-    """Whether the conversation ends with this, and perhaps more, of users."""
-    for message in reversed(chat.conversation):
-        if message.get("role") != "user":
-            return False
-        if str(message.get("content")).endswith(text):
-            return True
-    return False
-
-
-def _explained(error: Exception, name: str) -> str:
-    """An error as people in the room are told of it."""
-    if isinstance(error, LLMError):
-        return f"The model did not answer: {str(error)[:MAX_ERROR_CHARS]}"
-    if isinstance(error, RoomError):
-        return str(error)[:MAX_ERROR_CHARS]
-    return f"Something went wrong; the log of {name!r} says what."
 
 
 def _unique(participants: Iterable[RemoteParticipant]) -> list[RemoteParticipant]:

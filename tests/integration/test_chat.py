@@ -448,6 +448,7 @@ async def test_a_message_may_be_rejected_while_another_is_answered(server: Runni
         ({"path": "", "text": "hi"}, "path: "),
         ({"path": PATH}, "text: "),
         ({"path": PATH, "text": 7}, "text: "),
+        ({"path": PATH, "text": "x" * 1_000_001}, "text: expected at most"),
         ({"path": PATH, "text": "hi", "attachments": ["a"]}, "attachments: "),
         ({"path": PATH, "text": "hi", "attachments": "a"}, "attachments: "),
         ({"path": PATH, "text": "hi", "model": 7}, "model: "),
@@ -798,6 +799,82 @@ async def test_stopping_shows_the_answer_as_interrupted(server: RunningServer) -
         await bot.stop()
         await bot.stop()
         await ann.until(lambda: texts(log) == ["a", "(interrupted)"] and refs(log)[1] == ANSWER)
+
+
+async def test_a_cancel_that_comes_before_the_answer_begins_counts(server: RunningServer) -> None:
+    class Slow(ChatBot):
+        async def open_thread(self, *, path: str) -> MeshDocument:
+            opening.set()
+            await release.wait()
+            return await super().open_thread(path=path)
+
+    opening, release = asyncio.Event(), asyncio.Event()
+    async with chatting(server, make_bot("unsaid", cls=Slow)) as ann:
+        log = await ann.thread()
+        await ann.tell("opened", path=PATH)
+        await asyncio.wait_for(opening.wait(), 10)
+        await ann.say(log, "hi")
+        await ann.tell("cancel", path=PATH)
+        release.set()
+        await ann.answered()
+        assert texts(log) == ["hi", "(cancelled)"]
+        assert await ann.ask(log, "and?") == "unsaid"
+
+
+async def test_an_opened_thread_is_not_busy(server: RunningServer) -> None:
+    async with chatting(server, make_bot("hello", on_busy="reject", auto_greet_message="Welcome!")) as ann:
+        log = await ann.thread()
+        await ann.tell("opened", path=PATH)
+        assert await ann.ask(log, "hi") == "hello"
+
+
+async def test_slashes_around_a_path_make_no_other_thread(server: RunningServer) -> None:
+    bot = make_bot("one", "two")
+    async with chatting(server, bot) as ann:
+        log = await ann.thread()
+        await ann.ask(log, "a")
+        log.add("b", author="ann")
+        await ann.room.sync.flush(PATH)
+        await ann.tell("chat", path=f"/{PATH}", text="b")
+        await ann.answered(f"/{PATH}")
+        assert list(bot._threads) == [PATH]
+        assert texts(log) == ["a", "one", "b", "two"]
+
+
+async def test_an_answer_survives_a_lost_connection(server: RunningServer) -> None:
+    pause = wait_until(asyncio.Event(), then="all of it")
+    bot = make_bot(pause, "more")
+    async with chatting(server, bot) as ann:
+        log = await ann.thread()
+        await ann.say(log, "hi")
+        await asyncio.wait_for(pause.reached.wait(), 10)
+        again = asyncio.Event()
+        bot.room.on("reconnected", again.set)
+        assert bot.room._session is not None
+        await bot.room._session._transport.close()
+        pause.event.set()
+        await asyncio.wait_for(again.wait(), 10)
+        await ann.answered()
+        assert texts(log) == ["hi", "all of it"]
+        assert await ann.ask(log, "go on") == "more"
+
+
+async def test_what_hooks_raise_at_the_edges_harms_nobody(server: RunningServer) -> None:
+    class Edgy(ChatBot):
+        async def close_thread(self, *, path: str) -> None:
+            await super().close_thread(path=path)
+            raise ValueError("a bug")
+
+        async def get_thread_toolkit_builders(self, **given: Any) -> Any:
+            raise ValueError("a bug")
+
+    bot = make_bot("a", "b", cls=Edgy)
+    async with chatting(server, bot) as ann:
+        log = await ann.thread()
+        await ann.ask(log, "hi")
+        await ann.tell("get_thread_toolkit_builders", path=PATH)
+        assert await ann.ask(log, "ho") == "b"
+        await bot.drain()
 
 
 async def test_a_cancel_without_an_answer_and_words_for_others_are_passed_over(server: RunningServer) -> None:

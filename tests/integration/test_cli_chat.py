@@ -189,6 +189,29 @@ async def test_words_that_come_after_the_end_are_waited_for_but_not_for_ever(
         assert (await ask_once(user, agent="bot", path=PATH, text="hi", quiet=True))["text"] == ""
 
 
+async def test_an_end_that_was_said_while_the_connection_was_lost_is_seen_in_the_thread(server: RunningServer) -> None:
+    pause = wait_until(asyncio.Event(), then="all of it")
+    async with bot(server, pause) as made, server.client("room", name="cli") as user:
+
+        async def lose() -> None:
+            await pause.reached.wait()
+            made.tell = lost  # type: ignore[method-assign]
+            again = asyncio.Event()
+            user.on("reconnected", again.set)
+            assert user._session is not None
+            await user._session._transport.close()
+            await again.wait()
+            pause.event.set()
+
+        async def lost(*_: Any, **__: Any) -> None:
+            pass
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(lose())
+            answer = await ask_once(user, agent="bot", path=PATH, text="hi", quiet=True)
+        assert answer["text"] == "all of it"
+
+
 async def test_a_talk_goes_on_line_by_line_until_the_input_ends(
     server: RunningServer, user: RoomClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from meshhost.agents import chat_answer, chat_attachments
 from meshhost.agents.chat_answer import AnswerWriter, shown_toolkits
 from meshhost.agents.chat_attachments import append_attachments
-from meshhost.agents.chat_history import load_history
+from meshhost.agents.chat_history import has_been_heard, load_history
 from meshhost.agents.chat_log import ANSWER, ERROR, NOTICE, ThreadLog, clean_text, new_thread, text_of
 from meshhost.agents.chat_policy import (
     DECISION_SCHEMA,
@@ -309,6 +309,16 @@ def test_history_is_the_end_of_a_long_thread_without_notices() -> None:
         "[A file is attached: 'f']",
         "hello",
     ]
+
+
+def test_heard_is_what_a_user_said_last() -> None:
+    chat = AgentChatContext()
+    assert not has_been_heard(chat, "hi")
+    chat.append_user_message("hi")
+    chat.append_user_message("[A file is attached: 'f']")
+    assert has_been_heard(chat, "hi")
+    chat.append_assistant_message("hello")
+    assert not has_been_heard(chat, "hi")
 
 
 # Attachments

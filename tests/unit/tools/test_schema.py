@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import InvalidRequestError, ToolError
-from meshhost.tools.schema import check_value, is_strict, with_defs
+from meshhost.tools.schema import check_schema, check_value, is_strict, with_defs
 
 CLOSED = {
     "type": "object",
@@ -84,6 +84,25 @@ def test_defs_are_found_under_the_schema():
 def test_endless_recursion_is_refused():
     with pytest.raises(InvalidRequestError, match="too deeply"):
         check_value({}, {"$ref": "#"})
+
+
+@pytest.mark.parametrize(
+    ("schema", "field"),
+    [({"type": "nonsense"}, "type: "), ({"properties": {"a": {"minimum": "x"}}}, "properties.a.minimum: ")],
+)
+def test_what_is_no_schema_is_refused_by_its_field(schema, field):
+    check_schema({"type": "object", "properties": {"a": True}})
+    with pytest.raises(InvalidRequestError, match="is not valid in a JSON schema") as caught:
+        check_schema(schema)
+    assert str(caught.value).startswith(field)
+
+
+def test_a_schema_that_is_nested_too_deeply_is_refused():
+    schema = {}
+    for _ in range(5000):
+        schema = {"not": schema}
+    with pytest.raises(InvalidRequestError, match="nested too deeply"):
+        check_schema(schema)
 
 
 @pytest.mark.parametrize(
