@@ -10,7 +10,6 @@ from meshhost.errors import (
     NotFoundError,
     RequestTimeoutError,
     RoomError,
-    ToolError,
 )
 from meshhost.protocol.messages import ErrorResponse
 from meshhost.room.errors import error_from

@@ -21,5 +21,5 @@ async def supervisor(clock: FakeClock) -> AsyncIterator[Supervisor]:
     yield made
     made.abort_all()
     async with asyncio.timeout(5):
-        while made.live:  # noqa: ASYNC110 - the clock that its waits are on has to be moved
+        while made.live:
             await clock.advance(1.0)
