@@ -1,4 +1,4 @@
-"""`meshhost room`: run a room server, list rooms."""
+"""`meshhost room`: run a room server, list rooms and what became of their services."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from meshhost.cli.options import JsonOption
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Run a room server, list its rooms.")
+app = typer.Typer(help="Run a room server, list its rooms and their services.")
 
 _PAGE = 1000
 
@@ -67,6 +67,42 @@ def list_rooms(as_json: JsonOption = False) -> None:
         for room in rooms
     ]
     print_table(("NAME", "STATE", "PARTICIPANTS"), rows, empty="no rooms yet: a room is made when somebody joins it")
+
+
+@app.command("services")
+def list_services(name: Annotated[str, typer.Argument(help="The room's name.")], as_json: JsonOption = False) -> None:
+    """Show the configured services of an open room: when each was called, how that went, and when it is called next."""
+    import asyncio
+
+    from meshhost.cli.connect import get_json, resolve_room, server_access
+    from meshhost.cli.log_output import log_for_command
+    from meshhost.cli.output import print_json, print_table, shown_time
+
+    log_for_command()
+    room, access = resolve_room(name), server_access()
+    answer = asyncio.run(get_json(access, f"/accounts/projects/{access.project_id}/rooms/{room}/calls"))
+    if as_json:
+        print_json(answer["calls"])
+        return
+    rows = [
+        (
+            call["identity"],
+            _call_state(call),
+            call["url"],
+            shown_time(call["called_at"]),
+            shown_time(call["next_call_at"]),
+            call["error"],
+        )
+        for call in answer["calls"]
+    ]
+    columns = ("IDENTITY", "STATE", "URL", "CALLED", "NEXT CALL", "ERROR")
+    print_table(columns, rows, empty="no service is called into this room, or it is not open")
+
+
+def _call_state(call: dict[str, Any]) -> str:
+    if call["is_present"]:
+        return "present"
+    return "gone" if call["outcome"] == "joined" else call["outcome"] or "not called yet"
 
 
 async def _rooms(access: Any) -> list[dict[str, Any]]:

@@ -97,6 +97,7 @@ class SharedDocument:
         self._on_update = on_update
         self._on_changes = on_changes
         self._on_reset = on_reset
+        self._editing = False
         self._waiting: list[bytes] = []
         # What the document is made of; the first may be all that was there before.
         self._recorded: list[bytes] = []
@@ -161,12 +162,17 @@ class SharedDocument:
 
     @contextmanager
     def edit(self) -> Iterator[None]:
-        """Edits made in the block are one update. The nodes hear of them when it ends."""
+        """Edits made in the block are one update, blocks inside it too. The nodes hear of them when it ends."""
+        if self._editing:
+            yield  # part of the block around it; pycrdt panics at a transaction inside another
+            return
+        self._editing = True
         seen = _Seen()
         try:
             with self._watched(seen), self._doc.transaction():
                 yield
         finally:
+            self._editing = False
             for update in seen.updates:
                 self._record(update)
                 self._on_update(update)

@@ -3,9 +3,9 @@
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from meshhost.errors import SettingsError
 from meshhost.identity.grants import ApiScope
@@ -51,11 +51,25 @@ class _Path(_Table):
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
+_HttpUrl = Annotated[str, Field(pattern="^https?://")]
+
+
 class _Service(_Table):
-    url: str = Field(pattern="^https?://")
+    url: _HttpUrl | None = None
+    urls: list[_HttpUrl] = Field(default_factory=list)
     rooms: str = "*"
     secret_file: Path | None = None
     paths: list[_Path]
+
+    @model_validator(mode="after")
+    def _has_one_or_several(self) -> Self:
+        if bool(self.url) == bool(self.urls):
+            raise ValueError("expected either url or urls")
+        return self
+
+    def all_urls(self) -> list[str]:
+        """Its hosts in order; at least one."""
+        return [self.url] if self.url is not None else self.urls
 
 
 class ProviderEntry(_Table):
@@ -82,7 +96,8 @@ class ServerFile(_Table):
         """The services, with their secrets read. Raises SettingsError."""
         return [
             ConfiguredService(
-                url=service.url,
+                url=service.all_urls()[0],
+                other_urls=service.all_urls()[1:],
                 rooms=service.rooms,
                 webhook_secret=read_secret_file(service.secret_file),
                 paths=[ServicePath(path.path, path.identity, path.api, path.arguments) for path in service.paths],

@@ -23,12 +23,21 @@ class ServicePath:
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredService:
-    """A service host that is called into every room whose name matches `rooms` (a shell pattern) when the room starts."""
+    """A service host that is called into every room whose name matches `rooms` (a shell pattern) when the room starts.
+
+    `other_urls` are hosts of the same program, to be called when the one before fails.
+    """
 
     url: str
     paths: Sequence[ServicePath]
     rooms: str = "*"
     webhook_secret: str | None = field(default=None, repr=False)
+    other_urls: Sequence[str] = ()
+
+    @property
+    def all_urls(self) -> tuple[str, ...]:
+        """Its hosts in order, each once."""
+        return tuple(dict.fromkeys((self.url, *self.other_urls)))
 
     def wants(self, room_name: str) -> bool:
         """Whether this service belongs into the room."""

@@ -9,6 +9,7 @@ import html
 import json
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -24,6 +25,7 @@ from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.server.access import Access
 from meshhost.server.directory import RoomDirectory
 from meshhost.server.identity_store import RoomInfo
+from meshhost.server.room import Room
 
 __all__ = ["LoginRoutes", "RestRoutes"]
 
@@ -36,11 +38,19 @@ _MAX_CODES = 100
 class RestRoutes:
     """Projects, API keys and rooms. Every request shows an API key (or a login), and sees its own project only."""
 
-    def __init__(self, access: Access, directory: RoomDirectory, *, url_of: Any) -> None:
+    def __init__(
+        self,
+        access: Access,
+        directory: RoomDirectory,
+        *,
+        url_of: Callable[[str], str],
+        calls_of: Callable[[Room], list[dict[str, Any]]],
+    ) -> None:
         self._access = access
         self._identity = access.identity
         self._directory = directory
         self._url_of = url_of
+        self._calls_of = calls_of
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
@@ -56,6 +66,7 @@ class RestRoutes:
                 web.get(f"{project}/rooms/{{name}}", self._room),
                 web.delete(f"{project}/rooms/{{id}}", self._delete_room),
                 web.post(f"{project}/rooms/{{name}}/connect", self._connect),
+                web.get(f"{project}/rooms/{{name}}/calls", self._calls),
                 web.get(f"{project}/sessions/active", self._active),
                 web.route("*", f"{project}/{{what}}", self._not_offered),
                 web.route("*", f"{project}/{{what}}/{{rest:.*}}", self._not_offered),
@@ -131,6 +142,15 @@ class RestRoutes:
         )
         jwt = token.to_jwt(api_key=encode_api_key(self._access.key_for(project)))
         return web.json_response({"jwt": jwt, "room_name": name, "project_id": project, "room_url": self._url_of(name)})
+
+    async def _calls(self, request: web.Request) -> web.Response:
+        """What became of the calls of the room's services. None for a room that is not open: nobody is called into it."""
+        project = self._project(request)
+        name = check_room_name(request.match_info["name"])
+        opened = [room for room in self._directory.rooms if (room.key.tenant, room.key.name) == (project, name)]
+        if not opened and await self._identity.find_room(project, name) is None:
+            raise NotFoundError("no such room")
+        return web.json_response({"calls": [call for room in opened for call in self._calls_of(room)]})
 
     async def _active(self, request: web.Request) -> web.Response:
         project = self._project(request)

@@ -1,15 +1,19 @@
 """`RoomServer`: one process's rooms behind one address, for REST and WebSockets alike."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from io import BytesIO
+from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 from aiohttp import web
 
 from meshhost.documents.store import DocumentStore
+from meshhost.documents.thread_schema import thread_schema
 from meshhost.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -24,6 +28,7 @@ from meshhost.errors import (
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import Caller, ProviderTable
 from meshhost.gateway.routes import add_gateway_routes
+from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey
 from meshhost.queues.service import QueueService
 from meshhost.server.access import Access
@@ -37,7 +42,7 @@ from meshhost.server.handlers.storage import StorageHandlers
 from meshhost.server.handlers.sync import MAX_DOCUMENT_BYTES, SyncHandlers
 from meshhost.server.identity_store import IdentityStore
 from meshhost.server.metrics import ServerMetrics
-from meshhost.server.object_store import RoomFiles, mime_type_of
+from meshhost.server.object_store import RoomFiles, clean_path, mime_type_of
 from meshhost.server.rest import LoginRoutes, RestRoutes
 from meshhost.server.room import Room
 from meshhost.server.services import ServiceCaller
@@ -50,6 +55,7 @@ __all__ = ["RoomServer"]
 logger = logging.getLogger(__name__)
 
 STOP_TIMEOUT = 10.0
+_BUILT_IN = "http://localhost:8080/"
 # A file keeps clear of the frame around it.
 _ENVELOPE_BYTES = 64 * 1024
 
@@ -157,7 +163,7 @@ class RoomServer:
         )
         # Updates travel as base64.
         max_document_bytes = min(MAX_DOCUMENT_BYTES, (config.limits.message_bytes - _ENVELOPE_BYTES) // 4 * 3)
-        agents = AgentHandlers(call_seconds=config.call_seconds, call_out=self._caller.call_out)
+        agents = AgentHandlers(call_seconds=config.call_seconds, call_out=self._call_out)
         return Dispatcher(
             messaging.operations(dismiss=queues.dismiss),
             queues.operations(),
@@ -180,7 +186,8 @@ class RoomServer:
                 web.get("/metrics", self._show_metrics),
             ]
         )
-        RestRoutes(self._access, self._directory, url_of=self.room_url).add_to(app)
+        routes = RestRoutes(self._access, self._directory, url_of=self.room_url, calls_of=self._caller.calls)
+        routes.add_to(app)
         if self._config.oauth:
             LoginRoutes(self._access).add_to(app)
         add_gateway_routes(app, providers=self._providers, authenticate=self._gateway_caller, meter=Meter())
@@ -212,6 +219,29 @@ class RoomServer:
     async def _has_work(self, room: RoomKey) -> bool:
         stats = await self._queues.stats(room)
         return any(queue.ready + queue.leased + queue.delayed for queue in stats)
+
+    async def _call_out(self, room: Room, url: str, identity: str, arguments: dict[str, Any], scope: ApiScope) -> None:
+        # MeshAgent's agents call for a schema or toolkit at this address also when the room has it (room-protocol §11.6).
+        kind, _, name = url.removeprefix(_BUILT_IN).partition("/")
+        if url.startswith(_BUILT_IN) and await self._provide(room, kind, name):
+            return
+        await self._caller.call_out(room, url, identity, arguments, scope)
+
+    async def _provide(self, room: Room, kind: str, name: str) -> bool:
+        """Whether the room has this schema or toolkit; the schema of threads is stored when it is missing."""
+        if kind == "toolkits":
+            return any(toolkit.name == name for toolkit in room.toolkits.values())
+        if kind != "schemas":
+            return False
+        path = clean_path(f".schemas/{name}.json")
+        if await self._files.stat(room.key, path) is not None:
+            return True
+        if name != "thread":
+            return False
+        with suppress(AlreadyExistsError):  # another was faster
+            schema = BytesIO(json.dumps(thread_schema.to_json()).encode())
+            await self._files.write(room.key, path, schema, overwrite=False)
+        return True
 
     async def _gateway_caller(self, request: web.Request) -> Caller:
         key, token = self._access.participant(request, request.match_info["room"])

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from meshhost.agents.chat import ChatBot
-from meshhost.agents.thread_schema import ensure_thread_schema
 from meshhost.cli.chat_session import ask_once
 from meshhost.hosting.config_file import ServerFile
 from meshhost.testing.scripted_llm import ScriptedLLM, wait_until
@@ -111,7 +110,6 @@ async def test_our_client_talks_with_a_bot_of_the_sdk_in_the_sdks_host(sdk: Any,
         url = f"http://127.0.0.1:{(await host.until())['port']}/chat"
         file = ServerFile.model_validate({"server": {"call_urls": [url]}})
         async with running_server(tmp_path / "data", file=file) as server, server.client("room", name="cli") as user:
-            await ensure_thread_schema(user)
             await user.agents.make_call(name="bot", url=url, arguments={})
             await host.until(started="bot")
             answer = await ask_once(user, agent="bot", path=PATH, text="hi", quiet=True)

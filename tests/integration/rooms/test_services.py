@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from meshhost.errors import AccessDeniedError, RoomError
 from meshhost.identity.grants import ApiScope, MessagingGrant, QueuesGrant
+from meshhost.identity.keys import ApiKey, encode_api_key
 from meshhost.identity.webhooks import verify_webhook
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import RemoteParticipant
@@ -232,3 +234,40 @@ async def test_an_agent_of_a_service_can_be_dismissed_and_comes_back(serve: Any,
             await user.messaging.send_message(to=to, type="dismiss", message={})
             assert (await messages.get()).type == "dismiss"
         assert (await host.events.get())[1] == "room.call"
+
+
+async def test_what_became_of_a_rooms_services_is_told_to_its_project_only(
+    serve: Any, host: _Host, http: aiohttp.ClientSession, other_key: ApiKey, until: Any
+) -> None:
+    gone = "http://user:hush@127.0.0.1:1"
+    service = ConfiguredService(
+        url=gone, other_urls=[host.url], paths=[ServicePath("/worker", "worker")], webhook_secret=SECRET
+    )
+
+    async with serve(services=[service]) as server, server.client():
+        project = f"{server.url}/accounts/projects/{server.key.project_id}"
+
+        async def ask(room: str = "room", key: str = server.api_key) -> tuple[int, Any]:
+            headers = {"Authorization": f"Bearer {key}"}
+            async with http.get(f"{project}/rooms/{room}/calls", headers=headers) as response:
+                return response.status, await response.json()
+
+        _, _, data = await host.events.get()
+        async with _agent(data):
+            joined = server.server._caller.calls
+            [room] = server.server._directory.rooms
+            await until(lambda: joined(room)[0]["outcome"] == "joined")
+            status, answer = await ask()
+        [call] = answer["calls"]
+        assert (status, call["url"], call["identity"]) == (200, f"{host.url}/worker", "worker")
+        assert (call["is_present"], call["total"]) == (True, 2)
+        assert [one["outcome"] for one in call["attempts"]] == ["unreachable", "joined"]
+        assert call["attempts"][0]["url"] == "http://127.0.0.1:1/worker"
+        assert "hush" not in str(answer)
+        assert (await ask(key=encode_api_key(other_key)))[0] == 404
+        assert (await ask(room="unknown"))[0] == 404
+        assert (await ask(room="N%20o"))[0] == 400
+        headers = {"Authorization": f"Bearer {server.api_key}"}
+        async with http.post(f"{project}/rooms", json={"name": "closed"}, headers=headers) as response:
+            assert response.status == 200
+        assert await ask(room="closed") == (200, {"calls": []})

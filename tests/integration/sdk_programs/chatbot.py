@@ -7,7 +7,6 @@ from typing import Any
 from lines import heard, say
 from meshagent.agents import AgentChatContext, LLMAdapter
 from meshagent.agents.chat import ChatBot
-from meshagent.api import RequiredSchema
 from meshagent.api.services import ServiceHost
 
 service = ServiceHost(host="127.0.0.1", port=0)
@@ -40,9 +39,7 @@ class Script(LLMAdapter):
 @service.path(path="/chat", identity="bot")
 class Bot(ChatBot):
     def __init__(self) -> None:
-        # The SDK looks for "thread" among files that are called "thread.json", and calls in what it does not find.
-        schema = RequiredSchema(name="thread", callable=False)
-        super().__init__(name="bot", llm_adapter=Script(), requires=[schema])
+        super().__init__(name="bot", llm_adapter=Script())
 
     async def start(self, *, room: Any) -> None:
         await super().start(room=room)

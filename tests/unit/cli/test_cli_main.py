@@ -32,7 +32,7 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("group", "commands"),
     [
-        ("room", "serve list"),
+        ("room", "serve list services"),
         ("service", "run"),
         ("host", "ps describe stop kill freeze thaw drain top"),
         ("queue", "send receive list size drain dead replay"),

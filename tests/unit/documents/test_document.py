@@ -337,3 +337,14 @@ def test_elements_of_a_newer_schema_are_shown_but_not_edited(document: MeshDocum
         shown["url"] = "mine"
     shown.delete()
     assert document.root.get_children() == []
+
+
+def test_edits_in_one_block_are_one_update(document: MeshDocument, updates: list[bytes]) -> None:
+    note = document.root.append_child("note")
+    updates.clear()
+
+    with document.edit():
+        note.set_attribute("body", "a")
+        note.set_attribute("body", "b")
+
+    assert (note["body"], len(updates)) == ("b", 1)

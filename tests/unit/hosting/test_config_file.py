@@ -156,3 +156,15 @@ def test_a_services_secret_file_that_is_missing_is_named(written):
     file = read_server_file(written("[[services]]\nurl = 'http://a'\nsecret_file = '/no/where'\npaths = []"))
     with pytest.raises(SettingsError, match="/no/where"):
         file.configured_services()
+
+
+def test_a_service_may_have_several_hosts(written):
+    text = '[[services]]\nurls = ["http://a", "https://b"]\npaths = []\n'
+    [service] = read_server_file(written(text)).configured_services()
+    assert service.all_urls == ("http://a", "https://b")
+
+
+@pytest.mark.parametrize("urls", ["", "urls = []", 'url = "http://a"\nurls = ["http://b"]', 'urls = ["ftp://a"]'])
+def test_a_service_has_either_one_host_or_several(written, urls):
+    with pytest.raises(SettingsError, match="services"):
+        read_server_file(written(f"[[services]]\n{urls}\npaths = []\n"))

@@ -1,10 +1,13 @@
 """Calling agents into a room, with a sender that only notes."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshhost.errors import CallRefusedError, InvalidTokenError
 from meshhost.identity.grants import ApiScope
@@ -12,6 +15,7 @@ from meshhost.identity.keys import new_api_key
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.server import services as module
+from meshhost.server.call_records import MAX_ATTEMPTS, UrlRotation
 from meshhost.server.config import ConfiguredService, ServicePath
 from meshhost.server.participants import Participant
 from meshhost.server.room import Room
@@ -43,8 +47,10 @@ class _World:
         self.slept: list[float] = []
         self.key_for: Callable[[str], Any] = lambda _: KEY
 
-    def caller(self, *paths: ServicePath) -> ServiceCaller:
-        services = [ConfiguredService(url="http://host/", paths=paths, webhook_secret="s", rooms="r*")]
+    def caller(self, *paths: ServicePath, other_urls: Sequence[str] = ()) -> ServiceCaller:
+        services = [
+            ConfiguredService(url="http://host/", paths=paths, webhook_secret="s", rooms="r*", other_urls=other_urls)
+        ]
         return ServiceCaller(
             self.sender,  # type: ignore[arg-type]
             services=[*services, ConfiguredService(url="http://other", paths=paths, rooms="x")],
@@ -163,3 +169,122 @@ async def test_one_service_in_trouble_keeps_no_other_back(world: _World) -> None
         await world.called()
 
     await _run(world, ServicePath("/w", "worker"), until=check)
+
+
+@asynccontextmanager
+async def _kept(caller: ServiceCaller, room: Room) -> AsyncIterator[None]:
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(caller.keep_called(room))
+        yield
+        keeping.cancel()
+
+
+async def _turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_what_became_of_a_call_is_kept_while_the_room_is_open(world: _World) -> None:
+    caller = world.caller(ServicePath("/w", "worker"))
+    assert caller.calls(world.room) == []
+    async with _kept(caller, world.room):
+        await world.called()
+        await _turns()
+        [call] = caller.calls(world.room)
+        assert (call["url"], call["path"], call["identity"]) == ("http://host/w", "/w", "worker")
+        assert (call["outcome"], call["is_present"], call["joined_at"], call["total"]) == ("accepted", False, None, 1)
+        world.join("worker")
+        await _turns()
+        [call] = caller.calls(world.room)
+        assert (call["outcome"], call["is_present"], call["next_call_at"]) == ("joined", True, None)
+        assert call["joined_at"] >= call["called_at"]
+        assert [attempt["outcome"] for attempt in call["attempts"]] == ["joined"]
+    assert caller.calls(world.room) == []
+
+
+async def test_a_room_that_began_again_keeps_its_own_records(world: _World) -> None:
+    caller = world.caller(ServicePath("/w", "worker"))
+    next_life = Room(key=world.room.key, url=world.room.url)
+    async with _kept(caller, next_life):
+        await world.called()
+        async with _kept(caller, world.room):
+            await world.called()
+        async with _kept(caller, next_life):
+            await world.called()
+            assert len(caller.calls(next_life)) == 1
+
+
+async def test_the_next_host_is_called_when_one_fails_and_the_one_that_works_is_kept(world: _World) -> None:
+    world.sender.failures = [CallRefusedError("draining", status=503, retry_after=1000.0), _unreachable()]
+    caller = world.caller(ServicePath("/w", "worker"), other_urls=["http://u:hush@b/", "http://c"])
+    async with _kept(caller, world.room):
+        assert (await world.called())[0] == "http://c/w"
+        agent = world.join("worker")
+        await _turns()
+        world.leave(agent)
+        assert (await world.called())[0] == "http://c/w"
+        await _turns()
+        [call] = caller.calls(world.room)
+    attempts = [(one["url"], one["outcome"], one["status"], one["error"]) for one in call["attempts"]]
+    assert attempts == [
+        ("http://host/w", "refused", 503, "draining"),
+        ("http://b/w", "unreachable", None, "no way to http://b/w as it stands"),
+        ("http://c/w", "joined", None, None),
+        ("http://c/w", "accepted", None, None),
+    ]
+    # The others were not kept waiting by the first, and each try came after a pause.
+    assert all(0 < wait < 1000 for wait in world.slept if wait)
+    assert len([wait for wait in world.slept if wait]) == 3
+
+
+def _unreachable() -> CallRefusedError:
+    error = CallRefusedError("no way to http://u:hush@b/w as it stands", status=503)
+    error.__context__ = OSError()
+    return error
+
+
+async def test_a_call_that_nobody_joined_after_goes_to_the_next_host(
+    world: _World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "JOIN_SECONDS", 0.0)
+    caller = world.caller(ServicePath("/w", "worker"), other_urls=["http://b"])
+    async with _kept(caller, world.room):
+        assert [(await world.called())[0] for _ in range(3)] == ["http://host/w", "http://b/w", "http://host/w"]
+        assert caller.calls(world.room)[0]["attempts"][0]["outcome"] == "not_joined"
+
+
+async def test_only_the_last_attempts_are_kept_but_all_are_counted(world: _World) -> None:
+    world.sender.failures = [CallRefusedError("x" * 5000, status=500) for _ in range(MAX_ATTEMPTS + 5)]
+    caller = world.caller(ServicePath("/w", "worker"))
+    async with _kept(caller, world.room):
+        await world.called()
+        await _turns()
+        [call] = caller.calls(world.room)
+    assert (len(call["attempts"]), call["total"]) == (MAX_ATTEMPTS, MAX_ATTEMPTS + 6)
+    assert len(call["attempts"][0]["error"]) == 1000
+
+
+async def test_an_unsigned_call_says_so_and_when_the_next_is_due(world: _World) -> None:
+    def key_for(_: str) -> Any:
+        raise InvalidTokenError("the project has no API key")
+
+    world.key_for = key_for
+    caller = world.caller(ServicePath("/w", "worker"))
+    async with _kept(caller, world.room):
+        await _turns()
+        [call] = caller.calls(world.room)
+    assert (call["outcome"], call["error"]) == ("unsigned", "the project has no API key")
+    assert call["next_call_at"] > call["called_at"]
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), max_size=30), st.integers(1, 4))
+def test_no_host_is_called_before_it_wants_to_be(failures: list[tuple[float, float]], hosts: int) -> None:
+    urls = [f"http://h{number}" for number in range(hosts)]
+    service = ConfiguredService(url=urls[0], other_urls=urls[1:], paths=[])
+    rotation, now, free_at = UrlRotation(service, ServicePath("/p", "i")), 0.0, dict.fromkeys(urls, 0.0)
+    for later, retry_after in failures:
+        free_at[rotation.current.removesuffix("/p")] = now + retry_after
+        wait = rotation.failed(now, retry_after)
+        assert now + wait == pytest.approx(max(now, min(free_at.values())))
+        assert now + wait >= free_at[rotation.current.removesuffix("/p")] - 1e-9
+        now += wait + later
