@@ -3,9 +3,9 @@
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from meshhost.errors import SettingsError
 from meshhost.identity.grants import ApiScope
@@ -55,17 +55,18 @@ _HttpUrl = Annotated[str, Field(pattern="^https?://")]
 
 
 class _Service(_Table):
-    url: _HttpUrl | None = None
     urls: list[_HttpUrl] = Field(default_factory=list)
+    url: Annotated[_HttpUrl | None, Field(validate_default=True)] = None
     rooms: str = "*"
     secret_file: Path | None = None
     paths: list[_Path]
 
-    @model_validator(mode="after")
-    def _has_one_or_several(self) -> Self:
-        if bool(self.url) == bool(self.urls):
+    @field_validator("url")
+    @classmethod
+    def _is_one_or_several(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if (value is None) != bool(info.data.get("urls")):
             raise ValueError("expected either url or urls")
-        return self
+        return value
 
     def all_urls(self) -> list[str]:
         """Its hosts in order; at least one."""

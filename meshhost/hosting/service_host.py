@@ -31,7 +31,6 @@ from meshhost.hosting.watchdog import Block, LoopWatchdog
 from meshhost.hosting.webhooks import CallGuard
 from meshhost.identity.grants import ApiScope
 from meshhost.settings import Settings, read_settings
-from meshhost.supervision.isolation import isolation_named
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.supervision.spawn import DrainReport, Spawn
 from meshhost.supervision.supervisor import Supervisor
@@ -219,8 +218,8 @@ class ServiceHost:
             raise SettingsError(f"path {path!r} is bound already")
         if on_duplicate not in ("join", "replace", "allow"):
             raise SettingsError("on_duplicate: expected join, replace or allow")
-        if isolation != "process":
-            isolation_named(isolation)
+        if isolation not in ("task", "process"):
+            raise SettingsError("isolation: expected task or process")
         self._routes[path] = Route(
             path=path,
             cls=cls,

@@ -13,7 +13,7 @@ from meshhost.hosting.ledger import LedgerEntry, SpawnLedger
 from meshhost.hosting.process_pool import ProcessPool, process_child
 from meshhost.hosting.tenancy import MAX_WAIT_SECONDS, Tenancy, Turns
 from meshhost.identity.grants import ApiScope
-from meshhost.supervision.isolation import Child, isolation_named
+from meshhost.supervision.isolation import Child, in_tasks
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.supervision.spawn import ChildSpec, Spawn
 from meshhost.supervision.state import State
@@ -72,7 +72,7 @@ class Spawns:
         self._ledger = ledger
         self._max_agents = max_agents
         self._pool = pool
-        self._in_task = isolation_named("task")
+        self._in_task = in_tasks()
         self._isolated: set[str] = set()
         self._in_process: set[str] = set()
         self._visits: dict[str, Visit] = {}

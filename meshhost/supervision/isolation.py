@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from meshhost.errors import LifecycleError, MeshhostError, SettingsError
+from meshhost.errors import LifecycleError, MeshhostError
 from meshhost.tasks import TaskOwner
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "Isolation",
     "Run",
     "TaskChild",
-    "isolation_named",
+    "in_tasks",
 ]
 
 logger = logging.getLogger(__name__)
@@ -212,10 +212,6 @@ class TaskChild:
         return task.result()
 
 
-def isolation_named(name: str) -> Isolation:
-    """What makes children of this isolation from an agent's code and a name. SettingsError for one there is not."""
-    if name == "task":
-        return functools.partial(TaskChild, owner=TaskOwner("agent"))
-    if name == "process":
-        raise SettingsError("isolation 'process' is not available yet; use 'task'")
-    raise SettingsError(f"isolation {name!r} is unknown; use 'task'")
+def in_tasks() -> Isolation:
+    """Makes children that are tasks of this event loop, from an agent's code and a name."""
+    return functools.partial(TaskChild, owner=TaskOwner("agent"))

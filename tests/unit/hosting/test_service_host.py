@@ -72,7 +72,7 @@ def test_settings_of_a_path_are_checked():
     host = ServiceHost()
     with pytest.raises(SettingsError, match="on_duplicate: expected join, replace or allow"):
         host.add_path("/a", cls=QuietAgent, on_duplicate="ignore")
-    with pytest.raises(SettingsError, match="isolation 'magic' is unknown"):
+    with pytest.raises(SettingsError, match="isolation: expected task or process"):
         host.add_path("/a", cls=QuietAgent, isolation="magic")
     assert not host._routes
 

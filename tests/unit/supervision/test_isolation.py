@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from meshhost.errors import LifecycleError, MeshhostError, SettingsError
+from meshhost.errors import LifecycleError, MeshhostError
 from meshhost.supervision.deadlines import deadline
-from meshhost.supervision.isolation import Aborted, ChildContext, Crashed, Exited, TaskChild, isolation_named
+from meshhost.supervision.isolation import Aborted, ChildContext, Crashed, Exited, TaskChild, in_tasks
 from meshhost.tasks import TaskOwner
 from meshhost.testing.clock import FakeClock
 
@@ -217,15 +217,10 @@ async def test_draining_asked_for_twice_is_one_event() -> None:
     assert early.is_set()
 
 
-async def test_isolations_are_found_by_name() -> None:
-    child = isolation_named("task")(brief, "mail")
+async def test_children_in_tasks_share_an_owner() -> None:
+    child = in_tasks()(brief, "mail")
     await child.start()
     assert await child.wait() == Exited()
-
-    with pytest.raises(SettingsError, match="not available yet"):
-        isolation_named("process")
-    with pytest.raises(SettingsError, match="'thread' is unknown"):
-        isolation_named("thread")
 
 
 async def test_a_deadline_tells_its_own_lateness_from_that_of_others(clock: FakeClock) -> None:
