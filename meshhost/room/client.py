@@ -28,6 +28,7 @@ from meshhost.room.agents import AgentsClient
 from meshhost.room.call import CallContext
 from meshhost.room.developer import DeveloperClient
 from meshhost.room.events import EventEmitter
+from meshhost.room.handshake import Handshake, Welcome
 from meshhost.room.messaging import MessagingClient
 from meshhost.room.participants import LocalParticipant
 from meshhost.room.queues import QueuesClient
@@ -69,18 +70,6 @@ class CloseReason:
         return "left" if self.error is None else str(self.error)
 
 
-@dataclass(frozen=True, slots=True)
-class _Welcome:
-    """What the server said at the handshake."""
-
-    room_name: str
-    room_url: str
-    session_id: str
-    participant_id: str
-    attributes: dict[str, Any]
-    extensions: dict[str, Any]
-
-
 class RoomClient:
     """A participant's side of a room.
 
@@ -113,17 +102,16 @@ class RoomClient:
         self._events = EventEmitter(self.spawn)
         self._handlers: dict[str, Handler] = {}
         self._restorers: list[Restorer] = []
-        self._handshake: dict[str, Header] = {}
-        self._shaken = asyncio.Event()
+        self._handshake = Handshake()
         self._state = RoomState.NEW
         self._state_changed = asyncio.Event()
         self._session: RoomSession | None = None
-        self._welcome: _Welcome | None = None
+        self._welcome: Welcome | None = None
         self._participant: LocalParticipant | None = None
         self._reason: CloseReason | None = None
         self._dialled_token = ""
-        self.register_handler("connected", self._on_handshake)
-        self.register_handler("room_ready", self._on_handshake)
+        self.register_handler("connected", self._handshake.take)
+        self.register_handler("room_ready", self._handshake.take)
         self.register_handler("room.status", self._on_status)
         self.queues = QueuesClient(room=self)
         self.messaging = MessagingClient(room=self)
@@ -352,13 +340,12 @@ class RoomClient:
 
     async def _dial(self, *, resume: str | None) -> asyncio.Task[RoomError]:
         """Connect and shake hands; returns the task that ends with the connection."""
-        self._handshake.clear()
-        self._shaken.clear()
+        self._handshake.reset()
         self._dialled_token = self._protocol.token
         transport = await self._protocol.connect(resume=resume)
         session = RoomSession(transport, self._on_message, limits=self._limits)
         ended = self._tasks.spawn(session.run(), name="session")
-        shaken = self._tasks.spawn(self._shaken.wait(), name="handshake")
+        shaken = self._tasks.spawn(self._handshake.wait(), name="handshake")
         try:
             await asyncio.wait({ended, shaken}, timeout=HANDSHAKE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
             self._take_welcome(ended)
@@ -372,22 +359,10 @@ class RoomClient:
         return ended
 
     def _take_welcome(self, ended: asyncio.Task[RoomError]) -> None:
-        if not self._shaken.is_set():
+        if not self._handshake.is_complete:
             raise ended.result() if ended.done() else RequestTimeoutError("the room server did not say hello in time")
-        ready, connected = self._handshake["room_ready"], self._handshake["connected"]
-        extensions = connected.get("meshhost")
-        try:
-            self._welcome = _Welcome(
-                room_name=str(ready["room_name"]),
-                room_url=str(ready["room_url"]),
-                session_id=str(ready["session_id"]),
-                participant_id=str(connected["participantId"]),
-                attributes=dict(connected["attributes"]),
-                extensions=extensions if isinstance(extensions, dict) else {},
-            )
-        except (KeyError, TypeError, ValueError):
-            raise RoomError("the room server's hello lacks a member") from None
-        welcome, before = self._welcome, self._participant
+        self._welcome = welcome = self._handshake.welcome()
+        before = self._participant
         attributes = {**before.attributes, **welcome.attributes} if before else welcome.attributes
         self._participant = LocalParticipant(
             id=welcome.participant_id, attributes=attributes, tell=self._tell_attributes
@@ -431,17 +406,10 @@ class RoomClient:
         if result is not None:
             self.spawn(result, message.type)
 
-    def _on_handshake(self, message: MessageReceived) -> None:
-        if message.type == "connected" and message.header.get("type") != "init":
-            return
-        self._handshake[message.type] = message.header
-        if len(self._handshake) == 2:
-            self._shaken.set()
-
     def _on_status(self, message: MessageReceived) -> None:
         self.emit("room.status", **message.header)
 
-    def _welcomed(self) -> _Welcome:
+    def _welcomed(self) -> Welcome:
         if self._welcome is None:
             raise RoomError("the room is not connected yet")
         return self._welcome
