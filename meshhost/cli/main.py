@@ -94,13 +94,16 @@ def _service_group() -> None:
 def _run_service(
     file: Annotated[str, typer.Argument(metavar="FILE", help='The program, such as main.py or "main.py --verbose".')],
     room: RoomOption = None,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start it again when a Python file of its folder changes.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Start the service host in FILE and call each of its paths into the room."""
     from meshhost.cli.connect import resolve_room
     from meshhost.cli.service import run as run_service
 
-    run_service(file=file, room=resolve_room(room), json=as_json)
+    run_service(file=file, room=resolve_room(room), json=as_json, reload=reload)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from meshhost.hosting.service_runner import run_service
 __all__ = ["run"]
 
 
-def run(*, file: str, room: str, json: bool) -> None:
+def run(*, file: str, room: str, json: bool, reload: bool = False) -> None:
     """Run the program until it ends or a signal stops it. Raises MeshhostError, or typer.Exit with the program's code."""
     log_for_command()
 
@@ -25,7 +25,7 @@ def run(*, file: str, room: str, json: bool) -> None:
         if step == "joined" and sys.stderr.isatty() and not json:
             note(f"send it work: meshhost queue send --room={room} --queue=… --json='{{…}}'; Ctrl-C stops")
 
-    exit_code = asyncio.run(run_service(file, room=room, progress=progress))
+    exit_code = asyncio.run(run_service(file, room=room, progress=progress, reload=reload))
     if exit_code:
         note(f"the program ended with exit code {exit_code}")
         raise typer.Exit(exit_code)

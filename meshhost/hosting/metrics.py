@@ -42,6 +42,10 @@ class HostMetrics:
             "meshhost_agent_start_seconds", "From the first call to running", ["path"], registry=registry
         )
         self._drain_seconds = Histogram("meshhost_drain_seconds", "How long a drain took", registry=registry)
+        self._drain_aborted = Counter(
+            "meshhost_drain_aborted_agents", "Agents that did not leave before the drain's deadline", registry=registry
+        )
+        self._ready = Gauge("meshhost_ready", "1 while the host takes calls", registry=registry)
 
         self._lag = Histogram(
             "meshhost_loop_lag_seconds", "How late the event loop was", buckets=_LAGS, registry=registry
@@ -63,6 +67,10 @@ class HostMetrics:
         """Show these numbers too."""
         self._registry.register(collector)
 
+    def show_ready(self, is_ready: Callable[[], bool]) -> None:
+        """Show whether the host takes calls, as of when it is asked."""
+        self._ready.set_function(lambda: float(is_ready()))
+
     def observe_lag(self, seconds: float) -> None:
         """The event loop was so late."""
         self._lag.observe(seconds)
@@ -80,9 +88,10 @@ class HostMetrics:
         """A call was answered."""
         self._calls.labels(path, str(status)).inc()
 
-    def observe_drain(self, seconds: float) -> None:
-        """A drain ended."""
+    def observe_drain(self, seconds: float, aborted: int = 0) -> None:
+        """A drain ended, and so many agents had to be aborted."""
         self._drain_seconds.observe(seconds)
+        self._drain_aborted.inc(aborted)
 
     def changed(self, spawn: Spawn, old: State, new: State) -> None:
         """An agent changed its state; an observer of the supervisor."""

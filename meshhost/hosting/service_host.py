@@ -148,6 +148,7 @@ class ServiceHost:
             load=lambda: self._tenancy.load.load,
             admin=self._admin,
         )
+        self._metrics.show_ready(lambda: self._serving.is_ready)
         self._runner: web.AppRunner | None = None
 
     def __repr__(self) -> str:
@@ -280,9 +281,7 @@ class ServiceHost:
     async def stop(self) -> DrainReport:
         """Take no more calls, let the agents finish, and stop listening. Never raises for an agent's fault."""
         self._take_no_more()
-        began = time.monotonic()
-        report = await self._supervisor.drain_all(self._drain_seconds)
-        self._metrics.observe_drain(time.monotonic() - began)
+        report = await self._drain()
         if report.finished or report.aborted or report.stuck:
             logger.info(
                 "agents drained",
@@ -307,7 +306,13 @@ class ServiceHost:
     def _drain_in_background(self) -> None:
         """For the operator: the process goes on answering, with nobody living in it any more."""
         self._take_no_more()
-        self._tasks.spawn(self._supervisor.drain_all(self._drain_seconds), name="drain")
+        self._tasks.spawn(self._drain(), name="drain")
+
+    async def _drain(self) -> DrainReport:
+        began = time.monotonic()
+        report = await self._supervisor.drain_all(self._drain_seconds)
+        self._metrics.observe_drain(time.monotonic() - began, aborted=len(report.aborted) + len(report.stuck))
+        return report
 
     async def _open_ledger(self) -> list[LedgerEntry]:
         if self._ledger is None:

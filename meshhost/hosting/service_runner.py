@@ -25,6 +25,7 @@ from meshhost.errors import CallRefusedError, SettingsError
 from meshhost.hosting.embedded import ServerOptions, open_room_server
 from meshhost.hosting.project import api_key_of
 from meshhost.hosting.signals import StopSignals, stop_signals
+from meshhost.hosting.source_watch import SourceWatch
 from meshhost.hosting.specs import WELL_KNOWN_PATHS
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import parse_api_key
@@ -47,7 +48,7 @@ _LOOK_SECONDS = 0.05
 _PR_SET_PDEATHSIG = 1
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
-# Told of each step: a word for programs (server, host, called, joined), a sentence for people, and its facts.
+# Told of each step: a word for programs (server, host, called, joined, reloaded, ended), a sentence for people, and its facts.
 Progress = Callable[[str, str, dict[str, Any]], None]
 
 
@@ -58,9 +59,10 @@ class _Endpoint:
     scope: ApiScope
 
 
-async def run_service(command: str, *, room: str, progress: Progress) -> int:
+async def run_service(command: str, *, room: str, progress: Progress, reload: bool = False) -> int:
     """Run the program until it ends or a signal stops it; returns its exit code (0 when a signal stopped it in order).
 
+    With `reload` it is drained and started again when a Python file of its folder changes; only a signal ends it then.
     Raises SettingsError when it cannot be run, and CallRefusedError when it refuses the call.
     """
     check_room_name(room)
@@ -68,11 +70,21 @@ async def run_service(command: str, *, room: str, progress: Progress) -> int:
     arguments = _arguments(command)
     api_key = api_key_of(settings)
     async with stop_signals() as signals, aiohttp.ClientSession() as session, _room_server(settings, session, progress):
-        port = _free_port()
-        async with _program(arguments, settings, port) as process:
-            runner = _Runner(settings, session, process, port, room=room, api_key=api_key, progress=progress)
-            await unless(runner.run(), _stop(signals, process))
-        return _exit_code(process.returncode)
+        sources = SourceWatch(Path(arguments[1]).parent) if reload else None
+        changed: list[str] | None = None
+        while True:
+            port = _free_port()
+            async with _program(arguments, settings, port) as process:
+                runner = _Runner(
+                    settings, session, process, port, room=room, api_key=api_key, progress=progress, changed=changed
+                )
+                run = runner.run() if sources is None else runner.run_until_change(sources, signals)
+                changed = await unless(run, _stop(signals, process))
+                if changed is not None:
+                    # A second signal does not wait: leaving the block tells the program so.
+                    await unless(_end(process, settings.drain_seconds + STOP_MARGIN), signals.wait_forced())
+            if changed is None or await _is_asked(signals):
+                return _exit_code(process.returncode)
 
 
 class _Runner:
@@ -86,7 +98,9 @@ class _Runner:
         room: str,
         api_key: str,
         progress: Progress,
+        changed: list[str] | None = None,
     ) -> None:
+        self._changed = changed
         self._settings = settings
         self._session = session
         self._process = process
@@ -96,9 +110,25 @@ class _Runner:
         self._progress = progress
         self._sender = WebhookSender(session)
 
-    async def run(self) -> None:
-        """Call the program's agents into the room, and return when it ends."""
+    async def run(self) -> list[str] | None:
+        """Call the program's agents into the room, and return None when it ends."""
         await unless(self._keep_called(), self._process.wait())
+        return None
+
+    async def run_until_change(self, sources: SourceWatch, signals: StopSignals) -> list[str] | None:
+        """The same until a source file changes, also when the program fails meanwhile. Returns the files."""
+        return await unless(sources.changed(), self._run_and_tell(signals))
+
+    async def _run_and_tell(self, signals: StopSignals) -> None:
+        try:
+            await self.run()
+            text = f"the program ended with exit code {_exit_code(self._process.returncode)}"
+        except (CallRefusedError, SettingsError) as error:
+            text = str(error)
+        if not await _is_asked(signals):
+            self._progress("ended", f"{text}; waiting for a change of its files", {"reason": text})
+        # Until a change, or a signal, ends this.
+        await asyncio.get_running_loop().create_future()
 
     async def _keep_called(self) -> None:
         endpoints = await self._discover()
@@ -109,6 +139,10 @@ class _Runner:
                 "called",
                 f"called {endpoint.path} into room {self._room} as {endpoint.identity}",
                 {"path": endpoint.path, "identity": endpoint.identity, "room": self._room},
+            )
+        if self._changed is not None:
+            self._progress(
+                "reloaded", f"reloaded after a change of {', '.join(self._changed)}", {"files": self._changed}
             )
         for endpoint in endpoints:
             await self._wait_joined(endpoint)
@@ -231,6 +265,14 @@ async def _stop(signals: StopSignals, process: asyncio.subprocess.Process) -> No
     if await unless(process.wait(), signals.wait_forced()) is None:
         _signal(process, signal.SIGTERM)
         await process.wait()
+
+
+async def _is_asked(signals: StopSignals) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0):
+            await signals.wait()
+            return True
+    return False
 
 
 async def _end(process: asyncio.subprocess.Process, timeout: float) -> None:

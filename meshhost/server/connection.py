@@ -19,6 +19,7 @@ from meshhost.protocol.frames import SERVER_SLICE, Limits
 from meshhost.protocol.messages import ErrorResponse, Header, Response, wire_safe
 from meshhost.queues.backend import HolderId, Lease
 from meshhost.server.calls import ANSWERS
+from meshhost.server.dialect import SDK_06, Dialect
 from meshhost.server.participants import Participant
 from meshhost.server.room import Room
 from meshhost.transport.base import Transport
@@ -40,12 +41,16 @@ Answer = Response | tuple[Response, Header] | None
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A message of a participant: who asked what, in which room. `trace` is the asker's trace-context carrier."""
+    """A message of a participant: who asked what, in which room.
+
+    `operation` is what is asked for, by the server's name; `message.type` is what the client calls it.
+    """
 
     room: Room
     participant: Participant
     connection: Connection
     message: MessageReceived
+    operation: str
 
 
 # Answers at once, or with an awaitable that does. None: the message gets no reply.
@@ -65,7 +70,9 @@ class Connection:
         limits: Limits,
         max_requests: int,
         max_waiting_bytes: int,
+        dialect: Dialect = SDK_06,
     ) -> None:
+        self._dialect = dialect
         self._transport = transport
         self.room = room
         self.participant = participant
@@ -107,8 +114,8 @@ class Connection:
         return end
 
     def tell(self, type: str, header: Header, payload: bytes = b"", *, trace: dict[str, str] | None = None) -> int:
-        """Send a message; returns its id. A participant that takes nothing any more is disconnected."""
-        message_id, packets = self._protocol.notify(type, header, payload, trace=trace or None)
+        """Send an event; returns its message's id. A participant that takes nothing any more is disconnected."""
+        message_id, packets = self._protocol.notify(self._dialect.type_of(type), header, payload, trace=trace or None)
         try:
             self._outbox.offer(packets)
         except LimitExceededError:
@@ -153,8 +160,9 @@ class Connection:
                     await self.reply(event.id, error)
 
     async def _begin(self, tasks: asyncio.TaskGroup, message: MessageReceived) -> None:
+        operation = self._dialect.operation(message.type)
         try:
-            answer = self._dispatch(Request(self.room, self.participant, self, message))
+            answer = self._dispatch(Request(self.room, self.participant, self, message, operation))
         except Exception as error:  # noqa: BLE001 - a handler's bug must not end the connection
             answer = _error(error, message)
         if not isinstance(answer, Coroutine):

@@ -57,11 +57,11 @@ class Dispatcher:
 
     def __call__(self, request: Request) -> Answer | Coroutine[Any, Any, Answer]:
         """Answer a request, at once or by a coroutine. Raises RoomError for one that is refused."""
-        kind = request.message.type
+        kind = request.operation
         operation = self._operations.get(kind)
         if operation is None:
             self._count("unknown", "refused")
-            raise InvalidRequestError("type", f"this room server does not offer {kind!r}")
+            raise InvalidRequestError("type", f"this room server does not offer {request.message.type!r}")
         try:
             body = self._check(operation, request)
         except RoomError as error:

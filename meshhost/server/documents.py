@@ -92,7 +92,7 @@ class OpenDocument:
         payload = encode_update(update)
         for (participant, path), connection in self.connected.items():
             if participant is not but:
-                connection.tell("room.sync", {"path": path}, payload)
+                connection.tell("sync.update", {"path": path}, payload)
 
     def leave(self, participant: Participant, path: str | None = None) -> None:
         """Disconnect a participant, from all paths or from one."""

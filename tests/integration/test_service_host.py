@@ -1008,3 +1008,14 @@ async def test_a_host_shows_where_it_is_and_who_lives_there(serve: Serve) -> Non
     hosted = await serve(quiet())
     await hosted.started()
     assert repr(hosted.host) == f"<ServiceHost 127.0.0.1:{hosted.host.port} paths=['/agent'] agents=1>"
+
+
+async def test_metrics_tell_that_the_host_is_ready_and_whom_its_drain_aborted(serve: Serve) -> None:
+    hosted = await serve(StubbornAgent, drain=0.1)
+    await hosted.started()
+    await soon(hosted.host.agents[0].wait_state(State.RUNNING))
+    assert "meshhost_ready 1.0" in hosted.host._metrics.render().decode()
+    await hosted.host.stop()
+    shown = hosted.host._metrics.render().decode()
+    assert "meshhost_ready 0.0" in shown
+    assert "meshhost_drain_aborted_agents_total 1.0" in shown

@@ -61,11 +61,11 @@ class SyncHandlers:
     def operations(self) -> Operations:
         """The requests of this service."""
         return {
-            "room.create": Operation(_Create, self._create, _may_write, _subject),
-            "room.connect": Operation(_Connect, self._connect, _may_read, _subject),
+            "sync.create": Operation(_Create, self._create, _may_write, _subject),
+            "sync.open": Operation(_Connect, self._connect, _may_read, _subject),
             # Its grant is looked at later: a MeshAgent client that gets an error never sends an edit again.
-            "room.sync": Operation(_Document, self._sync),
-            "room.disconnect": Operation(_Document, self._disconnect),
+            "sync.update": Operation(_Document, self._sync),
+            "sync.close": Operation(_Document, self._disconnect),
         }
 
     async def _create(self, request: Request, body: _Create) -> Answer:
@@ -92,7 +92,7 @@ class SyncHandlers:
             shared = await document.shared()
             if request.participant.connection is connection:
                 document.connected[request.participant, body.path] = connection
-            connection.tell("room.sync", {"path": body.path}, encode_update(shared.state()))
+            connection.tell("sync.update", {"path": body.path}, encode_update(shared.state()))
         return None
 
     async def _sync(self, request: Request, body: _Document) -> Answer:
@@ -136,7 +136,7 @@ class SyncHandlers:
         # As it is now: what was told in between must be in it.
         state = await self._state_for(request, body)
         if state is not None:
-            request.connection.tell("room.sync", {"path": body.path, "replaces": is_final}, state)
+            request.connection.tell("sync.update", {"path": body.path, "replaces": is_final}, state)
 
     async def _state_for(self, request: Request, body: _Document) -> bytes | None:
         """The document's content, for a participant that is connected to it."""

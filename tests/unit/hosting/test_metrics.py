@@ -70,3 +70,17 @@ def test_calls_and_drains_are_counted(metrics):
 def test_each_host_has_numbers_of_its_own(metrics):
     metrics.count_call("/a", 200)
     assert not [line for line in lines(HostMetrics(list, str)) if "calls" in line]
+
+
+def test_whether_the_host_takes_calls_is_shown_as_of_now(metrics):
+    ready = [False]
+    metrics.show_ready(lambda: ready[0])
+    assert "meshhost_ready 0.0" in lines(metrics)
+    ready[0] = True
+    assert "meshhost_ready 1.0" in lines(metrics)
+
+
+def test_agents_that_a_drain_aborted_are_counted(metrics):
+    metrics.observe_drain(1.0)
+    metrics.observe_drain(30.0, aborted=2)
+    assert {"meshhost_drain_seconds_count 2.0", "meshhost_drain_aborted_agents_total 2.0"} <= set(lines(metrics))

@@ -1,0 +1,96 @@
+"""`run_service(reload=True)` with real programs: a change starts the program again, and a fault waits for the next."""
+
+import asyncio
+import os
+import signal
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshhost.hosting import source_watch
+from meshhost.hosting.service_runner import run_service
+from meshhost.identity.keys import encode_api_key, new_api_key
+from meshhost.testing.server import running_server
+
+KEY = new_api_key("11111111-2222-3333-4444-555555555555")
+PROGRAM = """
+    import asyncio
+    from meshhost.api.services import ServiceHost
+
+    host = ServiceHost()
+
+    @host.path("/quiet", identity={identity!r})
+    class Quiet:
+        async def start(self, *, room):
+            pass
+
+        async def stop(self):
+            with open("stopped", "a") as file:
+                file.write({identity!r})
+
+    asyncio.run(host.run())
+"""
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def test_a_change_drains_the_program_and_starts_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "program"
+    folder.mkdir()
+    main = folder / "main.py"
+    told: list[tuple[str, dict[str, Any]]] = []
+
+    def write(source: str) -> None:
+        main.write_text(textwrap.dedent(source))
+
+    # What is done at which step: first a change, then a fault, then its repair, then the end.
+    actions: list[tuple[str, Callable[[], object]]] = [
+        ("joined", lambda: write(PROGRAM.format(identity="second"))),
+        ("joined", lambda: write("raise SystemExit(5)")),
+        ("ended", lambda: write(PROGRAM.format(identity="third"))),
+        ("joined", terminate),
+    ]
+
+    def progress(step: str, _: str, facts: dict[str, Any]) -> None:
+        told.append((step, facts))
+        if actions and actions[0][0] == step:
+            actions.pop(0)[1]()
+
+    monkeypatch.setattr(source_watch.SourceWatch.__init__, "__kwdefaults__", {"interval": 0.05})
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MESHHOST_API_KEY", encode_api_key(KEY))
+    monkeypatch.setenv("MESHHOST_DRAIN_SECONDS", "5")
+    monkeypatch.setenv("MESHHOST_CONFIG_DIR", str(tmp_path / "config"))
+    for name in ("MESHHOST_WEBHOOK_SECRET", "MESHHOST_PORT", "MESHHOST_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    write(PROGRAM.format(identity="first"))
+    async with running_server(tmp_path / "server", key=KEY) as server:
+        monkeypatch.setenv("MESHHOST_API_URL", server.url)
+        async with asyncio.timeout(50):
+            assert await run_service("main.py", room="room", progress=progress, reload=True) == 0
+    steps = ["server", "host", "called", "joined"]
+    again = ["host", "called", "reloaded", "joined"]
+    assert [step for step, _ in told] == [*steps, *again, "ended", *again]
+    assert [facts["identity"] for step, facts in told if step == "joined"] == ["first", "second", "third"]
+    assert [facts["files"] for step, facts in told if step == "reloaded"] == [["main.py"], ["main.py"]]
+    # In order: each agent's stop() was awaited.
+    assert (folder / "stopped").read_text() == "firstsecondthird"
+
+
+async def test_a_signal_while_the_program_failed_ends_the_run_with_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MESHHOST_API_KEY", encode_api_key(KEY))
+    (tmp_path / "main.py").write_text("raise SystemExit(5)")
+    async with running_server(tmp_path / "server", key=KEY) as server, asyncio.timeout(20):
+        monkeypatch.setenv("MESHHOST_API_URL", server.url)
+        code = await run_service(
+            "main.py", room="room", reload=True, progress=lambda step, *_: terminate() if step == "ended" else None
+        )
+    assert code == 5

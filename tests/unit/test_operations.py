@@ -1,0 +1,237 @@
+"""What operators are given - dashboard, alerts, manifests, README - speaks of things that exist."""
+
+import inspect
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import AliasChoices
+from pydantic.fields import FieldInfo
+
+from meshhost.cli.main import app
+from meshhost.clock import SystemClock
+from meshhost.hosting import routes as host_routes
+from meshhost.hosting.load import LoadMeter
+from meshhost.hosting.metrics import HostMetrics
+from meshhost.hosting.service_host import ServiceHost
+from meshhost.hosting.service_runner import STOP_MARGIN
+from meshhost.hosting.tenancy import Tenancy, TenancyCollector
+from meshhost.server import server as room_server
+from meshhost.server.metrics import ServerMetrics
+from meshhost.settings import Settings
+from meshhost.supervision.state import State
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "config"
+KUBERNETES = CONFIG / "kubernetes"
+WORKLOADS = ["host-deployment", "room-server-statefulset"]
+# Settings of room server, CLI, models and telemetry.
+NOT_OF_THE_HOST = {
+    "api_key", "secret", "token", "room", "project_id", "session_id", "database_url", "config_dir", "local_model", "host_url",
+    "openai_api_key", "openai_base_url", "openai_model", "log_level", "otel_endpoint",
+}  # fmt: skip
+_SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
+
+
+def names_shown() -> set[str]:
+    """Every series that a host or a room server may show."""
+    clock = SystemClock()
+    host = HostMetrics(tuple, lambda _: "")
+    load = LoadMeter(clock=clock, live=lambda: 0, max_agents=1)
+    host.register(TenancyCollector(Tenancy(clock=clock, live=tuple, load=load)))
+    text = (host.render() + ServerMetrics(list).render([])).decode()
+    kinds = re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE)
+    return {name + suffix for name, kind in kinds for suffix in _SUFFIXES[kind]}
+
+
+def expressions() -> Iterator[str]:
+    for panel in json.loads((CONFIG / "grafana" / "meshhost-host.json").read_text())["panels"]:
+        yield from (target["expr"] for target in panel.get("targets", []))
+    yield from (rule["expr"] for rule in rules())
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((CONFIG / "prometheus" / "alerts.yaml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def manifest(name: str) -> Any:
+    return yaml.safe_load((KUBERNETES / f"{name}.yaml").read_text())
+
+
+def pod(name: str) -> Any:
+    return manifest(name)["spec"]["template"]["spec"]
+
+
+def variables(member: FieldInfo) -> list[str]:
+    alias = member.validation_alias
+    return [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
+
+
+def section(title: str) -> str:
+    return (ROOT / "README.md").read_text().partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("expression", list(expressions()))
+def test_dashboard_and_alerts_ask_for_numbers_that_are_shown(expression: str) -> None:
+    asked = set(re.findall(r"\bmeshhost_\w+", expression))
+    assert asked
+    assert asked <= names_shown()
+    assert expression.count("(") == expression.count(")")
+    states = {state.value for state in State} | {"ready", "leased", "delayed", "dead"}
+    assert set(re.findall(r'state="(\w+)"', expression)) <= states
+
+
+def test_the_alerts_cover_what_can_go_wrong() -> None:
+    asked = " ".join(rule["expr"] for rule in rules())
+    for name in ("ready", "agent_crashes", "quarantine_holds", "loop_lag", "agent_start_seconds", "queue_oldest_age"):
+        assert f"meshhost_{name}" in asked
+    assert 'meshhost_queue_messages{state="dead"}' in asked
+    assert "meshhost_drain_aborted_agents_total" in asked
+
+
+def test_alerts_have_names_of_their_own_and_say_what_to_do() -> None:
+    names = [rule["alert"] for rule in rules()]
+    assert len(set(names)) == len(names)
+    for rule in rules():
+        assert set(rule["annotations"]) == {"summary", "action"}
+        assert rule["labels"]["severity"] in {"page", "ticket"}
+        for label in re.findall(r"\$labels\.(\w+)", str(rule["annotations"])):
+            assert label in rule["expr"] or (label == "instance" and " by " not in rule["expr"])
+
+
+def test_alerts_name_commands_that_exist() -> None:
+    groups = {group.name: group.typer_instance for group in app.registered_groups}
+    text = str(rules())
+    for group, command in re.findall(r"meshhost (host|queue|room) (\w+)", text):
+        instance = groups[group]
+        assert instance is not None
+        commands = {one.name or one.callback.__name__ for one in instance.registered_commands if one.callback}
+        assert command in commands
+
+
+def test_panels_do_not_overlap() -> None:
+    panels = json.loads((CONFIG / "grafana" / "meshhost-host.json").read_text())["panels"]
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in panels)
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_pod_has_time_to_drain(name: str) -> None:
+    [container] = pod(name)["containers"]
+    before = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    if name == "host-deployment":
+        drain = next(float(one["value"]) for one in container["env"] if one["name"] == "MESHHOST_DRAIN_SECONDS")
+        needed = drain + STOP_MARGIN
+    else:
+        needed = 2 * room_server.STOP_TIMEOUT + STOP_MARGIN
+    assert pod(name)["terminationGracePeriodSeconds"] > before + needed
+
+
+@pytest.mark.parametrize(("name", "module"), list(zip(WORKLOADS, [host_routes, room_server], strict=True)))
+def test_probes_ask_what_is_answered(name: str, module: Any) -> None:
+    [container] = pod(name)["containers"]
+    ports = {port["name"] for port in container["ports"]}
+    source = Path(module.__file__).read_text()
+    for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
+        assert container[probe]["httpGet"] == {"path": path, "port": "http"}
+        assert f'"{path}"' in source
+    assert ports == {"http"}
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_pod_runs_as_the_images_user_with_nothing_it_does_not_need(name: str) -> None:
+    uid = re.search(r"useradd .*--uid (\d+)", (ROOT / "Dockerfile").read_text())
+    assert uid is not None
+    context = pod(name)["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert {context["runAsUser"], context["runAsGroup"], context["fsGroup"]} == {int(uid[1])}
+    [container] = pod(name)["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    claims = {claim["metadata"]["name"] for claim in manifest(name)["spec"].get("volumeClaimTemplates", [])}
+    assert mounted == claims | {volume["name"] for volume in pod(name)["volumes"]}
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_variables_are_settings_and_none_holds_a_secret(name: str) -> None:
+    [container] = pod(name)["containers"]
+    fields = {names: member for member in Settings.model_fields.values() for names in variables(member)}
+    for variable in container["env"]:
+        assert "SecretStr" not in str(fields[variable["name"]].annotation)
+    settings = Settings(**{variable["name"]: variable["value"] for variable in container["env"]})
+    assert str(settings.data_dir) == "/data"
+    for exported in re.findall(r"export (\w+)", str(container.get("args", ""))):
+        assert exported in fields
+
+
+def test_services_find_their_pods_and_the_room_server_its_host_and_secrets() -> None:
+    for service, workload in (("host-service", "host-deployment"), ("room-server-service", "room-server-statefulset")):
+        labels = manifest(workload)["spec"]["template"]["metadata"]["labels"]
+        assert manifest(service)["spec"]["selector"].items() <= labels.items()
+        assert manifest(workload)["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    config = tomllib.loads((CONFIG / "production.toml").read_text())
+    host = manifest("host-service")
+    url = f"http://{host['metadata']['name']}:{host['spec']['ports'][0]['port']}"
+    assert [service["url"] for service in config["services"]] == [url]
+    assert {"name": "MESHHOST_API_URL", "value": config["server"]["public_url"]} in pod("host-deployment")[
+        "containers"
+    ][0]["env"]
+
+
+def test_hosts_are_scaled_by_a_number_they_show() -> None:
+    hpa = manifest("host-hpa")["spec"]
+    deployment = manifest("host-deployment")
+    assert hpa["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert "replicas" not in deployment["spec"]
+    [metric] = hpa["metrics"]
+    assert metric["pods"]["metric"]["name"] in names_shown()
+
+
+def host_settings() -> dict[str, str]:
+    """Variable and default, as shown, of each setting that concerns a host."""
+    shown = {}
+    for name, member in Settings.model_fields.items():
+        if name not in NOT_OF_THE_HOST:
+            default = member.default
+            text = f"{default:g}" if isinstance(default, float) else str(default)
+            shown[variables(member)[0]] = "" if default is None else text
+    return shown
+
+
+@pytest.mark.parametrize(("variable", "default"), list(host_settings().items()))
+def test_the_readme_names_each_setting_of_a_host_with_its_default(variable: str, default: str) -> None:
+    rows = [line for line in section("Operate a host").splitlines() if f"`{variable}`" in line and line[:1] == "|"]
+    assert len(rows) == 1
+    assert default in rows[0]
+
+
+def test_the_readme_names_each_argument_of_a_host() -> None:
+    named = set(re.findall(r"^\| `(\w+)` \|", section("Operate a host"), re.MULTILINE))
+    arguments = set(inspect.signature(ServiceHost).parameters)
+    assert named - {state.value for state in State} == arguments
+
+
+def test_the_readme_explains_each_state() -> None:
+    for state in State:
+        assert f"`{state.value}`" in section("Operate a host")
+
+
+def test_files_that_the_readme_names_for_operators_exist() -> None:
+    for path in re.findall(r"config/[\w./-]+\w", section("Operate a host")):
+        assert (ROOT / path).exists()
