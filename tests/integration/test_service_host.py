@@ -1011,11 +1011,14 @@ async def test_a_host_shows_where_it_is_and_who_lives_there(serve: Serve) -> Non
 
 
 async def test_metrics_tell_that_the_host_is_ready_and_whom_its_drain_aborted(serve: Serve) -> None:
-    hosted = await serve(StubbornAgent, drain=0.1)
+    class Slow(SlowAgent):
+        pass
+
+    hosted = await serve(Slow, drain=0.05)
     await hosted.started()
-    await soon(hosted.host.agents[0].wait_state(State.RUNNING))
+    await soon((await Slow.wait_made()).starting.wait())
     assert "meshhost_ready 1.0" in hosted.host._metrics.render().decode()
-    await hosted.host.stop()
+    await soon(hosted.host.stop())
     shown = hosted.host._metrics.render().decode()
     assert "meshhost_ready 0.0" in shown
     assert "meshhost_drain_aborted_agents_total 1.0" in shown
