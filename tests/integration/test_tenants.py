@@ -636,19 +636,19 @@ async def all_running(hosted: Hosted, number: int) -> list[dict[str, Any]]:
 async def test_a_host_killed_under_its_agents_comes_back_with_exactly_those(
     acme: RunningServer, tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
-    keys = {("room-" + str(number % 4), f"agent-{number}") for number in range(20)}
+    keys = {("room-" + str(number % 4), f"agent-{number}") for number in range(100)}
     async with host_process(tmp_path, acme, http) as (process, hosted):
         calls = [hosted.call(acme, room=room, identity=identity) for room, identity in keys]
         calls += [hosted.call(acme, room=room, identity=identity) for room, identity in keys]
         assert {answer.status for answer in await asyncio.gather(*calls)} == {200}
         gone = (await hosted.call(acme, room="room-0", identity="gone")).json["spawn_id"]
-        before = await all_running(hosted, 21)
+        before = await all_running(hosted, 101)
         await hosted.ask("DELETE", f"/agents/{gone}")
-        await all_running(hosted, 20)
+        await all_running(hosted, 100)
         process.kill()
         await process.wait()
     async with host_process(tmp_path, acme, http) as (process, hosted):
-        after = await all_running(hosted, 20)
+        after = await all_running(hosted, 100)
         assert {(agent["room"], agent["identity"]) for agent in after} == keys
         assert {agent["id"] for agent in before}.isdisjoint(agent["id"] for agent in after)
         again = [await hosted.call(acme, room=room, identity=identity) for room, identity in keys]
