@@ -14,7 +14,7 @@ from meshhost.errors import ConnectionLostError, InvalidRequestError, RoomError,
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import Header, JsonResponse, Response, TextResponse
 from meshhost.room.agents import AgentDescription, ToolDescription, ToolkitDescription
-from meshhost.room.participants import Participant, RemoteParticipant
+from meshhost.room.participants import Participant
 from meshhost.room.requirements import Requirement
 from meshhost.tasks import TaskOwner
 from meshhost.tools.schema import Schema, check_schema, check_value
@@ -189,8 +189,8 @@ class TaskRunner(SingleRoomAgent):
     async def _run(self, room: "RoomClient", message: MessageReceived) -> Any:
         header = message.header
         arguments = await self.validate_arguments(header.get("arguments"))
-        caller = _participant(room, header.get("caller_id"))
-        on_behalf_of = _participant(room, header.get("on_behalf_of_id"))
+        caller = room.participant(header.get("caller_id"))
+        on_behalf_of = room.participant(header.get("on_behalf_of_id"))
         context = AgentCallContext(
             chat=await self.init_chat_context(),
             room=room,
@@ -267,13 +267,6 @@ def _checked(value: Any, schema: SchemaOrModel) -> Any:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         raise InvalidRequestError(".".join(map(str, first["loc"])), first["msg"]) from None
-
-
-def _participant(room: "RoomClient", participant_id: Any) -> Participant | None:
-    if not isinstance(participant_id, str):
-        return None
-    # Known are those who enabled messaging; of the others we have the id.
-    return room.messaging.get_participant(participant_id) or RemoteParticipant(id=participant_id)
 
 
 def _handed_along(toolkits: Any, caller: Participant | None) -> list[Toolkit]:

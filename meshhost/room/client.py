@@ -30,7 +30,7 @@ from meshhost.room.developer import DeveloperClient
 from meshhost.room.events import EventEmitter
 from meshhost.room.handshake import Handshake, Welcome
 from meshhost.room.messaging import MessagingClient
-from meshhost.room.participants import LocalParticipant
+from meshhost.room.participants import LocalParticipant, Participant, RemoteParticipant
 from meshhost.room.queues import QueuesClient
 from meshhost.room.reconnect import ReconnectPolicy, is_final
 from meshhost.room.session import Reply, RoomSession
@@ -183,6 +183,14 @@ class RoomClient:
         if self._participant is None:
             raise RoomError("the room is not connected yet")
         return self._participant
+
+    def participant(self, participant_id: Any) -> Participant | None:
+        """Who has this id: ourselves, one who enabled messaging, or else somebody of whom only the id is known."""
+        if not isinstance(participant_id, str):
+            return None
+        if participant_id == self.local_participant.id:
+            return self.local_participant
+        return self.messaging.get_participant(participant_id) or RemoteParticipant(id=participant_id)
 
     async def connect(self) -> None:
         """Join the room; `__aenter__` does it. Raises what the class says."""

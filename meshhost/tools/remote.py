@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from meshhost.errors import InvalidRequestError, RoomError, ToolError
 from meshhost.protocol.connection import MessageReceived
 from meshhost.room.agents import ToolDescription, ToolkitDescription
-from meshhost.room.participants import RemoteParticipant
 from meshhost.tools.schema import check_schema, with_defs
 from meshhost.tools.tool import Tool, ToolContext
 from meshhost.tools.toolkit import Toolkit
@@ -124,8 +123,8 @@ class RemoteToolkit(Toolkit):
             raise InvalidRequestError("arguments", "expected the name of a tool and an object of arguments")
         context = ToolContext(
             room=room,
-            caller=_participant(room, header.get("caller_id")),
-            on_behalf_of=_participant(room, header.get("on_behalf_of_id")),
+            caller=room.participant(header.get("caller_id")),
+            on_behalf_of=room.participant(header.get("on_behalf_of_id")),
             caller_context=header.get("caller_context"),
         )
         attachment = call.payload or None
@@ -154,12 +153,3 @@ def _describe(tool: Tool) -> ToolDescription:
         defs=tool.defs,
         supports_context=tool.supports_context,
     )
-
-
-def _participant(room: "RoomClient", participant_id: Any) -> Any:
-    if not isinstance(participant_id, str):
-        return None
-    if participant_id == room.local_participant.id:
-        return room.local_participant
-    # Known are those who enabled messaging; of the others we have the id.
-    return room.messaging.get_participant(participant_id) or RemoteParticipant(id=participant_id)

@@ -437,3 +437,16 @@ async def test_a_slow_reader_is_disconnected(serve: Any, http: aiohttp.ClientSes
                 break
         socket._conn.transport.resume_reading()  # type: ignore[union-attr]
         assert await _end_of(socket) == 1013
+
+
+async def test_a_participant_is_known_by_its_id_as_far_as_it_is_known(server: RunningServer) -> None:
+    async with server.client(name="a") as a, server.client(name="b") as b:
+        await b.messaging.enable()
+        await a.messaging.enable()
+        known, unknown = a.participant(b.local_participant.id), a.participant("somebody")
+        assert a.participant(a.local_participant.id) is a.local_participant
+        assert known is not None
+        assert known.get_attribute("name") == "b"
+        assert unknown is not None
+        assert (unknown.id, unknown.get_attribute("name")) == ("somebody", None)
+        assert a.participant(None) is None
