@@ -1,4 +1,4 @@
-"""The same host for either package: `python host_program.py meshhost|meshagent PORT`. Runs without the other one."""
+"""The same host for either package: `python host_program.py meshhost|meshagent PORT [process]`. Runs without the other one."""
 
 import asyncio
 import importlib
@@ -6,10 +6,11 @@ import sys
 from typing import Any
 
 package, port = sys.argv[1], int(sys.argv[2])
+options = {"isolation": sys.argv[3]} if len(sys.argv) > 3 else {}
 host: Any = importlib.import_module(f"{package}.api.services").ServiceHost(host="127.0.0.1", port=port)
 
 
-@host.path("/idle", identity="idle")
+@host.path("/idle", identity="idle", **options)
 class Idle:
     """Says that it has started, then waits."""
 

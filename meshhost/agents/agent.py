@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from meshhost.agents.context import AgentCallContext as AgentCallContext
 from meshhost.agents.context import AgentChatContext
 from meshhost.errors import NotFoundError, RoomError
 from meshhost.protocol.messages import Response

@@ -1,6 +1,6 @@
 """What MeshAgent programs import from `meshagent.api`, under our name. Re-exports only: the code lives in its own layer."""
 
-from meshhost.api.helpers import websocket_room_url
+from meshhost.api.helpers import meshhost_base_url, websocket_room_url
 from meshhost.api.messaging import (
     EmptyResponse,
     ErrorResponse,
@@ -61,5 +61,6 @@ __all__ = [
     "ToolkitDescription",
     "ValueProperty",
     "WebSocketClientProtocol",
+    "meshhost_base_url",
     "websocket_room_url",
 ]

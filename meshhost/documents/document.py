@@ -411,14 +411,15 @@ class MeshDocument(_Emitter):
     def _mirror_children(self, element: Element) -> list[_Event]:
         before = element._children
         nodes = crdt.children_of(element._node)
-        known = {node: self._nodes[node] for node in nodes if node in self._nodes}
-        element._children = [known.get(node) or self._show(element, node) for node in nodes]
-        after, kept = element._children, set(known.values())
+        # Once for each node: pycrdt takes its time to hash and compare them, and there may be many.
+        known = [self._nodes.get(node) for node in nodes]
+        element._children = [shown or self._show(element, node) for node, shown in zip(nodes, known, strict=True)]
+        kept = set(known)
         deleted = [child for child in before if child not in kept]
         for child in deleted:
             self._forget(child)
         events: list[_Event] = [(element, "deleted", (child,)) for child in deleted]
-        events += [(element, "inserted", (child,)) for child in after if child not in kept]
+        events += [(element, "inserted", (child,)) for child in element._children if child not in kept]
         return events
 
     def _show(self, parent: Element, node: crdt.Node) -> Element | Text:

@@ -13,6 +13,7 @@ from meshhost.errors import ConnectionLostError, LimitExceededError, RoomError, 
 from meshhost.identity.grants import ApiScope
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import ErrorResponse, Header, JsonResponse, Response
+from meshhost.room.errors import reading
 from meshhost.room.participants import Participant
 from meshhost.room.requirements import Requirement, requirement_from_json
 
@@ -127,12 +128,14 @@ class AgentsClient:
     async def list_agents(self) -> list[AgentDescription]:
         """Agents that can be asked."""
         answer = await self._room.send_request("agent.list_agents", {})
-        return [_agent(entry) for entry in answer["agents"]]
+        with reading("agent.list_agents"):
+            return [_agent(entry) for entry in answer["agents"]]
 
     async def list_toolkits(self, participant_id: str | None = None) -> list[ToolkitDescription]:
         """Toolkits that we may use; with `participant_id` also that participant's private ones."""
         answer = await self._room.send_request("agent.list_toolkits", {"participant_id": participant_id})
-        return [_toolkit(name, entry) for name, entry in answer["tools"].items()]
+        with reading("agent.list_toolkits"):
+            return [_toolkit(name, entry) for name, entry in answer["tools"].items()]
 
     async def invoke_tool(
         self,
@@ -174,7 +177,8 @@ class AgentsClient:
         if requires is not None:
             request["requires"] = [requirement.to_json() for requirement in requires]
         response = await self._call("agent.ask", request)
-        return response.json["answer"] if isinstance(response, JsonResponse) else None
+        with reading("agent.ask"):
+            return response.json["answer"] if isinstance(response, JsonResponse) else None
 
     async def make_call(
         self, *, name: str, url: str, arguments: Mapping[str, Any], api: ApiScope | None = None
@@ -193,7 +197,8 @@ class AgentsClient:
             f"agent.tool_call.{toolkit.name}", lambda message: self._begin(handler, message, message.id)
         )
         answer = await self._room.send_request("agent.register_toolkit", toolkit.to_json() | {"public": public})
-        return str(answer["id"])
+        with reading("agent.register_toolkit"):
+            return str(answer["id"])
 
     async def unregister_toolkit(self, name: str, registration_id: str) -> None:
         """Undo `register_toolkit`."""
@@ -209,18 +214,23 @@ class AgentsClient:
         """
         if self._ask_handler not in (None, handler):
             raise RoomError("this connection offers an agent already: connect once more for another")
-        self._ask_handler = handler
+        is_first, self._ask_handler = self._ask_handler is None, handler
         self._room.register_handler(
             "agent.ask", lambda message: self._begin(handler, message, message.header.get("task_id"))
         )
-        answer = await self._room.send_request("agent.register_agent", agent.to_json())
-        return str(answer["id"])
+        try:
+            answer = await self._room.send_request("agent.register_agent", agent.to_json())
+            with reading("agent.register_agent"):
+                return str(answer["id"])
+        except BaseException:
+            if is_first:
+                self._forget_agent()
+            raise
 
     async def unregister_agent(self, registration_id: str) -> None:
         """Undo `register_agent`."""
         await self._room.send_request("agent.unregister_agent", {"id": registration_id})
-        self._room.unregister_handler("agent.ask")
-        self._ask_handler = None
+        self._forget_agent()
 
     async def answer_ask(self, ask: MessageReceived, answer: Any) -> None:
         """Answer an ask with a JSON value or a RoomError. When the connection is gone, so is whoever asked.
@@ -255,6 +265,10 @@ class AgentsClient:
                 self._room.spawn(self._tell("agent.abandon", key), "abandon a call")
             raise
         return response
+
+    def _forget_agent(self) -> None:
+        self._room.unregister_handler("agent.ask")
+        self._ask_handler = None
 
     async def _tell(self, type: str, header: Header) -> None:
         with contextlib.suppress(ConnectionLostError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from meshhost.errors import RoomError
 from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse, Response, TextResponse
+from meshhost.room.errors import reading
 
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
@@ -100,7 +101,8 @@ class QueuesClient:
     async def list(self, *, name: str | None = None, message: Any = None, create: bool = True) -> list[Queue]:
         """All queues of the room. The arguments are the MeshAgent SDK's and mean nothing."""
         answer = await self._room.send_request("queues.list", {})
-        return [_queue(entry) for entry in answer["queues"]]
+        with reading("queues.list"):
+            return [_queue(entry) for entry in answer["queues"]]
 
     async def open(self, *, name: str) -> None:
         """Make the queue if it is missing."""
@@ -140,17 +142,18 @@ class QueuesClient:
         delivery = extra.get("delivery")
         if not isinstance(delivery, dict):
             return LeasedMessage(message=_message(response), queue=name)
-        return LeasedMessage(
-            message=_message(response),
-            queue=name,
-            attempt=delivery["attempt"],
-            delivery=delivery["delivery"],
-            headers=delivery["headers"],
-            sent_at=delivery["sent_at"],
-            seconds=delivery["lease_seconds"],
-            _lease=delivery["lease"],
-            _room=self._room,
-        )
+        with reading("queues.receive"):
+            return LeasedMessage(
+                message=_message(response),
+                queue=name,
+                attempt=delivery["attempt"],
+                delivery=delivery["delivery"],
+                headers=delivery["headers"],
+                sent_at=delivery["sent_at"],
+                seconds=delivery["lease_seconds"],
+                _lease=delivery["lease"],
+                _room=self._room,
+            )
 
     async def drain(self, *, name: str) -> None:
         """Delete all messages of the queue but the dead."""
@@ -163,13 +166,15 @@ class QueuesClient:
     async def dead(self, *, name: str, limit: int = 100) -> builtins.list[DeadMessage]:
         """The newest dead messages of the queue."""
         answer = await self._room.send_request("queues.dead", {"name": name, "limit": limit})
-        return [DeadMessage(**letter) for letter in answer["dead"]]
+        with reading("queues.dead"):
+            return [DeadMessage(**letter) for letter in answer["dead"]]
 
     async def replay(self, *, name: str, ids: Sequence[str] | None = None) -> int:
         """Make dead messages (all, or these) ready again; returns how many."""
         request: Header = {"name": name} if ids is None else {"name": name, "ids": builtins.list(ids)}
         answer = await self._room.send_request("queues.replay", request)
-        return int(answer["replayed"])
+        with reading("queues.replay"):
+            return int(answer["replayed"])
 
 
 def _message(response: Response) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from meshhost.errors import RoomError
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import FileResponse
+from meshhost.room.errors import reading
 from meshhost.room.events import EventEmitter
 
 if TYPE_CHECKING:
@@ -62,22 +63,26 @@ class StorageClient:
     async def exists(self, *, path: str) -> bool:
         """Whether there is a file or folder."""
         answer = await self._room.send_request("storage.exists", {"path": path})
-        return bool(answer["exists"])
+        with reading("storage.exists"):
+            return bool(answer["exists"])
 
     async def stat(self, *, path: str) -> StorageEntry | None:
         """What is there, or None."""
         answer = await self._room.send_request("storage.stat", {"path": path})
-        return _entry(answer) if answer["exists"] else None
+        with reading("storage.stat"):
+            return _entry(answer) if answer["exists"] else None
 
     async def list(self, *, path: str) -> list[StorageEntry]:
         """What is in a folder; empty when there is no such folder."""
         answer = await self._room.send_request("storage.list", {"path": path})
-        return [_entry(entry) for entry in answer["files"]]
+        with reading("storage.list"):
+            return [_entry(entry) for entry in answer["files"]]
 
     async def open(self, *, path: str, overwrite: bool = False) -> FileHandle:
         """Begin to write a file."""
         answer = await self._room.send_request("storage.open", {"path": path, "overwrite": overwrite})
-        return FileHandle(answer["handle"])
+        with reading("storage.open"):
+            return FileHandle(answer["handle"])
 
     async def write(self, *, handle: FileHandle, data: bytes) -> None:
         """Append bytes to a file being written."""
@@ -104,7 +109,8 @@ class StorageClient:
     async def download_url(self, *, path: str) -> str:
         """A URL under which the file can be fetched for a while, without further credentials."""
         answer = await self._room.send_request("storage.download_url", {"path": path})
-        return str(answer["url"])
+        with reading("storage.download_url"):
+            return str(answer["url"])
 
     async def delete(self, path: str) -> None:
         """Delete a file."""

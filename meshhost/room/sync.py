@@ -20,7 +20,7 @@ from meshhost.documents.schema import MeshSchema
 from meshhost.errors import ConnectionLostError, InvalidRequestError, NotFoundError, RequestTimeoutError, RoomError
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import ErrorResponse
-from meshhost.room.errors import error_from
+from meshhost.room.errors import error_from, reading
 from meshhost.tasks import unless
 
 if TYPE_CHECKING:
@@ -183,8 +183,9 @@ class SyncClient:
     async def _begin(self, link: _Link, create: bool) -> MeshDocument:
         try:
             answer = await self._room.send_request("room.connect", {"path": link.path, "create": create})
-            document = MeshDocument(schema=MeshSchema.from_json(answer["schema"]), on_update=link.add)
-            link.document = document
+            with reading("room.connect"):
+                schema = MeshSchema.from_json(answer["schema"])
+            link.document = document = MeshDocument(schema=schema, on_update=link.add)
             link.is_connected.set()
             for state in link.early:
                 self._apply(link, state)

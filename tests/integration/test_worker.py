@@ -477,7 +477,7 @@ async def test_a_schema_in_the_rooms_storage_is_enough(server: RunningServer, us
 
 
 async def test_a_requirement_that_the_room_may_not_call_is_refused(server: RunningServer) -> None:
-    for requirement in (RequiredSchema(name="thread"), RequiredToolkit(name="https://example.org/kit")):
+    for requirement in (RequiredSchema(name="page"), RequiredToolkit(name="https://example.org/kit")):
         async with server.client("room") as room:
             with pytest.raises(AccessDeniedError, match=r"not among the URLs"):
                 await make_worker(requires=[requirement]).start(room=room)

@@ -7,7 +7,12 @@ from meshhost.server.dialect import SDK_06
 
 @pytest.mark.parametrize(
     ("word", "operation"),
-    [("room.sync", "sync.update"), ("room.connect", "sync.open"), ("queues.send", "queues.send"), ("what.is", "what.is")],
+    [
+        ("room.sync", "sync.update"),
+        ("room.connect", "sync.open"),
+        ("queues.send", "queues.send"),
+        ("what.is", "what.is"),
+    ],
 )
 def test_sdk_06_and_the_server_understand_each_other(word: str, operation: str) -> None:
     assert SDK_06.operation(word) == operation

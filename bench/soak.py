@@ -1,0 +1,80 @@
+"""Many idle agents in one host for a while: `python -m bench soak`. Takes minutes.
+
+10,000 agents of 50 tenants start and stay; then one agent after the other starts and is sent away, 1,000 times. The agents are
+fewer where the limit of open files asks for it: each takes one in the host and one in the stand-in room of this process.
+"""
+
+import asyncio
+import resource
+import sys
+import time
+
+from bench.hosting import BenchedHost, benched_host
+from bench.table import Row, show
+
+AGENTS = 10_000
+TENANTS = 50
+CYCLES = 1_000
+BATCH = 2_000
+# Files that are open besides the agents' connections.
+OTHER_FILES = 600
+
+
+def _raise_file_limit() -> int:
+    """Allow as many open files as may be, here and in the processes started here; returns for how many agents they do."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = AGENTS + OTHER_FILES
+    wanted = files if most == resource.RLIM_INFINITY else min(files, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[0]), most))
+    return min(AGENTS, wanted - OTHER_FILES)
+
+
+async def _settled(host: BenchedHost) -> float:
+    """The memory in MiB, a moment after the last that happened."""
+    await asyncio.sleep(2.0)
+    return host.resident / 2**20
+
+
+async def _cycle(host: BenchedHost) -> float:
+    """Start and send away; returns the seconds of one."""
+    begun = time.perf_counter()
+    for number in range(CYCLES):
+        identity = f"cycle-{number}"
+        await host.start(identity, tenant=f"tenant-{number % TENANTS}")
+        await host.room.dismiss(identity)
+        host.room.forget(identity)
+    return (time.perf_counter() - begun) / CYCLES
+
+
+async def main() -> None:
+    """Soak, and print the table."""
+    agents = _raise_file_limit()
+    async with benched_host("meshhost", sys.executable) as host:
+        await host.start("warm-up")
+        empty = await _settled(host)
+        seconds = 0.0
+        for first in range(0, agents, BATCH):
+            identities = [f"idle-{number}" for number in range(first, min(first + BATCH, agents))]
+            _, elapsed = await host.start_many(identities, tenants=TENANTS)
+            seconds += elapsed
+            print(f"{host.room.present:,} agents after {seconds:.0f} s, {host.refusals:,} refusals", file=sys.stderr)
+        full = await _settled(host)
+        cycle = await _cycle(host)
+        after = await _settled(host)
+        lost = agents + 1 - host.room.present
+    rows: list[Row] = [
+        ("starts per second", agents / seconds, None),
+        ("memory of the host without agents, MiB", empty, None),
+        (f"memory with {agents:,} agents, MiB", full, None),
+        ("memory per agent, KiB", (full - empty) * 1024 / agents, None),
+        (f"memory after {CYCLES:,} starts and stops more, MiB", after, None),
+        ("kept for each of those, KiB", (after - full) * 1024 / CYCLES, None),
+        ("one start and stop, ms", cycle * 1000, None),
+        ("agents lost", float(lost), None),
+    ]
+    note = "" if agents == AGENTS else f"the limit of open files allows {agents:,} agents"
+    show(f"{agents:,} idle agents of {TENANTS} tenants in one host", ("meshhost", "-"), rows, note=note)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
