@@ -9,6 +9,7 @@ from meshhost.agents.adapter import LLMAdapter, ToolResponseAdapter
 from meshhost.agents.agent import Agent, RoomTool, SingleRoomAgent
 from meshhost.agents.chat import ChatBot, ChatThreadContext
 from meshhost.agents.context import AgentCallContext, AgentChatContext
+from meshhost.agents.listener import Listener, ListenerContext
 from meshhost.agents.llmrunner import LLMTaskRunner
 from meshhost.agents.task_runner import RunTaskTool, TaskRunner
 from meshhost.agents.worker import Worker
@@ -22,6 +23,8 @@ __all__ = [
     "ChatThreadContext",
     "LLMAdapter",
     "LLMTaskRunner",
+    "Listener",
+    "ListenerContext",
     "RequiredToolkit",
     "RoomTool",
     "RunTaskTool",

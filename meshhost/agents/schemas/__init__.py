@@ -1,0 +1,1 @@
+"""Document schemas that agents share."""

@@ -1,0 +1,31 @@
+"""A plain document: headings, text and files, with the elements of `meshagent.agents.schemas.document`."""
+
+from meshhost.documents.schema import ChildProperty, ElementType, MeshSchema, ValueProperty
+
+__all__ = ["document_schema"]
+
+document_schema = MeshSchema(
+    root_tag_name="document",
+    elements=[
+        ElementType(
+            tag_name="document",
+            description="a document",
+            properties=[ChildProperty(name="content", child_tag_names=["heading", "body", "file"])],
+        ),
+        ElementType(
+            tag_name="heading",
+            description="a heading",
+            properties=[ValueProperty(name="text", type="string", description="what it says")],
+        ),
+        ElementType(
+            tag_name="body",
+            description="running text",
+            properties=[ValueProperty(name="text", type="string", description="the text, in Markdown")],
+        ),
+        ElementType(
+            tag_name="file",
+            description="a file or picture",
+            properties=[ValueProperty(name="name", type="string", description="where it is in the room's storage")],
+        ),
+    ],
+)
