@@ -2,7 +2,8 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +11,17 @@ import pytest_asyncio
 
 # What was cancelled or closed at the end of a test may need this long to end.
 _GRACE_SECONDS = 0.5
+
+
+@pytest.fixture(autouse=True)
+def unchanged_logging() -> Iterator[None]:
+    """What a test does to logging, as commands and `otel_config` do, ends with it."""
+    loggers = [logging.getLogger(), logging.getLogger("meshhost")]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
 
 
 @pytest.fixture(autouse=True)

@@ -231,9 +231,12 @@ class AgentProcess:
         if self._dump_fd < 0:
             return ""
         try:
-            return os.read(self._dump_fd, _MAX_DUMP).decode(errors="replace")
+            dump = os.read(self._dump_fd, _MAX_DUMP).decode(errors="replace")
         except BlockingIOError:
             return ""
+        # The thread that took the signal runs the agent; it comes last in the dump, and first to whoever reads the error.
+        others, current, agent = dump.partition("Current thread")
+        return current + agent + others
 
     def memory(self) -> int:
         """Its resident memory in bytes; 0 when it is gone."""

@@ -20,6 +20,7 @@ from meshhost.agents.thread_schema import ensure_thread_schema
 from meshhost.errors import RoomError
 from meshhost.gateway.openai_compatible import OpenAICompatibleProvider
 from meshhost.gateway.provider import ProviderTable
+from meshhost.room.agents import AgentDescription
 from meshhost.room.client import RoomClient
 from meshhost.room.messaging import RoomMessage
 from meshhost.testing.scripted_upstream import ScriptedUpstream
@@ -149,6 +150,14 @@ async def user(server: RunningServer) -> AsyncIterator[RoomClient]:
         yield room
 
 
+async def until_asked(user: RoomClient, name: str) -> AgentDescription:
+    """The agent, when it can be asked: it joins a moment before."""
+    async with asyncio.timeout(SECONDS):
+        while not (found := [agent for agent in await user.agents.list_agents() if agent.name == name]):  # noqa: ASYNC110 - asks a server
+            await asyncio.sleep(0.02)
+    return found[0]
+
+
 @pytest.mark.parametrize("name", [*SERVICES, *SCRIPTS])
 async def test_the_sdk_itself_imports_the_program_as_it_is_written(meshagent: Path, name: str, tmp_path: Path) -> None:
     python = meshagent.with_name("python")
@@ -172,7 +181,7 @@ async def test_the_sdk_itself_imports_the_program_as_it_is_written(meshagent: Pa
 
 async def test_an_agent_with_schemas_answers(programs: Programs, user: RoomClient) -> None:
     async with programs.serving("word_counter"):
-        [agent] = await user.agents.list_agents()
+        agent = await until_asked(user, "word-counter")
         assert (agent.name, agent.title) == ("word-counter", "Word counter")
         answer = await user.agents.ask(agent="word-counter", arguments={"text": "one three two"})
         assert answer == {"words": 3, "longest": "three"}
@@ -185,6 +194,7 @@ async def test_an_agent_lets_the_model_answer_in_its_shape(
 ) -> None:
     upstream.say('{"title": "Egg on toast", "minutes": 7}')
     async with programs.serving("recipe_writer"):
+        await until_asked(user, "recipe-writer")
         answer = await user.agents.ask(agent="recipe-writer", arguments={"prompt": "eggs, bread"})
     assert answer == {"title": "Egg on toast", "minutes": 7}
     [request] = upstream.requests
@@ -254,8 +264,10 @@ async def test_a_chat_bot_uses_its_own_tool(programs: Programs, user: RoomClient
     assert "buy bread" in json.dumps(output)
 
 
-async def test_tools_of_a_host_are_called_from_code(programs: Programs) -> None:
-    async with programs.serving("units_toolkit"):
+async def test_tools_of_a_host_are_called_from_code(programs: Programs, user: RoomClient) -> None:
+    async with programs.serving("units_toolkit"), asyncio.timeout(SECONDS):
+        while not await user.agents.list_toolkits():  # noqa: ASYNC110 - asks a server
+            await asyncio.sleep(0.02)
         said = [json.loads(line) for line in await programs.run("use_units")]
     assert said[:3] == [
         {"toolkit": "units", "tools": ["to_fahrenheit", "to_miles"]},
