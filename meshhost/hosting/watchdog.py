@@ -95,6 +95,8 @@ class LoopWatchdog:
     def _watch(self, loop: asyncio.AbstractEventLoop, loop_thread: int) -> None:
         while not self._stopping.wait(self._interval):
             self._beaten.clear()
+            if self._stopping.is_set():
+                return  # the wake-up that `stop` sent may just have been cleared
             asked = time.monotonic()
             try:
                 loop.call_soon_threadsafe(self._beat, asked)

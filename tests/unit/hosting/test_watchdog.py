@@ -100,3 +100,24 @@ def test_a_block_outside_of_asyncio_has_no_fields() -> None:
     import sys
 
     assert watchdog_module._log_fields(sys._getframe()) == {}
+
+
+async def test_a_stop_that_comes_between_two_beats_is_not_lost() -> None:
+    class ClearedLate(threading.Event):
+        """Cleared only after somebody has set it: the worst moment for a stop."""
+
+        def clear(self) -> None:
+            reached.set()
+            self.wait(10)
+            super().clear()
+
+    reached = threading.Event()
+
+    watched = Watched(threshold=1000)
+    watched.watchdog._beaten = ClearedLate()
+    watched.watchdog.start()
+    thread = watched.watchdog._thread
+    assert thread is not None
+    assert await asyncio.to_thread(reached.wait, 10)
+    watched.watchdog.stop()
+    assert not thread.is_alive()
