@@ -1,31 +1,36 @@
 """Call to agent started, starts per second, memory per idle agent and time to stop: our ServiceHost and the MeshAgent SDK's.
-Then what it takes to give each agent a process of its own, which only ours can.
+Then what it takes to give each agent a process of its own, which the SDK cannot: ours and LiveKit Agents' process pool.
 
-All hosts are processes of their own, run the same program, and join the same stand-in room in this process.
+All hosts are processes of their own, run the same program, and join the same stand-in room in this process. Ours runs on this
+Python, and on the SDK's too. They take turns, ROUNDS times; each figure is the median of its rounds. Below the tables stand our
+aims: which were missed, and what of it was measured.
 """
 
 import asyncio
 import signal
 import statistics
+import subprocess
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import aiohttp
 import psutil
 
-from bench.processes import free_port, running, wait_answers
-from bench.sdk import SDK_VERSION, sdk_python
+from bench import livekit
+from bench.processes import figures_of, free_port, running, wait_answers
+from bench.sdk import CHECKOUT, SDK_VERSION, meshhost_python313, python_version, sdk_python
 from bench.stand_in import StandInRoom
 from bench.table import Row, show
 from meshhost.identity.tokens import ParticipantToken
 
 ONE_BY_ONE = 100
 TOGETHER = 600
+ROUNDS = 3
 PARALLEL = 200
 STOPPED = 200
 STOP_SECONDS = 60.0
@@ -33,29 +38,53 @@ ISOLATED = 20
 WARM = 5
 KEY = "bench-secret-of-more-than-32-bytes!"
 PROGRAM = Path(__file__).with_name("host_program.py")
+CONNECTIONS_PROGRAM = Path(__file__).with_name("connections_program.py")
+STARTS_AIM = 3.0
+MEMORY_AIM = 1 / 3
+WARM_AIM_MS = 50.0
 
 
 @dataclass
 class Figures:
-    """Latencies in milliseconds, rates per second, memory in KiB; `stop_seconds` is None when it had to be killed."""
+    """Latencies and CPU per start in milliseconds, rates per second, memory in KiB.
+
+    `host_cpu` is the host's, `bench_cpu` that of this process: the caller and the room; `other_cores` is how many cores other
+    programs kept busy meanwhile. `connection_kib` and `connection_cpu` are those of a bare WebSocket connection as it makes
+    them. `stop_seconds` is None when it had to be killed.
+    """
 
     single_p50: float
     single_p99: float
     many_p50: float
     many_p99: float
     starts_per_second: float
+    host_cpu: float
+    bench_cpu: float
+    other_cores: float
     kib_per_agent: float
-    stop_seconds: float | None
+    connection_kib: float
+    connection_cpu: float
+    stop_seconds: float | None = None
+
+
+@dataclass
+class Subject:
+    """A host to measure: its column, its package, the interpreter, and what connects it to rooms."""
+
+    column: str
+    package: str
+    python: str
+    library: str
+    environment: dict[str, str]
 
 
 @dataclass
 class Isolated:
-    """Starts of agents in processes, in milliseconds, and their memory in MiB."""
+    """Starts of agents in processes, in milliseconds, and the memory of an idle process in MiB."""
 
     cold: list[float]
     warm: list[float]
-    resident: float
-    unshared: float
+    memory: dict[str, float]
 
 
 class BenchedHost:
@@ -72,6 +101,11 @@ class BenchedHost:
     def resident(self) -> int:
         """The memory of its process in bytes."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The CPU time that its process has taken."""
+        return _cpu_seconds(self.process.pid)
 
     async def start(self, identity: str, *, tenant: str | None = None) -> float:
         """Call an agent; returns the milliseconds until it had started. A refusal for load is tried again."""
@@ -142,20 +176,75 @@ async def benched_host(
             yield BenchedHost(process, f"http://127.0.0.1:{port}", room, session)
 
 
-async def _measure(package: str, python: str) -> Figures:
-    async with benched_host(package, python) as host:
+def _cpu_seconds(pid: int | None = None) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def _machine_seconds() -> float:
+    """The CPU time that all programs of this machine have taken."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
+
+
+def _subjects() -> tuple[list[Subject], str]:
+    """Those that can be measured here, ours first, and what is to be said about the others."""
+    here = f"meshhost\nPython {python_version(sys.executable)}"
+    subjects = [Subject(here, "meshhost", sys.executable, "meshhost", {})]
+    try:
+        ours, theirs = meshhost_python313(), sdk_python()
+    except (OSError, subprocess.SubprocessError) as error:
+        return subjects, f"the environments with Python 3.13 could not be made ({type(error).__name__})"
+    if ours is None or theirs is None:
+        return subjects, "no Python 3.13 here: the SDK was not measured"
+    checkout = {"PYTHONPATH": str(CHECKOUT)}
+    column = f"meshhost\nPython {python_version(ours)}"
+    subjects.append(Subject(column, "meshhost", str(ours), "meshhost", checkout))
+    column = f"MeshAgent SDK {SDK_VERSION}\nPython {python_version(theirs)}"
+    subjects.append(Subject(column, "meshagent", str(theirs), "aiohttp", {}))
+    return subjects, ""
+
+
+async def _measure(subject: Subject) -> Figures:
+    async with benched_host(subject.package, subject.python, environment=subject.environment) as host:
         await host.start("warm-up")
         before = host.resident
         single = [await host.start(f"one-{number}") for number in range(ONE_BY_ONE)]
+        before_many = host.cpu_seconds, _cpu_seconds(), _machine_seconds()
         many, elapsed = await host.start_many([f"many-{number}" for number in range(TOGETHER)])
+        after_many = host.cpu_seconds, _cpu_seconds(), _machine_seconds()
+        host_cpu, bench_cpu, machine_cpu = (after - then for after, then in zip(after_many, before_many, strict=True))
         kib = (host.resident - before) / 1024 / (ONE_BY_ONE + TOGETHER)
-    stop = await _stop_seconds(package, python)
-    return Figures(_p50(single), _p99(single), _p50(many), _p99(many), TOGETHER / elapsed, kib, stop)
+    connection = await _connections(subject.python, subject.library)
+    return Figures(
+        single_p50=_p50(single),
+        single_p99=_p99(single),
+        many_p50=_p50(many),
+        many_p99=_p99(many),
+        starts_per_second=TOGETHER / elapsed,
+        host_cpu=host_cpu * 1000 / TOGETHER,
+        bench_cpu=bench_cpu * 1000 / TOGETHER,
+        other_cores=max(machine_cpu - host_cpu - bench_cpu, 0) / elapsed,
+        kib_per_agent=kib,
+        connection_kib=connection["kib"],
+        connection_cpu=connection["cpu_ms"],
+    )
 
 
-async def _stop_seconds(package: str, python: str) -> float | None:
+def _median(rounds: list[Figures]) -> Figures:
+    return Figures(*(statistics.median(found) for found in zip(*(astuple(each)[:-1] for each in rounds), strict=True)))
+
+
+async def _connections(python: str, library: str) -> dict[str, float]:
+    """What as many WebSocket connections take by themselves."""
+    async with StandInRoom() as room:
+        count = ONE_BY_ONE + TOGETHER
+        return await figures_of(python, CONNECTIONS_PROGRAM, library, f"{room.url}/rooms/bench", count)
+
+
+async def _stop_seconds(subject: Subject) -> float | None:
     """From SIGTERM to the end of the process."""
-    async with benched_host(package, python) as host:
+    async with benched_host(subject.package, subject.python, environment=subject.environment) as host:
         await host.start_many([f"stopped-{number}" for number in range(STOPPED)])
         begun = time.perf_counter()
         host.process.send_signal(signal.SIGTERM)
@@ -169,24 +258,35 @@ async def _stop_seconds(package: str, python: str) -> float | None:
 
 
 async def _measure_isolated() -> Isolated:
-    resident: list[float] = []
-    unshared: list[float] = []
+    memory: dict[str, float] = {}
 
     async def starts(pool: int) -> list[float]:
         environment = {"MESHHOST_PROCESS_POOL": str(pool)}
         async with benched_host("meshhost", sys.executable, "process", environment=environment) as host:
+            await host.wait_metric(_idle_line(pool))
+            memory.update(_memory_of_children(host.process.pid))
+            # The first one is not counted, as LiveKit's also boots its fork server.
+            await host.start("warm-up")
             found = []
             for number in range(ISOLATED):
-                await host.wait_metric(f'meshhost_processes{{use="idle"}} {float(pool)}' if pool else "")
+                await host.wait_metric(_idle_line(pool))
                 found.append(await host.start(f"isolated-{number}"))
-            for child in psutil.Process(host.process.pid).children():
-                memory = child.memory_full_info()
-                resident.append(memory.rss / 2**20)
-                unshared.append(memory.uss / 2**20)
         return found
 
     cold, warm = await starts(0), await starts(WARM)
-    return Isolated(cold, warm, statistics.median(resident), statistics.median(unshared))
+    return Isolated(cold, warm, memory)
+
+
+def _idle_line(pool: int) -> str:
+    return f'meshhost_processes{{use="idle"}} {float(pool)}' if pool else ""
+
+
+def _memory_of_children(pid: int) -> dict[str, float]:
+    """The medians of what its child processes take, in MiB; nothing when it has none."""
+    found = [child.memory_full_info() for child in psutil.Process(pid).children()]
+    if not found:
+        return {}
+    return {kind: statistics.median(getattr(each, kind) for each in found) / 2**20 for kind in ("rss", "uss", "pss")}
 
 
 def _p50(found: list[float]) -> float:
@@ -197,32 +297,135 @@ def _p99(found: list[float]) -> float:
     return statistics.quantiles(found, n=100, method="inclusive")[98]
 
 
-async def main() -> None:
-    """Measure both, then isolation, and print the tables."""
-    ours = await _measure("meshhost", sys.executable)
-    python = sdk_python()
-    theirs = None if python is None else await _measure("meshagent", str(python))
+def _verdict(met: bool) -> str:
+    return "met" if met else "missed"
+
+
+def _starts_remark(column: str, ours: Figures, theirs: Figures) -> str:
+    """Whether this column met the aim, and what it was that took the time."""
+    ratio, aim = ours.starts_per_second / theirs.starts_per_second, STARTS_AIM * theirs.starts_per_second
+    share = ours.starts_per_second / 10
+    return (
+        f"aim, starts per second {STARTS_AIM:g} times the SDK's, {column}: {_verdict(ratio >= STARTS_AIM)} with {ratio:.2f}. "
+        f"A start takes {ours.host_cpu:.2f} ms of the host's CPU (SDK: {theirs.host_cpu:.2f}), a bare connection "
+        f"{ours.connection_cpu:.2f} of them ({theirs.connection_cpu:.2f}): one process can start "
+        f"{1000 / ours.host_cpu:,.0f} per second at most. Caller and room, in the benchmark's own process, take "
+        f"{ours.bench_cpu:.2f} ms: no host can show more than {1000 / ours.bench_cpu:,.0f} per second here; "
+        f"the aim is {aim:,.0f}. The host was busy {ours.host_cpu * share:.0f} % of the time, the benchmark "
+        f"{ours.bench_cpu * share:.0f} %, and other programs took {ours.other_cores:.1f} of {psutil.cpu_count()} cores "
+        f"({theirs.other_cores:.1f} in the SDK's turns)."
+    )
+
+
+def _memory_remark(column: str, ours: Figures, theirs: Figures) -> str:
+    """Whether this column met the aim, and what of it the connection takes."""
+    ratio, aim = ours.kib_per_agent / theirs.kib_per_agent, MEMORY_AIM * theirs.kib_per_agent
+    return (
+        f"aim, memory per idle agent a third of the SDK's, {column}: {_verdict(ratio <= MEMORY_AIM)} with {ratio:.2f}. "
+        f"Of {ours.kib_per_agent:.0f} KiB a bare WebSocket connection takes {ours.connection_kib:.0f}, "
+        f"of the SDK's {theirs.kib_per_agent:.0f} KiB {theirs.connection_kib:.0f} (aiohttp); the aim is {aim:.0f}, "
+        f"so it leaves {aim - ours.connection_kib:.0f} for the agent itself."
+    )
+
+
+def _warm_remark(isolated: Isolated) -> str:
+    """Whether the aim was met, and what the slowest start had beside it."""
+    p99 = _p99(isolated.warm)
+    text = f"aim, warm process start p99 under {WARM_AIM_MS:g} ms: {_verdict(p99 < WARM_AIM_MS)} with {p99:.1f} ms."
+    if p99 < WARM_AIM_MS:
+        return text
+    slowest = max(isolated.warm)
+    return (
+        f"{text} Half of the starts took at most {_p50(isolated.warm):.1f} ms; the slowest, number "
+        f"{isolated.warm.index(slowest) + 1} of {ISOLATED}, took {slowest:.1f} ms while the pool booted the next process "
+        f"(a cold start takes {_p50(isolated.cold):.0f} ms) on {psutil.cpu_count()} cores."
+    )
+
+
+async def _compare_hosts() -> Figures:
+    """Measure the hosts and print the table; returns our own figures on this Python."""
+    subjects, missing = await asyncio.to_thread(_subjects)
+    rounds = [[await _measure(subject) for subject in subjects] for _ in range(ROUNDS)]
+    found = [_median(list(each)) for each in zip(*rounds, strict=True)]
+    for subject, figures in zip(subjects, found, strict=True):
+        figures.stop_seconds = await _stop_seconds(subject)
     texts = {
         "single_p50": "call to agent started, one at a time, p50 ms",
         "single_p99": "call to agent started, one at a time, p99 ms",
         "many_p50": f"call to agent started, {PARALLEL} at a time, p50 ms",
         "many_p99": f"call to agent started, {PARALLEL} at a time, p99 ms",
         "starts_per_second": f"starts per second, {PARALLEL} at a time",
+        "host_cpu": "CPU of the host process per start, ms",
+        "bench_cpu": "CPU of caller and room per start, ms",
         "kib_per_agent": "memory per idle agent, KiB",
+        "connection_kib": "memory per bare WebSocket connection, KiB",
+        "connection_cpu": "CPU per bare WebSocket connection, ms",
         "stop_seconds": f"SIGTERM to exit with {STOPPED} agents, seconds",
     }
-    rows: list[Row] = [(text, getattr(ours, name), getattr(theirs, name, None)) for name, text in texts.items()]
-    note = "" if theirs else "no Python 3.13 here: the SDK was not measured"
-    if theirs and theirs.stop_seconds is None:
-        note = f"the SDK's host was killed {STOP_SECONDS:g} s after SIGTERM"
-    show("Service host", ("meshhost", f"MeshAgent SDK {SDK_VERSION}"), rows, note=note)
+    rows: list[Row] = [(text, *(getattr(each, name) for each in found)) for name, text in texts.items()]
+    remarks = [missing] if missing else []
+    plain = await _connections(sys.executable, "websockets")
+    remarks.append(
+        f"A bare connection of the websockets library takes {plain['kib']:.2f} KiB and {plain['cpu_ms']:.2f} ms of CPU "
+        f"on this Python; ours are made by meshhost.transport, and the SDK's by aiohttp."
+    )
+    if not missing:
+        *ours, theirs = found
+        if theirs.stop_seconds is None:
+            remarks.append(f"the SDK's host was killed {STOP_SECONDS:g} s after SIGTERM")
+        for remark in (_starts_remark, _memory_remark):
+            named = zip(subjects, ours, strict=False)
+            remarks += [remark(subject.column.replace("\n", ", "), each, theirs) for subject, each in named]
+    show("Service host", [subject.column for subject in subjects], rows, remarks=remarks)
+    return found[0]
+
+
+async def _compare_isolation(single_p50: float) -> None:
+    """Measure agents in processes of their own and print the table. `single_p50` is what a start takes without one."""
     isolated = await _measure_isolated()
+    columns = [f"meshhost\nPython {python_version(sys.executable)}"]
+    theirs = await livekit.measure(idle=WARM, starts=ISOLATED)
+    if isinstance(theirs, str):
+        remarks, theirs = [theirs], []
+    else:
+        name = f"LiveKit Agents {livekit.LIVEKIT_VERSION}"
+        columns += [f"{name}\nPython {theirs[0].python}", f"{name}\nno speech models"]
+        remarks = _livekit_remarks(theirs, single_p50, _p50(isolated.warm) - single_p50)
     rows = [
-        ("call to agent started, p50 ms", _p50(isolated.warm), _p50(isolated.cold)),
-        ("call to agent started, p99 ms", _p99(isolated.warm), _p99(isolated.cold)),
+        _row("warm start, p50 ms", _p50(isolated.warm), *(pool.warm["p50"] for pool in theirs)),
+        _row("warm start, p99 ms", _p99(isolated.warm), *(pool.warm["p99"] for pool in theirs)),
+        _row("cold start, p50 ms", _p50(isolated.cold), *(pool.cold["p50"] for pool in theirs)),
+        _row("cold start, p99 ms", _p99(isolated.cold), *(pool.cold["p99"] for pool in theirs)),
     ]
-    note = f"{isolated.resident:.1f} MiB resident per process, {isolated.unshared:.1f} MiB of them unshared"
-    show("Agents in processes of their own", ("warm", "cold"), rows, note=note)
+    for kind, text in {"rss": "RSS", "pss": "PSS", "uss": "USS"}.items():
+        figures = (isolated.memory.get(kind), *(pool.warm.get(kind) for pool in theirs))
+        rows.append(_row(f"{text} of an idle process, MiB", *figures))
+    show("Agents in processes of their own", columns, rows, remarks=[*remarks, _warm_remark(isolated)])
+
+
+def _row(text: str, *figures: float | None) -> Row:
+    return (text, *figures)
+
+
+def _livekit_remarks(pools: list[livekit.Pool], single_p50: float, added: float) -> list[str]:
+    with_models, without = pools
+    roads = (
+        f"Not the same road: ours is from the HTTP call until the agent has joined the room and spoken ({single_p50:.1f} ms "
+        f"without a process of its own, so that adds {added:.1f}), LiveKit's from launch_job until the entrypoint runs, "
+        f"without a server or a room."
+    )
+    fork = (
+        f"LiveKit's processes are forked from one that has imported everything: it takes "
+        f"{with_models.warm.get('fork_server', 0):.0f} MiB ({without.warm.get('fork_server', 0):.0f} without speech models), "
+        f"and {with_models.cold['first'] / 1000:.1f} s once, which are not in the cold starts. Ours boot one by one."
+    )
+    return [roads, fork]
+
+
+async def main() -> None:
+    """Measure hosts, then isolation, and print the tables."""
+    ours = await _compare_hosts()
+    await _compare_isolation(ours.single_p50)
 
 
 if __name__ == "__main__":

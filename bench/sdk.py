@@ -1,9 +1,14 @@
-"""An environment with the MeshAgent SDK 0.6.13 (room client, tools, agents), which needs Python 3.13."""
+"""Environments made on first use and kept between runs: the MeshAgent SDK 0.6.13's (room client, tools, agents), which needs
+Python 3.13, one with what meshhost needs on the same Python, and those of others (`environment`).
+
+Runs on its own too: the tests run this file, they do not import it.
+"""
 
 import fcntl
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 SDK_VERSION = "0.6.13"
@@ -13,10 +18,13 @@ PACKAGES = [f"meshagent-{part}=={SDK_VERSION}" for part in ("api", "tools", "age
 CLI_PACKAGES = [*PACKAGES, *(f"meshagent-{part}=={SDK_VERSION}" for part in ("otel", "cli")), "aiofiles"]
 
 
-def cache_dir(name: str = "sdk-agents") -> Path:
+CHECKOUT = Path(__file__).parents[1]
+
+
+def cache_dir(name: str = f"sdk-agents-{SDK_VERSION}") -> Path:
     """Where an environment is kept between runs."""
     base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(base).expanduser() / "meshhost" / f"{name}-{SDK_VERSION}"
+    return Path(base).expanduser() / "meshhost" / name
 
 
 def python313() -> Path | None:
@@ -31,30 +39,55 @@ def python313() -> Path | None:
 
 def sdk_python() -> Path | None:
     """The interpreter of the SDK's environment, made on first use; None without Python 3.13."""
-    return _environment("sdk-agents", PACKAGES)
+    return _on_313(f"sdk-agents-{SDK_VERSION}", PACKAGES)
 
 
 def sdk_cli() -> Path | None:
     """The `meshagent` command in an environment of its own, made on first use; None without Python 3.13."""
-    python = _environment("sdk-cli", CLI_PACKAGES)
+    python = _on_313(f"sdk-cli-{SDK_VERSION}", CLI_PACKAGES)
     return None if python is None else python.with_name("meshagent")
 
 
-def _environment(name: str, packages: list[str]) -> Path | None:
+def meshhost_python313() -> Path | None:
+    """A Python 3.13 with what meshhost needs, but without meshhost: put CHECKOUT on PYTHONPATH. None without Python 3.13."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    return _on_313("bench-3.13", project["dependencies"])
+
+
+def python_version(python: Path | str) -> str:
+    """The version of this interpreter, such as 3.13.0."""
+    program = "import platform; print(platform.python_version())"
+    return subprocess.run(
+        [python, "-c", program], check=True, timeout=60, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def environment(name: str, packages: list[str], base: Path | str) -> Path:
+    """The interpreter of this environment with these packages, made from `base` on first use and when the packages change.
+
+    Raises OSError or subprocess.SubprocessError when it cannot be made."""
     home = cache_dir(name)
     python = home / "bin" / "python"
     ready = home / ".ready"
-    if ready.exists():
-        return python
-    base = python313()
-    if base is None:
-        return None
     home.parent.mkdir(parents=True, exist_ok=True)
     # Two runs that start at once must not make the same environment: the second waits, and finds it.
     with (home.parent / f"{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not ready.exists():
+        if not _is_ready(ready, packages):
             subprocess.run([base, "-m", "venv", "--clear", home], check=True, timeout=120)
             subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True, timeout=600)
-            ready.touch()
+            ready.write_text("\n".join(packages))
     return python
+
+
+def _on_313(name: str, packages: list[str]) -> Path | None:
+    home = cache_dir(name)
+    if _is_ready(home / ".ready", packages):
+        return home / "bin" / "python"
+    base = python313()
+    return None if base is None else environment(name, packages, base)
+
+
+def _is_ready(ready: Path, packages: list[str]) -> bool:
+    # An empty file is from when the packages were not noted; the version is in the environment's name.
+    return ready.exists() and ready.read_text() in ("", "\n".join(packages))

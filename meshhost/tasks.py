@@ -6,12 +6,66 @@ tasks within a deadline.
 """
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["TaskOwner", "uninterrupted", "unless"]
+__all__ = ["LightEvent", "TaskOwner", "uninterrupted", "unless", "until"]
 
 T = TypeVar("T")
+
+
+class LightEvent:
+    """An `asyncio.Event` for objects of which there are many: it holds 56 bytes until somebody waits, not 760.
+
+    It also calls back, so that one waiting task can do for several events.
+    """
+
+    __slots__ = ("_callbacks", "_is_set")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._callbacks: tuple[Callable[[], object], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<LightEvent {'set' if self._is_set else 'unset'}, {len(self._callbacks)} waiting>"
+
+    def is_set(self) -> bool:
+        """Whether it is set."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Let go who waits, and who comes."""
+        self._is_set = True
+        callbacks, self._callbacks = self._callbacks, ()
+        for callback in callbacks:
+            callback()
+
+    def clear(self) -> None:
+        """Let those wait who come from now on."""
+        self._is_set = False
+
+    def on_set(self, callback: Callable[[], object]) -> None:
+        """Call this once when it is set, or at once if it is. The callback must not raise."""
+        if self._is_set:
+            callback()
+        else:
+            self._callbacks = (*self._callbacks, callback)
+
+    async def wait(self) -> None:
+        """Return when it is set."""
+        if self._is_set:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def wake() -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        self._callbacks = (*self._callbacks, wake)
+        try:
+            await waiter
+        finally:
+            self._callbacks = tuple(callback for callback in self._callbacks if callback is not wake)
 
 
 class TaskOwner:
@@ -21,7 +75,7 @@ class TaskOwner:
         self._name = name
         self._tasks: set[asyncio.Task[Any]] = set()
         self._crash: BaseException | None = None
-        self._changed = asyncio.Event()
+        self._changed = LightEvent()
 
     def __repr__(self) -> str:
         return f"<TaskOwner {self._name!r} tasks={len(self._tasks)} crash={self._crash!r}>"
@@ -85,6 +139,25 @@ async def _ended(task: asyncio.Future[Any], deadline: float) -> asyncio.Cancelle
         except asyncio.CancelledError as error:
             cancellation = error
     return cancellation
+
+
+async def until(event: LightEvent, work: Coroutine[Any, Any, T]) -> T | None:
+    """Await the work and return or raise what it does, unless the event is set first: then it is cancelled, and None returned.
+
+    It does not run on when this returns, also when this is cancelled. When both come at once the work counts.
+    """
+    task = asyncio.ensure_future(work)
+    over = LightEvent()
+    event.on_set(over.set)
+    task.add_done_callback(lambda _: over.set())
+    try:
+        await over.wait()
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not report it as lost
 
 
 async def unless(main: Coroutine[Any, Any, T], stop: Coroutine[Any, Any, object]) -> T | None:

@@ -86,6 +86,15 @@ class Agent:
         """Words to find it by."""
         return self._labels
 
+    @property
+    def activity(self) -> str | None:
+        """What the agent does now, in words for its operator; None when it does nothing.
+
+        Override it in an agent of your own: a host asks when it lists its agents and, while it waits for them to leave, every
+        few seconds. Tell the kind of work and since when, no payload and nothing secret: it is logged.
+        """
+        return None
+
     def init_requirements(self, requires: list[Requirement]) -> None:
         """Take over the requirements; override to add some."""
         self._requires = requires

@@ -108,6 +108,14 @@ class ChatBot(SingleRoomAgent):
         await ensure_thread_schema(self.room)
         await super().install_requirements(participant_id)
 
+    @property
+    def activity(self) -> str | None:
+        """The answers in work, one of them by its thread."""
+        busy = [text for thread in self._threads.values() if (text := thread.activity) is not None]
+        if not busy:
+            return None
+        return busy[0] if len(busy) == 1 else f"{busy[0]}; {len(busy) - 1} more threads"
+
     async def start(self, *, room: "RoomClient") -> None:
         """Begin to answer."""
         await super().start(room=room)

@@ -74,6 +74,7 @@ class ChatThread:
         self._stop_note = CANCELLED
         self._cancel_next = False
         self._current: ChatRequest | None = None
+        self._began = 0.0
         self._is_draining = False
         self._context: ChatThreadContext | None = None
         self._loaded: set[str | None] = set()  # elements the conversation was loaded from
@@ -91,6 +92,14 @@ class ChatThread:
     def is_answering(self) -> bool:
         """Whether a message is being answered, or waits for it."""
         return any(each.kind == "chat" for each in (self._current, *self._waiting) if each is not None)
+
+    @property
+    def activity(self) -> str | None:
+        """What is done for whom writes in it, in words; None for nothing."""
+        if self._current is None:
+            return f"opening thread {self.path!r}" if self._context is None else None
+        work = "an answer in thread" if self._current.kind == "chat" else "a request for thread"
+        return f"{work} {self.path!r} for {self._bot.clock.monotonic() - self._began:.0f} s"
 
     def post(self, request: ChatRequest) -> str | None:
         """Have this done; returns why not, or None."""
@@ -198,7 +207,7 @@ class ChatThread:
         return True
 
     def _begin(self, request: ChatRequest) -> None:
-        self._current = request
+        self._current, self._began = request, self._bot.clock.monotonic()
         self._opened().path = request.path  # as whoever asks spells it
         self._stop_answer.clear()
         if self._cancel_next and request.kind == "chat":

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -66,8 +67,19 @@ class TaskRunner(SingleRoomAgent):
         self._toolkits = list(toolkits or ())
         self._slots = asyncio.Semaphore(max_concurrent)
         self._asks = TaskOwner(f"task runner {name}")
+        self._began: dict[int, float] = {}  # of the asks that are not answered, the oldest first
         self._registration: str | None = None
         self._is_ending = False
+
+    @property
+    def activity(self) -> str | None:
+        """The asks under way."""
+        if not self._began:
+            return None
+        seconds = time.monotonic() - next(iter(self._began.values()))
+        if len(self._began) == 1:
+            return f"a task for {seconds:.0f} s"
+        return f"{len(self._began)} tasks, the oldest for {seconds:.0f} s"
 
     @property
     def supports_tools(self) -> bool:
@@ -165,6 +177,13 @@ class TaskRunner(SingleRoomAgent):
         return self._asks.spawn(self._answer(self.room, message), name="ask")
 
     async def _answer(self, room: "RoomClient", message: MessageReceived) -> None:
+        self._began[id(message)] = time.monotonic()
+        try:
+            await self._try_to_answer(room, message)
+        finally:
+            del self._began[id(message)]
+
+    async def _try_to_answer(self, room: "RoomClient", message: MessageReceived) -> None:
         try:
             async with self._slots:
                 answer = await self._run(room, message)

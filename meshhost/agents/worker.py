@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,14 @@ class Worker(SingleRoomAgent):
         self._rules = list(rules or ())
         self._tasks = TaskOwner(f"worker {name}")
         self._consumer: QueueConsumer | None = None
+        self._began = 0.0
+
+    @property
+    def activity(self) -> str | None:
+        """The message in work, by its queue."""
+        if self._consumer is None or self._consumer.idle.is_set():
+            return None
+        return f"a message of queue {self._queue!r} for {time.monotonic() - self._began:.0f} s"
 
     async def start(self, *, room: "RoomClient") -> None:
         """Begin to work."""
@@ -120,6 +129,7 @@ class Worker(SingleRoomAgent):
         )
 
     async def _process(self, leased: LeasedMessage) -> None:
+        self._began = time.monotonic()
         room = self.room
         message = self.decode_message(leased.message)
         chat_context = await self.init_chat_context()

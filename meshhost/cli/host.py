@@ -22,27 +22,51 @@ UrlOption = Annotated[
     ),
 ]
 SpawnArgument = Annotated[str, typer.Argument(metavar="ID", help="The agent's id, or enough of its beginning.")]
+TenantOption = Annotated[str | None, typer.Option("--tenant", metavar="TENANT", help="Only this tenant's.")]
+PathOption = Annotated[str | None, typer.Option("--path", metavar="PATH", help="Only those of this path.")]
+StateOption = Annotated[str | None, typer.Option("--state", metavar="STATE", help="Only those in this state.")]
+RoomOption = Annotated[str | None, typer.Option("--room", metavar="NAME", help="Only those of rooms of this name.")]
 TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's id.")]
 
 _COLUMNS = ("ID", "STATE", "TENANT", "ROOM", "IDENTITY", "PATH", "ISOLATION", "AGE", "RESTARTS", "MEMORY", "WAITS FOR")
+_TENANT_COLUMNS = ("TENANT", "AGENTS", "WAITING", "MEMORY", "FROZEN SINCE", "REASON", "QUARANTINE", "QUOTA")
 _SHOWN_ID = 12
+_ID_LENGTH = 32
+_MIN_PREFIX = 6
+_MAX_CANDIDATES = 5
+_PAGE = 1000
 _TIMEOUT = 30.0
 
 
 @app.command()
 def ps(
     url: UrlOption = None,
-    tenant: Annotated[str | None, typer.Option("--tenant", metavar="TENANT", help="Only this tenant's.")] = None,
+    tenant: TenantOption = None,
+    path: PathOption = None,
+    state: StateOption = None,
+    room: RoomOption = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="At most so many (default: 1000 at a terminal, else all)."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the agents that live on the host."""
-    from meshhost.cli.output import print_json, print_table
+    """List the agents that live on the host, oldest first."""
+    import sys
 
-    agents = _ask(url, "GET", "/agents", query={"tenant": tenant} if tenant else {})["agents"]
+    from meshhost.cli.output import note, print_json, print_table
+
+    if limit is None and sys.stdout.isatty() and not as_json:
+        limit = _PAGE
+    filters = _filters(tenant=tenant, path=path, state=state, room=room)
+    agents, are_more = _agents(url, filters, limit)
     if as_json:
         print_json(agents)
     else:
-        print_table(_COLUMNS, [_row(agent) for agent in agents], empty="no agents live here")
+        empty = "no such agents live here" if filters else "no agents live here"
+        print_table(_COLUMNS, [_row(agent) for agent in agents], empty=empty)
+    if are_more:
+        note(f"there are more than {len(agents)}: see --limit")
 
 
 @app.command()
@@ -72,10 +96,32 @@ def kill(spawn: SpawnArgument, url: UrlOption = None, as_json: JsonOption = Fals
 
 
 @app.command()
-def freeze(tenant: TenantArgument, url: UrlOption = None, as_json: JsonOption = False) -> None:
-    """Refuse a tenant's calls from now on; its agents live on."""
-    answer = _ask(url, "POST", f"/tenants/{_quoted(tenant)}/freeze")
-    _say(answer, as_json, f"tenant {tenant} is frozen")
+def tenants(url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """List the tenants of whom there is something to say: agents, a freeze, a quarantine."""
+    from meshhost.cli.output import print_json, print_table
+
+    found = _ask(url, "GET", "/tenants")["tenants"]
+    if as_json:
+        print_json(found)
+    else:
+        print_table(_TENANT_COLUMNS, [_tenant_row(one) for one in found], empty="no tenant has agents here")
+
+
+@app.command()
+def freeze(
+    tenant: TenantArgument,
+    reason: Annotated[
+        str | None, typer.Option("--reason", metavar="TEXT", help="For operators only: callers do not see it.")
+    ] = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Refuse a tenant's calls from now on, over restarts of a host with a ledger; its agents live on."""
+    body = None if reason is None else {"reason": reason}
+    answer = _ask(url, "POST", f"/tenants/{_quoted(tenant)}/freeze", body=body)
+    # A host that does not say so keeps freezes in memory.
+    ends = answer.get("freeze", {}).get("until_restart", True)
+    _say(answer, as_json, f"tenant {tenant} is frozen{' until this host restarts: it has no ledger' if ends else ''}")
 
 
 @app.command()
@@ -86,16 +132,62 @@ def thaw(tenant: TenantArgument, url: UrlOption = None, as_json: JsonOption = Fa
 
 
 @app.command()
-def drain(url: UrlOption = None, as_json: JsonOption = False) -> None:
-    """Take no more calls and let all agents finish; the host's process goes on, empty."""
+def release(
+    tenant: TenantArgument,
+    path: Annotated[
+        str | None, typer.Option("--path", metavar="PATH", help="Only this path (default: all that is held).")
+    ] = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End a tenant's quarantine. Fails when nothing is held."""
+    body = {"tenant": tenant} if path is None else {"tenant": tenant, "path": path}
+    answer = _ask(url, "POST", "/quarantine/release", body=body)
+    released = ", ".join(hold["path"] or "all of it" for hold in answer["released"])
+    _say(answer, as_json, f"tenant {tenant} is released from quarantine: {released}")
+
+
+@app.command()
+def drain(
+    url: UrlOption = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when all have left, or at once.")] = True,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", min=0.0, help="Seconds to wait at most (default: what its agents may take, and 10)."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take no more calls and let all agents finish; the host's process goes on, empty.
+
+    Waits until all have left and tells on stderr who is still there and why. The exit code is 0 when nobody is left, 1 when
+    somebody still was at the timeout; the host goes on draining then. A host whose process ends meanwhile, so that its address
+    refuses connections or another one answers there, counts as drained.
+    """
+    from meshhost.cli import host_drain
+
     answer = _ask(url, "POST", "/drain")
-    _say(answer, as_json, f"the host drains its agents ({answer['agents']})")
+    if not wait:
+        _say(answer, as_json, f"the host drains its agents ({answer['agents']})")
+        return
+    outcome = host_drain.wait_until_empty(
+        lambda: _ask(url, "GET", "/agents", query={"limit": str(host_drain.LOOKED_AT)}),
+        lambda: host_drain.nothing_listens_at(_base_url(url)),
+        timeout=answer["seconds"] + host_drain.MARGIN_SECONDS if timeout is None else timeout,
+    )
+    facts = {"ok": outcome.is_done, "agents": answer["agents"], "gone": outcome.is_gone, "left": outcome.left}
+    _say({**facts, "seconds": round(outcome.seconds, 1)}, as_json, outcome.sentence)
+    if not outcome.is_done:
+        raise typer.Exit(1)
 
 
 @app.command()
 def top(
     url: UrlOption = None,
     interval: Annotated[float, typer.Option("--interval", min=0.1, help="Seconds between two looks.")] = 2.0,
+    tenant: TenantOption = None,
+    path: PathOption = None,
+    state: StateOption = None,
+    room: RoomOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show load, tenants and agents until Ctrl-C; once when stdout is no terminal."""
@@ -103,16 +195,34 @@ def top(
 
     from meshhost.cli.output import print_json
 
+    filters = _filters(tenant=tenant, path=path, state=state, room=room)
     if as_json:
-        print_json(_look(url))
+        print_json(_look(url, filters))
     elif sys.stdout.isatty():
-        _watch(url, interval)
+        _watch(url, filters, interval)
     else:
-        _print_look(_look(url))
+        _print_look(_look(url, filters))
 
 
-def _look(url: str | None) -> dict[str, Any]:
-    return {**_ask(url, "GET", "/tenants"), **_ask(url, "GET", "/agents")}
+def _filters(**given: str | None) -> dict[str, str]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _agents(url: str | None, query: dict[str, str], most: int | None = None) -> tuple[list[dict[str, Any]], bool]:
+    """The agents that the query is about, at most so many, page by page; and whether there are more."""
+    agents: list[dict[str, Any]] = []
+    while True:
+        limit = _PAGE if most is None else min(_PAGE, most - len(agents))
+        page = _ask(url, "GET", "/agents", query={**query, "limit": str(limit)})
+        agents += page["agents"]
+        cursor = page.get("next")
+        if cursor is None or (most is not None and len(agents) >= most):
+            return agents, cursor is not None
+        query = {**query, "after": cursor}
+
+
+def _look(url: str | None, filters: dict[str, str]) -> dict[str, Any]:
+    return {**_ask(url, "GET", "/tenants"), "agents": _agents(url, filters)[0]}
 
 
 def _print_look(look: dict[str, Any]) -> None:
@@ -122,16 +232,16 @@ def _print_look(look: dict[str, Any]) -> None:
     print_table(_COLUMNS, [_row(agent) for agent in look["agents"]], empty="no agents live here")
 
 
-def _watch(url: str | None, interval: float) -> None:
+def _watch(url: str | None, filters: dict[str, str], interval: float) -> None:
     import time
 
     from rich.console import Console
     from rich.live import Live
 
-    with Live(_screen(_look(url)), console=Console(), screen=True, auto_refresh=False) as live:
+    with Live(_screen(_look(url, filters)), console=Console(), screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(interval)
-            live.update(_screen(_look(url)), refresh=True)
+            live.update(_screen(_look(url, filters)), refresh=True)
 
 
 def _screen(look: dict[str, Any]) -> Any:
@@ -169,17 +279,35 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Any:
 def _headline(look: dict[str, Any]) -> str:
     load = look["load"]
     parts = ", ".join(f"{name} {part:.0%}" for name, part in load.items() if name != "value")
-    starts = look["starts"]
+    starts, agents = look["starts"], sum(tenant["agents"] for tenant in look["tenants"])
     return (
-        f"load {load['value']:.0%} ({parts}); {len(look['agents'])} agents of {len(look['tenants'])} tenants; "
+        f"load {load['value']:.0%} ({parts}); {agents} agents of {len(look['tenants'])} tenants; "
         f"{starts['running']} starting, {starts['waiting']} waiting for their turn"
     )
 
 
 def _condition(tenant: dict[str, Any]) -> str:
     words = ["frozen"] if tenant["frozen"] else []
-    words += [f"quarantine of {hold['path'] or 'all'}: {hold['reason']}" for hold in tenant["quarantine"]]
+    words += [f"quarantine of {hold}" for hold in _held(tenant)]
     return ", ".join(words)
+
+
+def _held(tenant: dict[str, Any]) -> list[str]:
+    return [f"{hold['path'] or 'all'}: {hold['reason']}" for hold in tenant["quarantine"]]
+
+
+def _tenant_row(tenant: dict[str, Any]) -> tuple[object, ...]:
+    from meshhost.cli.output import shown_time
+
+    freeze = tenant["freeze"] or {"since": None, "reason": None, "until_restart": False}
+    return (
+        *(tenant[name] for name in ("tenant", "agents", "waiting")),
+        _shown_memory(tenant["memory_bytes"]),
+        shown_time(freeze["since"]) + (" (until this host restarts)" if freeze["until_restart"] else ""),
+        freeze["reason"],
+        ", ".join(_held(tenant)),
+        " ".join(f"{name}={value}" for name, value in tenant["quota"].items() if value is not None),
+    )
 
 
 def _row(agent: dict[str, Any]) -> tuple[object, ...]:
@@ -227,13 +355,21 @@ def _say(answer: dict[str, Any], as_json: bool, sentence: str) -> None:
 
 def _full_id(url: str | None, spawn: str) -> str:
     """The id of the one agent that lives whose id begins so; a whole id may also be of one that has ended."""
-    if len(spawn) >= 32:
+    if len(spawn) >= _ID_LENGTH:
         return spawn
-    found = [agent["id"] for agent in _ask(url, "GET", "/agents")["agents"] if agent["id"].startswith(spawn)]
-    if len(found) != 1:
-        what = "no agent" if not found else f"{len(found)} agents"
-        raise typer.BadParameter(f"{what} with an id that begins so; see `meshhost host ps`", param_hint="ID")
-    return str(found[0])
+    if len(spawn) < _MIN_PREFIX:
+        raise typer.BadParameter(f"expected at least {_MIN_PREFIX} characters of the agent's id", param_hint="ID")
+    agents, are_more = _agents(url, {"id": spawn}, _MAX_CANDIDATES)
+    # Looked at again: a host that does not know the filter would name just anybody.
+    found = [agent for agent in agents if agent["id"].startswith(spawn)]
+    if len(found) == 1 and not are_more:
+        return str(found[0]["id"])
+    if not found:
+        raise typer.BadParameter("no agent with an id that begins so; see `meshhost host ps`", param_hint="ID")
+    names = [f"{agent['id']} ({agent['identity']} in {agent['room']})" for agent in found]
+    raise typer.BadParameter(
+        f"several agents have an id that begins so: {', '.join([*names, '…'] if are_more else names)}", param_hint="ID"
+    )
 
 
 def _quoted(text: str) -> str:
@@ -242,14 +378,21 @@ def _quoted(text: str) -> str:
     return quote(text, safe="")
 
 
-def _ask(url: str | None, method: str, path: str, *, query: dict[str, str] | None = None) -> Any:
+def _ask(
+    url: str | None,
+    method: str,
+    path: str,
+    *,
+    query: dict[str, str] | None = None,
+    body: dict[str, str] | None = None,
+) -> Any:
     """What the host answers. Raises MeshhostError with what to do about it, BadParameter for a wrong URL."""
     import asyncio
 
     from meshhost.cli.log_output import log_for_command
 
     log_for_command()
-    return asyncio.run(_request(_base_url(url), method, path, query or {}))
+    return asyncio.run(_request(_base_url(url), method, path, query or {}, body))
 
 
 def _base_url(given: str | None) -> str:
@@ -268,7 +411,7 @@ def _base_url(given: str | None) -> str:
     return url.rstrip("/")
 
 
-async def _request(base: str, method: str, path: str, query: dict[str, str]) -> Any:
+async def _request(base: str, method: str, path: str, query: dict[str, str], body: dict[str, str] | None) -> Any:
     import json
 
     import aiohttp
@@ -283,14 +426,16 @@ async def _request(base: str, method: str, path: str, query: dict[str, str]) -> 
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT)) as session,
             # The key is for this host, not for where it may point to.
-            session.request(method, f"{base}{path}", params=query, headers=headers, allow_redirects=False) as response,
+            session.request(
+                method, f"{base}{path}", params=query, json=body, headers=headers, allow_redirects=False
+            ) as response,
         ):
-            status, body = response.status, await response.read()
+            status, content = response.status, await response.read()
     except (aiohttp.ClientError, TimeoutError) as error:
         text = f"cannot reach the service host at {base}: is it running? see MESHHOST_HOST_URL ({_reason(error)})"
         raise ConnectionLostError(text) from None
     try:
-        answer = json.loads(body)
+        answer = json.loads(content)
     except ValueError:
         answer = None
     if not isinstance(answer, dict) or status >= 300:

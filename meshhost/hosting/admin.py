@@ -4,13 +4,15 @@ import hmac
 import logging
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from meshhost.clock import Clock
 from meshhost.errors import CallRefusedError
+from meshhost.hosting.agent_pages import AgentQuery, page_of
+from meshhost.hosting.freezes import MAX_REASON_LENGTH, Freeze
 from meshhost.hosting.quarantine import EVERY_PATH, Hold
 from meshhost.hosting.tenancy import Tenancy, TenantFacts
 from meshhost.supervision.spawn import Spawn
@@ -41,6 +43,15 @@ class _Release(BaseModel):
     path: str = EVERY_PATH
 
 
+class _Freeze(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, max_length=MAX_REASON_LENGTH)] = ""
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
 class AdminGuard:
     """Lets in who shows the key; without a key, programs of this machine."""
 
@@ -67,7 +78,7 @@ class AdminRoutes:
     """The routes of the operator.
 
     `memory_of` gives an agent's memory in bytes when it has a process of its own, else None. `drain` makes the whole host
-    take no more calls and drain its agents, in the background; `drain_seconds` is what one agent may take.
+    take no more calls and drain its agents, in the background.
     """
 
     def __init__(
@@ -78,7 +89,6 @@ class AdminRoutes:
         tenancy: Tenancy,
         clock: Clock,
         drain: Callable[[], None],
-        drain_seconds: float,
         memory_of: Callable[[Spawn], int | None],
         isolation_of: Callable[[Spawn], str],
     ) -> None:
@@ -87,7 +97,6 @@ class AdminRoutes:
         self._tenancy = tenancy
         self._clock = clock
         self._drain_host = drain
-        self._drain_seconds = drain_seconds
         self._memory_of = memory_of
         self._isolation_of = isolation_of
         self._tasks = TaskOwner("admin")
@@ -109,9 +118,10 @@ class AdminRoutes:
 
     async def _list(self, request: web.Request) -> web.Response:
         self._guard.check(request)
-        tenant, now = request.query.get("tenant"), self._clock.time()
-        agents = [self._as_json(spawn, now) for spawn in self._supervisor.live]
-        return web.json_response({"agents": [one for one in agents if tenant in (None, one["tenant"])]})
+        query, now = _checked(AgentQuery, dict(request.query)), self._clock.time()
+        spawns, cursor = page_of(self._supervisor.live, query, find=self._supervisor.find)
+        page: dict[str, Any] = {"agents": [self._as_json(spawn, now) for spawn in spawns]}
+        return web.json_response(page if cursor is None else {**page, "next": cursor})
 
     async def _describe(self, request: web.Request) -> web.Response:
         spawn = self._spawn(request)
@@ -129,7 +139,7 @@ class AdminRoutes:
             if abort:
                 spawn.abort()
             else:
-                self._tasks.spawn(self._supervisor.stop(spawn, self._drain_seconds), name=f"drains {spawn.name}")
+                self._tasks.spawn(self._supervisor.stop(spawn), name=f"drains {spawn.name}")
         return web.json_response({"ok": True, "spawn_id": spawn.id}, status=202)
 
     async def _tenants(self, request: web.Request) -> web.Response:
@@ -146,36 +156,34 @@ class AdminRoutes:
     async def _freeze(self, request: web.Request) -> web.Response:
         self._guard.check(request)
         tenant = request.match_info["tenant"]
-        self._tenancy.frozen.add(tenant)
-        logger.warning("tenant is frozen by the operator", extra={"tenant": tenant})
-        return web.json_response({"ok": True, "tenant": tenant, "frozen": True})
+        wanted = _checked(_Freeze, await request.read() or b"{}")
+        freeze = await self._tenancy.frozen.freeze(tenant, reason=wanted.reason)
+        logger.warning("tenant is frozen by the operator", extra={"tenant": tenant, "is_durable": freeze.is_durable})
+        return web.json_response({"ok": True, "tenant": tenant, "frozen": True, "freeze": _freeze_as_json(freeze)})
 
     async def _thaw(self, request: web.Request) -> web.Response:
         self._guard.check(request)
         tenant = request.match_info["tenant"]
-        self._tenancy.frozen.discard(tenant)
+        await self._tenancy.frozen.thaw(tenant)
         logger.info("tenant is not frozen any more", extra={"tenant": tenant})
         return web.json_response({"ok": True, "tenant": tenant, "frozen": False})
 
     async def _release(self, request: web.Request) -> web.Response:
         self._guard.check(request)
-        try:
-            wanted = _Release.model_validate_json(await request.read())
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            where = ".".join(map(str, first["loc"])) or "body"
-            raise CallRefusedError(f"{where}: {first['msg']}", status=400) from None
+        wanted = _checked(_Release, await request.read())
         ended = self._tenancy.release(wanted.tenant, wanted.path)
         if not ended:
-            raise CallRefusedError("nothing of this tenant is in quarantine there", status=404)
+            text = "this path of the tenant is not in quarantine" if wanted.path else "this tenant is not in quarantine"
+            raise CallRefusedError(text, status=404)
         return web.json_response({"ok": True, "released": [self._hold_as_json(hold) for hold in ended]})
 
     async def _drain(self, request: web.Request) -> web.Response:
         self._guard.check(request)
-        agents = len(self._supervisor.live)
-        logger.warning("host is drained by the operator", extra={"agents": agents})
+        live = self._supervisor.live
+        seconds = max((spawn.spec.drain_seconds for spawn in live), default=0.0)
+        logger.warning("host is drained by the operator", extra={"agents": len(live)})
         self._drain_host()
-        return web.json_response({"ok": True, "agents": agents}, status=202)
+        return web.json_response({"ok": True, "agents": len(live), "seconds": seconds}, status=202)
 
     def _spawn(self, request: web.Request) -> Spawn:
         self._guard.check(request)
@@ -185,8 +193,10 @@ class AdminRoutes:
         return spawn
 
     def _as_json(self, spawn: Spawn, now: float) -> dict[str, Any]:
-        error, fields = spawn.last_error, spawn.spec.log_fields
-        waits_for = "its turn to start" if self._tenancy.is_waiting(spawn) else _WAITS_FOR.get(spawn.state)
+        error, fields, activity = spawn.last_error, spawn.spec.log_fields, spawn.activity
+        waits_for = self._tenancy.waits_for(spawn) or _WAITS_FOR.get(spawn.state)
+        if spawn.state is State.DRAINING and activity is not None:
+            waits_for = f"{waits_for}: {activity}"
         return {
             "id": spawn.id,
             "state": spawn.state.value,
@@ -196,23 +206,28 @@ class AdminRoutes:
             "age_seconds": round(now - spawn.started_at, 3),
             "state_seconds": round(now - spawn.state_since, 3),
             "waits_for": waits_for,
+            "activity": activity,
+            "leave_seconds": None if spawn.seconds_left is None else round(spawn.seconds_left, 3),
             "reason": spawn.reason,
             "last_error": None if error is None else {"type": error.type, "text": error.text},
             "memory_bytes": self._memory_of(spawn),
         }
 
     def _tenant_as_json(self, facts: TenantFacts) -> dict[str, Any]:
-        quota = self._tenancy.quotas.of(facts.tenant)
+        quota, freeze = self._tenancy.quotas.of(facts.tenant), self._tenancy.frozen.get(facts.tenant)
         return {
             "tenant": facts.tenant,
             "agents": facts.agents,
             "waiting": facts.waiting,
+            "memory_bytes": facts.memory_bytes,
             "frozen": facts.is_frozen,
+            "freeze": None if freeze is None else _freeze_as_json(freeze),
             "quarantine": [self._hold_as_json(hold) for hold in facts.holds],
             "quota": {
                 "max_agents": quota.max_agents,
                 "starts_per_second": quota.starts_per_second,
                 "max_waiting": quota.max_waiting,
+                "memory_mb": quota.memory_mb,
                 "weight": quota.weight,
             },
         }
@@ -226,6 +241,20 @@ class AdminRoutes:
             "on_probation": hold.probe is not None,
             "seconds_left": round(self._tenancy.quarantine.seconds_left(hold), 3),
         }
+
+
+def _freeze_as_json(freeze: Freeze) -> dict[str, Any]:
+    return {"since": round(freeze.since, 3), "reason": freeze.reason or None, "until_restart": not freeze.is_durable}
+
+
+def _checked(model: type[Model], given: bytes | dict[str, str]) -> Model:
+    """What was asked for, as JSON or in the query. Raises CallRefusedError (400) naming the field."""
+    try:
+        return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"])) or "body"
+        raise CallRefusedError(f"{where}: {first['msg']}", status=400) from None
 
 
 def _is_local_program(request: web.Request) -> bool:

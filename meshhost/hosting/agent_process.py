@@ -43,6 +43,8 @@ EXIT_SECONDS = 3.0
 
 _KILLED_SECONDS = 5.0
 _DUMP_SECONDS = 0.5
+# One answer may well be on its way.
+_SILENT_PINGS = 3
 _READ_BYTES = 65_536
 _MAX_DUMP = 16_000
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -64,6 +66,7 @@ class AgentProcess:
         self.on_end_for_good: Callable[[str], None] = lambda _: None
         self.launched_at = time.monotonic()
         self.is_assigned = False
+        self.spawn_id = ""
         self._popen = popen
         self._reader = reader
         self._writer = writer
@@ -79,6 +82,8 @@ class AgentProcess:
         self._dump = ""
         self._pinged = 0
         self._ponged = 0
+        self._answered_at = time.monotonic()
+        self._activity: str | None = None
         self._tasks = TaskOwner(f"process {popen.pid}")
         self._pidfd = pidfd
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
@@ -129,6 +134,11 @@ class AgentProcess:
         return self._over.is_set()
 
     @property
+    def is_killed(self) -> bool:
+        """Whether it was told to end at once; it may not be gone yet."""
+        return self._fatal is not None
+
+    @property
     def exit_text(self) -> str:
         """How it exited, for people."""
         code = self._popen.returncode
@@ -139,6 +149,14 @@ class AgentProcess:
                 return f"killed by {signal.Signals(-code).name}"
             return f"killed by signal {-code}"
         return f"exit code {code}"
+
+    @property
+    def activity(self) -> str | None:
+        """What its agent did when its process was last asked whether it turns, or that it does not answer."""
+        if self._pinged - self._ponged < _SILENT_PINGS:
+            return self._activity
+        silence = f"its process, which has not answered for {time.monotonic() - self._answered_at:.0f} s"
+        return silence if self._activity is None else f"{silence}; before that {self._activity}"
 
     async def wait_ready(self) -> None:
         """Return when it can be assigned. Raises what the program or its prewarm raised, or MeshhostError."""
@@ -285,8 +303,8 @@ class AgentProcess:
         match message:
             case Log():
                 self._log(message)
-            case Pong(number=number):
-                self._ponged = number
+            case Pong(number=number, activity=activity):
+                self._ponged, self._answered_at, self._activity = number, time.monotonic(), activity
             case Ready():
                 self._ready.set()
             case BootFailed(error=error):

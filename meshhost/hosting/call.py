@@ -17,7 +17,7 @@ from meshhost.room.reconnect import is_final
 from meshhost.supervision.isolation import ChildContext
 from meshhost.supervision.spawn import Spawn
 from meshhost.supervision.state import TERMINAL, State
-from meshhost.tasks import uninterrupted, unless
+from meshhost.tasks import LightEvent, uninterrupted, until
 from meshhost.transport.base import ClientProtocol
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 
@@ -30,7 +30,9 @@ STOP_TIMEOUT = 20.0
 
 @runtime_checkable
 class AnyAgent(Protocol):
-    """What a host can run. Optional: `drain()` (finish what runs) and `wait_ended()` (return or raise when it ended)."""
+    """What a host can run. Optional: `drain()` (finish what runs), `wait_ended()` (return or raise when it ended), and a
+    property `activity` (what it does now, in words; None: nothing).
+    """
 
     async def start(self, *, room: RoomClient) -> None:
         """Begin to take part."""
@@ -83,6 +85,14 @@ class Visit:
             spawn.begin_drain()
 
 
+@dataclass(frozen=True, slots=True)
+class _Stopping:
+    activity: str = "its stop"
+
+
+_STOPPING = _Stopping()
+
+
 class AgentLife:
     """Runs an agent of a class for a visit, once. Made anew for each restart."""
 
@@ -95,7 +105,7 @@ class AgentLife:
         """Live. Returns when the agent left in order; raises what it crashed with."""
         call = self._visit.context()
         room = RoomClient(protocol=self._visit.protocol, call=call)
-        dismissed = asyncio.Event()
+        dismissed = LightEvent()
         room.messaging.on("message", lambda message: _on_message(message, dismissed))
         try:
             await room.connect()
@@ -109,37 +119,34 @@ class AgentLife:
         finally:
             await room.close()
 
-    async def _take_part(
-        self, room: RoomClient, call: CallContext, child: ChildContext, dismissed: asyncio.Event
-    ) -> None:
+    async def _take_part(self, room: RoomClient, call: CallContext, child: ChildContext, dismissed: LightEvent) -> None:
         agent = _construct(self._cls, call)
         try:
             await agent.start(room=room)
+            child.doer = agent
             child.started()
-            await unless(self._wait_end(room, agent, dismissed), child.draining.wait())
+            leaving = LightEvent()
+            for leave in (child.draining.on_set, dismissed.on_set, room.on_closed):
+                leave(leaving.set)
+            await self._wait_end(room, agent, dismissed, leaving)
             await self._drain(agent, room)
         finally:
+            child.doer = _STOPPING
             await _stop(agent)
 
-    async def _wait_end(self, room: RoomClient, agent: AnyAgent, dismissed: asyncio.Event) -> None:
+    async def _wait_end(self, room: RoomClient, agent: AnyAgent, dismissed: LightEvent, leaving: LightEvent) -> None:
         """Return when the agent shall leave or has ended; raise what it ended with."""
+        wait_ended = getattr(agent, "wait_ended", None)
         try:
-            await unless(self._wait_dismissed_or_ended(agent, dismissed), room.wait_closed())
+            await (leaving.wait() if wait_ended is None else until(leaving, wait_ended()))
         except RoomError:
             # An agent whose room ended may well raise: that is no crash of its own.
             if not room.is_closed:
                 raise
-        if room.is_closed:
-            self._visit.end_for_good(f"the room is closed: {await room.wait_closed()}")
-
-    async def _wait_dismissed_or_ended(self, agent: AnyAgent, dismissed: asyncio.Event) -> None:
-        wait_ended = getattr(agent, "wait_ended", None)
-        if wait_ended is None:
-            await dismissed.wait()
-        else:
-            await unless(wait_ended(), dismissed.wait())
         if dismissed.is_set():
             self._visit.end_for_good("dismissed")
+        elif room.is_closed:
+            self._visit.end_for_good(f"the room is closed: {await room.wait_closed()}")
 
     async def _drain(self, agent: AnyAgent, room: RoomClient) -> None:
         drain = getattr(agent, "drain", None)
@@ -174,6 +181,6 @@ async def _stop(agent: AnyAgent) -> None:
         logger.exception("agent could not stop")
 
 
-def _on_message(message: RoomMessage, dismissed: asyncio.Event) -> None:
+def _on_message(message: RoomMessage, dismissed: LightEvent) -> None:
     if message.type == "dismiss":
         dismissed.set()

@@ -1,4 +1,4 @@
-"""Which agents shall live on a host, on disk, so that they come back when the host died or was replaced."""
+"""Which agents shall live on a host and which tenants are frozen, on disk, for when the host died or was replaced."""
 
 import json
 import logging
@@ -11,6 +11,7 @@ from pathlib import Path
 from meshhost.clock import Clock
 from meshhost.errors import CallRefusedError, RoomError
 from meshhost.hosting.admission import CallRequest
+from meshhost.hosting.freezes import Freeze
 from meshhost.identity.tenant import TenantId
 from meshhost.sqlite.file import SqliteFile
 from meshhost.sqlite.thread import Operation, SqliteThread
@@ -65,9 +66,22 @@ class Ledger:
         """It shall not live any more. Raises OSError, RoomError."""
         await self._thread.run(_remove(entry_id))
 
+    async def freezes(self) -> list[Freeze]:
+        """The tenants that are frozen, by name. Raises OSError, RoomError."""
+        rows = await self._thread.run(_all_freezes)
+        return [Freeze(tenant, since, reason, is_durable=True) for tenant, since, reason in rows]
+
+    async def put_freeze(self, freeze: Freeze) -> None:
+        """Record that the tenant is frozen; durable when this returns. Raises OSError, RoomError."""
+        await self._thread.run(_put_freeze(freeze.tenant, freeze.since, freeze.reason))
+
+    async def remove_freeze(self, tenant: str) -> None:
+        """The tenant is not frozen any more; durable when this returns. Raises OSError, RoomError."""
+        await self._thread.run(_remove_freeze(tenant))
+
 
 class SpawnLedger:
-    """Keeps a `Ledger` for the agents of a host, by their spawn ids.
+    """Keeps a `Ledger` for the agents of a host, by their spawn ids; and the host's `FreezeStore`.
 
     Operations take effect in the order in which they were asked for, also those that nobody waits for.
     """
@@ -91,6 +105,18 @@ class SpawnLedger:
         except BaseException:
             await self.close()
             raise
+
+    async def freezes(self) -> list[Freeze]:
+        """The tenants that are frozen. Raises OSError, RoomError."""
+        return await self._ledger.freezes()
+
+    async def put_freeze(self, freeze: Freeze) -> None:
+        """As of `Ledger`."""
+        await self._ledger.put_freeze(freeze)
+
+    async def remove_freeze(self, tenant: str) -> None:
+        """As of `Ledger`."""
+        await self._ledger.remove_freeze(tenant)
 
     async def record(self, spawn_id: str, path: str, request: CallRequest) -> None:
         """Return when the agent, or its latest call, is on disk. Raises CallRefusedError (503) when it cannot be."""
@@ -170,6 +196,24 @@ def _put(entry: LedgerEntry, now: float) -> Operation[None]:
 def _remove(entry_id: str) -> Operation[None]:
     def remove(connection: sqlite3.Connection) -> None:
         connection.execute("DELETE FROM spawns WHERE id = ?", (entry_id,))
+
+    return remove
+
+
+def _all_freezes(connection: sqlite3.Connection) -> list[tuple[str, float, str]]:
+    return connection.execute("SELECT tenant, since, reason FROM freezes ORDER BY tenant").fetchall()
+
+
+def _put_freeze(*row: object) -> Operation[None]:
+    def put(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT OR REPLACE INTO freezes (tenant, since, reason) VALUES (?, ?, ?)", row)
+
+    return put
+
+
+def _remove_freeze(tenant: str) -> Operation[None]:
+    def remove(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM freezes WHERE tenant = ?", (tenant,))
 
     return remove
 

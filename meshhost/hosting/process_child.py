@@ -22,7 +22,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -56,7 +56,7 @@ from meshhost.hosting.process_messages import (
 )
 from meshhost.identity.tenant import TenantId
 from meshhost.logs import ContextFilter, log_context
-from meshhost.supervision.isolation import Aborted, Crashed, Exit, TaskChild
+from meshhost.supervision.isolation import Aborted, ChildContext, Crashed, Exit, TaskChild
 from meshhost.tasks import TaskOwner
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 
@@ -257,17 +257,22 @@ class ChildRole:
         if cls is None:
             return Crashed(SettingsError(f"the program binds no path {assign.path} before it runs its host"))
         with log_context(**assign.log_fields):
-            self._child = TaskChild(AgentLife(cls, self._visit, grace=assign.grace).run, call.identity)
+            life = AgentLife(cls, self._visit, grace=assign.grace)
+            self._child = TaskChild(lambda child: self._run(life, child), call.identity)
             # What a start raised is told by `wait`, too.
             with contextlib.suppress(Exception):
                 await self._child.start()
-                self._channel.send(Started())
             return await self._child.wait()
+
+    def _run(self, life: AgentLife, child: ChildContext) -> Awaitable[None]:
+        # From within: an agent that holds the event loop from then on is one that runs.
+        child.on_started = lambda: self._channel.send(Started())
+        return life.run(child)
 
     def _handle(self, message: Message) -> None:
         match message:
             case Ping(number=number):
-                self._channel.send(Pong(number))
+                self._channel.send(Pong(number, self._activity()))
             case Assign() if self._assigned is not None and not self._assigned.done():
                 self._assigned.set_result(message)
             case Renew(call=call) if self._visit is not None:
@@ -278,6 +283,10 @@ class ChildRole:
                 self._child.abort()
             case _:
                 logger.debug("message of the host came at the wrong time", extra={"kind": message.kind})
+
+    def _activity(self) -> str | None:
+        text = None if self._child is None else self._child.activity()
+        return None if text is None else sendable(text)
 
 
 def _ended(ending: Exit) -> Ended:

@@ -208,9 +208,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """It does."""
+    """It does. `activity` is what the agent does, in words."""
 
     number: int
+    activity: str | None = None
     kind: Literal["pong"] = "pong"
 
 

@@ -8,10 +8,11 @@ import asyncio
 import contextvars
 import logging
 import os
+import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from meshhost.errors import MeshhostError, SettingsError
 from meshhost.hosting.admission import CallRequest
 from meshhost.hosting.agent_process import ABORT_SECONDS, EXIT_SECONDS, AgentProcess
 from meshhost.hosting.call import Visit
+from meshhost.hosting.memory_quota import MEGABYTE, ProcessMemory
 from meshhost.hosting.process_messages import Assign, Boot, Call, Drain, Renew
 from meshhost.logs import current_log_context
 from meshhost.supervision.isolation import Child, ChildContext, TaskChild
@@ -36,7 +38,9 @@ _LOOK_SECONDS = 1.0
 _FIRST_DELAY = 0.5
 _MAX_DELAY = 30.0
 _WARN_SHARE = 0.8
-_MEGABYTE = 1024 * 1024
+# An interpreter that has imported this package and next to nothing else.
+_UNMEASURED_BYTES = 64 * MEGABYTE
+_REMEMBERED_SIZES = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,10 @@ class ProcessOptions:
 
 
 class ProcessPool:
-    """Processes of one host. `paths` tells which paths the program must bind; `observe` gets (warm, seconds) of each start."""
+    """Processes of one host. `paths` tells which paths the program must bind; `observe` gets (warm, seconds) of each start.
+
+    `judge` gets the memory of all that run agents, each second, and returns by spawn id whose process ends, and why.
+    """
 
     def __init__(
         self,
@@ -96,10 +103,13 @@ class ProcessPool:
         *,
         paths: Callable[[], Sequence[str]],
         observe: Callable[[bool, float], None] = lambda _warm, _seconds: None,
+        judge: Callable[[Iterable[ProcessMemory]], Mapping[str, str]] = lambda _: {},
     ) -> None:
         self.options = options
         self._paths = paths
         self._observe = observe
+        self._judge = judge
+        self._sizes: deque[int] = deque(maxlen=_REMEMBERED_SIZES)
         self._program: Program | None = options.program
         self._tasks = TaskOwner("process pool")
         self._idle: deque[AgentProcess] = deque()
@@ -107,6 +117,8 @@ class ProcessPool:
         self._booting = 0
         self._waiters: deque[asyncio.Future[AgentProcess]] = deque()
         self._failures = 0
+        self._has_booted = asyncio.Event()
+        self.boot_error: Exception | None = None
         self._not_before = 0.0
         self._warned: set[int] = set()
         self._is_open = False
@@ -124,6 +136,19 @@ class ProcessPool:
         """Those that run an agent."""
         return tuple(self._running)
 
+    @property
+    def has_booted(self) -> bool:
+        """Whether a process was ready since the pool was opened. Why not yet is the latest `boot_error`, None before one."""
+        return self._has_booted.is_set()
+
+    async def wait_booted(self) -> None:
+        """Return when the first process has been ready."""
+        await self._has_booted.wait()
+
+    def expected_memory(self) -> int:
+        """What a process takes before it runs an agent, in bytes: as the last that booted did, a guess before the first."""
+        return round(statistics.median(self._sizes)) if self._sizes else _UNMEASURED_BYTES
+
     def check_program(self) -> None:
         """Raises SettingsError when this program cannot be run again in a child."""
         self._program = self._program or Program.running()
@@ -135,6 +160,7 @@ class ProcessPool:
         self.check_program()
         if not self._is_open:
             self._is_open = True
+            self._has_booted.clear()
             self._spawn(self._watch(), "watch")
             self._top_up()
 
@@ -213,12 +239,16 @@ class ProcessPool:
             self._spawn(self._boot(), "boot")
 
     async def _boot(self) -> None:
+        began = time.monotonic()
         try:
             process = await self._launch()
         except Exception as error:  # noqa: BLE001 - whatever the program raised in the child is for who waits
-            self._failed(error)
+            self._failed(error, time.monotonic() - began)
         else:
-            self._failures, self._not_before = 0, 0.0
+            self._failures, self._not_before, self.boot_error = 0, 0.0, None
+            self._has_booted.set()
+            if size := process.memory():
+                self._sizes.append(size)
             self._give(process)
         finally:
             self._booting -= 1
@@ -233,7 +263,7 @@ class ProcessPool:
             is_ready = True
         except TimeoutError:
             raise MeshhostError(
-                f"the program was not ready in its process within {self.options.boot_seconds:g} s: {await process.stack()}"
+                f"the program was not ready in its process within {self.options.boot_seconds:g} s:\n{await process.stack()}"
             ) from None
         finally:
             if not is_ready:
@@ -268,8 +298,10 @@ class ProcessPool:
         else:
             self._spawn(process.dispose(), "dispose")
 
-    def _failed(self, error: Exception) -> None:
-        delay = min(_FIRST_DELAY * 2**self._failures, _MAX_DELAY)
+    def _failed(self, error: Exception, took: float) -> None:
+        # What takes a minute to fail is not tried all the time: most of the time nothing runs.
+        delay = min(max(_FIRST_DELAY, took) * 2**self._failures, max(_MAX_DELAY, 4 * took))
+        self.boot_error = error
         self._failures = min(self._failures + 1, 16)
         self._not_before = time.monotonic() + delay
         logger.error("process for agents could not be started", exc_info=error, extra={"retry_in": delay})
@@ -289,23 +321,36 @@ class ProcessPool:
             for process in [process for process in self._idle if not process.is_alive]:
                 self._idle.remove(process)
                 self._lost(process)
-            for process in tuple(self._running):
-                self._look_at(process)
+            self._look_at_all()
             self._top_up()
 
-    def _look_at(self, process: AgentProcess) -> None:
-        self._look_at_memory(process)
+    def _look_at_all(self) -> None:
+        running = tuple(self._running)
+        sizes = [process.memory() for process in running]
+        for process, used in zip(running, sizes, strict=True):
+            self._look_at(process, used)
+        looks = [
+            ProcessMemory(process.spawn_id, used, is_ending=process.is_killed)
+            for process, used in zip(running, sizes, strict=True)
+        ]
+        verdicts = self._judge(looks)
+        for process in running:
+            if (reason := verdicts.get(process.spawn_id)) is not None:
+                process.kill(reason)
+
+    def _look_at(self, process: AgentProcess, used_bytes: int) -> None:
+        self._look_at_memory(process, used_bytes)
         if not process.has_started:
             return  # a constructor may well take its time; the start timeout bounds that
         # Counted in questions, not by the clock: a host that was blocked itself has not asked meanwhile.
         if process.ping() == max(round(self.options.stuck_seconds / _LOOK_SECONDS), 1):
             self._spawn(self._kill_stuck(process), "kill stuck")
 
-    def _look_at_memory(self, process: AgentProcess) -> None:
+    def _look_at_memory(self, process: AgentProcess, used_bytes: int) -> None:
         limit = self.options.memory_mb
-        used = process.memory() / _MEGABYTE
         if limit is None:
             return
+        used = used_bytes / MEGABYTE
         fields = {"pid": process.pid, "used_mb": round(used), "limit_mb": limit}
         if used > limit:
             logger.error("agent's process is over its memory limit", extra=fields)
@@ -335,6 +380,7 @@ class _ProcessLife:
         """Returns when the agent left in order; raises what it, or its process, crashed with."""
         process = await self._pool.acquire()
         try:
+            process.spawn_id = self._visit.spawn.id if self._visit.spawn is not None else ""
             process.on_end_for_good = self._visit.end_for_good
             self._visit.pid = process.pid
             self._visit.on_renew = lambda request: process.send(Renew(_call(request)))
@@ -342,6 +388,7 @@ class _ProcessLife:
             await process.wait_started()
             if not process.has_ended:
                 child.started()
+                child.doer = process
             await unless(process.wait_ended(), _pass_drain(child, process))
         finally:
             self._visit.on_renew = self._visit.pid = None

@@ -19,13 +19,15 @@ class TenantQuota:
     """The share of one tenant; None is no limit.
 
     At most `max_agents` live and `max_waiting` of them waiting for their start; `starts_per_second` new ones on average, in
-    bursts of as many (at least one). Of the starts a tenant of `weight` 2 gets twice those of a tenant of weight 1.
+    bursts of as many (at least one). Its agents with processes of their own take at most `memory_mb` megabytes together. Of the
+    starts a tenant of `weight` 2 gets twice those of a tenant of weight 1.
     """
 
     max_agents: int | None = None
     starts_per_second: float | None = None
     max_waiting: int = 100
     weight: int = 1
+    memory_mb: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_agents is not None and self.max_agents < 0:
@@ -33,6 +35,8 @@ class TenantQuota:
         rate = self.starts_per_second
         if rate is not None and not 0 < rate < math.inf:
             raise SettingsError("quota starts_per_second must be more than 0 (None: no limit)")
+        if self.memory_mb is not None and not 0 < self.memory_mb < math.inf:
+            raise SettingsError("quota memory_mb must be more than 0 (None: no limit)")
         if self.max_waiting < 1 or self.weight < 1:
             raise SettingsError("quota max_waiting and weight must be at least 1")
 

@@ -24,7 +24,8 @@ async def resume(
 ) -> int:
     """Start each agent once, and forget those that cannot live any more; `now` is the wall clock. Returns how many started.
 
-    An agent for whom there is no room now stays in the ledger.
+    An agent for whom there is no room now stays in the ledger. Those of a frozen tenant start as well: a freeze keeps new
+    agents out, and these had started before it.
     """
     started = 0
     # Newest first: where the end of an agent could not be recorded, the one that took its place counts.

@@ -1,15 +1,19 @@
 """The HTTP surface of a host (room-protocol §18.1, design §3)."""
 
+import asyncio
+import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import WSCloseCode, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from meshhost.errors import CallRefusedError
 from meshhost.hosting.admin import AdminRoutes
 from meshhost.hosting.admission import AllowedRooms, CallRequest, admit, parse_event
+from meshhost.hosting.health import HealthAnswer, StartUp
 from meshhost.hosting.load import Load
 from meshhost.hosting.metrics import HostMetrics
 from meshhost.hosting.spawns import RETRY_AFTER_SECONDS, Route, Spawns
@@ -18,9 +22,14 @@ from meshhost.hosting.webhooks import CallGuard
 from meshhost.supervision.state import TERMINAL
 from meshhost.transport.websocket_server import InboundClientProtocol
 
-__all__ = ["MAX_BODY_BYTES", "HostRoutes"]
+__all__ = ["MAX_BODY_BYTES", "HostRoutes", "http_logger"]
+
+http_logger = logging.getLogger(__name__)
+"""What aiohttp's server of these routes logs to."""
 
 MAX_BODY_BYTES = 1024 * 1024
+_BODY_SECONDS = 30.0
+_BROKEN_BODY = "body: it broke off, or is not encoded as its headers say"
 # The event as JSON in a header, for calls that have no body (room-protocol §18.2).
 _EVENT_HEADERS = ("Meshhost-Webhook", "Meshagent-Webhook")
 _HEARTBEAT_SECONDS = 30.0
@@ -31,8 +40,9 @@ _MAX_REASON_BYTES = 123
 class HostRoutes:
     """Answers calls and questions of one host.
 
-    `routes` may grow while the host runs. `describe` gives the service description, `vitals` what /livez tells
-    besides that it is alive, `load` what /readyz decides by; `admin` are the operator's routes.
+    `routes` may grow while the host runs. `describe` gives the service description, `live` what /livez answers, `load` and
+    `startup` what /readyz decides by; `admin` are the operator's routes. `refuses` says why no call is taken: the host is
+    `starting` or `draining`; None when calls are taken.
     """
 
     def __init__(
@@ -44,7 +54,8 @@ class HostRoutes:
         spawns: Spawns,
         metrics: HostMetrics,
         describe: Callable[[], dict[str, Any]],
-        vitals: Callable[[], dict[str, Any]] = dict,
+        live: Callable[[], HealthAnswer],
+        startup: StartUp,
         load: Callable[[], Load] = Load,
         admin: AdminRoutes | None = None,
     ) -> None:
@@ -54,10 +65,16 @@ class HostRoutes:
         self._spawns = spawns
         self._metrics = metrics
         self._describe = describe
-        self._vitals = vitals
+        self._live_answer = live
+        self._startup = startup
         self._load = load
         self._admin = admin
-        self.is_ready = False
+        self.refuses: Literal["starting", "draining"] | None = "starting"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether calls are taken."""
+        return self.refuses is None
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -78,18 +95,23 @@ class HostRoutes:
         return web.json_response({"ok": True})
 
     async def _live(self, _: web.Request) -> web.Response:
-        # That this is answered is the proof: a blocked loop answers nothing, and a probe's own timeout finds it.
-        return web.json_response({"ok": True, **self._vitals()})
+        # While the loop is blocked nothing comes from here: then the health port answers, by the same verdict.
+        return _json(self._live_answer())
 
     async def _ready(self, _: web.Request) -> web.Response:
+        return _json(self.readiness())
+
+    def readiness(self) -> HealthAnswer:
+        """What /readyz answers now; for the loop only. `missing` are those of its reasons that end with the start."""
         load = self._load()
-        reasons = [] if self.is_ready else ["draining"]
+        missing = [*([self.refuses] if self.refuses == "starting" else []), *self._startup.missing]
+        reasons = (["draining"] if self.refuses == "draining" else []) + missing
         reasons += ["full"] if self._spawns.is_full else []
         reasons += [reason for reason in load.reasons if reason != "agents"]
-        if reasons:
-            answer = {"ok": False, "reason": reasons[0], "reasons": reasons, "load": load.as_json()}
-            return web.json_response(answer, status=503)
-        return web.json_response({"ok": True})
+        if not reasons:
+            return HealthAnswer(200, {"ok": True})
+        body = {"ok": False, "reason": reasons[0], "reasons": reasons, "missing": missing, "load": load.as_json()}
+        return HealthAnswer(503, body)
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=self._metrics.render(), content_type="text/plain", charset="utf-8")
@@ -103,6 +125,8 @@ class HostRoutes:
             call = await self._admitted(request)
             if call is None:
                 return web.json_response({"ok": True})
+            if self._spawns.isolation_of(route) == "process":
+                self._startup.check()
             spawn = await self._spawns.answer(route, call)
             return web.json_response({"ok": True, "spawn_id": spawn.id, "state": spawn.state.value})
 
@@ -156,14 +180,37 @@ class HostRoutes:
 
     async def _admitted(self, request: web.Request) -> CallRequest | None:
         """The call, checked; None for another event. Raises CallRefusedError."""
-        if not self.is_ready:
-            raise CallRefusedError("this host is draining", status=503, retry_after=RETRY_AFTER_SECONDS)
+        if self.refuses is not None:
+            raise CallRefusedError(f"this host is {self.refuses}", status=503, retry_after=RETRY_AFTER_SECONDS)
         header = next((request.headers[name] for name in _EVENT_HEADERS if name in request.headers), None)
         # aiohttp decodes header bytes that are no UTF-8 to surrogates.
-        body = header.encode(errors="surrogateescape") if header is not None else await request.read()
+        body = header.encode(errors="surrogateescape") if header is not None else await _body(request)
         self._guard.check(request, body)
         event = parse_event(body)
         return admit(event.data, self._allowed) if event.event == "room.call" else None
+
+
+async def _body(request: web.Request) -> bytes:
+    """Raises CallRefusedError (400, 408) for a body that breaks off, is not encoded as it says, or does not end."""
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise CallRefusedError(f"body: did not arrive within {_BODY_SECONDS:g} s", status=408) from None
+    except (ConnectionError, web.RequestPayloadError):
+        raise CallRefusedError(_BROKEN_BODY, status=400) from None
+
+
+def _is_of_the_host(record: logging.LogRecord) -> bool:
+    """Not about a request that was no HTTP: its sender is told, and would else fill the log with tracebacks."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+http_logger.addFilter(_is_of_the_host)
+
+
+def _json(answer: HealthAnswer) -> web.Response:
+    return web.json_response(answer.body, status=answer.status)
 
 
 @web.middleware
@@ -175,6 +222,8 @@ async def _refusals_as_json(
     except CallRefusedError as error:
         headers = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
         return web.json_response({"error": str(error)}, status=error.status, headers=headers)
+    except (ConnectionError, web.RequestPayloadError):
+        return web.json_response({"error": _BROKEN_BODY}, status=400)
     except web.HTTPRequestEntityTooLarge:
         return web.json_response({"error": f"body: at most {MAX_BODY_BYTES} bytes"}, status=413)
     except web.HTTPClientError as error:

@@ -1,6 +1,8 @@
 """`ServiceHost`: serves agent classes at paths, and starts them for the rooms that call."""
 
+import asyncio
 import logging
+import math
 import os
 import time
 from collections import Counter
@@ -14,6 +16,8 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.errors import SettingsError
 from meshhost.hosting.admin import RESERVED_PREFIXES, AdminGuard, AdminRoutes
 from meshhost.hosting.admission import AllowedRooms
+from meshhost.hosting.freezes import Freezes
+from meshhost.hosting.health import Health, HealthServer, StartUp
 from meshhost.hosting.ledger import Ledger, LedgerEntry, SpawnLedger
 from meshhost.hosting.load import LoadMeter
 from meshhost.hosting.metrics import HostMetrics
@@ -22,7 +26,7 @@ from meshhost.hosting.process_pool import ProcessOptions, ProcessPool
 from meshhost.hosting.quarantine import QuarantinePolicy
 from meshhost.hosting.quotas import Quotas, TenantQuota
 from meshhost.hosting.resume import resume
-from meshhost.hosting.routes import HostRoutes
+from meshhost.hosting.routes import HostRoutes, http_logger
 from meshhost.hosting.signals import StopSignals, stop_signals
 from meshhost.hosting.spawns import OnDuplicate, Route, Spawns
 from meshhost.hosting.specs import WELL_KNOWN_PATHS, service_spec
@@ -31,8 +35,9 @@ from meshhost.hosting.watchdog import Block, LoopWatchdog
 from meshhost.hosting.webhooks import CallGuard
 from meshhost.identity.grants import ApiScope
 from meshhost.settings import Settings, read_settings
+from meshhost.supervision.drain import DrainReport
 from meshhost.supervision.policy import RestartPolicy
-from meshhost.supervision.spawn import DrainReport, Spawn
+from meshhost.supervision.spawn import Spawn
 from meshhost.supervision.supervisor import Supervisor
 from meshhost.tasks import TaskOwner, unless
 
@@ -62,10 +67,14 @@ class ServiceHost:
     path that did so `blocks_allowed` times get processes from their next start on.
 
     `quotas` say by tenant what it may take, `default_quota` what others may (default MESHHOST_TENANT_MAX_AGENTS,
-    MESHHOST_TENANT_STARTS_PER_SECOND, MESHHOST_TENANT_MAX_WAITING); at most MESHHOST_MAX_STARTS agents start at once.
+    MESHHOST_TENANT_STARTS_PER_SECOND, MESHHOST_TENANT_MAX_WAITING, MESHHOST_TENANT_MEMORY_MB); at most MESHHOST_MAX_STARTS
+    agents start at once.
     `quarantine` says when a tenant's agents that go on crashing are held. `ledger` is a file in which the agents that shall
-    live are kept, to start them again with the host (default MESHHOST_LEDGER; "" for none). `admin_key` (default
+    live and the tenants that are frozen are kept, for when the host starts again (default MESHHOST_LEDGER; "" for none).
+    `admin_key` (default
     MESHHOST_ADMIN_KEY) guards the operator's routes; without one they answer this machine only.
+
+    `health_port` (default MESHHOST_HEALTH_PORT; 0 for none) answers /livez and /readyz also while the event loop is held.
     """
 
     def __init__(
@@ -87,6 +96,7 @@ class ServiceHost:
         ledger: str | Path | None = None,
         admin_key: str | None = None,
         webhook_secrets: Mapping[str, str] | None = None,
+        health_port: int | None = None,
     ) -> None:
         settings = read_settings()
         self._host = host or settings.host or "127.0.0.1"
@@ -104,9 +114,11 @@ class ServiceHost:
             _process_options(process_pool, settings),
             paths=lambda: [route.path for route in self._routes.values() if self._needs_process(route)],
             observe=self._metrics.observe_process_start,
+            judge=lambda looks: self._tenancy.memory.judge(looks),  # noqa: PLW0108 - the tenancy is made later
         )
         most = max_agents or settings.max_agents
         self._tasks = TaskOwner("host")
+        self._ledger = _spawn_ledger(ledger, settings, self._clock)
         self._tenancy = Tenancy(
             clock=self._clock,
             live=lambda: self._supervisor.live,
@@ -114,9 +126,10 @@ class ServiceHost:
             quotas=Quotas(clock=self._clock, default=default_quota or _default_quota(settings), overrides=quotas),
             max_starts=settings.max_starts,
             quarantine=quarantine,
+            expected_memory=self._pool.expected_memory,
+            frozen=Freezes(clock=self._clock, store=self._ledger),
         )
         self._metrics.register(TenancyCollector(self._tenancy))
-        self._ledger = _spawn_ledger(ledger, settings, self._clock)
         self._spawns = Spawns(
             self._supervisor, max_agents=most, pool=self._pool, tenancy=self._tenancy, ledger=self._ledger
         )
@@ -133,9 +146,16 @@ class ServiceHost:
             tenancy=self._tenancy,
             clock=self._clock,
             drain=self._drain_in_background,
-            drain_seconds=self._drain_seconds,
             memory_of=self._spawns.memory_of,
             isolation_of=self._spawns.isolation_of_spawn,
+        )
+        self._health = Health(
+            self._watchdog, live_seconds=settings.live_seconds, is_path=self._routes.__contains__, vitals=self._vitals
+        )
+        self._startup = StartUp(self._pool, seconds=settings.start_seconds)
+        port_of_health = (settings.health_port if health_port is None else health_port) or 0
+        self._health_server = (
+            HealthServer(self._health, host=self._host, port=port_of_health) if port_of_health else None
         )
         self._serving = HostRoutes(
             routes=self._routes,
@@ -144,12 +164,15 @@ class ServiceHost:
             spawns=self._spawns,
             metrics=self._metrics,
             describe=self.get_service_spec,
-            vitals=self._vitals,
+            live=self._health.live,
+            startup=self._startup,
             load=lambda: self._tenancy.load.load,
             admin=self._admin,
         )
-        self._metrics.show_ready(lambda: self._serving.is_ready)
+        self._metrics.show_ready(lambda: self._serving.refuses is None and not self._startup.missing)
         self._runner: web.AppRunner | None = None
+        self._drain_grace: float | None = None  # each agent has its path's
+        self._draining: asyncio.Task[DrainReport] | None = None
 
     def __repr__(self) -> str:
         return f"<ServiceHost {self._host}:{self._port} paths={list(self._routes)} agents={len(self.agents)}>"
@@ -174,8 +197,12 @@ class ServiceHost:
         restart: RestartPolicy | None = None,
         isolation: str = "task",
         start_timeout: float = 60.0,
+        drain_seconds: float | None = None,
     ) -> Callable[[AgentClass], AgentClass]:
-        """Decorate an agent class: a call to `path` starts it, by default as `identity` with `permissions`."""
+        """Decorate an agent class: a call to `path` starts it, by default as `identity` with `permissions`.
+
+        `drain_seconds` is how long its agents may take to finish when they are to leave (default: the host's).
+        """
 
         def bind(cls: AgentClass) -> AgentClass:
             self.add_path(
@@ -187,6 +214,7 @@ class ServiceHost:
                 restart=restart,
                 isolation=isolation,
                 start_timeout=start_timeout,
+                drain_seconds=drain_seconds,
             )
             return cls
 
@@ -211,6 +239,7 @@ class ServiceHost:
         restart: RestartPolicy | None = None,
         isolation: str = "task",
         start_timeout: float = 60.0,
+        drain_seconds: float | None = None,
     ) -> None:
         """Bind a path to an agent class, as `path` does. Raises SettingsError for a path that is taken or reserved."""
         if not path.startswith("/") or path in _RESERVED or _is_the_operators(path):
@@ -221,6 +250,8 @@ class ServiceHost:
             raise SettingsError("on_duplicate: expected join, replace or allow")
         if isolation not in ("task", "process"):
             raise SettingsError("isolation: expected task or process")
+        if drain_seconds is not None and not 0 <= drain_seconds < math.inf:
+            raise SettingsError("drain_seconds: expected a number of seconds, 0 or more")
         self._routes[path] = Route(
             path=path,
             cls=cls,
@@ -230,17 +261,19 @@ class ServiceHost:
             restart=restart or RestartPolicy(),
             isolation=isolation,
             start_timeout=start_timeout,
-            drain_seconds=self._drain_seconds,
+            drain_seconds=self._drain_seconds if drain_seconds is None else drain_seconds,
         )
 
     def get_service_spec(self, *, image: str = "") -> dict[str, Any]:
         """The service description: paths, identities and what the agents may do."""
         endpoints = [(route.path, route.identity, route.permissions) for route in self._routes.values()]
-        return service_spec(name=self._name, port=self._port, endpoints=endpoints, image=image)
+        longest = max((route.drain_seconds for route in self._routes.values()), default=self._drain_seconds)
+        return service_spec(name=self._name, port=self._port, endpoints=endpoints, image=image, drain_seconds=longest)
 
     async def start(self) -> None:
-        """Listen for calls, and start the agents of the ledger again.
+        """Listen for calls, and start the agents of the ledger again: those with processes when the first process is up.
 
+        Until then /readyz says what is missing, and calls to their paths are refused with it.
         Raises SettingsError when the address cannot be listened on or the ledger cannot be used.
         In an agent's process this is where the agent lives; it ends with SystemExit.
         """
@@ -250,22 +283,60 @@ class ServiceHost:
         if any(self._needs_process(route) for route in self._routes.values()):
             self._pool.check_program()
         entries = await self._open_ledger()
-        runner = web.AppRunner(self._serving.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        runner = web.AppRunner(
+            self._serving.application(),
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=1.0,
+            logger=http_logger,
+        )
         await runner.setup()
         try:
-            await web.TCPSite(runner, self._host, self._port).start()
-        except OSError as error:
+            await self._listen(runner)
+        except SettingsError:
             await runner.cleanup()
             if self._ledger is not None:
                 await self._ledger.close()
-            where = f"{self._host}:{self._port}"
-            raise SettingsError(f"cannot listen on {where}: {error.strerror or error}; choose another port") from None
+            raise
         self._runner = runner
         self._port = runner.addresses[0][1]
         if any(self._needs_process(route) for route in self._routes.values()):
             self._pool.open()
+            self._startup.need_pool()
         self._watchdog.start()
         self._tasks.spawn(self._tenancy.run(), name="tenancy")
+        missing = self._startup.missing
+        later = [entry for entry in entries if missing and self._is_for_process(entry)]
+        await self._resume([entry for entry in entries if not (missing and self._is_for_process(entry))])
+        if self._serving.refuses == "starting":
+            self._serving.refuses = None
+        where = {"host": self._host, "port": self._port, "paths": list(self._routes)}
+        if missing:
+            logger.info("service host listens, not ready yet", extra={**where, "missing": list(missing)})
+            self._tasks.spawn(self._finish_start(later, where), name="start-up")
+        else:
+            logger.info("service host ready", extra=where)
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        """Raises SettingsError; what the runner listens on then is for whoever owns it to end."""
+        try:
+            await web.TCPSite(runner, self._host, self._port).start()
+        except OSError as error:
+            where = f"{self._host}:{self._port}"
+            raise SettingsError(f"cannot listen on {where}: {error.strerror or error}; choose another port") from None
+        if self._health_server is not None:
+            self._health_server.start()
+
+    async def _finish_start(self, later: Sequence[LedgerEntry], where: Mapping[str, object]) -> None:
+        await self._startup.wait()
+        await self._resume(later)
+        logger.info("service host ready", extra=where)
+
+    def _is_for_process(self, entry: LedgerEntry) -> bool:
+        route = self._routes.get(entry.path)
+        return route is not None and self._needs_process(route)
+
+    async def _resume(self, entries: Sequence[LedgerEntry]) -> None:
         if self._ledger is not None:
             await resume(
                 entries,
@@ -275,18 +346,15 @@ class ServiceHost:
                 allowed=self._allowed,
                 now=self._clock.time(),
             )
-        self._serving.is_ready = True
-        logger.info("service host ready", extra={"host": self._host, "port": self._port, "paths": list(self._routes)})
 
     async def stop(self) -> DrainReport:
-        """Take no more calls, let the agents finish, and stop listening. Never raises for an agent's fault."""
+        """Take no more calls, let the agents finish, and stop listening. Never raises for an agent's fault.
+
+        Each agent has the time of its path; who is not gone then is aborted, and left behind a few seconds later.
+        """
         self._take_no_more()
+        self._end_draining()
         report = await self._drain()
-        if report.finished or report.aborted or report.stuck:
-            logger.info(
-                "agents drained",
-                extra={"finished": len(report.finished), "aborted": report.aborted, "stuck": report.stuck},
-            )
         await self._pool.close()
         self._watchdog.stop()
         await self._admin.close()
@@ -296,21 +364,30 @@ class ServiceHost:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        if self._health_server is not None:
+            self._health_server.stop()
         return report
 
     def _take_no_more(self) -> None:
-        self._serving.is_ready = False
+        self._serving.refuses = "draining"
         if self._ledger is not None:
             self._ledger.freeze()
 
     def _drain_in_background(self) -> None:
         """For the operator: the process goes on answering, with nobody living in it any more."""
         self._take_no_more()
-        self._tasks.spawn(self._drain(), name="drain")
+        self._end_draining()
+        self._draining = self._tasks.spawn(self._drain(), name="drain")
+
+    def _end_draining(self) -> None:
+        """The agents go on leaving; who drains next waits for them, and tells of it."""
+        if self._draining is not None:
+            self._draining.cancel()
+            self._draining = None
 
     async def _drain(self) -> DrainReport:
         began = time.monotonic()
-        report = await self._supervisor.drain_all(self._drain_seconds)
+        report = await self._supervisor.drain_all(self._drain_grace)
         self._metrics.observe_drain(time.monotonic() - began, aborted=len(report.aborted) + len(report.stuck))
         return report
 
@@ -318,13 +395,18 @@ class ServiceHost:
         if self._ledger is None:
             return []
         try:
-            return await self._ledger.open()
+            entries = await self._ledger.open()
+            await self._tenancy.frozen.restore()
         except OSError as error:
+            await self._ledger.close()
             raise SettingsError(f"the host's ledger cannot be used: {error}; see MESHHOST_LEDGER") from None
+        return entries
 
     def _lagged(self, seconds: float) -> None:
         self._metrics.observe_lag(seconds)
         self._tenancy.load.observe_lag(seconds)
+        if self._health_server is not None:
+            self._health.remember(self._serving.readiness())
 
     def _needs_process(self, route: Route) -> bool:
         return self._spawns.isolation_of(route) == "process"
@@ -383,7 +465,7 @@ class ServiceHost:
             return report
         logger.warning("second signal: agents are aborted")
         self._supervisor.abort_all()
-        self._drain_seconds = 0.0
+        self._drain_grace = 0.0
         return await self.stop()
 
 
@@ -407,6 +489,7 @@ def _default_quota(settings: Settings) -> TenantQuota:
         max_agents=settings.tenant_max_agents,
         starts_per_second=settings.tenant_starts_per_second,
         max_waiting=settings.tenant_max_waiting,
+        memory_mb=settings.tenant_memory_mb,
     )
 
 

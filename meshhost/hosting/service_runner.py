@@ -12,7 +12,7 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from meshhost.hosting.embedded import ServerOptions, open_room_server
 from meshhost.hosting.project import api_key_of
 from meshhost.hosting.signals import StopSignals, stop_signals
 from meshhost.hosting.source_watch import SourceWatch
-from meshhost.hosting.specs import WELL_KNOWN_PATHS
+from meshhost.hosting.specs import WELL_KNOWN_PATHS, drain_seconds_of
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import parse_api_key
 from meshhost.identity.tenant import check_room_name
@@ -42,14 +42,27 @@ logger = logging.getLogger(__name__)
 DISCOVER_TIMEOUT = 30.0
 JOIN_TIMEOUT = 60.0
 CALL_AGAIN_SECONDS = 3600.0
-# The child drains within MESHHOST_DRAIN_SECONDS and aborts within 5 more; this is for what lies around that.
+# The program drains within the time that its description tells and aborts within 5 s more; this is for what lies around that.
 STOP_MARGIN = 15.0
 _LOOK_SECONDS = 0.05
 _PR_SET_PDEATHSIG = 1
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
-# Told of each step: a word for programs (server, host, called, joined, reloaded, ended), a sentence for people, and its facts.
+# Told of each step: a word for programs (server, host, waiting, called, joined, reloaded, ended), a sentence for people, and
+# its facts.
 Progress = Callable[[str, str, dict[str, Any]], None]
+
+
+@dataclass(slots=True)
+class _Program:
+    """The program that runs, and how many seconds it may take to drain: what it tells once it is up."""
+
+    process: asyncio.subprocess.Process
+    drain_seconds: float
+
+    async def end(self) -> None:
+        """Ask it to stop; return when it is gone. It is killed when it takes longer than it may."""
+        await _end(self.process, self.drain_seconds + STOP_MARGIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +87,16 @@ async def run_service(command: str, *, room: str, progress: Progress, reload: bo
         changed: list[str] | None = None
         while True:
             port = _free_port()
-            async with _program(arguments, settings, port) as process:
+            async with _program(arguments, settings, port) as program:
+                process = program.process
                 runner = _Runner(
-                    settings, session, process, port, room=room, api_key=api_key, progress=progress, changed=changed
+                    settings, session, program, port, room=room, api_key=api_key, progress=progress, changed=changed
                 )
                 run = runner.run() if sources is None else runner.run_until_change(sources, signals)
                 changed = await unless(run, _stop(signals, process))
                 if changed is not None:
                     # A second signal does not wait: leaving the block tells the program so.
-                    await unless(_end(process, settings.drain_seconds + STOP_MARGIN), signals.wait_forced())
+                    await unless(program.end(), signals.wait_forced())
             if changed is None or await _is_asked(signals):
                 return _exit_code(process.returncode)
 
@@ -92,7 +106,7 @@ class _Runner:
         self,
         settings: Settings,
         session: aiohttp.ClientSession,
-        process: asyncio.subprocess.Process,
+        program: _Program,
         port: int,
         *,
         room: str,
@@ -103,7 +117,8 @@ class _Runner:
         self._changed = changed
         self._settings = settings
         self._session = session
-        self._process = process
+        self._program = program
+        self._process = program.process
         self._host_url = f"http://127.0.0.1:{port}"
         self._room = room
         self._api_key = api_key
@@ -133,6 +148,7 @@ class _Runner:
     async def _keep_called(self) -> None:
         endpoints = await self._discover()
         self._progress("host", f"service host up at {self._host_url}", {"url": self._host_url})
+        await self._wait_ready()
         for endpoint in endpoints:
             await self._call(endpoint)
             self._progress(
@@ -165,12 +181,33 @@ class _Runner:
             raise SettingsError(
                 f"the program did not serve on MESHHOST_PORT within {DISCOVER_TIMEOUT:g} s: does it run a ServiceHost?"
             ) from None
+        # Told by the program: its code may give it, or one of its paths, more time than the environment does.
+        self._program.drain_seconds = max(self._program.drain_seconds, drain_seconds_of(description) or 0.0)
         return _endpoints(description)
 
-    async def _ask(self, url: str, headers: dict[str, str] | None = None) -> Any:
+    async def _wait_ready(self) -> None:
+        seconds, missing, told = self._settings.start_seconds, await self._reasons("missing"), list[str]()
+        try:
+            async with asyncio.timeout(seconds):
+                while missing:
+                    if missing != told:
+                        told = missing
+                        self._progress("waiting", f"the host is not ready: {'; '.join(told)}", {"reasons": told})
+                    await asyncio.sleep(_LOOK_SECONDS)
+                    missing = await self._reasons("missing")
+        except TimeoutError:
+            raise SettingsError(f"the host was not ready within {seconds:g} s: {'; '.join(missing)}") from None
+
+    async def _reasons(self, member: str) -> list[str]:
+        """Why /readyz says that the host is not ready; empty when it is, or does not tell."""
+        answer = await self._ask(f"{self._host_url}/readyz", statuses=(200, 503))
+        reasons = answer.get(member) if isinstance(answer, dict) else None
+        return [str(reason) for reason in reasons] if isinstance(reasons, list) else []
+
+    async def _ask(self, url: str, headers: dict[str, str] | None = None, *, statuses: Sequence[int] = (200,)) -> Any:
         with contextlib.suppress(aiohttp.ClientError, OSError, ValueError, TimeoutError):
             async with self._session.get(url, headers=headers, timeout=aiohttp.ClientTimeout(total=5)) as response:
-                if response.status == 200:
+                if response.status in statuses:
                     return await response.json()
         return None
 
@@ -204,7 +241,10 @@ class _Runner:
                 while endpoint.identity not in await self._present():  # noqa: ASYNC110 - another process
                     await asyncio.sleep(_LOOK_SECONDS)
         except TimeoutError:
-            logger.warning("agent did not join in time; the host goes on trying", extra=fields)
+            reasons = await self._reasons("reasons")
+            logger.warning(
+                "agent did not join in time; the host goes on trying", extra={**fields, "not_ready": reasons}
+            )
             return
         self._progress("joined", f"{endpoint.identity} joined room {self._room}", fields)
 
@@ -245,17 +285,18 @@ async def _room_server(settings: Settings, session: aiohttp.ClientSession, progr
 
 
 @asynccontextmanager
-async def _program(arguments: list[str], settings: Settings, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _program(arguments: list[str], settings: Settings, port: int) -> AsyncIterator[_Program]:
     """The program as a child of its own session, which ends with the block and with this process."""
     environment = {**os.environ, "MESHHOST_PORT": str(port), "MESHHOST_HOST": "127.0.0.1"}  # noqa: TID251 - handed on
     environment["MESHHOST_API_URL"] = settings.api_url
     process = await asyncio.create_subprocess_exec(
         *arguments, env=environment, start_new_session=True, preexec_fn=_die_with_parent
     )
+    program = _Program(process, settings.drain_seconds)
     try:
-        yield process
+        yield program
     finally:
-        await _end(process, settings.drain_seconds + STOP_MARGIN)
+        await program.end()
 
 
 async def _stop(signals: StopSignals, process: asyncio.subprocess.Process) -> None:

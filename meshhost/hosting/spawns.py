@@ -35,7 +35,7 @@ class Route:
 
     `on_duplicate` says what a call does for a tenant, room and identity that has a live agent: nothing (`join`), end it and
     start another (`replace`), or start one more (`allow`). `isolation` is `task` or `process`. `start_timeout` and
-    `drain_seconds` are in seconds.
+    `drain_seconds`, which is how long an agent that is to leave may take, are in seconds.
     """
 
     path: str
@@ -145,11 +145,12 @@ class Spawns:
         is_checked = route.on_duplicate == "replace" and bool(present)
         if self._tenancy is not None and is_checked:
             # First: an agent must not be ended for one that may not start.
-            self._tenancy.check_start(request.tenant, route.path, leaving=len(present))
+            in_process = self.isolation_of(route) == "process"
+            self._tenancy.check_start(request.tenant, route.path, leaving=present, in_process=in_process)
         if route.on_duplicate == "replace":
             # Looked up again after each wait: another call may have started one meanwhile.
             while present := self._present(key):
-                await self._supervisor.stop(present[0], route.drain_seconds)
+                await self._supervisor.stop(present[0])
         return self._start(route, request, key, protocol, is_checked=is_checked), True
 
     def check_free(self) -> None:
@@ -194,7 +195,7 @@ class Spawns:
     ) -> Spawn:
         isolation = self.isolation_of(route) if inbound is None else "task"
         self._check_free_for(isolation)
-        turns = self._turns(route, request, is_checked=is_checked)
+        turns = None if self._tenancy is None else self._turns(self._tenancy, route, request, isolation, is_checked)
         protocol = inbound or WebSocketClientProtocol(url=request.room_url, token=request.token)
         visit = Visit(request, protocol)
         # A socket that the room server opened cannot be opened again from here.
@@ -202,9 +203,10 @@ class Spawns:
         spec = ChildSpec(
             name=f"{request.identity} in {request.room_name}",
             key=key,
-            factory=lambda: _queued(turns, self._child(route, visit, may_move=inbound is None)),
+            factory=lambda: self._queued(turns, route, visit, may_move=inbound is None),
             policy=restart,
             start_timeout=route.start_timeout if turns is None else route.start_timeout + MAX_WAIT_SECONDS,
+            drain_seconds=route.drain_seconds,
             log_fields={
                 "tenant": request.tenant,
                 "room": request.room_name,
@@ -222,16 +224,23 @@ class Spawns:
         if isolation == "process":
             self._in_process.add(spawn.id)
         if self._tenancy is not None and turns is not None:
-            self._tenancy.started(spawn, turns)
+            # One that was checked before it had to wait, or long ago, asks for its memory when its turn has come.
+            self._tenancy.started(spawn, turns, has_memory=isolation == "process" and not is_checked)
         return spawn
 
-    def _turns(self, route: Route, request: CallRequest, *, is_checked: bool) -> Turns | None:
+    @staticmethod
+    def _turns(tenancy: Tenancy, route: Route, request: CallRequest, isolation: str, is_checked: bool) -> Turns:
         """The new agent's place in the queue. Raises CallRefusedError, unless that it may start `is_checked`."""
-        if self._tenancy is None:
-            return None
         if not is_checked:
-            self._tenancy.check_start(request.tenant, route.path)
-        return self._tenancy.turns(request.tenant, start_timeout=route.start_timeout)
+            tenancy.check_start(request.tenant, route.path, in_process=isolation == "process")
+        return tenancy.turns(request.tenant, start_timeout=route.start_timeout)
+
+    def _queued(self, turns: Turns | None, route: Route, visit: Visit, *, may_move: bool) -> Child:
+        child = self._child(route, visit, may_move=may_move)
+        if self._tenancy is None or turns is None or visit.spawn is None:
+            return child
+        in_process = may_move and self.isolation_of(route) == "process"
+        return self._tenancy.queued(visit.spawn, turns, child, in_process=in_process)
 
     def _renew(self, spawn: Spawn, request: CallRequest) -> None:
         self._visits[spawn.id].renew(request)
@@ -249,7 +258,3 @@ class Spawns:
             self._in_process.discard(spawn.id)
             if self._ledger is not None:
                 self._ledger.ended(spawn.id)
-
-
-def _queued(turns: Turns | None, child: Child) -> Child:
-    return child if turns is None else turns.queued(child)

@@ -1,22 +1,31 @@
 """The service description that a host shows at `/.well-known/meshhost-service.json` (room-protocol §18.6)."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from meshhost.identity.grants import ApiScope
 
-__all__ = ["WELL_KNOWN_PATHS", "service_spec"]
+__all__ = ["WELL_KNOWN_PATHS", "drain_seconds_of", "service_spec"]
 
 WELL_KNOWN_PATHS = ("/.well-known/meshhost-service.json", "/.well-known/meshagent-service.json")
 
+_DRAIN_SECONDS = "meshhost.drain_seconds"
+
 
 def service_spec(
-    *, name: str, port: int, endpoints: Iterable[tuple[str, str | None, ApiScope | None]], image: str = ""
+    *,
+    name: str,
+    port: int,
+    endpoints: Iterable[tuple[str, str | None, ApiScope | None]],
+    image: str = "",
+    drain_seconds: float | None = None,
 ) -> dict[str, Any]:
     """The description of a service with these endpoints (path, identity, scope).
 
-    MeshAgent's parser refuses unknown members, so none is added.
+    `drain_seconds`, how long it may take to stop, becomes an annotation: MeshAgent's parser refuses unknown members.
     """
+    annotations = None if drain_seconds is None else {_DRAIN_SECONDS: f"{drain_seconds:g}"}
     described = [
         {
             "path": path,
@@ -29,7 +38,7 @@ def service_spec(
         "version": "v1",
         "kind": "Service",
         "id": None,
-        "metadata": {"name": name, "description": None, "repo": None, "icon": None, "annotations": None},
+        "metadata": {"name": name, "description": None, "repo": None, "icon": None, "annotations": annotations},
         "agents": None,
         "ports": [{"num": port, "type": "http", "endpoints": described, "liveness": None}],
         "container": {
@@ -43,3 +52,12 @@ def service_spec(
         },
         "external": None,
     }
+
+
+def drain_seconds_of(description: Any) -> float | None:
+    """How long the service that is described so may take to stop; None when it does not say, or nonsense."""
+    try:
+        seconds = float(description["metadata"]["annotations"][_DRAIN_SECONDS])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return seconds if 0 <= seconds < math.inf else None

@@ -14,20 +14,25 @@ __all__ = ["QueuedChild", "StartQueue", "Ticket"]
 
 
 class Ticket:
-    """A place in the queue, then a start in progress. Whoever has one must `leave` in the end."""
+    """A place in the queue, then a start in progress. Whoever has one must `leave` in the end.
 
-    __slots__ = ("_future", "_queue", "entered_at", "granted_at", "has_left", "tenant")
+    A parked one waits beside the queue until `unpark`.
+    """
 
-    def __init__(self, queue: "StartQueue", tenant: str, now: float) -> None:
+    __slots__ = ("_future", "_queue", "entered_at", "granted_at", "has_left", "is_parked", "tenant")
+
+    def __init__(self, queue: "StartQueue", tenant: str, now: float, *, is_parked: bool = False) -> None:
         self.tenant = tenant
         self.entered_at = now
         self.granted_at: float | None = None
         self.has_left = False
+        self.is_parked = is_parked
         self._queue = queue
         self._future: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        state = "left" if self.has_left else "waiting" if self.granted_at is None else "granted"
+        waiting = "parked" if self.is_parked else "waiting"
+        state = "left" if self.has_left else waiting if self.granted_at is None else "granted"
         return f"<Ticket {self.tenant!r} {state}>"
 
     @property
@@ -43,6 +48,12 @@ class Ticket:
             # wait() rather than await: who gives up waiting must not cancel what others wait for.
             await asyncio.wait({self._future})
         return not self.has_left
+
+    def unpark(self) -> None:
+        """Take the last place in the queue. No effect on one that is not parked, or has left."""
+        if self.is_parked and not self.has_left:
+            self.is_parked = False
+            self._queue.line_up(self)
 
     def leave(self) -> None:
         """Give up the place, or say that the start is over. Again is no news."""
@@ -100,19 +111,24 @@ class StartQueue:
         """How many of the tenant, or of all, wait for their start."""
         return self._waiting_count.total() if tenant is None else self._waiting_count[tenant]
 
-    def enter(self, tenant: str) -> Ticket:
-        """Queue a start; its turn may have come when this returns."""
-        ticket = Ticket(self, tenant, self._clock.monotonic())
-        self._waiting.setdefault(tenant, deque()).append(ticket)
+    def enter(self, tenant: str, *, is_parked: bool = False) -> Ticket:
+        """Queue a start; its turn may have come when this returns, unless `is_parked`."""
+        ticket = Ticket(self, tenant, self._clock.monotonic(), is_parked=is_parked)
         self._waiting_count[tenant] += 1
-        self._grant()
+        if not is_parked:
+            self.line_up(ticket)
         return ticket
+
+    def line_up(self, ticket: Ticket) -> None:
+        """A ticket takes its place; called by the ticket."""
+        self._waiting.setdefault(ticket.tenant, deque()).append(ticket)
+        self._grant()
 
     def left(self, ticket: Ticket, was_granted: bool) -> None:
         """A ticket was given back; called by the ticket."""
         counter = self._starting if was_granted else self._waiting_count
         _decrement(counter, ticket.tenant)
-        if not was_granted and (others := self._waiting.get(ticket.tenant)) is not None:
+        if not (was_granted or ticket.is_parked) and (others := self._waiting.get(ticket.tenant)) is not None:
             others.remove(ticket)
             if not others:
                 self._end_turn(ticket.tenant)
@@ -200,6 +216,10 @@ class QueuedChild:
             await self._child.drain()
         else:
             self._ticket.leave()
+
+    def activity(self) -> str | None:
+        """What the child does, once its turn has come."""
+        return self._child.activity() if self._was_begun else None
 
     def abort(self) -> None:
         """Leave the queue, or cut the child short."""

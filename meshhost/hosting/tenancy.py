@@ -1,7 +1,7 @@
 """What keeps the tenants of a host apart: who may start an agent, and when. Holds no sockets and reads no settings."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client import Histogram
@@ -10,7 +10,9 @@ from prometheus_client.registry import Collector
 
 from meshhost.clock import Clock
 from meshhost.errors import CallRefusedError
+from meshhost.hosting.freezes import Freezes
 from meshhost.hosting.load import LoadMeter
+from meshhost.hosting.memory_quota import MemoryQuotas
 from meshhost.hosting.quarantine import EVERY_PATH, Hold, Quarantine, QuarantinePolicy
 from meshhost.hosting.quotas import Quotas
 from meshhost.hosting.start_queue import QueuedChild, StartQueue, Ticket
@@ -47,13 +49,17 @@ class Turns:
         """Whether its turn is still to come."""
         return self._current.is_waiting
 
-    def queued(self, child: Child) -> Child:
-        """The child of its next life, which waits for its turn."""
-        if self._is_first_used:
+    def queued(self, child: Child, *, is_parked: bool = False) -> Child:
+        """The child of its next life, which waits for its turn; a parked one first for `unpark`."""
+        if self._is_first_used or is_parked:
             self.leave()
-            self._current = self._queue.enter(self._tenant)
+            self._current = self._queue.enter(self._tenant, is_parked=is_parked)
         self._is_first_used = True
         return QueuedChild(child, self._current, start_timeout=self._start_timeout, clock=self._clock)
+
+    def unpark(self) -> None:
+        """What its next life was parked for is there."""
+        self._current.unpark()
 
     def leave(self) -> None:
         """Give up the place."""
@@ -67,6 +73,7 @@ class TenantFacts:
     tenant: str
     agents: int
     waiting: int
+    memory_bytes: int
     is_frozen: bool
     holds: tuple[Hold, ...]
 
@@ -74,6 +81,7 @@ class TenantFacts:
 class Tenancy:
     """Quotas, turns to start, quarantine, load and frozen tenants of one host. `live` gives the agents.
 
+    `expected_memory` tells how many bytes a process takes before it runs an agent.
     `changed` is an observer of the supervisor; `run` has to run as long as the host.
     """
 
@@ -86,11 +94,16 @@ class Tenancy:
         quotas: Quotas | None = None,
         max_starts: int = 32,
         quarantine: QuarantinePolicy | None = None,
+        expected_memory: Callable[[], int] = lambda: 0,
+        frozen: Freezes | None = None,
     ) -> None:
         self._clock = clock
         self._live_spawns = live
         self.load = load
         self.quotas = quotas if quotas is not None else Quotas(clock=clock)
+        self.memory = MemoryQuotas(
+            clock=clock, allowed=lambda tenant: self.quotas.of(tenant).memory_mb, expected=expected_memory
+        )
         self.quarantine = Quarantine(quarantine, clock=clock)
         self.waits = Histogram(
             "meshhost_start_wait_seconds", "How long starts waited for their turn", buckets=_WAITS, registry=None
@@ -101,7 +114,7 @@ class Tenancy:
             weight=self.quotas.weight,
             on_grant=self.waits.observe,
         )
-        self.frozen: set[str] = set()
+        self.frozen = frozen if frozen is not None else Freezes(clock=clock)
         self._agents: Counter[str] = Counter()
         self._turns: dict[str, Turns] = {}
         self._held: dict[str, Spawn] = {}
@@ -125,25 +138,40 @@ class Tenancy:
         """Raises CallRefusedError (429) when this path of the tenant is in quarantine."""
         self.quarantine.check(tenant, path)
 
-    def check_start(self, tenant: str, path: str, *, leaving: int = 0) -> None:
-        """Count a start, for which so many of the tenant's agents are `leaving`.
+    def check_start(self, tenant: str, path: str, *, leaving: Collection[Spawn] = (), in_process: bool = False) -> None:
+        """Count a start, be it `in_process`, for which these agents of the tenant are `leaving`.
 
         Raises CallRefusedError: 503 for the host's load, 429 for the tenant's quota or quarantine.
         """
         self.load.check()
         self.check_path(tenant, path)
-        self.quotas.admit(tenant, live=self._agents[tenant] - leaving, waiting=self.queue.waiting(tenant))
+        if in_process:
+            self.memory.check(tenant, leaving={spawn.id for spawn in leaving})
+        self.quotas.admit(tenant, live=self._agents[tenant] - len(leaving), waiting=self.queue.waiting(tenant))
 
     def turns(self, tenant: str, *, start_timeout: float) -> Turns:
         """A place in the queue for an agent that will be handed to `started`, or has to `leave`."""
         return Turns(self.queue, tenant, start_timeout=start_timeout, clock=self._clock)
 
-    def started(self, spawn: Spawn, turns: Turns) -> None:
-        """The agent is supervised now."""
+    def started(self, spawn: Spawn, turns: Turns, *, has_memory: bool = False) -> None:
+        """The agent is supervised now; `has_memory`: its start in a process was checked a moment ago."""
         tenant, path = who(spawn)
+        if has_memory:
+            self.memory.begin(tenant, spawn.id)
         self._agents[tenant] += 1
         self._turns[spawn.id] = turns
         self.quarantine.starting(tenant, path, spawn.id)
+
+    def queued(self, spawn: Spawn, turns: Turns, child: Child, *, in_process: bool) -> Child:
+        """The child of the agent's next life, which waits for its turn and, `in_process`, for its tenant's memory."""
+        tenant, _ = who(spawn)
+        return turns.queued(child, is_parked=in_process and not self.memory.ask(tenant, spawn.id, turns.unpark))
+
+    def waits_for(self, spawn: Spawn) -> str | None:
+        """What the agent's start waits for here, for people; None when for nothing."""
+        if self.memory.is_waiting(who(spawn)[0], spawn.id):
+            return "memory in its tenant's quota"
+        return "its turn to start" if self.is_waiting(spawn) else None
 
     def is_waiting(self, spawn: Spawn) -> bool:
         """Whether the agent waits for its turn to start."""
@@ -160,8 +188,10 @@ class Tenancy:
                 self._held.pop(spawn.id, None)
                 self.quarantine.starting(tenant, path, spawn.id)
             case State.RUNNING:
+                self.memory.running(tenant, spawn.id)
                 self.quarantine.running(tenant, path, spawn.id)
             case State.BACKING_OFF:
+                self.memory.end(tenant, spawn.id)
                 self._crashed(spawn, for_good=False)
             case State.FAILED if old is not State.DRAINING:
                 self._crashed(spawn, for_good=True)
@@ -203,6 +233,7 @@ class Tenancy:
                 tenant=name,
                 agents=self._agents[name],
                 waiting=self.queue.waiting(name),
+                memory_bytes=self.memory.used(name),
                 is_frozen=name in self.frozen,
                 holds=tuple(hold for hold in holds if hold.tenant == name),
             )
@@ -241,6 +272,7 @@ class Tenancy:
     def _ended(self, spawn: Spawn, tenant: str) -> None:
         self._held.pop(spawn.id, None)
         self._turns.pop(spawn.id).leave()
+        self.memory.end(tenant, spawn.id)
         self._agents[tenant] -= 1
         if not self._agents[tenant]:
             del self._agents[tenant]
@@ -266,6 +298,7 @@ class TenancyCollector(Collector):
             ("meshhost_starts_waiting", "Agents that wait for their turn to start", tenancy.queue.waiting()),
             ("meshhost_starts_running", "Agents that start now", tenancy.queue.starting),
             ("meshhost_quarantine_holds", "Paths and tenants in quarantine", len(tenancy.quarantine.holds)),
+            ("meshhost_tenants_over_memory", "Tenants over their memory quota", tenancy.memory.over),
             ("meshhost_tenants_frozen", "Tenants frozen by the operator", len(tenancy.frozen)),
         ):
             yield GaugeMetricFamily(name, text, value=number)

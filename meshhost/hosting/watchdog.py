@@ -2,7 +2,7 @@
 
 A thread asks the loop every 100 ms to run a callback, and measures how long that takes: the loop's lag. When it takes longer
 than the threshold the thread looks at what the loop's thread executes and in whose log context, and reports that while it
-goes on. A blocked loop answers no HTTP: a liveness probe fails then by its own timeout, and `/livez` tells afterwards.
+goes on, to the log at once and to whoever asks from another thread. A blocked loop itself answers no HTTP.
 """
 
 import asyncio
@@ -45,6 +45,7 @@ class LoopWatchdog:
     """Watches the loop in which it is started.
 
     `on_lag` gets each measured lag in seconds, `on_block` each block when it is over, both in the loop. Times in seconds.
+    `last_lag`, `block` (as first seen; None when nothing holds the loop) and `last_block` may be read from any thread.
     """
 
     def __init__(
@@ -63,6 +64,10 @@ class LoopWatchdog:
         self._stopping = threading.Event()
         self._beaten = threading.Event()
         self._last_beat = 0.0
+        # When the loop was asked what it has not answered yet.
+        self._asked: float | None = None
+        self.last_lag = 0.0
+        self.block: Block | None = None
         self.last_block: Block | None = None
 
     def __repr__(self) -> str:
@@ -87,17 +92,23 @@ class LoopWatchdog:
             self._stopping.set()
             self._beaten.set()
             thread.join(_STOP_SECONDS)
+            self._asked = self.block = None
 
     def loop_ok(self) -> bool:
-        """Whether the loop turned within the threshold; may be asked from any thread. False when not watching."""
-        return self._thread is not None and time.monotonic() - self._last_beat <= self._threshold + self._interval
+        """Whether the loop is not held for longer than the threshold; from any thread. True when not watching."""
+        return self.held_seconds() <= self._threshold
+
+    def held_seconds(self) -> float:
+        """For how long the loop has not answered now; 0 when it has. From any thread. Goes on growing when the loop is gone."""
+        asked = self._asked
+        return 0.0 if asked is None else time.monotonic() - asked
 
     def _watch(self, loop: asyncio.AbstractEventLoop, loop_thread: int) -> None:
         while not self._stopping.wait(self._interval):
             self._beaten.clear()
             if self._stopping.is_set():
                 return  # the wake-up that `stop` sent may just have been cleared
-            asked = time.monotonic()
+            self._asked = asked = time.monotonic()
             try:
                 loop.call_soon_threadsafe(self._beat, asked)
             except RuntimeError:  # the loop is closed
@@ -107,16 +118,20 @@ class LoopWatchdog:
 
     def _beat(self, asked: float) -> None:
         self._last_beat = time.monotonic()
+        self._asked = None
+        self.last_lag = self._last_beat - asked
         self._beaten.set()
-        self._on_lag(self._last_beat - asked)
+        self._on_lag(self.last_lag)
 
     def _wait_out(self, loop: asyncio.AbstractEventLoop, loop_thread: int, asked: float) -> None:
         block = _seen(loop, loop_thread, asked)
         if self._beaten.is_set():
             # It went on while we looked: what we saw may be somebody innocent.
             return
+        self.block = block
         self._report("event loop is blocked", block)
         self._beaten.wait()
+        self.block = None
         if self._stopping.is_set():
             return
         over = Block(block.began, self._last_beat - asked, block.stack, block.task, block.fields)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine
@@ -36,7 +37,7 @@ from meshhost.room.reconnect import ReconnectPolicy, is_final
 from meshhost.room.session import Reply, RoomSession
 from meshhost.room.storage import StorageClient
 from meshhost.room.sync import SyncClient
-from meshhost.tasks import TaskOwner
+from meshhost.tasks import LightEvent, TaskOwner
 from meshhost.transport.base import ClientProtocol
 
 __all__ = ["CloseReason", "RoomClient", "RoomState"]
@@ -104,7 +105,8 @@ class RoomClient:
         self._restorers: list[Restorer] = []
         self._handshake = Handshake()
         self._state = RoomState.NEW
-        self._state_changed = asyncio.Event()
+        self._state_changed = LightEvent()
+        self._closed = LightEvent()
         self._session: RoomSession | None = None
         self._welcome: Welcome | None = None
         self._participant: LocalParticipant | None = None
@@ -204,7 +206,7 @@ class RoomClient:
             self._set_state(RoomState.CLOSED)
             raise
         self._set_state(RoomState.OPEN)
-        self._tasks.spawn(self._keep_open(ended), name="connection")
+        ended.add_done_callback(self._session_ended)
 
     async def close(self) -> None:
         """Leave the room in order. Idempotent; never raises."""
@@ -219,9 +221,12 @@ class RoomClient:
 
     async def wait_closed(self) -> CloseReason:
         """Return when the room is left for good, and why."""
-        while self._state is not RoomState.CLOSED:
-            await self._wait_state_change()
+        await self._closed.wait()
         return self._reason or CloseReason()
+
+    def on_closed(self, callback: Callable[[], object]) -> None:
+        """Call this once when the room is left for good, here or by its end; at once when it was. It must not raise."""
+        self._closed.on_set(callback)
 
     def on(self, event_name: str, func: Callable[..., Any]) -> None:
         """Call `func` at every event of this name."""
@@ -312,25 +317,25 @@ class RoomClient:
             raise self._reason.error
         raise ConnectionLostError(f"the room is not open: it is {self._state.value}")
 
-    async def _keep_open(self, ended: asyncio.Task[RoomError]) -> None:
-        while True:
-            error = await ended
-            if self._state is RoomState.CLOSED:
-                return
-            logger.info("room connection lost", extra={"reason": str(error)})
-            self._session = None
-            # A token that was renewed meanwhile deserves a try, although the old one has expired.
-            if is_final(error) and self._protocol.token == self._dialled_token:
-                self._give_up(error)
-                return
-            self._set_state(RoomState.RECONNECTING)
-            self.emit("reconnecting")
-            again = await self._dial_again()
-            if again is None:
-                return
-            ended = again
+    def _session_ended(self, ended: asyncio.Task[RoomError]) -> None:
+        # No task waits for this while the connection lasts: there are many rooms, and they idle.
+        if self._state is not RoomState.CLOSED and not ended.cancelled():
+            self._tasks.spawn(self._recover(ended.result()), name="connection")
+
+    async def _recover(self, error: RoomError) -> None:
+        logger.info("room connection lost", extra={"reason": str(error)})
+        self._session = None
+        # A token that was renewed meanwhile deserves a try, although the old one has expired.
+        if is_final(error) and self._protocol.token == self._dialled_token:
+            self._give_up(error)
+            return
+        self._set_state(RoomState.RECONNECTING)
+        self.emit("reconnecting")
+        ended = await self._dial_again()
+        if ended is not None:
             self._set_state(RoomState.OPEN)
             self.spawn(self._restore(), "restore")
+            ended.add_done_callback(self._session_ended)
 
     async def _dial_again(self) -> asyncio.Task[RoomError] | None:
         resume = self.extensions.get("resume_token")
@@ -353,9 +358,11 @@ class RoomClient:
         transport = await self._protocol.connect(resume=resume)
         session = RoomSession(transport, self._on_message, limits=self._limits)
         ended = self._tasks.spawn(session.run(), name="session")
-        shaken = self._tasks.spawn(self._handshake.wait(), name="handshake")
+        shaken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._handshake.complete.on_set(functools.partial(_resolve, shaken))
+        waited: set[asyncio.Future[Any]] = {ended, shaken}
         try:
-            await asyncio.wait({ended, shaken}, timeout=HANDSHAKE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waited, timeout=HANDSHAKE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
             self._take_welcome(ended)
         except BaseException:
             ended.cancel()
@@ -367,7 +374,7 @@ class RoomClient:
         return ended
 
     def _take_welcome(self, ended: asyncio.Task[RoomError]) -> None:
-        if not self._handshake.is_complete:
+        if not self._handshake.complete.is_set():
             raise ended.result() if ended.done() else RequestTimeoutError("the room server did not say hello in time")
         self._welcome = welcome = self._handshake.welcome()
         before = self._participant
@@ -425,10 +432,17 @@ class RoomClient:
     def _set_state(self, state: RoomState) -> None:
         self._state = state
         self._state_changed.set()
+        if state is RoomState.CLOSED:
+            self._closed.set()
 
     async def _wait_state_change(self) -> None:
         self._state_changed.clear()
         await self._state_changed.wait()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 async def _logged(coroutine: Coroutine[Any, Any, None], name: str) -> None:

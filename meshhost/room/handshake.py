@@ -1,12 +1,12 @@
 """What a room server says first (room-protocol §6): `room_ready` and `connected`, in either order."""
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
 from meshhost.errors import RoomError
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import Header
+from meshhost.tasks import LightEvent
 
 __all__ = ["Handshake", "Welcome"]
 
@@ -28,17 +28,13 @@ class Handshake:
 
     def __init__(self) -> None:
         self._headers: dict[str, Header] = {}
-        self._complete = asyncio.Event()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether both came."""
-        return self._complete.is_set()
+        self.complete = LightEvent()
+        """Set when both came."""
 
     def reset(self) -> None:
         """Begin again."""
         self._headers.clear()
-        self._complete.clear()
+        self.complete.clear()
 
     def take(self, message: MessageReceived) -> None:
         """Take one of the two; other kinds of `connected` mean nothing."""
@@ -46,11 +42,7 @@ class Handshake:
             return
         self._headers[message.type] = message.header
         if len(self._headers) == 2:
-            self._complete.set()
-
-    async def wait(self) -> None:
-        """Return when both came. Whoever calls bounds the wait."""
-        await self._complete.wait()
+            self.complete.set()
 
     def welcome(self) -> Welcome:
         """What both say. Raises RoomError when a member is missing."""

@@ -1,7 +1,8 @@
 """One connection to a room, from the open transport to its end.
 
-Which task runs when: `run()` owns two, one that reads packets and one that writes the outbox. When either ends, so does the
-other; every awaited reply then fails with the error that ended the connection. `run()` returns that error, it never raises it.
+Which task runs when: `run()` reads packets. Another task writes, but only while the other side is slower than we are; when it
+fails the connection is closed, and so `run()` ends. Every awaited reply then fails with the error that ended the connection.
+`run()` returns that error, it never raises it.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from meshhost.protocol.connection import MessageReceived, ReplyReceived, RoomCon
 from meshhost.protocol.frames import Limits, Packets
 from meshhost.protocol.messages import ErrorResponse, Header, Response
 from meshhost.room.errors import error_from
+from meshhost.tasks import TaskOwner
 from meshhost.transport.base import Transport
 from meshhost.transport.outbox import Outbox
 
@@ -38,21 +40,26 @@ class RoomSession:
         self._outbox = Outbox(transport, max_bytes=OUTBOX_BYTES)
         self._replies: dict[int, asyncio.Future[Reply]] = {}
         self._end: RoomError | None = None
+        self._writer: TaskOwner | None = None
+        self._writing_error: Exception | None = None
 
     def __repr__(self) -> str:
         return f"<RoomSession awaited={len(self._replies)} end={self._end!r}>"
 
     async def run(self) -> RoomError:
         """Pump until the connection ends; return why it did."""
+        self._outbox.begin(self._start_writing)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._outbox.run(), name="room session writer")
-                await self._read()
-        except BaseExceptionGroup as group:
-            await self._end_with(_first(group))
+            await self._read()
         except asyncio.CancelledError:
             await self._end_with(ConnectionLostError("the room was left", clean=True, close_code=1000))
             raise
+        except Exception as error:  # noqa: BLE001 - whatever ends the reading ends the connection, and is told as its end
+            await self._end_with(self._writing_error or error)
+        finally:
+            self._outbox.end()
+            if self._writer is not None:
+                await self._writer.stop()
         return self._end or ConnectionLostError()
 
     async def request(self, type: str, header: Header, data: bytes | None, *, timeout: float) -> Reply:
@@ -114,6 +121,18 @@ class RoomSession:
             elif event is not None:
                 logger.warning("unreadable message from the room server", extra={"message_type": event.type})
 
+    def _start_writing(self) -> None:
+        if self._writer is None:
+            self._writer = TaskOwner("room session")
+        self._writer.spawn(self._write(), name="writer")
+
+    async def _write(self) -> None:
+        try:
+            await self._outbox.write()
+        except Exception as error:  # noqa: BLE001 - told by `run()`, which ends with the connection
+            self._writing_error = error
+            await self._transport.close(1011)
+
     async def _end_with(self, error: BaseException) -> None:
         code = 1000
         if isinstance(error, ConnectionLostError):
@@ -138,10 +157,3 @@ def _trace() -> dict[str, str]:
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from meshhost.errors import LifecycleError, MeshhostError
-from meshhost.tasks import TaskOwner
+from meshhost.tasks import LightEvent, TaskOwner
 
 __all__ = [
+    "MAX_ACTIVITY",
     "Aborted",
     "Child",
     "ChildContext",
@@ -24,6 +25,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+MAX_ACTIVITY = 200
+"""How long the words for what a child does may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,38 +72,48 @@ class Child(Protocol):
         """Cut it short: it ends soon. Never raises; no effect on a child that has ended."""
         ...
 
+    def activity(self) -> str | None:
+        """What it does now, in words for people; None when it does nothing or does not tell. Never raises."""
+        ...
+
 
 class ChildContext:
-    """What the code inside a child can tell its supervisor, and hear from it."""
+    """What the code inside a child can tell its supervisor, and hear from it.
 
-    __slots__ = ("_asked_to_leave", "_draining", "_has_started", "_running")
+    `doer` is what does the child's work: its attribute `activity`, a text or None, says what that is just now. `on_started` is
+    called at once when the child reports that it is running: what it does next may hold the event loop.
+    """
+
+    __slots__ = ("_has_started", "_running", "doer", "draining", "on_started")
 
     def __init__(self) -> None:
-        self._has_started = False
-        self._asked_to_leave = False
-        # Made when first needed: an event weighs more than the rest of an idle child's bookkeeping.
-        self._draining: asyncio.Event | None = None
-        self._running: asyncio.Future[None] | None = None
-
-    @property
-    def draining(self) -> asyncio.Event:
+        self.doer: object = None
+        self.on_started: Callable[[], object] | None = None
+        self.draining = LightEvent()
         """Set when the agent shall finish what it does and return."""
-        if self._draining is None:
-            self._draining = asyncio.Event()
-            if self._asked_to_leave:
-                self._draining.set()
-        return self._draining
+        self._has_started = False
+        self._running: asyncio.Future[None] | None = None
 
     def started(self) -> None:
         """Report that the agent is running. Again is no news."""
+        if self.on_started is not None and not self._has_started:
+            self.on_started()
         self._has_started = True
         self.wake()
 
+    def activity(self) -> str | None:
+        """What the child does now; never raises."""
+        try:
+            text = getattr(self.doer, "activity", None)
+        except Exception:  # noqa: BLE001 - a property of an agent's own class may fail in any way
+            return None
+        if isinstance(text, str) and text:
+            return text[:MAX_ACTIVITY]
+        return None if self._has_started or not self.draining.is_set() else "its start"
+
     def leave(self) -> None:
         """Set `draining`."""
-        self._asked_to_leave = True
-        if self._draining is not None:
-            self._draining.set()
+        self.draining.set()
 
     def wake(self) -> None:
         """Let go who waits in `wait_started`."""
@@ -170,6 +184,10 @@ class TaskChild:
         self._aborted = True
         if self._task is not None:
             self._task.cancel()
+
+    def activity(self) -> str | None:
+        """What its agent says that it does, while it runs."""
+        return None if self._task is None or self._task.done() else self._context.activity()
 
     async def _body(self) -> Exit:
         try:

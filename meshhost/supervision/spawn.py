@@ -4,7 +4,7 @@ import asyncio
 import logging
 import traceback
 import uuid
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -14,9 +14,8 @@ from meshhost.supervision.deadlines import deadline
 from meshhost.supervision.isolation import Aborted, Child, Crashed, Exit, Exited
 from meshhost.supervision.policy import Outcome, RestartAfter, RestartPolicy, decide, recent
 from meshhost.supervision.state import TERMINAL, Signal, State, next_state
-from meshhost.tasks import TaskOwner
 
-__all__ = ["ABORT_SECONDS", "ChildSpec", "DrainReport", "Failure", "Spawn", "Surroundings", "drain_together"]
+__all__ = ["ABORT_SECONDS", "ChildSpec", "Failure", "Spawn", "Surroundings"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +53,8 @@ class Failure:
 class ChildSpec:
     """What to supervise. `key` groups spawns and need not be unique; `factory` makes a child for each life.
 
-    A child that does not report running within `start_timeout` seconds has crashed. `log_fields` mark all that is logged
-    inside.
+    A child that does not report running within `start_timeout` seconds has crashed; one that is asked to leave may take
+    `drain_seconds`. `log_fields` mark all that is logged inside.
     """
 
     name: str
@@ -63,16 +62,8 @@ class ChildSpec:
     factory: Callable[[], Child]
     policy: RestartPolicy = _DEFAULT_POLICY
     start_timeout: float = 30.0
+    drain_seconds: float = 30.0
     log_fields: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class DrainReport:
-    """How a drain went, by names: `finished` left by themselves, `aborted` had to be cut short, `stuck` are still there."""
-
-    finished: tuple[str, ...]
-    aborted: tuple[str, ...]
-    stuck: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +88,7 @@ class Spawn:
         "_child",
         "_delay",
         "_history",
+        "_leave_by",
         "_since",
         "_waiters",
         "id",
@@ -121,6 +113,7 @@ class Spawn:
         self._since = around.clock.monotonic()
         self._child: Child | None = None
         self._aborting = False
+        self._leave_by: float | None = None
         self._history: tuple[float, ...] = ()
         self._delay = 0.0
         self._waiters: tuple[tuple[Collection[State], asyncio.Future[State]], ...] = ()
@@ -156,9 +149,22 @@ class Spawn:
         finally:
             self._waiters = tuple(waiter for waiter in self._waiters if waiter[1] is not reached)
 
-    async def drain(self, grace: float) -> DrainReport:
-        """Let it finish for at most `grace` seconds, then abort it. No effect on one that has ended."""
-        return await drain_together((self,), grace, self._around.clock)
+    @property
+    def activity(self) -> str | None:
+        """What its agent does now, in words; None when it does nothing or does not tell."""
+        return None if self._child is None else self._child.activity()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long it may still take to leave; None when nobody waits for that."""
+        if self._leave_by is None or self.state in TERMINAL:
+            return None
+        return max(0.0, self._leave_by - self._around.clock.monotonic())
+
+    def leave_by(self, moment: float) -> float:
+        """It has to be gone at `moment` on its clock's monotonic(), or when it was said before if that is earlier: returned."""
+        self._leave_by = moment if self._leave_by is None else min(moment, self._leave_by)
+        return self._leave_by
 
     def begin_drain(self) -> Child | None:
         """Never start it again. Returns the child that runs and is to be drained. Not for one that has ended."""
@@ -335,47 +341,3 @@ def _error_of(ending: Exit) -> Exception | None:
     if isinstance(ending, Aborted):
         return MeshhostError("the agent was aborted, but not by its supervisor")
     return ending.error if isinstance(ending, Crashed) else None
-
-
-async def drain_together(spawns: Iterable[Spawn], grace: float, clock: Clock) -> DrainReport:
-    """Drain these at once for at most `grace` seconds; abort who is late and wait ABORT_SECONDS more.
-
-    Raises nothing for an agent's fault. When the wait is cancelled they go on draining, and a second drain goes on waiting.
-    """
-    leaving = [spawn for spawn in spawns if spawn.state not in TERMINAL]
-    tasks = TaskOwner("drain")
-    try:
-        for spawn in leaving:
-            if (child := spawn.begin_drain()) is not None:
-                tasks.spawn(_ask_to_leave(spawn, child), name=spawn.name)
-        await _ended(leaving, grace, clock)
-        late = [spawn for spawn in leaving if spawn.state not in TERMINAL]
-        for spawn in late:
-            spawn.abort()
-        await _ended(late, ABORT_SECONDS, clock)
-    finally:
-        await tasks.stop(timeout=1.0)
-    stuck = tuple(spawn.name for spawn in leaving if spawn.state not in TERMINAL)
-    if stuck:
-        logger.error("agents would not leave", extra={"agents": stuck})
-    left = [spawn for spawn in leaving if spawn.state in TERMINAL]
-    return DrainReport(
-        finished=tuple(spawn.name for spawn in left if not spawn.aborted),
-        aborted=tuple(spawn.name for spawn in left if spawn.aborted),
-        stuck=stuck,
-    )
-
-
-async def _ask_to_leave(spawn: Spawn, child: Child) -> None:
-    try:
-        await child.drain()
-    except Exception:
-        # It has until the deadline to leave all the same, and is aborted then.
-        logger.exception("agent could not be drained", extra={"agent": spawn.name, "spawn_id": spawn.id})
-
-
-async def _ended(spawns: Iterable[Spawn], seconds: float, clock: Clock) -> None:
-    with suppress(TimeoutError):
-        async with deadline(clock, seconds):
-            for spawn in spawns:
-                await spawn.wait_state(*TERMINAL)

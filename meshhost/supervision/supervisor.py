@@ -8,7 +8,8 @@ from random import random as system_random
 from meshhost.clock import Clock
 from meshhost.errors import LifecycleError
 from meshhost.logs import log_context
-from meshhost.supervision.spawn import ChildSpec, DrainReport, Spawn, Surroundings, drain_together
+from meshhost.supervision.drain import DrainReport, drain_together
+from meshhost.supervision.spawn import ChildSpec, Spawn, Surroundings
 from meshhost.supervision.state import TERMINAL, State
 from meshhost.tasks import TaskOwner
 
@@ -73,14 +74,20 @@ class Supervisor:
             self._tasks.spawn(spawn.supervise(), name=spec.name)
         return spawn
 
-    async def stop(self, spawn: Spawn, grace: float) -> DrainReport:
-        """Drain one agent for at most `grace` seconds, then abort it. Never raises for the agent's fault."""
-        return await drain_together((spawn,), grace, self._clock)
+    async def stop(self, spawn: Spawn, grace: float | None = None) -> DrainReport:
+        """Drain one agent for at most `grace` seconds (default: its spec's), then abort it.
 
-    async def drain_all(self, grace: float) -> DrainReport:
-        """Take no more agents and drain all at once; at the deadline abort who is late and name who would not leave."""
+        Never raises for the agent's fault.
+        """
+        return await drain_together((spawn,), self._clock, grace=grace)
+
+    async def drain_all(self, grace: float | None = None) -> DrainReport:
+        """Take no more agents and drain all at once, each for its own time or all for `grace` seconds.
+
+        At its deadline who is late is aborted; who would not leave is named. The log tells how it goes.
+        """
         self._closing = True
-        return await drain_together(self.live, grace, self._clock)
+        return await drain_together(self.live, self._clock, grace=grace, tell=True)
 
     def abort_all(self) -> None:
         """Take no more agents and cut all short, without waiting. `drain_all(0)` then tells who would not leave."""

@@ -79,6 +79,17 @@ class MemoryTransport:
         except TimeoutError:
             raise ConnectionLostError(f"the other side took no data for {self._send_timeout:g} s") from None
 
+    def send_at_once(self, packets: Iterable[bytes]) -> bool:
+        """Send without waiting; False when the other side is held, or another send waits."""
+        if self._outgoing.end is not None:
+            raise self._outgoing.end
+        if self._sending.locked() or not self._outgoing.takes.is_set():
+            return False
+        for packet in packets:
+            self.sent.append(packet)
+            self._outgoing.put(packet)
+        return True
+
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close in order; the other side hears the code after it has read everything."""
         self._finish(ConnectionLostError(reason or "the connection ended", clean=True, close_code=code))

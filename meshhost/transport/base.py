@@ -26,6 +26,13 @@ class Transport(Protocol):
         """
         ...
 
+    def send_at_once(self, packets: Iterable[bytes]) -> bool:
+        """Send packets, together at most 64 KiB, without waiting; False when that cannot be, and nothing was sent.
+
+        Raises ConnectionLostError.
+        """
+        ...
+
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close in order, within a bounded time. Idempotent; never raises."""
         ...

@@ -1,18 +1,24 @@
 """What waits to be sent on one connection.
 
 Packets of one message must never be torn apart by the cancellation of whoever sent it, so senders put messages into the
-outbox and one task, `run()`, writes them in order. The bytes that may wait are bounded: a client waits for room (`put`), a
-server, which must not be slowed by one reader, refuses (`offer`).
+outbox. What the transport takes at once is sent at once; the rest is written in order by one task: `run()`, or, where there
+are many connections that idle, a task that is there only while something waits (`begin`). The bytes that may wait are
+bounded: a client waits for room (`put`), a server, which must not be slowed by one reader, refuses (`offer`).
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from meshhost.errors import ConnectionLostError, LimitExceededError
 from meshhost.protocol.frames import Packets
+from meshhost.tasks import LightEvent
 from meshhost.transport.base import Transport
 
 __all__ = ["Outbox"]
+
+# A larger message is sent with back-pressure.
+_AT_ONCE_BYTES = 64 * 1024
 
 
 class Outbox:
@@ -21,24 +27,63 @@ class Outbox:
     def __init__(self, transport: Transport, *, max_bytes: int) -> None:
         self._transport = transport
         self._max_bytes = max_bytes
-        self._waiting: deque[Packets] = deque()
+        # Made when needed: an empty one is larger than all the rest of this.
+        self._waiting: deque[Packets] | None = None
         self._bytes = 0
-        self._filled = asyncio.Event()
-        self._emptied = asyncio.Event()
+        self._start_writer: Callable[[], object] | None = None
+        self._is_writing = False
+        self._filled = LightEvent()
+        self._emptied = LightEvent()
         self._emptied.set()
-        self._has_room = asyncio.Event()
+        self._has_room = LightEvent()
         self._ended = False
         self._turn = asyncio.Lock()
 
+    def begin(self, start_writing: Callable[[], object]) -> None:
+        """Send from now on, until `end`. `start_writing` is called to run `write()` as a task, when something has to wait."""
+        self._start_writer = start_writing
+        if self._waiting:
+            self._start_writing()
+
+    def end(self) -> None:
+        """The connection is over: nobody waits any more. Again is no news."""
+        self._ended = True
+        self._has_room.set()
+        self._emptied.set()
+
+    async def run(self) -> None:
+        """Send what comes, for ever. Raises ConnectionLostError. Afterwards nobody waits for it any more."""
+        try:
+            while True:
+                await self._write_waiting()
+                self._filled.clear()
+                await self._filled.wait()
+        finally:
+            self.end()
+
+    async def write(self) -> None:
+        """Send what waits, after `begin`. Raises ConnectionLostError, and then nobody waits any more."""
+        try:
+            await self._write_waiting()
+        except BaseException:
+            self.end()
+            raise
+        finally:
+            self._is_writing = False
+
     def offer(self, message: Packets) -> None:
         """Add a message. Raises LimitExceededError when too much waits already."""
+        if self._is_sent_at_once(message):
+            return
         if not self._fits(message):
             raise LimitExceededError(f"over {self._max_bytes} bytes wait to be sent")
+        if self._waiting is None:
+            self._waiting = deque()
         self._waiting.append(message)
         self._bytes += message.size
-        self._filled.set()
         if not self._ended:
             self._emptied.clear()
+            self._start_writing()
 
     async def put(self, message: Packets) -> None:
         """Add a message, waiting for room. Whoever calls bounds the wait. Raises ConnectionLostError when sending has ended."""
@@ -50,27 +95,6 @@ class Outbox:
                 raise ConnectionLostError
             self.offer(message)
 
-    async def run(self) -> None:
-        """Send what comes, for ever. Raises ConnectionLostError. Afterwards nobody waits for it any more."""
-        try:
-            await self._send_all()
-        finally:
-            self._ended = True
-            self._has_room.set()
-            self._emptied.set()
-
-    async def _send_all(self) -> None:
-        while True:
-            while self._waiting:
-                message = self._waiting[0]
-                await self._transport.send(message)
-                self._waiting.popleft()
-                self._bytes -= message.size
-                self._has_room.set()
-            self._emptied.set()
-            self._filled.clear()
-            await self._filled.wait()
-
     async def wait_empty(self) -> None:
         """Return when all that was added is handed to the transport. Whoever calls bounds the wait.
 
@@ -79,6 +103,30 @@ class Outbox:
         await self._emptied.wait()
         if self._ended and self._waiting:
             raise ConnectionLostError
+
+    def _is_sent_at_once(self, message: Packets) -> bool:
+        if self._start_writer is None or self._ended or self._waiting or message.size > _AT_ONCE_BYTES:
+            return False
+        try:
+            return self._transport.send_at_once(message)
+        except ConnectionLostError:
+            return False  # the writing task is told, and ends the connection
+
+    def _start_writing(self) -> None:
+        self._filled.set()
+        if self._start_writer is not None and not self._is_writing:
+            self._is_writing = True
+            self._start_writer()
+
+    async def _write_waiting(self) -> None:
+        while self._waiting:
+            message = self._waiting[0]
+            await self._transport.send(message)
+            self._waiting.popleft()
+            self._bytes -= message.size
+            self._has_room.set()
+        self._waiting = None
+        self._emptied.set()
 
     def _fits(self, message: Packets) -> bool:
         return not self._waiting or self._bytes + message.size <= self._max_bytes

@@ -1,8 +1,11 @@
-"""Dials a room with the `websockets` library."""
+"""Dials a room."""
 
 import asyncio
 import contextlib
+import functools
 import logging
+import ssl
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -10,10 +13,13 @@ from urllib.parse import urlsplit
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI
+from websockets.proxy import get_proxy
+from websockets.uri import WebSocketURI, parse_uri
 
 from meshhost.errors import ConnectionLostError, InvalidRequestError, RemoteProtocolError, RoomRefusedError
 from meshhost.protocol.connection import NO_RESUME, RESUME_HEADER
 from meshhost.transport.base import Transport, close_reason
+from meshhost.transport.client_socket import Timeouts, open_socket
 
 __all__ = ["WebSocketClientProtocol", "WebSocketTransport"]
 
@@ -23,6 +29,8 @@ OPEN_TIMEOUT = 15.0
 PONG_TIMEOUT = 15.0
 CLOSE_TIMEOUT = 5.0
 SEND_TIMEOUT = 60.0
+# How long what the environment says about proxies is taken for true: asking costs a third of a connection.
+_PROXY_SECONDS = 30.0
 
 # The library logs whole handshakes at DEBUG, and they carry the token.
 _wire_logger = logging.getLogger(f"{__name__}.wire")
@@ -64,18 +72,12 @@ class WebSocketClientProtocol:
 
     async def connect(self, *, resume: str | None = None) -> Transport:
         """Dial. Raises RoomRefusedError with the HTTP status, or ConnectionLostError when the server is not reachable."""
+        headers = {"Authorization": f"Bearer {self._token}", RESUME_HEADER: resume or NO_RESUME}
         try:
-            connection = await _Connect(
-                self._url,
-                additional_headers={"Authorization": f"Bearer {self._token}", RESUME_HEADER: resume or NO_RESUME},
-                compression=None,
-                max_size=MAX_FRAME_BYTES,
-                open_timeout=OPEN_TIMEOUT,
-                ping_interval=self._heartbeat,
-                ping_timeout=PONG_TIMEOUT,
-                close_timeout=CLOSE_TIMEOUT,
-                logger=_wire_logger,
-            )
+            uri = parse_uri(self._url)
+            if _proxy(uri.secure, uri.host, uri.port, int(time.monotonic() / _PROXY_SECONDS)) is None:
+                return await self._dial(uri, headers)
+            return await self._dial_by_proxy(headers)
         except InvalidStatus as error:
             raise _refusal(error) from None
         except InvalidURI:
@@ -84,7 +86,45 @@ class WebSocketClientProtocol:
             raise ConnectionLostError(
                 f"cannot reach the room server at {_origin(self._url)}: {_cause(error)}"
             ) from None
-        return WebSocketTransport(connection)
+
+    async def _dial(self, uri: WebSocketURI, headers: dict[str, str]) -> Transport:
+        async with asyncio.timeout(OPEN_TIMEOUT):
+            return await open_socket(
+                uri,
+                headers,
+                ssl=_tls() if uri.secure else None,
+                max_frame_bytes=MAX_FRAME_BYTES,
+                timeouts=Timeouts(heartbeat=self._heartbeat, pong=PONG_TIMEOUT, send=SEND_TIMEOUT, close=CLOSE_TIMEOUT),
+                logger=_wire_logger,
+            )
+
+    async def _dial_by_proxy(self, headers: dict[str, str]) -> Transport:
+        """With the library's own connection, which knows how to speak to proxies."""
+        return WebSocketTransport(
+            await _Connect(
+                self._url,
+                additional_headers=headers,
+                compression=None,
+                max_size=MAX_FRAME_BYTES,
+                open_timeout=OPEN_TIMEOUT,
+                ping_interval=self._heartbeat,
+                ping_timeout=PONG_TIMEOUT,
+                close_timeout=CLOSE_TIMEOUT,
+                logger=_wire_logger,
+            )
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _proxy(secure: bool, host: str, port: int, moment: int) -> str | None:
+    """The proxy that the environment names for this server; asked again when `moment` is another."""
+    return get_proxy(WebSocketURI(secure=secure, host=host, port=port, path="/", query=""))
+
+
+@functools.lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    # Loading the certificates of the system takes longer than a connection.
+    return ssl.create_default_context()
 
 
 class _Connect(connect):
@@ -94,7 +134,7 @@ class _Connect(connect):
 
 
 class WebSocketTransport:
-    """An open client connection. See `Transport`."""
+    """An open client connection by way of a proxy. See `Transport`."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
@@ -114,6 +154,10 @@ class WebSocketTransport:
             async with asyncio.timeout(SEND_TIMEOUT), self._sending:
                 for packet in packets:
                     await self._connection.send(packet)
+
+    def send_at_once(self, packets: Iterable[bytes]) -> bool:
+        """False: the library only sends with a wait."""
+        return False
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close in order, within CLOSE_TIMEOUT."""

@@ -48,6 +48,10 @@ class AiohttpTransport:
             # aiohttp raises RuntimeError for a socket that is closed or was never prepared.
             raise ConnectionLostError("the connection ended") from None
 
+    def send_at_once(self, packets: Iterable[bytes]) -> bool:
+        """False: the library only sends with a wait."""
+        return False
+
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close in order, within CLOSE_TIMEOUT."""
         with contextlib.suppress(TimeoutError, ConnectionError, RuntimeError):

@@ -1,6 +1,7 @@
 """What every Transport promises: over memory, and over real sockets seen from either side."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from meshhost.errors import ConnectionLostError, InvalidRequestError, RemoteProtocolError, RoomRefusedError
 from meshhost.testing.memory_transport import MemoryTransport
 from meshhost.transport.base import Transport
-from meshhost.transport.websocket_client import WebSocketClientProtocol
+from meshhost.transport.websocket_client import WebSocketClientProtocol, _proxy
 from meshhost.transport.websocket_server import AiohttpTransport, InboundClientProtocol
 
 LARGE = 4 * 1024 * 1024 - 13
@@ -54,9 +55,33 @@ async def server() -> AsyncIterator[tuple[_Server, str]]:
         own.done.set()
 
 
-@pytest.fixture(params=["memory", "client", "server"])
+@pytest.fixture
+async def proxy() -> AsyncIterator[str]:
+    """An HTTP proxy that passes on what it gets."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        host, _, port = request.split()[1].decode().rpartition(":")
+        far_reader, far_writer = await asyncio.open_connection(host, int(port), limit=65536)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(copy(reader, far_writer))
+            tasks.create_task(copy(far_reader, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, limit=65536) as listening:
+        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+
+
+@pytest.fixture(params=["memory", "client", "server", "client by proxy"])
 async def line(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, server: tuple[_Server, str]
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, server: tuple[_Server, str], proxy: str
 ) -> AsyncIterator[Line]:
     if request.param == "memory":
         near, far = MemoryTransport.pair(send_timeout=0.5)
@@ -68,15 +93,31 @@ async def line(
         return
     monkeypatch.setattr("meshhost.transport.websocket_client.SEND_TIMEOUT", 0.5)
     own, url = server
+    if request.param == "client by proxy":
+        monkeypatch.setattr("meshhost.transport.websocket_client.get_proxy", lambda _: proxy)
+        monkeypatch.setattr("websockets.asyncio.client.get_proxy", lambda _: proxy)
+    _proxy.cache_clear()
     client: Any = await WebSocketClientProtocol(url=url, token="t").connect()
+    _proxy.cache_clear()
     socket, _ = await own.accepted.get()
     answering = AiohttpTransport(socket, send_timeout=0.5)
-    tcp = client._connection.transport
+    if request.param == "client by proxy":
+        tcp = client._connection.transport
+        stop = socket._req.transport.pause_reading
+        yield Line(client, answering, tcp.abort, lambda: socket.send_str("hello"), stop)
+        tcp.abort()
+        return
+    tcp = client._transport
+
+    async def send_text() -> None:
+        client._protocol.send_text(b"hello")
+        client._flush()
+
     if request.param == "client":
         stop = socket._req.transport.pause_reading
         yield Line(client, answering, tcp.abort, lambda: socket.send_str("hello"), stop)
     else:
-        yield Line(answering, client, tcp.abort, lambda: client._connection.send("hello"), tcp.pause_reading)
+        yield Line(answering, client, tcp.abort, send_text, tcp.pause_reading)
     tcp.abort()
 
 
@@ -267,6 +308,7 @@ def _app(handler: Any) -> web.Application:
 
 
 async def test_a_proxy_that_is_none_is_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshhost.transport.websocket_client.get_proxy", lambda _: "nonsense://x")
     monkeypatch.setattr("websockets.asyncio.client.get_proxy", lambda _: "nonsense://x")
     with pytest.raises(ConnectionLostError):
         await WebSocketClientProtocol(url="ws://room.invalid/x", token="t").connect()

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.webhooks import webhook_body
 from meshhost.room.client import RoomClient
 from meshhost.room.messaging import RoomMessage
+from meshhost.supervision import drain as drain_module
 from meshhost.supervision import spawn as spawn_module
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.supervision.spawn import Spawn
@@ -78,6 +79,13 @@ async def server(tmp_path: Path) -> AsyncIterator[RunningServer]:
 
 
 @pytest.fixture
+async def short_lived(tmp_path: Path) -> AsyncIterator[tuple[RunningServer, AsyncExitStack]]:
+    """A room server that ends when the test closes the stack."""
+    async with AsyncExitStack() as life:
+        yield await life.enter_async_context(running_server(tmp_path / "short-lived")), life
+
+
+@pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
         yield session
@@ -85,7 +93,8 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture(autouse=True)
 def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spawn_module, "ABORT_SECONDS", 4.0)
+    for module in (spawn_module, drain_module):
+        monkeypatch.setattr(module, "ABORT_SECONDS", 4.0)
     monkeypatch.setattr(agent_process_module, "ABORT_SECONDS", 0.5)
     monkeypatch.setattr(process_pool_module, "_LOOK_SECONDS", 0.1)
 
@@ -166,6 +175,7 @@ async def serve(server: RunningServer, http: aiohttp.ClientSession) -> AsyncIter
             restart: RestartPolicy = NEVER_AGAIN,
             start_timeout: float = 30.0,
             drain: float = 3.0,
+            allowed: Sequence[str] = (),
             options: dict[str, Any] | None = None,
             **host_options: Any,
         ) -> Hosted:
@@ -173,7 +183,7 @@ async def serve(server: RunningServer, http: aiohttp.ClientSession) -> AsyncIter
             host = ServiceHost(
                 port=0,
                 webhook_secret="",
-                allowed_room_urls=[server.url],
+                allowed_room_urls=[server.url, *allowed],
                 drain_seconds=drain,
                 process_pool=ProcessOptions(**processes),
                 **host_options,
@@ -286,7 +296,7 @@ async def test_an_agent_that_never_starts_is_ended_by_the_start_timeout(serve: S
 async def test_a_stop_is_bounded_for_an_agent_that_will_not_leave(
     serve: Serve, isolation: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spawn_module, "ABORT_SECONDS", 4.0 if isolation == "process" else 0.3)
+    monkeypatch.setattr(drain_module, "ABORT_SECONDS", 4.0 if isolation == "process" else 0.3)
     cls = getattr(misbehaving, name)
     hosted = await serve(isolation, drain=1.0)
     neighbour = await with_neighbour(hosted)
@@ -308,6 +318,67 @@ async def test_a_stop_is_bounded_for_an_agent_that_will_not_leave(
     else:
         # A task cannot be killed: at best it is left behind, at worst it is named as one that would not leave.
         assert report.aborted + report.stuck == ("agent in room",)
+
+
+@both
+async def test_a_stop_is_bounded_for_an_agent_in_the_middle_of_its_start(
+    serve: Serve, isolation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    hosted = await serve(isolation, drain=1.0)
+    neighbour = await with_neighbour(hosted)
+    spawn = await hosted.called(misbehaving.NeverStarts)
+    await until(lambda: "starts for ever" in caplog.messages, "it starts")
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as tasks:
+        stopping = tasks.create_task(hosted.host.stop())
+        await soon(spawn.wait_state(State.DRAINING))
+        await until(lambda: spawn.activity == "its start", "what it does is told")
+        report = await soon(stopping)
+    assert neighbour.state is State.STOPPED
+    assert time.monotonic() - began < 6.0
+    assert (report.aborted, report.stuck, spawn.state) == (("agent in room",), (), State.STOPPED)
+
+
+@both
+async def test_a_stop_is_bounded_for_an_agent_that_is_cut_off_from_its_room(
+    short_lived: tuple[RunningServer, AsyncExitStack],
+    serve: Serve,
+    isolation: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    other, life = short_lived
+    hosted = await serve(isolation, drain=3.0, allowed=[other.url])
+    spawn = await Hosted(hosted.host, other, hosted.http, isolation).called(misbehaving.Normal)
+    await soon(spawn.wait_state(State.RUNNING))
+    await life.aclose()
+    await until(lambda: "room connection lost" in caplog.messages, "it is cut off")
+    began = time.monotonic()
+    report = await soon(hosted.host.stop())
+    assert time.monotonic() - began < 6.0
+    assert (report.stuck, spawn.state) == ((), State.STOPPED)
+
+
+@both
+async def test_what_an_agent_does_is_told_while_it_works_and_while_it_stops(serve: Serve, isolation: str) -> None:
+    hosted = await serve(isolation, drain=2.0)
+    spawn = await hosted.called(misbehaving.TellsWhatItDoes)
+    await until(lambda: spawn.activity == "counting sheep", "it tells what it does")
+    async with asyncio.TaskGroup() as tasks:
+        stopping = tasks.create_task(hosted.host.stop())
+        await until(lambda: spawn.activity == "its stop", "it is stopping")
+        await soon(stopping)
+    assert spawn.activity is None
+
+
+async def test_a_process_that_does_not_answer_is_what_is_told_of_it(serve: Serve) -> None:
+    hosted = await serve("process", drain=0.5)
+    blocked = await hosted.called(misbehaving.TellsAndBlocks)
+    await until(
+        lambda: (blocked.activity or "").startswith("its process, which has not answered for"), "silence is told"
+    )
+    await until(lambda: (blocked.activity or "").endswith("; before that counting sheep"), "what it did before is told")
 
 
 @both
@@ -490,9 +561,7 @@ async def test_hooks_run_before_a_process_is_ready_and_the_right_host_of_two_is_
 async def test_a_program_that_does_not_come_to_its_host_is_a_crash_that_says_why(
     serve: Serve, program: str, error: str, text: str
 ) -> None:
-    hosted = await serve(
-        "process", program=program, classes=[misbehaving.Normal], options={"boot_seconds": 2.0, "size": 1}
-    )
+    hosted = await serve("process", program=program, classes=[misbehaving.Normal], options={"boot_seconds": 2.0})
     spawn = await hosted.called(misbehaving.Normal)
     await soon(spawn.wait_state(State.FAILED))
     assert spawn.last_error is not None
@@ -544,7 +613,7 @@ async def test_a_turn_that_does_not_come_is_told(serve: Serve) -> None:
 
 
 async def test_a_host_that_stops_while_processes_boot_leaves_none(serve: Serve) -> None:
-    hosted = await serve("process", program="slow.py", classes=[misbehaving.Normal], options={"size": 2}, drain=0.2)
+    hosted = await serve("process", program="slow.py", classes=[misbehaving.Normal], drain=0.2)
     spawn = await hosted.called(misbehaving.Normal)
     await hosted.host.stop()
     assert spawn.state is State.STOPPED

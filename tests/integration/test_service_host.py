@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -34,9 +35,10 @@ from meshhost.protocol.connection import MessageReceived, RoomConnection
 from meshhost.protocol.messages import EmptyResponse, JsonResponse
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import RemoteParticipant
-from meshhost.supervision import spawn as spawn_module
+from meshhost.supervision import drain as drain_module
+from meshhost.supervision.drain import DrainReport
 from meshhost.supervision.policy import RestartPolicy
-from meshhost.supervision.spawn import DrainReport, Spawn
+from meshhost.supervision.spawn import Spawn
 from meshhost.supervision.state import State
 from meshhost.tasks import TaskOwner
 from meshhost.testing.agents import CrashingAgent, NeverStartingAgent, QuietAgent, SlowAgent, StubbornAgent
@@ -572,10 +574,11 @@ async def test_a_worker_in_the_middle_of_a_message_finishes_it_while_the_host_dr
     async with hosted.server.client("room") as user, asyncio.TaskGroup() as tasks:
         await user.queues.send(name="jobs", message=1)
         await soon(step.reached.wait())
+        working = spawn.activity
         stopping = tasks.create_task(hosted.host.stop())
         await soon(spawn.wait_state(State.DRAINING))
         ready, refused = await hosted.get("/readyz"), await hosted.call(identity="late")
-        live = await hosted.get("/livez")
+        live, seen = await hosted.get("/livez"), await hosted.get(f"/agents/{spawn.id}")
         await user.queues.send(name="jobs", message=2)
         finish.set()
         report = await soon(stopping)
@@ -585,6 +588,9 @@ async def test_a_worker_in_the_middle_of_a_message_finishes_it_while_the_host_dr
     assert (refused.status, refused.json) == (503, {"error": "this host is draining"})
     assert refused.headers["Retry-After"] == "5"
     assert live.status == 200
+    assert working == seen.json["activity"] == "a message of queue 'jobs' for 0 s"
+    assert seen.json["waits_for"] == "its work to finish: a message of queue 'jobs' for 0 s"
+    assert 0 < seen.json["leave_seconds"] <= 5
     assert report == DrainReport(finished=("worker in room",), aborted=(), stuck=())
     assert (queue.ready, queue.leased, queue.delayed) == (1, 0, 0)  # the second message waits for the next worker
     assert spawn.state is State.STOPPED
@@ -594,6 +600,7 @@ async def test_an_idle_worker_leaves_at_once(serve: Serve) -> None:
     hosted = await serve(worker(ScriptedLLM()), drain=30.0)
     spawn = await hosted.started(identity="worker")
     await soon(spawn.wait_state(State.RUNNING))
+    assert spawn.activity is None
     report = await soon(hosted.host.stop(), 5.0)
     assert report.finished == ("worker in room",)
     with pytest.raises(aiohttp.ClientConnectionError):
@@ -629,7 +636,7 @@ async def test_who_would_not_leave_is_named_at_the_deadline_and_stop_raises_noth
     class Stubborn(StubbornAgent):
         pass
 
-    monkeypatch.setattr(spawn_module, "ABORT_SECONDS", 0.1)
+    monkeypatch.setattr(drain_module, "ABORT_SECONDS", 0.1)
     hosted = await serve(Stubborn, drain=0.05)
     spawn = await hosted.started()
     await soon(spawn.wait_state(State.RUNNING))
@@ -669,12 +676,111 @@ async def test_an_agent_that_cannot_stop_or_drain_is_no_trouble(
 
     hosted = await serve(Broken, drain=0.05)
     # The agent's grace is over long before the host's, which would abort it.
-    monkeypatch.setattr(hosted.host, "_drain_seconds", 5.0)
+    monkeypatch.setattr(hosted.host, "_drain_grace", 5.0)
     spawn = await hosted.started()
     await soon(spawn.wait_state(State.RUNNING))
     report = await soon(hosted.host.stop())
     assert report.finished == ("agent in room",)
     assert {"agent did not drain in time", "agent could not stop"} <= set(caplog.messages)
+
+
+async def test_a_long_path_is_not_cut_short_by_a_short_one_nor_the_short_one_kept_waiting(serve: Serve) -> None:
+    class Long(QuietAgent):
+        """Leaves when the short one has gone."""
+
+        may_leave = asyncio.Event()
+
+        async def drain(self) -> None:
+            await self.may_leave.wait()
+
+    class Short(QuietAgent):
+        async def drain(self) -> None:
+            await asyncio.Event().wait()
+
+    hosted = await serve(Long, drain=0.05, drain_seconds=60.0)
+    hosted.host.add_path("/short", cls=Short, identity="short", drain_seconds=0.1)
+    assert hosted.host.get_service_spec()["metadata"]["annotations"] == {"meshhost.drain_seconds": "60"}
+    answer = await hosted.call("/short", identity="short")
+    short = hosted.host._supervisor.find(answer.json["spawn_id"])
+    assert short is not None
+    long = await hosted.started()
+    for spawn in (long, short):
+        await soon(spawn.wait_state(State.RUNNING))
+    async with asyncio.TaskGroup() as tasks:
+        stopping = tasks.create_task(hosted.host.stop())
+        await soon(short.wait_state(State.STOPPED))
+        assert (long.state, stopping.done()) == (State.DRAINING, False)
+        Long.may_leave.set()
+        report = await soon(stopping)
+    assert (long.aborted, report.stuck) == (False, ())
+    assert "agent in room" in report.finished
+
+
+async def test_a_drain_of_the_operator_and_the_stop_after_it_are_told_as_one(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Busy(QuietAgent):
+        may_leave = asyncio.Event()
+
+        async def drain(self) -> None:
+            await self.may_leave.wait()
+
+    caplog.set_level(logging.INFO, "meshhost.supervision.drain")
+    hosted = await serve(Busy, drain_seconds=60.0)
+    spawn = await hosted.started()
+    await soon(spawn.wait_state(State.RUNNING))
+    answer = await hosted.post("/drain", b"")
+    assert (answer.status, answer.json) == (202, {"ok": True, "agents": 1, "seconds": 60.0})
+    await soon(spawn.wait_state(State.DRAINING))
+    async with asyncio.TaskGroup() as tasks:
+        stopping = tasks.create_task(hosted.host.stop())
+        while caplog.messages.count("agents are asked to leave") < 2:  # noqa: ASYNC110 - what is logged wakes nobody
+            await asyncio.sleep(0.01)
+        Busy.may_leave.set()
+        assert (await soon(stopping)).finished == ("agent in room",)
+    assert caplog.messages.count("agents drained") == 1
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_a_time_to_drain_that_is_none_is_refused(seconds: float) -> None:
+    with pytest.raises(SettingsError, match="drain_seconds: expected a number"):
+        ServiceHost(port=0).add_path("/agent", cls=QuietAgent, drain_seconds=seconds)
+
+
+async def test_a_stop_while_an_agent_is_cut_off_from_its_room_ends_by_the_deadline(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    cls = quiet()
+    async with AsyncExitStack() as stack:
+        async with running_server(tmp_path) as server:
+            host = ServiceHost(port=0, webhook_secret="", allowed_room_urls=[server.url], drain_seconds=3)
+            host.add_path("/agent", cls=cls)
+            await host.start()
+            stack.push_async_callback(host.stop)
+            spawn = await Hosted(host, server, http).started()
+            await soon(spawn.wait_state(State.RUNNING))
+            lost = asyncio.Event()
+            cls.made[0].room.on("reconnecting", lost.set)
+        await soon(lost.wait())
+        report = await soon(host.stop(), 5.0)
+    assert (report.stuck, spawn.state, cls.made[0].stops) == ((), State.STOPPED, 1)
+
+
+async def test_a_stop_while_an_agent_cannot_reach_its_room_at_first_ends_by_the_deadline(
+    server: RunningServer, http: aiohttp.ClientSession
+) -> None:
+    class Unreachable(QuietAgent):
+        pass
+
+    # A port that takes connections and says nothing.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"127.0.0.1:{silent.getsockname()[1]}"
+        host = ServiceHost(port=0, webhook_secret="", allowed_room_urls=[f"http://{url}"], drain_seconds=0.2)
+        host.add_path("/agent", cls=Unreachable)
+        await host.start()
+        spawn = await Hosted(host, server, http).started(room_url=f"ws://{url}/rooms/room")
+        report = await soon(host.stop(), 5.0)
+    assert (report.stuck, spawn.state, Unreachable.made) == ((), State.STOPPED, [])
 
 
 async def test_one_that_is_still_starting_is_aborted_at_the_deadline(serve: Serve) -> None:
@@ -803,7 +909,7 @@ async def test_the_process_is_ended_when_an_agent_cannot_be(
     exits: list[int] = []
     monkeypatch.setattr(service_host_module.os, "_exit", exits.append)
     monkeypatch.setattr(service_host_module.logging, "shutdown", lambda: None)
-    monkeypatch.setattr(spawn_module, "ABORT_SECONDS", 0.1)
+    monkeypatch.setattr(drain_module, "ABORT_SECONDS", 0.1)
     host = TellingHost(allowed_room_urls=[server.url], drain_seconds=0.05)
     host.add_path("/agent", cls=Stubborn)
     task = await running(host)
@@ -974,9 +1080,11 @@ async def test_the_metrics_have_names_labels_and_numbers(serve: Serve) -> None:
 
 async def test_health_and_description_are_served(serve: Serve) -> None:
     hosted = await serve(quiet(), identity="poet")
-    for path in ("/", "/livez", "/readyz"):
+    for path in ("/", "/readyz"):
         answer = await hosted.get(path)
         assert (answer.status, answer.json) == (200, {"ok": True})
+    live = await hosted.get("/livez")
+    assert (live.status, live.json.keys(), live.json["ok"]) == (200, {"ok", "lag_seconds"}, True)
     described = [await hosted.get(f"/.well-known/{name}-service.json") for name in ("meshhost", "meshagent")]
     assert described[0].json == described[1].json == hosted.host.get_service_spec()
     [port] = described[0].json["ports"]

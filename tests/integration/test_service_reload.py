@@ -94,3 +94,65 @@ async def test_a_signal_while_the_program_failed_ends_the_run_with_its_code(
             "main.py", room="room", reload=True, progress=lambda step, *_: terminate() if step == "ended" else None
         )
     assert code == 5
+
+
+SLOW_TO_LEAVE = """
+    import asyncio
+    from meshhost.api.services import ServiceHost
+
+    host = ServiceHost()
+
+    @host.path("/busy", identity="busy", drain_seconds=600)
+    class Busy:
+        async def start(self, *, room):
+            pass
+
+        async def drain(self):
+            open("draining", "w").close()
+            await asyncio.Event().wait()
+
+        async def stop(self):
+            open("stopped", "w").close()
+
+    asyncio.run(host.run())
+"""
+
+
+@pytest.mark.parametrize("cause", ["change", "signal"])
+async def test_a_second_signal_while_the_program_drains_skips_the_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    folder = tmp_path / "program"
+    folder.mkdir()
+    main = folder / "main.py"
+    main.write_text(textwrap.dedent(SLOW_TO_LEAVE))
+    monkeypatch.setattr(source_watch.SourceWatch.__init__, "__kwdefaults__", {"interval": 0.05})
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MESHHOST_API_KEY", encode_api_key(KEY))
+    monkeypatch.setenv("MESHHOST_CONFIG_DIR", str(tmp_path / "config"))
+    for name in ("MESHHOST_WEBHOOK_SECRET", "MESHHOST_PORT", "MESHHOST_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    steps: list[str] = []
+
+    def progress(step: str, *_: Any) -> None:
+        steps.append(step)
+        if step == "joined" and cause == "change":
+            main.write_text(textwrap.dedent(SLOW_TO_LEAVE) + "# changed")
+        elif step == "joined":
+            terminate()
+
+    async def interrupt() -> None:
+        while not (folder / "draining").exists():  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.02)
+        # After a change of the source the drain is nobody's wish to end: it takes two signals to say so.
+        for _ in range(2 if cause == "change" else 1):
+            terminate()
+            await asyncio.sleep(0.1)  # two signals at once may be one to the kernel
+
+    async with running_server(tmp_path / "server", key=KEY) as server:
+        monkeypatch.setenv("MESHHOST_API_URL", server.url)
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            tasks.create_task(interrupt())
+            code = await run_service("main.py", room="room", progress=progress, reload=True)
+    assert (code, steps) == (0, ["server", "host", "called", "joined"])
+    assert (folder / "stopped").exists()  # its stop() was awaited all the same

@@ -71,8 +71,9 @@ FAKE = """
 """
 
 
-def fake(*, status: int = 200, after: str = "pass", before: str = "pass") -> str:
-    spec = service_spec(name="fake", port=1, endpoints=[("/fake", "fake-one", None)])
+def fake(*, status: int = 200, after: str = "pass", before: str = "pass", drain_seconds: float | None = None) -> str:
+    endpoints = [("/fake", "fake-one", None)]
+    spec = service_spec(name="fake", port=1, endpoints=endpoints, drain_seconds=drain_seconds)
     return FAKE.format(status=status, after=after, before=before, spec=f"json.loads({json.dumps(json.dumps(spec))})")
 
 
@@ -190,6 +191,22 @@ async def test_a_program_that_does_not_stop_in_time_is_killed(
     with pytest.raises(CallRefusedError):
         await ran(program(stubborn), Steps())
     assert "the program did not stop in time and is killed" in caplog.messages
+
+
+async def test_a_program_that_tells_of_a_longer_drain_is_given_it(
+    program: Callable[[str], str],
+    server: RunningServer,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # By the environment alone it would be killed at once; it leaves after the second in which it finishes its work.
+    monkeypatch.setattr(service_runner, "STOP_MARGIN", -0.9)
+    slow = fake(
+        status=401, drain_seconds=30.0, before="signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), os._exit(0)))"
+    )
+    with pytest.raises(CallRefusedError):
+        await ran(program(slow), Steps())
+    assert "the program did not stop in time and is killed" not in caplog.messages
 
 
 async def test_a_second_signal_is_passed_on_too(program: Callable[[str], str], server: RunningServer) -> None:

@@ -257,10 +257,15 @@ async def test_a_frozen_tenant_gets_429_by_call_and_by_socket_until_it_is_thawed
 ) -> None:
     hosted = await serve()
     spawn = await hosted.started(acme)
-    assert (await hosted.ask("POST", f"/tenants/{ACME}/freeze")).json == {"ok": True, "tenant": ACME, "frozen": True}
+    frozen = (await hosted.ask("POST", f"/tenants/{ACME}/freeze", json={"reason": " a secret of ours "})).json
+    since = frozen["freeze"].pop("since")
+    freeze = {"reason": "a secret of ours", "until_restart": True}
+    assert frozen == {"ok": True, "tenant": ACME, "frozen": True, "freeze": freeze}
+    [tenant] = (await hosted.ask("GET", "/tenants")).json["tenants"]
+    assert (tenant["frozen"], tenant["freeze"]) == (True, {"since": since, **freeze})
     refused = await hosted.call(acme)
     assert (refused.status, refused.headers["Retry-After"]) == (429, "60")
-    assert "frozen" in refused.json["error"]
+    assert refused.json == {"error": "this tenant is frozen by the host's operator"}
     assert spawn.state is State.RUNNING
     data = {"room_name": "room", "room_url": acme.server.room_url("room"), "token": acme.token("room", role="agent")}
     event = webhook_body("room.call", data).decode()
@@ -309,6 +314,8 @@ async def test_the_operator_sees_agents_and_dismisses_them(serve: Serve, acme: R
         "isolation": "task",
         "restarts": 0,
         "waits_for": None,
+        "activity": None,
+        "leave_seconds": None,
         "reason": "",
         "last_error": None,
         "memory_bytes": None,
@@ -375,17 +382,84 @@ async def test_a_malformed_release_is_refused(serve: Serve, body: bytes) -> None
     assert set(answer.json) == {"error"}
 
 
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b"nonsense", "body"),
+        (b"[]", "body"),
+        (b'{"why": "x"}', "why"),
+        (b'{"reason": 1}', "reason"),
+        (b'{"reason": null}', "reason"),
+        (b'{"reason": "\\ud800"}', "body"),
+        (json.dumps({"reason": "x" * 501}).encode(), "reason"),
+    ],
+)
+async def test_a_malformed_freeze_is_refused_and_freezes_nobody(serve: Serve, body: bytes, named: str) -> None:
+    hosted = await serve()
+    answer = await hosted.ask("POST", f"/tenants/{ACME}/freeze", data=body)
+    assert answer.status == 400
+    assert answer.json["error"].startswith(f"{named}: ")
+    assert not hosted.host._tenancy.frozen
+    assert (await hosted.ask("POST", f"/tenants/{ACME}/freeze", data=b"{}")).json["freeze"]["reason"] is None
+
+
+async def test_agents_are_listed_in_pages_and_only_those_are_looked_at(
+    serve: Serve, acme: RunningServer, other: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosted = await serve()
+    spawns = [await hosted.started(acme, identity=f"a{number}") for number in range(5)]
+    spawns.append(await hosted.started(other, room="hall"))
+    looked_at: list[str] = []
+    monkeypatch.setattr(hosted.host._admin, "_memory_of", lambda spawn: looked_at.append(spawn.id))
+    first = (await hosted.ask("GET", "/agents?limit=2")).json
+    assert [agent["id"] for agent in first["agents"]] == looked_at == [spawn.id for spawn in spawns[:2]]
+    await hosted.ask("DELETE", f"/agents/{spawns[1].id}?abort=1")
+    await soon(spawns[1].wait_state(State.STOPPED))
+    second = (await hosted.ask("GET", "/agents", params={"limit": "3", "after": first["next"]})).json
+    assert [agent["id"] for agent in second["agents"]] == [spawn.id for spawn in spawns[2:5]]
+    rest = (await hosted.ask("GET", f"/agents?after={spawns[4].id}")).json
+    assert ([agent["id"] for agent in rest["agents"]], "next" in rest) == ([spawns[5].id], False)
+    for query in (f"tenant={OTHER}", "room=hall", "room=hall&path=/agent&state=running", f"id={spawns[5].id[:8]}"):
+        assert [agent["id"] for agent in (await hosted.ask("GET", f"/agents?{query}")).json["agents"]] == [spawns[5].id]
+    assert (await hosted.ask("GET", "/agents?state=failed")).json == {"agents": []}
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=10001", "limit=x", "after=x", f"after={'f' * 32}", "state=x", "id=abc", "tennant=x"]
+)
+async def test_a_bad_question_for_agents_is_refused_by_the_name_of_its_field(serve: Serve, query: str) -> None:
+    hosted = await serve()
+    answer = await hosted.ask("GET", f"/agents?{query}")
+    assert answer.status == 400
+    assert answer.json["error"].startswith(f"{query.partition('=')[0]}: ")
+
+
+async def test_the_command_line_releases_a_tenant_from_quarantine(serve: Serve, acme: RunningServer) -> None:
+    class Crashes(CrashingAgent):
+        pass
+
+    hosted = await serve({"/agent": Crashes}, quarantine=QUICK)
+    looping = hosted.spawn(await hosted.call(acme))
+    await soon(looping.wait_state(State.QUARANTINED))
+    assert "/agent: 5 crashes within 60 s" in await cli("tenants", "--url", hosted.url)
+    Crashes.crashes = 0
+    assert await cli("release", ACME, "--path", "/agent", "--url", hosted.url) == (
+        f"tenant {ACME} is released from quarantine: /agent\n"
+    )
+    await soon(looping.wait_state(State.RUNNING))
+
+
 async def test_a_host_is_drained_by_its_operator_and_goes_on_answering(serve: Serve, acme: RunningServer) -> None:
     hosted = await serve()
     spawns = [await hosted.started(acme, identity=f"a{number}") for number in range(3)]
-    assert (await hosted.ask("POST", "/drain")).json == {"ok": True, "agents": 3}
+    assert (await hosted.ask("POST", "/drain")).json == {"ok": True, "agents": 3, "seconds": 5.0}
     for spawn in spawns:
         await soon(spawn.wait_state(State.STOPPED))
     assert not any(spawn.aborted for spawn in spawns)
     assert (await hosted.call(acme)).status == 503
     assert (await hosted.ask("GET", "/readyz")).json["reason"] == "draining"
     assert (await hosted.ask("GET", "/livez")).status == 200
-    assert (await hosted.ask("POST", "/drain")).json == {"ok": True, "agents": 0}
+    assert (await hosted.ask("POST", "/drain")).json == {"ok": True, "agents": 0, "seconds": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -441,7 +515,9 @@ async def test_the_command_line_shows_and_steers_a_host(
     await soon(first.wait_state(State.STOPPED))
     assert json.loads(await cli("kill", second.id, "--json"))["ok"]
     await soon(second.wait_state(State.STOPPED))
-    assert await cli("freeze", ACME) == f"tenant {ACME} is frozen\n"
+    said = f"tenant {ACME} is frozen until this host restarts: it has no ledger\n"
+    assert await cli("freeze", ACME, "--reason", "abuse") == said
+    assert "\tabuse\t" in await cli("tenants")
     assert (await hosted.call(acme)).status == 429
     await cli("thaw", ACME)
     assert (await hosted.call(acme)).status == 200
@@ -457,7 +533,12 @@ async def test_the_command_line_shows_and_steers_a_host(
         (["ps"], {"MESHHOST_PORT": "1"}, "cannot reach the service host at http://127.0.0.1:1"),
         (["ps"], {"MESHHOST_HOST_URL": "{host}", "MESHHOST_ADMIN_KEY": "wrong"}, "401: the admin key is wrong"),
         (["describe", "x" * 32], {"MESHHOST_HOST_URL": "{host}"}, "404: no agent with this id"),
-        (["describe", "abc"], {"MESHHOST_HOST_URL": "{host}"}, "no agent with an id that begins so"),
+        (["describe", "abc"], {"MESHHOST_HOST_URL": "{host}"}, "at least 6 characters"),
+        (["describe", "abcdef"], {"MESHHOST_HOST_URL": "{host}"}, "no agent with an id that begins so"),
+        (["ps", "--state", "asleep"], {"MESHHOST_HOST_URL": "{host}"}, "400: state: Input should be 'starting'"),
+        (["release", ACME], {"MESHHOST_HOST_URL": "{host}"}, "404: this tenant is not in quarantine"),
+        (["release", ACME, "--path", "/x"], {"MESHHOST_HOST_URL": "{host}"}, "404: this path of the tenant is not in"),
+        (["freeze", ACME, "--reason", "x" * 501], {"MESHHOST_HOST_URL": "{host}"}, "400: reason: String should have"),
         (["ps", "--url", "{server}"], {}, "is it a service host?"),
     ],
 )
@@ -558,6 +639,22 @@ async def test_a_ledger_that_is_in_use_or_none_keeps_a_host_from_starting(serve:
         await serve(ledger=tmp_path / "directory")
 
 
+async def test_freezes_that_cannot_be_read_keep_a_host_from_starting_and_free_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = ServiceHost(port=0, webhook_secret="", ledger=tmp_path / "ledger.db")
+
+    async def fails() -> None:
+        raise OSError("disk")
+
+    monkeypatch.setattr(host._tenancy.frozen, "restore", fails)
+    with pytest.raises(SettingsError, match="ledger cannot be used: disk"):
+        await host.start()
+    again = ServiceHost(port=0, webhook_secret="", ledger=tmp_path / "ledger.db")
+    await again.start()
+    await again.stop()
+
+
 async def test_the_ledger_is_off_or_in_the_data_directory_as_the_environment_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -621,6 +718,12 @@ async def host_process(
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+async def until_ready(hosted: Hosted) -> None:
+    async with asyncio.timeout(30):
+        while (await hosted.ask("GET", "/readyz")).status != 200:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
 
 
 async def all_running(hosted: Hosted, number: int) -> list[dict[str, Any]]:
@@ -687,9 +790,38 @@ async def test_the_memory_of_an_agent_with_a_process_is_shown_and_it_comes_back_
 ) -> None:
     for _ in range(2):
         async with host_process(tmp_path, acme, http) as (process, hosted):
+            await until_ready(hosted)
             assert (await hosted.call(acme, path="/isolated")).status == 200
             [agent] = await all_running(hosted, 1)
             assert (agent["path"], agent["isolation"]) == ("/isolated", "process")
             assert agent["memory_bytes"] > 1024**2
             process.kill()
             await process.wait()
+
+
+@pytest.mark.slow
+async def test_a_frozen_tenant_is_frozen_still_after_a_kill_and_its_agents_are_back(
+    acme: RunningServer, other: RunningServer, tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with host_process(tmp_path, acme, http) as (process, hosted):
+        assert (await hosted.call(acme)).status == 200
+        await all_running(hosted, 1)
+        await hosted.ask("POST", f"/tenants/{OTHER}/freeze")
+        await hosted.ask("POST", f"/tenants/{OTHER}/thaw")
+        frozen = (await hosted.ask("POST", f"/tenants/{ACME}/freeze", json={"reason": "abuse"})).json["freeze"]
+        process.kill()
+        await process.wait()
+    assert frozen["until_restart"] is False
+    async with host_process(tmp_path, acme, http) as (process, hosted):
+        [agent] = await all_running(hosted, 1)
+        assert (agent["tenant"], agent["identity"]) == (ACME, "agent")
+        [tenant] = (await hosted.ask("GET", "/tenants")).json["tenants"]
+        assert (tenant["tenant"], tenant["freeze"]) == (ACME, frozen)
+        refused = await hosted.call(acme, identity="new")
+        assert (refused.status, "abuse" in refused.json["error"]) == (429, False)
+        assert (await hosted.ask("POST", f"/tenants/{ACME}/thaw")).status == 200
+        assert (await hosted.call(acme, identity="new")).status == 200
+        process.kill()
+        await process.wait()
+    async with host_process(tmp_path, acme, http) as (process, hosted):
+        assert (await hosted.call(acme, identity="newer")).status == 200

@@ -67,6 +67,7 @@ class CrashesLater(Normal):
 
 class NeverStarts(Normal):
     async def start(self, *, room: Any) -> None:
+        logger.info("starts for ever")
         await asyncio.Event().wait()
 
 
@@ -95,6 +96,24 @@ class IgnoresCancellation(Stubborn):
 class HangsInStop(Stubborn):
     async def stop(self) -> None:
         await self.persist()
+
+
+class TellsWhatItDoes(Normal):
+    """And takes a while to stop, until it is cut short."""
+
+    activity = "counting sheep"
+
+    async def stop(self) -> None:
+        await asyncio.sleep(1.0)
+
+
+class TellsAndBlocks(Normal):
+    activity = "counting sheep"
+
+    async def wait_ended(self) -> None:
+        await asyncio.sleep(0.5)  # it is asked meanwhile
+        while True:
+            time.sleep(1)  # noqa: ASYNC251 - that is the point
 
 
 class BlocksForEver(Normal):

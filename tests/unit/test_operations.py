@@ -144,10 +144,16 @@ def test_probes_ask_what_is_answered(name: str, module: Any) -> None:
     [container] = pod(name)["containers"]
     ports = {port["name"] for port in container["ports"]}
     source = Path(module.__file__).read_text()
-    for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
-        assert container[probe]["httpGet"] == {"path": path, "port": "http"}
+    # A host answers for its life where a held event loop is no hindrance.
+    live_port = "health" if name == "host-deployment" else "http"
+    for probe, path, port in (("livenessProbe", "/livez", live_port), ("readinessProbe", "/readyz", "http")):
+        assert container[probe]["httpGet"] == {"path": path, "port": port}
         assert f'"{path}"' in source
-    assert ports == {"http"}
+    assert ports == {"http", live_port}
+    if live_port == "health":
+        assert container["startupProbe"]["httpGet"] == container["livenessProbe"]["httpGet"]
+        numbers = {port["name"]: str(port["containerPort"]) for port in container["ports"]}
+        assert {"name": "MESHHOST_HEALTH_PORT", "value": numbers["health"]} in container["env"]
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

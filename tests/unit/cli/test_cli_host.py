@@ -38,21 +38,52 @@ QUIET = AGENT | {
 }
 HOLD = {"path": None, "reason": "60 crashes within 120 s"}
 TENANTS = {
-    "tenants": [{"tenant": "acme", "agents": 2, "waiting": 1, "frozen": True, "quarantine": [HOLD]}],
+    "tenants": [
+        {
+            "tenant": "acme",
+            "agents": 2,
+            "waiting": 1,
+            "memory_bytes": 50 * 1024**2,
+            "frozen": True,
+            "freeze": {"since": 86400.0, "reason": "abuse\x1b[31m", "until_restart": True},
+            "quarantine": [HOLD],
+            "quota": {"max_agents": None, "max_waiting": 1000, "weight": 1.0},
+        }
+    ],
     "load": {"value": 0.25, "lag": 0.0, "cpu": 0.25, "memory": 0.1, "agents": 0.002},
     "starts": {"waiting": 1, "running": 3},
 }
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, dict[str, str]]]:
-    asked: list[tuple[str, str, dict[str, str]]] = []
+class Asked(list[tuple[str, str, dict[str, str]]]):
+    """What was asked for; `agents` is who lives on the host, which gives `per_page` of them, `bodies` what was sent."""
 
-    async def request(base: str, method: str, path: str, query: dict[str, str]) -> Any:
+    agents: list[dict[str, Any]]
+    bodies: list[dict[str, str] | None]
+    per_page = 1000
+
+    def page(self, query: dict[str, str]) -> dict[str, Any]:
+        agents = [agent for agent in self.agents if agent["id"].startswith(query.get("id", ""))]
+        start, limit = int(query.get("after", "0")), min(int(query["limit"]), self.per_page)
+        more = {"next": str(start + limit)} if len(agents) > start + limit else {}
+        return {"agents": agents[start : start + limit], **more}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    asked = Asked()
+    asked.agents, asked.bodies = [QUIET, AGENT], []
+
+    async def request(base: str, method: str, path: str, query: dict[str, str], body: dict[str, str] | None) -> Any:
         asked.append((method, f"{base}{path}", query))
+        asked.bodies.append(body)
+        if path == "/agents":
+            return asked.page(query)
         if method == "GET":
-            return {"/agents": {"agents": [QUIET, AGENT]}, "/tenants": TENANTS}.get(path, AGENT)
-        return {"ok": True, "spawn_id": AGENT["id"], "agents": 2}
+            return {"/tenants": TENANTS}.get(path, AGENT)
+        freeze = {"freeze": {"until_restart": False}} if path.endswith("a%2F..%2Fb/freeze") else {}
+        released = {"released": [HOLD, HOLD | {"path": "/worker"}]}
+        return {"ok": True, "spawn_id": AGENT["id"], "agents": 2, **freeze, **released}
 
     monkeypatch.setattr(host, "_request", request)
     monkeypatch.setattr("meshhost.cli.log_output.log_for_command", lambda: None)
@@ -77,11 +108,11 @@ def test_agents_are_listed_in_one_line_each(asked: Any, capsys: pytest.CaptureFi
         "",
     ]
     assert second.split("\t")[7:] == ["2m", "2", "50 MB", "its next start after a crash"]
-    assert asked == [("GET", "https://host.example/agents", {"tenant": "acme"})]
+    assert asked == [("GET", "https://host.example/agents", {"tenant": "acme", "limit": "1000"})]
 
 
 def test_an_agent_is_described_with_its_traceback(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["host", "describe", "0123"]) == 0
+    assert run(["host", "describe", "012345"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"id: {AGENT['id']}"
     assert "memory: 50 MB" in lines
@@ -94,11 +125,13 @@ def test_an_agent_is_described_with_its_traceback(asked: Any, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "request_made", "said"),
     [
-        (["stop", "0123"], ("DELETE", f"/agents/{AGENT['id']}", {}), "is asked to leave"),
-        (["kill", "0123"], ("DELETE", f"/agents/{AGENT['id']}", {"abort": "1"}), "is aborted"),
-        (["freeze", "a/../b"], ("POST", "/tenants/a%2F..%2Fb/freeze", {}), "tenant a/../b is frozen"),
+        (["stop", "012345"], ("DELETE", f"/agents/{AGENT['id']}", {}), "is asked to leave"),
+        (["kill", "012345"], ("DELETE", f"/agents/{AGENT['id']}", {"abort": "1"}), "is aborted"),
+        (["freeze", "a/../b"], ("POST", "/tenants/a%2F..%2Fb/freeze", {}), "tenant a/../b is frozen\n"),
+        (["freeze", "acme"], ("POST", "/tenants/acme/freeze", {}), "acme is frozen until this host restarts"),
+        (["release", "acme"], ("POST", "/quarantine/release", {}), "released from quarantine: all of it, /worker"),
         (["thaw", "acme"], ("POST", "/tenants/acme/thaw", {}), "tenant acme is not frozen"),
-        (["drain"], ("POST", "/drain", {}), "the host drains its agents (2)"),
+        (["drain", "--no-wait"], ("POST", "/drain", {}), "the host drains its agents (2)"),
     ],
 )
 def test_a_host_is_steered(
@@ -112,10 +145,103 @@ def test_a_host_is_steered(
     assert json.loads(capsys.readouterr().out)["ok"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "body"),
+    [
+        (["freeze", "acme"], None),
+        (["freeze", "acme", "--reason", "abuse"], {"reason": "abuse"}),
+        (["release", "acme"], {"tenant": "acme"}),
+        (["release", "acme", "--path", "/worker"], {"tenant": "acme", "path": "/worker"}),
+    ],
+)
+def test_what_is_sent_with_it(asked: Any, arguments: list[str], body: dict[str, str] | None) -> None:
+    assert run(["host", *arguments]) == 0
+    assert asked.bodies == [body]
+
+
 def test_an_id_that_is_not_of_one_agent_is_refused(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["host", "kill", ""]) == 2
-    assert "2 agents with an id that begins so" in capsys.readouterr().err
+    asked.agents = [AGENT | {"id": f"abcdef{number:026}"} for number in range(7)]
+    for spawn, said in (
+        ("", "at least 6 characters"),
+        ("abcde", "at least 6 characters"),
+        ("012345", "no agent with an id that begins so"),
+        ("abcdef", f"begins so: abcdef{0:026} ([red][31mworker in room), abcdef{1:026}"),
+        (f"abcdef{0:025}", "ID"),
+    ):
+        assert run(["host", "kill", spawn]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert ("…" in error) == spawn.startswith("abcdef")
+    asked.agents = asked.agents[:2]
+    assert run(["host", "kill", "abcdef"]) == 2
+    assert "…" not in capsys.readouterr().err
     assert {method for method, _, _ in asked} == {"GET"}
+
+
+def test_a_host_that_does_not_know_prefixes_stops_nobody_else(
+    asked: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked, "page", lambda query: {"agents": [QUIET]})
+    assert run(["host", "kill", "012345"]) == 2
+    assert "no agent with an id" in capsys.readouterr().err
+
+
+def test_all_pages_are_listed_in_a_pipe_and_so_many_as_were_asked_for(
+    asked: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked.agents, asked.per_page = [AGENT | {"id": f"{number:032x}"} for number in range(25)], 10
+    filters = ["--tenant", "acme", "--path", "/worker", "--state", "running", "--room", "room"]
+    assert run(["host", "ps", *filters]) == 0
+    out, err = capsys.readouterr()
+    assert (len(out.splitlines()), err) == (25, "")
+    given = {"tenant": "acme", "path": "/worker", "state": "running", "room": "room"}
+    assert [query for _, _, query in asked] == [
+        {**given, "limit": "1000"},
+        {**given, "limit": "1000", "after": "10"},
+        {**given, "limit": "1000", "after": "20"},
+    ]
+    assert run(["host", "ps", "--limit", "12", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert [agent["id"] for agent in json.loads(out)] == [f"{number:032x}" for number in range(12)]
+    assert "there are more than 12: see --limit" in err
+    assert run(["host", "ps", "--limit", "0"]) == 2
+
+
+def test_at_a_terminal_a_thousand_are_enough(
+    asked: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    asked.agents = [AGENT | {"id": f"{number:032x}"} for number in range(1001)]
+    assert run(["host", "ps"]) == 0
+    assert "there are more than 1000" in capsys.readouterr().err
+    assert len(asked) == 1
+    assert run(["host", "ps", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 1001
+
+
+def test_nobody_found_is_said_on_stderr(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    asked.agents = []
+    for arguments, said in (([], "no agents live here"), (["--room", "x"], "no such agents live here")):
+        assert run(["host", "ps", *arguments]) == 0
+        assert capsys.readouterr() == ("", f"{said}\n")
+
+
+def test_tenants_are_listed_with_freeze_and_quarantine(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["host", "tenants"]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.split("\t") == [
+        "acme",
+        "2",
+        "1",
+        "50 MB",
+        "1970-01-02 00:00:00Z (until this host restarts)",
+        "abuse[31m",
+        "all: 60 crashes within 120 s",
+        "max_waiting=1000 weight=1.0",
+    ]
+    assert run(["host", "tenants", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == TENANTS["tenants"]
+    assert host._tenant_row({**TENANTS["tenants"][0], "freeze": None})[4:6] == ("", None)
 
 
 def test_top_prints_once_without_a_terminal(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Assign, path=texts, call=calls, call_id=texts, grace=st.floats(0, 1e6), log_fields=named, trace=named),
     st.builds(Renew, call=calls),
     st.builds(Ping, number=st.integers(0, 2**40)),
-    st.builds(Pong, number=st.integers(0, 2**40)),
+    st.builds(Pong, number=st.integers(0, 2**40), activity=st.none() | texts),
     st.builds(Ready, seconds=st.floats(0, 1e6)),
     st.builds(BootFailed, error=remote_errors),
     st.builds(EndForGood, reason=texts),

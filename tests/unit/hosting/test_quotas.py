@@ -23,6 +23,8 @@ def refused(quotas, tenant="acme", *, live=0, waiting=0):
         {"starts_per_second": float("inf")},
         {"max_waiting": 0},
         {"weight": 0},
+        {"memory_mb": 0},
+        {"memory_mb": float("inf")},
     ],
 )
 def test_a_quota_that_makes_no_sense_is_refused(wrong):

@@ -51,6 +51,31 @@ async def test_up_to_the_limit_start_at_once_and_the_next_when_one_is_over():
     assert not starts._waiting
 
 
+def test_a_parked_start_holds_nobody_up_and_gets_the_last_place_when_it_may():
+    starts = queue(limit=1)
+    parked, first, second = starts.enter("a", is_parked=True), starts.enter("a"), starts.enter("b")
+    assert (parked.is_waiting, first.is_waiting, starts.waiting("a")) == (True, False, 1)
+    assert repr(parked) == "<Ticket 'a' parked>"
+    parked.unpark()
+    parked.unpark()
+    assert repr(parked) == "<Ticket 'a' waiting>"
+    first.leave()
+    assert not second.is_waiting
+    second.leave()
+    assert not parked.is_waiting
+    parked.leave()
+    assert (starts.starting, starts.waiting()) == (0, 0)
+
+
+def test_a_parked_start_that_is_given_up_leaves_nothing():
+    starts = queue()
+    parked = starts.enter("a", is_parked=True)
+    parked.leave()
+    parked.unpark()
+    assert (starts.starting, starts.waiting()) == (0, 0)
+    assert not starts._waiting
+
+
 def test_a_thousand_of_one_tenant_delay_another_by_one():
     starts = queue()
     many = [starts.enter("many") for _ in range(1000)]

@@ -1,6 +1,7 @@
 import asyncio
 from collections import Counter
-from unittest.mock import AsyncMock
+from dataclasses import replace
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,9 @@ from meshhost.errors import CallRefusedError
 from meshhost.hosting.admission import CallRequest
 from meshhost.hosting.ledger import LedgerEntry
 from meshhost.hosting.load import LoadLimits, LoadMeter
-from meshhost.hosting.quarantine import QuarantinePolicy
+from meshhost.hosting.memory_quota import MEGABYTE, ProcessMemory
+from meshhost.hosting.process_pool import ProcessOptions
+from meshhost.hosting.quarantine import EVERY_PATH, QuarantinePolicy
 from meshhost.hosting.quotas import Quotas, TenantQuota
 from meshhost.hosting.spawns import Route, Spawns
 from meshhost.hosting.tenancy import Tenancy, TenancyCollector
@@ -29,7 +32,7 @@ AT_ONCE = RestartPolicy(max_restarts=50, first_delay=1, max_delay=1, factor=1)
 class Host:
     """Spawns whose agents are functions, by identity: no room, no socket."""
 
-    def __init__(self, tmp_path, *, max_starts=32, quota=None, ledger=None):
+    def __init__(self, tmp_path, *, max_starts=32, quota=None, ledger=None, quarantine=POLICY):
         self.clock = FakeClock()
         self.supervisor = Supervisor(clock=self.clock, random=lambda: 1.0)
         self.load = LoadMeter(
@@ -46,10 +49,13 @@ class Host:
             load=self.load,
             quotas=Quotas(clock=self.clock, default=quota),
             max_starts=max_starts,
-            quarantine=POLICY,
+            quarantine=quarantine,
+            expected_memory=lambda: 50 * MEGABYTE,
         )
         self.supervisor.on_change.append(self.tenancy.changed)
-        self.spawns = Spawns(self.supervisor, max_agents=1000, tenancy=self.tenancy, ledger=ledger)
+        self.spawns = Spawns(
+            self.supervisor, max_agents=1000, pool=Mock(options=ProcessOptions()), tenancy=self.tenancy, ledger=ledger
+        )
         self.spawns._child = lambda route, visit, **_: TaskChild(self.life(visit.request), "agent")
         self.lives = Counter()
         self.living = Counter()
@@ -104,6 +110,7 @@ class Host:
         assert not self.tenancy._turns
         assert not self.tenancy._agents
         assert not self.tenancy._held
+        assert not self.tenancy.memory._accounts
         assert (self.tenancy.queue.starting, self.tenancy.queue.waiting()) == (0, 0)
 
 
@@ -206,12 +213,12 @@ async def test_an_overloaded_host_starts_nobody_and_joins_still(make):
 async def test_a_frozen_tenant_is_refused_until_it_is_thawed(make):
     host = make()
     await host.call()
-    host.tenancy.frozen.add("acme")
+    await host.tenancy.frozen.freeze("acme")
     assert (await host.refused())[0] == 429
     await host.call(tenant="other")
     [acme, other] = host.tenancy.facts()
     assert (acme.tenant, acme.agents, acme.is_frozen, other.is_frozen) == ("acme", 1, True, False)
-    host.tenancy.frozen.discard("acme")
+    await host.tenancy.frozen.thaw("acme")
     await host.call()
 
 
@@ -349,6 +356,103 @@ async def test_the_numbers_are_shown(make):
     assert (samples["meshhost_starts_waiting",], samples["meshhost_starts_running",]) == (1, 1)
     assert samples["meshhost_start_wait_seconds_count",] == 1
     assert "queue=" in repr(host.tenancy)
+
+
+async def test_a_tenant_whose_agents_crash_on_many_paths_is_held_as_a_whole_and_its_neighbour_is_not(make):
+    host = make(quarantine=replace(POLICY, crashes=50, failures=50, tenant_crashes=6))
+    host.is_broken.add("acme")
+    spawns = [await host.call(room=f"r{number}", path=f"/p{number}") for number in range(3)]
+    for _ in range(3):
+        await host.clock.advance(1)
+    assert {spawn.state for spawn in spawns} == {State.QUARANTINED}
+    assert {spawn.reason for spawn in spawns} == {"6 crashes within 1000 s"}
+    assert (await host.refused(path="/innocent"))[:2] == (
+        429,
+        "this tenant is in quarantine: 6 crashes within 1000 s",
+    )
+    await (await host.call(tenant="other", path="/p0")).wait_state(State.RUNNING)
+    [hold] = host.tenancy.quarantine.holds
+    assert (hold.tenant, hold.path) == ("acme", EVERY_PATH)
+
+
+# Memory of agents in processes
+
+
+def judged(host, **sizes):
+    """The pool looked: agents take so many megabytes, by spawn id."""
+    return host.tenancy.memory.judge(ProcessMemory(one, size * MEGABYTE) for one, size in sizes.items())
+
+
+async def in_process(host, **call):
+    return await host.call(isolation="process", **call)
+
+
+async def test_a_burst_of_calls_gets_as_many_processes_as_the_quota_has_memory_for(make):
+    host = make(quota=TenantQuota(memory_mb=120))
+    first, second = [await in_process(host, identity=f"w{number}") for number in range(2)]
+    status, text, _ = await host.refused(identity="late", isolation="process")
+    assert (status, "its agents take 100 MB of 120 MB" in text) == (429, True)
+    assert await in_process(host, identity="w0") is first
+    await host.call(identity="in a task")
+    await in_process(host, tenant="other")
+    await second.wait_state(State.RUNNING)
+    await host.supervisor.stop(second)
+    await in_process(host, identity="late")
+
+
+async def test_a_restart_waits_for_memory_and_has_not_failed(make):
+    host = make(quota=TenantQuota(memory_mb=100))
+    big, small = await in_process(host, identity="big"), await in_process(host, identity="small")
+    await host.settle()
+    judged(host, **{big.id: 70, small.id: 10})
+    host.is_broken.add("crashes")
+    crashes = await host.call(identity="crashes")
+    await host.settle()
+    host.spawns.isolate("/worker")
+    await host.seconds(2)
+    assert (crashes.state, crashes.restarts) == (State.STARTING, 1)
+    assert host.tenancy.waits_for(crashes) == "memory in its tenant's quota"
+    assert host.lives["acme", "room", "crashes"] == 1
+    host.is_broken.clear()
+    await host.seconds(100)
+    assert crashes.state is State.STARTING
+    judged(host, **{big.id: 30, small.id: 10})
+    await crashes.wait_state(State.RUNNING)
+    assert host.tenancy.waits_for(crashes) is None
+    [facts] = host.tenancy.facts()
+    assert facts.memory_bytes == 40 * MEGABYTE
+
+
+async def test_an_agent_that_waits_for_memory_can_be_dismissed(make):
+    host = make(quota=TenantQuota(memory_mb=50), ledger=SlowLedger())
+    await in_process(host, identity="first")
+    entry = LedgerEntry("e", "/worker", CallRequest(TenantId("acme"), "r", "ws://x/rooms/r", "w", {}, None, "t"))
+    assert host.spawns.resume(Route(path="/worker", cls=QuietAgent, isolation="process"), entry)
+    await host.settle()
+    waiting = next(spawn for spawn in host.supervisor.live if host.tenancy.is_waiting(spawn))
+    assert (host.tenancy.queue.waiting(), host.tenancy.queue.starting) == (1, 0)
+    await host.supervisor.stop(waiting)
+    assert waiting.state is State.STOPPED
+    assert host.tenancy.queue.waiting() == 0
+
+
+async def test_one_that_replaces_another_takes_its_memory(make):
+    host = make(quota=TenantQuota(memory_mb=50))
+    first = await in_process(host, on_duplicate="replace")
+    await first.wait_state(State.RUNNING)
+    judged(host, **{first.id: 50})
+    second = await in_process(host, on_duplicate="replace")
+    assert first.state is State.STOPPED
+    await second.wait_state(State.RUNNING)
+
+
+async def test_how_many_tenants_are_over_is_shown(make):
+    host = make(quota=TenantQuota(memory_mb=50))
+    spawn = await in_process(host)
+    await spawn.wait_state(State.RUNNING)
+    assert set(judged(host, **{spawn.id: 51})) == {spawn.id}
+    numbers = {metric.name: metric.samples for metric in TenancyCollector(host.tenancy).collect()}
+    assert [sample.value for sample in numbers["meshhost_tenants_over_memory"]] == [1]
 
 
 # Calls that are repeated, reordered, made at once

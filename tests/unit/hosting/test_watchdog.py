@@ -67,7 +67,7 @@ async def test_short_work_is_no_block() -> None:
 
 async def test_whether_the_loop_turns_is_known_to_other_threads() -> None:
     watched = Watched()
-    assert not watched.watchdog.loop_ok()
+    assert watched.watchdog.loop_ok()
     watched.watchdog.start()
     watched.watchdog.start()
     async with asyncio.timeout(10):
@@ -77,9 +77,62 @@ async def test_whether_the_loop_turns_is_known_to_other_threads() -> None:
     looking.start()
     time.sleep(0.5)  # noqa: ASYNC251 - that is the point
     looking.join()
+    held = watched.watchdog.held_seconds()
     watched.watchdog.stop()
     watched.watchdog.stop()
     assert seen == [True, False]
+    assert held > 0.2
+    assert watched.watchdog.held_seconds() == 0
+
+
+async def test_who_holds_the_loop_is_told_while_it_goes_on() -> None:
+    told, seen = threading.Event(), list[Block | None]()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() == "event loop is blocked":
+                seen.append(watched.watchdog.block)
+                told.set()
+
+    def hold_until_told() -> bool:
+        with log_context(path="/greedy"):
+            return told.wait(10)
+
+    handler = Handler()
+    logging.getLogger(watchdog_module.__name__).addHandler(handler)
+    watched = Watched()
+    watched.watchdog.start()
+    try:
+        async with asyncio.timeout(10):
+            await watched.turned.wait()
+            began = time.monotonic()
+            assert hold_until_told()
+            took = time.monotonic() - began
+            await watched.blocks.get()
+    finally:
+        logging.getLogger(watchdog_module.__name__).removeHandler(handler)
+        watched.watchdog.stop()
+    [block] = seen
+    assert block is not None
+    assert "told.wait(10)" in block.stack
+    # Its time is the threshold's and that between two questions, with ample room for a busy machine.
+    assert took < 1.0
+    assert watched.watchdog.block is None
+
+
+def test_a_loop_that_is_gone_counts_as_held() -> None:
+    watched: list[LoopWatchdog] = []
+
+    async def run() -> None:
+        watched.append(LoopWatchdog(interval=0.01, threshold=0.05))
+        watched[0].start()
+
+    asyncio.run(run())
+    thread = watched[0]._thread
+    assert thread is not None
+    thread.join(5)
+    first = watched[0].held_seconds()
+    assert watched[0].held_seconds() >= first > 0
 
 
 def test_it_ends_with_its_loop() -> None:

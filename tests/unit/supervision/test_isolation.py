@@ -244,3 +244,18 @@ async def test_a_deadline_cuts_short_on_the_clock_it_was_given(clock: FakeClock)
 
     with pytest.raises(TimeoutError, match="too late"):
         await waiting
+
+
+async def test_that_it_runs_is_told_at_once_and_once() -> None:
+    told: list[str] = []
+
+    async def busy(context: ChildContext) -> None:
+        context.on_started = lambda: told.append("it runs")
+        context.started()
+        assert told == ["it runs"]
+        context.started()
+
+    child = TaskChild(busy, "mail")
+    await child.start()
+    assert await child.wait() == Exited()
+    assert told == ["it runs"]

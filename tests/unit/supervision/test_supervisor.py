@@ -10,9 +10,10 @@ import pytest
 
 from meshhost.errors import LifecycleError
 from meshhost.logs import current_log_context
+from meshhost.supervision.drain import DrainReport, drain_together
 from meshhost.supervision.isolation import Aborted, Child, ChildContext, Crashed, Exit, Exited, Run, TaskChild
 from meshhost.supervision.policy import RestartPolicy
-from meshhost.supervision.spawn import ChildSpec, DrainReport, Failure, Spawn
+from meshhost.supervision.spawn import ChildSpec, Failure, Spawn
 from meshhost.supervision.state import TERMINAL, State
 from meshhost.supervision.supervisor import Supervisor
 from meshhost.testing.clock import FakeClock
@@ -70,6 +71,9 @@ class Immovable:
     def abort(self) -> None:
         self.asked_to_abort += 1
 
+    def activity(self) -> str | None:
+        return None
+
 
 @pytest.fixture
 def add(supervisor: Supervisor) -> Add:
@@ -85,6 +89,10 @@ async def _error_of(awaitable: Awaitable[object]) -> Exception | None:
     except LifecycleError as error:
         return error
     return None
+
+
+async def drained(spawn: Spawn, grace: float) -> DrainReport:
+    return await drain_together((spawn,), spawn._around.clock, grace=grace)
 
 
 def spec_of(child: Child, name: str = "mail", **fields: Any) -> ChildSpec:
@@ -249,7 +257,7 @@ async def test_an_agent_that_finishes_within_its_grace_is_not_aborted(supervisor
     spawn = add(Puppet().run)
     await spawn.wait_state(State.RUNNING)
 
-    report = await spawn.drain(10)
+    report = await drained(spawn, 10)
 
     assert report == DrainReport(finished=("mail",), aborted=(), stuck=())
     assert spawn.state is State.STOPPED
@@ -302,14 +310,14 @@ async def test_a_drain_that_is_cancelled_can_be_waited_for_again(supervisor: Sup
     spawn = supervisor.add(spec_of(child))
     await spawn.wait_state(State.RUNNING)
     async with asyncio.TaskGroup() as tasks:
-        impatient = tasks.create_task(spawn.drain(10))
+        impatient = tasks.create_task(drained(spawn, 10))
         await spawn.wait_state(State.DRAINING)
         impatient.cancel()
     assert (spawn.state, child.asked_to_abort) == (State.DRAINING, 0)
 
     child.gone.set()
 
-    assert (await spawn.drain(10)).finished == ("mail",)
+    assert (await drained(spawn, 10)).finished == ("mail",)
 
 
 async def test_an_agent_can_be_stopped_before_its_first_start(supervisor: Supervisor, add: Add) -> None:
@@ -328,7 +336,7 @@ async def test_an_agent_can_be_stopped_while_it_starts(add: Add, clock: FakeCloc
     await clock.advance(1)
     assert spawn.state is State.STARTING
 
-    assert (await spawn.drain(10)).finished == ("mail",)
+    assert (await drained(spawn, 10)).finished == ("mail",)
 
 
 async def test_an_agent_can_be_stopped_between_two_lives(supervisor: Supervisor, add: Add) -> None:
@@ -351,7 +359,7 @@ async def test_a_crash_on_the_way_out_is_told_but_not_raised(add: Add) -> None:
     spawn = add(stumbles)
     await spawn.wait_state(State.RUNNING)
 
-    assert (await spawn.drain(10)).finished == ("mail",)
+    assert (await drained(spawn, 10)).finished == ("mail",)
     assert spawn.state is State.FAILED
     assert spawn.last_error is not None
     assert spawn.last_error.text == "stumbled"
@@ -378,7 +386,7 @@ async def test_a_quarantined_agent_can_be_stopped(add: Add) -> None:
     await spawn.wait_state(State.RUNNING)
     await spawn.quarantine("noisy")
 
-    await spawn.drain(10)
+    await drained(spawn, 10)
 
     assert spawn.state is State.STOPPED
 
@@ -549,7 +557,7 @@ async def test_observers_see_each_change_and_a_failing_one_harms_nobody(
     spawn = add(Puppet().run)
     await spawn.wait_state(State.RUNNING)
 
-    await spawn.drain(1)
+    await drained(spawn, 1)
 
     assert seen == [
         (State.STARTING, State.RUNNING),
@@ -610,7 +618,7 @@ async def test_who_gives_up_waiting_for_a_state_leaves_nothing_behind(add: Add) 
         cancelled.cancel()
         assert await other is State.RUNNING
         cancelled_late.cancel()
-        await spawn.drain(1)
+        await drained(spawn, 1)
 
     assert disappointed.result() is State.STOPPED
     assert spawn._waiters == ()
