@@ -1,11 +1,14 @@
-"""Run benchmarks: `python -m bench [queues|hosting|room|soak …]`; without a name all but the soak, which takes minutes."""
+"""Run benchmarks: `python -m bench [queues|hosting|room|soak …]`; without a name all but the soak, which takes minutes.
+
+`python -m bench fuzz [seconds] [--seed N]` is none: it attacks a host and fails when that did what it must not.
+"""
 
 import argparse
 import asyncio
 import signal
 import sys
 
-from bench import hosting, queues, room, soak
+from bench import fuzz, hosting, queues, room, soak
 
 BENCHMARKS = {"queues": queues.main, "hosting": hosting.main, "room": room.main, "soak": soak.main}
 BY_DEFAULT = ["queues", "hosting", "room"]
@@ -16,12 +19,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Measure, side by side with the MeshAgent SDK."
     )
-    parser.add_argument("names", nargs="*", metavar="|".join(BENCHMARKS), help=f"default: {' '.join(BY_DEFAULT)}")
-    names = parser.parse_args().names or BY_DEFAULT
-    if unknown := [name for name in names if name not in BENCHMARKS]:
-        parser.error(f"no such benchmark: {', '.join(unknown)}")
+    parser.add_argument("--seed", type=int, default=fuzz.SEED, help="of the fuzz run (default: %(default)s)")
+    parser.add_argument(
+        "names", nargs="*", metavar="|".join([*BENCHMARKS, "fuzz [seconds]"]), help=f"default: {' '.join(BY_DEFAULT)}"
+    )
+    given = parser.parse_args()
     # So that the processes of a benchmark end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    match given.names:
+        case ["fuzz"]:
+            return asyncio.run(fuzz.main(seed=given.seed))
+        case ["fuzz", seconds] if seconds.isdecimal():
+            return asyncio.run(fuzz.main(seconds=float(seconds), seed=given.seed))
+    names = given.names or BY_DEFAULT
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        parser.error(f"no such benchmark: {', '.join(unknown)}")
     for name in names:
         asyncio.run(BENCHMARKS[name]())
 

@@ -51,6 +51,7 @@ async def main() -> None:
     agents = _raise_file_limit()
     async with benched_host("meshhost", sys.executable) as host:
         await host.start("warm-up")
+        await host.connect()
         empty = await _settled(host)
         seconds = 0.0
         for first in range(0, agents, BATCH):

@@ -15,19 +15,20 @@ T = TypeVar("T")
 
 
 class LightEvent:
-    """An `asyncio.Event` for objects of which there are many: it holds 56 bytes until somebody waits, not 760.
+    """An `asyncio.Event` for objects of which there are many: it takes 56 bytes until somebody waits, not 760.
 
     It also calls back, so that one waiting task can do for several events.
     """
 
-    __slots__ = ("_callbacks", "_is_set")
+    __slots__ = ("_callbacks", "_is_set", "_waiters")
 
     def __init__(self) -> None:
         self._is_set = False
         self._callbacks: tuple[Callable[[], object], ...] = ()
+        self._waiters: tuple[asyncio.Future[None], ...] = ()
 
     def __repr__(self) -> str:
-        return f"<LightEvent {'set' if self._is_set else 'unset'}, {len(self._callbacks)} waiting>"
+        return f"<LightEvent {'set' if self._is_set else 'unset'} waiting={len(self._waiters)}>"
 
     def is_set(self) -> bool:
         """Whether it is set."""
@@ -36,6 +37,9 @@ class LightEvent:
     def set(self) -> None:
         """Let go who waits, and who comes."""
         self._is_set = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
         callbacks, self._callbacks = self._callbacks, ()
         for callback in callbacks:
             callback()
@@ -56,16 +60,11 @@ class LightEvent:
         if self._is_set:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def wake() -> None:
-            if not waiter.done():
-                waiter.set_result(None)
-
-        self._callbacks = (*self._callbacks, wake)
+        self._waiters = (*self._waiters, waiter)
         try:
             await waiter
         finally:
-            self._callbacks = tuple(callback for callback in self._callbacks if callback is not wake)
+            self._waiters = tuple(other for other in self._waiters if other is not waiter)
 
 
 class TaskOwner:

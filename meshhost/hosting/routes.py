@@ -22,10 +22,13 @@ from meshhost.hosting.webhooks import CallGuard
 from meshhost.supervision.state import TERMINAL
 from meshhost.transport.websocket_server import InboundClientProtocol
 
-__all__ = ["MAX_BODY_BYTES", "HostRoutes", "http_logger"]
+__all__ = ["LINGER_SECONDS", "MAX_BODY_BYTES", "HostRoutes", "http_logger"]
 
 http_logger = logging.getLogger(__name__)
 """What aiohttp's server of these routes logs to."""
+
+LINGER_SECONDS = 1.0
+"""So long the rest of a body that was refused unread is waited for, that its sender may read the refusal."""
 
 MAX_BODY_BYTES = 1024 * 1024
 _BODY_SECONDS = 30.0
@@ -202,8 +205,9 @@ async def _body(request: web.Request) -> bytes:
 
 
 def _is_of_the_host(record: logging.LogRecord) -> bool:
-    """Not about a request that was no HTTP: its sender is told, and would else fill the log with tracebacks."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+    """Not about a request that was no HTTP or broke off: its sender would else fill the log with tracebacks."""
+    error = None if record.exc_info is None else record.exc_info[1]
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
 http_logger.addFilter(_is_of_the_host)

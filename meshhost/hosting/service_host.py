@@ -26,7 +26,7 @@ from meshhost.hosting.process_pool import ProcessOptions, ProcessPool
 from meshhost.hosting.quarantine import QuarantinePolicy
 from meshhost.hosting.quotas import Quotas, TenantQuota
 from meshhost.hosting.resume import resume
-from meshhost.hosting.routes import HostRoutes, http_logger
+from meshhost.hosting.routes import LINGER_SECONDS, HostRoutes, http_logger
 from meshhost.hosting.signals import StopSignals, stop_signals
 from meshhost.hosting.spawns import OnDuplicate, Route, Spawns
 from meshhost.hosting.specs import WELL_KNOWN_PATHS, service_spec
@@ -289,6 +289,7 @@ class ServiceHost:
             handle_signals=False,
             shutdown_timeout=1.0,
             logger=http_logger,
+            lingering_time=LINGER_SECONDS,
         )
         await runner.setup()
         try:

@@ -1,5 +1,6 @@
 """Which agents live on a host: one per tenant, room, path and identity, unless its path says otherwise."""
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -203,7 +204,7 @@ class Spawns:
         spec = ChildSpec(
             name=f"{request.identity} in {request.room_name}",
             key=key,
-            factory=lambda: self._queued(turns, route, visit, may_move=inbound is None),
+            factory=functools.partial(self._queued, turns, route, visit, inbound is None),
             policy=restart,
             start_timeout=route.start_timeout if turns is None else route.start_timeout + MAX_WAIT_SECONDS,
             drain_seconds=route.drain_seconds,
@@ -235,7 +236,7 @@ class Spawns:
             tenancy.check_start(request.tenant, route.path, in_process=isolation == "process")
         return tenancy.turns(request.tenant, start_timeout=route.start_timeout)
 
-    def _queued(self, turns: Turns | None, route: Route, visit: Visit, *, may_move: bool) -> Child:
+    def _queued(self, turns: Turns | None, route: Route, visit: Visit, may_move: bool) -> Child:
         child = self._child(route, visit, may_move=may_move)
         if self._tenancy is None or turns is None or visit.spawn is None:
             return child

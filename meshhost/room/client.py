@@ -115,12 +115,12 @@ class RoomClient:
         self.register_handler("connected", self._handshake.take)
         self.register_handler("room_ready", self._handshake.take)
         self.register_handler("room.status", self._on_status)
-        self.queues = QueuesClient(room=self)
-        self.messaging = MessagingClient(room=self)
-        self.storage = StorageClient(room=self)
-        self.agents = AgentsClient(room=self)
-        self.developer = DeveloperClient(room=self)
-        self.sync = SyncClient(room=self)
+        self._queues: QueuesClient | None = None
+        self._messaging: MessagingClient | None = None
+        self._storage: StorageClient | None = None
+        self._agents: AgentsClient | None = None
+        self._developer: DeveloperClient | None = None
+        self._sync: SyncClient | None = None
 
     def __repr__(self) -> str:
         return f"<RoomClient {self._state.value} {self._session!r}>"
@@ -143,6 +143,49 @@ class RoomClient:
     def call(self) -> CallContext | None:
         """The call that brought this agent into the room, if one did."""
         return self._call
+
+    @property
+    def queues(self) -> QueuesClient:
+        """Durable queues."""
+        # Made when first used, as the others are: a host keeps a client for every agent that idles.
+        if self._queues is None:
+            self._queues = QueuesClient(room=self)
+        return self._queues
+
+    @property
+    def messaging(self) -> MessagingClient:
+        """Messages between participants, and who is there."""
+        if self._messaging is None:
+            self._messaging = MessagingClient(room=self)
+        return self._messaging
+
+    @property
+    def storage(self) -> StorageClient:
+        """Files."""
+        if self._storage is None:
+            self._storage = StorageClient(room=self)
+        return self._storage
+
+    @property
+    def agents(self) -> AgentsClient:
+        """Agents and tools: find, use and offer them."""
+        if self._agents is None:
+            self._agents = AgentsClient(room=self)
+        return self._agents
+
+    @property
+    def developer(self) -> DeveloperClient:
+        """The room's developer log."""
+        if self._developer is None:
+            self._developer = DeveloperClient(room=self)
+        return self._developer
+
+    @property
+    def sync(self) -> SyncClient:
+        """Documents that several edit at once."""
+        if self._sync is None:
+            self._sync = SyncClient(room=self)
+        return self._sync
 
     @property
     def state(self) -> RoomState:
@@ -377,6 +420,7 @@ class RoomClient:
         if not self._handshake.complete.is_set():
             raise ended.result() if ended.done() else RequestTimeoutError("the room server did not say hello in time")
         self._welcome = welcome = self._handshake.welcome()
+        self._handshake.reset()
         before = self._participant
         attributes = {**before.attributes, **welcome.attributes} if before else welcome.attributes
         self._participant = LocalParticipant(

@@ -33,6 +33,17 @@ FLUSH_TIMEOUT = 5.0
 class RoomSession:
     """Requests and messages over one transport. `on_message` gets everything that is not a reply, in order."""
 
+    __slots__ = (
+        "_connection",
+        "_end",
+        "_on_message",
+        "_outbox",
+        "_replies",
+        "_transport",
+        "_writer",
+        "_writing_error",
+    )
+
     def __init__(self, transport: Transport, on_message: Callable[[MessageReceived], None], *, limits: Limits) -> None:
         self._transport = transport
         self._on_message = on_message
@@ -50,7 +61,8 @@ class RoomSession:
         """Pump until the connection ends; return why it did."""
         self._outbox.begin(self._start_writing)
         try:
-            await self._read()
+            while True:
+                self._take(await self._transport.receive())
         except asyncio.CancelledError:
             await self._end_with(ConnectionLostError("the room was left", clean=True, close_code=1000))
             raise
@@ -109,17 +121,16 @@ class RoomSession:
                 await self._outbox.wait_empty()
         await self._transport.close()
 
-    async def _read(self) -> None:
-        while True:
-            event = self._connection.receive(await self._transport.receive())
-            if isinstance(event, ReplyReceived):
-                reply = self._replies.get(event.id)
-                if reply is not None and not reply.done():
-                    reply.set_result((event.response, event.extra))
-            elif isinstance(event, MessageReceived):
-                self._on_message(event)
-            elif event is not None:
-                logger.warning("unreadable message from the room server", extra={"message_type": event.type})
+    def _take(self, packet: bytes) -> None:
+        event = self._connection.receive(packet)
+        if isinstance(event, ReplyReceived):
+            reply = self._replies.get(event.id)
+            if reply is not None and not reply.done():
+                reply.set_result((event.response, event.extra))
+        elif isinstance(event, MessageReceived):
+            self._on_message(event)
+        elif event is not None:
+            logger.warning("unreadable message from the room server", extra={"message_type": event.type})
 
     def _start_writing(self) -> None:
         if self._writer is None:

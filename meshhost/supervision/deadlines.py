@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from meshhost.clock import Clock
+from meshhost.clock import Clock, SystemClock
 from meshhost.tasks import TaskOwner
 
 __all__ = ["deadline"]
@@ -14,10 +14,13 @@ __all__ = ["deadline"]
 async def deadline(clock: Clock, seconds: float, *, late: str = "the deadline passed") -> AsyncIterator[None]:
     """Cut what runs inside short after `seconds` and raise TimeoutError with the text `late`."""
     tasks = TaskOwner("deadline")
-    scope = asyncio.timeout(None)
+    # On the system's clock the loop's own timer will do, without a task for each start.
+    is_real = isinstance(clock, SystemClock)
+    scope = asyncio.timeout(seconds if is_real else None)
     try:
         async with scope:
-            tasks.spawn(_expire(scope, clock, seconds), name=f"{seconds:g} s")
+            if not is_real:
+                tasks.spawn(_expire(scope, clock, seconds), name=f"{seconds:g} s")
             yield
     except TimeoutError:
         if scope.expired():

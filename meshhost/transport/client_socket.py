@@ -14,7 +14,7 @@ from typing import Any
 
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
-from websockets.http11 import USER_AGENT
+from websockets.http11 import USER_AGENT, Response
 from websockets.protocol import State
 from websockets.uri import WebSocketURI
 
@@ -209,7 +209,9 @@ class ClientSocket(asyncio.Protocol):
         self._protocol.receive_data(data)
         self._flush()
         for event in self._protocol.events_received():
-            if isinstance(event, Frame) and event.opcode in _DATA and not self._is_closing:
+            if isinstance(event, Response) and self._protocol.state is State.OPEN:
+                event.headers.clear()  # the library keeps the answer, and nobody reads it again
+            elif isinstance(event, Frame) and event.opcode in _DATA and not self._is_closing:
                 self._take(event)
         if self._shaken is not None:
             self._look_at_answer(self._shaken)
