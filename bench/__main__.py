@@ -26,12 +26,10 @@ def main() -> None:
     given = parser.parse_args()
     # So that the processes of a benchmark end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    match given.names:
-        case ["fuzz"]:
-            return asyncio.run(fuzz.main(seed=given.seed))
-        case ["fuzz", seconds] if seconds.isdecimal():
-            return asyncio.run(fuzz.main(seconds=float(seconds), seed=given.seed))
     names = given.names or BY_DEFAULT
+    if names[0] == "fuzz" and all(map(str.isdecimal, names[1:])) and len(names) < 3:
+        asyncio.run(fuzz.main(*map(float, names[1:]), seed=given.seed))
+        return
     if unknown := [name for name in names if name not in BENCHMARKS]:
         parser.error(f"no such benchmark: {', '.join(unknown)}")
     for name in names:

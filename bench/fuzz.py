@@ -36,8 +36,9 @@ RAW_CALLERS = 4
 SECRET = "fuzz-secret-of-more-than-32-bytes!!"
 OTHER_SECRET = "other-secret-of-more-than-32-bytes!"
 TENANTS, ROOMS, NAMES = 4, 4, 6
-# Its agents end with the sockets that they were called by, and crash: no other tenant must feel it.
-SOCKETS_TENANT = "sockets"
+# Their agents end with the sockets that they were called by, and crash: no other tenant must feel it.
+SOCKETS_TENANT = "sockets-"
+SOCKETS_TENANTS = 200
 PATH = "/idle"
 DOCUMENTED = {200, 400, 401, 403, 404, 405, 408, 413, 429, 503}
 MAY_GROW_MIB = 24.0
@@ -331,6 +332,7 @@ class RawCaller:
         if self._random.random() < 0.05:
             for number in range(min(len(data), 40)):
                 writer.write(data[number : number + 1])
+                await writer.drain()
                 await asyncio.sleep(0.02)
                 if time.monotonic() > until:
                     break
@@ -382,7 +384,8 @@ class RawCaller:
     def _socket_call(self) -> bytes:
         """An upgrade as a room server makes it: its agent lives as long as the socket, which is followed by nonsense."""
         self._sockets += 1
-        data = self._calls._data((SOCKETS_TENANT, "room", f"{self._name}-{self._sockets}"))
+        tenant = f"{SOCKETS_TENANT}{self._random.randrange(SOCKETS_TENANTS)}"
+        data = self._calls._data((tenant, "room", f"{self._name}-{self._sockets}"))
         body = webhook_body("room.call", data)
         signature = self._calls._signed(body)["Meshhost-Signature"]
         self._found.signatures += 1
@@ -428,7 +431,7 @@ async def _agents(host: BenchedHost) -> Counter[Key]:
     return Counter(
         (one["tenant"], one["room"], one["identity"])
         for one in agents
-        if one["state"] not in ("stopped", "failed") and one["tenant"] != SOCKETS_TENANT
+        if one["state"] not in ("stopped", "failed") and not one["tenant"].startswith(SOCKETS_TENANT)
     )
 
 
@@ -449,7 +452,7 @@ async def _start_all(host: BenchedHost, found: Findings, seed: int) -> None:
     caller = Caller(host, found, "first", seed)
     async with aiohttp.ClientSession() as http:
         for key in KEYS:
-            while await caller._send(http, caller._call(key)) != 200:
+            while await caller._send(http, caller._call(key)) != 200:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.2)
             await host.room.wait_started(key[2])
 
@@ -457,7 +460,7 @@ async def _start_all(host: BenchedHost, found: Findings, seed: int) -> None:
 async def _settled(host: BenchedHost, before: Vitals) -> Vitals:
     """Once what was left of the connections is closed, or when that takes too long."""
     end = time.monotonic() + SETTLE_SECONDS
-    while (vitals := _vitals(host)).files > before.files and time.monotonic() < end:
+    while (vitals := _vitals(host)).files > before.files and time.monotonic() < end:  # noqa: ASYNC110 - another process
         await asyncio.sleep(0.2)
     return vitals
 
@@ -516,7 +519,7 @@ def _show(found: Findings, before: Vitals, after: Vitals, agents: Counter[Key], 
         console.print(f"BROKEN: {problem}", soft_wrap=True, markup=False, highlight=False)
 
 
-async def main(*, seconds: float = SECONDS, seed: int = SEED) -> None:
+async def main(seconds: float = SECONDS, *, seed: int = SEED) -> None:
     """Fire for so many seconds and print what became of it. Raises SystemExit(1) when an invariant was broken."""
     print(f"seed {seed}, {seconds:g} s, {CALLERS} callers, {RAW_CALLERS} sockets at a time", file=sys.stderr)
     found = Findings()

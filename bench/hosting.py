@@ -2,9 +2,9 @@
 Then what it takes to give each agent a process of its own, which the SDK cannot: ours and LiveKit Agents' process pool.
 
 All hosts are processes of their own, run the same program, and join the same stand-in room in this process. Ours runs on this
-Python, and on the SDK's too. They take turns, ROUNDS times; each figure is the median of its rounds. Other programs
-disturb what the clock measures, and CPU per start much less: the starts of one core are made of that. Below the tables stand our
-aims: which were missed, and what of it was measured.
+Python, and on the SDK's too. They take turns, ROUNDS times; each figure is the median of its rounds. Other programs disturb
+what the clock measures, and CPU per start much less: the starts of one core are made of that. Below the tables stand our aims:
+which were missed, and what of it was measured.
 """
 
 import asyncio
@@ -327,9 +327,9 @@ def _starts_remark(column: str, ours: Figures, theirs: Figures) -> str:
         f"{theirs.host_cpu:.2f}), of which a bare connection takes {ours.connection_cpu:.2f} ({theirs.connection_cpu:.2f}): "
         f"one process can start {ours.starts_per_core:,.0f} per second at most ({theirs.starts_per_core:,.0f}). Caller and "
         f"room, in the benchmark's own process, take {ours.bench_cpu:.2f} ms: no host can show more than "
-        f"{1000 / ours.bench_cpu:,.0f} per second here; the aim is {aim:,.0f}. The host was busy {ours.host_cpu * share:.0f} % of the time, the benchmark "
-        f"{ours.bench_cpu * share:.0f} %, and other programs took {ours.other_cores:.1f} of {psutil.cpu_count()} cores "
-        f"({theirs.other_cores:.1f} in the SDK's turns)."
+        f"{1000 / ours.bench_cpu:,.0f} per second here; the aim is {aim:,.0f}. The host was busy "
+        f"{ours.host_cpu * share:.0f} % of the time, the benchmark {ours.bench_cpu * share:.0f} %, and other programs took "
+        f"{ours.other_cores:.1f} of {psutil.cpu_count()} cores ({theirs.other_cores:.1f} in the SDK's turns)."
     )
 
 

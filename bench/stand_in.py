@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.protocol.connection import RESPONSE
@@ -68,7 +68,8 @@ def _message(message_id: int, type: str, header: Header) -> bytes:
 
 
 @functools.lru_cache(maxsize=256)
-def _ready(url: str, room: str) -> bytes:
+def _ready(url: str, path: bytes) -> bytes:
+    room = unquote(path.decode("latin-1"))
     return _message(1, "room_ready", {"room_name": room, "room_url": f"{url}/rooms/{room}", "session_id": "s"})
 
 
@@ -78,8 +79,14 @@ def _reply(message_id: int) -> bytes:
     return b"".join(map(_frame, packets(Message(message_id, RESPONSE, pack_response(EmptyResponse())))))
 
 
-def _identity(claims: bytes) -> str:
-    return str(json.loads(base64.urlsafe_b64decode(claims + b"=="))["name"])
+def _identity(request: bytes) -> str:
+    """Who comes; nothing when no token says so."""
+    found = _TOKEN.search(request)
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(found[1] + b"==")) if found else {}
+    except ValueError:
+        return ""
+    return str(claims.get("name", "")) if isinstance(claims, dict) else ""
 
 
 def _span(buffer: bytes, at: int) -> tuple[int, int] | None:
@@ -226,15 +233,15 @@ class _Seat(asyncio.Protocol):
             self._gone.set_result(None)
 
     def _welcome(self, request: bytes) -> None:
-        room, key, token = _ROOM.match(request), _WEBSOCKET_KEY.search(request), _TOKEN.search(request)
-        if room is None or key is None or token is None:
+        room, key, identity = _ROOM.match(request), _WEBSOCKET_KEY.search(request), _identity(request)
+        if room is None or key is None or not identity:
             self._transport.write(_REFUSAL)
             self._transport.close()
             return
-        self.identity = identity = _identity(token[1])
+        self.identity = identity
         accept = base64.b64encode(hashlib.sha1(key[1] + _GUID, usedforsecurity=False).digest())
         connected = {"type": "init", "participantId": identity, "attributes": {"name": identity}}
-        hello = _ready(self._room.url, room[1].decode()), _message(2, "connected", connected)
+        hello = _ready(self._room.url, room[1]), _message(2, "connected", connected)
         self._transport.write(b"".join((_SWITCH % accept, *hello)))
         self._room.joined(self)
 

@@ -6,6 +6,7 @@ that tests and programs may set them first.
 """
 
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -47,6 +48,7 @@ class Settings(BaseSettings):
     max_agents: int = Field(10_000, ge=1, validation_alias=_names("MAX_AGENTS"))
     drain_seconds: float = Field(30.0, ge=0, validation_alias=_names("DRAIN_SECONDS"))
     process_pool: int = Field(1, ge=0, validation_alias=_names("PROCESS_POOL"))
+    process_start: Literal["auto", "fork", "boot"] = Field("auto", validation_alias=_names("PROCESS_START"))
     process_memory_mb: int | None = Field(None, gt=0, validation_alias=_names("PROCESS_MEMORY_MB"))
     process_stuck_seconds: float = Field(30.0, gt=0, validation_alias=_names("PROCESS_STUCK_SECONDS"))
     max_processes: int = Field(100, ge=1, validation_alias=_names("MAX_PROCESSES"))

@@ -10,8 +10,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 from meshhost.errors import MeshhostError, RemoteProtocolError
 from meshhost.hosting.process_messages import (
@@ -28,11 +29,12 @@ from meshhost.hosting.process_messages import (
     Pong,
     Ready,
     Started,
+    Unforkable,
     encode,
 )
-from meshhost.tasks import TaskOwner
+from meshhost.tasks import TaskOwner, uninterrupted
 
-__all__ = ["AgentProcess", "memory_of"]
+__all__ = ["AgentProcess", "Begin", "Reapable", "begin_interpreter", "memory_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,23 +53,43 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 _CHILD = "from meshhost.hosting.process_child import main; main()"
 
 
+class Reapable(Protocol):
+    """A child of this process, as `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int:
+        """Its number, its own until it was waited for."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, less than 0 for a signal; None until it was waited for."""
+
+    def wait(self) -> int:
+        """Wait for its end; returns the exit code."""
+
+
+Begin = Callable[[int, int], Awaitable[tuple[Reapable, int]]]
+"""Gives a process the descriptors of its socket and its pipe for stack dumps; returns it, and a pidfd. Raises OSError."""
+
+
 class AgentProcess:
     """A child of its own session, which the host talks to over a socket. Made by `launch`, ended by `end`."""
 
     def __init__(
         self,
-        popen: subprocess.Popen[bytes],
+        handle: Reapable,
         pidfd: int,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         dump_fd: int,
     ) -> None:
-        self.pid = popen.pid
+        self.pid = handle.pid
         self.on_end_for_good: Callable[[str], None] = lambda _: None
         self.launched_at = time.monotonic()
         self.is_assigned = False
         self.spawn_id = ""
-        self._popen = popen
+        self.unforkable: str | None = None
+        self._child = handle
         self._reader = reader
         self._writer = writer
         self._dump_fd = dump_fd
@@ -84,7 +106,7 @@ class AgentProcess:
         self._ponged = 0
         self._answered_at = time.monotonic()
         self._activity: str | None = None
-        self._tasks = TaskOwner(f"process {popen.pid}")
+        self._tasks = TaskOwner(f"process {handle.pid}")
         self._pidfd = pidfd
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
         self._receiving = self._tasks.spawn(self._receive(), name="receive")
@@ -94,17 +116,17 @@ class AgentProcess:
         return f"<AgentProcess {self.pid} {state}>"
 
     @classmethod
-    async def launch(cls, boot: Boot) -> "AgentProcess":
-        """Start a process that runs the boot's program. Raises MeshhostError when the system cannot."""
+    async def launch(cls, boot: Boot, begin: Begin | None = None) -> "AgentProcess":
+        """Start a process that runs the boot's program, by `begin` (default: boot it). Raises MeshhostError when that fails."""
         ours, theirs = socket.socketpair()
         close = ours.close
         dump_read, dump_write = os.pipe()
         try:
             os.set_blocking(dump_read, False)
-            # Nothing is awaited once there is a process, so that a cancellation cannot lose it.
+            # Nothing is awaited here once there is a process, so that a cancellation cannot lose it.
             reader, writer = await asyncio.open_connection(sock=ours)
             close = writer.close
-            popen, pidfd = _begin(theirs.fileno(), dump_write)
+            handle, pidfd = await (begin or _boot)(theirs.fileno(), dump_write)
         except BaseException as error:
             close()
             os.close(dump_read)
@@ -114,7 +136,7 @@ class AgentProcess:
         finally:
             theirs.close()
             os.close(dump_write)
-        process = cls(popen, pidfd, reader, writer, dump_read)
+        process = cls(handle, pidfd, reader, writer, dump_read)
         process.send(boot)
         return process
 
@@ -141,7 +163,7 @@ class AgentProcess:
     @property
     def exit_text(self) -> str:
         """How it exited, for people."""
-        code = self._popen.returncode
+        code = self._child.returncode
         if code is None:
             return "still running"
         if code < 0:
@@ -165,6 +187,21 @@ class AgentProcess:
             raise self._boot_error
         if not self.is_alive:
             raise MeshhostError(f"the process for an agent ended before it was ready: {self._fatal or self.exit_text}")
+
+    async def ready_within(self, seconds: float) -> None:
+        """Return when it can be assigned; else it is ended. Raises as `wait_ready`, or MeshhostError after `seconds`."""
+        is_ready = False
+        try:
+            async with asyncio.timeout(seconds):
+                await self.wait_ready()
+            is_ready = True
+        except TimeoutError:
+            raise MeshhostError(
+                f"the program was not ready in its process within {seconds:g} s:\n{await self.stack()}"
+            ) from None
+        finally:
+            if not is_ready:
+                await uninterrupted(self.dispose())
 
     def assign(self, assign: Assign) -> None:
         """Let it run its agent. Raises MeshhostError for a call that cannot be sent."""
@@ -213,6 +250,7 @@ class AgentProcess:
                 logger.error("process did not end when it was killed", extra={"pid": self.pid})
         await asyncio.wait({self._receiving}, timeout=1.0)
         await self._tasks.stop(timeout=1.0)
+        _reap_group(self.pid)
         self._writer.close()
         if self._dump_fd >= 0:
             self._dump += self._read_dump()
@@ -276,7 +314,7 @@ class AgentProcess:
         # Before it is reaped: what it started is in its group and goes with it.
         self._kill_group()
         os.close(self._pidfd)
-        self._popen.wait()
+        self._child.wait()
         self._exited.set()
         self._tasks.spawn(self._settle(), name="settle")
 
@@ -306,6 +344,9 @@ class AgentProcess:
             case Pong(number=number, activity=activity):
                 self._ponged, self._answered_at, self._activity = number, time.monotonic(), activity
             case Ready():
+                self._ready.set()
+            case Unforkable(reason=reason):
+                self.unforkable = reason
                 self._ready.set()
             case BootFailed(error=error):
                 self._boot_error = error.rebuilt()
@@ -351,13 +392,25 @@ def memory_of(pid: int) -> int:
     return int(pages) * resource.getpagesize()
 
 
-def _begin(sock: int, dump_fd: int) -> tuple[subprocess.Popen[bytes], int]:
-    """A child with these two descriptors, and one to await its end by."""
+def _reap_group(pid: int) -> None:
+    """Bury those of an ended process's group that have become this process's children."""
+    # Which happens to orphans while a child is forked, see `process_template`; else they are init's.
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-pid, os.WNOHANG)[0]:
+            pass
+
+
+async def _boot(sock: int, dump_fd: int) -> tuple[Reapable, int]:
+    return begin_interpreter(_CHILD, sock, dump_fd)
+
+
+def begin_interpreter(code: str, *descriptors: int) -> tuple[subprocess.Popen[bytes], int]:
+    """A child that runs this code, with these descriptors as its arguments, and a pidfd to await its end by."""
     # Popen rather than asyncio's: the process is left unreaped until its group has been killed, see `_on_exit`.
     popen = subprocess.Popen(  # noqa: S603 - our own interpreter
-        [sys.executable, *_interpreter_flags(), "-c", _CHILD, str(sock), str(dump_fd)],
+        [sys.executable, *_interpreter_flags(), "-c", code, *map(str, descriptors)],
         stdin=subprocess.DEVNULL,
-        pass_fds=(sock, dump_fd),
+        pass_fds=descriptors,
         start_new_session=True,
     )
     try:

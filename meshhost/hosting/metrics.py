@@ -16,7 +16,7 @@ _LAGS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 3
 class HostMetrics:
     """The numbers of one host, in a registry of their own.
 
-    `live` are the agents, `path_of` finds an agent's path, `processes` gives the use (idle, agent) and the memory in bytes
+    `live` are the agents, `path_of` finds an agent's path, `processes` gives the use (idle, agent, template) and the memory in bytes
     of each process.
     """
 

@@ -25,7 +25,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from opentelemetry import context as trace_context
 from opentelemetry import propagate
@@ -60,7 +60,21 @@ from meshhost.supervision.isolation import Aborted, ChildContext, Crashed, Exit,
 from meshhost.tasks import TaskOwner
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 
-__all__ = ["ChildRole", "current_role", "main"]
+__all__ = [
+    "Channel",
+    "ChannelHandler",
+    "ChildRole",
+    "Role",
+    "begin",
+    "current_role",
+    "end_group",
+    "main",
+    "never_came",
+    "prepare",
+    "read_boot",
+    "run_program",
+    "take_role",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -71,15 +85,34 @@ _MAX_WAITING_RECORDS = 10_000
 _OOM_SCORE = "500"
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
-_role: "ChildRole | None" = None
+
+class Role(Protocol):
+    """What a process is for that runs a host's program again."""
+
+    has_served: bool
+
+    async def serve(self, classes: Mapping[str, Callable[..., Any]], hooks: Iterable[Callable[[], Any]]) -> NoReturn:
+        """The program came to a host with these classes by path, and these prewarm hooks: be what this process is for."""
+
+    def leave(self, message: Message) -> NoReturn:
+        """Send the last message, and unwind the program."""
 
 
-def current_role() -> "ChildRole | None":
-    """The role of this process when it is an agent's, None in a host."""
+_role: Role | None = None
+
+
+def current_role() -> Role | None:
+    """The role of this process when it is an agent's or a template, None in a host."""
     return _role
 
 
-class _Channel:
+def take_role(role: Role) -> None:
+    """From now on this is the role of this process."""
+    global _role  # noqa: PLW0603 - the process is what has the role
+    _role = role
+
+
+class Channel:
     """The socket to the host: sending never waits, receiving is a thread's work."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -147,19 +180,19 @@ def end_group() -> NoReturn:
     os._exit(1)
 
 
-class _ChannelHandler(logging.Handler):
-    """Hands log records to the host. `fields` mark those that carry no context of their own."""
+class ChannelHandler(logging.Handler):
+    """Hands log records to `send`. `fields` mark those that carry no context of their own."""
 
-    def __init__(self, channel: _Channel) -> None:
+    def __init__(self, send: Callable[[Log], None]) -> None:
         super().__init__()
-        self._channel = channel
+        self._send = send
         self.fields: Mapping[str, str] = {}
         self.addFilter(ContextFilter())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send the record; never raises."""
         try:
-            self._channel.send_log(self._described(record))
+            self._send(self._described(record))
         except Exception:  # noqa: BLE001 - logging must not fail who logs
             self.handleError(record)
 
@@ -196,7 +229,7 @@ class _ChildVisit(Visit):
 class ChildRole:
     """What this process is for: one agent of one of the boot's paths."""
 
-    def __init__(self, channel: _Channel, handler: _ChannelHandler, boot: Boot, dump_fd: int) -> None:
+    def __init__(self, channel: Channel, handler: ChannelHandler, boot: Boot, dump_fd: int) -> None:
         self._channel = channel
         self._handler = handler
         self._boot = boot
@@ -319,24 +352,35 @@ async def _prewarm(classes: Iterable[Callable[..., Any]], hooks: Iterable[Callab
 
 def main() -> None:
     """Be an agent's process: `python -c 'import …; main()' <socket> <pipe for stack dumps>`."""
-    global _role  # noqa: PLW0603 - the process is what has the role
-    sock, dump_fd = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
+    role, boot = begin(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
+    run_program(role, boot)
+
+
+def begin(sock: socket.socket, dump_fd: int) -> tuple[ChildRole, Boot]:
+    """Take the role of an agent's process whose host is at the other end of the socket."""
     for descriptor in (sock.fileno(), dump_fd):
         os.set_inheritable(descriptor, False)
-    boot, reader = _read_boot(sock)
+    boot, reader = read_boot(sock)
+    prepare(dump_fd)
+    channel = Channel(sock)
+    handler = ChannelHandler(channel.send_log)
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(boot.log_level)
+    role = ChildRole(channel, handler, boot, dump_fd)
+    take_role(role)
+    channel.open(role.receive, reader, role.beat, boot.silence_seconds / 4)
+    return role, boot
+
+
+def prepare(dump_fd: int) -> None:
+    """Dump stacks there on SIGUSR1, and be ended before the host when memory is short."""
     faulthandler.register(signal.SIGUSR1, file=dump_fd, all_threads=True)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
-    channel = _Channel(sock)
-    handler = _ChannelHandler(channel)
-    logging.getLogger().addHandler(handler)
-    logging.getLogger().setLevel(boot.log_level)
-    _role = ChildRole(channel, handler, boot, dump_fd)
-    channel.open(_role.receive, reader, _role.beat, boot.silence_seconds / 4)
-    _run_program(_role, boot)
 
 
-def _read_boot(sock: socket.socket) -> tuple[Boot, FrameReader]:
+def read_boot(sock: socket.socket) -> tuple[Boot, FrameReader]:
+    """The host's first message, and the reader of the next ones. Ends the process when the host is gone."""
     reader = FrameReader()
     while data := sock.recv(_READ_BYTES):
         for message in reader.feed(data):
@@ -345,7 +389,8 @@ def _read_boot(sock: socket.socket) -> tuple[Boot, FrameReader]:
     end_group()
 
 
-def _run_program(role: ChildRole, boot: Boot) -> None:
+def run_program(role: Role, boot: Boot) -> None:
+    """Run the program up to its host; what keeps it from coming there is told to the host."""
     sys.argv, sys.path[:] = boot.argv, boot.path
     try:
         if boot.is_module:
@@ -357,5 +402,10 @@ def _run_program(role: ChildRole, boot: Boot) -> None:
             raise
         role.leave(BootFailed(RemoteError.of(error)))
     if not role.has_served:
-        missing = MeshhostError(f"the program ended without running a ServiceHost with the paths {boot.paths}")
-        role.leave(BootFailed(RemoteError.of(missing)))
+        role.leave(never_came(boot))
+
+
+def never_came(boot: Boot) -> BootFailed:
+    """What is told when the program has no host with the boot's paths."""
+    missing = MeshhostError(f"the program ended without running a ServiceHost with the paths {boot.paths}")
+    return BootFailed(RemoteError.of(missing))

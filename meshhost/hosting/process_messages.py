@@ -24,6 +24,7 @@ __all__ = [
     "Drain",
     "EndForGood",
     "Ended",
+    "ForkReply",
     "FrameReader",
     "Log",
     "Message",
@@ -33,12 +34,17 @@ __all__ = [
     "RemoteError",
     "Renew",
     "Started",
+    "Unforkable",
     "encode",
+    "fork_request",
+    "number_of_request",
     "sendable",
 ]
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 _LENGTH = struct.Struct("!I")
+_NUMBER = struct.Struct("!Q")
+_REPLY = struct.Struct("!Qii")
 _MAX_TEXT = 4_000
 _MAX_TRACEBACK = 16_000
 
@@ -184,6 +190,14 @@ class BootFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Unforkable:
+    """From a template: everything is imported, but a child forked from it would not be what a booted process is."""
+
+    reason: str
+    kind: Literal["unforkable"] = "unforkable"
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """The agent runs."""
 
@@ -230,7 +244,22 @@ class Log:
     kind: Literal["log"] = "log"
 
 
-Message = Boot | Assign | Renew | Drain | Abort | Ping | Ready | BootFailed | Started | EndForGood | Ended | Pong | Log
+Message = (
+    Boot
+    | Assign
+    | Renew
+    | Drain
+    | Abort
+    | Ping
+    | Ready
+    | BootFailed
+    | Unforkable
+    | Started
+    | EndForGood
+    | Ended
+    | Pong
+    | Log
+)
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
 
 
@@ -276,3 +305,41 @@ class FrameReader:
         payload = bytes(self._buffer[_LENGTH.size : end])
         del self._buffer[:end]
         return payload
+
+
+# Between a host and its template, over a socket of their own that keeps packets apart and carries descriptors
+
+
+def fork_request(number: int) -> bytes:
+    """A packet that asks for a child; with it go the descriptors of the child's socket and of its pipe for stack dumps."""
+    return _NUMBER.pack(number)
+
+
+def number_of_request(packet: bytes) -> int:
+    """The number of a request. Raises RemoteProtocolError for what is none."""
+    if len(packet) != _NUMBER.size:
+        raise RemoteProtocolError("a host sent what is no request to fork")
+    return int(_NUMBER.unpack(packet)[0])
+
+
+@dataclass(frozen=True, slots=True)
+class ForkReply:
+    """The child's `pid`, or 0 and the `errno` (0: unknown) of why there is none."""
+
+    number: int
+    pid: int
+    errno: int = 0
+
+    def packed(self) -> bytes:
+        """The reply as a packet."""
+        return _REPLY.pack(self.number, self.pid, self.errno)
+
+    @classmethod
+    def unpacked(cls, packet: bytes) -> "ForkReply":
+        """The reply in a packet. Raises RemoteProtocolError for what is none."""
+        if len(packet) != _REPLY.size:
+            raise RemoteProtocolError("a template process sent what is no reply")
+        reply = cls(*_REPLY.unpack(packet))
+        if reply.pid < 0:
+            raise RemoteProtocolError("a template process named a process that cannot be")
+        return reply

@@ -1,7 +1,8 @@
 """Agents in processes of their own: a pool of processes that have imported the program and wait for a call.
 
-One process runs one agent, once. Starting one takes as long as the program's imports; the pool does that ahead of time. Each
-second the pool looks at those that run: does the event loop answer, how much memory is in use.
+One process runs one agent, once. Booting one takes as long as the program's imports; where that is safe they are forked from a
+template instead, which has done it (`process_template`). The pool has some ready ahead of time. Each second it looks at those
+that run: does the event loop answer, how much memory is in use.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from opentelemetry import propagate
 
@@ -26,13 +27,16 @@ from meshhost.hosting.agent_process import ABORT_SECONDS, EXIT_SECONDS, AgentPro
 from meshhost.hosting.call import Visit
 from meshhost.hosting.memory_quota import MEGABYTE, ProcessMemory
 from meshhost.hosting.process_messages import Assign, Boot, Call, Drain, Renew
+from meshhost.hosting.process_template import Templates
 from meshhost.logs import current_log_context
 from meshhost.supervision.isolation import Child, ChildContext, TaskChild
 from meshhost.tasks import TaskOwner, uninterrupted, unless
 
-__all__ = ["ProcessOptions", "ProcessPool", "Program", "process_child"]
+__all__ = ["ProcessOptions", "ProcessPool", "ProcessStart", "Program", "process_child"]
 
 logger = logging.getLogger(__name__)
+
+ProcessStart = Literal["auto", "fork", "boot"]
 
 _LOOK_SECONDS = 1.0
 _FIRST_DELAY = 0.5
@@ -71,7 +75,8 @@ class ProcessOptions:
 
     `size` idle ones wait for a call, at most `max_running` run agents, and at most `concurrency` boot at once, each for at
     most `boot_seconds`. A process whose event loop does not answer for `stuck_seconds`, or that uses more than `memory_mb`
-    megabytes (None: no limit), is killed. `program` is what they run, when it is not the one that runs here.
+    megabytes (None: no limit), is killed. `program` is what they run, when it is not the one that runs here. `start` is how
+    they come to be: forked from a template (`fork`), booted each by itself (`boot`), or forked where that is safe (`auto`).
     """
 
     size: int = 1
@@ -81,6 +86,7 @@ class ProcessOptions:
     max_running: int = 100
     concurrency: int = min(os.cpu_count() or 1, 4)
     program: Program | None = None
+    start: ProcessStart = "auto"
 
     def __post_init__(self) -> None:
         if self.size < 0 or self.concurrency < 1:
@@ -89,6 +95,8 @@ class ProcessOptions:
             raise SettingsError("process memory: expected megabytes, more than 0")
         if not (self.stuck_seconds > 0 and self.boot_seconds > 0):
             raise SettingsError("process times: expected seconds, more than 0")
+        if self.start not in ("auto", "fork", "boot"):
+            raise SettingsError("process start: expected auto, fork or boot")
 
 
 class ProcessPool:
@@ -111,6 +119,11 @@ class ProcessPool:
         self._judge = judge
         self._sizes: deque[int] = deque(maxlen=_REMEMBERED_SIZES)
         self._program: Program | None = options.program
+        self._templates: Templates | None = None
+        if options.start != "boot":
+            self._templates = Templates(
+                self._boot_message, seconds=options.boot_seconds, is_must=options.start == "fork"
+            )
         self._tasks = TaskOwner("process pool")
         self._idle: deque[AgentProcess] = deque()
         self._running: set[AgentProcess] = set()
@@ -135,6 +148,11 @@ class ProcessPool:
     def running(self) -> tuple[AgentProcess, ...]:
         """Those that run an agent."""
         return tuple(self._running)
+
+    @property
+    def template(self) -> AgentProcess | None:
+        """The process that others are forked from, when there is one."""
+        return None if self._templates is None else self._templates.process
 
     @property
     def has_booted(self) -> bool:
@@ -163,6 +181,7 @@ class ProcessPool:
             self._has_booted.clear()
             self._spawn(self._watch(), "watch")
             self._top_up()
+            self._keep_template()
 
     async def close(self) -> None:
         """End the idle processes and boot no more. Those that run an agent are ended by who runs them."""
@@ -173,6 +192,8 @@ class ProcessPool:
         await self._tasks.stop()
         for process in self._idle:
             process.kill("the host stopped")
+        if self._templates is not None:
+            await self._templates.close()
         while self._idle:
             await self._idle[0].dispose()
             self._idle.popleft()
@@ -255,20 +276,26 @@ class ProcessPool:
             self._top_up()
 
     async def _launch(self) -> AgentProcess:
-        process = await AgentProcess.launch(self._boot_message())
-        is_ready = False
-        try:
-            async with asyncio.timeout(self.options.boot_seconds):
-                await process.wait_ready()
-            is_ready = True
-        except TimeoutError:
-            raise MeshhostError(
-                f"the program was not ready in its process within {self.options.boot_seconds:g} s:\n{await process.stack()}"
-            ) from None
-        finally:
-            if not is_ready:
-                await uninterrupted(process.dispose())
+        boot = self._boot_message()
+        process = None if self._templates is None else await self._templates.launch(boot)
+        if process is None:
+            process = await AgentProcess.launch(boot)
+        await process.ready_within(self.options.boot_seconds)
         return process
+
+    def _keep_template(self) -> None:
+        # Who boots now starts it himself, and tells what it failed with.
+        is_due = self._booting == 0 and time.monotonic() >= self._not_before
+        if self._templates is not None and is_due and self._templates.is_wanted:
+            self._spawn(self._start_template(self._templates), "template")
+
+    async def _start_template(self, templates: Templates) -> None:
+        began = time.monotonic()
+        try:
+            await templates.ready()
+        except Exception as error:  # noqa: BLE001 - whatever the program raised
+            if self._booting == 0:
+                self._failed(error, time.monotonic() - began)
 
     def _boot_message(self) -> Boot:
         program = self._program or Program.running()
@@ -323,6 +350,7 @@ class ProcessPool:
                 self._lost(process)
             self._look_at_all()
             self._top_up()
+            self._keep_template()
 
     def _look_at_all(self) -> None:
         running = tuple(self._running)

@@ -225,12 +225,16 @@ async def _refusals_as_json(
         return await handler(request)
     except CallRefusedError as error:
         headers = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
-        return web.json_response({"error": str(error)}, status=error.status, headers=headers)
+        refusal = web.json_response({"error": str(error)}, status=error.status, headers=headers)
     except (ConnectionError, web.RequestPayloadError):
-        return web.json_response({"error": _BROKEN_BODY}, status=400)
+        refusal = web.json_response({"error": _BROKEN_BODY}, status=400)
     except web.HTTPRequestEntityTooLarge:
-        return web.json_response({"error": f"body: at most {MAX_BODY_BYTES} bytes"}, status=413)
+        refusal = web.json_response({"error": f"body: at most {MAX_BODY_BYTES} bytes"}, status=413)
     except web.HTTPClientError as error:
         # aiohttp's own refusals, such as of a method or of a broken upgrade.
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return web.json_response({"error": error.text or error.reason}, status=error.status, headers=allow)
+        refusal = web.json_response({"error": error.text or error.reason}, status=error.status, headers=allow)
+    if not request.content.is_eof():
+        # The connection ends with the body that nobody reads; told, so that the caller sends no other call there.
+        refusal.force_close()
+    return refusal

@@ -61,7 +61,8 @@ class ServiceHost:
     `max_agents` live at once (default MESHHOST_MAX_AGENTS or 10,000); `drain_seconds` is how long they may take to finish
     when the host stops (default MESHHOST_DRAIN_SECONDS or 30).
 
-    Paths with `isolation="process"` run each agent in a process of its own, which runs this program again up to `run()`.
+    Paths with `isolation="process"` run each agent in a process of its own, which runs this program again up to `run()`,
+    or is forked from one that did (MESHHOST_PROCESS_START: auto, fork or boot).
     `process_pool` says how many wait warm (default MESHHOST_PROCESS_POOL or 1), or in full how processes are kept.
     Agents that block the event loop longer than MESHHOST_BLOCK_SECONDS are reported; with `on_block="isolate"` those of a
     path that did so `blocks_allowed` times get processes from their next start on.
@@ -416,6 +417,8 @@ class ServiceHost:
         for use, processes in (("idle", self._pool.idle), ("agent", self._pool.running)):
             for process in processes:
                 yield use, process.memory()
+        if (template := self._pool.template) is not None:
+            yield "template", template.memory()
 
     def _blocked(self, block: Block) -> None:
         """An agent held the event loop; told when it is over."""
@@ -478,6 +481,7 @@ def _process_options(given: int | ProcessOptions | None, settings: Settings) -> 
         memory_mb=settings.process_memory_mb,
         stuck_seconds=settings.process_stuck_seconds,
         max_running=settings.max_processes,
+        start=settings.process_start,
     )
 
 

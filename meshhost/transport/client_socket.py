@@ -131,7 +131,8 @@ class ClientSocket(asyncio.Protocol):
             await self._shaken
         finally:
             self._shaken = None
-        self._timer = self._later(self._timeouts.heartbeat, self._ping)
+        if self._end is None:
+            self._timer = self._later(self._timeouts.heartbeat, self._ping)
 
     async def receive(self) -> bytes:
         """The next packet. Raises ConnectionLostError, or RemoteProtocolError for a text frame."""
@@ -209,12 +210,12 @@ class ClientSocket(asyncio.Protocol):
         self._protocol.receive_data(data)
         self._flush()
         for event in self._protocol.events_received():
-            if isinstance(event, Response) and self._protocol.state is State.OPEN:
-                event.headers.clear()  # the library keeps the answer, and nobody reads it again
+            if isinstance(event, Response):
+                self._take_answer(event)
             elif isinstance(event, Frame) and event.opcode in _DATA and not self._is_closing:
                 self._take(event)
-        if self._shaken is not None:
-            self._look_at_answer(self._shaken)
+        if self._protocol.handshake_exc is not None:
+            self._fail_handshake(self._protocol.handshake_exc)
         if self._protocol.close_expected():
             self._expect_end()
 
@@ -231,8 +232,7 @@ class ClientSocket(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
         self._timer = self._close_timer = None
-        if self._shaken is not None:
-            self._look_at_answer(self._shaken)
+        self._fail_handshake(self._protocol.handshake_exc or self._end)
         self._wake_receiver()
         self.resume_writing()
         if self._gone is not None:
@@ -248,14 +248,15 @@ class ClientSocket(asyncio.Protocol):
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
 
-    def _look_at_answer(self, shaken: asyncio.Future[None]) -> None:
-        error = self._protocol.handshake_exc or self._end
-        if shaken.done():
-            return
-        if error is not None:
-            shaken.set_exception(error)
-        elif self._protocol.state is State.OPEN:
-            shaken.set_result(None)
+    def _take_answer(self, answer: Response) -> None:
+        # A refusal keeps its headers: it goes into the error.
+        if self._protocol.handshake_exc is None and self._shaken is not None and not self._shaken.done():
+            answer.headers.clear()  # the library keeps the answer, and nobody reads it again
+            self._shaken.set_result(None)
+
+    def _fail_handshake(self, error: Exception) -> None:
+        if self._shaken is not None and not self._shaken.done():
+            self._shaken.set_exception(error)
 
     def _take(self, frame: Frame) -> None:
         if frame.opcode is Opcode.TEXT:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -101,6 +102,44 @@ def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+MARK = "MESHHOST_TEST_LEAVES_NOTHING"
+
+
+def marked_processes(mark: str) -> list[str]:
+    """Every process that began in this test, however it came to be: also the orphans of agents, whom init adopted."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            is_marked = process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if is_marked and process.pid != os.getpid():
+            found.append(repr(process))
+    return found
+
+
+def open_sockets() -> list[str]:
+    """The sockets of this process: listening, connected, and pairs."""
+    return [f"{one.laddr} {one.raddr} {one.status}" for one in psutil.Process().net_connections("all")]
+
+
+def other_tasks() -> set[str]:
+    return {repr(task) for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """After every test, when host and room server are gone: no process, socket, file or task of them. Gives the test's mark."""
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv(MARK, mark)
+    files, sockets, tasks = open_files(), len(open_sockets()), len(other_tasks())
+    yield mark
+    await until(lambda: not marked_processes(mark), "no process is left, of agents neither")
+    await until(lambda: len(open_sockets()) <= sockets, f"no socket is left open: {sockets} before")
+    await until(lambda: len(other_tasks()) <= tasks, f"no task is left: {tasks} before")
+    await until(lambda: open_files() <= files, f"no file is left open: {files} before")
 
 
 @dataclass
@@ -726,3 +765,36 @@ async def test_who_blocks_the_loop_is_named_and_moved_to_a_process(
     metrics = await hosted.text("/metrics")
     assert 'meshhost_loop_blocks_total{path="/CrashesLater"} 2.0' in metrics
     assert "meshhost_loop_lag_seconds_count" in metrics
+
+
+# The check itself
+
+
+async def test_processes_are_found_that_nobody_is_the_parent_of(nothing_is_left: str) -> None:
+    # Both a child that was executed and one that was forked, whose parents are gone.
+    script = "import os, subprocess, time\nsubprocess.Popen(['sleep', '600'])\nif not os.fork(): time.sleep(600)"
+    program = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
+    assert await soon(program.wait()) == 0
+    found = marked_processes(nothing_is_left)
+    try:
+        assert len(found) == 2, found
+        assert not psutil.Process().children(recursive=True)
+    finally:
+        for pid in [int(text.partition("pid=")[2].partition(",")[0]) for text in found]:
+            os.kill(pid, signal.SIGKILL)
+
+
+async def test_sockets_and_tasks_are_found_that_were_forgotten() -> None:
+    sockets, tasks = len(open_sockets()), len(other_tasks())
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()):
+        assert len(open_sockets()) == sockets + 2
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.sleep(0))
+        assert len(other_tasks()) == tasks + 1
+
+
+@both
+async def test_children_of_an_agent_are_known_by_the_mark(serve: Serve, isolation: str, nothing_is_left: str) -> None:
+    hosted = await serve(isolation)
+    await with_neighbour(hosted)
+    assert len(marked_processes(nothing_is_left)) == (1 if isolation == "process" else 0)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from meshhost.tasks import TaskOwner, uninterrupted, unless
+from meshhost.tasks import LightEvent, TaskOwner, uninterrupted, unless, until
 
 
 class BoomError(Exception):
@@ -363,3 +363,91 @@ async def test_neither_runs_on_when_the_caller_is_cancelled() -> None:
 
     assert task.cancelled()
     assert (work.outcome, stop.outcome) == ("cancelled", "cancelled")
+
+
+async def test_an_event_lets_go_all_who_wait_and_who_come_later() -> None:
+    event = LightEvent()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        for _ in range(3):
+            tasks.create_task(event.wait())
+        await asyncio.sleep(0)
+        assert repr(event) == "<LightEvent unset waiting=3>"
+        event.set()
+    await event.wait()
+    assert (event.is_set(), repr(event)) == (True, "<LightEvent set waiting=0>")
+
+
+async def test_who_gives_up_waiting_is_forgotten() -> None:
+    event = LightEvent()
+    async with asyncio.TaskGroup() as tasks:
+        waiting, other = tasks.create_task(event.wait()), tasks.create_task(event.wait())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        event.set()
+    assert (waiting.cancelled(), other.done()) == (True, True)
+
+
+async def test_a_cleared_event_has_to_be_set_again() -> None:
+    event = LightEvent()
+    event.set()
+    event.clear()
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(event.wait())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        event.set()
+
+
+def test_an_event_calls_back_once_and_at_once_when_it_is_set() -> None:
+    event, called = LightEvent(), []
+    event.on_set(lambda: called.append("before"))
+    event.set()
+    event.on_set(lambda: called.append("after"))
+    event.set()
+    assert called == ["before", "after"]
+
+
+async def value() -> int:
+    return 1
+
+
+async def test_work_goes_on_until_an_event() -> None:
+    event = LightEvent()
+    assert await until(event, value()) == 1
+    with pytest.raises(BoomError):
+        await until(event, fail())
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(until(event, forever()))
+        await asyncio.sleep(0)
+        event.set()
+    assert waiting.result() is None
+
+
+async def test_work_that_fails_as_the_event_comes_is_looked_at() -> None:
+    event = LightEvent()
+
+    async def late() -> None:
+        try:
+            await forever()
+        finally:
+            raise BoomError
+
+    event.set()
+    assert await until(event, late()) is None
+
+
+async def test_work_ends_with_who_waits_for_it() -> None:
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await forever()
+        finally:
+            ended.set()
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(until(LightEvent(), work()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        waiting.cancel()
+    assert ended.is_set()

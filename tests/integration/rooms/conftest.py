@@ -125,7 +125,7 @@ def break_connection() -> Break:
 
     def cut(room: RoomClient) -> None:
         session: Any = room._session
-        session._transport._connection.transport.abort()
+        session._transport.abort()
 
     return cut
 

@@ -202,7 +202,7 @@ async def test_it_is_offered_again_after_a_reconnect(server: RunningServer, user
         back = asyncio.Event()
         kit.room.on("reconnected", back.set)
         session: Any = kit.room._session
-        session._transport._connection.transport.abort()
+        session._transport.abort()
         await back.wait()
         assert isinstance(await invoke(user, "tell"), JsonResponse)
 

@@ -118,3 +118,45 @@ async def _wait_empty(outbox: Outbox) -> ConnectionLostError | None:
     except ConnectionLostError as error:
         return error
     return None
+
+
+async def test_what_is_taken_at_once_needs_no_task() -> None:
+    near, _ = MemoryTransport.pair()
+    outbox, started = Outbox(near, max_bytes=100), []
+    outbox.begin(lambda: started.append(1))
+    outbox.offer(_message(1))
+    await outbox.put(_message(2))
+    await outbox.wait_empty()
+    assert (near.sent, started) == ([*_message(1), *_message(2)], [])
+
+
+async def test_what_cannot_be_taken_at_once_is_written_by_one_task_in_order() -> None:
+    near, far = MemoryTransport.pair()
+    outbox = Outbox(near, max_bytes=10_000_000)
+    outbox.offer(_message(1))  # before it began
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        writers: list[asyncio.Task[None]] = []
+        outbox.begin(lambda: writers.append(tasks.create_task(outbox.write())))
+        outbox.offer(_message(2))
+        await outbox.wait_empty()
+        far.hold()
+        outbox.offer(_message(3, size=100_000))
+        outbox.offer(_message(4))
+        await asyncio.sleep(0)
+        far.release()
+        await outbox.wait_empty()
+    ids = [packet[7] for packet in near.sent if packet[8:12] == b"\0\0\0\0"]
+    assert (ids, len(writers)) == ([1, 2, 3, 4], 2)
+
+
+async def test_the_writing_task_hears_of_a_connection_that_was_lost_meanwhile() -> None:
+    near, _ = MemoryTransport.pair()
+    outbox, started = Outbox(near, max_bytes=100), []
+    outbox.begin(lambda: started.append(1))
+    near.break_connection()
+    outbox.offer(_message(1))
+    assert started == [1]
+    with pytest.raises(ConnectionLostError):
+        await outbox.write()
+    with pytest.raises(ConnectionLostError):
+        await outbox.put(_message(2))
