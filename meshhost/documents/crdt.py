@@ -22,9 +22,11 @@ __all__ = [
     "Node",
     "NodeChange",
     "SharedDocument",
+    "Step",
     "XmlElement",
     "XmlText",
     "attributes_of",
+    "child_count",
     "children_of",
     "delete",
     "delete_text",
@@ -52,17 +54,24 @@ _MAX_WAITING_BYTES = 1024 * 1024
 
 ElementNode: TypeAlias = XmlElement | XmlFragment
 Node: TypeAlias = XmlElement | XmlText
+# ("retain" or "delete", how many) or ("insert", nodes).
+Step: TypeAlias = tuple[str, int] | tuple[str, list[Node]]
 # Runs of a text, each `{"insert": text, "attributes": its formats}`.
 Delta: TypeAlias = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class NodeChange:
-    """A node whose content changed: its children or text (`content`), and the attributes of these names."""
+    """A node whose content changed: its children or text (`content`), and the attributes of these names.
+
+    `steps` lead from the children before to those after: so many are kept, so many are deleted, these are inserted; the rest
+    is kept. None where that is not known: the children have to be read.
+    """
 
     node: Node | ElementNode
     content: bool
     attributes: Sequence[str]
+    steps: Sequence[Step] | None
 
 
 @dataclass(slots=True)
@@ -222,6 +231,11 @@ class SharedDocument:
             raise LimitExceededError(f"a document may have at most {self._max_bytes} bytes")
 
 
+def child_count(node: ElementNode) -> int:
+    """How many children an element or the root has."""
+    return len(node.children)
+
+
 def children_of(node: ElementNode) -> list[Node]:
     """Elements and texts in an element or the root."""
     return [child for child in node.children if isinstance(child, XmlElement | XmlText)]
@@ -301,7 +315,17 @@ def _plain(value: Any) -> Any:
 
 
 def _change(event: Any) -> NodeChange:
-    return NodeChange(event.target, bool(event.delta), list(event.keys))
+    delta = event.delta
+    return NodeChange(event.target, bool(delta), list(event.keys), _steps(event.target, delta))
+
+
+def _steps(node: Any, delta: Sequence[Mapping[str, Any]]) -> list[Step] | None:
+    if not isinstance(node, XmlElement | XmlFragment):
+        return None
+    steps: list[Step] = [step for entry in delta for step in entry.items()]
+    inserted = (node for kind, nodes in steps if kind == "insert" and isinstance(nodes, list) for node in nodes)
+    # What is neither is not shown, and so the numbers would not fit.
+    return steps if all(isinstance(node, XmlElement | XmlText) for node in inserted) else None
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias, TypeVar
@@ -388,8 +389,10 @@ class MeshDocument(_Emitter):
     def _mirror(self, changes: Sequence[crdt.NodeChange]) -> None:
         """Read again what changed, then tell: handlers see the whole change."""
         events: list[_Event] = []
-        for change in changes:
-            shown = self._nodes.get(change.node)
+        # Looked up before: what is shown on the way is read as it is in the end, and not changed again.
+        all_shown = [self._nodes.get(change.node) for change in changes]
+        times = Counter(map(id, all_shown))
+        for change, shown in zip(changes, all_shown, strict=True):
             if isinstance(shown, Text):
                 shown._delta = crdt.delta_of(shown._node)
                 events.append((shown, "updated", (shown, "delta")))
@@ -397,7 +400,9 @@ class MeshDocument(_Emitter):
                 shown._attributes = crdt.attributes_of(shown._node)
                 events += [(shown, "updated", (shown, name)) for name in change.attributes]
                 if change.content:
-                    events += self._mirror_children(shown)
+                    # Of several changes of one element only the last leads to what can be read now.
+                    steps = change.steps if times[id(shown)] == 1 else None
+                    events += self._mirror_steps(shown, steps)
         self._tell(events)
 
     def _mirror_all(self) -> None:
@@ -407,6 +412,35 @@ class MeshDocument(_Emitter):
         gone, root._children = root._children, []
         events: list[_Event] = [(root, "deleted", (child,)) for child in gone]
         self._tell(events + self._mirror_children(root))
+
+    def _mirror_steps(self, element: Element, steps: Sequence[crdt.Step] | None) -> list[_Event]:
+        """Follow the steps, if they lead to what is there: to read all children for each new one takes its time."""
+        before, index = element._children, 0
+        plan: list[tuple[list[Element | Text], list[crdt.Node]]] = []
+        deleted: list[Element | Text] = []
+        for kind, value in steps or ():
+            if isinstance(value, list):
+                plan.append(([], value))
+                continue
+            passed = before[index : index + value]
+            index += value
+            if kind == "delete":
+                deleted += passed
+            else:
+                plan.append((passed, []))
+        plan.append((before[index:], []))
+        if steps is None or sum(len(kept) + len(new) for kept, new in plan) != crdt.child_count(element._node):
+            return self._mirror_children(element)
+        for child in deleted:
+            self._forget(child)
+        inserted: list[Element | Text] = []
+        element._children = []
+        for kept, new in plan:
+            shown = [self._show(element, node) for node in new]
+            inserted += shown
+            element._children += kept + shown
+        events: list[_Event] = [(element, "deleted", (child,)) for child in deleted]
+        return events + [(element, "inserted", (child,)) for child in inserted]
 
     def _mirror_children(self, element: Element) -> list[_Event]:
         before = element._children

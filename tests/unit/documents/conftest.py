@@ -29,6 +29,6 @@ def page_schema() -> MeshSchema:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def schema() -> MeshSchema:
     return page_schema()

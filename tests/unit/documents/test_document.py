@@ -1,9 +1,11 @@
 """Documents: what is edited here is checked and told, what is edited elsewhere is shown."""
 
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from meshhost.documents import crdt
 from meshhost.documents.crdt import SharedDocument
@@ -348,3 +350,91 @@ def test_edits_in_one_block_are_one_update(document: MeshDocument, updates: list
         note.set_attribute("body", "b")
 
     assert (note["body"], len(updates)) == ("b", 1)
+
+
+class _Editor:
+    """A document and what it told."""
+
+    def __init__(self, schema: MeshSchema) -> None:
+        self.updates: list[bytes] = []
+        self.document = MeshDocument(schema=schema, on_update=self.updates.append)
+
+    def edit(self, draw: st.DataObject) -> None:
+        sections = [each for each in self.document.root._walk() if each.tag_name in ("page", "section")]
+        at = draw.draw(st.sampled_from(sections))
+        children = at.get_children()
+        index = draw.draw(st.integers(0, len(children)))
+        kind = draw.draw(st.sampled_from(["section", "note", "text", "delete", "title"]))
+        if kind == "delete":
+            for child in children[index : index + 1]:
+                assert isinstance(child, Element)
+                child.delete()
+        elif kind != "title":
+            at.insert_child_at(index, kind)
+        elif at.tag_name == "section":
+            at.set_attribute("title", "new")
+
+
+@given(draw=st.data())
+@settings(max_examples=60)
+def test_what_is_shown_after_any_edits_is_what_can_be_read(schema: MeshSchema, draw: st.DataObject) -> None:
+    one, other = _Editor(schema), _Editor(schema)
+    for _ in range(draw.draw(st.integers(1, 8))):
+        editor = draw.draw(st.sampled_from([one, other]))
+        editor.edit(draw)
+        if draw.draw(st.booleans()):
+            _exchange(one, other, draw.draw(st.booleans()))
+    _exchange(one, other, False)
+    for editor in (one, other):
+        again = MeshDocument(schema=schema, data=editor.document.get_state())
+        assert editor.document.to_json(include_ids=True) == again.to_json(include_ids=True)
+        assert all(editor.document.is_live(each) for each in editor.document.root._walk())
+        assert len(editor.document.root.get_children()) == len(again.root.get_children())
+
+
+def _exchange(one: _Editor, other: _Editor, is_merged: bool) -> None:
+    mine, theirs = list(one.updates), list(other.updates)
+    one.updates.clear()
+    other.updates.clear()
+    for editor, updates in ((other, mine), (one, theirs)):
+        for update in [crdt.merge_updates(updates)] if is_merged and updates else updates:
+            editor.document.apply_update(update)
+
+
+def test_the_steps_of_a_change_are_followed_without_reading_all_again(
+    schema: MeshSchema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = MeshDocument(schema=schema, json=CONTENT)
+    shown = MeshDocument(schema=schema, data=document.get_state())
+    read: list[crdt.ElementNode] = []
+    children_of = crdt.children_of
+
+    def watched(node: crdt.ElementNode) -> list[crdt.Node]:
+        read.append(node)
+        return children_of(node)
+
+    monkeypatch.setattr(crdt, "children_of", watched)
+    document.root.insert_child_at(1, "note")
+    document.root.get_children_by_tag_name("section")[0].delete()
+    assert shown.apply_update(document.get_state())
+    assert shown.to_json(include_ids=True) == document.to_json(include_ids=True)
+    assert [type(node).__name__ for node in read] == ["XmlElement", "XmlElement"]  # the new note, here and there
+
+
+@pytest.mark.parametrize("steps", [None, [("retain", 1)], [("delete", 1), ("insert", [])]])
+def test_children_are_read_where_the_steps_do_not_lead(schema: MeshSchema, steps: list[crdt.Step] | None) -> None:
+    document = MeshDocument(schema=schema)
+    node = crdt.insert_element(document.root._node, 0, "note", {}, with_text=False)
+    document._mirror([crdt.NodeChange(document.root._node, True, [], steps)])
+    assert [child._node for child in document.root.get_children()] == [node]
+
+
+def test_the_steps_of_what_is_neither_element_nor_text_are_not_known() -> None:
+    class Event:
+        """As of a client that inserts what this library cannot."""
+
+        target = SharedDocument().root
+        delta: ClassVar[list[dict[str, Any]]] = [{"insert": [object()]}]
+        keys: ClassVar[dict[str, Any]] = {}
+
+    assert crdt._change(Event()).steps is None
