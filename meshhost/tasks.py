@@ -28,7 +28,7 @@ class LightEvent:
         self._waiters: tuple[asyncio.Future[None], ...] = ()
 
     def __repr__(self) -> str:
-        return f"<LightEvent {'set' if self._is_set else 'unset'} waiting={len(self._waiters)}>"
+        return f"<LightEvent {'set' if self._is_set else 'unset'} waiting={sum(not each.done() for each in self._waiters)}>"
 
     def is_set(self) -> bool:
         """Whether it is set."""
@@ -37,7 +37,8 @@ class LightEvent:
     def set(self) -> None:
         """Let go who waits, and who comes."""
         self._is_set = True
-        for waiter in self._waiters:
+        waiters, self._waiters = self._waiters, ()
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
         callbacks, self._callbacks = self._callbacks, ()
@@ -57,14 +58,17 @@ class LightEvent:
 
     async def wait(self) -> None:
         """Return when it is set."""
-        if self._is_set:
-            return
+        if not self._is_set:
+            await self.waiter()
+
+    def waiter(self) -> asyncio.Future[None]:
+        """What is done when it is set; to await it keeps no frame of `wait`. One who gives up cancels it."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters = (*self._waiters, waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters = tuple(other for other in self._waiters if other is not waiter)
+        if self._is_set:
+            waiter.set_result(None)
+        else:
+            self._waiters = (*(other for other in self._waiters if not other.done()), waiter)
+        return waiter
 
 
 class TaskOwner:
@@ -150,7 +154,7 @@ async def until(event: LightEvent, work: Coroutine[Any, Any, T]) -> T | None:
     event.on_set(over.set)
     task.add_done_callback(lambda _: over.set())
     try:
-        await over.wait()
+        await over.waiter()
         return task.result() if task.done() else None
     finally:
         task.cancel()

@@ -94,6 +94,22 @@ class _Stopping:
 _STOPPING = _Stopping()
 
 
+class _Leaving(LightEvent):
+    """Set when an agent shall leave, for whatever reason."""
+
+    __slots__ = ("is_dismissed",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_dismissed = False
+
+    def hear(self, message: RoomMessage) -> None:
+        """Take a message of the room."""
+        if message.type == "dismiss":
+            self.is_dismissed = True
+            self.set()
+
+
 class AgentLife:
     """Runs an agent of a class for a visit, once. Made anew for each restart."""
 
@@ -106,8 +122,8 @@ class AgentLife:
         """Live. Returns when the agent left in order; raises what it crashed with."""
         call = self._visit.context()
         room = RoomClient(protocol=self._visit.protocol, call=call)
-        dismissed = LightEvent()
-        room.messaging.on("message", lambda message: _on_message(message, dismissed))
+        leaving = _Leaving()
+        room.messaging.on("message", leaving.hear)
         try:
             await room.connect()
         except RoomError as error:
@@ -116,35 +132,35 @@ class AgentLife:
                 self._visit.end_for_good(str(error))
             raise
         try:
-            await self._take_part(room, call, child, dismissed)
+            await self._take_part(room, call, child, leaving)
         finally:
             await room.close()
 
-    async def _take_part(self, room: RoomClient, call: CallContext, child: ChildContext, dismissed: LightEvent) -> None:
+    async def _take_part(self, room: RoomClient, call: CallContext, child: ChildContext, leaving: "_Leaving") -> None:
         agent = _construct(self._cls, call)
         try:
             await agent.start(room=room)
             child.doer = agent
             child.started()
-            leaving = LightEvent()
-            for leave in (child.draining.on_set, dismissed.on_set, room.on_closed):
-                leave(leaving.set)
-            await self._wait_end(room, agent, dismissed, leaving)
+            leave = leaving.set
+            child.draining.on_set(leave)
+            room.on_closed(leave)
+            await self._wait_end(room, agent, leaving)
             await self._drain(agent, room)
         finally:
             child.doer = _STOPPING
             await _stop(agent)
 
-    async def _wait_end(self, room: RoomClient, agent: AnyAgent, dismissed: LightEvent, leaving: LightEvent) -> None:
+    async def _wait_end(self, room: RoomClient, agent: AnyAgent, leaving: "_Leaving") -> None:
         """Return when the agent shall leave or has ended; raise what it ended with."""
         wait_ended = getattr(agent, "wait_ended", None)
         try:
-            await (leaving.wait() if wait_ended is None else until(leaving, wait_ended()))
+            await (leaving.waiter() if wait_ended is None else until(leaving, wait_ended()))
         except RoomError:
             # An agent whose room ended may well raise: that is no crash of its own.
             if not room.is_closed:
                 raise
-        if dismissed.is_set():
+        if leaving.is_dismissed:
             self._visit.end_for_good("dismissed")
         elif room.is_closed:
             self._visit.end_for_good(f"the room is closed: {await room.wait_closed()}")
@@ -191,8 +207,3 @@ async def _stop(agent: AnyAgent) -> None:
         logger.warning("agent did not stop in time", extra={"timeout": STOP_TIMEOUT})
     except Exception:
         logger.exception("agent could not stop")
-
-
-def _on_message(message: RoomMessage, dismissed: LightEvent) -> None:
-    if message.type == "dismiss":
-        dismissed.set()

@@ -90,12 +90,13 @@ class RoomConnection:
         self._slice_bytes = slice_bytes
         self._assembler = PacketAssembler(limits)
         self._next_id = 1
-        self._awaited: set[int] = set()
+        # None while nothing is awaited, which is most of the time: an empty set is larger than all the rest.
+        self._awaited: set[int] | None = None
 
     @property
     def awaited(self) -> frozenset[int]:
         """Ids of the requests that have no reply yet."""
-        return frozenset(self._awaited)
+        return frozenset(self._awaited or ())
 
     def request(
         self,
@@ -110,6 +111,8 @@ class RoomConnection:
         Raises LimitExceededError or LocalProtocolError (the type is too long) before anything is changed.
         """
         message_id, packed = self.notify(type, header, payload, trace=trace)
+        if self._awaited is None:
+            self._awaited = set()
         self._awaited.add(message_id)
         return message_id, packed
 
@@ -137,7 +140,7 @@ class RoomConnection:
 
     def abandon(self, request_id: int) -> None:
         """Forget a request whose caller no longer waits; a late reply is then dropped."""
-        self._awaited.discard(request_id)
+        self._settle(request_id)
 
     def receive(self, packet: bytes) -> Event | None:
         """Take a packet. Returns the event it completes, or None.
@@ -160,19 +163,28 @@ class RoomConnection:
         return MessageReceived(message.id, message.type, header, payload, _trace(meta))
 
     def _receive_reply(self, message_id: int, header: Header, payload: bytes) -> ReplyReceived | None:
-        if message_id not in self._awaited:
+        if self._awaited is None or message_id not in self._awaited:
             return None
         response = unpack_response(header, payload)
-        self._awaited.remove(message_id)
+        self._settle(message_id)
         return ReplyReceived(message_id, response, header)
+
+    def _settle(self, message_id: int) -> bool:
+        """Await it no longer; returns whether it was awaited."""
+        awaited = self._awaited
+        if awaited is None or message_id not in awaited:
+            return False
+        awaited.remove(message_id)
+        if not awaited:
+            self._awaited = None
+        return True
 
     def _malformed(self, message: Message | OversizedMessage, error: RoomError) -> Event | None:
         if message.type != RESPONSE:
             return MalformedMessage(message.id, message.type, error)
         # A reply nobody can read still ends the wait.
-        if message.id not in self._awaited:
+        if not self._settle(message.id):
             return None
-        self._awaited.remove(message.id)
         return ReplyReceived(message.id, ErrorResponse(text=f"unreadable reply: {error}"), {})
 
     def _cut(self, message_id: int, type: str, data: bytes) -> Packets:

@@ -112,9 +112,6 @@ class RoomClient:
         self._participant: LocalParticipant | None = None
         self._reason: CloseReason | None = None
         self._dialled_token = ""
-        self.register_handler("connected", self._handshake.take)
-        self.register_handler("room_ready", self._handshake.take)
-        self.register_handler("room.status", self._on_status)
         self._queues: QueuesClient | None = None
         self._messaging: MessagingClient | None = None
         self._storage: StorageClient | None = None
@@ -453,7 +450,7 @@ class RoomClient:
         self.emit("closed", reason=self._reason)
 
     def _on_message(self, message: MessageReceived) -> None:
-        handler = self._handlers.get(message.type)
+        handler = self._handlers.get(message.type) or self._own_handler(message.type)
         if handler is None:
             logger.debug("message without a handler", extra={"message_type": message.type})
             return
@@ -464,6 +461,12 @@ class RoomClient:
             return
         if result is not None:
             self.spawn(result, message.type)
+
+    def _own_handler(self, type: str) -> Handler | None:
+        # Not in the dictionary, which would be three times as large in each client.
+        if type in ("connected", "room_ready"):
+            return self._handshake.take
+        return self._on_status if type == "room.status" else None
 
     def _on_status(self, message: MessageReceived) -> None:
         self.emit("room.status", **message.header)

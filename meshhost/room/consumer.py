@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 import traceback
 from collections.abc import Awaitable, Callable
 from enum import Enum
@@ -18,6 +19,7 @@ from meshhost.errors import AccessDeniedError, LeaseLostError, RoomError
 from meshhost.room.queues import LeasedMessage
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.tasks import uninterrupted, unless
+from meshhost.usage import Outcome, report_message
 
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
@@ -60,6 +62,7 @@ class QueueConsumer:
         self._lease_seconds = lease_seconds
         self._backoff = backoff or ReconnectPolicy()
         self._draining = asyncio.Event()
+        self._outcome: Outcome = "lost"
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -101,6 +104,9 @@ class QueueConsumer:
 
     async def _work(self, leased: LeasedMessage) -> None:
         self.idle.clear()
+        waited, began = _waited(leased), time.monotonic()
+        # Until the server has taken another.
+        self._outcome = "lost"
         context = propagate.extract(dict(leased.headers))
         try:
             with tracer.start_as_current_span(
@@ -111,6 +117,7 @@ class QueueConsumer:
                 await self._process_and_settle(leased)
         finally:
             self.idle.set()
+            report_message(self._outcome, waited=waited, worked=time.monotonic() - began)
 
     async def _process_and_settle(self, leased: LeasedMessage) -> None:
         try:
@@ -120,14 +127,14 @@ class QueueConsumer:
         except asyncio.CancelledError:
             # We are being stopped: give the message back at once instead of letting its lease expire.
             with contextlib.suppress(RoomError, TimeoutError):
-                await uninterrupted(leased.nack(reason="interrupted", delay=0.0), timeout=SETTLE_TIMEOUT)
+                await uninterrupted(self._give_back(leased), timeout=SETTLE_TIMEOUT)
             raise
         except Exception as error:
             logger.exception("processing failed", extra={"queue": self._queue, "attempt": leased.attempt})
             reason = "".join(traceback.format_exception(error))[-MAX_REASON_CHARS:]
-            await self._settle(leased.nack(reason="failed", error=reason))
+            await self._settle(self._nack(leased, reason))
         else:
-            await self._settle(leased.ack())
+            await self._settle(self._ack(leased))
 
     async def _process_renewing(self, leased: LeasedMessage) -> _Outcome:
         """Process; renew the lease meanwhile. Raises what processing raised."""
@@ -153,9 +160,30 @@ class QueueConsumer:
                 # The connection may come back within the grace that the server gives; the next turn tries again.
                 logger.info("lease not renewed", extra={"queue": self._queue, "reason": str(error)})
 
+    # Each notes the outcome where it came about: a cancellation may keep the caller from hearing of it.
+
+    async def _ack(self, leased: LeasedMessage) -> None:
+        await leased.ack()
+        self._outcome = "done"
+
+    async def _nack(self, leased: LeasedMessage, error: str) -> None:
+        is_dead = await leased.nack(reason="failed", error=error)
+        self._outcome = "dead" if is_dead else "failed"
+
+    async def _give_back(self, leased: LeasedMessage) -> None:
+        await leased.nack(reason="interrupted", delay=0.0)
+        self._outcome = "released"
+
     async def _settle(self, settling: Awaitable[object]) -> None:
         """Ack or nack. What fails here comes back when the lease expires: at least once, not at most once."""
         try:
             await uninterrupted(settling, timeout=SETTLE_TIMEOUT)
         except (RoomError, TimeoutError) as error:
             logger.warning("message not settled", extra={"queue": self._queue, "reason": str(error)})
+
+
+def _waited(leased: LeasedMessage) -> float | None:
+    """How long the message had been in the queue when it was taken; None when that is not known or not for the first time."""
+    if leased.sent_at is None or leased.delivery > 1:
+        return None
+    return time.time() - leased.sent_at

@@ -18,23 +18,28 @@ class EventEmitter:
     `spawn` logs the error of a task that fails.
     """
 
+    __slots__ = ("_handlers", "_spawn")
+
     def __init__(self, spawn: Spawn) -> None:
         self._spawn = spawn
-        self._handlers: dict[str, list[Callable[..., Any]]] = {}
+        # Made when needed: most emitters of a room never get a handler.
+        self._handlers: dict[str, list[Callable[..., Any]]] | None = None
 
     def on(self, event_name: str, func: Callable[..., Any]) -> None:
         """Call `func` at every such event."""
+        if self._handlers is None:
+            self._handlers = {}
         self._handlers.setdefault(event_name, []).append(func)
 
     def off(self, event_name: str, func: Callable[..., Any]) -> None:
         """Undo `on`; unknown handlers are ignored."""
-        handlers = self._handlers.get(event_name, [])
+        handlers = (self._handlers or {}).get(event_name, [])
         if func in handlers:
             handlers.remove(func)
 
     def emit(self, event_name: str, **fields: Any) -> None:
         """Call the handlers in the order they were added. A handler that raises is logged and keeps nobody back."""
-        for handler in tuple(self._handlers.get(event_name, ())):
+        for handler in tuple((self._handlers or {}).get(event_name, ())):
             try:
                 result = handler(**fields)
             except Exception:

@@ -54,8 +54,14 @@ class Handshake:
                 room_url=str(ready["room_url"]),
                 session_id=str(ready["session_id"]),
                 participant_id=str(connected["participantId"]),
-                attributes=dict(connected["attributes"]),
+                attributes=_object(connected["attributes"]),
                 extensions=extensions if isinstance(extensions, dict) else {},
             )
         except (KeyError, TypeError, ValueError):
             raise RoomError("the room server's hello lacks a member") from None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError("expected an object")
+    return value

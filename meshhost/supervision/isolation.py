@@ -137,7 +137,7 @@ Isolation = Callable[[Run, str], Child]
 class TaskChild:
     """Runs an agent as a task of this event loop; `owner` holds the task (default: an owner of its own)."""
 
-    __slots__ = ("_aborted", "_context", "_name", "_owner", "_run", "_task", "_waiters")
+    __slots__ = ("_aborted", "_context", "_name", "_over", "_owner", "_run", "_task")
 
     def __init__(self, run: Run, name: str, *, owner: TaskOwner | None = None) -> None:
         self._run = run
@@ -145,7 +145,7 @@ class TaskChild:
         self._owner = owner if owner is not None else TaskOwner("agent")
         self._context = ChildContext()
         self._task: asyncio.Task[Exit] | None = None
-        self._waiters: tuple[asyncio.Future[None], ...] = ()
+        self._over = LightEvent()
         self._aborted = False
 
     def __repr__(self) -> str:
@@ -168,14 +168,15 @@ class TaskChild:
             if self._aborted:
                 return Aborted()
             raise LifecycleError("a child must be started before one can wait for its end")
-        await self._until_ended(self._task)
+        if not self._task.done():
+            await self._over.waiter()
         return self._exit(self._task)
 
     async def drain(self) -> None:
         """Set `draining` and return when the agent has returned."""
         self._context.leave()
-        if self._task is not None:
-            await self._until_ended(self._task)
+        if self._task is not None and not self._task.done():
+            await self._over.waiter()
 
     def abort(self) -> None:
         """Cancel the task, once: a second cancellation would cut short the cleaning up after the first."""
@@ -202,22 +203,9 @@ class TaskChild:
             return Crashed(crash)
         return Exited()
 
-    async def _until_ended(self, task: asyncio.Task[Exit]) -> None:
-        # What asyncio.wait({task}) does, with a third of its memory for as long as the agent idles.
-        if task.done():
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters = (*self._waiters, waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters = tuple(other for other in self._waiters if other is not waiter)
-
     def _ended(self, task: asyncio.Task[Exit]) -> None:
         self._context.wake()
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._over.set()
         if self._aborted and not task.cancelled() and isinstance(ending := task.result(), Crashed):
             logger.warning("agent raised while it was aborted", exc_info=ending.error, extra={"agent": self._name})
 

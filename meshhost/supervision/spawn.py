@@ -198,7 +198,12 @@ class Spawn:
         """Run it until it ends for good. The supervisor's task; for nobody else."""
         try:
             while self.state not in TERMINAL:
-                await self._step()
+                if self._child is None:
+                    await self._step()
+                else:  # not in a method of its own: its frame would be kept for each agent that idles
+                    ending = await self._child.wait()
+                    self._child = None
+                    self._settle(ending)
         except asyncio.CancelledError:
             self.abort()
             if self.state not in TERMINAL:
@@ -213,11 +218,7 @@ class Spawn:
                 self._give_up("supervision failed")
 
     async def _step(self) -> None:
-        if self._child is not None:
-            ending = await self._child.wait()
-            self._child = None
-            self._settle(ending)
-        elif self.state is State.STARTING:
+        if self.state is State.STARTING:
             await self._start()
         elif self.state is State.BACKING_OFF:
             await self._back_off()
