@@ -473,10 +473,12 @@ async def _answers(host: BenchedHost, found: Findings, seed: int) -> bool:
 
 async def _under_fire(host: BenchedHost, found: Findings, seconds: float, seed: int) -> None:
     until = time.monotonic() + seconds
-    callers = [Caller(host, found, f"caller {number}", seed) for number in range(CALLERS)]
-    raw = [RawCaller(host, found, f"raw-{number}", seed) for number in range(RAW_CALLERS)]
+    callers: list[Caller | RawCaller] = [
+        *(Caller(host, found, f"caller {number}", seed) for number in range(CALLERS)),
+        *(RawCaller(host, found, f"raw-{number}", seed) for number in range(RAW_CALLERS)),
+    ]
     async with asyncio.TaskGroup() as tasks:
-        for one in (*callers, *raw):
+        for one in callers:
             tasks.create_task(one.fire(until))
         tasks.create_task(_watch(host, found, until))
 

@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     tenant_starts_per_second: float | None = Field(None, gt=0, validation_alias=_names("TENANT_STARTS_PER_SECOND"))
     tenant_max_waiting: int = Field(1_000, ge=1, validation_alias=_names("TENANT_MAX_WAITING"))
     tenant_memory_mb: float | None = Field(None, gt=0, validation_alias=_names("TENANT_MEMORY_MB"))
+    tenant_labels: int = Field(50, ge=0, validation_alias=_names("TENANT_LABELS"))
     ledger: str | None = Field(None, validation_alias=_names("LEDGER"))
     admin_key: SecretStr | None = Field(None, validation_alias=_names("ADMIN_KEY"))
     host_url: str | None = Field(None, validation_alias=_names("HOST_URL"))

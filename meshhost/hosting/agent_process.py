@@ -33,6 +33,7 @@ from meshhost.hosting.process_messages import (
     encode,
 )
 from meshhost.tasks import TaskOwner, uninterrupted
+from meshhost.usage import UsageSums
 
 __all__ = ["AgentProcess", "Begin", "Reapable", "begin_interpreter", "memory_of"]
 
@@ -85,6 +86,7 @@ class AgentProcess:
     ) -> None:
         self.pid = handle.pid
         self.on_end_for_good: Callable[[str], None] = lambda _: None
+        self.on_usage: Callable[[UsageSums], None] = lambda _: None
         self.launched_at = time.monotonic()
         self.is_assigned = False
         self.spawn_id = ""
@@ -343,6 +345,7 @@ class AgentProcess:
                 self._log(message)
             case Pong(number=number, activity=activity):
                 self._ponged, self._answered_at, self._activity = number, time.monotonic(), activity
+                self._count(message.usage)
             case Ready():
                 self._ready.set()
             case Unforkable(reason=reason):
@@ -356,11 +359,16 @@ class AgentProcess:
             case EndForGood(reason=reason):
                 self.on_end_for_good(reason)
             case Ended():
+                self._count(message.usage)
                 self._ended = message
                 self._started.set()
                 self._over.set()
             case _:
                 self.kill(f"the agent's process sent a {message.kind} message, which is the host's to send")
+
+    def _count(self, usage: UsageSums | None) -> None:
+        if usage is not None:
+            self.on_usage(usage)
 
     def _log(self, log: Log) -> None:
         target = logging.getLogger(log.name)

@@ -59,6 +59,7 @@ from meshhost.logs import ContextFilter, log_context
 from meshhost.supervision.isolation import Aborted, ChildContext, Crashed, Exit, TaskChild
 from meshhost.tasks import TaskOwner
 from meshhost.transport.websocket_client import WebSocketClientProtocol
+from meshhost.usage import Tally, UsageSums, reporting_to
 
 __all__ = [
     "Channel",
@@ -240,6 +241,7 @@ class ChildRole:
         self._visit: _ChildVisit | None = None
         self._child: TaskChild | None = None
         self._tasks = TaskOwner("agent process")
+        self._usage = Tally()
         self.has_served = False
 
     def receive(self, message: Message) -> None:
@@ -272,7 +274,7 @@ class ChildRole:
         assign = await self._assigned
         ending = await self._live(assign, classes)
         await self._tasks.stop(timeout=FLUSH_SECONDS)
-        self.leave(_ended(ending))
+        self.leave(_ended(ending, self._usage.take()))
 
     def leave(self, message: Message) -> NoReturn:
         """Send the last message, and unwind the program."""
@@ -289,7 +291,7 @@ class ChildRole:
         cls = classes.get(assign.path)
         if cls is None:
             return Crashed(SettingsError(f"the program binds no path {assign.path} before it runs its host"))
-        with log_context(**assign.log_fields):
+        with log_context(**assign.log_fields), reporting_to(self._usage):
             life = AgentLife(cls, self._visit, grace=assign.grace)
             self._child = TaskChild(lambda child: self._run(life, child), call.identity)
             # What a start raised is told by `wait`, too.
@@ -305,7 +307,7 @@ class ChildRole:
     def _handle(self, message: Message) -> None:
         match message:
             case Ping(number=number):
-                self._channel.send(Pong(number, self._activity()))
+                self._channel.send(Pong(number, self._activity(), self._usage.take()))
             case Assign() if self._assigned is not None and not self._assigned.done():
                 self._assigned.set_result(message)
             case Renew(call=call) if self._visit is not None:
@@ -322,12 +324,12 @@ class ChildRole:
         return None if text is None else sendable(text)
 
 
-def _ended(ending: Exit) -> Ended:
+def _ended(ending: Exit, usage: UsageSums | None) -> Ended:
     if isinstance(ending, Crashed):
-        return Ended(RemoteError.of(ending.error))
+        return Ended(RemoteError.of(ending.error), usage)
     if isinstance(ending, Aborted):
-        return Ended(RemoteError("MeshhostError", "the agent was aborted"))
-    return Ended()
+        return Ended(RemoteError("MeshhostError", "the agent was aborted"), usage)
+    return Ended(usage=usage)
 
 
 def _request(call: Call) -> CallRequest:

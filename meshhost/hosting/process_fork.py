@@ -163,6 +163,8 @@ class TemplateRole:
             if not set(boot.paths) <= set(classes):
                 role.leave(never_came(boot))
             with asyncio.Runner(debug=loop.get_debug(), loop_factory=type(loop)) as runner:
+                # For who asks outside of a coroutine.
+                asyncio.set_event_loop(runner.get_loop())
                 runner.get_loop().set_exception_handler(loop.get_exception_handler())
                 runner.get_loop().set_task_factory(loop.get_task_factory())
                 runner.run(role.serve(classes, hooks))
@@ -205,7 +207,7 @@ def why_unforkable(
     """
     if names := _other_threads():
         return f"program started threads while it was imported: {_listed(names)}"
-    if not isinstance(loop, asyncio.SelectorEventLoop):
+    if type(loop) is not asyncio.SelectorEventLoop:
         return f"program runs on an event loop of another kind: {type(loop).__qualname__}"
     if names := _other_tasks(loop, parked):
         return f"program has other tasks in its event loop: {_listed(names)}"

@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from meshhost import errors
 from meshhost.errors import MeshhostError, RemoteProtocolError
+from meshhost.usage import UsageSums
 
 __all__ = [
     "MAX_FRAME_BYTES",
@@ -217,15 +218,18 @@ class Ended:
     """The agent's life is over, the process follows. `error` is what it crashed with."""
 
     error: RemoteError | None = None
+    usage: UsageSums | None = None
+    """What it reported since the last `Pong`; None when nothing."""
     kind: Literal["ended"] = "ended"
 
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """It does. `activity` is what the agent does, in words."""
+    """It does. `activity` is what the agent does, in words, `usage` what it reported since the one before; None: nothing."""
 
     number: int
     activity: str | None = None
+    usage: UsageSums | None = None
     kind: Literal["pong"] = "pong"
 
 

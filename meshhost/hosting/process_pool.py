@@ -31,6 +31,7 @@ from meshhost.hosting.process_template import Templates
 from meshhost.logs import current_log_context
 from meshhost.supervision.isolation import Child, ChildContext, TaskChild
 from meshhost.tasks import TaskOwner, uninterrupted, unless
+from meshhost.usage import current_sink
 
 __all__ = ["ProcessOptions", "ProcessPool", "ProcessStart", "Program", "process_child"]
 
@@ -410,6 +411,8 @@ class _ProcessLife:
         try:
             process.spawn_id = self._visit.spawn.id if self._visit.spawn is not None else ""
             process.on_end_for_good = self._visit.end_for_good
+            if (sink := current_sink()) is not None:
+                process.on_usage = sink.add
             self._visit.pid = process.pid
             self._visit.on_renew = lambda request: process.send(Renew(_call(request)))
             process.assign(self._assignment())

@@ -22,7 +22,7 @@ from meshhost.errors import MeshhostError, RemoteProtocolError
 from meshhost.hosting.agent_process import AgentProcess, Begin, Reapable, begin_interpreter
 from meshhost.hosting.process_control import adoption
 from meshhost.hosting.process_messages import Boot, ForkReply, fork_request
-from meshhost.tasks import TaskOwner
+from meshhost.tasks import TaskOwner, uninterrupted
 
 __all__ = ["AdoptedProcess", "Template", "Templates"]
 
@@ -38,6 +38,8 @@ _MAX_DELAY = 60.0
 # One that lived so long did not end because of what it is.
 _GOOD_SECONDS = 60.0
 _UNKNOWN_STATUS = 255
+_CLOSE_SECONDS = 15.0
+_NO_ADOPTION = "the system hands no process over to another parent"
 
 
 class AdoptedProcess:
@@ -81,6 +83,7 @@ class Template:
     def __init__(self, process: AgentProcess, control: socket.socket) -> None:
         self.process = process
         self.began = time.monotonic()
+        self.is_childless = False  # what it forked did not become a child of this process
         self._control = control
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[AdoptedProcess]] = {}
@@ -112,30 +115,47 @@ class Template:
         """Whether it can fork."""
         return self._is_open and self.process.is_alive
 
+    @property
+    def end_text(self) -> str:
+        """How it came not to be alive, for people."""
+        return "did not answer" if self.process.is_alive else self.process.exit_text
+
     async def fork(self, sock: int, dump_fd: int) -> tuple[Reapable, int]:
         """A child with these descriptors, and a pidfd. Raises OSError or MeshhostError; a template that is stuck is killed."""
         if not self.is_alive:
             raise MeshhostError(f"the template process has ended: {self.process.exit_text}")
-        number = next(self._numbers)
-        reply: asyncio.Future[AdoptedProcess] = asyncio.get_running_loop().create_future()
-        adoption.enter()
-        self._waiting[number] = reply
-        self._idle.clear()
+        reply = self._ask(sock, dump_fd)
+        child = None
         try:
-            socket.send_fds(self._control, [fork_request(number)], [sock, dump_fd])
             async with asyncio.timeout(FORK_SECONDS):
                 child = await reply
-        except BlockingIOError:
-            self._forget(number)
-            raise
         except TimeoutError:
-            self.process.kill("the template did not answer")
+            self._end()
             raise MeshhostError(f"the template process did not fork within {FORK_SECONDS:g} s") from None
+        finally:
+            if child is None:
+                _bury(reply)
         try:
             return child, os.pidfd_open(child.pid)
         except OSError:  # no descriptor left
             child.bury()
             raise
+
+    def _ask(self, sock: int, dump_fd: int) -> "asyncio.Future[AdoptedProcess]":
+        """Send a request; what becomes of it. Raises MeshhostError when the template takes none, and ends it."""
+        number = next(self._numbers)
+        # Before the template can have forked.
+        adoption.enter()
+        try:
+            socket.send_fds(self._control, [fork_request(number)], [sock, dump_fd])
+        except OSError as error:  # it has just ended, or takes nothing any more
+            adoption.leave()
+            self._end()
+            raise MeshhostError(f"the template process takes no request: {error.strerror}") from None
+        reply: asyncio.Future[AdoptedProcess] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = reply
+        self._idle.clear()
+        return reply
 
     async def close(self) -> None:
         """End it, when it has forked what it was asked for; what was not taken is ended, too. Bounded."""
@@ -162,8 +182,8 @@ class Template:
         self._is_open = False
         asyncio.get_running_loop().remove_reader(self._control)
         self._control.close()
-        # It may hold its end no more and live on.
-        self.process.kill("the template left")
+        # It may be stuck, or have let go of its end.
+        self.process.kill("the template did not answer")
         for number in list(self._waiting):
             self._refuse(number, MeshhostError("the template process ended while it forked"))
 
@@ -175,6 +195,7 @@ class Template:
         try:
             child = AdoptedProcess(reply.pid)
         except OSError as error:
+            self.is_childless = True
             self._refuse(reply.number, MeshhostError(f"a forked process was not handed over: {error.strerror}"))
             return
         waiter = self._forget(reply.number)
@@ -195,6 +216,12 @@ class Template:
         if not self._waiting:
             self._idle.set()
         return waiter
+
+
+def _bury(reply: "asyncio.Future[AdoptedProcess]") -> None:
+    """End the child that came in the very moment in which who asked for it was cancelled or late."""
+    if reply.done() and not reply.cancelled() and reply.exception() is None:
+        reply.result().bury()
 
 
 class Templates:
@@ -235,7 +262,7 @@ class Templates:
             return None
         if self._template is not None and self._template.is_alive:
             return self._template
-        if self._starting is None:
+        if self._starting is None or self._starting.done():
             self._starting = self._tasks.spawn(self._start(), name="start")
         return await asyncio.shield(self._starting)
 
@@ -247,6 +274,10 @@ class Templates:
         try:
             return await AgentProcess.launch(boot, template.fork)
         except MeshhostError:
+            if template.is_childless:
+                self._let_go(template)
+                self._refuse(_NO_ADOPTION)
+                return None
             if template.is_alive or (template := await self.ready()) is None:
                 raise
         return await AgentProcess.launch(boot, template.fork)
@@ -254,6 +285,7 @@ class Templates:
     async def close(self) -> None:
         """End the template. Those that were forked go on."""
         await self._tasks.stop()
+        self._starting = None
         template, self._template = self._template, None
         if template is not None:
             await template.close()
@@ -262,7 +294,7 @@ class Templates:
         try:
             self._notice()
             if not adoption.is_possible():
-                self._refuse("the system hands no process over to another parent")
+                self._refuse(_NO_ADOPTION)
                 return None
             template = await Template.start(self._boot(), seconds=self._seconds)
             if (reason := template.process.unforkable) is not None:
@@ -278,18 +310,23 @@ class Templates:
     def _refuse(self, reason: str) -> None:
         if self._is_must:
             raise MeshhostError(f"agents' processes cannot be forked: {reason}; see MESHHOST_PROCESS_START")
-        self.refused = reason
-        logger.warning("each agent's process runs the program again, none is forked", extra={"reason": reason})
+        if self.refused is None:
+            self.refused = reason
+            logger.warning("each agent's process runs the program again, none is forked", extra={"reason": reason})
 
     def _notice(self) -> None:
         """Let go of a template that ended by itself; the next one waits the longer, the sooner and the more often that was."""
         template = self._template
         if template is None or template.is_alive:
             return
-        self._template = None
+        self._let_go(template)
         self._deaths = 1 if time.monotonic() - template.began > _GOOD_SECONDS else min(self._deaths + 1, 16)
         delay = min(_FIRST_DELAY * 2 ** (self._deaths - 1), _MAX_DELAY)
         self._not_before = time.monotonic() + delay
-        fields = {"pid": template.process.pid, "ended": template.process.exit_text, "retry_in": delay}
+        fields = {"pid": template.process.pid, "ended": template.end_text, "retry_in": delay}
         logger.warning("template for agents' processes ended", extra=fields)
-        self._tasks.spawn(template.close(), name="close")
+
+    def _let_go(self, template: Template) -> None:
+        if self._template is template:
+            self._template = None
+        self._tasks.spawn(uninterrupted(template.close(), timeout=_CLOSE_SECONDS), name="close")

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from aiohttp import WSCloseCode, web
@@ -38,6 +39,13 @@ _EVENT_HEADERS = ("Meshhost-Webhook", "Meshagent-Webhook")
 _HEARTBEAT_SECONDS = 30.0
 # A close frame carries at most so many bytes of reason.
 _MAX_REASON_BYTES = 123
+
+
+@dataclass(slots=True)
+class _Counted:
+    """What else is known of a call when it has been answered; `tenant` once it was admitted."""
+
+    tenant: str | None = None
 
 
 class HostRoutes:
@@ -124,10 +132,11 @@ class HostRoutes:
 
     async def _call(self, request: web.Request) -> web.Response:
         route = self._route(request)
-        with self._counted(route, accepted=200):
+        with self._counted(route, accepted=200) as counted:
             call = await self._admitted(request)
             if call is None:
                 return web.json_response({"ok": True})
+            counted.tenant = call.tenant
             if self._spawns.isolation_of(route) == "process":
                 self._startup.check()
             spawn = await self._spawns.answer(route, call)
@@ -136,12 +145,13 @@ class HostRoutes:
     async def _call_by_socket(self, request: web.Request) -> web.StreamResponse:
         """The room server opened the room connection itself (room-protocol §18.4); it lasts as long as the agent."""
         route = self._route(request)
-        with self._counted(route, accepted=101):
+        with self._counted(route, accepted=101) as counted:
             if request.headers.get("Upgrade", "").lower() != "websocket":
                 raise CallRefusedError("a path takes POST, or a WebSocket upgrade", status=405)
             call = await self._admitted(request)
             if call is None:
                 raise CallRefusedError("event: expected room.call", status=400)
+            counted.tenant = call.tenant
             self._spawns.check_takes_sockets(route)
             # After the upgrade nothing can be refused with a status any more.
             self._spawns.check_free()
@@ -163,16 +173,17 @@ class HostRoutes:
         return socket
 
     @contextmanager
-    def _counted(self, route: Route, *, accepted: int) -> Iterator[None]:
+    def _counted(self, route: Route, *, accepted: int) -> Iterator[_Counted]:
         status = 500
+        counted = _Counted()
         try:
-            yield
+            yield counted
             status = accepted
         except (CallRefusedError, web.HTTPException) as error:
             status = error.status
             raise
         finally:
-            self._metrics.count_call(route.path, status)
+            self._metrics.count_call(route.path, status, counted.tenant)
 
     def _route(self, request: web.Request) -> Route:
         path = "/" + request.match_info["path"]

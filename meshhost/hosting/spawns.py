@@ -21,6 +21,7 @@ from meshhost.supervision.state import State
 from meshhost.supervision.supervisor import Supervisor
 from meshhost.transport.base import ClientProtocol
 from meshhost.transport.websocket_client import WebSocketClientProtocol
+from meshhost.usage import UsageSink, reporting_to
 
 __all__ = ["RETRY_AFTER_SECONDS", "OnDuplicate", "Route", "Spawns"]
 
@@ -56,7 +57,8 @@ SpawnKey = tuple[str, str, str, str]
 class Spawns:
     """Turns admitted calls into supervised agents. At most `max_agents` live at once.
 
-    `tenancy` says who may start and when, `ledger` keeps who shall live; both may be missing.
+    `tenancy` says who may start and when, `ledger` keeps who shall live; both may be missing. `usage_sink` gives by path and
+    tenant where agents report their work.
     """
 
     def __init__(
@@ -67,8 +69,10 @@ class Spawns:
         pool: ProcessPool | None = None,
         tenancy: Tenancy | None = None,
         ledger: SpawnLedger | None = None,
+        usage_sink: Callable[[str, str], UsageSink | None] = lambda _path, _tenant: None,
     ) -> None:
         self._supervisor = supervisor
+        self._usage_sink = usage_sink
         self._tenancy = tenancy
         self._ledger = ledger
         self._max_agents = max_agents
@@ -82,7 +86,7 @@ class Spawns:
     @property
     def is_full(self) -> bool:
         """Whether another agent would be refused."""
-        return len(self._supervisor.live) >= self._max_agents
+        return self._supervisor.count >= self._max_agents
 
     def isolation_of(self, route: Route) -> str:
         """How the next agent of the path is kept from the others: `task` or `process`."""
@@ -216,7 +220,9 @@ class Spawns:
             },
         )
         try:
-            spawn = visit.spawn = self._supervisor.add(spec)
+            # As with its log fields: the spawn's task has a copy of the context.
+            with reporting_to(self._usage_sink(route.path, request.tenant)):
+                spawn = visit.spawn = self._supervisor.add(spec)
         except LifecycleError:
             if turns is not None:
                 turns.leave()

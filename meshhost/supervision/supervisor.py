@@ -48,6 +48,11 @@ class Supervisor:
         return tuple(self._live.values())
 
     @property
+    def count(self) -> int:
+        """How many have not ended."""
+        return len(self._live)
+
+    @property
     def finished(self) -> tuple[Spawn, ...]:
         """The last spawns that ended (at most 100), oldest first."""
         return tuple(self._finished)

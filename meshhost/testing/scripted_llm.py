@@ -11,6 +11,7 @@ from meshhost.agents.context import AgentChatContext
 from meshhost.errors import LLMError
 from meshhost.tools.schema import Schema
 from meshhost.tools.toolkit import Toolkit
+from meshhost.usage import report_tokens
 
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
@@ -54,13 +55,21 @@ class ScriptedLLM(LLMAdapter[dict[str, Any]]):
 
     A text or dict is the answer, an exception is raised, a callable is given the ScriptedCall (and may be async). When the
     script has ended, `default` is the answer; without one, LLMError is raised. `contexts` are copies of the conversations,
-    `calls` everything `next()` was given.
+    `calls` everything `next()` was given. Each answer takes `tokens` (input, output).
     """
 
-    def __init__(self, script: Iterable[Step] = (), *, default: Step | None = None, model: str = "scripted") -> None:
+    def __init__(
+        self,
+        script: Iterable[Step] = (),
+        *,
+        default: Step | None = None,
+        model: str = "scripted",
+        tokens: tuple[int, int] = (0, 0),
+    ) -> None:
         self._script = list(script)
         self._default = default
         self._model = model
+        self._tokens = tokens
         self.calls: list[ScriptedCall] = []
 
     def __repr__(self) -> str:
@@ -91,6 +100,7 @@ class ScriptedLLM(LLMAdapter[dict[str, Any]]):
         call = ScriptedCall(context.copy(), room, tuple(toolkits), model or self._model, output_schema, on_behalf_of)
         self.calls.append(call)
         answer = await _play(self._take(), call)
+        report_tokens(call.model, *self._tokens)
         if isinstance(answer, str):
             context.append_assistant_message(answer)
             if event_handler is not None:

@@ -28,6 +28,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from meshhost.errors import SettingsError
 from meshhost.hosting import agent_process as agent_process_module
 from meshhost.hosting import process_pool as process_pool_module
+from meshhost.hosting import process_template as process_template_module
 from meshhost.hosting.admission import AllowedRooms, admit
 from meshhost.hosting.process_pool import ProcessOptions, Program
 from meshhost.hosting.service_host import ServiceHost
@@ -201,7 +202,16 @@ Serve = Callable[..., Awaitable[Hosted]]
 
 
 @pytest.fixture
-async def serve(server: RunningServer, http: aiohttp.ClientSession) -> AsyncIterator[Serve]:
+def start() -> str:
+    """How processes come to be, where a test is not about both ways. Not `auto`: that would hide a template that fails."""
+    return "fork"
+
+
+both_ways = pytest.mark.parametrize("start", ["fork", "boot"])
+
+
+@pytest.fixture
+async def serve(server: RunningServer, http: aiohttp.ClientSession, start: str) -> AsyncIterator[Serve]:
     """`serve("task" | "process")` starts a host. Whatever its agents did, nothing of them is left at the end."""
     files, threads = open_files(), threading.active_count()
     async with AsyncExitStack() as stack:
@@ -218,7 +228,8 @@ async def serve(server: RunningServer, http: aiohttp.ClientSession) -> AsyncIter
             options: dict[str, Any] | None = None,
             **host_options: Any,
         ) -> Hosted:
-            processes = {"size": 0, "program": Program(str(PROGRAMS / program), is_module=False)} | (options or {})
+            file = Program(str(PROGRAMS / program), is_module=False)
+            processes = {"size": 0, "program": file, "start": start} | (options or {})
             host = ServiceHost(
                 port=0,
                 webhook_secret="",
@@ -258,6 +269,7 @@ async def with_neighbour(hosted: Hosted) -> Spawn:
 # The same in both isolations
 
 
+@both_ways
 @both
 async def test_a_normal_agent_knows_its_call_takes_a_new_token_and_leaves(
     serve: Serve, isolation: str, caplog: pytest.LogCaptureFixture
@@ -450,10 +462,12 @@ async def test_an_agent_whose_token_is_refused_is_not_started_again(serve: Serve
 # What only a process survives
 
 
+@both_ways
 @pytest.mark.parametrize(
     ("name", "text"),
     [
         ("CallsExit", "exit code 3"),
+        ("RaisesSystemExit", "exit code 7"),
         ("KillsItself", "killed by SIGKILL"),
         ("Segfaults", "killed by SIGSEGV"),
         ("BlocksForEver", "the agent's process was stuck: its event loop did not answer for 1 s"),
@@ -494,6 +508,7 @@ async def test_a_stuck_agent_is_gone_within_bounds_when_the_host_stops(serve: Se
     assert spawn.state is State.STOPPED
 
 
+@both_ways
 @pytest.mark.parametrize("name", ["HasChildren", "LeavesItsChildren"])
 async def test_what_an_agent_started_goes_with_it(serve: Serve, name: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
@@ -517,6 +532,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@both_ways
 async def test_errors_and_odd_fields_are_logged_here_as_they_were_there(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -550,6 +566,7 @@ async def test_a_trace_goes_on_in_the_process(serve: Serve) -> None:
 # The pool
 
 
+@both_ways
 async def test_a_warm_process_is_taken_at_once_and_replaced(serve: Serve) -> None:
     hosted = await serve("process", options={"size": 1})
     pool = hosted.host._pool
@@ -567,6 +584,7 @@ async def test_a_warm_process_is_taken_at_once_and_replaced(serve: Serve) -> Non
     assert float(memory[1]) > 10_000_000
 
 
+@both_ways
 async def test_an_idle_process_that_died_is_noticed_and_replaced(serve: Serve) -> None:
     hosted = await serve("process", options={"size": 1})
     pool = hosted.host._pool
@@ -578,6 +596,7 @@ async def test_an_idle_process_that_died_is_noticed_and_replaced(serve: Serve) -
     await soon(spawn.wait_state(State.RUNNING))
 
 
+@both_ways
 async def test_hooks_run_before_a_process_is_ready_and_the_right_host_of_two_is_taken(serve: Serve) -> None:
     prewarmed = type("Prewarmed", (misbehaving.Normal,), {})
     hosted = await serve("process", program="prewarmed.py", classes=[prewarmed])
@@ -587,6 +606,7 @@ async def test_hooks_run_before_a_process_is_ready_and_the_right_host_of_two_is_
     assert spawn.last_error.text == "['host', 'Prewarmed'] prewarmed.py __main__"
 
 
+@both_ways
 @pytest.mark.parametrize(
     ("program", "error", "text"),
     [
@@ -651,6 +671,7 @@ async def test_a_turn_that_does_not_come_is_told(serve: Serve) -> None:
     assert "no process for the agent became ready within 3 s" in texts[2]
 
 
+@both_ways
 async def test_a_host_that_stops_while_processes_boot_leaves_none(serve: Serve) -> None:
     hosted = await serve("process", program="slow.py", classes=[misbehaving.Normal], drain=0.2)
     spawn = await hosted.called(misbehaving.Normal)
@@ -666,22 +687,202 @@ async def test_a_host_without_a_program_says_so(monkeypatch: pytest.MonkeyPatch)
         await host.start()
 
 
+# Forked from a template
+
+
+def opened(descriptor: int) -> str:
+    return str(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+
+async def test_children_of_a_template_share_what_it_imported_and_nothing_else(serve: Serve) -> None:
+    hosted = await serve("process")
+    names = ("first", "second")
+    for name in names:
+        spawn = await hosted.called(misbehaving.Normal, identity=name)
+        await soon(spawn.wait_state(State.RUNNING))
+    answers = [await hosted.asked(name) for name in names]
+    template = hosted.host._pool.template
+    assert {answer["imported_by"] for answer in answers} == {template.pid}
+    assert all(psutil.Process(answer["pid"]).ppid() == os.getpid() for answer in answers)
+    assert answers[0]["random"] != answers[1]["random"]
+    for answer in answers:
+        # Besides the three standard streams: its loop, and the loop's pipe to itself (two sockets); its socket to the host and
+        # its pipe for stack dumps; its connection to the room.
+        own = list(answer["descriptors"])
+        for stream in ("/dev/null", *map(opened, (1, 2))):
+            own.remove(stream.partition(":[")[0])
+        assert own == ["anon_inode", "pipe", "socket", "socket", "socket", "socket"]
+
+
+async def test_agents_outlive_their_template_and_another_takes_its_place(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    hosted = await serve("process", options={"size": 1})
+    pool = hosted.host._pool
+    await until(lambda: len(pool.idle) == 1, "a process is warm")
+    await with_neighbour(hosted)
+    await until(lambda: len(pool.idle) == 1, "another is warm")
+    template, warm = pool.template, pool.idle[0]
+    metrics = await hosted.text("/metrics")
+    assert re.search(r'meshhost_processes\{use="template"\} 1\.0', metrics)
+    assert float(re.search(r'meshhost_process_memory_bytes\{use="template"\} (\S+)', metrics)[1]) > 10_000_000
+
+    os.kill(template.pid, signal.SIGKILL)
+    await until(lambda: pool.template not in (None, template), "another template is there")
+    assert pool.idle == (warm,)
+    await neighbour_works(hosted)
+    for name in ("warm", "forked"):
+        spawn = await hosted.called(misbehaving.Normal, identity=name)
+        await soon(spawn.wait_state(State.RUNNING))
+    assert (await hosted.asked("warm"))["imported_by"] == template.pid
+    assert (await hosted.asked("forked"))["imported_by"] == pool.template.pid
+    [record] = [record for record in caplog.records if record.getMessage() == "template for agents' processes ended"]
+    assert record.ended == "killed by SIGKILL"
+
+
+async def test_a_call_does_not_fail_because_the_template_was_just_killed(serve: Serve) -> None:
+    hosted = await serve("process")
+    pool = hosted.host._pool
+    await until(lambda: pool.template is not None, "a template is there")
+    os.kill(pool.template.pid, signal.SIGKILL)
+    spawn = await hosted.called(misbehaving.Normal)
+    await soon(spawn.wait_state(State.RUNNING))
+    assert spawn.restarts == 0
+
+
+async def test_a_template_that_hangs_is_replaced(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_template_module, "FORK_SECONDS", 0.3)
+    hosted = await serve("process")
+    pool = hosted.host._pool
+    await until(lambda: pool.template is not None, "a template is there")
+    template = pool.template
+    os.kill(template.pid, signal.SIGSTOP)
+    spawn = await hosted.called(misbehaving.Normal)
+    await soon(spawn.wait_state(State.RUNNING, State.FAILED))
+    assert spawn.state is State.RUNNING, spawn.last_error
+    await until(lambda: pool.template not in (None, template), "another template is there")
+
+
+async def test_a_child_that_nobody_waits_for_any_more_is_ended(serve: Serve) -> None:
+    hosted = await serve("process", drain=0.2)
+    pool = hosted.host._pool
+    await until(lambda: pool.template is not None, "a template is there")
+    template = psutil.Process(pool.template.pid)
+    template.suspend()
+    spawn = await hosted.called(misbehaving.Normal)
+    await until(lambda: pool._templates._template._waiting, "a child was asked for")
+    async with asyncio.TaskGroup() as tasks:
+        stopping = tasks.create_task(hosted.host.stop())
+        await soon(spawn.wait_state(State.STOPPED))
+        template.resume()
+        await soon(stopping)
+    # That no process is left is what `serve` looks at.
+    assert pool.template is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("thread", "program started threads while it was imported: counts sheep"),
+        ("database", "program holds what cannot be shared: /"),
+        ("process", "program started processes while it was imported"),
+        ("task", "program has other tasks in its event loop: counts sheep"),
+        ("loop", "program runs on an event loop of another kind: OtherLoop"),
+    ],
+)
+async def test_a_program_that_cannot_be_forked_is_booted_each_time_and_the_log_says_why_once(
+    serve: Serve, kind: str, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("UNFORKABLE", kind)
+    hosted = await serve("process", program="unforkable.py", classes=[misbehaving.Normal], options={"start": "auto"})
+    for name in ("first", "second"):
+        spawn = await hosted.called(misbehaving.Normal, identity=name)
+        await soon(spawn.wait_state(State.RUNNING))
+    answer = await hosted.asked("second")
+    assert answer["imported_by"] == answer["pid"]
+    assert hosted.host._pool.template is None
+    [record] = [record for record in caplog.records if "none is forked" in record.getMessage()]
+    assert record.reason.startswith(reason)
+
+
+async def test_a_program_that_must_be_forked_and_cannot_is_an_error_that_says_why(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNFORKABLE", "thread")
+    hosted = await serve("process", program="unforkable.py", classes=[misbehaving.Normal])
+    spawn = await hosted.called(misbehaving.Normal)
+    await soon(spawn.wait_state(State.FAILED))
+    assert spawn.last_error is not None
+    assert "cannot be forked: program started threads while it was imported: counts sheep" in spawn.last_error.text
+
+
+async def test_a_system_that_hands_no_process_over_boots_them(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(process_template_module.adoption, "is_possible", lambda: False)
+    hosted = await serve("process", options={"start": "auto"})
+    await with_neighbour(hosted)
+    await neighbour_works(hosted)
+    assert "the system hands no process over to another parent" in [
+        vars(record).get("reason") for record in caplog.records
+    ]
+
+
+async def test_forked_processes_that_do_not_become_the_hosts_are_booted_instead(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adopted = process_template_module.AdoptedProcess
+
+    def bury(pid: int) -> None:
+        adopted(pid).bury()
+        adopted(pid)
+
+    monkeypatch.setattr(process_template_module, "AdoptedProcess", bury)
+    hosted = await serve("process", options={"start": "auto"})
+    await with_neighbour(hosted)
+    answer = await hosted.asked("neighbour")
+    assert answer["imported_by"] == answer["pid"]
+    assert hosted.host._pool.template is None
+
+
+async def test_each_child_reads_open_files_for_itself_and_ends_nothing_of_the_templates(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ENDED", str(tmp_path / "ended"))
+    reads = type("Reads", (misbehaving.Normal,), {})
+    hosted = await serve("process", program="forkable.py", classes=[reads])
+    texts = set()
+    for _ in range(2):
+        spawn = await hosted.called(reads)
+        await soon(spawn.wait_state(State.FAILED))
+        assert spawn.last_error is not None
+        texts.add(spawn.last_error.text)
+    assert texts == {"the rest of it, DEBUG, by a child"}
+    ended = (tmp_path / "ended").read_text().splitlines()
+    assert len(ended) == 2
+    assert set(ended) == {"child"}
+
+
 # A program of its own, as users run it
 
 
-async def test_a_programs_processes_end_with_it_even_when_it_is_killed(tmp_path: Path, server: RunningServer) -> None:
+@pytest.mark.parametrize(("start", "processes"), [("fork", 3), ("boot", 2)])
+async def test_a_programs_processes_end_with_it_even_when_it_is_killed(
+    tmp_path: Path, server: RunningServer, start: str, processes: int
+) -> None:
     environment = {
         **os.environ,
         "MESHHOST_PORT": "0",
         "MESHHOST_API_URL": server.url,
         "MESHHOST_PROCESS_POOL": "2",
+        "MESHHOST_PROCESS_START": start,
         "MESHHOST_LOG_LEVEL": "INFO",
     }
     marker = tmp_path / "started"
     program = subprocess.Popen([sys.executable, str(PROGRAMS / "main.py"), str(marker)], env=environment)  # noqa: ASYNC220 - returns at once
     try:
         own = psutil.Process(program.pid)
-        await until(lambda: len(own.children()) == 2, "the pool is there")
+        await until(lambda: len(own.children()) == processes, "the pool is there")
         # Each ran the program again, with its arguments.
         await until(lambda: marker.exists() and int(marker.read_text()) != program.pid, "a child ran it")
         children = own.children()
@@ -692,13 +893,19 @@ async def test_a_programs_processes_end_with_it_even_when_it_is_killed(tmp_path:
         program.wait()
 
 
+@both_ways
 async def test_a_program_with_its_host_at_the_top_serves_calls_from_processes_and_stops(
-    server: RunningServer, http: aiohttp.ClientSession
+    server: RunningServer, http: aiohttp.ClientSession, start: str
 ) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, "MESHHOST_PORT": str(port), "MESHHOST_API_URL": server.url}
+    environment = {
+        **os.environ,
+        "MESHHOST_PORT": str(port),
+        "MESHHOST_API_URL": server.url,
+        "MESHHOST_PROCESS_START": start,
+    }
     program = subprocess.Popen([sys.executable, str(PROGRAMS / "main.py")], env=environment)  # noqa: ASYNC220 - returns at once
     try:
         async with asyncio.timeout(20):
@@ -797,4 +1004,5 @@ async def test_sockets_and_tasks_are_found_that_were_forgotten() -> None:
 async def test_children_of_an_agent_are_known_by_the_mark(serve: Serve, isolation: str, nothing_is_left: str) -> None:
     hosted = await serve(isolation)
     await with_neighbour(hosted)
-    assert len(marked_processes(nothing_is_left)) == (1 if isolation == "process" else 0)
+    # Its process, and the template that this was forked from.
+    assert len(marked_processes(nothing_is_left)) == (2 if isolation == "process" else 0)

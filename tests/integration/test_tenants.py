@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import sqlite3
 import stat
 import sys
@@ -249,7 +250,7 @@ async def test_a_crash_looping_tenant_gets_429_and_its_neighbour_notices_nothing
         metrics = await response.text()
     assert "meshhost_quarantine_holds 0.0" in metrics
     assert "meshhost_load " in metrics
-    assert ACME not in metrics
+    assert re.findall(r'meshhost_tenant_crashes_total\{tenant="(.*)"\}', metrics) == [ACME]
 
 
 async def test_a_frozen_tenant_gets_429_by_call_and_by_socket_until_it_is_thawed(

@@ -4,13 +4,16 @@ import asyncio
 import ctypes
 import logging
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger("misbehaving")
+IMPORTED_BY = os.getpid()
 
 
 class Normal:
@@ -35,11 +38,25 @@ class Normal:
                 "arguments": dict(self.call.arguments),
                 "token": self.room.protocol.token,
                 "trace": self.trace,
+                "imported_by": IMPORTED_BY,
+                "random": random.random(),
+                "descriptors": descriptors(),
             }
             await self.room.messaging.send_message(to=sender, type="!", message=answer)
 
     async def stop(self) -> None:
         logger.info("normal agent stopped")
+
+
+def descriptors() -> list[str]:
+    """What is open in this process, without numbers."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            found.append(str(link.readlink()).partition(":[")[0])
+        except OSError:  # that of the listing itself
+            continue
+    return sorted(found)
 
 
 def current_trace() -> str:
@@ -161,6 +178,11 @@ class LeavesItsChildren(HasChildren):
 class CallsExit(Normal):
     async def wait_ended(self) -> None:
         os._exit(3)
+
+
+class RaisesSystemExit(Normal):
+    async def wait_ended(self) -> None:
+        raise SystemExit(7)
 
 
 class KillsItself(Normal):

@@ -25,6 +25,7 @@ from meshhost.server import server as room_server
 from meshhost.server.metrics import ServerMetrics
 from meshhost.settings import Settings
 from meshhost.supervision.state import State
+from meshhost.usage import OUTCOMES
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"
@@ -85,6 +86,8 @@ def test_dashboard_and_alerts_ask_for_numbers_that_are_shown(expression: str) ->
     assert expression.count("(") == expression.count(")")
     states = {state.value for state in State} | {"ready", "leased", "delayed", "dead"}
     assert set(re.findall(r'state="(\w+)"', expression)) <= states
+    for outcomes in re.findall(r'meshhost_messages_total{outcome=~?"([^"]*)"', expression):
+        assert set(outcomes.split("|")) <= set(OUTCOMES)
 
 
 def test_the_alerts_cover_what_can_go_wrong() -> None:
@@ -93,6 +96,8 @@ def test_the_alerts_cover_what_can_go_wrong() -> None:
         assert f"meshhost_{name}" in asked
     assert 'meshhost_queue_messages{state="dead"}' in asked
     assert "meshhost_drain_aborted_agents_total" in asked
+    assert 'meshhost_messages_total{outcome="dead"}' in asked
+    assert "meshhost_message_wait_seconds_bucket" in asked
 
 
 def test_alerts_have_names_of_their_own_and_say_what_to_do() -> None:

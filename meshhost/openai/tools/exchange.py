@@ -20,6 +20,7 @@ from meshhost.openai.tools.tool_bundle import ToolBundle
 from meshhost.openai.tools.tool_response import call_output
 from meshhost.tools.schema import Schema, check_value
 from meshhost.tools.tool import ToolContext
+from meshhost.usage import report_tokens
 
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
@@ -115,6 +116,7 @@ class Exchange:
     def _count(self, tokens: dict[str, int]) -> None:
         model = self.options["model"]
         self.context.add_usage(tokens)
+        report_tokens(model, tokens.get("input_tokens", 0), tokens.get("output_tokens", 0))
         logger.info("the model answered", extra={"model": model, **tokens})
         self.room.developer.log_nowait(type="llm.usage", data={"model": model, "provider": self.provider, **tokens})
 

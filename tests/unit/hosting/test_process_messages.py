@@ -1,5 +1,6 @@
 """The frames between a host and its agents' processes, and errors that cross."""
 
+import warnings
 from typing import Any
 
 import pytest
@@ -26,9 +27,11 @@ from meshhost.hosting.process_messages import (
     RemoteError,
     Renew,
     Started,
+    Unforkable,
     encode,
     sendable,
 )
+from meshhost.usage import BOUNDS, OUTCOMES, Durations, UsageSums
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 json_values = st.recursive(
@@ -47,6 +50,20 @@ calls = st.builds(
     token=texts,
 )
 remote_errors = st.builds(RemoteError, type=texts, text=texts, traceback=texts)
+counts = st.integers(0, 2**53)
+durations = st.builds(
+    Durations,
+    counts=st.lists(counts, min_size=len(BOUNDS) + 1, max_size=len(BOUNDS) + 1),
+    total=st.floats(0, 1e12),
+)
+usages = st.builds(
+    UsageSums,
+    messages=st.dictionaries(st.sampled_from(OUTCOMES), counts),
+    waits=durations,
+    works=durations,
+    input_tokens=counts,
+    output_tokens=counts,
+)
 named = st.dictionaries(texts, texts, max_size=3)
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(
@@ -62,11 +79,12 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Assign, path=texts, call=calls, call_id=texts, grace=st.floats(0, 1e6), log_fields=named, trace=named),
     st.builds(Renew, call=calls),
     st.builds(Ping, number=st.integers(0, 2**40)),
-    st.builds(Pong, number=st.integers(0, 2**40), activity=st.none() | texts),
+    st.builds(Pong, number=st.integers(0, 2**40), activity=st.none() | texts, usage=st.none() | usages),
     st.builds(Ready, seconds=st.floats(0, 1e6)),
     st.builds(BootFailed, error=remote_errors),
     st.builds(EndForGood, reason=texts),
-    st.builds(Ended, error=st.none() | remote_errors),
+    st.builds(Unforkable, reason=texts),
+    st.builds(Ended, error=st.none() | remote_errors, usage=st.none() | usages),
     st.builds(
         Log,
         name=texts,
@@ -161,3 +179,22 @@ def test_an_errors_size_is_bounded_and_a_traceback_is_not_invented() -> None:
 
 def test_lone_surrogates_become_question_marks() -> None:
     assert sendable("a\udcffb") == "a?b"
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        UsageSums(input_tokens=-1),
+        UsageSums(output_tokens=2**60),
+        UsageSums(messages={"done": -1}),
+        UsageSums(messages={"my own outcome": 1}),  # type: ignore[dict-item]
+        UsageSums(waits=Durations(total=-1.0)),
+        UsageSums(works=Durations(counts=[1])),
+    ],
+)
+def test_sums_that_cannot_be_are_no_message(usage: UsageSums) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the sender, whose sums are not what their types say
+        frame = encode(Pong(1, usage=usage))
+    with pytest.raises(RemoteProtocolError):
+        FrameReader().feed(frame)

@@ -22,6 +22,7 @@ from meshhost.hosting.process_pool import ProcessOptions, ProcessPool, Program
         {"memory_mb": 0},
         {"stuck_seconds": 0.0},
         {"boot_seconds": -1.0},
+        {"start": "spawn"},
     ],
 )
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from opentelemetry.trace import StatusCode
 
 from meshhost.openai.tools import exchange, responses_adapter, tool_bundle
 from meshhost.tools import Tool, Toolkit
+from meshhost.usage import Tally, reporting_to
 
 
 class Broken(Tool):
@@ -45,3 +46,13 @@ async def test_a_tool_that_fails_marks_its_span_without_its_words(gateway, ask, 
     span = spans()["tool.call"]
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "ValueError")
     assert not span.events
+
+
+async def test_tokens_are_reported_to_whoever_runs_the_agent(gateway, ask, context):
+    gateway.text("ok")
+    tally = Tally()
+    with reporting_to(tally):
+        await ask(context)
+    sums = tally.sums()
+    assert (sums.input_tokens, sums.output_tokens) == (context.usage["input_tokens"], context.usage["output_tokens"])
+    assert sums.input_tokens == 10

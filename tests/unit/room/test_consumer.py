@@ -1,6 +1,7 @@
 """The loop of a queue worker, over a queue in memory."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from meshhost.room import consumer as module
 from meshhost.room.consumer import QueueConsumer
 from meshhost.room.queues import LeasedMessage
 from meshhost.room.reconnect import ReconnectPolicy
+from meshhost.usage import Tally, UsageSums, reporting_to
 
 
 @dataclass(slots=True)
@@ -306,3 +308,93 @@ async def test_a_closed_room_and_a_missing_grant_end_the_worker(room: _Room, wor
     room.waiting.put_nowait(ConnectionLostError("ended"))
     with pytest.raises(ConnectionLostError, match="ended"):
         await consumer.run()
+
+
+# What is reported
+
+
+async def _reported(running: Any, room: _Room, message: _Leased, *, settled: int = 1) -> UsageSums:
+    tally = Tally()
+    with reporting_to(tally):
+        async with running():
+            room.waiting.put_nowait(message)
+            for _ in range(settled):
+                await message.settled.get()
+            room.waiting.put_nowait(None)
+    return tally.sums()
+
+
+async def test_a_done_message_is_reported_with_its_wait_and_its_work(running: Any, room: _Room) -> None:
+    sums = await _reported(running, room, _message(sent_at=time.time() - 100.0))
+    assert sums.messages == {"done": 1}
+    assert 100.0 <= sums.waits.total < 130.0
+    assert sum(sums.works.counts) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"sent_at": 1.0, "delivery": 2}])
+async def test_a_wait_that_is_not_known_or_was_reported_before_is_not(
+    running: Any, room: _Room, options: dict[str, Any]
+) -> None:
+    sums = await _reported(running, room, _message(**options))
+    assert (sum(sums.waits.counts), sum(sums.works.counts)) == (0, 1)
+
+
+async def test_a_message_from_a_clock_ahead_of_ours_waited_for_nothing(running: Any, room: _Room) -> None:
+    sums = await _reported(running, room, _message(sent_at=time.time() + 1000.0))
+    assert (sum(sums.waits.counts), sums.waits.total) == (1, 0.0)
+
+
+async def test_a_failed_message_is_reported(running: Any, room: _Room, work: _Work) -> None:
+    work.error = ValueError("no good")
+    assert (await _reported(running, room, _message())).messages == {"failed": 1}
+
+
+async def test_a_message_after_its_last_attempt_is_reported_as_dead(
+    running: Any, room: _Room, work: _Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nack(self: _Leased, **_: Any) -> bool:
+        self._note("nack")
+        return True
+
+    monkeypatch.setattr(_Leased, "nack", nack)
+    work.error = ValueError("no good")
+    assert (await _reported(running, room, _message())).messages == {"dead": 1}
+
+
+async def test_a_message_that_could_not_be_settled_is_reported_as_lost(running: Any, room: _Room) -> None:
+    message = _message(fail=[ConnectionLostError("gone")])
+    assert (await _reported(running, room, message)).messages == {"lost": 1}
+
+
+@pytest.mark.parametrize(("fail", "outcome"), [([], "released"), ([ConnectionLostError("gone")], "lost")])
+async def test_a_message_of_a_stopped_consumer_is_reported_by_whether_the_server_took_it_back(
+    running: Any, room: _Room, work: _Work, fail: list[Exception], outcome: str
+) -> None:
+    work.go.clear()
+    tally = Tally()
+    with reporting_to(tally):
+        async with running() as consumer:
+            room.waiting.put_nowait(_message(fail=fail))
+            await work.begun.get()
+            consumer.task.cancel()
+    assert tally.sums().messages == {outcome: 1}
+
+
+async def test_a_message_that_was_acked_while_the_consumer_was_stopped_is_reported_as_done(
+    running: Any, room: _Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def ack(_: _Leased) -> None:
+        asked.set()
+        await answered.wait()
+
+    monkeypatch.setattr(_Leased, "ack", ack)
+    tally = Tally()
+    with reporting_to(tally):
+        async with running() as consumer:
+            room.waiting.put_nowait(_message())
+            await asked.wait()
+            consumer.task.cancel()
+            asyncio.get_running_loop().call_soon(answered.set)
+    assert tally.sums().messages == {"done": 1}
