@@ -28,10 +28,10 @@ async def measure(*, idle: int, starts: int) -> list[Pool] | str:
     try:
         python = await asyncio.to_thread(livekit_python)
         return [await _measure(python, idle, starts, option) for option in ("preload", "bare")]
+    except (RuntimeError, TimeoutError) as error:  # first: a TimeoutError is an OSError
+        return f"LiveKit Agents {LIVEKIT_VERSION} was not measured: {str(error) or 'it took too long'}"
     except (OSError, subprocess.SubprocessError) as error:
         return f"LiveKit Agents {LIVEKIT_VERSION} could not be installed ({type(error).__name__}): it was not measured"
-    except (RuntimeError, TimeoutError) as error:
-        return f"LiveKit Agents {LIVEKIT_VERSION} was not measured: {str(error) or 'it took too long'}"
 
 
 async def _measure(python: Path, idle: int, starts: int, option: str) -> Pool:

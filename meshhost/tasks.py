@@ -56,6 +56,10 @@ class LightEvent:
         else:
             self._callbacks = (*self._callbacks, callback)
 
+    def off_set(self, callback: Callable[[], object]) -> None:
+        """Undo `on_set`; an unknown callback is ignored."""
+        self._callbacks = tuple(other for other in self._callbacks if other != callback)
+
     async def wait(self) -> None:
         """Return when it is set."""
         if not self._is_set:
@@ -157,6 +161,7 @@ async def until(event: LightEvent, work: Coroutine[Any, Any, T]) -> T | None:
         await over.waiter()
         return task.result() if task.done() else None
     finally:
+        event.off_set(over.set)
         task.cancel()
         await asyncio.wait({task})
         if not task.cancelled():

@@ -407,6 +407,17 @@ def test_an_event_calls_back_once_and_at_once_when_it_is_set() -> None:
     assert called == ["before", "after"]
 
 
+def test_a_callback_can_be_taken_back() -> None:
+    event, called = LightEvent(), list[str]()
+    back = called.append
+    event.on_set(lambda: back("kept"))
+    event.on_set(called.clear)
+    event.off_set(called.clear)
+    event.off_set(called.clear)
+    event.set()
+    assert called == ["kept"]
+
+
 async def value() -> int:
     return 1
 
@@ -416,6 +427,7 @@ async def test_work_goes_on_until_an_event() -> None:
     assert await until(event, value()) == 1
     with pytest.raises(BoomError):
         await until(event, fail())
+    assert not event._callbacks
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(until(event, forever()))
         await asyncio.sleep(0)

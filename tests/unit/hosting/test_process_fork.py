@@ -1,6 +1,7 @@
 """What of forking needs no process: whether it is safe, and what a child does first."""
 
 import asyncio
+import errno
 import functools
 import os
 import signal
@@ -179,3 +180,23 @@ def test_a_stream_that_is_gone_is_no_error_when_it_is_flushed(monkeypatch: pytes
     monkeypatch.setattr(sys, "stdout", closed)
     monkeypatch.setattr(sys, "stderr", None)
     process_fork.flush_streams()
+
+
+def test_a_fork_that_fails_is_an_error_and_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    known = descriptors()
+    monkeypatch.setattr(process_fork.os, "fork", refuse)
+    with pytest.raises(OSError, match="temporarily unavailable"):
+        process_fork.fork_orphan()
+    # In the process between it is that one's end, and its parent reads nothing.
+    ended: list[int] = []
+    monkeypatch.setattr(process_fork.os, "_exit", ended.append)
+    assert process_fork._fork_again(-1) == 0
+    assert ended == [1]
+    monkeypatch.setattr(process_fork.os, "fork", lambda: 4242)
+    monkeypatch.setattr(process_fork.os, "waitpid", lambda _pid, _flags: (4242, 256))
+    with pytest.raises(OSError, match=os.strerror(errno.EAGAIN)):
+        process_fork.fork_orphan()
+    assert descriptors() == known
