@@ -292,9 +292,10 @@ class AgentProcess:
             dump = os.read(self._dump_fd, _MAX_DUMP).decode(errors="replace")
         except BlockingIOError:
             return ""
-        # The thread that took the signal runs the agent; it comes last in the dump, and first to whoever reads the error.
-        others, current, agent = dump.partition("Current thread")
-        return current + agent + others
+        # First to whoever reads the error comes the main thread, which runs the agent; else the one that took the signal.
+        threads = dump.split("\n\n")
+        threads.sort(key=lambda text: (" in <module>" not in text, "Current thread" not in text))
+        return "\n\n".join(threads)
 
     def memory(self) -> int:
         """Its resident memory in bytes; 0 when it is gone."""

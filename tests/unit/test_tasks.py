@@ -1,6 +1,7 @@
 """Background tasks have an owner, and work that must be finished is."""
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -409,8 +410,7 @@ def test_an_event_calls_back_once_and_at_once_when_it_is_set() -> None:
 
 def test_a_callback_can_be_taken_back() -> None:
     event, called = LightEvent(), list[str]()
-    back = called.append
-    event.on_set(lambda: back("kept"))
+    event.on_set(functools.partial(called.append, "kept"))
     event.on_set(called.clear)
     event.off_set(called.clear)
     event.off_set(called.clear)
