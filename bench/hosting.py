@@ -432,9 +432,9 @@ def _livekit_remarks(pools: list[livekit.Pool], single_p50: float, added: float)
         f"without a server or a room."
     )
     fork = (
-        f"LiveKit's processes are forked from one that has imported everything: it takes "
+        f"Both fork from a process that has imported the program, started before the clock. LiveKit's takes "
         f"{with_models.warm.get('fork_server', 0):.0f} MiB ({without.warm.get('fork_server', 0):.0f} without speech models), "
-        f"and {with_models.cold['first'] / 1000:.1f} s once, which are not in the cold starts. Ours boot one by one."
+        f"and {with_models.cold['first'] / 1000:.1f} s once."
     )
     return [roads, fork]
 

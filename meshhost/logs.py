@@ -12,7 +12,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
 
-__all__ = ["ContextFilter", "LineFormatter", "add_context_to_root_handlers", "current_log_context", "log_context"]
+__all__ = [
+    "ContextFilter",
+    "LineFormatter",
+    "add_context_to_root_handlers",
+    "current_log_context",
+    "log_context",
+    "log_context_of",
+]
 
 _fields: ContextVar[Mapping[str, object]] = ContextVar("meshhost_log_fields", default=MappingProxyType({}))
 
@@ -20,7 +27,15 @@ _fields: ContextVar[Mapping[str, object]] = ContextVar("meshhost_log_fields", de
 @contextmanager
 def log_context(**fields: object) -> Iterator[None]:
     """Add these fields to every record logged inside; inner contexts win over outer ones."""
-    token = _fields.set(MappingProxyType({**_fields.get(), **fields}))
+    with log_context_of(MappingProxyType(fields)):
+        yield
+
+
+@contextmanager
+def log_context_of(fields: Mapping[str, object]) -> Iterator[None]:
+    """The same with a mapping, which is read when something is logged: it must not change meanwhile."""
+    outer = _fields.get()
+    token = _fields.set(MappingProxyType({**outer, **fields}) if outer else fields)
     try:
         yield
     finally:

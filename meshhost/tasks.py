@@ -78,6 +78,8 @@ class LightEvent:
 class TaskOwner:
     """Owns the background tasks of one object; `name` is the prefix of their names."""
 
+    __slots__ = ("_changed", "_crash", "_name", "_tasks")
+
     def __init__(self, name: str) -> None:
         self._name = name
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -52,6 +52,30 @@ class Route:
 
 
 SpawnKey = tuple[str, str, str, str]
+
+
+class _Marks(Mapping[str, object]):
+    """Whose agent it is, for logs and lists. A third of a dictionary, and there is one for each agent."""
+
+    __slots__ = _NAMES = ("tenant", "room", "identity", "path")
+
+    def __init__(self, tenant: str, room: str, identity: str, path: str) -> None:
+        self.tenant = tenant
+        self.room = room
+        self.identity = identity
+        self.path = path
+
+    def __getitem__(self, name: str) -> str:
+        if name not in self._NAMES:
+            raise KeyError(name)
+        value: str = getattr(self, name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._NAMES)
+
+    def __len__(self) -> int:
+        return len(self._NAMES)
 
 
 class Spawns:
@@ -212,12 +236,7 @@ class Spawns:
             policy=restart,
             start_timeout=route.start_timeout if turns is None else route.start_timeout + MAX_WAIT_SECONDS,
             drain_seconds=route.drain_seconds,
-            log_fields={
-                "tenant": request.tenant,
-                "room": request.room_name,
-                "identity": request.identity,
-                "path": route.path,
-            },
+            log_fields=_Marks(request.tenant, request.room_name, request.identity, route.path),
         )
         try:
             # As with its log fields: the spawn's task has a copy of the context.

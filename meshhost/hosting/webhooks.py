@@ -1,5 +1,6 @@
 """Who may call a host: signed calls when there is a secret, else callers of this machine only."""
 
+import functools
 import logging
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -80,6 +81,7 @@ def _tenant_of(body: bytes) -> str | None:
         return None
 
 
+@functools.lru_cache(maxsize=256)
 def _is_loopback(host: str | None) -> bool:
     try:
         address = ip_address(host or "")

@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 HANDSHAKE_TIMEOUT = 15.0
 REQUEST_TIMEOUT = 60.0
 CLOSE_TIMEOUT = 10.0
+_RECONNECT = ReconnectPolicy()
+_CLOCK = SystemClock()
 
 Handler = Callable[[MessageReceived], Coroutine[Any, Any, None] | None]
 Restorer = Callable[[], Awaitable[None]]
@@ -96,8 +98,8 @@ class RoomClient:
         self._protocol = protocol
         self._call = call
         self._request_timeout = request_timeout
-        self._reconnect_policy = reconnect or ReconnectPolicy()
-        self._clock = clock or SystemClock()
+        self._reconnect_policy = reconnect or _RECONNECT
+        self._clock = clock or _CLOCK
         self._limits = limits
         self._tasks = TaskOwner("room")
         self._events = EventEmitter(self.spawn)
@@ -416,10 +418,11 @@ class RoomClient:
     def _take_welcome(self, ended: asyncio.Task[RoomError]) -> None:
         if not self._handshake.complete.is_set():
             raise ended.result() if ended.done() else RequestTimeoutError("the room server did not say hello in time")
-        self._welcome = welcome = self._handshake.welcome()
+        welcome, told = self._handshake.welcome(), self._handshake.attributes()
+        self._welcome = welcome
         self._handshake.reset()
         before = self._participant
-        attributes = {**before.attributes, **welcome.attributes} if before else welcome.attributes
+        attributes = {**before.attributes, **told} if before else told
         self._participant = LocalParticipant(
             id=welcome.participant_id, attributes=attributes, tell=self._tell_attributes
         )

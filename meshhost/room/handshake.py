@@ -19,7 +19,6 @@ class Welcome:
     room_url: str
     session_id: str
     participant_id: str
-    attributes: dict[str, Any]
     extensions: dict[str, Any]
 
 
@@ -44,6 +43,13 @@ class Handshake:
         if len(self._headers) == 2:
             self.complete.set()
 
+    def attributes(self) -> dict[str, Any]:
+        """Our own, as of now. Raises RoomError when they are missing."""
+        attributes = self._headers["connected"].get("attributes")
+        if not isinstance(attributes, dict):
+            raise RoomError("the room server's hello lacks a member")
+        return attributes
+
     def welcome(self) -> Welcome:
         """What both say. Raises RoomError when a member is missing."""
         ready, connected = self._headers["room_ready"], self._headers["connected"]
@@ -54,14 +60,7 @@ class Handshake:
                 room_url=str(ready["room_url"]),
                 session_id=str(ready["session_id"]),
                 participant_id=str(connected["participantId"]),
-                attributes=_object(connected["attributes"]),
                 extensions=extensions if isinstance(extensions, dict) else {},
             )
         except (KeyError, TypeError, ValueError):
             raise RoomError("the room server's hello lacks a member") from None
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError("expected an object")
-    return value

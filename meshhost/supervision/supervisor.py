@@ -2,12 +2,12 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from random import random as system_random
 
 from meshhost.clock import Clock
 from meshhost.errors import LifecycleError
-from meshhost.logs import log_context
+from meshhost.logs import log_context_of
 from meshhost.supervision.drain import DrainReport, drain_together
 from meshhost.supervision.spawn import ChildSpec, Spawn, Surroundings
 from meshhost.supervision.state import TERMINAL, State
@@ -20,6 +20,31 @@ logger = logging.getLogger(__name__)
 Observer = Callable[[Spawn, State, State], None]
 
 _REMEMBERED = 100
+
+
+class _Marks(Mapping[str, object]):
+    """What marks all that is logged inside a spawn. No dictionary: one would be kept for each agent."""
+
+    __slots__ = ("_spawn",)
+
+    def __init__(self, spawn: Spawn) -> None:
+        self._spawn = spawn
+
+    def __getitem__(self, name: str) -> object:
+        match name:
+            case "agent":
+                return self._spawn.name
+            case "spawn_id":
+                return self._spawn.id
+            case _:
+                return self._spawn.spec.log_fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._spawn.spec.log_fields
+        yield from ("agent", "spawn_id")
+
+    def __len__(self) -> int:
+        return len(self._spawn.spec.log_fields) + 2
 
 
 class Supervisor:
@@ -75,7 +100,7 @@ class Supervisor:
         self._live[spawn.id] = spawn
         self._by_key[spec.key] = (*self.with_key(spec.key), spawn)
         # The task copies the context once, here: no context manager stays open for each idle agent.
-        with log_context(**{**spec.log_fields, "agent": spec.name, "spawn_id": spawn.id}):
+        with log_context_of(_Marks(spawn)):
             self._tasks.spawn(spawn.supervise(), name=spec.name)
         return spawn
 
