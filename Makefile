@@ -23,12 +23,14 @@ help:
 demo: $(VENV)/.run
 	@$(BIN)/python agents/storage_worker/demo.py
 
+# Whole programs, and those of others, are run without coverage: it would double their time and tell nothing new.
 test: $(VENV)/.dev
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest tests/unit tests/contract tests/integration
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	$(BIN)/coverage report --include='$(CORE)' --omit='$(UNTRACED)' --fail-under=100
+	$(BIN)/python -m pytest tests/e2e tests/ported
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check

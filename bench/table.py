@@ -16,7 +16,7 @@ def show(
     table = Table(title=title, caption=note or None, title_justify="left", caption_justify="left")
     table.add_column("")
     others = range(2, len(columns) + 1)
-    ratios = ["ratio"] if len(others) == 1 else [f"column\n1 / {number}" for number in others]
+    ratios = ["ratio"] if len(columns) == 2 else [f"column\n1 / {number}" for number in others]
     for column in (*columns, *ratios):
         table.add_column(column, justify="right")
     for what, *figures in rows:

@@ -197,6 +197,10 @@ class ConnectionLostError(RoomError):
         self.clean = clean
         self.close_code = close_code
 
+    def again(self) -> "ConnectionLostError":
+        """The same, to be raised once more: what is kept and raised would hold the frames that it went through."""
+        return type(self)(str(self), clean=self.clean, close_code=self.close_code)
+
 
 class RoomRefusedError(RoomError):
     """The room server refused the connection with an HTTP status."""

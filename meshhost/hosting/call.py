@@ -135,6 +135,7 @@ class AgentLife:
             await self._take_part(room, call, child, leaving)
         finally:
             await room.close()
+            room.forget()
 
     async def _take_part(self, room: RoomClient, call: CallContext, child: ChildContext, leaving: "_Leaving") -> None:
         agent = _construct(self._cls, call)

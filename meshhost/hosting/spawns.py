@@ -12,7 +12,7 @@ from meshhost.hosting.agent_process import memory_of
 from meshhost.hosting.call import AgentLife, Visit
 from meshhost.hosting.ledger import LedgerEntry, SpawnLedger
 from meshhost.hosting.process_pool import ProcessPool, process_child
-from meshhost.hosting.tenancy import MAX_WAIT_SECONDS, Tenancy, Turns
+from meshhost.hosting.tenancy import Tenancy, Turns
 from meshhost.identity.grants import ApiScope
 from meshhost.supervision.isolation import Child, in_tasks
 from meshhost.supervision.policy import RestartPolicy
@@ -234,7 +234,7 @@ class Spawns:
             key=key,
             factory=functools.partial(self._queued, turns, route, visit, inbound is None),
             policy=restart,
-            start_timeout=route.start_timeout if turns is None else route.start_timeout + MAX_WAIT_SECONDS,
+            start_timeout=route.start_timeout if turns is None else None,
             drain_seconds=route.drain_seconds,
             log_fields=_Marks(request.tenant, request.room_name, request.identity, route.path),
         )

@@ -10,7 +10,10 @@ from meshhost.errors import SettingsError
 from meshhost.supervision.deadlines import deadline
 from meshhost.supervision.isolation import Aborted, Child, Exit, Exited
 
-__all__ = ["QueuedChild", "StartQueue", "Ticket"]
+__all__ = ["MAX_WAIT_SECONDS", "QueuedChild", "StartQueue", "Ticket"]
+
+MAX_WAIT_SECONDS = 3600.0
+"""A start that waited so long for its turn counts as a crash: it is tried again, at the end of the queue."""
 
 
 class Ticket:
@@ -173,7 +176,10 @@ def _decrement(counter: Counter[str], tenant: str) -> None:
 
 
 class QueuedChild:
-    """A child whose start waits for its ticket. `start_timeout` seconds begin when its turn has come."""
+    """A child whose start waits for its ticket. `start_timeout` seconds begin when its turn has come.
+
+    No timer runs besides: a cancelled one of an hour would be kept for that long, with all that its start knew of.
+    """
 
     __slots__ = ("_child", "_clock", "_is_aborted", "_start_timeout", "_ticket", "_was_begun")
 
@@ -188,10 +194,11 @@ class QueuedChild:
     async def start(self) -> None:
         """Wait for the turn and begin; return when it runs, or was told to leave before its turn.
 
-        Raises what the child crashed with, TimeoutError when it did not report running in time.
+        Raises what the child crashed with, TimeoutError when it did not report running in time or got no turn within
+        MAX_WAIT_SECONDS.
         """
         try:
-            if await self._ticket.wait():
+            if await self._has_turn():
                 self._was_begun = True
                 seconds = self._start_timeout
                 late = f"the agent did not report running within {seconds:g} s"
@@ -199,6 +206,14 @@ class QueuedChild:
                     await self._child.start()
         finally:
             self._ticket.leave()
+
+    async def _has_turn(self) -> bool:
+        if self._ticket.is_waiting:
+            late = f"its turn to start did not come within {MAX_WAIT_SECONDS:g} s"
+            async with deadline(self._clock, MAX_WAIT_SECONDS, late=late):
+                await self._ticket.wait()
+        # Asked last: it may have been told to leave while the deadline ended.
+        return not self._ticket.has_left
 
     def wait(self) -> Coroutine[Any, Any, Exit]:
         """Return how it ended, when it has."""

@@ -21,10 +21,7 @@ from meshhost.supervision.spawn import Spawn
 from meshhost.supervision.state import TERMINAL, State
 from meshhost.tasks import TaskOwner
 
-__all__ = ["MAX_WAIT_SECONDS", "Tenancy", "TenancyCollector", "TenantFacts", "Turns", "who"]
-
-MAX_WAIT_SECONDS = 3600.0
-"""A start that waited so long for its turn counts as a crash: it is tried again, at the end of the queue."""
+__all__ = ["Tenancy", "TenancyCollector", "TenantFacts", "Turns", "who"]
 
 _FROZEN_RETRY_SECONDS = 60.0
 _TICK_SECONDS = 1.0

@@ -261,6 +261,18 @@ class RoomClient:
         if left:
             logger.warning("tasks did not end with the room", extra={"tasks": left})
 
+    def forget(self) -> None:
+        """Let go of all that refers back to this client, which is closed and not used any more.
+
+        It is freed at once then. Else that is left to the next full collection of garbage, which is rare where thousands of
+        clients live.
+        """
+        self._queues = self._messaging = self._storage = self._agents = self._developer = self._sync = None
+        self._participant = None
+        self._handlers.clear()
+        self._restorers.clear()
+        self._events.close()
+
     async def wait_closed(self) -> CloseReason:
         """Return when the room is left for good, and why."""
         await self._closed.wait()

@@ -37,6 +37,11 @@ class EventEmitter:
         if func in handlers:
             handlers.remove(func)
 
+    def close(self) -> None:
+        """Forget all handlers, and how their tasks are run: nothing is emitted any more."""
+        self._handlers = None
+        self._spawn = _discard
+
     def emit(self, event_name: str, **fields: Any) -> None:
         """Call the handlers in the order they were added. A handler that raises is logged and keeps nobody back."""
         for handler in tuple((self._handlers or {}).get(event_name, ())):
@@ -47,3 +52,7 @@ class EventEmitter:
                 continue
             if inspect.iscoroutine(result):
                 self._spawn(result, f"handler of {event_name}")
+
+
+def _discard(coroutine: Coroutine[Any, Any, None], name: str) -> None:
+    coroutine.close()

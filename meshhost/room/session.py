@@ -50,7 +50,7 @@ class RoomSession:
         self._connection = RoomConnection(limits=limits)
         self._outbox = Outbox(transport, max_bytes=OUTBOX_BYTES)
         self._replies: dict[int, asyncio.Future[Reply]] = {}
-        self._end: RoomError | None = None
+        self._end: ConnectionLostError | None = None
         self._writer: TaskOwner | None = None
         self._writing_error: Exception | None = None
 
@@ -147,7 +147,7 @@ class RoomSession:
     async def _end_with(self, error: BaseException) -> None:
         code = 1000
         if isinstance(error, ConnectionLostError):
-            self._end = error
+            self._end = error.again()
         elif isinstance(error, RemoteProtocolError):
             code = error.close_code
             self._end = ConnectionLostError(f"the room server broke the protocol: {error}", close_code=code)
@@ -156,12 +156,12 @@ class RoomSession:
             self._end = ConnectionLostError("the room session failed")
         for reply in self._replies.values():
             if not reply.done():
-                reply.set_exception(self._end)
+                reply.set_exception(self._end.again())
         await self._transport.close(code)
 
     def _check_open(self) -> None:
         if self._end is not None:
-            raise self._end
+            raise self._end.again()
 
 
 def _trace() -> dict[str, str]:

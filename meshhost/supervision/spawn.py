@@ -53,15 +53,15 @@ class Failure:
 class ChildSpec:
     """What to supervise. `key` groups spawns and need not be unique; `factory` makes a child for each life.
 
-    A child that does not report running within `start_timeout` seconds has crashed; one that is asked to leave may take
-    `drain_seconds`. `log_fields` mark all that is logged inside.
+    A child that does not report running within `start_timeout` seconds has crashed (None: it bounds its start itself); one
+    that is asked to leave may take `drain_seconds`. `log_fields` mark all that is logged inside.
     """
 
     name: str
     key: Hashable
     factory: Callable[[], Child]
     policy: RestartPolicy = _DEFAULT_POLICY
-    start_timeout: float = 30.0
+    start_timeout: float | None = 30.0
     drain_seconds: float = 30.0
     log_fields: Mapping[str, object] = field(default_factory=dict)
 
@@ -232,8 +232,11 @@ class Spawn:
         try:
             self._child = self.spec.factory()
             seconds = self.spec.start_timeout
-            async with deadline(clock, seconds, late=f"the agent did not report running within {seconds:g} s"):
+            if seconds is None:
                 await self._child.start()
+            else:
+                async with deadline(clock, seconds, late=f"the agent did not report running within {seconds:g} s"):
+                    await self._child.start()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an agent raises is that agent's crash
             await self._start_failed(
                 error if isinstance(error, Exception) else MeshhostError("the agent called exit()")

@@ -138,7 +138,7 @@ class ClientSocket(asyncio.Protocol):
         """The next packet. Raises ConnectionLostError, or RemoteProtocolError for a text frame."""
         while not self._unread:
             if self._end is not None:
-                raise self._end.with_traceback(None)
+                raise self._end.again()
             self._receiver = asyncio.get_running_loop().create_future()
             try:
                 await self._receiver
@@ -232,11 +232,14 @@ class ClientSocket(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
         self._timer = self._close_timer = None
-        self._fail_handshake(self._protocol.handshake_exc or self._end)
+        self._fail_handshake(self._protocol.handshake_exc or self._end.again())
         self._wake_receiver()
         self.resume_writing()
         if self._gone is not None:
             self._gone.set_result(None)
+        # What refers to itself in circles would be kept until the next full collection of garbage.
+        self._protocol.parser.close()
+        _untie(self._transport)
 
     def pause_writing(self) -> None:
         """Too much waits to be sent."""
@@ -319,7 +322,7 @@ class ClientSocket(asyncio.Protocol):
 
     def _check_open(self) -> None:
         if self._end is not None:
-            raise self._end.with_traceback(None)
+            raise self._end.again()
         if self._protocol.state is not State.OPEN:
             raise ConnectionLostError("the connection is closing", clean=True)
 
@@ -369,3 +372,10 @@ class ClientSocket(asyncio.Protocol):
     @staticmethod
     def _later(seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(seconds, call)
+
+
+def _untie(transport: Any) -> None:
+    """Take away the bound methods that asyncio's transports keep of themselves; this one has ended."""
+    attributes = getattr(transport, "__dict__", {})
+    for name in [name for name, value in attributes.items() if getattr(value, "__self__", None) is transport]:
+        del attributes[name]

@@ -48,6 +48,7 @@ class Outbox:
     def end(self) -> None:
         """The connection is over: nobody waits any more. Again is no news."""
         self._ended = True
+        self._start_writer = None  # it refers back to who owns this
         self._has_room.set()
         self._emptied.set()
 

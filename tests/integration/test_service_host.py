@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import io
 import json
 import logging
@@ -10,6 +11,7 @@ import re
 import signal
 import socket
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -515,6 +517,31 @@ async def test_something_that_is_no_agent_fails_with_a_clear_error(serve: Serve)
         await soon(spawn.wait_state(State.FAILED))
     assert spawn.last_error is not None
     assert spawn.last_error.text == "NoAgent is no agent: it needs start(room=…) and stop()"
+
+
+async def test_what_an_agent_leaves_needs_no_collection_of_garbage(serve: Serve) -> None:
+    rooms: list[weakref.ref[RoomClient]] = []
+
+    class Brief:
+        async def start(self, *, room: RoomClient) -> None:
+            rooms.append(weakref.ref(room))
+            room.messaging.on("message", print)
+            await room.queues.send(name="work", message="m")
+
+        async def stop(self) -> None:
+            pass
+
+    hosted = await serve(Brief)
+    gc.disable()  # a full one is rare, and thorough, where thousands of agents live
+    try:
+        spawn = await hosted.started()
+        await soon(spawn.wait_state(State.RUNNING))
+        await hosted.host._supervisor.stop(spawn)
+        assert spawn.state is State.STOPPED
+        await asyncio.sleep(0)
+        assert [room() for room in rooms] == [None]
+    finally:
+        gc.enable()
 
 
 async def test_an_agent_that_does_not_start_in_time_has_crashed(serve: Serve) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from meshhost.errors import SettingsError
-from meshhost.hosting.start_queue import QueuedChild, StartQueue
+from meshhost.hosting.start_queue import MAX_WAIT_SECONDS, QueuedChild, StartQueue
 from meshhost.supervision.isolation import Aborted, Crashed, Exited, TaskChild
 from meshhost.tasks import TaskOwner
 from meshhost.testing.clock import FakeClock
@@ -284,6 +284,19 @@ async def test_the_time_to_start_begins_with_the_turn():
     assert starts.starting == 0
     child.abort()
     assert await child.wait() == Aborted()
+
+
+async def test_a_turn_that_does_not_come_is_a_failed_start():
+    starts, clock, life = queue(), FakeClock(), Life()
+    starts.enter("b")
+    child = child_of(starts, life, clock=clock)
+    start = TaskOwner("test").spawn(child.start(), name="start")
+    await clock.advance(MAX_WAIT_SECONDS - 1)
+    assert not start.done()
+    await clock.advance(1)
+    with pytest.raises(TimeoutError, match="its turn to start did not come within 3600 s"):
+        await start
+    assert (starts.waiting(), life.began.is_set()) == (0, False)
 
 
 async def test_a_start_that_crashes_or_is_cancelled_makes_room():
