@@ -137,7 +137,7 @@ class AgentLife:
             await room.close()
             room.forget()
 
-    async def _take_part(self, room: RoomClient, call: CallContext, child: ChildContext, leaving: "_Leaving") -> None:
+    async def _take_part(self, room: RoomClient, call: CallContext, child: ChildContext, leaving: _Leaving) -> None:
         agent = _construct(self._cls, call)
         try:
             await agent.start(room=room)
@@ -152,7 +152,7 @@ class AgentLife:
             child.doer = _STOPPING
             await _stop(agent)
 
-    async def _wait_end(self, room: RoomClient, agent: AnyAgent, leaving: "_Leaving") -> None:
+    async def _wait_end(self, room: RoomClient, agent: AnyAgent, leaving: _Leaving) -> None:
         """Return when the agent shall leave or has ended; raise what it ended with."""
         wait_ended = getattr(agent, "wait_ended", None)
         try:

@@ -34,7 +34,7 @@ _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 class Timeouts:
     """All in seconds. A connection that is silent for `heartbeat` is pinged, and lost when nothing comes within `pong`.
 
-    Keyword `send`: how long the other side may take no data; `close`: how long it may take to say goodbye.
+    `send` is how long the other side may take no data, `close` how long it may take to say goodbye.
     """
 
     heartbeat: float
