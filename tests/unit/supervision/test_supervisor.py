@@ -572,6 +572,7 @@ async def test_what_an_agent_logs_carries_whose_it_is(supervisor: Supervisor, ad
 
     async def agent(context: ChildContext) -> None:
         inside.update(current_log_context())
+        assert len(current_log_context()) == len(inside)
 
     spawn = add(agent, log_fields={"tenant": "acme"}, policy=RestartPolicy(kind="temporary"))
     await spawn.wait_state(State.STOPPED)
