@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from meshhost.clock import Clock
-from meshhost.errors import LifecycleError, MeshhostError
+from meshhost.errors import ConnectionLostError, LifecycleError, MeshhostError
 from meshhost.supervision.deadlines import deadline
 from meshhost.supervision.isolation import Aborted, Child, Crashed, Exit, Exited
-from meshhost.supervision.policy import Outcome, RestartAfter, RestartPolicy, decide, recent
+from meshhost.supervision.policy import GiveUp, Outcome, RestartAfter, RestartPolicy, decide, recent
 from meshhost.supervision.state import TERMINAL, Signal, State, next_state
 
 __all__ = ["ABORT_SECONDS", "ChildSpec", "Failure", "Spawn", "Surroundings"]
@@ -289,6 +289,9 @@ class Spawn:
         if error is not None:
             self.last_error = Failure.of(error)
         decision = decide(policy, self._history, now, outcome, self._around.random)
+        if isinstance(decision, GiveUp) and isinstance(error, ConnectionLostError) and policy.restarts_after(outcome):
+            # A room that cannot be reached is not the agent's fault: it tries for as long as it is wanted.
+            decision = RestartAfter(self._around.random() * policy.longest(len(self._history) + 1))
         if isinstance(decision, RestartAfter):
             self._delay = decision.delay
             fields = self._fields(outcome=outcome, retry_in=decision.delay)

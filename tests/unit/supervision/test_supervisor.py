@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from meshhost.errors import LifecycleError
+from meshhost.errors import ConnectionLostError, LifecycleError
 from meshhost.logs import current_log_context
 from meshhost.supervision.drain import DrainReport, drain_together
 from meshhost.supervision.isolation import Aborted, Child, ChildContext, Crashed, Exit, Exited, Run, TaskChild
@@ -640,3 +640,19 @@ def test_a_failure_is_bounded_and_survives_an_error_that_cannot_be_shown() -> No
         deep(50)
     failure = Failure.of(caught.value)
     assert (len(failure.text), len(failure.traceback)) == (1_000, 2_048)
+
+
+async def test_an_agent_that_cannot_reach_its_room_is_not_given_up(
+    supervisor: Supervisor, add: Add, clock: FakeClock
+) -> None:
+    async def unreachable(_: ChildContext) -> None:
+        raise ConnectionLostError("cannot reach the room server")
+
+    spawn = add(unreachable, policy=RestartPolicy(max_restarts=2, window_seconds=1000, max_delay=10))
+    for _ in range(20):
+        await clock.advance(10)
+    assert spawn.state is State.BACKING_OFF
+    assert spawn.restarts >= 15
+    await supervisor.stop(spawn)
+    once = add(unreachable, policy=RestartPolicy(kind="temporary"))
+    await once.wait_state(State.FAILED)
