@@ -6,7 +6,7 @@ MODELS := $(VENV)/share/meshhost/models
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # What everything else stands on: every line and branch of it is tested.
-CORE := meshhost/identity/*,meshhost/protocol/*,meshhost/queues/*,meshhost/sqlite/*,meshhost/supervision/*
+CORE := meshhost/identity/*,meshhost/protocol/*,meshhost/queues/*,meshhost/stores/*,meshhost/supervision/*
 # Python 3.11 does not trace what follows a cancellation thrown into nested coroutines; the tests assert what these lines do.
 UNTRACED := meshhost/supervision/spawn.py
 

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.hosting import BenchedHost, benched_host
-from meshhost.hosting.routes import MAX_BODY_BYTES
+from meshhost.hosting.http.routes import MAX_BODY_BYTES
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.identity.webhooks import sign_webhook, webhook_body
 

@@ -64,7 +64,7 @@ _COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logg
 
 
 class LineFormatter(logging.Formatter):
-    """`12:00:01 INFO  meshhost.server.room: sentence room=demo`. Without `tracebacks` an error is a field like others."""
+    """`12:00:01 INFO  meshhost.server.core.room: sentence room=demo`. Without `tracebacks` an error is a field like others."""
 
     def __init__(self, *, is_coloured: bool, tracebacks: bool) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ constructs them.
 
 from meshhost.agents.adapter import LLMAdapter, ToolResponseAdapter
 from meshhost.agents.agent import Agent, RoomTool, SingleRoomAgent
-from meshhost.agents.chat import ChatBot, ChatThreadContext
+from meshhost.agents.chat.bot import ChatBot, ChatThreadContext
 from meshhost.agents.context import AgentCallContext, AgentChatContext
 from meshhost.agents.listener import Listener, ListenerContext
 from meshhost.agents.llmrunner import LLMTaskRunner

@@ -10,8 +10,8 @@ from meshhost.agents.context import AgentCallContext as AgentCallContext
 from meshhost.agents.context import AgentChatContext
 from meshhost.errors import NotFoundError, RoomError
 from meshhost.protocol.messages import Response
-from meshhost.room.agents import ToolDescription, ToolkitDescription
 from meshhost.room.requirements import RequiredSchema, RequiredToolkit, Requirement
+from meshhost.room.services.agents import ToolDescription, ToolkitDescription
 from meshhost.tools.tool import Tool, ToolContext
 from meshhost.tools.toolkit import Toolkit
 

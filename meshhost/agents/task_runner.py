@@ -14,9 +14,9 @@ from meshhost.agents.context import AgentCallContext, AgentChatContext
 from meshhost.errors import ConnectionLostError, InvalidRequestError, RoomError, ToolError
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import Header, JsonResponse, Response, TextResponse
-from meshhost.room.agents import AgentDescription, ToolDescription, ToolkitDescription
 from meshhost.room.participants import Participant
 from meshhost.room.requirements import Requirement
+from meshhost.room.services.agents import AgentDescription, ToolDescription, ToolkitDescription
 from meshhost.tasks import TaskOwner
 from meshhost.tools.schema import Schema, check_schema, check_value
 from meshhost.tools.tool import Tool, ToolContext

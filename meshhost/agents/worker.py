@@ -12,8 +12,8 @@ from meshhost.agents.agent import SingleRoomAgent
 from meshhost.agents.context import AgentChatContext
 from meshhost.errors import InvalidRequestError, RoomError
 from meshhost.room.consumer import QueueConsumer
-from meshhost.room.queues import LeasedMessage
 from meshhost.room.requirements import Requirement
+from meshhost.room.services.queues import LeasedMessage
 from meshhost.tasks import TaskOwner
 from meshhost.tools.tool import ToolContext
 from meshhost.tools.toolkit import Toolkit

@@ -3,15 +3,15 @@
 from meshhost.documents.document import MeshDocument
 from meshhost.errors import AccessDeniedError as RoomAccessDeniedException
 from meshhost.errors import RoomError as RoomException
-from meshhost.room.agents import AgentDescription, AgentsClient, ToolDescription, ToolkitDescription
 from meshhost.room.client import RoomClient
-from meshhost.room.developer import DeveloperClient
-from meshhost.room.messaging import MessagingClient, RoomMessage
 from meshhost.room.participants import LocalParticipant, Participant, RemoteParticipant
-from meshhost.room.queues import LeasedMessage, Queue, QueuesClient
 from meshhost.room.requirements import RequiredSchema, RequiredToolkit, Requirement
-from meshhost.room.storage import FileHandle, StorageClient, StorageEntry
-from meshhost.room.sync import SyncClient
+from meshhost.room.services.agents import AgentDescription, AgentsClient, ToolDescription, ToolkitDescription
+from meshhost.room.services.developer import DeveloperClient
+from meshhost.room.services.messaging import MessagingClient, RoomMessage
+from meshhost.room.services.queues import LeasedMessage, Queue, QueuesClient
+from meshhost.room.services.storage import FileHandle, StorageClient, StorageEntry
+from meshhost.room.services.sync import SyncClient
 
 __all__ = [
     "AgentDescription",

@@ -35,7 +35,7 @@ class ServerAccess:
 
 def server_access() -> ServerAccess:
     """As the environment and the stored project say; the environment wins. Raises SettingsError, InvalidApiKeyError."""
-    from meshhost.hosting.project import api_key_of, read_project
+    from meshhost.app.project import api_key_of, read_project
     from meshhost.identity.keys import parse_api_key
     from meshhost.settings import read_settings
 

@@ -8,12 +8,12 @@ import typer
 import typer.core
 
 from meshhost import __version__
-from meshhost.cli import agents, host, messaging, queue, room, storage, token
-from meshhost.cli.chat import chat
+from meshhost.cli.commands import agents, host, messaging, queue, room, storage, token
+from meshhost.cli.commands.chat import chat
+from meshhost.cli.commands.setup import setup
 from meshhost.cli.errors import run_guarded
 from meshhost.cli.options import JsonOption, RoomOption
 from meshhost.cli.output import print_line, use_safe_streams
-from meshhost.cli.setup import setup
 
 __all__ = ["app", "main", "run"]
 
@@ -100,8 +100,8 @@ def _run_service(
     as_json: JsonOption = False,
 ) -> None:
     """Start the service host in FILE and call each of its paths into the room."""
+    from meshhost.cli.commands.service import run as run_service
     from meshhost.cli.connect import resolve_room
-    from meshhost.cli.service import run as run_service
 
     run_service(file=file, room=resolve_room(room), json=as_json, reload=reload)
 

@@ -3,12 +3,12 @@
 import asyncio
 import os
 
+from meshhost.app.embedded import ServerOptions, open_room_server
+from meshhost.app.project import known_keys
 from meshhost.cli.log_output import log_for_server
 from meshhost.cli.output import note, print_json, print_line
-from meshhost.hosting.embedded import ServerOptions, open_room_server
-from meshhost.hosting.project import known_keys
-from meshhost.hosting.signals import StopSignals, stop_signals
 from meshhost.settings import read_settings
+from meshhost.signals import StopSignals, stop_signals
 from meshhost.tasks import unless
 
 __all__ = ["serve_rooms"]

@@ -15,27 +15,27 @@ from aiohttp import web
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import SettingsError
-from meshhost.hosting.admin import RESERVED_PREFIXES, AdminGuard, AdminRoutes
-from meshhost.hosting.admission import AllowedRooms
-from meshhost.hosting.freezes import Freezes
-from meshhost.hosting.health import Health, HealthServer, StartUp
-from meshhost.hosting.ledger import Ledger, LedgerEntry, SpawnLedger
-from meshhost.hosting.load import LoadMeter
-from meshhost.hosting.metrics import HostMetrics
-from meshhost.hosting.process_child import current_role
-from meshhost.hosting.process_pool import ProcessOptions, ProcessPool
-from meshhost.hosting.quarantine import QuarantinePolicy
-from meshhost.hosting.quotas import Quotas, TenantQuota
-from meshhost.hosting.resume import resume
-from meshhost.hosting.routes import LINGER_SECONDS, HostRoutes, http_logger
-from meshhost.hosting.signals import StopSignals, stop_signals
-from meshhost.hosting.spawns import OnDuplicate, Route, Spawns
-from meshhost.hosting.specs import WELL_KNOWN_PATHS, service_spec
-from meshhost.hosting.tenancy import Tenancy, TenancyCollector, who
-from meshhost.hosting.watchdog import Block, LoopWatchdog
-from meshhost.hosting.webhooks import CallGuard
+from meshhost.hosting.calls.admission import AllowedRooms
+from meshhost.hosting.calls.guard import CallGuard
+from meshhost.hosting.calls.ledger import Ledger, LedgerEntry, SpawnLedger
+from meshhost.hosting.calls.resume import resume
+from meshhost.hosting.calls.spawns import OnDuplicate, Route, Spawns
+from meshhost.hosting.calls.specs import WELL_KNOWN_PATHS, service_spec
+from meshhost.hosting.http.admin import RESERVED_PREFIXES, AdminGuard, AdminRoutes
+from meshhost.hosting.http.routes import LINGER_SECONDS, HostRoutes, http_logger
+from meshhost.hosting.observe.health import Health, HealthServer, StartUp
+from meshhost.hosting.observe.load import LoadMeter
+from meshhost.hosting.observe.metrics import HostMetrics
+from meshhost.hosting.observe.watchdog import Block, LoopWatchdog
+from meshhost.hosting.processes.child import current_role
+from meshhost.hosting.processes.pool import ProcessOptions, ProcessPool
+from meshhost.hosting.tenants.freezes import Freezes
+from meshhost.hosting.tenants.quarantine import QuarantinePolicy
+from meshhost.hosting.tenants.quotas import Quotas, TenantQuota
+from meshhost.hosting.tenants.tenancy import Tenancy, TenancyCollector, who
 from meshhost.identity.grants import ApiScope
 from meshhost.settings import Settings, read_settings
+from meshhost.signals import StopSignals, stop_signals
 from meshhost.supervision.drain import DrainReport
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.supervision.spawn import Spawn

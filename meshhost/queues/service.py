@@ -9,7 +9,10 @@ from typing import Self
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import LeaseLostError, NotFoundError, RequestTimeoutError
 from meshhost.identity.tenant import RoomKey
-from meshhost.queues.backend import (
+from meshhost.queues.retry import RetryPolicy
+from meshhost.queues.sweeper import QueueSweeper
+from meshhost.stores.notifier import QueueNotifier, QueueWaiter
+from meshhost.stores.queues import (
     DeadLetter,
     Delay,
     Delivery,
@@ -21,10 +24,7 @@ from meshhost.queues.backend import (
     QueueKey,
     QueueStats,
 )
-from meshhost.queues.notifier import QueueNotifier, QueueWaiter
-from meshhost.queues.refusals import queue_missing
-from meshhost.queues.retry import RetryPolicy
-from meshhost.queues.sweeper import QueueSweeper
+from meshhost.stores.refusals import queue_missing
 from meshhost.tasks import TaskOwner
 
 __all__ = ["QueueService"]

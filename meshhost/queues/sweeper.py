@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 
 from meshhost.clock import Clock
-from meshhost.queues.backend import QueueBackend, QueueKey
-from meshhost.queues.notifier import wait_at_most
 from meshhost.queues.retry import RetryPolicy
+from meshhost.stores.notifier import wait_at_most
+from meshhost.stores.queues import QueueBackend, QueueKey
 
 __all__ = ["QueueSweeper"]
 

@@ -25,18 +25,18 @@ from meshhost.protocol.messages import (
     Response,
     TextResponse,
 )
-from meshhost.room.agents import AgentsClient
 from meshhost.room.call import CallContext
-from meshhost.room.developer import DeveloperClient
 from meshhost.room.events import EventEmitter
 from meshhost.room.handshake import Handshake, Welcome
-from meshhost.room.messaging import MessagingClient
 from meshhost.room.participants import LocalParticipant, Participant, RemoteParticipant
-from meshhost.room.queues import QueuesClient
 from meshhost.room.reconnect import ReconnectPolicy, is_final
+from meshhost.room.services.agents import AgentsClient
+from meshhost.room.services.developer import DeveloperClient
+from meshhost.room.services.messaging import MessagingClient
+from meshhost.room.services.queues import QueuesClient
+from meshhost.room.services.storage import StorageClient
+from meshhost.room.services.sync import SyncClient
 from meshhost.room.session import Reply, RoomSession
-from meshhost.room.storage import StorageClient
-from meshhost.room.sync import SyncClient
 from meshhost.tasks import LightEvent, TaskOwner
 from meshhost.transport.base import ClientProtocol
 

@@ -16,8 +16,8 @@ from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind
 
 from meshhost.errors import AccessDeniedError, LeaseLostError, RoomError
-from meshhost.room.queues import LeasedMessage
 from meshhost.room.reconnect import ReconnectPolicy
+from meshhost.room.services.queues import LeasedMessage
 from meshhost.tasks import uninterrupted, unless
 from meshhost.usage import Outcome, report_message
 

@@ -1,4 +1,4 @@
-"""What a room server is told. Plain values; `meshhost.hosting.embedded` reads them from settings and files."""
+"""What a room server is told. Plain values; `meshhost.app.embedded` reads them from settings and files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from meshhost.queues.backend import QueueStats
-from meshhost.server.room import Room
+from meshhost.server.core.room import Room
+from meshhost.stores.queues import QueueStats
 
 __all__ = ["ServerMetrics"]
 

@@ -12,7 +12,6 @@ from urllib.parse import quote
 import aiohttp
 from aiohttp import web
 
-from meshhost.documents.store import DocumentStore
 from meshhost.documents.thread_schema import thread_schema
 from meshhost.errors import (
     AccessDeniedError,
@@ -31,23 +30,24 @@ from meshhost.gateway.routes import add_gateway_routes
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey
 from meshhost.queues.service import QueueService
-from meshhost.server.access import Access
+from meshhost.server.calling.caller import ServiceCaller
+from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import ServerConfig
-from meshhost.server.directory import RoomDirectory
-from meshhost.server.dispatch import Dispatcher
-from meshhost.server.handlers import developer, messaging
-from meshhost.server.handlers.agents import AgentHandlers
-from meshhost.server.handlers.queues import QueueHandlers
-from meshhost.server.handlers.storage import StorageHandlers
-from meshhost.server.handlers.sync import MAX_DOCUMENT_BYTES, SyncHandlers
-from meshhost.server.identity_store import IdentityStore
+from meshhost.server.core.directory import RoomDirectory
+from meshhost.server.core.dispatch import Dispatcher
+from meshhost.server.core.room import Room
+from meshhost.server.http.access import Access
+from meshhost.server.http.rest import LoginRoutes, RestRoutes
+from meshhost.server.http.sockets import RoomSockets
 from meshhost.server.metrics import ServerMetrics
-from meshhost.server.object_store import RoomFiles, clean_path, mime_type_of
-from meshhost.server.rest import LoginRoutes, RestRoutes
-from meshhost.server.room import Room
-from meshhost.server.services import ServiceCaller
-from meshhost.server.sockets import RoomSockets
-from meshhost.server.webhooks import WebhookSender
+from meshhost.server.services import developer, messaging
+from meshhost.server.services.agents import AgentHandlers
+from meshhost.server.services.queues import QueueHandlers
+from meshhost.server.services.storage import StorageHandlers
+from meshhost.server.services.sync import MAX_DOCUMENT_BYTES, SyncHandlers
+from meshhost.stores.files import RoomFiles, clean_path, mime_type_of
+from meshhost.stores.sqlite.documents import DocumentStore
+from meshhost.stores.sqlite.identity import IdentityStore
 from meshhost.tasks import TaskOwner
 
 __all__ = ["RoomServer"]

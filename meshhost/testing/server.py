@@ -7,9 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from meshhost.app.config_file import ServerFile
+from meshhost.app.embedded import ServerOptions, open_room_server
 from meshhost.gateway.provider import ProviderTable
-from meshhost.hosting.config_file import ServerFile
-from meshhost.hosting.embedded import ServerOptions, open_room_server
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken

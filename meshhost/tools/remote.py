@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshhost.errors import InvalidRequestError, RoomError, ToolError
 from meshhost.protocol.connection import MessageReceived
-from meshhost.room.agents import ToolDescription, ToolkitDescription
+from meshhost.room.services.agents import ToolDescription, ToolkitDescription
 from meshhost.tools.schema import check_schema, with_defs
 from meshhost.tools.tool import Tool, ToolContext
 from meshhost.tools.toolkit import Toolkit

@@ -15,7 +15,8 @@ from meshhost.errors import (
     RoomError,
 )
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.queues.backend import (
+from meshhost.stores.memory.queues import MemoryQueueBackend
+from meshhost.stores.queues import (
     Delivery,
     EndReason,
     HolderId,
@@ -26,8 +27,7 @@ from meshhost.queues.backend import (
     QueueLimits,
     QueueStats,
 )
-from meshhost.queues.backends.memory import MemoryQueueBackend
-from meshhost.queues.backends.sqlite import SqliteQueueBackend
+from meshhost.stores.sqlite.queues import SqliteQueueBackend
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")

@@ -15,9 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from meshhost.errors import RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.queues.backend import EndReason, HolderId, Lease, NewMessage, QueueBackend, QueueKey, QueueLimits
-from meshhost.queues.backends.memory import MemoryQueueBackend
-from meshhost.queues.backends.sqlite import SqliteQueueBackend
+from meshhost.stores.memory.queues import MemoryQueueBackend
+from meshhost.stores.queues import EndReason, HolderId, Lease, NewMessage, QueueBackend, QueueKey, QueueLimits
+from meshhost.stores.sqlite.queues import SqliteQueueBackend
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")

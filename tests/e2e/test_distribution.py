@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from meshhost.hosting.config_file import ServerFile
+from meshhost.app.config_file import ServerFile
 from meshhost.testing.scripted_upstream import ScriptedUpstream
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from meshhost.errors import SettingsError
-from meshhost.gateway.local import find_model
+from meshhost.gateway.local.provider import find_model
 from meshhost.testing.scripted_upstream import ScriptedUpstream
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]

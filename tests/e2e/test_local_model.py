@@ -15,8 +15,8 @@ from aiohttp import web
 from openai import AsyncOpenAI
 
 from meshhost.errors import SettingsError
-from meshhost.gateway.local import LocalProvider, find_model
-from meshhost.gateway.local_process import runner_command
+from meshhost.gateway.local.process import runner_command
+from meshhost.gateway.local.provider import LocalProvider, find_model
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import Caller, ProviderTable
 from meshhost.gateway.routes import add_gateway_routes

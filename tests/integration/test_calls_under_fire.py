@@ -22,9 +22,10 @@ import pytest
 from hypothesis import HealthCheck, currently_in_test_context, event, given, settings
 from hypothesis import strategies as st
 
-from meshhost.hosting import routes, service_host
-from meshhost.hosting.load import LoadLimits
-from meshhost.hosting.routes import MAX_BODY_BYTES
+from meshhost.hosting import service_host
+from meshhost.hosting.http import routes
+from meshhost.hosting.http.routes import MAX_BODY_BYTES
+from meshhost.hosting.observe.load import LoadLimits
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.identity.webhooks import MAX_AGE_SECONDS, sign_webhook, webhook_body
@@ -506,7 +507,7 @@ async def test_an_error_of_the_host_itself_is_still_logged(
     async with fire.http.get(f"http://127.0.0.1:{fire.host.port}/readyz") as response:
         assert response.status == 500
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert record.name == "meshhost.hosting.routes"
+    assert record.name == "meshhost.hosting.http.routes"
 
 
 async def test_a_replay_starts_nobody_also_when_the_agent_is_gone(fire: Fire) -> None:

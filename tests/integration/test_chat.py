@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from meshhost.agents import chat_thread
 from meshhost.agents.chat import ChatBot, ChatThreadContext
-from meshhost.agents.chat_log import ANSWER, ANSWERING, ERROR, NOTICE, ThreadLog, new_thread, text_of
-from meshhost.agents.chat_policy import LEFT_OUT
-from meshhost.agents.chat_tools import ToolkitBuilder
+from meshhost.agents.chat import thread as chat_thread
+from meshhost.agents.chat.log import ANSWER, ANSWERING, ERROR, NOTICE, ThreadLog, new_thread, text_of
+from meshhost.agents.chat.policy import LEFT_OUT
+from meshhost.agents.chat.tools import ToolkitBuilder
 from meshhost.agents.context import AgentChatContext
 from meshhost.agents.thread_schema import SCHEMA_PATH, ensure_thread_schema, thread_schema
+from meshhost.app.config_file import ServerFile
 from meshhost.documents.document import MeshDocument
 from meshhost.errors import AccessDeniedError, AlreadyExistsError, LLMError, LLMRefusalError, RoomError
-from meshhost.gateway.openai_compatible import OpenAICompatibleProvider
 from meshhost.gateway.provider import ProviderTable
-from meshhost.hosting.config_file import ServerFile
+from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.grants import ApiScope, SyncGrant, SyncPathGrant
 from meshhost.openai.tools import OpenAIResponsesAdapter

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from meshhost.agents.chat import ChatBot
-from meshhost.agents.chat_log import ThreadLog, text_of
+from meshhost.agents.chat.log import ThreadLog, text_of
 from meshhost.agents.thread_schema import ensure_thread_schema
-from meshhost.cli import chat_session
-from meshhost.cli.chat_session import ask_once, new_path, talk
+from meshhost.cli.commands import chat_session
+from meshhost.cli.commands.chat_session import ask_once, new_path, talk
 from meshhost.cli.main import run
 from meshhost.errors import InvalidRequestError, NotFoundError, RequestTimeoutError, RoomError
 from meshhost.room.client import RoomClient
-from meshhost.room.messaging import RoomMessage
 from meshhost.room.participants import RemoteParticipant
+from meshhost.room.services.messaging import RoomMessage
 from meshhost.testing.scripted_llm import ScriptedLLM, wait_until
 from meshhost.testing.server import RunningServer, running_server
 

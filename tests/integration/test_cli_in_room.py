@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from meshhost.app.embedded import ServerOptions
 from meshhost.cli import serving
 from meshhost.cli.connect import ServerAccess, get_json
 from meshhost.cli.main import run
 from meshhost.errors import RoomError
-from meshhost.hosting.embedded import ServerOptions
 from meshhost.settings import Settings
 from meshhost.testing.server import RunningServer, running_server
 
@@ -98,10 +98,10 @@ async def test_a_download_that_breaks_off_leaves_the_old_file(
     async def broken_url(*_: Any, **__: Any) -> str:
         return f"{server.url}/files/nothing"
 
-    environment.setattr("meshhost.room.storage.StorageClient.download_url", broken_url)
+    environment.setattr("meshhost.room.services.storage.StorageClient.download_url", broken_url)
     assert "refused the download" in (await command("storage", "cp", "room:a", "a"))[2]
     environment.setattr(
-        "meshhost.room.storage.StorageClient.download_url", lambda *_, **__: _value("http://127.0.0.1:1")
+        "meshhost.room.services.storage.StorageClient.download_url", lambda *_, **__: _value("http://127.0.0.1:1")
     )
     assert "broke off" in (await command("storage", "cp", "room:a", "a"))[2]
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from meshhost.app.config_file import ServerFile
+from meshhost.app.embedded import ServerOptions, open_room_server
+from meshhost.app.project import set_up_project
 from meshhost.errors import SettingsError
-from meshhost.hosting.config_file import ServerFile
-from meshhost.hosting.embedded import ServerOptions, open_room_server
-from meshhost.hosting.project import set_up_project
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.room.client import RoomClient
 from meshhost.settings import read_settings

@@ -13,8 +13,8 @@ from openai import AsyncOpenAI
 
 from meshhost.errors import AccessDeniedError, InvalidTokenError, SettingsError
 from meshhost.gateway.meter import Meter
-from meshhost.gateway.openai_compatible import OpenAICompatibleProvider
 from meshhost.gateway.provider import Caller, Provider, ProviderTable
+from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.gateway.routes import add_gateway_routes
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.testing.scripted_upstream import ScriptedUpstream

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 
 from meshhost.errors import LLMError
-from meshhost.gateway.local import LocalProvider
-from meshhost.gateway.local_process import LlamaProcess
+from meshhost.gateway.local.process import LlamaProcess
+from meshhost.gateway.local.provider import LocalProvider
 from meshhost.gateway.provider import Caller
 from meshhost.identity.tenant import RoomKey, TenantId
 

@@ -19,10 +19,10 @@ import aiohttp
 import psutil
 import pytest
 
+from meshhost.app.service_runner import run_service
 from meshhost.errors import SettingsError
-from meshhost.hosting.process_pool import ProcessOptions, Program
+from meshhost.hosting.processes.pool import ProcessOptions, Program
 from meshhost.hosting.service_host import ServiceHost
-from meshhost.hosting.service_runner import run_service
 from meshhost.identity.webhooks import webhook_body
 from meshhost.logs import log_context
 from meshhost.supervision.policy import RestartPolicy

@@ -26,15 +26,15 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from meshhost.errors import SettingsError
-from meshhost.hosting import agent_process as agent_process_module
-from meshhost.hosting import process_pool as process_pool_module
-from meshhost.hosting import process_template as process_template_module
-from meshhost.hosting.admission import AllowedRooms, admit
-from meshhost.hosting.process_pool import ProcessOptions, Program
+from meshhost.hosting.calls.admission import AllowedRooms, admit
+from meshhost.hosting.processes import pool as process_pool_module
+from meshhost.hosting.processes import process as agent_process_module
+from meshhost.hosting.processes import template as process_template_module
+from meshhost.hosting.processes.pool import ProcessOptions, Program
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.webhooks import webhook_body
 from meshhost.room.client import RoomClient
-from meshhost.room.messaging import RoomMessage
+from meshhost.room.services.messaging import RoomMessage
 from meshhost.supervision import drain as drain_module
 from meshhost.supervision import spawn as spawn_module
 from meshhost.supervision.policy import RestartPolicy

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from meshhost.agents.chat import ChatBot
-from meshhost.cli.chat_session import ask_once
-from meshhost.hosting.config_file import ServerFile
+from meshhost.app.config_file import ServerFile
+from meshhost.cli.commands.chat_session import ask_once
 from meshhost.testing.scripted_llm import ScriptedLLM, wait_until
 from meshhost.testing.server import running_server
 

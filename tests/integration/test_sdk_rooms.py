@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from meshhost.app.config_file import ServerFile
 from meshhost.documents.document import MeshDocument, Text
 from meshhost.documents.schema import ChildProperty, ElementType, MeshSchema, ValueProperty
 from meshhost.errors import AccessDeniedError, NotFoundError, RoomError, ToolError
-from meshhost.hosting.config_file import ServerFile
 from meshhost.identity.grants import ApiScope, StorageGrant, SyncGrant, SyncPathGrant
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import (
@@ -25,9 +25,9 @@ from meshhost.protocol.messages import (
     RawOutputs,
     Response,
 )
-from meshhost.room.agents import ToolDescription, ToolkitDescription
 from meshhost.room.client import RoomClient
 from meshhost.room.requirements import RequiredToolkit
+from meshhost.room.services.agents import ToolDescription, ToolkitDescription
 from meshhost.testing.server import RunningServer, running_server
 
 # Making the SDK's environment takes a while, once.

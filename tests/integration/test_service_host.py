@@ -24,11 +24,11 @@ import pytest
 
 from meshhost.agents.worker import Worker
 from meshhost.errors import CallRefusedError, ConnectionLostError, LifecycleError, RequestTimeoutError, SettingsError
-from meshhost.hosting import call as call_module
 from meshhost.hosting import service_host as service_host_module
-from meshhost.hosting.routes import MAX_BODY_BYTES
+from meshhost.hosting.calls import life as call_module
+from meshhost.hosting.calls.spawns import Spawns
+from meshhost.hosting.http.routes import MAX_BODY_BYTES
 from meshhost.hosting.service_host import ServiceHost
-from meshhost.hosting.spawns import Spawns
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import encode_api_key, new_api_key
 from meshhost.identity.tokens import NO_EXPIRATION, ParticipantGrant, ParticipantToken

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from meshhost.hosting import source_watch
-from meshhost.hosting.service_runner import run_service
+from meshhost.app import source_watch
+from meshhost.app.service_runner import run_service
 from meshhost.identity.keys import encode_api_key, new_api_key
 from meshhost.testing.server import running_server
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from meshhost.app import service_runner
+from meshhost.app.service_runner import run_service
 from meshhost.errors import CallRefusedError, InvalidRequestError, SettingsError
-from meshhost.hosting import service_runner
-from meshhost.hosting.service_runner import run_service
-from meshhost.hosting.specs import service_spec
+from meshhost.hosting.calls.specs import service_spec
 from meshhost.identity.keys import encode_api_key, new_api_key
-from meshhost.server.webhooks import WebhookSender
+from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.testing.server import RunningServer, running_server
 
 KEY = new_api_key("11111111-2222-3333-4444-555555555555")

@@ -8,8 +8,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from meshhost.agents import ChatBot, TaskRunner, Worker, chat_thread
-from meshhost.agents.chat_log import ThreadLog, new_thread, text_of
+from meshhost.agents import ChatBot, TaskRunner, Worker
+from meshhost.agents.chat import thread as chat_thread
+from meshhost.agents.chat.log import ThreadLog, new_thread, text_of
 from meshhost.agents.thread_schema import ensure_thread_schema
 from meshhost.errors import ConnectionLostError, RequestTimeoutError, RoomError, RoomRefusedError
 from meshhost.hosting.service_host import ServiceHost

@@ -15,11 +15,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from meshhost.hosting import agent_process as agent_process_module
-from meshhost.hosting import process_pool as process_pool_module
-from meshhost.hosting.process_pool import ProcessOptions, Program
-from meshhost.hosting.quotas import TenantQuota
+from meshhost.hosting.processes import pool as process_pool_module
+from meshhost.hosting.processes import process as agent_process_module
+from meshhost.hosting.processes.pool import ProcessOptions, Program
 from meshhost.hosting.service_host import ServiceHost
+from meshhost.hosting.tenants.quotas import TenantQuota
 from meshhost.identity.keys import new_api_key
 from meshhost.identity.webhooks import webhook_body
 from meshhost.supervision.policy import RestartPolicy

@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 
 from meshhost.cli.main import app, run
 from meshhost.errors import SettingsError
-from meshhost.hosting.quarantine import QuarantinePolicy
-from meshhost.hosting.quotas import TenantQuota
 from meshhost.hosting.service_host import ServiceHost
+from meshhost.hosting.tenants.quarantine import QuarantinePolicy
+from meshhost.hosting.tenants.quotas import TenantQuota
 from meshhost.identity.keys import new_api_key
 from meshhost.identity.webhooks import sign_webhook, webhook_body
 from meshhost.supervision.policy import RestartPolicy

@@ -15,10 +15,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from meshhost.agents.worker import Worker
+from meshhost.app.config_file import ServerFile
 from meshhost.clock import SystemClock
-from meshhost.gateway.openai_compatible import OpenAICompatibleProvider
 from meshhost.gateway.provider import ProviderTable
-from meshhost.hosting.config_file import ServerFile
+from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.grants import ApiScope
 from meshhost.openai.tools import (
@@ -31,7 +31,7 @@ from meshhost.openai.tools import (
 from meshhost.openai.tools.retry import RetryPolicy
 from meshhost.room import consumer
 from meshhost.room.client import RoomClient
-from meshhost.server.webhooks import WebhookSender
+from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.supervision.state import State
 from meshhost.testing.scripted_upstream import ScriptedUpstream
 from meshhost.testing.server import RunningServer, running_server

@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from meshhost.hosting import process_pool as process_pool_module
-from meshhost.hosting.process_pool import ProcessOptions, Program
+from meshhost.hosting.processes import pool as process_pool_module
+from meshhost.hosting.processes.pool import ProcessOptions, Program
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.webhooks import webhook_body
 from meshhost.room.client import RoomClient

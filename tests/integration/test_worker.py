@@ -12,6 +12,8 @@ import pytest
 from meshhost.agents import agent as agent_module
 from meshhost.agents.agent import Agent, SingleRoomAgent
 from meshhost.agents.worker import Worker
+from meshhost.app import embedded
+from meshhost.app.config_file import ServerFile
 from meshhost.errors import (
     AccessDeniedError,
     ConnectionLostError,
@@ -19,16 +21,14 @@ from meshhost.errors import (
     NotFoundError,
     RoomError,
 )
-from meshhost.hosting import embedded
-from meshhost.hosting.config_file import ServerFile
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.protocol.messages import TextResponse
 from meshhost.queues.retry import RetryPolicy
 from meshhost.queues.service import QueueService
 from meshhost.room.client import RoomClient
 from meshhost.room.consumer import QueueConsumer
-from meshhost.room.queues import LeasedMessage, Queue
 from meshhost.room.requirements import RequiredSchema, RequiredToolkit
+from meshhost.room.services.queues import LeasedMessage, Queue
 from meshhost.tasks import TaskOwner
 from meshhost.testing.agents import QuietAgent
 from meshhost.testing.scripted_llm import ScriptedLLM, wait_until

@@ -198,14 +198,14 @@ class SpeaksNonsense(Normal):
 
 class SpeaksOutOfTurn(Normal):
     async def wait_ended(self) -> None:
-        from meshhost.hosting.process_messages import Ping
+        from meshhost.hosting.processes.messages import Ping
 
         role().__dict__["_channel"].send(Ping(1))
         await asyncio.Event().wait()
 
 
 def role() -> Any:
-    from meshhost.hosting.process_child import current_role
+    from meshhost.hosting.processes.child import current_role
 
     return current_role()
 

@@ -15,7 +15,7 @@ import pytest
 
 from meshhost.agents import TaskRunner
 from meshhost.agents.context import AgentCallContext
-from meshhost.hosting.config_file import ServerFile
+from meshhost.app.config_file import ServerFile
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.protocol.messages import JsonResponse
 from meshhost.room.client import RoomClient

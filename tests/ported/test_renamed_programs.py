@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from meshhost.agents.chat_log import ThreadLog, new_thread, text_of
+from meshhost.agents.chat.log import ThreadLog, new_thread, text_of
 from meshhost.agents.thread_schema import ensure_thread_schema
 from meshhost.errors import RoomError
-from meshhost.gateway.openai_compatible import OpenAICompatibleProvider
 from meshhost.gateway.provider import ProviderTable
-from meshhost.room.agents import AgentDescription
+from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.room.client import RoomClient
-from meshhost.room.messaging import RoomMessage
+from meshhost.room.services.agents import AgentDescription
+from meshhost.room.services.messaging import RoomMessage
 from meshhost.testing.scripted_upstream import ScriptedUpstream
 from meshhost.testing.server import RunningServer, running_server
 

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from pydantic import AliasChoices
 
-from meshhost.hosting.load import Load
-from meshhost.hosting.service_runner import STOP_MARGIN
+from meshhost.app.service_runner import STOP_MARGIN
+from meshhost.hosting.observe.load import Load
 from meshhost.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -13,14 +13,14 @@ import yaml
 from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
+from meshhost.app.service_runner import STOP_MARGIN
 from meshhost.cli.main import app
 from meshhost.clock import SystemClock
-from meshhost.hosting import routes as host_routes
-from meshhost.hosting.load import LoadMeter
-from meshhost.hosting.metrics import HostMetrics
+from meshhost.hosting.http import routes as host_routes
+from meshhost.hosting.observe.load import LoadMeter
+from meshhost.hosting.observe.metrics import HostMetrics
 from meshhost.hosting.service_host import ServiceHost
-from meshhost.hosting.service_runner import STOP_MARGIN
-from meshhost.hosting.tenancy import Tenancy, TenancyCollector
+from meshhost.hosting.tenants.tenancy import Tenancy, TenancyCollector
 from meshhost.server import server as room_server
 from meshhost.server.metrics import ServerMetrics
 from meshhost.settings import Settings

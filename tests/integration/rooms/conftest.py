@@ -10,20 +10,20 @@ from typing import Any
 import aiohttp
 import pytest
 
-from meshhost.documents.store import DocumentStore
 from meshhost.gateway.provider import ProviderTable
 from meshhost.identity.keys import ApiKey, new_api_key
 from meshhost.protocol.frames import Limits
-from meshhost.queues.backend import QueueLimits
-from meshhost.queues.backends.memory import MemoryQueueBackend
 from meshhost.queues.retry import RetryPolicy
 from meshhost.queues.service import QueueService
 from meshhost.room.client import RoomClient
 from meshhost.server.config import ServerConfig
-from meshhost.server.document_files import FilesAndDocuments
-from meshhost.server.identity_store import IdentityStore
-from meshhost.server.object_store import open_object_store
 from meshhost.server.server import RoomServer
+from meshhost.stores.document_files import FilesAndDocuments
+from meshhost.stores.files import open_object_store
+from meshhost.stores.memory.queues import MemoryQueueBackend
+from meshhost.stores.queues import QueueLimits
+from meshhost.stores.sqlite.documents import DocumentStore
+from meshhost.stores.sqlite.identity import IdentityStore
 from meshhost.testing.server import RunningServer
 
 PROJECT = "11111111-2222-3333-4444-555555555555"

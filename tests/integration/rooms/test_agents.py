@@ -27,11 +27,11 @@ from meshhost.protocol.messages import (
     TextResponse,
     pack_message,
 )
-from meshhost.room.agents import ToolDescription, ToolkitDescription
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import Participant
 from meshhost.room.requirements import RequiredSchema, RequiredToolkit
-from meshhost.server.handlers import agents as handlers
+from meshhost.room.services.agents import ToolDescription, ToolkitDescription
+from meshhost.server.services import agents as handlers
 from meshhost.testing.server import RunningServer
 
 Answer = Callable[[MessageReceived], Awaitable[Response | RoomError]]

@@ -15,7 +15,6 @@ import pytest
 
 from meshhost.documents.document import Element, MeshDocument
 from meshhost.documents.schema import MeshSchema
-from meshhost.documents.store import DocumentKey
 from meshhost.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -28,10 +27,11 @@ from meshhost.identity.grants import ApiScope, StorageGrant, SyncGrant, SyncPath
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.frames import Limits
-from meshhost.room import sync
 from meshhost.room.client import RoomClient, RoomState
-from meshhost.server import documents as open_documents
-from meshhost.server.handlers import sync as handlers
+from meshhost.room.services import sync
+from meshhost.server.services import open_documents
+from meshhost.server.services import sync as handlers
+from meshhost.stores.sqlite.documents import DocumentKey
 from meshhost.testing.server import RunningServer, running_server
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 

@@ -9,7 +9,7 @@ from meshhost.errors import LimitExceededError
 from meshhost.identity.keys import new_api_key
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.protocol.connection import RoomConnection
-from meshhost.queues.backend import QueueLimits
+from meshhost.stores.queues import QueueLimits
 from meshhost.testing.server import RunningServer
 
 

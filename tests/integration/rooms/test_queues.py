@@ -9,9 +9,9 @@ import pytest
 from meshhost.errors import AccessDeniedError, InvalidRequestError, LeaseLostError, NotFoundError, RoomError
 from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.protocol.messages import EmptyResponse, JsonResponse, Response
-from meshhost.queues.backend import QueueLimits
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import RemoteParticipant
+from meshhost.stores.queues import QueueLimits
 from meshhost.testing.server import RunningServer
 
 

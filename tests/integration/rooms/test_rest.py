@@ -289,9 +289,9 @@ async def test_a_code_is_bound_to_who_asked_for_it(rest: _Rest, changed: dict[st
 
 
 async def test_an_old_code_is_worth_nothing(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshhost.server.rest._CODE_SECONDS", -1.0)
+    monkeypatch.setattr("meshhost.server.http.rest._CODE_SECONDS", -1.0)
     assert (await _exchange(rest, await _code(rest)))[0] == 400
-    monkeypatch.setattr("meshhost.server.rest._MAX_CODES", 2)
+    monkeypatch.setattr("meshhost.server.http.rest._MAX_CODES", 2)
     for _ in range(5):
         await _code(rest)
 
@@ -316,7 +316,7 @@ async def test_a_login_goes_to_this_machine_only_and_needs_pkce(rest: _Rest, cha
 
 
 async def test_a_login_from_another_machine_is_not_found(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshhost.server.rest._is_loopback", lambda _: False)
+    monkeypatch.setattr("meshhost.server.http.rest._is_loopback", lambda _: False)
     assert (await rest("GET", "/oauth/authorize"))[0] == 404
     assert (await rest("POST", "/oauth/token"))[0] == 404
 

@@ -55,7 +55,7 @@ async def host() -> AsyncIterator[_Host]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshhost.server.services.FIRST_DELAY", 0.01)
+    monkeypatch.setattr("meshhost.server.calling.caller.FIRST_DELAY", 0.01)
 
 
 def _service(host: _Host, **options: Any) -> ConfiguredService:
@@ -107,7 +107,7 @@ async def test_a_host_that_refuses_is_called_again(serve: Any, host: _Host, capl
 async def test_an_agent_that_does_not_join_is_called_again(
     serve: Any, host: _Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meshhost.server.services.JOIN_SECONDS", 0.02)
+    monkeypatch.setattr("meshhost.server.calling.caller.JOIN_SECONDS", 0.02)
     async with serve(services=[_service(host)]) as server, server.client():
         await host.events.get()
         await host.events.get()

@@ -14,7 +14,7 @@ from meshhost.errors import (
 )
 from meshhost.identity.grants import ApiScope, MessagingGrant, StorageGrant, StoragePathGrant
 from meshhost.protocol.frames import Limits
-from meshhost.server.handlers import storage as handlers
+from meshhost.server.services import storage as handlers
 from meshhost.testing.server import RunningServer
 
 
@@ -227,7 +227,7 @@ async def test_a_forged_or_expired_download_url_is_refused(
     async with server.client() as a:
         await a.storage.upload(path="f", data=b"1")
         good = await a.storage.download_url(path="f")
-        monkeypatch.setattr("meshhost.server.access.FILE_URL_SECONDS", -1)
+        monkeypatch.setattr("meshhost.server.http.access.FILE_URL_SECONDS", -1)
         expired = await a.storage.download_url(path="f")
         login = server.server._access.sign_login("11111111-2222-3333-4444-555555555555")
         own_token = a.protocol.token

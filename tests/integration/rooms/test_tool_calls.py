@@ -23,9 +23,9 @@ from meshhost.errors import (
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import FileResponse, JsonResponse, TextResponse
-from meshhost.room.agents import AgentDescription
 from meshhost.room.client import RoomClient
-from meshhost.server.handlers import agents as handlers
+from meshhost.room.services.agents import AgentDescription
+from meshhost.server.services import agents as handlers
 from meshhost.testing.server import RunningServer
 from meshhost.tools.hosting import RemoteToolkit
 from meshhost.tools.tool import Tool, ToolContext

@@ -9,8 +9,8 @@ import pytest
 from meshhost.agents import task_runner, worker
 from meshhost.agents.agent import Agent
 from meshhost.agents.chat import ChatBot
-from meshhost.agents.chat_policy import ChatRequest
-from meshhost.agents.chat_thread import ChatThread
+from meshhost.agents.chat.policy import ChatRequest
+from meshhost.agents.chat.thread import ChatThread
 from meshhost.agents.task_runner import TaskRunner
 from meshhost.agents.worker import Worker
 from meshhost.testing.clock import FakeClock

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from meshhost.agents import chat_answer, chat_attachments
-from meshhost.agents.chat_answer import AnswerWriter, shown_toolkits
-from meshhost.agents.chat_attachments import append_attachments
-from meshhost.agents.chat_history import has_been_heard, load_history
-from meshhost.agents.chat_log import ANSWER, ERROR, NOTICE, ThreadLog, clean_text, new_thread, text_of
-from meshhost.agents.chat_policy import (
+from meshhost.agents.chat import answer as chat_answer
+from meshhost.agents.chat import attachments as chat_attachments
+from meshhost.agents.chat.answer import AnswerWriter, shown_toolkits
+from meshhost.agents.chat.attachments import append_attachments
+from meshhost.agents.chat.history import has_been_heard, load_history
+from meshhost.agents.chat.log import ANSWER, ERROR, NOTICE, ThreadLog, clean_text, new_thread, text_of
+from meshhost.agents.chat.policy import (
     DECISION_SCHEMA,
     LEFT_OUT,
     BusyPolicy,
@@ -25,7 +26,7 @@ from meshhost.agents.chat_policy import (
     parse_request,
     size_of,
 )
-from meshhost.agents.chat_tools import ToolkitBuilder, make_toolkits
+from meshhost.agents.chat.tools import ToolkitBuilder, make_toolkits
 from meshhost.agents.context import AgentChatContext
 from meshhost.agents.thread_schema import thread_schema
 from meshhost.documents.document import MeshDocument

@@ -12,18 +12,18 @@ from unittest.mock import AsyncMock, MagicMock
 import pytest
 from opentelemetry import trace
 
+from meshhost.app.embedded import ServerOptions
 from meshhost.cli import serving
 from meshhost.cli.connect import _reason, resolve_room, server_access
 from meshhost.cli.main import run
 from meshhost.errors import LeaseLostError
-from meshhost.hosting.embedded import ServerOptions
 from meshhost.identity.keys import encode_api_key, new_api_key
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.protocol.messages import EmptyResponse, FileResponse, JsonResponse, LinkResponse, TextResponse
-from meshhost.room.agents import AgentDescription, ToolDescription, ToolkitDescription
 from meshhost.room.participants import RemoteParticipant
-from meshhost.room.queues import DeadMessage, LeasedMessage, Queue
-from meshhost.room.storage import StorageEntry
+from meshhost.room.services.agents import AgentDescription, ToolDescription, ToolkitDescription
+from meshhost.room.services.queues import DeadMessage, LeasedMessage, Queue
+from meshhost.room.services.storage import StorageEntry
 
 _PROJECT = "11111111-2222-3333-4444-555555555555"
 _BOB = RemoteParticipant(id="id-1", role="agent", attributes={"name": "bob"})

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from meshhost.cli import host
+from meshhost.cli.commands import host
 from meshhost.cli.main import run
 
 AGENT = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshhost.cli import host, host_drain
+from meshhost.cli.commands import host, host_drain
 from meshhost.cli.main import run
 from meshhost.errors import ConnectionLostError, RoomRefusedError
 

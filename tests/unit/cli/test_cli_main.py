@@ -79,9 +79,9 @@ def test_wrong_usage_is_one_line(arguments: list[str], said: str, capsys: pytest
 
 def test_service_run_is_handed_the_program_and_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
     got: dict[str, object] = {}
-    module = type(sys)("meshhost.cli.service")
+    module = type(sys)("meshhost.cli.commands.service")
     module.run = lambda **arguments: got.update(arguments)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "meshhost.cli.service", module)
+    monkeypatch.setitem(sys.modules, "meshhost.cli.commands.service", module)
 
     assert run(["service", "run", "main.py --x", "--room", "demo", "--json"]) == 0
     assert got == {"file": "main.py --x", "room": "demo", "json": True, "reload": False}

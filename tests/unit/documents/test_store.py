@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from meshhost.documents.store import DocumentKey, DocumentStore
 from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError, SettingsError
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.sqlite.documents import DocumentKey, DocumentStore
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
@@ -120,7 +120,7 @@ async def test_a_crash_between_snapshot_and_log_leaves_what_was(store: DocumentS
 PROGRAM = textwrap.dedent("""
     import asyncio, os, signal, sys
     from pathlib import Path
-    from meshhost.documents.store import DocumentKey, DocumentStore
+    from meshhost.stores.sqlite.documents import DocumentKey, DocumentStore
     from meshhost.identity.tenant import RoomKey, TenantId
 
     async def main():

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from meshhost.errors import SettingsError
-from meshhost.gateway import local, local_runner
-from meshhost.gateway.local import LocalProvider, find_model
-from meshhost.gateway.local_process import LlamaAddress, runner_command
+from meshhost.gateway.local import provider as local
+from meshhost.gateway.local import runner as local_runner
+from meshhost.gateway.local.process import LlamaAddress, runner_command
+from meshhost.gateway.local.provider import LocalProvider, find_model
 
 
 def test_the_explicit_file_is_taken_or_refused(tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ async def test_without_weights_the_error_says_what_to_install(tmp_path: Path, mo
 
 def test_the_command_runs_the_runner_on_the_loopback() -> None:
     command = runner_command(Path("m.gguf"), name="n", threads=3)
-    assert command[:3] == [sys.executable, "-m", "meshhost.gateway.local_runner"]
+    assert command[:3] == [sys.executable, "-m", "meshhost.gateway.local.runner"]
     assert command[3:] == ["--model", "m.gguf", "--name", "n", "--host", "127.0.0.1", "--threads", "3"]
 
 

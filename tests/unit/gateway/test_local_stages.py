@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from meshhost.errors import LLMError
-from meshhost.gateway.local_stages import answer, mentioned_files, shortlist, subject
+from meshhost.gateway.local.stages import answer, mentioned_files, shortlist, subject
 from meshhost.gateway.responses import AskedResponse, FunctionTool, ResponseBuilder
 
 STRING = {"type": "string"}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import CallRefusedError
-from meshhost.hosting.admission import AllowedRooms, admit, parse_event
+from meshhost.hosting.calls.admission import AllowedRooms, admit, parse_event
 from meshhost.identity.keys import encode_api_key, new_api_key
 from meshhost.identity.tokens import NO_EXPIRATION, ParticipantGrant, ParticipantToken
 

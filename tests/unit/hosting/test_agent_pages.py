@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from meshhost.errors import CallRefusedError
-from meshhost.hosting.agent_pages import AgentQuery, page_of
+from meshhost.hosting.http.pages import AgentQuery, page_of
 from meshhost.supervision.state import State
 
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from meshhost.app.config_file import ServerFile, read_secret_file, read_server_file
 from meshhost.errors import SettingsError
-from meshhost.hosting.config_file import ServerFile, read_secret_file, read_server_file
 
 WHOLE = """
 [server]

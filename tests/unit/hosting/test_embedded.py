@@ -1,13 +1,13 @@
 import pytest
 
+from meshhost.app import embedded
+from meshhost.app.config_file import ServerFile
+from meshhost.app.embedded import ServerOptions, open_room_server
 from meshhost.errors import SettingsError
-from meshhost.gateway.local import LocalProvider
-from meshhost.gateway.openai_compatible import OpenAICompatibleProvider
-from meshhost.hosting import embedded
-from meshhost.hosting.config_file import ServerFile
-from meshhost.hosting.embedded import ServerOptions, open_room_server
-from meshhost.queues.backends.sqlite import SqliteQueueBackend
+from meshhost.gateway.local.provider import LocalProvider
+from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.settings import read_settings
+from meshhost.stores.sqlite.queues import SqliteQueueBackend
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import CallRefusedError
-from meshhost.hosting.freezes import Freeze, Freezes
-from meshhost.hosting.ledger import Ledger, SpawnLedger
+from meshhost.hosting.calls.ledger import Ledger, SpawnLedger
+from meshhost.hosting.tenants.freezes import Freeze, Freezes
 from meshhost.testing.clock import FakeClock
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from meshhost.errors import CallRefusedError, MeshhostError, SettingsError
-from meshhost.hosting import health as health_module
-from meshhost.hosting.health import Health, HealthAnswer, HealthServer, StartUp, error_line
-from meshhost.hosting.process_pool import ProcessOptions, ProcessPool, Program
-from meshhost.hosting.watchdog import Block, LoopWatchdog
+from meshhost.hosting.observe import health as health_module
+from meshhost.hosting.observe.health import Health, HealthAnswer, HealthServer, StartUp, error_line
+from meshhost.hosting.observe.watchdog import Block, LoopWatchdog
+from meshhost.hosting.processes.pool import ProcessOptions, ProcessPool, Program
 
 OPTIONS = ProcessOptions(size=1, program=Program("none.py", is_module=False))
 
@@ -272,7 +272,7 @@ def test_what_takes_long_to_fail_is_tried_seldom() -> None:
             delays.append(record.__dict__["retry_in"])
 
     handler = Handler()
-    logger = logging.getLogger("meshhost.hosting.process_pool")
+    logger = logging.getLogger("meshhost.hosting.processes.pool")
     logger.addHandler(handler)
     for took in (0.1, 0.1, 60.0, 60.0, 60.0):
         pool._failed(ImportError("no"), took)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import CallRefusedError, SettingsError
-from meshhost.hosting.admission import CallRequest
-from meshhost.hosting.ledger import Ledger, LedgerEntry, SpawnLedger, _entry, _put
+from meshhost.hosting.calls.admission import CallRequest
+from meshhost.hosting.calls.ledger import Ledger, LedgerEntry, SpawnLedger, _entry, _put
 from meshhost.identity.tenant import TenantId
 from meshhost.testing.clock import FakeClock
 

@@ -1,7 +1,7 @@
 import pytest
 
 from meshhost.errors import CallRefusedError, SettingsError
-from meshhost.hosting.load import (
+from meshhost.hosting.observe.load import (
     Load,
     LoadLimits,
     LoadMeter,

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshhost.errors import CallRefusedError
-from meshhost.hosting.memory_quota import MEGABYTE, MemoryQuotas, ProcessMemory
+from meshhost.hosting.tenants.memory_quota import MEGABYTE, MemoryQuotas, ProcessMemory
 from meshhost.testing.clock import FakeClock
 
 

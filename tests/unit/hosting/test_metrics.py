@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from meshhost.hosting.metrics import HostMetrics
+from meshhost.hosting.observe.metrics import HostMetrics
 from meshhost.supervision.state import State
 
 

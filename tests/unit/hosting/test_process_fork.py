@@ -13,8 +13,8 @@ from types import ModuleType
 
 import pytest
 
-from meshhost.hosting import process_fork
-from meshhost.hosting.process_fork import descriptors, files_to_open_again, why_unforkable
+from meshhost.hosting.processes import template_child as process_fork
+from meshhost.hosting.processes.template_child import descriptors, files_to_open_again, why_unforkable
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forking needs Linux")
 

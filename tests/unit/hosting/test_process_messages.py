@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import ConnectionLostError, MeshhostError, RemoteProtocolError, RoomRefusedError
-from meshhost.hosting import process_messages
-from meshhost.hosting.process_messages import (
+from meshhost.hosting.processes import messages as process_messages
+from meshhost.hosting.processes.messages import (
     Abort,
     Assign,
     Boot,

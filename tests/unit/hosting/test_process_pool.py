@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from meshhost.errors import SettingsError
-from meshhost.hosting import process_pool
-from meshhost.hosting.agent_process import memory_of
-from meshhost.hosting.process_pool import ProcessOptions, ProcessPool, Program
+from meshhost.hosting.processes import pool as process_pool
+from meshhost.hosting.processes.pool import ProcessOptions, ProcessPool, Program
+from meshhost.hosting.processes.process import memory_of
 
 
 @pytest.mark.parametrize(

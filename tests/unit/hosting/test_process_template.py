@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from meshhost.errors import MeshhostError, RemoteProtocolError
-from meshhost.hosting import process_control, process_template
-from meshhost.hosting.process_control import Adoption
-from meshhost.hosting.process_messages import ForkReply, fork_request, number_of_request
-from meshhost.hosting.process_template import AdoptedProcess, Template
+from meshhost.hosting.processes import control as process_control
+from meshhost.hosting.processes import template as process_template
+from meshhost.hosting.processes.control import Adoption
+from meshhost.hosting.processes.messages import ForkReply, fork_request, number_of_request
+from meshhost.hosting.processes.template import AdoptedProcess, Template
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forking needs Linux")
 

@@ -3,9 +3,9 @@ import stat
 
 import pytest
 
+from meshhost.app import project as project_module
+from meshhost.app.project import api_key_of, known_keys, read_project, set_up_project
 from meshhost.errors import InvalidApiKeyError, SettingsError
-from meshhost.hosting import project as project_module
-from meshhost.hosting.project import api_key_of, known_keys, read_project, set_up_project
 from meshhost.identity.keys import encode_api_key, new_api_key, parse_api_key
 from meshhost.settings import read_settings
 

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import CallRefusedError, SettingsError
-from meshhost.hosting import quarantine as quarantine_module
-from meshhost.hosting.quarantine import EVERY_PATH, Quarantine, QuarantinePolicy
+from meshhost.hosting.tenants import quarantine as quarantine_module
+from meshhost.hosting.tenants.quarantine import EVERY_PATH, Quarantine, QuarantinePolicy
 from meshhost.testing.clock import FakeClock
 
 POLICY = QuarantinePolicy(

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import CallRefusedError, SettingsError
-from meshhost.hosting import quotas as quotas_module
-from meshhost.hosting.quotas import Quotas, TenantQuota, TokenBucket
+from meshhost.hosting.tenants import quotas as quotas_module
+from meshhost.hosting.tenants.quotas import Quotas, TenantQuota, TokenBucket
 from meshhost.testing.clock import FakeClock
 
 

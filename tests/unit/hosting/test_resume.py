@@ -4,10 +4,10 @@ from unittest.mock import AsyncMock, MagicMock
 import pytest
 
 from meshhost.errors import CallRefusedError
-from meshhost.hosting.admission import AllowedRooms, CallRequest
-from meshhost.hosting.ledger import LedgerEntry
-from meshhost.hosting.resume import resume
-from meshhost.hosting.spawns import Route
+from meshhost.hosting.calls.admission import AllowedRooms, CallRequest
+from meshhost.hosting.calls.ledger import LedgerEntry
+from meshhost.hosting.calls.resume import resume
+from meshhost.hosting.calls.spawns import Route
 from meshhost.identity.tenant import TenantId
 from meshhost.testing.agents import QuietAgent
 

@@ -3,9 +3,9 @@ import sys
 
 import pytest
 
+from meshhost.app import service_runner as runner
 from meshhost.errors import SettingsError
-from meshhost.hosting import service_runner as runner
-from meshhost.hosting.specs import service_spec
+from meshhost.hosting.calls.specs import service_spec
 from meshhost.identity.grants import ApiScope
 
 

@@ -2,7 +2,7 @@ import asyncio
 import os
 import signal
 
-from meshhost.hosting.signals import StopSignals, stop_signals
+from meshhost.signals import StopSignals, stop_signals
 
 
 async def test_the_first_signal_asks_and_the_second_forces():

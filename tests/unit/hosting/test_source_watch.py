@@ -4,7 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from meshhost.hosting.source_watch import SourceWatch
+from meshhost.app.source_watch import SourceWatch
 
 
 async def changed(watch: SourceWatch) -> list[str]:

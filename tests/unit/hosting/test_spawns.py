@@ -3,9 +3,9 @@ import asyncio
 import pytest
 
 from meshhost.errors import CallRefusedError
-from meshhost.hosting.admission import CallRequest
-from meshhost.hosting.call import AnyAgent
-from meshhost.hosting.spawns import Route, Spawns
+from meshhost.hosting.calls.admission import CallRequest
+from meshhost.hosting.calls.life import AnyAgent
+from meshhost.hosting.calls.spawns import Route, Spawns
 from meshhost.identity.tenant import TenantId
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.supervision.state import State

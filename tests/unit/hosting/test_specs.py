@@ -1,6 +1,6 @@
 import pytest
 
-from meshhost.hosting.specs import WELL_KNOWN_PATHS, drain_seconds_of, service_spec
+from meshhost.hosting.calls.specs import WELL_KNOWN_PATHS, drain_seconds_of, service_spec
 from meshhost.identity.grants import ApiScope
 
 # Every member that MeshAgent's parser knows at each place (room-protocol §18.6); it refuses others.

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from meshhost.errors import SettingsError
-from meshhost.hosting.start_queue import MAX_WAIT_SECONDS, QueuedChild, StartQueue
+from meshhost.hosting.tenants.start_queue import MAX_WAIT_SECONDS, QueuedChild, StartQueue
 from meshhost.supervision.isolation import Aborted, Crashed, Exited, TaskChild
 from meshhost.tasks import TaskOwner
 from meshhost.testing.clock import FakeClock

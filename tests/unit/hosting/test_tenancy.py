@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshhost.errors import CallRefusedError
-from meshhost.hosting.admission import CallRequest
-from meshhost.hosting.ledger import LedgerEntry
-from meshhost.hosting.load import LoadLimits, LoadMeter
-from meshhost.hosting.memory_quota import MEGABYTE, ProcessMemory
-from meshhost.hosting.process_pool import ProcessOptions
-from meshhost.hosting.quarantine import EVERY_PATH, QuarantinePolicy
-from meshhost.hosting.quotas import Quotas, TenantQuota
-from meshhost.hosting.spawns import Route, Spawns
-from meshhost.hosting.tenancy import Tenancy, TenancyCollector
+from meshhost.hosting.calls.admission import CallRequest
+from meshhost.hosting.calls.ledger import LedgerEntry
+from meshhost.hosting.calls.spawns import Route, Spawns
+from meshhost.hosting.observe.load import LoadLimits, LoadMeter
+from meshhost.hosting.processes.pool import ProcessOptions
+from meshhost.hosting.tenants.memory_quota import MEGABYTE, ProcessMemory
+from meshhost.hosting.tenants.quarantine import EVERY_PATH, QuarantinePolicy
+from meshhost.hosting.tenants.quotas import Quotas, TenantQuota
+from meshhost.hosting.tenants.tenancy import Tenancy, TenancyCollector
 from meshhost.identity.tenant import TenantId
 from meshhost.supervision.isolation import TaskChild
 from meshhost.supervision.policy import RestartPolicy

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshhost.hosting.metrics import HostMetrics
-from meshhost.hosting.tenant_labels import OTHER, TenantLabels
+from meshhost.hosting.observe.metrics import HostMetrics
+from meshhost.hosting.tenants.labels import OTHER, TenantLabels
 from meshhost.supervision.state import State
 from meshhost.usage import report_message, report_tokens, reporting_to
 

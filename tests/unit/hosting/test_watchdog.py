@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from meshhost.hosting import watchdog as watchdog_module
-from meshhost.hosting.watchdog import Block, LoopWatchdog
+from meshhost.hosting.observe import watchdog as watchdog_module
+from meshhost.hosting.observe.watchdog import Block, LoopWatchdog
 from meshhost.logs import log_context
 
 

@@ -2,8 +2,8 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from meshhost.errors import CallRefusedError
-from meshhost.hosting import webhooks
-from meshhost.hosting.webhooks import CallGuard
+from meshhost.hosting.calls import guard as webhooks
+from meshhost.hosting.calls.guard import CallGuard
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.identity.webhooks import MAX_AGE_SECONDS, sign_webhook, webhook_body
 from meshhost.testing.clock import FakeClock

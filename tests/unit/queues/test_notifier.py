@@ -6,8 +6,8 @@ import pytest
 
 from meshhost.errors import LimitExceededError, NotFoundError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.queues.backend import HolderId, QueueKey
-from meshhost.queues.notifier import QueueNotifier, QueueWaiter, wait_at_most
+from meshhost.stores.notifier import QueueNotifier, QueueWaiter, wait_at_most
+from meshhost.stores.queues import HolderId, QueueKey
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")

@@ -14,11 +14,11 @@ from meshhost.errors import (
     RequestTimeoutError,
 )
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.queues.backend import Delivery, EndReason, HolderId, Lease, NewMessage, QueueKey, QueueLimits
-from meshhost.queues.backends.memory import MemoryQueueBackend
-from meshhost.queues.backends.sqlite import SqliteQueueBackend
 from meshhost.queues.retry import RetryPolicy
 from meshhost.queues.service import QueueService
+from meshhost.stores.memory.queues import MemoryQueueBackend
+from meshhost.stores.queues import Delivery, EndReason, HolderId, Lease, NewMessage, QueueKey, QueueLimits
+from meshhost.stores.sqlite.queues import SqliteQueueBackend
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")

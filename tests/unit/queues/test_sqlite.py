@@ -16,12 +16,12 @@ import pytest
 
 from meshhost.errors import NotFoundError, RoomError, SettingsError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.queues.backend import EndReason, HolderId, NewMessage, QueueKey
-from meshhost.queues.backends.sqlite import _MIGRATIONS, _SQL, SqliteQueueBackend
-from meshhost.sqlite import file as sqlite_file
-from meshhost.sqlite import thread as sqlite_thread
-from meshhost.sqlite.file import SqliteFile
-from meshhost.sqlite.thread import SqliteThread
+from meshhost.stores.queues import EndReason, HolderId, NewMessage, QueueKey
+from meshhost.stores.sqlite import file as sqlite_file
+from meshhost.stores.sqlite import thread as sqlite_thread
+from meshhost.stores.sqlite.file import SqliteFile
+from meshhost.stores.sqlite.queues import _MIGRATIONS, _SQL, SqliteQueueBackend
+from meshhost.stores.sqlite.thread import SqliteThread
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
 JOBS = QueueKey(ROOM, "jobs")
@@ -208,8 +208,8 @@ SENDER = """
 import asyncio, sys
 from pathlib import Path
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.queues.backend import NewMessage, QueueKey
-from meshhost.queues.backends.sqlite import SqliteQueueBackend
+from meshhost.stores.queues import NewMessage, QueueKey
+from meshhost.stores.sqlite.queues import SqliteQueueBackend
 
 async def main():
     store = SqliteQueueBackend(Path(sys.argv[1]))

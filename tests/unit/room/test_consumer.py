@@ -12,8 +12,8 @@ import pytest
 from meshhost.errors import AccessDeniedError, ConnectionLostError, LeaseLostError, RoomError
 from meshhost.room import consumer as module
 from meshhost.room.consumer import QueueConsumer
-from meshhost.room.queues import LeasedMessage
 from meshhost.room.reconnect import ReconnectPolicy
+from meshhost.room.services.queues import LeasedMessage
 from meshhost.usage import Tally, UsageSums, reporting_to
 
 

@@ -20,8 +20,8 @@ from meshhost.errors import (
 )
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse, JsonResponse
-from meshhost.room import sync
 from meshhost.room.client import RoomClient
+from meshhost.room.services import sync
 
 SCHEMA = MeshSchema(
     root_tag_name="page",

@@ -12,9 +12,9 @@ from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.connection import Event, MessageReceived, ReplyReceived, RoomConnection
 from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import Header, Response
-from meshhost.server.connection import Connection
-from meshhost.server.participants import Participant
-from meshhost.server.room import Room
+from meshhost.server.core.participants import Participant
+from meshhost.server.core.room import Room
+from meshhost.server.wire.connection import Connection
 from meshhost.testing.memory_transport import MemoryTransport
 
 

@@ -22,8 +22,8 @@ from meshhost.errors import (
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
-from meshhost.server.access import Access, bearer_of
-from meshhost.server.identity_store import IdentityStore
+from meshhost.server.http.access import Access, bearer_of
+from meshhost.stores.sqlite.identity import IdentityStore
 
 KEY = new_api_key("11111111-2222-3333-4444-555555555555")
 FILE = RoomKey(TenantId("t"), "r")

@@ -8,8 +8,8 @@ import pytest
 from meshhost.errors import RequestTimeoutError, ToolError
 from meshhost.identity.grants import ApiScope
 from meshhost.protocol.messages import ErrorResponse
-from meshhost.server.calls import Call, PendingCalls
-from meshhost.server.participants import Participant
+from meshhost.server.core.calls import Call, PendingCalls
+from meshhost.server.core.participants import Participant
 
 SOMEWHERE: Any = object()
 

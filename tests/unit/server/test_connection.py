@@ -10,8 +10,8 @@ from meshhost.errors import ConnectionLostError, NotFoundError
 from meshhost.protocol.connection import RoomConnection
 from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse, JsonResponse, RawOutputs, TextResponse
-from meshhost.server import connection as module
-from meshhost.server.connection import Answer, Request
+from meshhost.server.wire import connection as module
+from meshhost.server.wire.connection import Answer, Request
 
 
 class _Dispatch:

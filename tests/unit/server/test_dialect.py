@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshhost.server.dialect import SDK_06
+from meshhost.server.wire.dialect import SDK_06
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 from meshhost.errors import NotFoundError
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.server.directory import RoomDirectory
-from meshhost.server.participants import Participant
-from meshhost.server.room import Room
+from meshhost.server.core.directory import RoomDirectory
+from meshhost.server.core.participants import Participant
+from meshhost.server.core.room import Room
 
 KEY = RoomKey(TenantId("t"), "r")
 

@@ -16,14 +16,14 @@ from meshhost.identity.grants import (
     StoragePathGrant,
 )
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse
-from meshhost.queues.backends.memory import MemoryQueueBackend
 from meshhost.queues.service import QueueService
-from meshhost.server.dispatch import Dispatcher, Operations
-from meshhost.server.handlers import developer, messaging
-from meshhost.server.handlers.agents import AgentHandlers
-from meshhost.server.handlers.queues import QueueHandlers
-from meshhost.server.handlers.storage import StorageHandlers
-from meshhost.server.object_store import RoomFiles, open_object_store
+from meshhost.server.core.dispatch import Dispatcher, Operations
+from meshhost.server.services import developer, messaging
+from meshhost.server.services.agents import AgentHandlers
+from meshhost.server.services.queues import QueueHandlers
+from meshhost.server.services.storage import StorageHandlers
+from meshhost.stores.files import RoomFiles, open_object_store
+from meshhost.stores.memory.queues import MemoryQueueBackend
 
 
 async def _no_call(*_: Any) -> None:

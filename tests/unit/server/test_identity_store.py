@@ -7,7 +7,7 @@ import pytest
 
 from meshhost.errors import AlreadyExistsError, InvalidTokenError, NotFoundError
 from meshhost.identity.keys import ApiKey, new_api_key
-from meshhost.server.identity_store import IdentityStore, Project
+from meshhost.stores.sqlite.identity import IdentityStore, Project
 
 EXTRA = new_api_key("11111111-2222-3333-4444-555555555555")
 

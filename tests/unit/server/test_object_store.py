@@ -11,7 +11,7 @@ from obstore.store import MemoryStore
 
 from meshhost.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.server.object_store import Entry, RoomFiles, clean_path, mime_type_of, open_object_store
+from meshhost.stores.files import Entry, RoomFiles, clean_path, mime_type_of, open_object_store
 
 ROOM = RoomKey(TenantId("t"), "r")
 OTHER = RoomKey(TenantId("t"), "r2")

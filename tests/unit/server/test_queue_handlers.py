@@ -8,11 +8,11 @@ import pytest
 
 from meshhost.errors import LeaseLostError, RoomError
 from meshhost.protocol.messages import EmptyResponse, JsonResponse
-from meshhost.queues.backend import HolderId, NewMessage, QueueKey
-from meshhost.queues.backends.memory import MemoryQueueBackend
 from meshhost.queues.service import QueueService
-from meshhost.server.dispatch import Dispatcher
-from meshhost.server.handlers.queues import QueueHandlers
+from meshhost.server.core.dispatch import Dispatcher
+from meshhost.server.services.queues import QueueHandlers
+from meshhost.stores.memory.queues import MemoryQueueBackend
+from meshhost.stores.queues import HolderId, NewMessage, QueueKey
 from meshhost.testing.clock import FakeClock
 
 

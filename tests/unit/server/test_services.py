@@ -14,12 +14,12 @@ from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import new_api_key
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.identity.tokens import ParticipantToken
-from meshhost.server import services as module
-from meshhost.server.call_records import MAX_ATTEMPTS, UrlRotation
+from meshhost.server.calling import caller as module
+from meshhost.server.calling.caller import ServiceCaller
+from meshhost.server.calling.records import MAX_ATTEMPTS, UrlRotation
 from meshhost.server.config import ConfiguredService, ServicePath
-from meshhost.server.participants import Participant
-from meshhost.server.room import Room
-from meshhost.server.services import ServiceCaller
+from meshhost.server.core.participants import Participant
+from meshhost.server.core.room import Room
 
 KEY = new_api_key("11111111-2222-3333-4444-555555555555")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshhost.server.settlement import Settlement, on_end, on_receive
+from meshhost.server.services.settlement import Settlement, on_end, on_receive
 
 
 @pytest.mark.parametrize(

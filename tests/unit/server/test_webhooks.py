@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from meshhost.errors import CallRefusedError
-from meshhost.server.webhooks import WebhookSender
+from meshhost.server.calling.webhooks import WebhookSender
 
 
 @pytest.fixture

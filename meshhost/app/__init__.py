@@ -1,0 +1,1 @@
+"""Whole programs, wired from the parts below: a room server, `service run`, the local project."""

@@ -1,0 +1,152 @@
+"""Builds a room server from settings and files: the one place where its engines are wired together."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from meshhost.app.config_file import ProviderEntry, ServerFile, read_secret_file
+from meshhost.app.project import known_keys
+from meshhost.errors import SettingsError
+from meshhost.gateway.local.provider import LocalProvider
+from meshhost.gateway.provider import Provider, ProviderTable
+from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
+from meshhost.identity.keys import ApiKey
+from meshhost.protocol.frames import Limits
+from meshhost.queues.service import QueueService
+from meshhost.server.config import ServerConfig
+from meshhost.server.server import RoomServer
+from meshhost.settings import Settings, read_settings
+from meshhost.stores.document_files import FilesAndDocuments
+from meshhost.stores.files import open_object_store
+from meshhost.stores.queues import QueueBackend, QueueLimits
+from meshhost.stores.sqlite.documents import DocumentStore
+from meshhost.stores.sqlite.identity import IdentityStore
+from meshhost.stores.sqlite.queues import SqliteQueueBackend
+
+__all__ = ["ServerOptions", "open_room_server"]
+
+_ENVELOPE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Where a room server listens and keeps its data; `file` is its configuration. Port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    data_dir: Path = Path(".meshhost")
+    database_url: str | None = None
+    file: ServerFile = field(default_factory=ServerFile)
+    providers: ProviderTable | None = None
+    extra_keys: Callable[[], list[ApiKey]] | None = None
+
+
+@asynccontextmanager
+async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
+    """A running room server; stopped in order at the end of the block. Raises SettingsError when it cannot run."""
+    settings = read_settings()
+    _make_data_dir(options.data_dir)
+    providers = options.providers or _providers(options.file, settings)
+    backend = _queue_backend(options)
+    identity = IdentityStore(
+        options.data_dir / "identity.db",
+        extra_keys=options.extra_keys or (lambda: known_keys(read_settings())),
+        default_secret=settings.secret.get_secret_value() if settings.secret else None,
+    )
+    documents = DocumentStore(options.data_dir / "documents.db")
+    store = open_object_store(options.file.storage.url or options.data_dir / "storage")
+    files = FilesAndDocuments(store, documents)
+    config = _config(options)
+    await backend.open()
+    try:
+        await identity.open()
+        await documents.open()
+        async with QueueService(backend, lease_seconds=config.lease_seconds) as queues:
+            server = RoomServer(
+                config, queues=queues, documents=documents, files=files, identity=identity, providers=providers
+            )
+            try:
+                await server.start()
+                yield server
+            finally:
+                await server.stop()
+                await providers.stop()
+    finally:
+        await documents.close()
+        await backend.close()
+
+
+def _config(options: ServerOptions) -> ServerConfig:
+    file = options.file
+    # A queue must not take what the server could never hand out again.
+    if file.queues.max_message_bytes + _ENVELOPE_BYTES > file.server.max_message_bytes:
+        raise SettingsError(
+            f"queues.max_message_bytes: expected at most server.max_message_bytes less {_ENVELOPE_BYTES} for what goes with it"
+        )
+    return ServerConfig(
+        host=options.host,
+        port=options.port,
+        public_url=file.server.public_url,
+        limits=Limits(message_bytes=file.server.max_message_bytes),
+        resume_seconds=file.server.resume_seconds,
+        linger_seconds=file.server.linger_seconds,
+        max_upload_bytes=file.server.max_upload_bytes,
+        services=file.configured_services(),
+        webhook_urls=file.webhooks.urls,
+        webhook_secret=read_secret_file(file.webhooks.secret_file),
+        call_urls=file.server.call_urls,
+        oauth=file.server.oauth,
+    )
+
+
+def _make_data_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SettingsError(f"cannot make the data directory {path}: {error.strerror}") from None
+    if not os.access(path, os.W_OK):
+        raise SettingsError(f"the data directory {path} is not writable")
+
+
+def _queue_backend(options: ServerOptions) -> QueueBackend:
+    queues = options.file.queues
+    limits = QueueLimits(
+        max_attempts=queues.max_attempts, max_depth=queues.max_depth, max_message_bytes=queues.max_message_bytes
+    )
+    url = options.database_url
+    if url is None:
+        return SqliteQueueBackend(options.data_dir / "queues.db", limits=limits)
+    scheme, separator, path = url.partition("://")
+    if scheme == "sqlite" and separator and path.startswith("/") and len(path) > 1:
+        return SqliteQueueBackend(Path(path[1:]), limits=limits)
+    raise SettingsError("MESHHOST_DATABASE_URL: expected sqlite:///path (sqlite:////path when it is absolute)")
+
+
+def _providers(file: ServerFile, settings: Settings) -> ProviderTable:
+    """The providers of the file; without any, OpenAI's API when its variables are set, else the small local model."""
+    if file.providers:
+        return ProviderTable({entry.models: _provider(entry, settings) for entry in file.providers})
+    if settings.openai_api_key is None and settings.openai_base_url is None:
+        return ProviderTable({"*": _local(settings)})
+    entry = ProviderEntry(base_url=settings.openai_base_url or "https://api.openai.com/v1")
+    return ProviderTable({"*": _provider(entry, settings)})
+
+
+def _provider(entry: ProviderEntry, settings: Settings) -> Provider:
+    if entry.kind == "local":
+        return _local(settings)
+    api_key = read_secret_file(entry.api_key_file)
+    if api_key is None:
+        api_key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none"
+    return OpenAICompatibleProvider(
+        name="openai",
+        base_url=entry.base_url,
+        api_key=api_key,
+        default_model=entry.default_model or settings.openai_model,
+    )
+
+
+def _local(settings: Settings) -> LocalProvider:
+    return LocalProvider(model_path=settings.local_model, threads=min(os.cpu_count() or 1, 4))

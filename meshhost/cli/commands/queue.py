@@ -1,0 +1,221 @@
+"""`meshhost queue`: the room's durable queues."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meshhost.cli.options import JsonOption, QueueOption, RoomOption
+
+if TYPE_CHECKING:
+    from meshhost.room.client import RoomClient
+    from meshhost.room.services.queues import LeasedMessage, Queue
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Send to, receive from and look after a room's queues.")
+
+# How long a message is ours between its arrival and its printing.
+_LEASE_SECONDS = 30.0
+
+
+@app.command()
+def send(
+    queue: QueueOption,
+    room: RoomOption = None,
+    message: Annotated[str | None, typer.Option("--json", metavar="JSON", help="The message, any JSON value.")] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", "-f", metavar="FILE", help="A file with the message; - is standard input.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not print the message's id.")] = False,
+) -> None:
+    """Send a message; prints its id once it is on the server's disk."""
+    from opentelemetry import trace
+
+    from meshhost.cli.connect import run_in_room
+    from meshhost.cli.json_input import parse_json, read_text
+    from meshhost.cli.output import print_line
+
+    if (message is None) == (file is None):
+        raise typer.BadParameter("give the message with one of --json and --file", param_hint="--json")
+    text = message if message is not None else read_text(str(file), source="--file")
+    value = parse_json(text, source="--json" if message is not None else "--file")
+    _export_traces()
+
+    async def use(client: RoomClient) -> str | None:
+        attributes = {"messaging.operation.type": "send", "messaging.destination.name": queue}
+        tracer = trace.get_tracer("meshhost.cli.commands.queue")
+        with tracer.start_as_current_span("queue send", kind=trace.SpanKind.PRODUCER, attributes=attributes):
+            return await client.queues.send(name=queue, message=value)
+
+    message_id = run_in_room(room, use)
+    if not quiet and message_id is not None:
+        print_line(message_id)
+
+
+@app.command()
+def receive(
+    queue: QueueOption,
+    room: RoomOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until there is a message.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Wait at most so long; means --wait.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take the next message and print it as one line of JSON; exit code 1 when there is none.
+
+    The message is done once it is printed; if printing fails it stays in the queue. With --json it is printed together
+    with its attempt, delivery, headers and time.
+    """
+    from meshhost.cli.connect import run_in_room
+    from meshhost.cli.output import note
+
+    async def use(client: RoomClient) -> bool:
+        leased = await _lease(client, queue, wait=wait, timeout=timeout)
+        if leased is not None:
+            _print_message(leased, as_json=as_json)
+            await leased.ack()
+        return leased is not None
+
+    if not run_in_room(room, use):
+        note(f"meshhost: no message in queue {queue}{'' if wait or timeout else ': --wait waits for one'}")
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_queues(room: RoomOption = None, as_json: JsonOption = False) -> None:
+    """List the room's queues and what is in them."""
+    from meshhost.cli.connect import run_in_room
+    from meshhost.cli.output import print_json, print_table, shown_age
+
+    queues = run_in_room(room, lambda client: client.queues.list())
+    if as_json:
+        print_json([_queue_json(entry) for entry in queues])
+        return
+    rows = [(q.name, q.size, q.ready, q.leased, q.delayed, q.dead, shown_age(q.oldest_age)) for q in queues]
+    columns = ("NAME", "SIZE", "READY", "LEASED", "DELAYED", "DEAD", "OLDEST")
+    print_table(columns, rows, empty="no queues in this room yet")
+
+
+@app.command()
+def size(queue: QueueOption, room: RoomOption = None, as_json: JsonOption = False) -> None:
+    """Print how many messages wait in the queue."""
+    from meshhost.cli.connect import run_in_room
+    from meshhost.cli.output import print_json, print_line
+    from meshhost.errors import NotFoundError
+
+    queues = run_in_room(room, lambda client: client.queues.list())
+    found = next((entry for entry in queues if entry.name == queue), None)
+    if found is None:
+        raise NotFoundError(f"no queue {queue!r} in this room: `meshhost queue list` shows those there are")
+    if as_json:
+        print_json(_queue_json(found))
+    else:
+        print_line(str(found.size))
+
+
+@app.command()
+def drain(queue: QueueOption, room: RoomOption = None, as_json: JsonOption = False) -> None:
+    """Delete all messages of the queue but the dead ones."""
+    from meshhost.cli.connect import run_in_room
+    from meshhost.cli.output import print_json, print_line
+
+    run_in_room(room, lambda client: client.queues.drain(name=queue))
+    if as_json:
+        print_json({"queue": queue, "drained": True})
+    else:
+        print_line(f"queue {queue} is drained")
+
+
+@app.command()
+def dead(
+    queue: QueueOption,
+    room: RoomOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Show at most so many, the newest.")] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """List messages that were set aside after their last attempt; --json shows them whole."""
+    from dataclasses import asdict
+
+    from meshhost.cli.connect import run_in_room
+    from meshhost.cli.output import print_json, print_table, shown_time
+
+    letters = run_in_room(room, lambda client: client.queues.dead(name=queue, limit=limit))
+    if as_json:
+        print_json([asdict(letter) for letter in letters])
+        return
+    rows = [(entry.id, entry.attempts, shown_time(entry.died_at), _last_line(entry.reason)) for entry in letters]
+    print_table(("ID", "ATTEMPTS", "DIED", "REASON"), rows, empty="no dead messages in this queue")
+
+
+@app.command()
+def replay(
+    queue: QueueOption,
+    room: RoomOption = None,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", metavar="ID", help="Only this message; may be repeated.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send dead messages again, all of the queue or those named; prints how many."""
+    from meshhost.cli.connect import run_in_room
+    from meshhost.cli.output import print_json, print_line
+
+    wrong = next((text for text in ids or () if not text.isdecimal()), None)
+    if wrong is not None:
+        raise typer.BadParameter(f"{wrong!r} is no message id: `meshhost queue dead` shows them", param_hint="--id")
+    replayed = run_in_room(room, lambda client: client.queues.replay(name=queue, ids=ids or None))
+    if as_json:
+        print_json({"queue": queue, "replayed": replayed})
+    else:
+        print_line(str(replayed))
+
+
+def _export_traces() -> None:
+    """Configure OpenTelemetry when the environment names an endpoint; its packages take long to load."""
+    from meshhost.settings import read_settings
+
+    if read_settings().otel_endpoint is not None:
+        from meshhost.otel import otel_config
+
+        otel_config(service_name="meshhost-cli")
+
+
+async def _lease(client: RoomClient, queue: str, *, wait: bool, timeout: float | None) -> LeasedMessage | None:
+    import asyncio
+    import contextlib
+
+    if not wait and timeout is None:
+        return await client.queues.lease(name=queue, wait=False, seconds=_LEASE_SECONDS)
+    # The server ends a wait after some seconds with nothing, so ask again. What it leased to a request that was given up
+    # here comes back when the connection closes.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            while True:
+                leased = await client.queues.lease(name=queue, seconds=_LEASE_SECONDS)
+                if leased is not None:
+                    return leased
+    return None
+
+
+def _print_message(leased: LeasedMessage, *, as_json: bool) -> None:
+    from meshhost.cli.output import print_json
+
+    if not as_json:
+        print_json(leased.message)
+        return
+    fields = ("message", "attempt", "delivery", "headers", "sent_at")
+    print_json({name: getattr(leased, name) for name in fields})
+
+
+def _queue_json(queue: Queue) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(queue)
+
+
+def _last_line(reason: str) -> str:
+    lines = reason.strip().splitlines()
+    return lines[-1] if lines else ""

@@ -1,0 +1,122 @@
+"""`meshhost room`: run a room server, list rooms and what became of their services."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from meshhost.cli.options import JsonOption
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Run a room server, list its rooms and their services.")
+
+_PAGE = 1000
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8080,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where data is kept (default: MESHHOST_DATA_DIR, ./.meshhost).")
+    ] = None,
+    database_url: Annotated[
+        str | None, typer.Option(help="Where queues are kept (default: MESHHOST_DATABASE_URL, the data directory).")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="A meshhost.toml.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the room server until SIGTERM or Ctrl-C; a second one skips the orderly end."""
+    from meshhost.app.config_file import read_server_file
+    from meshhost.app.embedded import ServerOptions
+    from meshhost.cli.serving import serve_rooms
+    from meshhost.settings import read_settings
+
+    settings = read_settings()
+    options = ServerOptions(
+        host=host,
+        port=port,
+        data_dir=(data_dir or settings.data_dir).expanduser(),
+        database_url=database_url or settings.database_url,
+        file=read_server_file(config),
+    )
+    serve_rooms(options, as_json=as_json)
+
+
+@app.command("list")
+def list_rooms(as_json: JsonOption = False) -> None:
+    """List the project's rooms; those that are open with who is there."""
+    import asyncio
+
+    from meshhost.cli.connect import server_access
+    from meshhost.cli.log_output import log_for_command
+    from meshhost.cli.output import print_json, print_table
+
+    log_for_command()
+    rooms = asyncio.run(_rooms(server_access()))
+    if as_json:
+        print_json(rooms)
+        return
+    rows = [
+        (
+            room["name"],
+            "open" if room["is_open"] else "",
+            ", ".join(f"{p['name']} ({p['role']})" for p in room["participants"]),
+        )
+        for room in rooms
+    ]
+    print_table(("NAME", "STATE", "PARTICIPANTS"), rows, empty="no rooms yet: a room is made when somebody joins it")
+
+
+@app.command("services")
+def list_services(name: Annotated[str, typer.Argument(help="The room's name.")], as_json: JsonOption = False) -> None:
+    """Show the configured services of an open room: when each was called, how that went, and when it is called next."""
+    import asyncio
+
+    from meshhost.cli.connect import get_json, resolve_room, server_access
+    from meshhost.cli.log_output import log_for_command
+    from meshhost.cli.output import print_json, print_table, shown_time
+
+    log_for_command()
+    room, access = resolve_room(name), server_access()
+    answer = asyncio.run(get_json(access, f"/accounts/projects/{access.project_id}/rooms/{room}/calls"))
+    if as_json:
+        print_json(answer["calls"])
+        return
+    rows = [
+        (
+            call["identity"],
+            _call_state(call),
+            call["url"],
+            shown_time(call["called_at"]),
+            shown_time(call["next_call_at"]),
+            call["error"],
+        )
+        for call in answer["calls"]
+    ]
+    columns = ("IDENTITY", "STATE", "URL", "CALLED", "NEXT CALL", "ERROR")
+    print_table(columns, rows, empty="no service is called into this room, or it is not open")
+
+
+def _call_state(call: dict[str, Any]) -> str:
+    if call["is_present"]:
+        return "present"
+    return "gone" if call["outcome"] == "joined" else call["outcome"] or "not called yet"
+
+
+async def _rooms(access: Any) -> list[dict[str, Any]]:
+    """Stored and open rooms by name. A room that was never stored has no id."""
+    from meshhost.cli.connect import get_json
+
+    project = f"/accounts/projects/{access.project_id}"
+    rooms: dict[str, dict[str, Any]] = {}
+    while True:
+        page = (await get_json(access, f"{project}/rooms", limit=_PAGE, offset=len(rooms)))["rooms"]
+        rooms |= {room["name"]: room | {"is_open": False, "participants": []} for room in page}
+        if len(page) < _PAGE:
+            break
+    for session in (await get_json(access, f"{project}/sessions/active"))["sessions"]:
+        room = rooms.setdefault(session["room_name"], {"id": None, "name": session["room_name"], "metadata": {}})
+        room |= {"is_open": True, "participants": session["participants"]}
+    return [rooms[name] for name in sorted(rooms)]

@@ -1,0 +1,31 @@
+"""`meshhost service run`: what it prints; the work is done by `meshhost.app.service_runner`."""
+
+import asyncio
+import sys
+from typing import Any
+
+import typer
+
+from meshhost.app.service_runner import run_service
+from meshhost.cli.log_output import log_for_command
+from meshhost.cli.output import note, print_json, print_line
+
+__all__ = ["run"]
+
+
+def run(*, file: str, room: str, json: bool, reload: bool = False) -> None:
+    """Run the program until it ends or a signal stops it. Raises MeshhostError, or typer.Exit with the program's code."""
+    log_for_command()
+
+    def progress(step: str, text: str, fields: dict[str, Any]) -> None:
+        if json:
+            print_json({"step": step, "text": text, **fields})
+        else:
+            print_line(text)
+        if step == "joined" and sys.stderr.isatty() and not json:
+            note(f"send it work: meshhost queue send --room={room} --queue=… --json='{{…}}'; Ctrl-C stops")
+
+    exit_code = asyncio.run(run_service(file, room=room, progress=progress, reload=reload))
+    if exit_code:
+        note(f"the program ended with exit code {exit_code}")
+        raise typer.Exit(exit_code)

@@ -1,0 +1,110 @@
+"""`meshhost storage`: the room's files. A path in the room is written `room:PATH`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from meshhost.cli.options import JsonOption, RoomOption
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meshhost.room.client import RoomClient
+    from meshhost.room.services.storage import StorageEntry
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Read and write a room's files.")
+
+RoomPath = Annotated[str, typer.Argument(metavar="PATH", help="A path in the room; `room:` before it may be left out.")]
+
+
+@app.command()
+def ls(path: RoomPath = "", room: RoomOption = None, as_json: JsonOption = False) -> None:
+    """List a folder of the room."""
+    from dataclasses import asdict
+
+    from meshhost.cli.connect import run_in_room
+    from meshhost.cli.output import print_json, print_table, shown_time
+
+    entries = run_in_room(room, lambda client: _entries(client, _room_path(path)))
+    if as_json:
+        print_json([asdict(entry) for entry in entries])
+        return
+    rows = [(f"{entry.name}/" if entry.is_folder else entry.name, shown_time(entry.updated_at)) for entry in entries]
+    print_table(("NAME", "CHANGED"), rows, empty="this folder is empty")
+
+
+@app.command()
+def cat(path: RoomPath, room: RoomOption = None) -> None:
+    """Write a file of the room to standard output."""
+    from meshhost.cli.connect import run_in_room
+    from meshhost.cli.copying import write_to_stdout
+
+    run_in_room(room, lambda client: write_to_stdout(client, _room_path(path)))
+
+
+@app.command()
+def cp(
+    source: Annotated[str, typer.Argument(help="A local file, or room:PATH.")],
+    target: Annotated[str, typer.Argument(help="A local file or folder, or room:PATH.")],
+    room: RoomOption = None,
+    no_overwrite: Annotated[bool, typer.Option("--no-overwrite", "-n", help="Fail when the target exists.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a file into the room, out of it, or within it."""
+    from meshhost.cli.connect import run_in_room
+    from meshhost.cli.copying import copy, parse_place
+    from meshhost.cli.output import print_json, print_line
+
+    origin, goal = parse_place(source), parse_place(target)
+    if not origin.is_in_room and not goal.is_in_room:
+        raise typer.BadParameter("one of them must be room:PATH", param_hint="SOURCE and TARGET")
+    done = run_in_room(room, lambda client: copy(client, origin, goal, overwrite=not no_overwrite))
+    if as_json:
+        print_json({"source": str(origin), "target": str(done.target), "bytes": done.size})
+    else:
+        print_line(f"{done.target} ({done.size} bytes)")
+
+
+@app.command()
+def rm(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files of the room.")],
+    room: RoomOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete files of the room."""
+    from meshhost.cli.connect import run_in_room
+    from meshhost.cli.output import print_json
+
+    wanted = [_room_path(path) for path in paths]
+
+    async def use(client: RoomClient) -> None:
+        for path in wanted:
+            await client.storage.delete(path)
+
+    run_in_room(room, use)
+    if as_json:
+        print_json({"deleted": wanted})
+
+
+def _room_path(text: str) -> str:
+    from meshhost.cli.copying import parse_place
+
+    place = parse_place(text)
+    return place.path if place.is_in_room else text.strip("/")
+
+
+async def _entries(client: RoomClient, path: str) -> Sequence[StorageEntry]:
+    """What is in the folder, or the file itself. Raises NotFoundError when neither is there."""
+    from meshhost.errors import NotFoundError
+
+    entries = await client.storage.list(path=path)
+    if entries or path == "":
+        return entries
+    entry = await client.storage.stat(path=path)
+    if entry is None:
+        raise NotFoundError(f"no file or folder {path!r} in this room: `meshhost storage ls` shows what there is")
+    return [] if entry.is_folder else [entry]

@@ -1,0 +1,76 @@
+"""The child process of LocalProvider: llama.cpp's own HTTP server on a loopback port.
+
+`python -m meshhost.gateway.local.runner --model FILE --host 127.0.0.1 --threads 2`. The first line on stdin is the key that
+requests must carry. When ready, one JSON line `{"address": "http://127.0.0.1:port"}` goes to stdout and nothing else ever.
+The process ends when its stdin does, so it cannot outlive its parent.
+"""
+
+import argparse
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+__all__ = ["main", "serve"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until stdin ends."""
+    parser = argparse.ArgumentParser(prog="meshhost.gateway.local.runner")
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--name", default="local")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--context", type=int, default=4096)
+    options = parser.parse_args(arguments)
+    key = sys.stdin.buffer.readline().decode().strip()
+    # While the model loads, too: a parent that dies meanwhile must not leave this process behind.
+    threading.Thread(target=_end_with, args=(sys.stdin.buffer, os._exit), daemon=True).start()
+    with _taken_stdout() as stdout:
+        server = serve(options, key)
+        stdout.write(json.dumps({"address": server.listening_address}).encode() + b"\n")
+        stdout.flush()
+        threading.Event().wait()
+
+
+def serve(options: argparse.Namespace, key: str) -> Any:
+    """Load the model and listen on a free port. Returns llama.cpp's server, whose threads serve from now on."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(options.model)
+    params.model_alias = {options.name}
+    params.n_ctx = options.context
+    params.n_parallel = 1
+    params.cpuparams.n_threads = options.threads
+    params.cpuparams_batch.n_threads = options.threads
+    params.hostnames = [options.host]
+    params.port = 0
+    params.api_keys = [key]
+    params.ui = False
+    params.verbosity = -1
+    return xllamacpp.Server(params)
+
+
+def _taken_stdout() -> BinaryIO:
+    """The real stdout; what llama.cpp prints goes nowhere from now on."""
+    stdout = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    return os.fdopen(stdout, "wb")
+
+
+def _end_with(stdin: BinaryIO, end: Callable[[int], None]) -> None:
+    while stdin.read(4096):
+        pass
+    # Without clean-up: the destructors of the native server wait for requests under way.
+    end(0)
+
+
+if __name__ == "__main__":
+    main()

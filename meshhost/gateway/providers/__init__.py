@@ -1,0 +1,1 @@
+"""Model providers that the gateway can forward to."""

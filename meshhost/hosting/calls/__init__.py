@@ -1,0 +1,1 @@
+"""From a signed call to a running agent, and what is remembered of it."""

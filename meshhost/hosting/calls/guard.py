@@ -1,0 +1,91 @@
+"""Who may call a host: signed calls when there is a secret, else callers of this machine only."""
+
+import functools
+import logging
+from collections.abc import Mapping
+from ipaddress import ip_address
+
+from aiohttp import web
+
+from meshhost.clock import Clock
+from meshhost.errors import CallRefusedError, InvalidTokenError, TokenError
+from meshhost.hosting.calls.admission import parse_event
+from meshhost.identity.tokens import ParticipantToken
+from meshhost.identity.webhooks import MAX_AGE_SECONDS, SIGNATURE_HEADERS, verify_webhook
+
+__all__ = ["CallGuard"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_REMEMBERED = 100_000
+
+
+class CallGuard:
+    """Checks that a call comes from the room server. Remembers signatures for as long as they are fresh, to refuse replays.
+
+    Calls for a tenant of `secrets` have to be signed with that one, others with `secret`.
+    """
+
+    def __init__(self, secret: str | None, *, clock: Clock, secrets: Mapping[str, str] | None = None) -> None:
+        self._secret = secret
+        self._secrets = dict(secrets or {})
+        self._clock = clock
+        self._seen: dict[str, float] = {}
+
+    def explain(self) -> None:
+        """Log, once at the start, what is not checked."""
+        if self._secret is None:
+            logger.warning("no webhook secret: calls are accepted from this machine only; set MESHHOST_WEBHOOK_SECRET")
+
+    def check(self, request: web.Request, body: bytes) -> None:
+        """Raises CallRefusedError (401) with a text that helps whoever operates the room server."""
+        secret = self._secret_of(body)
+        if secret is None:
+            if not _is_loopback(request.remote):
+                raise CallRefusedError(
+                    "this host has no webhook secret and takes calls from its machine only", status=401
+                )
+            return
+        header = next((request.headers[name] for name in SIGNATURE_HEADERS if name in request.headers), None)
+        try:
+            signature = verify_webhook(body, header, secret=secret, now=self._clock.time())
+        except InvalidTokenError as error:
+            raise CallRefusedError(str(error), status=401) from None
+        self._check_replay(signature)
+
+    def _secret_of(self, body: bytes) -> str | None:
+        tenant = _tenant_of(body) if self._secrets else None
+        return self._secret if tenant is None else self._secrets.get(tenant, self._secret)
+
+    def _check_replay(self, signature: str) -> None:
+        now = self._clock.monotonic()
+        # Signatures were remembered in order of time: the oldest are first.
+        while self._seen and (
+            len(self._seen) > _MAX_REMEMBERED or next(iter(self._seen.values())) < now - 2 * MAX_AGE_SECONDS
+        ):
+            del self._seen[next(iter(self._seen))]
+        if signature in self._seen:
+            raise CallRefusedError("this call was made before (the same signature)", status=401)
+        self._seen[signature] = now
+
+
+def _tenant_of(body: bytes) -> str | None:
+    """The tenant whose call this claims to be, as `admit` will read it; None when it is no call."""
+    try:
+        event = parse_event(body)
+        token = event.data.get("token")
+        if not isinstance(token, str):
+            return None
+        return ParticipantToken.from_jwt(token, validate=False).project_id or "default"
+    except (CallRefusedError, TokenError):
+        return None
+
+
+@functools.lru_cache(maxsize=256)
+def _is_loopback(host: str | None) -> bool:
+    try:
+        address = ip_address(host or "")
+    except ValueError:
+        return False
+    # A host that listens on IPv6 sees its IPv4 callers as ::ffff:127.0.0.1.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -1,0 +1,270 @@
+"""What the operator of a host may see and do over HTTP."""
+
+import hmac
+import logging
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Annotated, Any, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from meshhost.clock import Clock
+from meshhost.errors import CallRefusedError
+from meshhost.hosting.http.pages import AgentQuery, page_of
+from meshhost.hosting.tenants.freezes import MAX_REASON_LENGTH, Freeze
+from meshhost.hosting.tenants.quarantine import EVERY_PATH, Hold
+from meshhost.hosting.tenants.tenancy import Tenancy, TenantFacts
+from meshhost.supervision.spawn import Spawn
+from meshhost.supervision.state import TERMINAL, State
+from meshhost.supervision.supervisor import Supervisor
+from meshhost.tasks import TaskOwner
+
+__all__ = ["RESERVED_PREFIXES", "AdminGuard", "AdminRoutes"]
+
+logger = logging.getLogger(__name__)
+
+RESERVED_PREFIXES = ("/agents", "/tenants", "/quarantine", "/drain")
+"""No agent's path may be one of these, nor begin with one and a slash."""
+
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_WAITS_FOR = {
+    State.STARTING: "its start",
+    State.BACKING_OFF: "its next start after a crash",
+    State.QUARANTINED: "the end of a quarantine",
+    State.DRAINING: "its work to finish",
+}
+
+
+class _Release(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tenant: str = Field(min_length=1)
+    path: str = EVERY_PATH
+
+
+class _Freeze(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, max_length=MAX_REASON_LENGTH)] = ""
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class AdminGuard:
+    """Lets in who shows the key; without a key, programs of this machine."""
+
+    def __init__(self, key: str | None) -> None:
+        self._key = key
+
+    def check(self, request: web.Request) -> None:
+        """Raises CallRefusedError (401)."""
+        if self._key is None:
+            if not _is_local_program(request):
+                raise CallRefusedError(
+                    "this host has no admin key and is administered from its machine only; set MESHHOST_ADMIN_KEY",
+                    status=401,
+                )
+            return
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        # Both as bytes: compare_digest takes only ASCII as text.
+        same = hmac.compare_digest(given.strip().encode(errors="replace"), self._key.encode())
+        if scheme.lower() != "bearer" or not same:
+            raise CallRefusedError("the admin key is wrong: expected Authorization: Bearer <key>", status=401)
+
+
+class AdminRoutes:
+    """The routes of the operator.
+
+    `memory_of` gives an agent's memory in bytes when it has a process of its own, else None. `drain` makes the whole host
+    take no more calls and drain its agents, in the background.
+    """
+
+    def __init__(
+        self,
+        *,
+        guard: AdminGuard,
+        supervisor: Supervisor,
+        tenancy: Tenancy,
+        clock: Clock,
+        drain: Callable[[], None],
+        memory_of: Callable[[Spawn], int | None],
+        isolation_of: Callable[[Spawn], str],
+    ) -> None:
+        self._guard = guard
+        self._supervisor = supervisor
+        self._tenancy = tenancy
+        self._clock = clock
+        self._drain_host = drain
+        self._memory_of = memory_of
+        self._isolation_of = isolation_of
+        self._tasks = TaskOwner("admin")
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Add the routes; before those that match any path."""
+        router.add_get("/agents", self._list)
+        router.add_get("/agents/{id}", self._describe)
+        router.add_delete("/agents/{id}", self._dismiss)
+        router.add_get("/tenants", self._tenants)
+        router.add_post("/tenants/{tenant}/freeze", self._freeze)
+        router.add_post("/tenants/{tenant}/thaw", self._thaw)
+        router.add_post("/quarantine/release", self._release)
+        router.add_post("/drain", self._drain)
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        await self._tasks.stop(timeout=1.0)
+
+    async def _list(self, request: web.Request) -> web.Response:
+        self._guard.check(request)
+        query, now = _checked(AgentQuery, dict(request.query)), self._clock.time()
+        spawns, cursor = page_of(self._supervisor.live, query, find=self._supervisor.find)
+        page: dict[str, Any] = {"agents": [self._as_json(spawn, now) for spawn in spawns]}
+        return web.json_response(page if cursor is None else {**page, "next": cursor})
+
+    async def _describe(self, request: web.Request) -> web.Response:
+        spawn = self._spawn(request)
+        agent = self._as_json(spawn, self._clock.time())
+        if spawn.last_error is not None:
+            agent["last_error"]["traceback"] = spawn.last_error.traceback
+        return web.json_response(agent)
+
+    async def _dismiss(self, request: web.Request) -> web.Response:
+        spawn = self._spawn(request)
+        abort = request.query.get("abort", "0") in ("1", "true")
+        if spawn.state not in TERMINAL:
+            fields = {"spawn_id": spawn.id, "agent": spawn.name, "abort": abort}
+            logger.info("agent is dismissed by the operator", extra=fields)
+            if abort:
+                spawn.abort()
+            else:
+                self._tasks.spawn(self._supervisor.stop(spawn), name=f"drains {spawn.name}")
+        return web.json_response({"ok": True, "spawn_id": spawn.id}, status=202)
+
+    async def _tenants(self, request: web.Request) -> web.Response:
+        self._guard.check(request)
+        load, queue = self._tenancy.load.load, self._tenancy.queue
+        return web.json_response(
+            {
+                "tenants": [self._tenant_as_json(facts) for facts in self._tenancy.facts()],
+                "load": {"value": round(load.value, 3), **load.as_json()},
+                "starts": {"waiting": queue.waiting(), "running": queue.starting},
+            }
+        )
+
+    async def _freeze(self, request: web.Request) -> web.Response:
+        self._guard.check(request)
+        tenant = request.match_info["tenant"]
+        wanted = _checked(_Freeze, await request.read() or b"{}")
+        freeze = await self._tenancy.frozen.freeze(tenant, reason=wanted.reason)
+        logger.warning("tenant is frozen by the operator", extra={"tenant": tenant, "is_durable": freeze.is_durable})
+        return web.json_response({"ok": True, "tenant": tenant, "frozen": True, "freeze": _freeze_as_json(freeze)})
+
+    async def _thaw(self, request: web.Request) -> web.Response:
+        self._guard.check(request)
+        tenant = request.match_info["tenant"]
+        await self._tenancy.frozen.thaw(tenant)
+        logger.info("tenant is not frozen any more", extra={"tenant": tenant})
+        return web.json_response({"ok": True, "tenant": tenant, "frozen": False})
+
+    async def _release(self, request: web.Request) -> web.Response:
+        self._guard.check(request)
+        wanted = _checked(_Release, await request.read())
+        ended = self._tenancy.release(wanted.tenant, wanted.path)
+        if not ended:
+            text = "this path of the tenant is not in quarantine" if wanted.path else "this tenant is not in quarantine"
+            raise CallRefusedError(text, status=404)
+        return web.json_response({"ok": True, "released": [self._hold_as_json(hold) for hold in ended]})
+
+    async def _drain(self, request: web.Request) -> web.Response:
+        self._guard.check(request)
+        live = self._supervisor.live
+        seconds = max((spawn.spec.drain_seconds for spawn in live), default=0.0)
+        logger.warning("host is drained by the operator", extra={"agents": len(live)})
+        self._drain_host()
+        return web.json_response({"ok": True, "agents": len(live), "seconds": seconds}, status=202)
+
+    def _spawn(self, request: web.Request) -> Spawn:
+        self._guard.check(request)
+        spawn = self._supervisor.find(request.match_info["id"])
+        if spawn is None:
+            raise CallRefusedError("no agent with this id", status=404)
+        return spawn
+
+    def _as_json(self, spawn: Spawn, now: float) -> dict[str, Any]:
+        error, fields, activity = spawn.last_error, spawn.spec.log_fields, spawn.activity
+        waits_for = self._tenancy.waits_for(spawn) or _WAITS_FOR.get(spawn.state)
+        if spawn.state is State.DRAINING and activity is not None:
+            waits_for = f"{waits_for}: {activity}"
+        return {
+            "id": spawn.id,
+            "state": spawn.state.value,
+            **{name: str(fields.get(name, "")) for name in ("tenant", "room", "identity", "path")},
+            "isolation": self._isolation_of(spawn),
+            "restarts": spawn.restarts,
+            "age_seconds": round(now - spawn.started_at, 3),
+            "state_seconds": round(now - spawn.state_since, 3),
+            "waits_for": waits_for,
+            "activity": activity,
+            "leave_seconds": None if spawn.seconds_left is None else round(spawn.seconds_left, 3),
+            "reason": spawn.reason,
+            "last_error": None if error is None else {"type": error.type, "text": error.text},
+            "memory_bytes": self._memory_of(spawn),
+        }
+
+    def _tenant_as_json(self, facts: TenantFacts) -> dict[str, Any]:
+        quota, freeze = self._tenancy.quotas.of(facts.tenant), self._tenancy.frozen.get(facts.tenant)
+        return {
+            "tenant": facts.tenant,
+            "agents": facts.agents,
+            "waiting": facts.waiting,
+            "memory_bytes": facts.memory_bytes,
+            "frozen": facts.is_frozen,
+            "freeze": None if freeze is None else _freeze_as_json(freeze),
+            "quarantine": [self._hold_as_json(hold) for hold in facts.holds],
+            "quota": {
+                "max_agents": quota.max_agents,
+                "starts_per_second": quota.starts_per_second,
+                "max_waiting": quota.max_waiting,
+                "memory_mb": quota.memory_mb,
+                "weight": quota.weight,
+            },
+        }
+
+    def _hold_as_json(self, hold: Hold) -> dict[str, Any]:
+        return {
+            "tenant": hold.tenant,
+            "path": hold.path or None,
+            "reason": hold.reason,
+            "hold": hold.number,
+            "on_probation": hold.probe is not None,
+            "seconds_left": round(self._tenancy.quarantine.seconds_left(hold), 3),
+        }
+
+
+def _freeze_as_json(freeze: Freeze) -> dict[str, Any]:
+    return {"since": round(freeze.since, 3), "reason": freeze.reason or None, "until_restart": not freeze.is_durable}
+
+
+def _checked(model: type[Model], given: bytes | dict[str, str]) -> Model:
+    """What was asked for, as JSON or in the query. Raises CallRefusedError (400) naming the field."""
+    try:
+        return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"])) or "body"
+        raise CallRefusedError(f"{where}: {first['msg']}", status=400) from None
+
+
+def _is_local_program(request: web.Request) -> bool:
+    """Whether a program of this machine asks: no proxy for others, and no browser for a page that guesses our address."""
+    forwarded = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "Origin"))
+    try:
+        address = ip_address(request.remote or "")
+        name = request.url.host
+    except ValueError:
+        return False
+    # A host that listens on IPv6 sees its IPv4 callers as ::ffff:127.0.0.1.
+    is_loopback = (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    return is_loopback and not forwarded and name in _LOOPBACK_NAMES

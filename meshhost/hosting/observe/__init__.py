@@ -1,0 +1,1 @@
+"""What a host measures and shows of itself: metrics, health, load."""

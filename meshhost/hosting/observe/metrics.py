@@ -1,0 +1,149 @@
+"""What a host counts, in Prometheus form. Labels are the host's own paths and states, and the names of a few tenants."""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.registry import Collector
+
+from meshhost.hosting.observe.usage_metrics import UsageMetrics
+from meshhost.hosting.tenants.labels import OTHER, TenantLabels
+from meshhost.supervision.spawn import Spawn
+from meshhost.supervision.state import State
+from meshhost.usage import UsageSink
+
+__all__ = ["HostMetrics"]
+
+_LAGS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class HostMetrics:
+    """The numbers of one host, in a registry of their own.
+
+    `live` are the agents, `path_of` finds an agent's path and `tenant_of` its tenant, `processes` gives the use (idle, agent,
+    template) and the memory in bytes of each process. At most `tenant_labels` tenants have numbers of their own.
+    """
+
+    def __init__(
+        self,
+        live: Callable[[], Iterable[Spawn]],
+        path_of: Callable[[Spawn], str],
+        processes: Callable[[], Iterable[tuple[str, int]]] = tuple,
+        *,
+        tenant_of: Callable[[Spawn], str] = lambda _: OTHER,
+        tenant_labels: int = 0,
+    ) -> None:
+        registry = self._registry = CollectorRegistry()
+        self._live = live
+        self._path_of = path_of
+        self._processes = processes
+        self._tenant_of = tenant_of
+        self._labels = TenantLabels(tenant_labels)
+        self._usage = UsageMetrics(self._labels.of)
+        registry.register(self._usage)
+        self._calls = Counter(
+            "meshhost_calls", "Calls by how they were answered", ["path", "status"], registry=registry
+        )
+        self._starts = Counter("meshhost_agent_starts", "Agents that came to run", ["path"], registry=registry)
+        self._restarts = Counter("meshhost_agent_restarts", "Agents started again", ["path"], registry=registry)
+        self._crashes = Counter("meshhost_agent_crashes", "Crashes of agents", ["path"], registry=registry)
+        self._ends = Counter("meshhost_agent_ends", "Agents that ended", ["path", "state"], registry=registry)
+        self._agents = Gauge("meshhost_agents", "Agents by state", ["path", "state"], registry=registry)
+        self._start_seconds = Histogram(
+            "meshhost_agent_start_seconds", "From the first call to running", ["path"], registry=registry
+        )
+        self._drain_seconds = Histogram("meshhost_drain_seconds", "How long a drain took", registry=registry)
+        self._drain_aborted = Counter(
+            "meshhost_drain_aborted_agents", "Agents that did not leave before the drain's deadline", registry=registry
+        )
+        self._ready = Gauge("meshhost_ready", "1 while the host takes calls", registry=registry)
+
+        self._lag = Histogram(
+            "meshhost_loop_lag_seconds", "How late the event loop was", buckets=_LAGS, registry=registry
+        )
+        self._last_lag = Gauge("meshhost_loop_lag_last_seconds", "How late it was when last asked", registry=registry)
+        self._blocks = Counter("meshhost_loop_blocks", "Blocks of the event loop", ["path"], registry=registry)
+        self._process_starts = Histogram(
+            "meshhost_process_start_seconds",
+            "How long an agent waited for its process; warm ones were ready",
+            ["kind"],
+            registry=registry,
+        )
+        self._process_count = Gauge("meshhost_processes", "Processes by use", ["use"], registry=registry)
+        self._process_memory = Gauge(
+            "meshhost_process_memory_bytes", "Resident memory of processes by use", ["use"], registry=registry
+        )
+        self._tenant_calls = Counter(
+            "meshhost_tenant_calls", "Admitted calls by how they were answered", ["tenant", "status"], registry=registry
+        )
+        self._tenant_restarts = Counter(
+            "meshhost_tenant_restarts", "Agents started again", ["tenant"], registry=registry
+        )
+        self._tenant_crashes = Counter("meshhost_tenant_crashes", "Crashes of agents", ["tenant"], registry=registry)
+        self._tenant_agents = Gauge("meshhost_tenant_agents", "Agents that live", ["tenant"], registry=registry)
+
+    def register(self, collector: Collector) -> None:
+        """Show these numbers too."""
+        self._registry.register(collector)
+
+    def show_ready(self, is_ready: Callable[[], bool]) -> None:
+        """Show whether the host takes calls, as of when it is asked."""
+        self._ready.set_function(lambda: float(is_ready()))
+
+    def observe_lag(self, seconds: float) -> None:
+        """The event loop was so late."""
+        self._lag.observe(seconds)
+        self._last_lag.set(seconds)
+
+    def count_block(self, path: str) -> None:
+        """An agent of this path blocked the event loop ("" when nobody knows who did)."""
+        self._blocks.labels(path).inc()
+
+    def observe_process_start(self, warm: bool, seconds: float) -> None:
+        """An agent got its process."""
+        self._process_starts.labels("warm" if warm else "cold").observe(seconds)
+
+    def count_call(self, path: str, status: int, tenant: str | None = None) -> None:
+        """A call was answered. `tenant` only when it was admitted: what others say of theirs is not to be believed."""
+        self._calls.labels(path, str(status)).inc()
+        if tenant is not None:
+            self._tenant_calls.labels(self._labels.of(tenant), str(status)).inc()
+
+    def usage_sink(self, path: str, tenant: str) -> UsageSink:
+        """Where an agent of this path and tenant reports its work."""
+        return self._usage.sink(path, tenant)
+
+    def observe_drain(self, seconds: float, aborted: int = 0) -> None:
+        """A drain ended, and so many agents had to be aborted."""
+        self._drain_seconds.observe(seconds)
+        self._drain_aborted.inc(aborted)
+
+    def changed(self, spawn: Spawn, old: State, new: State) -> None:
+        """An agent changed its state; an observer of the supervisor."""
+        path = self._path_of(spawn)
+        tenant = self._labels.of(self._tenant_of(spawn))
+        if new is State.RUNNING:
+            self._starts.labels(path).inc()
+            if spawn.restarts == 0:
+                self._start_seconds.labels(path).observe(max(spawn.state_since - spawn.started_at, 0.0))
+        if old is State.BACKING_OFF and new is State.STARTING:
+            self._restarts.labels(path).inc()
+            self._tenant_restarts.labels(tenant).inc()
+        if new in (State.BACKING_OFF, State.FAILED):
+            self._crashes.labels(path).inc()
+            self._tenant_crashes.labels(tenant).inc()
+        if new in (State.STOPPED, State.FAILED):
+            self._ends.labels(path, new.value).inc()
+
+    def render(self) -> bytes:
+        """All numbers as text."""
+        self._agents.clear()
+        self._tenant_agents.clear()
+        for spawn in self._live():
+            self._agents.labels(self._path_of(spawn), spawn.state.value).inc()
+            self._tenant_agents.labels(self._labels.of(self._tenant_of(spawn))).inc()
+        self._process_count.clear()
+        self._process_memory.clear()
+        for use, memory in self._processes():
+            self._process_count.labels(use).inc()
+            self._process_memory.labels(use).inc(memory)
+        return generate_latest(self._registry)

@@ -1,0 +1,1 @@
+"""What keeps the tenants of one host apart."""

@@ -1,0 +1,1 @@
+"""The services of a room as a participant uses them: one file each."""

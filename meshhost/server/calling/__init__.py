@@ -1,0 +1,1 @@
+"""Calls that a room server makes: to service hosts, and webhooks."""

@@ -1,0 +1,202 @@
+"""Calls agents into rooms: the configured services of a room, and `agent.call`."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from yarl import URL
+
+from meshhost.errors import AccessDeniedError, CallRefusedError, RoomError, TokenError
+from meshhost.identity.grants import ApiScope
+from meshhost.identity.keys import ApiKey, encode_api_key
+from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
+from meshhost.server.calling.records import CallOutcome, CallRecord, UrlRotation, shown_url
+from meshhost.server.calling.webhooks import WebhookSender
+from meshhost.server.config import ConfiguredService, ServicePath
+from meshhost.server.core.room import Room
+
+__all__ = ["ServiceCaller"]
+
+logger = logging.getLogger(__name__)
+
+TOKEN_LIFETIME = timedelta(days=7)
+JOIN_SECONDS = 30.0
+FIRST_DELAY = 0.5
+MAX_DELAY = 60.0
+# An agent that stayed this long was well: its next absence is a new story.
+STABLE_SECONDS = 60.0
+
+
+class ServiceCaller:
+    """Sends `room.call`. `key_for` gives the key that signs the agents' tokens of a tenant.
+
+    `call_urls` are the URL prefixes that `agent.call` may reach; configured services are trusted as they are.
+    """
+
+    def __init__(
+        self,
+        sender: WebhookSender,
+        *,
+        services: Sequence[ConfiguredService],
+        key_for: Callable[[str], ApiKey],
+        call_urls: Sequence[str],
+        call_secret: str | None,
+        count: Callable[[str], None],
+    ) -> None:
+        self._sender = sender
+        self._services = services
+        self._key_for = key_for
+        self._call_urls = call_urls
+        self._call_secret = call_secret
+        self._count = count
+        self._records: dict[RoomKey, list[CallRecord]] = {}
+
+    async def keep_called(self, room: Room) -> None:
+        """Call every service that belongs into the room, and again when its agent is gone. Runs as long as the room."""
+        records = self._records[room.key] = []
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for service in self._services:
+                    if service.wants(room.key.name):
+                        for path in service.paths:
+                            keeping = _Keeping(room, service, path)
+                            records.append(keeping.record)
+                            tasks.create_task(self._keep(keeping), name=f"service {path.identity}")
+        finally:
+            # A next life of the room may have begun already, with records of its own.
+            if self._records.get(room.key) is records:
+                del self._records[room.key]
+
+    def calls(self, room: Room) -> list[dict[str, Any]]:
+        """What became of the calls of each service of an open room, as JSON."""
+        records = self._records.get(room.key, [])
+        return [record.as_json(is_present=_has(room, record.identity)) for record in records]
+
+    async def call_out(self, room: Room, url: str, identity: str, arguments: dict[str, Any], scope: ApiScope) -> None:
+        """Call one agent into the room for a participant that asked. Raises AccessDeniedError or RoomError."""
+        normal = _normal(url)
+        if normal is None or not any(_is_below(normal, allowed) for allowed in self._call_urls):
+            raise AccessDeniedError("agent.call", f"{url} (not among the URLs this room server may call)")
+        try:
+            await self._call(room, normal, identity, arguments, scope, secret=self._call_secret)
+        except (CallRefusedError, TokenError) as error:
+            raise RoomError(f"the call failed: {error}") from None
+
+    async def _keep(self, keeping: "_Keeping") -> None:
+        failures = 0
+        while True:
+            began = time.monotonic()
+            delay = await self._call_until_gone(keeping)
+            failures = 0 if time.monotonic() - began > STABLE_SECONDS else failures + 1
+            backoff = random.uniform(0.5, 1.0) * min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16))  # noqa: S311
+            wait = max(delay, backoff if failures else 0.0)
+            keeping.record.next_call_at = time.time() + wait
+            await asyncio.sleep(wait)
+
+    async def _call_until_gone(self, keeping: "_Keeping") -> float:
+        """Call, and return when the agent is not there (any more), with the seconds that the next host asked to wait."""
+        room, identity, record = keeping.room, keeping.path.identity, keeping.record
+        retry_after = await self._call_once(keeping)
+        if retry_after is not None:
+            return keeping.urls.failed(time.monotonic(), retry_after)
+        try:
+            async with asyncio.timeout(JOIN_SECONDS):
+                await room.wait_until(lambda: _has(room, identity))
+        except TimeoutError:
+            logger.warning("called agent did not join in time", extra=keeping.log_fields)
+            record.ended(CallOutcome.NOT_JOINED)
+            return keeping.urls.failed(time.monotonic(), 0.0)
+        record.ended(CallOutcome.JOINED)
+        record.joined_at = time.time()
+        await room.wait_until(lambda: not _has(room, identity))
+        logger.info("called agent is gone", extra=keeping.log_fields)
+        return 0.0
+
+    async def _call_once(self, keeping: "_Keeping") -> float | None:
+        """Call the current host and record it. None when it accepted, else the seconds it asked to wait."""
+        path, record, url, at = keeping.path, keeping.record, keeping.urls.current, time.time()
+        scope = path.scope or ApiScope.agent_default()
+        record.next_call_at = None
+        try:
+            await self._call(
+                keeping.room, url, path.identity, path.arguments, scope, secret=keeping.service.webhook_secret
+            )
+        except CallRefusedError as error:
+            logger.warning("service call failed", extra={**keeping.log_fields, "reason": str(error)})
+            # A host that answered raises by itself; else the sender handled what went wrong on the way.
+            if error.__context__ is None:
+                record.called(url, at, CallOutcome.REFUSED, status=error.status, error=str(error))
+            else:
+                record.called(url, at, CallOutcome.UNREACHABLE, error=str(error))
+            return error.retry_after or 0.0
+        except TokenError as error:
+            # The tenant has no key (yet): one that is made later serves the next try.
+            logger.warning("service call not signed", extra={**keeping.log_fields, "reason": str(error)})
+            record.called(url, at, CallOutcome.UNSIGNED, error=str(error))
+            return 0.0
+        record.called(url, at, CallOutcome.ACCEPTED)
+        return None
+
+    async def _call(
+        self, room: Room, url: str, identity: str, arguments: dict[str, Any], scope: ApiScope, *, secret: str | None
+    ) -> None:
+        data = {
+            "room_name": room.key.name,
+            "room_url": room.url,
+            "token": self._token(room.key, identity, scope),
+            "arguments": arguments,
+        }
+        try:
+            await self._sender.send(url, "room.call", data, secret=secret)
+        except CallRefusedError:
+            self._count("refused")
+            raise
+        self._count("accepted")
+
+    def _token(self, room: RoomKey, identity: str, scope: ApiScope) -> str:
+        token = ParticipantToken(
+            name=identity,
+            grants=[
+                ParticipantGrant(name="room", scope=room.name),
+                ParticipantGrant(name="role", scope="agent"),
+                ParticipantGrant(name="api", scope=scope),
+            ],
+            extra_payload={"meshhost_service": True},
+        )
+        return token.to_jwt(
+            api_key=encode_api_key(self._key_for(room.tenant)), expiration=datetime.now(UTC) + TOKEN_LIFETIME
+        )
+
+
+class _Keeping:
+    """One agent of a service that is kept in one room."""
+
+    def __init__(self, room: Room, service: ConfiguredService, path: ServicePath) -> None:
+        self.room = room
+        self.service = service
+        self.path = path
+        self.urls = UrlRotation(service, path)
+        self.record = CallRecord(shown_url(self.urls.current), path.path, path.identity)
+        self.log_fields = {"room": room.key.name, "tenant": room.key.tenant, "identity": path.identity}
+
+
+def _has(room: Room, identity: str) -> bool:
+    return any(member.name == identity and member.role != "user" for member in room.members.values())
+
+
+def _normal(url: str) -> str | None:
+    """The URL as it will be sent, without `.` and `..`; None when it is none, or hides them in escapes."""
+    try:
+        parsed = URL(url)
+    except ValueError:
+        return None
+    return None if ".." in parsed.path.replace("\\", "/").split("/") else str(parsed)
+
+
+def _is_below(url: str, allowed: str) -> bool:
+    return url == allowed or url.startswith(allowed.rstrip("/") + "/")

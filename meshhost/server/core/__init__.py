@@ -1,0 +1,1 @@
+"""Rooms, who is in them, and how a request finds its handler; no sockets."""

@@ -1,0 +1,1 @@
+"""The HTTP surface of a room server: REST, files, logins, and the WebSocket of a room."""

@@ -1,0 +1,98 @@
+"""Who is asking: participant tokens and API keys of HTTP requests, checked before anything else happens."""
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jwt
+from aiohttp import web
+
+from meshhost.errors import AccessDeniedError, InvalidTokenError
+from meshhost.identity.keys import ApiKey, parse_api_key
+from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
+from meshhost.identity.tokens import ParticipantToken
+from meshhost.stores.sqlite.identity import IdentityStore
+
+__all__ = ["Access", "bearer_of"]
+
+_ALGORITHM = "HS256"
+DEFAULT_PROJECT = "default"
+FILE_URL_SECONDS = 3600
+OAUTH_SECONDS = 24 * 3600
+
+
+def bearer_of(request: web.Request) -> str:
+    """The bearer token of the request. Raises InvalidTokenError."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise InvalidTokenError("expected the header Authorization: Bearer <token>")
+    return token.strip()
+
+
+@dataclass(slots=True)
+class Access:
+    """Checks tokens and keys against the identity store, and signs what only this server reads.
+
+    `own_secret` signs file URLs and login tokens; it lives as long as the process.
+    """
+
+    identity: IdentityStore
+    own_secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
+
+    def participant(self, request: web.Request, room_name: str) -> tuple[RoomKey, ParticipantToken]:
+        """Who joins which room, by the token in the `Authorization` header or the `token` parameter.
+
+        Raises InvalidRequestError for a room name, TokenError for a token, AccessDeniedError for another room's token.
+        """
+        check_room_name(room_name)
+        text = request.query.get("token") or bearer_of(request)
+        token = ParticipantToken.verified(text, secret_for=self.identity.secret_for)
+        if token.grant_scope("room") != room_name:
+            raise AccessDeniedError("room", room_name)
+        # A token without a key id is signed with the server's own secret, which speaks for one project only.
+        tenant = token.project_id if token.api_key_id is not None else None
+        return RoomKey(TenantId(tenant or DEFAULT_PROJECT), room_name), token
+
+    def project(self, request: web.Request) -> str:
+        """The project whose API key, or login, the request shows. Raises TokenError."""
+        bearer = bearer_of(request)
+        if not bearer.startswith("ma-"):
+            return str(self._read(bearer, "login")["project"])
+        key = parse_api_key(bearer)
+        if not self.identity.is_key(key):
+            raise InvalidTokenError("the API key is unknown or was revoked")
+        return key.project_id
+
+    def key_for(self, project_id: str) -> ApiKey:
+        """A key that signs participant tokens of the project. Raises TokenError when it has none."""
+        key = self.identity.signing_key(project_id)
+        if key is None:
+            raise InvalidTokenError("the project has no API key")
+        return key
+
+    def sign_login(self, project_id: str) -> str:
+        """An access token for the REST API."""
+        return self._sign("login", {"project": project_id}, OAUTH_SECONDS)
+
+    def sign_file(self, room: RoomKey, path: str) -> str:
+        """A token that fetches one file for an hour."""
+        return self._sign("file", {"tenant": room.tenant, "room": room.name, "path": path}, FILE_URL_SECONDS)
+
+    def read_file(self, token: str) -> tuple[RoomKey, str]:
+        """The file that a token fetches. Raises TokenError."""
+        claims = self._read(token, "file")
+        return RoomKey(TenantId(claims["tenant"]), claims["room"]), claims["path"]
+
+    def _sign(self, kind: str, claims: dict[str, Any], seconds: int) -> str:
+        payload = {"kind": kind, "exp": datetime.now(UTC) + timedelta(seconds=seconds), **claims}
+        return jwt.encode(payload, key=self.own_secret, algorithm=_ALGORITHM)
+
+    def _read(self, token: str, kind: str) -> dict[str, Any]:
+        try:
+            claims: dict[str, Any] = jwt.decode(token, key=self.own_secret, algorithms=[_ALGORITHM])
+        except (jwt.PyJWTError, ValueError):  # what PyJWT lets through for texts that are not Unicode
+            raise InvalidTokenError("the token is wrong or has expired") from None
+        if claims.get("kind") != kind:
+            raise InvalidTokenError("the token is not meant for this")
+        return claims

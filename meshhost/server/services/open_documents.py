@@ -1,0 +1,163 @@
+"""The documents of a room that somebody has open: in memory from the first connect to the last disconnect."""
+
+import base64
+import binascii
+import logging
+from asyncio import Lock
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from meshhost.documents.crdt import SharedDocument
+from meshhost.errors import InvalidRequestError, NotFoundError, RoomError
+from meshhost.server.core.participants import Participant
+from meshhost.stores.sqlite.documents import DocumentKey, DocumentStore
+
+if TYPE_CHECKING:
+    from meshhost.server.wire.connection import Connection
+
+__all__ = ["OpenDocument", "RoomDocuments", "decode_update", "encode_update"]
+
+logger = logging.getLogger(__name__)
+
+# Beyond this the log of a document is replaced by a snapshot.
+MAX_LOGGED = 200
+MAX_LOGGED_BYTES = 256 * 1024
+
+
+def encode_update(update: bytes) -> bytes:
+    """An update as payload of a message."""
+    return base64.standard_b64encode(update)
+
+
+def decode_update(payload: bytes) -> bytes:
+    """The update in a payload. Raises InvalidRequestError."""
+    try:
+        return base64.b64decode(payload, validate=True)
+    except binascii.Error:
+        raise InvalidRequestError("update", "expected base64") from None
+
+
+class OpenDocument:
+    """A document in memory, and who is connected to it. What it takes is on disk before it says so."""
+
+    def __init__(self, store: DocumentStore, key: DocumentKey, *, max_bytes: int) -> None:
+        self.key = key
+        self.holds = 0
+        # Each participant under the paths by which it connected: it knows the document by those.
+        self.connected: dict[tuple[Participant, str], Connection] = {}
+        self._store = store
+        self._max_bytes = max_bytes
+        self._shared: SharedDocument | None = None
+        self._loading = Lock()
+        self._logged = 0
+        self._logged_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<OpenDocument {self.key.path!r} connected={len(self.connected)}>"
+
+    async def shared(self) -> SharedDocument:
+        """The document's content. Raises NotFoundError, OSError."""
+        async with self._loading:
+            if self._shared is None:
+                self._shared = await self._load()
+            return self._shared
+
+    async def take(self, update: bytes) -> bool:
+        """Take over an update; returns whether it was new, and is durable then.
+
+        Raises InvalidRequestError, LimitExceededError, NotFoundError or OSError, with nothing taken.
+        """
+        shared = await self.shared()
+        if not shared.apply_update(update):
+            return False
+        try:
+            await self._store.append(self.key, update)
+        except BaseException:
+            # What is in memory may not be on disk: the disk decides.
+            self.forget()
+            raise
+        self._logged += 1
+        self._logged_bytes += len(update)
+        if self._logged > MAX_LOGGED or self._logged_bytes > MAX_LOGGED_BYTES:
+            await self._compact(shared)
+        return True
+
+    def forget(self) -> None:
+        """Read the content from the disk again when it is needed next."""
+        self._shared = None
+
+    def tell(self, update: bytes, *, but: Participant) -> None:
+        """Send an update to all connected participants but one."""
+        payload = encode_update(update)
+        for (participant, path), connection in self.connected.items():
+            if participant is not but:
+                connection.tell("sync.update", {"path": path}, payload)
+
+    def leave(self, participant: Participant, path: str | None = None) -> None:
+        """Disconnect a participant, from all paths or from one."""
+        for entry in [each for each in self.connected if each[0] is participant and path in (None, each[1])]:
+            del self.connected[entry]
+
+    async def _load(self) -> SharedDocument:
+        stored = await self._store.load(self.key)
+        if stored is None:
+            raise NotFoundError(f"no document {self.key.path!r} in this room")
+        shared = SharedDocument(max_bytes=self._max_bytes)
+        shared.reset(stored.snapshot)
+        for update in stored.updates:
+            shared.apply_update(update)
+        self._logged = len(stored.updates)
+        self._logged_bytes = sum(map(len, stored.updates))
+        return shared
+
+    async def _compact(self, shared: SharedDocument) -> None:
+        # No await between reading the state and queueing its write: all that is in the log by then is in the state.
+        self._logged = self._logged_bytes = 0
+        try:
+            await self._store.compact(self.key, shared.state())
+        except (OSError, RoomError) as error:
+            logger.warning("document not compacted", extra={"document": self.key.path, "reason": str(error)})
+
+
+class RoomDocuments:
+    """The open documents of one room, by path."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, OpenDocument] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @asynccontextmanager
+    async def hold(self, store: DocumentStore, key: DocumentKey, *, max_bytes: int) -> AsyncIterator[OpenDocument]:
+        """The document, kept in memory during the block at least."""
+        document = self._open.get(key.path)
+        if document is None:
+            document = self._open[key.path] = OpenDocument(store, key, max_bytes=max_bytes)
+        document.holds += 1
+        try:
+            yield document
+        finally:
+            document.holds -= 1
+            self._drop_unused()
+
+    def forget(self, path: str) -> None:
+        """What is in memory of this document is not true any more."""
+        if path in self._open:
+            self._open[path].forget()
+
+    def connected_to(self, participant: Participant) -> int:
+        """How many documents a participant is connected to."""
+        return sum(who is participant for document in self._open.values() for who, _ in document.connected)
+
+    def leave(self, participant: Participant) -> None:
+        """The participant's connection has ended, and so have its connections to documents."""
+        for document in self._open.values():
+            document.leave(participant)
+        self._drop_unused()
+
+    def _drop_unused(self) -> None:
+        unused = [path for path, each in self._open.items() if not each.connected and not each.holds]
+        for path in unused:
+            del self._open[path]

@@ -1,0 +1,354 @@
+"""Queues (room-protocol §9), with leases for clients that know them and the settle rule for those that do not."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import Field
+
+from meshhost.clock import Clock, SystemClock
+from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, MeshhostError, RoomError
+from meshhost.identity.grants import ApiScope
+from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse
+from meshhost.queues.service import QueueService
+from meshhost.server.core.dispatch import Body, Operation, Operations
+from meshhost.server.core.participants import Participant
+from meshhost.server.services.settlement import Settlement, on_end, on_receive
+from meshhost.server.wire.connection import Answer, Connection, Request
+from meshhost.stores.queues import Delivery, EndReason, HolderId, Lease, NewMessage, QueueKey
+
+__all__ = ["QueueHandlers"]
+
+logger = logging.getLogger(__name__)
+
+MAX_PARKED = 64
+MAX_LEASE_SECONDS = 3600.0
+MAX_NAME = 200
+DISMISSED_RECEIVE_SECONDS = 1.0
+_ERROR_CHARS = 32 * 1024
+
+
+class _Named(Body):
+    name: str = Field(min_length=1, max_length=MAX_NAME)
+
+
+class _Send(_Named):
+    message: Any
+    create: bool = True
+    headers: dict[str, str] = Field(default_factory=dict)
+
+
+class _Receive(_Named):
+    create: bool = True
+    wait: bool = True
+    lease: float | None = Field(None, gt=0, le=MAX_LEASE_SECONDS)
+
+
+class _Leased(_Named):
+    lease: str
+
+
+class _Nack(_Leased):
+    reason: EndReason = EndReason.FAILED
+    error: str = ""
+    delay: float | None = Field(None, ge=0, le=7 * 24 * 3600)
+
+
+class _Extend(_Leased):
+    seconds: float = Field(gt=0, le=MAX_LEASE_SECONDS)
+
+
+class _Dead(_Named):
+    limit: int = Field(100, ge=1, le=1000)
+
+
+class _Replay(_Named):
+    ids: list[int] | None = None
+
+
+class _Nothing(Body):
+    pass
+
+
+class QueueHandlers:
+    """Answers the requests of this service.
+
+    `lease_seconds` is the lease of a client without leases, which the server keeps extended while it is connected.
+    """
+
+    def __init__(
+        self, queues: QueueService, *, receive_seconds: float, lease_seconds: float, clock: Clock | None = None
+    ) -> None:
+        self._queues = queues
+        self._clock = clock or SystemClock()
+        self._unsettled: set[Connection] = set()
+        self._receive_seconds = receive_seconds
+        self._lease_seconds = lease_seconds
+
+    def operations(self) -> Operations:
+        """The requests of this service."""
+        return {
+            "queues.list": Operation(_Nothing, self._list, _may_list),
+            "queues.open": Operation(_Named, self._open, _may_open, _name),
+            "queues.send": Operation(_Send, self._send, _may_send, _name),
+            "queues.receive": Operation(_Receive, self._receive, _may_receive, _name),
+            "queues.ack": Operation(_Leased, self._ack, _may_receive, _name),
+            "queues.nack": Operation(_Nack, self._nack, _may_receive, _name),
+            "queues.extend": Operation(_Extend, self._extend, _may_receive, _name),
+            "queues.drain": Operation(_Named, self._drain, _may_receive, _name),
+            "queues.close": Operation(_Named, self._close, _may_receive, _name),
+            "queues.dead": Operation(_Dead, self._dead, _may_receive, _name),
+            "queues.replay": Operation(_Replay, self._replay, _may_receive, _name),
+        }
+
+    async def _list(self, request: Request, _: _Nothing) -> Answer:
+        stats = await self._queues.stats(request.room.key)
+        return JsonResponse(
+            json={
+                "queues": [
+                    {
+                        "name": queue.name,
+                        "size": queue.ready + queue.delayed,
+                        "ready": queue.ready,
+                        "leased": queue.leased,
+                        "delayed": queue.delayed,
+                        "dead": queue.dead,
+                        "oldest_age": queue.oldest_age,
+                    }
+                    for queue in stats
+                ]
+            }
+        )
+
+    async def _open(self, request: Request, body: _Named) -> Answer:
+        await self._queues.create(_key(request, body))
+        return EmptyResponse()
+
+    async def _send(self, request: Request, body: _Send) -> Answer:
+        headers = {**request.message.trace, **body.headers}
+        message = NewMessage(body=json.dumps(body.message), headers=headers)
+        message_id = await self._queues.send(_key(request, body), message, create=body.create)
+        return JsonResponse(json={"id": str(message_id)})
+
+    async def _receive(self, request: Request, body: _Receive) -> Answer:
+        settlement = on_receive(wait=body.wait, leases=body.lease is not None)
+        if settlement is not Settlement.EXPLICIT:
+            await self._settle_previous(request, body.name)
+        delivery = await self._next(request, body)
+        if delivery is None:
+            return EmptyResponse()
+        if settlement is Settlement.EXPLICIT:
+            request.participant.has_leased = True
+            return _reply(delivery, body.lease)
+        request.connection.unsettled.setdefault(body.name, []).append(delivery.lease)
+        self._unsettled.add(request.connection)
+        if settlement is Settlement.AT_ONCE:
+            return await self._deliver_and_settle(request, delivery)
+        return _reply(delivery)
+
+    async def _next(self, request: Request, body: _Receive) -> Delivery | None:
+        connection = request.connection
+        explicit = body.lease is not None
+        holder = request.participant.holder if explicit else connection.holder
+        seconds = body.lease if body.lease is not None else self._lease_seconds
+        if connection.parked >= MAX_PARKED:
+            raise LimitExceededError(f"over {MAX_PARKED} receives wait on this connection")
+        connection.parked += 1
+        try:
+            return await self._queues.receive(
+                _key(request, body),
+                holder,
+                wait_seconds=self._wait(request, body),
+                lease_seconds=seconds,
+                create=body.create,
+            )
+        finally:
+            connection.parked -= 1
+
+    def _wait(self, request: Request, body: _Receive) -> float:
+        if not body.wait:
+            return 0.0
+        # An SDK worker that is told to leave notices it only when a receive returns; but it must not spin either.
+        return (
+            min(DISMISSED_RECEIVE_SECONDS, self._receive_seconds)
+            if request.participant.is_dismissed
+            else self._receive_seconds
+        )
+
+    async def _settle_previous(self, request: Request, queue: str) -> None:
+        # Several, when several receives of one connection waited side by side.
+        for lease in request.connection.unsettled.pop(queue, []):
+            await self._ack_unless_late(lease)
+
+    async def _deliver_and_settle(self, request: Request, delivery: Delivery) -> Answer:
+        # Replied here and settled only when the reply is written: if the connection ends before, the message comes back.
+        await request.connection.reply(request.message.id, *_reply(delivery))
+        await request.connection.flush()
+        _discard(request.connection, delivery.lease)
+        await self._ack_unless_late(delivery.lease)
+        return None
+
+    async def _ack(self, request: Request, body: _Leased) -> Answer:
+        await self._queues.ack(_lease(request, body))
+        return EmptyResponse()
+
+    async def _nack(self, request: Request, body: _Nack) -> Answer:
+        if body.reason is EndReason.EXPIRED:
+            raise InvalidRequestError("reason", "expected failed, interrupted or released")
+        error = body.error[:_ERROR_CHARS]
+        dead = await self._queues.nack(_lease(request, body), reason=body.reason, error=error, delay=body.delay)
+        return JsonResponse(json={"dead": dead})
+
+    async def _extend(self, request: Request, body: _Extend) -> Answer:
+        await self._queues.extend(_lease(request, body), seconds=body.seconds)
+        return JsonResponse(json={"lease_seconds": body.seconds})
+
+    async def _drain(self, request: Request, body: _Named) -> Answer:
+        drained = await self._queues.drain(_key(request, body))
+        return JsonResponse(json={"drained": drained})
+
+    async def _close(self, request: Request, body: _Named) -> Answer:
+        await self._queues.delete(_key(request, body))
+        return EmptyResponse()
+
+    async def _dead(self, request: Request, body: _Dead) -> Answer:
+        letters = await self._queues.dead_letters(_key(request, body), limit=body.limit)
+        return JsonResponse(
+            json={
+                "dead": [
+                    {
+                        "id": str(letter.message_id),
+                        "message": json.loads(letter.body),
+                        "headers": dict(letter.headers),
+                        "attempts": letter.attempts,
+                        "reason": letter.reason,
+                        "sent_at": letter.sent_at,
+                        "died_at": letter.died_at,
+                    }
+                    for letter in letters
+                ]
+            }
+        )
+
+    async def _replay(self, request: Request, body: _Replay) -> Answer:
+        replayed = await self._queues.replay(_key(request, body), body.ids)
+        return JsonResponse(json={"replayed": replayed})
+
+    async def keep_leases(self) -> None:
+        """Extend, for ever, the leases of clients that know none and have not settled yet."""
+        while True:
+            await self._clock.sleep(self._lease_seconds / 3)
+            for connection in tuple(self._unsettled):
+                await self._keep(connection)
+
+    def dismiss(self, participant: Participant) -> None:
+        """The participant was told to leave: what it waits for ends, so that it notices."""
+        participant.is_dismissed = True
+        self._queues.end_waits(participant.holder)
+        if participant.connection is not None:
+            self._queues.end_waits(participant.connection.holder)
+
+    async def connection_ended(self, connection: Connection, *, orderly: bool) -> None:
+        """Settle or give back what a client without leases held."""
+        self._unsettled.discard(connection)
+        leases = [lease for queue in connection.unsettled.values() for lease in queue]
+        connection.unsettled.clear()
+        if not leases:
+            return
+        with _logged():
+            if on_end(role=connection.participant.role, orderly=orderly) is Settlement.AT_ONCE:
+                for lease in leases:
+                    await self._ack_unless_late(lease)
+            else:
+                await self._queues.release_holder(connection.holder, reason=EndReason.INTERRUPTED)
+
+    async def participant_gone(self, participant: Participant) -> None:
+        """Give back what the participant leased: it has left, or did not resume in time."""
+        if participant.has_leased:
+            with _logged():
+                await self._queues.release_holder(participant.holder, reason=EndReason.INTERRUPTED)
+
+    async def _keep(self, connection: Connection) -> None:
+        for lease in [lease for leases in connection.unsettled.values() for lease in leases]:
+            try:
+                await self._queues.extend(lease, seconds=self._lease_seconds)
+            except LeaseLostError:
+                _discard(connection, lease)
+            except (OSError, RoomError) as error:
+                logger.warning("lease not extended", extra={"queue": lease.queue.name, "reason": str(error)})
+        if not connection.unsettled:
+            self._unsettled.discard(connection)
+
+    async def _ack_unless_late(self, lease: Lease) -> None:
+        # Late: the store was away for longer than the lease, and the message is being delivered again.
+        with contextlib.suppress(LeaseLostError):
+            await self._queues.ack(lease)
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, MeshhostError):
+        # The leases expire by themselves; the messages come back a little later.
+        logger.exception("leases not given back")
+
+
+def _discard(connection: Connection, lease: Lease) -> None:
+    leases = connection.unsettled.get(lease.queue.name, [])
+    if lease in leases:
+        leases.remove(lease)
+    if not leases:
+        connection.unsettled.pop(lease.queue.name, None)
+
+
+def _may_list(scope: ApiScope, _: Body) -> bool:
+    return scope.queues is not None and scope.queues.list
+
+
+def _may_send(scope: ApiScope, body: _Named) -> bool:
+    return scope.queues is not None and scope.queues.can_send(body.name)
+
+
+def _may_receive(scope: ApiScope, body: _Named) -> bool:
+    return scope.queues is not None and scope.queues.can_receive(body.name)
+
+
+def _may_open(scope: ApiScope, body: _Named) -> bool:
+    return _may_send(scope, body) or _may_receive(scope, body)
+
+
+def _name(body: _Named) -> str:
+    return body.name
+
+
+def _key(request: Request, body: _Named) -> QueueKey:
+    return QueueKey(request.room.key, body.name)
+
+
+def _reply(delivery: Delivery, lease_seconds: float | None = None) -> tuple[JsonResponse, Header]:
+    response = JsonResponse(json=json.loads(delivery.body))
+    if lease_seconds is None:
+        return response, {}
+    lease = delivery.lease
+    return response, {
+        "delivery": {
+            "lease": f"{lease.message_id}.{lease.token}.{lease.holder}",
+            "attempt": delivery.attempt,
+            "delivery": delivery.delivery,
+            "headers": dict(delivery.headers),
+            "sent_at": delivery.sent_at,
+            "lease_seconds": lease_seconds,
+        }
+    }
+
+
+def _lease(request: Request, body: _Leased) -> Lease:
+    """The lease that a client shows. Its holder is a secret of whoever got the delivery."""
+    parts = body.lease.split(".")
+    if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
+        raise InvalidRequestError("lease", "expected the lease of a delivery")
+    message_id, token, holder = int(parts[0]), int(parts[1]), HolderId(parts[2])
+    return Lease(_key(request, body), message_id, token, holder, expires_at=0.0)

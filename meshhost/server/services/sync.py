@@ -1,0 +1,197 @@
+"""Documents (room-protocol §13)."""
+
+import json
+import logging
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any
+
+from pydantic import Field
+
+from meshhost.documents.crdt import EMPTY_UPDATE
+from meshhost.documents.document import MeshDocument
+from meshhost.documents.schema import MeshSchema
+from meshhost.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    InvalidRequestError,
+    LimitExceededError,
+    NotFoundError,
+    RoomError,
+)
+from meshhost.identity.grants import ApiScope
+from meshhost.identity.tenant import RoomKey
+from meshhost.protocol.messages import EmptyResponse, JsonResponse
+from meshhost.server.core.dispatch import Body, Operation, Operations
+from meshhost.server.services.open_documents import OpenDocument, decode_update, encode_update
+from meshhost.server.wire.connection import Answer, Request
+from meshhost.stores.files import RoomFiles, clean_path
+from meshhost.stores.sqlite.documents import DocumentKey, DocumentStore
+from meshhost.tasks import uninterrupted
+
+__all__ = ["SyncHandlers"]
+
+logger = logging.getLogger(__name__)
+
+MAX_OPEN = 256
+STORE_TIMEOUT = 30.0
+MAX_SCHEMA_BYTES = 256 * 1024
+MAX_DOCUMENT_BYTES = 8 * 1024 * 1024
+
+
+class _Document(Body):
+    path: str = Field(max_length=4096)
+
+
+class _Create(_Document):
+    content: dict[str, Any] | None = Field(default=None, alias="json")
+
+
+class _Connect(_Document):
+    create: bool = True
+
+
+class SyncHandlers:
+    """Answers the requests of this service. `max_bytes` bounds a document."""
+
+    def __init__(self, store: DocumentStore, files: RoomFiles, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> None:
+        self._store = store
+        self._files = files
+        self._max_bytes = max_bytes
+
+    def operations(self) -> Operations:
+        """The requests of this service."""
+        return {
+            "sync.create": Operation(_Create, self._create, _may_write, _subject),
+            "sync.open": Operation(_Connect, self._connect, _may_read, _subject),
+            # Its grant is looked at later: a MeshAgent client that gets an error never sends an edit again.
+            "sync.update": Operation(_Document, self._sync),
+            "sync.close": Operation(_Document, self._disconnect),
+        }
+
+    async def _create(self, request: Request, body: _Create) -> Answer:
+        path = clean_path(body.path)
+        schema = MeshSchema.from_json(await self._schema(request.room.key, path))
+        state = EMPTY_UPDATE
+        if body.content is not None:
+            state = MeshDocument(schema=schema, json=body.content).get_state()
+        await self._add(request, path, state)
+        return EmptyResponse()
+
+    async def _connect(self, request: Request, body: _Connect) -> Answer:
+        room, connection = request.room, request.connection
+        path = clean_path(body.path)
+        schema = await self._schema(room.key, path)
+        if room.documents.connected_to(request.participant) >= MAX_OPEN:
+            raise LimitExceededError(f"over {MAX_OPEN} documents are open: close some")
+        if body.create:
+            await self._ensure(request, path)
+        async with self._hold(request, path) as document:
+            await document.shared()
+            # The answer must come first: a MeshAgent client that gets the content before waits for ever.
+            await connection.reply(request.message.id, JsonResponse(json={"schema": schema}))
+            shared = await document.shared()
+            if request.participant.connection is connection:
+                document.connected[request.participant, body.path] = connection
+            connection.tell("sync.update", {"path": body.path}, encode_update(shared.state()))
+        return None
+
+    async def _sync(self, request: Request, body: _Document) -> Answer:
+        try:
+            path = clean_path(body.path)
+            update = decode_update(request.message.payload)
+            async with self._hold(request, path) as document:
+                # What is on disk must reach the others, also when the sender is gone meanwhile.
+                await uninterrupted(self._take(request, document, update), timeout=STORE_TIMEOUT)
+        except (RoomError, OSError) as error:
+            await self._correct(request, body, error)
+            return None
+        return EmptyResponse()
+
+    async def _disconnect(self, request: Request, body: _Document) -> Answer:
+        async with self._hold(request, clean_path(body.path)) as document:
+            document.leave(request.participant, body.path)
+        return EmptyResponse()
+
+    async def _take(self, request: Request, document: OpenDocument, update: bytes) -> None:
+        sync = request.participant.scope.sync
+        if sync is None or not sync.can_write(document.key.path):
+            # A client echoes what others wrote; only an edit of its own is refused.
+            if sync is None or not (await document.shared()).knows(update):
+                raise AccessDeniedError("room.sync", document.key.path)
+        elif await document.take(update):
+            document.tell(update, but=request.participant)
+
+    async def _correct(self, request: Request, body: _Document, error: RoomError | OSError) -> None:
+        """Answer an update that was not taken, and send what is true instead."""
+        # Of an edit that only the disk failed to keep, the sender may keep its copy, and send it again.
+        is_final = isinstance(error, RoomError)
+        if isinstance(error, RoomError):
+            logger.info("document update refused", extra={"document": body.path, "reason": str(error)})
+        else:
+            logger.error("document update not stored", exc_info=error, extra={"document": body.path})
+            error = RoomError("the document store failed; the room server's log says why")
+        follows = await self._state_for(request, body) is not None
+        refused = {"text": str(error), "code": error.code, "state_follows": follows}
+        await request.connection.reply(request.message.id, EmptyResponse(), {"refused": refused})
+        # As it is now: what was told in between must be in it.
+        state = await self._state_for(request, body)
+        if state is not None:
+            request.connection.tell("sync.update", {"path": body.path, "replaces": is_final}, state)
+
+    async def _state_for(self, request: Request, body: _Document) -> bytes | None:
+        """The document's content, for a participant that is connected to it."""
+        with suppress(RoomError, OSError):
+            async with self._hold(request, clean_path(body.path)) as document:
+                if (request.participant, body.path) in document.connected:
+                    return encode_update((await document.shared()).state())
+        return None
+
+    async def _ensure(self, request: Request, path: str) -> None:
+        if await self._store.find(DocumentKey(request.room.key, path)) is None:
+            sync = request.participant.scope.sync
+            if sync is None or not sync.can_write(path):
+                raise AccessDeniedError("room.create", path)
+            with suppress(AlreadyExistsError):  # made by somebody else meanwhile
+                await self._add(request, path, EMPTY_UPDATE)
+
+    async def _add(self, request: Request, path: str, state: bytes) -> None:
+        if len(state) > self._max_bytes:
+            raise LimitExceededError(f"a document may have at most {self._max_bytes} bytes")
+        key = DocumentKey(request.room.key, path)
+        if await self._store.find(key) is None and await self._files.stat(request.room.key, path) is not None:
+            raise InvalidRequestError("path", f"a file or folder stands at {path!r}")
+        await self._store.create(key, state)
+        # One that was deleted while it was open may still be in memory.
+        request.room.documents.forget(path)
+
+    async def _schema(self, room: RoomKey, path: str) -> Any:
+        stem, _, extension = path.rpartition("/")[2].rpartition(".")
+        if not stem or not extension:
+            raise InvalidRequestError("path", f"expected an extension that names the schema: {path!r} has none")
+        where = f".schemas/{extension}.json"
+        try:
+            found = json.loads(await self._files.read(room, where, max_bytes=MAX_SCHEMA_BYTES))
+            MeshSchema.from_json(found)
+        except NotFoundError:
+            raise NotFoundError(f"no schema for {path!r}: put one at {where!r} in the room's files") from None
+        except (ValueError, RecursionError):
+            raise InvalidRequestError(where, "the schema is not JSON") from None
+        except InvalidRequestError as error:
+            raise InvalidRequestError(where, f"the schema is wrong: {error}") from None
+        return found
+
+    def _hold(self, request: Request, path: str) -> AbstractAsyncContextManager[OpenDocument]:
+        key = DocumentKey(request.room.key, path)
+        return request.room.documents.hold(self._store, key, max_bytes=self._max_bytes)
+
+
+def _may_read(scope: ApiScope, body: _Document) -> bool:
+    return scope.sync is not None and scope.sync.can_read(clean_path(body.path))
+
+
+def _may_write(scope: ApiScope, body: _Document) -> bool:
+    return scope.sync is not None and scope.sync.can_write(clean_path(body.path))
+
+
+def _subject(body: _Document) -> str:
+    return body.path

@@ -1,0 +1,1 @@
+"""How participants are reached: a connection each, in the dialect their client speaks."""

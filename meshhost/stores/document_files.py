@@ -1,0 +1,60 @@
+"""Documents among the files of a room: they are in the same path space (room-protocol §10)."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from obstore.store import ObjectStore
+
+from meshhost.errors import InvalidRequestError
+from meshhost.identity.tenant import RoomKey
+from meshhost.stores.files import Entry, RoomFiles
+from meshhost.stores.sqlite.documents import DocumentEntry, DocumentKey, DocumentStore
+
+__all__ = ["FilesAndDocuments"]
+
+
+class FilesAndDocuments(RoomFiles):
+    """Room files that also show documents, and delete them. Their content is not read here: it is no file."""
+
+    def __init__(self, store: ObjectStore, documents: DocumentStore) -> None:
+        super().__init__(store)
+        self._documents = documents
+
+    async def stat(self, room: RoomKey, path: str) -> Entry | None:
+        """See RoomFiles."""
+        entry = await super().stat(room, path)
+        if entry is not None:
+            return entry
+        document = await self._documents.find(DocumentKey(room, path))
+        return None if document is None else _entry(document)
+
+    async def list(self, room: RoomKey, path: str) -> Sequence[Entry]:
+        """See RoomFiles."""
+        found = {entry.path: entry for entry in await super().list(room, path)}
+        start = len(path) + 1 if path else 0
+        for document in await self._documents.list(room, path):
+            name, separator, _ = document.path[start:].partition("/")
+            own = document.path[:start] + name
+            found.setdefault(own, Entry(path=own, is_folder=True) if separator else _entry(document))
+        return sorted(found.values(), key=lambda entry: entry.path)
+
+    async def delete(self, room: RoomKey, path: str) -> None:
+        """See RoomFiles. Whoever has the document open cannot save its edits any more."""
+        if await super().stat(room, path) is None and await self._is_document(room, path):
+            await self._documents.delete(DocumentKey(room, path))
+        else:
+            await super().delete(room, path)
+
+    async def _file(self, room: RoomKey, path: str) -> Entry:
+        entry = await super()._file(room, path)
+        # Only a document has no size.
+        if entry.size is None:
+            raise InvalidRequestError("path", f"{path!r} is a document: open it as one")
+        return entry
+
+    async def _is_document(self, room: RoomKey, path: str) -> bool:
+        return await self._documents.find(DocumentKey(room, path)) is not None
+
+
+def _entry(document: DocumentEntry) -> Entry:
+    return Entry(path=document.path, is_folder=False, updated_at=datetime.fromtimestamp(document.updated_at, UTC))

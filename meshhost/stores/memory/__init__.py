@@ -1,0 +1,1 @@
+"""Stores that keep everything in this process: for tests, and as the shortest reading of each contract."""

@@ -1,0 +1,241 @@
+"""Queues in this process's memory: the model of the contract in its plainest form, and a fast double for tests."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from meshhost.clock import Clock, SystemClock
+from meshhost.identity.tenant import RoomKey
+from meshhost.stores.queues import (
+    DeadLetter,
+    Delay,
+    Delivery,
+    EndReason,
+    HolderId,
+    Lease,
+    NewMessage,
+    QueueKey,
+    QueueLimits,
+    QueueStats,
+)
+from meshhost.stores.refusals import check_message, check_name, lease_lost, not_open, queue_full, queue_missing
+
+__all__ = ["MemoryQueueBackend"]
+
+
+@dataclass(slots=True)
+class _Message:
+    id: int
+    content: NewMessage
+    sent_at: float
+    failures: int = 0
+    ended: int = 0  # deliveries that ended without an ack
+    token: int = 0
+    holder: HolderId | None = None  # the last to lease it, until that lease is settled, released or taken over
+    due: float | None = None  # when time makes it ready: its lease expires or its retry comes; None: it is ready
+
+    def is_ready(self, now: float) -> bool:
+        return self.due is None or self.due <= now
+
+    def make_ready(self, *, at: float | None = None) -> None:
+        self.holder, self.due = None, at
+
+
+@dataclass(slots=True)
+class _Queue:
+    messages: dict[int, _Message] = field(default_factory=dict)
+    dead: dict[int, tuple[_Message, DeadLetter]] = field(default_factory=dict)
+
+    def in_order(self) -> list[_Message]:
+        return sorted(self.messages.values(), key=lambda message: message.id)
+
+
+class MemoryQueueBackend:
+    """Keeps the contract of QueueBackend but for durability: what it holds lives as long as the object, also when closed."""
+
+    def __init__(self, *, limits: QueueLimits = QueueLimits(), clock: Clock | None = None) -> None:  # noqa: B008 - immutable
+        self._limits = limits
+        self._clock = clock or SystemClock()
+        self._queues: dict[QueueKey, _Queue] = {}
+        self._last_id = 0
+        self._open = False
+
+    async def open(self) -> None:
+        """Accept operations from now on."""
+        self._open = True
+
+    async def close(self) -> None:
+        """Refuse operations from now on; the messages stay."""
+        self._open = False
+
+    async def create(self, queue: QueueKey) -> None:
+        """See QueueBackend."""
+        check_name(queue)
+        self._all().setdefault(queue, _Queue())
+
+    async def delete(self, queue: QueueKey) -> None:
+        """See QueueBackend."""
+        self._find(queue)
+        del self._queues[queue]
+
+    async def exists(self, queue: QueueKey) -> bool:
+        """See QueueBackend."""
+        return queue in self._all()
+
+    async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
+        """See QueueBackend."""
+        check_message(message, self._limits)
+        if create:
+            await self.create(queue)
+        messages = self._find(queue).messages
+        if len(messages) >= self._limits.max_depth:
+            raise queue_full(queue, self._limits)
+        self._last_id += 1
+        content = NewMessage(message.body, dict(message.headers))
+        messages[self._last_id] = _Message(self._last_id, content, sent_at=self._clock.time())
+        return self._last_id
+
+    async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
+        """See QueueBackend."""
+        now = self._clock.time()
+        ready = [message for message in self._find(queue).in_order() if message.is_ready(now)]
+        return [self._claim(queue, message, holder, now + seconds) for message in ready[:limit]]
+
+    async def ack(self, lease: Lease) -> None:
+        """See QueueBackend."""
+        messages, message = self._leased(lease)
+        del messages[message.id]
+
+    async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
+        """See QueueBackend."""
+        messages, message = self._leased(lease)
+        now = self._clock.time()
+        message.ended += reason is not EndReason.RELEASED
+        message.failures += reason is EndReason.FAILED
+        if reason is EndReason.FAILED and message.failures >= self._limits.max_attempts:
+            del messages[message.id]
+            message.make_ready()
+            self._queues[lease.queue].dead[message.id] = (message, _dead_letter(message, error, now))
+            return True
+        seconds = delay(max(message.failures, 1)) if callable(delay) else delay
+        message.make_ready(at=now + seconds if seconds > 0 else None)
+        return False
+
+    async def extend(self, lease: Lease, *, seconds: float) -> Lease:
+        """See QueueBackend."""
+        _, message = self._leased(lease)
+        message.due = self._clock.time() + seconds
+        return Lease(lease.queue, message.id, message.token, lease.holder, message.due)
+
+    async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
+        """See QueueBackend."""
+        soon = self._clock.time() + grace
+        touched = set()
+        for queue, message in self._each():
+            if message.holder != holder:
+                continue
+            touched.add(queue)
+            if grace <= 0:
+                message.ended += reason is not EndReason.RELEASED
+                message.make_ready()
+            elif message.due is not None:
+                message.due = min(message.due, soon)
+        return sorted(touched)
+
+    async def sweep(self) -> Sequence[QueueKey]:
+        """See QueueBackend."""
+        now = self._clock.time()
+        due = [(queue, message) for queue, message in self._each() if message.due is not None and message.due <= now]
+        for _, message in due:
+            message.due = None
+        return sorted({queue for queue, _ in due})
+
+    async def next_due(self) -> float | None:
+        """See QueueBackend."""
+        return min((message.due for _, message in self._each() if message.due is not None), default=None)
+
+    async def drain(self, queue: QueueKey) -> int:
+        """See QueueBackend."""
+        messages = self._find(queue).messages
+        count = len(messages)
+        messages.clear()
+        return count
+
+    async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
+        """See QueueBackend."""
+        now = self._clock.time()
+        mine = sorted((key.name, queue) for key, queue in self._all().items() if key.room == room)
+        return [_stats(name, queue, now) for name, queue in mine]
+
+    async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
+        """See QueueBackend."""
+        letters = [letter for _, letter in self._find(queue).dead.values()]
+        return sorted(letters, key=lambda letter: (letter.died_at, letter.message_id), reverse=True)[:limit]
+
+    async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
+        """See QueueBackend."""
+        found = self._find(queue)
+        wanted = [message_id for message_id in found.dead if message_ids is None or message_id in message_ids]
+        for message_id in wanted:
+            message, _ = found.dead.pop(message_id)
+            message.failures = 0
+            found.messages[message_id] = message
+        return len(wanted)
+
+    def _all(self) -> dict[QueueKey, _Queue]:
+        if not self._open:
+            raise not_open()
+        return self._queues
+
+    def _each(self) -> Iterable[tuple[QueueKey, _Message]]:
+        return [(key, message) for key, queue in self._all().items() for message in queue.messages.values()]
+
+    def _find(self, queue: QueueKey) -> _Queue:
+        if (found := self._all().get(queue)) is None:
+            raise queue_missing(queue)
+        return found
+
+    def _leased(self, lease: Lease) -> tuple[dict[int, _Message], _Message]:
+        messages = self._all().get(lease.queue, _Queue()).messages
+        message = messages.get(lease.message_id)
+        if message is None or (message.token, message.holder) != (lease.token, lease.holder):
+            raise lease_lost(lease)
+        return messages, message
+
+    def _claim(self, queue: QueueKey, message: _Message, holder: HolderId, until: float) -> Delivery:
+        message.ended += message.holder is not None  # the former lease expired
+        message.token += 1
+        message.holder, message.due = holder, until
+        return Delivery(
+            lease=Lease(queue, message.id, message.token, holder, until),
+            body=message.content.body,
+            headers=dict(message.content.headers),
+            attempt=message.failures + 1,
+            delivery=message.ended + 1,
+            sent_at=message.sent_at,
+        )
+
+
+def _stats(name: str, queue: _Queue, now: float) -> QueueStats:
+    messages = queue.in_order()
+    waiting = [message for message in messages if not message.is_ready(now)]
+    leased = sum(message.holder is not None for message in waiting)
+    return QueueStats(
+        name=name,
+        ready=len(messages) - len(waiting),
+        leased=leased,
+        delayed=len(waiting) - leased,
+        dead=len(queue.dead),
+        oldest_age=max(now - messages[0].sent_at, 0.0) if messages else None,
+    )
+
+
+def _dead_letter(message: _Message, reason: str, now: float) -> DeadLetter:
+    return DeadLetter(
+        message_id=message.id,
+        body=message.content.body,
+        headers=message.content.headers,
+        attempts=message.failures,
+        reason=reason,
+        sent_at=message.sent_at,
+        died_at=now,
+    )

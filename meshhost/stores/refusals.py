@@ -1,0 +1,53 @@
+"""How a queue store says no: the same checks and texts for every backend."""
+
+import json
+
+from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, NotFoundError, RoomError
+from meshhost.stores.queues import Lease, NewMessage, QueueKey, QueueLimits
+
+__all__ = ["check_message", "check_name", "lease_lost", "not_open", "queue_full", "queue_missing"]
+
+
+def check_message(message: NewMessage, limits: QueueLimits) -> str:
+    """Return the headers as JSON text.
+
+    Raises LimitExceededError for a message that is too large, InvalidRequestError for one that is not Unicode.
+    """
+    headers = json.dumps(dict(message.headers), ensure_ascii=False)
+    try:
+        size = len(message.body.encode()) + len(headers.encode())
+    except UnicodeEncodeError:
+        raise InvalidRequestError("message", "expected Unicode text, without lone surrogates") from None
+    if size > limits.max_message_bytes:
+        raise LimitExceededError(f"message of {size} bytes, a queue takes at most {limits.max_message_bytes}")
+    return headers
+
+
+def check_name(queue: QueueKey) -> None:
+    """Raise InvalidRequestError when the queue's name is not Unicode, so that no store could keep it."""
+    try:
+        queue.name.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError("name", "expected Unicode text, without lone surrogates") from None
+
+
+def queue_missing(queue: QueueKey) -> NotFoundError:
+    """The error for a queue that was never made or is deleted."""
+    return NotFoundError(f"no queue {queue.name!r} in this room")
+
+
+def queue_full(queue: QueueKey, limits: QueueLimits) -> LimitExceededError:
+    """The error for a queue at its limit."""
+    return LimitExceededError(f"queue {queue.name!r} is full: it holds {limits.max_depth} messages")
+
+
+def lease_lost(lease: Lease) -> LeaseLostError:
+    """The error for whoever shows a lease that is not the present one."""
+    return LeaseLostError(
+        f"lease lost: message {lease.message_id} of queue {lease.queue.name!r} was leased again or settled"
+    )
+
+
+def not_open() -> RoomError:
+    """The error for using a store before `open` or after `close`."""
+    return RoomError("the queue store is not open")

@@ -1,0 +1,1 @@
+"""Stores in SQLite files: what an embedded room server uses."""

@@ -1,0 +1,340 @@
+"""Queues in a SQLite file: the default store."""
+
+import asyncio
+import json
+import re
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from meshhost.clock import Clock, SystemClock
+from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.queues import (
+    DeadLetter,
+    Delay,
+    Delivery,
+    EndReason,
+    HolderId,
+    Lease,
+    NewMessage,
+    QueueKey,
+    QueueLimits,
+    QueueStats,
+)
+from meshhost.stores.refusals import check_message, check_name, lease_lost, not_open, queue_full, queue_missing
+from meshhost.stores.sqlite.file import SqliteFile
+from meshhost.stores.sqlite.thread import Operation, SqliteThread
+
+__all__ = ["SqliteQueueBackend"]
+
+T = TypeVar("T")
+
+
+def _statements(text: str) -> Mapping[str, str]:
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+_MIGRATIONS = resources.files("meshhost.stores.sqlite") / "migrations" / "queues"
+_SQL = _statements((resources.files("meshhost.stores.sqlite") / "queues.sql").read_text(encoding="utf-8"))
+
+
+class SqliteQueueBackend:
+    """Keeps the contract of QueueBackend in the file `path`, which one process at a time can have open.
+
+    All operations that wait at the same time share one commit, so many senders cost hardly more than one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        limits: QueueLimits = QueueLimits(),  # noqa: B008 - immutable
+        clock: Clock | None = None,
+    ) -> None:
+        self._path = path
+        self._limits = limits
+        self._clock = clock or SystemClock()
+        self._thread: SqliteThread | None = None
+        self._former: SqliteThread | None = None  # one whose end nobody saw yet
+        self._changing = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<SqliteQueueBackend {str(self._path)!r} open={self._thread is not None}>"
+
+    async def open(self) -> None:
+        """See QueueBackend."""
+        async with self._changing:
+            await self._end_former()
+            self._thread = self._thread or await self._start()
+
+    async def close(self) -> None:
+        """See QueueBackend."""
+        async with self._changing:
+            if self._thread is not None:
+                self._thread, self._former = None, self._thread
+            await self._end_former()
+
+    async def create(self, queue: QueueKey) -> None:
+        """See QueueBackend."""
+        check_name(queue)
+        await self._run(lambda db: _execute(db, "create_queue", **_names(queue)))
+
+    async def delete(self, queue: QueueKey) -> None:
+        """See QueueBackend."""
+
+        def operation(db: sqlite3.Connection) -> None:
+            found, _ = _find(db, queue)
+            _drain(db, found)
+            for statement in ("delete_dead_contents", "delete_dead_letters", "delete_queue"):
+                _execute(db, statement, queue=found)
+
+        await self._run(operation)
+
+    async def exists(self, queue: QueueKey) -> bool:
+        """See QueueBackend."""
+        return await self._run(lambda db: _look_up(db, queue) is not None)
+
+    async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
+        """See QueueBackend."""
+        headers = check_message(message, self._limits)
+        body = message.body
+        if create:
+            check_name(queue)
+
+        def operation(db: sqlite3.Connection) -> int:
+            found, depth = _find_or_create(db, queue) if create else _find(db, queue)
+            if depth >= self._limits.max_depth:
+                raise queue_full(queue, self._limits)
+            message_id = _execute(db, "add_message", queue=found, now=self._clock.time()).lastrowid
+            _execute(db, "add_content", id=message_id, body=body, headers=headers)
+            _execute(db, "change_depth", queue=found, change=1)
+            return message_id or 0
+
+        return await self._run(operation)
+
+    async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
+        """See QueueBackend."""
+
+        def operation(db: sqlite3.Connection) -> list[Delivery]:
+            found, _ = _find(db, queue)
+            now = self._clock.time()
+            _execute(db, "promote", queue=found, now=now)
+            rows = _execute(db, "claim", queue=found, holder=holder, until=now + seconds, limit=limit).fetchall()
+            return [_delivery(db, queue, holder, now + seconds, row) for row in sorted(rows)]
+
+        return await self._run(operation)
+
+    async def ack(self, lease: Lease) -> None:
+        """See QueueBackend."""
+
+        def operation(db: sqlite3.Connection) -> None:
+            found, _ = _find_leased(db, lease)
+            _execute(db, "delete_content", id=lease.message_id)
+            _remove(db, found, lease.message_id)
+
+        await self._run(operation)
+
+    async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
+        """See QueueBackend."""
+        text = error.encode(errors="backslashreplace").decode()  # an exception's text may hold lone surrogates
+
+        def operation(db: sqlite3.Connection) -> bool:
+            found, failures = _find_leased(db, lease)
+            failed = reason is EndReason.FAILED
+            if failed and failures + 1 >= self._limits.max_attempts:
+                _execute(db, "bury", id=lease.message_id, reason=text, now=self._clock.time())
+                _remove(db, found, lease.message_id)
+                return True
+            seconds = delay(max(failures + failed, 1)) if callable(delay) else delay
+            due = self._clock.time() + seconds if seconds > 0 else None
+            counted = reason is not EndReason.RELEASED
+            _execute(db, "give_back", id=lease.message_id, due=due, failed=failed, counted=counted)
+            return False
+
+        return await self._run(operation)
+
+    async def extend(self, lease: Lease, *, seconds: float) -> Lease:
+        """See QueueBackend."""
+
+        def operation(db: sqlite3.Connection) -> Lease:
+            _find_leased(db, lease)
+            until = self._clock.time() + seconds
+            _execute(db, "extend", id=lease.message_id, until=until)
+            return Lease(lease.queue, lease.message_id, lease.token, lease.holder, until)
+
+        return await self._run(operation)
+
+    async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
+        """See QueueBackend."""
+
+        def operation(db: sqlite3.Connection) -> list[QueueKey]:
+            touched = _keys(_execute(db, "queues_of_holder", holder=holder))
+            if grace <= 0:
+                _execute(db, "release_holder", holder=holder, counted=reason is not EndReason.RELEASED)
+            else:
+                _execute(db, "shorten_holder", holder=holder, soon=self._clock.time() + grace)
+            return touched
+
+        return await self._run(operation)
+
+    async def sweep(self) -> Sequence[QueueKey]:
+        """See QueueBackend."""
+
+        def operation(db: sqlite3.Connection) -> list[QueueKey]:
+            now = self._clock.time()
+            queues = _keys(_execute(db, "queues_due", now=now))
+            if queues:
+                _execute(db, "sweep", now=now)
+            return queues
+
+        return await self._run(operation)
+
+    async def next_due(self) -> float | None:
+        """See QueueBackend."""
+        due: float | None = await self._run(lambda db: _execute(db, "next_due").fetchone()[0])
+        return due
+
+    async def drain(self, queue: QueueKey) -> int:
+        """See QueueBackend."""
+
+        def operation(db: sqlite3.Connection) -> int:
+            found, depth = _find(db, queue)
+            _drain(db, found)
+            _execute(db, "change_depth", queue=found, change=-depth)
+            return depth
+
+        return await self._run(operation)
+
+    async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
+        """See QueueBackend."""
+
+        def operation(db: sqlite3.Connection) -> list[QueueStats]:
+            now = self._clock.time()
+            rows = _execute(db, "stats", tenant=room.tenant, room=room.name, now=now)
+            return [_stats(now, *row) for row in rows]
+
+        return await self._run(operation)
+
+    async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
+        """See QueueBackend."""
+
+        def operation(db: sqlite3.Connection) -> list[DeadLetter]:
+            found, _ = _find(db, queue)
+            rows = _execute(db, "dead_letters", queue=found, limit=limit)
+            return [DeadLetter(key, body, json.loads(headers), *rest) for key, body, headers, *rest in rows]
+
+        return await self._run(operation)
+
+    async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
+        """See QueueBackend."""
+        ids = None if message_ids is None else json.dumps(list(message_ids))
+
+        def operation(db: sqlite3.Connection) -> int:
+            found, _ = _find(db, queue)
+            count = _execute(db, "replay", queue=found, ids=ids).rowcount
+            _execute(db, "forget_replayed", queue=found, ids=ids)
+            _execute(db, "change_depth", queue=found, change=count)
+            return count
+
+        return await self._run(operation)
+
+    async def _start(self) -> SqliteThread:
+        thread = self._former = SqliteThread(SqliteFile(self._path, migrations=_MIGRATIONS, what="queue store"))
+        await thread.start()
+        self._former = None
+        return thread
+
+    async def _end_former(self) -> None:
+        if self._former is not None:
+            await self._former.stop()
+            self._former = None
+
+    async def _run(self, operation: Operation[T]) -> T:
+        if self._thread is None:
+            raise not_open()
+        return await self._thread.run(operation)
+
+
+def _execute(db: sqlite3.Connection, statement: str, /, **values: object) -> sqlite3.Cursor:
+    return db.execute(_SQL[statement], values)
+
+
+def _names(queue: QueueKey) -> dict[str, str]:
+    return {"tenant": queue.room.tenant, "room": queue.room.name, "name": queue.name}
+
+
+def _look_up(db: sqlite3.Connection, queue: QueueKey) -> tuple[int, int] | None:
+    try:
+        row: tuple[int, int] | None = _execute(db, "find_queue", **_names(queue)).fetchone()
+    except UnicodeEncodeError:  # no such queue can have been made
+        return None
+    return row
+
+
+def _find(db: sqlite3.Connection, queue: QueueKey) -> tuple[int, int]:
+    row = _look_up(db, queue)
+    if row is None:
+        raise queue_missing(queue)
+    return row
+
+
+def _find_or_create(db: sqlite3.Connection, queue: QueueKey) -> tuple[int, int]:
+    if (row := _look_up(db, queue)) is not None:
+        return row
+    _execute(db, "create_queue", **_names(queue))
+    return _find(db, queue)
+
+
+def _find_leased(db: sqlite3.Connection, lease: Lease) -> tuple[int, int]:
+    """Return the queue's id and how often the message failed. Raises LeaseLostError."""
+    values = {"id": lease.message_id, "token": lease.token, "holder": lease.holder, **_names(lease.queue)}
+    try:
+        row: tuple[int, int] | None = _execute(db, "find_leased", **values).fetchone()
+    except (OverflowError, UnicodeEncodeError):  # values no lease of ours has
+        row = None
+    if row is None:
+        raise lease_lost(lease)
+    return row
+
+
+def _remove(db: sqlite3.Connection, queue: int, message_id: int) -> None:
+    _execute(db, "delete_message", id=message_id)
+    _execute(db, "change_depth", queue=queue, change=-1)
+
+
+def _drain(db: sqlite3.Connection, queue: int) -> None:
+    _execute(db, "drain_contents", queue=queue)
+    _execute(db, "drain_messages", queue=queue)
+
+
+def _delivery(
+    db: sqlite3.Connection, queue: QueueKey, holder: HolderId, until: float, row: tuple[int, int, int, int, float]
+) -> Delivery:
+    message_id, token, failures, ended, sent_at = row
+    body, headers = _execute(db, "find_content", id=message_id).fetchone()
+    return Delivery(
+        lease=Lease(queue, message_id, token, holder, until),
+        body=body,
+        headers=json.loads(headers),
+        attempt=failures + 1,
+        delivery=ended + 1,
+        sent_at=sent_at,
+    )
+
+
+def _stats(now: float, name: str, depth: int, waiting: int, leased: int, dead: int, oldest: float | None) -> QueueStats:
+    return QueueStats(
+        name=name,
+        ready=depth - waiting,
+        leased=leased,
+        delayed=waiting - leased,
+        dead=dead,
+        oldest_age=None if oldest is None else max(now - oldest, 0.0),
+    )
+
+
+def _keys(rows: Iterable[tuple[Any, ...]]) -> list[QueueKey]:
+    return [QueueKey(RoomKey(TenantId(tenant), room), name) for tenant, room, name in rows]

@@ -1,0 +1,177 @@
+"""One thread for one SQLite file: what waits is done together and made durable by one commit."""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias, TypeVar
+
+from meshhost.errors import RoomError
+from meshhost.stores.sqlite.file import SqliteFile
+
+__all__ = ["Operation", "SqliteThread"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Operation: TypeAlias = Callable[[sqlite3.Connection], T]
+
+# Bounds what the first of a batch waits for the others.
+_MAX_BATCH = 1000
+
+
+@dataclass(slots=True)
+class _Job:
+    operation: Operation[Any]
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+    def complete(self) -> None:
+        if self.future.done():  # its caller was cancelled
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class SqliteThread:
+    """Runs operations on a file, each atomic, from `start` to `stop`; used once."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._lock = threading.Lock()  # nothing is put behind the None that ends the thread
+        self._stopping = False
+        self._opened = _uncancellable()
+        self._ended = _uncancellable()
+
+    async def start(self) -> None:
+        """Open the file. Raises SettingsError, OSError."""
+        threading.Thread(target=self._main, name=f"sqlite {self._file.path.name}", daemon=True).start()
+        try:
+            await asyncio.wrap_future(self._opened)
+        except asyncio.CancelledError:
+            self._end()
+            raise
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Return what the operation returned once that is durable; raise what it raised, nothing of it done.
+
+        Raises OSError when the store failed and RoomError when it is not open. A cancelled operation is done all the same.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        with self._lock:
+            if self._stopping:
+                raise RoomError(f"the {self._file.what} is not open")
+            self._jobs.put(_Job(operation, future))
+        return await future
+
+    async def stop(self) -> None:
+        """Finish what was accepted and close the file. May be called more than once."""
+        self._end()
+        await asyncio.wrap_future(self._ended)
+
+    def _end(self) -> None:
+        with self._lock:
+            if not self._stopping:
+                self._stopping = True
+                self._jobs.put(None)
+
+    def _main(self) -> None:
+        try:
+            self._file.open()
+        except BaseException as error:  # noqa: BLE001 - raised where `start` is awaited
+            self._ended.set_result(None)
+            self._opened.set_exception(error)
+            return
+        self._opened.set_result(None)
+        self._work()
+        self._file.close()
+        self._ended.set_result(None)
+
+    def _work(self) -> None:
+        more = True
+        while more:
+            batch, more = self._next_batch()
+            try:
+                self._commit(batch)
+            except Exception as error:  # noqa: BLE001 - whatever it is, all who wait must hear of it, and the thread go on
+                self._roll_back(batch, error)
+            _deliver(batch)
+
+    def _next_batch(self) -> tuple[list[_Job], bool]:
+        batch: list[_Job] = []
+        job = self._jobs.get()
+        with contextlib.suppress(Empty):
+            while job is not None:
+                batch.append(job)
+                if len(batch) == _MAX_BATCH:
+                    return batch, True
+                job = self._jobs.get_nowait()
+        return batch, job is not None
+
+    def _commit(self, batch: Sequence[_Job]) -> None:
+        if not batch:
+            return
+        connection = self._file.connection()
+        connection.execute("BEGIN IMMEDIATE")
+        for job in batch:
+            _run(connection, job)
+        connection.execute("COMMIT")
+
+    def _roll_back(self, batch: Sequence[_Job], cause: Exception) -> None:
+        logger.warning("store failed", extra={"path": str(self._file.path), "operations": len(batch)}, exc_info=cause)
+        try:
+            connection = self._file.connection()
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except Exception:  # noqa: BLE001 - the next batch gets a new connection, and hears of what is wrong with that
+            self._file.discard()
+        for job in batch:
+            job.error = OSError(f"the {self._file.what} {self._file.path} failed: {cause}")
+            job.error.__cause__ = cause
+
+
+def _uncancellable() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+def _run(connection: sqlite3.Connection, job: _Job) -> None:
+    connection.execute("SAVEPOINT operation")
+    try:
+        job.result = job.operation(connection)
+    except Exception as error:
+        if _is_failing_store(error):
+            raise
+        job.error = error
+        connection.execute("ROLLBACK TO operation")
+    connection.execute("RELEASE operation")
+
+
+def _is_failing_store(error: Exception) -> bool:
+    # SQLite may have rolled the whole transaction back by then. Its other errors are about one statement's values.
+    return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
+
+
+def _deliver(batch: Sequence[_Job]) -> None:
+    by_loop: defaultdict[asyncio.AbstractEventLoop, list[_Job]] = defaultdict(list)
+    for job in batch:
+        by_loop[job.future.get_loop()].append(job)
+    for loop, jobs in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(_complete, jobs)
+
+
+def _complete(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        job.complete()
