@@ -1,9 +1,10 @@
-"""The client side of a room.
+"""The client side of a room: what agents, tools and commands use to take part in one.
 
-`RoomClient` composes one file per service (`queues`, `messaging`, `storage`, `agents`, `developer`) over a `RoomSession`,
-which is the life of one connection: it pumps packets, matches replies and, when the connection ends, fails every reply that
-is awaited. The client keeps the room open across connections: it dials again with backoff, resumes where the server can, and
-lets every service restore what the server forgot (`add_restorer`). Only a refusal, the room's end or `close()` ends it.
+`client.RoomClient` is the entrance. It holds a `keeper.ConnectionKeeper` (connect, reconnect, give up), which makes one
+`session.RoomSession` per connection (send requests, match replies), and one client per service in `services/`. The services
+know the client only as a `link.RoomLink`. `consumer.QueueConsumer` is the loop of a queue worker: lease, renew, settle.
 
-`consumer.py` is the loop that a Worker runs: lease, renew, settle. Nothing here imports the server or its queue engine.
+Here belongs what a participant does on the wire. What an agent is, and how it is started and supervised, belongs to
+`meshhost.agents` and `meshhost.hosting`. This package may import `protocol`, `transport`, `documents`, `identity` and the
+leaves; it must not import the room server or the queue engine, because programs use it without them.
 """

@@ -1,4 +1,8 @@
-"""What an agent knows of the call that brought it into the room."""
+"""`CallContext`: what an agent knows of the call that brought it into the room.
+
+The host fills it in from the request that started the agent and passes it to `RoomClient(call=…)`; agents and tools read it as
+`room.call`. It is immutable: all that a running agent may rely on was decided when the call was accepted.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +15,9 @@ __all__ = ["CallContext"]
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """Tenant and room that called, the identity to act as, and the arguments of the call.
+    """The tenant and room that made the call, the identity to act as, and the arguments of the call.
 
-    `deadline` is the wall-clock time (seconds since the epoch) at which the agent's token expires, or None.
+    `deadline` is the time (seconds since the epoch) at which the agent's token expires; None when it does not.
     """
 
     tenant: TenantId

@@ -1,6 +1,13 @@
-"""The loop of a queue worker: lease a message, renew the lease while it is worked on, settle it."""
+"""The loop of a queue worker: lease a message, renew the lease while the message is processed, settle it.
 
-from __future__ import annotations
+`agents/worker.py` runs one `QueueConsumer` per agent. The consumer receives through `QueuesClient.lease`, calls `process` and
+settles: ack when it returned, nack when it raised. Delivery is at least once. A message that was not settled, for whatever
+reason, comes back when its lease expires; a message is never acked before `process` returned.
+
+Tasks: `run()` runs in the caller's task. While a message is processed there are two more, the processing and the renewal of the
+lease, and neither outlives the message. Cancelling `run()` cancels the processing and returns the message at once. Settling
+itself is not interrupted by a cancellation (`uninterrupted`), only by its own timeout.
+"""
 
 import asyncio
 import contextlib
@@ -10,19 +17,16 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind
 
 from meshhost.errors import AccessDeniedError, LeaseLostError, RoomError
+from meshhost.room.client import RoomClient
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import LeasedMessage
-from meshhost.tasks import uninterrupted, unless
+from meshhost.tasks import LightEvent, uninterrupted, unless
 from meshhost.usage import Outcome, report_message
-
-if TYPE_CHECKING:
-    from meshhost.room.client import RoomClient
 
 __all__ = ["QueueConsumer"]
 
@@ -40,11 +44,11 @@ class _Outcome(Enum):
 
 
 class QueueConsumer:
-    """Takes the messages of one queue, one at a time, and gives each to `process`.
+    """Takes the messages of one queue, one at a time, and passes each to `process`.
 
-    A message is acked after `process` returned and nacked with the traceback when it raised. When the consumer is cancelled
-    the message goes back as interrupted. A lease that was lost (the message is somebody else's by now) ends the processing.
-    `idle` is set while no message is worked on.
+    A message is acked after `process` returned and nacked with the traceback when it raised. When the consumer is cancelled,
+    the message is returned as interrupted, which does not count as a failed attempt. When the lease is lost, another worker may
+    have the message, so the processing is cancelled. `idle` is set while no message is processed.
     """
 
     def __init__(
@@ -61,17 +65,18 @@ class QueueConsumer:
         self._process = process
         self._lease_seconds = lease_seconds
         self._backoff = backoff or ReconnectPolicy()
-        self._draining = asyncio.Event()
         self._outcome: Outcome = "lost"
-        self.idle = asyncio.Event()
+        # LightEvents, because a host has thousands of idle workers.
+        self._draining = LightEvent()
+        self.idle = LightEvent()
         self.idle.set()
 
     def drain(self) -> None:
-        """Take no further message; `run()` returns when the one in work is settled."""
+        """Take no further message; `run()` returns when the one in progress is settled."""
         self._draining.set()
 
     async def run(self) -> None:
-        """Consume until drained. Raises RoomError when the room is left for good, and what cannot be retried."""
+        """Consume until drained. Raises RoomError when the room was left for good or the token does not grant the queue."""
         failures = 0
         while not self._draining.is_set():
             try:
@@ -85,13 +90,13 @@ class QueueConsumer:
                 await self._work(leased)
 
     async def _next(self) -> LeasedMessage | None:
-        """The next message; None when there was none for a while, or when draining began."""
+        """The next message; None when the server had none for a while, or when draining began."""
         receive = self._room.queues.lease(name=self._queue, create=True, wait=True, seconds=self._lease_seconds)
-        # A message that arrives while draining begins is not lost: leaving the room in order ends its lease.
+        # A message that arrives while draining begins is not lost: leaving the room ends its lease, and it comes back.
         return await unless(receive, self._draining.wait())
 
     async def _back_off(self, failures: int, error: RoomError) -> None:
-        # The token does not change while we are here.
+        # Without the grant another try is pointless: the token of an open connection does not change.
         if self._room.is_closed or isinstance(error, AccessDeniedError):
             raise error
         delay = self._backoff.delay(failures, random.random)
@@ -104,8 +109,8 @@ class QueueConsumer:
 
     async def _work(self, leased: LeasedMessage) -> None:
         self.idle.clear()
-        waited, began = _waited(leased), time.monotonic()
-        # Until the server has taken another.
+        waited, began = _queued_seconds(leased), time.monotonic()
+        # What is reported unless the server confirms another outcome.
         self._outcome = "lost"
         context = propagate.extract(dict(leased.headers))
         try:
@@ -125,7 +130,7 @@ class QueueConsumer:
                 logger.warning("lease lost while processing", extra={"queue": self._queue, "attempt": leased.attempt})
                 return
         except asyncio.CancelledError:
-            # We are being stopped: give the message back at once instead of letting its lease expire.
+            # We are being stopped: return the message at once instead of letting its lease expire.
             with contextlib.suppress(RoomError, TimeoutError):
                 await uninterrupted(self._give_back(leased), timeout=SETTLE_TIMEOUT)
             raise
@@ -137,7 +142,7 @@ class QueueConsumer:
             await self._settle(self._ack(leased))
 
     async def _process_renewing(self, leased: LeasedMessage) -> _Outcome:
-        """Process; renew the lease meanwhile. Raises what processing raised."""
+        """Process the message while renewing its lease. Raises what `process` raised."""
         done = await unless(self._process_whole(leased), self._renew(leased))
         return _Outcome.DONE if done else _Outcome.LEASE_LOST
 
@@ -146,9 +151,9 @@ class QueueConsumer:
         return True
 
     async def _renew(self, leased: LeasedMessage) -> None:
-        """Extend the lease at every third of its time; return when it is lost."""
+        """Extend the lease after each third of its duration, so that one failed try is not fatal; return when it is lost."""
         if leased.seconds is None:
-            await asyncio.Event().wait()  # a server without leases: the message is ours alone
+            await asyncio.Event().wait()  # a server without leases: the message cannot be lost to another
             return
         while True:
             await asyncio.sleep(leased.seconds / 3)
@@ -157,10 +162,10 @@ class QueueConsumer:
             except LeaseLostError:
                 return
             except RoomError as error:
-                # The connection may come back within the grace that the server gives; the next turn tries again.
+                # The connection may come back before the lease expires; the next turn tries again.
                 logger.info("lease not renewed", extra={"queue": self._queue, "reason": str(error)})
 
-    # Each notes the outcome where it came about: a cancellation may keep the caller from hearing of it.
+    # Each records the outcome itself: a cancellation may prevent the caller from seeing the result.
 
     async def _ack(self, leased: LeasedMessage) -> None:
         await leased.ack()
@@ -175,15 +180,15 @@ class QueueConsumer:
         self._outcome = "released"
 
     async def _settle(self, settling: Awaitable[object]) -> None:
-        """Ack or nack. What fails here comes back when the lease expires: at least once, not at most once."""
+        """Ack or nack. If that fails, the message comes back when the lease expires: at least once, not at most once."""
         try:
             await uninterrupted(settling, timeout=SETTLE_TIMEOUT)
         except (RoomError, TimeoutError) as error:
             logger.warning("message not settled", extra={"queue": self._queue, "reason": str(error)})
 
 
-def _waited(leased: LeasedMessage) -> float | None:
-    """How long the message had been in the queue when it was taken; None when that is not known or not for the first time."""
+def _queued_seconds(leased: LeasedMessage) -> float | None:
+    """Seconds from sending to the first delivery; None for a later delivery, or when the server does not say."""
     if leased.sent_at is None or leased.delivery > 1:
         return None
     return time.time() - leased.sent_at

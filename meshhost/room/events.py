@@ -1,4 +1,8 @@
-"""Named events with any number of handlers, in the shape MeshAgent programs use."""
+"""Named events with any number of handlers, in the shape MeshAgent programs use: `on`, `off`, `emit`.
+
+`RoomClient` and the service clients each own an `EventEmitter` and emit from the task that reads the connection. A handler that
+raises is logged and never stops the reading or the other handlers.
+"""
 
 import inspect
 import logging
@@ -13,20 +17,20 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], object]
 
 
 class EventEmitter:
-    """Handlers get the event's fields as keyword arguments. Plain handlers run at once, async ones as tasks of the room.
+    """Handlers get the event's fields as keyword arguments.
 
-    `spawn` logs the error of a task that fails.
+    A plain handler runs at once. The coroutine of an async one runs as a task made by `spawn`, which must log its error.
     """
 
     __slots__ = ("_handlers", "_spawn")
 
     def __init__(self, spawn: Spawn) -> None:
         self._spawn = spawn
-        # Made when needed: most emitters of a room never get a handler.
+        # Made at first use: most emitters of a room never get a handler.
         self._handlers: dict[str, list[Callable[..., Any]]] | None = None
 
     def on(self, event_name: str, func: Callable[..., Any]) -> None:
-        """Call `func` at every such event."""
+        """Call `func` at each event of this name."""
         if self._handlers is None:
             self._handlers = {}
         self._handlers.setdefault(event_name, []).append(func)
@@ -38,12 +42,12 @@ class EventEmitter:
             handlers.remove(func)
 
     def close(self) -> None:
-        """Forget all handlers, and how their tasks are run: nothing is emitted any more."""
+        """Drop all handlers and `spawn`, which refers back to the room; events emitted later reach nobody."""
         self._handlers = None
         self._spawn = _discard
 
     def emit(self, event_name: str, **fields: Any) -> None:
-        """Call the handlers in the order they were added. A handler that raises is logged and keeps nobody back."""
+        """Call the handlers in the order they were added. The error of a handler is logged, and the others still run."""
         for handler in tuple((self._handlers or {}).get(event_name, ())):
             try:
                 result = handler(**fields)

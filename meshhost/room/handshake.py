@@ -1,19 +1,25 @@
-"""What a room server says first (room-protocol §6): `room_ready` and `connected`, in either order."""
+"""The first two messages of a room server (room-protocol §6): `room_ready` and `connected`, in either order.
 
+`keeper.py` makes one `Handshake` per dialled connection, passes it every message until both have arrived, reads the `Welcome`
+from it and drops it: a host keeps thousands of idle clients, and none of them should hold the headers of its greeting.
+"""
+
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from meshhost.errors import RoomError
+from meshhost.errors import RequestTimeoutError, RoomError
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import Header
-from meshhost.tasks import LightEvent
 
 __all__ = ["Handshake", "Welcome"]
+
+_TYPES = ("room_ready", "connected")
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Where we are and who. `extensions` is what the server offers beyond the MeshAgent protocol."""
+    """The room we are in and our id there. `extensions` is what the server offers beyond the MeshAgent protocol."""
 
     room_name: str
     room_url: str
@@ -23,35 +29,36 @@ class Welcome:
 
 
 class Handshake:
-    """Collects the two messages of one connection; reset for the next."""
+    """Collects the two messages of one connection."""
 
     def __init__(self) -> None:
         self._headers: dict[str, Header] = {}
-        self.complete = LightEvent()
-        """Set when both came."""
+        self._complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def reset(self) -> None:
-        """Begin again."""
-        self._headers.clear()
-        self.complete.clear()
+    def take(self, message: MessageReceived) -> bool:
+        """Take the message if it belongs to the handshake; returns whether it did."""
+        if message.type not in _TYPES:
+            return False
+        # The server also sends `connected` of other kinds; only the kind `init` describes this connection.
+        if message.type == "room_ready" or message.header.get("type") == "init":
+            self._headers[message.type] = message.header
+        if len(self._headers) == len(_TYPES) and not self._complete.done():
+            self._complete.set_result(None)
+        return True
 
-    def take(self, message: MessageReceived) -> None:
-        """Take one of the two; other kinds of `connected` mean nothing."""
-        if message.type == "connected" and message.header.get("type") != "init":
-            return
-        self._headers[message.type] = message.header
-        if len(self._headers) == 2:
-            self.complete.set()
+    async def wait(self, ended: asyncio.Task[RoomError], *, timeout: float) -> None:
+        """Wait for both messages, at most `timeout` seconds.
 
-    def attributes(self) -> dict[str, Any]:
-        """Our own, as of now. Raises RoomError when they are missing."""
-        attributes = self._headers["connected"].get("attributes")
-        if not isinstance(attributes, dict):
-            raise RoomError("the room server's hello lacks a member")
-        return attributes
+        `ended` is the task that returns the error which ends the connection. Raises that error when the connection ends first,
+        RequestTimeoutError when the server does not greet in time.
+        """
+        waited: set[asyncio.Future[Any]] = {ended, self._complete}
+        await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if not self._complete.done():
+            raise ended.result() if ended.done() else RequestTimeoutError("the room server did not say hello in time")
 
     def welcome(self) -> Welcome:
-        """What both say. Raises RoomError when a member is missing."""
+        """What both messages say. Raises RoomError when a member is missing."""
         ready, connected = self._headers["room_ready"], self._headers["connected"]
         extensions = connected.get("meshhost")
         try:
@@ -64,3 +71,10 @@ class Handshake:
             )
         except (KeyError, TypeError, ValueError):
             raise RoomError("the room server's hello lacks a member") from None
+
+    def attributes(self) -> dict[str, Any]:
+        """Our own attributes as the server knows them. Raises RoomError when they are missing."""
+        attributes = self._headers["connected"].get("attributes")
+        if not isinstance(attributes, dict):
+            raise RoomError("the room server's hello lacks a member")
+        return attributes

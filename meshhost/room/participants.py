@@ -1,4 +1,8 @@
-"""People, programs and agents in a room."""
+"""Participants: the users and agents connected to a room, each with an id and attributes.
+
+`MessagingClient` makes a `RemoteParticipant` for each one the server reports; `ConnectionKeeper` makes the `LocalParticipant`
+of each connection. An id is valid for one connection: after a reconnect that was not resumed, a participant has a new one.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -27,16 +31,16 @@ class Participant:
         return dict(self._attributes)
 
     def get_attribute(self, name: str) -> Any:
-        """The value, or None."""
+        """The value of the attribute, or None."""
         return self._attributes.get(name)
 
     def update_attributes(self, changed: Mapping[str, Any]) -> None:
-        """Take over what the server told."""
+        """Merge changes that the server reported."""
         self._attributes.update(changed)
 
 
 class RemoteParticipant(Participant):
-    """Somebody else. `role` is user, agent, tool, or unknown."""
+    """Another participant. `role` is user, agent, tool, or unknown."""
 
     def __init__(self, *, id: str, role: str | None = None, attributes: Mapping[str, Any] | None = None) -> None:
         super().__init__(id=id, attributes=attributes)
@@ -44,12 +48,12 @@ class RemoteParticipant(Participant):
 
     @property
     def role(self) -> str:
-        """What the participant's token says it is."""
+        """The role in the participant's token."""
         return self._role
 
 
 class LocalParticipant(Participant):
-    """Ourselves. Setting an attribute tells the others."""
+    """This client's own participant. `tell` sends changed attributes to the server."""
 
     def __init__(
         self, *, id: str, attributes: Mapping[str, Any], tell: Callable[[dict[str, Any]], Awaitable[None]]
@@ -58,6 +62,9 @@ class LocalParticipant(Participant):
         self._tell = tell
 
     async def set_attribute(self, name: str, value: Any) -> None:
-        """Set one of our attributes, here and for everyone in the room."""
+        """Set an attribute of ours, here and for everyone in the room.
+
+        Raises ConnectionLostError; it is set here all the same, and the next connection sends it again.
+        """
         self._attributes[name] = value
         await self._tell({name: value})

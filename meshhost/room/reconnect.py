@@ -1,4 +1,8 @@
-"""When to dial again. Pure decisions; the waiting is done by the client."""
+"""When to connect again: how long to wait, and which errors make another try pointless.
+
+Pure decisions without I/O. `keeper.py` asks them for the connection of a room and does the waiting; `consumer.py` uses the same
+policy to receive again after an error.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,26 +11,29 @@ from meshhost.errors import ConnectionLostError, RoomError, RoomRefusedError
 
 __all__ = ["ReconnectPolicy", "is_final"]
 
-# 4000: resumed elsewhere; 4001: token expired or revoked; 4004: the room ended.
+# 4000: the session was resumed on another connection; 4001: the token expired or was revoked; 4004: the room ended.
 _FINAL_CLOSE_CODES = frozenset({4000, 4001, 4004})
-# What another try cannot change: the request, the token, the grant, the place.
+# Bad request, bad token, missing grant, no such room, room gone: another try with the same token cannot change these.
 _FINAL_STATUSES = frozenset({400, 401, 403, 404, 410})
 
 
 @dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
-    """Waits between tries, in seconds: full jitter under a bound that doubles from `first_delay` to `max_delay`."""
+    """Delays between tries, in seconds: a random part (full jitter) of a bound that doubles from `first_delay` to `max_delay`.
+
+    The jitter spreads the clients of a server that restarts, which all lose their connections at the same time.
+    """
 
     first_delay: float = 0.2
     max_delay: float = 10.0
 
     def delay(self, attempt: int, random: Callable[[], float]) -> float:
-        """The wait before try number `attempt` (1 for the first)."""
+        """The delay before try number `attempt`, counted from 1. `random` returns a number from 0 to 1."""
         return random() * float(min(self.max_delay, self.first_delay * 2.0 ** min(attempt - 1, 32)))
 
 
 def is_final(error: RoomError) -> bool:
-    """Whether dialling again makes no sense after this end or refusal."""
+    """Whether another try is pointless after this error. Errors of other kinds are bugs or broken protocol, so final too."""
     match error:
         case RoomRefusedError():
             return error.status in _FINAL_STATUSES

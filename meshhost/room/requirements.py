@@ -1,4 +1,8 @@
-"""What an agent needs in its room before it can work (room-protocol §11.4)."""
+"""Requirements: what an agent needs in its room before it can work (room-protocol §11.4).
+
+An agent names them when it registers, and a caller may name the toolkits for one ask. `agents/agent.py` compares them with what
+the room has when the agent starts and calls in what is missing, if the requirement permits it.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +13,7 @@ __all__ = ["RequiredSchema", "RequiredToolkit", "Requirement", "requirement_from
 
 
 class Requirement:
-    """Something named that must be in the room. `callable` tells whether the room may call it in."""
+    """Something that must be in the room, by name. `callable` says whether the room server may call it into the room."""
 
     def __init__(self, *, name: str, callable: bool | None = None) -> None:
         self.name = name
@@ -24,7 +28,7 @@ class Requirement:
 
 
 class RequiredToolkit(Requirement):
-    """A toolkit, or some tools of it (None: all)."""
+    """A toolkit, or only the named tools of it (None: all)."""
 
     def __init__(self, *, name: str, tools: Sequence[str] | None = None, callable: bool | None = None) -> None:
         super().__init__(name=name, callable=callable)

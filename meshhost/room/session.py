@@ -1,8 +1,14 @@
 """One connection to a room, from the open transport to its end.
 
-Which task runs when: `run()` reads packets. Another task writes, but only while the other side is slower than we are; when it
-fails the connection is closed, and so `run()` ends. Every awaited reply then fails with the error that ended the connection.
-`run()` returns that error, it never raises it.
+`RoomSession` puts requests on the wire, matches each reply with its request by id, and passes all other messages to
+`on_message` in order. `keeper.py` makes one per connection and runs `run()` as a task; requests come from any task.
+
+Tasks: `run()` reads packets. A second task, the writer, exists only while the server reads more slowly than we send; when it
+fails, it closes the connection, and so `run()` ends. Whatever ends the connection, `run()` returns the error and never raises
+it (except its own cancellation).
+
+Invariant: nothing waits for a reply for ever. Every request has a timeout, and when the connection ends every awaited reply
+fails with the error that ended it.
 """
 
 import asyncio
@@ -16,22 +22,24 @@ from meshhost.errors import ConnectionLostError, LimitExceededError, RemoteProto
 from meshhost.protocol.connection import MessageReceived, ReplyReceived, RoomConnection
 from meshhost.protocol.frames import Limits, Packets
 from meshhost.protocol.messages import ErrorResponse, Header, Response
-from meshhost.room.errors import error_from
+from meshhost.room.link import Reply
+from meshhost.room.replies import error_from
 from meshhost.tasks import TaskOwner
 from meshhost.transport.base import Transport
 from meshhost.transport.outbox import Outbox
 
-__all__ = ["Reply", "RoomSession"]
+__all__ = ["RoomSession"]
 
 logger = logging.getLogger(__name__)
 
-Reply = tuple[Response, Header]
+# Bytes that may wait for a slow server before senders have to wait.
 OUTBOX_BYTES = 8 * 1024 * 1024
+# Seconds that `close()` gives the outbox to empty.
 FLUSH_TIMEOUT = 5.0
 
 
 class RoomSession:
-    """Requests and messages over one transport. `on_message` gets everything that is not a reply, in order."""
+    """Requests and messages over one transport. `on_message` gets every message that is not a reply, in order."""
 
     __slots__ = (
         "_connection",
@@ -58,7 +66,7 @@ class RoomSession:
         return f"<RoomSession awaited={len(self._replies)} end={self._end!r}>"
 
     async def run(self) -> RoomError:
-        """Pump until the connection ends; return why it did."""
+        """Read until the connection ends; return the error that ended it."""
         self._outbox.begin(self._start_writing)
         try:
             while True:
@@ -66,7 +74,7 @@ class RoomSession:
         except asyncio.CancelledError:
             await self._end_with(ConnectionLostError("the room was left", clean=True, close_code=1000))
             raise
-        except Exception as error:  # noqa: BLE001 - whatever ends the reading ends the connection, and is told as its end
+        except Exception as error:  # noqa: BLE001 - any error ends the connection and is reported as its reason
             await self._end_with(self._writing_error or error)
         finally:
             self._outbox.end()
@@ -75,10 +83,9 @@ class RoomSession:
         return self._end or ConnectionLostError()
 
     async def request(self, type: str, header: Header, data: bytes | None, *, timeout: float) -> Reply:
-        """Send a request and wait for its reply.
+        """Send a request and return the body and the whole header of its reply. `timeout` is in seconds.
 
-        Returns body and whole header. Raises the error the other side answered with, RequestTimeoutError, or
-        ConnectionLostError when the connection ends first.
+        Raises the error the server answered with, RequestTimeoutError, or ConnectionLostError when the connection ends first.
         """
         self._check_open()
         message_id, packets = self._connection.request(type, header, data, trace=_trace())
@@ -93,18 +100,18 @@ class RoomSession:
             del self._replies[message_id]
             self._connection.abandon(message_id)
             if not reply.cancel() and not reply.cancelled():
-                reply.exception()  # looked at, so that asyncio does not report it as lost
+                reply.exception()  # retrieved, so that asyncio does not log it as lost
         if isinstance(response, ErrorResponse):
             raise error_from(response)
         return response, extra
 
     async def notify(self, type: str, header: Header, data: bytes | None = None) -> None:
-        """Send a message that gets no reply."""
+        """Send a message that gets no reply. Raises ConnectionLostError."""
         self._check_open()
         await self._outbox.put(self._connection.notify(type, header, data, trace=_trace())[1])
 
     async def respond(self, message_id: int, type: str, response: Response) -> None:
-        """Answer a message of the other side under its id. A body over the limit is answered as an error."""
+        """Reply to a message of the server under its id. For a body over the size limit an error is sent instead."""
         self._check_open()
         try:
             packets: Packets = self._connection.respond(message_id, type, response)
@@ -113,7 +120,7 @@ class RoomSession:
         await self._outbox.put(packets)
 
     async def close(self) -> None:
-        """Send what waits and close in order. `run()` then returns."""
+        """Send what is in the outbox and close the connection; `run()` then returns. Never raises."""
         if self._end is not None:
             return
         with contextlib.suppress(TimeoutError, ConnectionLostError):
@@ -140,7 +147,7 @@ class RoomSession:
     async def _write(self) -> None:
         try:
             await self._outbox.write()
-        except Exception as error:  # noqa: BLE001 - told by `run()`, which ends with the connection
+        except Exception as error:  # noqa: BLE001 - `run()` reports it when the connection ends
             self._writing_error = error
             await self._transport.close(1011)
 

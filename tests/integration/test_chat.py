@@ -850,8 +850,8 @@ async def test_an_answer_survives_a_lost_connection(server: RunningServer) -> No
         await asyncio.wait_for(pause.reached.wait(), 10)
         again = asyncio.Event()
         bot.room.on("reconnected", again.set)
-        assert bot.room._session is not None
-        await bot.room._session._transport.close()
+        assert bot.room._keeper.session is not None
+        await bot.room._keeper.session._transport.close()
         pause.event.set()
         await asyncio.wait_for(again.wait(), 10)
         await ann.answered()

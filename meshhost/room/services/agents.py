@@ -1,24 +1,28 @@
-"""Agents and toolkits of the room (room-protocol §11)."""
+"""Agents and toolkits of the room (room-protocol §11): find them, use them, offer our own.
 
-from __future__ import annotations
+Both directions pass through here. A call that we make is a request with a key of its own, so that it can be abandoned when our
+caller is cancelled. A call that is made to us arrives as a message; it runs as a task of the room, and its handler sends the
+answer with `answer_tool_call` or `answer_ask`.
+
+Invariant: `_running` holds exactly the calls to us whose answer somebody may still wait for. It is emptied when the
+connection is lost, because the server has then reported the calls as failed and counts its messages from one again.
+"""
 
 import asyncio
 import contextlib
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from meshhost.errors import ConnectionLostError, LimitExceededError, RoomError, ToolError
 from meshhost.identity.grants import ApiScope
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import ErrorResponse, Header, JsonResponse, Response
-from meshhost.room.errors import reading
+from meshhost.room.link import RoomLink
 from meshhost.room.participants import Participant
+from meshhost.room.replies import reading
 from meshhost.room.requirements import Requirement, requirement_from_json
-
-if TYPE_CHECKING:
-    from meshhost.room.client import RoomClient
 
 __all__ = [
     "TOOL_CALL_TIMEOUT",
@@ -29,16 +33,16 @@ __all__ = [
     "ToolkitDescription",
 ]
 
-# How long a caller waits for a tool or an agent; the server ends the wait a little earlier with an error of its own.
+# Seconds a caller waits for a tool or an agent. The server gives up a little earlier, so that the caller gets its error.
 TOOL_CALL_TIMEOUT = 310.0
 
-# Takes a tool call or an ask. What it returns is cancelled when nobody waits for the answer any more.
+# Handles a tool call or an ask. The task or coroutine that it returns is cancelled when the caller stops waiting.
 CallHandler = Callable[[MessageReceived], Coroutine[Any, Any, None] | asyncio.Task[None] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolDescription:
-    """A tool that can be invoked: its name, purpose, and the JSON schema of its arguments (`defs` are its `$defs`)."""
+    """A tool that can be invoked. `input_schema` is the JSON schema of its arguments, `defs` the `$defs` of that schema."""
 
     name: str
     title: str = ""
@@ -50,7 +54,7 @@ class ToolDescription:
     supports_context: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The wire form, without the name that keys it."""
+        """The wire form, without the name: on the wire, tools are keyed by name."""
         wire: dict[str, Any] = {"title": self.title, "description": self.description, "input_schema": self.input_schema}
         wire |= {"thumbnail_url": self.thumbnail_url, "supports_context": self.supports_context}
         return wire if self.defs is None else wire | {"defs": self.defs}
@@ -67,7 +71,7 @@ class ToolkitDescription:
     thumbnail_url: str | None = None
 
     def get_tool(self, name: str) -> ToolDescription | None:
-        """The tool of this name, if there is one."""
+        """The tool with this name, or None."""
         return next((tool for tool in self.tools if tool.name == name), None)
 
     def to_json(self) -> dict[str, Any]:
@@ -110,13 +114,14 @@ class AgentDescription:
 
 
 class AgentsClient:
-    """Find agents and tools, use them, and offer tools of our own.
+    """Find agents and tools, use them, and offer our own.
 
-    A call whose caller is cancelled here is cancelled at its provider; a call that is made to us is cancelled when the server
-    says that nobody waits any more, and when the connection is lost: its answer could reach nobody.
+    When the caller of `ask` or `invoke_tool` is cancelled, the call is cancelled at its provider too (if the server supports
+    it). A call to us is cancelled when its caller stops waiting, and when the connection is lost: the answer could reach
+    nobody.
     """
 
-    def __init__(self, *, room: RoomClient) -> None:
+    def __init__(self, *, room: RoomLink) -> None:
         self._room = room
         self._running: dict[Any, asyncio.Task[None]] = {}
         self._ask_handler: CallHandler | None = None
@@ -132,7 +137,7 @@ class AgentsClient:
             return [_agent(entry) for entry in answer["agents"]]
 
     async def list_toolkits(self, participant_id: str | None = None) -> list[ToolkitDescription]:
-        """Toolkits that we may use; with `participant_id` also that participant's private ones."""
+        """Toolkits that we may use; with `participant_id`, also the private toolkits of that participant."""
         answer = await self._room.send_request("agent.list_toolkits", {"participant_id": participant_id})
         with reading("agent.list_toolkits"):
             return [_toolkit(name, entry) for name, entry in answer["tools"].items()]
@@ -148,9 +153,9 @@ class AgentsClient:
         caller_context: Mapping[str, Any] | None = None,
         attachment: bytes | None = None,
     ) -> Response:
-        """Invoke a tool and return what it answered.
+        """Invoke a tool and return the body of its answer.
 
-        Raises NotFoundError when nobody offers it, AccessDeniedError, or RoomError with the tool's own error.
+        Raises NotFoundError when no participant offers it, AccessDeniedError, or RoomError with the tool's own error.
         """
         request: Header = {
             "toolkit": toolkit,
@@ -170,7 +175,7 @@ class AgentsClient:
         on_behalf_of: Participant | None = None,
         requires: Sequence[Requirement] | None = None,
     ) -> Any:
-        """Ask an agent and return its answer. Raises NotFoundError, or RoomError with the agent's own error."""
+        """Ask an agent and return its answer, a JSON value. Raises NotFoundError, or RoomError with the agent's own error."""
         request: Header = {"agent": agent, "arguments": dict(arguments)}
         if on_behalf_of is not None:
             request["on_behalf_of_id"] = on_behalf_of.id
@@ -183,7 +188,10 @@ class AgentsClient:
     async def make_call(
         self, *, name: str, url: str, arguments: Mapping[str, Any], api: ApiScope | None = None
     ) -> None:
-        """Let the room server call an agent of this identity into the room, at a URL that it permits."""
+        """Have the room server call the agent at `url` into the room, under the identity `name`.
+
+        The server decides which URLs it calls. Raises RoomError when it refuses or the call fails.
+        """
         scope = None if api is None else api.to_json()
         request = {"name": name, "url": url, "arguments": dict(arguments), "api": scope}
         await self._room.send_request("agent.call", request)
@@ -191,7 +199,7 @@ class AgentsClient:
     async def register_toolkit(self, toolkit: ToolkitDescription, handler: CallHandler, *, public: bool) -> str:
         """Offer a toolkit until `unregister_toolkit` or the end of the connection; returns the registration's id.
 
-        `handler` gets each call as a message and answers it with `answer_tool_call`.
+        `handler` gets each call as a message and must answer it with `answer_tool_call`.
         """
         self._room.register_handler(
             f"agent.tool_call.{toolkit.name}", lambda message: self._begin(handler, message, message.id)
@@ -202,18 +210,18 @@ class AgentsClient:
 
     async def unregister_toolkit(self, name: str, registration_id: str) -> None:
         """Undo `register_toolkit`."""
-        # In this order: a call that comes meanwhile is still answered.
+        # In this order, so that a call which arrives meanwhile is still answered.
         await self._room.send_request("agent.unregister_toolkit", {"id": registration_id})
         self._room.unregister_handler(f"agent.tool_call.{name}")
 
     async def register_agent(self, agent: AgentDescription, handler: CallHandler) -> str:
-        """Offer to be asked until `unregister_agent` or the end of the connection; returns the registration's id.
+        """Offer an agent until `unregister_agent` or the end of the connection; returns the registration's id.
 
-        `handler` gets each ask as a message and answers it with `answer_ask`. Raises RoomError when this connection offers
-        another agent already: an ask does not say whom it is for.
+        `handler` gets each ask as a message and must answer it with `answer_ask`. Raises RoomError when this connection offers
+        another agent already: an ask on the wire does not name the agent it is for.
         """
         if self._ask_handler not in (None, handler):
-            raise RoomError("this connection offers an agent already: connect once more for another")
+            raise RoomError("this connection offers an agent already: use another connection for another agent")
         is_first, self._ask_handler = self._ask_handler is None, handler
         self._room.register_handler(
             "agent.ask", lambda message: self._begin(handler, message, message.header.get("task_id"))
@@ -224,53 +232,53 @@ class AgentsClient:
                 return str(answer["id"])
         except BaseException:
             if is_first:
-                self._forget_agent()
+                self._drop_ask_handler()
             raise
 
     async def unregister_agent(self, registration_id: str) -> None:
         """Undo `register_agent`."""
         await self._room.send_request("agent.unregister_agent", {"id": registration_id})
-        self._forget_agent()
+        self._drop_ask_handler()
 
     async def answer_ask(self, ask: MessageReceived, answer: Any) -> None:
-        """Answer an ask with a JSON value or a RoomError. When the connection is gone, so is whoever asked.
+        """Answer an ask with a JSON value or a RoomError. Does nothing when the connection is lost.
 
-        A value over the limit, or that is no JSON, is answered as an error.
+        For a value that is over the size limit or not JSON, an error is sent instead.
         """
         header = _ask_answer(ask, answer)
         try:
-            await self._tell("agent.ask_response", header)
+            await self._notify("agent.ask_response", header)
         except LimitExceededError as error:
-            await self._tell("agent.ask_response", _ask_answer(ask, error))
-        except _NO_JSON:
-            await self._tell("agent.ask_response", _ask_answer(ask, ToolError("the answer is not JSON")))
+            await self._notify("agent.ask_response", _ask_answer(ask, error))
+        except _NOT_JSON_ERRORS:
+            await self._notify("agent.ask_response", _ask_answer(ask, ToolError("the answer is not JSON")))
 
     async def answer_tool_call(self, call: MessageReceived, response: Response | RoomError) -> None:
-        """Answer a tool call with a body or an error. A body over the limit, or that is no JSON, is answered as an error."""
+        """Answer a tool call with a body or an error. For a body that is too large or not JSON, an error is sent instead."""
         if isinstance(response, RoomError):
             response = ErrorResponse(text=str(response) or type(response).__name__, code=response.code)
         try:
             await self._room.respond(call.id, "agent.tool_call_response", response)
-        except _NO_JSON:
+        except _NOT_JSON_ERRORS:
             response = ErrorResponse(text="the tool's answer is not JSON", code=ToolError.code)
             await self._room.respond(call.id, "agent.tool_call_response", response)
 
     async def _call(self, type: str, request: Header, attachment: bytes | None = None) -> Response:
-        """Ask for something that another participant answers; when we are cancelled meanwhile, so is the call."""
+        """Send a request that another participant answers; if we are cancelled meanwhile, so is the call."""
         key = {"call": uuid.uuid4().hex}
         try:
             response, _ = await self._room.request(type, request | key, attachment, timeout=TOOL_CALL_TIMEOUT)
         except asyncio.CancelledError:
             if self._room.is_open and "cancel" in self._room.extensions.get("extensions", ()):
-                self._room.spawn(self._tell("agent.abandon", key), "abandon a call")
+                self._room.spawn(self._notify("agent.abandon", key), "abandon a call")
             raise
         return response
 
-    def _forget_agent(self) -> None:
+    def _drop_ask_handler(self) -> None:
         self._room.unregister_handler("agent.ask")
         self._ask_handler = None
 
-    async def _tell(self, type: str, header: Header) -> None:
+    async def _notify(self, type: str, header: Header) -> None:
         with contextlib.suppress(ConnectionLostError):
             await self._room.notify(type, header)
 
@@ -285,7 +293,7 @@ class AgentsClient:
     def _cancel(self, key: Any) -> None:
         task = self._running.get(key) if isinstance(key, int | str) else None
         if task is not None:
-            task.cancel("nobody waits for the answer any more")
+            task.cancel("the caller no longer waits for the answer")
 
     def _cancel_all(self, **_: Any) -> None:
         for task in self._running.values():
@@ -294,8 +302,8 @@ class AgentsClient:
         self._running = {}
 
 
-# What encoding raises for a value that is not JSON.
-_NO_JSON = (TypeError, ValueError, RecursionError)
+# The errors of encoding a value that is not JSON.
+_NOT_JSON_ERRORS = (TypeError, ValueError, RecursionError)
 
 
 def _ask_answer(ask: MessageReceived, answer: Any) -> Header:

@@ -1,23 +1,23 @@
-"""The developer log of the room: structured notes for whoever watches (room-protocol §12)."""
+"""The developer log of the room (room-protocol §12): structured entries that any participant may write and watch.
 
-from __future__ import annotations
+Entries are not stored: they reach the participants that watch at that moment. The server forgets who watches when a
+connection is lost, so the client asks again after each reconnect.
+"""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from meshhost.protocol.connection import MessageReceived
 from meshhost.room.events import EventEmitter
-
-if TYPE_CHECKING:
-    from meshhost.room.client import RoomClient
+from meshhost.room.link import RoomLink
 
 __all__ = ["DeveloperClient"]
 
 
 class DeveloperClient:
-    """Write to and watch the log. Event: `log`, with `type` and `data`."""
+    """Write to the log and watch it. Event: `log`, with `type` (str) and `data` (a JSON object)."""
 
-    def __init__(self, *, room: RoomClient) -> None:
+    def __init__(self, *, room: RoomLink) -> None:
         self._room = room
         self._events = EventEmitter(room.spawn)
         self._watching = False
@@ -25,7 +25,7 @@ class DeveloperClient:
         room.add_restorer(self._restore)
 
     def on(self, event_name: str, func: Callable[..., Any]) -> None:
-        """Call `func` at every such event."""
+        """Call `func` at each event of this name."""
         self._events.on(event_name, func)
 
     def off(self, event_name: str, func: Callable[..., Any]) -> None:
@@ -33,7 +33,7 @@ class DeveloperClient:
         self._events.off(event_name, func)
 
     async def log(self, *, type: str, data: dict[str, Any]) -> None:
-        """Write an entry."""
+        """Write an entry; returns when the server has passed it on."""
         await self._room.send_request("developer.log", {"type": type, "data": data})
 
     def log_nowait(self, *, type: str, data: dict[str, Any]) -> None:
@@ -41,12 +41,12 @@ class DeveloperClient:
         self._room.spawn(self.log(type=type, data=data), f"log {type}")
 
     async def enable(self) -> None:
-        """Watch."""
+        """Begin to receive the `log` event."""
         await self._room.send_request("developer.watch", {})
         self._watching = True
 
     async def disable(self) -> None:
-        """Watch no more."""
+        """Stop receiving the `log` event."""
         await self._room.send_request("developer.unwatch", {})
         self._watching = False
 

@@ -1,18 +1,19 @@
-"""Messages between participants, and who is there (room-protocol §8)."""
+"""Messages between participants, and presence (room-protocol §8).
 
-from __future__ import annotations
+Presence has no messages of its own on the wire: the server sends it as ordinary messages with reserved types
+(`participant.enabled` and so on), which `_on_message` takes out and turns into events. The list of participants is replaced,
+not merged, whenever the server sends it anew, as it does after a reconnect.
+"""
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from meshhost.protocol.connection import MessageReceived
 from meshhost.room.events import EventEmitter
+from meshhost.room.link import RoomLink
 from meshhost.room.participants import Participant, RemoteParticipant
-
-if TYPE_CHECKING:
-    from meshhost.room.client import RoomClient
 
 __all__ = ["MessagingClient", "RoomMessage"]
 
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RoomMessage:
-    """A message of another participant: its type, a JSON object, and perhaps bytes."""
+    """A message of another participant: its type, a JSON object, and bytes or None."""
 
     from_participant_id: str
     type: str
@@ -30,14 +31,14 @@ class RoomMessage:
 
 
 class MessagingClient:
-    """Send messages, get them, and see who is there.
+    """Send and receive messages, and see which participants are present.
 
-    Directed messages arrive always; broadcasts and presence after `enable()`. Events: `message` (with `message`),
-    `participant_added`, `participant_removed`, `participant_attributes_updated` (each with `participant`),
-    `messaging_enabled`.
+    Messages to this participant arrive always; broadcasts and presence only after `enable()`. Events: `message` (with
+    `message`, a RoomMessage), `participant_added`, `participant_removed`, `participant_attributes_updated` (each with
+    `participant`), `messaging_enabled`.
     """
 
-    def __init__(self, *, room: RoomClient) -> None:
+    def __init__(self, *, room: RoomLink) -> None:
         self._room = room
         self._events = EventEmitter(room.spawn)
         self._participants: dict[str, RemoteParticipant] = {}
@@ -47,7 +48,7 @@ class MessagingClient:
 
     @property
     def remote_participants(self) -> list[RemoteParticipant]:
-        """Everybody else who enabled messaging, as of now."""
+        """All other participants that enabled messaging, as of now. Empty before `enable()`."""
         return list(self._participants.values())
 
     def get_participants(self) -> list[RemoteParticipant]:
@@ -55,11 +56,11 @@ class MessagingClient:
         return self.remote_participants
 
     def get_participant(self, id: str) -> RemoteParticipant | None:
-        """The participant of this id, if it is there."""
+        """The participant with this id, or None when it is not present."""
         return self._participants.get(id)
 
     def on(self, event_name: str, func: Callable[..., Any]) -> None:
-        """Call `func` at every such event."""
+        """Call `func` at each event of this name."""
         self._events.on(event_name, func)
 
     def off(self, event_name: str, func: Callable[..., Any]) -> None:
@@ -67,7 +68,7 @@ class MessagingClient:
         self._events.off(event_name, func)
 
     async def enable(self) -> None:
-        """Get broadcasts and presence, and be seen. On return the participants are known."""
+        """Receive broadcasts and presence, and be visible to others. On return the participants are known."""
         await self._room.send_request("messaging.enable", {})
         self._enabled = True
 
@@ -91,7 +92,7 @@ class MessagingClient:
         self._room.spawn(self.send_message(to=to, type=type, message=message, attachment=attachment), f"send {type}")
 
     async def broadcast_message(self, *, type: str, message: dict[str, Any], attachment: bytes | None = None) -> None:
-        """Send to everybody else who enabled messaging."""
+        """Send to all other participants that enabled messaging."""
         await self._room.send_request("messaging.broadcast", {"type": type, "message": message}, attachment)
 
     async def _restore(self) -> None:
@@ -118,7 +119,7 @@ class MessagingClient:
             self._events.emit("message", message=message)
 
     def _on_enabled(self, message: RoomMessage) -> None:
-        # After a reconnect the list replaces what was known; who left meanwhile is told as removed.
+        # After a reconnect the list replaces what was known; participants that left meanwhile are reported as removed.
         present = {card["id"]: _participant(card) for card in message.message["participants"]}
         before, self._participants = self._participants, present
         for participant_id, participant in before.items():

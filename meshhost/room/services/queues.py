@@ -1,18 +1,20 @@
-"""Durable queues of the room, as a participant uses them (room-protocol §9)."""
+"""Durable queues of the room, as a participant uses them (room-protocol §9).
 
-from __future__ import annotations
+There are two ways to take a message. `receive` is MeshAgent's: the message is settled by the next `receive`. `lease` is ours:
+the message stays in the queue, invisible to others, until it is acked, nacked or its lease expires; `consumer.py` uses it. On
+the wire both are the request `queues.receive`; a server that does not know leases ignores the extra member, and the message
+then counts as settled on arrival.
+"""
 
 import builtins
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from meshhost.errors import RoomError
 from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse, Response, TextResponse
-from meshhost.room.errors import reading
-
-if TYPE_CHECKING:
-    from meshhost.room.client import RoomClient
+from meshhost.room.link import RoomLink
+from meshhost.room.replies import reading
 
 __all__ = ["DeadMessage", "LeasedMessage", "NackReason", "Queue", "QueuesClient"]
 
@@ -22,9 +24,9 @@ DEFAULT_LEASE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What is in a queue. `size` counts the messages that wait; a MeshAgent server tells only that.
+    """The size of a queue. `size` counts the waiting messages; a MeshAgent server reports nothing else (the rest is None).
 
-    `ready`, `leased`, `delayed` and `dead` count messages, `oldest_age` is the age of the oldest one in seconds.
+    `ready`, `leased`, `delayed` and `dead` count messages; `oldest_age` is the age of the oldest one in seconds.
     """
 
     name: str
@@ -38,7 +40,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class DeadMessage:
-    """A message that was set aside after its last attempt; `reason` is the last error with its traceback."""
+    """A message that was dead-lettered after its last attempt. `reason` is the last error, times are in Unix seconds."""
 
     id: str
     message: Any
@@ -51,10 +53,11 @@ class DeadMessage:
 
 @dataclass(slots=True)
 class LeasedMessage:
-    """A message that is ours for a while. Settle it with `ack` or `nack`; else it comes back when the lease expires.
+    """A message that is ours for a limited time. Settle it with `ack` or `nack`, or it comes back when the lease expires.
 
-    `attempt` is 1 plus the failures so far, `delivery` 1 plus all interrupted or failed deliveries. `seconds` is how long the
-    lease runs unless it is extended. Against a server without leases (MeshAgent's) the message is settled already.
+    `attempt` is 1 plus the failures so far, `delivery` 1 plus all earlier deliveries. `seconds` is the duration of the lease
+    unless it is extended. From a server without leases (MeshAgent's), `seconds` is None, the message is settled already, and
+    the methods do nothing.
     """
 
     message: Any
@@ -65,24 +68,24 @@ class LeasedMessage:
     sent_at: float | None = None
     seconds: float | None = None
     _lease: str | None = field(default=None, repr=False)
-    _room: RoomClient | None = field(default=None, repr=False)
+    _room: RoomLink | None = field(default=None, repr=False)
 
     async def ack(self) -> None:
-        """Done: the message is deleted. Raises LeaseLostError when it is somebody else's by now."""
+        """Report success: the message is deleted. Raises LeaseLostError when the lease has expired."""
         await self._settle("queues.ack", {})
 
     async def nack(self, *, reason: NackReason = "failed", error: str = "", delay: float | None = None) -> bool:
-        """Not done: the message comes back, after `delay` seconds (None: the server's backoff).
+        """Return the message to the queue, to be delivered again after `delay` seconds (None: the server's backoff).
 
-        `failed` counts as an attempt, and after the last one the message is dead-lettered with `error`; returns whether it
-        was. `interrupted` and `released` are not the message's fault. Raises LeaseLostError.
+        `failed` counts as an attempt; after the last one the message is dead-lettered with `error`. Returns whether that
+        happened. `interrupted` and `released` count as no attempt: the message did not cause them. Raises LeaseLostError.
         """
         header: Header = {"reason": reason, "error": error}
         reply = await self._settle("queues.nack", header if delay is None else header | {"delay": delay})
         return isinstance(reply, JsonResponse) and bool(reply.json.get("dead"))
 
     async def extend(self, *, seconds: float | None = None) -> None:
-        """Keep the message for `seconds` from now (None: as long as before). Raises LeaseLostError."""
+        """Extend the lease to `seconds` from now (None: its first duration). Raises LeaseLostError."""
         await self._settle("queues.extend", {"seconds": self.seconds if seconds is None else seconds})
 
     async def _settle(self, request: str, header: Header) -> Response | None:
@@ -93,19 +96,19 @@ class LeasedMessage:
 
 
 class QueuesClient:
-    """Send to and receive from the room's queues. Errors: AccessDeniedError, NotFoundError, and a room's usual ones."""
+    """Send to and receive from the room's queues. All methods raise RoomError; AccessDeniedError without the grant."""
 
-    def __init__(self, *, room: RoomClient) -> None:
+    def __init__(self, *, room: RoomLink) -> None:
         self._room = room
 
     async def list(self, *, name: str | None = None, message: Any = None, create: bool = True) -> list[Queue]:
-        """All queues of the room. The arguments are the MeshAgent SDK's and mean nothing."""
+        """All queues of the room. The arguments exist for compatibility with the MeshAgent SDK and have no effect."""
         answer = await self._room.send_request("queues.list", {})
         with reading("queues.list"):
             return [_queue(entry) for entry in answer["queues"]]
 
     async def open(self, *, name: str) -> None:
-        """Make the queue if it is missing."""
+        """Create the queue if it does not exist."""
         await self._room.send_request("queues.open", {"name": name})
 
     async def send(
@@ -113,8 +116,9 @@ class QueuesClient:
     ) -> str | None:
         """Put a message (any JSON value) at the end of the queue.
 
-        Returns its id once it is on the server's disk (None from a MeshAgent server). `headers` travel with it. Raises
-        NotFoundError when the queue is missing and `create` is false, LimitExceededError when message or queue are too large.
+        Returns its id once it is on the server's disk (None from a MeshAgent server). `headers` are delivered with it. Raises
+        NotFoundError when the queue does not exist and `create` is false, LimitExceededError when message or queue are too
+        large.
         """
         request: Header = {"name": name, "create": create, "message": message}
         if headers:
@@ -123,10 +127,10 @@ class QueuesClient:
         return str(answer["id"]) if isinstance(answer, dict) and "id" in answer else None
 
     async def receive(self, *, name: str, create: bool = True, wait: bool = True) -> Any:
-        """Take the next message, or None. With `wait` the server answers within about 20 s.
+        """Take the next message, or return None. With `wait`, the server replies within about 20 s.
 
-        The message is settled by the next `receive` on this queue (at once when not waiting); when this connection is lost
-        before, it comes back. Use `lease` to settle explicitly.
+        The message is settled by the next `receive` on this queue (at once without `wait`). If the connection is lost before
+        that, it comes back. Use `lease` to settle explicitly.
         """
         response, _ = await self._room.request("queues.receive", {"name": name, "create": create, "wait": wait})
         return _message(response)
@@ -134,7 +138,7 @@ class QueuesClient:
     async def lease(
         self, *, name: str, create: bool = True, wait: bool = True, seconds: float = DEFAULT_LEASE_SECONDS
     ) -> LeasedMessage | None:
-        """Lease the next message for `seconds`, or return None. With `wait` the server answers within about 20 s."""
+        """Lease the next message for `seconds`, or return None. With `wait`, the server replies within about 20 s."""
         header: Header = {"name": name, "create": create, "wait": wait, "lease": seconds}
         response, extra = await self._room.request("queues.receive", header)
         if isinstance(response, EmptyResponse):
@@ -156,11 +160,11 @@ class QueuesClient:
             )
 
     async def drain(self, *, name: str) -> None:
-        """Delete all messages of the queue but the dead."""
+        """Delete all messages of the queue except the dead ones."""
         await self._room.send_request("queues.drain", {"name": name})
 
     async def close(self, *, name: str) -> None:
-        """Remove the queue and everything in it."""
+        """Delete the queue with all its messages."""
         await self._room.send_request("queues.close", {"name": name})
 
     async def dead(self, *, name: str, limit: int = 100) -> builtins.list[DeadMessage]:
@@ -170,7 +174,7 @@ class QueuesClient:
             return [DeadMessage(**letter) for letter in answer["dead"]]
 
     async def replay(self, *, name: str, ids: Sequence[str] | None = None) -> int:
-        """Make dead messages (all, or these) ready again; returns how many."""
+        """Make dead messages ready again, all of them or those with these ids; returns how many."""
         request: Header = {"name": name} if ids is None else {"name": name, "ids": builtins.list(ids)}
         answer = await self._room.send_request("queues.replay", request)
         with reading("queues.replay"):

@@ -1,24 +1,24 @@
-"""Files of the room (room-protocol §10)."""
+"""Files of the room (room-protocol §10).
 
-from __future__ import annotations
+A file is written through a handle in any number of requests and becomes visible only when the handle is closed, so readers
+never see half a file. Changes by any participant arrive as events.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from meshhost.errors import RoomError
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import FileResponse
-from meshhost.room.errors import reading
 from meshhost.room.events import EventEmitter
-
-if TYPE_CHECKING:
-    from meshhost.room.client import RoomClient
+from meshhost.room.link import RoomLink
+from meshhost.room.replies import reading
 
 __all__ = ["FileHandle", "StorageClient", "StorageEntry"]
 
-# One write request carries this much, so that a large upload does not keep small requests waiting for long.
+# Bytes per write request: small enough that a large upload does not delay the other requests of this connection for long.
 UPLOAD_CHUNK = 1024 * 1024
 
 
@@ -46,14 +46,14 @@ class StorageClient:
     and `file.deleted`, each with `path` and `participant_id`.
     """
 
-    def __init__(self, *, room: RoomClient) -> None:
+    def __init__(self, *, room: RoomLink) -> None:
         self._room = room
         self._events = EventEmitter(room.spawn)
         room.register_handler("storage.file.updated", self._on_changed)
         room.register_handler("storage.file.deleted", self._on_changed)
 
     def on(self, event_name: str, func: Callable[..., Any]) -> None:
-        """Call `func` at every such event."""
+        """Call `func` at each event of this name."""
         self._events.on(event_name, func)
 
     def off(self, event_name: str, func: Callable[..., Any]) -> None:
@@ -61,25 +61,25 @@ class StorageClient:
         self._events.off(event_name, func)
 
     async def exists(self, *, path: str) -> bool:
-        """Whether there is a file or folder."""
+        """Whether there is a file or folder at this path."""
         answer = await self._room.send_request("storage.exists", {"path": path})
         with reading("storage.exists"):
             return bool(answer["exists"])
 
     async def stat(self, *, path: str) -> StorageEntry | None:
-        """What is there, or None."""
+        """The file or folder at this path, or None."""
         answer = await self._room.send_request("storage.stat", {"path": path})
         with reading("storage.stat"):
             return _entry(answer) if answer["exists"] else None
 
     async def list(self, *, path: str) -> list[StorageEntry]:
-        """What is in a folder; empty when there is no such folder."""
+        """The files and folders in a folder; empty when there is no such folder."""
         answer = await self._room.send_request("storage.list", {"path": path})
         with reading("storage.list"):
             return [_entry(entry) for entry in answer["files"]]
 
     async def open(self, *, path: str, overwrite: bool = False) -> FileHandle:
-        """Begin to write a file."""
+        """Begin to write a file. Raises AlreadyExistsError when it exists and `overwrite` is false."""
         answer = await self._room.send_request("storage.open", {"path": path, "overwrite": overwrite})
         with reading("storage.open"):
             return FileHandle(answer["handle"])
@@ -89,7 +89,7 @@ class StorageClient:
         await self._room.send_request("storage.write", {"handle": handle.id}, data)
 
     async def close(self, *, handle: FileHandle) -> None:
-        """Finish: the file becomes visible, whole."""
+        """Finish writing: the file becomes visible as a whole."""
         await self._room.send_request("storage.close", {"handle": handle.id})
 
     async def upload(self, *, path: str, data: bytes, overwrite: bool = False) -> None:
@@ -107,13 +107,13 @@ class StorageClient:
         return answer
 
     async def download_url(self, *, path: str) -> str:
-        """A URL under which the file can be fetched for a while, without further credentials."""
+        """A URL from which the file can be fetched for a limited time, without further credentials."""
         answer = await self._room.send_request("storage.download_url", {"path": path})
         with reading("storage.download_url"):
             return str(answer["url"])
 
     async def delete(self, path: str) -> None:
-        """Delete a file."""
+        """Delete a file. Raises NotFoundError."""
         await self._room.send_request("storage.delete", {"path": path})
 
     def _on_changed(self, message: MessageReceived) -> None:

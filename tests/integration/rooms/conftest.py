@@ -124,7 +124,7 @@ def break_connection() -> Break:
     """Cut a client's TCP connection, without a closing word."""
 
     def cut(room: RoomClient) -> None:
-        session: Any = room._session
+        session: Any = room._keeper.session
         session._transport.abort()
 
     return cut

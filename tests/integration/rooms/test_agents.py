@@ -137,8 +137,10 @@ async def test_an_answer_that_cannot_be_read_is_an_error(server: RunningServer) 
     async with server.client(name="p", role="tool") as provider, server.client() as caller:
 
         async def handler(call: MessageReceived) -> None:
-            packets = provider._session._connection._cut(call.id, "agent.tool_call_response", _packed({"type": "odd"}))  # type: ignore[union-attr]
-            await provider._session._outbox.put(packets)  # type: ignore[union-attr]
+            packets = provider._keeper.session._connection._cut(
+                call.id, "agent.tool_call_response", _packed({"type": "odd"})
+            )  # type: ignore[union-attr]
+            await provider._keeper.session._outbox.put(packets)  # type: ignore[union-attr]
 
         await provider.agents.register_toolkit(_toolkit(), handler, public=True)
         with pytest.raises(RoomError):

@@ -319,9 +319,9 @@ async def test_a_client_finds_its_room_on_a_new_server(serve: Any, heard: Any) -
         first = await servers.enter_async_context(serve())
         port = first.server._port
         room = await clients.enter_async_context(first.client(name="a"))
-        room._reconnect_policy = ReconnectPolicy(first_delay=0.02, max_delay=0.05)
+        room._keeper._policy = ReconnectPolicy(first_delay=0.02, max_delay=0.05)
         other = await clients.enter_async_context(first.client(name="b"))
-        other._reconnect_policy = room._reconnect_policy
+        other._keeper._policy = room._keeper._policy
         await room.messaging.enable()
         await other.messaging.enable()
         before, session = room.local_participant.id, room.session_id
@@ -362,7 +362,7 @@ async def test_waiting_requests_are_no_obstacle_to_a_stop(serve: Any) -> None:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serve())
         room = server.client()
-        room._reconnect_policy = NEVER
+        room._keeper._policy = NEVER
         async with room, asyncio.timeout(5), asyncio.TaskGroup() as tasks:
             parked = tasks.create_task(_error(room.queues.receive(name="q")))
             await room.queues.list()

@@ -191,7 +191,7 @@ async def test_documents_can_be_made_with_content(room: RoomClient) -> None:
 
 async def test_the_answer_to_connect_comes_before_the_state(server: RunningServer, room: RoomClient) -> None:
     order: list[str] = []
-    session = room._session
+    session = room._keeper.session
     assert session is not None
     receive = session._connection.receive
 

@@ -337,7 +337,7 @@ async def test_an_answer_that_no_message_can_carry_is_an_error(serve: Any) -> No
     async with serve(wire=Limits(message_bytes=400_000)) as server, server.client() as user:
         agent = Runner(answer)
         room = server.client(name="agent", role="agent")
-        room._limits = Limits(message_bytes=200_000)
+        room._keeper._limits = Limits(message_bytes=200_000)
         async with room:
             await agent.start(room=room)
             error = await error_of(ask(user))
@@ -429,7 +429,7 @@ async def test_an_agent_is_asked_again_after_a_reconnect(
 ) -> None:
     held = Held()
     async with running(server, Runner(held)) as room, asyncio.TaskGroup() as tasks:
-        room._reconnect_policy = type(room._reconnect_policy)(first_delay=0.0)
+        room._keeper._policy = type(room._keeper._policy)(first_delay=0.0)
         reconnected = heard(room, "reconnected")
         asking = tasks.create_task(error_of(ask(user)))
         await held.begun.get()
@@ -473,7 +473,7 @@ async def test_an_agent_whose_connection_breaks_while_it_leaves_is_stopped(
 ) -> None:
     agent = Runner(echo)
     async with running(server, agent) as room:
-        room._reconnect_policy = type(room._reconnect_policy)(first_delay=60.0)
+        room._keeper._policy = type(room._keeper._policy)(first_delay=60.0)
         break_connection(room)
         await agent.stop()
         with pytest.raises(RoomError, match="not started"):

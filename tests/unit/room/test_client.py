@@ -100,13 +100,10 @@ async def test_a_server_without_leases_is_served_too(joined: Joined, fake: Any) 
         assert await sending is None
 
 
-async def test_a_server_that_says_no_hello_is_given_up(
-    joined: Joined, fake: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "HANDSHAKE_TIMEOUT", 0.01)
+async def test_a_server_that_says_no_hello_is_given_up(joined: Joined, fake: Any) -> None:
     fake.hello.pop()
     with pytest.raises(RequestTimeoutError, match="hello"):
-        async with joined():
+        async with joined(handshake_timeout=0.01):
             pass
     assert fake.far.end is not None
 

@@ -299,11 +299,11 @@ async def test_a_closed_document_is_not_connected_again(
     monkeypatch.setattr(sync, "RETRY_DELAY", 0.0)
     async with joined() as room:
         document = await opened(room, server)
-        link = room.sync._link(PATH)
+        account = room.sync._opened(PATH)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(room.sync.close(path=PATH))
             await server.fake.answer(type="room.disconnect")
-        await room.sync._restore_later(link, document)
+        await room.sync._restore_later(account, document)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(room.storage.exists(path="x"))
             await server.fake.answer(JsonResponse(json={"exists": False}), "storage.exists")

@@ -12,7 +12,7 @@ from meshhost.errors import (
     RoomError,
 )
 from meshhost.protocol.messages import ErrorResponse
-from meshhost.room.errors import error_from
+from meshhost.room.replies import error_from
 
 
 @pytest.mark.parametrize(
