@@ -8,7 +8,7 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:3.11-slim
 COPY --from=build /wheels /wheels
-# A new pip first: older ones find no set of OpenTelemetry versions that fit each other.
+# Upgrade pip first: older versions find no compatible set of OpenTelemetry packages.
 RUN pip install --no-cache-dir --upgrade pip \
     && pip install --no-cache-dir "$(echo /wheels/meshhost-*.whl)[otlp]" \
     && rm -rf /wheels

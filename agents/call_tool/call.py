@@ -1,4 +1,13 @@
-"""Uses a tool and asks an agent, as a program would: `python call.py ROOM tool TEXT` or `python call.py ROOM ask TEXT`."""
+"""A program that calls a tool or asks an agent in a room.
+
+Shows: a participant token with its grants, a `RoomClient`, `invoke_tool`, `ask`, and how their errors arrive.
+
+Run it:  python agents/call_tool/call.py ROOM tool TEXT    calls `count_words` of agents/toolkit/main.py
+         python agents/call_tool/call.py ROOM ask TEXT     asks the sorter of agents/task_runner/main.py
+
+Set MESHHOST_API_KEY to the key that `meshhost setup --json` prints, and have the toolkit or the sorter running in the room. You
+see the answer as JSON, or one line that says what failed.
+"""
 
 import asyncio
 import json
@@ -38,7 +47,7 @@ async def call(room_name: str, what: str, text: str) -> None:
             else:
                 print(json.dumps(await room.agents.ask(agent="sorter", arguments={"prompt": text})))
         except RoomException as error:
-            # Nobody offers it, an argument is wrong, or the other side failed: the text says which.
+            # No such tool or agent in the room, a wrong argument, or a failure on the other side: the text says which.
             raise SystemExit(f"{what} failed: {error}") from None
 
 

@@ -1,4 +1,13 @@
-"""A chat bot: people talk with it in threads, by `meshhost chat --room ROOM --agent chatbot` or from a MeshAgent client."""
+"""A chat bot: people talk with it in threads, and each thread is a document in the room that outlives the bot.
+
+Shows: `ChatBot` with a model and rules.
+
+Run it:        meshhost setup                                                (once, for an API key)
+               meshhost service run agents/chatbot/main.py --room my-room
+Talk with it:  meshhost chat --room my-room --agent chatbot                  (in another terminal, or from a MeshAgent client)
+
+You see the bot join the room; in the second terminal its answers appear while the model writes them.
+"""
 
 import asyncio
 
@@ -18,7 +27,7 @@ class Chat(ChatBot):
         super().__init__(
             name="chatbot",
             title="Chat bot",
-            description="Answers whoever writes to it",
+            description="Answers the people who write to it",
             llm_adapter=OpenAIResponsesAdapter(),
             tool_adapter=OpenAIResponsesToolResponseAdapter(),
             rules=["Be helpful and brief."],

@@ -1,7 +1,12 @@
-"""`make demo`: a queued instruction becomes a file in a room, written by an agent that the room called to life.
+"""`make demo`: an instruction in a queue becomes a file in a room, written by an agent.
 
-Every part is the real one, in processes of their own: room server, service host, durable queue, model, storage. Offline the
-model is the small local one; with OPENAI_API_KEY or OPENAI_BASE_URL set it is that provider's.
+Shows: the whole path, with every part real and in processes of their own: room server, service host, durable queue, model and
+storage. The agent is `main.py` beside this file.
+
+Run it:  make demo
+
+You see each step as it completes, then the poem that the agent wrote. With OPENAI_API_KEY or OPENAI_BASE_URL set, that provider
+writes it; otherwise the small local model does, within about a minute. Data and configuration are in a temporary directory.
 """
 
 import asyncio
@@ -30,7 +35,7 @@ def say(text: str) -> None:
 
 
 def clean_environment(directory: Path) -> dict[str, str]:
-    """Ours only: a demo must not act on the rooms of whoever runs it."""
+    """The environment of all processes, without the user's own settings: the demo must not act on their rooms."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MESHHOST_", "MESHAGENT_"))}
     return kept | {
         "MESHHOST_API_URL": f"http://127.0.0.1:{free_port()}",
@@ -48,7 +53,7 @@ def free_port() -> int:
 
 
 async def meshhost(*arguments: str, env: dict[str, str]) -> str:
-    """Run a meshhost command to its end and return what it printed."""
+    """Run a meshhost command and return its output."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "meshhost.cli.main", *arguments, env=env, stdout=asyncio.subprocess.PIPE
     )
@@ -60,7 +65,7 @@ async def meshhost(*arguments: str, env: dict[str, str]) -> str:
 
 @contextlib.asynccontextmanager
 async def service(env: dict[str, str]) -> AsyncIterator[None]:
-    """`meshhost service run` until its agent has joined; stopped in order afterwards."""
+    """Run `meshhost service run`: returns when its agent has joined the room, and stops it at the end of the block."""
     program = str(HERE / "main.py")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "meshhost.cli.main", "service", "run", program, "--room", ROOM, "--json"),
@@ -96,7 +101,7 @@ def connect(env: dict[str, str], api_key: str) -> RoomClient:
 
 
 async def wait_for_file(room: RoomClient, stored: asyncio.Event) -> None:
-    """Show that the model is at work until the file is there."""
+    """Show progress until the file is stored."""
     began = time.monotonic()
     live = sys.stdout.isatty()
     async with asyncio.timeout(WORK_SECONDS):
@@ -104,7 +109,7 @@ async def wait_for_file(room: RoomClient, stored: asyncio.Event) -> None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.2 if live else 2):
                     await stored.wait()
-            text = f"  … the model is at work, {time.monotonic() - began:.0f} s"
+            text = f"  … the model is working, {time.monotonic() - began:.0f} s"
             print(f"\r{text}" if live else text, end="" if live else "\n", flush=True)
     if live:
         print()
@@ -125,7 +130,7 @@ async def main() -> None:
             sent = await meshhost("queue", "send", "--room", ROOM, "--queue", QUEUE, "--json", message, env=env)
             say(f"  ✓ message {sent.strip()} is in the queue, on disk")
             model = "the small local model (SmolLM2, 135M; it is no great poet)" if is_offline else "your provider"
-            say(f"  ✓ the worker has it; the model is {model}")
+            say(f"  ✓ the worker receives it; the model is {model}")
             await wait_for_file(room, stored)
             say(f"  ✓ {FILE} is in the room's storage:\n")
             poem = (await room.storage.download(path=FILE)).data.decode()

@@ -1,4 +1,15 @@
-"""A worker that does what queued instructions say, with the files of its room as its tools."""
+"""A queue worker: it takes instructions from a durable queue and carries them out with a model and the room's files.
+
+Shows: `Worker`, a toolkit that lets the model read and write the room's storage, and rules for the model. A message is deleted
+from the queue only after `process_message` returned; if the process dies before that, the message is delivered again.
+
+Run it:        meshhost setup                                                      (once, for an API key)
+               meshhost service run agents/storage_worker/main.py --room my-room
+Send a job:    meshhost queue send --room my-room --queue jobs --json '{"instructions": "save a poem about ai to poem.txt"}'
+See the file:  meshhost storage cat --room my-room poem.txt
+
+You see the agent join the room, then the log lines "job started" and "job done". `make demo` runs all of this in one go.
+"""
 
 import asyncio
 import logging
@@ -23,18 +34,18 @@ class StorageWorker(Worker):
             queue=os.getenv("WORKER_QUEUE", "jobs"),
             name="storage-worker",
             title="Storage worker",
-            description="Does what the messages of a queue say, and keeps the results in the room's storage",
+            description="Carries out the instructions in a queue and saves the results in the room's storage",
             llm_adapter=OpenAIResponsesAdapter(),
             tool_adapter=OpenAIResponsesToolResponseAdapter(),
             toolkits=[StorageToolkit()],
             rules=[
                 "Each message carries instructions. Carry them out with your tools.",
-                "Nobody is there to answer questions: decide yourself.",
+                "Nobody can answer questions: decide yourself.",
             ],
         )
 
     async def process_message(self, *, chat_context, room, message, toolkits):
-        log.info("job begins")
+        log.info("job started")
         answer = await super().process_message(chat_context=chat_context, room=room, message=message, toolkits=toolkits)
         log.info("job done: %s", answer)
 

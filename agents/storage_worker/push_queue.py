@@ -1,4 +1,12 @@
-"""Sends one instruction to the storage worker's queue, as a program would."""
+"""A program that sends one instruction to the queue of the storage worker.
+
+Shows: a participant token with its grants, a `RoomClient`, and `queues.send`. It is what `meshhost queue send` does.
+
+Run it:  python agents/storage_worker/push_queue.py [ROOM [INSTRUCTIONS]]
+
+Set MESHHOST_API_KEY to the key that `meshhost setup --json` prints; a room server must run (`meshhost service run` starts one).
+You see the id of the message once it is on the server's disk. WORKER_QUEUE names the queue, `jobs` by default.
+"""
 
 import asyncio
 import os

@@ -1,4 +1,14 @@
-"""An agent that is asked: it lets a model sort a customer's message, and answers as JSON of a fixed shape."""
+"""A task runner: an agent that answers one request at a time, here with a model and in a fixed JSON shape.
+
+Shows: `LLMTaskRunner`, a JSON schema for the answer, and rules for the model.
+
+Run it:    meshhost setup                                                   (once, for an API key)
+           meshhost service run agents/task_runner/main.py --room my-room
+Ask it:    python agents/call_tool/call.py my-room ask "The page is blank"  (in another terminal, with MESHHOST_API_KEY set)
+
+You see the agent join the room; the second command prints JSON such as {"topic": "bug", "urgent": true}. Without an OpenAI key
+the small local model answers: its shape is always right, its judgement often not.
+"""
 
 import asyncio
 

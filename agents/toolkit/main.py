@@ -1,4 +1,14 @@
-"""A toolkit for everybody in the room: served by a host, used by agents and programs."""
+"""A toolkit: tools that every agent and program in the room can call.
+
+Shows: a `Tool` with a JSON schema for its arguments, and a `RemoteToolkit` that offers it in the room. No model is needed.
+
+Run it:         meshhost setup                                                (once, for an API key)
+                meshhost service run agents/toolkit/main.py --room my-room
+Call the tool:  python agents/call_tool/call.py my-room tool "to be or not to be"
+                (in another terminal, with MESHHOST_API_KEY set)
+
+You see the toolkit join the room; the second command prints {"words": 6, "top": [["to", 2], ["be", 2], ["or", 1]]}.
+"""
 
 import asyncio
 from collections import Counter
@@ -18,7 +28,7 @@ class CountWords(Tool):
         super().__init__(
             name="count_words",
             title="Count words",
-            description="Counts the words of a text, and tells the most frequent ones",
+            description="Counts the words of a text and lists the most frequent ones",
             input_schema={
                 "type": "object",
                 "required": ["text", "top"],
@@ -37,7 +47,7 @@ class CountWords(Tool):
 
 @host.path("/text", identity="text-toolkit")
 class TextToolkit:
-    """What a host serves needs no more than `start` and `stop`."""
+    """A class that a host serves needs only `start`, called with the open room, and `stop`."""
 
     def __init__(self):
         self.toolkit = RemoteToolkit(
