@@ -396,7 +396,7 @@ async def test_the_developer_log_reaches_those_who_watch(server: RunningServer, 
 
 async def test_watching_survives_a_broken_connection(server: RunningServer, heard: Any, break_connection: Any) -> None:
     async with server.client(name="a") as a:
-        a._reconnect_policy = type(a._reconnect_policy)(first_delay=0.0)
+        a._keeper._policy = type(a._keeper._policy)(first_delay=0.0)
         entries, reconnected = heard(a.developer, "log"), heard(a, "reconnected")
         calls: list[str] = []
 

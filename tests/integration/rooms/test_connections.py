@@ -222,7 +222,7 @@ async def test_tenants_with_one_room_name_do_not_meet(server: RunningServer, oth
 
 async def test_a_broken_connection_is_resumed(server: RunningServer, heard: Any, break_connection: Any) -> None:
     async with server.client() as a, server.client(name="b", role="agent") as b:
-        b._reconnect_policy = AT_ONCE
+        b._keeper._policy = AT_ONCE
         reconnecting, reconnected = heard(b, "reconnecting"), heard(b, "reconnected")
         added = heard(a.messaging, "participant_added", "participant")
         removed = heard(a.messaging, "participant_removed", "participant")
@@ -265,7 +265,7 @@ async def test_only_the_same_name_can_resume(server: RunningServer) -> None:
 
 async def test_requests_under_way_fail_when_the_connection_breaks(server: RunningServer, break_connection: Any) -> None:
     async with server.client() as a:
-        a._reconnect_policy = AT_ONCE
+        a._keeper._policy = AT_ONCE
         async with asyncio.TaskGroup() as tasks:
             parked = tasks.create_task(_error(a.queues.receive(name="q")))
             await a.queues.list()
@@ -284,7 +284,7 @@ async def _error(awaitable: Any) -> RoomError | None:
 
 async def test_a_request_waits_for_the_connection(server: RunningServer, heard: Any, break_connection: Any) -> None:
     async with server.client() as a:
-        a._reconnect_policy = ReconnectPolicy(first_delay=0.2)
+        a._keeper._policy = ReconnectPolicy(first_delay=0.2)
         reconnecting = heard(a, "reconnecting")
         break_connection(a)
         await reconnecting.get()
@@ -297,7 +297,7 @@ async def test_a_request_waits_no_longer_than_its_time(
     server: RunningServer, heard: Any, break_connection: Any
 ) -> None:
     async with server.client() as a:
-        a._reconnect_policy = NEVER
+        a._keeper._policy = NEVER
         reconnecting = heard(a, "reconnecting")
         break_connection(a)
         await reconnecting.get()
@@ -402,7 +402,7 @@ async def test_leaving_is_idempotent_and_says_so(server: RunningServer) -> None:
 
 async def test_leaving_while_reconnecting_is_quick(server: RunningServer, heard: Any, break_connection: Any) -> None:
     async with asyncio.timeout(5), server.client() as a:
-        a._reconnect_policy = NEVER
+        a._keeper._policy = NEVER
         reconnecting = heard(a, "reconnecting")
         break_connection(a)
         await reconnecting.get()
@@ -412,7 +412,7 @@ async def test_a_revoked_token_is_not_tried_for_ever(
     serve: Any, heard: Any, break_connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serve() as server, server.client() as a:
-        a._reconnect_policy = AT_ONCE
+        a._keeper._policy = AT_ONCE
         closed = heard(a, "closed", "reason")
         monkeypatch.setattr(server.server._access.identity, "find_key", lambda _: None)
         break_connection(a)

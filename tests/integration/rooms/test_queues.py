@@ -183,7 +183,7 @@ async def test_what_becomes_of_an_unsettled_message_when_its_receiver_goes(
             assert await _receive(worker, wait=True) == JsonResponse(json=1)
             if not orderly:
                 # The room must not be joined again before it is left.
-                worker._reconnect_policy = type(worker._reconnect_policy)(first_delay=1000, max_delay=1000)
+                worker._keeper._policy = type(worker._keeper._policy)(first_delay=1000, max_delay=1000)
                 break_connection(worker)
             else:
                 await worker.close()
@@ -207,7 +207,7 @@ async def test_a_lease_comes_back_when_its_holder_does_not_come_back(serve: Any,
     async with serve(resume_seconds=0.05) as server, server.client() as a:
         await a.queues.send(name="q", message=1)
         async with server.client(name="w", role="agent") as worker:
-            worker._reconnect_policy = type(worker._reconnect_policy)(first_delay=1000, max_delay=1000)
+            worker._keeper._policy = type(worker._keeper._policy)(first_delay=1000, max_delay=1000)
             assert await worker.queues.lease(name="q", seconds=600) is not None
             break_connection(worker)
             again = await a.queues.lease(name="q")
@@ -219,7 +219,7 @@ async def test_a_lease_outlives_a_resumed_connection(serve: Any, break_connectio
     async with serve(resume_seconds=0.3) as server, server.client() as a:
         await a.queues.send(name="q", message=1)
         async with server.client(name="w", role="agent") as worker:
-            worker._reconnect_policy = type(worker._reconnect_policy)(first_delay=0.0)
+            worker._keeper._policy = type(worker._keeper._policy)(first_delay=0.0)
             leased = await worker.queues.lease(name="q", seconds=600)
             assert leased is not None
             reconnected = heard(worker, "reconnected")

@@ -167,7 +167,7 @@ async def test_an_unfinished_upload_ends_with_its_connection(
     server: RunningServer, break_connection: Any, heard: Any
 ) -> None:
     async with server.client() as a:
-        a._reconnect_policy = type(a._reconnect_policy)(first_delay=0.0)
+        a._keeper._policy = type(a._keeper._policy)(first_delay=0.0)
         handle = await a.storage.open(path="f")
         await a.storage.write(handle=handle, data=b"half")
         reconnected = heard(a, "reconnected")

@@ -339,7 +339,7 @@ async def test_the_answer_of_a_lost_connection_is_not_taken_for_another_calls(
 ) -> None:
     tool = Never()
     async with offered(server, tool) as provider, asyncio.TaskGroup() as tasks:
-        provider._reconnect_policy = type(provider._reconnect_policy)(first_delay=0.0)
+        provider._keeper._policy = type(provider._keeper._policy)(first_delay=0.0)
         reconnected = heard(provider, "reconnected")
         calling = tasks.create_task(error_of(invoke(user, "never")))
         await tool.called.get()
