@@ -205,7 +205,7 @@ class SpeaksOutOfTurn(Normal):
 
 
 def role() -> Any:
-    from meshhost.hosting.processes.child import current_role
+    from meshhost.hosting.processes.child.roles import current_role
 
     return current_role()
 

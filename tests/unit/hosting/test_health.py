@@ -15,7 +15,8 @@ from meshhost.errors import CallRefusedError, MeshhostError, SettingsError
 from meshhost.hosting.observe import health as health_module
 from meshhost.hosting.observe.health import Health, HealthAnswer, HealthServer, StartUp, error_line
 from meshhost.hosting.observe.watchdog import Block, LoopWatchdog
-from meshhost.hosting.processes.pool import ProcessOptions, ProcessPool, Program
+from meshhost.hosting.processes.options import ProcessOptions, Program
+from meshhost.hosting.processes.pool import ProcessPool
 
 OPTIONS = ProcessOptions(size=1, program=Program("none.py", is_module=False))
 

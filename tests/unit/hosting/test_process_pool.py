@@ -10,8 +10,9 @@ import pytest
 
 from meshhost.errors import SettingsError
 from meshhost.hosting.processes import pool as process_pool
-from meshhost.hosting.processes.pool import ProcessOptions, ProcessPool, Program
-from meshhost.hosting.processes.process import memory_of
+from meshhost.hosting.processes.linux import memory_of
+from meshhost.hosting.processes.options import ProcessOptions, Program
+from meshhost.hosting.processes.pool import ProcessPool
 
 
 @pytest.mark.parametrize(
