@@ -276,7 +276,7 @@ def test_what_takes_long_to_fail_is_tried_seldom() -> None:
     logger = logging.getLogger("meshhost.hosting.processes.pool")
     logger.addHandler(handler)
     for took in (0.1, 0.1, 60.0, 60.0, 60.0):
-        pool._failed(ImportError("no"), took)
+        pool._boot_failed(ImportError("no"), took)
     logger.removeHandler(handler)
     assert delays == [0.5, 1.0, 240.0, 240.0, 240.0]
     assert isinstance(pool.boot_error, ImportError)
