@@ -512,7 +512,7 @@ async def test_the_command_line_shows_and_steers_a_host(
     assert json.loads(await cli("describe", first.id, "--json"))["state"] == "running"
     assert "2 agents of 1 tenants" in (await cli("top")).splitlines()[0]
     assert json.loads(await cli("top", "--json"))["tenants"][0]["tenant"] == ACME
-    assert await cli("stop", first.id[:12]) == f"agent {first.id} is asked to leave\n"
+    assert await cli("stop", first.id[:12]) == f"agent {first.id} was asked to leave\n"
     await soon(first.wait_state(State.STOPPED))
     assert json.loads(await cli("kill", second.id, "--json"))["ok"]
     await soon(second.wait_state(State.STOPPED))

@@ -1,4 +1,4 @@
-"""`meshhost service run`: what it prints; the work is done by `meshhost.app.service_runner`."""
+"""`meshhost service run`: prints the progress of `meshhost.app.service_runner.run_service`, which does the work."""
 
 import asyncio
 import sys
