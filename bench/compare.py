@@ -5,9 +5,9 @@ turns, A B A B, in each part of each round, so that other load of the machine af
 its rounds; the smallest and largest round are printed below, and a difference within that spread is called noise.
 
 Only what is under test differs between the two turns. The room server, the service host and the command line run from their own
-checkout, with its interpreter (`Checkout.environment`); so do the clients (`queue_client.py`, `room_client.py`), which import
-only `meshhost.api` and `meshhost.tools`. The program files, the callers of the host and the stand-in room are those of this
-checkout in both turns. Nothing here depends on how modules inside of `meshhost` are laid out.
+checkout, with its interpreter (`Checkout.environment`); so do the clients (`programs/queue_client.py` and `room_client.py`),
+which import only `meshhost.api` and `meshhost.tools`. The program files, the callers of the host and the stand-in room are
+those of this checkout in both turns. Nothing here depends on how modules inside of `meshhost` are laid out.
 """
 
 import asyncio
@@ -23,15 +23,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.hosting import PARALLEL, PROGRAM, benched_host
+from bench.benched_host import PARALLEL, benched_host
 from bench.processes import figures_of, room_access, room_server, running
 from bench.table import Row, show
 
 ROUNDS = 3
 STARTS = 600
 HELPS = 7
-QUEUE_CLIENT = Path(__file__).with_name("queue_client.py")
-ROOM_CLIENT = Path(__file__).with_name("room_client.py")
+PROGRAMS = Path(__file__).parent / "programs"
 
 Rounds = dict[str, list[float]]
 """The figures of all rounds of one checkout, by name."""
@@ -89,9 +88,15 @@ async def _rooms(checkout: Checkout) -> dict[str, float]:
         async with room_server(Path(home), python=python, environment=environment) as (url, api_key):
             access = room_access(url, api_key, "bench")
             sends = await figures_of(
-                python, QUEUE_CLIENT, "meshhost", *access, "send", environment=environment, cwd=checkout.root
+                python,
+                PROGRAMS / "queue_client.py",
+                "meshhost",
+                *access,
+                "send",
+                environment=environment,
+                cwd=checkout.root,
             )
-            client = [python, ROOM_CLIENT, "meshhost"]
+            client = [python, PROGRAMS / "room_client.py", "meshhost"]
             async with running(
                 *client,
                 "provide",
@@ -151,7 +156,7 @@ async def main(base: Path, *, rounds: int = ROUNDS) -> None:
 
     Raises SystemExit when one of them cannot be run.
     """
-    checkouts = [Checkout(base), Checkout(PROGRAM.parents[1])]
+    checkouts = [Checkout(base), Checkout(Path(__file__).parents[1])]
     for checkout in checkouts:
         checkout.check()
     found: list[Rounds] = [defaultdict(list), defaultdict(list)]
