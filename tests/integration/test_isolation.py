@@ -351,16 +351,14 @@ async def test_a_stop_is_bounded_for_an_agent_that_will_not_leave(
     neighbour = await with_neighbour(hosted)
     spawn = await hosted.called(cls)
     await soon(spawn.wait_state(State.RUNNING))
-    began = time.monotonic()
+    # The agent never leaves by itself: a stop that were not bounded would not return.
     try:
-        report = await hosted.host.stop()
-        seconds = time.monotonic() - began
+        report = await soon(hosted.host.stop())
     finally:
         if isolation == "task":
             cls.release.set()
     await soon(spawn.wait_state(State.STOPPED, State.FAILED))
 
-    assert seconds < 8.0
     assert neighbour.state is State.STOPPED
     if isolation == "process":
         assert (report.aborted, report.stuck, spawn.state) == (("agent in room",), (), State.STOPPED)
@@ -378,14 +376,12 @@ async def test_a_stop_is_bounded_for_an_agent_in_the_middle_of_its_start(
     neighbour = await with_neighbour(hosted)
     spawn = await hosted.called(misbehaving.NeverStarts)
     await until(lambda: "starts for ever" in caplog.messages, "it starts")
-    began = time.monotonic()
     async with asyncio.TaskGroup() as tasks:
         stopping = tasks.create_task(hosted.host.stop())
         await soon(spawn.wait_state(State.DRAINING))
         await until(lambda: spawn.activity == "its start", "what it does is told")
         report = await soon(stopping)
     assert neighbour.state is State.STOPPED
-    assert time.monotonic() - began < 6.0
     assert (report.aborted, report.stuck, spawn.state) == (("agent in room",), (), State.STOPPED)
 
 
@@ -403,9 +399,7 @@ async def test_a_stop_is_bounded_for_an_agent_that_is_cut_off_from_its_room(
     await soon(spawn.wait_state(State.RUNNING))
     await life.aclose()
     await until(lambda: "room connection lost" in caplog.messages, "it is cut off")
-    began = time.monotonic()
     report = await soon(hosted.host.stop())
-    assert time.monotonic() - began < 6.0
     assert (report.stuck, spawn.state) == ((), State.STOPPED)
 
 
@@ -499,9 +493,7 @@ async def test_a_stuck_agent_is_gone_within_bounds_when_the_host_stops(serve: Se
     hosted = await serve("process", drain=0.5)
     spawn = await hosted.called(misbehaving.BlocksForEver)
     await soon(spawn.wait_state(State.RUNNING))
-    began = time.monotonic()
-    report = await hosted.host.stop()
-    assert time.monotonic() - began < 5.0
+    report = await soon(hosted.host.stop())
     assert report.aborted == ("agent in room",)
     assert spawn.state is State.STOPPED
 
@@ -748,9 +740,8 @@ async def test_a_call_does_not_fail_because_the_template_was_just_killed(serve: 
     assert spawn.restarts == 0
 
 
-async def test_a_template_that_hangs_is_replaced(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_template_module, "FORK_SECONDS", 0.3)
-    hosted = await serve("process")
+async def test_a_template_that_hangs_is_replaced(serve: Serve) -> None:
+    hosted = await serve("process", options={"fork_seconds": 0.3})
     pool = hosted.host._pool
     await until(lambda: pool.template is not None, "a template is there")
     template = pool.template

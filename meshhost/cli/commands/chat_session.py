@@ -2,7 +2,7 @@
 
 A message is added to the thread, which is a document of the room, and announced to the bot by a `chat` message. The bot writes
 its answer into the thread, from where it is printed as it grows. The bot says by a `thinking` message that its answer is
-complete; bots of other makers do not, so their answer counts as complete when it has not changed for `QUIET_SECONDS`.
+complete; bots of other makers do not, so their answer counts as complete when it has not changed for a while (`ChatTimes`).
 
 Concurrency: one task per answer prints changes while another waits for its end; the printing one is cancelled then. Lines of
 the input are read in a daemon thread, so that Ctrl-C works while that blocks.
@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshhost.agents.chat.log import ANSWER, ANSWERING, ERROR, ThreadLog, clean_text, new_thread, text_of
@@ -34,17 +35,26 @@ if TYPE_CHECKING:
     from meshhost.room.participants import RemoteParticipant
     from meshhost.room.services.messaging import RoomMessage
 
-__all__ = ["ask_once", "new_path", "talk"]
-
-QUIET_SECONDS = 0.5
-"""An answer of a bot that does not say when it is complete is complete when it has not changed for this long."""
-LATE_SECONDS = 5.0
-"""How long such an answer is waited for at most, once the bot has stopped thinking."""
-SIGN_SECONDS = 60.0
-"""How long a bot may take to react in any way."""
+__all__ = ["ChatTimes", "ask_once", "new_path", "talk"]
 
 # Characters that a terminal may obey; tabs and line ends are kept.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTimes:
+    """How long a conversation waits, in seconds.
+
+    `sign`: until the bot reacts in any way. `quiet`: an answer of a bot that does not say when it is complete is complete when
+    it has not changed for this long. `late`: how long such an answer is waited for at most, once the bot stopped thinking.
+    """
+
+    sign: float = 60.0
+    quiet: float = 0.5
+    late: float = 5.0
+
+
+_TIMES = ChatTimes()
 
 
 def new_path() -> str:
@@ -52,16 +62,18 @@ def new_path() -> str:
     return f"chats/{uuid.uuid4().hex[:12]}.thread"
 
 
-async def ask_once(room: RoomClient, *, agent: str, path: str, text: str, quiet: bool) -> dict[str, Any]:
+async def ask_once(
+    room: RoomClient, *, agent: str, path: str, text: str, quiet: bool, times: ChatTimes = _TIMES
+) -> dict[str, Any]:
     """Send one message, print the answer unless `quiet`, and return it. Raises RoomError when there is no answer."""
-    async with _conversation(room, agent, path) as conversation:
+    async with _conversation(room, agent, path, times) as conversation:
         answer = await conversation.say(text, show=not quiet)
     return {"thread": path, "agent": agent, "text": answer}
 
 
-async def talk(room: RoomClient, *, agent: str, path: str, as_json: bool) -> None:
+async def talk(room: RoomClient, *, agent: str, path: str, as_json: bool, times: ChatTimes = _TIMES) -> None:
     """Send each line of the input as a message until the input ends. An error of the agent is printed and ends nothing."""
-    async with _conversation(room, agent, path) as conversation:
+    async with _conversation(room, agent, path, times) as conversation:
         note(f"thread {path}; end with Ctrl-D")
         async for line in _lines("" if as_json else "> "):
             if not line.strip():
@@ -79,11 +91,14 @@ async def talk(room: RoomClient, *, agent: str, path: str, as_json: bool) -> Non
 class _Conversation:
     """One thread, and the agent that answers in it."""
 
-    def __init__(self, room: RoomClient, agent: RemoteParticipant, path: str, document: MeshDocument) -> None:
+    def __init__(
+        self, room: RoomClient, agent: RemoteParticipant, path: str, document: MeshDocument, times: ChatTimes
+    ) -> None:
         self._room = room
         self._agent = agent
         self._name = agent.get_attribute("name")
         self._path = path
+        self._times = times
         self._document = document
         self._log = ThreadLog(document)
         self._before: set[str | None] = set()  # ids of messages from before this answer
@@ -170,7 +185,7 @@ class _Conversation:
 
     async def _over(self) -> bool:
         try:
-            async with asyncio.timeout(SIGN_SECONDS):
+            async with asyncio.timeout(self._times.sign):
                 await self._has_sign.wait()
         except TimeoutError:
             raise RequestTimeoutError(f"{self._name} does not answer: is it a chat bot?") from None
@@ -179,14 +194,14 @@ class _Conversation:
 
     async def _wait_quiet(self) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + LATE_SECONDS
+        deadline = loop.time() + self._times.late
         seen = None
         while loop.time() < deadline:
             texts = [text_of(message) for message in self._answer()]
             if any(texts) and texts == seen:
                 return
             seen = texts
-            await asyncio.sleep(QUIET_SECONDS)
+            await asyncio.sleep(self._times.quiet)
 
     def _answer(self) -> list[Element]:
         return [
@@ -233,7 +248,7 @@ class _Printer:
 
 
 @contextlib.asynccontextmanager
-async def _conversation(room: RoomClient, agent: str, path: str) -> AsyncIterator[_Conversation]:
+async def _conversation(room: RoomClient, agent: str, path: str, times: ChatTimes) -> AsyncIterator[_Conversation]:
     await room.messaging.enable()
     participant = _find(room, agent)
     own = _own_name(room)
@@ -241,7 +256,7 @@ async def _conversation(room: RoomClient, agent: str, path: str) -> AsyncIterato
         await room.sync.create(path=path, json=new_thread(members=[own, agent]))
     document = await room.sync.open(path=path, create=False)
     ThreadLog(document).add_members([own, agent])
-    conversation = _Conversation(room, participant, path, document)
+    conversation = _Conversation(room, participant, path, document, times)
     room.on("reconnected", conversation.on_reconnected)
     room.messaging.on("message", conversation.on_message)
     room.messaging.on("participant_removed", conversation.on_removed)

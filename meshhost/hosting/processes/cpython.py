@@ -89,7 +89,7 @@ def close_loop_of_parent(loop: asyncio.AbstractEventLoop) -> None:
 
     Not `loop.close()`: that unregisters the pipe from the selector, and since both processes share one epoll instance of the
     kernel, the parent's loop could not be woken by other threads any more. `_selector`, `_ssock`, `_csock` since Python 3.4;
-    `_closed` makes whoever still uses the old loop get "Event loop is closed", instead of waiting forever.
+    `_closed` makes code that still uses the old loop fail with "Event loop is closed" instead of waiting forever.
     """
     for part in _parts(loop):
         part.close()

@@ -8,6 +8,7 @@ from typing import Literal
 
 from meshhost.errors import SettingsError
 from meshhost.hosting.processes.process import ABORT_SECONDS
+from meshhost.hosting.processes.template import FORK_SECONDS
 
 __all__ = ["ProcessOptions", "ProcessStart", "Program"]
 
@@ -43,9 +44,9 @@ class ProcessOptions:
     `size` idle processes wait for a call, at most `max_running` run agents, and at most `concurrency` boot at once, each for at
     most `boot_seconds`. A process whose event loop does not answer for `stuck_seconds`, or that uses more than `memory_mb`
     megabytes (None: no limit), is killed; they are looked at every `look_seconds`. An agent that is aborted may take
-    `abort_seconds` to leave before its process is killed. `program` is what they run (None: the program that runs here).
-    `start` is how they are made: forked from a template (`fork`), booted one by one (`boot`), or forked where that is safe
-    (`auto`).
+    `abort_seconds` to leave before its process is killed. A template that takes over `fork_seconds` to fork is replaced.
+    `program` is what they run (None: the program that runs here). `start` is how they are made: forked from a template
+    (`fork`), booted one by one (`boot`), or forked where that is safe (`auto`).
     """
 
     size: int = 1
@@ -58,13 +59,17 @@ class ProcessOptions:
     start: ProcessStart = "auto"
     look_seconds: float = 1.0
     abort_seconds: float = ABORT_SECONDS
+    fork_seconds: float = FORK_SECONDS
 
     def __post_init__(self) -> None:
         if self.size < 0 or self.concurrency < 1:
             raise SettingsError("process pool: expected a size of 0 or more, and a concurrency of 1 or more")
         if self.memory_mb is not None and self.memory_mb <= 0:
             raise SettingsError("process memory: expected megabytes, more than 0")
-        if min(self.stuck_seconds, self.boot_seconds, self.look_seconds) <= 0 or self.abort_seconds < 0:
+        if (
+            min(self.stuck_seconds, self.boot_seconds, self.look_seconds, self.fork_seconds) <= 0
+            or self.abort_seconds < 0
+        ):
             raise SettingsError("process times: expected seconds, more than 0")
         if self.start not in ("auto", "fork", "boot"):
             raise SettingsError("process start: expected auto, fork or boot")

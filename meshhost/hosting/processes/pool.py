@@ -70,7 +70,10 @@ class ProcessPool:
         self._templates: Templates | None = None
         if options.start != "boot":
             self._templates = Templates(
-                self._boot_message, seconds=options.boot_seconds, is_must=options.start == "fork"
+                self._boot_message,
+                seconds=options.boot_seconds,
+                is_must=options.start == "fork",
+                fork_seconds=options.fork_seconds,
             )
         self._tasks = TaskOwner("process pool")
         self._watch = ProcessWatch(options, judge, self._spawn)

@@ -90,16 +90,17 @@ def _begin_with(control: int) -> Begin:
 
 
 class Template:
-    """One process that forks others. Made by `start`, ended by `close`.
+    """One process that forks others. Made by `start`, ended by `close`. It is killed when a fork takes over `fork_seconds`.
 
     `is_childless` is set when a process that it forked did not become a child of this process.
     """
 
-    def __init__(self, process: AgentProcess, control: socket.socket) -> None:
+    def __init__(self, process: AgentProcess, control: socket.socket, *, fork_seconds: float = FORK_SECONDS) -> None:
         self.process = process
         self.began = time.monotonic()
         self.is_childless = False
         self._control = control
+        self._fork_seconds = fork_seconds
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[AdoptedProcess]] = {}
         self._idle = asyncio.Event()
@@ -111,7 +112,7 @@ class Template:
         return f"<Template {self.process!r} forking={len(self._waiting)}>"
 
     @classmethod
-    async def start(cls, boot: Boot, *, seconds: float) -> "Template":
+    async def start(cls, boot: Boot, *, seconds: float, fork_seconds: float = FORK_SECONDS) -> "Template":
         """Run the program until it comes to its host, within `seconds`. Raises what the program raised, or MeshhostError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -123,7 +124,7 @@ class Template:
         finally:
             theirs.close()
         ours.setblocking(False)
-        return cls(process, ours)
+        return cls(process, ours, fork_seconds=fork_seconds)
 
     @property
     def is_alive(self) -> bool:
@@ -145,11 +146,11 @@ class Template:
         reply = self._ask(sock, dump_fd)
         child = None
         try:
-            async with asyncio.timeout(FORK_SECONDS):
+            async with asyncio.timeout(self._fork_seconds):
                 child = await reply
         except TimeoutError:
             self._end()
-            raise MeshhostError(f"the template process did not fork within {FORK_SECONDS:g} s") from None
+            raise MeshhostError(f"the template process did not fork within {self._fork_seconds:g} s") from None
         finally:
             if child is None:
                 _end_unclaimed(reply)
@@ -175,11 +176,14 @@ class Template:
         self._idle.clear()
         return reply
 
-    async def close(self) -> None:
-        """Let it answer its requests, then end it. Children that no caller took are ended too. Bounded."""
+    async def close(self, *, seconds: float | None = None) -> None:
+        """Let it answer its requests, at most `seconds` (default: `fork_seconds`), then end it.
+
+        Children that no caller took are ended too.
+        """
         if self.process.is_alive:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FORK_SECONDS):
+                async with asyncio.timeout(self._fork_seconds if seconds is None else seconds):
                     await self._idle.wait()
         self._end()
         await self.process.dispose()
@@ -245,14 +249,17 @@ def _end_unclaimed(reply: "asyncio.Future[AdoptedProcess]") -> None:
 class Templates:
     """Keeps one template, and starts another one when it dies.
 
-    `boot` returns what the template runs, which must be ready within `seconds`. A program that cannot be forked is an error
-    with `is_must`; otherwise `refused` says why, and `launch` returns None from then on.
+    `boot` returns what the template runs, which must be ready within `seconds` and fork within `fork_seconds`. A program that
+    cannot be forked is an error with `is_must`; otherwise `refused` says why, and `launch` returns None from then on.
     """
 
-    def __init__(self, boot: Callable[[], Boot], *, seconds: float, is_must: bool) -> None:
+    def __init__(
+        self, boot: Callable[[], Boot], *, seconds: float, is_must: bool, fork_seconds: float = FORK_SECONDS
+    ) -> None:
         self.refused: str | None = None
         self._boot = boot
         self._seconds = seconds
+        self._fork_seconds = fork_seconds
         self._is_must = is_must
         self._template: Template | None = None
         self._starting: asyncio.Task[Template | None] | None = None
@@ -318,7 +325,7 @@ class Templates:
             if not adoption.is_possible():
                 self._refuse(_NO_ADOPTION)
                 return None
-            template = await Template.start(self._boot(), seconds=self._seconds)
+            template = await Template.start(self._boot(), seconds=self._seconds, fork_seconds=self._fork_seconds)
             if (reason := template.process.unforkable) is not None:
                 await template.close()
                 self._refuse(reason)

@@ -23,6 +23,9 @@ from meshhost.hosting.processes.pool import ProcessPool
         {"memory_mb": 0},
         {"stuck_seconds": 0.0},
         {"boot_seconds": -1.0},
+        {"look_seconds": 0.0},
+        {"fork_seconds": 0.0},
+        {"abort_seconds": -1.0},
         {"start": "spawn"},
     ],
 )

@@ -231,12 +231,11 @@ async def test_an_answer_to_nobody_is_no_matter(template: Any, far_end: Any) -> 
 
 
 async def test_a_template_that_owes_an_answer_is_ended_all_the_same(
-    template: Any, far_end: Any, monkeypatch: pytest.MonkeyPatch
+    far_end: tuple[socket.socket, socket.socket],
 ) -> None:
-    monkeypatch.setattr(process_template, "FORK_SECONDS", 0.05)
+    template = Template(Process(), far_end[0], fork_seconds=60.0)  # type: ignore[arg-type]
     async with asyncio.TaskGroup() as group:
         forking = group.create_task(outcome(template))
         await asyncio.sleep(0)
-        monkeypatch.setattr(process_template, "FORK_SECONDS", 0.01)
-        await template.close()
+        await template.close(seconds=0.01)
     assert forking.result() == "the template process ended while it forked"
