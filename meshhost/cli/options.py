@@ -1,4 +1,7 @@
-"""Options that several command groups have."""
+"""Options that several command groups have, so that they have one name and one text everywhere.
+
+A command takes one by annotating a parameter with it: `room: RoomOption = None`.
+"""
 
 from typing import Annotated
 

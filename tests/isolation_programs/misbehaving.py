@@ -1,4 +1,4 @@
-"""Agents that behave in one way each, for tests that run them in a task and in a process."""
+"""Agents that misbehave in one way each, run in a task or in a process."""
 
 import asyncio
 import ctypes

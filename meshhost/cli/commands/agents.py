@@ -1,4 +1,8 @@
-"""`meshhost agents`: lists and uses the agents and toolkits of a room."""
+"""`meshhost agents`: lists and uses the agents and toolkits of a room.
+
+Each command joins the room, makes one request of `client.agents`, and leaves. A result that is a file goes to standard output
+as it is; a text is printed without control characters, since it comes from an agent; everything else is printed as JSON.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`meshhost messaging`: lists participants of a room and sends them messages."""
+"""`meshhost messaging`: lists participants of a room and sends them messages.
+
+A recipient is named by its name or its id. Names are looked up among the participants that receive messages, so a name needs
+messaging to be enabled first; an id works for every participant.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`meshhost setup`: makes the local project and its API key."""
+"""`meshhost setup`: makes the local project and its API key, which every other command then uses.
+
+The work is done by `meshhost.app.project.set_up_project`. The key itself is printed only with --json.
+"""
 
 from meshhost.cli.options import JsonOption
 

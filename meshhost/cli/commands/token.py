@@ -1,4 +1,8 @@
-"""`meshhost token`: signs participant tokens."""
+"""`meshhost token`: signs participant tokens with the API key of the project.
+
+Nothing is sent to a server: a token is valid wherever the key is known. So a mistake in it shows only when a participant joins,
+and options are checked strictly here.
+"""
 
 from __future__ import annotations
 

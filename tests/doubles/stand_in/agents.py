@@ -1,4 +1,4 @@
-"""Agents and toolkits of the stand-in."""
+"""Agents and toolkits of the stand-in: passes requests on to the participant that registered the name last."""
 
 import uuid
 from dataclasses import dataclass

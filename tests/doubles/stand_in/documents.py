@@ -1,4 +1,4 @@
-"""Documents of the stand-in."""
+"""Documents of the stand-in: it keeps their state and passes changes on to all other readers."""
 
 import base64
 import json

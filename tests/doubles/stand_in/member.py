@@ -1,4 +1,4 @@
-"""One connection to a room of the stand-in."""
+"""One connection to a room of the stand-in: greets, reads requests one by one, and misbehaves when the script says so."""
 
 import asyncio
 import struct

@@ -1,4 +1,4 @@
-"""Files of the stand-in, kept in memory."""
+"""Files of the stand-in, kept in memory. A file appears when its handle is closed."""
 
 import uuid
 from collections.abc import Mapping

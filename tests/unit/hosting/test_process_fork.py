@@ -1,4 +1,4 @@
-"""What of forking needs no process: whether it is safe, and what a child does first."""
+"""Whether a program may be forked, and what a forked child does first and last; no process is forked here."""
 
 import asyncio
 import errno

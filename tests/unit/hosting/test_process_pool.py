@@ -1,4 +1,4 @@
-"""What of the process pool needs no process."""
+"""Options of processes, the program that they run, and what a pool refuses before it starts any."""
 
 import sys
 from importlib.machinery import ModuleSpec

@@ -1,4 +1,4 @@
-"""The host's side of forking, as far as it needs no template."""
+"""The host's side of forking, against a template that is only a socket."""
 
 import asyncio
 import errno

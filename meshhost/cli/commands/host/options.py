@@ -1,4 +1,7 @@
-"""Arguments and options that several commands of `meshhost host` have."""
+"""Arguments and options that several commands of `meshhost host` have.
+
+Filters (tenant, path, state, room) are sent to the host, which applies them before it makes pages.
+"""
 
 from typing import Annotated
 

@@ -1,4 +1,7 @@
-"""The commands of `meshhost host` that only look: ps, describe, tenants, top."""
+"""The commands of `meshhost host` that only look: ps, describe, tenants, top.
+
+Each asks the host by `client` and prints the answer by `tables`, or as it came with --json. `top` asks again at an interval.
+"""
 
 from __future__ import annotations
 

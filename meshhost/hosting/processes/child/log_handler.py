@@ -1,4 +1,8 @@
-"""Sends log records to the host, which emits them as its own (`processes.log_relay`)."""
+"""A logging handler that sends records to the host, which emits them as its own (`processes.log_relay`).
+
+It is the only handler of an agent's process unless the program adds others. Values that JSON cannot carry become text, and an
+error is described, not pickled.
+"""
 
 import logging
 from collections.abc import Callable, Mapping
