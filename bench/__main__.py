@@ -1,34 +1,44 @@
-"""Run benchmarks: `python -m bench [queues|hosting|room|soak …]`; without a name all but the soak, which takes minutes.
+"""The command line of the benchmarks.
 
-`python -m bench fuzz [seconds] [--seed N]` is none: it attacks a host and fails when that did what it must not.
+`python -m bench [queues|hosting|room|soak …]` runs benchmarks; without a name all but the soak, which takes minutes.
+`python -m bench compare BASE_DIR [--rounds N]` measures this checkout and another one in turns.
+`python -m bench fuzz [seconds] [--seed N]` is not a benchmark: it attacks a host, and fails when the host breaks a rule.
 """
 
 import argparse
 import asyncio
 import signal
 import sys
+from pathlib import Path
 
-from bench import fuzz, hosting, queues, room, soak
+from bench import compare, fuzz, hosting, queues, room, soak
 
 BENCHMARKS = {"queues": queues.main, "hosting": hosting.main, "room": room.main, "soak": soak.main}
 BY_DEFAULT = ["queues", "hosting", "room"]
 
 
 def main() -> None:
-    """Run those that are named, one after the other."""
+    """Run what the arguments name, one after the other."""
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Measure, side by side with the MeshAgent SDK."
     )
     parser.add_argument("--seed", type=int, default=fuzz.SEED, help="of the fuzz run (default: %(default)s)")
     parser.add_argument(
-        "names", nargs="*", metavar="|".join([*BENCHMARKS, "fuzz [seconds]"]), help=f"default: {' '.join(BY_DEFAULT)}"
+        "--rounds", type=int, default=compare.ROUNDS, help="of the comparison, for each checkout (default: %(default)s)"
     )
+    known = "|".join([*BENCHMARKS, "compare BASE_DIR", "fuzz [seconds]"])
+    parser.add_argument("names", nargs="*", metavar=known, help=f"default: {' '.join(BY_DEFAULT)}")
     given = parser.parse_args()
     # So that the processes of a benchmark end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     names = given.names or BY_DEFAULT
     if names[0] == "fuzz" and all(map(str.isdecimal, names[1:])) and len(names) < 3:
         asyncio.run(fuzz.main(*map(float, names[1:]), seed=given.seed))
+        return
+    if names[0] == "compare":
+        if len(names) != 2 or not Path(names[1]).is_dir() or given.rounds < 1:
+            parser.error("compare: expected the folder of another checkout, and at least one round")
+        asyncio.run(compare.main(Path(names[1]).resolve(), rounds=given.rounds))
         return
     if unknown := [name for name in names if name not in BENCHMARKS]:
         parser.error(f"no such benchmark: {', '.join(unknown)}")

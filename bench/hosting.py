@@ -1,10 +1,12 @@
-"""Call to agent started, starts per second, memory per idle agent and time to stop: our ServiceHost and the MeshAgent SDK's.
-Then what it takes to give each agent a process of its own, which the SDK cannot: ours and LiveKit Agents' process pool.
+"""Measures service hosts: ours and the MeshAgent SDK's, then processes of agents: ours and LiveKit Agents'.
 
-All hosts are processes of their own, run the same program, and join the same stand-in room in this process. Ours runs on this
-Python, and on the SDK's too. They take turns, ROUNDS times; each figure is the median of its rounds. Other programs disturb
-what the clock measures, and CPU per start much less: the starts of one core are made of that. Below the tables stand our aims:
-which were missed, and what of it was measured.
+For hosts: the time from a call to the started agent, starts per second, memory per idle agent, and the time to stop. All hosts
+are processes of their own, run the same program (`programs/host.py`), and their agents join the same stand-in room, which is in
+this process. Ours runs on this Python, and on the SDK's too. They take turns, ROUNDS times; each figure is the median of its
+rounds. Other programs of the machine disturb what the clock measures, but CPU time per start hardly.
+
+For processes: the time of a start from the pool (warm) and without one (cold), and the memory of an idle process. Below the
+tables each aim is stated, with whether it was met and what explains the figure.
 """
 
 import asyncio
@@ -14,31 +16,28 @@ import statistics
 import subprocess
 import sys
 import time
-from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-import aiohttp
 import psutil
 
 from bench import livekit
-from bench.processes import figures_of, free_port, running, wait_answers
+from bench.benched_host import PARALLEL, benched_host
+from bench.processes import figures_of
 from bench.sdk import CHECKOUT, SDK_VERSION, meshhost_python313, python_version, sdk_python
-from bench.stand_in import Call, StandInCaller, StandInRoom
+from bench.stand_in.room import StandInRoom
 from bench.table import Row, show
 
 ONE_BY_ONE = 100
 TOGETHER = 600
 ROUNDS = 3
-PARALLEL = 200
 STOPPED = 200
 STOP_SECONDS = 60.0
 ISOLATED = 20
 WARM = 5
-PROGRAM = Path(__file__).with_name("host_program.py")
-CONNECTIONS_PROGRAM = Path(__file__).with_name("connections_program.py")
+CONNECTIONS_PROGRAM = Path(__file__).parent / "programs" / "connections.py"
 STARTS_AIM = 3.0
 MEMORY_AIM = 1 / 3
 WARM_AIM_MS = 50.0
@@ -48,9 +47,9 @@ WARM_AIM_MS = 50.0
 class Figures:
     """Latencies and CPU per start in milliseconds, rates per second, memory in KiB.
 
-    `host_cpu` is the host's, `bench_cpu` that of this process: the caller and the room; `other_cores` is how many cores other
-    programs kept busy meanwhile. `connection_kib` and `connection_cpu` are those of a bare WebSocket connection as it makes
-    them. `stop_seconds` is None when it had to be killed.
+    `host_cpu` is that of the host, `bench_cpu` that of this process, which has the caller and the room; `other_cores` is how
+    many cores other programs kept busy meanwhile. `connection_kib` and `connection_cpu` are those of a bare WebSocket
+    connection of the same library. `stop_seconds` is None when the host had to be killed.
     """
 
     single_p50: float
@@ -68,13 +67,13 @@ class Figures:
 
     @property
     def starts_per_core(self) -> float:
-        """How many starts per second would keep one core busy with the host."""
+        """How many starts per second keep one core busy with the host."""
         return 1000 / self.host_cpu
 
 
 @dataclass
 class Subject:
-    """A host to measure: its column, its package, the interpreter, and what connects it to rooms."""
+    """A host to measure: its column, its package, the interpreter, and the library of its connections to rooms."""
 
     column: str
     package: str
@@ -92,103 +91,15 @@ class Isolated:
     memory: dict[str, float]
 
 
-class BenchedHost:
-    """A host that runs, and the stand-in room it joins."""
-
-    def __init__(self, process: Process, url: str, room: StandInRoom, session: aiohttp.ClientSession) -> None:
-        self.process = process
-        self.url = url
-        self.room = room
-        self._session = session
-        self._caller = StandInCaller(url, room)
-
-    @property
-    def resident(self) -> int:
-        """The memory of its process in bytes."""
-        return int(psutil.Process(self.process.pid).memory_info().rss)
-
-    @property
-    def cpu_seconds(self) -> float:
-        """The CPU time that its process has taken."""
-        times = psutil.Process(self.process.pid).cpu_times()
-        return float(times.user + times.system)
-
-    @property
-    def refusals(self) -> int:
-        """How many calls were refused for load, and made again."""
-        return self._caller.refusals
-
-    async def connect(self) -> None:
-        """Open the callers' connections, so that they are no part of what is measured afterwards."""
-        await self._caller.connect(PARALLEL)
-
-    def disconnect(self) -> None:
-        """Close them."""
-        self._caller.close()
-
-    async def start(self, identity: str, *, tenant: str | None = None) -> float:
-        """Call an agent; returns the milliseconds until it had started. A refusal for load is tried again."""
-        found, _ = await self._caller.start([self._caller.prepare(identity, tenant=tenant)], parallel=1)
-        return found[0]
-
-    def prepare_many(self, identities: list[str], *, tenants: int = 0) -> list[Call]:
-        """Calls for `start_prepared`, of so many tenants in turn."""
-        named = (f"tenant-{number % tenants}" if tenants else None for number in range(len(identities)))
-        return [
-            self._caller.prepare(identity, tenant=tenant) for identity, tenant in zip(identities, named, strict=True)
-        ]
-
-    async def start_prepared(self, calls: list[Call]) -> tuple[list[float], float]:
-        """Call them, PARALLEL at a time; returns each one's milliseconds, and the seconds that all took."""
-        return await self._caller.start(calls, parallel=PARALLEL)
-
-    async def start_many(self, identities: list[str], *, tenants: int = 0) -> tuple[list[float], float]:
-        """Prepare and call them; returns as `start_prepared` does."""
-        return await self.start_prepared(self.prepare_many(identities, tenants=tenants))
-
-    async def wait_metric(self, line: str) -> None:
-        """Return when its metrics have this line."""
-        async with asyncio.timeout(60):
-            while True:
-                if line in await self._metrics():
-                    return
-                await asyncio.sleep(0.05)
-
-    async def _metrics(self) -> str:
-        async with self._session.get(f"{self.url}/metrics") as answer:
-            return await answer.text()
-
-
-@asynccontextmanager
-async def benched_host(
-    package: str, python: str, *options: str, environment: dict[str, str] | None = None
-) -> AsyncIterator[BenchedHost]:
-    """A host of this package, for as long as this is open."""
-    port = free_port()
-    async with StandInRoom() as room:
-        settings = {"MESHHOST_ALLOWED_ROOM_URLS": room.url, "MESHHOST_MAX_AGENTS": "20000", **(environment or {})}
-        command = [python, PROGRAM, package, port, *options]
-        async with (
-            running(*command, environment=settings, stdout=DEVNULL, stderr=DEVNULL) as process,
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
-        ):
-            await wait_answers(f"http://127.0.0.1:{port}")
-            host = BenchedHost(process, f"http://127.0.0.1:{port}", room, session)
-            try:
-                yield host
-            finally:
-                host.disconnect()
-
-
 def _machine_seconds() -> float:
-    """The CPU time that all programs of this machine have taken."""
+    """The CPU time that all programs of this machine have used."""
     times = psutil.cpu_times()
     return float(times.user + times.nice + times.system)
 
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """No garbage collection in this process meanwhile: it would stop caller and room, at moments that are not the host's."""
+    """No garbage collection in this process inside the block: it would pause the caller and the room."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -200,7 +111,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _subjects() -> tuple[list[Subject], str]:
-    """Those that can be measured here, ours first, and what is to be said about the others."""
+    """The hosts that can be measured here, ours first, and why others cannot."""
     here = f"meshhost\nPython {python_version(sys.executable)}"
     subjects = [Subject(here, "meshhost", sys.executable, "meshhost", {})]
     try:
@@ -251,14 +162,14 @@ def _median(rounds: list[Figures]) -> Figures:
 
 
 async def _connections(python: str, library: str) -> dict[str, float]:
-    """What as many WebSocket connections take by themselves."""
+    """What as many bare WebSocket connections take."""
     async with StandInRoom() as room:
         count = ONE_BY_ONE + TOGETHER
         return await figures_of(python, CONNECTIONS_PROGRAM, library, f"{room.url}/rooms/bench", count)
 
 
 async def _stop_seconds(subject: Subject) -> float | None:
-    """From SIGTERM to the end of the process."""
+    """The seconds from SIGTERM to the exit of the process; None when it had to be killed."""
     async with benched_host(subject.package, subject.python, environment=subject.environment) as host:
         await host.start_many([f"stopped-{number}" for number in range(STOPPED)])
         begun = time.perf_counter()
@@ -280,7 +191,7 @@ async def _measure_isolated() -> Isolated:
         async with benched_host("meshhost", sys.executable, "process", environment=environment) as host:
             await host.wait_metric(_idle_line(pool))
             memory.update(_memory_of_children(host.process.pid))
-            # The first one is not counted, as LiveKit's also boots its fork server.
+            # The first start is not counted, since LiveKit's first one also boots its fork server.
             await host.start("warm-up")
             found = []
             for number in range(ISOLATED):
@@ -297,7 +208,7 @@ def _idle_line(pool: int) -> str:
 
 
 def _memory_of_children(pid: int) -> dict[str, float]:
-    """The medians of what its child processes take, in MiB; nothing when it has none."""
+    """The median memory of its child processes in MiB, by kind; empty when it has none."""
     found = [child.memory_full_info() for child in psutil.Process(pid).children()]
     if not found:
         return {}
@@ -317,7 +228,7 @@ def _verdict(met: bool) -> str:
 
 
 def _starts_remark(column: str, ours: Figures, theirs: Figures) -> str:
-    """Whether this column met the aim, and what it was that took the time."""
+    """Whether this column met the aim for starts, and what takes the time."""
     ratio, aim = ours.starts_per_second / theirs.starts_per_second, STARTS_AIM * theirs.starts_per_second
     per_core = ours.starts_per_core / theirs.starts_per_core
     share = ours.starts_per_second / 10
@@ -334,7 +245,7 @@ def _starts_remark(column: str, ours: Figures, theirs: Figures) -> str:
 
 
 def _memory_remark(column: str, ours: Figures, theirs: Figures) -> str:
-    """Whether this column met the aim, and what of it the connection takes."""
+    """Whether this column met the aim for memory, and how much of it the connection takes."""
     ratio, aim = ours.kib_per_agent / theirs.kib_per_agent, MEMORY_AIM * theirs.kib_per_agent
     return (
         f"aim, memory per idle agent a third of the SDK's, {column}: {_verdict(ratio <= MEMORY_AIM)} with {ratio:.2f}. "
@@ -345,7 +256,7 @@ def _memory_remark(column: str, ours: Figures, theirs: Figures) -> str:
 
 
 def _warm_remark(isolated: Isolated) -> str:
-    """Whether the aim was met, and what the slowest start had beside it."""
+    """Whether the aim for warm starts was met, and what happened during the slowest one."""
     p99 = _p99(isolated.warm)
     text = f"aim, warm process start p99 under {WARM_AIM_MS:g} ms: {_verdict(p99 < WARM_AIM_MS)} with {p99:.1f} ms."
     if p99 < WARM_AIM_MS:
@@ -426,17 +337,17 @@ def _row(text: str, *figures: float | None) -> Row:
 
 def _livekit_remarks(pools: list[livekit.Pool], single_p50: float, added: float) -> list[str]:
     with_models, without = pools
-    roads = (
-        f"Not the same road: ours is from the HTTP call until the agent has joined the room and spoken ({single_p50:.1f} ms "
-        f"without a process of its own, so that adds {added:.1f}), LiveKit's from launch_job until the entrypoint runs, "
-        f"without a server or a room."
+    what = (
+        f"The two are not quite the same: ours is from the HTTP call until the agent has joined the room and has reported "
+        f"({single_p50:.1f} ms without a process of its own, so that adds {added:.1f}), LiveKit's from launch_job until the "
+        f"entrypoint runs, without a server or a room."
     )
     fork = (
         f"Both fork from a process that has imported the program, started before the clock. LiveKit's takes "
         f"{with_models.warm.get('fork_server', 0):.0f} MiB ({without.warm.get('fork_server', 0):.0f} without speech models), "
         f"and {with_models.cold['first'] / 1000:.1f} s once."
     )
-    return [roads, fork]
+    return [what, fork]
 
 
 async def main() -> None:

@@ -1,4 +1,4 @@
-"""Process isolation of LiveKit Agents: its process pool, in an environment of its own."""
+"""Measures the process pool of LiveKit Agents, in an environment of its own, for the benchmark `hosting`."""
 
 import asyncio
 import subprocess
@@ -11,12 +11,12 @@ from bench.sdk import environment, python_version
 
 LIVEKIT_VERSION = "1.8.9"
 PACKAGES = [f"livekit-agents=={LIVEKIT_VERSION}"]
-PROGRAM = Path(__file__).with_name("livekit_program.py")
+PROGRAM = Path(__file__).parent / "programs" / "livekit_pool.py"
 
 
 @dataclass
 class Pool:
-    """Figures of its pool as `livekit_program.py` prints them: with idle processes, and without."""
+    """Figures of its pool as `programs/livekit_pool.py` prints them: with idle processes, and without."""
 
     python: str
     warm: dict[str, float]
@@ -24,7 +24,7 @@ class Pool:
 
 
 async def measure(*, idle: int, starts: int) -> list[Pool] | str:
-    """Its figures as shipped, and without the speech models it loads; or in a sentence why there are none."""
+    """Its figures as shipped, and without the speech models that it loads; or a sentence that says why there are none."""
     try:
         python = await asyncio.to_thread(livekit_python)
         return [await _measure(python, idle, starts, option) for option in ("preload", "bare")]

@@ -1,4 +1,8 @@
-"""Processes of a benchmark: none of them outlives it."""
+"""Starts the processes that a benchmark needs, and ends each of them with it.
+
+`running` is what everything else is made of: it ends its process when the block is left, whatever the reason. `room_server`
+runs a whole room server, `figures_of` a program that prints its figures as JSON.
+"""
 
 import asyncio
 import json
@@ -20,7 +24,7 @@ TERMINATE_SECONDS = 10.0
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on now."""
+    """A port of this machine that nobody listens on now. Another program may take it before it is used."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -30,7 +34,10 @@ def free_port() -> int:
 async def running(
     *command: object, environment: Mapping[str, str | None] | None = None, **options: Any
 ) -> AsyncIterator[Process]:
-    """A process, with `options` for its streams; None unsets a variable. Ended on leaving, and killed when that takes long."""
+    """A process, terminated when the block is left, and killed when that takes too long.
+
+    `environment` is added to this process's; None unsets a variable. `options` are those of `create_subprocess_exec`.
+    """
     merged = {**os.environ, **(environment or {})}
     present = {name: value for name, value in merged.items() if value is not None}
     process = await asyncio.create_subprocess_exec(*map(str, command), env=present, **options)
@@ -50,9 +57,12 @@ async def running(
                     process.kill()
 
 
-async def figures_of(*command: object, seconds: float = 300) -> dict[str, float]:
-    """The JSON of the last line that a program prints. Raises RuntimeError when it fails."""
-    async with asyncio.timeout(seconds), running(*command, stdout=PIPE, stderr=PIPE) as process:
+async def figures_of(*command: object, seconds: float = 300, **options: Any) -> dict[str, float]:
+    """Run a program and return the JSON of the last line that it prints; `options` are those of `running`.
+
+    Raises RuntimeError when it fails, TimeoutError when it takes longer than `seconds`.
+    """
+    async with asyncio.timeout(seconds), running(*command, stdout=PIPE, stderr=PIPE, **options) as process:
         output, errors = await process.communicate()
     if process.returncode:
         raise RuntimeError(f"{Path(str(command[1])).name} failed: {errors.decode(errors='replace')[-2000:]}")
@@ -60,7 +70,7 @@ async def figures_of(*command: object, seconds: float = 300) -> dict[str, float]
 
 
 async def wait_answers(url: str, *, seconds: float = 60) -> None:
-    """Return when a GET is answered with 200."""
+    """Return when a GET of this URL is answered with 200. Raises TimeoutError."""
     async with aiohttp.ClientSession() as session, asyncio.timeout(seconds):
         while True:
             try:
@@ -73,20 +83,25 @@ async def wait_answers(url: str, *, seconds: float = 60) -> None:
 
 
 @asynccontextmanager
-async def room_server(home: Path) -> AsyncIterator[tuple[str, str]]:
-    """Our room server on SQLite with `synchronous=FULL`; gives its URL and an API key."""
+async def room_server(
+    home: Path, *, python: str = sys.executable, environment: Mapping[str, str | None] | None = None
+) -> AsyncIterator[tuple[str, str]]:
+    """Our room server on SQLite with `synchronous=FULL`, run by this interpreter; gives its URL and an API key."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    environment: dict[str, str | None] = {
+    settings: dict[str, str | None] = {
+        **(environment or {}),
         "MESHHOST_CONFIG_DIR": str(home / "config"),
         "MESHHOST_API_URL": url,
         "MESHHOST_API_KEY": None,
     }
-    meshhost = [sys.executable, "-m", "meshhost.cli.main"]
-    async with running(*meshhost, "setup", "--json", environment=environment, stdout=PIPE) as setup:
+    # In `home`, so that the interpreter does not find the `meshhost` of the folder in which the benchmark was started.
+    options: dict[str, Any] = {"environment": settings, "cwd": home}
+    meshhost = [python, "-m", "meshhost.cli.main"]
+    async with running(*meshhost, "setup", "--json", stdout=PIPE, **options) as setup:
         output, _ = await setup.communicate()
     serve = [*meshhost, "room", "serve", "--port", port, "--data-dir", home / "data"]
-    async with running(*serve, environment=environment, stderr=DEVNULL):
+    async with running(*serve, stdout=DEVNULL, stderr=DEVNULL, **options):
         await wait_answers(f"{url}/readyz")
         yield url, json.loads(output)["api_key"]
 

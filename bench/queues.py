@@ -1,6 +1,7 @@
-"""Durable send, receive and settle through the WebSocket of our room server: our client and the MeshAgent SDK's.
+"""Measures queues of our room server by client: ours and the MeshAgent SDK's.
 
-The room server is a process of its own on SQLite with `synchronous=FULL`; each client is a process too, one after the other.
+Sends, receives and settles durable messages over a WebSocket (`programs/queue_client.py`). The room server is a process of its
+own, on SQLite with `synchronous=FULL`; each client is a process too, and they run one after the other.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from bench.processes import figures_of, room_access, room_server
 from bench.sdk import SDK_VERSION, sdk_python
 from bench.table import Row, show
 
-CLIENT = Path(__file__).with_name("queue_client.py")
+CLIENT = Path(__file__).parent / "programs" / "queue_client.py"
 
 
 async def main() -> None:

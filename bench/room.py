@@ -1,7 +1,8 @@
-"""Tools, broadcasts, documents and files through our room server: our client and the MeshAgent SDK's.
+"""Measures tools, broadcasts, documents and files of our room server by client: ours and the MeshAgent SDK's.
 
-The room server is a process of its own on SQLite with `synchronous=FULL`. The caller and the provider of the tool are processes
-of their own; the listeners of a broadcast and the editors of a document share one, so those figures are mostly the client's.
+The room server is a process of its own, on SQLite with `synchronous=FULL`. The caller and the provider of the tool are
+processes of their own (`programs/room_client.py`). The listeners of a broadcast and the editors of a document share one
+process, so those figures are mostly those of the client.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from bench.processes import figures_of, room_access, room_server, running
 from bench.sdk import SDK_VERSION, sdk_python
 from bench.table import Row, show
 
-CLIENT = Path(__file__).with_name("room_client.py")
+CLIENT = Path(__file__).parent / "programs" / "room_client.py"
 
 
 async def _measure(package: str, python: str, url: str, token: str) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""Environments made on first use and kept between runs: the MeshAgent SDK 0.6.13's (room client, tools, agents), which needs
-Python 3.13, one with what meshhost needs on the same Python, and those of others (`environment`).
+"""Virtual environments that are made on first use and kept between runs.
 
-Runs on its own too: the tests run this file, they do not import it.
+For the MeshAgent SDK 0.6.13 (room client, tools, agents), which needs Python 3.13; for what meshhost needs on the same Python;
+and for other packages (`environment`). The tests run this file by its path, so it imports nothing of this package.
 """
 
 import fcntl
@@ -14,7 +14,7 @@ from pathlib import Path
 SDK_VERSION = "0.6.13"
 # `agents` brings Worker and TaskRunner, and with them the OpenAI client; 80 MB and some 20 s altogether.
 PACKAGES = [f"meshagent-{part}=={SDK_VERSION}" for part in ("api", "tools", "agents")]
-# The command line needs these, and does not say so: 190 MB and some 30 s altogether.
+# The command line needs these but does not declare them: 190 MB and some 30 s altogether.
 CLI_PACKAGES = [*PACKAGES, *(f"meshagent-{part}=={SDK_VERSION}" for part in ("otel", "cli")), "aiofiles"]
 
 
@@ -70,7 +70,7 @@ def environment(name: str, packages: list[str], base: Path | str) -> Path:
     python = home / "bin" / "python"
     ready = home / ".ready"
     home.parent.mkdir(parents=True, exist_ok=True)
-    # Two runs that start at once must not make the same environment: the second waits, and finds it.
+    # Of two runs that start at once, the second waits until the first has made the environment.
     with (home.parent / f"{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _is_ready(ready, packages):
@@ -89,5 +89,5 @@ def _on_313(name: str, packages: list[str]) -> Path | None:
 
 
 def _is_ready(ready: Path, packages: list[str]) -> bool:
-    # An empty file is from when the packages were not noted; the version is in the environment's name.
+    # An empty file was written before packages were noted in it; the version is in the name of the environment.
     return ready.exists() and ready.read_text() in ("", "\n".join(packages))

@@ -1,8 +1,8 @@
-"""Many idle agents in one host for a while: `python -m bench soak`. Takes minutes.
+"""Measures many idle agents in one host, and what a start and stop leaves behind: `python -m bench soak`. Takes minutes.
 
-10,000 agents of 50 tenants start and stay; then one agent after the other starts and is sent away, 1,000 times and again 1,000
-times: what is kept at first are histories of bounded length and what the allocator fills up. The agents are fewer where the
-limit of open files asks for it: each takes one in the host and one in the stand-in room of this process.
+10,000 agents of 50 tenants start and stay. Then agents start and are dismissed one after the other, ROUNDS times 1,000. The
+memory that the first rounds add is that of histories of bounded length, and of the allocator; the last round should add none.
+There are fewer agents when the limit of open files requires it: each agent takes one file in the host, and one in this process.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 
-from bench.hosting import BenchedHost, benched_host
+from bench.benched_host import BenchedHost, benched_host
 from bench.table import Row, show
 
 AGENTS = 10_000
@@ -23,7 +23,7 @@ OTHER_FILES = 600
 
 
 def _raise_file_limit() -> int:
-    """Allow as many open files as may be, here and in the processes started here; returns for how many agents they do."""
+    """Raise the limit of open files, also for processes started here; returns how many agents it allows."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = AGENTS + OTHER_FILES
     wanted = files if most == resource.RLIM_INFINITY else min(files, most)
@@ -32,13 +32,13 @@ def _raise_file_limit() -> int:
 
 
 async def _settled(host: BenchedHost) -> float:
-    """The memory in MiB, a moment after the last that happened."""
+    """The memory of the host in MiB, after a pause."""
     await asyncio.sleep(2.0)
     return host.resident / 2**20
 
 
 async def _cycle(host: BenchedHost) -> float:
-    """Start and send away; returns the seconds of one."""
+    """Start and dismiss CYCLES agents; returns the seconds of one start and stop."""
     begun = time.perf_counter()
     for number in range(CYCLES):
         identity = f"cycle-{number}"

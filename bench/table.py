@@ -1,18 +1,18 @@
-"""Print a table of figures with the ratio of its first column to each other one."""
+"""Prints a table of figures, with the ratio of its first column to each of the others."""
 
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-# What it is, then a figure for each column.
+# The text of the row, then a figure for each column.
 Row = tuple[str, *tuple[float | None, ...]]
 
 
 def show(
     title: str, columns: Sequence[str], rows: Sequence[Row], *, note: str = "", remarks: Sequence[str] = ()
 ) -> None:
-    """The last columns are the first / each of the others. `remarks` are printed below, each on one line."""
+    """Print a table; its last columns are the first column divided by each of the others. `remarks` are printed below it."""
     table = Table(title=title, caption=note or None, title_justify="left", caption_justify="left")
     table.add_column("")
     others = range(2, len(columns) + 1)

@@ -1,4 +1,8 @@
-"""`meshhost.toml`: what a room server is told beyond its command line."""
+"""The schema of `meshhost.toml`, the configuration file of a room server, and how it is read.
+
+Unknown names are errors, so that a misspelt setting is not ignored; an error names the member that is wrong. Secrets are never
+in the file: it names the files that hold them. Read by `meshhost room serve`, and turned into arguments by `embedded`.
+"""
 
 import tomllib
 from collections.abc import Sequence
@@ -15,7 +19,7 @@ __all__ = ["ProviderEntry", "ServerFile", "read_secret_file", "read_server_file"
 
 
 class _Table(BaseModel):
-    # A misspelt setting must not be ignored in silence.
+    # A misspelt setting must be an error.
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -69,12 +73,12 @@ class _Service(_Table):
         return value
 
     def all_urls(self) -> list[str]:
-        """Its hosts in order; at least one."""
+        """The URLs of its hosts in the order in which they are tried; at least one."""
         return [self.url] if self.url is not None else self.urls
 
 
 class ProviderEntry(_Table):
-    """An LLM provider: which models it serves, and how it is reached. The key stands in a file of its own."""
+    """An LLM provider: which models it serves (a pattern), and how it is reached. Its key is in a file of its own."""
 
     models: str = "*"
     kind: Literal["openai", "local"] = "openai"
@@ -84,7 +88,7 @@ class ProviderEntry(_Table):
 
 
 class ServerFile(_Table):
-    """The whole file. Every table may be left out."""
+    """The whole file. Every table is optional."""
 
     server: _Server = Field(default_factory=_Server)
     queues: _Queues = Field(default_factory=_Queues)
@@ -94,7 +98,7 @@ class ServerFile(_Table):
     providers: list[ProviderEntry] = Field(default_factory=list)
 
     def configured_services(self) -> Sequence[ConfiguredService]:
-        """The services, with their secrets read. Raises SettingsError."""
+        """The services with their secrets, which are read from files. Raises SettingsError."""
         return [
             ConfiguredService(
                 url=service.all_urls()[0],
@@ -108,7 +112,7 @@ class ServerFile(_Table):
 
 
 def read_server_file(path: Path | None) -> ServerFile:
-    """Read the file; None gives the defaults. Raises SettingsError naming the member that is wrong."""
+    """Read the file; None gives the defaults. Raises SettingsError, which names the member that is wrong."""
     if path is None:
         return ServerFile()
     try:
@@ -116,14 +120,14 @@ def read_server_file(path: Path | None) -> ServerFile:
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not TOML: {error}") from None
+        raise SettingsError(f"{path} is not valid TOML: {error}") from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         raise SettingsError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def read_secret_file(path: Path | None) -> str | None:
-    """The text of a secret file without its line end; None for None. Raises SettingsError."""
+    """The text of a secret file without surrounding white space; None for None. Raises SettingsError."""
     if path is None:
         return None
     try:

@@ -1,4 +1,9 @@
-"""Builds a room server from settings and files: the one place where its engines are wired together."""
+"""Builds a room server from settings and files: the one place where its stores, queues and providers are wired together.
+
+Used by `meshhost room serve`, by `meshhost service run`, and by `meshhost.testing.server`. `open_room_server` opens the parts
+in the order in which they depend on each other and closes them in the reverse order. Parts get plain values; only here are
+settings, `meshhost.toml` and secret files read.
+"""
 
 import os
 from collections.abc import AsyncIterator, Callable
@@ -27,12 +32,17 @@ from meshhost.stores.sqlite.queues import SqliteQueueBackend
 
 __all__ = ["ServerOptions", "open_room_server"]
 
+# Room for what surrounds a queue's message when it is delivered: header, attempt, lease.
 _ENVELOPE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Where a room server listens and keeps its data; `file` is its configuration. Port 0 takes a free one."""
+    """Where a room server listens and keeps its data.
+
+    Port 0 takes a free one. `file` is the content of `meshhost.toml`; `providers` replaces the model providers that the file
+    and the environment name; `extra_keys` returns API keys that are accepted besides the stored ones.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -45,7 +55,7 @@ class ServerOptions:
 
 @asynccontextmanager
 async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
-    """A running room server; stopped in order at the end of the block. Raises SettingsError when it cannot run."""
+    """Start a room server, and stop it when the block is left. Raises SettingsError when it cannot run."""
     settings = read_settings()
     _make_data_dir(options.data_dir)
     providers = options.providers or _providers(options.file, settings)
@@ -80,10 +90,10 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
 
 def _config(options: ServerOptions) -> ServerConfig:
     file = options.file
-    # A queue must not take what the server could never hand out again.
+    # A queue must not accept a message that the server could never deliver.
     if file.queues.max_message_bytes + _ENVELOPE_BYTES > file.server.max_message_bytes:
         raise SettingsError(
-            f"queues.max_message_bytes: expected at most server.max_message_bytes less {_ENVELOPE_BYTES} for what goes with it"
+            f"queues.max_message_bytes: expected at most server.max_message_bytes less {_ENVELOPE_BYTES} for headers"
         )
     return ServerConfig(
         host=options.host,
@@ -121,11 +131,11 @@ def _queue_backend(options: ServerOptions) -> QueueBackend:
     scheme, separator, path = url.partition("://")
     if scheme == "sqlite" and separator and path.startswith("/") and len(path) > 1:
         return SqliteQueueBackend(Path(path[1:]), limits=limits)
-    raise SettingsError("MESHHOST_DATABASE_URL: expected sqlite:///path (sqlite:////path when it is absolute)")
+    raise SettingsError("MESHHOST_DATABASE_URL: expected sqlite:///path (sqlite:////path for an absolute path)")
 
 
 def _providers(file: ServerFile, settings: Settings) -> ProviderTable:
-    """The providers of the file; without any, OpenAI's API when its variables are set, else the small local model."""
+    """The providers of the file. If it has none: OpenAI's API when its variables are set, else the small local model."""
     if file.providers:
         return ProviderTable({entry.models: _provider(entry, settings) for entry in file.providers})
     if settings.openai_api_key is None and settings.openai_base_url is None:

@@ -1,4 +1,9 @@
-"""The local project: what `meshhost setup` stores for the user, and every other command reads."""
+"""The local project: where the user's room server is, and the key to it.
+
+`meshhost setup` writes it to `project.json` in the configuration directory; every other command, and a room server run by the
+same user, reads it. Variables of the environment win over the file. The file is readable by its owner only and is replaced
+atomically, so that a crash never leaves half of it.
+"""
 
 import json
 import os
@@ -16,7 +21,7 @@ __all__ = ["Project", "api_key_of", "known_keys", "read_project", "set_up_projec
 
 
 class Project(BaseModel):
-    """The file `project.json`: where the room server is, which project is ours, and its key."""
+    """The content of `project.json`: the URL of the room server, the id of the project, and its API key."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,7 +31,7 @@ class Project(BaseModel):
 
 
 def read_project(config_dir: Path) -> Project | None:
-    """The stored project, or None. Raises SettingsError when the file is there and wrong."""
+    """The stored project; None when there is none. Raises SettingsError when the file cannot be read."""
     path = _path(config_dir)
     try:
         return Project.model_validate_json(path.read_text())
@@ -39,9 +44,9 @@ def read_project(config_dir: Path) -> Project | None:
 
 
 def set_up_project(settings: Settings) -> tuple[Project, bool]:
-    """The stored project, made if there is none; and whether it is new.
+    """The stored project, made when there is none; and whether it was written now.
 
-    A key in the environment is taken over, so that this machine speaks for that project. The file is for its owner only.
+    A key in the environment is stored, so that this machine acts for that project from now on. Raises SettingsError.
     """
     present = read_project(settings.config_dir)
     given = settings.api_key.get_secret_value() if settings.api_key is not None else None
@@ -59,7 +64,7 @@ def set_up_project(settings: Settings) -> tuple[Project, bool]:
 
 
 def api_key_of(settings: Settings) -> str:
-    """The API key to act with: the environment's, else the stored project's. Raises SettingsError when there is none."""
+    """The API key to use: the environment's, else the stored project's. Raises SettingsError when there is none."""
     if settings.api_key is not None:
         return settings.api_key.get_secret_value()
     project = read_project(settings.config_dir)
@@ -69,7 +74,10 @@ def api_key_of(settings: Settings) -> str:
 
 
 def known_keys(settings: Settings) -> list[ApiKey]:
-    """The keys that a room server run by this user accepts besides its own: the environment's and the stored project's."""
+    """The keys that a room server of this user accepts besides those it stores: the environment's and the stored project's.
+
+    Raises SettingsError when one of them is invalid.
+    """
     texts = [settings.api_key.get_secret_value()] if settings.api_key is not None else []
     project = read_project(settings.config_dir)
     if project is not None:
@@ -96,7 +104,7 @@ def _write(path: Path, project: Project) -> None:
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Written beside and renamed, so that a crash or a full disk leaves the old file; mkstemp makes it 0600.
+        # Written to another file and renamed, so that a crash or a full disk leaves the old one. mkstemp makes it 0600.
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".project-")
         try:
             with os.fdopen(handle, "w") as file:

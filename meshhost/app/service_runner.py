@@ -1,18 +1,19 @@
-"""Runs a program with a ServiceHost for one room, as `meshhost service run` does: start it, discover its paths, call them.
+"""Runs a program with a ServiceHost for one room, as `meshhost service run` does.
 
-With no room server at MESHHOST_API_URL and that URL on this machine, a room server is started in this process.
+`run_service` starts the program as a child process (`program`), asks it which paths it serves (`host_api`), calls each into the
+room (`room_calls`), and waits until the program ends or a signal comes. When no room server answers at MESHHOST_API_URL and
+that URL is on this machine, a room server is started in this process for as long as the run lasts. With `reload` the program is
+drained and started again when a source file changes.
+
+Concurrency: everything runs in one task, by races. The run of the program races with the signals; inside, calling races with
+the end of the program, and with a change of the sources. The loser of a race is cancelled. Ending the program is never left to
+a race: `running_program` ends it when its block is left, whatever the reason.
 """
 
 import asyncio
 import contextlib
-import ctypes
 import logging
-import os
-import shlex
-import signal
-import socket
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,251 +23,219 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from meshhost.app.embedded import ServerOptions, open_room_server
+from meshhost.app.host_api import POLL_SECONDS, Endpoint, HostApi
+from meshhost.app.ports import reserved_port
+from meshhost.app.program import RunningProgram, arguments_of, running_program
 from meshhost.app.project import api_key_of
+from meshhost.app.room_calls import RoomCalls, http_url
 from meshhost.app.source_watch import SourceWatch
 from meshhost.errors import CallRefusedError, SettingsError
-from meshhost.hosting.calls.specs import WELL_KNOWN_PATHS, drain_seconds_of
-from meshhost.identity.grants import ApiScope
-from meshhost.identity.keys import parse_api_key
 from meshhost.identity.tenant import check_room_name
-from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
-from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.settings import Settings, read_settings
 from meshhost.signals import StopSignals, stop_signals
 from meshhost.tasks import unless
 
-__all__ = ["Progress", "run_service"]
+__all__ = ["STOP_MARGIN", "Progress", "RunTimes", "run_service"]
 
 logger = logging.getLogger(__name__)
 
-DISCOVER_TIMEOUT = 30.0
-JOIN_TIMEOUT = 60.0
-CALL_AGAIN_SECONDS = 3600.0
-# The program drains within the time that its description tells and aborts within 5 s more; this is for what lies around that.
 STOP_MARGIN = 15.0
-_LOOK_SECONDS = 0.05
-_PR_SET_PDEATHSIG = 1
+"""Seconds that a program may take to stop beyond its drain: it aborts agents within 5 s, the rest is for what lies around."""
+
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
-# Told of each step: a word for programs (server, host, waiting, called, joined, reloaded, ended), a sentence for people, and
-# its facts.
 Progress = Callable[[str, str, dict[str, Any]], None]
+"""Called at each step, with a word for programs, a sentence for people, and its facts.
 
-
-@dataclass(slots=True)
-class _Program:
-    """The program that runs, and how many seconds it may take to drain: what it tells once it is up."""
-
-    process: asyncio.subprocess.Process
-    drain_seconds: float
-
-    async def end(self) -> None:
-        """Ask it to stop; return when it is gone. It is killed when it takes longer than it may."""
-        await _end(self.process, self.drain_seconds + STOP_MARGIN)
+The words are server, host, waiting, called, joined, reloaded and ended.
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class _Endpoint:
-    path: str
-    identity: str
-    scope: ApiScope
+class RunTimes:
+    """How long a run waits, in seconds.
+
+    `discover`: until the program describes itself. `join`: until an agent has joined, before that is logged. `call_again`:
+    between repeated calls. `stop_margin`: see STOP_MARGIN. `look_at_sources`: between looks for changed files.
+    """
+
+    discover: float = 30.0
+    join: float = 60.0
+    call_again: float = 3600.0
+    stop_margin: float = STOP_MARGIN
+    look_at_sources: float = 0.5
 
 
-async def run_service(command: str, *, room: str, progress: Progress, reload: bool = False) -> int:
+async def run_service(
+    command: str, *, room: str, progress: Progress, reload: bool = False, times: RunTimes | None = None
+) -> int:
     """Run the program until it ends or a signal stops it; returns its exit code (0 when a signal stopped it in order).
 
-    With `reload` it is drained and started again when a Python file of its folder changes; only a signal ends it then.
-    Raises SettingsError when it cannot be run, and CallRefusedError when it refuses the call.
+    With `reload` it is drained and started again when a Python file in its folder changes; then only a signal ends the run.
+    Raises SettingsError when it cannot be run, and CallRefusedError when it refuses a call.
     """
+    times = times or RunTimes()
     check_room_name(room)
     settings = read_settings()
-    arguments = _arguments(command)
+    arguments = arguments_of(command)
     api_key = api_key_of(settings)
     async with stop_signals() as signals, aiohttp.ClientSession() as session, _room_server(settings, session, progress):
-        sources = SourceWatch(Path(arguments[1]).parent) if reload else None
+        secret = settings.webhook_secret
+        calls = RoomCalls(
+            session,
+            api_url=settings.api_url,
+            room=room,
+            api_key=api_key,
+            webhook_secret=secret.get_secret_value() if secret is not None else None,
+        )
+        folder = Path(arguments[1]).parent
+        sources = SourceWatch(folder, interval=times.look_at_sources) if reload else None
         changed: list[str] | None = None
         while True:
-            port = _free_port()
-            async with _program(arguments, settings, port) as program:
-                process = program.process
-                runner = _Runner(
-                    settings, session, program, port, room=room, api_key=api_key, progress=progress, changed=changed
-                )
-                run = runner.run() if sources is None else runner.run_until_change(sources, signals)
-                changed = await unless(run, _stop(signals, process))
+            async with _started(arguments, settings, times) as (program, host_url):
+                run = _Run(settings, times, program, HostApi(session, host_url), calls, room, progress)
+                work = run.until_ended(changed) if sources is None else run.until_changed(sources, signals, changed)
+                changed = await unless(work, _stop(signals, program))
                 if changed is not None:
-                    # A second signal does not wait: leaving the block tells the program so.
+                    # A second signal skips the wait; leaving the block then sends the program its second signal.
                     await unless(program.end(), signals.wait_forced())
-            if changed is None or await _is_asked(signals):
-                return _exit_code(process.returncode)
+            if changed is None or await _is_stop_requested(signals):
+                return program.exit_code
 
 
-class _Runner:
+@asynccontextmanager
+async def _started(
+    arguments: list[str], settings: Settings, times: RunTimes
+) -> AsyncIterator[tuple[RunningProgram, str]]:
+    """The program, started on a free port, and the URL of its host."""
+    with reserved_port() as port:
+        variables = {
+            "MESHHOST_PORT": str(port),
+            "MESHHOST_HOST": "127.0.0.1",
+            "MESHHOST_API_URL": settings.api_url,
+        }
+        stop_seconds = settings.drain_seconds + times.stop_margin
+        async with running_program(arguments, variables=variables, stop_seconds=stop_seconds) as program:
+            yield program, f"http://127.0.0.1:{port}"
+
+
+class _Run:
+    """One run of the program, from its start to its end."""
+
     def __init__(
         self,
         settings: Settings,
-        session: aiohttp.ClientSession,
-        program: _Program,
-        port: int,
-        *,
+        times: RunTimes,
+        program: RunningProgram,
+        host: HostApi,
+        calls: RoomCalls,
         room: str,
-        api_key: str,
         progress: Progress,
-        changed: list[str] | None = None,
     ) -> None:
-        self._changed = changed
         self._settings = settings
-        self._session = session
+        self._times = times
         self._program = program
-        self._process = program.process
-        self._host_url = f"http://127.0.0.1:{port}"
+        self._host = host
+        self._calls = calls
         self._room = room
-        self._api_key = api_key
         self._progress = progress
-        self._sender = WebhookSender(session)
 
-    async def run(self) -> list[str] | None:
-        """Call the program's agents into the room, and return None when it ends."""
-        await unless(self._keep_called(), self._process.wait())
+    async def until_ended(self, changed: list[str] | None) -> list[str] | None:
+        """Keep the program's agents called into the room; returns None when the program ends.
+
+        `changed` are the files for which it was started again, if it was.
+        """
+        await unless(self._keep_called(changed), self._program.wait())
         return None
 
-    async def run_until_change(self, sources: SourceWatch, signals: StopSignals) -> list[str] | None:
-        """The same until a source file changes, also when the program fails meanwhile. Returns the files."""
-        return await unless(sources.changed(), self._run_and_tell(signals))
+    async def until_changed(
+        self, sources: SourceWatch, signals: StopSignals, changed: list[str] | None
+    ) -> list[str] | None:
+        """As `until_ended`, but wait for a change of the sources also after the program ended; returns the changed files."""
+        return await unless(sources.changed(), self._run_and_report(signals, changed))
 
-    async def _run_and_tell(self, signals: StopSignals) -> None:
+    async def _run_and_report(self, signals: StopSignals, changed: list[str] | None) -> None:
         try:
-            await self.run()
-            text = f"the program ended with exit code {_exit_code(self._process.returncode)}"
+            await self.until_ended(changed)
+            text = f"the program ended with exit code {self._program.exit_code}"
         except (CallRefusedError, SettingsError) as error:
             text = str(error)
-        if not await _is_asked(signals):
+        if not await _is_stop_requested(signals):
             self._progress("ended", f"{text}; waiting for a change of its files", {"reason": text})
-        # Until a change, or a signal, ends this.
+        # Wait until a change or a signal wins the race.
         await asyncio.get_running_loop().create_future()
 
-    async def _keep_called(self) -> None:
+    async def _keep_called(self, changed: list[str] | None) -> None:
         endpoints = await self._discover()
-        self._progress("host", f"service host up at {self._host_url}", {"url": self._host_url})
+        self._progress("host", f"service host listens at {self._host.url}", {"url": self._host.url})
         await self._wait_ready()
         for endpoint in endpoints:
-            await self._call(endpoint)
+            await self._calls.call(self._host.url, endpoint)
             self._progress(
                 "called",
                 f"called {endpoint.path} into room {self._room} as {endpoint.identity}",
                 {"path": endpoint.path, "identity": endpoint.identity, "room": self._room},
             )
-        if self._changed is not None:
-            self._progress(
-                "reloaded", f"reloaded after a change of {', '.join(self._changed)}", {"files": self._changed}
-            )
+        if changed is not None:
+            self._progress("reloaded", f"reloaded after a change of {', '.join(changed)}", {"files": changed})
         for endpoint in endpoints:
             await self._wait_joined(endpoint)
         while True:
-            # A repeated call starts nobody twice; it brings a fresh token before the old one expires.
-            await asyncio.sleep(CALL_AGAIN_SECONDS)
+            # A repeated call starts no second agent; it brings a fresh token before the first one expires.
+            await asyncio.sleep(self._times.call_again)
             for endpoint in endpoints:
                 try:
-                    await self._call(endpoint)
+                    await self._calls.call(self._host.url, endpoint)
                 except CallRefusedError as error:
                     logger.warning("calling again failed", extra={"path": endpoint.path, "reason": str(error)})
 
-    async def _discover(self) -> list[_Endpoint]:
-        url = self._host_url + WELL_KNOWN_PATHS[0]
+    async def _discover(self) -> list[Endpoint]:
+        seconds = self._times.discover
         try:
-            async with asyncio.timeout(DISCOVER_TIMEOUT):
-                while (description := await self._ask(url)) is None:  # noqa: ASYNC110 - another process
-                    await asyncio.sleep(_LOOK_SECONDS)
+            async with asyncio.timeout(seconds):
+                endpoints, drain_seconds = await self._host.described()
         except TimeoutError:
             raise SettingsError(
-                f"the program did not serve on MESHHOST_PORT within {DISCOVER_TIMEOUT:g} s: does it run a ServiceHost?"
+                f"the program did not serve on MESHHOST_PORT within {seconds:g} s: does it run a ServiceHost?"
             ) from None
-        # Told by the program: its code may give it, or one of its paths, more time than the environment does.
-        self._program.drain_seconds = max(self._program.drain_seconds, drain_seconds_of(description) or 0.0)
-        return _endpoints(description)
+        # The code of the program may allow itself, or one of its paths, more time than the environment does.
+        stop_seconds = (drain_seconds or 0.0) + self._times.stop_margin
+        self._program.stop_seconds = max(self._program.stop_seconds, stop_seconds)
+        return endpoints
 
     async def _wait_ready(self) -> None:
-        seconds, missing, told = self._settings.start_seconds, await self._reasons("missing"), list[str]()
+        seconds, missing, reported = self._settings.start_seconds, await self._host.missing(), list[str]()
         try:
             async with asyncio.timeout(seconds):
                 while missing:
-                    if missing != told:
-                        told = missing
-                        self._progress("waiting", f"the host is not ready: {'; '.join(told)}", {"reasons": told})
-                    await asyncio.sleep(_LOOK_SECONDS)
-                    missing = await self._reasons("missing")
+                    if missing != reported:
+                        reported = missing
+                        text = f"the host is not ready: {'; '.join(reported)}"
+                        self._progress("waiting", text, {"reasons": reported})
+                    await asyncio.sleep(POLL_SECONDS)
+                    missing = await self._host.missing()
         except TimeoutError:
             raise SettingsError(f"the host was not ready within {seconds:g} s: {'; '.join(missing)}") from None
 
-    async def _reasons(self, member: str) -> list[str]:
-        """Why /readyz says that the host is not ready; empty when it is, or does not tell."""
-        answer = await self._ask(f"{self._host_url}/readyz", statuses=(200, 503))
-        reasons = answer.get(member) if isinstance(answer, dict) else None
-        return [str(reason) for reason in reasons] if isinstance(reasons, list) else []
-
-    async def _ask(self, url: str, headers: dict[str, str] | None = None, *, statuses: Sequence[int] = (200,)) -> Any:
-        with contextlib.suppress(aiohttp.ClientError, OSError, ValueError, TimeoutError):
-            async with self._session.get(url, headers=headers, timeout=aiohttp.ClientTimeout(total=5)) as response:
-                if response.status in statuses:
-                    return await response.json()
-        return None
-
-    async def _call(self, endpoint: _Endpoint) -> None:
-        token = ParticipantToken(
-            name=endpoint.identity,
-            grants=[
-                ParticipantGrant(name="room", scope=self._room),
-                ParticipantGrant(name="role", scope="agent"),
-                ParticipantGrant(name="api", scope=endpoint.scope),
-            ],
-        )
-        secret = self._settings.webhook_secret
-        data = {
-            "room_name": self._room,
-            "room_url": f"{_websocket_base(self._settings.api_url)}/rooms/{self._room}",
-            "token": token.to_jwt(api_key=self._api_key),
-            "arguments": {},
-        }
-        await self._sender.send(
-            self._host_url + endpoint.path,
-            "room.call",
-            data,
-            secret=secret.get_secret_value() if secret is not None else None,
-        )
-
-    async def _wait_joined(self, endpoint: _Endpoint) -> None:
+    async def _wait_joined(self, endpoint: Endpoint) -> None:
         fields = {"identity": endpoint.identity, "room": self._room}
         try:
-            async with asyncio.timeout(JOIN_TIMEOUT):
-                while endpoint.identity not in await self._present():  # noqa: ASYNC110 - another process
-                    await asyncio.sleep(_LOOK_SECONDS)
+            async with asyncio.timeout(self._times.join):
+                while endpoint.identity not in await self._calls.present():  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
-            reasons = await self._reasons("reasons")
-            logger.warning(
-                "agent did not join in time; the host goes on trying", extra={**fields, "not_ready": reasons}
-            )
+            reasons = await self._host.not_ready()
+            logger.warning("agent did not join in time; the host keeps trying", extra={**fields, "not_ready": reasons})
             return
         self._progress("joined", f"{endpoint.identity} joined room {self._room}", fields)
-
-    async def _present(self) -> set[str]:
-        base = _http_base(self._settings.api_url)
-        project = parse_api_key(self._api_key).project_id
-        url = f"{base}/accounts/projects/{project}/sessions/active"
-        answer = await self._ask(url, {"Authorization": f"Bearer {self._api_key}"})
-        sessions = answer.get("sessions", []) if isinstance(answer, dict) else []
-        return {
-            participant["name"]
-            for session in sessions
-            if session["room_name"] == self._room
-            for participant in session["participants"]
-        }
 
 
 @asynccontextmanager
 async def _room_server(settings: Settings, session: aiohttp.ClientSession, progress: Progress) -> AsyncIterator[None]:
-    base = _http_base(settings.api_url)
+    """The room server at MESHHOST_API_URL, started in this process when none answers there. Raises SettingsError."""
+    base = http_url(settings.api_url)
     if await _answers(session, f"{base}/livez"):
-        progress("server", f"room server up at {base}", {"url": base, "embedded": False})
+        progress("server", f"room server ready at {base}", {"url": base, "embedded": False})
         yield
         return
     parts = urlsplit(base)
@@ -280,35 +249,21 @@ async def _room_server(settings: Settings, session: aiohttp.ClientSession, progr
     )
     async with open_room_server(options) as server:
         fields = {"url": server.url, "embedded": True, "data_dir": str(settings.data_dir)}
-        progress("server", f"no room server at {base}: started one here (data in {settings.data_dir})", fields)
+        text = f"no room server answered at {base}: started one in this process (data in {settings.data_dir})"
+        progress("server", text, fields)
         yield
 
 
-@asynccontextmanager
-async def _program(arguments: list[str], settings: Settings, port: int) -> AsyncIterator[_Program]:
-    """The program as a child of its own session, which ends with the block and with this process."""
-    environment = {**os.environ, "MESHHOST_PORT": str(port), "MESHHOST_HOST": "127.0.0.1"}  # noqa: TID251 - handed on
-    environment["MESHHOST_API_URL"] = settings.api_url
-    process = await asyncio.create_subprocess_exec(
-        *arguments, env=environment, start_new_session=True, preexec_fn=_die_with_parent
-    )
-    program = _Program(process, settings.drain_seconds)
-    try:
-        yield program
-    finally:
-        await program.end()
-
-
-async def _stop(signals: StopSignals, process: asyncio.subprocess.Process) -> None:
-    """Wait for a signal, pass it on, and return when the program has ended; a second one is passed on too."""
+async def _stop(signals: StopSignals, program: RunningProgram) -> None:
+    """Wait for a signal, pass it on, and return when the program has ended; a second signal is passed on too."""
     await signals.wait()
-    _signal(process, signal.SIGTERM)
-    if await unless(process.wait(), signals.wait_forced()) is None:
-        _signal(process, signal.SIGTERM)
-        await process.wait()
+    program.terminate()
+    if await unless(program.wait(), signals.wait_forced()) is None:
+        program.terminate()
+        await program.wait()
 
 
-async def _is_asked(signals: StopSignals) -> bool:
+async def _is_stop_requested(signals: StopSignals) -> bool:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0):
             await signals.wait()
@@ -316,88 +271,8 @@ async def _is_asked(signals: StopSignals) -> bool:
     return False
 
 
-async def _end(process: asyncio.subprocess.Process, timeout: float) -> None:
-    if process.returncode is not None:
-        return
-    _signal(process, signal.SIGTERM)
-    try:
-        async with asyncio.timeout(timeout):
-            await process.wait()
-    except TimeoutError:
-        logger.warning("the program did not stop in time and is killed", extra={"timeout": timeout})
-        _signal(process, signal.SIGKILL)
-        await process.wait()
-
-
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(number)
-
-
-def _exit_code(returned: int | None) -> int:
-    # A program that a signal ended reports it as shells do.
-    code = returned or 0
-    return 128 - code if code < 0 else code
-
-
-def _die_with_parent() -> None:
-    # Linux only; elsewhere a program whose runner is killed has to be stopped by hand.
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _arguments(command: str) -> list[str]:
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise SettingsError(f"cannot read the command {command!r}: {error}") from None
-    if not words:
-        raise SettingsError("expected a Python file to run, such as main.py")
-    if not Path(words[0]).is_file():
-        raise SettingsError(f"no file {words[0]!r}: expected a Python program with a ServiceHost")
-    return [sys.executable, *words]
-
-
-def _endpoints(description: Any) -> list[_Endpoint]:
-    try:
-        found = [
-            _Endpoint(
-                path=endpoint["path"],
-                identity=endpoint["meshagent"]["identity"],
-                scope=_scope(endpoint["meshagent"]["api"]),
-            )
-            for port in description["ports"]
-            for endpoint in port["endpoints"]
-            if endpoint["meshagent"] is not None
-        ]
-    except (KeyError, TypeError, ValueError):
-        raise SettingsError("the program's service description is not one that meshhost reads") from None
-    if not found:
-        raise SettingsError("the program binds no path: decorate an agent class with @host.path(…)")
-    return found
-
-
-def _scope(described: Any) -> ApiScope:
-    return ApiScope.agent_default() if described is None else ApiScope.model_validate(described)
-
-
 async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
     with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
         async with session.get(url, timeout=aiohttp.ClientTimeout(total=3)) as response:
             return response.status == 200
     return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _http_base(api_url: str) -> str:
-    return api_url.replace("ws://", "http://", 1).replace("wss://", "https://", 1)
-
-
-def _websocket_base(api_url: str) -> str:
-    return api_url.replace("http://", "ws://", 1).replace("https://", "wss://", 1)

@@ -1,4 +1,8 @@
-"""Notices changes of a program's source files, by looking at them twice a second."""
+"""Notices changes of a program's source files, by comparing their times and sizes at intervals.
+
+Polling, since it needs no library, works on every file system, and a program has few source files. Used by `service_runner`
+for `--reload`; the files are looked at in a thread.
+"""
 
 import asyncio
 import os
@@ -6,26 +10,25 @@ from pathlib import Path
 
 __all__ = ["SourceWatch"]
 
-INTERVAL = 0.5
-# Environments and caches: large, and not what one edits.
+# Environments and caches: large, and not edited by hand. Hidden folders are skipped too.
 _SKIPPED = {"__pycache__", "node_modules", "site-packages", "venv"}
 
 
 class SourceWatch:
-    """The Python files below a folder, hidden folders and environments aside, as they were when this was made."""
+    """Compares with the Python files below `folder` as they were when this was made; looks every `interval` seconds."""
 
-    def __init__(self, folder: Path, *, interval: float = INTERVAL) -> None:
+    def __init__(self, folder: Path, *, interval: float) -> None:
         self._folder = folder
         self._interval = interval
         self._seen = _snapshot(folder)
 
     async def changed(self) -> list[str]:
-        """Wait for changes since the last return; returns the files (relative to the folder) written, made or removed."""
+        """Wait for changes since the last return; returns the files written, made or removed, relative to the folder."""
         while True:
             await asyncio.sleep(self._interval)
             now = await asyncio.to_thread(_snapshot, self._folder)
             if now != self._seen:
-                # Several files are often saved together.
+                # Editors often save several files at once: report them together.
                 await asyncio.sleep(self._interval)
                 now = await asyncio.to_thread(_snapshot, self._folder)
                 before, self._seen = self._seen, now
@@ -36,6 +39,7 @@ class SourceWatch:
 def _snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for place, folders, files in os.walk(folder):
+        # In place: `os.walk` does not enter the folders that are removed here.
         folders[:] = [name for name in folders if name not in _SKIPPED and not name.startswith(".")]
         for name in files:
             if name.endswith(".py"):

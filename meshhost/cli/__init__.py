@@ -1,6 +1,9 @@
-"""The command line: one file per command group.
+"""The command line `meshhost`.
 
-`main.py` puts the groups together, `errors.py` turns whatever went wrong into one line and an exit code, `connect.py` joins a
-room as the CLI, `output.py` prints for people or as JSON. A module with commands imports only typer and the standard library
-when it is loaded: `--help` must not pay for a web server.
+`main` puts the command groups of `commands` together, `errors` turns every error into one line and an exit code, `connect`
+joins a room as the CLI, `output` prints for people or as JSON. Commands read arguments and print; the work is done by other
+packages.
+
+A module that is loaded for `--help` imports only typer and the standard library; everything else is imported inside functions.
+So the help of a command does not load a web server, and a command loads only what it needs. A test checks `sys.modules`.
 """

@@ -1,4 +1,9 @@
-"""Joins a room, or asks its server, as the CLI."""
+"""Joins a room, or sends a REST request to its server, as the CLI.
+
+Commands that work in a room call `run_in_room` with a coroutine function. Which server and which key comes from the environment
+and the stored project (`server_access`). Errors of the connection are translated here, once, into what the user can do about
+it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,7 @@ import typer
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
 
-__all__ = ["ServerAccess", "get_json", "joined_room", "resolve_room", "run_in_room", "server_access"]
+__all__ = ["ServerAccess", "get_json", "joined_room", "reason_of", "resolve_room", "run_in_room", "server_access"]
 
 T = TypeVar("T")
 
@@ -26,7 +31,7 @@ REST_TIMEOUT = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ServerAccess:
-    """Which room server (an http or https URL) and as which project."""
+    """The room server (an http or https URL), and the project and key to use there."""
 
     api_url: str
     project_id: str
@@ -34,7 +39,7 @@ class ServerAccess:
 
 
 def server_access() -> ServerAccess:
-    """As the environment and the stored project say; the environment wins. Raises SettingsError, InvalidApiKeyError."""
+    """Read from the environment and the stored project; the environment wins. Raises SettingsError, InvalidApiKeyError."""
     from meshhost.app.project import api_key_of, read_project
     from meshhost.identity.keys import parse_api_key
     from meshhost.settings import read_settings
@@ -50,7 +55,7 @@ def server_access() -> ServerAccess:
 
 
 def resolve_room(given: str | None) -> str:
-    """The room that was named, else MESHHOST_ROOM. Raises BadParameter when there is none or it is not a room's name."""
+    """The given room, else MESHHOST_ROOM. Raises BadParameter when there is none, or the name is not allowed."""
     from meshhost.errors import InvalidRequestError
     from meshhost.identity.tenant import check_room_name
     from meshhost.settings import read_settings
@@ -65,7 +70,7 @@ def resolve_room(given: str | None) -> str:
 
 
 def run_in_room(given: str | None, use: Callable[[RoomClient], Awaitable[T]]) -> T:
-    """Join the room, do the work, leave; returns what the work does. Raises BadParameter and MeshhostError."""
+    """Join the room, run `use`, leave; returns what `use` returns. Raises BadParameter and MeshhostError."""
     from meshhost.cli.log_output import log_for_command
 
     log_for_command()
@@ -80,9 +85,9 @@ def run_in_room(given: str | None, use: Callable[[RoomClient], Awaitable[T]]) ->
 
 @asynccontextmanager
 async def joined_room(access: ServerAccess, name: str) -> AsyncIterator[RoomClient]:
-    """The room, joined as a user who may do everything.
+    """The room, joined as a user with all rights.
 
-    Raises ConnectionLostError or RoomRefusedError, which say what to do, when it cannot be joined.
+    Raises ConnectionLostError or RoomRefusedError when it cannot be joined; the text says what to do.
     """
     from meshhost.errors import ConnectionLostError, RoomRefusedError
     from meshhost.room.client import RoomClient
@@ -103,7 +108,7 @@ async def joined_room(access: ServerAccess, name: str) -> AsyncIterator[RoomClie
 
 
 async def get_json(access: ServerAccess, path: str, **query: str | int) -> Any:
-    """What the server answers to GET `path`. Raises ConnectionLostError, RoomRefusedError, or RoomError for no JSON."""
+    """The JSON that the server answers to GET `path`. Raises ConnectionLostError, RoomRefusedError, or RoomError."""
     import aiohttp
 
     from meshhost.errors import RoomError
@@ -143,7 +148,7 @@ def _unreachable(access: ServerAccess, cause: BaseException) -> Exception:
 
     return ConnectionLostError(
         f"cannot reach the room server at {access.api_url}: start one with `meshhost room serve`, "
-        f"or set MESHHOST_API_URL ({_reason(cause)})"
+        f"or set MESHHOST_API_URL ({reason_of(cause)})"
     )
 
 
@@ -155,7 +160,8 @@ def _refused(access: ServerAccess, status: int, text: str) -> Exception:
     return RoomRefusedError(text, status=status)
 
 
-def _reason(cause: BaseException) -> str:
+def reason_of(cause: BaseException) -> str:
+    """Why a connection could not be made, in a few words."""
     match getattr(cause, "os_error", cause):
         case ConnectionRefusedError():
             return "connection refused"
@@ -164,14 +170,14 @@ def _reason(cause: BaseException) -> str:
         case TimeoutError():
             return "no answer in time"
         case OSError() as error:
-            # Of several addresses tried the text is a list; all were refused when the first was.
+            # When several addresses were tried the text lists all their errors; if one was refused, all were.
             return "connection refused" if "Errno 111" in str(error) else error.strerror or str(error)
         case error:
             return str(error) or type(error).__name__
 
 
 def _without_credentials(url: str) -> str:
-    # The key or token takes their place in the request, and they must not stand in an error's text.
+    # Requests carry the key or a token instead, and credentials must not appear in the text of an error.
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

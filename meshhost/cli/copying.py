@@ -1,4 +1,8 @@
-"""Copies files between this machine and a room, in chunks: a file is never whole in memory."""
+"""Copies files between this machine and a room, for `meshhost storage`.
+
+A file is copied in chunks and never held in memory as a whole. A target appears complete or not at all: in a room when its
+handle is closed, on this machine by writing to another file that is then renamed.
+"""
 
 import asyncio
 import os
@@ -19,7 +23,7 @@ from meshhost.room.client import RoomClient
 __all__ = ["Copied", "Place", "copy", "parse_place", "write_to_stdout"]
 
 CHUNK_BYTES = 1024 * 1024
-# A download may take long, but not stand still.
+# A download may take long, but must not stall.
 STALLED_SECONDS = 60.0
 
 _PREFIX = "room:"
@@ -27,7 +31,7 @@ _PREFIX = "room:"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A path in the room, without slashes at its start, or on this machine."""
+    """A path in the room, without leading slashes, or on this machine."""
 
     path: str
     is_in_room: bool
@@ -43,23 +47,23 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """Where the copy is, and how many bytes it has."""
+    """The file that was written, and its size in bytes."""
 
     target: Place
     size: int
 
 
 def parse_place(text: str) -> Place:
-    """`room:PATH` (or `room://PATH`) is in the room, everything else on this machine (`./room:x` too)."""
+    """Parse `room:PATH` (or `room://PATH`) as a path in the room; everything else, `./room:x` too, is on this machine."""
     if text.startswith(_PREFIX):
         return Place(text.removeprefix(_PREFIX).lstrip("/"), is_in_room=True)
     return Place(text, is_in_room=False)
 
 
 async def copy(room: RoomClient, source: Place, target: Place, *, overwrite: bool) -> Copied:
-    """Copy one file; a target that is a folder gets a file of the same name.
+    """Copy one file; when the target is a folder, to a file of the same name in it.
 
-    Raises OSError, NotFoundError, AlreadyExistsError and a room's usual errors. A copy that failed leaves no part.
+    Raises OSError, NotFoundError, AlreadyExistsError and RoomError. A copy that fails leaves no partial file.
     """
     target = await _target_file(room, source, target)
     async with _open(room, source) as (chunks, total):
@@ -83,7 +87,7 @@ async def write_to_stdout(room: RoomClient, path: str) -> None:
 async def _target_file(room: RoomClient, source: Place, target: Place) -> Place:
     if target.path and not target.path.endswith("/") and not await _is_folder(room, target):
         return target
-    # No folder means: the room's root, or here.
+    # An empty target is the root of the room, or the current folder.
     return Place(f"{target.path.rstrip('/')}/{source.name}" if target.path else source.name, target.is_in_room)
 
 
@@ -123,7 +127,7 @@ async def _download(room: RoomClient, path: str) -> AsyncIterator[Opened]:
                 raise RoomError(f"the room server refused the download of {path!r} ({response.status})")
             yield response.content.iter_chunked(CHUNK_BYTES), response.content_length
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise RoomError(f"the download of {path!r} broke off ({type(error).__name__}): try again") from None
+        raise RoomError(f"the download of {path!r} failed ({type(error).__name__}): try again") from None
 
 
 async def _counted(chunks: AsyncIterator[bytes], advance: Callable[[int], None]) -> AsyncIterator[bytes]:
@@ -133,7 +137,7 @@ async def _counted(chunks: AsyncIterator[bytes], advance: Callable[[int], None])
 
 
 async def _write_to_room(room: RoomClient, path: str, chunks: AsyncIterator[bytes], *, overwrite: bool) -> int:
-    # A handle that is never closed ends with our connection, and what was written goes with it.
+    # On an error the handle is left open: it ends with our connection, and what was written is discarded.
     handle = await room.storage.open(path=path, overwrite=overwrite)
     size = 0
     async for chunk in chunks:
@@ -146,10 +150,10 @@ async def _write_to_room(room: RoomClient, path: str, chunks: AsyncIterator[byte
 async def _write_to_file(path: Path, chunks: AsyncIterator[bytes], *, overwrite: bool) -> int:
     kind = await asyncio.to_thread(_kind_of, path)
     if kind is not None and not overwrite:
-        raise AlreadyExistsError(f"{str(path)!r} exists: leave out --no-overwrite, or take another path")
-    if kind is not None and not stat.S_ISREG(kind):  # a device or pipe, which must not be replaced
+        raise AlreadyExistsError(f"{str(path)!r} exists: omit --no-overwrite, or choose another path")
+    if kind is not None and not stat.S_ISREG(kind):  # a device or pipe: write to it, never replace it
         return await _write_chunks(path, chunks)
-    # Written beside and renamed: a download that breaks off leaves the old file.
+    # Written to another file and renamed: a download that fails leaves the old file as it is.
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         size = await _write_chunks(partial, chunks)

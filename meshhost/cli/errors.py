@@ -1,4 +1,8 @@
-"""The one place where what went wrong becomes one line on stderr and an exit code."""
+"""The one place where an error becomes one line on stderr and an exit code.
+
+`run_guarded` runs every command. A user gets a traceback only for an unexpected error, and only with MESHHOST_LOG_LEVEL=DEBUG.
+Exit codes: 1 for an error, 2 for wrong usage, 130 for an interrupt, as shells have it.
+"""
 
 import contextlib
 import os
@@ -31,14 +35,14 @@ def run_guarded(command: Callable[[], object]) -> int:
     except SystemExit as error:  # how typer ends after a broken pipe
         _drop_output()
         return error.code if isinstance(error.code, int) else FAILED
-    except Exception as error:  # noqa: BLE001 - nothing is above this that could still say it in one line
+    except Exception as error:  # noqa: BLE001 - the last place that can report it in one line
         return _report(_first(error))
     return result if isinstance(result, int) else 0
 
 
 def _report(error: BaseException) -> int:
     text, code = _text_and_code(error)
-    # A pipe that is gone cannot be told about.
+    # The reader of stderr may be gone too.
     with contextlib.suppress(BrokenPipeError):
         print(f"meshhost: {one_line(text)}", file=sys.stderr, flush=True)
     return code
@@ -89,14 +93,14 @@ def _wants_traceback() -> bool:
 
 
 def _first(error: BaseException) -> BaseException:
-    """The error itself, or of a group the first that was raised."""
+    """The error itself; of a group, its first error."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
 def _drop_output() -> None:
-    # What is still buffered goes nowhere; else the interpreter complains about it at its end.
+    # Discard what is still buffered: the interpreter would fail to flush it at exit and print an error.
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

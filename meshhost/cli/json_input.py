@@ -1,4 +1,4 @@
-"""JSON that a user typed or stored in a file."""
+"""Parses JSON that a user gave as an option or in a file, with errors that name the option and the position."""
 
 import json
 import sys
@@ -11,20 +11,20 @@ __all__ = ["parse_json", "parse_object", "read_text"]
 
 
 def parse_json(text: str, *, source: str) -> Any:
-    """The JSON value. Raises BadParameter, which names `source` and what is wrong where."""
+    """Parse a JSON value. Raises BadParameter, which names `source` and the position of the error."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise typer.BadParameter(f"not JSON: {error.msg} at {where}", param_hint=source) from None
     except RecursionError:
-        raise typer.BadParameter("JSON that is nested too deeply", param_hint=source) from None
+        raise typer.BadParameter("the JSON is nested too deeply", param_hint=source) from None
     except ValueError as error:
         raise typer.BadParameter(f"not JSON: {error}", param_hint=source) from None
 
 
 def parse_object(text: str, *, source: str) -> dict[str, Any]:
-    """The JSON object. Raises BadParameter."""
+    """Parse a JSON object. Raises BadParameter."""
     value = parse_json(text, source=source)
     if not isinstance(value, dict):
         raise typer.BadParameter('expected a JSON object such as {"text": "hello"}', param_hint=source)
@@ -32,7 +32,7 @@ def parse_object(text: str, *, source: str) -> dict[str, Any]:
 
 
 def read_text(path: str, *, source: str) -> str:
-    """The text of a file, `-` for standard input. Raises BadParameter when it is not UTF-8, OSError when not readable."""
+    """Read a UTF-8 file, `-` for standard input. Raises BadParameter when it is not UTF-8, OSError when it cannot be read."""
     data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     try:
         return data.decode("utf-8-sig")
@@ -41,4 +41,4 @@ def read_text(path: str, *, source: str) -> str:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")

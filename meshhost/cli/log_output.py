@@ -1,4 +1,4 @@
-"""Log records on stderr: one line each, with the fields they carry."""
+"""Writes log records to stderr, one line each, with their fields. Called once, by each command that runs code which logs."""
 
 import logging
 import sys
@@ -17,7 +17,7 @@ def log_for_server() -> None:
 
 
 def log_for_command() -> None:
-    """Log warnings, or at MESHHOST_LOG_LEVEL when it is set; tracebacks at DEBUG only. Raises SettingsError."""
+    """Log at MESHHOST_LOG_LEVEL, or warnings when it is not set; tracebacks at DEBUG only. Raises SettingsError."""
     level = _level() if "log_level" in read_settings().model_fields_set else logging.WARNING
     _log(level, tracebacks=level <= logging.DEBUG)
 

@@ -1,4 +1,7 @@
-"""`meshhost`: all command groups together."""
+"""`meshhost`: puts all command groups together and runs the command of `sys.argv`.
+
+Loaded for every command, so everything here counts for `meshhost --help`: see the docstring of the package.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -19,9 +22,10 @@ __all__ = ["app", "main", "run"]
 
 
 class _Group(typer.core.TyperGroup):
-    """A group whose `--help` costs nothing when it is not given.
+    """A group whose own `--help` option does not load pydantic.
 
-    Typer 0.29 leaves it without a value then, which it reads with pydantic before it comes to the command's own `--help`.
+    Typer 0.29 gives the option no value when it is absent, and then imports pydantic to convert that, before it comes to the
+    `--help` of the command itself.
     """
 
     def get_help_option(self, ctx: Any) -> Any:
@@ -32,8 +36,8 @@ class _Group(typer.core.TyperGroup):
         return option
 
 
-# Plain help, since rich takes as long to load as all the rest. No options for shell completion: typer reads them with
-# pydantic before it shows the help of any command.
+# Plain help, since rich takes as long to load as everything else. No options for shell completion, since typer converts them
+# with pydantic before it shows the help of any command.
 app = typer.Typer(
     help="Host AI agents: rooms, queues, tools and services.",
     cls=_Group,
@@ -80,26 +84,29 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    # Nothing is loaded here: it runs before the help of every command.
+    # Must not import anything: it runs before the help of every command.
     pass
 
 
 @service.callback()
 def _service_group() -> None:
-    # Makes a group of one command.
+    # Without a callback, typer would make the only command the group itself.
     pass
 
 
 @service.command("run")
 def _run_service(
-    file: Annotated[str, typer.Argument(metavar="FILE", help='The program, such as main.py or "main.py --verbose".')],
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help='The program with its arguments, such as main.py or "main.py --verbose".'),
+    ],
     room: RoomOption = None,
     reload: Annotated[
-        bool, typer.Option("--reload", help="Start it again when a Python file of its folder changes.")
+        bool, typer.Option("--reload", help="Restart the program when a Python file in its folder changes.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Start the service host in FILE and call each of its paths into the room."""
+    """Run the program in FILE and call the agent of each of its paths into the room."""
     from meshhost.cli.commands.service import run as run_service
     from meshhost.cli.connect import resolve_room
 

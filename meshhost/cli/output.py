@@ -1,4 +1,8 @@
-"""What commands print: for people, for pipes, or as JSON. Texts of others are printed without control characters."""
+"""Prints for people, for pipes, or as JSON.
+
+On a terminal a list is a table; in a pipe it is one line per row with tabs. Names and messages come from other people, so
+everything is printed without control characters, which a terminal would obey. rich is loaded only for a terminal.
+"""
 
 from __future__ import annotations
 
@@ -23,51 +27,51 @@ __all__ = [
     "working",
 ]
 
-# Below this, a copy is over before a progress bar could be read.
+# A smaller copy is finished before a progress bar could be read.
 _PROGRESS_BYTES = 8 * 1024 * 1024
 
-# C0, DEL and C1: what a terminal might obey. Line ends count as spaces.
+# C0, DEL and C1: characters that a terminal may obey. Line ends become spaces.
 _SPACES = re.compile(r"\s+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def use_safe_streams() -> None:
-    """Let stdout and stderr show what their encoding lacks as `\\x…`, rather than fail."""
+    """Let stdout and stderr print characters that their encoding lacks as `\\x…` instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def one_line(text: str) -> str:
-    """The text in one line, without control characters."""
+    """The text on one line, without control characters."""
     return _CONTROL.sub("", _SPACES.sub(" ", text)).strip()
 
 
 def to_json(value: Any) -> str:
-    """One line of JSON in characters that stdout can carry."""
+    """One line of JSON, in characters that stdout can print."""
     is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
     text = json.dumps(value, ensure_ascii=not is_unicode, default=_plain)
-    # json.dumps escapes C0 but not DEL and C1; inside JSON texts, where alone they can be, an escape is the same.
+    # json.dumps escapes C0 but not DEL and C1. They can only be inside of strings, where an escape means the same.
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON, flushed."""
+    """Print one line of JSON and flush."""
     print(to_json(value), flush=True)
 
 
 def print_line(text: str) -> None:
-    """One line for people, flushed."""
+    """Print one line for people and flush."""
     print(one_line(text), flush=True)
 
 
 def note(text: str) -> None:
-    """A remark on stderr that is not an error."""
+    """Print a remark that is not an error on stderr."""
     print(one_line(text), file=sys.stderr, flush=True)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-    """A table on a terminal; in a pipe one line a row with tabs between, and no heading. `empty` is said on stderr."""
+    """Print a table on a terminal, else one line per row, with tabs and no heading. Without rows, print `empty` on stderr."""
     if not rows:
         note(empty)
         return
@@ -82,7 +86,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
 
 @contextmanager
 def working(description: str, *, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show on a terminal how a copy of `total` bytes goes on; what is yielded takes the bytes done since its last call."""
+    """Show the progress of a copy of `total` bytes on a terminal; call what is yielded with the number of bytes just copied."""
     if not sys.stderr.isatty() or (total is not None and total < _PROGRESS_BYTES):
         yield lambda _: None
         return
@@ -97,7 +101,7 @@ def working(description: str, *, total: int | None) -> Iterator[Callable[[int], 
 
 
 def shown_time(moment: datetime | float | None) -> str:
-    """A moment (seconds since the epoch, or aware) in UTC, to the second; "" for None."""
+    """A time (seconds since the epoch, or an aware datetime) in UTC, to the second; "" for None."""
     if moment is None:
         return ""
     if not isinstance(moment, datetime):

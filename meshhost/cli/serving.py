@@ -1,4 +1,4 @@
-"""Runs a room server as a process: logs, the ready line, signals."""
+"""Runs a room server until a signal, for `meshhost room serve`: sets up logs, prints the ready line, handles signals."""
 
 import asyncio
 import os
@@ -15,10 +15,10 @@ __all__ = ["serve_rooms"]
 
 
 def serve_rooms(options: ServerOptions, *, as_json: bool) -> None:
-    """Run the server until a signal; one line on stdout tells that it is ready. Raises SettingsError."""
+    """Run the server until a signal; prints one line on stdout when it is ready. Raises SettingsError."""
     log_for_server()
     if not known_keys(read_settings()):
-        note("nobody can join yet: run `meshhost setup` to make an API key")
+        note("there is no API key yet, so nobody can join: run `meshhost setup` to make one")
     asyncio.run(_serve(options, as_json=as_json))
 
 

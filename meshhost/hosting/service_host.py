@@ -27,8 +27,9 @@ from meshhost.hosting.observe.health import Health, HealthServer, StartUp
 from meshhost.hosting.observe.load import LoadMeter
 from meshhost.hosting.observe.metrics import HostMetrics
 from meshhost.hosting.observe.watchdog import Block, LoopWatchdog
-from meshhost.hosting.processes.child import current_role
-from meshhost.hosting.processes.pool import ProcessOptions, ProcessPool
+from meshhost.hosting.processes.child.roles import current_role
+from meshhost.hosting.processes.options import ProcessOptions
+from meshhost.hosting.processes.pool import ProcessPool
 from meshhost.hosting.tenants.freezes import Freezes
 from meshhost.hosting.tenants.quarantine import QuarantinePolicy
 from meshhost.hosting.tenants.quotas import Quotas, TenantQuota

@@ -1,7 +1,7 @@
-"""Agents for tests, each named by how it behaves. They are classes: give them (or a subclass of your own) to a host.
+"""Agents for tests, each named by how it behaves.
 
-Every agent made is appended to the `made` of its class, so that a test reaches the one that a host constructed. A subclass
-has a `made` of its own; define one per test.
+They are classes: bind one, or a subclass of your own, to a path of a host. The host constructs the agents, so each is appended
+to the `made` of its class, where the test finds it. A subclass has a `made` of its own: define one per test.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ __all__ = ["CrashingAgent", "NeverStartingAgent", "QuietAgent", "SlowAgent", "St
 
 
 class QuietAgent:
-    """Takes part and does nothing. Records `call` (its constructor's), `room`, and how often it started and stopped."""
+    """Joins the room and does nothing. Records its `call`, its `room`, and how often it started and stopped."""
 
     made: ClassVar[list[Any]] = []
     _awaited: ClassVar[list[tuple[int, asyncio.Future[Any]]]] = []
@@ -41,7 +41,7 @@ class QuietAgent:
 
     @classmethod
     async def wait_made(cls, number: int = 1, *, timeout: float = 10.0) -> Self:
-        """The agent of this class that is made as number 1, 2, … Raises TimeoutError after `timeout` seconds."""
+        """Wait for the agent that is the `number`th of this class, from 1 on. Raises TimeoutError after `timeout` seconds."""
         if number <= len(cls.made):
             agent: Self = cls.made[number - 1]
             return agent
@@ -51,19 +51,19 @@ class QuietAgent:
             return await future
 
     async def start(self, *, room: "RoomClient") -> None:
-        """Take part."""
+        """Record the room and the start."""
         self.room = room
         self.starts += 1
         self.started.set()
 
     async def stop(self) -> None:
-        """Leave."""
+        """Record the stop."""
         self.stops += 1
         self.stopped.set()
 
 
 class SlowAgent(QuietAgent):
-    """Its start returns when `release` is set; `starting` is set when it has begun."""
+    """Its `start` returns once `release` is set; `starting` is set when it was called."""
 
     def __init__(self, call: "CallContext | None" = None) -> None:
         super().__init__(call)
@@ -71,17 +71,17 @@ class SlowAgent(QuietAgent):
         self.release = asyncio.Event()
 
     async def start(self, *, room: "RoomClient") -> None:
-        """Take part, in time."""
+        """Wait for `release`, then start."""
         self.starting.set()
         await self.release.wait()
         await super().start(room=room)
 
 
 class NeverStartingAgent(QuietAgent):
-    """Its start does not return; it can be cancelled."""
+    """Its `start` never returns; it can be cancelled."""
 
     async def start(self, *, room: "RoomClient") -> None:
-        """Begin, and go on beginning."""
+        """Wait forever."""
         self.room = room
         self.starts += 1
         self.started.set()
@@ -89,9 +89,9 @@ class NeverStartingAgent(QuietAgent):
 
 
 class CrashingAgent(QuietAgent):
-    """Raises `error`: in `start`, or with `crashes_in_start = False` when it runs and `crash` was called.
+    """Raises `error`: in `start`, or, with `crashes_in_start = False`, while it runs, once `crash` was called.
 
-    Both are class attributes; of the agents of a class, the first `crashes` do so (None: all) and later ones are quiet.
+    Both are class attributes. Only the first `crashes` agents of a class crash by themselves (None: all).
     """
 
     error: ClassVar[Exception] = RuntimeError("the agent crashed")
@@ -104,24 +104,24 @@ class CrashingAgent(QuietAgent):
         self._is_doomed = self.crashes is None or len(self.made) <= self.crashes
 
     def crash(self) -> None:
-        """End now with the error."""
+        """Crash now with the error."""
         self._is_doomed = True
         self._crash.set()
 
     async def start(self, *, room: "RoomClient") -> None:
-        """Take part, or crash."""
+        """Start, or crash."""
         await super().start(room=room)
         if self.crashes_in_start and self._is_doomed:
             raise self.error
 
     async def wait_ended(self) -> None:
-        """Raises the error after `crash`."""
+        """Raises the error once `crash` was called."""
         await self._crash.wait()
         raise self.error
 
 
 class StubbornAgent(QuietAgent):
-    """Its stop swallows every cancellation until `release` is set; `stopping` is set when it was asked to."""
+    """Its `stop` ignores cancellation until `release` is set; `stopping` is set when it was called."""
 
     def __init__(self, call: "CallContext | None" = None) -> None:
         super().__init__(call)
@@ -129,7 +129,7 @@ class StubbornAgent(QuietAgent):
         self.release = asyncio.Event()
 
     async def stop(self) -> None:
-        """Leave, when it pleases."""
+        """Wait for `release`, ignoring cancellation."""
         self.stopping.set()
         while not self.release.is_set():
             try:

@@ -1,4 +1,8 @@
-"""A clock for tests: time passes when the test says so."""
+"""A clock for tests: time passes only when the test moves it.
+
+Give a `FakeClock` to what takes a `meshhost.clock.Clock`. Code that sleeps on it waits for nothing real: `advance` wakes the
+sleepers that are due, in order, and lets each of them run at its own time.
+"""
 
 import asyncio
 import heapq
@@ -6,7 +10,7 @@ import itertools
 
 __all__ = ["FakeClock"]
 
-# Enough turns of the loop for a woken sleeper to act, and for whoever waits on it to act on that.
+# Turns of the event loop after each wake-up: enough for a sleeper to act, and for what waits for it to react.
 _TURNS = 10
 
 
@@ -20,7 +24,7 @@ class FakeClock:
 
     @property
     def sleepers(self) -> int:
-        """How many calls of `sleep` have not come to their end."""
+        """How many calls of `sleep` have not returned."""
         return sum(not future.done() for _, _, future in self._sleeping)
 
     def monotonic(self) -> float:
@@ -41,9 +45,9 @@ class FakeClock:
         await future
 
     async def advance(self, seconds: float) -> None:
-        """Move on by `seconds`, waking sleepers in the order of their times; each runs at its own time.
+        """Move on by `seconds`, and wake sleepers in the order of their times; each runs while the clock shows its time.
 
-        Those who go to sleep meanwhile and are due before the end are woken too.
+        Sleeps that begin meanwhile and are due before the end are woken too.
         """
         end = self._now + seconds
         await self._settle()

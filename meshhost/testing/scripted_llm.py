@@ -1,4 +1,8 @@
-"""A model that says what a test tells it to say."""
+"""A model that answers what a test tells it to answer, without a provider.
+
+`ScriptedLLM` is an `LLMAdapter`: give it to an agent in the place of a real one. Each call of `next` takes one step of the
+script and is recorded with all that it was given.
+"""
 
 import asyncio
 import inspect
@@ -21,7 +25,7 @@ __all__ = ["ScriptedCall", "ScriptedLLM", "Wait", "wait_until"]
 
 @dataclass(frozen=True, slots=True)
 class ScriptedCall:
-    """What one `next()` was given; `context` is a copy from before the answer."""
+    """The arguments of one call of `next`; `context` is a copy from before the answer."""
 
     context: AgentChatContext
     room: "RoomClient"
@@ -38,7 +42,7 @@ class Wait:
     event: asyncio.Event
     then: Any = "done"
     timeout: float = 30.0
-    # Set when the model has begun to wait.
+    # Set when the model begins to wait.
     reached: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -53,9 +57,9 @@ def wait_until(event: asyncio.Event, *, then: Any = "done", timeout: float = 30.
 class ScriptedLLM(LLMAdapter[dict[str, Any]]):
     """Takes one step of the script per `next()`.
 
-    A text or dict is the answer, an exception is raised, a callable is given the ScriptedCall (and may be async). When the
-    script has ended, `default` is the answer; without one, LLMError is raised. `contexts` are copies of the conversations,
-    `calls` everything `next()` was given. Each answer takes `tokens` (input, output).
+    A step that is a text or dict is the answer; an exception is raised; a callable gets the ScriptedCall, and may be async.
+    After the script, `default` is the answer; without one, LLMError is raised. `calls` records what each `next()` was given,
+    `contexts` the conversations. Each answer reports `tokens` (input, output) as used.
     """
 
     def __init__(
@@ -96,7 +100,7 @@ class ScriptedLLM(LLMAdapter[dict[str, Any]]):
         model: str | None = None,
         on_behalf_of: Any = None,
     ) -> Any:
-        """The next step's answer; a text is appended to the conversation and shown as one text event."""
+        """Answer with the next step; a text is appended to the conversation and reported as one text event."""
         call = ScriptedCall(context.copy(), room, tuple(toolkits), model or self._model, output_schema, on_behalf_of)
         self.calls.append(call)
         answer = await _play(self._take(), call)

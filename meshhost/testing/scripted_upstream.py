@@ -1,4 +1,8 @@
-"""A model provider that follows a script: a double for everything that talks to an OpenAI-compatible service."""
+"""A model provider on a local port that follows a script: for agents that talk to an OpenAI-compatible service.
+
+Set OPENAI_BASE_URL, or a provider of the gateway, to `base_url`. It speaks the Responses API as a provider does, streams
+included, so that the adapter, the client library and the gateway under test are the real ones.
+"""
 
 import asyncio
 import contextlib
@@ -23,7 +27,7 @@ _HANG_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRequest:
-    """One request as it arrived; `authorization` is that header, "" when there was none. `body` is {} unless it is JSON."""
+    """A request as it arrived. `authorization` is that header, "" when it was missing; `body` is {} unless it is JSON."""
 
     method: str
     path: str
@@ -35,16 +39,16 @@ class ReceivedRequest:
 class ScriptedUpstream:
     """Serves `{base_url}/responses` on a loopback port inside `async with`; each request takes the next step of the script.
 
-    Steps are put in by `say`, `call_tool`, `refuse`, `fail`, `hang` and `cut_after`, which return the object, so that they can
-    be chained. A request beyond the script is answered with 500. Answers are SSE when the request says `stream: true`, plain
-    JSON otherwise. `GET {base_url}/models` lists `models`.
+    `say`, `call_tool`, `refuse`, `fail`, `hang` and `cut_after` each add a step and return the object, so that they can be
+    chained. A request beyond the script is answered with 500. Answers are SSE when the request says `stream: true`, else plain
+    JSON. `GET {base_url}/models` lists `models`. `abandoned` is set when a client closes a request that hangs.
     """
 
     def __init__(
         self, *, models: tuple[str, ...] = ("scripted",), input_tokens: int = 11, output_tokens: int = 7
     ) -> None:
         self.requests: list[ReceivedRequest] = []
-        self.abandoned = asyncio.Event()  # a caller left while its request hung
+        self.abandoned = asyncio.Event()
         self.base_url = ""
         self._models = models
         self._usage = (input_tokens, output_tokens)
@@ -82,7 +86,7 @@ class ScriptedUpstream:
         return self._add(self._answer(play, hold))
 
     def call_tool(self, name: str, arguments: dict[str, Any], *also: tuple[str, dict[str, Any]]) -> Self:
-        """Answer with a call of the tool `name`; with `also`, those (name, arguments) are called in parallel."""
+        """Answer with a call of the tool `name`, and in the same answer with the calls in `also`: (name, arguments) each."""
         calls = [(called, json.dumps(given)) for called, given in ((name, arguments), *also)]
 
         def play(out: ResponseBuilder) -> Iterator[Event]:
@@ -109,7 +113,7 @@ class ScriptedUpstream:
         return self._add(step)
 
     def hang(self) -> Self:
-        """Do not answer; `abandoned` is set when the caller leaves."""
+        """Never answer; `abandoned` is set when the client closes the request."""
 
         async def step(_request: web.Request, _received: ReceivedRequest) -> web.StreamResponse:
             try:
@@ -136,7 +140,7 @@ class ScriptedUpstream:
         return self._add(step)
 
     async def wait_for_request(self, *, timeout: float = 10.0) -> ReceivedRequest:
-        """The next request that was not waited for before. Raises TimeoutError after `timeout` seconds."""
+        """Wait for the next request that no earlier call returned. Raises TimeoutError after `timeout` seconds."""
         async with asyncio.timeout(timeout), self._arrivals:
             await self._arrivals.wait_for(lambda: len(self.requests) > self._waited)
             self._waited += 1

@@ -1,4 +1,7 @@
-"""A real room server for tests: own port, own directory, own key; real sockets and SQLite."""
+"""A real room server for tests, in the test's process: real sockets and SQLite, with a port, a folder and a key of its own.
+
+Use it as a fixture: `async with running_server(tmp_path) as server: yield server`; then `server.client("room")` joins a room.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +27,7 @@ _PROJECT = "11111111-2222-3333-4444-555555555555"
 
 @dataclass(slots=True)
 class RunningServer:
-    """A room server that runs, and the means to use it."""
+    """A running room server, and tokens and clients for it."""
 
     server: RoomServer
     key: ApiKey = field(repr=False)
@@ -48,7 +51,7 @@ class RunningServer:
         scope: ApiScope | None = None,
         expiration: datetime | None = None,
     ) -> str:
-        """A signed token for a room; by default it may do everything."""
+        """A signed token for a room; without `scope` it grants everything."""
         token = ParticipantToken(
             name=name,
             grants=[

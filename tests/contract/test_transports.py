@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from doubles.memory_transport import MemoryTransport
 
 from meshhost.errors import ConnectionLostError, InvalidRequestError, RemoteProtocolError, RoomRefusedError
-from meshhost.testing.memory_transport import MemoryTransport
 from meshhost.transport.base import Transport
 from meshhost.transport.websocket_client import WebSocketClientProtocol, _proxy
 from meshhost.transport.websocket_server import AiohttpTransport, InboundClientProtocol

@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import jwt
 import pytest
+from doubles.stand_in import StandInServer
 from hypothesis import HealthCheck, currently_in_test_context, event, given, settings
 from hypothesis import strategies as st
 
@@ -31,7 +32,6 @@ from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.identity.webhooks import MAX_AGE_SECONDS, sign_webhook, webhook_body
 from meshhost.supervision.state import State
 from meshhost.testing.agents import QuietAgent
-from meshhost.testing.stand_in import StandInServer
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from meshhost.agents.chat import ChatBot
 from meshhost.agents.chat.log import ThreadLog, text_of
 from meshhost.agents.thread_schema import ensure_thread_schema
 from meshhost.cli.commands import chat_session
-from meshhost.cli.commands.chat_session import ask_once, new_path, talk
+from meshhost.cli.commands.chat_session import ChatTimes, ask_once, new_path, talk
 from meshhost.cli.main import run
 from meshhost.errors import InvalidRequestError, NotFoundError, RequestTimeoutError, RoomError
 from meshhost.room.client import RoomClient
@@ -110,7 +110,7 @@ async def test_nothing_is_printed_when_the_answer_is_wanted_as_json(
 
 
 async def test_who_is_not_there_cannot_be_talked_with(server: RunningServer, user: RoomClient) -> None:
-    with pytest.raises(NotFoundError, match=r"no agent 'bot' takes messages in room 'room'"):
+    with pytest.raises(NotFoundError, match=r"no agent 'bot' receives messages in room 'room'"):
         await ask_once(user, agent="bot", path=PATH, text="hi", quiet=True)
     async with bot(server):
         with pytest.raises(NotFoundError, match="no schema"):
@@ -151,27 +151,23 @@ async def test_leaving_the_room_ends_the_wait(server: RunningServer) -> None:
 
         async with asyncio.TaskGroup() as group:
             group.create_task(leave())
-            with pytest.raises(RoomError, match="the room was left"):
+            with pytest.raises(RoomError, match="the connection to the room ended"):
                 await ask_once(user, agent="bot", path=PATH, text="hi", quiet=True)
 
 
-async def test_who_gives_no_sign_is_no_chat_bot(
-    server: RunningServer, user: RoomClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_gives_no_sign_is_no_chat_bot(server: RunningServer, user: RoomClient) -> None:
     async def ignore(room: RoomClient, sender: RemoteParticipant, message: RoomMessage) -> None:
         await room.messaging.send_message(to=sender, type="chat", message={"path": "another.thread"})
 
-    monkeypatch.setattr(chat_session, "SIGN_SECONDS", 0.2)
     async with other_agent(server, ignore):
         with pytest.raises(RequestTimeoutError, match="is it a chat bot"):
-            await ask_once(user, agent="bot", path=PATH, text="hi", quiet=True)
+            await ask_once(user, agent="bot", path=PATH, text="hi", quiet=True, times=ChatTimes(sign=0.2))
 
 
 async def test_words_that_come_after_the_end_are_waited_for_but_not_for_ever(
-    server: RunningServer, user: RoomClient, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, user: RoomClient
 ) -> None:
-    monkeypatch.setattr(chat_session, "QUIET_SECONDS", 0.1)
-    monkeypatch.setattr(chat_session, "LATE_SECONDS", 0.5)
+    times = ChatTimes(quiet=0.1, late=0.5)
     texts = ["late", ""]
 
     async def say_late(room: RoomClient, sender: RemoteParticipant, message: RoomMessage) -> None:
@@ -185,8 +181,8 @@ async def test_words_that_come_after_the_end_are_waited_for_but_not_for_ever(
         await room.sync.close(path=PATH)
 
     async with other_agent(server, say_late):
-        assert (await ask_once(user, agent="bot", path=PATH, text="hi", quiet=True))["text"] == "late"
-        assert (await ask_once(user, agent="bot", path=PATH, text="hi", quiet=True))["text"] == ""
+        assert (await ask_once(user, agent="bot", path=PATH, text="hi", quiet=True, times=times))["text"] == "late"
+        assert (await ask_once(user, agent="bot", path=PATH, text="hi", quiet=True, times=times))["text"] == ""
 
 
 async def test_an_end_that_was_said_while_the_connection_was_lost_is_seen_in_the_thread(server: RunningServer) -> None:
@@ -258,7 +254,7 @@ def test_wrong_usage_is_said_before_anything_is_joined(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(["chat", "--room", "r", "--agent", "a", "--message", " "]) == 2
-    assert "say something" in capsys.readouterr().err
+    assert "expected a text" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [[], ["--json"], ["--message", "hi"], ["--message", "hi", "--json"]])

@@ -103,7 +103,7 @@ async def test_a_download_that_breaks_off_leaves_the_old_file(
     environment.setattr(
         "meshhost.room.services.storage.StorageClient.download_url", lambda *_, **__: _value("http://127.0.0.1:1")
     )
-    assert "broke off" in (await command("storage", "cp", "room:a", "a"))[2]
+    assert "the download of 'a' failed" in (await command("storage", "cp", "room:a", "a"))[2]
 
     assert (tmp_path / "a").read_text() == "old"
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".a")]  # noqa: PTH208 - names only

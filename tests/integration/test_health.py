@@ -21,7 +21,7 @@ import pytest
 
 from meshhost.app.service_runner import run_service
 from meshhost.errors import SettingsError
-from meshhost.hosting.processes.pool import ProcessOptions, Program
+from meshhost.hosting.processes.options import ProcessOptions, Program
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.webhooks import webhook_body
 from meshhost.logs import log_context

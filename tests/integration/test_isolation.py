@@ -27,10 +27,9 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from meshhost.errors import SettingsError
 from meshhost.hosting.calls.admission import AllowedRooms, admit
-from meshhost.hosting.processes import pool as process_pool_module
-from meshhost.hosting.processes import process as agent_process_module
+from meshhost.hosting.processes import interpreter as interpreter_module
 from meshhost.hosting.processes import template as process_template_module
-from meshhost.hosting.processes.pool import ProcessOptions, Program
+from meshhost.hosting.processes.options import ProcessOptions, Program
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.webhooks import webhook_body
 from meshhost.room.client import RoomClient
@@ -97,8 +96,6 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (spawn_module, drain_module):
         monkeypatch.setattr(module, "ABORT_SECONDS", 4.0)
-    monkeypatch.setattr(agent_process_module, "ABORT_SECONDS", 0.5)
-    monkeypatch.setattr(process_pool_module, "_LOOK_SECONDS", 0.1)
 
 
 def open_files() -> int:
@@ -229,7 +226,8 @@ async def serve(server: RunningServer, http: aiohttp.ClientSession, start: str) 
             **host_options: Any,
         ) -> Hosted:
             file = Program(str(PROGRAMS / program), is_module=False)
-            processes = {"size": 0, "program": file, "start": start} | (options or {})
+            quick = {"look_seconds": 0.1, "abort_seconds": 0.5}
+            processes = {"size": 0, "program": file, "start": start, **quick} | (options or {})
             host = ServiceHost(
                 port=0,
                 webhook_secret="",
@@ -353,16 +351,14 @@ async def test_a_stop_is_bounded_for_an_agent_that_will_not_leave(
     neighbour = await with_neighbour(hosted)
     spawn = await hosted.called(cls)
     await soon(spawn.wait_state(State.RUNNING))
-    began = time.monotonic()
+    # The agent never leaves by itself: a stop that were not bounded would not return.
     try:
-        report = await hosted.host.stop()
-        seconds = time.monotonic() - began
+        report = await soon(hosted.host.stop())
     finally:
         if isolation == "task":
             cls.release.set()
     await soon(spawn.wait_state(State.STOPPED, State.FAILED))
 
-    assert seconds < 8.0
     assert neighbour.state is State.STOPPED
     if isolation == "process":
         assert (report.aborted, report.stuck, spawn.state) == (("agent in room",), (), State.STOPPED)
@@ -380,14 +376,12 @@ async def test_a_stop_is_bounded_for_an_agent_in_the_middle_of_its_start(
     neighbour = await with_neighbour(hosted)
     spawn = await hosted.called(misbehaving.NeverStarts)
     await until(lambda: "starts for ever" in caplog.messages, "it starts")
-    began = time.monotonic()
     async with asyncio.TaskGroup() as tasks:
         stopping = tasks.create_task(hosted.host.stop())
         await soon(spawn.wait_state(State.DRAINING))
         await until(lambda: spawn.activity == "its start", "what it does is told")
         report = await soon(stopping)
     assert neighbour.state is State.STOPPED
-    assert time.monotonic() - began < 6.0
     assert (report.aborted, report.stuck, spawn.state) == (("agent in room",), (), State.STOPPED)
 
 
@@ -405,9 +399,7 @@ async def test_a_stop_is_bounded_for_an_agent_that_is_cut_off_from_its_room(
     await soon(spawn.wait_state(State.RUNNING))
     await life.aclose()
     await until(lambda: "room connection lost" in caplog.messages, "it is cut off")
-    began = time.monotonic()
     report = await soon(hosted.host.stop())
-    assert time.monotonic() - began < 6.0
     assert (report.stuck, spawn.state) == ((), State.STOPPED)
 
 
@@ -474,7 +466,7 @@ async def test_an_agent_whose_token_is_refused_is_not_started_again(serve: Serve
         ("HoldsTheInterpreter", "the agent's process was stuck: its event loop did not answer for 1 s"),
         ("EatsMemory", "over its memory limit"),
         ("SpeaksNonsense", "sent a frame that is too long"),
-        ("SpeaksOutOfTurn", "sent a ping message, which is the host's to send"),
+        ("SpeaksOutOfTurn", "sent a ping message, which only the host may send"),
     ],
 )
 async def test_what_would_end_or_hold_a_whole_host_is_one_agents_crash(serve: Serve, name: str, text: str) -> None:
@@ -501,9 +493,7 @@ async def test_a_stuck_agent_is_gone_within_bounds_when_the_host_stops(serve: Se
     hosted = await serve("process", drain=0.5)
     spawn = await hosted.called(misbehaving.BlocksForEver)
     await soon(spawn.wait_state(State.RUNNING))
-    began = time.monotonic()
-    report = await hosted.host.stop()
-    assert time.monotonic() - began < 5.0
+    report = await soon(hosted.host.stop())
     assert report.aborted == ("agent in room",)
     assert spawn.state is State.STOPPED
 
@@ -527,7 +517,7 @@ async def test_what_an_agent_started_goes_with_it(serve: Serve, name: str, caplo
 
 def is_running(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE  # init may be slow to bury it
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE  # init may be slow to reap it
     except psutil.NoSuchProcess:
         return False
 
@@ -651,7 +641,7 @@ async def test_a_path_with_processes_takes_no_sockets(serve: Serve) -> None:
 async def test_a_system_that_starts_no_process_is_a_crash_that_says_so(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent_process_module.sys, "executable", "/no/such/python")
+    monkeypatch.setattr(interpreter_module.sys, "executable", "/no/such/python")
     hosted = await serve("process")
     spawn = await hosted.called(misbehaving.Normal)
     await soon(spawn.wait_state(State.FAILED))
@@ -750,9 +740,8 @@ async def test_a_call_does_not_fail_because_the_template_was_just_killed(serve: 
     assert spawn.restarts == 0
 
 
-async def test_a_template_that_hangs_is_replaced(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_template_module, "FORK_SECONDS", 0.3)
-    hosted = await serve("process")
+async def test_a_template_that_hangs_is_replaced(serve: Serve) -> None:
+    hosted = await serve("process", options={"fork_seconds": 0.3})
     pool = hosted.host._pool
     await until(lambda: pool.template is not None, "a template is there")
     template = pool.template
@@ -823,7 +812,7 @@ async def test_a_system_that_hands_no_process_over_boots_them(
     hosted = await serve("process", options={"start": "auto"})
     await with_neighbour(hosted)
     await neighbour_works(hosted)
-    assert "the system hands no process over to another parent" in [
+    assert "the system does not let a process adopt orphans" in [
         vars(record).get("reason") for record in caplog.records
     ]
 
@@ -833,11 +822,11 @@ async def test_forked_processes_that_do_not_become_the_hosts_are_booted_instead(
 ) -> None:
     adopted = process_template_module.AdoptedProcess
 
-    def bury(pid: int) -> None:
-        adopted(pid).bury()
+    def end_and_adopt(pid: int) -> None:
+        adopted(pid).kill_and_wait()
         adopted(pid)
 
-    monkeypatch.setattr(process_template_module, "AdoptedProcess", bury)
+    monkeypatch.setattr(process_template_module, "AdoptedProcess", end_and_adopt)
     hosted = await serve("process", options={"start": "auto"})
     await with_neighbour(hosted)
     answer = await hosted.asked("neighbour")

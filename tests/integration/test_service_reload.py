@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from meshhost.app import source_watch
-from meshhost.app.service_runner import run_service
+from meshhost.app.service_runner import RunTimes, run_service
 from meshhost.identity.keys import encode_api_key, new_api_key
 from meshhost.testing.server import running_server
 
+QUICK = RunTimes(look_at_sources=0.05)
 KEY = new_api_key("11111111-2222-3333-4444-555555555555")
 PROGRAM = """
     import asyncio
@@ -61,7 +61,6 @@ async def test_a_change_drains_the_program_and_starts_it_again(tmp_path: Path, m
         if actions and actions[0][0] == step:
             actions.pop(0)[1]()
 
-    monkeypatch.setattr(source_watch.SourceWatch.__init__, "__kwdefaults__", {"interval": 0.05})
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MESHHOST_API_KEY", encode_api_key(KEY))
     monkeypatch.setenv("MESHHOST_DRAIN_SECONDS", "5")
@@ -72,7 +71,7 @@ async def test_a_change_drains_the_program_and_starts_it_again(tmp_path: Path, m
     async with running_server(tmp_path / "server", key=KEY) as server:
         monkeypatch.setenv("MESHHOST_API_URL", server.url)
         async with asyncio.timeout(50):
-            assert await run_service("main.py", room="room", progress=progress, reload=True) == 0
+            assert await run_service("main.py", room="room", progress=progress, reload=True, times=QUICK) == 0
     steps = ["server", "host", "called", "joined"]
     again = ["host", "called", "reloaded", "joined"]
     assert [step for step, _ in told] == [*steps, *again, "ended", *again]
@@ -126,7 +125,6 @@ async def test_a_second_signal_while_the_program_drains_skips_the_wait(
     folder.mkdir()
     main = folder / "main.py"
     main.write_text(textwrap.dedent(SLOW_TO_LEAVE))
-    monkeypatch.setattr(source_watch.SourceWatch.__init__, "__kwdefaults__", {"interval": 0.05})
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MESHHOST_API_KEY", encode_api_key(KEY))
     monkeypatch.setenv("MESHHOST_CONFIG_DIR", str(tmp_path / "config"))
@@ -153,6 +151,6 @@ async def test_a_second_signal_while_the_program_drains_skips_the_wait(
         monkeypatch.setenv("MESHHOST_API_URL", server.url)
         async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
             tasks.create_task(interrupt())
-            code = await run_service("main.py", room="room", progress=progress, reload=True)
+            code = await run_service("main.py", room="room", progress=progress, reload=True, times=QUICK)
     assert (code, steps) == (0, ["server", "host", "called", "joined"])
     assert (folder / "stopped").exists()  # its stop() was awaited all the same

@@ -4,16 +4,15 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import textwrap
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from meshhost.app import service_runner
-from meshhost.app.service_runner import run_service
+from meshhost.app.ports import reserved_port
+from meshhost.app.service_runner import RunTimes, run_service
 from meshhost.errors import CallRefusedError, InvalidRequestError, SettingsError
 from meshhost.hosting.calls.specs import service_spec
 from meshhost.identity.keys import encode_api_key, new_api_key
@@ -41,7 +40,7 @@ REAL = """
 
 # Looks like a host, and nobody joins; quick to start.
 FAKE = """
-    import http.server, json, os, signal, sys
+    import http.server, json, os, signal, sys, time
 
     class Handler(http.server.BaseHTTPRequestHandler):
         status = {status}
@@ -88,17 +87,17 @@ def program(tmp_path: Path) -> Callable[[str], str]:
 
 
 @pytest.fixture(autouse=True)
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("WEBHOOK_SECRET", "TOKEN", "PORT", "HOST", "ALLOWED_ROOM_URLS", "DATABASE_URL"):
         for prefix in ("MESHHOST", "MESHAGENT"):
             monkeypatch.delenv(f"{prefix}_{name}", raising=False)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("MESHHOST_API_URL", f"http://127.0.0.1:{probe.getsockname()[1]}")
     monkeypatch.setenv("MESHHOST_API_KEY", encode_api_key(KEY))
     monkeypatch.setenv("MESHHOST_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("MESHHOST_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("MESHHOST_DRAIN_SECONDS", "1")
+    with reserved_port() as port:
+        monkeypatch.setenv("MESHHOST_API_URL", f"http://127.0.0.1:{port}")
+        yield
 
 
 @pytest.fixture
@@ -127,9 +126,9 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-async def ran(command: str, steps: Steps, room: str = "room") -> int:
+async def ran(command: str, steps: Steps, room: str = "room", **times: float) -> int:
     async with asyncio.timeout(30):
-        return await run_service(command, room=room, progress=steps)
+        return await run_service(command, room=room, progress=steps, times=RunTimes(**times))
 
 
 async def test_a_program_runs_with_a_room_server_that_is_started_for_it(
@@ -168,11 +167,10 @@ async def test_a_program_that_ends_after_it_was_called_ends_the_run(
 
 
 async def test_a_program_that_serves_nothing_is_explained_and_ended(
-    program: Callable[[str], str], server: RunningServer, monkeypatch: pytest.MonkeyPatch
+    program: Callable[[str], str], server: RunningServer
 ) -> None:
-    monkeypatch.setattr(service_runner, "DISCOVER_TIMEOUT", 0.3)
     with pytest.raises(SettingsError, match=r"did not serve on MESHHOST_PORT within 0\.3 s: does it run a ServiceHost"):
-        await ran(program("import time\ntime.sleep(60)"), Steps())
+        await ran(program("import time\ntime.sleep(60)"), Steps(), discover=0.3)
 
 
 async def test_a_refused_call_is_raised(program: Callable[[str], str], server: RunningServer) -> None:
@@ -181,31 +179,23 @@ async def test_a_refused_call_is_raised(program: Callable[[str], str], server: R
 
 
 async def test_a_program_that_does_not_stop_in_time_is_killed(
-    program: Callable[[str], str],
-    server: RunningServer,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    program: Callable[[str], str], server: RunningServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service_runner, "STOP_MARGIN", -0.9)
     stubborn = fake(status=401, before="signal.signal(signal.SIGTERM, signal.SIG_IGN)")
     with pytest.raises(CallRefusedError):
-        await ran(program(stubborn), Steps())
+        await ran(program(stubborn), Steps(), stop_margin=-0.9)
     assert "the program did not stop in time and is killed" in caplog.messages
 
 
 async def test_a_program_that_tells_of_a_longer_drain_is_given_it(
-    program: Callable[[str], str],
-    server: RunningServer,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    program: Callable[[str], str], server: RunningServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # By the environment alone it would be killed at once; it leaves after the second in which it finishes its work.
-    monkeypatch.setattr(service_runner, "STOP_MARGIN", -0.9)
+    # By the environment alone it would be killed at once; it exits after the second that it takes to finish its work.
     slow = fake(
         status=401, drain_seconds=30.0, before="signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), os._exit(0)))"
     )
     with pytest.raises(CallRefusedError):
-        await ran(program(slow), Steps())
+        await ran(program(slow), Steps(), stop_margin=-0.9)
     assert "the program did not stop in time and is killed" not in caplog.messages
 
 
@@ -228,8 +218,6 @@ async def test_agents_are_called_again_and_one_that_does_not_join_is_logged(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(service_runner, "JOIN_TIMEOUT", 0.1)
-    monkeypatch.setattr(service_runner, "CALL_AGAIN_SECONDS", 0.05)
     calls = 0
     send = WebhookSender.send
 
@@ -244,9 +232,9 @@ async def test_agents_are_called_again_and_one_that_does_not_join_is_logged(
 
     monkeypatch.setattr(WebhookSender, "send", counted)
     steps = Steps()
-    assert await ran(program(fake()), steps) == 143
+    assert await ran(program(fake()), steps, join=0.1, call_again=0.05) == 143
     assert "joined" not in steps.told
-    assert {"agent did not join in time; the host goes on trying", "calling again failed"} <= set(caplog.messages)
+    assert {"agent did not join in time; the host keeps trying", "calling again failed"} <= set(caplog.messages)
 
 
 @pytest.mark.parametrize("url", ["http://rooms.invalid", "https://127.0.0.1:1"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from doubles.stand_in import Misbehaviour, StandInServer
 
 from meshhost.agents import ChatBot, TaskRunner, Worker
 from meshhost.agents.chat import thread as chat_thread
@@ -20,7 +21,6 @@ from meshhost.room.client import RoomClient
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.testing.agents import QuietAgent
 from meshhost.testing.scripted_llm import ScriptedLLM
-from meshhost.testing.stand_in import Misbehaviour, StandInServer
 from meshhost.tools import RemoteToolkit, Tool, ToolContext
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 

@@ -15,9 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from meshhost.hosting.processes import pool as process_pool_module
-from meshhost.hosting.processes import process as agent_process_module
-from meshhost.hosting.processes.pool import ProcessOptions, Program
+from meshhost.hosting.processes.options import ProcessOptions, Program
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.hosting.tenants.quotas import TenantQuota
 from meshhost.identity.keys import new_api_key
@@ -96,8 +94,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("MESHHOST_", "MESHAGENT_")):
             monkeypatch.delenv(name)
-    monkeypatch.setattr(agent_process_module, "ABORT_SECONDS", 0.5)
-    monkeypatch.setattr(process_pool_module, "_LOOK_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -119,7 +115,12 @@ async def hosted(acme: RunningServer, other: RunningServer) -> AsyncIterator[Hos
         webhook_secret="",
         allowed_room_urls=[acme.url, other.url],
         drain_seconds=3.0,
-        process_pool=ProcessOptions(size=0, program=Program(str(PROGRAMS / "main.py"), is_module=False)),
+        process_pool=ProcessOptions(
+            size=0,
+            program=Program(str(PROGRAMS / "main.py"), is_module=False),
+            look_seconds=0.1,
+            abort_seconds=0.5,
+        ),
         quotas={ACME: TenantQuota(memory_mb=QUOTA_MB)},
     )
     for cls, kind in ((misbehaving.Normal, "permanent"), (misbehaving.EatsMemory, "temporary")):

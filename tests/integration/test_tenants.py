@@ -445,7 +445,7 @@ async def test_the_command_line_releases_a_tenant_from_quarantine(serve: Serve, 
     assert "/agent: 5 crashes within 60 s" in await cli("tenants", "--url", hosted.url)
     Crashes.crashes = 0
     assert await cli("release", ACME, "--path", "/agent", "--url", hosted.url) == (
-        f"tenant {ACME} is released from quarantine: /agent\n"
+        f"tenant {ACME} was released from quarantine: /agent\n"
     )
     await soon(looping.wait_state(State.RUNNING))
 
@@ -512,7 +512,7 @@ async def test_the_command_line_shows_and_steers_a_host(
     assert json.loads(await cli("describe", first.id, "--json"))["state"] == "running"
     assert "2 agents of 1 tenants" in (await cli("top")).splitlines()[0]
     assert json.loads(await cli("top", "--json"))["tenants"][0]["tenant"] == ACME
-    assert await cli("stop", first.id[:12]) == f"agent {first.id} is asked to leave\n"
+    assert await cli("stop", first.id[:12]) == f"agent {first.id} was asked to leave\n"
     await soon(first.wait_state(State.STOPPED))
     assert json.loads(await cli("kill", second.id, "--json"))["ok"]
     await soon(second.wait_state(State.STOPPED))
@@ -535,7 +535,7 @@ async def test_the_command_line_shows_and_steers_a_host(
         (["ps"], {"MESHHOST_HOST_URL": "{host}", "MESHHOST_ADMIN_KEY": "wrong"}, "401: the admin key is wrong"),
         (["describe", "x" * 32], {"MESHHOST_HOST_URL": "{host}"}, "404: no agent with this id"),
         (["describe", "abc"], {"MESHHOST_HOST_URL": "{host}"}, "at least 6 characters"),
-        (["describe", "abcdef"], {"MESHHOST_HOST_URL": "{host}"}, "no agent with an id that begins so"),
+        (["describe", "abcdef"], {"MESHHOST_HOST_URL": "{host}"}, "no agent with an id that begins like this"),
         (["ps", "--state", "asleep"], {"MESHHOST_HOST_URL": "{host}"}, "400: state: Input should be 'starting'"),
         (["release", ACME], {"MESHHOST_HOST_URL": "{host}"}, "404: this tenant is not in quarantine"),
         (["release", ACME, "--path", "/x"], {"MESHHOST_HOST_URL": "{host}"}, "404: this path of the tenant is not in"),

@@ -15,8 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from meshhost.hosting.processes import pool as process_pool_module
-from meshhost.hosting.processes.pool import ProcessOptions, Program
+from meshhost.hosting.processes.options import ProcessOptions, Program
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.webhooks import webhook_body
 from meshhost.room.client import RoomClient
@@ -90,8 +89,9 @@ async def nothing_waits(room: RoomClient) -> None:
 
 
 @asynccontextmanager
-async def hosting(server: RunningServer, isolation: str) -> AsyncIterator[Hosted]:
-    options = ProcessOptions(size=0, program=Program(str(PROGRAM), is_module=False))
+async def hosting(server: RunningServer, isolation: str, *, look_seconds: float = 0.1) -> AsyncIterator[Hosted]:
+    program = Program(str(PROGRAM), is_module=False)
+    options = ProcessOptions(size=0, program=program, look_seconds=look_seconds)
     host = ServiceHost(port=0, webhook_secret="", allowed_room_urls=[server.url], process_pool=options)
     host.add_path("/CountedWorker", cls=_class(), isolation=isolation, restart=RestartPolicy(kind="temporary"))
     await host.start()
@@ -103,10 +103,7 @@ async def hosting(server: RunningServer, isolation: str) -> AsyncIterator[Hosted
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_a_host_shows_what_its_workers_did(
-    server: RunningServer, isolation: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(process_pool_module, "_LOOK_SECONDS", 0.1)
+async def test_a_host_shows_what_its_workers_did(server: RunningServer, isolation: str) -> None:
     async with hosting(server, isolation) as hosted, server.client("room") as room:
         await room.queues.send(name="jobs", message="hello")
         assert (await hosted.call())[0] == 200
@@ -125,12 +122,9 @@ async def test_a_host_shows_what_its_workers_did(
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_what_a_worker_did_up_to_its_end_is_counted(
-    server: RunningServer, isolation: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Nobody asks the process how it does, so its last words have to tell.
-    monkeypatch.setattr(process_pool_module, "_LOOK_SECONDS", 600.0)
-    async with hosting(server, isolation) as hosted, server.client("room") as room:
+async def test_what_a_worker_did_up_to_its_end_is_counted(server: RunningServer, isolation: str) -> None:
+    # The process is never pinged, so only its last message can report the usage.
+    async with hosting(server, isolation, look_seconds=600.0) as hosted, server.client("room") as room:
         assert (await hosted.call())[0] == 200
         await room.queues.send(name="jobs", message="hello")
         await nothing_waits(room)
@@ -143,10 +137,7 @@ async def test_what_a_worker_did_up_to_its_end_is_counted(
 
 @pytest.mark.slow
 @needs_linux
-async def test_of_a_killed_process_what_it_told_before_stays_counted(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(process_pool_module, "_LOOK_SECONDS", 0.1)
+async def test_of_a_killed_process_what_it_told_before_stays_counted(server: RunningServer) -> None:
     async with hosting(server, "process") as hosted, server.client("room") as room:
         await hosted.call()
         await room.queues.send(name="jobs", message="tokens only")

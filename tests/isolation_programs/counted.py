@@ -1,4 +1,4 @@
-"""A worker whose model takes tokens; run where it is read."""
+"""A program with a worker whose model reports tokens."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""A program that holds a file to read, has a log level of its own, and has registered what to do at its end."""
+"""A program that may be forked although it holds a file open for reading, a log level, and an exit function."""
 
 import asyncio
 import atexit

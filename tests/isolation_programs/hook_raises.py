@@ -1,4 +1,4 @@
-"""A program whose hook fails."""
+"""A program whose prewarm hook raises."""
 
 import asyncio
 

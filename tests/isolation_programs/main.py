@@ -1,4 +1,4 @@
-"""A program with a path for each class, as users write theirs: it runs where it is read."""
+"""A program with a path for each class of `misbehaving`, as users write theirs."""
 
 import asyncio
 import os

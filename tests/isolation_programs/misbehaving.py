@@ -1,4 +1,4 @@
-"""Agents that behave in one way each, for tests that run them in a task and in a process."""
+"""Agents that misbehave in one way each, run in a task or in a process."""
 
 import asyncio
 import ctypes
@@ -205,7 +205,7 @@ class SpeaksOutOfTurn(Normal):
 
 
 def role() -> Any:
-    from meshhost.hosting.processes.child import current_role
+    from meshhost.hosting.processes.child.roles import current_role
 
     return current_role()
 

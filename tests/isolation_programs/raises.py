@@ -1,3 +1,3 @@
-"""A program that cannot be read to its end."""
+"""A program that raises while it is imported."""
 
 raise ImportError("no module named better")

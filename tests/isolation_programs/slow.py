@@ -1,4 +1,4 @@
-"""A program that takes for ever to import."""
+"""A program that never finishes to import."""
 
 import time
 

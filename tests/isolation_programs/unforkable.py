@@ -1,4 +1,4 @@
-"""A program that holds, at its host, something that a fork would tear apart: what UNFORKABLE names."""
+"""A program that holds, at its host, something that a fork would break: what UNFORKABLE names."""
 
 import asyncio
 import os

@@ -1,1 +1,1 @@
-"""One file per command group."""
+"""One module, or package, per command group. Each exports a typer app, or the function of a single command."""

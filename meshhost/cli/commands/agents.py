@@ -1,4 +1,8 @@
-"""`meshhost agents`: the room's agents and toolkits."""
+"""`meshhost agents`: lists and uses the agents and toolkits of a room.
+
+Each command joins the room, makes one request of `client.agents`, and leaves. A result that is a file goes to standard output
+as it is; a text is printed without control characters, since it comes from an agent; everything else is printed as JSON.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Find and use a room's agents and tools.")
+app = typer.Typer(help="List and use the agents and tools of a room.")
 
 
 @app.command("list")
 def list_agents(room: RoomOption = None, as_json: JsonOption = False) -> None:
-    """List the agents that can be asked."""
+    """List the agents of the room that can be asked."""
     from dataclasses import asdict
 
     from meshhost.cli.connect import run_in_room
@@ -37,11 +41,11 @@ def list_agents(room: RoomOption = None, as_json: JsonOption = False) -> None:
 def list_toolkits(
     room: RoomOption = None,
     participant_id: Annotated[
-        str | None, typer.Option("--participant-id", metavar="ID", help="This participant's private toolkits too.")
+        str | None, typer.Option("--participant-id", metavar="ID", help="Include private toolkits of this participant.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List toolkits and their tools."""
+    """List the toolkits of the room and their tools."""
     from dataclasses import asdict
 
     from meshhost.cli.connect import run_in_room
@@ -57,18 +61,21 @@ def list_toolkits(
 
 @app.command("invoke-tool")
 def invoke_tool(
-    toolkit: Annotated[str, typer.Option(help="The toolkit's name.")],
-    tool: Annotated[str, typer.Option(help="The tool's name.")],
+    toolkit: Annotated[str, typer.Option(help="Name of the toolkit.")],
+    tool: Annotated[str, typer.Option(help="Name of the tool.")],
     room: RoomOption = None,
     arguments: Annotated[
-        str, typer.Option("--arguments", metavar="JSON", help="The tool's arguments, a JSON object.")
+        str, typer.Option("--arguments", metavar="JSON", help="Arguments of the tool, a JSON object.")
     ] = "{}",
     participant_id: Annotated[
-        str | None, typer.Option("--participant-id", metavar="ID", help="The participant that offers the tool.")
+        str | None, typer.Option("--participant-id", metavar="ID", help="Id of the participant that offers the tool.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Invoke a tool and print what it answers; a file's bytes go to standard output."""
+    """Invoke a tool and print its result.
+
+    A result that is a file is written to standard output as it is.
+    """
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.json_input import parse_object
 
@@ -84,10 +91,10 @@ def invoke_tool(
 
 @app.command()
 def ask(
-    agent: Annotated[str, typer.Option(help="The agent's name.")],
+    agent: Annotated[str, typer.Option(help="Name of the agent.")],
     room: RoomOption = None,
     arguments: Annotated[
-        str, typer.Option("--input", "--arguments", metavar="JSON", help="What the agent is asked, a JSON object.")
+        str, typer.Option("--input", "--arguments", metavar="JSON", help="Arguments for the agent, a JSON object.")
     ] = "{}",
     as_json: JsonOption = False,
 ) -> None:
@@ -126,7 +133,7 @@ def _print_response(response: Response, *, as_json: bool) -> None:
 
 
 def _print_value(value: Any, *, as_json: bool) -> None:
-    """A text as it is, lines and all, but without what a terminal would obey; other values as JSON."""
+    """Print a text with its lines, without control characters; print other values as JSON."""
     from meshhost.cli.output import one_line, print_json
 
     if as_json or not isinstance(value, str):

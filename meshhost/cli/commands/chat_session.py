@@ -1,4 +1,12 @@
-"""A conversation in the terminal: what is said goes into the thread, and the answer is printed as it grows there."""
+"""A conversation with a chat bot in the terminal, for `meshhost chat`.
+
+A message is added to the thread, which is a document of the room, and announced to the bot by a `chat` message. The bot writes
+its answer into the thread, from where it is printed as it grows. The bot says by a `thinking` message that its answer is
+complete; bots of other makers do not, so their answer counts as complete when it has not changed for a while (`ChatTimes`).
+
+Concurrency: one task per answer prints changes while another waits for its end; the printing one is cancelled then. Lines of
+the input are read in a daemon thread, so that Ctrl-C works while that blocks.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +18,7 @@ import signal
 import sys
 import threading
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshhost.agents.chat.log import ANSWER, ANSWERING, ERROR, ThreadLog, clean_text, new_thread, text_of
@@ -26,33 +35,45 @@ if TYPE_CHECKING:
     from meshhost.room.participants import RemoteParticipant
     from meshhost.room.services.messaging import RoomMessage
 
-__all__ = ["ask_once", "new_path", "talk"]
+__all__ = ["ChatTimes", "ask_once", "new_path", "talk"]
 
-# Agents that do not say that an answer has come to its end: it has when nothing was added for so many seconds.
-QUIET_SECONDS = 0.5
-LATE_SECONDS = 5.0
-# Within this there is some sign of a chat bot.
-SIGN_SECONDS = 60.0
-
-# What a terminal might obey.
+# Characters that a terminal may obey; tabs and line ends are kept.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+@dataclass(frozen=True, slots=True)
+class ChatTimes:
+    """How long a conversation waits, in seconds.
+
+    `sign`: until the bot reacts in any way. `quiet`: an answer of a bot that does not say when it is complete is complete when
+    it has not changed for this long. `late`: how long such an answer is waited for at most, once the bot stopped thinking.
+    """
+
+    sign: float = 60.0
+    quiet: float = 0.5
+    late: float = 5.0
+
+
+_TIMES = ChatTimes()
+
+
 def new_path() -> str:
-    """A path for a thread that is not there yet."""
+    """A path for a new thread."""
     return f"chats/{uuid.uuid4().hex[:12]}.thread"
 
 
-async def ask_once(room: RoomClient, *, agent: str, path: str, text: str, quiet: bool) -> dict[str, Any]:
-    """Say something, print the answer unless `quiet`, and return it. Raises RoomError when there is none."""
-    async with _conversation(room, agent, path) as conversation:
+async def ask_once(
+    room: RoomClient, *, agent: str, path: str, text: str, quiet: bool, times: ChatTimes = _TIMES
+) -> dict[str, Any]:
+    """Send one message, print the answer unless `quiet`, and return it. Raises RoomError when there is no answer."""
+    async with _conversation(room, agent, path, times) as conversation:
         answer = await conversation.say(text, show=not quiet)
     return {"thread": path, "agent": agent, "text": answer}
 
 
-async def talk(room: RoomClient, *, agent: str, path: str, as_json: bool) -> None:
-    """Say what is typed, line by line, until the input ends. An error of the agent is shown, and the conversation goes on."""
-    async with _conversation(room, agent, path) as conversation:
+async def talk(room: RoomClient, *, agent: str, path: str, as_json: bool, times: ChatTimes = _TIMES) -> None:
+    """Send each line of the input as a message until the input ends. An error of the agent is printed and ends nothing."""
+    async with _conversation(room, agent, path, times) as conversation:
         note(f"thread {path}; end with Ctrl-D")
         async for line in _lines("" if as_json else "> "):
             if not line.strip():
@@ -68,30 +89,33 @@ async def talk(room: RoomClient, *, agent: str, path: str, as_json: bool) -> Non
 
 
 class _Conversation:
-    """What we say and hear in one thread."""
+    """One thread, and the agent that answers in it."""
 
-    def __init__(self, room: RoomClient, agent: RemoteParticipant, path: str, document: MeshDocument) -> None:
+    def __init__(
+        self, room: RoomClient, agent: RemoteParticipant, path: str, document: MeshDocument, times: ChatTimes
+    ) -> None:
         self._room = room
         self._agent = agent
         self._name = agent.get_attribute("name")
         self._path = path
+        self._times = times
         self._document = document
         self._log = ThreadLog(document)
-        self._before: set[str | None] = set()  # messages that are no part of the present answer
+        self._before: set[str | None] = set()  # ids of messages from before this answer
         self._changed = asyncio.Event()
         self._is_over = asyncio.Event()
         self._has_sign = asyncio.Event()
         self._refusal: str | None = None
         self._is_gone = False
-        self._was_away = False
+        self._was_disconnected = False
 
     async def say(self, text: str, *, show: bool) -> str:
-        """Say it; returns the answer, printed as it comes when `show`.
+        """Send a message and return the answer; with `show`, print it as it grows.
 
-        Raises InvalidRequestError with what the agent says went wrong, NotFoundError when it leaves.
+        Raises InvalidRequestError with the error that the agent reports, NotFoundError when it leaves the room.
         """
         text = clean_text(text)
-        self._refusal, self._was_away = None, False
+        self._refusal, self._was_disconnected = None, False
         self._is_over.clear()
         self._has_sign.clear()
         said = self._log.add(text, author=_own_name(self._room))
@@ -131,13 +155,13 @@ class _Conversation:
 
     def on_change(self, *_: Any) -> None:
         self._changed.set()
-        # While we were away the agent may have said that it is done: then the thread shows it.
-        if self._was_away and self._looks_over():
+        # The message that the answer is complete may have been sent while we were disconnected: then the thread shows it.
+        if self._was_disconnected and self._looks_over():
             self._has_sign.set()
             self._is_over.set()
 
     def on_reconnected(self) -> None:
-        self._was_away = True
+        self._was_disconnected = True
         self.on_change()
 
     def _looks_over(self) -> bool:
@@ -153,15 +177,15 @@ class _Conversation:
     async def _wait_over(self) -> None:
         ended = await unless(self._over(), self._room.wait_closed())
         if ended is None:
-            raise RoomError("the room was left before the answer came")
-        # Words of other agents than ours travel beside the message that says they are all.
+            raise RoomError("the connection to the room ended before the answer came")
+        # With bots of other makers, the end of the answer may still be on its way when the message about its end arrives.
         is_ours = all(message.get_attribute("author_ref") for message in self._answer())
         if self._refusal is None and not self._is_gone and not (self._answer() and is_ours):
             await self._wait_quiet()
 
     async def _over(self) -> bool:
         try:
-            async with asyncio.timeout(SIGN_SECONDS):
+            async with asyncio.timeout(self._times.sign):
                 await self._has_sign.wait()
         except TimeoutError:
             raise RequestTimeoutError(f"{self._name} does not answer: is it a chat bot?") from None
@@ -170,14 +194,14 @@ class _Conversation:
 
     async def _wait_quiet(self) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + LATE_SECONDS
+        deadline = loop.time() + self._times.late
         seen = None
         while loop.time() < deadline:
             texts = [text_of(message) for message in self._answer()]
             if any(texts) and texts == seen:
                 return
             seen = texts
-            await asyncio.sleep(QUIET_SECONDS)
+            await asyncio.sleep(self._times.quiet)
 
     def _answer(self) -> list[Element]:
         return [
@@ -190,7 +214,7 @@ class _Conversation:
         if self._refusal is not None:
             raise InvalidRequestError("", f"{self._name}: {self._refusal}")
         if self._is_gone:
-            raise NotFoundError(f"{self._name} left the room before its answer came to an end")
+            raise NotFoundError(f"{self._name} left the room before its answer was complete")
         for message in answer:
             if message.get_attribute("author_ref") == ERROR:
                 raise InvalidRequestError("", f"{self._name}: {text_of(message)}")
@@ -199,7 +223,7 @@ class _Conversation:
 
 
 class _Printer:
-    """Prints a text as it grows. One that changes otherwise is printed again, on a new line."""
+    """Prints a text as it grows. A text that changes in another way is printed again, on a new line."""
 
     def __init__(self, *, enabled: bool) -> None:
         self._enabled = enabled
@@ -224,7 +248,7 @@ class _Printer:
 
 
 @contextlib.asynccontextmanager
-async def _conversation(room: RoomClient, agent: str, path: str) -> AsyncIterator[_Conversation]:
+async def _conversation(room: RoomClient, agent: str, path: str, times: ChatTimes) -> AsyncIterator[_Conversation]:
     await room.messaging.enable()
     participant = _find(room, agent)
     own = _own_name(room)
@@ -232,7 +256,7 @@ async def _conversation(room: RoomClient, agent: str, path: str) -> AsyncIterato
         await room.sync.create(path=path, json=new_thread(members=[own, agent]))
     document = await room.sync.open(path=path, create=False)
     ThreadLog(document).add_members([own, agent])
-    conversation = _Conversation(room, participant, path, document)
+    conversation = _Conversation(room, participant, path, document, times)
     room.on("reconnected", conversation.on_reconnected)
     room.messaging.on("message", conversation.on_message)
     room.messaging.on("participant_removed", conversation.on_removed)
@@ -246,10 +270,10 @@ async def _conversation(room: RoomClient, agent: str, path: str) -> AsyncIterato
 
 def _find(room: RoomClient, agent: str) -> RemoteParticipant:
     found = [each for each in room.messaging.remote_participants if each.get_attribute("name") == agent]
-    # Of several with this name the one that was last to come: the others are about to leave.
+    # Of several with this name, take the one that joined last: the others are connections that are about to end.
     if not found:
         raise NotFoundError(
-            f"no agent {agent!r} takes messages in room {room.room_name!r}: `meshhost messaging list` shows who does"
+            f"no agent {agent!r} receives messages in room {room.room_name!r}: `meshhost messaging list` shows those that do"
         )
     return found[-1]
 
@@ -259,12 +283,12 @@ def _own_name(room: RoomClient) -> str:
 
 
 async def _lines(prompt: str) -> AsyncIterator[str]:
-    """The lines of the standard input, as they come."""
+    """The lines of the standard input, as they are typed."""
     lines: asyncio.Queue[str | None] = asyncio.Queue()
     loop, is_terminal = asyncio.get_running_loop(), sys.stdin.isatty()
 
     def read(descriptor: int) -> None:
-        # In a thread that nobody waits for, and past the buffer of sys.stdin: Ctrl-C must end us while it waits.
+        # In a daemon thread, and without the lock of sys.stdin: Ctrl-C must end the process while this blocks.
         rest = b""
         while data := os.read(descriptor, 65536):
             *whole, rest = (rest + data).split(b"\n")
@@ -286,7 +310,7 @@ async def _lines(prompt: str) -> AsyncIterator[str]:
 
 @contextlib.contextmanager
 def _interrupts(conversation: _Conversation) -> Iterator[None]:
-    """A first Ctrl-C stops the answer, a second one ends the command."""
+    """The first Ctrl-C stops the answer, the second one ends the command."""
     loop = asyncio.get_running_loop()
 
     def on_interrupt() -> None:

@@ -1,4 +1,8 @@
-"""`meshhost messaging`: messages between participants."""
+"""`meshhost messaging`: lists participants of a room and sends them messages.
+
+A recipient is named by its name or its id. Names are looked up among the participants that receive messages, so a name needs
+messaging to be enabled first; an id works for every participant.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +20,17 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="See who is in a room, and send messages.")
+app = typer.Typer(help="List the participants of a room, and send messages.")
 
-TypeOption = Annotated[str, typer.Option("--type", help="The message's type.")]
+TypeOption = Annotated[str, typer.Option("--type", help="Type of the message.")]
 MessageOption = Annotated[str, typer.Option("--message", "--data", metavar="JSON", help="The message, a JSON object.")]
 
 
 @app.command()
 def send(
-    to: Annotated[str, typer.Option("--to", "--to-participant-id", metavar="NAME_OR_ID", help="Who gets it.")],
+    to: Annotated[
+        str, typer.Option("--to", "--to-participant-id", metavar="NAME_OR_ID", help="Name or id of the recipient.")
+    ],
     type: TypeOption,
     message: MessageOption,
     room: RoomOption = None,
@@ -57,7 +63,7 @@ def broadcast(
     room: RoomOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send a message to everybody who listens."""
+    """Send a message to all participants that receive messages."""
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.json_input import parse_object
     from meshhost.cli.output import print_json, print_line
@@ -67,12 +73,12 @@ def broadcast(
     if as_json:
         print_json({"type": type})
     else:
-        print_line("sent to everybody who listens")
+        print_line("sent to all participants that receive messages")
 
 
 @app.command("list")
 def list_participants(room: RoomOption = None, as_json: JsonOption = False) -> None:
-    """List the participants that take messages."""
+    """List the participants that receive messages."""
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.output import print_json, print_table
 
@@ -82,27 +88,29 @@ def list_participants(room: RoomOption = None, as_json: JsonOption = False) -> N
 
     participants = run_in_room(room, use)
     if as_json:
-        print_json([{"id": who.id, "role": who.role, "attributes": dict(who.attributes)} for who in participants])
+        print_json([{"id": one.id, "role": one.role, "attributes": dict(one.attributes)} for one in participants])
         return
-    rows = [(who.get_attribute("name"), who.role, who.id) for who in participants]
-    print_table(("NAME", "ROLE", "ID"), rows, empty="nobody in this room takes messages now")
+    rows = [(one.get_attribute("name"), one.role, one.id) for one in participants]
+    print_table(("NAME", "ROLE", "ID"), rows, empty="no participant of this room receives messages now")
 
 
 def _target(participants: Sequence[RemoteParticipant], to: str) -> Participant:
-    """The participant of this id or name. Who does not listen to broadcasts is known by its id only."""
+    """The participant with this id or name. One that has not enabled messaging can only be named by its id."""
     from uuid import UUID
 
     from meshhost.errors import InvalidRequestError, NotFoundError
     from meshhost.room.participants import Participant
 
-    by_name = [who for who in participants if who.get_attribute("name") == to]
-    found = [who for who in participants if who.id == to] or by_name
+    by_name = [one for one in participants if one.get_attribute("name") == to]
+    found = [one for one in participants if one.id == to] or by_name
     if len(found) > 1:
-        ids = ", ".join(who.id for who in found)
-        raise InvalidRequestError("--to", f"{len(found)} participants are called {to!r}, name one by its id: {ids}")
+        ids = ", ".join(one.id for one in found)
+        raise InvalidRequestError("--to", f"{len(found)} participants have the name {to!r}; use an id: {ids}")
     if found:
         return found[0]
     try:
         return Participant(id=str(UUID(to)))
     except ValueError:
-        raise NotFoundError(f"no participant {to!r} takes messages: `meshhost messaging list` shows who does") from None
+        raise NotFoundError(
+            f"no participant {to!r} receives messages: `meshhost messaging list` shows those that do"
+        ) from None

@@ -1,4 +1,4 @@
-"""`meshhost queue`: the room's durable queues."""
+"""`meshhost queue`: sends to, receives from and manages the durable queues of a room."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Send to, receive from and look after a room's queues.")
+app = typer.Typer(help="Send to, receive from and manage the queues of a room.")
 
-# How long a message is ours between its arrival and its printing.
+# How long a message is leased for: it is acked as soon as it is printed.
 _LEASE_SECONDS = 30.0
 
 
@@ -24,13 +24,16 @@ _LEASE_SECONDS = 30.0
 def send(
     queue: QueueOption,
     room: RoomOption = None,
-    message: Annotated[str | None, typer.Option("--json", metavar="JSON", help="The message, any JSON value.")] = None,
+    message: Annotated[str | None, typer.Option("--json", metavar="JSON", help="Message, any JSON value.")] = None,
     file: Annotated[
-        str | None, typer.Option("--file", "-f", metavar="FILE", help="A file with the message; - is standard input.")
+        str | None, typer.Option("--file", "-f", metavar="FILE", help="File with the message; - is standard input.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not print the message's id.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not print the id of the message.")] = False,
 ) -> None:
-    """Send a message; prints its id once it is on the server's disk."""
+    """Send a message and print its id.
+
+    The id is printed once the message is on the disk of the server.
+    """
     from opentelemetry import trace
 
     from meshhost.cli.connect import run_in_room
@@ -38,7 +41,7 @@ def send(
     from meshhost.cli.output import print_line
 
     if (message is None) == (file is None):
-        raise typer.BadParameter("give the message with one of --json and --file", param_hint="--json")
+        raise typer.BadParameter("give the message with either --json or --file", param_hint="--json")
     text = message if message is not None else read_text(str(file), source="--file")
     value = parse_json(text, source="--json" if message is not None else "--file")
     _export_traces()
@@ -60,14 +63,14 @@ def receive(
     room: RoomOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until there is a message.")] = False,
     timeout: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="Wait at most so long; means --wait.")
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Wait at most this long; implies --wait.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take the next message and print it as one line of JSON; exit code 1 when there is none.
+    """Take the next message and print it as one line of JSON.
 
-    The message is done once it is printed; if printing fails it stays in the queue. With --json it is printed together
-    with its attempt, delivery, headers and time.
+    The exit code is 1 when there is no message. The message is acked once it is printed; if printing fails, it stays in the
+    queue. With --json it is printed together with its attempt, delivery, headers and time.
     """
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.output import note
@@ -86,7 +89,7 @@ def receive(
 
 @app.command("list")
 def list_queues(room: RoomOption = None, as_json: JsonOption = False) -> None:
-    """List the room's queues and what is in them."""
+    """List the queues of the room and how many messages they have."""
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.output import print_json, print_table, shown_age
 
@@ -101,7 +104,7 @@ def list_queues(room: RoomOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def size(queue: QueueOption, room: RoomOption = None, as_json: JsonOption = False) -> None:
-    """Print how many messages wait in the queue."""
+    """Print how many messages are in the queue."""
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.output import print_json, print_line
     from meshhost.errors import NotFoundError
@@ -109,7 +112,7 @@ def size(queue: QueueOption, room: RoomOption = None, as_json: JsonOption = Fals
     queues = run_in_room(room, lambda client: client.queues.list())
     found = next((entry for entry in queues if entry.name == queue), None)
     if found is None:
-        raise NotFoundError(f"no queue {queue!r} in this room: `meshhost queue list` shows those there are")
+        raise NotFoundError(f"no queue {queue!r} in this room: `meshhost queue list` shows the queues")
     if as_json:
         print_json(_queue_json(found))
     else:
@@ -118,7 +121,10 @@ def size(queue: QueueOption, room: RoomOption = None, as_json: JsonOption = Fals
 
 @app.command()
 def drain(queue: QueueOption, room: RoomOption = None, as_json: JsonOption = False) -> None:
-    """Delete all messages of the queue but the dead ones."""
+    """DELETE all messages of the queue. They cannot be restored.
+
+    Dead messages are kept. To process the messages instead, run a worker.
+    """
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.output import print_json, print_line
 
@@ -126,17 +132,20 @@ def drain(queue: QueueOption, room: RoomOption = None, as_json: JsonOption = Fal
     if as_json:
         print_json({"queue": queue, "drained": True})
     else:
-        print_line(f"queue {queue} is drained")
+        print_line(f"all messages of queue {queue} were deleted")
 
 
 @app.command()
 def dead(
     queue: QueueOption,
     room: RoomOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Show at most so many, the newest.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Show at most this many, the newest ones.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """List messages that were set aside after their last attempt; --json shows them whole."""
+    """List the dead messages: those that failed at their last attempt.
+
+    With --json they are printed in full.
+    """
     from dataclasses import asdict
 
     from meshhost.cli.connect import run_in_room
@@ -155,17 +164,23 @@ def replay(
     queue: QueueOption,
     room: RoomOption = None,
     ids: Annotated[
-        list[str] | None, typer.Option("--id", metavar="ID", help="Only this message; may be repeated.")
+        list[str] | None,
+        typer.Option("--id", metavar="ID", help="Replay only this message; may be given several times."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send dead messages again, all of the queue or those named; prints how many."""
+    """Put dead messages back into the queue, and print how many.
+
+    Without --id, all dead messages of the queue are replayed.
+    """
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.output import print_json, print_line
 
     wrong = next((text for text in ids or () if not text.isdecimal()), None)
     if wrong is not None:
-        raise typer.BadParameter(f"{wrong!r} is no message id: `meshhost queue dead` shows them", param_hint="--id")
+        raise typer.BadParameter(
+            f"{wrong!r} is not a message id: `meshhost queue dead` shows the ids", param_hint="--id"
+        )
     replayed = run_in_room(room, lambda client: client.queues.replay(name=queue, ids=ids or None))
     if as_json:
         print_json({"queue": queue, "replayed": replayed})
@@ -174,7 +189,7 @@ def replay(
 
 
 def _export_traces() -> None:
-    """Configure OpenTelemetry when the environment names an endpoint; its packages take long to load."""
+    """Configure OpenTelemetry, whose packages take long to load, only when the environment names an endpoint."""
     from meshhost.settings import read_settings
 
     if read_settings().otel_endpoint is not None:
@@ -189,8 +204,8 @@ async def _lease(client: RoomClient, queue: str, *, wait: bool, timeout: float |
 
     if not wait and timeout is None:
         return await client.queues.lease(name=queue, wait=False, seconds=_LEASE_SECONDS)
-    # The server ends a wait after some seconds with nothing, so ask again. What it leased to a request that was given up
-    # here comes back when the connection closes.
+    # The server answers with nothing after some seconds, so ask again. A message that it leases to a request which timed out
+    # here becomes ready again when the connection closes.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout):
             while True:

@@ -1,4 +1,4 @@
-"""`meshhost room`: run a room server, list rooms and what became of their services."""
+"""`meshhost room`: runs a room server, lists its rooms, and shows the calls of their configured services."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,18 +16,22 @@ _PAGE = 1000
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where data is kept (default: MESHHOST_DATA_DIR, ./.meshhost).")
+        Path | None, typer.Option(help="Folder for data (default: MESHHOST_DATA_DIR, else ./.meshhost).")
     ] = None,
     database_url: Annotated[
-        str | None, typer.Option(help="Where queues are kept (default: MESHHOST_DATABASE_URL, the data directory).")
+        str | None,
+        typer.Option(help="Database for queues (default: MESHHOST_DATABASE_URL, else a file in the data folder)."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="A meshhost.toml.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration file (meshhost.toml).")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the room server until SIGTERM or Ctrl-C; a second one skips the orderly end."""
+    """Run the room server until SIGTERM or Ctrl-C.
+
+    A second signal ends it at once.
+    """
     from meshhost.app.config_file import read_server_file
     from meshhost.app.embedded import ServerOptions
     from meshhost.cli.serving import serve_rooms
@@ -46,7 +50,7 @@ def serve(
 
 @app.command("list")
 def list_rooms(as_json: JsonOption = False) -> None:
-    """List the project's rooms; those that are open with who is there."""
+    """List the rooms of the project, and the participants of those that are open."""
     import asyncio
 
     from meshhost.cli.connect import server_access
@@ -66,12 +70,17 @@ def list_rooms(as_json: JsonOption = False) -> None:
         )
         for room in rooms
     ]
-    print_table(("NAME", "STATE", "PARTICIPANTS"), rows, empty="no rooms yet: a room is made when somebody joins it")
+    print_table(
+        ("NAME", "STATE", "PARTICIPANTS"), rows, empty="no rooms yet: a room is created when a participant joins it"
+    )
 
 
 @app.command("services")
-def list_services(name: Annotated[str, typer.Argument(help="The room's name.")], as_json: JsonOption = False) -> None:
-    """Show the configured services of an open room: when each was called, how that went, and when it is called next."""
+def list_services(name: Annotated[str, typer.Argument(help="Name of the room.")], as_json: JsonOption = False) -> None:
+    """Show the configured services of an open room.
+
+    For each: when it was called, with which result, and when it is called next.
+    """
     import asyncio
 
     from meshhost.cli.connect import get_json, resolve_room, server_access
@@ -106,7 +115,7 @@ def _call_state(call: dict[str, Any]) -> str:
 
 
 async def _rooms(access: Any) -> list[dict[str, Any]]:
-    """Stored and open rooms by name. A room that was never stored has no id."""
+    """All stored and open rooms, sorted by name. A room that was never stored has no id."""
     from meshhost.cli.connect import get_json
 
     project = f"/accounts/projects/{access.project_id}"

@@ -1,4 +1,7 @@
-"""`meshhost service run`: what it prints; the work is done by `meshhost.app.service_runner`."""
+"""`meshhost service run`: prints the progress of `meshhost.app.service_runner.run_service`, which does the work.
+
+Loaded by `main` only when the command runs, so it may import at its top what it needs. The exit code is that of the program.
+"""
 
 import asyncio
 import sys

@@ -1,4 +1,7 @@
-"""`meshhost setup`: the local project and its key."""
+"""`meshhost setup`: makes the local project and its API key, which every other command then uses.
+
+The work is done by `meshhost.app.project.set_up_project`. The key itself is printed only with --json.
+"""
 
 from meshhost.cli.options import JsonOption
 
@@ -6,7 +9,10 @@ __all__ = ["setup"]
 
 
 def setup(as_json: JsonOption = False) -> None:
-    """Make the local project and its API key, once; says where they are stored."""
+    """Make the local project and its API key, unless they exist.
+
+    Prints where they are stored. With --json the API key is printed too.
+    """
     from meshhost.app.project import set_up_project
     from meshhost.cli.output import print_json, print_line
     from meshhost.settings import read_settings

@@ -1,4 +1,4 @@
-"""`meshhost storage`: the room's files. A path in the room is written `room:PATH`."""
+"""`meshhost storage`: lists, copies and deletes files of a room. A path in the room is written `room:PATH`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Read and write a room's files.")
+app = typer.Typer(help="Read and write the files of a room.")
 
-RoomPath = Annotated[str, typer.Argument(metavar="PATH", help="A path in the room; `room:` before it may be left out.")]
+RoomPath = Annotated[str, typer.Argument(metavar="PATH", help="Path in the room, with or without `room:` before it.")]
 
 
 @app.command()
@@ -48,20 +48,20 @@ def cat(path: RoomPath, room: RoomOption = None) -> None:
 
 @app.command()
 def cp(
-    source: Annotated[str, typer.Argument(help="A local file, or room:PATH.")],
-    target: Annotated[str, typer.Argument(help="A local file or folder, or room:PATH.")],
+    source: Annotated[str, typer.Argument(help="Local file, or room:PATH.")],
+    target: Annotated[str, typer.Argument(help="Local file or folder, or room:PATH.")],
     room: RoomOption = None,
     no_overwrite: Annotated[bool, typer.Option("--no-overwrite", "-n", help="Fail when the target exists.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy a file into the room, out of it, or within it."""
+    """Copy a file to the room, from the room, or within the room."""
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.copying import copy, parse_place
     from meshhost.cli.output import print_json, print_line
 
     origin, goal = parse_place(source), parse_place(target)
     if not origin.is_in_room and not goal.is_in_room:
-        raise typer.BadParameter("one of them must be room:PATH", param_hint="SOURCE and TARGET")
+        raise typer.BadParameter("one of the two must be room:PATH", param_hint="SOURCE and TARGET")
     done = run_in_room(room, lambda client: copy(client, origin, goal, overwrite=not no_overwrite))
     if as_json:
         print_json({"source": str(origin), "target": str(done.target), "bytes": done.size})
@@ -98,7 +98,7 @@ def _room_path(text: str) -> str:
 
 
 async def _entries(client: RoomClient, path: str) -> Sequence[StorageEntry]:
-    """What is in the folder, or the file itself. Raises NotFoundError when neither is there."""
+    """The entries of the folder, or the file itself. Raises NotFoundError when there is neither."""
     from meshhost.errors import NotFoundError
 
     entries = await client.storage.list(path=path)
@@ -106,5 +106,5 @@ async def _entries(client: RoomClient, path: str) -> Sequence[StorageEntry]:
         return entries
     entry = await client.storage.stat(path=path)
     if entry is None:
-        raise NotFoundError(f"no file or folder {path!r} in this room: `meshhost storage ls` shows what there is")
+        raise NotFoundError(f"no file or folder {path!r} in this room: `meshhost storage ls` shows the files")
     return [] if entry.is_folder else [entry]

@@ -1,4 +1,8 @@
-"""`meshhost token`: participant tokens."""
+"""`meshhost token`: signs participant tokens with the API key of the project.
+
+Nothing is sent to a server: a token is valid wherever the key is known. So a mistake in it shows only when a participant joins,
+and options are checked strictly here.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Make tokens for participants.")
+app = typer.Typer(help="Create tokens for participants.")
 
 _ROLES = ("user", "agent", "tool")
 _LIFETIME = re.compile("([1-9][0-9]{0,8})([smhd])")
@@ -24,29 +28,32 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 @app.callback()
 def _group() -> None:
-    # Makes a group of one command.
+    # Without a callback, typer would make the only command the group itself.
     pass
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Option("--name", help="Who the participant is.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the participant.")],
     room: RoomOption = None,
-    role: Annotated[str, typer.Option("--role", metavar="ROLE", help="user, agent or tool.")] = "user",
+    role: Annotated[str, typer.Option("--role", metavar="ROLE", help="Role: user, agent or tool.")] = "user",
     lifetime: Annotated[
-        str, typer.Option("--lifetime", metavar="TIME", help="Such as 30m, 12h or 7d; or never.")
+        str, typer.Option("--lifetime", metavar="TIME", help="Lifetime, such as 30m, 12h or 7d; or never.")
     ] = "1d",
     scope: Annotated[
         str | None,
         typer.Option(
             "--scope",
             metavar="FILE",
-            help="A JSON file with what is permitted (default: all but administration and secrets); - is standard input.",
+            help="JSON file with the rights (default: all but administration and secrets); - is standard input.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Sign a token with the project's API key and print it. Whoever has it can join the room."""
+    """Sign a token with the API key of the project and print it.
+
+    Anyone who has the token can join the room.
+    """
     from meshhost.cli.connect import resolve_room, server_access
     from meshhost.cli.output import print_json, print_line
     from meshhost.identity.grants import ApiScope
@@ -92,11 +99,11 @@ def _read_scope(path: str) -> ApiScope:
     from meshhost.identity.grants import ApiScope
 
     scope = parse_object(read_text(path, source="--scope"), source="--scope")
-    # ApiScope passes over what it does not know, but a misspelt section would be a right that is missing in silence.
+    # ApiScope ignores unknown sections, but a misspelt one would be a missing right that nobody notices.
     unknown = next((section for section in scope if section not in ApiScope.model_fields), None)
     if unknown is not None:
         sections = ", ".join(ApiScope.model_fields)
-        raise typer.BadParameter(f"{unknown!r} is none of {sections}", param_hint="--scope")
+        raise typer.BadParameter(f"{unknown!r} is unknown: expected one of {sections}", param_hint="--scope")
     try:
         return ApiScope.model_validate(scope)
     except ValidationError as error:

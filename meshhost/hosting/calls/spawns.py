@@ -10,8 +10,9 @@ from meshhost.errors import CallRefusedError, LifecycleError
 from meshhost.hosting.calls.admission import CallRequest
 from meshhost.hosting.calls.ledger import LedgerEntry, SpawnLedger
 from meshhost.hosting.calls.life import AgentLife, Visit
-from meshhost.hosting.processes.pool import ProcessPool, process_child
-from meshhost.hosting.processes.process import memory_of
+from meshhost.hosting.processes.linux import memory_of
+from meshhost.hosting.processes.pool import ProcessPool
+from meshhost.hosting.processes.supervised import process_child
 from meshhost.hosting.tenants.tenancy import Tenancy, Turns
 from meshhost.identity.grants import ApiScope
 from meshhost.supervision.isolation import Child, in_tasks

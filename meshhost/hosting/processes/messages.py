@@ -1,6 +1,10 @@
-"""What a host and the processes of its agents tell each other: JSON in frames of four bytes of length. No I/O.
+"""The messages between a host and the processes of its agents, and how they become bytes. No I/O.
 
-Both sides are of one version, so there is no negotiation; but a child runs foreign code, so what it sends is checked.
+On the stream socket of each process a message is JSON with a four byte length before it. Both sides run the same version, so
+there is no negotiation. A child runs code of tenants, so the host checks everything that it receives: types, sizes, and that
+errors are rebuilt from text, never unpickled. Used by `process` in the host and by `child.channel` and `child.boot` inside.
+
+Host and template have a second socket that keeps packets apart and carries descriptors: the packets at the end of this module.
 """
 
 import builtins
@@ -52,7 +56,7 @@ _MAX_TRACEBACK = 16_000
 
 @dataclass(frozen=True, slots=True)
 class RemoteError:
-    """An error as it crosses the border: never unpickled, its size bounded."""
+    """An error as text, bounded in size, for the other side to rebuild."""
 
     type: str
     text: str
@@ -60,7 +64,7 @@ class RemoteError:
 
     @classmethod
     def of(cls, error: BaseException) -> "RemoteError":
-        """Describe the error; a group of one is described by that one."""
+        """Describe an error. A group that holds one error is described by that error."""
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
         try:
@@ -71,26 +75,26 @@ class RemoteError:
         return cls(type(error).__name__, sendable(text[:_MAX_TEXT]), sendable(frames[-_MAX_TRACEBACK:]))
 
     def rebuilt(self) -> Exception:
-        """An error of the same class if it is a built-in one or one of ours, else a MeshhostError of the same name.
+        """An error of the same class when that is built in or of `meshhost.errors`, else a MeshhostError of the same name.
 
-        The traceback from the other side is its note.
+        The traceback of the other side is added as a note.
         """
-        error = self._same() or self._namesake()
+        error = self._of_known_class() or self._of_same_name()
         if self.traceback:
             error.add_note(f"In the agent's process:\n{self.traceback}")
         return error
 
-    def _same(self) -> Exception | None:
+    def _of_known_class(self) -> Exception | None:
         cls = getattr(builtins, self.type, None) or getattr(errors, self.type, None)
         if not (isinstance(cls, type) and issubclass(cls, Exception)):
             return None
         try:
             error = cls(self.text)
-        except TypeError:  # it wants other arguments
+        except TypeError:  # it takes other arguments
             return None
         return error if str(error) == self.text else None
 
-    def _namesake(self) -> Exception:
+    def _of_same_name(self) -> Exception:
         if not self.type.isidentifier():
             return MeshhostError(self.text)
         cls: type[MeshhostError] = type(self.type, (MeshhostError,), {"__doc__": "An error of an agent's process."})
@@ -99,7 +103,7 @@ class RemoteError:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that was admitted, as `CallRequest`."""
+    """A call that was admitted; the members are those of `CallRequest`."""
 
     tenant: str
     room_name: str
@@ -115,7 +119,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """The program to run (a file, or with `is_module` a module's name) up to its host that serves these paths."""
+    """Run this program until it comes to the host that serves these paths. `program` is a file, with `is_module` a module."""
 
     program: str
     is_module: bool
@@ -124,13 +128,13 @@ class Boot:
     paths: list[str]
     log_level: int
     silence_seconds: float
-    """A child that holds its interpreter so long, deaf even to its own threads, ends itself."""
+    """A child whose interpreter lock is held for this long, so that none of its threads runs, ends itself."""
     kind: Literal["boot"] = "boot"
 
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Run the agent of this path for this call; the one spawn of the process."""
+    """Run the agent of this path for this call. Sent once to each process."""
 
     path: str
     call: Call
@@ -143,7 +147,7 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """The call was repeated: the token to use from the next connection on."""
+    """The call was repeated; its token is used from the next connection on."""
 
     call: Call
     kind: Literal["renew"] = "renew"
@@ -151,7 +155,7 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Finish what runs, and leave."""
+    """Finish the work in progress, then leave."""
 
     kind: Literal["drain"] = "drain"
 
@@ -165,7 +169,7 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Does your event loop turn?"""
+    """Answer with a pong. Unanswered while the event loop is blocked."""
 
     number: int
     kind: Literal["ping"] = "ping"
@@ -176,7 +180,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Everything is imported and prewarmed; `seconds` is how long that took."""
+    """The program is imported and prewarmed, which took `seconds`."""
 
     seconds: float
     kind: Literal["ready"] = "ready"
@@ -184,7 +188,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class BootFailed:
-    """The program or a prewarm hook raised, or never came to the host's paths."""
+    """The program or a prewarm hook raised, or the program ended without running a host with the paths."""
 
     error: RemoteError
     kind: Literal["boot_failed"] = "boot_failed"
@@ -192,7 +196,7 @@ class BootFailed:
 
 @dataclass(frozen=True, slots=True)
 class Unforkable:
-    """From a template: everything is imported, but a child forked from it would not be what a booted process is."""
+    """From a template: the program is imported, but a process forked from it would differ from a booted one."""
 
     reason: str
     kind: Literal["unforkable"] = "unforkable"
@@ -207,7 +211,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class EndForGood:
-    """What comes now is the end, not a crash."""
+    """The agent ends now and must not be started again."""
 
     reason: str
     kind: Literal["end_for_good"] = "end_for_good"
@@ -215,17 +219,17 @@ class EndForGood:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The agent's life is over, the process follows. `error` is what it crashed with."""
+    """The agent has ended, and the process exits next. `error` is what it crashed with; None after an orderly end."""
 
     error: RemoteError | None = None
     usage: UsageSums | None = None
-    """What it reported since the last `Pong`; None when nothing."""
+    """What the agent reported since the last `Pong`; None when it reported nothing."""
     kind: Literal["ended"] = "ended"
 
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """It does. `activity` is what the agent does, in words, `usage` what it reported since the one before; None: nothing."""
+    """Answers a ping. `activity` is what the agent does, as text; `usage` what it reported since the last pong."""
 
     number: int
     activity: str | None = None
@@ -235,7 +239,7 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A log record; `created` is seconds since the epoch, `fields` what came with `extra` or the context."""
+    """A log record. `created` is in seconds since the epoch; `fields` come from `extra` and from the log context."""
 
     name: str
     level: int
@@ -268,7 +272,7 @@ _ADAPTER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discrimina
 
 
 def sendable(text: str) -> str:
-    """The text without what JSON cannot carry (lone surrogates, as in the name of a file that is no UTF-8)."""
+    """The text with lone surrogates replaced: JSON cannot carry them. File names that are not UTF-8 contain some."""
     return text.encode(errors="replace").decode()
 
 
@@ -281,20 +285,20 @@ def encode(message: Message) -> bytes:
 
 
 class FrameReader:
-    """Cuts a stream of bytes into messages."""
+    """Splits a stream of bytes into messages."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Message]:
-        """The messages that are complete now. Raises RemoteProtocolError for what is none."""
+        """Add bytes; returns the messages that are complete now. Raises RemoteProtocolError for bytes that are not messages."""
         self._buffer += data
         messages = []
         while (payload := self._next()) is not None:
             try:
                 messages.append(_ADAPTER.validate_json(payload))
             except ValidationError:
-                raise RemoteProtocolError("an agent's process sent what is no message") from None
+                raise RemoteProtocolError("an agent's process sent an invalid message") from None
         return messages
 
     def _next(self) -> bytes | None:
@@ -315,20 +319,20 @@ class FrameReader:
 
 
 def fork_request(number: int) -> bytes:
-    """A packet that asks for a child; with it go the descriptors of the child's socket and of its pipe for stack dumps."""
+    """A packet that asks for a child. The descriptors of its socket and of its pipe for stack dumps are sent with it."""
     return _NUMBER.pack(number)
 
 
 def number_of_request(packet: bytes) -> int:
-    """The number of a request. Raises RemoteProtocolError for what is none."""
+    """The number of a request. Raises RemoteProtocolError for an invalid packet."""
     if len(packet) != _NUMBER.size:
-        raise RemoteProtocolError("a host sent what is no request to fork")
+        raise RemoteProtocolError("a host sent an invalid fork request")
     return int(_NUMBER.unpack(packet)[0])
 
 
 @dataclass(frozen=True, slots=True)
 class ForkReply:
-    """The child's `pid`, or 0 and the `errno` (0: unknown) of why there is none."""
+    """The pid of the child; when the fork failed it is 0, and `errno` says why (0: unknown)."""
 
     number: int
     pid: int
@@ -340,10 +344,10 @@ class ForkReply:
 
     @classmethod
     def unpacked(cls, packet: bytes) -> "ForkReply":
-        """The reply in a packet. Raises RemoteProtocolError for what is none."""
+        """Parse a packet. Raises RemoteProtocolError for an invalid one."""
         if len(packet) != _REPLY.size:
-            raise RemoteProtocolError("a template process sent what is no reply")
+            raise RemoteProtocolError("a template process sent an invalid reply")
         reply = cls(*_REPLY.unpack(packet))
         if reply.pid < 0:
-            raise RemoteProtocolError("a template process named a process that cannot be")
+            raise RemoteProtocolError("a template process sent an impossible pid")
         return reply

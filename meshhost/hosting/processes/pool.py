@@ -1,8 +1,15 @@
-"""Agents in processes of their own: a pool of processes that have imported the program and wait for a call.
+"""A pool of processes that have imported the program and wait for a call.
 
-One process runs one agent, once. Booting one takes as long as the program's imports; where that is safe they are forked from a
-template instead, which has done it (`process_template`). The pool has some ready ahead of time. Each second it looks at those
-that run: does the event loop answer, how much memory is in use.
+Booting a process takes as long as the program's imports, so some are made ready ahead of time; where that is safe they are
+forked from a template, which has imported the program already (`template`). One process runs one agent, once: `acquire` takes
+one out of the pool, `release` ends it. Used by `supervised` for each agent, and opened and closed by the host.
+
+Concurrency: one task (`watch`) looks at all processes every `look_seconds`; one task per process that boots (`boot`), at most
+`concurrency` of them; one that keeps the template (`template`). All are owned by the pool and cancelled by `close`. Callers
+that find no idle process queue as futures in `_waiters`, and processes that become ready are handed to them in order.
+
+Invariants: a process is either idle, in `_running`, or owned by the task that boots or disposes of it, so none is lost when a
+caller is cancelled; and a failed boot is reported to exactly one waiting caller.
 """
 
 import asyncio
@@ -13,97 +20,38 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-
-from opentelemetry import propagate
+from typing import Any
 
 from meshhost.errors import MeshhostError, SettingsError
-from meshhost.hosting.calls.admission import CallRequest
-from meshhost.hosting.calls.life import Visit
-from meshhost.hosting.processes.messages import Assign, Boot, Call, Drain, Renew
-from meshhost.hosting.processes.process import ABORT_SECONDS, EXIT_SECONDS, AgentProcess
+from meshhost.hosting.processes.messages import Boot
+from meshhost.hosting.processes.options import ProcessOptions, Program
+from meshhost.hosting.processes.process import EXIT_SECONDS, AgentProcess
 from meshhost.hosting.processes.template import Templates
-from meshhost.hosting.tenants.memory_quota import MEGABYTE, ProcessMemory
-from meshhost.logs import current_log_context
-from meshhost.supervision.isolation import Child, ChildContext, TaskChild
-from meshhost.tasks import TaskOwner, uninterrupted, unless
-from meshhost.usage import current_sink
+from meshhost.hosting.processes.watch import Judge, ProcessWatch
+from meshhost.hosting.tenants.memory_quota import MEGABYTE
+from meshhost.tasks import TaskOwner, uninterrupted
 
-__all__ = ["ProcessOptions", "ProcessPool", "ProcessStart", "Program", "process_child"]
+__all__ = ["ProcessPool"]
 
 logger = logging.getLogger(__name__)
 
-ProcessStart = Literal["auto", "fork", "boot"]
-
-_LOOK_SECONDS = 1.0
 _FIRST_DELAY = 0.5
 _MAX_DELAY = 30.0
-_WARN_SHARE = 0.8
-# An interpreter that has imported this package and next to nothing else.
+# About the size of an interpreter that has imported this package and little else.
 _UNMEASURED_BYTES = 64 * MEGABYTE
 _REMEMBERED_SIZES = 9
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """The program that a child runs again: a file, or with `is_module` the name of a module."""
-
-    name: str
-    is_module: bool
-
-    @classmethod
-    def running(cls) -> "Program":
-        """The one that runs here. Raises SettingsError when it did not come from a file or module."""
-        main = sys.modules.get("__main__")
-        spec = getattr(main, "__spec__", None)
-        if spec is not None:
-            return cls(spec.name.removesuffix(".__main__"), is_module=True)
-        file = getattr(main, "__file__", None)
-        if file is None or not Path(file).is_file():
-            raise SettingsError(
-                "isolation 'process' runs the program again: it must be a file, or a module run with -m"
-            )
-        return cls(str(Path(file).resolve()), is_module=False)
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessOptions:
-    """How processes are kept; times in seconds.
-
-    `size` idle ones wait for a call, at most `max_running` run agents, and at most `concurrency` boot at once, each for at
-    most `boot_seconds`. A process whose event loop does not answer for `stuck_seconds`, or that uses more than `memory_mb`
-    megabytes (None: no limit), is killed. `program` is what they run, when it is not the one that runs here. `start` is how
-    they come to be: forked from a template (`fork`), booted each by itself (`boot`), or forked where that is safe (`auto`).
-    """
-
-    size: int = 1
-    memory_mb: int | None = None
-    stuck_seconds: float = 30.0
-    boot_seconds: float = 60.0
-    max_running: int = 100
-    concurrency: int = min(os.cpu_count() or 1, 4)
-    program: Program | None = None
-    start: ProcessStart = "auto"
-
-    def __post_init__(self) -> None:
-        if self.size < 0 or self.concurrency < 1:
-            raise SettingsError("process pool: expected a size of 0 or more, and a concurrency of 1 or more")
-        if self.memory_mb is not None and self.memory_mb <= 0:
-            raise SettingsError("process memory: expected megabytes, more than 0")
-        if not (self.stuck_seconds > 0 and self.boot_seconds > 0):
-            raise SettingsError("process times: expected seconds, more than 0")
-        if self.start not in ("auto", "fork", "boot"):
-            raise SettingsError("process start: expected auto, fork or boot")
+# What killing and reaping a process may take beyond its abort and exit times.
+_RELEASE_MARGIN = 10.0
 
 
 class ProcessPool:
-    """Processes of one host. `paths` tells which paths the program must bind; `observe` gets (warm, seconds) of each start.
+    """The processes of one host.
 
-    `judge` gets the memory of all that run agents, each second, and returns by spawn id whose process ends, and why.
+    `paths` returns the paths that the program must bind; `observe` gets (warm, seconds) of each `acquire`; `judge` decides by
+    the memory of all running processes which of them are killed.
     """
 
     def __init__(
@@ -112,20 +60,23 @@ class ProcessPool:
         *,
         paths: Callable[[], Sequence[str]],
         observe: Callable[[bool, float], None] = lambda _warm, _seconds: None,
-        judge: Callable[[Iterable[ProcessMemory]], Mapping[str, str]] = lambda _: {},
+        judge: Judge = lambda _: {},
     ) -> None:
         self.options = options
         self._paths = paths
         self._observe = observe
-        self._judge = judge
         self._sizes: deque[int] = deque(maxlen=_REMEMBERED_SIZES)
         self._program: Program | None = options.program
         self._templates: Templates | None = None
         if options.start != "boot":
             self._templates = Templates(
-                self._boot_message, seconds=options.boot_seconds, is_must=options.start == "fork"
+                self._boot_message,
+                seconds=options.boot_seconds,
+                is_must=options.start == "fork",
+                fork_seconds=options.fork_seconds,
             )
         self._tasks = TaskOwner("process pool")
+        self._watch = ProcessWatch(options, judge, self._spawn)
         self._idle: deque[AgentProcess] = deque()
         self._running: set[AgentProcess] = set()
         self._booting = 0
@@ -134,7 +85,6 @@ class ProcessPool:
         self._has_booted = asyncio.Event()
         self.boot_error: Exception | None = None
         self._not_before = 0.0
-        self._warned: set[int] = set()
         self._is_open = False
 
     def __repr__(self) -> str:
@@ -142,30 +92,30 @@ class ProcessPool:
 
     @property
     def idle(self) -> tuple[AgentProcess, ...]:
-        """Those that wait for a call."""
+        """The processes that wait for a call."""
         return tuple(self._idle)
 
     @property
     def running(self) -> tuple[AgentProcess, ...]:
-        """Those that run an agent."""
+        """The processes that run an agent."""
         return tuple(self._running)
 
     @property
     def template(self) -> AgentProcess | None:
-        """The process that others are forked from, when there is one."""
+        """The process that others are forked from; None when there is none now."""
         return None if self._templates is None else self._templates.process
 
     @property
     def has_booted(self) -> bool:
-        """Whether a process was ready since the pool was opened. Why not yet is the latest `boot_error`, None before one."""
+        """Whether a process was ready since the pool was opened. While it is False, `boot_error` is the latest failure."""
         return self._has_booted.is_set()
 
     async def wait_booted(self) -> None:
-        """Return when the first process has been ready."""
+        """Wait until the first process is ready; may wait forever."""
         await self._has_booted.wait()
 
     def expected_memory(self) -> int:
-        """What a process takes before it runs an agent, in bytes: as the last that booted did, a guess before the first."""
+        """How many bytes a process uses before it runs an agent: the median of the latest boots, a guess before the first."""
         return round(statistics.median(self._sizes)) if self._sizes else _UNMEASURED_BYTES
 
     def check_program(self) -> None:
@@ -175,86 +125,91 @@ class ProcessPool:
             raise SettingsError("isolation 'process' needs Linux")
 
     def open(self) -> None:
-        """Begin to fill; returns at once. Again is no news. Raises SettingsError as `check_program`."""
+        """Begin to boot idle processes; returns at once. Idempotent. Raises SettingsError as `check_program`."""
         self.check_program()
         if not self._is_open:
             self._is_open = True
             self._has_booted.clear()
-            self._spawn(self._watch(), "watch")
+            self._spawn(self._look_periodically(), "watch")
             self._top_up()
             self._keep_template()
 
     async def close(self) -> None:
-        """End the idle processes and boot no more. Those that run an agent are ended by who runs them."""
+        """End the idle processes and boot no more. Processes that run an agent are ended by `release`."""
         self._is_open = False
         for waiter in self._waiters:
             if not waiter.done():
-                waiter.set_exception(MeshhostError("the host is stopping and starts no process"))
+                waiter.set_exception(MeshhostError("the host is stopping and starts no more processes"))
         await self._tasks.stop()
         for process in self._idle:
             process.kill("the host stopped")
         if self._templates is not None:
             await self._templates.close()
+        # One by one, and only then removed: a cancellation leaves the rest for another `close`.
         while self._idle:
             await self._idle[0].dispose()
             self._idle.popleft()
 
     async def acquire(self) -> AgentProcess:
-        """A process that is ready: an idle one, or the next to boot. Raises what it failed with, or MeshhostError."""
+        """Take a process that is ready: an idle one, or the next to boot. Raises what its boot raised, or MeshhostError."""
         self.open()
         began = time.monotonic()
         process = self._take_idle()
         is_warm = process is not None
         if process is None:
-            process = await self._booted()
+            process = await self._next_booted()
         self._running.add(process)
         self._observe(is_warm, time.monotonic() - began)
         self._top_up()
         return process
 
     async def release(self, process: AgentProcess) -> None:
-        """End a process that was acquired; returns when it is gone. Bounded; not cut short by a cancellation."""
+        """End a process that was acquired; returns when it is gone. Bounded; a cancellation does not cut it short."""
+        abort_seconds = self.options.abort_seconds
         try:
-            await uninterrupted(process.end(), timeout=ABORT_SECONDS + EXIT_SECONDS + 10.0)
+            await uninterrupted(
+                process.end(abort_seconds=abort_seconds), timeout=abort_seconds + EXIT_SECONDS + _RELEASE_MARGIN
+            )
         finally:
             self._running.discard(process)
-            self._warned.discard(process.pid)
+            self._watch.forget(process)
 
     def _take_idle(self) -> AgentProcess | None:
         while self._idle:
             process = self._idle.popleft()
             if process.is_alive:
                 return process
-            self._lost(process)
+            self._drop_ended(process)
         return None
 
-    async def _booted(self) -> AgentProcess:
+    async def _next_booted(self) -> AgentProcess:
         waiter: asyncio.Future[AgentProcess] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self._top_up()
-        # A boot that fails is told by itself; this is for one's turn that does not come.
+        # A boot that fails is reported to the waiter; this timeout is for a caller whose turn does not come.
         seconds = self.options.boot_seconds * 2
-        is_mine = False
+        is_taken = False
         try:
             async with asyncio.timeout(seconds):
                 process = await waiter
-                is_mine = True
+                is_taken = True
         except TimeoutError:
             raise MeshhostError(f"no process for the agent became ready within {seconds:g} s: {self!r}") from None
         finally:
-            if not is_mine:
-                self._forgo(waiter)
+            if not is_taken:
+                self._withdraw(waiter)
         return process
 
-    def _forgo(self, waiter: asyncio.Future[AgentProcess]) -> None:
+    def _withdraw(self, waiter: asyncio.Future[AgentProcess]) -> None:
+        """The caller of this waiter was cancelled or timed out."""
         if waiter in self._waiters:
             self._waiters.remove(waiter)
-        # Given in the very moment in which we were cancelled or late.
+        # A process may have been given to it in the same turn of the event loop: it goes to the next caller.
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             self._give(waiter.result())
 
     def _top_up(self) -> None:
-        """Boot as many as are wanted and may boot now."""
+        """Boot as many processes as are wanted and may boot now."""
         wanted = len(self._waiters) + (self.options.size if time.monotonic() >= self._not_before else 0)
         while self._is_open and self._booting < self.options.concurrency and self._booting + len(self._idle) < wanted:
             self._booting += 1
@@ -264,8 +219,8 @@ class ProcessPool:
         began = time.monotonic()
         try:
             process = await self._launch()
-        except Exception as error:  # noqa: BLE001 - whatever the program raised in the child is for who waits
-            self._failed(error, time.monotonic() - began)
+        except Exception as error:  # noqa: BLE001 - what the program raised in the child is reported to a caller
+            self._boot_failed(error, time.monotonic() - began)
         else:
             self._failures, self._not_before, self.boot_error = 0, 0.0, None
             self._has_booted.set()
@@ -285,7 +240,7 @@ class ProcessPool:
         return process
 
     def _keep_template(self) -> None:
-        # Who boots now starts it himself, and tells what it failed with.
+        # While a process boots, that boot starts the template itself and reports why it failed.
         is_due = self._booting == 0 and time.monotonic() >= self._not_before
         if self._templates is not None and is_due and self._templates.is_wanted:
             self._spawn(self._start_template(self._templates), "template")
@@ -296,7 +251,7 @@ class ProcessPool:
             await templates.ready()
         except Exception as error:  # noqa: BLE001 - whatever the program raised
             if self._booting == 0:
-                self._failed(error, time.monotonic() - began)
+                self._boot_failed(error, time.monotonic() - began)
 
     def _boot_message(self) -> Boot:
         program = self._program or Program.running()
@@ -308,14 +263,16 @@ class ProcessPool:
             path=directory + [entry for entry in sys.path if entry not in directory],
             paths=list(self._paths()),
             log_level=logging.getLogger().level,
+            # Longer than the host waits: the child ends itself only when there is no host left that would kill it.
             silence_seconds=self.options.stuck_seconds * 2 + 10.0,
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        # In a context of its own: what a process logs is not about the agent for whose sake it was booted.
+        # In an empty context: a process may be booted while an agent is started, but what it logs is not about that agent.
         contextvars.Context().run(partial(self._tasks.spawn, work, name=name))
 
     def _give(self, process: AgentProcess) -> None:
+        """Hand a ready process to the first caller that waits, else keep it idle."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -326,8 +283,8 @@ class ProcessPool:
         else:
             self._spawn(process.dispose(), "dispose")
 
-    def _failed(self, error: Exception, took: float) -> None:
-        # What takes a minute to fail is not tried all the time: most of the time nothing runs.
+    def _boot_failed(self, error: Exception, took: float) -> None:
+        # The delay grows with the time that a failure takes, so that boots which fail late do not keep a core busy.
         delay = min(max(_FIRST_DELAY, took) * 2**self._failures, max(_MAX_DELAY, 4 * took))
         self.boot_error = error
         self._failures = min(self._failures + 1, 16)
@@ -339,127 +296,16 @@ class ProcessPool:
                 waiter.set_exception(error)
                 return
 
-    def _lost(self, process: AgentProcess) -> None:
+    def _drop_ended(self, process: AgentProcess) -> None:
         logger.warning("idle process for agents ended", extra={"pid": process.pid, "ended": process.exit_text})
         self._spawn(process.dispose(), "dispose")
 
-    async def _watch(self) -> None:
+    async def _look_periodically(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(self.options.look_seconds)
             for process in [process for process in self._idle if not process.is_alive]:
                 self._idle.remove(process)
-                self._lost(process)
-            self._look_at_all()
+                self._drop_ended(process)
+            self._watch.look(tuple(self._running))
             self._top_up()
             self._keep_template()
-
-    def _look_at_all(self) -> None:
-        running = tuple(self._running)
-        sizes = [process.memory() for process in running]
-        for process, used in zip(running, sizes, strict=True):
-            self._look_at(process, used)
-        looks = [
-            ProcessMemory(process.spawn_id, used, is_ending=process.is_killed)
-            for process, used in zip(running, sizes, strict=True)
-        ]
-        verdicts = self._judge(looks)
-        for process in running:
-            if (reason := verdicts.get(process.spawn_id)) is not None:
-                process.kill(reason)
-
-    def _look_at(self, process: AgentProcess, used_bytes: int) -> None:
-        self._look_at_memory(process, used_bytes)
-        if not process.has_started:
-            return  # a constructor may well take its time; the start timeout bounds that
-        # Counted in questions, not by the clock: a host that was blocked itself has not asked meanwhile.
-        if process.ping() == max(round(self.options.stuck_seconds / _LOOK_SECONDS), 1):
-            self._spawn(self._kill_stuck(process), "kill stuck")
-
-    def _look_at_memory(self, process: AgentProcess, used_bytes: int) -> None:
-        limit = self.options.memory_mb
-        if limit is None:
-            return
-        used = used_bytes / MEGABYTE
-        fields = {"pid": process.pid, "used_mb": round(used), "limit_mb": limit}
-        if used > limit:
-            logger.error("agent's process is over its memory limit", extra=fields)
-            process.kill(f"the agent's process was over its memory limit: it used {used:.0f} MB of {limit} MB")
-        elif used > limit * _WARN_SHARE and process.pid not in self._warned:
-            self._warned.add(process.pid)
-            logger.warning("agent's process is near its memory limit", extra=fields)
-
-    async def _kill_stuck(self, process: AgentProcess) -> None:
-        stack = await process.stack()
-        logger.error("agent's process is stuck and is killed", extra={"pid": process.pid, "stack": stack})
-        process.kill(
-            f"the agent's process was stuck: its event loop did not answer for {self.options.stuck_seconds:g} s\n{stack}"
-        )
-
-
-class _ProcessLife:
-    """Lets a process live an agent's life for a visit, once."""
-
-    def __init__(self, pool: ProcessPool, path: str, visit: Visit, grace: float) -> None:
-        self._pool = pool
-        self._path = path
-        self._visit = visit
-        self._grace = grace
-
-    async def run(self, child: ChildContext) -> None:
-        """Returns when the agent left in order; raises what it, or its process, crashed with."""
-        process = await self._pool.acquire()
-        try:
-            process.spawn_id = self._visit.spawn.id if self._visit.spawn is not None else ""
-            process.on_end_for_good = self._visit.end_for_good
-            if (sink := current_sink()) is not None:
-                process.on_usage = sink.add
-            self._visit.pid = process.pid
-            self._visit.on_renew = lambda request: process.send(Renew(_call(request)))
-            process.assign(self._assignment())
-            await process.wait_started()
-            if not process.has_ended:
-                child.started()
-                child.doer = process
-            await unless(process.wait_ended(), _pass_drain(child, process))
-        finally:
-            self._visit.on_renew = self._visit.pid = None
-            await self._pool.release(process)
-        process.raise_ending()
-
-    def _assignment(self) -> Assign:
-        trace: dict[str, str] = {}
-        propagate.inject(trace)
-        return Assign(
-            path=self._path,
-            call=_call(self._visit.request),
-            call_id=self._visit.id,
-            grace=self._grace,
-            log_fields={name: str(value) for name, value in current_log_context().items()},
-            trace=trace,
-        )
-
-
-async def _pass_drain(child: ChildContext, process: AgentProcess) -> None:
-    await child.draining.wait()
-    process.send(Drain())
-    await process.wait_exited()
-
-
-def _call(request: CallRequest) -> Call:
-    return Call(
-        tenant=request.tenant,
-        room_name=request.room_name,
-        room_url=request.room_url,
-        identity=request.identity,
-        arguments=dict(request.arguments),
-        expires_at=request.expires_at,
-        token=request.token,
-    )
-
-
-def process_child(pool: ProcessPool, path: str, visit: Visit, *, grace: float) -> Child:
-    """An agent in a process of the pool, as a child to supervise.
-
-    Here it is a task that follows the process: a drain is passed on, an abort is too and then enforced.
-    """
-    return TaskChild(_ProcessLife(pool, path, visit, grace).run, visit.request.identity)

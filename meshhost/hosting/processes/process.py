@@ -1,20 +1,31 @@
-"""One process that runs, or waits to run, one agent: the host's side of it."""
+"""One process that runs, or waits to run, one agent: the host's side of it.
+
+`AgentProcess.launch` starts a process (`interpreter` boots it, `template` forks it) and connects it by a socket pair that
+carries `messages`. The pool assigns it a call and ends it; each process runs one agent, once, and is never used again.
+
+A process goes through: booting, ready, assigned, started, ended, exited. `wait_ready`, `wait_started` and `wait_ended` wait for
+a message of the child, but return at the latest when the process has exited, so that a child that dies is never waited for.
+
+Concurrency: one task (`receive`) reads the socket; the pidfd calls `_on_exit` in the event loop, which starts a second task
+(`settle`) to let the last messages arrive. Both may be cancelled, and `dispose` does so. Invariant: the process is a group
+leader and is not reaped before its group has been killed, so that nothing the agent started outlives it and no stranger that
+was given the same number is killed.
+"""
 
 import asyncio
 import contextlib
 import logging
 import os
-import resource
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Callable
 
 from meshhost.errors import MeshhostError, RemoteProtocolError
+from meshhost.hosting.processes import interpreter
+from meshhost.hosting.processes.interpreter import Begin, Reapable
+from meshhost.hosting.processes.linux import kill_group, memory_of, reap_group
+from meshhost.hosting.processes.log_relay import emit_here
 from meshhost.hosting.processes.messages import (
     Abort,
     Assign,
@@ -35,46 +46,31 @@ from meshhost.hosting.processes.messages import (
 from meshhost.tasks import TaskOwner, uninterrupted
 from meshhost.usage import UsageSums
 
-__all__ = ["AgentProcess", "Begin", "Reapable", "begin_interpreter", "memory_of"]
+__all__ = ["AgentProcess"]
 
 logger = logging.getLogger(__name__)
 
 ABORT_SECONDS = 2.0
-"""How long an agent that is cut short may take before its process is killed."""
+"""How long an agent that is aborted may take to leave before its process is killed."""
 EXIT_SECONDS = 3.0
-"""How long a process may take to exit when its agent has ended."""
+"""How long a process may take to exit once its agent has ended."""
 
+# After SIGKILL a process ends as soon as the kernel lets it; only one stuck in the kernel takes longer.
 _KILLED_SECONDS = 5.0
+# How long `faulthandler` gets to write the stacks of all threads; it does so in a signal handler, within milliseconds.
 _DUMP_SECONDS = 0.5
-# One answer may well be on its way.
+# One or two unanswered pings are normal: an answer may be on its way.
 _SILENT_PINGS = 3
 _READ_BYTES = 65_536
 _MAX_DUMP = 16_000
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_CHILD = "from meshhost.hosting.processes.child import main; main()"
-
-
-class Reapable(Protocol):
-    """A child of this process, as `subprocess.Popen` has it."""
-
-    @property
-    def pid(self) -> int:
-        """Its number, its own until it was waited for."""
-
-    @property
-    def returncode(self) -> int | None:
-        """Its exit code, less than 0 for a signal; None until it was waited for."""
-
-    def wait(self) -> int:
-        """Wait for its end; returns the exit code."""
-
-
-Begin = Callable[[int, int], Awaitable[tuple[Reapable, int]]]
-"""Gives a process the descriptors of its socket and its pipe for stack dumps; returns it, and a pidfd. Raises OSError."""
 
 
 class AgentProcess:
-    """A child of its own session, which the host talks to over a socket. Made by `launch`, ended by `end`."""
+    """A child process that leads a session of its own. Made by `launch`, ended by `end` or `dispose`.
+
+    `on_end_for_good` gets the reason when the child says that its end is final and no crash; `on_usage` gets what the agent
+    reports. `spawn_id` is the id of the agent it runs, "" before. `unforkable` is set by a template that cannot fork, to why.
+    """
 
     def __init__(
         self,
@@ -87,7 +83,6 @@ class AgentProcess:
         self.pid = handle.pid
         self.on_end_for_good: Callable[[str], None] = lambda _: None
         self.on_usage: Callable[[UsageSums], None] = lambda _: None
-        self.launched_at = time.monotonic()
         self.is_assigned = False
         self.spawn_id = ""
         self.unforkable: str | None = None
@@ -97,7 +92,6 @@ class AgentProcess:
         self._dump_fd = dump_fd
         self._ready = asyncio.Event()
         self._started = asyncio.Event()
-        # What `wait_ready`, `wait_started` and `wait_ended` wait for comes with the exit at the latest.
         self._over = asyncio.Event()
         self._exited = asyncio.Event()
         self._boot_error: Exception | None = None
@@ -118,17 +112,18 @@ class AgentProcess:
         return f"<AgentProcess {self.pid} {state}>"
 
     @classmethod
-    async def launch(cls, boot: Boot, begin: Begin | None = None) -> "AgentProcess":
-        """Start a process that runs the boot's program, by `begin` (default: boot it). Raises MeshhostError when that fails."""
+    async def launch(cls, boot: Boot, begin: Begin = interpreter.boot) -> "AgentProcess":
+        """Start a process by `begin` and tell it which program to run. Raises MeshhostError when it cannot be started."""
         ours, theirs = socket.socketpair()
         close = ours.close
         dump_read, dump_write = os.pipe()
         try:
             os.set_blocking(dump_read, False)
-            # Nothing is awaited here once there is a process, so that a cancellation cannot lose it.
+            # Nothing is awaited once the process exists, so that a cancellation cannot lose it. `begin` itself ends what it
+            # started when it is cancelled.
             reader, writer = await asyncio.open_connection(sock=ours)
             close = writer.close
-            handle, pidfd = await (begin or _boot)(theirs.fileno(), dump_write)
+            handle, pidfd = await begin(theirs.fileno(), dump_write)
         except BaseException as error:
             close()
             os.close(dump_read)
@@ -154,17 +149,17 @@ class AgentProcess:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its agent's life is over, or the process is."""
+        """Whether its agent has ended, or the process has."""
         return self._over.is_set()
 
     @property
     def is_killed(self) -> bool:
-        """Whether it was told to end at once; it may not be gone yet."""
+        """Whether it was killed by `kill`; it may not have exited yet."""
         return self._fatal is not None
 
     @property
     def exit_text(self) -> str:
-        """How it exited, for people."""
+        """How it exited, as text for people."""
         code = self._child.returncode
         if code is None:
             return "still running"
@@ -176,7 +171,7 @@ class AgentProcess:
 
     @property
     def activity(self) -> str | None:
-        """What its agent did when its process was last asked whether it turns, or that it does not answer."""
+        """What its agent did at the last ping, as text; or that the process does not answer pings. None: unknown."""
         if self._pinged - self._ponged < _SILENT_PINGS:
             return self._activity
         silence = f"its process, which has not answered for {time.monotonic() - self._answered_at:.0f} s"
@@ -191,7 +186,10 @@ class AgentProcess:
             raise MeshhostError(f"the process for an agent ended before it was ready: {self._fatal or self.exit_text}")
 
     async def ready_within(self, seconds: float) -> None:
-        """Return when it can be assigned; else it is ended. Raises as `wait_ready`, or MeshhostError after `seconds`."""
+        """Return when it can be assigned. On any error, also a cancellation, it is ended.
+
+        Raises as `wait_ready`, or MeshhostError after `seconds`.
+        """
         is_ready = False
         try:
             async with asyncio.timeout(seconds):
@@ -206,61 +204,61 @@ class AgentProcess:
                 await uninterrupted(self.dispose())
 
     def assign(self, assign: Assign) -> None:
-        """Let it run its agent. Raises MeshhostError for a call that cannot be sent."""
+        """Let it run its agent. Raises MeshhostError when the call cannot be sent."""
         self.is_assigned = True
         try:
             self.send(assign)
         except ValueError:
-            raise MeshhostError("the call cannot be handed to a process: its arguments are no proper JSON") from None
+            raise MeshhostError("the call cannot be sent to a process: its arguments are not valid JSON") from None
 
     async def wait_started(self) -> None:
         """Return when the agent runs, or has ended."""
         await self._started.wait()
 
     async def wait_ended(self) -> None:
-        """Return when the agent's life is over; the process may still be leaving."""
+        """Return when the agent has ended; the process may not have exited yet."""
         await self._over.wait()
 
     async def wait_exited(self) -> None:
-        """Return when the process is gone."""
+        """Return when the process has exited."""
         await self._exited.wait()
 
     def send(self, message: Message) -> None:
-        """Send to the child; nothing when it is gone."""
+        """Send to the child; ignored when it has exited. Raises ValueError for a message that is too long."""
         if self.is_alive and not self._writer.is_closing():
             self._writer.write(encode(message))
 
     def kill(self, reason: str) -> None:
-        """End it and all that it started, at once; `reason` is told as its crash."""
+        """Kill it and all processes that it started; `reason` becomes the error of its agent. Idempotent."""
         self._fatal = self._fatal or reason
         if self.is_alive:
-            self._kill_group()
+            kill_group(self.pid)
 
-    async def end(self) -> None:
-        """Let it leave, within bounds; returns when it is gone. Cut short when its agent still lives."""
+    async def end(self, *, abort_seconds: float = ABORT_SECONDS) -> None:
+        """Let it exit, and return when it has; an agent that still runs is aborted, and killed after `abort_seconds`."""
         if not self.has_ended:
             self.send(Abort())
-            await self._exits_within(ABORT_SECONDS)
+            await self._exits_within(abort_seconds)
         await self._exits_within(EXIT_SECONDS if self.has_ended else 0.0)
         await self.dispose()
 
     async def dispose(self) -> None:
-        """Kill it, if it lives, and give back what it holds here."""
+        """Kill it if it is alive, and release what it holds in this process. Idempotent."""
         if self.is_alive:
-            self._kill_group()
+            kill_group(self.pid)
             if not await self._exits_within(_KILLED_SECONDS):
                 logger.error("process did not end when it was killed", extra={"pid": self.pid})
         await asyncio.wait({self._receiving}, timeout=1.0)
         await self._tasks.stop(timeout=1.0)
-        _reap_group(self.pid)
+        reap_group(self.pid)
         self._writer.close()
         if self._dump_fd >= 0:
             self._dump += self._read_dump()
             os.close(self._dump_fd)
             self._dump_fd = -1
 
-    def raise_ending(self) -> None:
-        """Raises what the agent crashed with, or how its process came to its end without a word."""
+    def raise_crash(self) -> None:
+        """Raise what the agent crashed with, or a MeshhostError that says how its process ended. Return if it did not crash."""
         if self._ended is not None:
             if self._ended.error is not None:
                 raise self._ended.error.rebuilt()
@@ -268,22 +266,26 @@ class AgentProcess:
             raise MeshhostError(self._fatal)
         else:
             dump = f"\n{self._dump}" if self._dump else ""
-            raise MeshhostError(f"the agent's process ended without a word: {self.exit_text}{dump}")
+            raise MeshhostError(f"the agent's process ended unexpectedly: {self.exit_text}{dump}")
 
     def ping(self) -> int:
-        """Ask whether its event loop turns; returns how many earlier questions are not answered."""
+        """Ask its event loop to answer; returns how many earlier pings are not answered yet."""
         missing = self._pinged - self._ponged
         self._pinged += 1
         self.send(Ping(self._pinged))
         return missing
 
     async def stack(self) -> str:
-        """Where its threads are now, as text; "" when it does not tell. Works also when its event loop is blocked."""
+        """The stacks of its threads as text, "" when it gives none. Works also while its event loop is blocked."""
         if not self.is_alive:
             return ""
         signal.pidfd_send_signal(self._pidfd, signal.SIGUSR1)
         await asyncio.sleep(_DUMP_SECONDS)
         return self._read_dump()
+
+    def memory(self) -> int:
+        """Its resident memory in bytes; 0 when it has exited."""
+        return memory_of(self.pid) if self.is_alive else 0
 
     def _read_dump(self) -> str:
         if self._dump_fd < 0:
@@ -292,14 +294,10 @@ class AgentProcess:
             dump = os.read(self._dump_fd, _MAX_DUMP).decode(errors="replace")
         except BlockingIOError:
             return ""
-        # First to whoever reads the error comes the main thread, which runs the agent; else the one that took the signal.
+        # The main thread comes first, since it runs the agent; then the thread that took the signal.
         threads = dump.split("\n\n")
         threads.sort(key=lambda text: (" in <module>" not in text, "Current thread" not in text))
         return "\n\n".join(threads)
-
-    def memory(self) -> int:
-        """Its resident memory in bytes; 0 when it is gone."""
-        return memory_of(self.pid) if self.is_alive else 0
 
     async def _exits_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
@@ -307,22 +305,18 @@ class AgentProcess:
                 await self._exited.wait()
         return not self.is_alive
 
-    def _kill_group(self) -> None:
-        # Until it is reaped its number is not given to another.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-
     def _on_exit(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
-        # Before it is reaped: what it started is in its group and goes with it.
-        self._kill_group()
+        # First kill the group, then reap: see the invariant in the module docstring.
+        kill_group(self.pid)
         os.close(self._pidfd)
         self._child.wait()
         self._exited.set()
         self._tasks.spawn(self._settle(), name="settle")
 
     async def _settle(self) -> None:
-        # Its last words may still be in the socket. Somebody it started may hold the other end: not waited for long.
+        # The last messages may still be in the socket. The wait is short: a process that escaped the group (by `setsid`)
+        # may hold the other end open for as long as it likes.
         try:
             await asyncio.wait({self._receiving}, timeout=1.0)
         finally:
@@ -343,10 +337,10 @@ class AgentProcess:
     def _handle(self, message: Message) -> None:
         match message:
             case Log():
-                self._log(message)
+                emit_here(message, self.pid)
             case Pong(number=number, activity=activity):
                 self._ponged, self._answered_at, self._activity = number, time.monotonic(), activity
-                self._count(message.usage)
+                self._report(message.usage)
             case Ready():
                 self._ready.set()
             case Unforkable(reason=reason):
@@ -360,76 +354,13 @@ class AgentProcess:
             case EndForGood(reason=reason):
                 self.on_end_for_good(reason)
             case Ended():
-                self._count(message.usage)
+                self._report(message.usage)
                 self._ended = message
                 self._started.set()
                 self._over.set()
             case _:
-                self.kill(f"the agent's process sent a {message.kind} message, which is the host's to send")
+                self.kill(f"the agent's process sent a {message.kind} message, which only the host may send")
 
-    def _count(self, usage: UsageSums | None) -> None:
+    def _report(self, usage: UsageSums | None) -> None:
         if usage is not None:
             self.on_usage(usage)
-
-    def _log(self, log: Log) -> None:
-        target = logging.getLogger(log.name)
-        if not target.isEnabledFor(log.level):
-            return
-        error = log.error.rebuilt() if log.error is not None else None
-        fields = {name: value for name, value in log.fields.items() if name not in _STANDARD}
-        facts = {
-            "name": log.name,
-            "levelno": log.level,
-            "levelname": logging.getLevelName(log.level),
-            "msg": log.text,
-            "created": log.created,
-            "pathname": log.where,
-            "filename": Path(log.where).name,
-            "lineno": log.line,
-            "process": self.pid,
-            "exc_info": None if error is None else (type(error), error, None),
-        }
-        target.handle(logging.makeLogRecord({**fields, **facts}))
-
-
-def memory_of(pid: int) -> int:
-    """The resident memory of a process in bytes; 0 when there is none such."""
-    try:
-        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
-    except (OSError, IndexError):
-        return 0
-    return int(pages) * resource.getpagesize()
-
-
-def _reap_group(pid: int) -> None:
-    """Bury those of an ended process's group that have become this process's children."""
-    # Which happens to orphans while a child is forked, see `process_template`; else they are init's.
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-pid, os.WNOHANG)[0]:
-            pass
-
-
-async def _boot(sock: int, dump_fd: int) -> tuple[Reapable, int]:
-    return begin_interpreter(_CHILD, sock, dump_fd)
-
-
-def begin_interpreter(code: str, *descriptors: int) -> tuple[subprocess.Popen[bytes], int]:
-    """A child that runs this code, with these descriptors as its arguments, and a pidfd to await its end by."""
-    # Popen rather than asyncio's: the process is left unreaped until its group has been killed, see `_on_exit`.
-    popen = subprocess.Popen(  # noqa: S603 - our own interpreter
-        [sys.executable, *_interpreter_flags(), "-c", code, *map(str, descriptors)],
-        stdin=subprocess.DEVNULL,
-        pass_fds=descriptors,
-        start_new_session=True,
-    )
-    try:
-        return popen, os.pidfd_open(popen.pid)
-    except OSError:  # no descriptor left
-        popen.kill()
-        popen.wait()
-        raise
-
-
-def _interpreter_flags() -> list[str]:
-    # What multiprocessing uses, too: -O, -W, -X … of this interpreter.
-    return list(subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined]  # noqa: SLF001

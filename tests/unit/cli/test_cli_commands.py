@@ -14,7 +14,7 @@ from opentelemetry import trace
 
 from meshhost.app.embedded import ServerOptions
 from meshhost.cli import serving
-from meshhost.cli.connect import _reason, resolve_room, server_access
+from meshhost.cli.connect import reason_of, resolve_room, server_access
 from meshhost.cli.main import run
 from meshhost.errors import LeaseLostError
 from meshhost.identity.keys import encode_api_key, new_api_key
@@ -146,7 +146,7 @@ def test_drain_says_so(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["queue", "drain", "--queue", "q"]) == 0
 
     client.queues.drain.assert_awaited_once_with(name="q")
-    assert _lines(capsys) == ["queue q is drained"]
+    assert _lines(capsys) == ["all messages of queue q were deleted"]
 
 
 def test_folders_are_listed(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -265,7 +265,7 @@ def test_participants_and_broadcasts(client: Any, capsys: pytest.CaptureFixture[
     assert run(["messaging", "broadcast", "--type", "t", "--message", "{}"]) == 0
     assert run(["messaging", "broadcast", "--type", "t", "--message", "[]"]) == 2
 
-    assert _lines(capsys) == ["bob\tagent\tid-1", "sent to everybody who listens"]
+    assert _lines(capsys) == ["bob\tagent\tid-1", "sent to all participants that receive messages"]
 
 
 def test_a_token_is_signed_with_the_projects_key(key: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,7 +306,11 @@ def test_a_token_that_makes_no_sense_is_refused(
 
 @pytest.mark.parametrize(
     ("scope", "said"),
-    [('{"queue": {}}', "'queue' is none of"), ('{"queues": {"send": 1}}', "queues.send"), ("[]", "object")],
+    [
+        ('{"queue": {}}', "'queue' is unknown: expected one of"),
+        ('{"queues": {"send": 1}}', "queues.send"),
+        ("[]", "object"),
+    ],
 )
 def test_a_scope_that_is_not_one_is_refused(
     scope: str, said: str, key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -424,4 +428,4 @@ def test_credentials_in_a_url_are_dropped(key: str, environment: pytest.MonkeyPa
     ],
 )
 def test_why_a_server_is_out_of_reach_is_said_shortly(cause: Any, reason: str) -> None:
-    assert reason in _reason(cause)
+    assert reason in reason_of(cause)

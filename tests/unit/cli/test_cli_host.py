@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from meshhost.cli.commands import host
+from meshhost.cli.commands.host import client, tables
 from meshhost.cli.main import run
 
 AGENT = {
@@ -85,7 +85,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         released = {"released": [HOLD, HOLD | {"path": "/worker"}]}
         return {"ok": True, "spawn_id": AGENT["id"], "agents": 2, **freeze, **released}
 
-    monkeypatch.setattr(host, "_request", request)
+    monkeypatch.setattr(client, "request", request)
     monkeypatch.setattr("meshhost.cli.log_output.log_for_command", lambda: None)
     monkeypatch.setenv("MESHHOST_PORT", "8081")
     return asked
@@ -125,13 +125,13 @@ def test_an_agent_is_described_with_its_traceback(asked: Any, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "request_made", "said"),
     [
-        (["stop", "012345"], ("DELETE", f"/agents/{AGENT['id']}", {}), "is asked to leave"),
-        (["kill", "012345"], ("DELETE", f"/agents/{AGENT['id']}", {"abort": "1"}), "is aborted"),
+        (["stop", "012345"], ("DELETE", f"/agents/{AGENT['id']}", {}), "was asked to leave"),
+        (["kill", "012345"], ("DELETE", f"/agents/{AGENT['id']}", {"abort": "1"}), "was aborted"),
         (["freeze", "a/../b"], ("POST", "/tenants/a%2F..%2Fb/freeze", {}), "tenant a/../b is frozen\n"),
         (["freeze", "acme"], ("POST", "/tenants/acme/freeze", {}), "acme is frozen until this host restarts"),
-        (["release", "acme"], ("POST", "/quarantine/release", {}), "released from quarantine: all of it, /worker"),
+        (["release", "acme"], ("POST", "/quarantine/release", {}), "released from quarantine: all paths, /worker"),
         (["thaw", "acme"], ("POST", "/tenants/acme/thaw", {}), "tenant acme is not frozen"),
-        (["drain", "--no-wait"], ("POST", "/drain", {}), "the host drains its agents (2)"),
+        (["drain", "--no-wait"], ("POST", "/drain", {}), "the host is draining; agents: 2"),
     ],
 )
 def test_a_host_is_steered(
@@ -164,8 +164,8 @@ def test_an_id_that_is_not_of_one_agent_is_refused(asked: Any, capsys: pytest.Ca
     for spawn, said in (
         ("", "at least 6 characters"),
         ("abcde", "at least 6 characters"),
-        ("012345", "no agent with an id that begins so"),
-        ("abcdef", f"begins so: abcdef{0:026} ([red][31mworker in room), abcdef{1:026}"),
+        ("012345", "no agent with an id that begins like this"),
+        ("abcdef", f"begins like this: abcdef{0:026} ([red][31mworker in room), abcdef{1:026}"),
         (f"abcdef{0:025}", "ID"),
     ):
         assert run(["host", "kill", spawn]) == 2
@@ -221,7 +221,7 @@ def test_at_a_terminal_a_thousand_are_enough(
 
 def test_nobody_found_is_said_on_stderr(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
     asked.agents = []
-    for arguments, said in (([], "no agents live here"), (["--room", "x"], "no such agents live here")):
+    for arguments, said in (([], "no agents on this host"), (["--room", "x"], "no agents match on this host")):
         assert run(["host", "ps", *arguments]) == 0
         assert capsys.readouterr() == ("", f"{said}\n")
 
@@ -241,14 +241,14 @@ def test_tenants_are_listed_with_freeze_and_quarantine(asked: Any, capsys: pytes
     ]
     assert run(["host", "tenants", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == TENANTS["tenants"]
-    assert host._tenant_row({**TENANTS["tenants"][0], "freeze": None})[4:6] == ("", None)
+    assert tables.tenant_row({**TENANTS["tenants"][0], "freeze": None})[4:6] == ("", None)
 
 
 def test_top_prints_once_without_a_terminal(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["host", "top"]) == 0
     headline, *rows = capsys.readouterr().out.splitlines()
     assert headline == (
-        "load 25% (lag 0%, cpu 25%, memory 10%, agents 0%); 2 agents of 1 tenants; 3 starting, 1 waiting for their turn"
+        "load 25% (lag 0%, cpu 25%, memory 10%, agents 0%); 2 agents of 1 tenants; 3 starting, 1 waiting to start"
     )
     assert len(rows) == 2
     assert run(["host", "top", "--json"]) == 0
@@ -277,7 +277,7 @@ def test_the_screen_shows_first_what_is_wrong(asked: Any) -> None:
     from rich.console import Console
 
     console = Console(width=220, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123 - ends with the test
-    console.print(host._screen({**TENANTS, "agents": [QUIET, AGENT]}))
+    console.print(tables.screen({**TENANTS, "agents": [QUIET, AGENT]}))
     console.file.close()
     text = console.export_text()
     assert "frozen, quarantine of all: 60 crashes within 120 s" in text

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshhost.cli.commands import host, host_drain
+from meshhost.cli.commands.host import client, draining
 from meshhost.cli.main import run
 from meshhost.errors import ConnectionLostError, RoomRefusedError
 
@@ -62,12 +62,12 @@ Drain = Callable[..., tuple[int, str, str]]
 def drain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Drain:
     """`drain(host, *options)`: exit code, stdout and stderr of the command."""
     monkeypatch.setattr("meshhost.cli.log_output.log_for_command", lambda: None)
-    monkeypatch.setitem(host_drain.wait_until_empty.__kwdefaults__, "clock", Time())
+    monkeypatch.setitem(draining.wait_until_empty.__kwdefaults__, "clock", Time())
     monkeypatch.setenv("MESHHOST_PORT", "8081")
 
     def run_it(fake: Host, *options: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(host, "_request", fake.request)
-        monkeypatch.setattr(host_drain, "nothing_listens_at", lambda _: fake.refuses)
+        monkeypatch.setattr(client, "request", fake.request)
+        monkeypatch.setattr(draining, "nothing_listens_at", lambda _: fake.refuses)
         code = run(["host", "drain", *options])
         out, err = capsys.readouterr()
         return code, out, err
@@ -110,13 +110,13 @@ def test_as_json_it_is_one_object_at_the_end(drain: Drain) -> None:
 def test_without_waiting_nobody_is_looked_for(drain: Drain) -> None:
     fake = Host(FULL)
     code, out, err = drain(fake, "--no-wait")
-    assert (code, out, err) == (0, "the host drains its agents (2)\n", "")
+    assert (code, out, err) == (0, "the host is draining; agents: 2\n", "")
     assert [method for method, _, _ in fake.asked] == ["POST"]
 
 
 def test_a_host_that_is_gone_counts_as_drained(drain: Drain) -> None:
     code, out, _ = drain(Host(FULL, ConnectionLostError("cannot reach it"), refuses=True))
-    assert (code, out) == (0, "the host is gone; agents that were there when it was last seen: 1\n")
+    assert (code, out) == (0, "the host has ended; agents that were there at the last look: 1\n")
 
 
 def test_a_host_that_came_in_its_place_counts_as_drained_too(drain: Drain) -> None:
@@ -128,21 +128,21 @@ def test_a_host_that_is_only_out_of_reach_is_tried_again(drain: Drain) -> None:
     away = [ConnectionLostError("cannot reach it"), RoomRefusedError("answered 502", status=502)]
     code, out, err = drain(Host(*away, EMPTY))
     assert (code, out) == (0, "all agents have left, after 2 s\n")
-    assert err == "who is still there is not known: cannot reach it\n"
+    assert err == "which agents are still there is not known: cannot reach it\n"
 
 
 def test_a_host_never_reached_again_is_given_up(drain: Drain) -> None:
     code, out, _ = drain(Host(FULL, ConnectionLostError("cannot reach it")))
     assert (code, out) == (1, "gave up waiting: agents that are still there: 1\n")
     code, out, _ = drain(Host(ConnectionLostError("cannot reach it")))
-    assert (code, out) == (1, "gave up waiting: who is still there is not known\n")
+    assert (code, out) == (1, "gave up waiting: which agents are still there is not known\n")
 
 
 def test_an_address_refuses_when_its_process_has_ended() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        assert not host_drain.nothing_listens_at(url)
-    assert host_drain.nothing_listens_at(url)
+        assert not draining.nothing_listens_at(url)
+    assert draining.nothing_listens_at(url)
 
 
 def test_an_address_that_cannot_be_reached_at_all_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +153,6 @@ def test_an_address_that_cannot_be_reached_at_all_says_nothing(monkeypatch: pyte
         raise TimeoutError
 
     monkeypatch.setattr(socket, "create_connection", connect)
-    assert not host_drain.nothing_listens_at("https://host.example")
-    assert not host_drain.nothing_listens_at("http://host.example")
+    assert not draining.nothing_listens_at("https://host.example")
+    assert not draining.nothing_listens_at("http://host.example")
     assert tried == [("host.example", 443), ("host.example", 80)]

@@ -13,7 +13,7 @@ from meshhost.cli.json_input import parse_json, parse_object, read_text
     [
         ('{\n "a": }', "at line 2, column 7"),
         ("", "at line 1, column 1"),
-        ("NaN", "NaN is no JSON value"),
+        ("NaN", "NaN is not a JSON value"),
         ("9" * 5000, "not JSON"),
         ("[" * 200_000, "nested too deeply"),
     ],

@@ -1,7 +1,10 @@
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from meshhost import __version__
@@ -29,25 +32,50 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert _HEAVY.isdisjoint(done.stderr.split())
 
 
-@pytest.mark.parametrize(
-    ("group", "commands"),
-    [
-        ("room", "serve list services"),
-        ("service", "run"),
-        ("host", "ps describe stop kill freeze thaw drain top"),
-        ("queue", "send receive list size drain dead replay"),
-        ("storage", "ls cat cp rm"),
-        ("agents", "list list-toolkits invoke-tool ask"),
-        ("messaging", "send broadcast list"),
-        ("token", "create"),
-    ],
-)
-def test_every_command_has_help(group: str, commands: str) -> None:
-    for command in commands.split():
-        result = CliRunner().invoke(app, [group, command, "--help"])
+def _commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """All commands and groups below this one, with the words that name them."""
+    yield path, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from _commands(child, *path, name)
 
-        assert result.exit_code == 0, command
-        assert result.output.startswith("Usage: ")
+
+COMMANDS = list(_commands(typer.main.get_command(app)))
+
+
+def test_the_commands_are_these() -> None:
+    expected = {
+        "room": "serve list services",
+        "service": "run",
+        "host": "ps describe stop kill tenants freeze thaw release drain top",
+        "queue": "send receive list size drain dead replay",
+        "storage": "ls cat cp rm",
+        "agents": "list list-toolkits invoke-tool ask",
+        "messaging": "send broadcast list",
+        "token": "create",
+    }
+    found = {" ".join(path) for path, command in COMMANDS if not hasattr(command, "commands")}
+    assert found == {f"{group} {name}" for group, names in expected.items() for name in names.split()} | {
+        "setup",
+        "chat",
+    }
+
+
+@pytest.mark.parametrize("path", [path for path, _ in COMMANDS], ids=" ".join)
+def test_every_command_has_help_that_fits_a_terminal(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*path, "--help"], terminal_width=80)
+
+    assert result.exit_code == 0
+    assert result.output.startswith("Usage: ")
+    assert max(map(len, result.output.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", [command for _, command in COMMANDS], ids=[" ".join(path) for path, _ in COMMANDS])
+def test_help_is_written_in_whole_sentences(command: Any) -> None:
+    texts = [command.help or "", *(getattr(parameter, "help", None) or "" for parameter in command.params)]
+    for text in filter(None, texts):
+        assert text[0].isupper(), text
+        assert text.rstrip().endswith("."), text
+    assert command.help
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,8 @@ from meshhost.errors import CallRefusedError, MeshhostError, SettingsError
 from meshhost.hosting.observe import health as health_module
 from meshhost.hosting.observe.health import Health, HealthAnswer, HealthServer, StartUp, error_line
 from meshhost.hosting.observe.watchdog import Block, LoopWatchdog
-from meshhost.hosting.processes.pool import ProcessOptions, ProcessPool, Program
+from meshhost.hosting.processes.options import ProcessOptions, Program
+from meshhost.hosting.processes.pool import ProcessPool
 
 OPTIONS = ProcessOptions(size=1, program=Program("none.py", is_module=False))
 
@@ -275,7 +276,7 @@ def test_what_takes_long_to_fail_is_tried_seldom() -> None:
     logger = logging.getLogger("meshhost.hosting.processes.pool")
     logger.addHandler(handler)
     for took in (0.1, 0.1, 60.0, 60.0, 60.0):
-        pool._failed(ImportError("no"), took)
+        pool._boot_failed(ImportError("no"), took)
     logger.removeHandler(handler)
     assert delays == [0.5, 1.0, 240.0, 240.0, 240.0]
     assert isinstance(pool.boot_error, ImportError)

@@ -1,4 +1,4 @@
-"""What of forking needs no process: whether it is safe, and what a child does first."""
+"""Whether a program may be forked, and what a forked child does first and last; no process is forked here."""
 
 import asyncio
 import errno
@@ -13,8 +13,8 @@ from types import ModuleType
 
 import pytest
 
-from meshhost.hosting.processes import template_child as process_fork
-from meshhost.hosting.processes.template_child import descriptors, files_to_open_again, why_unforkable
+from meshhost.hosting.processes.child import fork, fork_safety
+from meshhost.hosting.processes.child.fork_safety import descriptors, files_to_open_again, why_unforkable
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forking needs Linux")
 
@@ -22,11 +22,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forking needs L
 @pytest.fixture(autouse=True)
 def only_this_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     # Those of the test runner are not what these tests are about.
-    monkeypatch.setattr(process_fork, "_ENDING_SECONDS", 0.01)
-    names = process_fork._thread_names()
-    found = process_fork._thread_names
-    monkeypatch.setattr(process_fork, "_thread_names", lambda: [name for name in found() if name not in names])
-    monkeypatch.setattr(process_fork, "_has_children", lambda: False)
+    monkeypatch.setattr(fork_safety, "_ENDING_SECONDS", 0.01)
+    names = fork_safety._thread_names()
+    found = fork_safety._thread_names
+    monkeypatch.setattr(fork_safety, "_thread_names", lambda: [name for name in found() if name not in names])
+    monkeypatch.setattr(fork_safety, "_has_children", lambda: False)
 
 
 def reason(**given: object) -> str | None:
@@ -77,7 +77,7 @@ async def test_who_waits_for_the_host_is_no_other_task_and_who_works_is() -> Non
 
 
 async def test_a_process_with_children_is_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_fork, "_has_children", lambda: True)
+    monkeypatch.setattr(fork_safety, "_has_children", lambda: True)
     assert reason() == "program started processes while it was imported"
 
 
@@ -115,7 +115,7 @@ async def test_a_file_that_cannot_be_opened_again_is_not_shared(
         raise PermissionError
 
     with (tmp_path / "file").open():
-        monkeypatch.setattr(process_fork.os, "open", refuse)
+        monkeypatch.setattr(fork_safety.os, "open", refuse)
         assert reason(known=known) == f"program holds what cannot be shared: {tmp_path / 'file'}"
 
 
@@ -137,7 +137,7 @@ def test_a_file_that_is_opened_again_is_read_from_the_same_place_on_and_alone(tm
         assert files_to_open_again(descriptors() - known) == [file.fileno()]
         other = os.dup(file.fileno())
         try:
-            process_fork.open_again(file.fileno())
+            fork.open_again(file.fileno())
             assert file.read(3) == b"345"
             assert os.read(other, 3) == b"345"
             assert not os.get_inheritable(file.fileno())
@@ -147,11 +147,11 @@ def test_a_file_that_is_opened_again_is_read_from_the_same_place_on_and_alone(tm
 
 def test_other_random_numbers_are_seeded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     seeded = []
-    for name, seeder in process_fork._SEEDERS.items():
+    for name, seeder in fork._SEEDERS.items():
         module = ModuleType(name)
         vars(module)[seeder] = functools.partial(seeded.append, name)
         monkeypatch.setitem(sys.modules, name, module)
-    process_fork.seed_again()
+    fork.seed_again()
     assert seeded == ["numpy.random", "torch"]
 
 
@@ -170,7 +170,7 @@ def test_other_random_numbers_are_seeded_again(monkeypatch: pytest.MonkeyPatch) 
 def test_an_error_gives_the_exit_code_that_it_gives_a_python(
     error: BaseException, code: int, shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert process_fork.exit_code_of(error) == code
+    assert fork.exit_code_of(error) == code
     assert capsys.readouterr().err == shown
 
 
@@ -179,7 +179,7 @@ def test_a_stream_that_is_gone_is_no_error_when_it_is_flushed(monkeypatch: pytes
         pass
     monkeypatch.setattr(sys, "stdout", closed)
     monkeypatch.setattr(sys, "stderr", None)
-    process_fork.flush_streams()
+    fork.flush_streams()
 
 
 def test_a_fork_that_fails_is_an_error_and_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,16 +187,16 @@ def test_a_fork_that_fails_is_an_error_and_leaves_nothing_open(monkeypatch: pyte
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     known = descriptors()
-    monkeypatch.setattr(process_fork.os, "fork", refuse)
+    monkeypatch.setattr(fork.os, "fork", refuse)
     with pytest.raises(OSError, match="temporarily unavailable"):
-        process_fork.fork_orphan()
+        fork.fork_orphan()
     # In the process between it is that one's end, and its parent reads nothing.
     ended: list[int] = []
-    monkeypatch.setattr(process_fork.os, "_exit", ended.append)
-    assert process_fork._fork_again(-1) == 0
+    monkeypatch.setattr(fork.os, "_exit", ended.append)
+    assert fork._fork_again(-1) == 0
     assert ended == [1]
-    monkeypatch.setattr(process_fork.os, "fork", lambda: 4242)
-    monkeypatch.setattr(process_fork.os, "waitpid", lambda _pid, _flags: (4242, 256))
+    monkeypatch.setattr(fork.os, "fork", lambda: 4242)
+    monkeypatch.setattr(fork.os, "waitpid", lambda _pid, _flags: (4242, 256))
     with pytest.raises(OSError, match=os.strerror(errno.EAGAIN)):
-        process_fork.fork_orphan()
+        fork.fork_orphan()
     assert descriptors() == known

@@ -1,4 +1,4 @@
-"""The frames between a host and its agents' processes, and errors that cross."""
+"""Messages between a host and its agents' processes as bytes, and errors that cross."""
 
 import warnings
 from typing import Any

@@ -1,4 +1,4 @@
-"""What of the process pool needs no process."""
+"""Options of processes, the program that they run, and what a pool refuses before it starts any."""
 
 import sys
 from importlib.machinery import ModuleSpec
@@ -10,8 +10,9 @@ import pytest
 
 from meshhost.errors import SettingsError
 from meshhost.hosting.processes import pool as process_pool
-from meshhost.hosting.processes.pool import ProcessOptions, ProcessPool, Program
-from meshhost.hosting.processes.process import memory_of
+from meshhost.hosting.processes.linux import memory_of
+from meshhost.hosting.processes.options import ProcessOptions, Program
+from meshhost.hosting.processes.pool import ProcessPool
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,9 @@ from meshhost.hosting.processes.process import memory_of
         {"memory_mb": 0},
         {"stuck_seconds": 0.0},
         {"boot_seconds": -1.0},
+        {"look_seconds": 0.0},
+        {"fork_seconds": 0.0},
+        {"abort_seconds": -1.0},
         {"start": "spawn"},
     ],
 )

@@ -1,4 +1,4 @@
-"""The host's side of forking, as far as it needs no template."""
+"""The host's side of forking, against a template that is only a socket."""
 
 import asyncio
 import errno
@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from meshhost.errors import MeshhostError, RemoteProtocolError
-from meshhost.hosting.processes import control as process_control
+from meshhost.hosting.processes import linux
 from meshhost.hosting.processes import template as process_template
-from meshhost.hosting.processes.control import Adoption
+from meshhost.hosting.processes.linux import Adoption
 from meshhost.hosting.processes.messages import ForkReply, fork_request, number_of_request
 from meshhost.hosting.processes.template import AdoptedProcess, Template
 
@@ -29,12 +29,12 @@ def test_requests_and_replies_arrive_as_they_were_sent() -> None:
 
 
 def test_what_is_no_request_and_no_reply_is_refused() -> None:
-    with pytest.raises(RemoteProtocolError, match="no request"):
+    with pytest.raises(RemoteProtocolError, match="invalid fork request"):
         number_of_request(b"x")
-    with pytest.raises(RemoteProtocolError, match="no reply"):
+    with pytest.raises(RemoteProtocolError, match="invalid reply"):
         ForkReply.unpacked(b"x")
     # Minus one would be everybody.
-    with pytest.raises(RemoteProtocolError, match="cannot be"):
+    with pytest.raises(RemoteProtocolError, match="impossible pid"):
         ForkReply.unpacked(ForkReply(1, -1).packed())
 
 
@@ -43,11 +43,11 @@ def test_adoption_is_on_from_the_first_user_to_the_last() -> None:
     assert adoption.is_possible()
     adoption.enter()
     adoption.enter()
-    assert process_control._subreaper() == 1
+    assert linux._subreaper() == 1
     adoption.leave()
-    assert process_control._subreaper() == 1
+    assert linux._subreaper() == 1
     adoption.leave()
-    assert process_control._subreaper() == 0
+    assert linux._subreaper() == 0
 
 
 def test_a_program_that_adopts_by_itself_goes_on_to() -> None:
@@ -56,14 +56,14 @@ def test_a_program_that_adopts_by_itself_goes_on_to() -> None:
     try:
         ours.enter()
         ours.leave()
-        assert process_control._subreaper() == 1
+        assert linux._subreaper() == 1
     finally:
         own.leave()
-    assert process_control._subreaper() == 0
+    assert linux._subreaper() == 0
 
 
 def test_a_system_without_it_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_control, "_PR_SET_CHILD_SUBREAPER", 9999)
+    monkeypatch.setattr(linux, "_PR_SET_CHILD_SUBREAPER", 9999)
     assert not Adoption().is_possible()
 
 
@@ -79,7 +79,7 @@ def test_a_child_ends_with_its_exit_code_and_one_that_is_buried_by_a_signal() ->
         assert (adopted.wait(), adopted.wait(), adopted.returncode) == (3, 3, 3)
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as child:
         adopted = AdoptedProcess(child.pid)
-        adopted.bury()
+        adopted.kill_and_wait()
         assert adopted.returncode == -9
 
 
@@ -144,13 +144,13 @@ async def test_a_child_is_this_processs_own(template: Any, far_end: Any, child: 
         forking = group.create_task(template.fork(1, 2))
         await asyncio.sleep(0)
         assert "forking=1" in repr(template)
-        assert process_control._subreaper() == 1
+        assert linux._subreaper() == 1
         far_end[1].send(ForkReply(requested(far_end[1]), child.pid).packed())
         adopted, pidfd = await forking
     os.close(pidfd)
-    assert process_control._subreaper() == 0
+    assert linux._subreaper() == 0
     assert adopted.pid == child.pid
-    adopted.bury()
+    adopted.kill_and_wait()
 
 
 async def test_a_child_that_comes_when_its_asker_is_cancelled_is_ended(
@@ -231,12 +231,11 @@ async def test_an_answer_to_nobody_is_no_matter(template: Any, far_end: Any) -> 
 
 
 async def test_a_template_that_owes_an_answer_is_ended_all_the_same(
-    template: Any, far_end: Any, monkeypatch: pytest.MonkeyPatch
+    far_end: tuple[socket.socket, socket.socket],
 ) -> None:
-    monkeypatch.setattr(process_template, "FORK_SECONDS", 0.05)
+    template = Template(Process(), far_end[0], fork_seconds=60.0)  # type: ignore[arg-type]
     async with asyncio.TaskGroup() as group:
         forking = group.create_task(outcome(template))
         await asyncio.sleep(0)
-        monkeypatch.setattr(process_template, "FORK_SECONDS", 0.01)
-        await template.close()
+        await template.close(seconds=0.01)
     assert forking.result() == "the template process ended while it forked"

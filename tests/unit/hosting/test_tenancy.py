@@ -12,7 +12,7 @@ from meshhost.hosting.calls.admission import CallRequest
 from meshhost.hosting.calls.ledger import LedgerEntry
 from meshhost.hosting.calls.spawns import Route, Spawns
 from meshhost.hosting.observe.load import LoadLimits, LoadMeter
-from meshhost.hosting.processes.pool import ProcessOptions
+from meshhost.hosting.processes.options import ProcessOptions
 from meshhost.hosting.tenants.memory_quota import MEGABYTE, ProcessMemory
 from meshhost.hosting.tenants.quarantine import EVERY_PATH, QuarantinePolicy
 from meshhost.hosting.tenants.quotas import Quotas, TenantQuota

@@ -6,13 +6,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
+from doubles.memory_transport import MemoryTransport
 
 from meshhost.errors import RoomError
 from meshhost.protocol.connection import MessageReceived, RoomConnection
 from meshhost.protocol.messages import EmptyResponse, Header, Response
 from meshhost.room.client import RoomClient
 from meshhost.room.reconnect import ReconnectPolicy
-from meshhost.testing.memory_transport import MemoryTransport
 
 
 class FakeRoom:

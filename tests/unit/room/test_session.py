@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from doubles.memory_transport import MemoryTransport
 
 from meshhost.errors import (
     ConnectionLostError,
@@ -20,7 +21,6 @@ from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse, JsonResponse, TextResponse
 from meshhost.room import session as module
 from meshhost.room.session import RoomSession
-from meshhost.testing.memory_transport import MemoryTransport
 
 
 class _Side:

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
+from doubles.memory_transport import MemoryTransport
 
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey, TenantId
@@ -15,7 +16,6 @@ from meshhost.protocol.messages import Header, Response
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.room import Room
 from meshhost.server.wire.connection import Connection
-from meshhost.testing.memory_transport import MemoryTransport
 
 
 class Served:

@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
+from doubles.memory_transport import MemoryTransport
 
 from meshhost.errors import ConnectionLostError, LimitExceededError
 from meshhost.protocol.frames import Message, Packets, packets
-from meshhost.testing.memory_transport import MemoryTransport
 from meshhost.transport.outbox import Outbox
 
 

@@ -1,4 +1,8 @@
-"""Waiting until a host that drains is empty: who is still there and why, look by look."""
+"""Waits until a draining host has no agents left, and reports meanwhile which are still there and why.
+
+Used by `meshhost host drain`. The host may end while it is asked, and another host may start at its address: then every agent
+of the first one is gone, which is told apart from a host that just does not answer.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +21,23 @@ if TYPE_CHECKING:
 __all__ = ["LOOKED_AT", "MARGIN_SECONDS", "Drained", "nothing_listens_at", "wait_until_empty"]
 
 LOOKED_AT = 100
-"""So many agents are looked at; of more it is only known that there are more."""
+"""How many agents are read at each look; of more it is only known that there are more."""
 MARGIN_SECONDS = 10.0
-"""What a host takes at most beyond the time of its agents: it aborts who is late."""
+"""What a host may take beyond the time of its agents: then it aborts those that are late."""
 
 LOOK_SECONDS = 1.0
-TELL_SECONDS = 5.0
+REPORT_SECONDS = 5.0
 _CONNECT_SECONDS = 3.0
 _NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """How the wait ended: who is `left` as the host lists them (None: not known), and whether the host itself is gone."""
+    """How the wait ended.
+
+    `left` are the agents that are still there, as the host lists them (None: not known); `is_gone` says that the host has
+    ended.
+    """
 
     left: list[dict[str, Any]] | None
     has_more: bool
@@ -38,17 +46,17 @@ class Drained:
 
     @property
     def is_done(self) -> bool:
-        """Whether nobody of that host is there any more."""
+        """Whether no agent of that host is left."""
         return self.is_gone or self.left == []
 
     @property
     def sentence(self) -> str:
-        """The same for people."""
+        """The outcome as a sentence for people."""
         number = f"{len(self.left or ())}{' or more' if self.has_more else ''}"
         if self.is_gone:
-            return f"the host is gone; agents that were there when it was last seen: {number}"
+            return f"the host has ended; agents that were there at the last look: {number}"
         if self.left is None:
-            return "gave up waiting: who is still there is not known"
+            return "gave up waiting: which agents are still there is not known"
         if self.left:
             return f"gave up waiting: agents that are still there: {number}"
         return f"all agents have left, after {self.seconds:.0f} s"
@@ -57,12 +65,12 @@ class Drained:
 def wait_until_empty(
     look: Callable[[], dict[str, Any]], is_gone: Callable[[], bool], *, timeout: float, clock: Any = time
 ) -> Drained:
-    """Return when the host is empty or gone, or after `timeout` seconds; meanwhile stderr is told who is there.
+    """Return when the host has no agents or has ended, or after `timeout` seconds; report on stderr meanwhile.
 
-    `look` asks for the agents of the host; it may raise that it was not reached, `is_gone` then says whether that is for
-    good. `clock` has `monotonic()` and `sleep(seconds)`.
+    `look` asks the host for its agents. When it raises ConnectionLostError or RoomRefusedError, `is_gone` says whether the host
+    has ended. `clock` has `monotonic()` and `sleep(seconds)`.
     """
-    began, told_at = clock.monotonic(), None
+    began, reported_at = clock.monotonic(), None
     left: list[dict[str, Any]] | None = None
     has_more = False
     while True:
@@ -75,22 +83,22 @@ def wait_until_empty(
                 return Drained(left, has_more, is_gone=True, seconds=now - began)
         else:
             if any(agent["state"] != "draining" for agent in answer["agents"]):
-                # In a host that drains nobody starts: this is another one, which came in its place.
+                # A draining host starts no agents: another host has taken its place.
                 return Drained(left, has_more, is_gone=True, seconds=now - began)
             left, has_more = answer["agents"], "next" in answer
             if not left:
                 return Drained([], has_more=False, is_gone=False, seconds=now - began)
-        if told_at is None or now - told_at >= TELL_SECONDS:
-            told_at = now
-            _tell(left or [], has_more, problem)
+        if reported_at is None or now - reported_at >= REPORT_SECONDS:
+            reported_at = now
+            _report(left or [], has_more, problem)
         if now - began >= timeout:
             return Drained(left, has_more, is_gone=False, seconds=now - began)
         clock.sleep(LOOK_SECONDS)
 
 
-def _tell(left: list[dict[str, Any]], has_more: bool, problem: str | None) -> None:
+def _report(left: list[dict[str, Any]], has_more: bool, problem: str | None) -> None:
     if problem is not None:
-        note(f"who is still there is not known: {problem}")
+        note(f"which agents are still there is not known: {problem}")
         return
     number = f"more than {len(left)}" if has_more else str(len(left))
     note(f"{number} {'agent is' if number == '1' else 'agents are'} still there")
@@ -103,13 +111,13 @@ def _tell(left: list[dict[str, Any]], has_more: bool, problem: str | None) -> No
 
 
 def nothing_listens_at(url: str) -> bool:
-    """Whether this address refuses connections, as one does whose process has ended."""
+    """Whether this address refuses connections, as it does when the process of a host has ended."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         socket.create_connection((parts.hostname or "", port), timeout=_CONNECT_SECONDS).close()
     except ConnectionRefusedError:
         return True
-    except OSError:  # no answer, or no way there: that says nothing about the process
+    except OSError:  # no answer, or no route: says nothing about the process
         return False
     return False

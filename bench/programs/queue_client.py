@@ -1,6 +1,7 @@
-"""The same queue work for either package: `python queue_client.py meshhost|meshagent URL TOKEN`; prints JSON.
+"""Does the same queue work with either package and prints its figures as JSON.
 
-Runs without the other package. Rates are per second, latencies in milliseconds.
+`python queue_client.py meshhost|meshagent URL TOKEN [send]`: with `send` only the sends are measured. It imports one of the two
+packages by name, so that it runs in an environment without the other. Rates are per second, latencies in milliseconds.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import time
 from typing import Any
 
 package, url, token = sys.argv[1:4]
+is_send_only = "send" in sys.argv[4:]
 api: Any = importlib.import_module(f"{package}.api")
 
 ALONE = 500
@@ -27,7 +29,7 @@ def connect() -> Any:
 
 
 async def send_alone(room: Any) -> float:
-    """Each send waits for the one before."""
+    """Send one message after the other."""
     begun = time.perf_counter()
     for _ in range(ALONE):
         await room.queues.send(name="alone", message=BODY)
@@ -35,7 +37,7 @@ async def send_alone(room: Any) -> float:
 
 
 async def send_together(room: Any) -> float:
-    """Many senders at once."""
+    """Send PARALLEL messages at a time."""
     gate = asyncio.Semaphore(PARALLEL)
 
     async def one() -> None:
@@ -48,7 +50,7 @@ async def send_together(room: Any) -> float:
 
 
 async def receive(room: Any) -> float:
-    """Take them again, one after the other, as an agent that never heard of leases does."""
+    """Receive what was sent, one after the other, without leases: the next receive settles the message before."""
     begun = time.perf_counter()
     for _ in range(ALONE):
         assert await room.queues.receive(name="together", create=True, wait=True) is not None
@@ -56,7 +58,7 @@ async def receive(room: Any) -> float:
 
 
 async def lease_and_ack(room: Any) -> float:
-    """Take them again with a lease and an ack each."""
+    """Receive what was sent with a lease and an ack for each message."""
     begun = time.perf_counter()
     for _ in range(ALONE):
         message = await room.queues.lease(name="together", seconds=30)
@@ -65,7 +67,7 @@ async def lease_and_ack(room: Any) -> float:
 
 
 async def latencies(sender: Any, receiver: Any) -> list[float]:
-    """From before the send to after the receive of a receiver that is waiting."""
+    """Milliseconds from before each send until a receiver that was already waiting has the message."""
     found = []
     for number in range(LATENCIES):
         parked = asyncio.ensure_future(receiver.queues.receive(name="latency", create=True, wait=True))
@@ -81,11 +83,12 @@ async def main() -> None:
     """Measure all and print."""
     async with connect() as first, connect() as second:
         figures: dict[str, float] = {"alone": await send_alone(first), "together": await send_together(first)}
-        figures["receive"] = await receive(first)
-        if package == "meshhost":
-            figures["lease"] = await lease_and_ack(first)
-        found = await latencies(first, second)
-        figures["p50"], figures["p99"] = statistics.median(found), statistics.quantiles(found, n=100)[98]
+        if not is_send_only:
+            figures["receive"] = await receive(first)
+            if package == "meshhost":
+                figures["lease"] = await lease_and_ack(first)
+            found = await latencies(first, second)
+            figures["p50"], figures["p99"] = statistics.median(found), statistics.quantiles(found, n=100)[98]
     print(json.dumps(figures))
 
 

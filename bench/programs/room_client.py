@@ -1,7 +1,9 @@
-"""The same room work for either package: `python room_client.py meshhost|meshagent provide|measure URL TOKEN`.
+"""Does the same work in a room with either package and prints its figures as JSON.
 
-`provide` offers a tool until its input ends; `measure` wants such a provider, and prints JSON. Runs without the other package.
-Rates are per second, latencies in milliseconds, throughput in MB (10^6 bytes) per second.
+`python room_client.py meshhost|meshagent provide|measure|measure-calls URL TOKEN`: `provide` offers a tool until its standard
+input ends; `measure` needs such a provider in the room and measures tool calls, files, documents and broadcasts,
+`measure-calls` only the tool calls. It imports one of the two packages by name, so that it runs in an environment without the
+other. Rates are per second, latencies in milliseconds, throughput in MB (10^6 bytes) per second.
 """
 
 import asyncio
@@ -113,24 +115,24 @@ class Arrivals:
         self._all = asyncio.Event()
 
     def expect(self, more: int) -> None:
-        """So many more shall come."""
+        """Wait for this many more."""
         self._expected += more
         self._all.clear()
 
     def add(self, seconds: float) -> None:
-        """One came."""
+        """Record an arrival."""
         self.seconds.append(seconds)
         if len(self.seconds) >= self._expected:
             self._all.set()
 
     async def wait(self) -> None:
-        """Return when all came."""
+        """Return when all that were expected have arrived."""
         async with asyncio.timeout(120):
             await self._all.wait()
 
 
 async def broadcast() -> dict[str, float]:
-    """One sender, many listeners, all in this process."""
+    """Broadcast from one sender to many listeners, all in this process."""
     async with AsyncExitStack() as stack:
         sender = await stack.enter_async_context(connect())
         arrivals = Arrivals()
@@ -171,7 +173,7 @@ async def broadcast() -> dict[str, float]:
 
 
 async def write_file(room: Any, path: str, data: bytes) -> None:
-    """A whole file, in slices."""
+    """Write a whole file, in slices."""
     handle = await room.storage.open(path=path, overwrite=True)
     for start in range(0, len(data), CHUNK):
         await room.storage.write(handle=handle, data=data[start : start + CHUNK])
@@ -179,7 +181,7 @@ async def write_file(room: Any, path: str, data: bytes) -> None:
 
 
 async def edit() -> dict[str, float]:
-    """Editors of one document, all in this process: an edit counts when everybody has it."""
+    """Edit one document from several clients in this process: an edit is done when all of them have it."""
     async with AsyncExitStack() as stack:
         rooms = [await stack.enter_async_context(connect()) for _ in range(EDITORS)]
         await write_file(rooms[0], ".schemas/page.json", json.dumps(SCHEMA).encode())
@@ -215,7 +217,7 @@ async def edit() -> dict[str, float]:
 
 
 async def transfer() -> dict[str, float]:
-    """A large file, there and back."""
+    """Upload a large file and download it again."""
     data = bytes(range(256)) * (MEBIBYTES * 4096)
     async with connect() as room:
         begun = time.perf_counter()
@@ -229,9 +231,9 @@ async def transfer() -> dict[str, float]:
 
 
 async def measure() -> None:
-    """Measure all and print."""
+    """Measure what the role asks for, and print it."""
     figures: dict[str, float] = {}
-    for part in (call_tools, transfer, edit, broadcast):
+    for part in (call_tools,) if role == "measure-calls" else (call_tools, transfer, edit, broadcast):
         figures |= await part()
     print(json.dumps(figures), flush=True)
 

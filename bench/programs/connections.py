@@ -1,7 +1,7 @@
-"""What WebSocket connections take by themselves: `connections_program.py meshhost|websockets|aiohttp URL COUNT`. Prints JSON.
+"""Measures bare WebSocket connections: `python connections.py meshhost|websockets|aiohttp URL COUNT`. Prints JSON.
 
-Joins that many participants, reads what the room greets each with, and does nothing more: KiB and milliseconds of CPU per
-connection. Needs nothing but that library, so that it runs in any environment.
+Joins COUNT participants with that library, reads the greeting of each, and does nothing more. The figures are KiB and
+milliseconds of CPU per connection. It needs only that library, so that it runs in any environment.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ def _headers(identity: str) -> dict[str, str]:
 
 def _by_meshhost(url: str) -> Join:
     # The environment has what meshhost needs, but not always meshhost.
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    sys.path.insert(0, str(Path(__file__).parents[2]))
     client: Any = importlib.import_module("meshhost.transport.websocket_client")
 
     async def join(identity: str) -> object:

@@ -1,4 +1,7 @@
-"""The same host for either package: `python host_program.py meshhost|meshagent PORT [process]`. Runs without the other one."""
+"""Runs the same host with either package: `python host.py meshhost|meshagent PORT [process]`.
+
+It imports one of the two packages by name, so that it runs in an environment without the other.
+"""
 
 import asyncio
 import importlib
@@ -12,14 +15,14 @@ host: Any = importlib.import_module(f"{package}.api.services").ServiceHost(host=
 
 @host.path("/idle", identity="idle", **options)
 class Idle:
-    """Says that it has started, then waits."""
+    """An agent that says that it has started, and then is idle."""
 
     async def start(self, *, room: Any) -> None:
-        """Tell the stand-in room."""
+        """Tell the stand-in room that it has started."""
         await room.developer.log(type="started", data={})
 
     async def stop(self) -> None:
-        """Nothing to end."""
+        """Nothing to stop."""
 
 
 asyncio.run(host.run())

@@ -1,8 +1,9 @@
-"""Starts of jobs in LiveKit Agents' process pool: `python livekit_program.py IDLE STARTS preload|bare`. Prints JSON.
+"""Measures starts of jobs in LiveKit Agents' process pool: `python livekit_pool.py IDLE STARTS preload|bare`. Prints JSON.
 
-`IDLE` processes wait (0: each start boots one); `bare` leaves out the speech models that its fork server loads by default.
-The pool is made as its worker makes it. Nothing is connected: a job has begun when its entrypoint runs. Latencies in
-milliseconds, memory of an idle process in MiB; `fork_server` is the memory of the process that the others are forked from.
+IDLE processes wait for a job (0: each start boots one); `bare` omits the speech models that its fork server loads by default.
+The pool is made as LiveKit's worker makes it. Nothing is connected: a job has started when its entrypoint runs. Latencies are
+in milliseconds, the memory of an idle process in MiB; `fork_server` is the memory of the process that the others are forked
+from.
 """
 
 import asyncio
@@ -16,17 +17,13 @@ import statistics
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
-
-# Beside this file lies a livekit.py, which is not the package. The children get the path as it is then.
-sys.path = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
 
 MIB = 2**20
 
 
 async def entrypoint(context: Any) -> None:
-    """The agent: tells its start, then stays, as its job has no end."""
+    """The agent: reports its start, then stays, since its job has no end."""
     now = time.monotonic_ns()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.sendto(str(now).encode(), context.job.metadata)

@@ -1,8 +1,8 @@
-"""Calls under fire: `python -m bench fuzz [seconds] [--seed N]`. Ends with 1 when the host did what it must not.
+"""The attackers of a fuzz run, and what they find.
 
-A host of its own process, with a secret, gets good, repeated, stale, forged, broken and oversized calls over several
-connections at once, and beside them sockets that speak no HTTP, half of it, or very slowly. What is sent follows from the seed;
-in which order it arrives does not.
+`Caller` sends calls over HTTP: good, repeated, stale, forged, broken and oversized ones. `RawCaller` opens sockets that speak
+no HTTP, half of it, or very slowly. What is sent follows from the seed; the order in which it arrives does not. Each call knows
+which answers it may get, and any other is a broken rule (`Findings.blame`).
 """
 
 import asyncio
@@ -10,8 +10,6 @@ import gzip
 import io
 import json
 import random
-import statistics
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
@@ -20,31 +18,20 @@ from typing import Any
 
 import aiohttp
 import jwt
-import psutil
-from rich.console import Console
-from rich.table import Table
 
-from bench.hosting import BenchedHost, benched_host
+from bench.benched_host import BenchedHost
 from meshhost.hosting.http.routes import MAX_BODY_BYTES
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.identity.webhooks import sign_webhook, webhook_body
 
-SECONDS = 60.0
-SEED = 20_261_123
-CALLERS = 8
-RAW_CALLERS = 4
 SECRET = "fuzz-secret-of-more-than-32-bytes!!"
 OTHER_SECRET = "other-secret-of-more-than-32-bytes!"
 TENANTS, ROOMS, NAMES = 4, 4, 6
-# Their agents end with the sockets that they were called by, and crash: no other tenant must feel it.
+# Their agents end with the sockets by which they were called, and crash: no other tenant may be affected.
 SOCKETS_TENANT = "sockets-"
 SOCKETS_TENANTS = 200
 PATH = "/idle"
 DOCUMENTED = {200, 400, 401, 403, 404, 405, 408, 413, 429, 503}
-MAY_GROW_MIB = 24.0
-# The host remembers each signature that it took for ten minutes.
-MIB_PER_SIGNATURE = 250 / 2**20
-SETTLE_SECONDS = 30.0
 
 Key = tuple[str, str, str]
 KEYS = [
@@ -57,7 +44,7 @@ KEYS = [
 
 @dataclass(frozen=True)
 class Call:
-    """A request, the answers that it may get, and the agent that it starts with 200."""
+    """A request, the statuses that it may be answered with, and the agent that it starts when that is 200."""
 
     body: bytes
     headers: dict[str, str]
@@ -69,7 +56,7 @@ class Call:
 
 @dataclass
 class Findings:
-    """What happened. `problems` are the broken invariants."""
+    """What happened so far; `problems` are the broken rules."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
@@ -80,13 +67,13 @@ class Findings:
     problems: list[str] = field(default_factory=list)
 
     def blame(self, problem: str) -> None:
-        """Note a broken invariant; the first ones are enough."""
+        """Record a broken rule; only the first 20 are kept."""
         if len(self.problems) < 20:
             self.problems.append(problem)
 
 
 class Caller:
-    """Makes calls that the seed decides, and checks their answers."""
+    """Sends calls that follow from the seed, and checks their answers."""
 
     def __init__(self, host: BenchedHost, findings: Findings, name: str, seed: int) -> None:
         self._host = host
@@ -94,7 +81,7 @@ class Caller:
         self._random = random.Random(f"{seed} {name}")
 
     async def fire(self, until: float) -> None:
-        """Send one call after the other until then (`time.monotonic()`)."""
+        """Send one call after the other until that time (`time.monotonic()`)."""
         kinds: list[Callable[[aiohttp.ClientSession], Awaitable[None]]] = [
             *[self.good] * 4,
             *[self.replayed] * 3,
@@ -113,7 +100,7 @@ class Caller:
                 try:
                     await kind(http)
                 except (aiohttp.ClientError, TimeoutError) as error:
-                    # The host may hang up on what it refuses to read, but not on a call.
+                    # The host may close the connection of a body that it refuses to read, but not of a call.
                     if kind in (self.oversized, self.elsewhere, self.garbage):
                         self._found.statuses["no answer, connection closed"] += 1
                     else:
@@ -122,25 +109,25 @@ class Caller:
     # Kinds of calls
 
     async def good(self, http: aiohttp.ClientSession) -> None:
-        call = self._call(self._random.choice(KEYS), in_header=self._random.random() < 0.2)
+        call = self.make_call(self._random.choice(KEYS), in_header=self._random.random() < 0.2)
         begun = time.perf_counter()
-        if await self._send(http, call) == 200:
+        if await self.send(http, call) == 200:
             self._found.latencies.append((time.perf_counter() - begun) * 1000)
 
     async def replayed(self, http: aiohttp.ClientSession) -> None:
         if self._found.accepted:
             call = self._random.choice(self._found.accepted)
-            await self._send(http, Call(call.body, call.headers, frozenset({401}), call.path))
+            await self.send(http, Call(call.body, call.headers, frozenset({401}), call.path))
 
     async def together(self, http: aiohttp.ClientSession) -> None:
-        call, times = self._call(self._random.choice(KEYS)), self._random.randint(2, 5)
+        call, times = self.make_call(self._random.choice(KEYS)), self._random.randint(2, 5)
         call = Call(call.body, call.headers, call.may_get | {401}, key=call.key)
-        statuses = await asyncio.gather(*[self._send(http, call) for _ in range(times)])
+        statuses = await asyncio.gather(*[self.send(http, call) for _ in range(times)])
         if statuses.count(200) > 1:
             self._found.blame(f"one signature was taken {statuses.count(200)} times")
 
     async def forged(self, http: aiohttp.ClientSession) -> None:
-        call = self._call(self._random.choice(KEYS))
+        call = self.make_call(self._random.choice(KEYS))
         body, signature = call.body, call.headers["Meshhost-Signature"]
         place = self._random.randrange(len(body) - 1)
         altered = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
@@ -166,10 +153,10 @@ class Caller:
             ]
         )
         headers = {} if header is None else {self._random.choice(["Meshhost-Signature", "Meshagent-Signature"]): header}
-        await self._send(http, Call(body, headers, frozenset({401})))
+        await self.send(http, Call(body, headers, frozenset({401})))
 
     async def garbage(self, http: aiohttp.ClientSession) -> None:
-        """Signed as it ought to be, but no call."""
+        """A correctly signed body that is not a call."""
         body = self._garbage()
         headers = self._signed(body) | self._random.choice(
             [
@@ -182,10 +169,10 @@ class Caller:
                 {"Cookie": "a=b; " * 900},
             ]
         )
-        await self._send(http, Call(body, headers, frozenset({200, 400, 401, 413})), may_be_plain=True)
+        await self.send(http, Call(body, headers, frozenset({200, 400, 401, 413})), may_be_plain=True)
 
     async def refused(self, http: aiohttp.ClientSession) -> None:
-        """Signed, well-formed, and not to be followed."""
+        """A signed, well-formed call that must be refused."""
         key = self._random.choice(KEYS)
         data = self._data(key)
         changes: list[tuple[dict[str, object], set[int]]] = [
@@ -206,7 +193,7 @@ class Caller:
         ]
         change, statuses = self._random.choice(changes)
         body = webhook_body("room.call", data | change)
-        await self._send(http, Call(body, self._signed(body), frozenset(statuses | {400})))
+        await self.send(http, Call(body, self._signed(body), frozenset(statuses | {400})))
 
     async def oversized(self, http: aiohttp.ClientSession) -> None:
         size = MAX_BODY_BYTES + self._random.randint(1, 1_000_000)
@@ -214,11 +201,11 @@ class Caller:
             body, headers = gzip.compress(b" " * size * 20, 1), {"Content-Encoding": "gzip"}
         else:
             body, headers = b"{" * size, {}
-        await self._send(http, Call(body, headers, frozenset({413})))
+        await self.send(http, Call(body, headers, frozenset({413})))
 
     async def elsewhere(self, http: aiohttp.ClientSession) -> None:
-        """Other paths and methods."""
-        call = self._call(self._random.choice(KEYS))
+        """A call to another path, or by another method."""
+        call = self.make_call(self._random.choice(KEYS))
         path, method, statuses = self._random.choice(
             [
                 ("/nowhere", "POST", {404}),
@@ -237,7 +224,7 @@ class Caller:
             ]
         )
         body = b"" if method == "GET" else call.body
-        await self._send(http, Call(body, {}, frozenset(statuses | {401}), path, method), may_be_plain=True)
+        await self.send(http, Call(body, {}, frozenset(statuses | {401}), path, method), may_be_plain=True)
 
     # How they are made
 
@@ -252,12 +239,13 @@ class Caller:
     def _signed(self, body: bytes) -> dict[str, str]:
         return {"Meshhost-Signature": sign_webhook(body, secret=SECRET, now=time.time())}
 
-    def _call(self, key: Key, *, in_header: bool = False) -> Call:
+    def make_call(self, key: Key, *, in_header: bool = False) -> Call:
+        """A good call of this agent, in the body or, as room servers do for WebSockets, in a header."""
         body = webhook_body("room.call", self._data(key))
         headers = self._signed(body)
         if in_header:
             headers["Meshhost-Webhook"] = body.decode()
-        # A host under load takes no new agent.
+        # A host under load may refuse to start an agent.
         may_get = frozenset({200} if key in self._found.started else {200, 503})
         return Call(b"" if in_header else body, headers, may_get, key=key)
 
@@ -282,7 +270,8 @@ class Caller:
             ]
         )
 
-    async def _send(self, http: aiohttp.ClientSession, call: Call, *, may_be_plain: bool = False) -> int:
+    async def send(self, http: aiohttp.ClientSession, call: Call, *, may_be_plain: bool = False) -> int:
+        """Send a call and check its answer; returns the status. A 400 that `may_be_plain` need not be JSON."""
         self._found.signatures += 200 in call.may_get
         url, data = self._host.url + call.path, io.BytesIO(call.body)
         async with http.request(call.method, url, data=data, headers=call.headers) as response:
@@ -300,7 +289,7 @@ class Caller:
 
 
 class RawCaller:
-    """Opens sockets and misuses them."""
+    """Opens connections and sends bytes that are not, or not quite, HTTP."""
 
     def __init__(self, host: BenchedHost, findings: Findings, name: str, seed: int) -> None:
         self._port = int(host.url.rpartition(":")[2])
@@ -311,7 +300,7 @@ class RawCaller:
         self._name = name
 
     async def fire(self, until: float) -> None:
-        """Open one after the other until then."""
+        """Open one connection after the other until that time."""
         while time.monotonic() < until:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             self._found.kinds["raw"] += 1
@@ -382,7 +371,7 @@ class RawCaller:
         )
 
     def _socket_call(self) -> bytes:
-        """An upgrade as a room server makes it: its agent lives as long as the socket, which is followed by nonsense."""
+        """A call by WebSocket upgrade, as a room server makes it; what follows it is not WebSocket."""
         self._sockets += 1
         tenant = f"{SOCKETS_TENANT}{self._random.randrange(SOCKETS_TENANTS)}"
         data = self._calls._data((tenant, "room", f"{self._name}-{self._sockets}"))
@@ -403,143 +392,3 @@ def _is_answer(status: int, text: str) -> bool:
     except ValueError:
         return False
     return isinstance(answer, dict) and (status == 200 or isinstance(answer.get("error"), str))
-
-
-@dataclass(frozen=True)
-class Vitals:
-    """A host's process as of now: MiB, open files, threads, children."""
-
-    mib: float
-    files: int
-    threads: int
-    children: int
-
-
-def _vitals(host: BenchedHost) -> Vitals:
-    process = psutil.Process(host.process.pid)
-    children = len(process.children(recursive=True))
-    return Vitals(host.resident / 2**20, process.num_fds(), process.num_threads(), children)
-
-
-async def _agents(host: BenchedHost) -> Counter[Key]:
-    """Who lives there, but for those that came by a socket; one of a key is right."""
-    async with (
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http,
-        http.get(f"{host.url}/agents?limit=10000", timeout=aiohttp.ClientTimeout(30)) as answer,
-    ):
-        agents = (await answer.json())["agents"]
-    return Counter(
-        (one["tenant"], one["room"], one["identity"])
-        for one in agents
-        if one["state"] not in ("stopped", "failed") and not one["tenant"].startswith(SOCKETS_TENANT)
-    )
-
-
-async def _watch(host: BenchedHost, found: Findings, until: float) -> None:
-    """At no time has a key two agents, and the host always answers."""
-    while time.monotonic() < until:
-        try:
-            for key, number in (await _agents(host)).items():
-                if number > 1:
-                    found.blame(f"{number} agents of {key}")
-        except (aiohttp.ClientError, TimeoutError) as error:
-            found.blame(f"the host does not answer: {type(error).__name__}")
-        await asyncio.sleep(1.0)
-
-
-async def _start_all(host: BenchedHost, found: Findings, seed: int) -> None:
-    """So that the memory before is that of a host with all agents that are to be."""
-    caller = Caller(host, found, "first", seed)
-    async with aiohttp.ClientSession() as http:
-        for key in KEYS:
-            while await caller._send(http, caller._call(key)) != 200:  # noqa: ASYNC110 - another process
-                await asyncio.sleep(0.2)
-            await host.room.wait_started(key[2])
-
-
-async def _settled(host: BenchedHost, before: Vitals) -> Vitals:
-    """Once what was left of the connections is closed, or when that takes too long."""
-    end = time.monotonic() + SETTLE_SECONDS
-    while (vitals := _vitals(host)).files > before.files and time.monotonic() < end:  # noqa: ASYNC110 - another process
-        await asyncio.sleep(0.2)
-    return vitals
-
-
-async def _answers(host: BenchedHost, found: Findings, seed: int) -> bool:
-    caller = Caller(host, found, "last", seed)
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(30)) as http:
-        return await caller._send(http, caller._call(KEYS[0])) == 200
-
-
-async def _under_fire(host: BenchedHost, found: Findings, seconds: float, seed: int) -> None:
-    until = time.monotonic() + seconds
-    callers: list[Caller | RawCaller] = [
-        *(Caller(host, found, f"caller {number}", seed) for number in range(CALLERS)),
-        *(RawCaller(host, found, f"raw-{number}", seed) for number in range(RAW_CALLERS)),
-    ]
-    async with asyncio.TaskGroup() as tasks:
-        for one in callers:
-            tasks.create_task(one.fire(until))
-        tasks.create_task(_watch(host, found, until))
-
-
-def _judge(found: Findings, before: Vitals, after: Vitals, agents: Counter[Key]) -> None:
-    if agents != Counter(found.started):
-        twice = {key for key, number in agents.items() if number > 1}
-        found.blame(f"agents: {len(found.started - set(agents))} gone, {len(twice)} twice, {len(agents)} in all")
-    grown = after.mib - before.mib
-    if grown > (most := MAY_GROW_MIB + found.signatures * MIB_PER_SIGNATURE):
-        found.blame(f"memory grew by {grown:.0f} MiB, more than {most:.0f}")
-    if after.files > before.files:
-        found.blame(f"{after.files - before.files} files stayed open")
-    if after.threads > before.threads or after.children > before.children:
-        found.blame("threads or processes were left behind")
-
-
-def _show(found: Findings, before: Vitals, after: Vitals, agents: Counter[Key], *, answers: bool, title: str) -> None:
-    table = Table(title=title, title_justify="left")
-    for column in ("", "found", "expected"):
-        table.add_column(column, justify="left" if not column else "right")
-    for status, number in sorted(found.statuses.items()):
-        table.add_row(f"answered {status}", f"{number:,}", "")
-    table.add_row("calls in all", f"{sum(found.statuses.values()):,}", "")
-    table.add_section()
-    table.add_row("agents alive", f"{agents.total():,}", f"{len(found.started):,}")
-    grown = f"< {before.mib + MAY_GROW_MIB + found.signatures * MIB_PER_SIGNATURE:.1f}"
-    table.add_row("memory before, MiB", f"{before.mib:.1f}", "")
-    table.add_row("memory after, MiB", f"{after.mib:.1f}", grown)
-    table.add_row("open files before", str(before.files), "")
-    table.add_row("open files after", str(after.files), f"{before.files}")
-    table.add_row("threads after", str(after.threads), f"<= {before.threads}")
-    if len(found.latencies) > 1:
-        p99 = statistics.quantiles(found.latencies, n=100, method="inclusive")[98]
-        table.add_row("good call meanwhile, p99 ms", f"{p99:.0f}", "")
-    table.add_row("host answers", "yes" if answers else "no", "yes")
-    console = Console(width=110)
-    console.print(table)
-    for problem in found.problems:
-        console.print(f"BROKEN: {problem}", soft_wrap=True, markup=False, highlight=False)
-
-
-async def main(seconds: float = SECONDS, *, seed: int = SEED) -> None:
-    """Fire for so many seconds and print what became of it. Raises SystemExit(1) when an invariant was broken."""
-    print(f"seed {seed}, {seconds:g} s, {CALLERS} callers, {RAW_CALLERS} sockets at a time", file=sys.stderr)
-    found = Findings()
-    async with benched_host("meshhost", sys.executable, environment={"MESHHOST_WEBHOOK_SECRET": SECRET}) as host:
-        await _start_all(host, found, seed)
-        # What aiohttp and the JSON parsers allocate once is no leak.
-        await _under_fire(host, found, min(5.0, seconds / 4), seed + 1)
-        await asyncio.sleep(3.0)
-        before = _vitals(host)
-        found.signatures = 0
-        await _under_fire(host, found, seconds, seed)
-        answers = await _answers(host, found, seed)
-        after, agents = await _settled(host, before), await _agents(host)
-        _judge(found, before, after, agents)
-    _show(found, before, after, agents, answers=answers, title=f"Calls under fire for {seconds:g} s, seed {seed}")
-    if found.problems or not answers:
-        raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    asyncio.run(main())

@@ -126,7 +126,7 @@ def test_each_wrong_member_is_named(written, text, member):
 
 @pytest.mark.parametrize("text", ["[server", "a = ", b"\xff\xfe"])
 def test_what_is_no_toml_is_refused(written, text):
-    with pytest.raises(SettingsError, match="is not TOML"):
+    with pytest.raises(SettingsError, match="is not valid TOML"):
         read_server_file(written(text))
 
 

@@ -1,4 +1,8 @@
-"""Two connected transports without a network, which a test can slow down and cut."""
+"""Two connected transports without a network, which a test can slow down and cut.
+
+Keeps the contract of `meshhost.transport.base.Transport`, which `tests/contract` proves. Used where a test is about a room
+session or a connection and not about sockets.
+"""
 
 import asyncio
 from collections import deque
@@ -32,8 +36,8 @@ class _Lane:
 class MemoryTransport:
     """Keeps the contract of `Transport`. Make two with `pair()`; what one sends the other receives.
 
-    `sent` are the packets that this side has sent. A side that is held takes nothing off its sender's hands until it is
-    released, as a reader that stopped reading; its sender gives up after `send_timeout` seconds.
+    `sent` are the packets that this side has sent. A side that is held reads nothing until it is released; the other
+    side gives up sending after `send_timeout` seconds.
     """
 
     def __init__(self, incoming: _Lane, outgoing: _Lane, *, send_timeout: float) -> None:
@@ -71,7 +75,7 @@ class MemoryTransport:
         return packet
 
     async def send(self, packets: Iterable[bytes]) -> None:
-        """Send these packets contiguously. Raises ConnectionLostError, also when the other side takes nothing."""
+        """Send these packets contiguously. Raises ConnectionLostError, also when the other side reads nothing."""
         try:
             async with asyncio.timeout(self._send_timeout), self._sending:
                 for packet in packets:
@@ -91,21 +95,21 @@ class MemoryTransport:
         return True
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close in order; the other side hears the code after it has read everything."""
+        """Close in order; the other side gets the code after it has read everything."""
         self._finish(ConnectionLostError(reason or "the connection ended", clean=True, close_code=code))
 
     def send_text(self, text: str) -> None:
-        """Send a text frame, which no honest participant does."""
+        """Send a text frame, which the protocol forbids."""
         self._outgoing.put(text)
 
     def break_connection(self) -> None:
-        """End the connection without a word, for both sides; what was not read is lost."""
+        """End the connection without a close frame, for both sides; what was not read is lost."""
         self._incoming.packets.clear()
         self._outgoing.packets.clear()
         self._finish(ConnectionLostError())
 
     def hold(self) -> None:
-        """Take nothing more from the other side, until `release`."""
+        """Stop reading what the other side sends, until `release`."""
         self._incoming.takes.clear()
 
     def release(self) -> None:

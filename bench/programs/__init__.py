@@ -1,0 +1,1 @@
+"""Programs that the benchmarks run by their path, some of them with other interpreters. None imports another one."""

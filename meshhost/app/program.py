@@ -1,0 +1,104 @@
+"""A user's program that runs as a child process: how it is found, started, signalled and ended.
+
+Used by `service_runner`. The program leads a session of its own, so that Ctrl-C in a terminal reaches only this process, which
+passes it on once. It ends with the block of `running_program`, and, on Linux, when this process is killed.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shlex
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from meshhost.errors import SettingsError
+from meshhost.hosting.processes.linux import signal_when_parent_ends
+
+__all__ = ["RunningProgram", "arguments_of", "exit_code_of", "running_program"]
+
+logger = logging.getLogger(__name__)
+
+
+class RunningProgram:
+    """A program that was started. It may take `stop_seconds` to stop before it is killed; that may be set later."""
+
+    def __init__(self, process: asyncio.subprocess.Process, *, stop_seconds: float) -> None:
+        self.stop_seconds = stop_seconds
+        self._process = process
+
+    @property
+    def exit_code(self) -> int:
+        """Its exit code, as a shell reports it; 0 while it runs."""
+        return exit_code_of(self._process.returncode)
+
+    async def wait(self) -> int:
+        """Wait until it has ended; returns its exit code."""
+        await self._process.wait()
+        return self.exit_code
+
+    def terminate(self) -> None:
+        """Send it SIGTERM; ignored when it has ended."""
+        self._signal(signal.SIGTERM)
+
+    async def end(self) -> None:
+        """Send it SIGTERM and return when it has ended; it is killed after `stop_seconds`. Idempotent."""
+        if self._process.returncode is not None:
+            return
+        self.terminate()
+        try:
+            async with asyncio.timeout(self.stop_seconds):
+                await self._process.wait()
+        except TimeoutError:
+            logger.warning("the program did not stop in time and is killed", extra={"timeout": self.stop_seconds})
+            self._signal(signal.SIGKILL)
+            await self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+
+@asynccontextmanager
+async def running_program(
+    arguments: list[str], *, variables: Mapping[str, str], stop_seconds: float
+) -> AsyncIterator[RunningProgram]:
+    """Start the program with these variables added to its environment; it is ended when the block is left."""
+    process = await asyncio.create_subprocess_exec(
+        *arguments,
+        env={**os.environ, **variables},  # noqa: TID251 - handed on, not read
+        start_new_session=True,
+        preexec_fn=_die_with_parent,
+    )
+    program = RunningProgram(process, stop_seconds=stop_seconds)
+    try:
+        yield program
+    finally:
+        await program.end()
+
+
+def arguments_of(command: str) -> list[str]:
+    """The arguments that run a command such as `main.py --verbose` by this Python. Raises SettingsError."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise SettingsError(f"cannot read the command {command!r}: {error}") from None
+    if not words:
+        raise SettingsError("expected a Python file to run, such as main.py")
+    if not Path(words[0]).is_file():
+        raise SettingsError(f"no file {words[0]!r}: expected a Python program with a ServiceHost")
+    return [sys.executable, *words]
+
+
+def exit_code_of(returned: int | None) -> int:
+    """The exit code as a shell reports it: 128 + N for a program that signal N ended; 0 for None."""
+    code = returned or 0
+    return 128 - code if code < 0 else code
+
+
+def _die_with_parent() -> None:
+    # SIGTERM and not SIGKILL: a host whose runner was killed still drains its agents.
+    signal_when_parent_ends(signal.SIGTERM)

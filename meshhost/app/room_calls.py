@@ -1,0 +1,71 @@
+"""Calls the agents of a service host into one room, and looks who is in it.
+
+Does for `service_runner` what a room server does for its configured services: it signs a token for the agent and posts a
+`room.call` webhook to the host.
+"""
+
+from typing import Any
+
+import aiohttp
+
+from meshhost.app.host_api import Endpoint, get_json
+from meshhost.identity.keys import parse_api_key
+from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
+from meshhost.server.calling.webhooks import WebhookSender
+
+__all__ = ["RoomCalls", "http_url", "websocket_url"]
+
+
+class RoomCalls:
+    """Calls into `room` of the room server at `api_url`, signed with an API key and, for hosts that check it, a secret."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, *, api_url: str, room: str, api_key: str, webhook_secret: str | None
+    ) -> None:
+        self._session = session
+        self._api_url = api_url
+        self._room = room
+        self._api_key = api_key
+        self._webhook_secret = webhook_secret
+        self._sender = WebhookSender(session)
+
+    async def call(self, host_url: str, endpoint: Endpoint) -> None:
+        """Call the agent of an endpoint into the room. Raises CallRefusedError."""
+        token = ParticipantToken(
+            name=endpoint.identity,
+            grants=[
+                ParticipantGrant(name="room", scope=self._room),
+                ParticipantGrant(name="role", scope="agent"),
+                ParticipantGrant(name="api", scope=endpoint.scope),
+            ],
+        )
+        data: dict[str, Any] = {
+            "room_name": self._room,
+            "room_url": f"{websocket_url(self._api_url)}/rooms/{self._room}",
+            "token": token.to_jwt(api_key=self._api_key),
+            "arguments": {},
+        }
+        await self._sender.send(host_url + endpoint.path, "room.call", data, secret=self._webhook_secret)
+
+    async def present(self) -> set[str]:
+        """The identities that are in the room now; empty when the room server does not answer."""
+        project = parse_api_key(self._api_key).project_id
+        url = f"{http_url(self._api_url)}/accounts/projects/{project}/sessions/active"
+        answer = await get_json(self._session, url, {"Authorization": f"Bearer {self._api_key}"})
+        sessions = answer.get("sessions", []) if isinstance(answer, dict) else []
+        return {
+            participant["name"]
+            for session in sessions
+            if session["room_name"] == self._room
+            for participant in session["participants"]
+        }
+
+
+def http_url(api_url: str) -> str:
+    """The address of a room server for REST, whichever scheme it was given with."""
+    return api_url.replace("ws://", "http://", 1).replace("wss://", "https://", 1)
+
+
+def websocket_url(api_url: str) -> str:
+    """The address of a room server for WebSockets, whichever scheme it was given with."""
+    return api_url.replace("http://", "ws://", 1).replace("https://", "wss://", 1)

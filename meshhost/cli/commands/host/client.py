@@ -1,0 +1,133 @@
+"""Requests to the admin API of a service host, with errors that say what to do.
+
+Every command of `meshhost host` goes through `ask`. The key comes from MESHHOST_ADMIN_KEY. Libraries are imported inside the
+functions, since this module is loaded for every `--help`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+__all__ = ["PAGE", "agents_of", "ask", "base_url", "full_id", "quoted"]
+
+PAGE = 1000
+"""The largest page of agents that a host returns."""
+
+_ID_LENGTH = 32
+_MIN_PREFIX = 6
+_MAX_CANDIDATES = 5
+_TIMEOUT = 30.0
+
+
+def ask(
+    url: str | None,
+    method: str,
+    path: str,
+    *,
+    query: dict[str, str] | None = None,
+    body: dict[str, str] | None = None,
+) -> Any:
+    """The JSON that the host answers. Raises MeshhostError with what to do about it, BadParameter for an invalid URL."""
+    import asyncio
+
+    from meshhost.cli.log_output import log_for_command
+
+    log_for_command()
+    return asyncio.run(request(base_url(url), method, path, query or {}, body))
+
+
+def agents_of(url: str | None, query: dict[str, str], most: int | None = None) -> tuple[list[dict[str, Any]], bool]:
+    """The agents that match the query, at most `most`, read page by page; and whether there are more."""
+    agents: list[dict[str, Any]] = []
+    while True:
+        limit = PAGE if most is None else min(PAGE, most - len(agents))
+        page = ask(url, "GET", "/agents", query={**query, "limit": str(limit)})
+        agents += page["agents"]
+        cursor = page.get("next")
+        if cursor is None or (most is not None and len(agents) >= most):
+            return agents, cursor is not None
+        query = {**query, "after": cursor}
+
+
+def full_id(url: str | None, given: str) -> str:
+    """The id of the one living agent whose id begins with `given`. Raises BadParameter when there is not exactly one.
+
+    A whole id is returned as it is: it may be that of an agent which has ended.
+    """
+    if len(given) >= _ID_LENGTH:
+        return given
+    if len(given) < _MIN_PREFIX:
+        raise typer.BadParameter(f"expected at least {_MIN_PREFIX} characters of the agent's id", param_hint="ID")
+    agents, are_more = agents_of(url, {"id": given}, _MAX_CANDIDATES)
+    # Checked here too: an older host ignores the filter and would return other agents.
+    found = [agent for agent in agents if agent["id"].startswith(given)]
+    if len(found) == 1 and not are_more:
+        return str(found[0]["id"])
+    if not found:
+        raise typer.BadParameter(
+            "no agent with an id that begins like this; `meshhost host ps` lists the agents", param_hint="ID"
+        )
+    names = [f"{agent['id']} ({agent['identity']} in {agent['room']})" for agent in found]
+    listed = ", ".join([*names, "…"] if are_more else names)
+    raise typer.BadParameter(f"several agents have an id that begins like this: {listed}", param_hint="ID")
+
+
+def quoted(text: str) -> str:
+    """The text as one segment of a URL's path."""
+    from urllib.parse import quote
+
+    return quote(text, safe="")
+
+
+def base_url(given: str | None) -> str:
+    """The URL of the host: as given, else by the environment. Raises BadParameter when there is none, or it is invalid."""
+    from urllib.parse import urlsplit
+
+    from meshhost.settings import read_settings
+
+    settings = read_settings()
+    url = given or settings.host_url
+    if url is None:
+        if not settings.port:
+            raise typer.BadParameter("name the host, or set MESHHOST_HOST_URL or MESHHOST_PORT", param_hint="--url")
+        return f"http://127.0.0.1:{settings.port}"
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise typer.BadParameter("expected a URL such as http://127.0.0.1:8081", param_hint="--url")
+    return url.rstrip("/")
+
+
+async def request(base: str, method: str, path: str, query: dict[str, str], body: dict[str, str] | None) -> Any:
+    """Send one request. Raises ConnectionLostError when the host cannot be reached, RoomRefusedError for an error status."""
+    import json
+
+    import aiohttp
+
+    from meshhost.cli.connect import reason_of
+    from meshhost.errors import ConnectionLostError, RoomRefusedError
+    from meshhost.settings import read_settings
+
+    key = read_settings().admin_key
+    headers = {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT)) as session,
+            # No redirects: the key is for this host, and must not be sent to another one that it names.
+            session.request(
+                method, f"{base}{path}", params=query, json=body, headers=headers, allow_redirects=False
+            ) as response,
+        ):
+            status, content = response.status, await response.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        text = f"cannot reach the service host at {base}: is it running? see MESHHOST_HOST_URL ({reason_of(error)})"
+        raise ConnectionLostError(text) from None
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or status >= 300:
+        text = answer.get("error", "") if isinstance(answer, dict) else "is it a service host?"
+        hint = "; see MESHHOST_ADMIN_KEY" if status == 401 else ""
+        raise RoomRefusedError(f"{base} answered {status}: {text}{hint}", status=status)
+    return answer

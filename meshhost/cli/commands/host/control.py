@@ -1,0 +1,114 @@
+"""The commands of `meshhost host` that change something: stop, kill, freeze, thaw, release, drain."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from meshhost.cli.commands.host.client import ask, base_url, full_id, quoted
+from meshhost.cli.commands.host.options import AgentArgument, TenantArgument, UrlOption
+from meshhost.cli.options import JsonOption
+
+__all__ = ["drain", "freeze", "kill", "release", "stop", "thaw"]
+
+
+def stop(agent_id: AgentArgument, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """Dismiss an agent: it finishes its work in progress and leaves for good."""
+    answer = ask(url, "DELETE", f"/agents/{quoted(full_id(url, agent_id))}")
+    _say(answer, as_json, f"agent {answer['spawn_id']} was asked to leave")
+
+
+def kill(agent_id: AgentArgument, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """Abort an agent: it leaves for good, without finishing its work."""
+    answer = ask(url, "DELETE", f"/agents/{quoted(full_id(url, agent_id))}", query={"abort": "1"})
+    _say(answer, as_json, f"agent {answer['spawn_id']} was aborted")
+
+
+def freeze(
+    tenant: TenantArgument,
+    reason: Annotated[
+        str | None, typer.Option("--reason", metavar="TEXT", help="Why; shown to operators, never to callers.")
+    ] = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Refuse all calls of a tenant until it is thawed.
+
+    Its agents keep running. A host with a ledger keeps the freeze over restarts.
+    """
+    body = None if reason is None else {"reason": reason}
+    answer = ask(url, "POST", f"/tenants/{quoted(tenant)}/freeze", body=body)
+    # Older hosts do not say it; they keep freezes in memory only.
+    ends = answer.get("freeze", {}).get("until_restart", True)
+    _say(answer, as_json, f"tenant {tenant} is frozen{' until this host restarts: it has no ledger' if ends else ''}")
+
+
+def thaw(tenant: TenantArgument, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """Accept the calls of a frozen tenant again."""
+    answer = ask(url, "POST", f"/tenants/{quoted(tenant)}/thaw")
+    _say(answer, as_json, f"tenant {tenant} is not frozen")
+
+
+def release(
+    tenant: TenantArgument,
+    path: Annotated[
+        str | None,
+        typer.Option("--path", metavar="PATH", help="Release only this path (default: everything of the tenant)."),
+    ] = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End the quarantine of a tenant.
+
+    It is an error when nothing of the tenant is in quarantine.
+    """
+    body = {"tenant": tenant} if path is None else {"tenant": tenant, "path": path}
+    answer = ask(url, "POST", "/quarantine/release", body=body)
+    released = ", ".join(hold["path"] or "all paths" for hold in answer["released"])
+    _say(answer, as_json, f"tenant {tenant} was released from quarantine: {released}")
+
+
+def drain(
+    url: UrlOption = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait until all agents have left, or return at once.")
+    ] = True,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout", min=0.0, help="Wait at most this many seconds (default: what the agents may take, plus 10)."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Accept no more calls and let all agents finish their work and leave.
+
+    The process of the host keeps running, without agents. While it waits, the command reports on stderr which agents are still
+    there, and why. The exit code is 0 when all have left and 1 after the timeout; the host then continues to drain. A host that
+    is gone, because its address refuses connections or another host answers there, counts as drained.
+    """
+    from meshhost.cli.commands.host import draining
+
+    answer = ask(url, "POST", "/drain")
+    if not wait:
+        _say(answer, as_json, f"the host is draining; agents: {answer['agents']}")
+        return
+    outcome = draining.wait_until_empty(
+        lambda: ask(url, "GET", "/agents", query={"limit": str(draining.LOOKED_AT)}),
+        lambda: draining.nothing_listens_at(base_url(url)),
+        timeout=answer["seconds"] + draining.MARGIN_SECONDS if timeout is None else timeout,
+    )
+    facts = {"ok": outcome.is_done, "agents": answer["agents"], "gone": outcome.is_gone, "left": outcome.left}
+    _say({**facts, "seconds": round(outcome.seconds, 1)}, as_json, outcome.sentence)
+    if not outcome.is_done:
+        raise typer.Exit(1)
+
+
+def _say(answer: dict[str, Any], as_json: bool, sentence: str) -> None:
+    from meshhost.cli.output import print_json, print_line
+
+    if as_json:
+        print_json(answer)
+    else:
+        print_line(sentence)

@@ -1,0 +1,143 @@
+"""What a host answers about agents and tenants, as tables and text for people.
+
+Texts of agents are printed without control characters, and never as markup. Libraries are imported inside the functions, since
+this module is loaded for every `--help`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["AGENT_COLUMNS", "TENANT_COLUMNS", "agent_row", "print_agent", "print_look", "screen", "tenant_row"]
+
+AGENT_COLUMNS = (
+    "ID",
+    "STATE",
+    "TENANT",
+    "ROOM",
+    "IDENTITY",
+    "PATH",
+    "ISOLATION",
+    "AGE",
+    "RESTARTS",
+    "MEMORY",
+    "WAITS FOR",
+)
+TENANT_COLUMNS = ("TENANT", "AGENTS", "WAITING", "MEMORY", "FROZEN SINCE", "REASON", "QUARANTINE", "QUOTA")
+
+# Enough to tell agents apart, and for `host describe ID`.
+_SHOWN_ID = 12
+
+
+def print_look(look: dict[str, Any]) -> None:
+    """Print one look of `host top`: a headline, then the agents."""
+    from meshhost.cli.output import print_line, print_table
+
+    print_line(_headline(look))
+    print_table(AGENT_COLUMNS, [agent_row(agent) for agent in look["agents"]], empty="no agents on this host")
+
+
+def screen(look: dict[str, Any]) -> Any:
+    """What `host top` shows on a terminal: the headline, the tenants, then the agents, those with a problem first."""
+    from rich.console import Group
+    from rich.text import Text
+
+    tenants = [
+        (one["tenant"], one["agents"], one["waiting"], _condition(one))
+        for one in sorted(look["tenants"], key=lambda one: -one["agents"])
+    ]
+    agents = sorted(look["agents"], key=lambda agent: (agent["state"] == "running", -agent["restarts"]))
+    return Group(
+        Text(_headline(look), style="bold"),
+        _table(("TENANT", "AGENTS", "WAITING", "CONDITION"), tenants[:10]),
+        _table(AGENT_COLUMNS, [agent_row(agent) for agent in agents[:100]]),
+    )
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    from meshhost.cli.output import one_line
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        # As Text: a name such as "[red]" is a name, not markup.
+        table.add_row(*(Text("" if cell is None else one_line(str(cell))) for cell in row))
+    return table
+
+
+def _headline(look: dict[str, Any]) -> str:
+    load = look["load"]
+    parts = ", ".join(f"{name} {part:.0%}" for name, part in load.items() if name != "value")
+    starts, agents = look["starts"], sum(tenant["agents"] for tenant in look["tenants"])
+    return (
+        f"load {load['value']:.0%} ({parts}); {agents} agents of {len(look['tenants'])} tenants; "
+        f"{starts['running']} starting, {starts['waiting']} waiting to start"
+    )
+
+
+def _condition(tenant: dict[str, Any]) -> str:
+    words = ["frozen"] if tenant["frozen"] else []
+    words += [f"quarantine of {hold}" for hold in _held(tenant)]
+    return ", ".join(words)
+
+
+def _held(tenant: dict[str, Any]) -> list[str]:
+    return [f"{hold['path'] or 'all'}: {hold['reason']}" for hold in tenant["quarantine"]]
+
+
+def tenant_row(tenant: dict[str, Any]) -> tuple[object, ...]:
+    """The cells of a tenant, for TENANT_COLUMNS."""
+    from meshhost.cli.output import shown_time
+
+    freeze = tenant["freeze"] or {"since": None, "reason": None, "until_restart": False}
+    return (
+        *(tenant[name] for name in ("tenant", "agents", "waiting")),
+        _shown_memory(tenant["memory_bytes"]),
+        shown_time(freeze["since"]) + (" (until this host restarts)" if freeze["until_restart"] else ""),
+        freeze["reason"],
+        ", ".join(_held(tenant)),
+        " ".join(f"{name}={value}" for name, value in tenant["quota"].items() if value is not None),
+    )
+
+
+def agent_row(agent: dict[str, Any]) -> tuple[object, ...]:
+    """The cells of an agent, for AGENT_COLUMNS."""
+    from meshhost.cli.output import shown_age
+
+    return (
+        agent["id"][:_SHOWN_ID],
+        *(agent[name] for name in ("state", "tenant", "room", "identity", "path", "isolation")),
+        shown_age(agent["age_seconds"]),
+        agent["restarts"],
+        _shown_memory(agent["memory_bytes"]),
+        agent["waits_for"],
+    )
+
+
+def print_agent(agent: dict[str, Any]) -> None:
+    """Print everything about an agent, a line each, and its last error with the traceback."""
+    from meshhost.cli.output import one_line, print_line, shown_age
+
+    error = agent["last_error"]
+    shown = {name: value for name, value in agent.items() if name != "last_error" and not name.endswith("_seconds")}
+    shown |= {"age": shown_age(agent["age_seconds"]), "in this state for": shown_age(agent["state_seconds"])}
+    shown["memory_bytes"] = _shown_memory(agent["memory_bytes"])
+    for name, value in shown.items():
+        if value not in (None, ""):
+            print_line(f"{name.removesuffix('_bytes').replace('_', ' ')}: {value}")
+    if error is not None:
+        print_line(f"last error: {error['type']}: {error['text']}")
+        for line in error["traceback"].splitlines():
+            # Keep the indentation: without it a traceback cannot be read.
+            print(" " * (len(line) - len(line.lstrip())) + one_line(line), flush=True)
+
+
+def _shown_memory(size: int | None) -> str:
+    return "" if size is None else f"{size / 1024**2:.0f} MB"
