@@ -49,6 +49,18 @@ async def test_a_client_that_cannot_resume_is_gone_as_soon_as_its_connection_bre
         assert a.is_open
 
 
+@pytest.mark.parametrize("code", [4000, 4001, 4004])
+async def test_a_client_that_closes_with_a_code_of_the_servers_is_gone(
+    serve: Any, http: aiohttp.ClientSession, until: Any, code: int
+) -> None:
+    async with serve(resume_seconds=1000) as server, server.client():
+        socket = await old_client(server, http, name="old", role="agent")
+        [room] = server.server.rooms
+        await until(lambda: len(room.members) == 2)
+        await socket.close(code=code)
+        await until(lambda: len(room.members) == 1)
+
+
 async def test_a_server_that_stops_gives_the_message_of_a_user_back(serve: Any, http: aiohttp.ClientSession) -> None:
     async with serve() as server, server.client() as a:
         await a.queues.send(name="q", message=1)
