@@ -1,10 +1,16 @@
-"""The room server: rooms, their participants, and the services they use.
+"""The room server: rooms, their participants, and the services they use, behind one port.
 
-`RoomServer` (server.py) owns the listening socket and the `RoomDirectory` (rooms.py). A `Room` (room.py) is the meeting place:
-members, toolkit and agent registrations, calls under way. A `Connection` (connection.py) is one participant's socket: it reads
-requests, hands each to `dispatch.py`, and replies exactly once. `dispatch.py` is the one table of requests: body, grant,
-handler; `handlers/` has one file per service, the server's twin of `meshhost/room/*.py`.
+| Package | What it holds | May import (of `server/`) |
+|---|---|---|
+| `core/` | rooms, participants, peers, requests; the Protocols `Peer`, `RoomService`, `RoomOwnership` | nothing |
+| `wire/` | the connection of a participant, and a dialect per generation of clients | `core` |
+| `services/` | what rooms offer: messaging, queues, storage, documents, agents, developer log | `core` |
+| `calling/` | calls to service hosts, and webhooks | `core`, `config` |
+| `http/` | REST, logins, files, probes, and the handshake of a WebSocket | `core`, `wire`, `config`, `metrics`, `address` |
+| `assembly.py`, `server.py` | make the parts, start and stop them | all |
 
-The queue engine, object store, identity store and LLM gateway are passed in. Every key that reaches them carries the tenant
-(`RoomKey`), which comes from the verified token and from nowhere else.
+A request goes: `http/sockets.py` (handshake) → `wire/connection.py` (reads) → the dialect (names the operation) →
+`core/dispatch.py` (parses and checks the grant) → a handler in `services/` → `Peer.reply`. Events go from a service through
+`Peer.tell` to the dialect and the wire. The stores, the queue engine and the LLM gateway are passed in. Every key that reaches
+them carries the tenant (`RoomKey`), which comes from the verified token and from nowhere else.
 """

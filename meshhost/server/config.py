@@ -1,4 +1,7 @@
-"""What a room server is told. Plain values; `meshhost.app.embedded` reads them from settings and files."""
+"""The configuration of a room server: plain values, with every limit and time in one place.
+
+`meshhost.app.embedded` makes a `ServerConfig` from settings and files; nothing in `server/` reads the environment or a file.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +16,7 @@ __all__ = ["ConfiguredService", "ServerConfig", "ServicePath"]
 
 @dataclass(frozen=True, slots=True)
 class ServicePath:
-    """One agent of a service: the path that calls it, who it acts as, and what it may do (None: an agent's default)."""
+    """One agent of a service: the path that calls it, its identity, and its scope (None: an agent's default)."""
 
     path: str
     identity: str
@@ -23,9 +26,9 @@ class ServicePath:
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredService:
-    """A service host that is called into every room whose name matches `rooms` (a shell pattern) when the room starts.
+    """A service host whose agents are called into every room whose name matches `rooms`, a shell pattern.
 
-    `other_urls` are hosts of the same program, to be called when the one before fails.
+    `other_urls` are hosts of the same program, which are called when the one before fails.
     """
 
     url: str
@@ -40,7 +43,7 @@ class ConfiguredService:
         return tuple(dict.fromkeys((self.url, *self.other_urls)))
 
     def wants(self, room_name: str) -> bool:
-        """Whether this service belongs into the room."""
+        """Whether this service's agents belong in the room."""
         return fnmatchcase(room_name, self.rooms)
 
 
@@ -48,11 +51,12 @@ class ConfiguredService:
 class ServerConfig:
     """Limits and times (seconds) of a room server.
 
-    `public_url` is where participants reach it (None: the address it listens on). `resume_seconds` is how long a lost
-    participant may come back as itself; `linger_seconds` how long a room stays without participants that count;
-    `receive_seconds` how long a waiting receive parks; `call_seconds` how long a tool or agent may take to answer.
-    `webhook_urls` are told of rooms that start and end. `call_urls` are the prefixes of URLs that `agent.call` may call.
-    `oauth` turns on the loopback login that the MeshAgent CLI's `setup` uses.
+    `public_url` is where participants reach it (None: the address it listens on). `resume_seconds` is how long a participant
+    whose connection was lost may come back as itself; `linger_seconds` how long a room stays open when only agents that the
+    server called in are there; `receive_seconds` how long a receive waits for a message; `call_seconds` how long a tool or
+    agent may take to answer. `max_requests` bounds the requests in progress of one connection, `max_waiting_bytes` what waits
+    to be sent on it. `webhook_urls` receive a webhook when a room starts or ends. `call_urls` are the prefixes of URLs that
+    `agent.call` may call. `oauth` turns on the loopback login that the MeshAgent CLI's `setup` uses.
     """
 
     host: str = "127.0.0.1"

@@ -1,6 +1,11 @@
-"""What the room server counts, in Prometheus form. No label names a tenant, a room or a participant."""
+"""The metrics of a room server, in Prometheus form.
 
-from collections.abc import Callable, Sequence
+Counters are incremented where things happen: requests by the dispatcher, joins by the handshake, calls by the service caller.
+Gauges are set when the metrics are read. No label names a tenant, a room or a participant: metrics are seen by operators who
+must not learn about tenants, and their number must stay bounded.
+"""
+
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
@@ -11,9 +16,9 @@ __all__ = ["ServerMetrics"]
 
 
 class ServerMetrics:
-    """The numbers of one room server, in a registry of their own."""
+    """The metrics of one room server, in a registry of its own."""
 
-    def __init__(self, rooms: Callable[[], Sequence[Room]]) -> None:
+    def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
         self._requests = Counter(
             "meshhost_room_requests", "Requests of participants", ["type", "outcome"], registry=registry
@@ -22,25 +27,25 @@ class ServerMetrics:
         self._calls = Counter("meshhost_room_calls", "Calls sent to service hosts", ["outcome"], registry=registry)
         self._messages = Gauge("meshhost_queue_messages", "Messages in open rooms", ["state"], registry=registry)
         self._oldest = Gauge("meshhost_queue_oldest_age_seconds", "Age of the oldest message", registry=registry)
-        open_rooms = Gauge("meshhost_rooms_open", "Open rooms", registry=registry)
-        open_rooms.set_function(lambda: len(rooms()))
-        connected = Gauge("meshhost_participants_connected", "Connected participants", registry=registry)
-        connected.set_function(lambda: sum(len(list(room.connected())) for room in rooms()))
+        self._rooms = Gauge("meshhost_rooms_open", "Open rooms", registry=registry)
+        self._connected = Gauge("meshhost_participants_connected", "Connected participants", registry=registry)
 
     def count_request(self, type: str, outcome: str) -> None:
-        """A request came in; its type is one that the server knows, or `unknown`."""
+        """Count a request. `type` is the operation's name, or `unknown`: never what a client made up."""
         self._requests.labels(type, outcome).inc()
 
     def count_join(self, outcome: str) -> None:
-        """Somebody tried to join."""
+        """Count an attempt to join."""
         self._joins.labels(outcome).inc()
 
     def count_call(self, outcome: str) -> None:
-        """A service host was called."""
+        """Count a call of a service host."""
         self._calls.labels(outcome).inc()
 
-    def render(self, queues: Sequence[QueueStats]) -> bytes:
-        """All numbers as text, with those of the open rooms' queues as they are now."""
+    def render(self, rooms: Sequence[Room], queues: Sequence[QueueStats]) -> bytes:
+        """All metrics as text. `rooms` are the open rooms, `queues` the state of their queues."""
+        self._rooms.set(len(rooms))
+        self._connected.set(sum(len(room.connected()) for room in rooms))
         for state in ("ready", "leased", "delayed", "dead"):
             self._messages.labels(state).set(sum(getattr(queue, state) for queue in queues))
         self._oldest.set(max((queue.oldest_age or 0.0 for queue in queues), default=0.0))

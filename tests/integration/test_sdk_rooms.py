@@ -705,7 +705,7 @@ async def test_a_host_of_the_sdk_refuses_another_signature(hosted: Hosted) -> No
 async def test_a_dismissed_worker_leaves_at_once_and_is_called_again(hosted: Hosted) -> None:
     async with hosted(None, None) as (server, program), server.client() as ours:
         await started(program)
-        [room] = server.server._directory.rooms
+        [room] = server.server.rooms
         first = next(member for member in room.members.values() if member.name == "worker")
         await eventually(lambda: _has_queue(ours, "jobs"))
         request = {"to_participant_id": first.id, "type": "dismiss", "message": {}}

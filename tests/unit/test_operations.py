@@ -22,6 +22,7 @@ from meshhost.hosting.observe.metrics import HostMetrics
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.hosting.tenants.tenancy import Tenancy, TenancyCollector
 from meshhost.server import server as room_server
+from meshhost.server.http import health as room_health
 from meshhost.server.metrics import ServerMetrics
 from meshhost.settings import Settings
 from meshhost.supervision.state import State
@@ -45,7 +46,7 @@ def names_shown() -> set[str]:
     host = HostMetrics(tuple, lambda _: "")
     load = LoadMeter(clock=clock, live=lambda: 0, max_agents=1)
     host.register(TenancyCollector(Tenancy(clock=clock, live=tuple, load=load)))
-    text = (host.render() + ServerMetrics(list).render([])).decode()
+    text = (host.render() + ServerMetrics().render([], [])).decode()
     kinds = re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE)
     return {name + suffix for name, kind in kinds for suffix in _SUFFIXES[kind]}
 
@@ -144,7 +145,7 @@ def test_a_pod_has_time_to_drain(name: str) -> None:
     assert pod(name)["terminationGracePeriodSeconds"] > before + needed
 
 
-@pytest.mark.parametrize(("name", "module"), list(zip(WORKLOADS, [host_routes, room_server], strict=True)))
+@pytest.mark.parametrize(("name", "module"), list(zip(WORKLOADS, [host_routes, room_health], strict=True)))
 def test_probes_ask_what_is_answered(name: str, module: Any) -> None:
     [container] = pod(name)["containers"]
     ports = {port["name"] for port in container["ports"]}

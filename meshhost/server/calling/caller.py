@@ -1,4 +1,13 @@
-"""Calls agents into rooms: the configured services of a room, and `agent.call`."""
+"""Calls agents into rooms: the configured services of a room, and `agent.call`.
+
+For each agent that a configured service has in a room, one task calls the service's host, waits until the agent joins, waits
+until it is gone, and calls again: with a backoff when calls fail or the agent keeps leaving, and at the next of the service's
+hosts when one fails. The tasks belong to the room and are cancelled when it ends (`service.py`). `records.py` keeps what became
+of the calls, for operators.
+
+A call carries a token that the agent joins with. It is signed with the tenant's key and marks the agent as called by the
+server, so that it does not keep the room open by itself.
+"""
 
 import asyncio
 import logging
@@ -19,6 +28,7 @@ from meshhost.server.calling.records import CallOutcome, CallRecord, UrlRotation
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import ConfiguredService, ServicePath
 from meshhost.server.core.room import Room
+from meshhost.server.core.slots import Slot
 
 __all__ = ["ServiceCaller"]
 
@@ -28,14 +38,14 @@ TOKEN_LIFETIME = timedelta(days=7)
 JOIN_SECONDS = 30.0
 FIRST_DELAY = 0.5
 MAX_DELAY = 60.0
-# An agent that stayed this long was well: its next absence is a new story.
+# After an agent was in the room this long, the backoff starts again.
 STABLE_SECONDS = 60.0
 
 
 class ServiceCaller:
-    """Sends `room.call`. `key_for` gives the key that signs the agents' tokens of a tenant.
+    """Sends `room.call`. `key_for` returns the key that signs the tokens of a tenant's agents.
 
-    `call_urls` are the URL prefixes that `agent.call` may reach; configured services are trusted as they are.
+    `call_urls` are the URL prefixes that `agent.call` may reach; configured services are trusted without them.
     """
 
     def __init__(
@@ -54,28 +64,25 @@ class ServiceCaller:
         self._call_urls = call_urls
         self._call_secret = call_secret
         self._count = count
-        self._records: dict[RoomKey, list[CallRecord]] = {}
+        self._records: Slot[list[CallRecord]] = Slot(list)
 
     async def keep_called(self, room: Room) -> None:
-        """Call every service that belongs into the room, and again when its agent is gone. Runs as long as the room."""
-        records = self._records[room.key] = []
+        """Call every service that wants the room, and again whenever its agent is gone. Runs until cancelled."""
+        records = self._records.of(room)
         try:
             async with asyncio.TaskGroup() as tasks:
                 for service in self._services:
                     if service.wants(room.key.name):
                         for path in service.paths:
-                            keeping = _Keeping(room, service, path)
-                            records.append(keeping.record)
-                            tasks.create_task(self._keep(keeping), name=f"service {path.identity}")
+                            kept = _KeptAgent(room, service, path)
+                            records.append(kept.record)
+                            tasks.create_task(self._keep(kept), name=f"service {path.identity}")
         finally:
-            # A next life of the room may have begun already, with records of its own.
-            if self._records.get(room.key) is records:
-                del self._records[room.key]
+            records.clear()
 
     def calls(self, room: Room) -> list[dict[str, Any]]:
-        """What became of the calls of each service of an open room, as JSON."""
-        records = self._records.get(room.key, [])
-        return [record.as_json(is_present=_has(room, record.identity)) for record in records]
+        """The calls of each service of a room and their outcomes, as JSON."""
+        return [record.as_json(is_present=_has(room, record.identity)) for record in self._records.of(room)]
 
     async def call_out(self, room: Room, url: str, identity: str, arguments: dict[str, Any], scope: ApiScope) -> None:
         """Call one agent into the room for a participant that asked. Raises AccessDeniedError or RoomError."""
@@ -87,56 +94,54 @@ class ServiceCaller:
         except (CallRefusedError, TokenError) as error:
             raise RoomError(f"the call failed: {error}") from None
 
-    async def _keep(self, keeping: "_Keeping") -> None:
+    async def _keep(self, kept: "_KeptAgent") -> None:
         failures = 0
         while True:
             began = time.monotonic()
-            delay = await self._call_until_gone(keeping)
+            delay = await self._call_until_gone(kept)
             failures = 0 if time.monotonic() - began > STABLE_SECONDS else failures + 1
             backoff = random.uniform(0.5, 1.0) * min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16))  # noqa: S311
             wait = max(delay, backoff if failures else 0.0)
-            keeping.record.next_call_at = time.time() + wait
+            kept.record.next_call_at = time.time() + wait
             await asyncio.sleep(wait)
 
-    async def _call_until_gone(self, keeping: "_Keeping") -> float:
-        """Call, and return when the agent is not there (any more), with the seconds that the next host asked to wait."""
-        room, identity, record = keeping.room, keeping.path.identity, keeping.record
-        retry_after = await self._call_once(keeping)
+    async def _call_until_gone(self, kept: "_KeptAgent") -> float:
+        """Call, and wait until the agent failed to join or has left. Returns the seconds that the next host asked to wait."""
+        room, identity, record = kept.room, kept.path.identity, kept.record
+        retry_after = await self._call_once(kept)
         if retry_after is not None:
-            return keeping.urls.failed(time.monotonic(), retry_after)
+            return kept.urls.failed(time.monotonic(), retry_after)
         try:
             async with asyncio.timeout(JOIN_SECONDS):
                 await room.wait_until(lambda: _has(room, identity))
         except TimeoutError:
-            logger.warning("called agent did not join in time", extra=keeping.log_fields)
+            logger.warning("called agent did not join in time", extra=kept.log_fields)
             record.ended(CallOutcome.NOT_JOINED)
-            return keeping.urls.failed(time.monotonic(), 0.0)
+            return kept.urls.failed(time.monotonic(), 0.0)
         record.ended(CallOutcome.JOINED)
         record.joined_at = time.time()
         await room.wait_until(lambda: not _has(room, identity))
-        logger.info("called agent is gone", extra=keeping.log_fields)
+        logger.info("called agent is gone", extra=kept.log_fields)
         return 0.0
 
-    async def _call_once(self, keeping: "_Keeping") -> float | None:
-        """Call the current host and record it. None when it accepted, else the seconds it asked to wait."""
-        path, record, url, at = keeping.path, keeping.record, keeping.urls.current, time.time()
+    async def _call_once(self, kept: "_KeptAgent") -> float | None:
+        """Call the current host and record it. Returns None when it accepted, else the seconds it asked to wait."""
+        path, record, url, at = kept.path, kept.record, kept.urls.current, time.time()
         scope = path.scope or ApiScope.agent_default()
         record.next_call_at = None
         try:
-            await self._call(
-                keeping.room, url, path.identity, path.arguments, scope, secret=keeping.service.webhook_secret
-            )
+            await self._call(kept.room, url, path.identity, path.arguments, scope, secret=kept.service.webhook_secret)
         except CallRefusedError as error:
-            logger.warning("service call failed", extra={**keeping.log_fields, "reason": str(error)})
-            # A host that answered raises by itself; else the sender handled what went wrong on the way.
+            logger.warning("service call failed", extra={**kept.log_fields, "reason": str(error)})
+            # The sender raises from within its handler when the host could not be reached, else outside of one.
             if error.__context__ is None:
                 record.called(url, at, CallOutcome.REFUSED, status=error.status, error=str(error))
             else:
                 record.called(url, at, CallOutcome.UNREACHABLE, error=str(error))
             return error.retry_after or 0.0
         except TokenError as error:
-            # The tenant has no key (yet): one that is made later serves the next try.
-            logger.warning("service call not signed", extra={**keeping.log_fields, "reason": str(error)})
+            # The tenant has no key yet; the next call finds one that is made meanwhile.
+            logger.warning("service call not signed", extra={**kept.log_fields, "reason": str(error)})
             record.called(url, at, CallOutcome.UNSIGNED, error=str(error))
             return 0.0
         record.called(url, at, CallOutcome.ACCEPTED)
@@ -173,8 +178,8 @@ class ServiceCaller:
         )
 
 
-class _Keeping:
-    """One agent of a service that is kept in one room."""
+class _KeptAgent:
+    """One agent of a service that is kept in a room: where it is called next, and how its calls went."""
 
     def __init__(self, room: Room, service: ConfiguredService, path: ServicePath) -> None:
         self.room = room
@@ -190,7 +195,7 @@ def _has(room: Room, identity: str) -> bool:
 
 
 def _normal(url: str) -> str | None:
-    """The URL as it will be sent, without `.` and `..`; None when it is none, or hides them in escapes."""
+    """The URL as it will be sent, without `.` and `..`; None for a text that is no URL, or that escapes its dots."""
     try:
         parsed = URL(url)
     except ValueError:

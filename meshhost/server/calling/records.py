@@ -1,4 +1,8 @@
-"""What became of the calls that brought the agents of services into a room. For operators; held in memory only."""
+"""The calls of a room's configured agents and their outcomes, and the choice of the host that is called next.
+
+`caller.py` writes the records; the REST API shows them to operators who ask why an agent is not in its room. They are kept in
+memory with the room, a fixed number per agent, and contain no credentials: URLs and error texts are stripped of them.
+"""
 
 from collections import deque
 from collections.abc import Sequence
@@ -16,13 +20,13 @@ _MAX_ERROR = 1_000
 
 
 class CallOutcome(StrEnum):
-    """How a call went."""
+    """The outcome of a call."""
 
     ACCEPTED = "accepted"
-    """The host took it; the agent has yet to join."""
+    """The host accepted it; the agent has not joined yet."""
     JOINED = "joined"
     NOT_JOINED = "not_joined"
-    """The host took it, but the agent did not come in time."""
+    """The host accepted it, but the agent did not join in time."""
     REFUSED = "refused"
     UNREACHABLE = "unreachable"
     UNSIGNED = "unsigned"
@@ -31,7 +35,7 @@ class CallOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CallAttempt:
-    """One call: when (seconds since the epoch), to which URL (without credentials), and how it went.
+    """One call: when (seconds since the epoch), to which URL (without credentials), and its outcome.
 
     `status` is the HTTP status of a refusal.
     """
@@ -43,7 +47,7 @@ class CallAttempt:
     error: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """All of it."""
+        """Every member."""
         return {
             "at": self.at,
             "url": self.url,
@@ -69,18 +73,18 @@ class CallRecord:
     next_call_at: float | None = None
 
     def called(self, url: str, at: float, outcome: CallOutcome, *, status: int | None = None, error: str = "") -> None:
-        """A call was made, or could not be made."""
+        """Record a call that was made or could not be made."""
         self.url = shown_url(url)
         text = _without_credentials(error, url)[:_MAX_ERROR] or None
         self.attempts.append(CallAttempt(at, self.url, outcome, status, text))
         self.total += 1
 
     def ended(self, outcome: CallOutcome) -> None:
-        """The last call, which was accepted, came to this."""
+        """Set the outcome of the last call, which was accepted."""
         self.attempts[-1] = replace(self.attempts[-1], outcome=outcome)
 
     def as_json(self, *, is_present: bool) -> dict[str, Any]:
-        """All of it, with the last attempt's facts at the top."""
+        """Every member, with those of the last attempt at the top."""
         last = self.attempts[-1] if self.attempts else None
         return {
             "url": self.url,
@@ -99,7 +103,7 @@ class CallRecord:
 
 
 class UrlRotation:
-    """Which of a service's hosts is called next: one that works is kept, else the next that did not ask to wait."""
+    """Chooses the host of a service that is called next: one that works is kept, else the next that did not ask to wait."""
 
     def __init__(self, service: ConfiguredService, path: ServicePath) -> None:
         self._urls: Sequence[str] = [url.rstrip("/") + path.path for url in service.all_urls]
@@ -107,7 +111,7 @@ class UrlRotation:
         self.current = self._urls[0]
 
     def failed(self, now: float, retry_after: float) -> float:
-        """The current host failed, and asked to wait so many seconds. Returns the seconds until the new current one is free."""
+        """The current host failed and asked to wait `retry_after` seconds. Returns the seconds to wait for the next one."""
         self._free_at[self.current] = now + retry_after
         index = self._urls.index(self.current)
         waits = {url: max(self._free_at.get(url, now) - now, 0.0) for url in self._urls} | {self.current: retry_after}

@@ -1,9 +1,14 @@
-"""Sends webhooks: calls to service hosts and room events."""
+"""Sends signed webhooks: calls to service hosts, and room events to the URLs that an operator configured.
+
+A `WebhookSender` posts JSON over one aiohttp session, which its owner passes in or which the sender opens itself when it is
+used as an async context manager. Every failure is a `CallRefusedError` with an HTTP status, so callers handle a host that
+refuses and a host that cannot be reached alike. Error texts name the URL without credentials.
+"""
 
 import json
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -18,21 +23,34 @@ _MAX_ANSWER = 64 * 1024
 
 
 class WebhookSender:
-    """Posts signed webhooks. The session is opened and closed by whoever owns this."""
+    """Posts signed webhooks. Without a `session` use it as a context manager, which opens one and closes it."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession | None = None) -> None:
         self._session = session
 
+    async def __aenter__(self) -> Self:
+        if self._session is not None:
+            raise RuntimeError("this sender has a session already")
+        self._session = aiohttp.ClientSession()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
     async def send(self, url: str, event: str, data: Mapping[str, Any], *, secret: str | None) -> dict[str, Any]:
-        """Post, and return the JSON object that was answered ({} when it was none).
+        """Post, and return the JSON object that the host answered, or {} for any other answer.
 
         Raises CallRefusedError with the status and `retry_after` that the host gave, or 503 when it cannot be reached.
-        Redirects are not followed: the host is the one that was named.
+        Redirects are not followed: a signed token must not reach another host than the one that was named.
         """
+        if self._session is None:
+            raise RuntimeError("this sender has no session: use it as a context manager")
         body = webhook_body(event, data)
         headers = {"Content-Type": "application/json"}
         if secret is not None:
-            # Both names, one signature: a MeshAgent host knows the second only.
+            # The same signature under both names: a MeshAgent host knows the second only.
             headers |= dict.fromkeys(SIGNATURE_HEADERS, sign_webhook(body, secret=secret, now=time.time()))
         parts = urlsplit(url)
         origin = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

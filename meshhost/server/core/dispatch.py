@@ -1,77 +1,61 @@
-"""The one table of requests: what the body must be, which grant it needs, who answers it.
+"""Finds the operation of a request, checks the request, and runs it.
 
-Each request passes here: an unknown type is answered with an error, a body is parsed once, and the grant is checked before
-the handler sees anything.
+Every request passes through a `Dispatcher`, in the task that reads the connection. An unknown operation is refused; the body is
+parsed once; the grant is checked before the handler sees anything. Each dialect has a dispatcher of its own over the operations
+of the same services. The dispatcher does no I/O and never awaits: an operation that must wait returns a coroutine, and the
+connection runs it in a task of its own.
 """
 
 import logging
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from meshhost.errors import AccessDeniedError, InvalidRequestError, RoomError
-from meshhost.identity.grants import ApiScope
-from meshhost.server.wire.connection import Answer, Request
+from meshhost.protocol.messages import ErrorResponse
+from meshhost.server.core.requests import Answer, Operation, Operations, Request
 
-__all__ = ["Body", "Dispatcher", "Operation", "Operations"]
+__all__ = ["Dispatcher"]
 
 logger = logging.getLogger(__name__)
 
 
-class Body(BaseModel):
-    """The header of a request. Members that a newer client sends are ignored."""
+class Dispatcher:
+    """Runs the operations of a table.
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-B = TypeVar("B", bound=Body)
-
-
-@dataclass(frozen=True, slots=True)
-class Operation(Generic[B]):
-    """A request: its body, its handler, the grant it needs (None: none), and what the denial names.
-
-    A one-way message gets no reply, so what is wrong with it is only logged.
+    `count` is called with the operation's name (`unknown` for one that is not in the table) and `accepted` or `refused`.
     """
 
-    body: type[B]
-    run: Callable[[Request, B], Answer | Coroutine[Any, Any, Answer]]
-    grant: Callable[[ApiScope, B], bool] | None = None
-    subject: Callable[[B], str] = lambda _: ""
-    is_one_way: bool = False
-
-
-Operations = Mapping[str, Operation[Any]]
-
-
-class Dispatcher:
-    """Finds, checks and runs the operation of a request. `count` is told each request's type and whether it was refused."""
-
-    def __init__(self, *tables: Operations, count: Callable[[str, str], None]) -> None:
-        self._operations: dict[str, Operation[Any]] = {}
-        for table in tables:
-            self._operations |= table
+    def __init__(self, operations: Operations, *, count: Callable[[str, str], None]) -> None:
+        self._operations = dict(operations)
         self._count = count
 
     def __call__(self, request: Request) -> Answer | Coroutine[Any, Any, Answer]:
         """Answer a request, at once or by a coroutine. Raises RoomError for one that is refused."""
-        kind = request.operation
-        operation = self._operations.get(kind)
+        name = request.operation
+        operation = self._operations.get(name)
         if operation is None:
             self._count("unknown", "refused")
             raise InvalidRequestError("type", f"this room server does not offer {request.message.type!r}")
         try:
             body = self._check(operation, request)
         except RoomError as error:
-            self._count(kind, "refused")
+            self._count(name, "refused")
             if not operation.is_one_way:
                 raise
-            logger.info("one-way message refused", extra={"message_type": kind, "reason": str(error)})
+            logger.info("one-way message refused", extra={"message_type": name, "reason": str(error)})
             return None
-        self._count(kind, "accepted")
+        self._count(name, "accepted")
         return operation.run(request, body)
+
+    def unreadable(self, request: Request, error: RoomError) -> Answer:
+        """Answer a message that could not be read; `request.message` has its id and type only."""
+        operation = self._operations.get(request.operation)
+        if operation is None or operation.on_unreadable is None:
+            return ErrorResponse(text=str(error), code=error.code)
+        operation.on_unreadable(request, error)
+        return None
 
     def _check(self, operation: Operation[Any], request: Request) -> Any:
         try:

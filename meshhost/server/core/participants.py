@@ -1,26 +1,25 @@
-"""Who is in a room, as the server knows them."""
+"""The participants of a room, as the server knows them."""
 
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tokens import ParticipantToken
-from meshhost.stores.queues import HolderId
-
-if TYPE_CHECKING:
-    from meshhost.server.wire.connection import Connection
+from meshhost.server.core.peer import Peer
+from meshhost.server.core.slots import Slots
 
 __all__ = ["Participant"]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Participant:
-    """One participant of one room: what the token proved, and what became of it since.
+    """One participant of one room: what its token proves, and how it is reached.
 
-    `holder` is who leases are given to. It is secret, since whoever shows a lease may settle it; so is `resume_token`, which
-    lets a client whose connection was lost come back as the same participant. `connection` is None while it is lost.
+    `peer` is None while the connection is lost. `resume_token` is secret: a client that shows it comes back as this
+    participant. `called_by_service` marks an agent that the server itself called into the room; it does not keep the room open.
+    `slots` holds what services know about the participant.
     """
 
     name: str
@@ -31,18 +30,13 @@ class Participant:
     called_by_service: bool = False
     attributes: dict[str, Any] = field(default_factory=dict)
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    holder: HolderId = field(default_factory=lambda: HolderId(uuid.uuid4().hex))
     resume_token: str = field(default_factory=lambda: uuid.uuid4().hex)
-    connection: "Connection | None" = None
-    is_visible: bool = False  # messaging is enabled
-    is_watching: bool = False  # the developer log
-    is_dismissed: bool = False
-    can_resume: bool = False
-    has_leased: bool = False
+    peer: Peer | None = None
+    slots: Slots = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_token(cls, token: ParticipantToken) -> "Participant":
-        """A participant as its token describes it."""
+        """A participant as its verified token describes it."""
         return cls(
             name=token.name,
             role=token.role,
@@ -54,5 +48,5 @@ class Participant:
         )
 
     def card(self) -> dict[str, Any]:
-        """What others see."""
+        """The public description: `id`, `role` and `attributes`."""
         return {"id": self.id, "role": self.role, "attributes": self.attributes}

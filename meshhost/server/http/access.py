@@ -1,4 +1,9 @@
-"""Who is asking: participant tokens and API keys of HTTP requests, checked before anything else happens."""
+"""Authentication of HTTP requests: participant tokens, API keys, and what the server signs itself.
+
+Every route asks `Access` who the caller is before it does anything else. The tenant comes from here and from nowhere else: from
+the verified token or key, never from a name in the request. The identity store knows the keys; this module checks signatures
+and scopes, and signs file URLs and logins with a secret that lives as long as the process.
+"""
 
 import secrets
 from dataclasses import dataclass, field
@@ -9,6 +14,7 @@ import jwt
 from aiohttp import web
 
 from meshhost.errors import AccessDeniedError, InvalidTokenError
+from meshhost.gateway.provider import Caller
 from meshhost.identity.keys import ApiKey, parse_api_key
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.identity.tokens import ParticipantToken
@@ -32,16 +38,13 @@ def bearer_of(request: web.Request) -> str:
 
 @dataclass(slots=True)
 class Access:
-    """Checks tokens and keys against the identity store, and signs what only this server reads.
-
-    `own_secret` signs file URLs and login tokens; it lives as long as the process.
-    """
+    """Checks tokens and keys against the identity store. `own_secret` signs file URLs and logins."""
 
     identity: IdentityStore
     own_secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
 
     def participant(self, request: web.Request, room_name: str) -> tuple[RoomKey, ParticipantToken]:
-        """Who joins which room, by the token in the `Authorization` header or the `token` parameter.
+        """The room that a participant asks for and its token, from the `Authorization` header or the `token` parameter.
 
         Raises InvalidRequestError for a room name, TokenError for a token, AccessDeniedError for another room's token.
         """
@@ -55,7 +58,7 @@ class Access:
         return RoomKey(TenantId(tenant or DEFAULT_PROJECT), room_name), token
 
     def project(self, request: web.Request) -> str:
-        """The project whose API key, or login, the request shows. Raises TokenError."""
+        """The project of the API key or login that the request shows. Raises TokenError."""
         bearer = bearer_of(request)
         if not bearer.startswith("ma-"):
             return str(self._read(bearer, "login")["project"])
@@ -63,6 +66,11 @@ class Access:
         if not self.identity.is_key(key):
             raise InvalidTokenError("the API key is unknown or was revoked")
         return key.project_id
+
+    async def gateway_caller(self, request: web.Request) -> Caller:
+        """Who asks the LLM gateway. Raises as `participant` does."""
+        key, token = self.participant(request, request.match_info["room"])
+        return Caller(tenant=key.tenant, room=key, identity=token.name)
 
     def key_for(self, project_id: str) -> ApiKey:
         """A key that signs participant tokens of the project. Raises TokenError when it has none."""
@@ -76,7 +84,7 @@ class Access:
         return self._sign("login", {"project": project_id}, OAUTH_SECONDS)
 
     def sign_file(self, room: RoomKey, path: str) -> str:
-        """A token that fetches one file for an hour."""
+        """A token that fetches one file for FILE_URL_SECONDS."""
         return self._sign("file", {"tenant": room.tenant, "room": room.name, "path": path}, FILE_URL_SECONDS)
 
     def read_file(self, token: str) -> tuple[RoomKey, str]:
@@ -91,7 +99,7 @@ class Access:
     def _read(self, token: str, kind: str) -> dict[str, Any]:
         try:
             claims: dict[str, Any] = jwt.decode(token, key=self.own_secret, algorithms=[_ALGORITHM])
-        except (jwt.PyJWTError, ValueError):  # what PyJWT lets through for texts that are not Unicode
+        except (jwt.PyJWTError, ValueError):  # PyJWT raises it for texts that are not Unicode
             raise InvalidTokenError("the token is wrong or has expired") from None
         if claims.get("kind") != kind:
             raise InvalidTokenError("the token is not meant for this")

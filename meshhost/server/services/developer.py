@@ -1,4 +1,7 @@
-"""The developer log (room-protocol §12)."""
+"""The developer log: entries that participants write and that watching participants receive (room-protocol §12).
+
+Nothing is stored; an entry that nobody watches is gone. Watching ends with the connection.
+"""
 
 from typing import Any
 
@@ -6,10 +9,14 @@ from pydantic import Field
 
 from meshhost.identity.grants import ApiScope
 from meshhost.protocol.messages import EmptyResponse
-from meshhost.server.core.dispatch import Body, Operation, Operations
-from meshhost.server.wire.connection import Answer, Request
+from meshhost.server.core.participants import Participant
+from meshhost.server.core.peer import Event, Peer
+from meshhost.server.core.requests import Answer, Body, Operation, Operations, Request
+from meshhost.server.core.room import Room
+from meshhost.server.core.service import RoomService
+from meshhost.server.core.slots import Slot
 
-__all__ = ["operations"]
+__all__ = ["DeveloperService"]
 
 
 class _Log(Body):
@@ -21,30 +28,38 @@ class _Nothing(Body):
     pass
 
 
-def operations() -> Operations:
-    """The requests of this service."""
-    return {
-        "developer.log": Operation(_Log, _log, _may_log),
-        "developer.watch": Operation(_Nothing, _watch, _may_log),
-        "developer.unwatch": Operation(_Nothing, _unwatch, _may_log),
-    }
+class DeveloperService(RoomService):
+    """The developer log."""
+
+    def __init__(self) -> None:
+        self._watching: Slot[set[Participant]] = Slot(set)
+
+    def operations(self) -> Operations:
+        """See RoomService."""
+        return {
+            "developer.log": Operation(_Log, self._log, _may_log),
+            "developer.watch": Operation(_Nothing, self._watch, _may_log),
+            "developer.unwatch": Operation(_Nothing, self._unwatch, _may_log),
+        }
+
+    def disconnected(self, room: Room, participant: Participant, peer: Peer) -> None:
+        """See RoomService."""
+        self._watching.of(room).discard(participant)
+
+    def _log(self, request: Request, body: _Log) -> Answer:
+        watching = self._watching.of(request.room)
+        watchers = [member for member in request.room.connected() if member in watching]
+        request.room.tell(watchers, Event("developer.log", {"type": body.type, "data": body.data}))
+        return EmptyResponse()
+
+    def _watch(self, request: Request, _: _Nothing) -> Answer:
+        self._watching.of(request.room).add(request.participant)
+        return EmptyResponse()
+
+    def _unwatch(self, request: Request, _: _Nothing) -> Answer:
+        self._watching.of(request.room).discard(request.participant)
+        return EmptyResponse()
 
 
 def _may_log(scope: ApiScope, _: Body) -> bool:
     return scope.developer is not None and scope.developer.logs
-
-
-def _log(request: Request, body: _Log) -> Answer:
-    watchers = [member for member in request.room.connected() if member.is_watching]
-    request.room.tell(watchers, "developer.log", {"type": body.type, "data": body.data})
-    return EmptyResponse()
-
-
-def _watch(request: Request, _: _Nothing) -> Answer:
-    request.participant.is_watching = True
-    return EmptyResponse()
-
-
-def _unwatch(request: Request, _: _Nothing) -> Answer:
-    request.participant.is_watching = False
-    return EmptyResponse()

@@ -1,9 +1,20 @@
-"""Queues (room-protocol §9), with leases for clients that know them and the settle rule for those that do not."""
+"""The queues of a room (room-protocol §9), over the queue service of the server.
+
+A client of meshhost receives with a lease and settles each message itself. A client of SDK 0.6 has no leases: the server holds
+the lease for it, keeps it extended while the client is connected, and settles it by a rule (`settlement.py`). So there are two
+holders: the participant, whose leases survive a lost connection until it is clear that it will not resume, and the connection,
+whose leases are settled or given back when it ends. A holder is secret: whoever shows a lease of its may settle it.
+
+`run` is the one background task; it extends the leases of clients without leases. Invariant: a message that was handed out is
+settled or given back in the end, whatever ends first: the request, the connection, the participant or the server.
+"""
 
 import contextlib
 import json
 import logging
+import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import Field
@@ -13,17 +24,20 @@ from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededEr
 from meshhost.identity.grants import ApiScope
 from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse
 from meshhost.queues.service import QueueService
-from meshhost.server.core.dispatch import Body, Operation, Operations
 from meshhost.server.core.participants import Participant
+from meshhost.server.core.peer import Peer
+from meshhost.server.core.requests import Answer, Body, Operation, Operations, Request
+from meshhost.server.core.room import Room
+from meshhost.server.core.service import RoomService
+from meshhost.server.core.slots import Slot
 from meshhost.server.services.settlement import Settlement, on_end, on_receive
-from meshhost.server.wire.connection import Answer, Connection, Request
 from meshhost.stores.queues import Delivery, EndReason, HolderId, Lease, NewMessage, QueueKey
 
-__all__ = ["QueueHandlers"]
+__all__ = ["ConnectionLeases", "ParticipantLeases", "QueuesService"]
 
 logger = logging.getLogger(__name__)
 
-MAX_PARKED = 64
+MAX_WAITING = 64
 MAX_LEASE_SECONDS = 3600.0
 MAX_NAME = 200
 DISMISSED_RECEIVE_SECONDS = 1.0
@@ -72,10 +86,33 @@ class _Nothing(Body):
     pass
 
 
-class QueueHandlers:
-    """Answers the requests of this service.
+def _new_holder() -> HolderId:
+    return HolderId(uuid.uuid4().hex)
 
-    `lease_seconds` is the lease of a client without leases, which the server keeps extended while it is connected.
+
+@dataclass(slots=True)
+class ParticipantLeases:
+    """What a participant that receives with leases holds."""
+
+    holder: HolderId = field(default_factory=_new_holder)
+    has_leased: bool = False
+    is_dismissed: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class ConnectionLeases:
+    """What a connection that receives without leases holds: the unsettled leases by queue, and how many receives wait."""
+
+    holder: HolderId = field(default_factory=_new_holder)
+    unsettled: dict[str, list[Lease]] = field(default_factory=dict)
+    waiting: int = 0
+
+
+class QueuesService(RoomService):
+    """The queues service.
+
+    `receive_seconds` is how long a receive waits for a message. `lease_seconds` is the lease of a client without leases, which
+    the server keeps extended while the client is connected.
     """
 
     def __init__(
@@ -83,12 +120,15 @@ class QueueHandlers:
     ) -> None:
         self._queues = queues
         self._clock = clock or SystemClock()
-        self._unsettled: set[Connection] = set()
+        self._participants = Slot(ParticipantLeases)
+        self._peers = Slot(ConnectionLeases)
+        # Connections with unsettled leases: the ones that `run` extends. `settle` removes a connection that ended.
+        self._unsettled: set[ConnectionLeases] = set()
         self._receive_seconds = receive_seconds
         self._lease_seconds = lease_seconds
 
     def operations(self) -> Operations:
-        """The requests of this service."""
+        """See RoomService."""
         return {
             "queues.list": Operation(_Nothing, self._list, _may_list),
             "queues.open": Operation(_Named, self._open, _may_open, _name),
@@ -140,53 +180,47 @@ class QueueHandlers:
         if delivery is None:
             return EmptyResponse()
         if settlement is Settlement.EXPLICIT:
-            request.participant.has_leased = True
+            self._participants.of(request.participant).has_leased = True
             return _reply(delivery, body.lease)
-        request.connection.unsettled.setdefault(body.name, []).append(delivery.lease)
-        self._unsettled.add(request.connection)
+        mine = self._peers.of(request.peer)
+        mine.unsettled.setdefault(body.name, []).append(delivery.lease)
+        self._unsettled.add(mine)
         if settlement is Settlement.AT_ONCE:
             return await self._deliver_and_settle(request, delivery)
         return _reply(delivery)
 
     async def _next(self, request: Request, body: _Receive) -> Delivery | None:
-        connection = request.connection
-        explicit = body.lease is not None
-        holder = request.participant.holder if explicit else connection.holder
-        seconds = body.lease if body.lease is not None else self._lease_seconds
-        if connection.parked >= MAX_PARKED:
-            raise LimitExceededError(f"over {MAX_PARKED} receives wait on this connection")
-        connection.parked += 1
+        mine, participant = self._peers.of(request.peer), self._participants.of(request.participant)
+        if mine.waiting >= MAX_WAITING:
+            raise LimitExceededError(f"over {MAX_WAITING} receives wait on this connection")
+        mine.waiting += 1
         try:
             return await self._queues.receive(
                 _key(request, body),
-                holder,
-                wait_seconds=self._wait(request, body),
-                lease_seconds=seconds,
+                mine.holder if body.lease is None else participant.holder,
+                wait_seconds=self._wait_seconds(body, is_dismissed=participant.is_dismissed),
+                lease_seconds=self._lease_seconds if body.lease is None else body.lease,
                 create=body.create,
             )
         finally:
-            connection.parked -= 1
+            mine.waiting -= 1
 
-    def _wait(self, request: Request, body: _Receive) -> float:
+    def _wait_seconds(self, body: _Receive, *, is_dismissed: bool) -> float:
         if not body.wait:
             return 0.0
-        # An SDK worker that is told to leave notices it only when a receive returns; but it must not spin either.
-        return (
-            min(DISMISSED_RECEIVE_SECONDS, self._receive_seconds)
-            if request.participant.is_dismissed
-            else self._receive_seconds
-        )
+        # An SDK worker that was dismissed notices it only when a receive returns; with no wait at all it would spin.
+        return min(DISMISSED_RECEIVE_SECONDS, self._receive_seconds) if is_dismissed else self._receive_seconds
 
     async def _settle_previous(self, request: Request, queue: str) -> None:
-        # Several, when several receives of one connection waited side by side.
-        for lease in request.connection.unsettled.pop(queue, []):
+        # Several, if several receives of this connection waited side by side.
+        for lease in self._peers.of(request.peer).unsettled.pop(queue, []):
             await self._ack_unless_late(lease)
 
     async def _deliver_and_settle(self, request: Request, delivery: Delivery) -> Answer:
-        # Replied here and settled only when the reply is written: if the connection ends before, the message comes back.
-        await request.connection.reply(request.message.id, *_reply(delivery))
-        await request.connection.flush()
-        _discard(request.connection, delivery.lease)
+        # Settled only when the reply is written: if the connection ends before that, the message comes back.
+        await request.reply(*_reply(delivery))
+        await request.peer.flush()
+        _discard(self._peers.of(request.peer), delivery.lease)
         await self._ack_unless_late(delivery.lease)
         return None
 
@@ -236,53 +270,63 @@ class QueueHandlers:
         replayed = await self._queues.replay(_key(request, body), body.ids)
         return JsonResponse(json={"replayed": replayed})
 
-    async def keep_leases(self) -> None:
-        """Extend, for ever, the leases of clients that know none and have not settled yet."""
+    async def run(self) -> None:
+        """Extend, until cancelled, the leases of connected clients that have none themselves."""
         while True:
             await self._clock.sleep(self._lease_seconds / 3)
-            for connection in tuple(self._unsettled):
-                await self._keep(connection)
+            for mine in tuple(self._unsettled):
+                await self._extend_unsettled(mine)
 
     def dismiss(self, participant: Participant) -> None:
-        """The participant was told to leave: what it waits for ends, so that it notices."""
-        participant.is_dismissed = True
-        self._queues.end_waits(participant.holder)
-        if participant.connection is not None:
-            self._queues.end_waits(participant.connection.holder)
+        """The participant was told to leave: end its waiting receives, so that it notices."""
+        leases = self._participants.of(participant)
+        leases.is_dismissed = True
+        self._queues.end_waits(leases.holder)
+        if participant.peer is not None:
+            self._queues.end_waits(self._peers.of(participant.peer).holder)
 
-    async def connection_ended(self, connection: Connection, *, orderly: bool) -> None:
-        """Settle or give back what a client without leases held."""
-        self._unsettled.discard(connection)
-        leases = [lease for queue in connection.unsettled.values() for lease in queue]
-        connection.unsettled.clear()
+    async def settle(self, room: Room, participant: Participant, peer: Peer, *, orderly: bool) -> None:
+        """See RoomService: settle or give back what a client without leases held."""
+        mine = self._peers.get(peer)
+        if mine is None:
+            return
+        self._unsettled.discard(mine)
+        leases = [lease for queue in mine.unsettled.values() for lease in queue]
+        mine.unsettled.clear()
         if not leases:
             return
         with _logged():
-            if on_end(role=connection.participant.role, orderly=orderly) is Settlement.AT_ONCE:
+            if on_end(role=participant.role, orderly=orderly) is Settlement.AT_ONCE:
                 for lease in leases:
                     await self._ack_unless_late(lease)
             else:
-                await self._queues.release_holder(connection.holder, reason=EndReason.INTERRUPTED)
+                await self._queues.release_holder(mine.holder, reason=EndReason.INTERRUPTED)
 
-    async def participant_gone(self, participant: Participant) -> None:
-        """Give back what the participant leased: it has left, or did not resume in time."""
-        if participant.has_leased:
+    async def left(self, room: Room, participant: Participant) -> None:
+        """See RoomService: give back what the participant leased."""
+        leases = self._participants.get(participant)
+        if leases is not None and leases.has_leased:
             with _logged():
-                await self._queues.release_holder(participant.holder, reason=EndReason.INTERRUPTED)
+                await self._queues.release_holder(leases.holder, reason=EndReason.INTERRUPTED)
 
-    async def _keep(self, connection: Connection) -> None:
-        for lease in [lease for leases in connection.unsettled.values() for lease in leases]:
+    async def has_work(self, room: Room) -> bool:
+        """See RoomService: whether any queue holds a message that is not dead."""
+        stats = await self._queues.stats(room.key)
+        return any(queue.ready + queue.leased + queue.delayed for queue in stats)
+
+    async def _extend_unsettled(self, mine: ConnectionLeases) -> None:
+        for lease in [lease for leases in mine.unsettled.values() for lease in leases]:
             try:
                 await self._queues.extend(lease, seconds=self._lease_seconds)
             except LeaseLostError:
-                _discard(connection, lease)
+                _discard(mine, lease)
             except (OSError, RoomError) as error:
                 logger.warning("lease not extended", extra={"queue": lease.queue.name, "reason": str(error)})
-        if not connection.unsettled:
-            self._unsettled.discard(connection)
+        if not mine.unsettled:
+            self._unsettled.discard(mine)
 
     async def _ack_unless_late(self, lease: Lease) -> None:
-        # Late: the store was away for longer than the lease, and the message is being delivered again.
+        # Late: the store did not answer for longer than the lease, and the message is being delivered again.
         with contextlib.suppress(LeaseLostError):
             await self._queues.ack(lease)
 
@@ -292,16 +336,16 @@ def _logged() -> Iterator[None]:
     try:
         yield
     except (OSError, MeshhostError):
-        # The leases expire by themselves; the messages come back a little later.
+        # The leases expire without us; the messages come back a little later.
         logger.exception("leases not given back")
 
 
-def _discard(connection: Connection, lease: Lease) -> None:
-    leases = connection.unsettled.get(lease.queue.name, [])
+def _discard(mine: ConnectionLeases, lease: Lease) -> None:
+    leases = mine.unsettled.get(lease.queue.name, [])
     if lease in leases:
         leases.remove(lease)
     if not leases:
-        connection.unsettled.pop(lease.queue.name, None)
+        mine.unsettled.pop(lease.queue.name, None)
 
 
 def _may_list(scope: ApiScope, _: Body) -> bool:
@@ -346,7 +390,7 @@ def _reply(delivery: Delivery, lease_seconds: float | None = None) -> tuple[Json
 
 
 def _lease(request: Request, body: _Leased) -> Lease:
-    """The lease that a client shows. Its holder is a secret of whoever got the delivery."""
+    """The lease that a client shows. Its holder is a secret that only the receiver of the delivery knows."""
     parts = body.lease.split(".")
     if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
         raise InvalidRequestError("lease", "expected the lease of a delivery")

@@ -1,4 +1,9 @@
-"""When a delivery to a client that never heard of leases counts as done (design §5, room-protocol §23.1). Pure."""
+"""When a delivery to a client without leases counts as done (design §5, room-protocol §23.1).
+
+A client of SDK 0.6 receives a message and never says what became of it. These two pure functions decide for it, one when the
+message is handed out and one when the connection ends; `queues.py` carries out the decision. A message may be delivered twice,
+but it is never lost while an agent works on it.
+"""
 
 from enum import Enum
 
@@ -15,7 +20,7 @@ class Settlement(Enum):
 
 
 def on_receive(*, wait: bool, leases: bool) -> Settlement:
-    """How a message that is handed out now will be settled."""
+    """How a message that is handed out now will be settled. `wait`: the receive may wait; `leases`: it asks for a lease."""
     if leases:
         return Settlement.EXPLICIT
     return Settlement.AT_NEXT if wait else Settlement.AT_ONCE
@@ -24,7 +29,7 @@ def on_receive(*, wait: bool, leases: bool) -> Settlement:
 def on_end(*, role: str, orderly: bool) -> Settlement:
     """What becomes of an AT_NEXT delivery when its connection ends.
 
-    An agent that leaves may have been stopped while it worked: the message goes back, always. A user that closed in order has
-    taken its message; one whose connection broke may never have seen it.
+    An agent that leaves may have been stopped while it worked, so its message always goes back. A user that closed the
+    connection on purpose has taken its message; one whose connection broke may never have seen it.
     """
     return Settlement.AT_ONCE if role == "user" and orderly else Settlement.RETURN

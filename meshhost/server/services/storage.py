@@ -1,9 +1,16 @@
-"""Files (room-protocol §10)."""
+"""The files of a room (room-protocol §10).
+
+Reading is one request. Writing takes several: `storage.open` answers with a handle, `storage.write` adds the payload of each
+message, `storage.close` stores the file. Until then an upload is spooled in memory, above SPOOL_BYTES on the disk, so a client
+that disappears leaves no half file: its uploads are dropped with its connection. Participants that may read a path are told
+when its file changes.
+"""
 
 import asyncio
 import tempfile
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import Field
@@ -12,15 +19,18 @@ from meshhost.errors import AlreadyExistsError, InvalidRequestError, LimitExceed
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey
 from meshhost.protocol.messages import EmptyResponse, FileResponse, JsonResponse
-from meshhost.server.core.dispatch import Body, Operation, Operations
-from meshhost.server.core.room import Upload
-from meshhost.server.wire.connection import Answer, Request
+from meshhost.server.core.participants import Participant
+from meshhost.server.core.peer import Event, Peer
+from meshhost.server.core.requests import Answer, Body, Operation, Operations, Request
+from meshhost.server.core.room import Room
+from meshhost.server.core.service import RoomService
+from meshhost.server.core.slots import Slot
 from meshhost.stores.files import Entry, RoomFiles, clean_path, mime_type_of
 
-__all__ = ["StorageHandlers"]
+__all__ = ["StorageService"]
 
 MAX_UPLOADS = 64
-# Uploads up to this size never touch the disk before they are stored.
+# Uploads up to this size are spooled in memory.
 SPOOL_BYTES = 4 * 1024 * 1024
 
 
@@ -36,8 +46,20 @@ class _Handle(Body):
     handle: str
 
 
-class StorageHandlers:
-    """Answers the requests of this service. `sign_url` makes a URL under which a file can be fetched for a while."""
+@dataclass(slots=True, eq=False)
+class Upload:
+    """A file that is being written. `file` is a spooled temporary file; `size` counts what was received so far."""
+
+    participant: Participant
+    path: str
+    overwrite: bool
+    file: Any
+    size: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class StorageService(RoomService):
+    """The storage service. `sign_url` makes a URL under which a file can be fetched for a while."""
 
     def __init__(
         self,
@@ -51,9 +73,10 @@ class StorageHandlers:
         self._sign_url = sign_url
         self._max_upload_bytes = max_upload_bytes
         self._max_download_bytes = max_download_bytes
+        self._uploads: Slot[dict[str, Upload]] = Slot(dict)
 
     def operations(self) -> Operations:
-        """The requests of this service."""
+        """See RoomService."""
         return {
             "storage.exists": Operation(_Path, self._exists, _may_read, _subject),
             "storage.stat": Operation(_Path, self._stat, _may_read, _subject),
@@ -66,6 +89,18 @@ class StorageHandlers:
             "storage.delete": Operation(_Path, self._delete, _may_write, _subject),
         }
 
+    def disconnected(self, room: Room, participant: Participant, peer: Peer) -> None:
+        """See RoomService: the participant's unfinished uploads are dropped."""
+        uploads = self._uploads.get(room)
+        if not uploads:
+            return
+        for handle in [handle for handle, upload in uploads.items() if upload.participant is participant]:
+            uploads.pop(handle).file.close()
+
+    def uploads(self, room: Room) -> dict[str, Upload]:
+        """The uploads in progress in a room, by handle."""
+        return self._uploads.of(room)
+
     async def _exists(self, request: Request, body: _Path) -> Answer:
         entry = await self._files.stat(request.room.key, clean_path(body.path))
         return JsonResponse(json={"exists": entry is not None})
@@ -75,7 +110,7 @@ class StorageHandlers:
         return JsonResponse(json={"exists": False} if entry is None else {"exists": True, **_entry(entry)})
 
     async def _list(self, request: Request, body: _Path) -> Answer:
-        # An agent lists `.schemas` when it starts and gives up at an error: what may not be read is left out instead.
+        # An agent lists `.schemas` when it starts and gives up at an error: paths that may not be read are left out instead.
         entries = await self._files.list(request.room.key, clean_path(body.path))
         return JsonResponse(json={"files": [_entry(entry) for entry in entries if _can_read(request, entry.path)]})
 
@@ -83,7 +118,7 @@ class StorageHandlers:
         path = clean_path(body.path)
         if path == "":
             raise InvalidRequestError("path", "expected the path of a file")
-        uploads = request.room.uploads
+        uploads = self._uploads.of(request.room)
         if sum(upload.participant is request.participant for upload in uploads.values()) >= MAX_UPLOADS:
             raise LimitExceededError(f"over {MAX_UPLOADS} files are open for writing: close some")
         entry = await self._files.stat(request.room.key, path)
@@ -97,23 +132,25 @@ class StorageHandlers:
         return JsonResponse(json={"handle": handle})
 
     async def _write(self, request: Request, body: _Handle) -> Answer:
-        upload = _upload(request, body)
+        upload = self._upload(request, body)
         data = request.message.payload
         upload.size += len(data)
         if upload.size > self._max_upload_bytes:
-            request.room.uploads.pop(body.handle).file.close()
+            self._uploads.of(request.room).pop(body.handle).file.close()
             raise LimitExceededError(f"file of over {self._max_upload_bytes} bytes")
         if upload.size <= SPOOL_BYTES:
             upload.file.write(data)
         else:
-            async with upload.lock:  # on disk: in a thread, in the order of the requests
+            async with (
+                upload.lock
+            ):  # writes to the disk run in a thread, one after the other in the order of the requests
                 await asyncio.to_thread(upload.file.write, data)
         return EmptyResponse()
 
     async def _close(self, request: Request, body: _Handle) -> Answer:
-        upload = _upload(request, body)
+        upload = self._upload(request, body)
         async with upload.lock:
-            request.room.uploads.pop(body.handle, None)
+            self._uploads.of(request.room).pop(body.handle, None)
             try:
                 await self._files.write(request.room.key, upload.path, upload.file, overwrite=upload.overwrite)
             finally:
@@ -139,6 +176,12 @@ class StorageHandlers:
         _tell_changed(request, "storage.file.deleted", path)
         return EmptyResponse()
 
+    def _upload(self, request: Request, body: _Handle) -> Upload:
+        upload = self._uploads.of(request.room).get(body.handle)
+        if upload is None or upload.participant is not request.participant:
+            raise NotFoundError("no such file handle: it was closed, or its connection was lost")
+        return upload
+
 
 def _has_storage(scope: ApiScope, _: Body) -> bool:
     return scope.storage is not None
@@ -161,20 +204,13 @@ def _subject(body: _Path) -> str:
     return body.path
 
 
-def _upload(request: Request, body: _Handle) -> Upload:
-    upload = request.room.uploads.get(body.handle)
-    if upload is None or upload.participant is not request.participant:
-        raise NotFoundError("no such file handle: it was closed, or its connection was lost")
-    return upload
-
-
-def _tell_changed(request: Request, type: str, path: str) -> None:
+def _tell_changed(request: Request, event: str, path: str) -> None:
     readers = [
         member
         for member in request.room.connected()
         if member.scope.storage is not None and member.scope.storage.can_read(path)
     ]
-    request.room.tell(readers, type, {"path": path, "participant_id": request.participant.id})
+    request.room.tell(readers, Event(event, {"path": path, "participant_id": request.participant.id}))
 
 
 def _entry(entry: Entry) -> dict[str, Any]:

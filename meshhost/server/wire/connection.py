@@ -1,64 +1,51 @@
-"""One participant's connection: reads requests, runs them, replies exactly once to each.
+"""One participant's connection: reads requests, runs them, and replies exactly once to each.
 
-Which task runs when: `serve()` owns a reader, a writer (the outbox) and one task for each request that has to wait for
-something. Requests that only touch memory are answered by the reader itself. When reader or writer ends, all end.
+`Connection` implements `Peer` over a transport. It joins packets to messages (`protocol/connection.py`), lets the dialect's
+translator name the operation, and hands the request to the dispatcher. The handshake (`http/sockets.py`) makes it and awaits
+`serve()`, which returns when the connection has ended.
+
+Tasks: `serve()` runs in the task of the HTTP request and reads. It owns a writer (the outbox), a task that waits for `close()`,
+and one task for each request that has to wait; requests that only touch memory are answered by the reader itself. When the
+reader or the writer ends, all of them are cancelled. Events and replies go through the outbox, so a message is never torn
+apart by the cancellation of the task that sent it.
+
+Invariant: a request whose handling has begun is answered, also when the connection is closed by this side meanwhile. A
+MeshAgent client waits for ever for an answer that the end of the connection swallowed.
 """
-
-from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from meshhost.errors import ConnectionLostError, LimitExceededError, RemoteProtocolError, RoomError
 from meshhost.protocol.connection import MalformedMessage, MessageReceived, RoomConnection
 from meshhost.protocol.frames import SERVER_SLICE, Limits
-from meshhost.protocol.messages import ErrorResponse, Header, Response, wire_safe
-from meshhost.server.core.calls import ANSWERS
+from meshhost.protocol.messages import ErrorResponse, Header, Response
+from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.core.participants import Participant
+from meshhost.server.core.peer import Capability, CloseReason, Event
+from meshhost.server.core.requests import Answer, Request
 from meshhost.server.core.room import Room
-from meshhost.server.wire.dialect import SDK_06, Dialect
-from meshhost.stores.queues import HolderId, Lease
+from meshhost.server.core.slots import Slots
+from meshhost.server.wire.dialect import Translator, Welcome
 from meshhost.transport.base import Transport
 from meshhost.transport.outbox import Outbox
 
-__all__ = ["Answer", "Connection", "Request"]
+__all__ = ["Connection"]
 
 logger = logging.getLogger(__name__)
 
-CLOSE_SLOW = 1013
+# How long a participant that is disconnected may take to receive its last messages.
 FLUSH_TIMEOUT = 5.0
-# A message that has arrived is read without a pause: after so many, everybody else has a turn.
+# A message that has already arrived is read without a pause: after this many, other tasks get a turn.
 MESSAGES_A_TURN = 16
 
 E = TypeVar("E", bound=BaseException)
 
-Answer = Response | tuple[Response, Header] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A message of a participant: who asked what, in which room.
-
-    `operation` is what is asked for, by the server's name; `message.type` is what the client calls it.
-    """
-
-    room: Room
-    participant: Participant
-    connection: Connection
-    message: MessageReceived
-    operation: str
-
-
-# Answers at once, or with an awaitable that does. None: the message gets no reply.
-Dispatch = Callable[[Request], Answer | Coroutine[Any, Any, Answer]]
-
 
 class Connection:
-    """A participant's open connection to its room."""
+    """See `Peer`. `max_requests` bounds the requests in progress, `max_waiting_bytes` what waits to be sent."""
 
     def __init__(
         self,
@@ -66,38 +53,45 @@ class Connection:
         *,
         room: Room,
         participant: Participant,
-        dispatch: Dispatch,
+        dispatch: Dispatcher,
+        translator: Translator,
         limits: Limits,
         max_requests: int,
         max_waiting_bytes: int,
-        dialect: Dialect = SDK_06,
     ) -> None:
-        self._dialect = dialect
         self._transport = transport
-        self.room = room
-        self.participant = participant
-        # For queue clients without leases: who holds, what they have not settled yet, how many receives wait.
-        self.holder = HolderId(uuid.uuid4().hex)
-        self.unsettled: dict[str, list[Lease]] = {}
-        self.parked = 0
+        self._room = room
+        self._participant = participant
         self._dispatch = dispatch
+        self._translator = translator
         self._protocol = RoomConnection(limits=limits, slice_bytes=SERVER_SLICE)
         self._outbox = Outbox(transport, max_bytes=max_waiting_bytes)
-        self._slots = asyncio.Semaphore(max_requests)
-        self._running: dict[asyncio.Task[None], int] = {}
-        self._closing: tuple[int, str] | None = None
-        self._closed = asyncio.Event()
+        self._slots: Slots = {}
+        self._free_requests = asyncio.Semaphore(max_requests)
+        self._running: dict[asyncio.Task[None], Request] = {}
+        self._closing: tuple[CloseReason, str] | None = None
+        self._close_asked = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<Connection of {self.participant.name!r} to {self.room.key}>"
+        return f"<Connection of {self._participant.name!r} to {self._room.key}>"
 
     @property
-    def is_closing(self) -> bool:
-        """Whether this side ends the connection."""
-        return self._closing is not None
+    def slots(self) -> Slots:
+        """See Peer."""
+        return self._slots
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """See Peer."""
+        return self._translator.capabilities
+
+    @property
+    def closing(self) -> CloseReason | None:
+        """See Peer."""
+        return None if self._closing is None else self._closing[0]
 
     async def serve(self) -> ConnectionLostError:
-        """Serve until the connection ends; returns how. Requests under way are cancelled then."""
+        """Serve until the connection ends, and return how it ended. Requests in progress are cancelled then."""
         end = ConnectionLostError()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -113,118 +107,140 @@ class Connection:
             end = ConnectionLostError(str(error), close_code=error.close_code)
         return end
 
-    def tell(self, type: str, header: Header, payload: bytes = b"", *, trace: dict[str, str] | None = None) -> int:
-        """Send an event; returns its message's id. A participant that takes nothing any more is disconnected."""
-        message_id, packets = self._protocol.notify(self._dialect.type_of(type), header, payload, trace=trace or None)
-        try:
-            self._outbox.offer(packets)
-        except LimitExceededError:
-            self.close(CLOSE_SLOW, "too slow: too many messages wait for this participant")
-        return message_id
+    def greet(self, welcome: Welcome) -> None:
+        """Send the messages that greet a participant; before any event."""
+        for message_type, header, payload in self._translator.greeting(welcome):
+            self._send(message_type, header, payload)
 
-    def close(self, code: int, reason: str) -> None:
-        """End the connection soon: requests under way are answered with an error, and what waits is sent.
+    def tell(self, event: Event) -> int:
+        """See Peer."""
+        message_type, header, payload = self._translator.event(event)
+        return self._send(message_type, header, payload, event.trace)
 
-        The first call counts.
-        """
+    def close(self, reason: CloseReason, text: str) -> None:
+        """See Peer."""
         if self._closing is None:
-            self._closing = (code, reason)
-            self._closed.set()
+            self._closing = (reason, text)
+            self._close_asked.set()
 
-    async def reply(self, message_id: int, response: Response, extra: Header | None = None) -> None:
-        """Answer a request. A body over the limit is answered as an error."""
+    async def reply(self, message_id: int, operation: str, response: Response, extra: Header | None = None) -> None:
+        """See Peer. An answer over the limit becomes an error."""
+        response, extra = self._translator.answer(operation, response, extra)
         try:
-            packets = self._protocol.reply(message_id, wire_safe(response), extra)
+            packets = self._protocol.reply(message_id, response, extra)
         except LimitExceededError as error:
-            packets = self._protocol.reply(message_id, ErrorResponse(text=str(error), code=error.code))
+            refusal, _ = self._translator.answer(operation, ErrorResponse(text=str(error), code=error.code), None)
+            packets = self._protocol.reply(message_id, refusal)
         await self._outbox.put(packets)
 
     async def flush(self) -> None:
-        """Return when all that was sent so far is handed to the operating system."""
+        """See Peer."""
         await self._outbox.wait_empty()
+
+    def _send(self, type: str, header: Header, payload: bytes, trace: dict[str, str] | None = None) -> int:
+        message_id, packets = self._protocol.notify(type, header, payload, trace=trace or None)
+        try:
+            self._outbox.offer(packets)
+        except LimitExceededError:
+            self.close(CloseReason.TOO_SLOW, "too slow: too many messages wait for this participant")
+        return message_id
 
     async def _read(self, tasks: asyncio.TaskGroup) -> None:
         turn = 0
         while True:
-            event = self._protocol.receive(await self._transport.receive())
+            received = self._protocol.receive(await self._transport.receive())
             turn = (turn + 1) % MESSAGES_A_TURN
             if turn == 0:
                 await asyncio.sleep(0)
-            if isinstance(event, MessageReceived):
-                await self._begin(tasks, event)
-            elif isinstance(event, MalformedMessage):
-                error = ErrorResponse(text=str(event.error), code=event.error.code)
-                if event.type in ANSWERS:
-                    self.room.calls.answer_unreadable(self.participant, event.id, error)
-                else:
-                    await self.reply(event.id, error)
+            if isinstance(received, MessageReceived):
+                request = await self._translate(received)
+                if request is not None:
+                    await self._begin(tasks, request)
+            elif isinstance(received, MalformedMessage):
+                request = await self._translate(MessageReceived(received.id, received.type, {}, b"", {}))
+                if request is not None:
+                    await self._answer(request, self._unreadable(request, received.error))
 
-    async def _begin(self, tasks: asyncio.TaskGroup, message: MessageReceived) -> None:
-        operation = self._dialect.operation(message.type)
+    async def _translate(self, message: MessageReceived) -> Request | None:
         try:
-            answer = self._dispatch(Request(self.room, self.participant, self, message, operation))
+            operation, translated = self._translator.request(message)
+        except RoomError as error:
+            await self.reply(message.id, message.type, _error(error, message))
+            return None
+        return Request(self._room, self._participant, self, translated, operation)
+
+    def _unreadable(self, request: Request, error: RoomError) -> Answer:
+        try:
+            return self._dispatch.unreadable(request, error)
+        except Exception as bug:  # noqa: BLE001 - as in _begin
+            return _error(bug, request.message)
+
+    async def _begin(self, tasks: asyncio.TaskGroup, request: Request) -> None:
+        try:
+            answer = self._dispatch(request)
         except Exception as error:  # noqa: BLE001 - a handler's bug must not end the connection
-            answer = _error(error, message)
+            answer = _error(error, request.message)
         if not isinstance(answer, Coroutine):
-            await self._answer(message, answer)
+            await self._answer(request, answer)
             return
         try:
-            await self._slots.acquire()
+            await self._free_requests.acquire()
         except asyncio.CancelledError:
             answer.close()
             raise
         if self._closing is not None:
             answer.close()
-            self._slots.release()
-            await self._refuse(message.id)
+            self._free_requests.release()
+            await self._refuse(request)
             return
-        task = tasks.create_task(self._finish(message, answer), name=f"request {message.type}")
-        # When the connection ends before the task ran at all, nobody else closes the coroutine.
+        task = tasks.create_task(self._finish(request, answer), name=f"request {request.message.type}")
+        # When the connection ends before the task has run at all, nobody else closes the coroutine.
         task.add_done_callback(lambda _: answer.close())
-        self._running[task] = message.id
+        self._running[task] = request
         task.add_done_callback(self._running.pop)
 
-    async def _finish(self, message: MessageReceived, answering: Coroutine[Any, Any, Answer]) -> None:
+    async def _finish(self, request: Request, answering: Coroutine[Any, Any, Answer]) -> None:
         try:
             answer = await answering
         except Exception as error:  # noqa: BLE001 - as above
-            answer = _error(error, message)
+            answer = _error(error, request.message)
         finally:
-            self._slots.release()
-        await self._answer(message, answer)
+            self._free_requests.release()
+        await self._answer(request, answer)
 
-    async def _answer(self, message: MessageReceived, answer: Answer) -> None:
+    async def _answer(self, request: Request, answer: Answer) -> None:
         if answer is None:
             return
         response, extra = answer if isinstance(answer, tuple) else (answer, None)
-        await self.reply(message.id, response, extra)
+        await self.reply(request.message.id, request.operation, response, extra)
 
     async def _wait_close(self) -> None:
-        await self._closed.wait()
-        code, reason = self._closing or (1000, "")
+        await self._close_asked.wait()
+        assert self._closing is not None
+        reason, text = self._closing
         try:
             async with asyncio.timeout(FLUSH_TIMEOUT):
                 await self._end_requests()
                 await self._outbox.wait_empty()
         except TimeoutError:
-            logger.info("participant did not take its last messages", extra={"participant": self.participant.name})
-        await self._transport.close(code, reason)
-        raise ConnectionLostError(reason, clean=True, close_code=code)
+            logger.info("participant did not take its last messages", extra={"participant": self._participant.name})
+        code = self._translator.close_code(reason)
+        await self._transport.close(code, text)
+        raise ConnectionLostError(text, clean=True, close_code=code)
 
     async def _end_requests(self) -> None:
-        # A MeshAgent client waits for ever for an answer that the end of the connection swallowed.
         running = dict(self._running)
         for task in running:
             task.cancel()
         if running:
             await asyncio.wait(running)
-        for task, message_id in running.items():
+        for task, request in running.items():
             if task.cancelled():
-                await self._refuse(message_id)
+                await self._refuse(request)
 
-    async def _refuse(self, message_id: int) -> None:
-        _, reason = self._closing or (0, "the connection ends")
-        await self.reply(message_id, ErrorResponse(text=reason, code=ConnectionLostError.code))
+    async def _refuse(self, request: Request) -> None:
+        assert self._closing is not None
+        await self._answer(request, ErrorResponse(text=self._closing[1], code=ConnectionLostError.code))
 
 
 def _error(error: Exception, message: MessageReceived) -> Response:

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from meshhost.queues.retry import RetryPolicy
 from meshhost.queues.service import QueueService
 from meshhost.room.client import RoomClient
 from meshhost.server.config import ServerConfig
+from meshhost.server.core.ownership import RoomOwnership
+from meshhost.server.core.service import RoomService
 from meshhost.server.server import RoomServer
+from meshhost.server.wire.dialect import Dialect
 from meshhost.stores.document_files import FilesAndDocuments
 from meshhost.stores.files import open_object_store
 from meshhost.stores.memory.queues import MemoryQueueBackend
@@ -40,7 +43,7 @@ def other_key() -> ApiKey:
 
 @pytest.fixture
 def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
-    """Make room servers; keyword arguments are those of ServerConfig. All share one key and one directory."""
+    """Make room servers; keyword arguments are those of ServerConfig and RoomServer. All share one key and one directory."""
     own = new_api_key(PROJECT)
 
     @asynccontextmanager
@@ -49,6 +52,9 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
         limits: QueueLimits | None = None,
         wire: Limits | None = None,
         default_secret: str | None = None,
+        room_services: Sequence[RoomService] = (),
+        dialects: Sequence[Dialect] = (),
+        ownership: RoomOwnership | None = None,
         **config: Any,
     ) -> AsyncIterator[RunningServer]:
         values = {"port": 0, "resume_seconds": 5.0, "receive_seconds": 5.0, "limits": wire or Limits()} | config
@@ -70,6 +76,9 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
                 files=files,
                 identity=identity,
                 providers=ProviderTable({}),
+                services=room_services,
+                dialects=dialects,
+                ownership=ownership,
             )
             try:
                 await server.start()

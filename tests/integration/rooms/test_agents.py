@@ -31,7 +31,8 @@ from meshhost.room.client import RoomClient
 from meshhost.room.participants import Participant
 from meshhost.room.requirements import RequiredSchema, RequiredToolkit
 from meshhost.room.services.agents import ToolDescription, ToolkitDescription
-from meshhost.server.services import agents as handlers
+from meshhost.server.services.agents import registry
+from meshhost.server.services.agents.service import AgentsService
 from meshhost.testing.server import RunningServer
 
 Answer = Callable[[MessageReceived], Awaitable[Response | RoomError]]
@@ -208,7 +209,7 @@ async def test_the_caller_hears_that_the_provider_left(server: RunningServer, he
             await called.wait()
             await provider.close()
         assert "has left" in str(task.result())
-        assert not server.server._directory.rooms[0].calls
+        assert not server.server.service(AgentsService).in_room(server.server.rooms[0]).calls
 
 
 async def _error(awaitable: Awaitable[Any]) -> RoomError | None:
@@ -345,7 +346,7 @@ async def test_a_registration_is_its_owners(server: RunningServer) -> None:
 
 
 async def test_registrations_have_a_limit(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "MAX_REGISTRATIONS", 2)
+    monkeypatch.setattr(registry, "MAX_REGISTRATIONS", 2)
     async with server.client() as a:
         await _offer(a, _echo)
         await _offer(a, _echo)

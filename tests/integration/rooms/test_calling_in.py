@@ -18,6 +18,7 @@ from meshhost.protocol.messages import TextResponse
 from meshhost.room.client import RoomClient
 from meshhost.room.requirements import RequiredToolkit
 from meshhost.server.config import ConfiguredService, ServicePath
+from meshhost.server.services.agents.service import AgentsService
 from meshhost.tools.hosting import RemoteToolkit
 from meshhost.tools.tool import Tool, ToolContext
 
@@ -145,8 +146,8 @@ async def test_a_required_toolkit_is_called_in_and_appears(
 async def test_a_configured_agent_is_there_and_asked(serve: Any, host: ServiceHost, port: int, until: Any) -> None:
     service = ConfiguredService(url(host, ""), [ServicePath("/asked", "asked")], webhook_secret=SECRET)
     async with serve(port=port, services=[service]) as server, server.client() as user:
-        room = server.server._directory.rooms[0]
-        await until(lambda: room.agents)
+        room = server.server.rooms[0]
+        await until(lambda: server.server.service(AgentsService).in_room(room).registry.agents)
         assert await user.agents.ask(agent="asked", arguments={"a": 1}) == {"a": 1}
         # An agent in use is drained with its host, and leaves the list.
         await host.stop()
@@ -162,7 +163,7 @@ async def test_only_the_listed_urls_are_called(serve: Any, host: ServiceHost, po
         with pytest.raises((AccessDeniedError, RoomError)):
             await user.agents.make_call(name="asked", url=url(host, path), arguments={})
         assert await user.agents.list_agents() == []
-        assert len(server.server._directory.rooms[0].members) == 1
+        assert len(server.server.rooms[0].members) == 1
 
 
 @pytest.mark.parametrize(

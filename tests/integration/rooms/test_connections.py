@@ -250,7 +250,7 @@ async def test_a_resumption_ends_the_old_connection(server: RunningServer) -> No
             reason = await a.wait_closed()
             assert isinstance(reason.error, ConnectionLostError)
             assert reason.error.close_code == 4000
-            assert len(server.server._directory.rooms[0].members) == 1
+            assert len(server.server.rooms[0].members) == 1
 
 
 async def test_only_the_same_name_can_resume(server: RunningServer) -> None:
@@ -258,7 +258,7 @@ async def test_only_the_same_name_can_resume(server: RunningServer) -> None:
         thief = server.client(name="b")
         transport = await thief.protocol.connect(resume=a.extensions["resume_token"])
         await transport.receive()
-        assert len(server.server._directory.rooms[0].members) == 2
+        assert len(server.server.rooms[0].members) == 2
         assert a.is_open
         await transport.close()
 
@@ -317,7 +317,7 @@ async def test_a_request_that_is_not_answered_in_time_fails(server: RunningServe
 async def test_a_client_finds_its_room_on_a_new_server(serve: Any, heard: Any) -> None:
     async with AsyncExitStack() as clients, AsyncExitStack() as servers:
         first = await servers.enter_async_context(serve())
-        port = first.server._port
+        port = first.server._address.port
         room = await clients.enter_async_context(first.client(name="a"))
         room._keeper._policy = ReconnectPolicy(first_delay=0.02, max_delay=0.05)
         other = await clients.enter_async_context(first.client(name="b"))
@@ -349,13 +349,13 @@ async def test_a_stopping_server_says_so(serve: Any, http: aiohttp.ClientSession
 
 async def test_a_stopping_server_takes_nobody_in(serve: Any, http: aiohttp.ClientSession) -> None:
     async with serve() as server:
-        server.server._sockets.is_stopping = True
+        server.server._parts.directory._is_stopping = True
         with pytest.raises(RoomRefusedError) as caught:
             await server.client().connect()
         assert caught.value.status == 503
         async with http.get(f"{server.url}/readyz") as response:
             assert response.status == 503
-        server.server._sockets.is_stopping = False
+        server.server._parts.directory._is_stopping = False
 
 
 async def test_waiting_requests_are_no_obstacle_to_a_stop(serve: Any) -> None:
@@ -375,13 +375,13 @@ async def test_waiting_requests_are_no_obstacle_to_a_stop(serve: Any) -> None:
 
 async def test_the_end_of_a_room_ends_all_stays(server: RunningServer) -> None:
     async with server.client() as a:
-        (room,) = server.server._directory.rooms
-        server.server._directory.end(room)
-        server.server._directory.end(room)
+        (room,) = server.server.rooms
+        server.server._parts.directory.end(room)
+        server.server._parts.directory.end(room)
         reason = await a.wait_closed()
         assert isinstance(reason.error, ConnectionLostError)
         assert reason.error.close_code == 4004
-        assert server.server._directory.rooms == []
+        assert server.server.rooms == []
 
 
 async def test_leaving_is_idempotent_and_says_so(server: RunningServer) -> None:
@@ -414,7 +414,7 @@ async def test_a_revoked_token_is_not_tried_for_ever(
     async with serve() as server, server.client() as a:
         a._keeper._policy = AT_ONCE
         closed = heard(a, "closed", "reason")
-        monkeypatch.setattr(server.server._access.identity, "find_key", lambda _: None)
+        monkeypatch.setattr(server.server._parts.access.identity, "find_key", lambda _: None)
         break_connection(a)
         reason = await closed.get()
         assert isinstance(reason.error, RoomRefusedError)
@@ -425,15 +425,13 @@ async def test_a_revoked_token_is_not_tried_for_ever(
 
 async def test_a_slow_reader_is_disconnected(serve: Any, http: aiohttp.ClientSession, until: Any) -> None:
     async with serve(max_waiting_bytes=100_000) as server, server.client() as a, _raw(http, server, "room") as socket:
-        (slow,) = [
-            member for member in server.server._directory.rooms[0].connected() if member.id != a.local_participant.id
-        ]
+        (slow,) = [member for member in server.server.rooms[0].connected() if member.id != a.local_participant.id]
         to = RemoteParticipant(id=slow.id)
         socket._conn.transport.pause_reading()  # type: ignore[union-attr]
-        connection = slow.connection
+        connection = slow.peer
         for _ in range(3000):
             await a.messaging.send_message(to=to, type="x", message={"x": "y" * 50_000})
-            if connection._closing is not None:
+            if connection.closing is not None:
                 break
         socket._conn.transport.resume_reading()  # type: ignore[union-attr]
         assert await _end_of(socket) == 1013

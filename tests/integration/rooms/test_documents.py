@@ -29,8 +29,9 @@ from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.frames import Limits
 from meshhost.room.client import RoomClient, RoomState
 from meshhost.room.services import sync
-from meshhost.server.services import open_documents
-from meshhost.server.services import sync as handlers
+from meshhost.server.services.documents import open_documents
+from meshhost.server.services.documents import service as handlers
+from meshhost.server.services.documents.service import DocumentsService
 from meshhost.stores.sqlite.documents import DocumentKey
 from meshhost.testing.server import RunningServer, running_server
 from meshhost.transport.websocket_client import WebSocketClientProtocol
@@ -407,12 +408,13 @@ async def test_a_connection_that_is_lost_holds_no_document(
 ) -> None:
     other = await stack.enter_async_context(server.client(name="other"))
     await other.sync.open(path=PAGE)
-    (live,) = server.server._directory.rooms
-    assert len(live.documents) == 1
-    assert repr(live.documents._open[PAGE]) == "<OpenDocument 'a/b.page' connected=1>"
+    (live,) = server.server.rooms
+    documents = server.server.service(DocumentsService).in_room(live)
+    assert len(documents) == 1
+    assert repr(documents._open[PAGE]) == "<OpenDocument 'a/b.page' connected=1>"
     await other.close()
     async with asyncio.timeout(10):
-        while len(live.documents):  # noqa: ASYNC110 - nothing tells of it
+        while len(documents):  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.01)
 
 
@@ -478,7 +480,7 @@ async def test_long_logs_become_snapshots(
     for number in range(10):
         note(document, str(number))
         await room.sync.flush(PAGE)
-    stored = await server.server._documents.load(key_of(server))
+    stored = await server.server._engines.documents.load(key_of(server))
     assert stored is not None
     assert len(stored.updates) <= 3
     await room.sync.close(path=PAGE)
@@ -492,7 +494,7 @@ async def test_a_compaction_that_fails_loses_nothing(
         raise OSError("disk full")
 
     monkeypatch.setattr(open_documents, "MAX_LOGGED_BYTES", 10)
-    monkeypatch.setattr(server.server._documents, "compact", failing)
+    monkeypatch.setattr(server.server._engines.documents, "compact", failing)
     document = await room.sync.open(path=PAGE)
     note(document, "kept")
     await room.sync.close(path=PAGE)
@@ -505,14 +507,14 @@ async def test_a_disk_that_fails_for_a_while_loses_nothing(
 ) -> None:
     monkeypatch.setattr(sync, "RETRY_DELAY", 0.0)
     failures = iter([OSError("disk full"), TimeoutError(), None, None, None, None])
-    append = server.server._documents.append
+    append = server.server._engines.documents.append
 
     async def failing(key: DocumentKey, update: bytes) -> None:
         if failure := next(failures):
             raise failure
         await append(key, update)
 
-    monkeypatch.setattr(server.server._documents, "append", failing)
+    monkeypatch.setattr(server.server._engines.documents, "append", failing)
     document = await room.sync.open(path=PAGE)
     note(document, "stubborn")
     await room.sync.close(path=PAGE)
@@ -570,6 +572,6 @@ async def test_a_document_that_is_made_again_is_a_new_one(server: RunningServer,
 
 
 def key_of(server: RunningServer) -> DocumentKey:
-    (live,) = server.server._directory.rooms
+    (live,) = server.server.rooms
     assert live.key == RoomKey(TenantId(live.key.tenant), "room")
     return DocumentKey(live.key, PAGE)

@@ -42,11 +42,23 @@ async def test_a_client_that_cannot_resume_is_gone_as_soon_as_its_connection_bre
 ) -> None:
     async with serve(resume_seconds=1000) as server, server.client() as a:
         socket = await old_client(server, http, name="old", role="agent")
-        [room] = server.server._directory.rooms
+        [room] = server.server.rooms
         await until(lambda: len(room.members) == 2)
         socket._response.connection.transport.abort()  # type: ignore[union-attr]
         await until(lambda: len(room.members) == 1)
         assert a.is_open
+
+
+@pytest.mark.parametrize("code", [4000, 4001, 4004])
+async def test_a_client_that_closes_with_a_code_of_the_servers_is_gone(
+    serve: Any, http: aiohttp.ClientSession, until: Any, code: int
+) -> None:
+    async with serve(resume_seconds=1000) as server, server.client():
+        socket = await old_client(server, http, name="old", role="agent")
+        [room] = server.server.rooms
+        await until(lambda: len(room.members) == 2)
+        await socket.close(code=code)
+        await until(lambda: len(room.members) == 1)
 
 
 async def test_a_server_that_stops_gives_the_message_of_a_user_back(serve: Any, http: aiohttp.ClientSession) -> None:
@@ -57,9 +69,9 @@ async def test_a_server_that_stops_gives_the_message_of_a_user_back(serve: Any, 
         assert (await reply(socket)).json == 1
         [queue] = await a.queues.list()
         assert queue.size == 0
-        released = server.server._queues
+        released = server.server._engines.queues
         await server.server.stop()
-        [stats] = await released.stats(server.server._directory.rooms[0].key)
+        [stats] = await released.stats(server.server.rooms[0].key)
         assert (stats.ready, stats.leased) == (1, 0)
 
 
@@ -69,7 +81,7 @@ async def test_a_token_of_the_servers_own_secret_speaks_for_one_project_only(ser
         token.project_id = new_api_key("99999999-2222-3333-4444-555555555555").project_id
         jwt = token.to_jwt(token="x" * 40)
         async with aiohttp.ClientSession() as http, http.ws_connect(f"{server.url}/rooms/room", params={"token": jwt}):
-            [room] = server.server._directory.rooms
+            [room] = server.server.rooms
             assert room.key.tenant == "default"
 
 

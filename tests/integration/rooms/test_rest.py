@@ -200,8 +200,8 @@ async def test_active_sessions_are_the_projects_own(
 
 
 async def test_a_project_without_a_key_cannot_sign(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
-    login = rest.server.server._access.sign_login(rest.server.key.project_id)
-    monkeypatch.setattr(rest.server.server._access.identity, "signing_key", lambda _: None)
+    login = rest.server.server._parts.access.sign_login(rest.server.key.project_id)
+    monkeypatch.setattr(rest.server.server._parts.access.identity, "signing_key", lambda _: None)
     status, _ = await _Rest(rest.server, rest.http, login)("POST", "{P}/rooms/r/connect", json={})
     assert status == 401
 
@@ -212,7 +212,7 @@ async def test_an_unexpected_failure_tells_nothing(
     async def fail(*_: Any) -> None:
         raise ConnectionLostError("inner secret")
 
-    monkeypatch.setattr(rest.server.server._access.identity, "projects", fail)
+    monkeypatch.setattr(rest.server.server._parts.access.identity, "projects", fail)
     status, body = await rest("GET", "/accounts/projects")
     assert status == 500
     assert "secret" not in body["error"]
@@ -234,7 +234,7 @@ async def test_probes_and_metrics(rest: _Rest, monkeypatch: pytest.MonkeyPatch) 
     async def broken() -> None:
         raise OSError
 
-    monkeypatch.setattr(rest.server.server._queues, "check", broken)
+    monkeypatch.setattr(rest.server.server._engines.queues, "check", broken)
     assert (await rest("GET", "/readyz"))[0] == 503
 
 
@@ -289,9 +289,9 @@ async def test_a_code_is_bound_to_who_asked_for_it(rest: _Rest, changed: dict[st
 
 
 async def test_an_old_code_is_worth_nothing(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshhost.server.http.rest._CODE_SECONDS", -1.0)
+    monkeypatch.setattr("meshhost.server.http.login.CODE_SECONDS", -1.0)
     assert (await _exchange(rest, await _code(rest)))[0] == 400
-    monkeypatch.setattr("meshhost.server.http.rest._MAX_CODES", 2)
+    monkeypatch.setattr("meshhost.server.http.login.MAX_CODES", 2)
     for _ in range(5):
         await _code(rest)
 
@@ -316,7 +316,7 @@ async def test_a_login_goes_to_this_machine_only_and_needs_pkce(rest: _Rest, cha
 
 
 async def test_a_login_from_another_machine_is_not_found(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshhost.server.http.rest._is_loopback", lambda _: False)
+    monkeypatch.setattr("meshhost.server.http.login._is_loopback", lambda _: False)
     assert (await rest("GET", "/oauth/authorize"))[0] == 404
     assert (await rest("POST", "/oauth/token"))[0] == 404
 
@@ -325,7 +325,7 @@ async def test_a_login_needs_a_project(rest: _Rest, monkeypatch: pytest.MonkeyPa
     async def none() -> list[Any]:
         return []
 
-    monkeypatch.setattr(rest.server.server._access.identity, "projects", none)
+    monkeypatch.setattr(rest.server.server._parts.access.identity, "projects", none)
     assert (await rest("GET", "/oauth/authorize", params=AUTHORIZE))[0] == 404
 
 
@@ -333,13 +333,13 @@ async def test_the_login_can_be_turned_off(serve: Any, http: aiohttp.ClientSessi
     async with serve(oauth=False, public_url="https://rooms.example/") as server:
         assert server.url == "https://rooms.example"
         assert server.server.room_url("r") == "wss://rooms.example/rooms/r"
-        async with http.get(f"http://127.0.0.1:{server.server._port}/oauth/authorize") as response:
+        async with http.get(f"http://127.0.0.1:{server.server._address.port}/oauth/authorize") as response:
             assert response.status == 404
 
 
 async def test_an_address_in_use_is_named(serve: Any, server: RunningServer) -> None:
-    with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{server.server._port}"):
-        async with serve(port=server.server._port):
+    with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{server.server._address.port}"):
+        async with serve(port=server.server._address.port):
             pass
 
 

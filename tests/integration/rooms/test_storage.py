@@ -15,6 +15,7 @@ from meshhost.errors import (
 from meshhost.identity.grants import ApiScope, MessagingGrant, StorageGrant, StoragePathGrant
 from meshhost.protocol.frames import Limits
 from meshhost.server.services import storage as handlers
+from meshhost.server.services.storage import StorageService
 from meshhost.testing.server import RunningServer
 
 
@@ -176,7 +177,7 @@ async def test_an_unfinished_upload_ends_with_its_connection(
         with pytest.raises(NotFoundError):
             await a.storage.close(handle=handle)
         assert not await a.storage.exists(path="f")
-        assert not server.server._directory.rooms[0].uploads
+        assert not server.server.service(StorageService).uploads(server.server.rooms[0])
 
 
 async def test_changes_are_told_to_those_who_may_read(server: RunningServer, heard: Any) -> None:
@@ -229,7 +230,7 @@ async def test_a_forged_or_expired_download_url_is_refused(
         good = await a.storage.download_url(path="f")
         monkeypatch.setattr("meshhost.server.http.access.FILE_URL_SECONDS", -1)
         expired = await a.storage.download_url(path="f")
-        login = server.server._access.sign_login("11111111-2222-3333-4444-555555555555")
+        login = server.server._parts.access.sign_login("11111111-2222-3333-4444-555555555555")
         own_token = a.protocol.token
     for url in (expired, good[:-3] + "abc", f"{server.url}/files/{login}", f"{server.url}/files/{own_token}"):
         async with http.get(url) as response:

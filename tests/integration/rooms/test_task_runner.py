@@ -20,6 +20,7 @@ from meshhost.protocol.messages import JsonResponse, TextResponse
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import Participant
 from meshhost.room.requirements import RequiredToolkit
+from meshhost.server.services.agents.service import AgentsService
 from meshhost.testing.scripted_llm import ScriptedCall, ScriptedLLM
 from meshhost.testing.server import RunningServer
 from meshhost.tools.remote import RemoteToolkit
@@ -542,7 +543,7 @@ async def test_an_ask_is_cancelled_when_whoever_asked_no_longer_waits(server: Ru
             asking.cancel()
         # Through the chain: boss is cancelled, and with it what it has asked for.
         assert await inner.ended.get() == "cancelled"
-        assert not server.server._directory.rooms[0].calls
+        assert not server.server.service(AgentsService).in_room(server.server.rooms[0]).calls
 
 
 # Models

@@ -25,7 +25,10 @@ from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import FileResponse, JsonResponse, TextResponse
 from meshhost.room.client import RoomClient
 from meshhost.room.services.agents import AgentDescription
-from meshhost.server.services import agents as handlers
+from meshhost.server.services.agents import registry
+from meshhost.server.services.agents.service import AgentsService
+from meshhost.server.wire.dialect import Handshake
+from meshhost.server.wire.sdk06 import SDK_06
 from meshhost.testing.server import RunningServer
 from meshhost.tools.hosting import RemoteToolkit
 from meshhost.tools.tool import Tool, ToolContext
@@ -226,7 +229,7 @@ async def test_a_description_that_others_could_not_read_is_refused(
 async def test_descriptions_have_a_limit_altogether(
     server: RunningServer, user: RoomClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handlers, "MAX_DESCRIPTIONS", 1000)
+    monkeypatch.setattr(registry, "MAX_DESCRIPTIONS", 1000)
     await user.send_request("agent.register_agent", {"name": "a", "description": "x" * 600})
     error = await error_of(user.send_request("agent.register_toolkit", {"name": "k", "tools": {}, "title": "x" * 600}))
     assert isinstance(error, LimitExceededError)
@@ -261,7 +264,7 @@ async def test_a_tool_is_cancelled_when_its_caller_leaves(server: RunningServer)
         await leaver.close()
         assert await tool.ended.get() == "cancelled"
         await calling
-        assert not server.server._directory.rooms[0].calls
+        assert not server.server.service(AgentsService).in_room(server.server.rooms[0]).calls
 
 
 async def test_a_tool_is_cancelled_when_its_callers_connection_breaks(
@@ -324,8 +327,8 @@ async def test_a_server_without_the_extension_is_not_told(server: RunningServer,
 async def test_a_client_that_is_not_meshhosts_is_not_told_of_cancelled_calls(serve: Any) -> None:
     heard: list[str] = []
     async with serve(call_seconds=0.05) as server, server.client() as user, server.client(name="p") as provider:
-        [one] = [member for member in server.server._directory.rooms[0].members.values() if member.name == "p"]
-        one.can_resume = False
+        [one] = [member for member in server.server.rooms[0].members.values() if member.name == "p"]
+        one.peer._translator = SDK_06.translator(Handshake({}, {}))
         provider.register_handler("agent.tool_call_cancelled", lambda _: heard.append("cancelled"))
         tools = {"t": {"input_schema": {"type": "object"}}}
         await provider.send_request("agent.register_toolkit", {"name": "kit", "public": True, "tools": tools})

@@ -16,6 +16,8 @@ from meshhost.protocol.messages import Header, Response
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.room import Room
 from meshhost.server.wire.connection import Connection
+from meshhost.server.wire.dialect import Handshake
+from meshhost.server.wire.sdk06 import SDK_06
 
 
 class Served:
@@ -26,11 +28,15 @@ class Served:
         self.room = Room(key=RoomKey(TenantId("t"), "r"), url="ws://h/rooms/r")
         self.participant = Participant(name="p", role="user", scope=scope, key_id=None, expires_at=None)
         self.room.members[self.participant.id] = self.participant
-        values: dict[str, Any] = {"max_requests": 4, "max_waiting_bytes": 100_000} | options
+        values: dict[str, Any] = {
+            "max_requests": 4,
+            "max_waiting_bytes": 100_000,
+            "translator": SDK_06.translator(Handshake({}, {})),
+        } | options
         self.connection = Connection(
             self.near, room=self.room, participant=self.participant, dispatch=dispatch, limits=limits, **values
         )
-        self.participant.connection = self.connection
+        self.participant.peer = self.connection
         self.client = RoomConnection()
         self.serving: asyncio.Task[Any]
 

@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from meshhost.errors import RequestTimeoutError, ToolError
+from meshhost.errors import LimitExceededError, RequestTimeoutError, ToolError
 from meshhost.identity.grants import ApiScope
-from meshhost.protocol.messages import ErrorResponse
-from meshhost.server.core.calls import Call, PendingCalls
 from meshhost.server.core.participants import Participant
+from meshhost.server.services.agents.calls import Call, PendingCalls
 
 SOMEWHERE: Any = object()
 
@@ -38,7 +37,7 @@ async def test_each_call_ends_by_what_happens_to_it() -> None:
         calls.abandon(CALLER, "key")
         calls.abandon(two, "other")  # not its call
         calls.answer(two, 3, {}, b"")  # not a call
-        calls.answer_unreadable(two, 2, ErrorResponse(text="too large", code=5003))
+        calls.answer_unreadable(two, 2, LimitExceededError("too large"))
     outcomes = [task.result() for task in waiting]
     assert outcomes[0] == ({"a": 1}, b"x")
     assert outcomes[1] == "the participant that was called has left the room"

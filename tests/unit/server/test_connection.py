@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
-from meshhost.errors import ConnectionLostError, NotFoundError
-from meshhost.protocol.connection import RoomConnection
+from meshhost.errors import ConnectionLostError, InvalidRequestError, NotFoundError, RoomError
+from meshhost.protocol.connection import MessageReceived, RoomConnection
 from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse, JsonResponse, RawOutputs, TextResponse
+from meshhost.server.core.peer import CloseReason, Event
+from meshhost.server.core.requests import Answer, Request
 from meshhost.server.wire import connection as module
-from meshhost.server.wire.connection import Answer, Request
+from meshhost.server.wire.dialect import Handshake
+from meshhost.server.wire.sdk06 import SDK_06
 
 
 class _Dispatch:
@@ -41,6 +44,11 @@ class _Dispatch:
                 return RawOutputs(outputs=[1])
             case _:
                 return self._later(kind)
+
+    def unreadable(self, request: Request, error: RoomError) -> Answer:
+        if request.message.type == "bug":
+            raise ZeroDivisionError
+        return ErrorResponse(text=str(error), code=error.code)
 
     async def _later(self, kind: str) -> Answer:
         self.begun.put_nowait(kind)
@@ -121,6 +129,32 @@ async def test_an_unreadable_message_is_answered(serving: Any, dispatch: _Dispat
         assert await served.ask("now") == TextResponse(text="now")
 
 
+async def test_a_bug_in_the_handling_of_an_unreadable_message_is_an_error(
+    serving: Any, dispatch: _Dispatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(dispatch) as served:
+        message_id, _ = served.client.request("bug", {})
+        await served.far.send([struct.pack(">QII", message_id, 0, 0) + b"bug"])
+        assert isinstance(await served.reply(), ErrorResponse)
+        assert await served.ask("now") == TextResponse(text="now")
+    assert "ZeroDivisionError" in caplog.text
+
+
+class _Picky(type(SDK_06.translator(Handshake({}, {})))):  # type: ignore[misc]
+    """A translator that cannot translate every body."""
+
+    def request(self, message: MessageReceived) -> tuple[str, MessageReceived]:
+        if message.type == "untranslatable":
+            raise InvalidRequestError("arguments", "expected json")
+        return super().request(message)  # type: ignore[no-any-return]
+
+
+async def test_a_body_that_cannot_be_translated_is_refused(serving: Any, dispatch: _Dispatch) -> None:
+    async with serving(dispatch, translator=_Picky(frozenset())) as served:
+        assert await served.ask("untranslatable") == ErrorResponse(text="arguments: expected json", code=1002)
+        assert await served.ask("now") == TextResponse(text="now")
+
+
 async def test_what_is_under_way_ends_with_the_connection(serving: Any, dispatch: _Dispatch) -> None:
     async with serving(dispatch) as served:
         for _ in range(4):
@@ -157,7 +191,7 @@ async def test_only_so_many_requests_run_at_once(serving: Any, dispatch: _Dispat
 async def test_a_request_that_never_ran_leaves_nothing(serving: Any, dispatch: _Dispatch) -> None:
     async with serving(dispatch) as served:
         await served.send("later")
-        served.connection.close(1000, "bye")
+        served.connection.close(CloseReason.SERVER_STOPPING, "bye")
         await served.far.send(RoomConnection().request("later", {})[1])
         await asyncio.wait([served.serving])
         assert dispatch.begun.qsize() <= 1
@@ -167,9 +201,10 @@ async def test_closing_answers_what_is_under_way_and_sends_what_waits(serving: A
     async with serving(dispatch) as served:
         await served.send("later")
         await dispatch.begun.get()
-        served.connection.tell("bye", {"x": 1}, b"y", trace={"traceparent": "z"})
-        served.connection.close(4004, "the room has ended")
-        served.connection.close(1001, "too late")
+        served.connection.tell(Event("bye", {"x": 1}, b"y", trace={"traceparent": "z"}))
+        served.connection.close(CloseReason.ROOM_ENDED, "the room has ended")
+        served.connection.close(CloseReason.SERVER_STOPPING, "too late")
+        assert served.connection.closing is CloseReason.ROOM_ENDED
         await served.send("later")
         message = await served.message()
         assert (message.type, message.payload, message.trace) == ("bye", b"y", {"traceparent": "z"})
@@ -186,7 +221,7 @@ async def test_a_request_that_comes_while_closing_is_refused(serving: Any, dispa
         await served.send("later")
         await dispatch.begun.get()
         served.far.hold()  # what waits cannot be sent yet
-        served.connection.close(1001, "stopping")
+        served.connection.close(CloseReason.SERVER_STOPPING, "stopping")
         await asyncio.sleep(0)
         await served.send("later")
         for _ in range(20):
@@ -204,7 +239,7 @@ async def test_an_answer_that_was_ready_is_sent_before_the_end(serving: Any, dis
         dispatch.go.set()
         for _ in range(5):
             await asyncio.sleep(0)
-        served.connection.close(1001, "stopping")
+        served.connection.close(CloseReason.SERVER_STOPPING, "stopping")
         assert await served.reply() == TextResponse(text="later")
 
 
@@ -212,7 +247,7 @@ async def test_a_slow_consumer_is_disconnected(serving: Any, dispatch: _Dispatch
     async with serving(dispatch, max_waiting_bytes=100) as served:
         served.far.hold()
         for _ in range(20):
-            served.connection.tell("news", {"x": "y" * 50})
+            served.connection.tell(Event("news", {"x": "y" * 50}))
         served.far.release()
         end = await served.serving
         assert (end.clean, end.close_code) == (True, 1013)
@@ -224,8 +259,8 @@ async def test_one_who_takes_nothing_is_not_waited_for(
     monkeypatch.setattr(module, "FLUSH_TIMEOUT", 0.01)
     async with serving(dispatch) as served:
         served.far.hold()
-        served.connection.tell("news", {})
-        served.connection.close(1001, "stopping")
+        served.connection.tell(Event("news", {}))
+        served.connection.close(CloseReason.SERVER_STOPPING, "stopping")
         end = await served.serving
         assert end.close_code == 1001
 
@@ -243,7 +278,7 @@ async def test_broken_framing_ends_the_connection(serving: Any, dispatch: _Dispa
 async def test_flushing_waits_for_the_transport(serving: Any, dispatch: _Dispatch) -> None:
     async with serving(dispatch) as served, asyncio.TaskGroup() as tasks:
         served.far.hold()
-        await served.connection.reply(1, EmptyResponse())
+        await served.connection.reply(1, "now", EmptyResponse())
         flushing = tasks.create_task(served.connection.flush())
         for _ in range(5):
             await asyncio.sleep(0)

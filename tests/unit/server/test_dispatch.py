@@ -17,11 +17,14 @@ from meshhost.identity.grants import (
 )
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse
 from meshhost.queues.service import QueueService
-from meshhost.server.core.dispatch import Dispatcher, Operations
-from meshhost.server.services import developer, messaging
-from meshhost.server.services.agents import AgentHandlers
-from meshhost.server.services.queues import QueueHandlers
-from meshhost.server.services.storage import StorageHandlers
+from meshhost.server.core.dispatch import Dispatcher
+from meshhost.server.core.requests import Operations
+from meshhost.server.core.service import ServiceSet
+from meshhost.server.services.agents.service import AgentsService
+from meshhost.server.services.developer import DeveloperService
+from meshhost.server.services.messaging import MessagingService
+from meshhost.server.services.queues import QueuesService
+from meshhost.server.services.storage import StorageService
 from meshhost.stores.files import RoomFiles, open_object_store
 from meshhost.stores.memory.queues import MemoryQueueBackend
 
@@ -30,17 +33,18 @@ async def _no_call(*_: Any) -> None:
     return None
 
 
-def _tables(tmp_path: Path) -> list[Operations]:
-    queues = QueueHandlers(QueueService(MemoryQueueBackend()), receive_seconds=1, lease_seconds=30)
+def _table(tmp_path: Path) -> Operations:
+    queues = QueuesService(QueueService(MemoryQueueBackend()), receive_seconds=1, lease_seconds=30)
     files = RoomFiles(open_object_store(tmp_path / "files"))
-    storage = StorageHandlers(files, sign_url=lambda *_: "", max_upload_bytes=100, max_download_bytes=100)
-    return [
-        messaging.operations(dismiss=lambda _: None),
-        queues.operations(),
-        storage.operations(),
-        AgentHandlers(call_seconds=1, call_out=_no_call).operations(),
-        developer.operations(),
+    storage = StorageService(files, sign_url=lambda *_: "", max_upload_bytes=100, max_download_bytes=100)
+    services = [
+        MessagingService(on_dismissed=queues.dismiss),
+        queues,
+        storage,
+        AgentsService(files, call_seconds=1, call_out=_no_call),
+        DeveloperService(),
     ]
+    return ServiceSet(services).operations()
 
 
 # For every operation: a body that is right, and a scope that grants everything but this.
@@ -113,13 +117,11 @@ ONE_WAY = {"set_attributes", "agent.tool_call_response", "agent.ask_response", "
 
 
 def test_every_operation_has_a_test_of_its_grant(tmp_path: Path) -> None:
-    offered = {name for table in _tables(tmp_path) for name in table}
-    assert offered == REFUSED.keys() | FREE
+    assert set(_table(tmp_path)) == REFUSED.keys() | FREE
 
 
 def test_one_way_messages_are_those_of_the_protocol(tmp_path: Path) -> None:
-    tables = _tables(tmp_path)
-    assert {name for table in tables for name, operation in table.items() if operation.is_one_way} == ONE_WAY
+    assert {name for name, operation in _table(tmp_path).items() if operation.is_one_way} == ONE_WAY
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ async def test_an_operation_is_refused_without_its_grant(
     serving: Any, tmp_path: Path, name: str, body: dict[str, Any], scope: ApiScope
 ) -> None:
     counted: list[tuple[str, str]] = []
-    dispatcher = Dispatcher(*_tables(tmp_path), count=lambda *outcome: counted.append(outcome))
+    dispatcher = Dispatcher(_table(tmp_path), count=lambda *outcome: counted.append(outcome))
     async with serving(dispatcher, scope=scope) as served:
         answer = await served.ask(name, body)
         assert isinstance(answer, ErrorResponse)
@@ -146,7 +148,7 @@ async def test_an_operation_is_refused_without_its_grant(
 
 @pytest.mark.parametrize("name", sorted(FREE - ONE_WAY))
 async def test_what_is_about_oneself_needs_no_grant(serving: Any, tmp_path: Path, name: str) -> None:
-    dispatcher = Dispatcher(*_tables(tmp_path), count=lambda *_: None)
+    dispatcher = Dispatcher(_table(tmp_path), count=lambda *_: None)
     async with serving(dispatcher, scope=ApiScope()) as served:
         answer = await served.ask(name, {"id": "x"})
         assert isinstance(answer, EmptyResponse) or "no such registration" in getattr(answer, "text", "")
@@ -154,7 +156,7 @@ async def test_what_is_about_oneself_needs_no_grant(serving: Any, tmp_path: Path
 
 async def test_an_unknown_request_is_refused_and_not_named_in_metrics(serving: Any, tmp_path: Path) -> None:
     counted: list[tuple[str, str]] = []
-    dispatcher = Dispatcher(*_tables(tmp_path), count=lambda *outcome: counted.append(outcome))
+    dispatcher = Dispatcher(_table(tmp_path), count=lambda *outcome: counted.append(outcome))
     async with serving(dispatcher) as served:
         answer = await served.ask("tenant-secret.x")
         assert isinstance(answer, ErrorResponse)
@@ -164,7 +166,7 @@ async def test_an_unknown_request_is_refused_and_not_named_in_metrics(serving: A
 
 @pytest.mark.parametrize("name", sorted(name for name, cases in REFUSED.items() if cases[0][0]))
 async def test_a_missing_member_is_named_before_the_grant_is_looked_at(serving: Any, tmp_path: Path, name: str) -> None:
-    dispatcher = Dispatcher(*_tables(tmp_path), count=lambda *_: None)
+    dispatcher = Dispatcher(_table(tmp_path), count=lambda *_: None)
     async with serving(dispatcher, scope=ApiScope()) as served:
         answer = await served.ask(name, {})
         assert isinstance(answer, ErrorResponse)
@@ -176,7 +178,7 @@ async def test_a_wrong_one_way_message_is_logged_and_not_answered(
     serving: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    dispatcher = Dispatcher(*_tables(tmp_path), count=lambda *_: None)
+    dispatcher = Dispatcher(_table(tmp_path), count=lambda *_: None)
     async with serving(dispatcher) as served:
         await served.send("agent.ask_response", {})
         assert isinstance(await served.ask("messaging.disable"), EmptyResponse)
@@ -184,7 +186,7 @@ async def test_a_wrong_one_way_message_is_logged_and_not_answered(
 
 
 async def test_a_path_that_is_not_plain_is_refused_before_its_grant(serving: Any, tmp_path: Path) -> None:
-    dispatcher = Dispatcher(*_tables(tmp_path), count=lambda *_: None)
+    dispatcher = Dispatcher(_table(tmp_path), count=lambda *_: None)
     async with serving(dispatcher, scope=_ELSEWHERE) as served:
         answer = await served.ask("storage.download", {"path": "other/../f"})
         assert isinstance(answer, ErrorResponse)

@@ -10,7 +10,7 @@ from meshhost.errors import LeaseLostError, RoomError
 from meshhost.protocol.messages import EmptyResponse, JsonResponse
 from meshhost.queues.service import QueueService
 from meshhost.server.core.dispatch import Dispatcher
-from meshhost.server.services.queues import QueueHandlers
+from meshhost.server.services.queues import ConnectionLeases, QueuesService
 from meshhost.stores.memory.queues import MemoryQueueBackend
 from meshhost.stores.queues import HolderId, NewMessage, QueueKey
 from meshhost.testing.clock import FakeClock
@@ -19,8 +19,14 @@ from meshhost.testing.clock import FakeClock
 class _World:
     def __init__(self, queues: QueueService, clock: FakeClock) -> None:
         self.queues, self.clock = queues, clock
-        self.handlers = QueueHandlers(queues, receive_seconds=20, lease_seconds=30, clock=clock)
-        self.dispatcher = Dispatcher(self.handlers.operations(), count=lambda *_: None)
+        self.service = QueuesService(queues, receive_seconds=20, lease_seconds=30, clock=clock)
+        self.dispatcher = Dispatcher(self.service.operations(), count=lambda *_: None)
+
+    def leases(self, served: Any) -> ConnectionLeases:
+        return self.service._peers.of(served.connection)
+
+    async def settle(self, served: Any) -> None:
+        await self.service.settle(served.room, served.participant, served.connection, orderly=False)
 
 
 @pytest.fixture
@@ -31,7 +37,7 @@ async def world() -> AsyncIterator[_World]:
     async with QueueService(backend, clock=clock) as queues:
         own = _World(queues, clock)
         async with asyncio.TaskGroup() as tasks:
-            keeping = tasks.create_task(own.handlers.keep_leases())
+            keeping = tasks.create_task(own.service.run())
             yield own
             keeping.cancel()
     await backend.close()
@@ -68,9 +74,9 @@ async def test_a_lease_that_was_lost_is_not_kept(
 
         monkeypatch.setattr(world.queues, "extend", extend)
         await world.clock.advance(20.0)
-        assert served.connection.unsettled
+        assert world.leases(served).unsettled
         await world.clock.advance(20.0)
-        assert served.connection.unsettled == {}
+        assert world.leases(served).unsettled == {}
         assert errors == []
     assert caplog.text.count("lease not extended") == 2
 
@@ -90,10 +96,10 @@ async def test_a_store_that_fails_at_the_end_is_logged(
 
     async with serving(world.dispatcher) as served:
         await _receive(served, world)
-        served.participant.has_leased = True
+        world.service._participants.of(served.participant).has_leased = True
         monkeypatch.setattr(world.queues, "release_holder", fail)
-        await world.handlers.connection_ended(served.connection, orderly=False)
-        await world.handlers.participant_gone(served.participant)
+        await world.settle(served)
+        await world.service.left(served.room, served.participant)
     assert caplog.text.count("leases not given back") == 2
 
 
@@ -106,17 +112,17 @@ async def test_a_message_that_was_not_written_comes_back(world: _World, serving:
         await served.send("queues.receive", {"name": "q", "wait": False})
         served.far.hold()
         async with asyncio.timeout(5):
-            while not served.connection.unsettled:  # noqa: ASYNC110 - nothing tells of it
+            while not world.leases(served).unsettled:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0)
         served.near.break_connection()
         await served.serving
-        await world.handlers.connection_ended(served.connection, orderly=False)
+        await world.settle(served)
         delivery = await world.queues.receive(key, HolderId("other"))
         assert delivery is not None
 
 
 async def test_a_dismissed_participant_without_a_connection_waits_for_nothing(world: _World, serving: Any) -> None:
     async with serving(world.dispatcher) as served:
-        served.participant.connection = None
-        world.handlers.dismiss(served.participant)
-        assert served.participant.is_dismissed
+        served.participant.peer = None
+        world.service.dismiss(served.participant)
+        assert world.service._participants.of(served.participant).is_dismissed

@@ -1,4 +1,9 @@
-"""The documents of a room that somebody has open: in memory from the first connect to the last disconnect."""
+"""The documents of a room that are open: in memory from the first participant that opens one to the last that closes it.
+
+An `OpenDocument` merges the updates of all its participants and writes each to the store before it reports it as taken, so a
+server that dies loses nothing that it has acknowledged. The store keeps a snapshot and a log of updates; a log that has grown
+long is replaced by a snapshot. A document is dropped from memory when no participant has it open and no request uses it.
+"""
 
 import base64
 import binascii
@@ -6,32 +11,29 @@ import logging
 from asyncio import Lock
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from meshhost.documents.crdt import SharedDocument
 from meshhost.errors import InvalidRequestError, NotFoundError, RoomError
 from meshhost.server.core.participants import Participant
+from meshhost.server.core.peer import Event, Peer
 from meshhost.stores.sqlite.documents import DocumentKey, DocumentStore
-
-if TYPE_CHECKING:
-    from meshhost.server.wire.connection import Connection
 
 __all__ = ["OpenDocument", "RoomDocuments", "decode_update", "encode_update"]
 
 logger = logging.getLogger(__name__)
 
-# Beyond this the log of a document is replaced by a snapshot.
+# A log that is longer than this is replaced by a snapshot.
 MAX_LOGGED = 200
 MAX_LOGGED_BYTES = 256 * 1024
 
 
 def encode_update(update: bytes) -> bytes:
-    """An update as payload of a message."""
+    """An update as the payload of a message."""
     return base64.standard_b64encode(update)
 
 
 def decode_update(payload: bytes) -> bytes:
-    """The update in a payload. Raises InvalidRequestError."""
+    """The update that a payload carries. Raises InvalidRequestError."""
     try:
         return base64.b64decode(payload, validate=True)
     except binascii.Error:
@@ -39,13 +41,16 @@ def decode_update(payload: bytes) -> bytes:
 
 
 class OpenDocument:
-    """A document in memory, and who is connected to it. What it takes is on disk before it says so."""
+    """A document in memory, and the participants that have it open.
+
+    `holds` counts the requests that use it. `connected` has each participant under the paths by which it opened the document,
+    because it knows the document by those.
+    """
 
     def __init__(self, store: DocumentStore, key: DocumentKey, *, max_bytes: int) -> None:
         self.key = key
         self.holds = 0
-        # Each participant under the paths by which it connected: it knows the document by those.
-        self.connected: dict[tuple[Participant, str], Connection] = {}
+        self.connected: dict[tuple[Participant, str], Peer] = {}
         self._store = store
         self._max_bytes = max_bytes
         self._shared: SharedDocument | None = None
@@ -64,9 +69,9 @@ class OpenDocument:
             return self._shared
 
     async def take(self, update: bytes) -> bool:
-        """Take over an update; returns whether it was new, and is durable then.
+        """Merge an update and store it; returns False for one that was known already.
 
-        Raises InvalidRequestError, LimitExceededError, NotFoundError or OSError, with nothing taken.
+        Raises InvalidRequestError, LimitExceededError, NotFoundError or OSError; nothing is changed then.
         """
         shared = await self.shared()
         if not shared.apply_update(update):
@@ -74,7 +79,7 @@ class OpenDocument:
         try:
             await self._store.append(self.key, update)
         except BaseException:
-            # What is in memory may not be on disk: the disk decides.
+            # The update is in memory but may not be in the store. The store is right: load from it again.
             self.forget()
             raise
         self._logged += 1
@@ -84,18 +89,18 @@ class OpenDocument:
         return True
 
     def forget(self) -> None:
-        """Read the content from the disk again when it is needed next."""
+        """Load the content from the store again when it is needed next."""
         self._shared = None
 
     def tell(self, update: bytes, *, but: Participant) -> None:
-        """Send an update to all connected participants but one."""
+        """Send an update to all participants except one."""
         payload = encode_update(update)
-        for (participant, path), connection in self.connected.items():
+        for (participant, path), peer in self.connected.items():
             if participant is not but:
-                connection.tell("sync.update", {"path": path}, payload)
+                peer.tell(Event("sync.update", {"path": path}, payload))
 
     def leave(self, participant: Participant, path: str | None = None) -> None:
-        """Disconnect a participant, from all paths or from one."""
+        """The participant closes the document: all of it (None), or the path by which it opened it."""
         for entry in [each for each in self.connected if each[0] is participant and path in (None, each[1])]:
             del self.connected[entry]
 
@@ -112,7 +117,7 @@ class OpenDocument:
         return shared
 
     async def _compact(self, shared: SharedDocument) -> None:
-        # No await between reading the state and queueing its write: all that is in the log by then is in the state.
+        # No await between reading the state and queueing its write: the state contains every update that is in the log by then.
         self._logged = self._logged_bytes = 0
         try:
             await self._store.compact(self.key, shared.state())
@@ -131,7 +136,7 @@ class RoomDocuments:
 
     @asynccontextmanager
     async def hold(self, store: DocumentStore, key: DocumentKey, *, max_bytes: int) -> AsyncIterator[OpenDocument]:
-        """The document, kept in memory during the block at least."""
+        """The document, which stays in memory at least during the block."""
         document = self._open.get(key.path)
         if document is None:
             document = self._open[key.path] = OpenDocument(store, key, max_bytes=max_bytes)
@@ -143,16 +148,16 @@ class RoomDocuments:
             self._drop_unused()
 
     def forget(self, path: str) -> None:
-        """What is in memory of this document is not true any more."""
+        """The stored document was replaced: do not use what is in memory of it."""
         if path in self._open:
             self._open[path].forget()
 
     def connected_to(self, participant: Participant) -> int:
-        """How many documents a participant is connected to."""
-        return sum(who is participant for document in self._open.values() for who, _ in document.connected)
+        """How many documents a participant has open."""
+        return sum(each is participant for document in self._open.values() for each, _ in document.connected)
 
     def leave(self, participant: Participant) -> None:
-        """The participant's connection has ended, and so have its connections to documents."""
+        """Close all documents of a participant whose connection ended."""
         for document in self._open.values():
             document.leave(participant)
         self._drop_unused()

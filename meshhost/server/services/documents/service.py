@@ -1,4 +1,10 @@
-"""Documents (room-protocol §13)."""
+"""Answers the requests of the documents service (room-protocol §13).
+
+A document is opened, edited by updates in both directions, and closed. Its schema is a file of the room, named by the
+document's extension. The client of SDK 0.6 shapes much of this: it gives up when an update is answered with an error, so a
+refused update is answered as if it were taken, and the true state follows as an event; and it waits for ever if the content
+arrives before the answer to its `sync.open`.
+"""
 
 import json
 import logging
@@ -21,14 +27,23 @@ from meshhost.errors import (
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey
 from meshhost.protocol.messages import EmptyResponse, JsonResponse
-from meshhost.server.core.dispatch import Body, Operation, Operations
-from meshhost.server.services.open_documents import OpenDocument, decode_update, encode_update
-from meshhost.server.wire.connection import Answer, Request
+from meshhost.server.core.participants import Participant
+from meshhost.server.core.peer import Event, Peer
+from meshhost.server.core.requests import Answer, Body, Operation, Operations, Request
+from meshhost.server.core.room import Room
+from meshhost.server.core.service import RoomService
+from meshhost.server.core.slots import Slot
+from meshhost.server.services.documents.open_documents import (
+    OpenDocument,
+    RoomDocuments,
+    decode_update,
+    encode_update,
+)
 from meshhost.stores.files import RoomFiles, clean_path
 from meshhost.stores.sqlite.documents import DocumentKey, DocumentStore
 from meshhost.tasks import uninterrupted
 
-__all__ = ["SyncHandlers"]
+__all__ = ["DocumentsService"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,23 +65,33 @@ class _Connect(_Document):
     create: bool = True
 
 
-class SyncHandlers:
-    """Answers the requests of this service. `max_bytes` bounds a document."""
+class DocumentsService(RoomService):
+    """The documents service. `max_bytes` bounds a document."""
 
     def __init__(self, store: DocumentStore, files: RoomFiles, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> None:
         self._store = store
         self._files = files
         self._max_bytes = max_bytes
+        self._rooms = Slot(RoomDocuments)
 
     def operations(self) -> Operations:
-        """The requests of this service."""
+        """See RoomService."""
         return {
             "sync.create": Operation(_Create, self._create, _may_write, _subject),
             "sync.open": Operation(_Connect, self._connect, _may_read, _subject),
-            # Its grant is looked at later: a MeshAgent client that gets an error never sends an edit again.
+            # Its grant is checked by the handler: a MeshAgent client that gets an error never sends an edit again.
             "sync.update": Operation(_Document, self._sync),
             "sync.close": Operation(_Document, self._disconnect),
         }
+
+    def disconnected(self, room: Room, participant: Participant, peer: Peer) -> None:
+        """See RoomService."""
+        if (documents := self._rooms.get(room)) is not None:
+            documents.leave(participant)
+
+    def in_room(self, room: Room) -> RoomDocuments:
+        """The open documents of a room."""
+        return self._rooms.of(room)
 
     async def _create(self, request: Request, body: _Create) -> Answer:
         path = clean_path(body.path)
@@ -78,21 +103,22 @@ class SyncHandlers:
         return EmptyResponse()
 
     async def _connect(self, request: Request, body: _Connect) -> Answer:
-        room, connection = request.room, request.connection
+        peer = request.peer
         path = clean_path(body.path)
-        schema = await self._schema(room.key, path)
-        if room.documents.connected_to(request.participant) >= MAX_OPEN:
+        schema = await self._schema(request.room.key, path)
+        if self._rooms.of(request.room).connected_to(request.participant) >= MAX_OPEN:
             raise LimitExceededError(f"over {MAX_OPEN} documents are open: close some")
         if body.create:
             await self._ensure(request, path)
         async with self._hold(request, path) as document:
             await document.shared()
-            # The answer must come first: a MeshAgent client that gets the content before waits for ever.
-            await connection.reply(request.message.id, JsonResponse(json={"schema": schema}))
+            # The answer must come first: a MeshAgent client that gets the content before it waits for ever.
+            await request.reply(JsonResponse(json={"schema": schema}))
             shared = await document.shared()
-            if request.participant.connection is connection:
-                document.connected[request.participant, body.path] = connection
-            connection.tell("sync.update", {"path": body.path}, encode_update(shared.state()))
+            # The connection may have ended while we waited; nothing would close the document then.
+            if request.participant.peer is peer:
+                document.connected[request.participant, body.path] = peer
+            peer.tell(Event("sync.update", {"path": body.path}, encode_update(shared.state())))
         return None
 
     async def _sync(self, request: Request, body: _Document) -> Answer:
@@ -100,7 +126,7 @@ class SyncHandlers:
             path = clean_path(body.path)
             update = decode_update(request.message.payload)
             async with self._hold(request, path) as document:
-                # What is on disk must reach the others, also when the sender is gone meanwhile.
+                # What was stored must reach the others, also when the sender's connection ends meanwhile.
                 await uninterrupted(self._take(request, document, update), timeout=STORE_TIMEOUT)
         except (RoomError, OSError) as error:
             await self._correct(request, body, error)
@@ -122,8 +148,8 @@ class SyncHandlers:
             document.tell(update, but=request.participant)
 
     async def _correct(self, request: Request, body: _Document, error: RoomError | OSError) -> None:
-        """Answer an update that was not taken, and send what is true instead."""
-        # Of an edit that only the disk failed to keep, the sender may keep its copy, and send it again.
+        """Answer an update that was not taken, and send the true state."""
+        # An edit that was only not stored is right: the sender keeps it and may send it again.
         is_final = isinstance(error, RoomError)
         if isinstance(error, RoomError):
             logger.info("document update refused", extra={"document": body.path, "reason": str(error)})
@@ -132,14 +158,14 @@ class SyncHandlers:
             error = RoomError("the document store failed; the room server's log says why")
         follows = await self._state_for(request, body) is not None
         refused = {"text": str(error), "code": error.code, "state_follows": follows}
-        await request.connection.reply(request.message.id, EmptyResponse(), {"refused": refused})
-        # As it is now: what was told in between must be in it.
+        await request.reply(EmptyResponse(), {"refused": refused})
+        # Read again: updates that were sent while we replied must be in it.
         state = await self._state_for(request, body)
         if state is not None:
-            request.connection.tell("sync.update", {"path": body.path, "replaces": is_final}, state)
+            request.peer.tell(Event("sync.update", {"path": body.path, "replaces": is_final}, state))
 
     async def _state_for(self, request: Request, body: _Document) -> bytes | None:
-        """The document's content, for a participant that is connected to it."""
+        """The document's content, if the participant has it open."""
         with suppress(RoomError, OSError):
             async with self._hold(request, clean_path(body.path)) as document:
                 if (request.participant, body.path) in document.connected:
@@ -151,7 +177,7 @@ class SyncHandlers:
             sync = request.participant.scope.sync
             if sync is None or not sync.can_write(path):
                 raise AccessDeniedError("room.create", path)
-            with suppress(AlreadyExistsError):  # made by somebody else meanwhile
+            with suppress(AlreadyExistsError):  # another participant created it meanwhile
                 await self._add(request, path, EMPTY_UPDATE)
 
     async def _add(self, request: Request, path: str, state: bytes) -> None:
@@ -161,8 +187,8 @@ class SyncHandlers:
         if await self._store.find(key) is None and await self._files.stat(request.room.key, path) is not None:
             raise InvalidRequestError("path", f"a file or folder stands at {path!r}")
         await self._store.create(key, state)
-        # One that was deleted while it was open may still be in memory.
-        request.room.documents.forget(path)
+        # A document that was deleted while it was open may still be in memory.
+        self._rooms.of(request.room).forget(path)
 
     async def _schema(self, room: RoomKey, path: str) -> Any:
         stem, _, extension = path.rpartition("/")[2].rpartition(".")
@@ -182,7 +208,7 @@ class SyncHandlers:
 
     def _hold(self, request: Request, path: str) -> AbstractAsyncContextManager[OpenDocument]:
         key = DocumentKey(request.room.key, path)
-        return request.room.documents.hold(self._store, key, max_bytes=self._max_bytes)
+        return self._rooms.of(request.room).hold(self._store, key, max_bytes=self._max_bytes)
 
 
 def _may_read(scope: ApiScope, body: _Document) -> bool:

@@ -1,0 +1,149 @@
+"""Assembles a room server: makes every part and connects it to the parts that it needs.
+
+Nothing is started here and nothing is registered by import: `assemble` makes the parts in the order of their dependencies and
+returns the few that `RoomServer` starts and stops. The services and dialects of every server are listed here; those that a
+program adds are passed in. This is the only module of `server/` that imports both services and HTTP.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from meshhost.gateway.meter import Meter
+from meshhost.gateway.provider import ProviderTable
+from meshhost.gateway.routes import add_gateway_routes
+from meshhost.queues.service import QueueService
+from meshhost.server.address import Address
+from meshhost.server.calling.caller import ServiceCaller
+from meshhost.server.calling.service import CallingService
+from meshhost.server.calling.webhooks import WebhookSender
+from meshhost.server.config import ServerConfig
+from meshhost.server.core.directory import RoomDirectory
+from meshhost.server.core.ownership import RoomOwnership
+from meshhost.server.core.service import RoomService, ServiceSet
+from meshhost.server.http.access import Access
+from meshhost.server.http.errors import errors_as_json
+from meshhost.server.http.files import FileRoutes
+from meshhost.server.http.health import HealthRoutes
+from meshhost.server.http.login import LoginRoutes
+from meshhost.server.http.rest import RestRoutes
+from meshhost.server.http.sockets import RoomSockets
+from meshhost.server.metrics import ServerMetrics
+from meshhost.server.services.agents.service import AgentsService
+from meshhost.server.services.developer import DeveloperService
+from meshhost.server.services.documents.service import MAX_DOCUMENT_BYTES, DocumentsService
+from meshhost.server.services.messaging import MessagingService
+from meshhost.server.services.queues import QueuesService
+from meshhost.server.services.storage import StorageService
+from meshhost.server.wire.dialect import Dialect, Dialects
+from meshhost.server.wire.sdk06 import SDK_06
+from meshhost.stores.files import RoomFiles
+from meshhost.stores.sqlite.documents import DocumentStore
+from meshhost.stores.sqlite.identity import IdentityStore
+
+__all__ = ["Engines", "Parts", "assemble"]
+
+# What is reserved of a message's limit for everything that travels with a file or a document.
+_ENVELOPE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """What a room server works on. Opened and closed by the caller."""
+
+    queues: QueueService
+    documents: DocumentStore
+    files: RoomFiles
+    identity: IdentityStore
+    providers: ProviderTable
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a server that are started and stopped, or that others ask."""
+
+    app: web.Application
+    directory: RoomDirectory
+    services: ServiceSet
+    sender: WebhookSender
+    caller: ServiceCaller
+    access: Access
+
+
+def assemble(
+    config: ServerConfig,
+    engines: Engines,
+    address: Address,
+    *,
+    services: Sequence[RoomService],
+    dialects: Sequence[Dialect],
+    ownership: RoomOwnership,
+) -> Parts:
+    """Make the parts. `services` follow those of every server; `dialects` are asked before those of every server.
+
+    Raises ValueError when two services offer an operation of the same name.
+    """
+    access, metrics, sender = Access(engines.identity), ServerMetrics(), WebhookSender()
+    files = FileRoutes(engines.files, access, address)
+    caller = ServiceCaller(
+        sender,
+        services=config.services,
+        key_for=access.key_for,
+        call_urls=config.call_urls,
+        call_secret=config.webhook_secret,
+        count=metrics.count_call,
+    )
+    all_services = ServiceSet(
+        [
+            *_room_services(config, engines, files, caller),
+            CallingService(caller, sender, webhook_urls=config.webhook_urls, webhook_secret=config.webhook_secret),
+            *services,
+        ]
+    )
+    directory = RoomDirectory(
+        all_services,
+        ownership=ownership,
+        url_of=address.room_url,
+        linger_seconds=config.linger_seconds,
+        resume_seconds=config.resume_seconds,
+    )
+    sockets = RoomSockets(
+        config,
+        access=access,
+        directory=directory,
+        dialects=Dialects([*dialects, SDK_06]),
+        operations=all_services.operations(),
+        metrics=metrics,
+    )
+    app = web.Application(middlewares=[errors_as_json])
+    sockets.add_to(app)
+    files.add_to(app)
+    HealthRoutes(directory, engines.queues, metrics).add_to(app)
+    RestRoutes(access, directory, url_of=address.room_url, calls_of=caller.calls).add_to(app)
+    if config.oauth:
+        LoginRoutes(access).add_to(app)
+    add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=Meter())
+    return Parts(app, directory, all_services, sender, caller, access)
+
+
+def _room_services(
+    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller
+) -> Sequence[RoomService]:
+    """The services of every room. Messaging comes first: others learn that a participant is gone before its calls fail."""
+    queues = QueuesService(engines.queues, receive_seconds=config.receive_seconds, lease_seconds=config.lease_seconds)
+    max_payload = config.limits.message_bytes - _ENVELOPE_BYTES
+    return [
+        MessagingService(on_dismissed=queues.dismiss),
+        queues,
+        StorageService(
+            engines.files,
+            sign_url=files.url_of,
+            max_upload_bytes=config.max_upload_bytes,
+            max_download_bytes=max_payload,
+        ),
+        AgentsService(engines.files, call_seconds=config.call_seconds, call_out=caller.call_out),
+        DeveloperService(),
+        # Updates travel as base64, which takes four bytes for three.
+        DocumentsService(engines.documents, engines.files, max_bytes=min(MAX_DOCUMENT_BYTES, max_payload // 4 * 3)),
+    ]

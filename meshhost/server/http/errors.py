@@ -1,0 +1,70 @@
+"""Errors as HTTP answers: which status an error has, and its body.
+
+Every route of the server raises meshhost's errors; the middleware turns them into JSON, `{"error": text}`. An error without a
+status of its own is a fault of the server: it is logged, and the client learns nothing of it.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from meshhost.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    InvalidRequestError,
+    MeshhostError,
+    NotFoundError,
+    TokenError,
+)
+from meshhost.server.core.ownership import OwnedElsewhereError
+
+__all__ = ["RETRY_AFTER_SECONDS", "error_response", "errors_as_json", "status_of", "stopping_response"]
+
+logger = logging.getLogger(__name__)
+
+# When a client may try again at a server that stops: its successor listens by then, or another server does.
+RETRY_AFTER_SECONDS = 1
+INTERNAL_ERROR = 500
+_STATUS: dict[type[MeshhostError], int] = {
+    TokenError: 401,
+    AccessDeniedError: 403,
+    NotFoundError: 404,
+    AlreadyExistsError: 409,
+    OwnedElsewhereError: 421,  # Misdirected Request: right, but sent to the wrong server
+    InvalidRequestError: 400,
+}
+
+
+def status_of(error: MeshhostError) -> int:
+    """The HTTP status of an error; INTERNAL_ERROR for a fault of the server."""
+    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), INTERNAL_ERROR)
+
+
+def error_response(error: MeshhostError, *, status: int) -> web.Response:
+    """The answer to a request that failed with this error."""
+    body = {"error": str(error)}
+    if isinstance(error, OwnedElsewhereError):
+        body["server_url"] = error.server_url
+    return web.json_response(body, status=status)
+
+
+def stopping_response() -> web.Response:
+    """The answer to a participant that wants to join a server that is stopping."""
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return web.Response(status=503, text="the room server is stopping", headers=headers)
+
+
+@web.middleware
+async def errors_as_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Turn meshhost's errors into answers."""
+    try:
+        return await handler(request)
+    except MeshhostError as error:
+        status = status_of(error)
+        if status == INTERNAL_ERROR:
+            logger.exception("request failed", extra={"route": request.path.split("/")[1]})
+            return web.json_response({"error": "the room server failed; its log says why"}, status=status)
+        return error_response(error, status=status)

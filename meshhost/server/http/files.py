@@ -1,0 +1,51 @@
+"""Downloads of room files by a signed URL, for clients that cannot speak the room protocol.
+
+The storage service asks `FileRoutes.url_of` for a URL; whoever has the URL may fetch that one file until it expires. The file
+is streamed, never held in memory, and never shown as a page of this origin.
+"""
+
+from urllib.parse import quote
+
+from aiohttp import web
+
+from meshhost.identity.tenant import RoomKey
+from meshhost.server.address import Address
+from meshhost.server.http.access import Access
+from meshhost.stores.files import RoomFiles, mime_type_of
+
+__all__ = ["FileRoutes"]
+
+
+class FileRoutes:
+    """Serves `GET /files/{token}` and makes the URLs for it."""
+
+    def __init__(self, files: RoomFiles, access: Access, address: Address) -> None:
+        self._files = files
+        self._access = access
+        self._address = address
+
+    def add_to(self, app: web.Application) -> None:
+        """Register the route."""
+        app.add_routes([web.get("/files/{token}", self._download)])
+
+    def url_of(self, room: RoomKey, path: str) -> str:
+        """A URL under which the file can be fetched for FILE_URL_SECONDS."""
+        return f"{self._address.url}/files/{self._access.sign_file(room, path)}"
+
+    async def _download(self, request: web.Request) -> web.StreamResponse:
+        room, path = self._access.read_file(request.match_info["token"])
+        chunks = await self._files.stream(room, path)
+        name = quote(path.rpartition("/")[2])
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": mime_type_of(path),
+                # The file may be HTML that anyone has written: a browser must save it, not run it.
+                "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+                "X-Content-Type-Options": "nosniff",
+            }
+        )
+        await response.prepare(request)
+        async for chunk in chunks:
+            await response.write(bytes(chunk))
+        await response.write_eof()
+        return response

@@ -1,0 +1,57 @@
+"""Probes and metrics of a room server.
+
+`/livez` (and `/`) answers while the event loop runs. `/readyz` answers 200 while participants can join: the server is not
+stopping and the queue store answers. `/metrics` has the numbers in Prometheus form.
+"""
+
+import asyncio
+from contextlib import suppress
+
+from aiohttp import web
+
+from meshhost.errors import RoomError
+from meshhost.queues.service import QueueService
+from meshhost.server.core.directory import RoomDirectory
+from meshhost.server.metrics import ServerMetrics
+
+__all__ = ["HealthRoutes"]
+
+# A store that takes longer is as good as down.
+_CHECK_SECONDS = 2.0
+
+
+class HealthRoutes:
+    """Serves `/`, `/livez`, `/readyz` and `/metrics`."""
+
+    def __init__(self, directory: RoomDirectory, queues: QueueService, metrics: ServerMetrics) -> None:
+        self._directory = directory
+        self._queues = queues
+        self._metrics = metrics
+
+    def add_to(self, app: web.Application) -> None:
+        """Register the routes."""
+        app.add_routes(
+            [
+                web.get("/", self._live),
+                web.get("/livez", self._live),
+                web.get("/readyz", self._ready),
+                web.get("/metrics", self._show_metrics),
+            ]
+        )
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return web.json_response({"ok": True})
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        if self._directory.is_stopping:
+            return web.json_response({"ok": False, "reason": "stopping"}, status=503)
+        with suppress(OSError, RoomError, TimeoutError):
+            async with asyncio.timeout(_CHECK_SECONDS):
+                await self._queues.check()
+                return web.json_response({"ok": True})
+        return web.json_response({"ok": False, "reason": "the queue store does not answer"}, status=503)
+
+    async def _show_metrics(self, _: web.Request) -> web.Response:
+        rooms = self._directory.rooms
+        queues = [queue for room in rooms for queue in await self._queues.stats(room.key)]
+        return web.Response(body=self._metrics.render(rooms, queues), content_type="text/plain", charset="utf-8")

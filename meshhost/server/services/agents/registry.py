@@ -1,0 +1,141 @@
+"""The toolkits and agents that participants of a room have registered, and which of them a request means.
+
+Of several public toolkits, or agents, with one name the newest registration answers; when it goes, the one before takes over.
+A private toolkit hides public ones from its owner and from a request that names its owner; nobody else sees it. A registration
+belongs to the connection that made it and ends with it.
+"""
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from meshhost.errors import LimitExceededError, NotFoundError
+from meshhost.server.core.participants import Participant
+
+__all__ = ["MAX_DESCRIPTIONS", "MAX_REGISTRATIONS", "Registered", "Registry", "tool_list", "toolkit_card"]
+
+MAX_REGISTRATIONS = 256
+# Characters of JSON that one participant may register in total: a list of everything must stay far below a message's limit.
+MAX_DESCRIPTIONS = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A registered toolkit or agent. `description` is what its participant sent, `size` its length as JSON."""
+
+    id: str
+    participant: Participant
+    name: str
+    is_public: bool
+    description: dict[str, Any]
+    size: int
+
+
+class Registry:
+    """What is registered in one room. Both dicts keep the order of registration."""
+
+    def __init__(self) -> None:
+        self.toolkits: dict[str, Registered] = {}
+        self.agents: dict[str, Registered] = {}
+
+    def add_toolkit(
+        self, owner: Participant, name: str, description: dict[str, Any], size: int, *, public: bool
+    ) -> str:
+        """Register a toolkit; returns the registration's id. Raises LimitExceededError."""
+        return self._add(self.toolkits, owner, name, description, size, is_public=public)
+
+    def add_agent(self, owner: Participant, name: str, description: dict[str, Any], size: int) -> str:
+        """Register an agent; returns the registration's id. Raises LimitExceededError."""
+        return self._add(self.agents, owner, name, description, size, is_public=True)
+
+    def drop(self, owner: Participant) -> None:
+        """Remove everything that a participant registered."""
+        for registered in (self.toolkits, self.agents):
+            for mine in [entry for entry in registered.values() if entry.participant is owner]:
+                del registered[mine.id]
+
+    def agent(self, name: str) -> Registered | None:
+        """The agent that answers to this name."""
+        return _newest(entry for entry in self.agents.values() if entry.name == name)
+
+    def newest_agents(self) -> list[Registered]:
+        """One agent per name, the one that answers."""
+        return list({entry.name: entry for entry in self.agents.values()}.values())
+
+    def toolkit(self, name: str, caller: Participant, participant_id: str | None) -> Registered:
+        """The toolkit that a caller means by this name. Raises NotFoundError."""
+        visible = self.visible_toolkits(caller, participant_id)
+        found = _newest(entry for entry in visible if entry.name == name)
+        if found is None:
+            raise NotFoundError(f"no toolkit {name!r} in this room")
+        return found
+
+    def visible_toolkits(self, caller: Participant, participant_id: str | None) -> list[Registered]:
+        """Public toolkits, the caller's own, and those of the participant with this id; one per name, the nearest."""
+        agents = caller.scope.agents
+        by_name: dict[str, Registered] = {}
+        for entry in self.toolkits.values():
+            owner = entry.participant
+            if agents is None or not agents.can_use_toolkit(entry.name):
+                continue
+            if not (entry.is_public or owner is caller or owner.id == participant_id):
+                continue
+            present = by_name.get(entry.name)
+            if present is None or _nearness(entry, caller, participant_id) >= _nearness(
+                present, caller, participant_id
+            ):
+                by_name[entry.name] = entry
+        return list(by_name.values())
+
+    def _add(
+        self,
+        registered: dict[str, Registered],
+        owner: Participant,
+        name: str,
+        description: dict[str, Any],
+        size: int,
+        *,
+        is_public: bool,
+    ) -> str:
+        mine = [entry for entry in (*self.toolkits.values(), *self.agents.values()) if entry.participant is owner]
+        if len(mine) >= MAX_REGISTRATIONS:
+            raise LimitExceededError(f"over {MAX_REGISTRATIONS} registrations of one participant")
+        if size + sum(entry.size for entry in mine) > MAX_DESCRIPTIONS:
+            raise LimitExceededError(f"over {MAX_DESCRIPTIONS} characters of descriptions of one participant")
+        entry = Registered(str(uuid.uuid4()), owner, name, is_public, description, size)
+        registered[entry.id] = entry
+        return entry.id
+
+
+def toolkit_card(entry: Registered) -> dict[str, Any]:
+    """A toolkit as `agent.list_toolkits` shows it, with every member that a client of SDK 0.6 reads."""
+    description = entry.description
+    return {
+        "title": description.get("title") or entry.name,
+        "description": description.get("description") or "",
+        "thumbnail_url": description.get("thumbnail_url"),
+        "tools": {name: _tool_card(name, tool) for name, tool in description["tools"].items()},
+    }
+
+
+def tool_list(entry: Registered, wanted: list[Any] | None) -> dict[str, Any]:
+    """A toolkit in the list form in which an ask carries it (§11.5), with the wanted tools (None: all)."""
+    card = toolkit_card(entry)
+    tools = [{"name": name} | tool for name, tool in card["tools"].items() if wanted is None or name in wanted]
+    return {"name": entry.name} | card | {"tools": tools}
+
+
+def _tool_card(name: str, tool: dict[str, Any]) -> dict[str, Any]:
+    defaults = {"title": name, "description": "", "input_schema": {"type": "object"}, "thumbnail_url": None}
+    return defaults | {key: value for key, value in tool.items() if value is not None}
+
+
+def _newest(registered: Iterable[Registered]) -> Registered | None:
+    return next(iter(reversed(list(registered))), None)
+
+
+def _nearness(entry: Registered, caller: Participant, participant_id: str | None) -> int:
+    if entry.participant.id == participant_id:
+        return 2
+    return 1 if participant_id is None and entry.participant is caller else 0

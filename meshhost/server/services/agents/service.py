@@ -1,0 +1,284 @@
+"""Answers the requests of the agents service: registrations, tool calls, asks, and calling agents in (room-protocol §11).
+
+A tool call or an ask is passed on to its provider as an event, and the task of the caller's request waits for the answer
+(`calls.py`). What is registered is in `registry.py`. Both are kept per room and end with the connection that made them: when a
+provider's connection ends, its registrations are removed and the calls to it fail.
+
+Extension "cancel": a peer with `Capability.CANCEL` receives `agent.tool_call_cancelled {"id": message id}` or
+`agent.ask_cancelled {"task_id"}` when nobody waits for its answer any more: the caller left, the deadline passed, or the
+caller sent `agent.abandon {"call": key}` with the key that its `agent.invoke_tool` or `agent.ask` had as `call`.
+"""
+
+import json
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from meshhost.errors import InvalidRequestError, NotFoundError, RequestTimeoutError, RoomError, ToolError
+from meshhost.identity.grants import ApiScope
+from meshhost.protocol.messages import EmptyResponse, ErrorResponse, JsonResponse, unpack_response
+from meshhost.server.core.participants import Participant
+from meshhost.server.core.peer import Capability, Event, Peer
+from meshhost.server.core.requests import Answer, Body, Operation, Operations, Request
+from meshhost.server.core.room import Room
+from meshhost.server.core.service import RoomService
+from meshhost.server.core.slots import Slot
+from meshhost.server.services.agents import bodies
+from meshhost.server.services.agents.built_in import built_in_name, provide_schema
+from meshhost.server.services.agents.calls import Call, CallAnswer, PendingCalls
+from meshhost.server.services.agents.registry import Registered, Registry, tool_list, toolkit_card
+from meshhost.stores.files import RoomFiles
+
+__all__ = ["AgentsInRoom", "AgentsService", "CallOut"]
+
+# Calls an agent into the room at a URL: room, URL, identity, arguments, scope. Raises RoomError when it cannot.
+CallOut = Callable[[Room, str, str, dict[str, Any], ApiScope], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class AgentsInRoom:
+    """What this service keeps about a room."""
+
+    registry: Registry = field(default_factory=Registry)
+    calls: PendingCalls = field(default_factory=PendingCalls)
+
+
+class AgentsService(RoomService):
+    """The agents service. `call_seconds` bounds every wait for the answer of another participant."""
+
+    def __init__(self, files: RoomFiles, *, call_seconds: float, call_out: CallOut) -> None:
+        self._files = files
+        self._call_seconds = call_seconds
+        self._call_out = call_out
+        self._rooms = Slot(AgentsInRoom)
+
+    def operations(self) -> Operations:
+        """See RoomService."""
+        return {
+            "agent.register_toolkit": Operation(bodies.Toolkit, self._register_toolkit, _may_register_toolkit, _name),
+            "agent.unregister_toolkit": Operation(bodies.Unregister, self._unregister_toolkit),
+            "agent.list_toolkits": Operation(bodies.ListToolkits, self._list_toolkits, _may_use_tools),
+            "agent.invoke_tool": Operation(bodies.InvokeTool, self._invoke_tool, _may_invoke, _toolkit_name),
+            "agent.tool_call_response": Operation(
+                bodies.ToolAnswer, self._take_tool_answer, is_one_way=True, on_unreadable=self._take_unreadable
+            ),
+            "agent.register_agent": Operation(bodies.Agent, self._register_agent, _may_register_agent, _name),
+            "agent.unregister_agent": Operation(bodies.Unregister, self._unregister_agent),
+            "agent.list_agents": Operation(bodies.ListAgents, self._list_agents, _may_use_agents),
+            "agent.ask": Operation(bodies.Ask, self._ask, _may_use_agents, lambda body: body.agent),
+            "agent.ask_response": Operation(
+                bodies.AskAnswer, self._take_ask_answer, is_one_way=True, on_unreadable=self._take_unreadable
+            ),
+            "agent.abandon": Operation(bodies.Abandon, self._abandon, is_one_way=True),
+            "agent.call": Operation(bodies.CallAgent, self._call, _may_call, _name),
+        }
+
+    def disconnected(self, room: Room, participant: Participant, peer: Peer) -> None:
+        """See RoomService: registrations and calls end with the connection."""
+        if (mine := self._rooms.get(room)) is not None:
+            mine.calls.fail(participant)
+            mine.registry.drop(participant)
+
+    def in_room(self, room: Room) -> AgentsInRoom:
+        """What is registered and in progress in a room."""
+        return self._rooms.of(room)
+
+    # ---- registrations --------------------------------------------------------------------------------------------
+
+    def _register_toolkit(self, request: Request, body: bodies.Toolkit) -> Answer:
+        description, size = _description(body)
+        registry = self._rooms.of(request.room).registry
+        new_id = registry.add_toolkit(request.participant, body.name, description, size, public=body.public)
+        return JsonResponse(json={"id": new_id})
+
+    def _register_agent(self, request: Request, body: bodies.Agent) -> Answer:
+        description, size = _description(body)
+        registry = self._rooms.of(request.room).registry
+        return JsonResponse(json={"id": registry.add_agent(request.participant, body.name, description, size)})
+
+    def _unregister_toolkit(self, request: Request, body: bodies.Unregister) -> Answer:
+        return _unregister(request, self._rooms.of(request.room).registry.toolkits, body)
+
+    def _unregister_agent(self, request: Request, body: bodies.Unregister) -> Answer:
+        return _unregister(request, self._rooms.of(request.room).registry.agents, body)
+
+    def _list_toolkits(self, request: Request, body: bodies.ListToolkits) -> Answer:
+        visible = self._rooms.of(request.room).registry.visible_toolkits(request.participant, body.participant_id)
+        return JsonResponse(json={"tools": {entry.name: toolkit_card(entry) for entry in visible}})
+
+    def _list_agents(self, request: Request, _: bodies.ListAgents) -> Answer:
+        agents = self._rooms.of(request.room).registry.newest_agents()
+        return JsonResponse(json={"agents": [entry.description for entry in agents]})
+
+    # ---- calls ----------------------------------------------------------------------------------------------------
+
+    async def _invoke_tool(self, request: Request, body: bodies.InvokeTool) -> Answer:
+        mine, caller = self._rooms.of(request.room), request.participant
+        provider = mine.registry.toolkit(body.toolkit, caller, body.participant_id)
+        if body.tool not in provider.description["tools"]:
+            raise NotFoundError(f"toolkit {body.toolkit!r} has no tool {body.tool!r}")
+        peer = provider.participant.peer
+        if peer is None:
+            raise ToolError("the participant that offers the tool has left the room")
+        asked = {
+            "toolkit": body.toolkit,
+            "name": body.tool,
+            "arguments": body.arguments,
+            "caller_id": caller.id,
+            "caller_context": body.caller_context,
+            "on_behalf_of_id": body.on_behalf_of_id,
+        }
+        message = request.message
+        message_id = peer.tell(Event("agent.tool_call", asked, message.payload, message.trace))
+        call = Call(provider.participant, message_id, peer, caller, body.call)
+        answer, payload = await self._wait(mine.calls, call, f"tool {body.tool!r} of toolkit {body.toolkit!r}")
+        return unpack_response(answer, payload)
+
+    async def _ask(self, request: Request, body: bodies.Ask) -> Answer:
+        mine, caller = self._rooms.of(request.room), request.participant
+        agent = mine.registry.agent(body.agent)
+        if agent is None or agent.participant.peer is None:
+            raise NotFoundError(f"no agent {body.agent!r} in this room")
+        task_id = str(uuid.uuid4())
+        asked: dict[str, Any] = {
+            "task_id": task_id,
+            "arguments": body.arguments,
+            "caller_id": caller.id,
+            "toolkits": _toolkits_for_ask(mine.registry, caller, body.requires or []),
+        }
+        if body.on_behalf_of_id is not None:
+            asked["on_behalf_of_id"] = body.on_behalf_of_id
+        peer = agent.participant.peer
+        peer.tell(Event("agent.ask", asked, trace=request.message.trace))
+        call = Call(agent.participant, task_id, peer, caller, body.call)
+        answer, _ = await self._wait(mine.calls, call, f"agent {body.agent!r}")
+        if "answer" not in answer:
+            code = answer.get("code")
+            text = str(answer.get("error") or "the agent failed")
+            return ErrorResponse(text=text, code=code if isinstance(code, int) else None)
+        return JsonResponse(json={"answer": answer["answer"]})
+
+    async def _wait(self, calls: PendingCalls, call: Call, what: str) -> CallAnswer:
+        is_answered = False
+        try:
+            answer = await calls.wait(call, timeout=self._call_seconds)
+            is_answered = True
+        except RequestTimeoutError:
+            raise RequestTimeoutError(f"{what} did not answer within {self._call_seconds:g} s") from None
+        finally:
+            if not is_answered:
+                _tell_cancelled(call)
+        return answer
+
+    def _take_tool_answer(self, request: Request, body: bodies.ToolAnswer) -> Answer:
+        message = request.message
+        calls = self._rooms.of(request.room).calls
+        calls.answer(request.participant, message.id, dict(body.model_dump()), message.payload)
+        return None
+
+    def _take_ask_answer(self, request: Request, body: bodies.AskAnswer) -> Answer:
+        calls = self._rooms.of(request.room).calls
+        calls.answer(request.participant, body.task_id, dict(body.model_dump()), b"")
+        return None
+
+    def _take_unreadable(self, request: Request, error: RoomError) -> None:
+        self._rooms.of(request.room).calls.answer_unreadable(request.participant, request.message.id, error)
+
+    def _abandon(self, request: Request, body: bodies.Abandon) -> Answer:
+        self._rooms.of(request.room).calls.abandon(request.participant, body.call)
+        return None
+
+    # ---- calling agents in ----------------------------------------------------------------------------------------
+
+    async def _call(self, request: Request, body: bodies.CallAgent) -> Answer:
+        wanted = body.api or ApiScope.agent_default()
+        scope = wanted.intersection(request.participant.scope)
+        if not await self._is_built_in(request.room, body.url):
+            await self._call_out(request.room, body.url, body.name, body.arguments, scope)
+        return EmptyResponse()
+
+    async def _is_built_in(self, room: Room, url: str) -> bool:
+        match built_in_name(url):
+            case ("toolkits", name):
+                return any(entry.name == name for entry in self._rooms.of(room).registry.toolkits.values())
+            case ("schemas", name):
+                return await provide_schema(self._files, room.key, name)
+            case _:
+                return False
+
+
+def _description(body: bodies.Registration) -> tuple[dict[str, Any], int]:
+    # In SDK 0.6 a toolkit's name is part of a message type, whose bytes are limited.
+    if len(body.name.encode()) > bodies.MAX_NAME:
+        raise InvalidRequestError("name", f"expected at most {bodies.MAX_NAME} bytes")
+    description = body.model_dump(exclude_unset=True)
+    return description, len(json.dumps(description))
+
+
+def _unregister(request: Request, registered: dict[str, Registered], body: bodies.Unregister) -> Answer:
+    entry = registered.get(body.id)
+    if entry is None or entry.participant is not request.participant:
+        raise NotFoundError("no such registration of this participant")
+    del registered[body.id]
+    return EmptyResponse()
+
+
+def _toolkits_for_ask(registry: Registry, caller: Participant, requires: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The toolkits that an ask names and its caller may use."""
+    visible = {entry.name: entry for entry in registry.visible_toolkits(caller, caller.id)}
+    result = []
+    for requirement in requires:
+        name = requirement.get("toolkit")
+        if name is None:
+            continue
+        entry = visible.get(name)
+        if entry is None:
+            raise NotFoundError(f"no toolkit {name!r} in this room, which the ask requires")
+        result.append(tool_list(entry, requirement.get("tools")))
+    return result
+
+
+def _tell_cancelled(call: Call) -> None:
+    # A client of the SDK would not know the event; and on a later connection the call is over already.
+    if Capability.CANCEL not in call.peer.capabilities or call.provider.peer is not call.peer:
+        return
+    if isinstance(call.key, int):
+        call.peer.tell(Event("agent.tool_call_cancelled", {"id": call.key}))
+    else:
+        call.peer.tell(Event("agent.ask_cancelled", {"task_id": call.key}))
+
+
+def _may_register_toolkit(scope: ApiScope, body: bodies.Toolkit) -> bool:
+    agents = scope.agents
+    if agents is None:
+        return False
+    return agents.register_public_toolkit if body.public else agents.register_private_toolkit
+
+
+def _may_register_agent(scope: ApiScope, _: Body) -> bool:
+    return scope.agents is not None and scope.agents.register_agent
+
+
+def _may_use_tools(scope: ApiScope, _: Body) -> bool:
+    return scope.agents is not None and scope.agents.use_tools
+
+
+def _may_invoke(scope: ApiScope, body: bodies.InvokeTool) -> bool:
+    return scope.agents is not None and scope.agents.can_use_toolkit(body.toolkit)
+
+
+def _may_use_agents(scope: ApiScope, _: Body) -> bool:
+    return scope.agents is not None and scope.agents.use_agents
+
+
+def _may_call(scope: ApiScope, _: Body) -> bool:
+    return scope.agents is not None and scope.agents.call
+
+
+def _name(body: Any) -> str:
+    return str(body.name)
+
+
+def _toolkit_name(body: bodies.InvokeTool) -> str:
+    return body.toolkit
