@@ -33,7 +33,7 @@ from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.settings import Settings, read_settings
 from meshhost.signals import StopSignals, stop_signals
-from meshhost.tasks import unless
+from meshhost.tasks import Stopped, Won, first_of
 
 __all__ = ["Progress", "run_service"]
 
@@ -93,10 +93,11 @@ async def run_service(command: str, *, room: str, progress: Progress, reload: bo
                     settings, session, program, port, room=room, api_key=api_key, progress=progress, changed=changed
                 )
                 run = runner.run() if sources is None else runner.run_until_change(sources, signals)
-                changed = await unless(run, _stop(signals, process))
+                outcome = await first_of(run, _stop(signals, process))
+                changed = outcome.result if isinstance(outcome, Won) else None
                 if changed is not None:
                     # A second signal does not wait: leaving the block tells the program so.
-                    await unless(program.end(), signals.wait_forced())
+                    await first_of(program.end(), signals.wait_forced())
             if changed is None or await _is_asked(signals):
                 return _exit_code(process.returncode)
 
@@ -127,12 +128,13 @@ class _Runner:
 
     async def run(self) -> list[str] | None:
         """Call the program's agents into the room, and return None when it ends."""
-        await unless(self._keep_called(), self._process.wait())
+        await first_of(self._keep_called(), self._process.wait())
         return None
 
     async def run_until_change(self, sources: SourceWatch, signals: StopSignals) -> list[str] | None:
         """The same until a source file changes, also when the program fails meanwhile. Returns the files."""
-        return await unless(sources.changed(), self._run_and_tell(signals))
+        outcome = await first_of(sources.changed(), self._run_and_tell(signals))
+        return outcome.result if isinstance(outcome, Won) else None
 
     async def _run_and_tell(self, signals: StopSignals) -> None:
         try:
@@ -303,7 +305,7 @@ async def _stop(signals: StopSignals, process: asyncio.subprocess.Process) -> No
     """Wait for a signal, pass it on, and return when the program has ended; a second one is passed on too."""
     await signals.wait()
     _signal(process, signal.SIGTERM)
-    if await unless(process.wait(), signals.wait_forced()) is None:
+    if isinstance(await first_of(process.wait(), signals.wait_forced()), Stopped):
         _signal(process, signal.SIGTERM)
         await process.wait()
 

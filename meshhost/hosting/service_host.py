@@ -40,7 +40,7 @@ from meshhost.supervision.drain import DrainReport
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.supervision.spawn import Spawn
 from meshhost.supervision.supervisor import Supervisor
-from meshhost.tasks import TaskOwner, unless
+from meshhost.tasks import TaskOwner, Won, first_of
 
 __all__ = ["ServiceHost"]
 
@@ -478,9 +478,9 @@ class ServiceHost:
             os._exit(0)
 
     async def _stop_unless_forced(self, signals: StopSignals) -> DrainReport:
-        report = await unless(self.stop(), signals.wait_forced())
-        if report is not None:
-            return report
+        outcome = await first_of(self.stop(), signals.wait_forced())
+        if isinstance(outcome, Won):
+            return outcome.result
         logger.warning("second signal: agents are aborted")
         self._supervisor.abort_all()
         self._drain_grace = 0.0

@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind
 from meshhost.errors import AccessDeniedError, LeaseLostError, RoomError
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import LeasedMessage
-from meshhost.tasks import uninterrupted, unless
+from meshhost.tasks import Stopped, Won, first_of, uninterrupted
 from meshhost.usage import Outcome, report_message
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ class QueueConsumer:
         """The next message; None when there was none for a while, or when draining began."""
         receive = self._room.queues.lease(name=self._queue, create=True, wait=True, seconds=self._lease_seconds)
         # A message that arrives while draining begins is not lost: leaving the room in order ends its lease.
-        return await unless(receive, self._draining.wait())
+        outcome = await first_of(receive, self._draining.wait())
+        return outcome.result if isinstance(outcome, Won) else None
 
     async def _back_off(self, failures: int, error: RoomError) -> None:
         # The token does not change while we are here.
@@ -138,12 +139,8 @@ class QueueConsumer:
 
     async def _process_renewing(self, leased: LeasedMessage) -> _Outcome:
         """Process; renew the lease meanwhile. Raises what processing raised."""
-        done = await unless(self._process_whole(leased), self._renew(leased))
-        return _Outcome.DONE if done else _Outcome.LEASE_LOST
-
-    async def _process_whole(self, leased: LeasedMessage) -> bool:
-        await self._process(leased)
-        return True
+        outcome = await first_of(self._process(leased), self._renew(leased))
+        return _Outcome.LEASE_LOST if isinstance(outcome, Stopped) else _Outcome.DONE
 
     async def _renew(self, leased: LeasedMessage) -> None:
         """Extend the lease at every third of its time; return when it is lost."""

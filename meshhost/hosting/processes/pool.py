@@ -30,7 +30,7 @@ from meshhost.hosting.processes.template import Templates
 from meshhost.hosting.tenants.memory_quota import MEGABYTE, ProcessMemory
 from meshhost.logs import current_log_context
 from meshhost.supervision.isolation import Child, ChildContext, TaskChild
-from meshhost.tasks import TaskOwner, uninterrupted, unless
+from meshhost.tasks import TaskOwner, first_of, uninterrupted
 from meshhost.usage import current_sink
 
 __all__ = ["ProcessOptions", "ProcessPool", "ProcessStart", "Program", "process_child"]
@@ -420,7 +420,7 @@ class _ProcessLife:
             if not process.has_ended:
                 child.started()
                 child.doer = process
-            await unless(process.wait_ended(), _pass_drain(child, process))
+            await first_of(process.wait_ended(), _pass_drain(child, process))
         finally:
             self._visit.on_renew = self._visit.pid = None
             await self._pool.release(process)

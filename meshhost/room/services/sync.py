@@ -21,7 +21,7 @@ from meshhost.errors import ConnectionLostError, InvalidRequestError, NotFoundEr
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import ErrorResponse
 from meshhost.room.errors import error_from, reading
-from meshhost.tasks import unless
+from meshhost.tasks import first_of
 
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
@@ -215,7 +215,7 @@ class SyncClient:
             logger.info("document not disconnected", extra={"document": path, "reason": str(error)})
 
     async def _flush(self, link: _Link) -> None:
-        await unless(link.wait_settled(), self._room.wait_closed())
+        await first_of(link.wait_settled(), self._room.wait_closed())
         link.raise_refusal()
         if not link.is_saved and self._room.is_closed:
             raise ConnectionLostError("the room was left before the document was saved")
