@@ -31,8 +31,8 @@ from opentelemetry import context as trace_context
 from opentelemetry import propagate
 
 from meshhost.errors import MeshhostError, RemoteProtocolError, SettingsError
-from meshhost.hosting.calls.admission import CallRequest
-from meshhost.hosting.calls.life import AgentLife, Visit
+from meshhost.hosting.agents.assignment import Assignment, CallRequest
+from meshhost.hosting.agents.life import AgentLife
 from meshhost.hosting.processes.messages import (
     Abort,
     Assign,
@@ -217,7 +217,7 @@ def _plain(value: object) -> str | int | float | bool | None:
 
 
 @dataclass(slots=True)
-class _ChildVisit(Visit):
+class _ChildAssignment(Assignment):
     """A visit whose supervisor is in the host."""
 
     send: Callable[[Message], None] = lambda _: None
@@ -238,7 +238,7 @@ class ChildRole:
         self._began = time.monotonic()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._assigned: asyncio.Future[Assign] | None = None
-        self._visit: _ChildVisit | None = None
+        self._visit: _ChildAssignment | None = None
         self._child: TaskChild | None = None
         self._tasks = TaskOwner("agent process")
         self._usage = Tally()
@@ -285,7 +285,7 @@ class ChildRole:
     async def _live(self, assign: Assign, classes: Mapping[str, Callable[..., Any]]) -> Exit:
         call = assign.call
         protocol = WebSocketClientProtocol(url=call.room_url, token=call.token)
-        self._visit = _ChildVisit(_request(call), protocol, id=assign.call_id, send=self._channel.send)
+        self._visit = _ChildAssignment(_request(call), protocol, id=assign.call_id, send=self._channel.send)
         self._handler.fields = assign.log_fields
         trace_context.attach(propagate.extract(assign.trace))
         cls = classes.get(assign.path)

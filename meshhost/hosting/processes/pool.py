@@ -22,12 +22,11 @@ from typing import Any, Literal
 from opentelemetry import propagate
 
 from meshhost.errors import MeshhostError, SettingsError
-from meshhost.hosting.calls.admission import CallRequest
-from meshhost.hosting.calls.life import Visit
+from meshhost.hosting.agents.assignment import Assignment, CallRequest
+from meshhost.hosting.agents.process_memory import MEGABYTE, ProcessMemory
 from meshhost.hosting.processes.messages import Assign, Boot, Call, Drain, Renew
 from meshhost.hosting.processes.process import ABORT_SECONDS, EXIT_SECONDS, AgentProcess
 from meshhost.hosting.processes.template import Templates
-from meshhost.hosting.tenants.memory_quota import MEGABYTE, ProcessMemory
 from meshhost.logs import current_log_context
 from meshhost.supervision.isolation import Child, ChildContext, TaskChild
 from meshhost.tasks import TaskOwner, first_of, uninterrupted
@@ -117,7 +116,7 @@ class ProcessPool:
         self.options = options
         self._paths = paths
         self._observe = observe
-        self._judge = judge
+        self.judge = judge
         self._sizes: deque[int] = deque(maxlen=_REMEMBERED_SIZES)
         self._program: Program | None = options.program
         self._templates: Templates | None = None
@@ -362,7 +361,7 @@ class ProcessPool:
             ProcessMemory(process.spawn_id, used, is_ending=process.is_killed)
             for process, used in zip(running, sizes, strict=True)
         ]
-        verdicts = self._judge(looks)
+        verdicts = self.judge(looks)
         for process in running:
             if (reason := verdicts.get(process.spawn_id)) is not None:
                 process.kill(reason)
@@ -399,7 +398,7 @@ class ProcessPool:
 class _ProcessLife:
     """Lets a process live an agent's life for a visit, once."""
 
-    def __init__(self, pool: ProcessPool, path: str, visit: Visit, grace: float) -> None:
+    def __init__(self, pool: ProcessPool, path: str, visit: Assignment, grace: float) -> None:
         self._pool = pool
         self._path = path
         self._visit = visit
@@ -409,7 +408,7 @@ class _ProcessLife:
         """Returns when the agent left in order; raises what it, or its process, crashed with."""
         process = await self._pool.acquire()
         try:
-            process.spawn_id = self._visit.spawn.id if self._visit.spawn is not None else ""
+            process.spawn_id = self._visit.agent.id if self._visit.agent is not None else ""
             process.on_end_for_good = self._visit.end_for_good
             if (sink := current_sink()) is not None:
                 process.on_usage = sink.add
@@ -419,7 +418,7 @@ class _ProcessLife:
             await process.wait_started()
             if not process.has_ended:
                 child.started()
-                child.doer = process
+                child.current = process
             await first_of(process.wait_ended(), _pass_drain(child, process))
         finally:
             self._visit.on_renew = self._visit.pid = None
@@ -457,7 +456,7 @@ def _call(request: CallRequest) -> Call:
     )
 
 
-def process_child(pool: ProcessPool, path: str, visit: Visit, *, grace: float) -> Child:
+def process_child(pool: ProcessPool, path: str, visit: Assignment, *, grace: float) -> Child:
     """An agent in a process of the pool, as a child to supervise.
 
     Here it is a task that follows the process: a drain is passed on, an abort is too and then enforced.
