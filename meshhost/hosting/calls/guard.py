@@ -22,6 +22,7 @@ __all__ = ["CallGuard"]
 
 logger = logging.getLogger(__name__)
 
+# Signatures that are remembered: 10 minutes of them at 160 calls per second. Older ones are forgotten first.
 _MAX_REMEMBERED = 100_000
 
 
@@ -31,10 +32,18 @@ class CallGuard:
     `secrets` are by tenant; calls of other tenants must be signed with `secret` (None: they must come from this machine).
     """
 
-    def __init__(self, secret: str | None, *, clock: Clock, secrets: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        secret: str | None,
+        *,
+        clock: Clock,
+        secrets: Mapping[str, str] | None = None,
+        max_remembered: int = _MAX_REMEMBERED,
+    ) -> None:
         self._secret = secret
         self._secrets = dict(secrets or {})
         self._clock = clock
+        self._max_remembered = max_remembered
         self._seen: dict[str, float] = {}
 
     def explain(self) -> None:
@@ -66,7 +75,7 @@ class CallGuard:
         now = self._clock.monotonic()
         # The dictionary is in order of time: the oldest signatures come first.
         while self._seen and (
-            len(self._seen) > _MAX_REMEMBERED or next(iter(self._seen.values())) < now - 2 * MAX_AGE_SECONDS
+            len(self._seen) > self._max_remembered or next(iter(self._seen.values())) < now - 2 * MAX_AGE_SECONDS
         ):
             del self._seen[next(iter(self._seen))]
         if signature in self._seen:

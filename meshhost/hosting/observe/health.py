@@ -218,8 +218,8 @@ class _Handler(BaseHTTPRequestHandler):
     error_message_format = '{"error": "%(code)d"}'
 
     def setup(self) -> None:
-        self.timeout = self.server.request_seconds
         super().setup()
+        self.connection.settimeout(self.server.request_seconds)
 
     def do_GET(self) -> None:
         questions = {"/livez": self.server.health.live, "/readyz": self.server.health.last_ready}

@@ -85,9 +85,12 @@ class _History:
 class Quarantine:
     """Decides which paths of which tenants are held."""
 
-    def __init__(self, policy: QuarantinePolicy | None = None, *, clock: Clock) -> None:
+    def __init__(
+        self, policy: QuarantinePolicy | None = None, *, clock: Clock, max_remembered: int = _MAX_REMEMBERED
+    ) -> None:
         self.policy = policy if policy is not None else QuarantinePolicy()
         self._clock = clock
+        self._max_remembered = max_remembered
         self._holds: dict[tuple[str, str], Hold] = {}
         self._histories: OrderedDict[tuple[str, str], _History] = OrderedDict()
 
@@ -204,7 +207,7 @@ class Quarantine:
         """Count a crash or failure. Returns the reason for a hold when there were too many."""
         history = self._histories.setdefault(key, _History())
         self._histories.move_to_end(key)
-        if len(self._histories) > _MAX_REMEMBERED:
+        if len(self._histories) > self._max_remembered:
             self._histories.popitem(last=False)
         policy, now = self.policy, self._clock.monotonic()
         is_path = key[1] != EVERY_PATH

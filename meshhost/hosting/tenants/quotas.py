@@ -85,11 +85,17 @@ class Quotas:
     """Decides whether a tenant may start one more agent. `overrides` are by tenant; `default` is for all others."""
 
     def __init__(
-        self, *, clock: Clock, default: TenantQuota | None = None, overrides: Mapping[str, TenantQuota] | None = None
+        self,
+        *,
+        clock: Clock,
+        default: TenantQuota | None = None,
+        overrides: Mapping[str, TenantQuota] | None = None,
+        max_buckets: int = _MAX_BUCKETS,
     ) -> None:
         self._clock = clock
         self._default = default if default is not None else TenantQuota()
         self._overrides = dict(overrides or {})
+        self._max_buckets = max_buckets
         self._buckets: dict[str, TokenBucket] = {}
 
     def of(self, tenant: str) -> TenantQuota:
@@ -122,7 +128,7 @@ class Quotas:
     def _bucket(self, tenant: str, rate: float) -> TokenBucket:
         bucket = self._buckets.get(tenant)
         if bucket is None:
-            if len(self._buckets) >= _MAX_BUCKETS:
+            if len(self._buckets) >= self._max_buckets:
                 # A full bucket equals a new one, so it need not be kept.
                 self._buckets = {name: one for name, one in self._buckets.items() if not one.is_full}
             bucket = self._buckets[tenant] = TokenBucket(rate, max(1.0, rate), clock=self._clock)

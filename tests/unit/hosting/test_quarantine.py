@@ -3,7 +3,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import CallRefusedError, SettingsError
-from meshhost.hosting.tenants import quarantine as quarantine_module
 from meshhost.hosting.tenants.quarantine import EVERY_PATH, Quarantine, QuarantinePolicy
 from meshhost.testing.clock import FakeClock
 
@@ -140,8 +139,8 @@ def test_an_operator_releases_a_path_or_all_of_a_tenant(quarantine):
     quarantine.check("acme", "/worker")
 
 
-def test_what_is_remembered_is_bounded(quarantine, monkeypatch):
-    monkeypatch.setattr(quarantine_module, "_MAX_REMEMBERED", 10)
+def test_what_is_remembered_is_bounded(clock):
+    quarantine = Quarantine(POLICY, clock=clock, max_remembered=10)
     for number in range(100):
         fail(quarantine, 1, tenant=f"t{number}")
     for _ in range(1000):

@@ -2,7 +2,6 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from meshhost.errors import CallRefusedError
-from meshhost.hosting.calls import guard as webhooks
 from meshhost.hosting.calls.guard import CallGuard
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.identity.webhooks import MAX_AGE_SECONDS, sign_webhook, webhook_body
@@ -98,9 +97,8 @@ async def test_old_signatures_are_forgotten(clock):
     assert len(guard._seen) == 1
 
 
-def test_no_more_signatures_are_remembered_than_there_is_room_for(clock, monkeypatch):
-    monkeypatch.setattr(webhooks, "_MAX_REMEMBERED", 3)
-    guard = CallGuard(SECRET, clock=clock)
+def test_no_more_signatures_are_remembered_than_there_is_room_for(clock):
+    guard = CallGuard(SECRET, clock=clock, max_remembered=3)
     for _ in range(9):
         guard.check(request(Meshhost_Signature=sign_webhook(BODY, secret=SECRET, now=clock.time())), BODY)
     assert len(guard._seen) <= 4
