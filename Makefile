@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What everything else stands on: every line and branch of it is tested.
 CORE := meshhost/identity/*,meshhost/protocol/*,meshhost/queues/*,meshhost/stores/*,meshhost/supervision/*
 # Python 3.11 does not trace what follows a cancellation thrown into nested coroutines; the tests assert what these lines do.
-UNTRACED := meshhost/supervision/spawn.py
+UNTRACED := meshhost/supervision/agent.py
 
 .PHONY: help demo test lint bench format clean
 

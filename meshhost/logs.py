@@ -1,7 +1,8 @@
-"""Which agent a log record is about.
+"""Says which agent a log record is about, and formats records for programs of ours.
 
-`log_context(tenant=…, room=…)` marks everything logged inside it, in this task and in those it starts; a `ContextFilter` on a
-handler writes the marks into each record. The library only marks: programs choose handlers and formats.
+`log_context(tenant=…, room=…)` adds fields to everything that is logged inside it, in this task and in tasks that it starts; a
+`ContextFilter` on a handler writes the fields into each record. The library only adds fields: programs choose handlers and
+formats, and the CLI uses `LineFormatter`. The fields are for people: no code may decide by them.
 """
 
 import json
@@ -26,14 +27,14 @@ _fields: ContextVar[Mapping[str, object]] = ContextVar("meshhost_log_fields", de
 
 @contextmanager
 def log_context(**fields: object) -> Iterator[None]:
-    """Add these fields to every record logged inside; inner contexts win over outer ones."""
+    """Add these fields to every record logged inside. Inner contexts win over outer ones."""
     with log_context_of(MappingProxyType(fields)):
         yield
 
 
 @contextmanager
 def log_context_of(fields: Mapping[str, object]) -> Iterator[None]:
-    """The same with a mapping, which is read when something is logged: it must not change meanwhile."""
+    """`log_context` with a mapping. It is read for each record, so it must not change inside the block."""
     outer = _fields.get()
     token = _fields.set(MappingProxyType({**outer, **fields}) if outer else fields)
     try:
@@ -43,12 +44,12 @@ def log_context_of(fields: Mapping[str, object]) -> Iterator[None]:
 
 
 def current_log_context() -> Mapping[str, object]:
-    """The fields of the contexts that are open here."""
+    """The fields of all open contexts."""
     return _fields.get()
 
 
 class ContextFilter(logging.Filter):
-    """Lets every record pass and adds the context's fields as attributes. A record's own `extra` wins."""
+    """Passes every record and adds the context's fields to it. A record's own `extra` wins."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Always true."""
@@ -58,7 +59,7 @@ class ContextFilter(logging.Filter):
         return True
 
 
-# What every record has; the rest came with `extra` or the context.
+# The attributes of every record; all others came with `extra` or the context.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
 
@@ -72,7 +73,7 @@ class LineFormatter(logging.Formatter):
         self._tracebacks = tracebacks
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record's line; with a traceback, more of them."""
+        """The record as one line, with a traceback as several."""
         fields = {name: value for name, value in vars(record).items() if name not in _OWN}
         error = record.exc_info[1] if record.exc_info else None
         if error is not None and not self._tracebacks:

@@ -1,4 +1,9 @@
-"""SIGTERM and SIGINT as events of the loop. `signal.signal` would run outside the loop and not wake it when idle."""
+"""SIGTERM and SIGINT as events of the event loop.
+
+A handler of `signal.signal` runs outside of the loop and does not wake an idle one; `loop.add_signal_handler` does. Hosts, room
+servers and the CLI use `stop_signals` around their whole life: the first signal requests an orderly stop, the second one says
+not to wait for it. The earlier handlers come back at the end of the block.
+"""
 
 import asyncio
 import logging
@@ -14,29 +19,29 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
-    """The first signal asks to stop in order, a second one not to wait for it."""
+    """The first signal requests an orderly stop, a second one an immediate stop."""
 
     def __init__(self) -> None:
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
         self._forced = asyncio.Event()
 
     async def wait(self) -> None:
-        """Return when the process was asked to stop."""
-        await self._asked.wait()
+        """Return when a stop was requested."""
+        await self._requested.wait()
 
     async def wait_forced(self) -> None:
-        """Return when it was asked again."""
+        """Return when an immediate stop was requested."""
         await self._forced.wait()
 
     def receive(self, number: signal.Signals) -> None:
-        """A signal came."""
-        logger.info("stop asked", extra={"signal": number.name, "again": self._asked.is_set()})
-        (self._forced if self._asked.is_set() else self._asked).set()
+        """Handle a signal."""
+        logger.info("stop requested", extra={"signal": number.name, "again": self._requested.is_set()})
+        (self._forced if self._requested.is_set() else self._requested).set()
 
 
 @asynccontextmanager
 async def stop_signals() -> AsyncIterator[StopSignals]:
-    """Take SIGTERM and SIGINT inside the block; afterwards they do what they did before."""
+    """Handle SIGTERM and SIGINT inside the block; afterwards the earlier handlers are restored."""
     loop = asyncio.get_running_loop()
     received = StopSignals()
     before = {number: signal.getsignal(number) for number in _SIGNALS}

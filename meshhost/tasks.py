@@ -1,23 +1,43 @@
-"""Owned background tasks.
+"""Tasks that have an owner, and waits that say what ended them.
 
-Prefer an `asyncio.TaskGroup`. A `TaskOwner` is for objects whose `start()` and `stop()` are called apart, where no block of
-code spans the life of the task. It keeps the reference, names the task, reports a crash to whoever waits, and ends all its
-tasks within a deadline.
+asyncio keeps only weak references to tasks and loses the errors of those that nobody awaits. Prefer an `asyncio.TaskGroup`;
+a `TaskOwner` is for objects whose `start()` and `stop()` are separate calls, so that no block of code spans the life of the
+task. It holds the reference, names the task, raises its crash in `wait()`, and ends all its tasks within a deadline.
+
+`first_of` and `until` run a piece of work until something else happens and return which of the two came first. In both, the
+work never runs on after the call has returned, also when the caller is cancelled. `uninterrupted` is the opposite: it
+shields a short piece of work, such as settling a message, from our own cancellation.
+
+This module is a leaf: every layer above uses it, and it imports nothing of this package.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-__all__ = ["LightEvent", "TaskOwner", "uninterrupted", "unless", "until"]
+__all__ = ["LightEvent", "Stopped", "TaskOwner", "Won", "first_of", "uninterrupted", "until"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Won(Generic[T_co]):
+    """The work ended first, with this result."""
+
+    result: T_co
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What was to stop the work came first; the work was cancelled and has ended."""
 
 
 class LightEvent:
-    """An `asyncio.Event` for objects of which there are many: it takes 56 bytes until somebody waits, not 760.
+    """An `asyncio.Event` for objects that exist in thousands: it takes 56 bytes until a task waits for it, not 760.
 
-    It also calls back, so that one waiting task can do for several events.
+    It also calls back when it is set, so that one task can wait for several events.
     """
 
     __slots__ = ("_callbacks", "_is_set", "_waiters")
@@ -35,7 +55,7 @@ class LightEvent:
         return self._is_set
 
     def set(self) -> None:
-        """Let go who waits, and who comes."""
+        """Release all waiters, now and later, and call the callbacks once."""
         self._is_set = True
         waiters, self._waiters = self._waiters, ()
         for waiter in waiters:
@@ -46,7 +66,7 @@ class LightEvent:
             callback()
 
     def clear(self) -> None:
-        """Let those wait who come from now on."""
+        """Make later waiters wait again."""
         self._is_set = False
 
     def on_set(self, callback: Callable[[], object]) -> None:
@@ -66,7 +86,7 @@ class LightEvent:
             await self.waiter()
 
     def waiter(self) -> asyncio.Future[None]:
-        """What is done when it is set; to await it keeps no frame of `wait`. One who gives up cancels it."""
+        """A future that is done when the event is set. Awaiting it saves the frame of `wait`; cancel it to stop waiting."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._is_set:
             waiter.set_result(None)
@@ -121,10 +141,10 @@ class TaskOwner:
 
 
 async def uninterrupted(awaitable: Awaitable[T], *, timeout: float = 10.0) -> T:
-    """Await something that must not be cut short by our own cancellation, at most `timeout` seconds.
+    """Await work that our own cancellation must not interrupt, for at most `timeout` seconds.
 
-    When cancelled meanwhile, even more than once, waits for the end all the same and then lets the cancellation through;
-    an error of the work is its cause. Raises TimeoutError at the deadline, where the work is cancelled.
+    When the caller is cancelled meanwhile, even more than once, this still waits for the work and then raises the
+    cancellation, with an error of the work as its cause. At the deadline the work is cancelled and TimeoutError raised.
     """
     task = asyncio.ensure_future(awaitable)
     deadline = asyncio.get_running_loop().time() + timeout
@@ -150,10 +170,10 @@ async def _ended(task: asyncio.Future[Any], deadline: float) -> asyncio.Cancelle
     return cancellation
 
 
-async def until(event: LightEvent, work: Coroutine[Any, Any, T]) -> T | None:
-    """Await the work and return or raise what it does, unless the event is set first: then it is cancelled, and None returned.
+async def until(event: LightEvent, work: Awaitable[T]) -> Won[T] | Stopped:
+    """Await the work until the event is set; return which came first, or raise what the work raised.
 
-    It does not run on when this returns, also when this is cancelled. When both come at once the work counts.
+    When both happen in the same turn of the loop, the work counts. Costs one task, where `first_of` costs two.
     """
     task = asyncio.ensure_future(work)
     over = LightEvent()
@@ -161,32 +181,32 @@ async def until(event: LightEvent, work: Coroutine[Any, Any, T]) -> T | None:
     task.add_done_callback(lambda _: over.set())
     try:
         await over.waiter()
-        return task.result() if task.done() else None
+        return Won(task.result()) if task.done() else Stopped()
     finally:
         event.off_set(over.set)
-        task.cancel()
-        await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()  # looked at, so that asyncio does not report it as lost
+        await _end(task)
 
 
-async def unless(main: Coroutine[Any, Any, T], stop: Coroutine[Any, Any, object]) -> T | None:
-    """Await `main` and return or raise what it does, unless `stop` ends first: then `main` is cancelled, and None returned.
+async def first_of(work: Awaitable[T], stop: Awaitable[object]) -> Won[T] | Stopped:
+    """Await the work until `stop` returns; return which came first, or raise what the first to end raised.
 
-    When `stop` raises, so does this. Neither runs on when this returns, also when it is cancelled. When both end at once
-    `main` counts.
+    When both end in the same turn of the loop, the work counts.
     """
-    first, second = asyncio.ensure_future(main), asyncio.ensure_future(stop)
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop)
     try:
-        await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
-        if first.done():
-            return first.result()
-        second.result()
-        return None
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return Won(working.result())
+        stopping.result()
+        return Stopped()
     finally:
-        first.cancel()
-        second.cancel()
-        await asyncio.wait({first, second})
-        for task in (first, second):
-            if not task.cancelled():
-                task.exception()  # looked at, so that asyncio does not report it as lost
+        await _end(working, stopping)
+
+
+async def _end(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # retrieved, or asyncio would log it as never retrieved

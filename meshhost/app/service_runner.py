@@ -33,7 +33,7 @@ from meshhost.errors import CallRefusedError, SettingsError
 from meshhost.identity.tenant import check_room_name
 from meshhost.settings import Settings, read_settings
 from meshhost.signals import StopSignals, stop_signals
-from meshhost.tasks import unless
+from meshhost.tasks import Stopped, Won, first_of
 
 __all__ = ["STOP_MARGIN", "Progress", "RunTimes", "run_service"]
 
@@ -95,10 +95,11 @@ async def run_service(
             async with _started(arguments, settings, times) as (program, host_url):
                 run = _Run(settings, times, program, HostApi(session, host_url), calls, room, progress)
                 work = run.until_ended(changed) if sources is None else run.until_changed(sources, signals, changed)
-                changed = await unless(work, _stop(signals, program))
+                outcome = await first_of(work, _stop(signals, program))
+                changed = outcome.result if isinstance(outcome, Won) else None
                 if changed is not None:
                     # A second signal skips the wait; leaving the block then sends the program its second signal.
-                    await unless(program.end(), signals.wait_forced())
+                    await first_of(program.end(), signals.wait_forced())
             if changed is None or await _is_stop_requested(signals):
                 return program.exit_code
 
@@ -145,14 +146,15 @@ class _Run:
 
         `changed` are the files for which it was started again, if it was.
         """
-        await unless(self._keep_called(changed), self._program.wait())
+        await first_of(self._keep_called(changed), self._program.wait())
         return None
 
     async def until_changed(
         self, sources: SourceWatch, signals: StopSignals, changed: list[str] | None
     ) -> list[str] | None:
         """As `until_ended`, but wait for a change of the sources also after the program ended; returns the changed files."""
-        return await unless(sources.changed(), self._run_and_report(signals, changed))
+        outcome = await first_of(sources.changed(), self._run_and_report(signals, changed))
+        return outcome.result if isinstance(outcome, Won) else None
 
     async def _run_and_report(self, signals: StopSignals, changed: list[str] | None) -> None:
         try:
@@ -258,7 +260,7 @@ async def _stop(signals: StopSignals, program: RunningProgram) -> None:
     """Wait for a signal, pass it on, and return when the program has ended; a second signal is passed on too."""
     await signals.wait()
     program.terminate()
-    if await unless(program.wait(), signals.wait_forced()) is None:
+    if isinstance(await first_of(program.wait(), signals.wait_forced()), Stopped):
         program.terminate()
         await program.wait()
 

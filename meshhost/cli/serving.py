@@ -9,7 +9,7 @@ from meshhost.cli.log_output import log_for_server
 from meshhost.cli.output import note, print_json, print_line
 from meshhost.settings import read_settings
 from meshhost.signals import StopSignals, stop_signals
-from meshhost.tasks import unless
+from meshhost.tasks import first_of
 
 __all__ = ["serve_rooms"]
 
@@ -24,7 +24,7 @@ def serve_rooms(options: ServerOptions, *, as_json: bool) -> None:
 
 async def _serve(options: ServerOptions, *, as_json: bool) -> None:
     async with stop_signals() as stop:
-        await unless(_serve_until(stop, options, as_json=as_json), stop.wait_forced())
+        await first_of(_serve_until(stop, options, as_json=as_json), stop.wait_forced())
 
 
 async def _serve_until(stop: StopSignals, options: ServerOptions, *, as_json: bool) -> None:

@@ -1,9 +1,10 @@
-"""Hosting: the `ServiceHost` that turns calls into supervised agents, and the wiring of an embedded room server.
+"""Hosting: the `ServiceHost`, which turns calls into supervised agents for many tenants.
 
-`service_host.py` is what users touch. A call comes in at `routes.py`, is checked by `webhooks.py` (signature) and
-`admission.py` (room server, token, room), becomes a spawn in `spawns.py` (one per tenant, room, path and identity) and a
-supervised child in `call.py` (joins the room, runs the agent, leaves). `drain.py` ends all of it in a fixed order, `signals.py`
-brings SIGTERM and SIGINT into the event loop, `health.py` and `metrics.py` tell the truth about it.
+`service_host.py` is what users touch. `options.py` merges arguments and environment, `assembly.py` makes, starts and stops the
+parts. A call comes in at `http`, is checked and answered by `calls`, which starts an agent if `tenants` allows it; `agents` is
+the agent's life in its room, here or in a process of `processes`; `observe` measures. `draining.py`, `startup.py` and
+`block_response.py` connect several of these; `refusals.py` has the retry times.
 
-`embedded.py` builds a room server from settings and files; it and the CLI are the only places that wire engines together.
+It may import everything below `app` except `server`, its sibling: a host knows room servers only through the room client.
+Between the packages in here imports go one way: http → calls → tenants → observe → processes → agents.
 """

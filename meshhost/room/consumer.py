@@ -25,7 +25,7 @@ from meshhost.errors import AccessDeniedError, LeaseLostError, RoomError
 from meshhost.room.client import RoomClient
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import LeasedMessage
-from meshhost.tasks import LightEvent, uninterrupted, unless
+from meshhost.tasks import LightEvent, Stopped, Won, first_of, uninterrupted
 from meshhost.usage import Outcome, report_message
 
 __all__ = ["QueueConsumer"]
@@ -93,7 +93,8 @@ class QueueConsumer:
         """The next message; None when the server had none for a while, or when draining began."""
         receive = self._room.queues.lease(name=self._queue, create=True, wait=True, seconds=self._lease_seconds)
         # A message that arrives while draining begins is not lost: leaving the room ends its lease, and it comes back.
-        return await unless(receive, self._draining.wait())
+        outcome = await first_of(receive, self._draining.wait())
+        return outcome.result if isinstance(outcome, Won) else None
 
     async def _back_off(self, failures: int, error: RoomError) -> None:
         # Without the grant another try is pointless: the token of an open connection does not change.
@@ -143,12 +144,8 @@ class QueueConsumer:
 
     async def _process_renewing(self, leased: LeasedMessage) -> _Outcome:
         """Process the message while renewing its lease. Raises what `process` raised."""
-        done = await unless(self._process_whole(leased), self._renew(leased))
-        return _Outcome.DONE if done else _Outcome.LEASE_LOST
-
-    async def _process_whole(self, leased: LeasedMessage) -> bool:
-        await self._process(leased)
-        return True
+        outcome = await first_of(self._process(leased), self._renew(leased))
+        return _Outcome.LEASE_LOST if isinstance(outcome, Stopped) else _Outcome.DONE
 
     async def _renew(self, leased: LeasedMessage) -> None:
         """Extend the lease after each third of its duration, so that one failed try is not fatal; return when it is lost."""

@@ -1,4 +1,8 @@
-"""`asyncio.timeout` on the clock that was passed in."""
+"""`asyncio.timeout` on an injected clock.
+
+Supervision and the start queue bound their waits with `deadline`, so that tests can move the clock instead of sleeping. On
+the system clock it is `asyncio.timeout` itself; on any other clock one task waits on that clock and expires the timeout.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,9 +16,9 @@ __all__ = ["deadline"]
 
 @asynccontextmanager
 async def deadline(clock: Clock, seconds: float, *, late: str = "the deadline passed") -> AsyncIterator[None]:
-    """Cut what runs inside short after `seconds` and raise TimeoutError with the text `late`."""
+    """Cancel the block after `seconds` and raise TimeoutError with the text `late`."""
     tasks = TaskOwner("deadline")
-    # On the system's clock the loop's own timer will do, without a task for each start.
+    # On the system clock the loop's own timer suffices, without a task for each start.
     is_real = isinstance(clock, SystemClock)
     scope = asyncio.timeout(seconds if is_real else None)
     try:

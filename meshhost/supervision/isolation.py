@@ -1,4 +1,12 @@
-"""What runs an agent. Supervision knows only `Child`; a task of this process is one kind of child, a process another."""
+"""What runs one life of an agent: `Child`, the only thing supervision knows of it.
+
+`TaskChild` runs the agent as a task of this event loop; `hosting.processes` runs it in a process of its own, behind the same
+protocol. `ChildContext` is the inside of a `TaskChild`: the agent's code reports through it that it runs and reads from it
+that it shall leave. `SupervisedAgent` makes the child, starts it and waits for it; drains and operators call `drain` and
+`abort`, possibly several of them at once.
+
+A child ends exactly once. Waiting for it, or giving up waiting, never ends it; only `abort` does.
+"""
 
 import asyncio
 import functools
@@ -27,7 +35,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 MAX_ACTIVITY = 200
-"""How long the words for what a child does may be."""
+"""Characters of a reported activity that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,67 +52,67 @@ class Crashed:
 
 @dataclass(frozen=True, slots=True)
 class Aborted:
-    """It was cut short by `abort()`."""
+    """It was ended by `abort()`."""
 
 
 Exit = Exited | Crashed | Aborted
 
 
 class Child(Protocol):
-    """One life of an agent. Each method may be called again, at any time and by several at once."""
+    """One life of an agent. All methods are idempotent and may be called at any time, by several tasks at once."""
 
     async def start(self) -> None:
-        """Begin, once; return when it runs, or ended without an error. Raises what it crashed with before it ran.
+        """Start it and return when it runs, or has ended without an error. Raises the error of a crash before that.
 
         Cancelling this wait does not end the child.
         """
         ...
 
     async def wait(self) -> Exit:
-        """Return how it ended, when it has. Cancelling this wait does not end the child. Raises only LifecycleError."""
+        """Wait for its end and return how it ended. Cancelling this wait does not end the child. Raises only LifecycleError."""
         ...
 
     async def drain(self) -> None:
-        """Ask it to finish what it does and take no more; return when it ended. The caller bounds the wait."""
+        """Ask it to finish its work and take no more; return when it has ended. The caller must set a timeout."""
         ...
 
     def abort(self) -> None:
-        """Cut it short: it ends soon. Never raises; no effect on a child that has ended."""
+        """End it soon. Never raises; no effect on a child that has ended."""
         ...
 
     def activity(self) -> str | None:
-        """What it does now, in words for people; None when it does nothing or does not tell. Never raises."""
+        """What it does now, as text for people; None when it does nothing or does not report it. Never raises."""
         ...
 
 
 class ChildContext:
-    """What the code inside a child can tell its supervisor, and hear from it.
+    """Connects the code inside a child to its supervisor, in both directions.
 
-    `doer` is what does the child's work: its attribute `activity`, a text or None, says what that is just now. `on_started` is
-    called at once when the child reports that it is running: what it does next may hold the event loop.
+    `current` is the object that does the child's work now; its attribute `activity`, a text or None, says what that work is.
+    `on_started` is called inside `started`, before the agent's code goes on: that code may block the event loop next.
     """
 
-    __slots__ = ("_has_started", "_running", "doer", "draining", "on_started")
+    __slots__ = ("_has_started", "_running", "current", "draining", "on_started")
 
     def __init__(self) -> None:
-        self.doer: object = None
+        self.current: object = None
         self.on_started: Callable[[], object] | None = None
         self.draining = LightEvent()
-        """Set when the agent shall finish what it does and return."""
+        """Set when the agent must finish its work and return."""
         self._has_started = False
         self._running: asyncio.Future[None] | None = None
 
     def started(self) -> None:
-        """Report that the agent is running. Again is no news."""
+        """Report that the agent is running. Idempotent."""
         if self.on_started is not None and not self._has_started:
             self.on_started()
         self._has_started = True
         self.wake()
 
     def activity(self) -> str | None:
-        """What the child does now; never raises."""
+        """What the child does now, as text for people. Never raises."""
         try:
-            text = getattr(self.doer, "activity", None)
+            text = getattr(self.current, "activity", None)
         except Exception:  # noqa: BLE001 - a property of an agent's own class may fail in any way
             return None
         if isinstance(text, str) and text:
@@ -116,7 +124,7 @@ class ChildContext:
         self.draining.set()
 
     def wake(self) -> None:
-        """Let go who waits in `wait_started`."""
+        """Release those that wait in `wait_started`."""
         if self._running is not None and not self._running.done():
             self._running.set_result(None)
 
@@ -126,7 +134,7 @@ class ChildContext:
             return
         if self._running is None:
             self._running = asyncio.get_running_loop().create_future()
-        # wait() rather than await: who gives up waiting must not cancel what others wait for.
+        # wait(), not await: a cancelled waiter must not cancel the future of the others.
         await asyncio.wait({self._running})
 
 
@@ -152,7 +160,7 @@ class TaskChild:
         return f"<TaskChild {self._name!r} task={self._task!r}>"
 
     async def start(self) -> None:
-        """Begin, once; return when the agent called `started()` or returned. Raises what it raised before that."""
+        """Start it and return when the agent called `started()` or returned. Raises what the agent raised before that."""
         if self._task is None:
             if self._aborted:
                 return
@@ -163,7 +171,7 @@ class TaskChild:
             raise ending.error
 
     async def wait(self) -> Exit:
-        """Return how it ended, when it has. Raises LifecycleError when it was never started."""
+        """Wait for its end and return how it ended. Raises LifecycleError when it was never started."""
         if self._task is None:
             if self._aborted:
                 return Aborted()
@@ -179,7 +187,7 @@ class TaskChild:
             await self._over.waiter()
 
     def abort(self) -> None:
-        """Cancel the task, once: a second cancellation would cut short the cleaning up after the first."""
+        """Cancel the task, once: a second cancellation would interrupt the cleanup after the first."""
         if self._aborted or (self._task is not None and self._task.done()):
             return
         self._aborted = True
@@ -187,7 +195,7 @@ class TaskChild:
             self._task.cancel()
 
     def activity(self) -> str | None:
-        """What its agent says that it does, while it runs."""
+        """What its agent reports that it does, while it runs."""
         return None if self._task is None or self._task.done() else self._context.activity()
 
     async def _body(self) -> Exit:
@@ -213,11 +221,11 @@ class TaskChild:
         if self._aborted:
             return Aborted()
         if task.cancelled():
-            # Not asked for by us: a cancellation inside the agent leaked out of it, and it is gone.
-            return Crashed(MeshhostError("the agent ended by a cancellation nobody asked for"))
+            # We did not cancel it: a cancellation inside the agent's code escaped and ended it.
+            return Crashed(MeshhostError("the agent was cancelled by its own code"))
         return task.result()
 
 
 def in_tasks() -> Isolation:
-    """Makes children that are tasks of this event loop, from an agent's code and a name."""
+    """A factory of children that are tasks of this event loop and share one owner."""
     return functools.partial(TaskChild, owner=TaskOwner("agent"))

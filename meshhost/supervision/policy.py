@@ -1,4 +1,9 @@
-"""Whether and when an agent that ended is started again. Pure: time, chance and history are arguments."""
+"""Decides whether and when an agent that ended is started again.
+
+`decide` takes a policy, the restart history, the time and a source of random numbers, and returns `RestartAfter` or `GiveUp`.
+It does no I/O and reads no clock, so its rules can be tested as laws. `SupervisedAgent` calls it after each end of a child
+and keeps the history, shortened by `recent`. `RestartPolicy` is public: users pass it to `ServiceHost.path`.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +15,7 @@ __all__ = ["Decision", "GiveUp", "Outcome", "RestartAfter", "RestartPolicy", "de
 
 Outcome = Literal["crash", "exit"]
 
-# 2**64 seconds are past any cap, and no float overflows on the way.
+# 2**64 seconds exceed any cap, and the power does not overflow a float.
 _MAX_DOUBLINGS = 64
 
 
@@ -18,8 +23,8 @@ _MAX_DOUBLINGS = 64
 class RestartPolicy:
     """When to start an agent again; all times in seconds.
 
-    `permanent`: after a crash and after an exit nobody asked for; `transient`: only after a crash; `temporary`: never. At
-    most `max_restarts` starts within any `window_seconds`. Waits grow by `factor` from `first_delay` to at most `max_delay`.
+    `permanent`: after a crash and after an exit that was not requested; `transient`: only after a crash; `temporary`: never.
+    At most `max_restarts` starts within any `window_seconds`. Waits grow by `factor` from `first_delay` to at most `max_delay`.
     """
 
     kind: Literal["permanent", "transient", "temporary"] = "permanent"
@@ -41,11 +46,11 @@ class RestartPolicy:
             raise SettingsError("restart factor must be at least 1, or waits would shrink")
 
     def restarts_after(self, outcome: Outcome) -> bool:
-        """Whether this kind of policy starts an agent again that ended so."""
+        """Whether this kind of policy restarts an agent after this outcome."""
         return self.kind == "permanent" or (self.kind == "transient" and outcome == "crash")
 
     def longest(self, failures: int) -> float:
-        """The bound of the wait after so many failures in a row (1 or more). Never falls, never passes `max_delay`."""
+        """The upper bound of the wait after this many failures in a row (1 or more). Monotone, at most `max_delay`."""
         return float(min(self.max_delay, self.first_delay * self.factor ** min(failures - 1, _MAX_DOUBLINGS)))
 
 
@@ -58,7 +63,7 @@ class RestartAfter:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Do not start it again. `failed` is false when it ended in order and that is all that was wanted."""
+    """Do not start it again. `failed` is false when the policy accepts this end."""
 
     reason: str
     failed: bool
@@ -68,9 +73,9 @@ Decision = RestartAfter | GiveUp
 
 
 def recent(policy: RestartPolicy, history: Sequence[float], *, ran: float) -> tuple[float, ...]:
-    """The history worth keeping after a run of `ran` seconds: none after a run of the whole window.
+    """The part of the history to keep after a run of `ran` seconds: none when it ran for the whole window.
 
-    Bounded: older restarts than these change neither the limit nor the wait.
+    Its length is bounded; older restarts would change neither the limit nor the wait.
     """
     if ran >= policy.window_seconds:
         return ()
@@ -83,8 +88,8 @@ def decide(
     """What to do with an agent that ended `now`.
 
     `history` holds when it was restarted since its last long run, oldest first, on the clock of `now`; `random` returns a
-    number from 0 to 1. The wait is a random part of its bound (full jitter), so that agents which fell together do not
-    rise together.
+    number from 0 to 1. The wait is a random part of its bound (full jitter), so that agents that crashed at the same time
+    do not restart at the same time.
     """
     if not policy.restarts_after(outcome):
         return GiveUp(f"{outcome} of a {policy.kind} agent", failed=outcome == "crash")

@@ -4,7 +4,10 @@
        ▲            │
        └ BACKING_OFF┘           QUARANTINED ──release──▶ STARTING
 
-Every state that is not terminal can be drained, quarantined (unless it drains already) and given up.
+Every state that is not terminal can be drained, quarantined (unless it is draining) and given up.
+
+`TRANSITIONS` is the only place with the rules; `SupervisedAgent._signal` is the only caller that changes a state. A signal
+that the table does not allow raises and changes nothing.
 """
 
 from collections.abc import Mapping
@@ -17,7 +20,7 @@ __all__ = ["TERMINAL", "TRANSITIONS", "Signal", "State", "next_state"]
 
 
 class State(StrEnum):
-    """Where an agent is in its life."""
+    """The phase of an agent's life."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -36,21 +39,21 @@ class Signal(StrEnum):
     CRASHED = "crashed"
     """It ended with an error; unless it was draining it will be started again."""
     EXITED = "exited"
-    """It ended in order though nobody asked, and will be started again."""
+    """It returned without being asked to, and will be started again."""
     FINISHED = "finished"
-    """It ended in order and its policy is content with that."""
+    """It returned, and its policy does not start it again."""
     GAVE_UP = "gave_up"
-    """It will not be started again though it should run."""
+    """It failed for good: it will not be started again."""
     RETRY_DUE = "retry_due"
     """The wait before the next start is over."""
     DRAIN = "drain"
-    """It is asked to finish what it does and to leave."""
+    """It is asked to finish its work and to leave."""
     DRAINED = "drained"
-    """It left by itself after it was asked."""
+    """It left by itself after a drain began."""
     ABORTED = "aborted"
-    """It was cut short, as asked."""
+    """It was ended by a requested abort."""
     QUARANTINE = "quarantine"
-    """It is stopped for the sake of others and may come back."""
+    """It is stopped to protect its neighbours, and may come back."""
     RELEASE = "release"
     """The quarantine is over."""
 
@@ -74,7 +77,7 @@ TRANSITIONS: Mapping[tuple[State, Signal], State] = MappingProxyType(
         (State.BACKING_OFF, Signal.GAVE_UP): State.FAILED,
         (State.BACKING_OFF, Signal.DRAIN): State.DRAINING,
         (State.BACKING_OFF, Signal.QUARANTINE): State.QUARANTINED,
-        # Asked twice is asked once.
+        # Idempotent: a second drain request changes nothing.
         (State.DRAINING, Signal.DRAIN): State.DRAINING,
         (State.DRAINING, Signal.DRAINED): State.STOPPED,
         (State.DRAINING, Signal.ABORTED): State.STOPPED,

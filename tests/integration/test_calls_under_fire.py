@@ -23,8 +23,6 @@ from doubles.stand_in import StandInServer
 from hypothesis import HealthCheck, currently_in_test_context, event, given, settings
 from hypothesis import strategies as st
 
-from meshhost.hosting import service_host
-from meshhost.hosting.http import routes
 from meshhost.hosting.http.routes import MAX_BODY_BYTES
 from meshhost.hosting.observe.load import LoadLimits
 from meshhost.hosting.service_host import ServiceHost
@@ -123,28 +121,24 @@ class Fire:
         return answer
 
     def living(self) -> Counter[Any]:
-        return Counter(spawn.spec.key for spawn in self.host.agents)
+        keys = (agent.key for agent in self.host.agents)
+        return Counter((key.tenant, key.room.name, key.path, key.identity) for key in keys)
 
 
 def signed(body: bytes, *, secret: str = SECRET, age: float = 0.0) -> str:
     return sign_webhook(body, secret=secret, now=time.time() - age)
 
 
-@pytest.fixture(autouse=True)
-def no_long_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that what remains of refused connections is gone when a test looks for it."""
-    monkeypatch.setattr(service_host, "LINGER_SECONDS", 0.2)
-
-
 @asynccontextmanager
-async def under_fire() -> AsyncIterator[Fire]:
+async def under_fire(**tuned: float) -> AsyncIterator[Fire]:
     """A host that takes signed calls at /agent and /other."""
     agent = type("Agent", (QuietAgent,), {})
     async with StandInServer() as room, aiohttp.ClientSession(auto_decompress=True) as http:
         host = ServiceHost(
             host="127.0.0.1", port=0, webhook_secret=SECRET, allowed_room_urls=[room.url], drain_seconds=2.0
         )
-        host._tenancy.load._limits = NEVER_LOADED
+        # A short linger, so that what remains of refused connections is gone when a test looks for it.
+        host.tune(**{"load_limits": NEVER_LOADED, "linger_seconds": 0.2} | tuned)
         for path in ("/agent", "/other"):
             host.add_path(path, cls=agent)
         await host.start()
@@ -404,7 +398,7 @@ async def check_laws(fire: Fire) -> None:
     last = await fire.send(fire.call(("acme", "room", "/agent", "last")))
     assert last.status == 200
     assert fire.living() == Counter(fire.accepted)
-    assert 'status="5' not in fire.host._metrics.render().decode()
+    assert 'status="5' not in fire.host.parts.metrics.render().decode()
     async with asyncio.timeout(WAIT_SECONDS):
         for spawn in fire.host.agents:
             await spawn.wait_state(State.RUNNING)
@@ -451,7 +445,7 @@ async def fire() -> AsyncIterator[Fire]:
 
 
 def shown(fire: Fire) -> str:
-    return fire.host._metrics.render().decode()
+    return fire.host.parts.metrics.render().decode()
 
 
 @pytest.mark.parametrize("path", ["/agent", "/quarantine/release"])
@@ -476,16 +470,16 @@ async def test_a_body_that_is_not_encoded_as_it_says_is_refused_with_400(fire: F
     assert b'{"error": "body: it broke off, or is not encoded as its headers say"}' in answer
 
 
-async def test_a_body_that_does_not_end_is_refused_with_408(fire: Fire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "_BODY_SECONDS", 0.05)
-    reader, writer = await asyncio.open_connection("127.0.0.1", fire.host.port)
-    async with asyncio.timeout(WAIT_SECONDS):
-        writer.write(b"POST /agent HTTP/1.1\r\nHost: h\r\nContent-Length: 300\r\nConnection: close\r\n\r\n{")
-        status = await reader.readline()
-    writer.close()
-    await writer.wait_closed()
-    assert status.startswith(b"HTTP/1.1 408")
-    assert 'meshhost_calls_total{path="/agent",status="408"} 1.0' in shown(fire)
+async def test_a_body_that_does_not_end_is_refused_with_408() -> None:
+    async with under_fire(body_seconds=0.05) as fire:
+        reader, writer = await asyncio.open_connection("127.0.0.1", fire.host.port)
+        async with asyncio.timeout(WAIT_SECONDS):
+            writer.write(b"POST /agent HTTP/1.1\r\nHost: h\r\nContent-Length: 300\r\nConnection: close\r\n\r\n{")
+            status = await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+        assert status.startswith(b"HTTP/1.1 408")
+        assert 'meshhost_calls_total{path="/agent",status="408"} 1.0' in shown(fire)
 
 
 async def test_what_is_small_when_packed_is_still_too_large(fire: Fire) -> None:
@@ -503,7 +497,7 @@ async def test_what_is_no_http_is_told_so_and_leaves_no_traceback(fire: Fire, ca
 async def test_an_error_of_the_host_itself_is_still_logged(
     fire: Fire, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(fire.host._serving, "_load", None)
+    monkeypatch.setattr(fire.host.parts.http, "readiness", None)
     async with fire.http.get(f"http://127.0.0.1:{fire.host.port}/readyz") as response:
         assert response.status == 500
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -21,8 +21,10 @@ import pytest
 
 from meshhost.app.service_runner import run_service
 from meshhost.errors import SettingsError
+from meshhost.hosting.agents.current import acting_for
 from meshhost.hosting.processes.options import ProcessOptions, Program
 from meshhost.hosting.service_host import ServiceHost
+from meshhost.identity.tenant import AgentKey, RoomKey, TenantId
 from meshhost.identity.webhooks import webhook_body
 from meshhost.logs import log_context
 from meshhost.supervision.policy import RestartPolicy
@@ -138,7 +140,8 @@ async def test_a_held_loop_is_told_with_its_agent_and_a_stop_leaves_nothing(
         over.set()
 
     looking = threading.Thread(target=look)
-    with log_context(path="/task", tenant="secret-tenant"):
+    key = AgentKey(RoomKey(TenantId("secret-tenant"), "secret-room"), "/task", "secret-agent")
+    with acting_for(key), log_context(**key.log_fields()):
 
         async def hold() -> None:
             looking.start()
@@ -189,7 +192,8 @@ async def test_a_health_port_in_use_ends_the_start_and_leaves_nothing(server: Ru
             SettingsError, match=r"cannot listen on 127\.0\.0\.1:\d+ for health: Address already in use"
         ):
             await host.start()
-    assert host._runner is None
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", host.port)) != 0
 
 
 async def test_a_host_whose_own_port_is_taken_listens_for_no_health(server: RunningServer) -> None:
@@ -198,7 +202,7 @@ async def test_a_host_whose_own_port_is_taken_listens_for_no_health(server: Runn
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         host = a_host(server, health_port=port)
-        host._port = taken.getsockname()[1]
+        host.tune(port=taken.getsockname()[1])
         with pytest.raises(SettingsError, match="choose another port"):
             await host.start()
     with socket.socket() as probe:
@@ -258,7 +262,7 @@ async def test_a_host_whose_processes_are_not_up_says_so_and_serves_tasks(
     monkeypatch.setenv("MESHHOST_START_SECONDS", "0.2")
     caplog.set_level(logging.INFO)
     host = a_host_with_processes(server, program)
-    assert host._serving.readiness().body["reasons"] == ["starting"]
+    assert host.parts.http.readiness().body["reasons"] == ["starting"]
     hosted = await serve(host)
     status, body = await hosted.get("/readyz")
     assert (status, body["ok"], body["reason"]) == (503, False, "process pool starting")
@@ -269,7 +273,7 @@ async def test_a_host_whose_processes_are_not_up_says_so_and_serves_tasks(
         "5",
     )
     status, started, _ = await hosted.call("/task")
-    spawn = host._supervisor.find(started["spawn_id"])
+    spawn = host.parts.supervisor.find(started["spawn_id"])
     assert status == 200
     assert spawn is not None
     async with asyncio.timeout(10):
@@ -285,7 +289,7 @@ async def test_a_host_whose_processes_are_not_up_says_so_and_serves_tasks(
     (program.parent / "go").touch()
     assert (await hosted.until("/readyz", lambda body: body["ok"]))[0] == 200
     status, started, _ = await hosted.call("/process")
-    spawn = host._supervisor.find(started["spawn_id"])
+    spawn = host.parts.supervisor.find(started["spawn_id"])
     assert spawn is not None
     async with asyncio.timeout(10):
         await spawn.wait_state(State.RUNNING)
@@ -313,7 +317,7 @@ async def test_agents_of_the_ledger_wait_for_their_process_and_are_not_lost(
     (program.parent / "go").unlink()
 
     second = await serve(a_host_with_processes(server, program, ledger=ledger))
-    assert [spawn.spec.log_fields["path"] for spawn in second.host.agents] == ["/task"]
+    assert [agent.key.path for agent in second.host.agents] == ["/task"]
     await second.host.stop()  # before the process was up: both are to come again
 
     (program.parent / "go").touch()
@@ -334,7 +338,7 @@ async def test_a_host_that_stops_while_it_waits_leaves_no_process(
     async with asyncio.timeout(10):
         await hosted.host.stop()
     assert not psutil.Process().children(recursive=True)
-    assert hosted.host._serving.readiness().body["reasons"][0] == "draining"
+    assert hosted.host.parts.http.readiness().body["reasons"][0] == "draining"
 
 
 @linux

@@ -34,10 +34,8 @@ from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.webhooks import webhook_body
 from meshhost.room.client import RoomClient
 from meshhost.room.services.messaging import RoomMessage
-from meshhost.supervision import drain as drain_module
-from meshhost.supervision import spawn as spawn_module
+from meshhost.supervision.agent import SupervisedAgent
 from meshhost.supervision.policy import RestartPolicy
-from meshhost.supervision.spawn import Spawn
 from meshhost.supervision.state import State
 from meshhost.testing.server import RunningServer, running_server
 
@@ -90,12 +88,6 @@ async def short_lived(tmp_path: Path) -> AsyncIterator[tuple[RunningServer, Asyn
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
         yield session
-
-
-@pytest.fixture(autouse=True)
-def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (spawn_module, drain_module):
-        monkeypatch.setattr(module, "ABORT_SECONDS", 4.0)
 
 
 def open_files() -> int:
@@ -160,10 +152,10 @@ class Hosted:
         async with self.http.post(f"http://127.0.0.1:{self.host.port}/{path}", data=body) as response:
             return response.status, await response.json()
 
-    async def called(self, cls: type, **data: Any) -> Spawn:
+    async def called(self, cls: type, **data: Any) -> SupervisedAgent:
         status, answer = await self.post(cls.__name__, **data)
         assert status == 200, answer
-        spawn = self.host._supervisor.find(answer["spawn_id"])
+        spawn = self.host.parts.supervisor.find(answer["spawn_id"])
         assert spawn is not None
         return spawn
 
@@ -223,6 +215,7 @@ async def serve(server: RunningServer, http: aiohttp.ClientSession, start: str) 
             drain: float = 3.0,
             allowed: Sequence[str] = (),
             options: dict[str, Any] | None = None,
+            cleanup_seconds: float = 4.0,
             **host_options: Any,
         ) -> Hosted:
             file = Program(str(PROGRAMS / program), is_module=False)
@@ -236,6 +229,7 @@ async def serve(server: RunningServer, http: aiohttp.ClientSession, start: str) 
                 process_pool=ProcessOptions(**processes),
                 **host_options,
             )
+            host.tune(cleanup_seconds=cleanup_seconds)
             for cls in classes or misbehaving.ALL:
                 host.add_path(
                     f"/{cls.__name__}", cls=cls, isolation=isolation, restart=restart, start_timeout=start_timeout
@@ -258,7 +252,7 @@ async def neighbour_works(hosted: Hosted) -> None:
     assert (answer["pid"] == os.getpid()) == (hosted.isolation == "task")
 
 
-async def with_neighbour(hosted: Hosted) -> Spawn:
+async def with_neighbour(hosted: Hosted) -> SupervisedAgent:
     spawn = await hosted.called(misbehaving.Normal, identity="neighbour")
     await soon(spawn.wait_state(State.RUNNING))
     return spawn
@@ -342,12 +336,9 @@ async def test_an_agent_that_never_starts_is_ended_by_the_start_timeout(serve: S
 
 @both
 @pytest.mark.parametrize("name", ["IgnoresCancellation", "HangsInStop"])
-async def test_a_stop_is_bounded_for_an_agent_that_will_not_leave(
-    serve: Serve, isolation: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(drain_module, "ABORT_SECONDS", 4.0 if isolation == "process" else 0.3)
+async def test_a_stop_is_bounded_for_an_agent_that_will_not_leave(serve: Serve, isolation: str, name: str) -> None:
     cls = getattr(misbehaving, name)
-    hosted = await serve(isolation, drain=1.0)
+    hosted = await serve(isolation, drain=1.0, cleanup_seconds=4.0 if isolation == "process" else 0.3)
     neighbour = await with_neighbour(hosted)
     spawn = await hosted.called(cls)
     await soon(spawn.wait_state(State.RUNNING))
@@ -548,7 +539,7 @@ async def test_a_trace_goes_on_in_the_process(serve: Serve) -> None:
     request = admit(call, AllowedRooms([hosted.server.url]))
     parent = SpanContext(0x1234, 0x5678, is_remote=False, trace_flags=TraceFlags(1))
     with trace.use_span(NonRecordingSpan(parent)):
-        spawn = await hosted.host._spawns.answer(hosted.host._routes["/Normal"], request)
+        spawn = await hosted.host.parts.agents.answer(hosted.host.parts.routes["/Normal"], request)
     await soon(spawn.wait_state(State.RUNNING))
     assert (await hosted.asked("traced"))["trace"] == f"00-{0x1234:032x}-{0x5678:016x}-01"
 
@@ -559,7 +550,7 @@ async def test_a_trace_goes_on_in_the_process(serve: Serve) -> None:
 @both_ways
 async def test_a_warm_process_is_taken_at_once_and_replaced(serve: Serve) -> None:
     hosted = await serve("process", options={"size": 1})
-    pool = hosted.host._pool
+    pool = hosted.host.parts.pool
     await until(lambda: len(pool.idle) == 1, "a process is warm")
     warm = pool.idle[0].pid
     spawn = await hosted.called(misbehaving.Normal)
@@ -577,7 +568,7 @@ async def test_a_warm_process_is_taken_at_once_and_replaced(serve: Serve) -> Non
 @both_ways
 async def test_an_idle_process_that_died_is_noticed_and_replaced(serve: Serve) -> None:
     hosted = await serve("process", options={"size": 1})
-    pool = hosted.host._pool
+    pool = hosted.host.parts.pool
     await until(lambda: len(pool.idle) == 1, "a process is warm")
     dead = pool.idle[0]
     os.kill(dead.pid, signal.SIGKILL)
@@ -615,7 +606,7 @@ async def test_a_program_that_does_not_come_to_its_host_is_a_crash_that_says_why
     await soon(spawn.wait_state(State.FAILED))
     assert spawn.last_error is not None
     assert (spawn.last_error.type, text in spawn.last_error.text) == (error, True), spawn.last_error
-    assert hosted.host._pool._failures < 6  # it is not tried in a tight loop
+    assert hosted.host.parts.pool._failures < 6  # it is not tried in a tight loop
 
 
 async def test_a_full_host_of_processes_refuses_with_503(serve: Serve) -> None:
@@ -691,7 +682,7 @@ async def test_children_of_a_template_share_what_it_imported_and_nothing_else(se
         spawn = await hosted.called(misbehaving.Normal, identity=name)
         await soon(spawn.wait_state(State.RUNNING))
     answers = [await hosted.asked(name) for name in names]
-    template = hosted.host._pool.template
+    template = hosted.host.parts.pool.template
     assert {answer["imported_by"] for answer in answers} == {template.pid}
     assert all(psutil.Process(answer["pid"]).ppid() == os.getpid() for answer in answers)
     assert answers[0]["random"] != answers[1]["random"]
@@ -708,7 +699,7 @@ async def test_agents_outlive_their_template_and_another_takes_its_place(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     hosted = await serve("process", options={"size": 1})
-    pool = hosted.host._pool
+    pool = hosted.host.parts.pool
     await until(lambda: len(pool.idle) == 1, "a process is warm")
     await with_neighbour(hosted)
     await until(lambda: len(pool.idle) == 1, "another is warm")
@@ -732,7 +723,7 @@ async def test_agents_outlive_their_template_and_another_takes_its_place(
 
 async def test_a_call_does_not_fail_because_the_template_was_just_killed(serve: Serve) -> None:
     hosted = await serve("process")
-    pool = hosted.host._pool
+    pool = hosted.host.parts.pool
     await until(lambda: pool.template is not None, "a template is there")
     os.kill(pool.template.pid, signal.SIGKILL)
     spawn = await hosted.called(misbehaving.Normal)
@@ -742,7 +733,7 @@ async def test_a_call_does_not_fail_because_the_template_was_just_killed(serve: 
 
 async def test_a_template_that_hangs_is_replaced(serve: Serve) -> None:
     hosted = await serve("process", options={"fork_seconds": 0.3})
-    pool = hosted.host._pool
+    pool = hosted.host.parts.pool
     await until(lambda: pool.template is not None, "a template is there")
     template = pool.template
     os.kill(template.pid, signal.SIGSTOP)
@@ -754,7 +745,7 @@ async def test_a_template_that_hangs_is_replaced(serve: Serve) -> None:
 
 async def test_a_child_that_nobody_waits_for_any_more_is_ended(serve: Serve) -> None:
     hosted = await serve("process", drain=0.2)
-    pool = hosted.host._pool
+    pool = hosted.host.parts.pool
     await until(lambda: pool.template is not None, "a template is there")
     template = psutil.Process(pool.template.pid)
     template.suspend()
@@ -789,7 +780,7 @@ async def test_a_program_that_cannot_be_forked_is_booted_each_time_and_the_log_s
         await soon(spawn.wait_state(State.RUNNING))
     answer = await hosted.asked("second")
     assert answer["imported_by"] == answer["pid"]
-    assert hosted.host._pool.template is None
+    assert hosted.host.parts.pool.template is None
     [record] = [record for record in caplog.records if "none is forked" in record.getMessage()]
     assert record.reason.startswith(reason)
 
@@ -831,7 +822,7 @@ async def test_forked_processes_that_do_not_become_the_hosts_are_booted_instead(
     await with_neighbour(hosted)
     answer = await hosted.asked("neighbour")
     assert answer["imported_by"] == answer["pid"]
-    assert hosted.host._pool.template is None
+    assert hosted.host.parts.pool.template is None
 
 
 async def test_each_child_reads_open_files_for_itself_and_ends_nothing_of_the_templates(
@@ -943,7 +934,8 @@ async def test_who_blocks_the_loop_is_named_and_moved_to_a_process(
     for number in range(2):
         spawn = await hosted.called(CrashesLater, identity=f"agent-{number}")
         await soon(spawn.wait_state(State.RUNNING))
-        await until(lambda n=number: hosted.host._blocks["/CrashesLater"] > n, "the block was counted")
+        counted = f'meshhost_loop_blocks_total{{path="/CrashesLater"}} {number + 1}.0'
+        await until(lambda text=counted: text in hosted.host.parts.metrics.render().decode(), "the block was counted")
     # From now on in a process, where the program's class of this name crashes.
     moved = await hosted.called(CrashesLater, identity="moved")
     await soon(moved.wait_state(State.FAILED))

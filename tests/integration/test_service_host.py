@@ -25,8 +25,8 @@ import pytest
 from meshhost.agents.worker import Worker
 from meshhost.errors import CallRefusedError, ConnectionLostError, LifecycleError, RequestTimeoutError, SettingsError
 from meshhost.hosting import service_host as service_host_module
-from meshhost.hosting.calls import life as call_module
-from meshhost.hosting.calls.spawns import Spawns
+from meshhost.hosting.agents import life as life_module
+from meshhost.hosting.calls.hosted_agents import HostedAgents
 from meshhost.hosting.http.routes import MAX_BODY_BYTES
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.grants import ApiScope
@@ -37,10 +37,9 @@ from meshhost.protocol.connection import MessageReceived, RoomConnection
 from meshhost.protocol.messages import EmptyResponse, JsonResponse
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import RemoteParticipant
-from meshhost.supervision import drain as drain_module
+from meshhost.supervision.agent import SupervisedAgent
 from meshhost.supervision.drain import DrainReport
 from meshhost.supervision.policy import RestartPolicy
-from meshhost.supervision.spawn import Spawn
 from meshhost.supervision.state import State
 from meshhost.tasks import TaskOwner
 from meshhost.testing.agents import CrashingAgent, NeverStartingAgent, QuietAgent, SlowAgent, StubbornAgent
@@ -110,11 +109,11 @@ class Hosted:
         async with self.http.get(self.url + path, **options) as response:
             return Answer(response.status, await response.json(), response.headers)
 
-    async def started(self, **data: Any) -> Spawn:
+    async def started(self, **data: Any) -> SupervisedAgent:
         """Call, and return the spawn."""
         answer = await self.call(**data)
         assert answer.status == 200, answer.json
-        spawn = self.host._supervisor.find(answer.json["spawn_id"])
+        spawn = self.host.parts.supervisor.find(answer.json["spawn_id"])
         assert spawn is not None
         return spawn
 
@@ -144,7 +143,13 @@ async def serve(server: RunningServer, http: aiohttp.ClientSession) -> AsyncIter
     async with AsyncExitStack() as stack:
 
         async def make(
-            cls: Callable[..., Any], *, secret: str = "", max_agents: int | None = None, drain: float = 5.0, **path: Any
+            cls: Callable[..., Any],
+            *,
+            secret: str = "",
+            max_agents: int | None = None,
+            drain: float = 5.0,
+            tuned: dict[str, float] | None = None,
+            **path: Any,
         ) -> Hosted:
             host = ServiceHost(
                 port=0,
@@ -154,6 +159,7 @@ async def serve(server: RunningServer, http: aiohttp.ClientSession) -> AsyncIter
                 drain_seconds=drain,
                 name="tested",
             )
+            host.tune(**tuned or {})
             host.add_path("/agent", cls=cls, **{"restart": AT_ONCE} | path)
             await host.start()
             stack.push_async_callback(host.stop)
@@ -499,7 +505,7 @@ async def test_a_room_server_that_says_no_hello_is_tried_again(serve: Serve, mon
                 raise RequestTimeoutError("the room server did not say hello in time")
             await super().connect()
 
-    monkeypatch.setattr(call_module, "RoomClient", Shy)
+    monkeypatch.setattr(life_module, "RoomClient", Shy)
     hosted = await serve(cls)
     spawn = await hosted.started()
     await soon((await cls.wait_made()).started.wait())
@@ -516,7 +522,7 @@ async def test_something_that_is_no_agent_fails_with_a_clear_error(serve: Serve)
     with contextlib.suppress(LifecycleError):
         await soon(spawn.wait_state(State.FAILED))
     assert spawn.last_error is not None
-    assert spawn.last_error.text == "NoAgent is no agent: it needs start(room=…) and stop()"
+    assert spawn.last_error.text == "NoAgent is not an agent: it needs start(room=…) and stop()"
 
 
 async def test_what_an_agent_leaves_needs_no_collection_of_garbage(serve: Serve) -> None:
@@ -536,7 +542,7 @@ async def test_what_an_agent_leaves_needs_no_collection_of_garbage(serve: Serve)
     try:
         spawn = await hosted.started()
         await soon(spawn.wait_state(State.RUNNING))
-        await hosted.host._supervisor.stop(spawn)
+        await hosted.host.parts.supervisor.stop(spawn)
         assert spawn.state is State.STOPPED
         await asyncio.sleep(0)
         assert [room() for room in rooms] == [None]
@@ -657,14 +663,11 @@ async def test_a_worker_that_does_not_finish_in_time_gives_its_message_back(serv
     assert (again.message, again.attempt, again.delivery) == ("long", 1, 2)
 
 
-async def test_who_would_not_leave_is_named_at_the_deadline_and_stop_raises_nothing(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_would_not_leave_is_named_at_the_deadline_and_stop_raises_nothing(serve: Serve) -> None:
     class Stubborn(StubbornAgent):
         pass
 
-    monkeypatch.setattr(drain_module, "ABORT_SECONDS", 0.1)
-    hosted = await serve(Stubborn, drain=0.05)
+    hosted = await serve(Stubborn, drain=0.05, tuned={"cleanup_seconds": 0.1})
     spawn = await hosted.started()
     await soon(spawn.wait_state(State.RUNNING))
     report = await soon(hosted.host.stop(), 5.0)
@@ -675,13 +678,12 @@ async def test_who_would_not_leave_is_named_at_the_deadline_and_stop_raises_noth
 
 
 async def test_an_agent_that_takes_its_time_to_stop_is_left_behind_in_the_end(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Stubborn(StubbornAgent):
         pass
 
-    monkeypatch.setattr(call_module, "STOP_TIMEOUT", 0.05)
-    hosted = await serve(Stubborn)
+    hosted = await serve(Stubborn, tuned={"stop_seconds": 0.05})
     spawn = await hosted.started()
     await soon(spawn.wait_state(State.RUNNING))
     report = await soon(hosted.host.stop())
@@ -691,9 +693,7 @@ async def test_an_agent_that_takes_its_time_to_stop_is_left_behind_in_the_end(
     await soon(Stubborn.made[0].stopped.wait())
 
 
-async def test_an_agent_that_cannot_stop_or_drain_is_no_trouble(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_agent_that_cannot_stop_or_drain_is_no_trouble(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(QuietAgent):
         async def drain(self) -> None:
             await asyncio.Event().wait()
@@ -703,7 +703,7 @@ async def test_an_agent_that_cannot_stop_or_drain_is_no_trouble(
 
     hosted = await serve(Broken, drain=0.05)
     # The agent's grace is over long before the host's, which would abort it.
-    monkeypatch.setattr(hosted.host, "_drain_grace", 5.0)
+    hosted.host.parts.drain.grace = 5.0
     spawn = await hosted.started()
     await soon(spawn.wait_state(State.RUNNING))
     report = await soon(hosted.host.stop())
@@ -728,7 +728,7 @@ async def test_a_long_path_is_not_cut_short_by_a_short_one_nor_the_short_one_kep
     hosted.host.add_path("/short", cls=Short, identity="short", drain_seconds=0.1)
     assert hosted.host.get_service_spec()["metadata"]["annotations"] == {"meshhost.drain_seconds": "60"}
     answer = await hosted.call("/short", identity="short")
-    short = hosted.host._supervisor.find(answer.json["spawn_id"])
+    short = hosted.host.parts.supervisor.find(answer.json["spawn_id"])
     assert short is not None
     long = await hosted.started()
     for spawn in (long, short):
@@ -863,6 +863,11 @@ class TellingHost(ServiceHost):
         self.ready.set()
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 Running = Callable[[TellingHost], Awaitable["asyncio.Task[None]"]]
 
 
@@ -885,8 +890,8 @@ async def test_a_signal_stops_a_host_in_order(running: Running) -> None:
     task = await running(host)
     os.kill(os.getpid(), signal.SIGTERM)
     await soon(task)
-    assert not host._serving.is_ready
-    assert host._runner is None
+    assert host.parts.intake.refuses is not None
+    assert not listens(host.port)
 
 
 async def test_a_second_signal_aborts_the_agents_at_once(
@@ -936,8 +941,8 @@ async def test_the_process_is_ended_when_an_agent_cannot_be(
     exits: list[int] = []
     monkeypatch.setattr(service_host_module.os, "_exit", exits.append)
     monkeypatch.setattr(service_host_module.logging, "shutdown", lambda: None)
-    monkeypatch.setattr(drain_module, "ABORT_SECONDS", 0.1)
     host = TellingHost(allowed_room_urls=[server.url], drain_seconds=0.05)
+    host.tune(cleanup_seconds=0.1)
     host.add_path("/agent", cls=Stubborn)
     task = await running(host)
     spawn = await Hosted(host, server, http).started()
@@ -1028,15 +1033,15 @@ async def test_a_socket_that_never_becomes_a_room_is_one_failed_agent(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hosted = await serve(quiet())
-    spawns: asyncio.Queue[Spawn] = asyncio.Queue()
-    answer = Spawns.answer
+    spawns: asyncio.Queue[SupervisedAgent] = asyncio.Queue()
+    answer = HostedAgents.answer
 
-    async def told(*args: Any, **options: Any) -> Spawn:
+    async def told(*args: Any, **options: Any) -> SupervisedAgent:
         spawn = await answer(*args, **options)
         spawns.put_nowait(spawn)
         return spawn
 
-    monkeypatch.setattr(Spawns, "answer", told)
+    monkeypatch.setattr(HostedAgents, "answer", told)
     async with upgraded(hosted):
         spawn = await soon(spawns.get())
     with contextlib.suppress(LifecycleError):
@@ -1061,11 +1066,11 @@ async def test_an_upgrade_is_refused_before_it_happens(serve: Serve) -> None:
 async def test_an_upgrade_that_finds_the_host_full_after_all_is_closed(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refuse(*_: Any, **__: Any) -> Spawn:
+    async def refuse(*_: Any, **__: Any) -> SupervisedAgent:
         raise CallRefusedError("this host is full", status=503)
 
     hosted = await serve(quiet())
-    monkeypatch.setattr(Spawns, "answer", refuse)
+    monkeypatch.setattr(HostedAgents, "answer", refuse)
     async with upgraded(hosted) as room:
         assert await soon(room.serve()) == aiohttp.WSCloseCode.TRY_AGAIN_LATER
 
@@ -1099,7 +1104,7 @@ async def test_the_metrics_have_names_labels_and_numbers(serve: Serve) -> None:
     ):
         assert line in text
     await hosted.host.stop()
-    text = hosted.host._metrics.render().decode()
+    text = hosted.host.parts.metrics.render().decode()
     assert 'meshhost_agent_ends_total{path="/agent",state="stopped"} 1.0' in text
     assert "meshhost_drain_seconds_count 1.0" in text
     assert 'state="running"' not in text
@@ -1152,8 +1157,8 @@ async def test_metrics_tell_that_the_host_is_ready_and_whom_its_drain_aborted(se
     hosted = await serve(Slow, drain=0.05)
     await hosted.started()
     await soon((await Slow.wait_made()).starting.wait())
-    assert "meshhost_ready 1.0" in hosted.host._metrics.render().decode()
+    assert "meshhost_ready 1.0" in hosted.host.parts.metrics.render().decode()
     await soon(hosted.host.stop())
-    shown = hosted.host._metrics.render().decode()
+    shown = hosted.host.parts.metrics.render().decode()
     assert "meshhost_ready 0.0" in shown
     assert "meshhost_drain_aborted_agents_total 1.0" in shown

@@ -20,8 +20,8 @@ from meshhost.hosting.service_host import ServiceHost
 from meshhost.hosting.tenants.quotas import TenantQuota
 from meshhost.identity.keys import new_api_key
 from meshhost.identity.webhooks import webhook_body
+from meshhost.supervision.agent import SupervisedAgent
 from meshhost.supervision.policy import RestartPolicy
-from meshhost.supervision.spawn import Spawn
 from meshhost.supervision.state import State
 from meshhost.testing.server import RunningServer, running_server
 
@@ -73,10 +73,10 @@ class Hosted:
         async with self.http.post(url, data=webhook_body("room.call", data)) as response:
             return response.status, await response.json(), response.headers
 
-    async def called(self, server: RunningServer, cls: type, identity: str = "agent") -> Spawn:
+    async def called(self, server: RunningServer, cls: type, identity: str = "agent") -> SupervisedAgent:
         status, answer, _ = await self.call(server, cls, identity)
         assert status == 200, answer
-        spawn = self.host._supervisor.find(answer["spawn_id"])
+        spawn = self.host.parts.supervisor.find(answer["spawn_id"])
         assert spawn is not None
         return spawn
 
@@ -173,7 +173,7 @@ async def test_an_agent_that_outgrows_its_tenants_memory_is_ended_and_nobody_els
     [over] = [record for record in caplog.records if record.msg == "tenant is over its memory quota"]
     assert (over.tenant, over.allowed_mb, over.biggest.split()[0]) == (ACME, QUOTA_MB, eater.id)
     assert len([record for record in caplog.records if record.msg == "tenant is near its memory quota"]) <= 1
-    await until(lambda: hosted.host._tenancy.memory.over == 0, "the memory is back")
+    await until(lambda: hosted.host.parts.tenancy.memory.over == 0, "the memory is back")
     assert "meshhost_tenants_over_memory 0.0" in await hosted.text("/metrics")
 
 
@@ -181,9 +181,9 @@ async def test_calls_and_restarts_of_a_tenant_get_no_process_that_does_not_fit(
     hosted: Hosted, acme: RunningServer, other: RunningServer
 ) -> None:
     await soon((await hosted.called(other, misbehaving.Normal)).wait_state(State.RUNNING))
-    memory = hosted.host._tenancy.memory
+    memory = hosted.host.parts.tenancy.memory
     # What a process takes differs from machine to machine; with some room none of them outgrows the quota here.
-    size = round(hosted.host._pool.expected_memory() * 1.2)
+    size = round(hosted.host.parts.pool.expected_memory() * 1.2)
     memory._expected = lambda: size
     spawns = [
         await hosted.called(acme, misbehaving.Normal, f"a{number}") for number in range(QUOTA_MB * 1024**2 // size)
@@ -203,7 +203,9 @@ async def test_calls_and_restarts_of_a_tenant_get_no_process_that_does_not_fit(
     # One crashes, and there is no room for it to come back.
     memory._expected = lambda: QUOTA_MB * 1024**2
     crashed, *others = spawns
-    os.kill(hosted.host._spawns._visits[crashed.id].pid, signal.SIGKILL)
+    pid = hosted.host.parts.agents.pid_of(crashed)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
     await until(lambda: memory.is_waiting(ACME, crashed.id), "it waits")
     agents = json.loads(await hosted.text("/agents"))["agents"]
     [agent] = [one for one in agents if one["id"] == crashed.id]

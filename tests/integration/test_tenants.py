@@ -27,8 +27,8 @@ from meshhost.hosting.tenants.quarantine import QuarantinePolicy
 from meshhost.hosting.tenants.quotas import TenantQuota
 from meshhost.identity.keys import new_api_key
 from meshhost.identity.webhooks import sign_webhook, webhook_body
+from meshhost.supervision.agent import SupervisedAgent
 from meshhost.supervision.policy import RestartPolicy
-from meshhost.supervision.spawn import Spawn
 from meshhost.supervision.state import State
 from meshhost.testing.agents import CrashingAgent, QuietAgent, SlowAgent
 from meshhost.testing.server import RunningServer, running_server
@@ -101,13 +101,13 @@ class Hosted:
         }
         return await self.ask("POST", path, data=webhook_body("room.call", data), headers={})
 
-    def spawn(self, answer: Answer) -> Spawn:
+    def spawn(self, answer: Answer) -> SupervisedAgent:
         assert answer.status == 200, answer.json
-        found = self.host._supervisor.find(answer.json["spawn_id"])
+        found = self.host.parts.supervisor.find(answer.json["spawn_id"])
         assert found is not None
         return found
 
-    async def started(self, server: RunningServer, **call: Any) -> Spawn:
+    async def started(self, server: RunningServer, **call: Any) -> SupervisedAgent:
         spawn = self.spawn(await self.call(server, **call))
         await soon(spawn.wait_state(State.RUNNING))
         return spawn
@@ -281,8 +281,8 @@ async def test_a_frozen_tenant_gets_429_by_call_and_by_socket_until_it_is_thawed
 async def test_an_overloaded_host_says_so_in_readyz_and_refuses_new_agents(serve: Serve, acme: RunningServer) -> None:
     hosted = await serve()
     await hosted.started(acme)
-    hosted.host._watchdog.stop()
-    hosted.host._tenancy.load.observe_lag(3.0)
+    hosted.host.parts.watchdog.stop()
+    hosted.host.parts.tenancy.load.observe_lag(3.0)
     ready, refused, joined = (
         await hosted.ask("GET", "/readyz"),
         await hosted.call(acme, identity="new"),
@@ -358,8 +358,8 @@ async def test_without_the_key_nothing_is_administered(serve: Serve, authorizati
     for method, path in ADMIN_ROUTES:
         answer = await hosted.ask(method, path, headers=headers)
         assert (answer.status, ADMIN_KEY in json.dumps(answer.json)) == (401, False), path
-    assert hosted.host._serving.is_ready
-    assert not hosted.host._tenancy.frozen
+    assert hosted.host.parts.intake.refuses is None
+    assert not hosted.host.parts.tenancy.frozen
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ async def test_without_a_key_no_browser_and_no_proxy_is_let_in(serve: Serve, hea
     assert (await hosted.ask("GET", "/agents")).json == {"agents": []}
     for method, path in ADMIN_ROUTES:
         assert (await hosted.ask(method, path, headers=headers)).status == 401, path
-    assert hosted.host._serving.is_ready
+    assert hosted.host.parts.intake.refuses is None
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"tenant": ""}', b'{"tenant": "a", "more": 1}'])
@@ -400,7 +400,7 @@ async def test_a_malformed_freeze_is_refused_and_freezes_nobody(serve: Serve, bo
     answer = await hosted.ask("POST", f"/tenants/{ACME}/freeze", data=body)
     assert answer.status == 400
     assert answer.json["error"].startswith(f"{named}: ")
-    assert not hosted.host._tenancy.frozen
+    assert not hosted.host.parts.tenancy.frozen
     assert (await hosted.ask("POST", f"/tenants/{ACME}/freeze", data=b"{}")).json["freeze"]["reason"] is None
 
 
@@ -411,7 +411,7 @@ async def test_agents_are_listed_in_pages_and_only_those_are_looked_at(
     spawns = [await hosted.started(acme, identity=f"a{number}") for number in range(5)]
     spawns.append(await hosted.started(other, room="hall"))
     looked_at: list[str] = []
-    monkeypatch.setattr(hosted.host._admin, "_memory_of", lambda spawn: looked_at.append(spawn.id))
+    monkeypatch.setattr(hosted.host.parts.admin, "_memory_of", lambda spawn: looked_at.append(spawn.id))
     first = (await hosted.ask("GET", "/agents?limit=2")).json
     assert [agent["id"] for agent in first["agents"]] == looked_at == [spawn.id for spawn in spawns[:2]]
     await hosted.ask("DELETE", f"/agents/{spawns[1].id}?abort=1")
@@ -523,7 +523,7 @@ async def test_the_command_line_shows_and_steers_a_host(
     await cli("thaw", ACME)
     assert (await hosted.call(acme)).status == 200
     await cli("drain", "--url", hosted.url)
-    assert not hosted.host._serving.is_ready
+    assert hosted.host.parts.intake.refuses is not None
 
 
 @pytest.mark.parametrize(
@@ -648,7 +648,7 @@ async def test_freezes_that_cannot_be_read_keep_a_host_from_starting_and_free_th
     async def fails() -> None:
         raise OSError("disk")
 
-    monkeypatch.setattr(host._tenancy.frozen, "restore", fails)
+    monkeypatch.setattr(host.parts.tenancy.frozen, "restore", fails)
     with pytest.raises(SettingsError, match="ledger cannot be used: disk"):
         await host.start()
     again = ServiceHost(port=0, webhook_secret="", ledger=tmp_path / "ledger.db")
@@ -660,9 +660,9 @@ async def test_the_ledger_is_off_or_in_the_data_directory_as_the_environment_say
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MESHHOST_DATA_DIR", str(tmp_path / "data"))
-    assert ServiceHost()._ledger is None
+    assert ServiceHost().parts.ledger is None
     monkeypatch.setenv("MESHHOST_LEDGER", "on")
-    assert ServiceHost(ledger="")._ledger is None
+    assert ServiceHost(ledger="").parts.ledger is None
     host = ServiceHost(port=0, webhook_secret="")
     await host.start()
     await host.stop()

@@ -129,7 +129,7 @@ async def test_what_a_worker_did_up_to_its_end_is_counted(server: RunningServer,
         await room.queues.send(name="jobs", message="hello")
         await nothing_waits(room)
         [agent] = hosted.host.agents
-        await hosted.host._supervisor.stop(agent)
+        await hosted.host.parts.supervisor.stop(agent)
         numbers = await hosted.shows(meshhost_messages_total__done=1)
         assert numbers["meshhost_llm_tokens_total input"] == 70
         assert "meshhost_tenant_agents" not in numbers
@@ -142,7 +142,7 @@ async def test_of_a_killed_process_what_it_told_before_stays_counted(server: Run
         await hosted.call()
         await room.queues.send(name="jobs", message="tokens only")
         await hosted.shows(meshhost_llm_tokens_total__input=1000)
-        [process] = hosted.host._pool.running
+        [process] = hosted.host.parts.pool.running
         os.kill(process.pid, signal.SIGKILL)
         numbers = await hosted.shows(meshhost_tenant_crashes_total=1)
         assert numbers["meshhost_llm_tokens_total input"] == 1000

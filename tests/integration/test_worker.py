@@ -505,7 +505,7 @@ async def callable_provider(
     try:
         url = f"http://127.0.0.1:{host.port}"
         async with serve(server={"call_urls": [url]}) as server:
-            host._serving._allowed._origins.add(("ws", "localhost", int(server.url.rpartition(":")[2])))
+            host.parts.allowed._origins.add(("ws", "localhost", int(server.url.rpartition(":")[2])))
             monkeypatch.setattr(agent_module, "_BUILT_IN", url)
             yield server
             await host.stop()

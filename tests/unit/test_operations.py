@@ -19,6 +19,8 @@ from meshhost.clock import SystemClock
 from meshhost.hosting.http import routes as host_routes
 from meshhost.hosting.observe.load import LoadMeter
 from meshhost.hosting.observe.metrics import HostMetrics
+from meshhost.hosting.observe.process_metrics import ProcessMetrics
+from meshhost.hosting.processes.pool import ProcessOptions, ProcessPool
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.hosting.tenants.tenancy import Tenancy, TenancyCollector
 from meshhost.server import server as room_server
@@ -43,8 +45,9 @@ _SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gaug
 def names_shown() -> set[str]:
     """Every series that a host or a room server may show."""
     clock = SystemClock()
-    host = HostMetrics(tuple, lambda _: "")
+    host = HostMetrics(tuple)
     load = LoadMeter(clock=clock, live=lambda: 0, max_agents=1)
+    host.register(ProcessMetrics(ProcessPool(ProcessOptions(), paths=list)))
     host.register(TenancyCollector(Tenancy(clock=clock, live=tuple, load=load)))
     text = (host.render() + ServerMetrics().render([], [])).decode()
     kinds = re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from meshhost.tasks import LightEvent, TaskOwner, uninterrupted, unless, until
+from meshhost.tasks import LightEvent, Stopped, TaskOwner, Won, first_of, uninterrupted, until
 
 
 class BoomError(Exception):
@@ -315,7 +315,7 @@ async def test_work_that_ends_first_gives_its_result_and_the_other_is_cancelled(
     work, stop = Work(), Work()
     work.released.set()
 
-    assert await unless(work.run(), stop.run()) == "result"
+    assert await first_of(work.run(), stop.run()) == Won("result")
     assert stop.outcome == "cancelled"
 
 
@@ -323,7 +323,7 @@ async def test_work_that_fails_first_raises() -> None:
     stop = Work()
 
     with pytest.raises(BoomError):
-        await unless(fail(), stop.run())
+        await first_of(fail(), stop.run())
     assert stop.outcome == "cancelled"
 
 
@@ -334,7 +334,7 @@ async def nothing() -> None:
 async def test_work_is_cancelled_when_the_other_ends() -> None:
     work = Work()
 
-    assert await unless(work.run(), nothing()) is None
+    assert await first_of(work.run(), nothing()) == Stopped()
     assert work.outcome == "cancelled"
 
 
@@ -342,7 +342,7 @@ async def test_work_is_cancelled_when_the_other_fails_and_its_error_is_raised() 
     work = Work()
 
     with pytest.raises(BoomError):
-        await unless(work.run(), fail())
+        await first_of(work.run(), fail())
     assert work.outcome == "cancelled"
 
 
@@ -351,12 +351,12 @@ async def test_of_two_that_end_at_once_the_work_counts() -> None:
     work.released.set()
     stop.released.set()
 
-    assert await unless(work.run(), stop.run()) == "result"
+    assert await first_of(work.run(), stop.run()) == Won("result")
 
 
 async def test_neither_runs_on_when_the_caller_is_cancelled() -> None:
     work, stop = Work(), Work()
-    task = asyncio.create_task(unless(work.run(), stop.run()))
+    task = asyncio.create_task(first_of(work.run(), stop.run()))
     await stop.started.wait()
 
     task.cancel()
@@ -424,7 +424,7 @@ async def value() -> int:
 
 async def test_work_goes_on_until_an_event() -> None:
     event = LightEvent()
-    assert await until(event, value()) == 1
+    assert await until(event, value()) == Won(1)
     with pytest.raises(BoomError):
         await until(event, fail())
     assert not event._callbacks
@@ -432,7 +432,7 @@ async def test_work_goes_on_until_an_event() -> None:
         waiting = tasks.create_task(until(event, forever()))
         await asyncio.sleep(0)
         event.set()
-    assert waiting.result() is None
+    assert waiting.result() == Stopped()
 
 
 async def test_work_that_fails_as_the_event_comes_is_looked_at() -> None:
@@ -445,7 +445,7 @@ async def test_work_that_fails_as_the_event_comes_is_looked_at() -> None:
             raise BoomError
 
     event.set()
-    assert await until(event, late()) is None
+    assert await until(event, late()) == Stopped()
 
 
 async def test_work_ends_with_who_waits_for_it() -> None:

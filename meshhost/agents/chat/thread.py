@@ -19,7 +19,7 @@ from meshhost.agents.chat.log import ERROR, INTERRUPTED, NOTICE, ThreadLog, text
 from meshhost.agents.chat.policy import ChatRequest, compact, explained, judge
 from meshhost.errors import LLMError, LLMRefusalError, RoomError
 from meshhost.room.participants import RemoteParticipant
-from meshhost.tasks import uninterrupted, unless
+from meshhost.tasks import Stopped, Won, first_of, uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -194,17 +194,14 @@ class ChatThread:
         """What is to be done now; None when it is time to close."""
         while not self._waiting and not self._is_draining:
             self._posted.clear()
-            if await unless(self._wait_posted(), self._bot.clock.sleep(self._bot.idle_seconds)) is None:
+            outcome = await first_of(self._posted.wait(), self._bot.clock.sleep(self._bot.idle_seconds))
+            if isinstance(outcome, Stopped):
                 break
         if self._waiting and not self._is_draining:
             return self._waiting.popleft()
         # From here on a message gets a thread of its own.
         self._bot.forget_thread(self)
         return None
-
-    async def _wait_posted(self) -> bool:
-        await self._posted.wait()
-        return True
 
     def _begin(self, request: ChatRequest) -> None:
         self._current, self._began = request, self._bot.clock.monotonic()
@@ -251,7 +248,7 @@ class ChatThread:
             log=log, author=self._author, writer_id=self._bot.room.local_participant.id, clock=self._bot.clock
         )
         try:
-            if await unless(self._reply(request, writer), self._stop_answer.wait()) is None:
+            if isinstance(await first_of(self._reply(request, writer), self._stop_answer.wait()), Stopped):
                 self._cut(writer, self._stop_note)
             else:
                 writer.end()
@@ -268,12 +265,12 @@ class ChatThread:
         finally:
             await uninterrupted(self._end_answer(request), timeout=CLOSE_TIMEOUT + END_TIMEOUT + 1)
 
-    async def _reply(self, request: ChatRequest, writer: AnswerWriter) -> bool:
+    async def _reply(self, request: ChatRequest, writer: AnswerWriter) -> None:
         """Let the bot answer; the writer runs meanwhile."""
-        answer = await unless(self._handle(request, writer), writer.run())
+        outcome = await first_of(self._handle(request, writer), writer.run())
+        answer = outcome.result if isinstance(outcome, Won) else None
         if isinstance(answer, str) and answer and not writer.has_text:
             writer.say(answer)
-        return True
 
     async def _handle(self, request: ChatRequest, writer: AnswerWriter) -> Any:
         bot, context, sender = self._bot, self._opened(), self._sender(request)

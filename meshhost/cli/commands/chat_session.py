@@ -25,7 +25,7 @@ from meshhost.agents.chat.log import ANSWER, ANSWERING, ERROR, ThreadLog, clean_
 from meshhost.cli.connect import PARTICIPANT_NAME
 from meshhost.cli.output import note, print_json
 from meshhost.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, RequestTimeoutError, RoomError
-from meshhost.tasks import unless
+from meshhost.tasks import Stopped, first_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -124,7 +124,7 @@ class _Conversation:
         message = {"path": self._path, "text": text, "id": said.get_attribute("id")}
         await self._room.messaging.send_message(to=self._agent, type="chat", message=message)
         printer = _Printer(enabled=show)
-        await unless(self._print(printer), self._wait_over())
+        await first_of(self._print(printer), self._wait_over())
         messages = self._answer()
         printer.show("\n\n".join(map(text_of, messages)))
         printer.end()
@@ -168,29 +168,27 @@ class _Conversation:
         refs = [str(message.get_attribute("author_ref")) for message in self._answer()]
         return any(ref in (ANSWER, ERROR) for ref in refs) and not any(ref.startswith(ANSWERING) for ref in refs)
 
-    async def _print(self, printer: _Printer) -> bool:
+    async def _print(self, printer: _Printer) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()
             printer.show("\n\n".join(map(text_of, self._answer())))
 
     async def _wait_over(self) -> None:
-        ended = await unless(self._over(), self._room.wait_closed())
-        if ended is None:
+        if isinstance(await first_of(self._over(), self._room.wait_closed()), Stopped):
             raise RoomError("the connection to the room ended before the answer came")
         # With bots of other makers, the end of the answer may still be on its way when the message about its end arrives.
         is_ours = all(message.get_attribute("author_ref") for message in self._answer())
         if self._refusal is None and not self._is_gone and not (self._answer() and is_ours):
             await self._wait_quiet()
 
-    async def _over(self) -> bool:
+    async def _over(self) -> None:
         try:
             async with asyncio.timeout(self._times.sign):
                 await self._has_sign.wait()
         except TimeoutError:
             raise RequestTimeoutError(f"{self._name} does not answer: is it a chat bot?") from None
         await self._is_over.wait()
-        return True
 
     async def _wait_quiet(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,19 +1,24 @@
-"""Whether a call may start an agent here: the room server it names, and the token it brings. No I/O."""
+"""Checks the body of a call: its shape, the room server that it names, and the token that it brings.
+
+A call tells a host to dial a URL and to act with a token, so both are checked before anything starts: the URL must belong to
+an allowed room server, the token must be a whole, unexpired token for exactly that room. Its signature is checked by the room
+server that issued it. `http.routes` calls `parse_event` and `admit` after `guard` has checked who sent the bytes. No I/O.
+"""
 
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from meshhost.errors import CallRefusedError, TokenError
+from meshhost.hosting.agents.assignment import CallRequest
 from meshhost.identity.tenant import TenantId
 from meshhost.identity.tokens import ParticipantToken
 
-__all__ = ["AllowedRooms", "CallRequest", "Event", "admit", "parse_event"]
+__all__ = ["AllowedRooms", "Event", "admit", "parse_event"]
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PORTS = {"ws": 80, "wss": 443}
@@ -52,21 +57,8 @@ class _CallData(BaseModel):
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class CallRequest:
-    """A call that was admitted: where to join, as whom, with what. `expires_at` is when the token does (wall clock)."""
-
-    tenant: TenantId
-    room_name: str
-    room_url: str
-    identity: str
-    arguments: Mapping[str, Any]
-    expires_at: float | None
-    token: str = field(repr=False)
-
-
 class AllowedRooms:
-    """The room servers that a host may dial: those of these base URLs. `localhost` and `127.0.0.1` are the same."""
+    """The room servers that a host may dial, by base URL. `localhost` and `127.0.0.1` count as the same."""
 
     def __init__(self, base_urls: Iterable[str]) -> None:
         self._origins = {origin for url in base_urls if (origin := _origin(url)) is not None}
@@ -88,11 +80,7 @@ def parse_event(body: bytes) -> Event:
 
 
 def admit(data: Mapping[str, Any], allowed: AllowedRooms) -> CallRequest:
-    """Check the data of a `room.call`.
-
-    The token's signature is the room server's business, which made it; that it is whole, not expired and for the room named
-    is checked here, so that a host never dials for nothing. Raises CallRefusedError with 400 or 403.
-    """
+    """Check the data of a `room.call` and return the call. Raises CallRefusedError: 400 (malformed) or 403."""
     try:
         call = _CallData.model_validate(dict(data))
     except ValidationError as error:
@@ -133,7 +121,7 @@ def _origin(url: str) -> tuple[str, str, int] | None:
     except ValueError:
         return None
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    # A user name in the URL is a way to disguise its host.
+    # A user name in a URL can disguise its host.
     if scheme not in _PORTS or not host or parts.username is not None or parts.password is not None:
         return None
     return scheme, "localhost" if host in _LOOPBACK else host, port or _PORTS[scheme]

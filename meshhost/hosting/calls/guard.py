@@ -1,4 +1,9 @@
-"""Who may call a host: signed calls when there is a secret, else callers of this machine only."""
+"""Checks who sent a call: with a secret, calls must be signed; without one, only this machine may call.
+
+The signature covers the raw body and a timestamp. `CallGuard` remembers the signatures for as long as they are fresh, so that
+a recorded call cannot be sent again. `http.routes` asks it before it parses anything; the one exception is the tenant of
+`_tenant_of`, which only selects the secret that must have signed the call. All in the event loop; no I/O.
+"""
 
 import functools
 import logging
@@ -17,28 +22,37 @@ __all__ = ["CallGuard"]
 
 logger = logging.getLogger(__name__)
 
+# Signatures that are remembered: 10 minutes of them at 160 calls per second. Older ones are forgotten first.
 _MAX_REMEMBERED = 100_000
 
 
 class CallGuard:
-    """Checks that a call comes from the room server. Remembers signatures for as long as they are fresh, to refuse replays.
+    """Checks that a call comes from the room server, and refuses replays.
 
-    Calls for a tenant of `secrets` have to be signed with that one, others with `secret`.
+    `secrets` are by tenant; calls of other tenants must be signed with `secret` (None: they must come from this machine).
     """
 
-    def __init__(self, secret: str | None, *, clock: Clock, secrets: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        secret: str | None,
+        *,
+        clock: Clock,
+        secrets: Mapping[str, str] | None = None,
+        max_remembered: int = _MAX_REMEMBERED,
+    ) -> None:
         self._secret = secret
         self._secrets = dict(secrets or {})
         self._clock = clock
+        self._max_remembered = max_remembered
         self._seen: dict[str, float] = {}
 
     def explain(self) -> None:
-        """Log, once at the start, what is not checked."""
+        """Log what is not checked. Called once, when the host starts."""
         if self._secret is None:
             logger.warning("no webhook secret: calls are accepted from this machine only; set MESHHOST_WEBHOOK_SECRET")
 
     def check(self, request: web.Request, body: bytes) -> None:
-        """Raises CallRefusedError (401) with a text that helps whoever operates the room server."""
+        """Raises CallRefusedError (401); its text says to the operator of the room server what to do."""
         secret = self._secret_of(body)
         if secret is None:
             if not _is_loopback(request.remote):
@@ -59,9 +73,9 @@ class CallGuard:
 
     def _check_replay(self, signature: str) -> None:
         now = self._clock.monotonic()
-        # Signatures were remembered in order of time: the oldest are first.
+        # The dictionary is in order of time: the oldest signatures come first.
         while self._seen and (
-            len(self._seen) > _MAX_REMEMBERED or next(iter(self._seen.values())) < now - 2 * MAX_AGE_SECONDS
+            len(self._seen) > self._max_remembered or next(iter(self._seen.values())) < now - 2 * MAX_AGE_SECONDS
         ):
             del self._seen[next(iter(self._seen))]
         if signature in self._seen:
@@ -70,7 +84,7 @@ class CallGuard:
 
 
 def _tenant_of(body: bytes) -> str | None:
-    """The tenant whose call this claims to be, as `admit` will read it; None when it is no call."""
+    """The tenant that the call claims, as `admit` will read it; None when it is not a call."""
     try:
         event = parse_event(body)
         token = event.data.get("token")

@@ -1,4 +1,12 @@
-"""Which agents shall live on a host and which tenants are frozen, on disk, for when the host died or was replaced."""
+"""The ledger: which agents must live on a host and which tenants are frozen, on disk.
+
+A host that was killed or replaced reads it and starts the same agents again (`resume`). `Ledger` is the SQLite file, one
+operation at a time on a thread of its own; `AgentLedger` keeps it by the ids of the live agents and is also the host's
+`FreezeStore`. `HostedAgents` records each call before it is answered, and each agent's end; the host closes the ledger last.
+
+Invariant: an agent whose call was answered with 200 is on disk. When its end cannot be recorded, it comes back once more,
+which is the safe side.
+"""
 
 import json
 import logging
@@ -10,24 +18,24 @@ from pathlib import Path
 
 from meshhost.clock import Clock
 from meshhost.errors import CallRefusedError, RoomError
-from meshhost.hosting.calls.admission import CallRequest
+from meshhost.hosting.agents.assignment import CallRequest
+from meshhost.hosting.refusals import RETRY_SOON_SECONDS
 from meshhost.hosting.tenants.freezes import Freeze
 from meshhost.identity.tenant import TenantId
 from meshhost.stores.sqlite.file import SqliteFile
 from meshhost.stores.sqlite.thread import Operation, SqliteThread
 from meshhost.tasks import TaskOwner
 
-__all__ = ["Ledger", "LedgerEntry", "SpawnLedger"]
+__all__ = ["AgentLedger", "Ledger", "LedgerEntry"]
 
 logger = logging.getLogger(__name__)
 
 _MIGRATIONS = resources.files("meshhost.hosting.calls") / "migrations"
-RETRY_AFTER_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """An agent that shall live: `id` is the ledger's own and stays the same over restarts of the host."""
+    """An agent that must live. `id` is the ledger's own and stays the same over restarts of the host."""
 
     id: str
     path: str
@@ -35,7 +43,7 @@ class LedgerEntry:
 
 
 class Ledger:
-    """The file at `path`, readable by its owner only: it holds tokens. Used from `open` to `close`, once."""
+    """The file at `path`, readable by its owner only, because it holds tokens. Opened and closed once."""
 
     def __init__(self, path: Path, *, clock: Clock) -> None:
         self._path = path
@@ -46,15 +54,15 @@ class Ledger:
         return f"<Ledger {self._path}>"
 
     async def open(self) -> None:
-        """Open or make the file. Raises SettingsError (also when another host uses it), OSError."""
+        """Open or create the file. Raises SettingsError (also when another host uses it) and OSError."""
         await self._thread.start()
 
     async def close(self) -> None:
-        """Finish what was asked for. Again is no news."""
+        """Finish the requested operations and close. Idempotent."""
         await self._thread.stop()
 
     async def entries(self) -> list[LedgerEntry]:
-        """All that shall live, oldest first. One that cannot be read is left out, and logged."""
+        """All agents that must live, oldest first. An entry that cannot be read is logged and left out."""
         rows = await self._thread.run(_all)
         return [entry for row in rows if (entry := _entry(row)) is not None]
 
@@ -63,7 +71,7 @@ class Ledger:
         await self._thread.run(_put(entry, self._clock.time()))
 
     async def remove(self, entry_id: str) -> None:
-        """It shall not live any more. Raises OSError, RoomError."""
+        """Forget the agent. Raises OSError, RoomError."""
         await self._thread.run(_remove(entry_id))
 
     async def freezes(self) -> list[Freeze]:
@@ -80,10 +88,10 @@ class Ledger:
         await self._thread.run(_remove_freeze(tenant))
 
 
-class SpawnLedger:
-    """Keeps a `Ledger` for the agents of a host, by their spawn ids; and the host's `FreezeStore`.
+class AgentLedger:
+    """Keeps a `Ledger` by the ids of the host's agents; also the host's `FreezeStore`.
 
-    Operations take effect in the order in which they were asked for, also those that nobody waits for.
+    Operations take effect in the order of the calls, also those in the background.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -94,10 +102,10 @@ class SpawnLedger:
         self._is_closing = False
 
     def __repr__(self) -> str:
-        return f"<SpawnLedger agents={len(self._ids)} ledger={self._ledger!r}>"
+        return f"<AgentLedger agents={len(self._ids)} ledger={self._ledger!r}>"
 
     async def open(self) -> list[LedgerEntry]:
-        """Open the ledger; what it says shall live. Raises SettingsError, OSError."""
+        """Open the ledger and return its entries. Raises SettingsError, OSError."""
         await self._ledger.open()
         self._is_open = True
         try:
@@ -111,43 +119,43 @@ class SpawnLedger:
         return await self._ledger.freezes()
 
     async def put_freeze(self, freeze: Freeze) -> None:
-        """As of `Ledger`."""
+        """See `Ledger`."""
         await self._ledger.put_freeze(freeze)
 
     async def remove_freeze(self, tenant: str) -> None:
-        """As of `Ledger`."""
+        """See `Ledger`."""
         await self._ledger.remove_freeze(tenant)
 
-    async def record(self, spawn_id: str, path: str, request: CallRequest) -> None:
-        """Return when the agent, or its latest call, is on disk. Raises CallRefusedError (503) when it cannot be."""
-        entry_id = self._ids.setdefault(spawn_id, uuid.uuid4().hex)
+    async def record(self, agent_id: str, path: str, request: CallRequest) -> None:
+        """Record the agent, or its latest call; durable when this returns. Raises CallRefusedError (503) when that fails."""
+        entry_id = self._ids.setdefault(agent_id, uuid.uuid4().hex)
         try:
             await self._ledger.put(LedgerEntry(entry_id, path, request))
         except (OSError, RoomError):
-            logger.exception("agent could not be recorded", extra={"spawn_id": spawn_id})
+            logger.exception("agent could not be recorded", extra={"spawn_id": agent_id})
             text = "this host cannot record the call: see its log"
-            raise CallRefusedError(text, status=503, retry_after=RETRY_AFTER_SECONDS) from None
+            raise CallRefusedError(text, status=503, retry_after=RETRY_SOON_SECONDS) from None
 
-    def resumed(self, spawn_id: str, entry: LedgerEntry) -> None:
-        """An agent that is on disk already lives again."""
-        self._ids[spawn_id] = entry.id
+    def resumed(self, agent_id: str, entry: LedgerEntry) -> None:
+        """An agent of the ledger was started again."""
+        self._ids[agent_id] = entry.id
 
     async def drop(self, entry: LedgerEntry) -> None:
-        """What cannot live again is forgotten. Never raises for the store's fault."""
+        """Forget an agent that cannot be started again. Never raises for a fault of the store."""
         await self._removed(entry.id)
 
-    def ended(self, spawn_id: str) -> None:
-        """An agent ended for good: it is forgotten, unless the host is what ends."""
-        entry_id = self._ids.pop(spawn_id, None)
+    def ended(self, agent_id: str) -> None:
+        """Forget an agent that ended for good, unless it ended because the host ends."""
+        entry_id = self._ids.pop(agent_id, None)
         if entry_id is not None and not self._is_closing:
-            self._tasks.spawn(self._removed(entry_id), name=f"forgets {spawn_id}")
+            self._tasks.spawn(self._removed(entry_id), name=f"forgets {agent_id}")
 
     def freeze(self) -> None:
-        """The host ends: agents that end from now on are to come back with it."""
+        """The host ends: agents that end from now on stay recorded, to be started again with it."""
         self._is_closing = True
 
     async def close(self) -> None:
-        """Finish what was asked for and close the file. No effect on one that is not open."""
+        """Finish the requested operations and close the file. No effect when it is not open."""
         self.freeze()
         if self._is_open:
             await self._tasks.wait()
@@ -157,7 +165,7 @@ class SpawnLedger:
         try:
             await self._ledger.remove(entry_id)
         except (OSError, RoomError):
-            # The agent comes back once more with the host, and ends again.
+            # The agent is started once more with the next host, and ends again.
             logger.exception("agent could not be removed from the ledger")
 
 

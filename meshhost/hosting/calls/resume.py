@@ -1,12 +1,18 @@
-"""Starts again, when a host starts, the agents that its ledger says shall live."""
+"""Starts the agents of the ledger again when a host starts.
+
+Called once by the host's start-up for the agents in tasks, and once more, when the first process is up, for those in
+processes. Each agent starts through `HostedAgents.resume`, without the checks for new calls. An entry that cannot live any
+more (no route, expired token, room server not allowed, place taken) is dropped; one that does not fit now stays on disk.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
 
 from meshhost.errors import CallRefusedError
 from meshhost.hosting.calls.admission import AllowedRooms
-from meshhost.hosting.calls.ledger import LedgerEntry, SpawnLedger
-from meshhost.hosting.calls.spawns import Route, Spawns
+from meshhost.hosting.calls.hosted_agents import HostedAgents
+from meshhost.hosting.calls.ledger import AgentLedger, LedgerEntry
+from meshhost.hosting.calls.route import Route
 
 __all__ = ["resume"]
 
@@ -16,24 +22,24 @@ logger = logging.getLogger(__name__)
 async def resume(
     entries: Sequence[LedgerEntry],
     *,
-    ledger: SpawnLedger,
-    spawns: Spawns,
+    ledger: AgentLedger,
+    agents: HostedAgents,
     routes: Mapping[str, Route],
     allowed: AllowedRooms,
     now: float,
 ) -> int:
-    """Start each agent once, and forget those that cannot live any more; `now` is the wall clock. Returns how many started.
+    """Start each agent once and drop those that cannot live any more; `now` is the wall clock. Returns how many started.
 
-    An agent for whom there is no room now stays in the ledger. Those of a frozen tenant start as well: a freeze keeps new
-    agents out, and these had started before it.
+    An agent that the host has no capacity for stays in the ledger. Agents of a frozen tenant start too: a freeze refuses new
+    agents, and these had started before it.
     """
     started = 0
-    # Newest first: where the end of an agent could not be recorded, the one that took its place counts.
+    # Newest first: if the end of an older agent could not be recorded, the agent that replaced it counts.
     for entry in reversed(entries):
-        reason = _why_not(entry, routes, allowed, now)
+        reason = _reason_to_drop(entry, routes, allowed, now)
         if reason is None:
             try:
-                if spawns.resume(routes[entry.path], entry):
+                if agents.resume(routes[entry.path], entry):
                     started += 1
                     continue
             except CallRefusedError as error:
@@ -47,7 +53,7 @@ async def resume(
     return started
 
 
-def _why_not(entry: LedgerEntry, routes: Mapping[str, Route], allowed: AllowedRooms, now: float) -> str | None:
+def _reason_to_drop(entry: LedgerEntry, routes: Mapping[str, Route], allowed: AllowedRooms, now: float) -> str | None:
     request = entry.request
     if entry.path not in routes:
         return "no agent at its path"

@@ -1,4 +1,8 @@
-"""The service description that a host shows at `/.well-known/meshhost-service.json` (room-protocol §18.6)."""
+"""The service description of a host, at `/.well-known/meshhost-service.json` (room-protocol §18.6).
+
+`ServiceHost.get_service_spec` makes it; `meshhost service run` and room servers read it to learn the paths, the identities and
+how long a stop may take. Its shape is MeshAgent's: that parser refuses unknown members, so ours are annotations.
+"""
 
 import math
 from collections.abc import Iterable
@@ -23,7 +27,7 @@ def service_spec(
 ) -> dict[str, Any]:
     """The description of a service with these endpoints (path, identity, scope).
 
-    `drain_seconds`, how long it may take to stop, becomes an annotation: MeshAgent's parser refuses unknown members.
+    `drain_seconds` is how long the service may take to stop; it becomes an annotation.
     """
     annotations = None if drain_seconds is None else {_DRAIN_SECONDS: f"{drain_seconds:g}"}
     described = [
@@ -55,7 +59,7 @@ def service_spec(
 
 
 def drain_seconds_of(description: Any) -> float | None:
-    """How long the service that is described so may take to stop; None when it does not say, or nonsense."""
+    """How long the described service may take to stop; None when it does not say, or says something invalid."""
     try:
         seconds = float(description["metadata"]["annotations"][_DRAIN_SECONDS])
     except (KeyError, TypeError, ValueError):

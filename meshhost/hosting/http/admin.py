@@ -1,4 +1,9 @@
-"""What the operator of a host may see and do over HTTP."""
+"""The operator's routes: list and dismiss agents, freeze tenants, release quarantines, drain the host.
+
+`meshhost host` and Studio use them. `AdminGuard` checks the admin key first on each route; without a key only programs of this
+machine are let in, and no browser, which a web page could abuse. A dismissal or a drain goes on in the background after the
+202; its task belongs to `AdminRoutes` (dismissals) or to the host's drain.
+"""
 
 import hmac
 import logging
@@ -11,21 +16,19 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from meshhost.clock import Clock
 from meshhost.errors import CallRefusedError
+from meshhost.hosting.agents.assignment import HostedAgent
 from meshhost.hosting.http.pages import AgentQuery, page_of
 from meshhost.hosting.tenants.freezes import MAX_REASON_LENGTH, Freeze
 from meshhost.hosting.tenants.quarantine import EVERY_PATH, Hold
 from meshhost.hosting.tenants.tenancy import Tenancy, TenantFacts
-from meshhost.supervision.spawn import Spawn
+from meshhost.identity.tenant import AgentKey
 from meshhost.supervision.state import TERMINAL, State
 from meshhost.supervision.supervisor import Supervisor
 from meshhost.tasks import TaskOwner
 
-__all__ = ["RESERVED_PREFIXES", "AdminGuard", "AdminRoutes"]
+__all__ = ["AdminGuard", "AdminRoutes"]
 
 logger = logging.getLogger(__name__)
-
-RESERVED_PREFIXES = ("/agents", "/tenants", "/quarantine", "/drain")
-"""No agent's path may be one of these, nor begin with one and a slash."""
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _WAITS_FOR = {
@@ -53,7 +56,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class AdminGuard:
-    """Lets in who shows the key; without a key, programs of this machine."""
+    """Admits requests with the admin key; without a key, requests of programs of this machine."""
 
     def __init__(self, key: str | None) -> None:
         self._key = key
@@ -68,7 +71,7 @@ class AdminGuard:
                 )
             return
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        # Both as bytes: compare_digest takes only ASCII as text.
+        # As bytes: compare_digest accepts only ASCII text.
         same = hmac.compare_digest(given.strip().encode(errors="replace"), self._key.encode())
         if scheme.lower() != "bearer" or not same:
             raise CallRefusedError("the admin key is wrong: expected Authorization: Bearer <key>", status=401)
@@ -77,20 +80,20 @@ class AdminGuard:
 class AdminRoutes:
     """The routes of the operator.
 
-    `memory_of` gives an agent's memory in bytes when it has a process of its own, else None. `drain` makes the whole host
-    take no more calls and drain its agents, in the background.
+    `memory_of` gives an agent's memory in bytes when it has a process of its own, else None; `isolation_of` gives `task` or
+    `process`. `drain` makes the host take no more calls and drains its agents in the background.
     """
 
     def __init__(
         self,
         *,
         guard: AdminGuard,
-        supervisor: Supervisor,
+        supervisor: Supervisor[AgentKey],
         tenancy: Tenancy,
         clock: Clock,
         drain: Callable[[], None],
-        memory_of: Callable[[Spawn], int | None],
-        isolation_of: Callable[[Spawn], str],
+        memory_of: Callable[[HostedAgent], int | None],
+        isolation_of: Callable[[HostedAgent], str],
     ) -> None:
         self._guard = guard
         self._supervisor = supervisor
@@ -102,7 +105,7 @@ class AdminRoutes:
         self._tasks = TaskOwner("admin")
 
     def add_to(self, router: web.UrlDispatcher) -> None:
-        """Add the routes; before those that match any path."""
+        """Add the routes. To be called before routes that match any path are added."""
         router.add_get("/agents", self._list)
         router.add_get("/agents/{id}", self._describe)
         router.add_delete("/agents/{id}", self._dismiss)
@@ -113,34 +116,34 @@ class AdminRoutes:
         router.add_post("/drain", self._drain)
 
     async def close(self) -> None:
-        """End what runs in the background."""
+        """Stop waiting for the dismissals; the agents go on draining."""
         await self._tasks.stop(timeout=1.0)
 
     async def _list(self, request: web.Request) -> web.Response:
         self._guard.check(request)
         query, now = _checked(AgentQuery, dict(request.query)), self._clock.time()
-        spawns, cursor = page_of(self._supervisor.live, query, find=self._supervisor.find)
-        page: dict[str, Any] = {"agents": [self._as_json(spawn, now) for spawn in spawns]}
+        agents, cursor = page_of(self._supervisor.live, query, find=self._supervisor.find)
+        page: dict[str, Any] = {"agents": [self._as_json(agent, now) for agent in agents]}
         return web.json_response(page if cursor is None else {**page, "next": cursor})
 
     async def _describe(self, request: web.Request) -> web.Response:
-        spawn = self._spawn(request)
-        agent = self._as_json(spawn, self._clock.time())
-        if spawn.last_error is not None:
-            agent["last_error"]["traceback"] = spawn.last_error.traceback
-        return web.json_response(agent)
+        agent = self._agent(request)
+        shown = self._as_json(agent, self._clock.time())
+        if agent.last_error is not None:
+            shown["last_error"]["traceback"] = agent.last_error.traceback
+        return web.json_response(shown)
 
     async def _dismiss(self, request: web.Request) -> web.Response:
-        spawn = self._spawn(request)
+        agent = self._agent(request)
         abort = request.query.get("abort", "0") in ("1", "true")
-        if spawn.state not in TERMINAL:
-            fields = {"spawn_id": spawn.id, "agent": spawn.name, "abort": abort}
+        if agent.state not in TERMINAL:
+            fields = {"spawn_id": agent.id, "agent": agent.name, "abort": abort}
             logger.info("agent is dismissed by the operator", extra=fields)
             if abort:
-                spawn.abort()
+                agent.abort()
             else:
-                self._tasks.spawn(self._supervisor.stop(spawn), name=f"drains {spawn.name}")
-        return web.json_response({"ok": True, "spawn_id": spawn.id}, status=202)
+                self._tasks.spawn(self._supervisor.stop(agent), name=f"drains {agent.name}")
+        return web.json_response({"ok": True, "spawn_id": agent.id}, status=202)
 
     async def _tenants(self, request: web.Request) -> web.Response:
         self._guard.check(request)
@@ -180,37 +183,40 @@ class AdminRoutes:
     async def _drain(self, request: web.Request) -> web.Response:
         self._guard.check(request)
         live = self._supervisor.live
-        seconds = max((spawn.spec.drain_seconds for spawn in live), default=0.0)
+        seconds = max((agent.spec.drain_seconds for agent in live), default=0.0)
         logger.warning("host is drained by the operator", extra={"agents": len(live)})
         self._drain_host()
         return web.json_response({"ok": True, "agents": len(live), "seconds": seconds}, status=202)
 
-    def _spawn(self, request: web.Request) -> Spawn:
+    def _agent(self, request: web.Request) -> HostedAgent:
         self._guard.check(request)
-        spawn = self._supervisor.find(request.match_info["id"])
-        if spawn is None:
+        agent = self._supervisor.find(request.match_info["id"])
+        if agent is None:
             raise CallRefusedError("no agent with this id", status=404)
-        return spawn
+        return agent
 
-    def _as_json(self, spawn: Spawn, now: float) -> dict[str, Any]:
-        error, fields, activity = spawn.last_error, spawn.spec.log_fields, spawn.activity
-        waits_for = self._tenancy.waits_for(spawn) or _WAITS_FOR.get(spawn.state)
-        if spawn.state is State.DRAINING and activity is not None:
+    def _as_json(self, agent: HostedAgent, now: float) -> dict[str, Any]:
+        error, key, activity = agent.last_error, agent.key, agent.activity
+        waits_for = self._tenancy.waits_for(agent) or _WAITS_FOR.get(agent.state)
+        if agent.state is State.DRAINING and activity is not None:
             waits_for = f"{waits_for}: {activity}"
         return {
-            "id": spawn.id,
-            "state": spawn.state.value,
-            **{name: str(fields.get(name, "")) for name in ("tenant", "room", "identity", "path")},
-            "isolation": self._isolation_of(spawn),
-            "restarts": spawn.restarts,
-            "age_seconds": round(now - spawn.started_at, 3),
-            "state_seconds": round(now - spawn.state_since, 3),
+            "id": agent.id,
+            "state": agent.state.value,
+            "tenant": key.tenant,
+            "room": key.room.name,
+            "identity": key.identity,
+            "path": key.path,
+            "isolation": self._isolation_of(agent),
+            "restarts": agent.restarts,
+            "age_seconds": round(now - agent.started_at, 3),
+            "state_seconds": round(now - agent.state_since, 3),
             "waits_for": waits_for,
             "activity": activity,
-            "leave_seconds": None if spawn.seconds_left is None else round(spawn.seconds_left, 3),
-            "reason": spawn.reason,
+            "leave_seconds": None if agent.seconds_left is None else round(agent.seconds_left, 3),
+            "reason": agent.reason,
             "last_error": None if error is None else {"type": error.type, "text": error.text},
-            "memory_bytes": self._memory_of(spawn),
+            "memory_bytes": self._memory_of(agent),
         }
 
     def _tenant_as_json(self, facts: TenantFacts) -> dict[str, Any]:
@@ -248,7 +254,7 @@ def _freeze_as_json(freeze: Freeze) -> dict[str, Any]:
 
 
 def _checked(model: type[Model], given: bytes | dict[str, str]) -> Model:
-    """What was asked for, as JSON or in the query. Raises CallRefusedError (400) naming the field."""
+    """The parameters of a request, from its JSON body or its query. Raises CallRefusedError (400) naming the field."""
     try:
         return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(given)
     except ValidationError as error:
@@ -258,13 +264,13 @@ def _checked(model: type[Model], given: bytes | dict[str, str]) -> Model:
 
 
 def _is_local_program(request: web.Request) -> bool:
-    """Whether a program of this machine asks: no proxy for others, and no browser for a page that guesses our address."""
+    """Whether a program of this machine asks: no proxy on behalf of others, and no browser for a foreign web page."""
     forwarded = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "Origin"))
     try:
         address = ip_address(request.remote or "")
         name = request.url.host
     except ValueError:
         return False
-    # A host that listens on IPv6 sees its IPv4 callers as ::ffff:127.0.0.1.
+    # A host that listens on IPv6 sees IPv4 callers as ::ffff:127.0.0.1.
     is_loopback = (getattr(address, "ipv4_mapped", None) or address).is_loopback
     return is_loopback and not forwarded and name in _LOOPBACK_NAMES

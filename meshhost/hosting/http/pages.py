@@ -1,4 +1,8 @@
-"""The agents of a host in pages: which of them, in which order, and where the next page begins."""
+"""Lists the agents of a host in pages: filter, order, and where the next page begins.
+
+`GET /agents` uses it. Agents come and go between two requests, so a page does not count positions: a cursor holds the start
+time and id of the last agent, and the next page begins after that place in the order.
+"""
 
 import math
 import re
@@ -8,7 +12,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from meshhost.errors import CallRefusedError
-from meshhost.supervision.spawn import Spawn
+from meshhost.hosting.agents.assignment import HostedAgent
 from meshhost.supervision.state import State
 
 __all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "MIN_PREFIX", "AgentQuery", "page_of"]
@@ -17,9 +21,9 @@ DEFAULT_LIMIT = 1000
 MAX_LIMIT = 10_000
 
 MIN_PREFIX = 6
-"""So many characters of an id at least are taken as the beginning of one."""
+"""Fewest characters that are accepted as the beginning of an id."""
 
-# An id, and when that agent was asked for: a cursor holds also after its agent has ended and was forgotten.
+# An id and the start time of its agent: the cursor stays valid after the agent was forgotten.
 _CURSOR = re.compile(r"[0-9a-f]{1,64}(?:@[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e-[0-9]{1,2})?)?")
 _BAD_CURSOR = "expected `next` of an answer, or the id of an agent"
 
@@ -33,7 +37,7 @@ def _cursor(text: object) -> object:
 
 
 class AgentQuery(BaseModel):
-    """Which agents to list. `id` is the beginning of ids, `after` the last agent of the page before."""
+    """Which agents to list. `id` is the beginning of an id, `after` the cursor of the page before."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,25 +49,25 @@ class AgentQuery(BaseModel):
     room: str | None = None
     state: State | None = None
 
-    def asks_for(self, spawn: Spawn) -> bool:
-        """Whether the agent is one of those, on whatever page."""
-        if self.state not in (None, spawn.state) or not spawn.id.startswith(self.id or ""):
+    def asks_for(self, agent: HostedAgent) -> bool:
+        """Whether the agent passes the filter, on any page."""
+        if self.state not in (None, agent.state) or not agent.id.startswith(self.id or ""):
             return False
-        fields = spawn.spec.log_fields
-        wanted = (("tenant", self.tenant), ("path", self.path), ("room", self.room))
-        return all(value is None or str(fields.get(name, "")) == value for name, value in wanted)
+        key = agent.key
+        wanted = ((key.tenant, self.tenant), (key.path, self.path), (key.room.name, self.room))
+        return all(value is None or own == value for own, value in wanted)
 
 
 def page_of(
-    spawns: Iterable[Spawn], query: AgentQuery, *, find: Callable[[str], Spawn | None]
-) -> tuple[list[Spawn], str | None]:
-    """The agents of the page, oldest first, and the cursor of the next one if there is more.
+    agents: Iterable[HostedAgent], query: AgentQuery, *, find: Callable[[str], HostedAgent | None]
+) -> tuple[list[HostedAgent], str | None]:
+    """The agents of the page, oldest first, and the cursor of the next page, if there is one.
 
-    Over the pages that follow each other nobody is given twice, and nobody who lives all the time is left out. `find` gives
-    an agent by its id. Raises CallRefusedError (400) for a cursor that is only the id of an agent that is not known any more.
+    Over successive pages no agent is listed twice, and none that lives the whole time is left out. `find` looks up an agent by
+    id. Raises CallRefusedError (400) for a cursor that is only the id of an agent that is not known any more.
     """
     start = _start(query.after, find)
-    found = [spawn for spawn in spawns if _place(spawn) > start and query.asks_for(spawn)]
+    found = [agent for agent in agents if _place(agent) > start and query.asks_for(agent)]
     found.sort(key=_place)
     page = found[: query.limit]
     if len(found) == len(page):
@@ -72,17 +76,17 @@ def page_of(
     return page, f"{last.id}@{last.started_at!r}"
 
 
-def _start(after: str | None, find: Callable[[str], Spawn | None]) -> _Place:
+def _start(after: str | None, find: Callable[[str], HostedAgent | None]) -> _Place:
     if after is None:
         return (-math.inf, "")
-    spawn_id, _, started_at = after.partition("@")
+    agent_id, _, started_at = after.partition("@")
     if started_at:
-        return (float(started_at), spawn_id)
-    spawn = find(spawn_id)
-    if spawn is None:
+        return (float(started_at), agent_id)
+    agent = find(agent_id)
+    if agent is None:
         raise CallRefusedError("after: no agent with this id is known any more; use `next` of an answer", status=400)
-    return _place(spawn)
+    return _place(agent)
 
 
-def _place(spawn: Spawn) -> _Place:
-    return (spawn.started_at, spawn.id)
+def _place(agent: HostedAgent) -> _Place:
+    return (agent.started_at, agent.id)

@@ -1,91 +1,97 @@
-"""The HTTP surface of a host (room-protocol §18.1, design §3)."""
+"""The routes of a host: calls, health, metrics, description (room-protocol §18.1, design §3).
+
+A call goes through the intake (does the host take calls), the guard (who sent it), `admit` (what it says) and then to
+`HostedAgents.answer`; each step refuses with a `CallRefusedError`, which one middleware turns into JSON. Each request runs in
+a task of aiohttp. A call by WebSocket upgrade keeps its request open as long as its agent lives: when the connection breaks,
+aiohttp cancels the request, and the agent is aborted.
+
+Nothing before the guard may cost much or trust the sender: bodies are bounded in size and time, and a refused body is not read
+to its end.
+"""
 
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from aiohttp import WSCloseCode, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from meshhost.errors import CallRefusedError
-from meshhost.hosting.calls.admission import AllowedRooms, CallRequest, admit, parse_event
+from meshhost.hosting.agents.assignment import CallRequest
+from meshhost.hosting.calls.admission import AllowedRooms, admit, parse_event
 from meshhost.hosting.calls.guard import CallGuard
-from meshhost.hosting.calls.spawns import RETRY_AFTER_SECONDS, Route, Spawns
+from meshhost.hosting.calls.hosted_agents import HostedAgents
+from meshhost.hosting.calls.intake import Intake
+from meshhost.hosting.calls.route import Route, Routes
 from meshhost.hosting.calls.specs import WELL_KNOWN_PATHS
 from meshhost.hosting.http.admin import AdminRoutes
-from meshhost.hosting.observe.health import HealthAnswer, StartUp
+from meshhost.hosting.observe.health import HealthAnswer
 from meshhost.hosting.observe.load import Load
 from meshhost.hosting.observe.metrics import HostMetrics
+from meshhost.hosting.startup import StartUp
 from meshhost.supervision.state import TERMINAL
 from meshhost.transport.websocket_server import InboundClientProtocol
 
-__all__ = ["LINGER_SECONDS", "MAX_BODY_BYTES", "HostRoutes", "http_logger"]
-
-http_logger = logging.getLogger(__name__)
-"""What aiohttp's server of these routes logs to."""
-
-LINGER_SECONDS = 1.0
-"""So long the rest of a body that was refused unread is waited for, that its sender may read the refusal."""
+__all__ = ["BODY_SECONDS", "MAX_BODY_BYTES", "HostRoutes", "http_logger"]
 
 MAX_BODY_BYTES = 1024 * 1024
-_BODY_SECONDS = 30.0
+BODY_SECONDS = 30.0
+"""How long the body of a call may take to arrive."""
+
 _BROKEN_BODY = "body: it broke off, or is not encoded as its headers say"
 # The event as JSON in a header, for calls that have no body (room-protocol §18.2).
 _EVENT_HEADERS = ("Meshhost-Webhook", "Meshagent-Webhook")
 _HEARTBEAT_SECONDS = 30.0
-# A close frame carries at most so many bytes of reason.
+# The longest reason that fits into a close frame.
 _MAX_REASON_BYTES = 123
 
 
 @dataclass(slots=True)
 class _Counted:
-    """What else is known of a call when it has been answered; `tenant` once it was admitted."""
+    """Facts for the count of a call; `tenant` is set once the call was admitted."""
 
     tenant: str | None = None
 
 
 class HostRoutes:
-    """Answers calls and questions of one host.
+    """The aiohttp application of one host.
 
-    `routes` may grow while the host runs. `describe` gives the service description, `live` what /livez answers, `load` and
-    `startup` what /readyz decides by; `admin` are the operator's routes. `refuses` says why no call is taken: the host is
-    `starting` or `draining`; None when calls are taken.
+    `describe` returns the service description, `live` the answer of /livez; `intake`, `startup`, `load` and `agents` decide
+    what /readyz answers. `admin` are the operator's routes. A body has `body_seconds` to arrive.
     """
 
     def __init__(
         self,
         *,
-        routes: Mapping[str, Route],
+        routes: Routes,
+        intake: Intake,
         guard: CallGuard,
         allowed: AllowedRooms,
-        spawns: Spawns,
+        agents: HostedAgents,
         metrics: HostMetrics,
         describe: Callable[[], dict[str, Any]],
         live: Callable[[], HealthAnswer],
         startup: StartUp,
-        load: Callable[[], Load] = Load,
-        admin: AdminRoutes | None = None,
+        load: Callable[[], Load],
+        admin: AdminRoutes,
+        body_seconds: float = BODY_SECONDS,
     ) -> None:
         self._routes = routes
+        self._intake = intake
         self._guard = guard
         self._allowed = allowed
-        self._spawns = spawns
+        self._agents = agents
         self._metrics = metrics
         self._describe = describe
         self._live_answer = live
         self._startup = startup
         self._load = load
         self._admin = admin
-        self.refuses: Literal["starting", "draining"] | None = "starting"
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether calls are taken."""
-        return self.refuses is None
+        self._body_seconds = body_seconds
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -96,8 +102,7 @@ class HostRoutes:
         app.router.add_get("/metrics", self._show_metrics)
         for path in WELL_KNOWN_PATHS:
             app.router.add_get(path, self._show_description)
-        if self._admin is not None:
-            self._admin.add_to(app.router)
+        self._admin.add_to(app.router)
         app.router.add_post("/{path:.*}", self._call)
         app.router.add_get("/{path:.*}", self._call_by_socket)
         return app
@@ -106,18 +111,18 @@ class HostRoutes:
         return web.json_response({"ok": True})
 
     async def _live(self, _: web.Request) -> web.Response:
-        # While the loop is blocked nothing comes from here: then the health port answers, by the same verdict.
+        # While the loop is blocked this does not answer; the health port does, with the same verdict.
         return _json(self._live_answer())
 
     async def _ready(self, _: web.Request) -> web.Response:
         return _json(self.readiness())
 
     def readiness(self) -> HealthAnswer:
-        """What /readyz answers now; for the loop only. `missing` are those of its reasons that end with the start."""
-        load = self._load()
-        missing = [*([self.refuses] if self.refuses == "starting" else []), *self._startup.missing]
-        reasons = (["draining"] if self.refuses == "draining" else []) + missing
-        reasons += ["full"] if self._spawns.is_full else []
+        """What /readyz answers now. Only in the event loop. Its `missing` are the reasons that end with the start."""
+        load, refuses = self._load(), self._intake.refuses
+        missing = [*(["starting"] if refuses == "starting" else []), *self._startup.missing]
+        reasons = (["draining"] if refuses == "draining" else []) + missing
+        reasons += ["full"] if self._agents.is_full else []
         reasons += [reason for reason in load.reasons if reason != "agents"]
         if not reasons:
             return HealthAnswer(200, {"ok": True})
@@ -137,13 +142,13 @@ class HostRoutes:
             if call is None:
                 return web.json_response({"ok": True})
             counted.tenant = call.tenant
-            if self._spawns.isolation_of(route) == "process":
+            if self._routes.needs_process(route):
                 self._startup.check()
-            spawn = await self._spawns.answer(route, call)
-            return web.json_response({"ok": True, "spawn_id": spawn.id, "state": spawn.state.value})
+            agent = await self._agents.answer(route, call)
+            return web.json_response({"ok": True, "spawn_id": agent.id, "state": agent.state.value})
 
     async def _call_by_socket(self, request: web.Request) -> web.StreamResponse:
-        """The room server opened the room connection itself (room-protocol §18.4); it lasts as long as the agent."""
+        """A call over a room connection that the room server opened (room-protocol §18.4); it lasts as long as the agent."""
         route = self._route(request)
         with self._counted(route, accepted=101) as counted:
             if request.headers.get("Upgrade", "").lower() != "websocket":
@@ -152,24 +157,24 @@ class HostRoutes:
             if call is None:
                 raise CallRefusedError("event: expected room.call", status=400)
             counted.tenant = call.tenant
-            self._spawns.check_takes_sockets(route)
-            # After the upgrade nothing can be refused with a status any more.
-            self._spawns.check_free()
-            self._spawns.check_tenant(route, call)
+            self._agents.check_takes_sockets(route)
+            # After the upgrade a refusal cannot have a status any more.
+            self._agents.check_free()
+            self._agents.check_tenant(route, call)
             socket = web.WebSocketResponse(
                 heartbeat=_HEARTBEAT_SECONDS, max_msg_size=8 * MAX_BODY_BYTES, compress=False
             )
             await socket.prepare(request)
         protocol = InboundClientProtocol(socket, url=call.room_url, token=call.token)
         try:
-            spawn = await self._spawns.answer(route, call, protocol=protocol)
+            agent = await self._agents.answer(route, call, protocol=protocol)
         except CallRefusedError as error:
             await socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=str(error).encode()[:_MAX_REASON_BYTES])
             return socket
         try:
-            await spawn.wait_state(*TERMINAL)
+            await agent.wait_state(*TERMINAL)
         finally:
-            spawn.abort()
+            agent.abort()
         return socket
 
     @contextmanager
@@ -193,35 +198,36 @@ class HostRoutes:
         return route
 
     async def _admitted(self, request: web.Request) -> CallRequest | None:
-        """The call, checked; None for another event. Raises CallRefusedError."""
-        if self.refuses is not None:
-            raise CallRefusedError(f"this host is {self.refuses}", status=503, retry_after=RETRY_AFTER_SECONDS)
+        """The checked call; None for another event. Raises CallRefusedError."""
+        self._intake.check()
         header = next((request.headers[name] for name in _EVENT_HEADERS if name in request.headers), None)
         # aiohttp decodes header bytes that are no UTF-8 to surrogates.
-        body = header.encode(errors="surrogateescape") if header is not None else await _body(request)
+        body = header.encode(errors="surrogateescape") if header is not None else await self._body(request)
         self._guard.check(request, body)
         event = parse_event(body)
         return admit(event.data, self._allowed) if event.event == "room.call" else None
 
+    async def _body(self, request: web.Request) -> bytes:
+        """Raises CallRefusedError: 400 for a body that breaks off or is wrongly encoded, 408 for one that does not end."""
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                return await request.read()
+        except TimeoutError:
+            raise CallRefusedError(f"body: did not arrive within {self._body_seconds:g} s", status=408) from None
+        except (ConnectionError, web.RequestPayloadError):
+            raise CallRefusedError(_BROKEN_BODY, status=400) from None
 
-async def _body(request: web.Request) -> bytes:
-    """Raises CallRefusedError (400, 408) for a body that breaks off, is not encoded as it says, or does not end."""
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            return await request.read()
-    except TimeoutError:
-        raise CallRefusedError(f"body: did not arrive within {_BODY_SECONDS:g} s", status=408) from None
-    except (ConnectionError, web.RequestPayloadError):
-        raise CallRefusedError(_BROKEN_BODY, status=400) from None
+
+def http_logger() -> logging.Logger:
+    """The logger for aiohttp's server of these routes. Leaves out errors of senders, who could fill the log with them."""
+    logger = logging.getLogger(__name__)
+    logger.addFilter(_is_fault_of_host)  # no effect when it is there already
+    return logger
 
 
-def _is_of_the_host(record: logging.LogRecord) -> bool:
-    """Not about a request that was no HTTP or broke off: its sender would else fill the log with tracebacks."""
+def _is_fault_of_host(record: logging.LogRecord) -> bool:
     error = None if record.exc_info is None else record.exc_info[1]
     return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
-
-
-http_logger.addFilter(_is_of_the_host)
 
 
 def _json(answer: HealthAnswer) -> web.Response:
@@ -246,6 +252,6 @@ async def _refusals_as_json(
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         refusal = web.json_response({"error": error.text or error.reason}, status=error.status, headers=allow)
     if not request.content.is_eof():
-        # The connection ends with the body that nobody reads; told, so that the caller sends no other call there.
+        # The rest of the body is not read, so the connection must end; announced, so that the caller opens another one.
         refusal.force_close()
     return refusal

@@ -1,7 +1,8 @@
-"""How loaded this machine, or this container, is: event loop, CPU, memory, agents.
+"""How loaded this machine or container is: event loop, CPU, memory, number of agents.
 
-Inside a cgroup (version 2) with limits these count, else the machine's. The files are read from directories that are given,
-so that they can be any.
+`Tenancy` samples it about once a second and refuses new starts while one part is full; /readyz and /metrics show it, for load
+balancers and autoscalers. Inside a cgroup (version 2) the limits of the cgroup count, otherwise those of the machine. What
+cannot be read counts as not loaded: missing files must never refuse a call. The directories are arguments, for tests.
 """
 
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from meshhost.clock import Clock
 from meshhost.errors import CallRefusedError, SettingsError
+from meshhost.hosting.refusals import RETRY_OVERLOADED_SECONDS
 
 __all__ = [
     "Load",
@@ -23,19 +25,20 @@ __all__ = [
     "memory_fraction",
 ]
 
-RETRY_AFTER_SECONDS = 10.0
-
 _NAMES = {"lag": "the event loop is late", "cpu": "CPU", "memory": "memory", "agents": "agents"}
-# One late turn of the loop is forgotten within a second: lags come ten times a second.
+# A single late beat is forgotten within a second: there are ten beats per second.
 _LAG_DECAY = 0.9
-# What a new measure of the CPU counts against those before: a burst of starts is no overload.
+# Weight of a new CPU sample against the earlier ones: a burst of starts is not an overload.
 _CPU_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class LoadLimits:
-    """What counts as full load: `lag` of the event loop in seconds, `cpu` and `memory` as parts of what there is, and
-    `per_core`, the load average per core, where the CPU has no limit."""
+    """What counts as full load.
+
+    `lag` of the event loop is in seconds, `cpu` and `memory` are parts of the limit; `per_core` is the load average per core,
+    used where the CPU has no limit.
+    """
 
     lag: float = 1.0
     cpu: float = 0.98
@@ -50,7 +53,7 @@ class LoadLimits:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Parts of the limits: 1 is full load. They may be more than 1."""
+    """Each as a part of its limit: 1 is full load, more than 1 is possible."""
 
     lag: float = 0.0
     cpu: float = 0.0
@@ -59,22 +62,25 @@ class Load:
 
     @property
     def value(self) -> float:
-        """The worst of them, from 0 to 1: by how much an autoscaler should decide."""
+        """The highest part, from 0 to 1. For autoscalers."""
         return min(1.0, max(self.lag, self.cpu, self.memory, self.agents))
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Which of `lag`, `cpu`, `memory`, `agents` are full."""
+        """Those of `lag`, `cpu`, `memory`, `agents` that are full."""
         return tuple(name for name in _NAMES if getattr(self, name) >= 1)
 
     def as_json(self) -> dict[str, float]:
-        """All of them, rounded."""
+        """All parts, rounded."""
         return {name: round(getattr(self, name), 3) for name in _NAMES}
 
 
 class LoadMeter:
-    """Measures. `live` and `max_agents` are about agents; `sample` is called about once a second, `observe_lag` whenever the
-    lag of the loop was measured."""
+    """Measures the load.
+
+    `live` returns the number of live agents. The owner calls `sample` about once a second, and `observe_lag` for each measured
+    lag of the loop.
+    """
 
     def __init__(
         self,
@@ -99,7 +105,7 @@ class LoadMeter:
 
     @property
     def load(self) -> Load:
-        """As last measured; the agents as of now."""
+        """The last measurement, with the number of agents as of now."""
         return Load(
             lag=self._lag / self._limits.lag,
             cpu=self._cpu,
@@ -108,15 +114,15 @@ class LoadMeter:
         )
 
     def check(self) -> None:
-        """Raises CallRefusedError (503) that names what is full. Agents are counted elsewhere."""
+        """Raises CallRefusedError (503) naming what is full. The number of agents is checked by `HostedAgents`."""
         load = self.load
         full = [f"{_NAMES[name]} ({getattr(load, name):.0%} of the limit)" for name in load.reasons if name != "agents"]
         if full:
             text = f"this host is overloaded: {', '.join(full)}"
-            raise CallRefusedError(text, status=503, retry_after=RETRY_AFTER_SECONDS)
+            raise CallRefusedError(text, status=503, retry_after=RETRY_OVERLOADED_SECONDS)
 
     def observe_lag(self, seconds: float) -> None:
-        """The loop was so late."""
+        """The loop was late by this much."""
         self._lag = max(seconds, self._lag * _LAG_DECAY)
 
     def sample(self) -> None:
@@ -127,7 +133,7 @@ class LoadMeter:
             self._cpu = self._cpu + (cpu - self._cpu) * _CPU_SHARE
 
     def _cpu_now(self) -> float | None:
-        """The part of its limit that the CPU was used since the last time; None the first time."""
+        """The CPU use since the last call, as a part of its limit; None on the first call."""
         limit = cpu_limit(self._directories)
         if limit is None:
             return load_per_core(self._proc, os.cpu_count() or 1) / self._limits.per_core
@@ -143,7 +149,7 @@ class LoadMeter:
 
 
 def cgroup_directories(root: Path, proc: Path) -> tuple[Path, ...]:
-    """This process's cgroup under `root` (version 2) and those above it, innermost first. At least the root."""
+    """The cgroup of this process under `root` (version 2) and those above it, innermost first. At least the root."""
     directories = [root]
     for line in _text(proc / "self" / "cgroup").splitlines():
         number, _, path = line.partition("::")
@@ -155,7 +161,7 @@ def cgroup_directories(root: Path, proc: Path) -> tuple[Path, ...]:
 
 
 def cpu_limit(directories: tuple[Path, ...]) -> tuple[Path, float] | None:
-    """The tightest limit of the CPU: the cgroup that has it, and how many cores it is. None without one."""
+    """The tightest CPU limit: its cgroup, and the number of cores. None without a limit."""
     limits = []
     for directory in directories:
         quota, _, period = _text(directory / "cpu.max").strip().partition(" ")
@@ -165,13 +171,13 @@ def cpu_limit(directories: tuple[Path, ...]) -> tuple[Path, float] | None:
 
 
 def cpu_seconds(directory: Path) -> float | None:
-    """The CPU time that a cgroup has used; None when that is not known."""
+    """The CPU time used by a cgroup; None when not known."""
     used = _fields(directory / "cpu.stat").get("usage_usec")
     return None if used is None else used / 1e6
 
 
 def load_per_core(proc: Path, cores: int) -> float:
-    """The machine's load average of the last minute, by core; 0 when that is not known."""
+    """The machine's load average of the last minute, per core; 0 when not known."""
     try:
         return float(_text(proc / "loadavg").split()[0]) / cores
     except (IndexError, ValueError):
@@ -179,7 +185,7 @@ def load_per_core(proc: Path, cores: int) -> float:
 
 
 def memory_fraction(directories: tuple[Path, ...], proc: Path) -> float:
-    """The part of the memory in use: of the cgroup that is fullest, or without limits of the machine; 0 when not known."""
+    """The part of the memory in use: of the fullest cgroup, or without limits of the machine; 0 when not known."""
     cgroups = [part for directory in directories if (part := _cgroup_memory(directory)) is not None]
     return max(cgroups) if cgroups else _machine_memory(proc)
 
@@ -188,7 +194,7 @@ def _cgroup_memory(directory: Path) -> float | None:
     most, current = (_text(directory / name).strip() for name in ("memory.max", "memory.current"))
     if not most.isdecimal() or not current.isdecimal() or not int(most):
         return None
-    # Files that were read and can be dropped at any time are not in the way.
+    # Cached files can be dropped at any time, so they do not count as used.
     cached = _fields(directory / "memory.stat").get("inactive_file", 0)
     return max(0, int(current) - cached) / int(most)
 
@@ -211,7 +217,7 @@ def _fields(path: Path) -> dict[str, int]:
 
 
 def _text(path: Path) -> str:
-    """The file, or "" when it cannot be read: what is missing is not known, and no reason to refuse anything."""
+    """The text of the file, or "" when it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

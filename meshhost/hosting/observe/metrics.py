@@ -1,13 +1,20 @@
-"""What a host counts, in Prometheus form. Labels are the host's own paths and states, and the names of a few tenants."""
+"""The metrics of a host, in Prometheus form.
+
+`HostMetrics.changed` is an observer of the supervisor; `http.routes` counts the calls, the assembly the drains, the process
+pool its starts, the watchdog the lag. `render` serves /metrics and computes the gauges of live agents on each request.
+
+Labels must have a bounded number of values: the host's own paths and states, and the names of a limited number of tenants
+(`tenant_labels`). Everything runs in the event loop, except the usage sinks, which agents may call from any thread.
+"""
 
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.registry import Collector
 
+from meshhost.hosting.agents.assignment import HostedAgent
+from meshhost.hosting.observe.tenant_labels import TenantLabels
 from meshhost.hosting.observe.usage_metrics import UsageMetrics
-from meshhost.hosting.tenants.labels import OTHER, TenantLabels
-from meshhost.supervision.spawn import Spawn
 from meshhost.supervision.state import State
 from meshhost.usage import UsageSink
 
@@ -17,26 +24,14 @@ _LAGS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 3
 
 
 class HostMetrics:
-    """The numbers of one host, in a registry of their own.
+    """The metrics of one host, in a registry of their own.
 
-    `live` are the agents, `path_of` finds an agent's path and `tenant_of` its tenant, `processes` gives the use (idle, agent,
-    template) and the memory in bytes of each process. At most `tenant_labels` tenants have numbers of their own.
+    `live` returns the live agents. At most `tenant_labels` tenants have labels of their own.
     """
 
-    def __init__(
-        self,
-        live: Callable[[], Iterable[Spawn]],
-        path_of: Callable[[Spawn], str],
-        processes: Callable[[], Iterable[tuple[str, int]]] = tuple,
-        *,
-        tenant_of: Callable[[Spawn], str] = lambda _: OTHER,
-        tenant_labels: int = 0,
-    ) -> None:
+    def __init__(self, live: Callable[[], Iterable[HostedAgent]], *, tenant_labels: int = 0) -> None:
         registry = self._registry = CollectorRegistry()
         self._live = live
-        self._path_of = path_of
-        self._processes = processes
-        self._tenant_of = tenant_of
         self._labels = TenantLabels(tenant_labels)
         self._usage = UsageMetrics(self._labels.of)
         registry.register(self._usage)
@@ -68,10 +63,6 @@ class HostMetrics:
             ["kind"],
             registry=registry,
         )
-        self._process_count = Gauge("meshhost_processes", "Processes by use", ["use"], registry=registry)
-        self._process_memory = Gauge(
-            "meshhost_process_memory_bytes", "Resident memory of processes by use", ["use"], registry=registry
-        )
         self._tenant_calls = Counter(
             "meshhost_tenant_calls", "Admitted calls by how they were answered", ["tenant", "status"], registry=registry
         )
@@ -82,20 +73,20 @@ class HostMetrics:
         self._tenant_agents = Gauge("meshhost_tenant_agents", "Agents that live", ["tenant"], registry=registry)
 
     def register(self, collector: Collector) -> None:
-        """Show these numbers too."""
+        """Show the metrics of this collector too."""
         self._registry.register(collector)
 
     def show_ready(self, is_ready: Callable[[], bool]) -> None:
-        """Show whether the host takes calls, as of when it is asked."""
+        """Show whether the host takes calls, as of each request."""
         self._ready.set_function(lambda: float(is_ready()))
 
     def observe_lag(self, seconds: float) -> None:
-        """The event loop was so late."""
+        """The event loop was late by this much."""
         self._lag.observe(seconds)
         self._last_lag.set(seconds)
 
     def count_block(self, path: str) -> None:
-        """An agent of this path blocked the event loop ("" when nobody knows who did)."""
+        """An agent of this path blocked the event loop ("" when it is not known which)."""
         self._blocks.labels(path).inc()
 
     def observe_process_start(self, warm: bool, seconds: float) -> None:
@@ -103,28 +94,27 @@ class HostMetrics:
         self._process_starts.labels("warm" if warm else "cold").observe(seconds)
 
     def count_call(self, path: str, status: int, tenant: str | None = None) -> None:
-        """A call was answered. `tenant` only when it was admitted: what others say of theirs is not to be believed."""
+        """A call was answered. `tenant` only when the call was admitted: before that the tenant is only a claim."""
         self._calls.labels(path, str(status)).inc()
         if tenant is not None:
             self._tenant_calls.labels(self._labels.of(tenant), str(status)).inc()
 
     def usage_sink(self, path: str, tenant: str) -> UsageSink:
-        """Where an agent of this path and tenant reports its work."""
+        """The sink for usage reports of an agent of this path and tenant."""
         return self._usage.sink(path, tenant)
 
     def observe_drain(self, seconds: float, aborted: int = 0) -> None:
-        """A drain ended, and so many agents had to be aborted."""
+        """A drain ended, and `aborted` agents had to be aborted."""
         self._drain_seconds.observe(seconds)
         self._drain_aborted.inc(aborted)
 
-    def changed(self, spawn: Spawn, old: State, new: State) -> None:
+    def changed(self, agent: HostedAgent, old: State, new: State) -> None:
         """An agent changed its state; an observer of the supervisor."""
-        path = self._path_of(spawn)
-        tenant = self._labels.of(self._tenant_of(spawn))
+        path, tenant = agent.key.path, self._labels.of(agent.key.tenant)
         if new is State.RUNNING:
             self._starts.labels(path).inc()
-            if spawn.restarts == 0:
-                self._start_seconds.labels(path).observe(max(spawn.state_since - spawn.started_at, 0.0))
+            if agent.restarts == 0:
+                self._start_seconds.labels(path).observe(max(agent.state_since - agent.started_at, 0.0))
         if old is State.BACKING_OFF and new is State.STARTING:
             self._restarts.labels(path).inc()
             self._tenant_restarts.labels(tenant).inc()
@@ -135,15 +125,10 @@ class HostMetrics:
             self._ends.labels(path, new.value).inc()
 
     def render(self) -> bytes:
-        """All numbers as text."""
+        """All metrics as text."""
         self._agents.clear()
         self._tenant_agents.clear()
-        for spawn in self._live():
-            self._agents.labels(self._path_of(spawn), spawn.state.value).inc()
-            self._tenant_agents.labels(self._labels.of(self._tenant_of(spawn))).inc()
-        self._process_count.clear()
-        self._process_memory.clear()
-        for use, memory in self._processes():
-            self._process_count.labels(use).inc()
-            self._process_memory.labels(use).inc(memory)
+        for agent in self._live():
+            self._agents.labels(agent.key.path, agent.state.value).inc()
+            self._tenant_agents.labels(self._labels.of(agent.key.tenant)).inc()
         return generate_latest(self._registry)

@@ -1,4 +1,9 @@
-"""What the agents of a host report of their work, in Prometheus form: by path, and by the label of the tenant."""
+"""What agents report of their work (messages, tokens), as Prometheus metrics by path and by tenant label.
+
+`HostedAgents` starts each agent with a sink from here in its context (`meshhost.usage.reporting_to`); workers and model
+adapters report to it, in any thread. Agents in processes report through the process channel, as sums. These are the agents'
+own reports, not measurements of the host.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
@@ -14,7 +19,7 @@ _BOUND_LABELS = [*(str(bound) for bound in BOUNDS), "+Inf"]
 
 
 class UsageMetrics(Collector):
-    """The numbers, and the sinks that take them. `label_of` gives a tenant's label; as many as it has are kept here."""
+    """The metrics and the sinks that feed them. `label_of` gives a tenant's label and bounds how many are kept."""
 
     def __init__(self, label_of: Callable[[str], str]) -> None:
         self._label_of = label_of
@@ -23,7 +28,7 @@ class UsageMetrics(Collector):
         self._sinks: dict[tuple[str, str], UsageSink] = {}
 
     def sink(self, path: str, tenant: str) -> UsageSink:
-        """Where an agent of this path and tenant reports to."""
+        """The sink for an agent of this path and tenant."""
         label = self._label_of(tenant)
         key = path, label
         if key not in self._sinks:
@@ -32,7 +37,7 @@ class UsageMetrics(Collector):
         return self._sinks[key]
 
     def collect(self) -> Iterator[Metric]:
-        """All of them, as of now. What has not happened yet is shown as 0, so that a first time is seen as a change."""
+        """The current values. What has not happened yet is shown as 0, so that its first occurrence is seen as a change."""
         paths = _sums(self._by_path)
         yield from _counters("meshhost", "path", paths)
         yield _histogram(
@@ -47,7 +52,7 @@ class UsageMetrics(Collector):
 
 
 class _Both:
-    """Passes all on to two tallies."""
+    """Forwards all reports to two tallies."""
 
     def __init__(self, path: Tally, tenant: Tally) -> None:
         self._tallies = path, tenant

@@ -1,8 +1,11 @@
-"""Notices when something holds the event loop, and says who.
+"""Notices when something blocks the event loop, and says which agent it is.
 
-A thread asks the loop every 100 ms to run a callback, and measures how long that takes: the loop's lag. When it takes longer
-than the threshold the thread looks at what the loop's thread executes and in whose log context, and reports that while it
-goes on, to the log at once and to whoever asks from another thread. A blocked loop itself answers no HTTP.
+A thread asks the loop every 100 ms to run a callback and measures how long that takes: the loop's lag. When it takes longer
+than the threshold, the thread looks at what the loop's thread executes and in which agent's context, and logs that while the
+block goes on. `Health` reads the state from its own thread, since a blocked loop answers no HTTP.
+
+The thread only reads; observers run in the loop (`_beat`, and `on_block` when a block is over). All attributes that both
+sides use are assigned as a whole, which is atomic under the interpreter lock, so there is no lock here.
 """
 
 import asyncio
@@ -16,6 +19,8 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from types import FrameType
 
+from meshhost.hosting.agents.current import current_agent
+from meshhost.identity.tenant import AgentKey
 from meshhost.logs import current_log_context
 
 __all__ = ["Block", "LoopWatchdog"]
@@ -29,23 +34,26 @@ _STOP_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Something held the loop. `fields` is its log context (agent, spawn_id, path, …), empty when that is not known.
+    """Something blocked the loop. `agent` is whose code it was, None when it was none or is not known.
 
-    `seconds` is how long, as of now: the block may go on. `began` is on the clock of time.monotonic().
+    `fields` is its log context, for the log only. `seconds` is how long, as of when this was made: the block may go on. `began`
+    is on the clock of time.monotonic().
     """
 
     began: float
     seconds: float
     stack: str
     task: str
+    agent: AgentKey | None = None
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
 class LoopWatchdog:
     """Watches the loop in which it is started.
 
-    `on_lag` gets each measured lag in seconds, `on_block` each block when it is over, both in the loop. Times in seconds.
-    `last_lag`, `block` (as first seen; None when nothing holds the loop) and `last_block` may be read from any thread.
+    `on_lag` observers get each measured lag in seconds, `on_block` observers each block when it is over; both are called in
+    the loop. Times in seconds. `last_lag`, `block` (as first seen; None when the loop is not blocked) and `last_block` may be
+    read from any thread.
     """
 
     def __init__(
@@ -53,18 +61,16 @@ class LoopWatchdog:
         *,
         threshold: float = 1.0,
         interval: float = INTERVAL,
-        on_lag: Callable[[float], None] = lambda _: None,
-        on_block: Callable[[Block], None] = lambda _: None,
     ) -> None:
         self._threshold = threshold
         self._interval = interval
-        self._on_lag = on_lag
-        self._on_block = on_block
+        self.on_lag: list[Callable[[float], None]] = []
+        self.on_block: list[Callable[[Block], None]] = []
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._beaten = threading.Event()
         self._last_beat = 0.0
-        # When the loop was asked what it has not answered yet.
+        # When the loop was asked for the beat that it has not answered yet.
         self._asked: float | None = None
         self.last_lag = 0.0
         self.block: Block | None = None
@@ -74,7 +80,7 @@ class LoopWatchdog:
         return f"<LoopWatchdog threshold={self._threshold:g} running={self._thread is not None}>"
 
     def start(self) -> None:
-        """Begin to watch the running loop. Again is no news."""
+        """Begin to watch the running loop. Idempotent."""
         if self._thread is not None:
             return
         loop = asyncio.get_running_loop()
@@ -86,7 +92,7 @@ class LoopWatchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """End within moments."""
+        """Stop watching; ends the thread within 2 s."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._stopping.set()
@@ -95,11 +101,11 @@ class LoopWatchdog:
             self._asked = self.block = None
 
     def loop_ok(self) -> bool:
-        """Whether the loop is not held for longer than the threshold; from any thread. True when not watching."""
+        """Whether the loop is not blocked for longer than the threshold. From any thread. True when not watching."""
         return self.held_seconds() <= self._threshold
 
     def held_seconds(self) -> float:
-        """For how long the loop has not answered now; 0 when it has. From any thread. Goes on growing when the loop is gone."""
+        """Seconds that the loop has not answered; 0 when it has. From any thread. Keeps growing when the loop is closed."""
         asked = self._asked
         return 0.0 if asked is None else time.monotonic() - asked
 
@@ -121,12 +127,13 @@ class LoopWatchdog:
         self._asked = None
         self.last_lag = self._last_beat - asked
         self._beaten.set()
-        self._on_lag(self.last_lag)
+        for observer in self.on_lag:
+            observer(self.last_lag)
 
     def _wait_out(self, loop: asyncio.AbstractEventLoop, loop_thread: int, asked: float) -> None:
         block = _seen(loop, loop_thread, asked)
         if self._beaten.is_set():
-            # It went on while we looked: what we saw may be somebody innocent.
+            # The loop went on while we looked: what we saw may not be what blocked it.
             return
         self.block = block
         self._report("event loop is blocked", block)
@@ -134,13 +141,17 @@ class LoopWatchdog:
         self.block = None
         if self._stopping.is_set():
             return
-        over = Block(block.began, self._last_beat - asked, block.stack, block.task, block.fields)
+        over = Block(block.began, self._last_beat - asked, block.stack, block.task, block.agent, block.fields)
         self.last_block = over
-        self._report("event loop turns again", over)
+        self._report("event loop runs again", over)
         try:
-            loop.call_soon_threadsafe(self._on_block, over)
+            loop.call_soon_threadsafe(self._block_over, over)
         except RuntimeError:
             logger.debug("the loop was closed after a block")
+
+    def _block_over(self, block: Block) -> None:
+        for observer in self.on_block:
+            observer(block)
 
     def _report(self, sentence: str, block: Block) -> None:
         fields = {**block.fields, "seconds": round(block.seconds, 3), "task": block.task, "stack": block.stack}
@@ -150,25 +161,28 @@ class LoopWatchdog:
 def _seen(loop: asyncio.AbstractEventLoop, loop_thread: int, asked: float) -> Block:
     frame = sys._current_frames().get(loop_thread)  # noqa: SLF001 - documented for debugging, as here
     task = asyncio.current_task(loop)
+    context = None if frame is None else _context_of(frame)
     return Block(
         began=asked,
         seconds=time.monotonic() - asked,
         stack="" if frame is None else "".join(traceback.format_stack(frame))[-_MAX_STACK:],
         task="" if task is None else task.get_name(),
-        fields={} if frame is None else _log_fields(frame),
+        agent=None if context is None else context.run(current_agent),
+        fields={} if context is None else context.run(current_log_context),
     )
 
 
-def _log_fields(frame: FrameType) -> Mapping[str, object]:
-    # Another thread's context can be had only through the handle that asyncio runs in it.
+def _context_of(frame: FrameType) -> Context | None:
+    """A copy of the context in which asyncio runs the code of this frame; None outside of asyncio."""
+    # Another thread's context can only be reached through the asyncio handle that runs in it.
     seen: FrameType | None = frame
     while seen is not None:
         if seen.f_code is _RUN_HANDLE:
             context = getattr(seen.f_locals.get("self"), "_context", None)
-            # A copy: a context that is entered cannot be entered again.
-            return context.copy().run(current_log_context) if isinstance(context, Context) else {}
+            # A copy: a context that is entered cannot be entered a second time.
+            return context.copy() if isinstance(context, Context) else None
         seen = seen.f_back
-    return {}
+    return None
 
 
-_RUN_HANDLE = asyncio.Handle._run.__code__  # noqa: SLF001 - see `_log_fields`
+_RUN_HANDLE = asyncio.Handle._run.__code__  # noqa: SLF001 - see `_context_of`

@@ -20,18 +20,18 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from meshhost.errors import MeshhostError, SettingsError
+from meshhost.hosting.agents.process_memory import MEGABYTE, ProcessMemory
 from meshhost.hosting.processes.messages import Boot
 from meshhost.hosting.processes.options import ProcessOptions, Program
 from meshhost.hosting.processes.process import EXIT_SECONDS, AgentProcess
 from meshhost.hosting.processes.template import Templates
 from meshhost.hosting.processes.watch import Judge, ProcessWatch
-from meshhost.hosting.tenants.memory_quota import MEGABYTE
 from meshhost.tasks import TaskOwner, uninterrupted
 
 __all__ = ["ProcessPool"]
@@ -65,6 +65,7 @@ class ProcessPool:
         self.options = options
         self._paths = paths
         self._observe = observe
+        self.judge: Judge = judge
         self._sizes: deque[int] = deque(maxlen=_REMEMBERED_SIZES)
         self._program: Program | None = options.program
         self._templates: Templates | None = None
@@ -76,7 +77,7 @@ class ProcessPool:
                 fork_seconds=options.fork_seconds,
             )
         self._tasks = TaskOwner("process pool")
-        self._watch = ProcessWatch(options, judge, self._spawn)
+        self._watch = ProcessWatch(options, self._judged, self._spawn)
         self._idle: deque[AgentProcess] = deque()
         self._running: set[AgentProcess] = set()
         self._booting = 0
@@ -299,6 +300,10 @@ class ProcessPool:
     def _drop_ended(self, process: AgentProcess) -> None:
         logger.warning("idle process for agents ended", extra={"pid": process.pid, "ended": process.exit_text})
         self._spawn(process.dispose(), "dispose")
+
+    def _judged(self, found: Iterable[ProcessMemory]) -> Mapping[str, str]:
+        # Looked up at each call: the host sets `judge` after it has made the tenancy, which needs this pool.
+        return self.judge(found)
 
     async def _look_periodically(self) -> None:
         while True:

@@ -7,61 +7,60 @@ task, which then ends the process, by force if need be (`ProcessPool.release` is
 
 from opentelemetry import propagate
 
-from meshhost.hosting.calls.admission import CallRequest
-from meshhost.hosting.calls.life import Visit
+from meshhost.hosting.agents.assignment import Assignment, CallRequest
 from meshhost.hosting.processes.messages import Assign, Call, Drain, Renew
 from meshhost.hosting.processes.pool import ProcessPool
 from meshhost.hosting.processes.process import AgentProcess
 from meshhost.logs import current_log_context
 from meshhost.supervision.isolation import Child, ChildContext, TaskChild
-from meshhost.tasks import unless
+from meshhost.tasks import first_of
 from meshhost.usage import current_sink
 
 __all__ = ["process_child"]
 
 
-def process_child(pool: ProcessPool, path: str, visit: Visit, *, grace: float) -> Child:
+def process_child(pool: ProcessPool, path: str, assignment: Assignment, *, grace: float) -> Child:
     """A child whose agent, that of this path, runs in a process of the pool. `grace` is the seconds that it may drain."""
-    return TaskChild(_ProcessLife(pool, path, visit, grace).run, visit.request.identity)
+    return TaskChild(_ProcessLife(pool, path, assignment, grace).run, assignment.request.identity)
 
 
 class _ProcessLife:
-    """One run of an agent in a process, for a visit."""
+    """One run of an agent in a process, for an assignment."""
 
-    def __init__(self, pool: ProcessPool, path: str, visit: Visit, grace: float) -> None:
+    def __init__(self, pool: ProcessPool, path: str, assignment: Assignment, grace: float) -> None:
         self._pool = pool
         self._path = path
-        self._visit = visit
+        self._assignment = assignment
         self._grace = grace
 
     async def run(self, child: ChildContext) -> None:
         """Returns when the agent left in order; raises what it, or its process, crashed with."""
         process = await self._pool.acquire()
         try:
-            process.spawn_id = self._visit.spawn.id if self._visit.spawn is not None else ""
-            process.on_end_for_good = self._visit.end_for_good
+            process.spawn_id = self._assignment.agent.id if self._assignment.agent is not None else ""
+            process.on_end_for_good = self._assignment.end_for_good
             if (sink := current_sink()) is not None:
                 process.on_usage = sink.add
-            self._visit.pid = process.pid
-            self._visit.on_renew = lambda request: process.send(Renew(_call(request)))
-            process.assign(self._assignment())
+            self._assignment.pid = process.pid
+            self._assignment.on_renew = lambda request: process.send(Renew(_call(request)))
+            process.assign(self._assign_message())
             await process.wait_started()
             if not process.has_ended:
                 child.started()
-                child.doer = process
-            await unless(process.wait_ended(), _pass_drain(child, process))
+                child.current = process
+            await first_of(process.wait_ended(), _pass_drain(child, process))
         finally:
-            self._visit.on_renew = self._visit.pid = None
+            self._assignment.on_renew = self._assignment.pid = None
             await self._pool.release(process)
         process.raise_crash()
 
-    def _assignment(self) -> Assign:
+    def _assign_message(self) -> Assign:
         trace: dict[str, str] = {}
         propagate.inject(trace)
         return Assign(
             path=self._path,
-            call=_call(self._visit.request),
-            call_id=self._visit.id,
+            call=_call(self._assignment.request),
+            call_id=self._assignment.id,
             grace=self._grace,
             log_fields={name: str(value) for name, value in current_log_context().items()},
             trace=trace,

@@ -9,9 +9,9 @@ import logging
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any
 
+from meshhost.hosting.agents.process_memory import MEGABYTE, ProcessMemory
 from meshhost.hosting.processes.options import ProcessOptions
 from meshhost.hosting.processes.process import AgentProcess
-from meshhost.hosting.tenants.memory_quota import MEGABYTE, ProcessMemory
 
 __all__ = ["Judge", "ProcessWatch"]
 

@@ -1,4 +1,9 @@
-"""Which tenants the operator has frozen, since when and why; kept over restarts of the host where there is a ledger."""
+"""Which tenants the operator has frozen, since when and why.
+
+The operator's routes freeze and thaw; `Tenancy.check_call` refuses the calls of a frozen tenant. With a `FreezeStore` (the
+ledger of the host) a freeze survives a restart. A freeze takes effect in memory first and is stored then: a slow or broken
+disk must not keep an operator from stopping a tenant.
+"""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -7,6 +12,7 @@ from typing import Protocol
 
 from meshhost.clock import Clock
 from meshhost.errors import CallRefusedError, RoomError
+from meshhost.hosting.refusals import RETRY_SOON_SECONDS
 
 __all__ = ["MAX_REASON_LENGTH", "Freeze", "FreezeStore", "Freezes"]
 
@@ -15,14 +21,12 @@ logger = logging.getLogger(__name__)
 MAX_REASON_LENGTH = 500
 """In characters."""
 
-_RETRY_AFTER_SECONDS = 5.0
-
 
 @dataclass(slots=True, eq=False)
 class Freeze:
     """A frozen tenant. `since` is seconds since the epoch; `reason` is the operator's own, "" for none.
 
-    `is_durable` says whether the tenant is still frozen when the host was killed and started again.
+    `is_durable` says whether the freeze survives a restart of the host.
     """
 
     tenant: str
@@ -32,22 +36,22 @@ class Freeze:
 
 
 class FreezeStore(Protocol):
-    """Where freezes are kept. All raise OSError, RoomError."""
+    """Stores freezes. All methods raise OSError and RoomError."""
 
     async def freezes(self) -> list[Freeze]:
-        """All, of whatever order."""
+        """All freezes, in any order."""
 
     async def put_freeze(self, freeze: Freeze) -> None:
-        """Record it, in the place of the tenant's former one; durable when this returns."""
+        """Store the freeze, in place of the tenant's earlier one; durable when this returns."""
 
     async def remove_freeze(self, tenant: str) -> None:
-        """Forget the tenant's; durable when this returns."""
+        """Remove the freeze of the tenant; durable when this returns."""
 
 
 class Freezes(Mapping[str, Freeze]):
     """The freezes by tenant. Without a `store` they end with the host.
 
-    A frozen tenant's calls are refused: it gets no new agents. Those it has live on, and come back with the host.
+    The calls of a frozen tenant are refused, so it gets no new agents. Its live agents go on, also after a restart.
     """
 
     def __init__(self, *, clock: Clock, store: FreezeStore | None = None) -> None:
@@ -68,20 +72,20 @@ class Freezes(Mapping[str, Freeze]):
         return len(self._by_tenant)
 
     async def restore(self) -> None:
-        """Take over what the store holds. Raises OSError, RoomError."""
+        """Load the freezes from the store. Raises OSError, RoomError."""
         if self._store is not None:
             self._by_tenant = {freeze.tenant: freeze for freeze in await self._store.freezes()}
         if self._by_tenant:
             logger.warning("tenants are still frozen by the operator", extra={"tenants": len(self._by_tenant)})
 
     async def freeze(self, tenant: str, *, reason: str = "") -> Freeze:
-        """Freeze the tenant at once; returns when that is durable, or at once without a store.
+        """Freeze the tenant; durable when this returns, if there is a store.
 
-        One that is frozen already keeps its time, and its reason unless another is given. Raises CallRefusedError (503)
-        when it cannot be recorded; the tenant is frozen all the same, as far as this process goes.
+        A tenant that is frozen already keeps its time, and its reason unless another one is given. Raises CallRefusedError
+        (503) when the freeze cannot be stored; the tenant is then still frozen in this process.
         """
         before = self._by_tenant.get(tenant) or Freeze(tenant, self._clock.time())
-        # Each freeze is an object of its own, so that a thaw under way does not end one that came after it.
+        # A new object for each freeze, so that a thaw in progress does not end a later freeze.
         freeze = self._by_tenant[tenant] = replace(before, reason=reason or before.reason)
         if self._store is not None:
             try:
@@ -93,9 +97,9 @@ class Freezes(Mapping[str, Freeze]):
         return freeze
 
     async def thaw(self, tenant: str) -> None:
-        """End the freeze; returns when that is durable. No effect on a tenant that is not frozen.
+        """End the freeze; durable when this returns. No effect on a tenant that is not frozen.
 
-        Raises CallRefusedError (503) when it cannot be recorded; the tenant stays frozen.
+        Raises CallRefusedError (503) when the thaw cannot be stored; the tenant stays frozen.
         """
         freeze = self._by_tenant.get(tenant)
         if self._store is not None:
@@ -110,4 +114,4 @@ class Freezes(Mapping[str, Freeze]):
 
 def _not_recorded(tenant: str, text: str, error: Exception) -> CallRefusedError:
     logger.error("freeze or thaw could not be recorded", extra={"tenant": tenant}, exc_info=error)
-    return CallRefusedError(f"{text}; see its log", status=503, retry_after=_RETRY_AFTER_SECONDS)
+    return CallRefusedError(f"{text}; see its log", status=503, retry_after=RETRY_SOON_SECONDS)

@@ -2,8 +2,8 @@
 
 A path of a tenant whose agents crash too often is *held*: nothing starts there, and what waits for its next start is kept
 waiting. After a time that grows from one hold to the next, one agent may start, on *probation*: when it runs for a while the
-hold is over, when it crashes the next, longer one begins. A tenant as a whole is held so when all its paths together crash
-too often. No I/O, and no tasks: whoever owns a `Quarantine` tells it what happens and asks what may.
+hold is over, when it crashes the next, longer hold begins. The same holds for a tenant as a whole when all its paths together
+crash too often. No I/O and no tasks: `Tenancy` reports what happens to agents and asks what may start.
 """
 
 import logging
@@ -19,9 +19,9 @@ __all__ = ["EVERY_PATH", "Hold", "Quarantine", "QuarantinePolicy"]
 logger = logging.getLogger(__name__)
 
 EVERY_PATH = ""
-"""In the place of a path: the tenant as a whole."""
+"""In place of a path: the tenant as a whole."""
 
-# Tenants come and go; the memory must not grow with all that ever crashed.
+# Bounds the memory: tenants come and go, and each that ever crashed has a history.
 _MAX_REMEMBERED = 10_000
 
 
@@ -31,7 +31,7 @@ class QuarantinePolicy:
 
     A path of a tenant is held after `failures` agents that failed for good or `crashes` crashes within `window_seconds`, a
     tenant after `tenant_failures` or `tenant_crashes`. The first hold lasts `first_hold`, each further one `factor` times the
-    one before, up to `max_hold`. One who runs for `healthy_seconds` passed the probation.
+    one before, up to `max_hold`. An agent that runs for `healthy_seconds` has passed the probation.
     """
 
     failures: int = 5
@@ -55,14 +55,17 @@ class QuarantinePolicy:
             raise SettingsError("quarantine factor must be at least 1, healthy_seconds at least 0")
 
     def hold_seconds(self, holds: int) -> float:
-        """How long the hold of this number lasts, counted from 1. Never falls, never passes `max_hold`."""
-        # 2**64 seconds are past any cap, and no float overflows on the way.
+        """How long the n-th hold lasts, counted from 1. Monotone, at most `max_hold`."""
+        # 2**64 seconds exceed any cap, and the power does not overflow a float.
         return min(self.max_hold, self.first_hold * self.factor ** min(holds - 1, 64))
 
 
 @dataclass(slots=True)
 class Hold:
-    """A path of a tenant that is held, or the tenant (`path` is EVERY_PATH). `until` is on the monotonic clock."""
+    """A held path of a tenant, or the tenant as a whole (`path` is EVERY_PATH). Times are on the monotonic clock.
+
+    `number` counts the holds in a row; `probe` is the id of the agent on probation, which has passed at `healthy_at`.
+    """
 
     tenant: str
     path: str
@@ -82,9 +85,12 @@ class _History:
 class Quarantine:
     """Decides which paths of which tenants are held."""
 
-    def __init__(self, policy: QuarantinePolicy | None = None, *, clock: Clock) -> None:
+    def __init__(
+        self, policy: QuarantinePolicy | None = None, *, clock: Clock, max_remembered: int = _MAX_REMEMBERED
+    ) -> None:
         self.policy = policy if policy is not None else QuarantinePolicy()
         self._clock = clock
+        self._max_remembered = max_remembered
         self._holds: dict[tuple[str, str], Hold] = {}
         self._histories: OrderedDict[tuple[str, str], _History] = OrderedDict()
 
@@ -93,20 +99,16 @@ class Quarantine:
 
     @property
     def holds(self) -> tuple[Hold, ...]:
-        """What is held, on probation or not, oldest first."""
+        """All holds, on probation or not, oldest first."""
         return tuple(self._holds.values())
 
     def hold_of(self, tenant: str, path: str) -> Hold | None:
-        """What keeps an agent of this tenant and path from starting now; None when one may start.
+        """The hold that keeps an agent of this tenant and path from starting now; None when one may start.
 
-        Of two holds the one that lasts longer.
+        Of two holds, the one that lasts longer.
         """
         blocking = [hold for hold in self._over(tenant, path) if not self._is_due(hold)]
         return max(blocking, key=self.seconds_left) if blocking else None
-
-    def is_held(self, tenant: str, path: str) -> bool:
-        """Whether the tenant's path is held, be it that one may start on probation."""
-        return bool(self._over(tenant, path))
 
     def check(self, tenant: str, path: str) -> None:
         """Raises CallRefusedError (429) when no agent of this tenant and path may start now."""
@@ -118,29 +120,29 @@ class Quarantine:
             )
 
     def seconds_left(self, hold: Hold) -> float:
-        """How long until the next may start there, as far as one can know."""
+        """An estimate of the seconds until the next agent may start there."""
         now = self._clock.monotonic()
         if hold.probe is None:
             return max(0.0, hold.until - now)
         healthy = hold.healthy_at if hold.healthy_at < math.inf else now + self.policy.healthy_seconds
         return max(0.0, healthy - now)
 
-    def starting(self, tenant: str, path: str, spawn_id: str) -> None:
-        """An agent starts or starts again; where a hold is due this is its probation."""
+    def starting(self, tenant: str, path: str, agent_id: str) -> None:
+        """An agent starts, or starts again. If a hold is due, the agent is on probation."""
         for hold in self._over(tenant, path):
             if self._is_due(hold):
-                hold.probe, hold.healthy_at = spawn_id, math.inf
+                hold.probe, hold.healthy_at = agent_id, math.inf
                 logger.info("quarantine: one agent starts on probation", extra=_fields(hold))
 
-    def running(self, tenant: str, path: str, spawn_id: str) -> None:
-        """An agent came to run."""
+    def running(self, tenant: str, path: str, agent_id: str) -> None:
+        """An agent reported that it runs."""
         for hold in self._over(tenant, path):
-            if hold.probe == spawn_id:
+            if hold.probe == agent_id:
                 hold.healthy_at = self._clock.monotonic() + self.policy.healthy_seconds
 
-    def crashed(self, tenant: str, path: str, spawn_id: str, *, for_good: bool) -> bool:
-        """An agent crashed, or failed for good. Returns whether a hold began (also one more after a probation)."""
-        longer = self._probe_crashed(tenant, path, spawn_id)
+    def crashed(self, tenant: str, path: str, agent_id: str, *, for_good: bool) -> bool:
+        """An agent crashed, or failed for good. Returns whether a hold began, also a longer one after a probation."""
+        longer = self._probe_crashed(tenant, path, agent_id)
         began = False
         for key in ((tenant, path), (tenant, EVERY_PATH)):
             reason = self._count(key, for_good=for_good)
@@ -149,14 +151,14 @@ class Quarantine:
                 began = True
         return longer or began
 
-    def gone(self, tenant: str, path: str, spawn_id: str) -> None:
-        """An agent ended without a crash, or was told to: if it was on probation, another may be."""
+    def gone(self, tenant: str, path: str, agent_id: str) -> None:
+        """An agent ended without a crash. If it was on probation, the next agent to start will be."""
         for hold in self._over(tenant, path):
-            if hold.probe == spawn_id:
+            if hold.probe == agent_id:
                 hold.probe, hold.healthy_at = None, math.inf
 
     def tick(self) -> list[Hold]:
-        """End the holds whose probation was passed. Returns them."""
+        """End the holds whose probation was passed, and return them."""
         now = self._clock.monotonic()
         passed = [hold for hold in self.holds if hold.healthy_at <= now]
         for hold in passed:
@@ -165,7 +167,7 @@ class Quarantine:
         return passed
 
     def release(self, tenant: str, path: str = EVERY_PATH) -> list[Hold]:
-        """End the hold of the path, or (EVERY_PATH) all of the tenant's. Returns them."""
+        """End the hold of the path, or with EVERY_PATH all holds of the tenant, and return them."""
         ended = [hold for hold in self.holds if hold.tenant == tenant and path in (EVERY_PATH, hold.path)]
         for hold in ended:
             logger.info("quarantine was released", extra=_fields(hold))
@@ -173,7 +175,7 @@ class Quarantine:
         return ended
 
     def _over(self, tenant: str, path: str) -> list[Hold]:
-        """The holds that are about this path of the tenant."""
+        """The holds that cover this path of the tenant."""
         if not self._holds:
             return []
         keys = {(tenant, path), (tenant, EVERY_PATH)}
@@ -182,8 +184,8 @@ class Quarantine:
     def _is_due(self, hold: Hold) -> bool:
         return hold.probe is None and hold.until <= self._clock.monotonic()
 
-    def _probe_crashed(self, tenant: str, path: str, spawn_id: str) -> bool:
-        crashed = [hold for hold in self._over(tenant, path) if hold.probe == spawn_id]
+    def _probe_crashed(self, tenant: str, path: str, agent_id: str) -> bool:
+        crashed = [hold for hold in self._over(tenant, path) if hold.probe == agent_id]
         for hold in crashed:
             hold.number += 1
             hold.probe, hold.healthy_at = None, math.inf
@@ -198,14 +200,14 @@ class Quarantine:
 
     def _end(self, hold: Hold) -> None:
         del self._holds[hold.tenant, hold.path]
-        # A clean slate: crashes of before the hold must not bring the next one about.
+        # Crashes before the hold must not cause the next one.
         self._histories.pop((hold.tenant, hold.path), None)
 
     def _count(self, key: tuple[str, str], *, for_good: bool) -> str | None:
-        """Count it; return why this is too many, if it is."""
+        """Count a crash or failure. Returns the reason for a hold when there were too many."""
         history = self._histories.setdefault(key, _History())
         self._histories.move_to_end(key)
-        if len(self._histories) > _MAX_REMEMBERED:
+        if len(self._histories) > self._max_remembered:
             self._histories.popitem(last=False)
         policy, now = self.policy, self._clock.monotonic()
         is_path = key[1] != EVERY_PATH

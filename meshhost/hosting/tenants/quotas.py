@@ -1,4 +1,8 @@
-"""How much of a host one tenant may take."""
+"""How many agents of one tenant may live, wait and start: the limits, and the decision about one more start.
+
+`Tenancy.check_start` asks `Quotas.admit` for each new agent; the start queue takes the weights from here; `memory_quota`
+enforces `memory_mb`. `TenantQuota` is public: users pass it to `ServiceHost`. No I/O and no tasks.
+"""
 
 import math
 from collections.abc import Mapping
@@ -6,26 +10,25 @@ from dataclasses import dataclass
 
 from meshhost.clock import Clock
 from meshhost.errors import CallRefusedError, SettingsError
+from meshhost.hosting.refusals import RETRY_SOON_SECONDS
 
 __all__ = ["Quotas", "TenantQuota", "TokenBucket"]
 
-# Tells a caller when to ask again for what nobody can foresee: that an agent ends, that a start is over.
-RETRY_AFTER_SECONDS = 5.0
 _MAX_BUCKETS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class TenantQuota:
-    """The share of one tenant; None is no limit.
+    """The limits of one tenant; None means no limit.
 
-    At most `max_agents` live and `max_waiting` of them waiting for their start; `starts_per_second` new ones on average, in
-    bursts of as many (at least one). Its agents with processes of their own take at most `memory_mb` megabytes together. Of the
-    starts a tenant of `weight` 2 gets twice those of a tenant of weight 1.
+    At most `max_agents` agents live, and at most `max_waiting` of them wait for their start. Per second `starts_per_second` new
+    agents start on average, in bursts of the same number (at least one). Its agents with processes of their own use at most
+    `memory_mb` megabytes together. A tenant of `weight` 2 gets twice as many turns to start as a tenant of weight 1.
     """
 
     max_agents: int | None = None
     starts_per_second: float | None = None
-    max_waiting: int = 100
+    max_waiting: int = 1_000  # as MESHHOST_TENANT_MAX_WAITING
     weight: int = 1
     memory_mb: float | None = None
 
@@ -42,7 +45,7 @@ class TenantQuota:
 
 
 class TokenBucket:
-    """Lets `rate` things a second pass on average, and `burst` at once."""
+    """Lets `rate` events per second pass on average, and `burst` at once."""
 
     __slots__ = ("_at", "_clock", "_tokens", "burst", "rate")
 
@@ -55,38 +58,44 @@ class TokenBucket:
 
     @property
     def is_full(self) -> bool:
-        """Whether it is as good as a new one."""
+        """Whether it equals a new bucket."""
         self._refill()
         return self._tokens >= self.burst
 
     def wait(self) -> float:
-        """Seconds until the next may pass; 0 when it may now. Takes nothing."""
+        """Seconds until the next event may pass; 0 when it may now. Changes nothing."""
         self._refill()
         return 0.0 if self._tokens >= 1 else (1 - self._tokens) / self.rate
 
     def take(self) -> None:
-        """Let one pass. For when `wait` is 0."""
+        """Let one event pass. Only allowed while `wait` is 0."""
         self._refill()
         self._tokens -= 1
 
     def _refill(self) -> None:
         now = self._clock.monotonic()
         self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
-        # A remainder below what a float shows would make one wait for nothing, for ever.
+        # Rounding may leave a token just below 1 forever, and `wait` would never be 0.
         if 0 < 1 - self._tokens < 1e-9:
             self._tokens = 1.0
         self._at = now
 
 
 class Quotas:
-    """Decides whether a tenant may start one more agent. `overrides` are by tenant, `default` is for all others."""
+    """Decides whether a tenant may start one more agent. `overrides` are by tenant; `default` is for all others."""
 
     def __init__(
-        self, *, clock: Clock, default: TenantQuota | None = None, overrides: Mapping[str, TenantQuota] | None = None
+        self,
+        *,
+        clock: Clock,
+        default: TenantQuota | None = None,
+        overrides: Mapping[str, TenantQuota] | None = None,
+        max_buckets: int = _MAX_BUCKETS,
     ) -> None:
         self._clock = clock
         self._default = default if default is not None else TenantQuota()
         self._overrides = dict(overrides or {})
+        self._max_buckets = max_buckets
         self._buckets: dict[str, TokenBucket] = {}
 
     def of(self, tenant: str) -> TenantQuota:
@@ -98,16 +107,16 @@ class Quotas:
         return self.of(tenant).weight
 
     def admit(self, tenant: str, *, live: int, waiting: int) -> None:
-        """Count a start of the tenant, of whom `live` agents live here and `waiting` of them wait for their start.
+        """Count a start of the tenant, which has `live` agents, `waiting` of them for their start.
 
-        Raises CallRefusedError (429) that names the quota; then nothing is counted.
+        Raises CallRefusedError (429) naming the quota; then nothing is counted.
         """
         quota = self.of(tenant)
         if quota.max_agents is not None and live >= quota.max_agents:
-            raise _refused(f"max_agents: {quota.max_agents} agents of this tenant may live here", RETRY_AFTER_SECONDS)
+            raise _refused(f"max_agents: {quota.max_agents} agents of this tenant may live here", RETRY_SOON_SECONDS)
         if waiting >= quota.max_waiting:
             raise _refused(
-                f"max_waiting: {quota.max_waiting} agents of this tenant may wait for their start", RETRY_AFTER_SECONDS
+                f"max_waiting: {quota.max_waiting} agents of this tenant may wait for their start", RETRY_SOON_SECONDS
             )
         if quota.starts_per_second is None:
             return
@@ -119,8 +128,8 @@ class Quotas:
     def _bucket(self, tenant: str, rate: float) -> TokenBucket:
         bucket = self._buckets.get(tenant)
         if bucket is None:
-            if len(self._buckets) >= _MAX_BUCKETS:
-                # Those that are full say nothing a new one would not.
+            if len(self._buckets) >= self._max_buckets:
+                # A full bucket equals a new one, so it need not be kept.
                 self._buckets = {name: one for name, one in self._buckets.items() if not one.is_full}
             bucket = self._buckets[tenant] = TokenBucket(rate, max(1.0, rate), clock=self._clock)
         return bucket

@@ -1,4 +1,13 @@
-"""Who may start next: so many at once, and the tenants take turns by their weights."""
+"""The queue of starts: a limited number at once, and the tenants take turns by their weights.
+
+Starting an agent is the expensive part of its life (it connects, authenticates, runs a constructor), so a burst of calls must
+neither overload the host nor let one tenant keep the others out. `Tenancy` enters a `Ticket` for each start and wraps the
+child in a `QueuedChild`, whose `start` waits for the ticket in the agent's own task. The queue itself has no task: each
+`enter` and each `leave` grants what may start now.
+
+Invariant: each ticket is left exactly once in effect (`leave` is idempotent), whatever happened to the start; a ticket that is
+never left would use up a place for good.
+"""
 
 import asyncio
 from collections import Counter, OrderedDict, deque
@@ -13,13 +22,13 @@ from meshhost.supervision.isolation import Aborted, Child, Exit, Exited
 __all__ = ["MAX_WAIT_SECONDS", "QueuedChild", "StartQueue", "Ticket"]
 
 MAX_WAIT_SECONDS = 3600.0
-"""A start that waited so long for its turn counts as a crash: it is tried again, at the end of the queue."""
+"""A start that has waited this long counts as a crash: it is tried again, from the end of the queue."""
 
 
 class Ticket:
-    """A place in the queue, then a start in progress. Whoever has one must `leave` in the end.
+    """A place in the queue, then a start in progress. Its owner must call `leave` in the end.
 
-    A parked one waits beside the queue until `unpark`.
+    A parked ticket waits beside the queue until `unpark`.
     """
 
     __slots__ = ("_future", "_queue", "entered_at", "granted_at", "has_left", "is_parked", "tenant")
@@ -40,26 +49,26 @@ class Ticket:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether its turn is still to come."""
+        """Whether its turn has not come yet."""
         return self.granted_at is None and not self.has_left
 
     async def wait(self) -> bool:
-        """Return True when it may start, False when `leave` came first. Cancelling gives up the wait, not the place."""
+        """Wait for the turn. True when it may start, False when `leave` came first. Cancelling does not give up the place."""
         if self.is_waiting:
             if self._future is None:
                 self._future = asyncio.get_running_loop().create_future()
-            # wait() rather than await: who gives up waiting must not cancel what others wait for.
+            # wait(), not await: a cancelled waiter must not cancel the future of the others.
             await asyncio.wait({self._future})
         return not self.has_left
 
     def unpark(self) -> None:
-        """Take the last place in the queue. No effect on one that is not parked, or has left."""
+        """Take the last place in the queue. No effect when it is not parked or has left."""
         if self.is_parked and not self.has_left:
             self.is_parked = False
             self._queue.line_up(self)
 
     def leave(self) -> None:
-        """Give up the place, or say that the start is over. Again is no news."""
+        """Give up the place, or report that the start is over. Idempotent."""
         if not self.has_left:
             was_granted = self.granted_at is not None
             self.has_left = True
@@ -67,7 +76,7 @@ class Ticket:
             self._queue.left(self, was_granted)
 
     def wake(self) -> None:
-        """Let go who waits."""
+        """Release the waiters."""
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
@@ -75,9 +84,9 @@ class Ticket:
 class StartQueue:
     """Lets at most `limit` start at once, and of one tenant at most `tenant_limit` (default: three quarters of them).
 
-    Tenants take turns; in each a tenant of weight n starts at most n. So a tenant waits for the others no longer than their
-    weights say, however many wait there, and one whose starts hang leaves room for others. `on_grant` is told how
-    many seconds a start waited.
+    Tenants take turns; in one turn a tenant of weight n starts at most n agents. So the wait of a tenant depends on the
+    weights of the others, not on how many of their agents wait, and a tenant whose starts hang leaves room for others.
+    `on_grant` is called with the seconds that a start has waited.
     """
 
     def __init__(
@@ -96,7 +105,7 @@ class StartQueue:
         self._tenant_limit = tenant_limit if tenant_limit is not None else max(1, limit * 3 // 4)
         self._weight = weight
         self._on_grant = on_grant
-        # Only tenants that wait; the first has its turn, and `_turn_left` starts left in it (0: its turn has not begun).
+        # Only tenants that wait. The first one has its turn, with `_turn_left` starts left (0: the turn has not begun).
         self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()
         self._waiting_count: Counter[str] = Counter()
         self._starting: Counter[str] = Counter()
@@ -107,15 +116,15 @@ class StartQueue:
 
     @property
     def starting(self) -> int:
-        """How many start now."""
+        """How many starts are in progress."""
         return self._starting.total()
 
     def waiting(self, tenant: str | None = None) -> int:
-        """How many of the tenant, or of all, wait for their start."""
+        """How many agents of the tenant, or of all tenants, wait for their start."""
         return self._waiting_count.total() if tenant is None else self._waiting_count[tenant]
 
     def enter(self, tenant: str, *, is_parked: bool = False) -> Ticket:
-        """Queue a start; its turn may have come when this returns, unless `is_parked`."""
+        """Queue a start. Unless `is_parked`, its turn may have come when this returns."""
         ticket = Ticket(self, tenant, self._clock.monotonic(), is_parked=is_parked)
         self._waiting_count[tenant] += 1
         if not is_parked:
@@ -123,12 +132,12 @@ class StartQueue:
         return ticket
 
     def line_up(self, ticket: Ticket) -> None:
-        """A ticket takes its place; called by the ticket."""
+        """Put a ticket in the queue. Called by the ticket."""
         self._waiting.setdefault(ticket.tenant, deque()).append(ticket)
         self._grant()
 
     def left(self, ticket: Ticket, was_granted: bool) -> None:
-        """A ticket was given back; called by the ticket."""
+        """A ticket was left. Called by the ticket."""
         counter = self._starting if was_granted else self._waiting_count
         _decrement(counter, ticket.tenant)
         if not (was_granted or ticket.is_parked) and (others := self._waiting.get(ticket.tenant)) is not None:
@@ -150,7 +159,7 @@ class StartQueue:
                 self._end_turn(tenant)
 
     def _next_tenant(self) -> str | None:
-        """Whose turn it is. Tenants that may not start one more lose their turn."""
+        """The tenant whose turn it is. Tenants at their limit lose their turn."""
         for _ in range(len(self._waiting)):
             tenant = next(iter(self._waiting))
             if self._starting[tenant] < self._tenant_limit:
@@ -178,7 +187,8 @@ def _decrement(counter: Counter[str], tenant: str) -> None:
 class QueuedChild:
     """A child whose start waits for its ticket. `start_timeout` seconds begin when its turn has come.
 
-    No timer runs besides: a cancelled one of an hour would be kept for that long, with all that its start knew of.
+    A start that need not wait sets no timer for its turn: asyncio keeps a cancelled timer, and what it refers to, until it
+    would have fired, here for up to an hour.
     """
 
     __slots__ = ("_child", "_clock", "_is_aborted", "_start_timeout", "_ticket", "_was_begun")
@@ -192,9 +202,9 @@ class QueuedChild:
         self._is_aborted = False
 
     async def start(self) -> None:
-        """Wait for the turn and begin; return when it runs, or was told to leave before its turn.
+        """Wait for the turn and start the child; return when it runs, or when it was told to leave before its turn.
 
-        Raises what the child crashed with, TimeoutError when it did not report running in time or got no turn within
+        Raises the child's crash, or TimeoutError when it did not report running in time or got no turn within
         MAX_WAIT_SECONDS.
         """
         try:
@@ -212,12 +222,12 @@ class QueuedChild:
             late = f"its turn to start did not come within {MAX_WAIT_SECONDS:g} s"
             async with deadline(self._clock, MAX_WAIT_SECONDS, late=late):
                 await self._ticket.wait()
-        # Asked last: it may have been told to leave while the deadline ended.
+        # Checked last: it may have been told to leave while the deadline ended.
         return not self._ticket.has_left
 
     def wait(self) -> Coroutine[Any, Any, Exit]:
-        """Return how it ended, when it has."""
-        # The child's own coroutine where that will do: one of these is kept for each agent that idles.
+        """Wait for its end and return how it ended."""
+        # The child's own coroutine where possible: each idle agent keeps the frames of this wait.
         return self._child.wait() if self._was_begun else self._wait_from_queue()
 
     async def _wait_from_queue(self) -> Exit:
@@ -226,18 +236,18 @@ class QueuedChild:
         return await self._child.wait()
 
     async def drain(self) -> None:
-        """Leave the queue, or ask the child to finish; return when it ended."""
+        """Leave the queue, or ask the child to finish; return when it has ended."""
         if self._was_begun:
             await self._child.drain()
         else:
             self._ticket.leave()
 
     def activity(self) -> str | None:
-        """What the child does, once its turn has come."""
+        """What the child does, if its turn has come."""
         return self._child.activity() if self._was_begun else None
 
     def abort(self) -> None:
-        """Leave the queue, or cut the child short."""
+        """Leave the queue, or abort the child."""
         self._is_aborted = True
         if self._was_begun:
             self._child.abort()

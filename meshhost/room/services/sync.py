@@ -26,7 +26,7 @@ from meshhost.protocol.messages import ErrorResponse
 from meshhost.room.link import RoomLink
 from meshhost.room.replies import error_from, reading
 from meshhost.room.services.open_document import OpenDocument
-from meshhost.tasks import unless
+from meshhost.tasks import first_of
 
 __all__ = ["SyncClient"]
 
@@ -145,7 +145,7 @@ class SyncClient:
             logger.info("document not disconnected", extra={"document": path, "reason": str(error)})
 
     async def _flush(self, opened: OpenDocument) -> None:
-        await unless(opened.wait_settled(), self._room.wait_closed())
+        await first_of(opened.wait_settled(), self._room.wait_closed())
         opened.raise_refusal()
         if not opened.is_saved and self._room.is_closed:
             raise ConnectionLostError("the room was left before the document was saved")

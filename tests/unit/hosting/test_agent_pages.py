@@ -7,14 +7,14 @@ from pydantic import ValidationError
 
 from meshhost.errors import CallRefusedError
 from meshhost.hosting.http.pages import AgentQuery, page_of
+from meshhost.identity.tenant import AgentKey, RoomKey
 from meshhost.supervision.state import State
 
 
 def agent(number, started_at=0.0, state=State.RUNNING, **fields):
     fields = {"tenant": "acme", "path": "/worker", "room": "room"} | fields
-    return SimpleNamespace(
-        id=f"{number:032x}", started_at=started_at, state=state, spec=SimpleNamespace(log_fields=fields)
-    )
+    key = AgentKey(RoomKey(fields["tenant"], fields["room"]), fields["path"], "agent")
+    return SimpleNamespace(id=f"{number:032x}", started_at=started_at, state=state, key=key)
 
 
 def page(agents, find=lambda _: None, **query):

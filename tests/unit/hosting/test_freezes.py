@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import CallRefusedError
-from meshhost.hosting.calls.ledger import Ledger, SpawnLedger
+from meshhost.hosting.calls.ledger import AgentLedger, Ledger
 from meshhost.hosting.tenants.freezes import Freeze, Freezes
 from meshhost.testing.clock import FakeClock
 
@@ -118,7 +118,7 @@ async def test_whatever_the_order_memory_and_disk_agree_in_the_end(orders):
 
 
 async def test_the_ledger_gives_back_who_was_frozen_and_why(tmp_path):
-    ledger = SpawnLedger(Ledger(tmp_path / "ledger.db", clock=FakeClock()))
+    ledger = AgentLedger(Ledger(tmp_path / "ledger.db", clock=FakeClock()))
     await ledger.open()
     freezes = Freezes(clock=FakeClock(7.0), store=ledger)
     await freezes.freeze("acme", reason="abuse ü\x00")
@@ -126,7 +126,7 @@ async def test_the_ledger_gives_back_who_was_frozen_and_why(tmp_path):
     await freezes.freeze("thawed")
     await freezes.thaw("thawed")
     await ledger.close()
-    again = SpawnLedger(Ledger(tmp_path / "ledger.db", clock=FakeClock()))
+    again = AgentLedger(Ledger(tmp_path / "ledger.db", clock=FakeClock()))
     await again.open()
     restored = Freezes(clock=FakeClock(), store=again)
     await restored.restore()

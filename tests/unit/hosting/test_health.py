@@ -6,17 +6,21 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from meshhost.errors import CallRefusedError, MeshhostError, SettingsError
+from meshhost.hosting import startup as startup_module
 from meshhost.hosting.observe import health as health_module
-from meshhost.hosting.observe.health import Health, HealthAnswer, HealthServer, StartUp, error_line
+from meshhost.hosting.observe.health import Health, HealthAnswer, HealthServer
 from meshhost.hosting.observe.watchdog import Block, LoopWatchdog
 from meshhost.hosting.processes.options import ProcessOptions, Program
 from meshhost.hosting.processes.pool import ProcessPool
+from meshhost.hosting.startup import StartUp, error_line
+from meshhost.identity.tenant import AgentKey, RoomKey, TenantId
 
 OPTIONS = ProcessOptions(size=1, program=Program("none.py", is_module=False))
 
@@ -27,22 +31,22 @@ class Dog(LoopWatchdog):
     def __init__(self, held: float = 0.0, path: str | None = None) -> None:
         super().__init__(threshold=1.0)
         self.held = held
-        fields = {"path": path, "tenant": "acme", "room": "secret room"}
-        self.block = None if path is None else Block(0.0, held, "a stack", "a task", fields)
+        key = AgentKey(RoomKey(TenantId("acme"), "secret room"), path or "", "agent")
+        self.block = None if path is None else Block(0.0, held, "a stack", "a task", key)
 
     def held_seconds(self) -> float:
         return self.held
 
 
 def health_of(dog: LoopWatchdog) -> Health:
-    return Health(dog, live_seconds=30, is_path={"/ours"}.__contains__, vitals=lambda: {"more": 1})
+    return Health(dog, live_seconds=30, is_path={"/ours"}.__contains__)
 
 
 def test_a_loop_that_turns_or_is_held_for_a_short_time_lives() -> None:
-    assert health_of(Dog()).live() == HealthAnswer(200, {"ok": True, "lag_seconds": 0.0, "more": 1})
+    assert health_of(Dog()).live() == HealthAnswer(200, {"ok": True, "lag_seconds": 0.0})
     held = health_of(Dog(29.0, "/ours")).live()
     block = {"seconds": 29.0, "agent": "/ours"}
-    assert held == HealthAnswer(200, {"ok": True, "lag_seconds": 29.0, "block": block, "more": 1})
+    assert held == HealthAnswer(200, {"ok": True, "lag_seconds": 29.0, "block": block})
 
 
 def test_a_loop_that_is_held_for_too_long_is_dead_and_only_the_path_is_told() -> None:
@@ -50,6 +54,16 @@ def test_a_loop_that_is_held_for_too_long_is_dead_and_only_the_path_is_told() ->
     assert health_of(Dog(31.0, "/ours")).live() == HealthAnswer(503, {**dead, "agent": "/ours"})
     assert health_of(Dog(31.0, "/of-nobody")).live() == HealthAnswer(503, {**dead, "agent": None})
     assert health_of(Dog(31.0)).live().body["agent"] is None
+
+
+def test_the_last_block_is_told_by_its_path() -> None:
+    dog = Dog()
+    dog.last_block = Block(time.monotonic() - 5.0, 2.0, "a stack", "a task", Dog(path="/ours").block.agent)
+    block = health_of(dog).live().body["last_block"]
+    assert (block["path"], block["seconds"]) == ("/ours", 2.0)
+    assert block["seconds_ago"] >= 3.0
+    dog.last_block = Block(0.0, 2.0, "a stack", "a task")
+    assert health_of(dog).live().body["last_block"]["path"] is None
 
 
 def test_a_loop_that_is_held_is_not_ready_whatever_it_said_before() -> None:
@@ -68,11 +82,16 @@ def test_a_loop_that_is_held_is_not_ready_whatever_it_said_before() -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[tuple[HealthServer, int]]:
+def request_seconds() -> float:
+    return health_module.REQUEST_SECONDS
+
+
+@pytest.fixture
+def server(request_seconds: float) -> Iterator[tuple[HealthServer, int]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    running = HealthServer(health_of(Dog()), host="127.0.0.1", port=port)
+    running = HealthServer(health_of(Dog()), host="127.0.0.1", port=port, request_seconds=request_seconds)
     running.start()
     yield running, port
     running.stop()
@@ -128,7 +147,7 @@ def test_no_more_is_answered_at_once_than_may_be(
         go.wait(10)
         return HealthAnswer(200, {})
 
-    monkeypatch.setattr(running._health, "live", slow)
+    monkeypatch.setattr(running.health, "live", slow)
     connections = []
     for _ in range(health_module.MAX_REQUESTS):
         connections.append(http.client.HTTPConnection("127.0.0.1", port, timeout=10))
@@ -141,8 +160,8 @@ def test_no_more_is_answered_at_once_than_may_be(
         connection.close()
 
 
-def test_who_takes_for_ever_is_hung_up_on(server: tuple[HealthServer, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health_module, "REQUEST_SECONDS", 0.2)
+@pytest.mark.parametrize("request_seconds", [0.2])
+def test_who_takes_for_ever_is_hung_up_on(server: tuple[HealthServer, int]) -> None:
     with socket.create_connection(("127.0.0.1", server[1]), timeout=10) as slow:
         slow.sendall(b"GET /livez HT")
         assert slow.recv(1) == b""
@@ -165,7 +184,7 @@ def test_a_request_that_breaks_is_no_news(
     def broken() -> HealthAnswer:
         raise OSError("no")
 
-    monkeypatch.setattr(server[0]._health, "live", broken)
+    monkeypatch.setattr(server[0].health, "live", broken)
     with pytest.raises(http.client.RemoteDisconnected):
         get(server[1], "/livez")
     assert [record.getMessage() for record in caplog.records] == ["health request failed"]
@@ -230,7 +249,7 @@ async def test_what_is_missing_is_told_after_the_deadline_and_then_less_and_less
                 told.set()
 
     handler = Handler()
-    logger = logging.getLogger(health_module.__name__)
+    logger = logging.getLogger(startup_module.__name__)
     logger.addHandler(handler)
     try:
         async with asyncio.timeout(10), asyncio.TaskGroup() as group:

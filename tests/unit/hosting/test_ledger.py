@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import CallRefusedError, SettingsError
-from meshhost.hosting.calls.admission import CallRequest
-from meshhost.hosting.calls.ledger import Ledger, LedgerEntry, SpawnLedger, _entry, _put
+from meshhost.hosting.agents.assignment import CallRequest
+from meshhost.hosting.calls.ledger import AgentLedger, Ledger, LedgerEntry, _entry, _put
 from meshhost.identity.tenant import TenantId
 from meshhost.testing.clock import FakeClock
 
@@ -33,7 +33,7 @@ def path(tmp_path):
 
 
 def spawn_ledger(path):
-    return SpawnLedger(Ledger(path, clock=FakeClock()))
+    return AgentLedger(Ledger(path, clock=FakeClock()))
 
 
 async def reopened(path):

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshhost.errors import CallRefusedError
-from meshhost.hosting.tenants.memory_quota import MEGABYTE, MemoryQuotas, ProcessMemory
+from meshhost.hosting.agents.process_memory import MEGABYTE, ProcessMemory
+from meshhost.hosting.tenants.memory_quota import MemoryQuotas
 from meshhost.testing.clock import FakeClock
 
 

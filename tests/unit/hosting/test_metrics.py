@@ -3,11 +3,16 @@ from types import SimpleNamespace
 import pytest
 
 from meshhost.hosting.observe.metrics import HostMetrics
+from meshhost.identity.tenant import AgentKey, RoomKey, TenantId
 from meshhost.supervision.state import State
+
+ROOM = RoomKey(TenantId("acme"), "room")
 
 
 def spawn(state=State.RUNNING, *, path="/a", restarts=0, took=2.0):
-    return SimpleNamespace(path=path, state=state, restarts=restarts, started_at=100.0, state_since=100.0 + took)
+    return SimpleNamespace(
+        key=AgentKey(ROOM, path, "agent"), state=state, restarts=restarts, started_at=100.0, state_since=100.0 + took
+    )
 
 
 @pytest.fixture
@@ -17,7 +22,7 @@ def live():
 
 @pytest.fixture
 def metrics(live):
-    return HostMetrics(lambda: live, lambda one: one.path)
+    return HostMetrics(lambda: live)
 
 
 def lines(metrics):
@@ -69,7 +74,7 @@ def test_calls_and_drains_are_counted(metrics):
 
 def test_each_host_has_numbers_of_its_own(metrics):
     metrics.count_call("/a", 200)
-    assert not [line for line in lines(HostMetrics(list, str)) if "calls" in line]
+    assert not [line for line in lines(HostMetrics(list)) if "calls" in line]
 
 
 def test_whether_the_host_takes_calls_is_shown_as_of_now(metrics):

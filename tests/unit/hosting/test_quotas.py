@@ -3,7 +3,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import CallRefusedError, SettingsError
-from meshhost.hosting.tenants import quotas as quotas_module
 from meshhost.hosting.tenants.quotas import Quotas, TenantQuota, TokenBucket
 from meshhost.testing.clock import FakeClock
 
@@ -72,10 +71,9 @@ async def test_a_slow_rate_lets_one_pass_and_then_makes_wait():
     quotas.admit("acme", live=0, waiting=0)
 
 
-async def test_tenants_of_long_ago_are_forgotten(monkeypatch):
-    monkeypatch.setattr(quotas_module, "_MAX_BUCKETS", 3)
+async def test_tenants_of_long_ago_are_forgotten():
     clock = FakeClock()
-    quotas = Quotas(clock=clock, default=TenantQuota(starts_per_second=1))
+    quotas = Quotas(clock=clock, default=TenantQuota(starts_per_second=1), max_buckets=3)
     for number in range(3):
         quotas.admit(f"t{number}", live=0, waiting=0)
     await clock.advance(1)

@@ -4,10 +4,11 @@ from unittest.mock import AsyncMock, MagicMock
 import pytest
 
 from meshhost.errors import CallRefusedError
-from meshhost.hosting.calls.admission import AllowedRooms, CallRequest
+from meshhost.hosting.agents.assignment import CallRequest
+from meshhost.hosting.calls.admission import AllowedRooms
 from meshhost.hosting.calls.ledger import LedgerEntry
 from meshhost.hosting.calls.resume import resume
-from meshhost.hosting.calls.spawns import Route
+from meshhost.hosting.calls.route import Route
 from meshhost.identity.tenant import TenantId
 from meshhost.testing.agents import QuietAgent
 
@@ -28,7 +29,7 @@ def ledger():
 async def resumed(ledger, entries, answers=None):
     spawns = MagicMock()
     spawns.resume.side_effect = answers or [True] * len(entries)
-    number = await resume(entries, ledger=ledger, spawns=spawns, routes=ROUTES, allowed=ALLOWED, now=50.0)
+    number = await resume(entries, ledger=ledger, agents=spawns, routes=ROUTES, allowed=ALLOWED, now=50.0)
     return number, [call.args[1].id for call in spawns.resume.call_args_list]
 
 

@@ -1,7 +1,10 @@
+import socket
+
 import pytest
 
 from meshhost.errors import SettingsError
 from meshhost.hosting.service_host import ServiceHost
+from meshhost.hosting.tenants.quotas import TenantQuota
 from meshhost.identity.grants import ApiScope
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.testing.agents import QuietAgent
@@ -23,7 +26,12 @@ def environment(monkeypatch):
 
 
 def allows(host, url):
-    return host._serving._allowed.allow(url)
+    return host.parts.allowed.allow(url)
+
+
+def facts(host):
+    options = host.options
+    return options.host, options.port, options.drain_seconds, options.max_agents
 
 
 def test_paths_are_bound_by_decorator_or_call():
@@ -35,7 +43,7 @@ def test_paths_are_bound_by_decorator_or_call():
         pass
 
     host.add_path("/two", cls=QuietAgent, on_duplicate="allow", start_timeout=3.0)
-    one, two = host._routes["/one"], host._routes["/two"]
+    one, two = host.parts.routes["/one"], host.parts.routes["/two"]
     assert (one.cls, one.identity, one.permissions, one.restart.kind) == (One, "first", scope, "temporary")
     assert (two.identity, two.on_duplicate, two.start_timeout, two.restart) == (None, "allow", 3.0, RestartPolicy())
     [port] = host.get_service_spec(image="img")["ports"]
@@ -74,13 +82,16 @@ def test_settings_of_a_path_are_checked():
         host.add_path("/a", cls=QuietAgent, on_duplicate="ignore")
     with pytest.raises(SettingsError, match="isolation: expected task or process"):
         host.add_path("/a", cls=QuietAgent, isolation="magic")
-    assert not host._routes
+    with pytest.raises(SettingsError, match="drain_seconds: expected a number of seconds, 0 or more"):
+        host.add_path("/a", cls=QuietAgent, drain_seconds=-1)
+    assert not host.parts.routes
 
 
 def test_a_host_has_defaults():
     host = ServiceHost()
-    assert (host._host, host.port, host._drain_seconds, host._spawns._max_agents) == ("127.0.0.1", 0, 30.0, 10_000)
-    assert host._guard._secret is None
+    assert facts(host) == ("127.0.0.1", 0, 30.0, 10_000)
+    assert host.port == 0
+    assert host.options.webhook_secret is None
     assert allows(host, "ws://localhost:8080/rooms/x")
     assert host.agents == ()
     assert repr(host) == "<ServiceHost 127.0.0.1:0 paths=[] agents=0>"
@@ -97,8 +108,9 @@ def test_the_environment_wins_over_the_defaults(environment):
         DRAIN_SECONDS="0",
     )
     host = ServiceHost()
-    assert (host._host, host.port, host._drain_seconds, host._spawns._max_agents) == ("0.0.0.0", 8099, 0.0, 7)
-    assert host._guard._secret == "hush"
+    assert facts(host) == ("0.0.0.0", 8099, 0.0, 7)
+    assert host.port == 8099
+    assert host.options.webhook_secret == "hush"
     assert all(allows(host, url) for url in ("wss://rooms.example/rooms/x", "ws://a:1/r", "ws://b:2/r"))
     assert not allows(host, "ws://127.0.0.1:8080/rooms/x")
 
@@ -108,18 +120,62 @@ def test_arguments_win_over_the_environment(environment):
     host = ServiceHost(
         host="::1", port=0, webhook_secret="other", allowed_room_urls=["http://c:3"], max_agents=2, drain_seconds=1.5
     )
-    assert (host._host, host.port, host._drain_seconds, host._spawns._max_agents) == ("::1", 0, 1.5, 2)
-    assert host._guard._secret == "other"
+    assert facts(host) == ("::1", 0, 1.5, 2)
+    assert host.options.webhook_secret == "other"
     assert allows(host, "ws://c:3/r")
     assert not allows(host, "ws://a:1/r")
 
 
 def test_an_empty_secret_turns_signatures_off(environment):
     environment(WEBHOOK_SECRET="hush")
-    assert ServiceHost(webhook_secret="")._guard._secret is None
+    assert ServiceHost(webhook_secret="").options.webhook_secret is None
 
 
 def test_a_wrong_setting_is_named(environment):
     environment(MAX_AGENTS="0")
     with pytest.raises(SettingsError, match="MAX_AGENTS"):
         ServiceHost()
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "expected"),
+    [
+        ("port", "8080", "port: expected a whole number, 0 to 65535, not '8080'"),
+        ("port", 70_000, "port: expected a whole number, 0 to 65535, not 70000"),
+        ("health_port", -1, "health_port: expected a whole number, 0 to 65535, not -1"),
+        ("max_agents", -1, "max_agents: expected a whole number, 1 or more, not -1"),
+        ("max_agents", True, "max_agents: expected a whole number, 1 or more, not True"),
+        ("blocks_allowed", 0, "blocks_allowed: expected a whole number, 1 or more, not 0"),
+        ("drain_seconds", float("inf"), "drain_seconds: expected a number of seconds, 0 or more, not inf"),
+        ("drain_seconds", float("nan"), "drain_seconds: expected a number of seconds, 0 or more, not nan"),
+        ("on_block", "kill", "on_block: expected report or isolate, not 'kill'"),
+        ("allowed_room_urls", "http://a", "allowed_room_urls: expected a list of URLs, not one text"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_what_was_expected(argument, value, expected):
+    with pytest.raises(SettingsError) as wrong:
+        ServiceHost(**{argument: value})
+    assert str(wrong.value) == expected
+
+
+def test_an_option_without_an_argument_can_be_tuned_and_keeps_the_paths():
+    host = ServiceHost()
+    host.add_path("/a", cls=QuietAgent)
+    host.tune(cleanup_seconds=0.1)
+    assert (host.options.cleanup_seconds, list(host.parts.routes)) == (0.1, ["/a"])
+
+
+def test_a_quota_lets_as_many_wait_as_the_setting_says():
+    assert TenantQuota().max_waiting == ServiceHost().options.default_quota.max_waiting == 1_000
+
+
+async def test_a_program_whose_host_cannot_start_ends_with_one_line(environment):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            SystemExit, match=f"meshhost: cannot listen on 127.0.0.1:{port}: .*choose another port"
+        ) as ended:
+            await ServiceHost(port=port, webhook_secret="").run()
+    assert (ended.value.__suppress_context__, ended.value.__cause__) == (True, None)

@@ -1,23 +1,23 @@
 import asyncio
 from collections import Counter
 from dataclasses import replace
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshhost.errors import CallRefusedError
-from meshhost.hosting.calls.admission import CallRequest
+from meshhost.hosting.agents.assignment import CallRequest
+from meshhost.hosting.agents.process_memory import MEGABYTE, ProcessMemory
+from meshhost.hosting.calls.hosted_agents import HostedAgents
 from meshhost.hosting.calls.ledger import LedgerEntry
-from meshhost.hosting.calls.spawns import Route, Spawns
+from meshhost.hosting.calls.route import Route, Routes
 from meshhost.hosting.observe.load import LoadLimits, LoadMeter
-from meshhost.hosting.processes.options import ProcessOptions
-from meshhost.hosting.tenants.memory_quota import MEGABYTE, ProcessMemory
 from meshhost.hosting.tenants.quarantine import EVERY_PATH, QuarantinePolicy
 from meshhost.hosting.tenants.quotas import Quotas, TenantQuota
 from meshhost.hosting.tenants.tenancy import Tenancy, TenancyCollector
-from meshhost.identity.tenant import TenantId
+from meshhost.identity.tenant import AgentKey, RoomKey, TenantId
 from meshhost.supervision.isolation import TaskChild
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.supervision.state import State
@@ -30,10 +30,11 @@ AT_ONCE = RestartPolicy(max_restarts=50, first_delay=1, max_delay=1, factor=1)
 
 
 class Host:
-    """Spawns whose agents are functions, by identity: no room, no socket."""
+    """HostedAgents whose agents are functions, by identity: no room, no socket."""
 
     def __init__(self, tmp_path, *, max_starts=32, quota=None, ledger=None, quarantine=POLICY):
         self.clock = FakeClock()
+        self.routes = Routes()
         self.supervisor = Supervisor(clock=self.clock, random=lambda: 1.0)
         self.load = LoadMeter(
             clock=self.clock,
@@ -53,15 +54,23 @@ class Host:
             expected_memory=lambda: 50 * MEGABYTE,
         )
         self.supervisor.on_change.append(self.tenancy.changed)
-        self.spawns = Spawns(
-            self.supervisor, max_agents=1000, pool=Mock(options=ProcessOptions()), tenancy=self.tenancy, ledger=ledger
+        self.spawns = HostedAgents(
+            self.supervisor,
+            routes=self.routes,
+            tenancy=self.tenancy,
+            children={"task": self.child, "process": self.child},
+            max_agents=1000,
+            max_processes=100,
+            ledger=ledger,
         )
-        self.spawns._child = lambda route, visit, **_: TaskChild(self.life(visit.request), "agent")
         self.lives = Counter()
         self.living = Counter()
         self.is_broken = set()
         self.let_start = asyncio.Event()
         self.let_start.set()
+
+    def child(self, _, assignment):
+        return TaskChild(self.life(assignment.request), "agent")
 
     def life(self, request):
         key = (request.tenant, request.room_name, request.identity)
@@ -408,7 +417,7 @@ async def test_a_restart_waits_for_memory_and_has_not_failed(make):
     host.is_broken.add("crashes")
     crashes = await host.call(identity="crashes")
     await host.settle()
-    host.spawns.isolate("/worker")
+    host.routes.isolate("/worker")
     await host.seconds(2)
     assert (crashes.state, crashes.restarts) == (State.STARTING, 1)
     assert host.tenancy.waits_for(crashes) == "memory in its tenant's quota"
@@ -508,7 +517,8 @@ def test_repeated_and_simultaneous_calls_never_start_a_second_agent(calls, max_s
             group.create_task(work())
         assert all(number <= 1 for number in most.values())
         keys = {key for key, _, _ in calls}
-        assert Counter(spawn.key for spawn in host.supervisor.live) == {(t, r, "/worker", i): 1 for t, r, i in keys}
+        expected = {AgentKey(RoomKey(TenantId(t), r), "/worker", i): 1 for t, r, i in keys}
+        assert Counter(agent.key for agent in host.supervisor.live) == expected
         await host.close()
 
     asyncio.run(run())

@@ -8,17 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.hosting.observe.metrics import HostMetrics
-from meshhost.hosting.tenants.labels import OTHER, TenantLabels
+from meshhost.hosting.observe.tenant_labels import OTHER, TenantLabels
+from meshhost.identity.tenant import AgentKey, RoomKey, TenantId
 from meshhost.supervision.state import State
 from meshhost.usage import report_message, report_tokens, reporting_to
 
 
 def metrics(labels: int = 2, live: list[Any] | None = None) -> HostMetrics:
-    return HostMetrics(lambda: live or [], lambda one: one.path, tenant_of=lambda one: one.tenant, tenant_labels=labels)
+    return HostMetrics(lambda: live or [], tenant_labels=labels)
 
 
 def spawn(tenant: str, state: State = State.RUNNING) -> Any:
-    return SimpleNamespace(tenant=tenant, path="/a", state=state, restarts=1)
+    return SimpleNamespace(key=AgentKey(RoomKey(TenantId(tenant), "room"), "/a", "agent"), state=state, restarts=1)
 
 
 def lines(shown: HostMetrics) -> list[str]:

@@ -7,9 +7,13 @@ import time
 
 import pytest
 
+from meshhost.hosting.agents.current import acting_for
 from meshhost.hosting.observe import watchdog as watchdog_module
 from meshhost.hosting.observe.watchdog import Block, LoopWatchdog
+from meshhost.identity.tenant import AgentKey, RoomKey, TenantId
 from meshhost.logs import log_context
+
+GREEDY = AgentKey(RoomKey(TenantId("acme"), "room"), "/greedy", "greedy")
 
 
 class Watched:
@@ -19,9 +23,9 @@ class Watched:
         self.lags: list[float] = []
         self.blocks: asyncio.Queue[Block] = asyncio.Queue()
         self.turned = asyncio.Event()
-        self.watchdog = LoopWatchdog(
-            threshold=threshold, interval=0.01, on_lag=self._lagged, on_block=self.blocks.put_nowait
-        )
+        self.watchdog = LoopWatchdog(threshold=threshold, interval=0.01)
+        self.watchdog.on_lag.append(self._lagged)
+        self.watchdog.on_block.append(self.blocks.put_nowait)
 
     def _lagged(self, seconds: float) -> None:
         self.lags.append(seconds)
@@ -29,7 +33,7 @@ class Watched:
 
 
 async def hold(seconds: float) -> None:
-    with log_context(agent="greedy", path="/greedy"):
+    with acting_for(GREEDY), log_context(agent="greedy", path="/greedy"):
         time.sleep(seconds)  # noqa: ASYNC251 - that is the point
 
 
@@ -42,13 +46,14 @@ async def test_a_block_is_told_with_its_agent_its_task_and_its_stack(caplog: pyt
         block = await watched.blocks.get()
     watched.watchdog.stop()
 
-    assert (block.fields["agent"], block.task) == ("greedy", "greedy task")
+    assert (block.agent, block.fields["agent"], block.task) == (GREEDY, "greedy", "greedy task")
     assert "time.sleep(seconds)" in block.stack
-    assert 0.2 < block.seconds < 5
+    # No upper bound: a busy machine may hold the thread up. That it ended is what the second record says.
+    assert block.seconds > 0.2
     assert watched.watchdog.last_block == block
     assert max(watched.lags) > 0.2
     records = [record for record in caplog.records if record.name == watchdog_module.__name__]
-    assert [record.getMessage() for record in records] == ["event loop is blocked", "event loop turns again"]
+    assert [record.getMessage() for record in records] == ["event loop is blocked", "event loop runs again"]
     assert [record.path for record in records] == ["/greedy", "/greedy"]
     assert records[0].levelno == logging.ERROR
 
@@ -95,7 +100,7 @@ async def test_who_holds_the_loop_is_told_while_it_goes_on() -> None:
                 told.set()
 
     def hold_until_told() -> bool:
-        with log_context(path="/greedy"):
+        with acting_for(GREEDY):
             return told.wait(10)
 
     handler = Handler()
@@ -105,9 +110,8 @@ async def test_who_holds_the_loop_is_told_while_it_goes_on() -> None:
     try:
         async with asyncio.timeout(10):
             await watched.turned.wait()
-            began = time.monotonic()
+            # The loop is held until the report comes, so it can only have been made while the block went on.
             assert hold_until_told()
-            took = time.monotonic() - began
             await watched.blocks.get()
     finally:
         logging.getLogger(watchdog_module.__name__).removeHandler(handler)
@@ -115,8 +119,7 @@ async def test_who_holds_the_loop_is_told_while_it_goes_on() -> None:
     [block] = seen
     assert block is not None
     assert "told.wait(10)" in block.stack
-    # Its time is the threshold's and that between two questions, with ample room for a busy machine.
-    assert took < 1.0
+    assert block.agent == GREEDY
     assert watched.watchdog.block is None
 
 
@@ -149,10 +152,10 @@ def test_it_ends_with_its_loop() -> None:
     assert not thread.is_alive()
 
 
-def test_a_block_outside_of_asyncio_has_no_fields() -> None:
+def test_a_frame_outside_of_asyncio_has_no_context() -> None:
     import sys
 
-    assert watchdog_module._log_fields(sys._getframe()) == {}
+    assert watchdog_module._context_of(sys._getframe()) is None
 
 
 async def test_a_stop_that_comes_between_two_beats_is_not_lost() -> None:

@@ -2,17 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshhost.supervision import isolation
+from meshhost.supervision.agent import CLEANUP_SECONDS, AgentSpec, SupervisedAgent
 from meshhost.supervision.drain import DrainReport, drain_together
 from meshhost.supervision.isolation import ChildContext, TaskChild
-from meshhost.supervision.spawn import ABORT_SECONDS, ChildSpec, Spawn
 from meshhost.supervision.state import State
 from meshhost.supervision.supervisor import Supervisor
 from meshhost.testing.clock import FakeClock
@@ -28,7 +27,7 @@ class Busy:
         self._seconds = seconds
 
     async def run(self, context: ChildContext) -> None:
-        context.doer = self
+        context.current = self
         context.started()
         try:
             await context.draining.wait()
@@ -46,7 +45,7 @@ class Deaf(Busy):
     gone = False
 
     async def run(self, context: ChildContext) -> None:
-        context.doer = self
+        context.current = self
         context.started()
         while not self.gone:
             try:
@@ -55,20 +54,29 @@ class Deaf(Busy):
                 continue
 
 
-Add = Callable[..., Spawn]
+class Label(NamedTuple):
+    """Whose agent it is, in these tests."""
+
+    tenant: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} at /{self.name}"
+
+    def log_fields(self) -> dict[str, object]:
+        return {"tenant": self.tenant}
 
 
-def add_to(supervisor: Supervisor, agent: Busy, name: str = "mail", *, seconds: float = 10.0, **fields: Any) -> Spawn:
+def add_to(
+    supervisor: Supervisor, agent: Busy, name: str = "mail", *, seconds: float = 10.0, **fields: Any
+) -> SupervisedAgent:
     """`seconds` is how long it may take to leave."""
-    log_fields = {"path": f"/{name}"}
     return supervisor.add(
-        ChildSpec(
-            name, name, lambda: TaskChild(agent.run, name), drain_seconds=seconds, log_fields=log_fields, **fields
-        )
+        AgentSpec(name, Label("acme", name), lambda: TaskChild(agent.run, name), drain_seconds=seconds, **fields)
     )
 
 
-async def run(spawns: list[Spawn]) -> None:
+async def run(spawns: list[SupervisedAgent]) -> None:
     for spawn in spawns:
         await spawn.wait_state(State.RUNNING)
 
@@ -142,7 +150,7 @@ async def test_who_will_not_leave_is_waited_for_until_the_last_deadline(
     assert clock.monotonic() - began == 30
     [late] = records(caplog, "agents are aborted at their deadline")
     assert (late.agents, late.others) == (["deaf at /deaf: 0 s left, nothing good"], 0)
-    [stuck] = records(caplog, "agents would not leave")
+    [stuck] = records(caplog, "agents did not end after they were aborted")
     assert stuck.agents == ["deaf at /deaf: aborted, nothing good"]
     deaf.gone = True
     await clock.advance(1)
@@ -154,7 +162,7 @@ async def test_an_aborted_agent_has_a_little_time_to_clean_up(supervisor: Superv
     await run([spawn])
     async with asyncio.TaskGroup() as tasks:
         draining = tasks.create_task(supervisor.stop(spawn))
-        await clock.advance(1 + ABORT_SECONDS - 0.5)
+        await clock.advance(1 + CLEANUP_SECONDS - 0.5)
         assert (spawn.aborted, draining.done()) == (True, False)
         await clock.advance(0.5)
         assert draining.result().stuck == ("mail",)
@@ -179,7 +187,7 @@ async def test_the_log_tells_every_few_seconds_who_is_still_there_and_why(
             await clock.advance(0.5)
     [begin] = records(caplog, "agents are asked to leave")
     assert (begin.agents, begin.seconds) == (12, 30)
-    first, second = records(caplog, "agents still leave")
+    first, second = records(caplog, "agents still draining")
     assert first.agents[:3] == [
         "late at /late: 7 s left",
         "quick at /quick: 15 s left, a task for 3 s",
@@ -205,7 +213,7 @@ async def test_nothing_is_told_of_an_empty_host_nor_of_a_single_agent(
         await clock.advance(6)
     await supervisor.drain_all()
     assert [record for record in caplog.records if record.name == "meshhost.supervision.drain"] == []
-    assert await drain_together((spawn,), clock, tell=True) == DrainReport((), (), ())
+    assert await drain_together((spawn,), clock, log_progress=True) == DrainReport((), (), ())
 
 
 async def test_an_agent_tells_what_it_does(supervisor: Supervisor, clock: FakeClock) -> None:
@@ -244,7 +252,7 @@ async def test_one_that_still_starts_when_it_is_to_leave_is_named_with_its_start
     async def never(_: ChildContext) -> None:
         await asyncio.Event().wait()
 
-    spawn = supervisor.add(ChildSpec("mail", "mail", lambda: TaskChild(never, "mail"), drain_seconds=2))
+    spawn = supervisor.add(AgentSpec("mail", Label("acme", "mail"), lambda: TaskChild(never, "mail"), drain_seconds=2))
     await clock.advance(1)
     assert (spawn.state, spawn.activity) == (State.STARTING, None)
     async with asyncio.TaskGroup() as tasks:

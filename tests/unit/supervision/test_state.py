@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import LifecycleError
-from meshhost.supervision import deadlines, isolation, policy, spawn, state, supervisor
+from meshhost.supervision import agent, deadlines, isolation, policy, state, supervisor
 from meshhost.supervision.state import TERMINAL, TRANSITIONS, Signal, State, next_state
 
 signals = st.lists(st.sampled_from(Signal), max_size=30)
@@ -58,5 +58,5 @@ def test_a_refused_signal_names_itself_and_the_state() -> None:
 
 
 def test_public_names_are_there() -> None:
-    for module in (deadlines, isolation, policy, spawn, state, supervisor):
+    for module in (deadlines, isolation, policy, agent, state, supervisor):
         assert all(hasattr(module, name) for name in module.__all__)

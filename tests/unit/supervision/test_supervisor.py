@@ -4,21 +4,34 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from meshhost.errors import ConnectionLostError, LifecycleError
 from meshhost.logs import current_log_context
+from meshhost.supervision.agent import AgentSpec, ErrorReport, SupervisedAgent
 from meshhost.supervision.drain import DrainReport, drain_together
 from meshhost.supervision.isolation import Aborted, Child, ChildContext, Crashed, Exit, Exited, Run, TaskChild
 from meshhost.supervision.policy import RestartPolicy
-from meshhost.supervision.spawn import ChildSpec, Failure, Spawn
 from meshhost.supervision.state import TERMINAL, State
 from meshhost.supervision.supervisor import Supervisor
 from meshhost.testing.clock import FakeClock
 
-Add = Callable[..., Spawn]
+Add = Callable[..., SupervisedAgent]
+
+
+class Label(NamedTuple):
+    """Whose agent it is, in these tests."""
+
+    tenant: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} at /{self.name}"
+
+    def log_fields(self) -> dict[str, object]:
+        return {"tenant": self.tenant}
 
 
 class Puppet:
@@ -77,8 +90,8 @@ class Immovable:
 
 @pytest.fixture
 def add(supervisor: Supervisor) -> Add:
-    def add_one(run: Run, name: str = "mail", **fields: Any) -> Spawn:
-        return supervisor.add(ChildSpec(name, ("acme", name), functools.partial(TaskChild, run, name), **fields))
+    def add_one(run: Run, name: str = "mail", **fields: Any) -> SupervisedAgent:
+        return supervisor.add(AgentSpec(name, Label("acme", name), functools.partial(TaskChild, run, name), **fields))
 
     return add_one
 
@@ -91,28 +104,28 @@ async def _error_of(awaitable: Awaitable[object]) -> Exception | None:
     return None
 
 
-async def drained(spawn: Spawn, grace: float) -> DrainReport:
-    return await drain_together((spawn,), spawn._around.clock, grace=grace)
+async def drained(spawn: SupervisedAgent, grace: float) -> DrainReport:
+    return await drain_together((spawn,), spawn._environment.clock, grace=grace)
 
 
-def spec_of(child: Child, name: str = "mail", **fields: Any) -> ChildSpec:
-    return ChildSpec(name, name, lambda: child, **fields)
+def spec_of(child: Child, name: str = "mail", **fields: Any) -> AgentSpec:
+    return AgentSpec(name, Label("acme", name), lambda: child, **fields)
 
 
 async def test_an_agent_runs_and_is_found_by_id_and_key(supervisor: Supervisor, add: Add, clock: FakeClock) -> None:
     one, two = add(Puppet().run), add(Puppet().run)
 
     assert await one.wait_state(State.RUNNING) is State.RUNNING
-    assert (supervisor.find(one.id), supervisor.with_key(("acme", "mail"))) == (one, (one, two))
+    assert (supervisor.find(one.id), supervisor.with_key(Label("acme", "mail"))) == (one, (one, two))
     assert one.started_at == clock.time()
-    assert (one.name, one.key) == ("mail", ("acme", "mail"))
+    assert (one.name, one.key) == ("mail", Label("acme", "mail"))
     assert "running" in repr(one)
     assert "live=2" in repr(supervisor)
 
     await supervisor.stop(one, 1)
 
     assert (supervisor.live, supervisor.finished, supervisor.find(one.id)) == ((two,), (one,), one)
-    assert supervisor.with_key(("acme", "mail")) == (two,)
+    assert supervisor.with_key(Label("acme", "mail")) == (two,)
     assert supervisor.find("nobody") is None
 
 
@@ -246,7 +259,7 @@ async def test_a_factory_that_fails_is_a_crash(supervisor: Supervisor, fault: Ba
     def factory() -> Child:
         raise fault
 
-    spawn = supervisor.add(ChildSpec("mail", "mail", factory, policy=RestartPolicy(kind="temporary")))
+    spawn = supervisor.add(AgentSpec("mail", Label("acme", "mail"), factory, policy=RestartPolicy(kind="temporary")))
 
     await spawn.wait_state(State.FAILED)
     assert spawn.last_error is not None
@@ -283,7 +296,7 @@ async def test_all_drain_at_once_and_who_is_late_is_aborted_and_named(
     report, _ = await asyncio.gather(supervisor.drain_all(10), time_passes())
 
     assert report == DrainReport(finished=("quick",), aborted=("late",), stuck=("stuck",))
-    assert "agents would not leave" in caplog.messages
+    assert "agents did not end after they were aborted" in caplog.messages
     assert supervisor.live == (spawns[2],)
     with pytest.raises(LifecycleError, match="takes no more"):
         add(Puppet().run)
@@ -549,7 +562,7 @@ async def test_an_agent_whose_supervision_is_cancelled_is_aborted_and_not_crashe
 async def test_observers_see_each_change_and_a_failing_one_harms_nobody(
     supervisor: Supervisor, add: Add, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def failing(spawn: Spawn, old: State, new: State) -> None:
+    def failing(spawn: SupervisedAgent, old: State, new: State) -> None:
         raise ValueError("metrics are down")
 
     seen: list[tuple[State, State]] = []
@@ -574,7 +587,7 @@ async def test_what_an_agent_logs_carries_whose_it_is(supervisor: Supervisor, ad
         inside.update(current_log_context())
         assert len(current_log_context()) == len(inside)
 
-    spawn = add(agent, log_fields={"tenant": "acme"}, policy=RestartPolicy(kind="temporary"))
+    spawn = add(agent, policy=RestartPolicy(kind="temporary"))
     await spawn.wait_state(State.STOPPED)
 
     assert inside == {"tenant": "acme", "agent": "mail", "spawn_id": spawn.id}
@@ -585,7 +598,7 @@ async def test_a_restart_is_logged_with_the_wait_and_the_error(add: Add, caplog:
     async def broken(context: ChildContext) -> None:
         raise ValueError("no such model")
 
-    spawn = add(broken, log_fields={"tenant": "acme"})
+    spawn = add(broken)
     await spawn.wait_state(State.BACKING_OFF)
 
     [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
@@ -635,10 +648,10 @@ def test_a_failure_is_bounded_and_survives_an_error_that_cannot_be_shown() -> No
             raise ValueError("x" * 5000)
         deep(level - 1)
 
-    assert Failure.of(UnprintableError()).text == "(the error cannot be shown as text)"
+    assert ErrorReport.of(UnprintableError()).text == "(the error cannot be shown as text)"
     with pytest.raises(ValueError, match="x") as caught:
         deep(50)
-    failure = Failure.of(caught.value)
+    failure = ErrorReport.of(caught.value)
     assert (len(failure.text), len(failure.traceback)) == (1_000, 2_048)
 
 

@@ -23,8 +23,8 @@ from opentelemetry import context as trace_context
 from opentelemetry import propagate
 
 from meshhost.errors import SettingsError
-from meshhost.hosting.calls.admission import CallRequest
-from meshhost.hosting.calls.life import AgentLife, Visit
+from meshhost.hosting.agents.assignment import Assignment, CallRequest
+from meshhost.hosting.agents.life import AgentLife
 from meshhost.hosting.processes.child.channel import FLUSH_SECONDS, Channel
 from meshhost.hosting.processes.child.log_handler import ChannelHandler
 from meshhost.hosting.processes.messages import (
@@ -58,8 +58,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _ChildVisit(Visit):
-    """A visit whose supervisor is in the host."""
+class _ChildAssignment(Assignment):
+    """An assignment whose supervisor is in the host."""
 
     send: Callable[[Message], None] = lambda _: None
 
@@ -79,7 +79,7 @@ class AgentRole:
         self._began = time.monotonic()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._assigned: asyncio.Future[Assign] | None = None
-        self._visit: _ChildVisit | None = None
+        self._assignment: _ChildAssignment | None = None
         self._child: TaskChild | None = None
         self._tasks = TaskOwner("agent process")
         self._usage = Tally()
@@ -129,14 +129,14 @@ class AgentRole:
     async def _live(self, assign: Assign, classes: Mapping[str, Callable[..., Any]]) -> Exit:
         call = assign.call
         protocol = WebSocketClientProtocol(url=call.room_url, token=call.token)
-        self._visit = _ChildVisit(_request(call), protocol, id=assign.call_id, send=self._channel.send)
+        self._assignment = _ChildAssignment(_request(call), protocol, id=assign.call_id, send=self._channel.send)
         self._handler.fields = assign.log_fields
         trace_context.attach(propagate.extract(assign.trace))
         cls = classes.get(assign.path)
         if cls is None:
             return Crashed(SettingsError(f"the program binds no path {assign.path} before it runs its host"))
         with log_context(**assign.log_fields), reporting_to(self._usage):
-            life = AgentLife(cls, self._visit, grace=assign.grace)
+            life = AgentLife(cls, self._assignment, grace=assign.grace)
             self._child = TaskChild(lambda child: self._run(life, child), call.identity)
             # `wait` returns what a start raised, too.
             with contextlib.suppress(Exception):
@@ -155,8 +155,8 @@ class AgentRole:
                 self._channel.send(Pong(number, self._activity(), self._usage.take()))
             case Assign() if self._assigned is not None and not self._assigned.done():
                 self._assigned.set_result(message)
-            case Renew(call=call) if self._visit is not None:
-                self._visit.renew(_request(call))
+            case Renew(call=call) if self._assignment is not None:
+                self._assignment.renew(_request(call))
             case Drain() if self._child is not None:
                 self._tasks.spawn(self._child.drain(), name="drain")
             case Abort() if self._child is not None:

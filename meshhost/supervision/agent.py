@@ -1,4 +1,15 @@
-"""One supervised agent, through all its lives."""
+"""One supervised agent, through all its lives.
+
+A `SupervisedAgent` makes a `Child` for each life, waits until it runs, waits until it ends, and asks `policy.decide` whether
+to start another one. Its `supervise` coroutine is the only task that starts children and waits for their ends; the
+`Supervisor` makes the agent and owns that task. `drain.py`, operators and quotas act on it from other tasks through
+`begin_drain`, `abort`, `quarantine` and `release`. These only change the state and signal the child; what follows from the
+child's end is decided in `supervise`.
+
+Invariants: `state` changes in `_signal` only, along the table in `state.py`; at most one child runs at a time, so a child
+that does not end is never replaced; after a terminal state nothing is ever started again. Cancelling a wait in here does not
+end the child.
+"""
 
 import asyncio
 import logging
@@ -6,7 +17,8 @@ import traceback
 import uuid
 from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from meshhost.clock import Clock
 from meshhost.errors import ConnectionLostError, LifecycleError, MeshhostError
@@ -15,30 +27,45 @@ from meshhost.supervision.isolation import Aborted, Child, Crashed, Exit, Exited
 from meshhost.supervision.policy import GiveUp, Outcome, RestartAfter, RestartPolicy, decide, recent
 from meshhost.supervision.state import TERMINAL, Signal, State, next_state
 
-__all__ = ["ABORT_SECONDS", "ChildSpec", "Failure", "Spawn", "Surroundings"]
+__all__ = ["CLEANUP_SECONDS", "AgentSpec", "Environment", "ErrorReport", "Key", "KeyT", "SupervisedAgent"]
 
 logger = logging.getLogger(__name__)
 
-ABORT_SECONDS = 5.0
-"""How long an aborted child may take to clean up before it counts as one that will not leave."""
+CLEANUP_SECONDS = 5.0
+"""How long an aborted child may take to clean up before it counts as stuck."""
 
 _MAX_TEXT = 1_000
 _MAX_TRACEBACK = 2_048
 _DEFAULT_POLICY = RestartPolicy()
 
 
+class Key(Hashable, Protocol):
+    """Whose agent it is. Opaque here: supervision groups agents by it, and shows it in logs; its owner reads the fields."""
+
+    def __str__(self) -> str:
+        """For people: one line that tells agents apart in a log."""
+        ...
+
+    def log_fields(self) -> Mapping[str, object]:
+        """What marks log records about the agent. Made on each request, so that no mapping is kept for each agent."""
+        ...
+
+
+KeyT = TypeVar("KeyT", bound=Key)
+
+
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """An error as kept and shown: no frames stay alive through it, and its size is bounded."""
+class ErrorReport:
+    """An error as kept and shown. It keeps no frames alive, and its size is bounded."""
 
     type: str
     text: str
     traceback: str
-    """The end of the traceback, at most 2 KB."""
+    """The last 2 KB of the traceback."""
 
     @classmethod
-    def of(cls, error: Exception) -> "Failure":
-        """Describe the error; a group of one is described by that one."""
+    def of(cls, error: Exception) -> "ErrorReport":
+        """Describe the error; a group of one error is described by that error."""
         while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
         try:
@@ -50,43 +77,47 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class ChildSpec:
-    """What to supervise. `key` groups spawns and need not be unique; `factory` makes a child for each life.
+class AgentSpec(Generic[KeyT]):
+    """What to supervise. `key` says whose agent it is and need not be unique; `factory` makes a child for each life.
 
-    A child that does not report running within `start_timeout` seconds has crashed (None: it bounds its start itself); one
-    that is asked to leave may take `drain_seconds`. `log_fields` mark all that is logged inside.
+    A child that does not report running within `start_timeout` seconds has crashed (None: the child bounds its start
+    itself). A child that is asked to leave has `drain_seconds`.
     """
 
     name: str
-    key: Hashable
+    key: KeyT
     factory: Callable[[], Child]
     policy: RestartPolicy = _DEFAULT_POLICY
     start_timeout: float | None = 30.0
     drain_seconds: float = 30.0
-    log_fields: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all spawns of one supervisor share. `changed` is told of each new state: spawn, old, new; it never raises."""
+class Environment(Generic[KeyT]):
+    """What all agents of one supervisor share.
+
+    `changed` is called with (agent, old state, new state) on each change and must not raise. An aborted child has
+    `cleanup_seconds` to end.
+    """
 
     clock: Clock
     random: Callable[[], float]
-    changed: Callable[["Spawn", State, State], None]
+    changed: Callable[["SupervisedAgent[KeyT]", State, State], None]
+    cleanup_seconds: float = CLEANUP_SECONDS
 
 
-class Spawn:
-    """A supervised agent. Its facts are for reading; made by a `Supervisor`.
+class SupervisedAgent(Generic[KeyT]):
+    """A supervised agent, made by a `Supervisor`. Its public attributes are read-only for others.
 
-    `started_at` (when it was first asked for) and `state_since` are seconds since the epoch; `restarts` counts the starts
-    after the first; `reason` tells why it was given up or quarantined.
+    `started_at` (when it was added) and `state_since` are seconds since the epoch; `restarts` counts the starts after the
+    first; `reason` says why it was given up or quarantined.
     """
 
     __slots__ = (
         "_aborting",
-        "_around",
         "_child",
         "_delay",
+        "_environment",
         "_history",
         "_leave_by",
         "_since",
@@ -101,16 +132,16 @@ class Spawn:
         "state_since",
     )
 
-    def __init__(self, spec: ChildSpec, around: Surroundings) -> None:
+    def __init__(self, spec: AgentSpec[KeyT], environment: Environment[KeyT]) -> None:
         self.id = uuid.uuid4().hex
         self.spec = spec
         self.state = State.STARTING
         self.restarts = 0
-        self.last_error: Failure | None = None
+        self.last_error: ErrorReport | None = None
         self.reason = ""
-        self.started_at = self.state_since = around.clock.time()
-        self._around = around
-        self._since = around.clock.monotonic()
+        self.started_at = self.state_since = environment.clock.time()
+        self._environment = environment
+        self._since = environment.clock.monotonic()
         self._child: Child | None = None
         self._aborting = False
         self._leave_by: float | None = None
@@ -119,7 +150,7 @@ class Spawn:
         self._waiters: tuple[tuple[Collection[State], asyncio.Future[State]], ...] = ()
 
     def __repr__(self) -> str:
-        return f"<Spawn {self.spec.name!r} {self.id} {self.state} restarts={self.restarts}>"
+        return f"<SupervisedAgent {self.spec.name!r} {self.id} {self.state} restarts={self.restarts}>"
 
     @property
     def name(self) -> str:
@@ -127,17 +158,17 @@ class Spawn:
         return self.spec.name
 
     @property
-    def key(self) -> Hashable:
+    def key(self) -> KeyT:
         """The key in its spec."""
         return self.spec.key
 
     @property
     def aborted(self) -> bool:
-        """Whether its present or last child was told to end at once."""
+        """Whether its current or last child was aborted."""
         return self._aborting
 
     async def wait_state(self, *states: State) -> State:
-        """Return the first of these states that it is in or comes to. LifecycleError when it ended in another."""
+        """Wait until it is in one of these states and return that state. LifecycleError when it ends in another one."""
         if self.state in states:
             return self.state
         if self.state in TERMINAL:
@@ -151,56 +182,60 @@ class Spawn:
 
     @property
     def activity(self) -> str | None:
-        """What its agent does now, in words; None when it does nothing or does not tell."""
+        """What the agent does now, as text for people; None when it does nothing or does not report it."""
         return None if self._child is None else self._child.activity()
 
     @property
     def seconds_left(self) -> float | None:
-        """How long it may still take to leave; None when nobody waits for that."""
+        """How long it may still take to leave; None when it was not asked to leave."""
         if self._leave_by is None or self.state in TERMINAL:
             return None
-        return max(0.0, self._leave_by - self._around.clock.monotonic())
+        return max(0.0, self._leave_by - self._environment.clock.monotonic())
 
     def leave_by(self, moment: float) -> float:
-        """It has to be gone at `moment` on its clock's monotonic(), or when it was said before if that is earlier: returned."""
+        """Set when it has to be gone, on `clock.monotonic()`; an earlier deadline stays. Returns the deadline that holds."""
         self._leave_by = moment if self._leave_by is None else min(moment, self._leave_by)
         return self._leave_by
 
     def begin_drain(self) -> Child | None:
-        """Never start it again. Returns the child that runs and is to be drained. Not for one that has ended."""
+        """Never start it again. Returns the running child for the caller to drain, if any. Not allowed after its end."""
         self._signal(Signal.DRAIN)
         return self._child
 
     def abort(self) -> None:
-        """Cut it short, without waiting for its end; no effect on one that has ended."""
+        """End it at once, without waiting for its end. No effect after its end."""
         if self.state not in TERMINAL:
             self._signal(Signal.DRAIN)
             self._abort_child()
 
     async def quarantine(self, reason: str) -> None:
-        """Abort it and hold it until `release`; returns when it has left, or FAILED because it would not.
+        """Abort it and hold it until `release`. Returns when the child has ended, or when it is FAILED because it did not.
 
-        LifecycleError for one that drains or has ended.
+        LifecycleError when it is draining or has ended.
         """
         self._signal(Signal.QUARANTINE)
         self.reason = reason
         child = self._child
-        if child is not None and not await self._ousted(child) and self.state in (State.QUARANTINED, State.STARTING):
+        if (
+            child is not None
+            and not await self._abort_and_wait(child)
+            and self.state in (State.QUARANTINED, State.STARTING)
+        ):
             self._give_up("would not leave when it was quarantined")
 
     def release(self) -> None:
-        """Start it again with a clean slate. LifecycleError for one that is not in quarantine."""
+        """Start it again with an empty restart history. LifecycleError when it is not in quarantine."""
         self._signal(Signal.RELEASE)
         self.reason = ""
         self._history = ()
 
     async def supervise(self) -> None:
-        """Run it until it ends for good. The supervisor's task; for nobody else."""
+        """Run it until it ends for good. Only for the task that the supervisor made for it."""
         try:
             while self.state not in TERMINAL:
                 if self._child is None:
                     await self._step()
-                else:  # not in a method of its own: its frame would be kept for each agent that idles
+                else:  # not in a method: the frame of one would be kept for each idle agent
                     ending = await self._child.wait()
                     self._child = None
                     self._settle(ending)
@@ -210,9 +245,9 @@ class Spawn:
                 self._signal(Signal.ABORTED)
             raise
         except Exception as error:
-            # A fault of supervision itself, or of a Child that breaks its contract, must not look like a live agent.
+            # A bug in supervision, or a Child that breaks its contract: the agent must not look alive afterwards.
             logger.exception("supervision of an agent failed", extra=self._fields())
-            self.last_error = Failure.of(error)
+            self.last_error = ErrorReport.of(error)
             self._abort_child()
             if self.state not in TERMINAL:
                 self._give_up("supervision failed")
@@ -228,7 +263,7 @@ class Spawn:
             await self.wait_state(State.STARTING, State.DRAINING, *TERMINAL)
 
     async def _start(self) -> None:
-        self._aborting, clock = False, self._around.clock
+        self._aborting, clock = False, self._environment.clock
         try:
             self._child = self.spec.factory()
             seconds = self.spec.start_timeout
@@ -246,24 +281,24 @@ class Spawn:
                 self._signal(Signal.STARTED)
 
     async def _start_failed(self, error: Exception) -> None:
-        if self._child is None or await self._ousted(self._child):
+        if self._child is None or await self._abort_and_wait(self._child):
             self._child = None
-            # The abort was part of the failed start, nobody asked for it.
+            # The abort was part of the failed start and was not requested.
             self._aborting = False
             self._settle(Crashed(error))
         elif self.state is State.STARTING:
-            # To start another beside the one that hangs would run the agent twice. In other states somebody asked it to
-            # leave: it stays watched, and is named by who asked.
-            self.last_error = Failure.of(error)
+            # A second child beside one that hangs would run the agent twice. In other states the agent was asked to
+            # leave: it stays supervised, and the drain that asked it reports it as stuck.
+            self.last_error = ErrorReport.of(error)
             self._give_up("did not start, and would not leave either", error)
 
     async def _back_off(self) -> None:
         with suppress(TimeoutError):
-            async with deadline(self._around.clock, self._delay):
+            async with deadline(self._environment.clock, self._delay):
                 await self.wait_state(State.DRAINING, State.QUARANTINED)
         if self.state is State.BACKING_OFF:
             self.restarts += 1
-            self._history = (*self._history, self._around.clock.monotonic())
+            self._history = (*self._history, self._environment.clock.monotonic())
             self._signal(Signal.RETRY_DUE)
 
     def _settle(self, ending: Exit) -> None:
@@ -275,7 +310,7 @@ class Spawn:
 
     def _leave(self, ending: Exit) -> None:
         if isinstance(ending, Crashed):
-            self.last_error = Failure.of(ending.error)
+            self.last_error = ErrorReport.of(ending.error)
             logger.warning("agent crashed while it drained", exc_info=ending.error, extra=self._fields())
             self._signal(Signal.CRASHED)
         else:
@@ -283,15 +318,15 @@ class Spawn:
 
     def _decide(self, error: Exception | None) -> None:
         outcome: Outcome = "exit" if error is None else "crash"
-        policy, now = self.spec.policy, self._around.clock.monotonic()
+        policy, now = self.spec.policy, self._environment.clock.monotonic()
         ran = now - self._since if self.state is State.RUNNING else 0.0
         self._history = recent(policy, self._history, ran=ran)
         if error is not None:
-            self.last_error = Failure.of(error)
-        decision = decide(policy, self._history, now, outcome, self._around.random)
+            self.last_error = ErrorReport.of(error)
+        decision = decide(policy, self._history, now, outcome, self._environment.random)
         if isinstance(decision, GiveUp) and isinstance(error, ConnectionLostError) and policy.restarts_after(outcome):
-            # A room that cannot be reached is not the agent's fault: it tries for as long as it is wanted.
-            decision = RestartAfter(self._around.random() * policy.longest(len(self._history) + 1))
+            # An unreachable room is not the agent's fault: keep trying, with the longest delay of the policy.
+            decision = RestartAfter(self._environment.random() * policy.longest(len(self._history) + 1))
         if isinstance(decision, RestartAfter):
             self._delay = decision.delay
             fields = self._fields(outcome=outcome, retry_in=decision.delay)
@@ -315,13 +350,13 @@ class Spawn:
         try:
             self._child.abort()
         except Exception:
-            # A child that breaks its contract must not keep the others from being aborted.
+            # Log and go on: the other agents still have to be aborted.
             logger.exception("agent could not be aborted", extra=self._fields())
 
-    async def _ousted(self, child: Child) -> bool:
+    async def _abort_and_wait(self, child: Child) -> bool:
         self._abort_child()
         try:
-            async with deadline(self._around.clock, ABORT_SECONDS):
+            async with deadline(self._environment.clock, self._environment.cleanup_seconds):
                 await child.wait()
         except TimeoutError:
             return False
@@ -331,20 +366,22 @@ class Spawn:
         old, new = self.state, next_state(self.state, signal)
         if new is old:
             return
-        self.state, self.state_since, self._since = new, self._around.clock.time(), self._around.clock.monotonic()
+        clock = self._environment.clock
+        self.state, self.state_since, self._since = new, clock.time(), clock.monotonic()
         logger.info("agent changed its state", extra=self._fields(state=new, was=old))
         for states, waiter in self._waiters:
             if new in states and not waiter.done():
                 waiter.set_result(new)
             elif new in TERMINAL and not waiter.done():
                 waiter.set_exception(LifecycleError(f"{self.name} is {new} for good"))
-        self._around.changed(self, old, new)
+        self._environment.changed(self, old, new)
 
     def _fields(self, **more: object) -> dict[str, object]:
-        return {**self.spec.log_fields, "agent": self.name, "spawn_id": self.id, **more}
+        return {**self.key.log_fields(), "agent": self.name, "spawn_id": self.id, **more}
 
 
 def _error_of(ending: Exit) -> Exception | None:
+    # `_settle` lets requested aborts pass, so this one was not.
     if isinstance(ending, Aborted):
         return MeshhostError("the agent was aborted, but not by its supervisor")
     return ending.error if isinstance(ending, Crashed) else None

@@ -3,10 +3,13 @@ import asyncio
 import pytest
 
 from meshhost.errors import CallRefusedError
-from meshhost.hosting.calls.admission import CallRequest
-from meshhost.hosting.calls.life import AnyAgent
-from meshhost.hosting.calls.spawns import Route, Spawns
-from meshhost.identity.tenant import TenantId
+from meshhost.hosting.agents.assignment import CallRequest
+from meshhost.hosting.agents.life import AnyAgent
+from meshhost.hosting.calls.hosted_agents import HostedAgents, task_children
+from meshhost.hosting.calls.route import Route, Routes
+from meshhost.hosting.observe.load import LoadMeter
+from meshhost.hosting.tenants.tenancy import Tenancy
+from meshhost.identity.tenant import AgentKey, RoomKey, TenantId
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.supervision.state import State
 from meshhost.supervision.supervisor import Supervisor
@@ -47,17 +50,39 @@ async def supervisor():
 
 
 @pytest.fixture
-def spawns(supervisor):
-    return Spawns(supervisor, max_agents=2)
+def assignments():
+    """What the agents were started for, in order."""
+    return []
+
+
+@pytest.fixture
+def spawns(supervisor, assignments, tmp_path):
+    clock = FakeClock()
+    load = LoadMeter(clock=clock, live=lambda: supervisor.count, max_agents=2, cgroup=tmp_path, proc=tmp_path)
+    make = task_children()
+
+    def child(route, assignment):
+        assignments.append(assignment)
+        return make(route, assignment)
+
+    return HostedAgents(
+        supervisor,
+        routes=Routes(),
+        tenancy=Tenancy(clock=clock, live=lambda: supervisor.live, load=load),
+        children={"task": child},
+        max_agents=2,
+        max_processes=0,
+    )
 
 
 async def test_the_same_call_finds_the_same_spawn_and_another_tenant_its_own(spawns):
     first = await spawns.answer(route(), request(), protocol=Parked())
     assert await spawns.answer(route(), request(token="renewed")) is first
     assert await spawns.answer(route(), request(tenant=TenantId("other")), protocol=Parked()) is not first
-    assert first.spec.log_fields == {"tenant": "acme", "room": "room", "identity": "worker", "path": "/worker"}
+    assert first.key.log_fields() == {"tenant": "acme", "room": "room", "identity": "worker", "path": "/worker"}
     assert first.name == "worker in room"
-    assert first.key == ("acme", "room", "/worker", "worker")
+    assert (str(first.key), first.key.tenant) == ("worker in room at /worker", "acme")
+    assert first.key == AgentKey(RoomKey(TenantId("acme"), "room"), "/worker", "worker")
 
 
 async def test_a_socket_of_the_room_server_gets_an_agent_of_its_own_that_is_not_restarted(spawns):
@@ -67,14 +92,16 @@ async def test_a_socket_of_the_room_server_gets_an_agent_of_its_own_that_is_not_
     assert second.spec.policy == RestartPolicy(kind="temporary")
 
 
-async def test_a_repeated_call_changes_what_the_next_life_is_told(spawns):
-    first = await spawns.answer(route(), request(arguments={"n": 1}), protocol=Parked())
-    visit = spawns._visits[first.id]
+async def test_a_repeated_call_changes_what_the_next_life_is_told(spawns, assignments):
+    parked = Parked()
+    await spawns.answer(route(), request(arguments={"n": 1}), protocol=parked)
+    await parked.dialled.wait()
+    [assignment] = assignments
     await spawns.answer(route(), request(arguments={"n": 2}, expires_at=9.0))
-    assert visit.context().arguments == {"n": 2}
-    assert visit.context().deadline == 9.0
-    assert visit.context().call_id == visit.id
-    assert "secret" not in repr(visit)
+    assert assignment.context().arguments == {"n": 2}
+    assert assignment.context().deadline == 9.0
+    assert assignment.context().call_id == assignment.id
+    assert "secret" not in repr(assignment)
 
 
 async def test_a_full_host_refuses_until_somebody_leaves(spawns, supervisor):
@@ -87,7 +114,7 @@ async def test_a_full_host_refuses_until_somebody_leaves(spawns, supervisor):
     assert (refused.value.status, refused.value.retry_after) == (503, 5.0)
     first.abort()
     await first.wait_state(State.STOPPED)
-    assert first.id not in spawns._visits
+    assert first.id not in spawns._assignments
     spawns.check_free()
 
 
@@ -96,7 +123,7 @@ async def test_a_draining_host_refuses(spawns, supervisor):
     with pytest.raises(CallRefusedError, match="this host is draining") as refused:
         await spawns.answer(route(), request())
     assert (refused.value.status, refused.value.retry_after) == (503, 5.0)
-    assert not spawns._visits
+    assert not spawns._assignments
 
 
 async def test_an_agent_that_drains_is_not_joined(spawns):
@@ -106,17 +133,19 @@ async def test_an_agent_that_drains_is_not_joined(spawns):
     assert second is not first
 
 
-async def test_a_visit_that_has_ended_or_drains_is_not_ended_again(spawns):
-    first = await spawns.answer(route(), request(), protocol=Parked())
-    visit = spawns._visits[first.id]
-    visit.end_for_good("the first reason")
-    visit.end_for_good("the second reason")
+async def test_an_assignment_that_has_ended_or_drains_is_not_ended_again(spawns, assignments):
+    parked = Parked()
+    first = await spawns.answer(route(), request(), protocol=parked)
+    await parked.dialled.wait()
+    [assignment] = assignments
+    assignment.end_for_good("the first reason")
+    assignment.end_for_good("the second reason")
     assert (first.state, first.reason) == (State.DRAINING, "the first reason")
     first.abort()
     await first.wait_state(State.STOPPED)
-    visit.end_for_good("the third reason")
-    visit.spawn = None
-    visit.end_for_good("nobody's reason")
+    assignment.end_for_good("the third reason")
+    assignment.agent = None
+    assignment.end_for_good("nobody's reason")
     assert first.reason == "the first reason"
 
 
