@@ -6,8 +6,12 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 import pytest_asyncio
+
+# `make check` asks for this one (--hypothesis-profile); tests that set their own number of examples keep it.
+hypothesis.settings.register_profile("check", max_examples=25, deadline=None)
 
 # What was cancelled or closed at the end of a test may need this long to end.
 _GRACE_SECONDS = 0.5
