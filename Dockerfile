@@ -8,12 +8,13 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:3.11-slim
 COPY --from=build /wheels /wheels
-# Upgrade pip first: older versions find no compatible set of OpenTelemetry packages.
-RUN pip install --no-cache-dir --upgrade pip \
-    && pip install --no-cache-dir "$(echo /wheels/meshhost-*.whl)[otlp]" \
+WORKDIR /app
+COPY constraints/versions.txt ./
+# The versions that the tests ran with. Upgrade pip first: older versions find no compatible set of OpenTelemetry packages.
+RUN pip install --no-cache-dir --constraint versions.txt --upgrade pip \
+    && pip install --no-cache-dir --constraint versions.txt "$(echo /wheels/meshhost-*.whl)[otlp]" \
     && rm -rf /wheels
 RUN useradd --create-home --uid 10001 meshhost && mkdir /data && chown meshhost /data
-WORKDIR /app
 COPY agents ./agents
 COPY config ./config
 USER meshhost

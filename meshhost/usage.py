@@ -1,7 +1,10 @@
-"""What agents report of their work: messages and tokens of models.
+"""How agents report the work they do: queue messages they settled, and tokens of models they used.
 
-Whoever runs an agent names a sink around it (`reporting_to`); what is reported inside, in that task and in those it starts,
-goes there. Without a sink a report does nothing. A host shows the sums in its `/metrics`.
+A host runs each agent inside `reporting_to(sink)`. The sink is kept in a context variable, so that `report_message` and
+`report_tokens`, called by the queue consumer and the LLM adapter, reach the sink of their own agent: in that task and in the
+tasks it starts. Without a sink a report does nothing, which is the case outside a host. An agent in a process of its own
+reports into sums that the process sends to its host; they come from outside and are validated there, so every number has a
+bound. The host shows the sums in its `/metrics`. Invariant: a report never waits, and no number that is reported makes it fail.
 """
 
 import math
@@ -37,10 +40,10 @@ gave it back; `lost`, it comes back since its lease was lost or it could not be 
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
-"""Up to how many seconds each bucket of `Durations` goes; one more has the rest."""
+"""Upper bound of each bucket of `Durations`, in seconds; one more bucket holds everything above."""
 
 _MOST = 2**53
-# Of one report: however many there are between two answers of a process, their sum stays one that the host takes.
+# Most that one report may count, so that the sum of many reports between two answers of a process stays below _MOST.
 _MOST_REPORTED = 10**9
 _BUCKETS = len(BOUNDS) + 1
 
@@ -58,17 +61,17 @@ class Durations:
     total: _Seconds = 0.0
 
     def observe(self, seconds: float) -> None:
-        """One more."""
+        """Record one duration."""
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.total += seconds
 
     def add(self, other: "Durations") -> None:
-        """As many more."""
+        """Merge another histogram into this one."""
         self.counts = [one + more for one, more in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
 
     def copy(self) -> "Durations":
-        """The same, by itself."""
+        """Return a copy that does not share its counts."""
         return Durations(list(self.counts), self.total)
 
 
@@ -83,7 +86,7 @@ class UsageSums:
     output_tokens: _Count = 0
 
     def add(self, other: "UsageSums") -> None:
-        """These, too."""
+        """Add another set of sums to these."""
         for outcome, number in other.messages.items():
             self.messages[outcome] = self.messages.get(outcome, 0) + number
         self.waits.add(other.waits)
@@ -92,7 +95,7 @@ class UsageSums:
         self.output_tokens += other.output_tokens
 
     def copy(self) -> "UsageSums":
-        """The same, by themselves."""
+        """Return a copy that shares nothing with this one."""
         return UsageSums(
             dict(self.messages), self.waits.copy(), self.works.copy(), self.input_tokens, self.output_tokens
         )
@@ -108,11 +111,11 @@ class UsageSink(Protocol):
         """A model answered: see `report_tokens`."""
 
     def add(self, sums: UsageSums) -> None:
-        """Reports that were added up elsewhere."""
+        """Add reports that another process has summed up."""
 
 
 class Tally:
-    """A sink that adds up. Models are not told apart: their names have no bound."""
+    """A sink that sums up what is reported. Not by model: the number of model names has no bound."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -120,7 +123,7 @@ class Tally:
         self._is_empty = True
 
     def message(self, outcome: Outcome, *, waited: float | None, worked: float) -> None:
-        """Count it, and its times."""
+        """Count the message and record its times."""
         with self._lock:
             self._is_empty = False
             self._sums.messages[outcome] = self._sums.messages.get(outcome, 0) + 1
@@ -129,25 +132,25 @@ class Tally:
                 self._sums.waits.observe(waited)
 
     def tokens(self, model: str, input_tokens: int, output_tokens: int) -> None:
-        """Count them."""
+        """Add the tokens of one answer."""
         with self._lock:
             self._is_empty = False
             self._sums.input_tokens += input_tokens
             self._sums.output_tokens += output_tokens
 
     def add(self, sums: UsageSums) -> None:
-        """Count what these sums have."""
+        """Add these sums."""
         with self._lock:
             self._is_empty = False
             self._sums.add(sums)
 
     def sums(self) -> UsageSums:
-        """All so far; it stays here."""
+        """Return a copy of all reports so far."""
         with self._lock:
             return self._sums.copy()
 
     def take(self) -> UsageSums | None:
-        """All since the last `take`, which leaves nothing here; None when there was nothing."""
+        """Return all reports since the last `take` and start again from zero; None when there were none."""
         with self._lock:
             if self._is_empty:
                 return None
@@ -160,7 +163,7 @@ _sink: ContextVar[UsageSink | None] = ContextVar("meshhost_usage_sink", default=
 
 @contextmanager
 def reporting_to(sink: UsageSink | None) -> Iterator[None]:
-    """What is reported inside goes to this sink (None: nowhere); the innermost counts."""
+    """Send what is reported inside the block to this sink (None: nowhere); the innermost block wins."""
     token = _sink.set(sink)
     try:
         yield
@@ -169,16 +172,16 @@ def reporting_to(sink: UsageSink | None) -> Iterator[None]:
 
 
 def current_sink() -> UsageSink | None:
-    """Where reports from here go."""
+    """Return the sink that a report made here would reach."""
     return _sink.get()
 
 
 def report_message(outcome: Outcome, *, worked: float, waited: float | None = None) -> None:
-    """A message of a queue was worked on for `worked` seconds, with this outcome.
+    """Report that a queue message was worked on for `worked` seconds, and how that ended.
 
-    `waited` is how many seconds it had been in the queue when it was taken for the first time; None when that is not known, or
-    this was not the first time. What is less than 0 counts as 0: two machines' clocks may differ. Raises InvalidRequestError
-    for an outcome that is none.
+    `waited` is how many seconds the message was in the queue before it was first taken; None when that is unknown or this was a
+    later attempt. Negative numbers count as 0, because two machines' clocks may differ. Raises InvalidRequestError for an
+    unknown outcome.
     """
     if outcome not in OUTCOMES:
         raise InvalidRequestError("outcome", f"expected one of {', '.join(OUTCOMES)}")
@@ -187,11 +190,11 @@ def report_message(outcome: Outcome, *, worked: float, waited: float | None = No
 
 
 def report_tokens(model: str, input_tokens: int, output_tokens: int) -> None:
-    """A model answered and took so many tokens. `OpenAIResponsesAdapter` reports by itself."""
+    """Report the tokens that one answer of a model used. `OpenAIResponsesAdapter` does this by itself."""
     if (sink := _sink.get()) is not None:
         sink.tokens(model, int(_bounded(input_tokens)), int(_bounded(output_tokens)))
 
 
 def _bounded(number: float) -> float:
-    """The number, from 0 to a limit; a sum that once had NaN or infinity would stay so."""
+    """Limit a number to what one report may hold: a sum that once took NaN or infinity would keep it."""
     return 0 if math.isnan(number) else min(max(number, 0), _MOST_REPORTED)

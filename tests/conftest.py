@@ -6,8 +6,15 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 import pytest_asyncio
+
+# How long one example takes says more about the machine than about the code: no deadline. `make check` asks for fewer
+# examples (--hypothesis-profile); tests that set their own number keep it.
+hypothesis.settings.register_profile("full", deadline=None)
+hypothesis.settings.register_profile("check", deadline=None, max_examples=25)
+hypothesis.settings.load_profile("full")
 
 # What was cancelled or closed at the end of a test may need this long to end.
 _GRACE_SECONDS = 0.5

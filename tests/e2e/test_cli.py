@@ -97,10 +97,11 @@ def room(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+def closed_port() -> Iterator[int]:
+    """A port where nobody listens; it stays bound, so that no other process can take it meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 def test_setup_makes_one_project_and_keeps_it(tmp_path: Path) -> None:
@@ -224,10 +225,10 @@ def test_without_a_project_the_way_to_one_is_said(tmp_path: Path) -> None:
     assert "run `meshhost setup`" in Cli(tmp_path).error("queue", "list", "--room", "demo")
 
 
-def test_a_server_that_is_down_is_named(tmp_path: Path, free_port: int) -> None:
-    cli = Cli(tmp_path, url=f"http://127.0.0.1:{free_port}")
+def test_a_server_that_is_down_is_named(tmp_path: Path, closed_port: int) -> None:
+    cli = Cli(tmp_path, url=f"http://127.0.0.1:{closed_port}")
     cli.json("setup")
-    where = f"cannot reach the room server at http://127.0.0.1:{free_port}: start one with `meshhost room serve`"
+    where = f"cannot reach the room server at http://127.0.0.1:{closed_port}: start one with `meshhost room serve`"
 
     assert where in cli.error("queue", "list", "--room", "demo")
 

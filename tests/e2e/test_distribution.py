@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from meshhost.app.config_file import ServerFile
 from meshhost.testing.scripted_upstream import ScriptedUpstream
@@ -118,6 +120,32 @@ def test_the_wheel_leaves_the_environment_without_conflicts(image: Image) -> Non
         timeout=60,
     )
     assert str(image.root) in names.stdout
+
+
+def output_of(image: Image, program: str) -> Any:
+    """What a program prints as JSON under the image's Python."""
+    command = [image.python, "-c", program]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+
+
+def test_the_image_has_the_versions_that_the_tests_ran_with(image: Image) -> None:
+    program = (
+        "import importlib.metadata as m, json; print(json.dumps([(d.name, d.version) for d in m.distributions()]))"
+    )
+    installed = {canonicalize_name(name): version for name, version in output_of(image, program)}
+    pins = map(Requirement, (REPOSITORY / "constraints/versions.txt").read_text().splitlines()[1:])
+    pinned = {pin.name: pin for pin in pins if pin.marker is None or pin.marker.evaluate()}
+    assert {name for name in installed if name not in pinned} <= {"meshhost", "setuptools", "wheel"}
+    assert {
+        name: version for name, version in installed.items() if name in pinned and version not in pinned[name].specifier
+    } == {}
+
+
+def test_the_wheel_asks_for_ranges_and_no_exact_versions(image: Image) -> None:
+    program = "import importlib.metadata as m, json; print(json.dumps(m.requires('meshhost')))"
+    required = output_of(image, program)
+    assert any(one.startswith("openai<4,>=2.0") for one in required)
+    assert [one for one in required if "==" in one.partition(";")[0]] == []
 
 
 def test_the_image_runs_as_nobody_special_and_stops_by_sigterm(image: Image) -> None:
