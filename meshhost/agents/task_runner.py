@@ -27,7 +27,7 @@ from meshhost.room.participants import Participant
 from meshhost.room.requirements import Requirement
 from meshhost.room.services.agents import AgentDescription, ToolDescription, ToolkitDescription
 from meshhost.tasks import TaskOwner
-from meshhost.tools.schema import Schema, check_schema, check_value
+from meshhost.tools.schema import CompiledSchema, Schema, check_schema
 from meshhost.tools.tool import Tool, ToolContext
 from meshhost.tools.toolkit import Toolkit
 
@@ -68,9 +68,8 @@ class TaskRunner(SingleRoomAgent):
         max_concurrent: int = MAX_CONCURRENT,
     ) -> None:
         super().__init__(name=name, title=title, description=description, requires=requires, labels=labels)
-        for schema, what in ((input_schema, "input_schema"), (output_schema, "output_schema")):
-            _check_schema(schema, f"{what} of agent {name!r}")
-        self._input, self._output = input_schema, output_schema
+        self._input = _Form(input_schema, f"input_schema of agent {name!r}")
+        self._output = None if output_schema is None else _Form(output_schema, f"output_schema of agent {name!r}")
         self._supports_tools = bool(supports_tools)
         self._toolkits = list(toolkits or ())
         self._slots = asyncio.Semaphore(max_concurrent)
@@ -98,12 +97,12 @@ class TaskRunner(SingleRoomAgent):
     @property
     def input_schema(self) -> Schema:
         """The JSON schema of arguments."""
-        return _schema(self._input)
+        return self._input.json_schema
 
     @property
     def output_schema(self) -> Schema | None:
         """The JSON schema of answers, or None: any JSON value."""
-        return None if self._output is None else _schema(self._output)
+        return None if self._output is None else self._output.json_schema
 
     async def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:
         """Do the task and return its answer: a JSON value or a pydantic model.
@@ -118,7 +117,7 @@ class TaskRunner(SingleRoomAgent):
 
     async def validate_arguments(self, arguments: Any) -> Any:
         """Return the arguments as `ask` gets them. Raises InvalidRequestError that names the wrong field."""
-        return _checked(arguments, self._input)
+        return self._input.parse(arguments)
 
     async def validate_response(self, response: Any) -> Any:
         """Return the answer as JSON. Raises ToolError, since a wrong answer is not the asker's fault."""
@@ -126,7 +125,7 @@ class TaskRunner(SingleRoomAgent):
         if self._output is None:
             return value
         try:
-            return _dumped(_checked(value, self._output))
+            return _dumped(self._output.parse(value))
         except InvalidRequestError as error:
             raise ToolError(f"agent {self.name!r} gave an answer that breaks its own schema: {error}") from None
 
@@ -272,32 +271,40 @@ class RunTaskTool(Tool):
         return TextResponse(text=answer) if isinstance(answer, str) else JsonResponse(json=answer)
 
 
-def _check_schema(schema: SchemaOrModel | None, what: str) -> None:
-    if not isinstance(schema, dict):
-        return  # pydantic checked the model when its class was made
-    try:
-        check_schema(schema)
-    except InvalidRequestError as error:
-        raise InvalidRequestError(what, str(error)) from None
+class _Form:
+    """What arguments or answers must look like: a JSON schema, compiled at its first use, or a pydantic model."""
+
+    __slots__ = ("_compiled", "_schema")
+
+    def __init__(self, schema: SchemaOrModel, what: str) -> None:
+        self._schema = schema
+        self._compiled: CompiledSchema | None = None
+        if isinstance(schema, dict):  # pydantic has checked a model when its class was made
+            try:
+                check_schema(schema)
+            except InvalidRequestError as error:
+                raise InvalidRequestError(what, str(error)) from None
+
+    @property
+    def json_schema(self) -> Schema:
+        return self._schema if isinstance(self._schema, dict) else self._schema.model_json_schema()
+
+    def parse(self, value: Any) -> Any:
+        """Return the value, or an instance of the model. Raises InvalidRequestError that names the wrong field."""
+        if isinstance(self._schema, dict):
+            if self._compiled is None:
+                self._compiled = CompiledSchema(self._schema)
+            self._compiled.check(value)
+            return value
+        try:
+            return self._schema.model_validate(value)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            raise InvalidRequestError(".".join(map(str, first["loc"])), first["msg"]) from None
 
 
 def _dumped(value: Any) -> Any:
     return value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else value
-
-
-def _schema(schema: SchemaOrModel) -> Schema:
-    return schema if isinstance(schema, dict) else schema.model_json_schema()
-
-
-def _checked(value: Any, schema: SchemaOrModel) -> Any:
-    if isinstance(schema, dict):
-        check_value(value, schema)
-        return value
-    try:
-        return schema.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        raise InvalidRequestError(".".join(map(str, first["loc"])), first["msg"]) from None
 
 
 def _toolkits_of_ask(toolkits: Any, caller: Participant | None) -> list[Toolkit]:
