@@ -10,6 +10,7 @@ from meshhost.app.config_file import ProviderEntry, ServerFile, read_secret_file
 from meshhost.app.project import known_keys
 from meshhost.errors import SettingsError
 from meshhost.gateway.local.provider import LocalProvider
+from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import Provider, ProviderTable
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.identity.keys import ApiKey
@@ -24,6 +25,7 @@ from meshhost.stores.queues import QueueBackend, QueueLimits
 from meshhost.stores.sqlite.documents import DocumentStore
 from meshhost.stores.sqlite.identity import IdentityStore
 from meshhost.stores.sqlite.queues import SqliteQueueBackend
+from meshhost.stores.sqlite.usage import SqliteUsageStore
 
 __all__ = ["ServerOptions", "open_room_server"]
 
@@ -56,6 +58,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
         default_secret=settings.secret.get_secret_value() if settings.secret else None,
     )
     documents = DocumentStore(options.data_dir / "documents.db")
+    usage = SqliteUsageStore(options.data_dir / "usage.db")
     store = open_object_store(options.file.storage.url or options.data_dir / "storage")
     files = FilesAndDocuments(store, documents)
     config = _config(options)
@@ -63,9 +66,16 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
     try:
         await identity.open()
         await documents.open()
-        async with QueueService(backend, lease_seconds=config.lease_seconds) as queues:
+        await usage.open()
+        async with QueueService(backend, lease_seconds=config.lease_seconds) as queues, Meter(usage) as meter:
             server = RoomServer(
-                config, queues=queues, documents=documents, files=files, identity=identity, providers=providers
+                config,
+                queues=queues,
+                documents=documents,
+                files=files,
+                identity=identity,
+                providers=providers,
+                meter=meter,
             )
             try:
                 await server.start()
@@ -74,6 +84,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
                 await server.stop()
                 await providers.stop()
     finally:
+        await usage.close()
         await documents.close()
         await backend.close()
 

@@ -39,6 +39,7 @@ from meshhost.server.core.room import Room
 from meshhost.server.http.access import Access
 from meshhost.server.http.rest import LoginRoutes, RestRoutes
 from meshhost.server.http.sockets import RoomSockets
+from meshhost.server.http.usage import UsageRoutes
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.services import developer, messaging
 from meshhost.server.services.agents import AgentHandlers
@@ -46,6 +47,7 @@ from meshhost.server.services.queues import QueueHandlers
 from meshhost.server.services.storage import StorageHandlers
 from meshhost.server.services.sync import MAX_DOCUMENT_BYTES, SyncHandlers
 from meshhost.stores.files import RoomFiles, clean_path, mime_type_of
+from meshhost.stores.memory.usage import MemoryUsageStore
 from meshhost.stores.sqlite.documents import DocumentStore
 from meshhost.stores.sqlite.identity import IdentityStore
 from meshhost.tasks import TaskOwner
@@ -63,8 +65,9 @@ _ENVELOPE_BYTES = 64 * 1024
 class RoomServer:
     """Rooms, their REST API and their LLM gateway on one port.
 
-    The engines (`queues`, `documents`, `files`, `identity`, `providers`) are opened and closed by whoever made them: opened
-    before `start`, closed after `stop`. `start` raises SettingsError when the address cannot be listened on.
+    The engines (`queues`, `documents`, `files`, `identity`, `providers`, `meter`) are opened before `start` and closed after
+    `stop`, both by the caller. Without a `meter`, usage is kept in memory only. `start` raises SettingsError
+    when the address cannot be listened on.
     """
 
     def __init__(
@@ -76,12 +79,14 @@ class RoomServer:
         files: RoomFiles,
         identity: IdentityStore,
         providers: ProviderTable,
+        meter: Meter | None = None,
     ) -> None:
         self._config = config
         self._queues = queues
         self._documents = documents
         self._files = files
         self._providers = providers
+        self._meter = meter or Meter(MemoryUsageStore())
         self._access = Access(identity)
         self._stack = AsyncExitStack()
         self._tasks = TaskOwner("room server")
@@ -187,10 +192,11 @@ class RoomServer:
             ]
         )
         routes = RestRoutes(self._access, self._directory, url_of=self.room_url, calls_of=self._caller.calls)
+        UsageRoutes(self._meter, routes.project).add_to(app)
         routes.add_to(app)
         if self._config.oauth:
             LoginRoutes(self._access).add_to(app)
-        add_gateway_routes(app, providers=self._providers, authenticate=self._gateway_caller, meter=Meter())
+        add_gateway_routes(app, providers=self._providers, authenticate=self._gateway_caller, meter=self._meter)
         return app
 
     async def _listen(self, runner: web.AppRunner) -> None:
