@@ -1,7 +1,14 @@
-"""What agents report of their work: messages and tokens of models.
+"""What agents report about their own work: messages they processed, and tokens of models they used.
 
-Whoever runs an agent names a sink around it (`reporting_to`); what is reported inside, in that task and in those it starts,
-goes there. Without a sink a report does nothing. A host shows the sums in its `/metrics`.
+These numbers are *self-reported*: they come from the agent's code (the queue consumer, the model adapter, or a program that
+calls `report_tokens`), cover models that do not pass the gateway, and may be wrong. They are shown in a host's `/metrics`
+and are never billed. What the gateway measured is the truth about models: `meshhost.gateway.meter`,
+`meshhost.stores.usage`.
+
+A host wraps each agent in `reporting_to(sink)`; reports inside, in that task and in those it starts, go to that sink (a
+context variable). Without a sink a report does nothing. `Tally` adds reports up under a lock, since an agent may report
+from a thread; an agent in a process of its own sends the sums of its Tally to the host, where the pydantic limits below are
+checked.
 """
 
 import math
@@ -32,19 +39,19 @@ __all__ = [
 ]
 
 Outcome = Literal["done", "failed", "dead", "released", "lost"]
-"""What became of a message: `done`; `failed`, it comes back; `dead`, that was its last attempt; `released`, the agent stops and
-gave it back; `lost`, it comes back since its lease was lost or it could not be settled."""
+"""What happened to a message: `done`; `failed`, it will be retried; `dead`, that was its last attempt; `released`, the agent
+gave it back because it stops; `lost`, it will be retried since its lease was lost or it could not be settled."""
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
-"""Up to how many seconds each bucket of `Durations` goes; one more has the rest."""
+"""Upper bounds of the buckets of `Durations` in seconds; one more bucket holds the rest."""
 
 _MOST = 2**53
-# Of one report: however many there are between two answers of a process, their sum stays one that the host takes.
+# Limit of one report, so that the sum of many reports between two answers of a process stays below _MOST, which a host accepts.
 _MOST_REPORTED = 10**9
 _BUCKETS = len(BOUNDS) + 1
 
-# Checked where they come from another process.
+# pydantic checks these where sums arrive from another process.
 _Count = Annotated[int, Field(ge=0, le=_MOST)]
 _Seconds = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
 _Counts = Annotated[list[_Count], Field(min_length=_BUCKETS, max_length=_BUCKETS)]
@@ -52,29 +59,29 @@ _Counts = Annotated[list[_Count], Field(min_length=_BUCKETS, max_length=_BUCKETS
 
 @dataclass(slots=True)
 class Durations:
-    """How many durations fell into each bucket, and their sum in seconds: what a histogram keeps of them."""
+    """A histogram of durations: how many fell into each bucket, and their sum in seconds."""
 
     counts: _Counts = field(default_factory=lambda: [0] * _BUCKETS)
     total: _Seconds = 0.0
 
     def observe(self, seconds: float) -> None:
-        """One more."""
+        """Record a duration."""
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.total += seconds
 
     def add(self, other: "Durations") -> None:
-        """As many more."""
+        """Merge another histogram."""
         self.counts = [one + more for one, more in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
 
     def copy(self) -> "Durations":
-        """The same, by itself."""
+        """Return a copy."""
         return Durations(list(self.counts), self.total)
 
 
 @dataclass(slots=True)
 class UsageSums:
-    """Reports, added up. `waits` are the times from sent to taken, `works` those from taken to settled."""
+    """Sums of reports. `waits` are the times from sent to first taken, `works` those from taken to settled."""
 
     messages: dict[Outcome, _Count] = field(default_factory=dict)
     waits: Durations = field(default_factory=Durations)
@@ -83,7 +90,7 @@ class UsageSums:
     output_tokens: _Count = 0
 
     def add(self, other: "UsageSums") -> None:
-        """These, too."""
+        """Add other sums."""
         for outcome, number in other.messages.items():
             self.messages[outcome] = self.messages.get(outcome, 0) + number
         self.waits.add(other.waits)
@@ -92,27 +99,27 @@ class UsageSums:
         self.output_tokens += other.output_tokens
 
     def copy(self) -> "UsageSums":
-        """The same, by themselves."""
+        """Return a copy."""
         return UsageSums(
             dict(self.messages), self.waits.copy(), self.works.copy(), self.input_tokens, self.output_tokens
         )
 
 
 class UsageSink(Protocol):
-    """Takes reports, in any thread; never raises."""
+    """Receives reports, in any thread; never raises."""
 
     def message(self, outcome: Outcome, *, waited: float | None, worked: float) -> None:
-        """A message was worked on: see `report_message`."""
+        """A message was processed: see `report_message`."""
 
     def tokens(self, model: str, input_tokens: int, output_tokens: int) -> None:
         """A model answered: see `report_tokens`."""
 
     def add(self, sums: UsageSums) -> None:
-        """Reports that were added up elsewhere."""
+        """Reports that were summed elsewhere."""
 
 
 class Tally:
-    """A sink that adds up. Models are not told apart: their names have no bound."""
+    """A sink that sums reports. Tokens are not kept by model, since an agent may use any number of model names."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -120,7 +127,7 @@ class Tally:
         self._is_empty = True
 
     def message(self, outcome: Outcome, *, waited: float | None, worked: float) -> None:
-        """Count it, and its times."""
+        """Count a message and its times."""
         with self._lock:
             self._is_empty = False
             self._sums.messages[outcome] = self._sums.messages.get(outcome, 0) + 1
@@ -129,25 +136,25 @@ class Tally:
                 self._sums.waits.observe(waited)
 
     def tokens(self, model: str, input_tokens: int, output_tokens: int) -> None:
-        """Count them."""
+        """Count tokens."""
         with self._lock:
             self._is_empty = False
             self._sums.input_tokens += input_tokens
             self._sums.output_tokens += output_tokens
 
     def add(self, sums: UsageSums) -> None:
-        """Count what these sums have."""
+        """Add sums."""
         with self._lock:
             self._is_empty = False
             self._sums.add(sums)
 
     def sums(self) -> UsageSums:
-        """All so far; it stays here."""
+        """Return a copy of all sums so far."""
         with self._lock:
             return self._sums.copy()
 
     def take(self) -> UsageSums | None:
-        """All since the last `take`, which leaves nothing here; None when there was nothing."""
+        """Return the sums since the last `take` and reset them; None when nothing was reported."""
         with self._lock:
             if self._is_empty:
                 return None
@@ -160,7 +167,7 @@ _sink: ContextVar[UsageSink | None] = ContextVar("meshhost_usage_sink", default=
 
 @contextmanager
 def reporting_to(sink: UsageSink | None) -> Iterator[None]:
-    """What is reported inside goes to this sink (None: nowhere); the innermost counts."""
+    """Send reports made inside the block to this sink (None: nowhere). The innermost block wins."""
     token = _sink.set(sink)
     try:
         yield
@@ -169,16 +176,16 @@ def reporting_to(sink: UsageSink | None) -> Iterator[None]:
 
 
 def current_sink() -> UsageSink | None:
-    """Where reports from here go."""
+    """Return the sink of the present context, or None."""
     return _sink.get()
 
 
 def report_message(outcome: Outcome, *, worked: float, waited: float | None = None) -> None:
-    """A message of a queue was worked on for `worked` seconds, with this outcome.
+    """Report that a message of a queue was processed for `worked` seconds, with this outcome.
 
-    `waited` is how many seconds it had been in the queue when it was taken for the first time; None when that is not known, or
-    this was not the first time. What is less than 0 counts as 0: two machines' clocks may differ. Raises InvalidRequestError
-    for an outcome that is none.
+    `waited` is how many seconds it had been in the queue when it was taken for the first time; None when that is unknown,
+    or when it was taken before. Negative times count as 0, since the clocks of two machines may differ. Raises
+    InvalidRequestError for an unknown outcome.
     """
     if outcome not in OUTCOMES:
         raise InvalidRequestError("outcome", f"expected one of {', '.join(OUTCOMES)}")
@@ -187,11 +194,11 @@ def report_message(outcome: Outcome, *, worked: float, waited: float | None = No
 
 
 def report_tokens(model: str, input_tokens: int, output_tokens: int) -> None:
-    """A model answered and took so many tokens. `OpenAIResponsesAdapter` reports by itself."""
+    """Report the tokens of a model's answer. `OpenAIResponsesAdapter` does so itself; other adapters should call this."""
     if (sink := _sink.get()) is not None:
         sink.tokens(model, int(_bounded(input_tokens)), int(_bounded(output_tokens)))
 
 
 def _bounded(number: float) -> float:
-    """The number, from 0 to a limit; a sum that once had NaN or infinity would stay so."""
+    """Return the number within 0 and the limit: one NaN or infinity would spoil a sum for good."""
     return 0 if math.isnan(number) else min(max(number, 0), _MOST_REPORTED)

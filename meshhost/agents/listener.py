@@ -71,7 +71,7 @@ class Listener(TaskRunner):
         return False
 
     async def ask(self, *, context: AgentCallContext, arguments: Any) -> dict[str, Any]:
-        """Watch until a hook returns True; cancelled when the asker has gone."""
+        """Watch until a hook returns True; cancelled when the asker has left."""
         path = arguments["path"]
         document = await context.room.sync.open(path=path)
         try:

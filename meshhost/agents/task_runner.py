@@ -4,8 +4,8 @@ A task runner registers itself in the room (`room.agents.register_agent`), again
 `_on_ask` for each ask that arrives, on its read loop; that starts a task, and so asks run side by side, at most
 `max_concurrent` of them past the semaphore. The room client cancels the task when nobody waits for its answer any more.
 
-Invariant: every ask that somebody waits for is answered, also when the task fails, is cancelled from inside, or when the
-agent stops. Only an ask whose asker has gone ends without an answer.
+Invariant: every ask whose asker still waits is answered, also when the task fails, is cancelled from inside, or when the
+agent stops. Only an ask whose asker has left ends without an answer.
 """
 
 import asyncio

@@ -4,7 +4,7 @@ It registers the tools with the room server (`room.agents.register_toolkit`), ag
 starts a task with `_on_call` for each call that arrives and cancels it when the caller no longer waits; calls run side by
 side. The answer goes back through `room.agents.answer_tool_call`.
 
-Invariant: every call that somebody waits for is answered, also when the tool raises or something inside it is cancelled. An
+Invariant: every call whose caller still waits is answered, also when the tool raises or something inside it is cancelled. An
 error that is not a RoomError never reaches the caller with its text: a tool is the program's code, and its errors may hold
 secrets.
 """

@@ -1,8 +1,8 @@
 """JSON schemas of tools and agents: checking values, with errors that name the field, and OpenAI's strict mode.
 
 `CompiledSchema` checks a schema once and then any number of values against it: checking the schema takes far longer than
-checking a value (milliseconds against some ten microseconds), so whoever checks often keeps one. `check_value` does both at
-once. Errors name the field and what was expected, never the value, which may be secret. A schema comes from other
+checking a value (milliseconds against some ten microseconds), so a caller that checks often keeps one. `check_value` does
+both at once. Errors name the field and what was expected, never the value, which may be secret. A schema comes from other
 participants, too: references are looked up in the schema itself only and are never fetched.
 """
 

@@ -5,7 +5,7 @@ shown. `run`, a task of the thread, writes the changes into the document several
 not cause an update per token; `end` writes the rest and marks the answer as finished. `shown_toolkits` wraps toolkits so
 that each tool call appears in the thread, too.
 
-Invariant: the document is a display only. An element that somebody deleted, or a schema without a place for tool calls, never
+Invariant: the document is a display only. A deleted element, or a schema without a place for tool calls, never
 stops the answer itself.
 """
 
@@ -50,7 +50,7 @@ class _Part:
         self.is_dirty = False
         try:
             self.element.set_attribute(self.attribute, clean_text(self.text))
-        except InvalidRequestError as error:  # somebody deleted the element: the answer goes on without it
+        except InvalidRequestError as error:  # the element was deleted: the answer goes on without it
             logger.info("part of an answer not shown", extra={"reason": str(error)})
 
 

@@ -67,13 +67,13 @@ TOO_LONG = "(The conversation has become too long: I no longer know how it began
 class ChatBot(SingleRoomAgent):
     """Answers in threads, each a conversation of its own; within a thread one message after the other.
 
-    `client_rules` are further rules, by the sender's attribute `client`. `auto_greet_message` is said when somebody opens an
-    empty thread. `decision_model` decides whether the bot is meant where several people talk. `on_busy` says what happens to
-    a message that arrives while the one before is being answered: `queue` it, `interrupt` that answer, or `reject` it. A
-    conversation longer than `max_context_chars` loses its oldest turns. At most `max_threads` are open at once, each with at
-    most `max_waiting` waiting messages; a thread that was idle for `idle_seconds` is closed, and loaded again at the next
-    message. `echo_seconds` is how long a message waits for its element in the document before the bot adds one. The
-    settings of threads are kept in `thread_options`.
+    `client_rules` are further rules, by the sender's attribute `client`. `auto_greet_message` is said when a participant
+    opens an empty thread. `decision_model` decides whether the bot is meant where several people talk. `on_busy` says what
+    happens to a message that arrives while the one before is being answered: `queue` it, `interrupt` that answer, or
+    `reject` it. A conversation longer than `max_context_chars` loses its oldest turns. At most `max_threads` are open at
+    once, each with at most `max_waiting` waiting messages; a thread that was idle for `idle_seconds` is closed, and loaded
+    again at the next message. `echo_seconds` is how long a message waits for its element in the document before the bot
+    adds one. The settings of threads are kept in `thread_options`.
     """
 
     def __init__(
@@ -329,7 +329,7 @@ class ChatBot(SingleRoomAgent):
         return self._is_draining
 
     def forget_thread(self, path: str, thread: object) -> None:
-        """Open the thread anew for the next message of its path."""
+        """Stop passing requests to this thread; the next one for its path opens another."""
         self._threads.forget(path, thread)
 
     async def tell(

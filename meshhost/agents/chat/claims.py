@@ -1,6 +1,6 @@
 """Which element of a thread's document belongs to which `chat` message.
 
-A client does two things when somebody writes: it adds a `message` element to the document, and it sends the bot a `chat`
+A client does two things when its user writes: it adds a `message` element to the document, and it sends the bot a `chat`
 message with the same text. The two arrive by different ways and in either order, and some clients only send the message.
 `MessageClaims` finds the element of each message, so that nothing is shown or told to the model twice. An element is
 claimed at most once: the same text sent twice is two messages.

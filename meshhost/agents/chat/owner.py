@@ -26,8 +26,8 @@ __all__ = ["ThreadOptions", "ThreadOwner"]
 class ThreadOptions:
     """The settings of a bot's threads; see ChatBot. May be changed while threads are open: they read them at each use.
 
-    `greeting` is said in an empty thread that somebody opens. `echo_seconds` bounds the wait for what a client writes into
-    the document beside its message, since the two arrive by different ways.
+    `greeting` is the text said when a participant opens an empty thread. `echo_seconds` bounds the wait for what a client
+    writes into the document beside its message, since the two arrive by different ways.
     """
 
     greeting: str | None = None
@@ -97,5 +97,5 @@ class ThreadOwner(Protocol):
         ...
 
     def forget_thread(self, path: str, thread: object) -> None:
-        """Open the thread anew for the next message of its path."""
+        """Stop passing requests to this thread; the next one for its path opens another."""
         ...

@@ -9,7 +9,8 @@ that the bot calls between its steps; they only change what `run` does next. Whi
 tasks of its own (the bot's `answer` and the AnswerWriter); both have ended when the answer has, however it ended.
 Cancelling `run` is allowed at any time: the answer is then marked as interrupted and the document saved.
 
-Invariants: every request is done or refused with a reason, and whoever saw `thinking: true` sees `thinking: false`.
+Invariants: every request is done or refused with a reason, and a client that saw `thinking: true` also sees `thinking:
+false`.
 """
 
 import asyncio
@@ -269,7 +270,7 @@ class ChatThread:
         return True
 
     async def _add_to_conversation(self, request: ChatRequest, log: ThreadLog) -> None:
-        """Make sure that the message is in the document, and that the model is told of it once."""
+        """Make sure that the message is in the document, and that the conversation has it once."""
         name = self._sender(request).get_attribute("name")
         seconds = self._owner.thread_options.echo_seconds
         element = await self._claims.claim(request, log, sender=name, bot=self._author, seconds=seconds)
