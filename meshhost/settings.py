@@ -1,8 +1,10 @@
-"""Everything read from the environment, in one place.
+"""Every variable that meshhost reads from the environment, in one place.
 
-Every variable is `MESHHOST_<NAME>` and is read as `MESHAGENT_<NAME>` when ours is unset, so that a MeshAgent deployment
-keeps its environment. `OPENAI_*` and `OTEL_*` keep their usual names. Values are read when asked for, never at import, so
-that tests and programs may set them first.
+Each variable is `MESHHOST_<NAME>`, also read as `MESHAGENT_<NAME>` when ours is unset, so that a MeshAgent deployment keeps
+its environment. `OPENAI_*` and `OTEL_*` keep their usual names. Values are read when `read_settings` is called, never at
+import, so that tests and programs may set them first. Programs and `meshhost.app` read settings and pass plain values on:
+the lower layers never see the environment (import-linter enforces it). The reference page of the settings is made from the
+descriptions here.
 """
 
 from pathlib import Path
@@ -24,52 +26,254 @@ def _names(name: str) -> AliasChoices:
 
 
 class Settings(BaseSettings):
-    """One reading of the environment. Field names are the variables' names without their prefix."""
+    """The environment at one moment. Field names are the variables' names in lower case without their prefix."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
-    api_url: str = Field(DEFAULT_API_URL, validation_alias=_names("API_URL"))
-    api_key: SecretStr | None = Field(None, validation_alias=_names("API_KEY"))
-    secret: SecretStr | None = Field(None, validation_alias=_names("SECRET"))
-    webhook_secret: SecretStr | None = Field(None, validation_alias=_names("WEBHOOK_SECRET"))
-    host: str | None = Field(None, validation_alias=_names("HOST"))
-    port: int | None = Field(None, ge=0, le=65535, validation_alias=_names("PORT"))
-    token: SecretStr | None = Field(None, validation_alias=_names("TOKEN"))
-    room: str | None = Field(None, validation_alias=_names("ROOM"))
-    project_id: str | None = Field(None, validation_alias=_names("PROJECT_ID"))
-    session_id: str | None = Field(None, validation_alias=_names("SESSION_ID"))
+    api_url: str = Field(
+        DEFAULT_API_URL,
+        validation_alias=_names("API_URL"),
+        description="URL of the room server that clients, agents and the CLI use: http, https, ws or wss.",
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        validation_alias=_names("API_KEY"),
+        description=(
+            "API key of the project, with which the CLI signs tokens and calls the REST API; `meshhost setup` writes one."
+        ),
+    )
+    secret: SecretStr | None = Field(
+        None,
+        validation_alias=_names("SECRET"),
+        description=(
+            "Secret for tokens that name no API key. Set the same value on the room server and on whatever "
+            "signs such tokens."
+        ),
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        validation_alias=_names("WEBHOOK_SECRET"),
+        description=(
+            "Secret that room servers sign calls with. A service host without one accepts calls from this machine only."
+        ),
+    )
+    host: str | None = Field(
+        None,
+        validation_alias=_names("HOST"),
+        description="Address that the service host listens on. Unset: 127.0.0.1.",
+    )
+    port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        validation_alias=_names("PORT"),
+        description="Port that the service host listens on; 0 takes a free one. Unset: a free one.",
+    )
+    token: SecretStr | None = Field(
+        None,
+        validation_alias=_names("TOKEN"),
+        description="A ready-made participant token, for programs that read it; meshhost itself does not use it.",
+    )
+    room: str | None = Field(
+        None,
+        validation_alias=_names("ROOM"),
+        description="Name of the room that CLI commands use when none is given; traces are marked with it.",
+    )
+    project_id: str | None = Field(
+        None,
+        validation_alias=_names("PROJECT_ID"),
+        description="Id of the project; traces are marked with it.",
+    )
+    session_id: str | None = Field(
+        None,
+        validation_alias=_names("SESSION_ID"),
+        description="Id of the room session; traces are marked with it.",
+    )
     # Not shown: it may hold a password.
-    database_url: str | None = Field(None, repr=False, validation_alias=_names("DATABASE_URL"))
-    data_dir: Path = Field(Path(".meshhost"), validation_alias=_names("DATA_DIR"))
-    config_dir: Path = Field(Path("~/.config/meshhost"), validation_alias=_names("CONFIG_DIR"))
-    log_level: str = Field("INFO", validation_alias=_names("LOG_LEVEL"))
-    local_model: Path | None = Field(None, validation_alias=_names("LOCAL_MODEL"))
-    allowed_room_urls: str | None = Field(None, validation_alias=_names("ALLOWED_ROOM_URLS"))
-    max_agents: int = Field(10_000, ge=1, validation_alias=_names("MAX_AGENTS"))
-    drain_seconds: float = Field(30.0, ge=0, validation_alias=_names("DRAIN_SECONDS"))
-    process_pool: int = Field(1, ge=0, validation_alias=_names("PROCESS_POOL"))
-    process_start: Literal["auto", "fork", "boot"] = Field("auto", validation_alias=_names("PROCESS_START"))
-    process_memory_mb: int | None = Field(None, gt=0, validation_alias=_names("PROCESS_MEMORY_MB"))
-    process_stuck_seconds: float = Field(30.0, gt=0, validation_alias=_names("PROCESS_STUCK_SECONDS"))
-    max_processes: int = Field(100, ge=1, validation_alias=_names("MAX_PROCESSES"))
-    block_seconds: float = Field(1.0, gt=0, validation_alias=_names("BLOCK_SECONDS"))
-    health_port: int | None = Field(None, ge=0, le=65535, validation_alias=_names("HEALTH_PORT"))
-    live_seconds: float = Field(30.0, gt=0, validation_alias=_names("LIVE_SECONDS"))
-    start_seconds: float = Field(60.0, gt=0, validation_alias=_names("START_SECONDS"))
-    max_starts: int = Field(32, ge=1, validation_alias=_names("MAX_STARTS"))
-    tenant_max_agents: int | None = Field(None, ge=0, validation_alias=_names("TENANT_MAX_AGENTS"))
-    tenant_starts_per_second: float | None = Field(None, gt=0, validation_alias=_names("TENANT_STARTS_PER_SECOND"))
-    tenant_max_waiting: int = Field(1_000, ge=1, validation_alias=_names("TENANT_MAX_WAITING"))
-    tenant_memory_mb: float | None = Field(None, gt=0, validation_alias=_names("TENANT_MEMORY_MB"))
-    tenant_labels: int = Field(50, ge=0, validation_alias=_names("TENANT_LABELS"))
-    ledger: str | None = Field(None, validation_alias=_names("LEDGER"))
-    admin_key: SecretStr | None = Field(None, validation_alias=_names("ADMIN_KEY"))
-    host_url: str | None = Field(None, validation_alias=_names("HOST_URL"))
-    openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
-    openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
-    openai_model: str | None = Field(None, validation_alias="OPENAI_MODEL")
+    database_url: str | None = Field(
+        None,
+        repr=False,
+        validation_alias=_names("DATABASE_URL"),
+        description=(
+            "Where the queues are stored: sqlite:///relative/path or sqlite:////absolute/path. Unset: a file "
+            "in the data directory."
+        ),
+    )
+    data_dir: Path = Field(
+        Path(".meshhost"),
+        validation_alias=_names("DATA_DIR"),
+        description="Directory for the data of a room server, and for a service host's ledger.",
+    )
+    config_dir: Path = Field(
+        Path("~/.config/meshhost"),
+        validation_alias=_names("CONFIG_DIR"),
+        description="Directory of the user's project file, which `meshhost setup` writes.",
+    )
+    log_level: str = Field(
+        "INFO",
+        validation_alias=_names("LOG_LEVEL"),
+        description="Least severe log records that are shown: DEBUG, INFO, WARNING, ERROR or CRITICAL.",
+    )
+    local_model: Path | None = Field(
+        None,
+        validation_alias=_names("LOCAL_MODEL"),
+        description="Path of the weights (GGUF) for the small local model. Unset: the installed ones.",
+    )
+    allowed_room_urls: str | None = Field(
+        None,
+        validation_alias=_names("ALLOWED_ROOM_URLS"),
+        description=(
+            "URLs of further room servers, separated by commas, that may call a service host besides the one "
+            "at the API URL."
+        ),
+    )
+    max_agents: int = Field(
+        10_000,
+        ge=1,
+        validation_alias=_names("MAX_AGENTS"),
+        description="Number of agents that one service host runs at most; further calls are refused with 503.",
+    )
+    drain_seconds: float = Field(
+        30.0,
+        ge=0,
+        validation_alias=_names("DRAIN_SECONDS"),
+        description="Seconds that a stopping service host waits for agents to finish their work before it aborts them.",
+    )
+    process_pool: int = Field(
+        1,
+        ge=0,
+        validation_alias=_names("PROCESS_POOL"),
+        description='Number of warm processes kept ready for agents with isolation="process".',
+    )
+    process_start: Literal["auto", "fork", "boot"] = Field(
+        "auto",
+        validation_alias=_names("PROCESS_START"),
+        description=(
+            'How agents with isolation="process" get a process: forked from a warm template (fork), started '
+            "on its own (boot), or forked where that is safe (auto)."
+        ),
+    )
+    process_memory_mb: int | None = Field(
+        None,
+        gt=0,
+        validation_alias=_names("PROCESS_MEMORY_MB"),
+        description="Memory in MB at which an agent's process is ended. Unset: no limit.",
+    )
+    process_stuck_seconds: float = Field(
+        30.0,
+        gt=0,
+        validation_alias=_names("PROCESS_STUCK_SECONDS"),
+        description="Seconds without an answer after which an agent's process is ended.",
+    )
+    max_processes: int = Field(
+        100,
+        ge=1,
+        validation_alias=_names("MAX_PROCESSES"),
+        description='Number of processes for agents with isolation="process" at most.',
+    )
+    block_seconds: float = Field(
+        1.0,
+        gt=0,
+        validation_alias=_names("BLOCK_SECONDS"),
+        description="Seconds that an agent may block the event loop before it is reported.",
+    )
+    health_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        validation_alias=_names("HEALTH_PORT"),
+        description=(
+            "Port for /livez and /readyz that answers even while the event loop is blocked; 0 takes a free "
+            "one. Unset: none."
+        ),
+    )
+    live_seconds: float = Field(
+        30.0,
+        gt=0,
+        validation_alias=_names("LIVE_SECONDS"),
+        description="Seconds that the event loop may be blocked before /livez fails.",
+    )
+    start_seconds: float = Field(
+        60.0,
+        gt=0,
+        validation_alias=_names("START_SECONDS"),
+        description="Seconds that the first process may take to start before the log says what is missing.",
+    )
+    max_starts: int = Field(
+        32,
+        ge=1,
+        validation_alias=_names("MAX_STARTS"),
+        description="Number of agents that start at the same time at most; others wait in a fair queue.",
+    )
+    tenant_max_agents: int | None = Field(
+        None,
+        ge=0,
+        validation_alias=_names("TENANT_MAX_AGENTS"),
+        description="Number of agents that one tenant may run on a host. Unset: no limit.",
+    )
+    tenant_starts_per_second: float | None = Field(
+        None,
+        gt=0,
+        validation_alias=_names("TENANT_STARTS_PER_SECOND"),
+        description="Agent starts per second allowed to one tenant. Unset: no limit.",
+    )
+    tenant_max_waiting: int = Field(
+        1_000,
+        ge=1,
+        validation_alias=_names("TENANT_MAX_WAITING"),
+        description="Number of one tenant's agents that may wait for their start; further calls are refused with 429.",
+    )
+    tenant_memory_mb: float | None = Field(
+        None,
+        gt=0,
+        validation_alias=_names("TENANT_MEMORY_MB"),
+        description="Memory in MB that all processes of one tenant may use together. Unset: no limit.",
+    )
+    tenant_labels: int = Field(
+        50,
+        ge=0,
+        validation_alias=_names("TENANT_LABELS"),
+        description="Number of tenants that have their own label in /metrics; all others share one. 0 for none.",
+    )
+    ledger: str | None = Field(
+        None,
+        validation_alias=_names("LEDGER"),
+        description=(
+            "Where a service host records its agents, to start them again after a restart: `on` for a file "
+            "in the data directory, or a path. The file holds tokens. Unset: not recorded."
+        ),
+    )
+    admin_key: SecretStr | None = Field(
+        None,
+        validation_alias=_names("ADMIN_KEY"),
+        description=(
+            "Key for the operator's routes of a service host (/agents, /tenants, /drain). Unset: this machine only."
+        ),
+    )
+    host_url: str | None = Field(
+        None,
+        validation_alias=_names("HOST_URL"),
+        description="URL of the service host that `meshhost host` commands talk to.",
+    )
+    openai_api_key: SecretStr | None = Field(
+        None,
+        validation_alias="OPENAI_API_KEY",
+        description="Key of the OpenAI-compatible provider that the gateway forwards to.",
+    )
+    openai_base_url: str | None = Field(
+        None,
+        validation_alias="OPENAI_BASE_URL",
+        description="URL of that provider, ending with the version of its API. Unset: OpenAI's, if there is a key.",
+    )
+    openai_model: str | None = Field(
+        None,
+        validation_alias="OPENAI_MODEL",
+        description="Model that is used when an agent or a request names none.",
+    )
     otel_endpoint: str | None = Field(
-        None, validation_alias=AliasChoices("OTEL_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+        None,
+        validation_alias=AliasChoices("OTEL_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        description="Base URL of an OTLP/HTTP collector that traces are sent to. Unset: traces are not exported.",
     )
 
     @field_validator("api_url")
@@ -87,9 +291,9 @@ class Settings(BaseSettings):
 
 
 def read_settings() -> Settings:
-    """The environment as it is now.
+    """Return the environment as it is now.
 
-    Raises SettingsError naming the variable that is wrong; secrets are not shown.
+    Raises SettingsError that names the wrong variable and never shows its value.
     """
     try:
         return Settings()

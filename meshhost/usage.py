@@ -1,10 +1,14 @@
-"""How agents report the work they do: queue messages they settled, and tokens of models they used.
+"""What agents report about their own work: messages they processed, and tokens of models they used.
 
-A host runs each agent inside `reporting_to(sink)`. The sink is kept in a context variable, so that `report_message` and
-`report_tokens`, called by the queue consumer and the LLM adapter, reach the sink of their own agent: in that task and in the
-tasks it starts. Without a sink a report does nothing, which is the case outside a host. An agent in a process of its own
-reports into sums that the process sends to its host; they come from outside and are validated there, so every number has a
-bound. The host shows the sums in its `/metrics`. Invariant: a report never waits, and no number that is reported makes it fail.
+These numbers are *self-reported*: they come from the agent's code (the queue consumer, the model adapter, or a program that
+calls `report_tokens`), cover models that do not pass the gateway, and may be wrong. They are shown in a host's `/metrics`
+and are never billed. What the gateway measured is the truth about models: `meshhost.gateway.meter`,
+`meshhost.stores.usage`.
+
+A host wraps each agent in `reporting_to(sink)`; reports inside, in that task and in those it starts, go to that sink (a
+context variable). Without a sink a report does nothing. `Tally` adds reports up under a lock, since an agent may report
+from a thread; an agent in a process of its own sends the sums of its Tally to the host, where the pydantic limits below are
+checked.
 """
 
 import math
@@ -35,19 +39,19 @@ __all__ = [
 ]
 
 Outcome = Literal["done", "failed", "dead", "released", "lost"]
-"""What became of a message: `done`; `failed`, it comes back; `dead`, that was its last attempt; `released`, the agent stops and
-gave it back; `lost`, it comes back since its lease was lost or it could not be settled."""
+"""What happened to a message: `done`; `failed`, it will be retried; `dead`, that was its last attempt; `released`, the agent
+gave it back because it stops; `lost`, it will be retried since its lease was lost or it could not be settled."""
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
-"""Upper bound of each bucket of `Durations`, in seconds; one more bucket holds everything above."""
+"""Upper bounds of the buckets of `Durations` in seconds; one more bucket holds the rest."""
 
 _MOST = 2**53
-# Most that one report may count, so that the sum of many reports between two answers of a process stays below _MOST.
+# Limit of one report, so that the sum of many reports between two answers of a process stays below _MOST, which a host accepts.
 _MOST_REPORTED = 10**9
 _BUCKETS = len(BOUNDS) + 1
 
-# Checked where they come from another process.
+# pydantic checks these where sums arrive from another process.
 _Count = Annotated[int, Field(ge=0, le=_MOST)]
 _Seconds = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
 _Counts = Annotated[list[_Count], Field(min_length=_BUCKETS, max_length=_BUCKETS)]
@@ -55,29 +59,29 @@ _Counts = Annotated[list[_Count], Field(min_length=_BUCKETS, max_length=_BUCKETS
 
 @dataclass(slots=True)
 class Durations:
-    """How many durations fell into each bucket, and their sum in seconds: what a histogram keeps of them."""
+    """A histogram of durations: how many fell into each bucket, and their sum in seconds."""
 
     counts: _Counts = field(default_factory=lambda: [0] * _BUCKETS)
     total: _Seconds = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Record one duration."""
+        """Record a duration."""
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.total += seconds
 
     def add(self, other: "Durations") -> None:
-        """Merge another histogram into this one."""
+        """Merge another histogram."""
         self.counts = [one + more for one, more in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
 
     def copy(self) -> "Durations":
-        """Return a copy that does not share its counts."""
+        """Return a copy."""
         return Durations(list(self.counts), self.total)
 
 
 @dataclass(slots=True)
 class UsageSums:
-    """Reports, added up. `waits` are the times from sent to taken, `works` those from taken to settled."""
+    """Sums of reports. `waits` are the times from sent to first taken, `works` those from taken to settled."""
 
     messages: dict[Outcome, _Count] = field(default_factory=dict)
     waits: Durations = field(default_factory=Durations)
@@ -86,7 +90,7 @@ class UsageSums:
     output_tokens: _Count = 0
 
     def add(self, other: "UsageSums") -> None:
-        """Add another set of sums to these."""
+        """Add other sums."""
         for outcome, number in other.messages.items():
             self.messages[outcome] = self.messages.get(outcome, 0) + number
         self.waits.add(other.waits)
@@ -95,27 +99,27 @@ class UsageSums:
         self.output_tokens += other.output_tokens
 
     def copy(self) -> "UsageSums":
-        """Return a copy that shares nothing with this one."""
+        """Return a copy."""
         return UsageSums(
             dict(self.messages), self.waits.copy(), self.works.copy(), self.input_tokens, self.output_tokens
         )
 
 
 class UsageSink(Protocol):
-    """Takes reports, in any thread; never raises."""
+    """Receives reports, in any thread; never raises."""
 
     def message(self, outcome: Outcome, *, waited: float | None, worked: float) -> None:
-        """A message was worked on: see `report_message`."""
+        """A message was processed: see `report_message`."""
 
     def tokens(self, model: str, input_tokens: int, output_tokens: int) -> None:
         """A model answered: see `report_tokens`."""
 
     def add(self, sums: UsageSums) -> None:
-        """Add reports that another process has summed up."""
+        """Reports that were summed elsewhere."""
 
 
 class Tally:
-    """A sink that sums up what is reported. Not by model: the number of model names has no bound."""
+    """A sink that sums reports. Tokens are not kept by model, since an agent may use any number of model names."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -123,7 +127,7 @@ class Tally:
         self._is_empty = True
 
     def message(self, outcome: Outcome, *, waited: float | None, worked: float) -> None:
-        """Count the message and record its times."""
+        """Count a message and its times."""
         with self._lock:
             self._is_empty = False
             self._sums.messages[outcome] = self._sums.messages.get(outcome, 0) + 1
@@ -132,25 +136,25 @@ class Tally:
                 self._sums.waits.observe(waited)
 
     def tokens(self, model: str, input_tokens: int, output_tokens: int) -> None:
-        """Add the tokens of one answer."""
+        """Count tokens."""
         with self._lock:
             self._is_empty = False
             self._sums.input_tokens += input_tokens
             self._sums.output_tokens += output_tokens
 
     def add(self, sums: UsageSums) -> None:
-        """Add these sums."""
+        """Add sums."""
         with self._lock:
             self._is_empty = False
             self._sums.add(sums)
 
     def sums(self) -> UsageSums:
-        """Return a copy of all reports so far."""
+        """Return a copy of all sums so far."""
         with self._lock:
             return self._sums.copy()
 
     def take(self) -> UsageSums | None:
-        """Return all reports since the last `take` and start again from zero; None when there were none."""
+        """Return the sums since the last `take` and reset them; None when nothing was reported."""
         with self._lock:
             if self._is_empty:
                 return None
@@ -163,7 +167,7 @@ _sink: ContextVar[UsageSink | None] = ContextVar("meshhost_usage_sink", default=
 
 @contextmanager
 def reporting_to(sink: UsageSink | None) -> Iterator[None]:
-    """Send what is reported inside the block to this sink (None: nowhere); the innermost block wins."""
+    """Send reports made inside the block to this sink (None: nowhere). The innermost block wins."""
     token = _sink.set(sink)
     try:
         yield
@@ -172,16 +176,16 @@ def reporting_to(sink: UsageSink | None) -> Iterator[None]:
 
 
 def current_sink() -> UsageSink | None:
-    """Return the sink that a report made here would reach."""
+    """Return the sink of the present context, or None."""
     return _sink.get()
 
 
 def report_message(outcome: Outcome, *, worked: float, waited: float | None = None) -> None:
-    """Report that a queue message was worked on for `worked` seconds, and how that ended.
+    """Report that a message of a queue was processed for `worked` seconds, with this outcome.
 
-    `waited` is how many seconds the message was in the queue before it was first taken; None when that is unknown or this was a
-    later attempt. Negative numbers count as 0, because two machines' clocks may differ. Raises InvalidRequestError for an
-    unknown outcome.
+    `waited` is how many seconds it had been in the queue when it was taken for the first time; None when that is unknown,
+    or when it was taken before. Negative times count as 0, since the clocks of two machines may differ. Raises
+    InvalidRequestError for an unknown outcome.
     """
     if outcome not in OUTCOMES:
         raise InvalidRequestError("outcome", f"expected one of {', '.join(OUTCOMES)}")
@@ -190,11 +194,11 @@ def report_message(outcome: Outcome, *, worked: float, waited: float | None = No
 
 
 def report_tokens(model: str, input_tokens: int, output_tokens: int) -> None:
-    """Report the tokens that one answer of a model used. `OpenAIResponsesAdapter` does this by itself."""
+    """Report the tokens of a model's answer. `OpenAIResponsesAdapter` does so itself; other adapters should call this."""
     if (sink := _sink.get()) is not None:
         sink.tokens(model, int(_bounded(input_tokens)), int(_bounded(output_tokens)))
 
 
 def _bounded(number: float) -> float:
-    """Limit a number to what one report may hold: a sum that once took NaN or infinity would keep it."""
+    """Return the number within 0 and the limit: one NaN or infinity would spoil a sum for good."""
     return 0 if math.isnan(number) else min(max(number, 0), _MOST_REPORTED)

@@ -1,16 +1,20 @@
-"""Agents: programs that take part in a room and let a model decide what to do.
+"""Agents: programs that take part in a room and usually let a model decide what to do.
 
-`agent.py` has what all share, `worker.py` the queue worker, `task_runner.py` and `llmrunner.py` agents that are asked,
-`chat.py` one that people talk with. They know models only as `LLMAdapter` (adapter.py); which one is theirs is said by whoever
-constructs them.
+`base.py` has what all agents share; `worker.py` processes a queue, `task_runner.py` and `llmrunner.py` answer asks,
+`listener.py` watches a document, `chat/` talks with people. Agents know models only as `LLMAdapter` (`adapter.py`); the
+program that constructs an agent chooses the model. `agent.py` and `thread_schema.py` keep MeshAgent's import paths.
+
+May import `meshhost.tools`, `meshhost.room` and what lies below them. Knows no server, host or gateway: an agent runs the
+same in any process that can reach a room.
 """
 
 from meshhost.agents.adapter import LLMAdapter, ToolResponseAdapter
-from meshhost.agents.agent import Agent, RoomTool, SingleRoomAgent
-from meshhost.agents.chat.bot import ChatBot, ChatThreadContext
+from meshhost.agents.base import Agent, SingleRoomAgent
+from meshhost.agents.chat import ChatBot, ChatThreadContext
 from meshhost.agents.context import AgentCallContext, AgentChatContext
 from meshhost.agents.listener import Listener, ListenerContext
 from meshhost.agents.llmrunner import LLMTaskRunner
+from meshhost.agents.room_tools import RoomTool
 from meshhost.agents.task_runner import RunTaskTool, TaskRunner
 from meshhost.agents.worker import Worker
 from meshhost.room.requirements import RequiredToolkit

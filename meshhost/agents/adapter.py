@@ -1,4 +1,9 @@
-"""What an agent needs of a model, whoever makes it."""
+"""The interface between agents and models: `LLMAdapter` continues a conversation, `ToolResponseAdapter` translates answers.
+
+Agents call these two and never a model's API. An adapter for another API (the only one here is `meshhost.openai`) subclasses
+them; it decides how messages look in an AgentChatContext, so a conversation belongs to the adapter that made it. One adapter
+object serves many conversations at once and must keep no state of any.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,32 +23,32 @@ TEvent = TypeVar("TEvent")
 
 
 class ToolResponseAdapter(ABC):
-    """Turns what a tool returned into something a model reads."""
+    """Turns the response of a tool into messages for a model."""
 
     @abstractmethod
     async def to_plain_text(self, *, room: "RoomClient", response: Response) -> str:
-        """The response as a text."""
+        """Return the response as a text."""
 
     @abstractmethod
     async def create_messages(
         self, *, context: AgentChatContext, tool_call: Any, room: "RoomClient", response: Response
     ) -> list[dict[str, Any]]:
-        """The messages that answer the model's tool call."""
+        """Return the messages that answer the model's tool call."""
 
 
 class LLMAdapter(ABC, Generic[TEvent]):
-    """A model that continues a conversation, using tools."""
+    """A model that continues a conversation and may use tools. `TEvent` is the type of its stream events."""
 
     @abstractmethod
     def default_model(self) -> str:
-        """The model used when a call names none."""
+        """Return the name of the model that is used when a call names none."""
 
     def create_chat_context(self) -> AgentChatContext:
-        """An empty conversation in the form this adapter takes."""
+        """Return an empty conversation in this adapter's form."""
         return AgentChatContext()
 
     async def check_for_termination(self, *, context: AgentChatContext, room: "RoomClient") -> bool:
-        """Whether the model has the last word in the conversation, so that its turn is over."""
+        """Return whether the model's turn is over, asked after each round of tool calls."""
         return True
 
     @abstractmethod
@@ -59,12 +64,13 @@ class LLMAdapter(ABC, Generic[TEvent]):
         model: str | None = None,
         on_behalf_of: Any = None,
     ) -> Any:
-        """Let the model answer, calling tools as it likes, and append all of it to the conversation.
+        """Let the model answer, with as many tool calls as it needs, and append everything to the conversation.
 
-        Returns the text, or the parsed JSON when there is an `output_schema`. Raises LLMError, LLMRefusalError.
+        `event_handler` gets the events of the answer as they arrive. `on_behalf_of` is the participant for whom tools are
+        called. Returns the text, or the parsed JSON when there is an `output_schema`. Raises LLMError, LLMRefusalError.
         """
 
     @staticmethod
     def validate(response: Any, output_schema: Schema) -> None:
-        """Raises InvalidRequestError naming the field in which the answer does not fit the schema."""
+        """Check the answer. Raises InvalidRequestError that names the field which does not fit the schema."""
         check_value(response, output_schema)

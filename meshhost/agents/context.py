@@ -1,4 +1,8 @@
-"""The conversation an agent has with a model."""
+"""The conversation of an agent with a model, and the circumstances of one ask.
+
+An AgentChatContext is a list of messages in the form of the LLMAdapter that made it; it is passed from agent to adapter,
+which appends what the model said. It is a plain object for one task at a time, without a lock.
+"""
 
 import copy
 from dataclasses import dataclass, field
@@ -16,10 +20,11 @@ Message: TypeAlias = dict[str, Any]
 
 
 class AgentChatContext:
-    """Messages in the form the model's adapter takes them, oldest first.
+    """Messages in the form of the model's adapter, oldest first.
 
-    The rules an agent lives by are the first message, under `system_role`. `previous_messages` are those a gateway keeps
-    under `previous_response_id`; they are not sent again. `usage` sums the tokens spent; it is not part of the JSON form.
+    The agent's rules are the first message, with the role `system_role`. `previous_messages` are stored by the model's API
+    under `previous_response_id` and are not sent again. `usage` sums the tokens spent, by kind; it is not part of the JSON
+    form.
     """
 
     def __init__(
@@ -41,7 +46,7 @@ class AgentChatContext:
 
     @property
     def messages(self) -> list[Message]:
-        """The messages to send; may be changed in place."""
+        """The messages to send. The list may be changed in place."""
         return self._messages
 
     @property
@@ -51,22 +56,22 @@ class AgentChatContext:
 
     @property
     def previous_messages(self) -> list[Message]:
-        """The messages the gateway knows already."""
+        """The messages that the model's API has stored already."""
         return self._previous_messages
 
     @property
     def previous_response_id(self) -> str | None:
-        """The answer the conversation continues, when the gateway keeps it."""
+        """The id of the stored answer that the conversation continues, or None."""
         return self._previous_response_id
 
     def track_response(self, id: str) -> None:
-        """Continue from this answer: all messages so far are the gateway's now."""
+        """Continue from this stored answer: all messages so far need not be sent again."""
         self._previous_response_id = id
         self._previous_messages.extend(self._messages)
         self._messages.clear()
 
     def get_system_instructions(self) -> str | None:
-        """The rules as one text, or None."""
+        """Return the rules as one text, or None."""
         for message in (*self._previous_messages[:1], *self._messages[:1]):
             if self._is_rules(message):
                 return str(message["content"])
@@ -74,17 +79,17 @@ class AgentChatContext:
 
     @property
     def conversation(self) -> list[Message]:
-        """The messages to send apart from the rules."""
+        """The messages to send, without the rules."""
         has_rules = bool(self._messages) and self._is_rules(self._messages[0])
         return self._messages[1:] if has_rules else list(self._messages)
 
     def replace_rules(self, rules: list[str]) -> None:
-        """Let these be the rules; none at all with an empty list."""
+        """Set the rules; an empty list removes them."""
         for messages in (self._previous_messages, self._messages):
             if messages and self._is_rules(messages[0]):
                 del messages[0]
         if rules:
-            self._messages.insert(0, {"role": self._system_role, "content": _listed(rules)})
+            self._messages.insert(0, {"role": self._system_role, "content": _as_list(rules)})
 
     def append_rules(self, rules: list[str]) -> None:
         """Add to the rules."""
@@ -93,39 +98,39 @@ class AgentChatContext:
         before = self.get_system_instructions()
         self.replace_rules(rules)
         if before:
-            self._messages[0]["content"] = f"{before}\n{_listed(rules)}"
+            self._messages[0]["content"] = f"{before}\n{_as_list(rules)}"
 
     def append_user_message(self, message: str) -> None:
-        """Something the user said."""
+        """Append a message of the user."""
         self._messages.append({"role": "user", "content": message})
 
     def append_user_messages(self, messages: list[str]) -> None:
-        """Several things the user said, in order."""
+        """Append several messages of the user, in order."""
         for message in messages:
             self.append_user_message(message)
 
     def append_user_image(self, url: str) -> None:
-        """A picture the user shows, by address (https or data)."""
+        """Append an image from the user, by URL (https or data)."""
         image = {"type": "input_image", "image_url": url, "detail": "auto"}
         self._messages.append({"role": "user", "content": [image]})
 
     def append_assistant_message(self, message: str) -> None:
-        """Something the model said."""
+        """Append a message of the model."""
         self._messages.append({"role": "assistant", "content": message})
 
     def add_usage(self, usage: dict[str, int]) -> None:
-        """Add to the tokens spent, by kind."""
+        """Add tokens to `usage`, by kind."""
         for kind, amount in usage.items():
             self.usage[kind] = self.usage.get(kind, 0) + amount
 
     def copy(self) -> "AgentChatContext":
-        """An independent copy of the conversation."""
+        """Return an independent copy of the conversation."""
         twin = AgentChatContext.from_json(copy.deepcopy(self.to_json()))
         twin.usage = dict(self.usage)
         return twin
 
     def to_json(self) -> dict[str, Any]:
-        """The conversation as JSON; `from_json` reads it."""
+        """Return the conversation as JSON for `from_json`. The lists are not copied."""
         return {
             "messages": self._messages,
             "system_role": self._system_role,
@@ -135,7 +140,7 @@ class AgentChatContext:
 
     @staticmethod
     def from_json(json: dict[str, Any]) -> "AgentChatContext":
-        """What `to_json` wrote. Members that are missing are empty."""
+        """Return the conversation that `to_json` wrote; missing members count as empty."""
         return AgentChatContext(
             messages=json.get("messages"),
             system_role=json.get("system_role"),
@@ -149,7 +154,7 @@ class AgentChatContext:
 
 @dataclass(frozen=True, slots=True)
 class AgentCallContext:
-    """One ask: its conversation, the room, the toolkits at hand, who asked and for whom."""
+    """One ask: its conversation and room, the available toolkits, the asker, and the participant it asks for."""
 
     chat: AgentChatContext
     room: "RoomClient"
@@ -158,5 +163,5 @@ class AgentCallContext:
     on_behalf_of: Participant | None = None
 
 
-def _listed(rules: list[str]) -> str:
+def _as_list(rules: list[str]) -> str:
     return "\n".join(f"- {rule}" for rule in rules)

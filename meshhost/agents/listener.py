@@ -1,4 +1,9 @@
-"""`Listener`: a task that watches a document until it has seen what it waits for."""
+"""`Listener`: a task runner that watches a document until it has seen what it waits for.
+
+An ask names the document's path. The listener opens the document and calls `on_element_inserted` and `on_attribute_changed`
+for each change, one after another in their order, until one of them returns True; that answers the ask. The document calls
+its handlers synchronously, while our hooks are coroutines: a queue lies between, and only the task of the ask runs hooks.
+"""
 
 import asyncio
 import logging
@@ -21,14 +26,14 @@ _INPUT = {
     "type": "object",
     "required": ["path"],
     "additionalProperties": False,
-    "properties": {"path": {"type": "string", "description": "where the document is"}},
+    "properties": {"path": {"type": "string", "description": "path of the document in the room"}},
 }
 _OUTPUT = {"type": "object", "additionalProperties": False, "required": [], "properties": {}}
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerContext:
-    """The document that is watched, its room, and the ask that began it."""
+    """The watched document, its room, and the ask that started the listener."""
 
     document: MeshDocument
     room: "RoomClient"
@@ -36,9 +41,9 @@ class ListenerContext:
 
 
 class Listener(TaskRunner):
-    """Asked with the `path` of a document, it hears of its changes; an override that returns True ends the ask.
+    """Asked with the `path` of a document, it receives the document's change events; a hook that returns True ends the ask.
 
-    Changes are handed over one after another, in their order.
+    With `wait_for_synchronize` the ask is answered only when the server has stored what the hooks wrote.
     """
 
     def __init__(
@@ -53,20 +58,20 @@ class Listener(TaskRunner):
         self._wait_for_synchronize = wait_for_synchronize
 
     async def on_listening_started(self, listener_context: ListenerContext) -> None:
-        """The document is open; override to look at it, or to write into it."""
+        """Called when the document is open; override to read it or write into it."""
 
     async def on_element_inserted(self, listener_context: ListenerContext, element: Element) -> bool:
-        """An element came. Return True to end."""
+        """Called for an inserted element. Return True to end."""
         return False
 
     async def on_attribute_changed(
         self, listener_context: ListenerContext, element: Element, attribute: str | None
     ) -> bool:
-        """An attribute of an element changed. Return True to end."""
+        """Called for a changed attribute. Return True to end."""
         return False
 
     async def ask(self, *, context: AgentCallContext, arguments: Any) -> dict[str, Any]:
-        """Watch until an override returns True, or whoever asked is gone."""
+        """Watch until a hook returns True; cancelled when the asker has left."""
         path = arguments["path"]
         document = await context.room.sync.open(path=path)
         try:

@@ -1,4 +1,8 @@
-"""`LLMTaskRunner`: a task that a model does with tools."""
+"""`LLMTaskRunner`: a task runner whose asks are answered by a model with tools.
+
+It adds three things to TaskRunner: a default input schema (a `prompt`), the way arguments become a user message, and the
+call of the LLMAdapter with the toolkits of the ask. Each ask is a conversation of its own.
+"""
 
 import json
 from collections.abc import Sequence
@@ -22,10 +26,10 @@ _NOTHING_SCHEMA = {"type": "object", "additionalProperties": False, "required": 
 
 
 class LLMTaskRunner(TaskRunner):
-    """Asks are answered by the model: a text, or JSON by `output_schema`.
+    """Lets the model answer asks: with a text, or with JSON that fits `output_schema`.
 
-    Without an `input_schema` the argument is a `prompt` (nothing, when `input_prompt` is false); with one, the model reads the
-    arguments as JSON. `rules` tell it how to behave.
+    Without an `input_schema` an ask has one argument, `prompt` (or none if `input_prompt` is false); with one, the model
+    reads the arguments as JSON. `rules` tell the model how to behave.
     """
 
     def __init__(
@@ -63,14 +67,14 @@ class LLMTaskRunner(TaskRunner):
         self._rules = list(rules or ())
 
     async def init_chat_context(self) -> AgentChatContext:
-        """A conversation of the model's kind, with the rules."""
+        """Return a conversation in the model adapter's form, with the rules."""
         context = self._llm_adapter.create_chat_context()
         if self._rules:
             context.append_rules(self._rules)
         return context
 
     async def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:
-        """Let the model do it. Raises LLMError as a failure of this agent."""
+        """Let the model do the task. Raises LLMError when it fails."""
         context.chat.append_user_message(_as_text(arguments))
         rules = [rule for toolkit in context.toolkits for rule in toolkit.all_rules()]
         if rules:

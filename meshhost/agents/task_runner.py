@@ -1,4 +1,12 @@
-"""`TaskRunner`: an agent that is asked, and answers; and the tool that asks one."""
+"""`TaskRunner`: an agent that is asked and answers; and `RunTaskTool`, a tool that asks one.
+
+A task runner registers itself in the room (`room.agents.register_agent`), again after each reconnect. The room client calls
+`_on_ask` for each ask that arrives, on its read loop; that starts a task, and so asks run side by side, at most
+`max_concurrent` of them past the semaphore. The room client cancels the task when nobody waits for its answer any more.
+
+Invariant: every ask whose asker still waits is answered, also when the task fails, is cancelled from inside, or when the
+agent stops. Only an ask whose asker has left ends without an answer.
+"""
 
 import asyncio
 import contextlib
@@ -9,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
-from meshhost.agents.agent import SingleRoomAgent, toolkit_of_room
+from meshhost.agents.base import SingleRoomAgent
 from meshhost.agents.context import AgentCallContext, AgentChatContext
+from meshhost.agents.room_tools import toolkit_of_room
 from meshhost.errors import ConnectionLostError, InvalidRequestError, RoomError, ToolError
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import Header, JsonResponse, Response, TextResponse
@@ -18,7 +27,7 @@ from meshhost.room.participants import Participant
 from meshhost.room.requirements import Requirement
 from meshhost.room.services.agents import AgentDescription, ToolDescription, ToolkitDescription
 from meshhost.tasks import TaskOwner
-from meshhost.tools.schema import Schema, check_schema, check_value
+from meshhost.tools.schema import CompiledSchema, Schema, check_schema
 from meshhost.tools.tool import Tool, ToolContext
 from meshhost.tools.toolkit import Toolkit
 
@@ -29,20 +38,19 @@ __all__ = ["RunTaskTool", "TaskRunner"]
 
 logger = logging.getLogger(__name__)
 
-STOP_TIMEOUT = 15.0
 MAX_CONCURRENT = 64
 
-# A JSON schema, or a pydantic model: then arguments arrive as an instance of it.
+# A JSON schema, or a pydantic model: with a model, `ask` gets the arguments as an instance of it.
 SchemaOrModel: TypeAlias = Schema | type[BaseModel]
 
 
 class TaskRunner(SingleRoomAgent):
-    """Answers asks: override `ask`. Up to `max_concurrent` run side by side, further ones wait.
+    """Answers asks: override `ask`. Up to `max_concurrent` asks run side by side, further ones wait.
 
-    `input_schema` and `output_schema` are JSON schemas or pydantic models; arguments and answers are checked against them, and
-    whoever asked is told the field that is wrong. `toolkits` are always at hand, `requires` adds toolkits of the room, and with
-    `supports_tools` whoever asks may add some. An ask that nobody waits for any more is cancelled. Of several agents of one
-    name the newest is asked.
+    `input_schema` and `output_schema` are JSON schemas or pydantic models; arguments and answers are checked against them,
+    and the asker is told which field is wrong. Every ask gets `toolkits` and the toolkits of the room that `requires`
+    names; with `supports_tools` the asker may add some. When nobody waits for an ask any more, it is cancelled. If several
+    agents of one name are registered, the newest is asked.
     """
 
     def __init__(
@@ -60,20 +68,20 @@ class TaskRunner(SingleRoomAgent):
         max_concurrent: int = MAX_CONCURRENT,
     ) -> None:
         super().__init__(name=name, title=title, description=description, requires=requires, labels=labels)
-        for schema, what in ((input_schema, "input_schema"), (output_schema, "output_schema")):
-            _check_schema(schema, f"{what} of agent {name!r}")
-        self._input, self._output = input_schema, output_schema
+        self._input = _Form(input_schema, f"input_schema of agent {name!r}")
+        self._output = None if output_schema is None else _Form(output_schema, f"output_schema of agent {name!r}")
         self._supports_tools = bool(supports_tools)
         self._toolkits = list(toolkits or ())
         self._slots = asyncio.Semaphore(max_concurrent)
         self._asks = TaskOwner(f"task runner {name}")
-        self._began: dict[int, float] = {}  # of the asks that are not answered, the oldest first
+        # When each unanswered ask began (monotonic seconds), by the id() of its message; the oldest is first.
+        self._began: dict[int, float] = {}
         self._registration: str | None = None
         self._is_ending = False
 
     @property
     def activity(self) -> str | None:
-        """The asks under way."""
+        """The asks in progress, as a number and the age of the oldest."""
         if not self._began:
             return None
         seconds = time.monotonic() - next(iter(self._began.values()))
@@ -83,43 +91,46 @@ class TaskRunner(SingleRoomAgent):
 
     @property
     def supports_tools(self) -> bool:
-        """Whether whoever asks may hand toolkits along."""
+        """Whether the asker may add toolkits."""
         return self._supports_tools
 
     @property
     def input_schema(self) -> Schema:
         """The JSON schema of arguments."""
-        return _schema(self._input)
+        return self._input.json_schema
 
     @property
     def output_schema(self) -> Schema | None:
         """The JSON schema of answers, or None: any JSON value."""
-        return None if self._output is None else _schema(self._output)
+        return None if self._output is None else self._output.json_schema
 
     async def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:
-        """Do the task and return its answer: a JSON value or a pydantic model. A RoomError's text reaches who asked."""
+        """Do the task and return its answer: a JSON value or a pydantic model.
+
+        The asker sees the text of a RoomError; of any other error it only learns that the agent failed.
+        """
         raise NotImplementedError
 
     async def init_chat_context(self) -> AgentChatContext:
-        """An empty conversation for one ask."""
+        """Return an empty conversation for one ask."""
         return AgentChatContext()
 
     async def validate_arguments(self, arguments: Any) -> Any:
-        """The arguments as `ask` gets them. Raises InvalidRequestError naming what is wrong."""
-        return _checked(arguments, self._input)
+        """Return the arguments as `ask` gets them. Raises InvalidRequestError that names the wrong field."""
+        return self._input.parse(arguments)
 
     async def validate_response(self, response: Any) -> Any:
-        """The answer as JSON. Raises ToolError: what is wrong with it is not the asker's fault."""
+        """Return the answer as JSON. Raises ToolError, since a wrong answer is not the asker's fault."""
         value = _dumped(response)
         if self._output is None:
             return value
         try:
-            return _dumped(_checked(value, self._output))
+            return _dumped(self._output.parse(value))
         except InvalidRequestError as error:
             raise ToolError(f"agent {self.name!r} gave an answer that breaks its own schema: {error}") from None
 
     async def start(self, *, room: "RoomClient") -> None:
-        """Register, and answer from now on, also after a reconnect."""
+        """Register, and answer asks from now on, also after a reconnect."""
         await super().start(room=room)
         self._is_ending = False
         try:
@@ -130,21 +141,21 @@ class TaskRunner(SingleRoomAgent):
         room.add_restorer(self._register)
 
     async def drain(self) -> None:
-        """Take no further ask, and return when those under way are answered. Whoever calls bounds the wait."""
+        """Accept no further ask, and return when those in progress are answered. The caller must set a timeout."""
         await self._unregister()
         await self._asks.wait()
 
     async def stop(self) -> None:
-        """End at once: whoever waits for an answer is told that the agent has stopped. Idempotent."""
+        """Cancel the asks in progress and tell their askers that the agent was stopped. Idempotent."""
         if self._room is None:
             return
         await self._unregister()
-        if await self._asks.stop(timeout=STOP_TIMEOUT):
+        if await self._asks.stop(timeout=self.stop_seconds):
             logger.warning("asks did not end in time", extra={"agent": self.name})
         await super().stop()
 
     def to_json(self) -> dict[str, Any]:
-        """The wire form of its registration."""
+        """Return the wire form of the registration."""
         return self._registered_as().to_json()
 
     def _registered_as(self) -> AgentDescription:
@@ -169,7 +180,7 @@ class TaskRunner(SingleRoomAgent):
             return
         self._room.remove_restorer(self._register)
         if self._room.is_open:
-            # With the connection the registration has gone, too.
+            # When the connection is lost, the registration has ended with it.
             with contextlib.suppress(ConnectionLostError):
                 await self._room.agents.unregister_agent(registration)
 
@@ -194,13 +205,13 @@ class TaskRunner(SingleRoomAgent):
             is_cancelled = task is not None and task.cancelling() > 0
             if is_cancelled and not (self._is_ending and room.is_open):
                 raise
-            # Something inside the task was cancelled, or the agent stops: whoever asked still waits.
+            # Something inside the task was cancelled, or the agent is stopping: the asker still waits.
             await room.agents.answer_ask(message, ToolError(f"agent {self.name!r} was stopped"))
             if is_cancelled:
                 raise
             return
         except Exception:
-            # The task is a user's code; its traceback is for its own log, not for another participant.
+            # The task is the user's code: its traceback belongs in our log and must not reach another participant.
             logger.exception("task failed", extra={"agent": self.name})
             answer = ToolError(f"agent {self.name!r} failed; its log says why")
         await room.agents.answer_ask(message, answer)
@@ -222,10 +233,10 @@ class TaskRunner(SingleRoomAgent):
     async def _toolkits_for(
         self, room: "RoomClient", header: Header, caller: Participant | None, on_behalf_of: Participant | None
     ) -> list[Toolkit]:
-        # As whoever asked sees them: a private toolkit of theirs comes before a public one of its name.
+        # As the asker sees them: a private toolkit of the asker hides a public one of the same name.
         context = ToolContext(room=room, caller=caller or room.local_participant, on_behalf_of=on_behalf_of)
         toolkits = [*self._toolkits, *await self.get_required_toolkits(context)]
-        return toolkits + _handed_along(header.get("toolkits"), caller) if self.supports_tools else toolkits
+        return toolkits + _toolkits_of_ask(header.get("toolkits"), caller) if self.supports_tools else toolkits
 
 
 class RunTaskTool(Tool):
@@ -253,43 +264,51 @@ class RunTaskTool(Tool):
         self._agent_name = agent_name
 
     async def execute(self, context: ToolContext, **kwargs: Any) -> Response:
-        """Ask. Raises RoomError with what the agent answered."""
+        """Ask the agent and return its answer: a text as TextResponse, else JSON. Raises RoomError with the agent's error."""
         answer = await context.room.agents.ask(
             agent=self._agent_name, arguments=kwargs, on_behalf_of=context.on_behalf_of or context.caller
         )
         return TextResponse(text=answer) if isinstance(answer, str) else JsonResponse(json=answer)
 
 
-def _check_schema(schema: SchemaOrModel | None, what: str) -> None:
-    if not isinstance(schema, dict):
-        return  # a model is right, or could not have been made
-    try:
-        check_schema(schema)
-    except InvalidRequestError as error:
-        raise InvalidRequestError(what, str(error)) from None
+class _Form:
+    """What arguments or answers must look like: a JSON schema, compiled at its first use, or a pydantic model."""
+
+    __slots__ = ("_compiled", "_schema")
+
+    def __init__(self, schema: SchemaOrModel, what: str) -> None:
+        self._schema = schema
+        self._compiled: CompiledSchema | None = None
+        if isinstance(schema, dict):  # pydantic has checked a model when its class was made
+            try:
+                check_schema(schema)
+            except InvalidRequestError as error:
+                raise InvalidRequestError(what, str(error)) from None
+
+    @property
+    def json_schema(self) -> Schema:
+        return self._schema if isinstance(self._schema, dict) else self._schema.model_json_schema()
+
+    def parse(self, value: Any) -> Any:
+        """Return the value, or an instance of the model. Raises InvalidRequestError that names the wrong field."""
+        if isinstance(self._schema, dict):
+            if self._compiled is None:
+                self._compiled = CompiledSchema(self._schema)
+            self._compiled.check(value)
+            return value
+        try:
+            return self._schema.model_validate(value)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            raise InvalidRequestError(".".join(map(str, first["loc"])), first["msg"]) from None
 
 
 def _dumped(value: Any) -> Any:
     return value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else value
 
 
-def _schema(schema: SchemaOrModel) -> Schema:
-    return schema if isinstance(schema, dict) else schema.model_json_schema()
-
-
-def _checked(value: Any, schema: SchemaOrModel) -> Any:
-    if isinstance(schema, dict):
-        check_value(value, schema)
-        return value
-    try:
-        return schema.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        raise InvalidRequestError(".".join(map(str, first["loc"])), first["msg"]) from None
-
-
-def _handed_along(toolkits: Any, caller: Participant | None) -> list[Toolkit]:
-    """The toolkits of an ask (room-protocol §11.5: lists, not objects), invoked in the room for the caller."""
+def _toolkits_of_ask(toolkits: Any, caller: Participant | None) -> list[Toolkit]:
+    """Return the toolkits that the asker added (room-protocol §11.5: lists, not objects), invoked on its behalf."""
     try:
         descriptions = [
             ToolkitDescription(

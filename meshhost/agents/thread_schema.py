@@ -1,29 +1,10 @@
-"""Makes sure that a room has the schema of chat threads."""
+"""The names of `meshagent.agents.thread_schema`. Re-exports only.
 
-import json
-import logging
-from contextlib import suppress
-from typing import TYPE_CHECKING
+The schema itself is data of the documents layer (`meshhost.documents.thread_schema`), since the room server needs it, too;
+storing it in a room is the chat bot's work (`meshhost.agents.chat.schema`).
+"""
 
+from meshhost.agents.chat.schema import SCHEMA_NAME, SCHEMA_PATH, ensure_thread_schema
 from meshhost.documents.thread_schema import thread_schema
-from meshhost.errors import AlreadyExistsError
-
-if TYPE_CHECKING:
-    from meshhost.room.client import RoomClient
 
 __all__ = ["SCHEMA_NAME", "SCHEMA_PATH", "ensure_thread_schema", "thread_schema"]
-
-logger = logging.getLogger(__name__)
-
-SCHEMA_NAME = "thread"
-SCHEMA_PATH = ".schemas/thread.json"
-
-
-async def ensure_thread_schema(room: "RoomClient") -> None:
-    """Store the schema in the room unless there is one. Any number may do so at once. Raises AccessDeniedError."""
-    if await room.storage.exists(path=SCHEMA_PATH):
-        return
-    data = json.dumps(thread_schema.to_json()).encode()
-    with suppress(AlreadyExistsError):  # another was faster
-        await room.storage.upload(path=SCHEMA_PATH, data=data)
-        logger.info("stored the schema of threads", extra={"path": SCHEMA_PATH})

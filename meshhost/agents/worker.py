@@ -1,4 +1,12 @@
-"""`Worker`: an agent that works off a queue of the room."""
+"""`Worker`: an agent that processes the messages of one queue of its room.
+
+`start` spawns one task that runs a QueueConsumer (`meshhost.room.consumer`): it leases a message, calls `process_message`
+and settles the message by how that ended, one message at a time. The consumer renews the lease meanwhile and survives
+reconnects; this class adds the model, the toolkits and the hooks that a program overrides.
+
+`drain` lets the message in progress finish; `stop` cancels the task, and the consumer then gives the message back. Invariant:
+a message is acked only after `process_message` has returned, so nothing that was accepted is lost.
+"""
 
 import inspect
 import json
@@ -8,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from meshhost.agents.adapter import LLMAdapter, ToolResponseAdapter
-from meshhost.agents.agent import SingleRoomAgent
+from meshhost.agents.base import SingleRoomAgent
 from meshhost.agents.context import AgentChatContext
 from meshhost.errors import InvalidRequestError, RoomError
 from meshhost.room.consumer import QueueConsumer
@@ -25,16 +33,14 @@ __all__ = ["Worker"]
 
 logger = logging.getLogger(__name__)
 
-STOP_TIMEOUT = 15.0
-
 
 class Worker(SingleRoomAgent):
-    """Takes messages from `queue`, one at a time, and lets the model do what each says with the toolkits.
+    """Takes messages from `queue`, one at a time, and lets the model do what each says, with the toolkits.
 
-    A message is acked when `process_message` returned; when it raised, the message comes back with growing delays until its
-    last attempt, and is then dead-lettered with the traceback. When the worker is stopped or dies meanwhile, the message
-    comes back at once or when its lease expires. `rules` tell the model how to behave, `tool_adapter` turns tool answers
-    into messages for it, `requires` adds toolkits of the room.
+    A message is acked when `process_message` has returned. If that raised, the message is retried with growing delays until
+    its last attempt, and then dead-lettered with the traceback. If the worker stops meanwhile, the message goes back at once;
+    if its process dies, when the lease expires. `rules` tell the model how to behave, `tool_adapter` turns tool answers into
+    messages for the model, `requires` adds toolkits of the room.
     """
 
     def __init__(
@@ -61,57 +67,56 @@ class Worker(SingleRoomAgent):
         self._rules = list(rules or ())
         self._tasks = TaskOwner(f"worker {name}")
         self._consumer: QueueConsumer | None = None
-        self._began = 0.0
+        self._began = 0.0  # when the message in progress was taken (monotonic seconds)
 
     @property
     def activity(self) -> str | None:
-        """The message in work, by its queue."""
+        """That a message is being processed, from which queue and for how long."""
         if self._consumer is None or self._consumer.idle.is_set():
             return None
         return f"a message of queue {self._queue!r} for {time.monotonic() - self._began:.0f} s"
 
     async def start(self, *, room: "RoomClient") -> None:
-        """Begin to work."""
+        """Begin to take messages."""
         await super().start(room=room)
         self._consumer = QueueConsumer(room=room, queue=self._queue, process=self._process)
         self._tasks.spawn(self.run(room=room), name="consumer")
 
     async def stop(self) -> None:
-        """End at once: a message in work goes back to the queue. Idempotent."""
-        left = await self._tasks.stop(timeout=STOP_TIMEOUT)
-        if left:
+        """Cancel the message in progress, which goes back to the queue. Idempotent."""
+        if await self._tasks.stop(timeout=self.stop_seconds):
             logger.warning("worker did not end in time", extra={"agent": self.name})
         await super().stop()
 
     async def drain(self) -> None:
-        """Take no further message and return when the one in work is done. Whoever calls bounds the wait."""
+        """Take no further message, and return when the one in progress is settled. The caller must set a timeout."""
         if self._consumer is not None:
             self._consumer.drain()
             await self._tasks.wait()
 
     async def wait_ended(self) -> None:
-        """Return when the worker has ended by itself; raise what ended it."""
+        """Wait until the worker ends by itself; raise the error that ended it."""
         await self._tasks.wait()
 
     async def run(self, *, room: "RoomClient") -> None:
-        """The loop: receive, process, settle. Ends when drained; raises RoomError when the room is left for good."""
+        """Receive, process and settle messages. Returns when drained; raises RoomError when the room is lost for good."""
         if self._consumer is None:
             raise RoomError(f"worker {self.name!r} is not started")
         await self._consumer.run()
 
     async def init_chat_context(self) -> AgentChatContext:
-        """A conversation of the model's kind, with the rules of the worker and its toolkits."""
+        """Return a conversation in the model adapter's form, with the worker's rules."""
         context = self._llm_adapter.create_chat_context()
         if self._rules:
             context.append_rules(self._rules)
         return context
 
     def decode_message(self, message: Any) -> Any:
-        """The message as it is processed; override to normalise or to refuse it (raise)."""
+        """Return the message as `process_message` gets it; override to normalise it, or raise to refuse it."""
         return message
 
     async def append_message_context(self, *, message: Any, chat_context: AgentChatContext) -> None:
-        """Tell the model of the message: by default its JSON as what a user says. An override may also take `room`."""
+        """Add the message to the conversation: by default its JSON as a user message. An override may also take `room`."""
         chat_context.append_user_message(json.dumps(message, ensure_ascii=False))
 
     async def process_message(
@@ -122,7 +127,7 @@ class Worker(SingleRoomAgent):
         toolkits: Sequence[Toolkit],
         room: "RoomClient | None" = None,
     ) -> Any:
-        """Do what the message says; returns the model's last answer. An override may leave `room` out."""
+        """Let the model do what the message says; return its last answer. An override may leave out `room`."""
         await _call(self.append_message_context, message=message, chat_context=chat_context, room=self.room)
         return await self._llm_adapter.next(
             context=chat_context, room=room or self.room, toolkits=toolkits, tool_adapter=self._tool_adapter
@@ -142,7 +147,7 @@ class Worker(SingleRoomAgent):
 
 
 async def _call(method: Callable[..., Any], **arguments: Any) -> Any:
-    """Call a hook with those of the arguments that it takes: published programs override it with and without `room`."""
+    """Call a hook with those arguments that it accepts: published programs override hooks with and without `room`."""
     parameters = inspect.signature(method).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         arguments = {name: value for name, value in arguments.items() if name in parameters}

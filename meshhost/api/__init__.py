@@ -1,4 +1,8 @@
-"""What MeshAgent programs import from `meshagent.api`, under our name. Re-exports only: the code lives in its own layer."""
+"""The names that MeshAgent programs import from `meshagent.api`, so that a program only has to rename the package.
+
+Re-exports only: each module here has the names of the `meshagent.api` module of the same name, and the code lives in the
+layer it belongs to. Nothing of ours imports this package.
+"""
 
 from meshhost.api.helpers import meshhost_base_url, websocket_room_url
 from meshhost.api.messaging import (

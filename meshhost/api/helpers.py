@@ -1,4 +1,4 @@
-"""Small conveniences of `meshagent.api.helpers`."""
+"""The functions of `meshagent.api.helpers`: URLs of a room server, and the check of room names."""
 
 from urllib.parse import quote
 
@@ -10,12 +10,12 @@ __all__ = ["is_valid_room_name", "meshhost_base_url", "websocket_room_url"]
 
 
 def meshhost_base_url(base_url: str | None = None) -> str:
-    """The room server's URL: the argument, else MESHHOST_API_URL, else this machine's."""
+    """Return the room server's URL without a last slash: the argument, else MESHHOST_API_URL with its default."""
     return (base_url or read_settings().api_url).rstrip("/")
 
 
 def websocket_room_url(*, room_name: str, base_url: str | None = None) -> str:
-    """The WebSocket URL of a room at a room server (default: MESHHOST_API_URL)."""
+    """Return the WebSocket URL of a room at a room server (default: MESHHOST_API_URL)."""
     base = meshhost_base_url(base_url)
     for http, websocket in (("https:", "wss:"), ("http:", "ws:")):
         if base.startswith(http):
@@ -24,7 +24,7 @@ def websocket_room_url(*, room_name: str, base_url: str | None = None) -> str:
 
 
 def is_valid_room_name(room_name: str) -> bool:
-    """Whether a room may have this name."""
+    """Return whether a room may have this name: 1 to 63 of a-z, 0-9 and '-', with no '-' at either end."""
     try:
         check_room_name(room_name)
     except InvalidRequestError:

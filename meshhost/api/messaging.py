@@ -1,4 +1,4 @@
-"""The bodies of `meshagent.api.messaging`."""
+"""The names of `meshagent.api.messaging`: bodies of messages, and how they are packed for the wire."""
 
 from meshhost.protocol.messages import (
     EmptyResponse,

@@ -1,4 +1,4 @@
-"""`meshagent.api.participant`."""
+"""The names of `meshagent.api.participant`."""
 
 from meshhost.room.participants import Participant
 

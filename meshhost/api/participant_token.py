@@ -1,4 +1,4 @@
-"""`meshagent.api.participant_token`."""
+"""The names of `meshagent.api.participant_token`: tokens and the grants in them."""
 
 from meshhost.identity.grants import (
     AdminGrant,

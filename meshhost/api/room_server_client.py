@@ -1,4 +1,4 @@
-"""`meshagent.api.room_server_client`, with MeshAgent's names where ours differ."""
+"""The names of `meshagent.api.room_server_client`: the room client, with MeshAgent's names where ours differ."""
 
 from meshhost.documents.document import MeshDocument
 from meshhost.errors import AccessDeniedError as RoomAccessDeniedException

@@ -1,4 +1,4 @@
-"""The schema classes of `meshagent.api.schema`."""
+"""The names of `meshagent.api.schema`: schemas of documents."""
 
 from meshhost.documents.schema import (
     ChildProperty,

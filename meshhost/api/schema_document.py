@@ -1,4 +1,4 @@
-"""The documents of `meshagent.api.schema_document`."""
+"""The names of `meshagent.api.schema_document`: documents and their elements."""
 
 from meshhost.documents.document import Element, MeshDocument, Text
 

@@ -15,6 +15,7 @@ from meshhost.app.config_file import ProviderEntry, ServerFile, read_secret_file
 from meshhost.app.project import known_keys
 from meshhost.errors import SettingsError
 from meshhost.gateway.local.provider import LocalProvider
+from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import Provider, ProviderTable
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.identity.keys import ApiKey
@@ -29,6 +30,7 @@ from meshhost.stores.queues import QueueBackend, QueueLimits
 from meshhost.stores.sqlite.documents import DocumentStore
 from meshhost.stores.sqlite.identity import IdentityStore
 from meshhost.stores.sqlite.queues import SqliteQueueBackend
+from meshhost.stores.sqlite.usage import SqliteUsageStore
 
 __all__ = ["ServerOptions", "open_room_server"]
 
@@ -66,6 +68,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
         default_secret=settings.secret.get_secret_value() if settings.secret else None,
     )
     documents = DocumentStore(options.data_dir / "documents.db")
+    usage = SqliteUsageStore(options.data_dir / "usage.db")
     store = open_object_store(options.file.storage.url or options.data_dir / "storage")
     files = FilesAndDocuments(store, documents)
     config = _config(options)
@@ -73,9 +76,16 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
     try:
         await identity.open()
         await documents.open()
-        async with QueueService(backend, lease_seconds=config.lease_seconds) as queues:
+        await usage.open()
+        async with QueueService(backend, lease_seconds=config.lease_seconds) as queues, Meter(usage) as meter:
             server = RoomServer(
-                config, queues=queues, documents=documents, files=files, identity=identity, providers=providers
+                config,
+                queues=queues,
+                documents=documents,
+                files=files,
+                identity=identity,
+                providers=providers,
+                meter=meter,
             )
             try:
                 await server.start()
@@ -84,6 +94,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
                 await server.stop()
                 await providers.stop()
     finally:
+        await usage.close()
         await documents.close()
         await backend.close()
 

@@ -1,130 +1,161 @@
-"""Counts what callers use: requests, tokens and seconds."""
+"""`Meter`: measures every request that passes the gateway, and writes the sums to a usage store.
 
+`routes.py` wraps each request in `measure`, which counts it when its answer has ended, however it ended. Counting only adds
+to sums in memory. One task, owned by the meter from `start` to `stop`, writes them to the `UsageStore` every
+`flush_seconds`; so the request path never waits for a disk. `stop` writes the rest. A crash of the process loses at most
+what was counted since the last flush.
+
+Invariants: a request is counted once (a failed write is tried again with the next batch; one whose outcome is unknown is
+not), and memory is bounded: a tenant has at most `max_keys` different (room, identity, model) per hour, since callers
+choose these names; further ones are counted as "other", still under their tenant.
+"""
+
+import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Self
 
 from meshhost.clock import Clock, SystemClock
-from meshhost.gateway.provider import Caller, json_object
-from meshhost.gateway.sse import DataLines
+from meshhost.errors import RoomError
+from meshhost.gateway.provider import Caller
+from meshhost.gateway.tokens import TokenReader, Tokens
+from meshhost.identity.tenant import TenantId
+from meshhost.stores.usage import UsageCounts, UsageKey, UsageRow, UsageStore, hour_of
+from meshhost.tasks import TaskOwner, uninterrupted
 
-__all__ = ["Meter", "MeterCounts", "MeterKey", "UsageReader"]
+__all__ = ["Meter"]
+
+logger = logging.getLogger(__name__)
 
 _MAX_MODEL_NAME = 128
-_MAX_DOCUMENT = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class MeterKey:
-    """Whose use of which model. All fields are "other" for what came after the table was full."""
-
-    tenant: str
-    room: str
-    identity: str
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
-class MeterCounts:
-    """Sums since the start. `unmeasured` requests carried no usage that could be read; their tokens are not in the sums."""
-
-    requests: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    seconds: float = 0.0
-    unmeasured: int = 0
-
-    def plus(self, other: "MeterCounts") -> "MeterCounts":
-        """The sum."""
-        return MeterCounts(
-            self.requests + other.requests,
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-            self.seconds + other.seconds,
-            self.unmeasured + other.unmeasured,
-        )
-
-
-OTHER = MeterKey("other", "other", "other", "other")
-
-
-class UsageReader:
-    """Finds the usage in an answer of the Responses or chat API that passes by in pieces, SSE or one JSON document.
-
-    Holds at most one line or document of 1 MiB; what is longer is not read.
-    """
-
-    def __init__(self) -> None:
-        self._lines = DataLines(max_line=_MAX_DOCUMENT)
-        self._document = bytearray()
-        self._is_document: bool | None = None
-        self._usage: tuple[int, int] | None = None
-
-    def feed(self, data: bytes) -> None:
-        """Take the next piece of the answer."""
-        if self._is_document is None and (start := data.lstrip()):
-            self._is_document = start.startswith(b"{")
-        if not self._is_document:
-            for value in self._lines.feed(data):
-                self._read(value)
-        elif len(self._document) <= _MAX_DOCUMENT:
-            self._document += data
-
-    def usage(self) -> tuple[int, int] | None:
-        """Input and output tokens, or None when the answer named none. Call it after the last piece."""
-        if 0 < len(self._document) <= _MAX_DOCUMENT:
-            self._read(bytes(self._document))
-        return self._usage
-
-    def _read(self, value: bytes) -> None:
-        if b'"usage"' not in value or (found := json_object(value)) is None:
-            return
-        response = found.get("response")
-        usage = found.get("usage") or (response.get("usage") if isinstance(response, dict) else None)
-        if isinstance(usage, dict):
-            self._usage = (
-                _count(usage, "input_tokens", "prompt_tokens"),
-                _count(usage, "output_tokens", "completion_tokens"),
-            )
+_OTHER = "other"
+# Seconds for one write of a batch.
+_WRITE_TIMEOUT = 10.0
 
 
 class Meter:
-    """Sums by (tenant, room, identity, model). When `max_keys` are in use, new ones are counted together as "other"."""
+    """Counts requests, tokens and seconds into `store`, which the caller opens and closes."""
 
-    def __init__(self, *, max_keys: int = 10_000, clock: Clock | None = None) -> None:
+    def __init__(
+        self, store: UsageStore, *, flush_seconds: float = 5.0, max_keys: int = 1_000, clock: Clock | None = None
+    ) -> None:
+        self._store = store
+        self._flush_seconds = flush_seconds
         self._max_keys = max_keys
         self._clock = clock or SystemClock()
-        self._counts: dict[MeterKey, MeterCounts] = {}
+        self._pending: dict[UsageKey, UsageCounts] = {}
+        self._hour = 0
+        self._seen: dict[TenantId, set[UsageKey]] = {}  # the keys of each tenant in `_hour`
+        self._writing = asyncio.Lock()
+        self._tasks = TaskOwner("meter")
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def start(self) -> None:
+        """Write to the store from now on, every `flush_seconds`."""
+        self._tasks.spawn(self._keep_flushing(), name="flush")
+
+    async def stop(self) -> None:
+        """Write what is not stored yet. When the store fails, it is lost and logged."""
+        await self._tasks.stop(timeout=_WRITE_TIMEOUT + 1)
+        await self._try_flush()
 
     @contextlib.contextmanager
-    def measure(self, caller: Caller, model: str) -> Iterator[UsageReader]:
-        """Count one request; feed its answer to the reader."""
-        reader, begin = UsageReader(), self._clock.monotonic()
+    def measure(self, caller: Caller, model: str) -> Iterator[TokenReader]:
+        """Count one request when the block ends; feed its answer to the reader."""
+        reader, begin = TokenReader(), self._clock.monotonic()
         try:
             yield reader
         finally:
-            usage = reader.usage()
-            tokens_in, tokens_out = usage or (0, 0)
+            tokens = reader.tokens()
+            spent = tokens or Tokens(0, 0, 0)
             self._add(
-                MeterKey(caller.tenant, caller.room.name, caller.identity, model[:_MAX_MODEL_NAME]),
-                MeterCounts(1, tokens_in, tokens_out, self._clock.monotonic() - begin, int(usage is None)),
+                self._key(caller, model),
+                UsageCounts(
+                    requests=1,
+                    input_tokens=spent.input,
+                    cached_tokens=spent.cached,
+                    output_tokens=spent.output,
+                    seconds=self._clock.monotonic() - begin,
+                    unmeasured=int(tokens is None),
+                ),
             )
 
-    def snapshot(self) -> Mapping[MeterKey, MeterCounts]:
-        """The sums at this moment."""
-        return MappingProxyType(dict(self._counts))
+    def pending(self) -> Mapping[UsageKey, UsageCounts]:
+        """Return the sums that are not in the store yet."""
+        return MappingProxyType(dict(self._pending))
 
-    def _add(self, key: MeterKey, counts: MeterCounts) -> None:
-        if key not in self._counts and len(self._counts) >= self._max_keys:
-            key = OTHER
-        self._counts[key] = self._counts.get(key, MeterCounts()).plus(counts)
+    async def read(
+        self,
+        tenant: TenantId,
+        *,
+        room: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 1000,
+        offset: int = 0,
+    ) -> Sequence[UsageRow]:
+        """Return the rows of a tenant as UsageStore.read does, with all that this process has counted so far.
+
+        What other processes counted appears with their next flush. Raises OSError when the store fails.
+        """
+        await self._try_flush()
+        return await self._store.read(tenant, room=room, since=since, until=until, limit=limit, offset=offset)
+
+    async def flush(self) -> None:
+        """Write what is not stored yet. Raises OSError or RoomError when the store fails; then it is kept for the next try."""
+        async with self._writing:
+            batch, self._pending = self._pending, {}
+            if not batch:
+                return
+            try:
+                # Not cut short by our own cancellation: we would not know whether the batch was stored.
+                await uninterrupted(self._store.add(batch), timeout=_WRITE_TIMEOUT)
+            except TimeoutError:
+                # The store may still write it. Losing a batch is better than counting it twice.
+                logger.warning("usage may be lost: the store did not answer in time", extra={"rows": len(batch)})
+            except (OSError, RoomError, asyncio.CancelledError) as error:
+                # Cancelled while the write went on: its own error, if it failed, is the cause.
+                if isinstance(error if isinstance(error, Exception) else error.__cause__, OSError | RoomError):
+                    for key, counts in batch.items():
+                        self._add(key, counts)
+                raise
+
+    async def _keep_flushing(self) -> None:
+        while True:
+            await self._clock.sleep(self._flush_seconds)
+            await self._try_flush()
+
+    async def _try_flush(self) -> None:
+        try:
+            await self.flush()
+        except (OSError, RoomError) as error:
+            logger.warning("usage was not stored", extra={"rows": len(self._pending), "reason": str(error)})
+
+    def _key(self, caller: Caller, model: str) -> UsageKey:
+        hour = hour_of(self._clock.time())
+        if hour != self._hour:
+            self._hour, self._seen = hour, {}
+        seen = self._seen.setdefault(caller.tenant, set())
+        key = UsageKey(
+            caller.tenant, caller.room.name, _storable(caller.identity), _storable(model[:_MAX_MODEL_NAME]), hour
+        )
+        if key not in seen and len(seen) >= self._max_keys:
+            return UsageKey(caller.tenant, _OTHER, _OTHER, _OTHER, hour)
+        seen.add(key)
+        return key
+
+    def _add(self, key: UsageKey, counts: UsageCounts) -> None:
+        self._pending[key] = self._pending.get(key, UsageCounts()).plus(counts)
 
 
-def _count(usage: Mapping[str, Any], *names: str) -> int:
-    for name in names:
-        value = usage.get(name)
-        if isinstance(value, int) and value >= 0:
-            return value
-    return 0
+def _storable(text: str) -> str:
+    # Names come from JSON, which can hold lone surrogates; no store takes those.
+    return text.encode(errors="replace").decode()

@@ -1,4 +1,10 @@
-"""The wire forms of the Responses API: what a request asks, and the events of an answer."""
+"""The wire forms of OpenAI's Responses API: parsing a request, and building the events of an answer.
+
+Only providers that generate answers themselves need this: the local model, and the scripted provider of the tests.
+`read_request` takes what a small text model can use and leaves out the rest; `ResponseBuilder` returns the events of each
+step in the order that the official client expects, numbered without gaps, and keeps the body that the last event and a
+non-streamed answer contain.
+"""
 
 import json
 import secrets
@@ -16,7 +22,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class FunctionTool:
-    """A tool the caller offers; `parameters` is its JSON schema."""
+    """A tool that the caller offers; `parameters` is its JSON schema."""
 
     name: str
     description: str
@@ -25,9 +31,9 @@ class FunctionTool:
 
 @dataclass(frozen=True, slots=True)
 class AskedResponse:
-    """What a request asks, as far as a small local model can use it.
+    """A request, as far as a small local model can use it.
 
-    `user` is the newest user message, `results` the tool outputs that came after it. `tool_choice` is "auto", "none",
+    `user` is the last user message, `results` are the tool outputs after it. `tool_choice` is "auto", "none",
     "required" or the name of one tool. `text_schema` constrains a text answer.
     """
 
@@ -44,13 +50,13 @@ class AskedResponse:
 
 @dataclass(slots=True)
 class TokenUsage:
-    """Tokens read and written, summed over generations."""
+    """Tokens read and written, summed over the generations of one answer."""
 
     input_tokens: int = 0
     output_tokens: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """The Responses API's form."""
+        """Return the counts in the form of the Responses API."""
         return {
             "input_tokens": self.input_tokens,
             "input_tokens_details": {"cached_tokens": 0},
@@ -62,7 +68,7 @@ class TokenUsage:
 
 @dataclass(slots=True)
 class ResponseBuilder:
-    """Builds one answer: every step returns the events that tell it, and `body` is the answer so far.
+    """Builds one answer: every step returns its events, and `body` is the answer so far.
 
     At most one item is open at a time: text_begin, text_delta…, text_end, or call_begin, call_delta…, call_end.
     """
@@ -90,7 +96,7 @@ class ResponseBuilder:
         }
 
     def begin(self) -> list[Event]:
-        """The first events."""
+        """Return the first events."""
         return [
             self._event("response.created", response=self._copy()),
             self._event("response.in_progress", response=self._copy()),
@@ -109,7 +115,7 @@ class ResponseBuilder:
         return [self._open(item), self._on_item("response.content_part.added", content_index=0, part=part)]
 
     def text_delta(self, piece: str) -> list[Event]:
-        """More of the message's text."""
+        """Add to the message's text."""
         self._pieces.append(piece)
         return [self._on_item("response.output_text.delta", content_index=0, delta=piece, logprobs=[])]
 
@@ -124,7 +130,7 @@ class ResponseBuilder:
         ]
 
     def refusal(self, reason: str) -> list[Event]:
-        """A message that declines to answer."""
+        """Add a message that declines to answer."""
         item = {
             "id": f"msg_{secrets.token_hex(12)}",
             "type": "message",
@@ -149,7 +155,7 @@ class ResponseBuilder:
         return [self._open({**item, "call_id": call_id, "name": name, "arguments": ""})]
 
     def call_delta(self, piece: str) -> list[Event]:
-        """More of the arguments' JSON text."""
+        """Add to the JSON text of the call's arguments."""
         self._pieces.append(piece)
         return [self._on_item("response.function_call_arguments.delta", delta=piece)]
 
@@ -161,12 +167,12 @@ class ResponseBuilder:
         return [done, self._close(arguments=arguments)]
 
     def complete(self) -> list[Event]:
-        """The last event of a whole answer."""
+        """Return the last event of a complete answer."""
         self.body |= {"status": "completed", "usage": self.usage.as_json()}
         return [self._event("response.completed", response=self._copy())]
 
     def fail(self, message: str) -> list[Event]:
-        """The last event of an answer that could not be finished."""
+        """Return the last event of an answer that failed."""
         self.body |= {
             "status": "failed",
             "usage": self.usage.as_json(),
@@ -200,9 +206,9 @@ class ResponseBuilder:
 
 
 def read_request(body: Mapping[str, Any]) -> AskedResponse:
-    """What the body of a `POST /v1/responses` asks. Raises InvalidRequestError.
+    """Parse the body of a `POST /v1/responses`. Raises InvalidRequestError.
 
-    Items a small text model cannot use (images, reasoning, hosted tools) are left out.
+    Items that a small text model cannot use (images, reasoning, hosted tools) are left out.
     """
     if body.get("previous_response_id") or body.get("conversation"):
         raise InvalidRequestError(

@@ -1,4 +1,8 @@
-"""Mounts the gateway in a room server."""
+"""Mounts the gateway in a room server: `/rooms/{room}/v1/*` for every method.
+
+Each request is authenticated by the function that the server passes in, measured by the meter, and answered by the provider
+of its model. The gateway knows no tokens, rooms or stores of its own; provider keys never reach a caller.
+"""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -6,15 +10,9 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from meshhost.errors import AccessDeniedError, LLMError, NotFoundError, SettingsError, TokenError
-from meshhost.gateway.meter import Meter, UsageReader
-from meshhost.gateway.provider import (
-    MAX_BODY_BYTES,
-    Caller,
-    ProviderTable,
-    error_response,
-    json_object,
-    observed,
-)
+from meshhost.gateway.http import MAX_BODY_BYTES, error_response, json_object, observed
+from meshhost.gateway.meter import Meter
+from meshhost.gateway.provider import Caller, ProviderTable
 
 __all__ = ["add_gateway_routes"]
 
@@ -33,8 +31,8 @@ def add_gateway_routes(
 ) -> None:
     """Serve `/rooms/{room}/v1/{path}` for all methods.
 
-    `authenticate` returns who asks, or raises TokenError (answered with 401) or AccessDeniedError (403). The caller of this
-    function stops `providers`.
+    `authenticate` returns the caller, or raises TokenError (answered with 401) or AccessDeniedError (403). `max_body_bytes`
+    bounds a request's body. The caller of this function stops `providers` and `meter`.
     """
     gateway = _Gateway(providers, authenticate, meter, max_body_bytes)
     app.router.add_route("*", "/rooms/{room}/v1/{path:.*}", gateway.handle)
@@ -65,9 +63,11 @@ class _Gateway:
             model = _requested_model(await request.read())
         except web.HTTPRequestEntityTooLarge:
             return error_response(413, f"a request may have {self._max_body} bytes", type="request_too_large")
-        with self._meter.measure(caller, model) as usage, observed(usage.feed):
+        with self._meter.measure(caller, model) as tokens, observed(tokens.feed):
             response = await self._forward(request, path, caller, model)
-            _read_whole(response, usage)
+            # A streamed answer was shown to the reader piece by piece; one that was built as a whole is read here.
+            if isinstance(response, web.Response) and isinstance(response.body, bytes):
+                tokens.feed(response.body)
         return response
 
     async def _forward(self, request: web.Request, path: str, caller: Caller, model: str) -> web.StreamResponse:
@@ -94,8 +94,3 @@ def _check_room(caller: Caller, room: str) -> None:
 def _requested_model(body: bytes) -> str:
     model = (json_object(body) or {}).get("model")
     return model if isinstance(model, str) else ""
-
-
-def _read_whole(response: web.StreamResponse, usage: UsageReader) -> None:
-    if isinstance(response, web.Response) and isinstance(response.body, bytes):
-        usage.feed(response.body)

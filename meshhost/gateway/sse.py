@@ -1,4 +1,8 @@
-"""Server-sent events, in the part of the format that model APIs use."""
+"""Server-sent events: the part of the format that model APIs use, one JSON value per `data:` line.
+
+`DataLines` reads a stream that arrives in pieces of any size, for the meter and for the local model; `encode_event` writes
+one.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,9 +14,9 @@ DONE = b"data: [DONE]\n\n"
 
 
 class DataLines:
-    """Cuts a byte stream into the values of its `data:` lines, as they are completed.
+    """Splits a byte stream into the values of its `data:` lines, each as soon as it is complete.
 
-    A line longer than `max_line` bytes is dropped and counted in `dropped`, so memory stays bounded.
+    A line longer than `max_line` bytes is dropped and counted in `dropped`, so that memory stays bounded.
     """
 
     def __init__(self, *, max_line: int = 1024 * 1024) -> None:
@@ -22,7 +26,7 @@ class DataLines:
         self.dropped = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The values completed by `data`."""
+        """Take the next piece; return the values that it completes."""
         *complete, rest = data.split(b"\n")
         for piece in complete:
             self._add(piece)
@@ -45,6 +49,6 @@ class DataLines:
 
 
 def encode_event(event: Mapping[str, Any]) -> bytes:
-    """One event; its `type`, when there is one, is also the SSE event name."""
+    """Return one event as bytes; its `type`, if any, is also the SSE event name."""
     name = f"event: {event['type']}\n" if "type" in event else ""
     return f"{name}data: {json.dumps(event, separators=(',', ':'))}\n\n".encode()

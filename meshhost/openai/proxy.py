@@ -1,4 +1,4 @@
-"""The room's model gateway as an OpenAI client."""
+"""An OpenAI client for the room's gateway: its URL follows from the room's URL, its key is the participant token."""
 
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 __all__ = ["get_client"]
 
 _SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
-# Seconds. Reading waits for the next bytes, not for the whole answer: a model may think for a while.
+# Seconds. `read` bounds the wait for the next bytes, not for the whole answer: a model may take long to think.
 _TIMEOUT = Timeout(connect=10.0, read=120.0, write=30.0, pool=10.0)
 
 
 def get_client(*, room: "RoomClient") -> AsyncOpenAI:
-    """A client for the room's gateway; the caller closes it. It never retries by itself.
+    """Return a client for the room's gateway, which the caller must close. It does not retry: `tools/retry.py` does.
 
     Raises SettingsError when the room's address is not a WebSocket or HTTP URL.
     """

@@ -1,4 +1,8 @@
-"""`otel_config`: logs to stderr, and traces to an OTLP collector when one is named."""
+"""`otel_config`: sets up logging and tracing of a process, as MeshAgent programs expect from `meshagent.otel`.
+
+A program calls it once before it starts a host or an agent. It changes global state (the root logger, the tracer provider,
+the instrumentation of aiohttp), so libraries must not call it; a second call changes nothing.
+"""
 
 import logging
 import os
@@ -22,9 +26,9 @@ logger = logging.getLogger(__name__)
 def otel_config(*, service_name: str) -> None:
     """Configure logging and tracing of this process; call it once, early. Further calls change nothing.
 
-    Logs go to stderr at MESHHOST_LOG_LEVEL (default INFO), each record with the tenant, room and agent it is about. Spans
-    are made always, so that a trace runs through queues and tools, and exported when OTEL_ENDPOINT (or
-    OTEL_EXPORTER_OTLP_ENDPOINT) names an OTLP collector's base URL. Raises SettingsError.
+    Logs go to stderr at MESHHOST_LOG_LEVEL (default INFO), each record with its tenant, room and agent. Spans are always
+    created, so that a trace runs through queues and tools; they are exported when OTEL_ENDPOINT (or
+    OTEL_EXPORTER_OTLP_ENDPOINT) is the base URL of an OTLP collector. `service_name` marks the spans. Raises SettingsError.
     """
     settings = read_settings()
     _configure_logging(settings.log_level)

@@ -29,6 +29,7 @@ from meshhost.server.http.health import HealthRoutes
 from meshhost.server.http.login import LoginRoutes
 from meshhost.server.http.rest import RestRoutes
 from meshhost.server.http.sockets import RoomSockets
+from meshhost.server.http.usage import UsageRoutes
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.services.agents.service import AgentsService
 from meshhost.server.services.developer import DeveloperService
@@ -57,6 +58,7 @@ class Engines:
     files: RoomFiles
     identity: IdentityStore
     providers: ProviderTable
+    meter: Meter
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +122,12 @@ def assemble(
     sockets.add_to(app)
     files.add_to(app)
     HealthRoutes(directory, engines.queues, metrics).add_to(app)
-    RestRoutes(access, directory, url_of=address.room_url, calls_of=caller.calls).add_to(app)
+    rest = RestRoutes(access, directory, url_of=address.room_url, calls_of=caller.calls)
+    UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else
+    rest.add_to(app)
     if config.oauth:
         LoginRoutes(access).add_to(app)
-    add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=Meter())
+    add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter)
     return Parts(app, directory, all_services, sender, caller, access)
 
 

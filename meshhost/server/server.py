@@ -15,6 +15,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from meshhost.errors import SettingsError
+from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
 from meshhost.queues.service import QueueService
 from meshhost.server.address import Address
@@ -25,6 +26,7 @@ from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
 from meshhost.server.wire.dialect import Dialect
 from meshhost.stores.files import RoomFiles
+from meshhost.stores.memory.usage import MemoryUsageStore
 from meshhost.stores.sqlite.documents import DocumentStore
 from meshhost.stores.sqlite.identity import IdentityStore
 from meshhost.tasks import TaskOwner
@@ -40,9 +42,9 @@ STOP_TIMEOUT = 10.0
 class RoomServer:
     """A room server. Make it in a running event loop, `start` it once, and `stop` it.
 
-    The engines (`queues`, `documents`, `files`, `identity`, `providers`) belong to the caller, who opens them before `start`
-    and closes them after `stop`. `services` and `dialects` are added to those that every server has; `ownership` decides which
-    rooms this server may open (by default all).
+    The engines (`queues`, `documents`, `files`, `identity`, `providers`, `meter`) belong to the caller, who opens them before
+    `start` and closes them after `stop`; without a `meter`, usage is kept in memory only. `services` and `dialects` are added
+    to those that every server has; `ownership` decides which rooms this server may open (by default all).
     """
 
     def __init__(
@@ -54,13 +56,14 @@ class RoomServer:
         files: RoomFiles,
         identity: IdentityStore,
         providers: ProviderTable,
+        meter: Meter | None = None,
         services: Sequence[RoomService] = (),
         dialects: Sequence[Dialect] = (),
         ownership: RoomOwnership | None = None,
     ) -> None:
         self._config = config
         self._address = Address(config)
-        self._engines = Engines(queues, documents, files, identity, providers)
+        self._engines = Engines(queues, documents, files, identity, providers, meter or Meter(MemoryUsageStore()))
         self._parts = assemble(
             config,
             self._engines,

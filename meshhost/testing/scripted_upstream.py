@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from meshhost.gateway.provider import MAX_BODY_BYTES, error_response
+from meshhost.gateway.http import MAX_BODY_BYTES, error_response
 from meshhost.gateway.responses import Event, ResponseBuilder, TokenUsage
 from meshhost.gateway.sse import DONE, encode_event
 

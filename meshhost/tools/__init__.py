@@ -1,4 +1,11 @@
-"""Tools: things a model or a participant may call, with checked arguments."""
+"""Tools: functions with a JSON schema that a model or a participant may call.
+
+`tool.py` and `toolkit.py` say what a tool and a toolkit are, `schema.py` checks arguments, `remote.py` offers a toolkit in
+a room. `storage.py` and `document_tools.py` are ready toolkits, `fetch.py` downloads from the public internet for one of
+them.
+
+May import `meshhost.room` and what lies below it; knows no agents and no models.
+"""
 
 from meshhost.protocol.messages import FileResponse, JsonResponse, LinkResponse, Response, TextResponse
 from meshhost.tools.remote import RemoteToolkit

@@ -1,4 +1,9 @@
-"""Tools with which a model writes documents (MeshAgent's `tools.document_tools`)."""
+"""Toolkits with which a model reads and edits documents (MeshAgent's `meshagent.tools.document_tools`).
+
+`DocumentAuthoringToolkit` works on documents of any type, by element ids; `DocumentTypeAuthoringToolkit` makes an insert
+tool for each element that a schema allows below the root. Each tool opens the document, edits it and returns only when the
+server has stored the edit (`sync.flush`), so that a model never reports work that may be lost.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -26,7 +31,7 @@ __all__ = [
     "SetAttributeTool",
 ]
 
-_PATH = {"type": "string", "description": "where the document is in the room; its ending names its kind"}
+_PATH = {"type": "string", "description": "path of the document in the room; its extension names its type"}
 _ID = {"type": "string", "description": "the $id of the element, as get_document shows it"}
 
 
@@ -41,7 +46,7 @@ def _schema(**properties: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _opened(room: "RoomClient", path: str) -> AsyncIterator[MeshDocument]:
-    """The document; what was edited in the block is saved when it ends."""
+    """Open a document for a block of code; its edits are on the server when the block ends."""
     document = await room.sync.open(path=path)
     try:
         yield document
@@ -58,7 +63,7 @@ def _element(document: MeshDocument, id: str) -> Element:
 
 
 class DocumentOpenTool(Tool):
-    """Opens a document and keeps it open, so that further work on it is quick; makes it when it is missing."""
+    """Opens a document and keeps it open, so that later calls are fast; creates it when it is missing."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -69,7 +74,7 @@ class DocumentOpenTool(Tool):
         )
 
     async def execute(self, context: ToolContext, path: str) -> JsonResponse:
-        """The content, with the ids of its elements."""
+        """Return the content with the ids of its elements."""
         document = await context.room.sync.open(path=path)
         return JsonResponse(json=document.to_json(include_ids=True))
 
@@ -81,7 +86,7 @@ class DocumentCloseTool(Tool):
         super().__init__(
             name="meshagent.document.close",
             title="Close a document",
-            description="Closes a document that was opened before; what was written is kept",
+            description="Closes a document that was opened before; its edits are kept",
             input_schema=_schema(path=_PATH),
         )
 
@@ -106,13 +111,13 @@ class GetDocumentJSONTool(Tool):
         )
 
     async def execute(self, *, context: ToolContext, path: str, **_: Any) -> JsonResponse:
-        """The content, with the ids of its elements."""
+        """Return the content with the ids of its elements."""
         async with _opened(context.room, path) as document:
             return JsonResponse(json=document.to_json(include_ids=True))
 
 
 class RemoveElementTool(Tool):
-    """Removes an element and all in it."""
+    """Removes an element with everything in it."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -123,7 +128,7 @@ class RemoveElementTool(Tool):
         )
 
     async def execute(self, *, context: ToolContext, path: str, id: str) -> EmptyResponse:
-        """Raises NotFoundError for an element that is not there."""
+        """Raises NotFoundError for an unknown element."""
         async with _opened(context.room, path) as document:
             _element(document, id).delete()
         return EmptyResponse()
@@ -139,8 +144,8 @@ class SetAttributeTool(Tool):
             description="Sets an attribute of an element of a document",
             input_schema=_schema(
                 id=_ID,
-                attribute_name={"type": "string", "description": "which attribute"},
-                attribute_value={"type": "string", "description": "its new value; JSON for what is not a text"},
+                attribute_name={"type": "string", "description": "name of the attribute"},
+                attribute_value={"type": "string", "description": "its new value; JSON when it is not a text"},
                 path=_PATH,
             ),
         )
@@ -148,14 +153,14 @@ class SetAttributeTool(Tool):
     async def execute(
         self, *, context: ToolContext, path: str, id: str, attribute_name: str, attribute_value: Any
     ) -> EmptyResponse:
-        """Raises NotFoundError for the element and InvalidRequestError for what the schema does not allow."""
+        """Raises NotFoundError for an unknown element, InvalidRequestError for a value that the schema does not allow."""
         async with _opened(context.room, path) as document:
             element = _element(document, id)
             try:
                 element.set_attribute(attribute_name, attribute_value)
             except InvalidRequestError:
-                # A model writes `5` and `true` as texts, since the tool takes a text: the schema says what was meant.
-                element.set_attribute(attribute_name, _plain(attribute_value))
+                # The argument is a text, so a model passes `5` and `true` as texts; the document's schema tells what was meant.
+                element.set_attribute(attribute_name, _from_json(attribute_value))
         return EmptyResponse()
 
 
@@ -174,7 +179,7 @@ class RootInsertTool(Tool):
         self._tag_name = element.tag_name
 
     async def execute(self, *, context: ToolContext, path: str, **kwargs: Any) -> JsonResponse:
-        """The id of the new element. Raises InvalidRequestError for what the schema does not allow."""
+        """Return the id of the new element. Raises InvalidRequestError for content that the schema does not allow."""
         async with _opened(context.room, path) as document:
             made = document.root.append_json({self._tag_name: kwargs[self._tag_name]})
             return JsonResponse(json={"id": made.id})
@@ -205,7 +210,7 @@ class DocumentAuthoringToolkit(Toolkit):
 
 
 class DocumentTypeAuthoringToolkit(Toolkit):
-    """Appends the elements that the root of a document type may have; `document_type` is the ending of its paths."""
+    """Appends elements to the root of documents of one type; `document_type` is the extension of their paths."""
 
     def __init__(self, *, schema: MeshSchema, document_type: str) -> None:
         children = [child for child in schema.root.properties if isinstance(child, ChildProperty)]
@@ -219,7 +224,7 @@ class DocumentTypeAuthoringToolkit(Toolkit):
         )
 
 
-def _plain(value: Any) -> Any:
+def _from_json(value: Any) -> Any:
     try:
         return json.loads(value)
     except (TypeError, ValueError):

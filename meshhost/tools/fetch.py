@@ -1,7 +1,8 @@
-"""Fetching a file from the public internet for somebody else, without being led into our own network.
+"""Downloads a file from the public internet for a participant or a model, without letting the URL reach our own network (SSRF).
 
-The address that was checked is the one connected to: the check sits in the resolver, so a name that changes between check
-and connection (DNS rebinding) gains nothing. Redirects are followed here, each checked anew.
+The check of the address sits in the resolver, so the checked address is the one connected to: a name that resolves
+differently a moment later (DNS rebinding) gains nothing. Redirects are followed here, each checked again. Size, time and
+the number of redirects are bounded. Used by `SaveFileFromUrlTool`.
 """
 
 import asyncio
@@ -25,36 +26,36 @@ AddressCheck: TypeAlias = Callable[[IPAddress], bool]
 
 MAX_REDIRECTS = 5
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# What inet_aton reads as an address although it is not written as one: 127.1, 0x7f000001, 0177.0.0.1
+# Forms of an IPv4 address that inet_aton accepts although ipaddress does not: 127.1, 0x7f000001, 0177.0.0.1
 _NUMERIC = re.compile(r"(\d+|0[xX][0-9a-fA-F]*)(\.(\d+|0[xX][0-9a-fA-F]*))*\.?")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The bytes, and their MIME type without parameters."""
+    """A downloaded file: its bytes, and its MIME type without parameters."""
 
     data: bytes
     mime_type: str
 
 
 def is_public(address: IPAddress) -> bool:
-    """Whether the address is one of the public internet. An IPv4 address inside an IPv6 one counts as itself."""
+    """Whether the address is on the public internet. An IPv6 address that embeds an IPv4 address counts as that."""
     if isinstance(address, ipaddress.IPv6Address):
-        inner = _embedded(address)
+        inner = _embedded_ipv4(address)
         if inner is not None:
             return is_public(inner)
     return address.is_global and not address.is_multicast
 
 
-def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+def _embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     if address in _NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
     return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
 
 
 def check_url(url: str | URL, *, is_allowed: AddressCheck = is_public) -> URL:
-    """The URL, when it is http(s) and does not name a forbidden address. Raises InvalidRequestError."""
+    """Return the URL if it is http(s) and its host is no forbidden address. Raises InvalidRequestError."""
     try:
         parsed = URL(url)
     except (ValueError, TypeError):
@@ -86,7 +87,7 @@ class GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """The addresses of the host."""
+        """Return the addresses of the host."""
         found = await self._inner.resolve(host, port, family)
         for entry in found:
             _require(ipaddress.ip_address(entry["host"]), self._is_allowed)
@@ -100,8 +101,8 @@ class GuardedResolver(AbstractResolver):
 async def fetch(url: str, *, limit: int, timeout: float, is_allowed: AddressCheck = is_public) -> Fetched:
     """GET the URL: at most `limit` bytes, `timeout` seconds and 5 redirects.
 
-    Raises InvalidRequestError for an address that is not allowed, LimitExceededError, RequestTimeoutError, and ToolError
-    when the other side fails.
+    Raises InvalidRequestError for an address that is not allowed, LimitExceededError, RequestTimeoutError, and ToolError when
+    the other server fails.
     """
     try:
         async with asyncio.timeout(timeout), _session(is_allowed) as session:
@@ -114,7 +115,7 @@ async def fetch(url: str, *, limit: int, timeout: float, is_allowed: AddressChec
 
 def _session(is_allowed: AddressCheck) -> aiohttp.ClientSession:
     resolver = GuardedResolver(aiohttp.ThreadedResolver(), is_allowed=is_allowed)
-    # No proxy and no cookies: a proxy would resolve the name again, outside the check.
+    # No proxy, which would resolve the name again without our check, and no cookies.
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False),
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -1,4 +1,4 @@
-"""Where MeshAgent programs import `RemoteToolkit` from; the code is in `meshhost.tools.remote`."""
+"""The name that MeshAgent programs import from `meshagent.tools.hosting`; the code is in `meshhost.tools.remote`."""
 
 from meshhost.tools.remote import RemoteToolkit
 

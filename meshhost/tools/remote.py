@@ -1,4 +1,13 @@
-"""A toolkit of ours that others in the room may use."""
+"""`RemoteToolkit`: offers a toolkit in a room, so that other participants may call its tools.
+
+It registers the tools with the room server (`room.agents.register_toolkit`), again after each reconnect. The room client
+starts a task with `_on_call` for each call that arrives and cancels it when the caller no longer waits; calls run side by
+side. The answer goes back through `room.agents.answer_tool_call`.
+
+Invariant: every call whose caller still waits is answered, also when the tool raises or something inside it is cancelled. An
+error that is not a RoomError never reaches the caller with its text: a tool is the program's code, and its errors may hold
+secrets.
+"""
 
 import asyncio
 import logging
@@ -23,9 +32,10 @@ logger = logging.getLogger(__name__)
 class RemoteToolkit(Toolkit):
     """Offers its tools in a room from `start` to `stop`, also after a reconnect.
 
-    Calls run side by side; one that nobody waits for any more is cancelled. A tool that raises a RoomError tells the caller
-    its text; any other error is logged here, and the caller learns only that the tool failed. Of several public toolkits of
-    one name the newest answers; a private one (`public=False`) is for its own participant, and for callers that name it.
+    Calls run side by side; one that nobody waits for any more is cancelled. The caller sees the text of a RoomError; any
+    other error is logged here, and the caller only learns that the tool failed. Of several public toolkits of one name the
+    newest answers. A private one (`public=False`) is used by its own participant, and by callers that name that
+    participant.
     """
 
     def __init__(
@@ -53,13 +63,13 @@ class RemoteToolkit(Toolkit):
 
     @property
     def room(self) -> "RoomClient":
-        """The room it is offered in. Raises RoomError when it is not started."""
+        """The room that the toolkit is offered in. Raises RoomError when it is not started."""
         if self._room is None:
             raise RoomError("the toolkit is not started")
         return self._room
 
     async def start(self, *, room: "RoomClient") -> None:
-        """Offer the tools in this room. Raises InvalidRequestError for a tool whose schema is none."""
+        """Offer the tools in this room. Raises InvalidRequestError for a tool whose schema is not valid."""
         for tool in self.tools:
             if isinstance(tool, Tool):
                 _check_tool(tool)
@@ -74,7 +84,7 @@ class RemoteToolkit(Toolkit):
         room.add_restorer(self._register)
 
     async def stop(self) -> None:
-        """Offer them no more. Idempotent."""
+        """Withdraw the tools. Idempotent."""
         room, registration = self._room, self._registration
         self._registration = None
         if room is None:
@@ -108,10 +118,10 @@ class RemoteToolkit(Toolkit):
         except asyncio.CancelledError:
             if _is_cancelled():
                 raise
-            # Something inside the tool was cancelled, not the call: whoever called still waits.
+            # Something inside the tool was cancelled, not the call: the caller still waits.
             response = ToolError(f"tool {call.header.get('name')!r} was cancelled")
         except Exception:
-            # A tool is a user's code; its traceback is for its own log, not for another participant.
+            # The tool is the user's code: its traceback belongs in our log and must not reach another participant.
             logger.exception("tool failed", extra={"toolkit": self.name, "tool": call.header.get("name")})
             response = ToolError(f"tool {call.header.get('name')!r} failed; the log of its provider says why")
         await room.agents.answer_tool_call(call, response)

@@ -1,4 +1,8 @@
-"""Tools for the files of a room."""
+"""`StorageToolkit`: tools with which a model reads and writes the files of a room.
+
+Names and arguments are those of MeshAgent's `meshagent.tools.storage`. The room server checks the token's storage grants at
+each call; these tools add limits that protect the model (256 KiB of text) and the room (64 MiB per download).
+"""
 
 from typing import Any
 
@@ -36,6 +40,7 @@ def _text(description: str) -> dict[str, Any]:
     return {"type": "string", "description": description}
 
 
+# The demo's small local model chooses tools and fills flags by the words of these descriptions: see gateway/local/stages.py.
 _PATH = _text("where the file is in the room, for example reports/july.md")
 _OVERWRITE = {"type": "boolean", "description": "true to replace a file that is there already"}
 
@@ -57,7 +62,7 @@ class ReadFileTool(Tool):
         if len(file.data) > MAX_READ_BYTES:
             raise LimitExceededError(
                 f"the file has {len(file.data)} bytes; at most {MAX_READ_BYTES} can be read. "
-                "Use get_file_download_url to hand it over as a whole"
+                "Use get_file_download_url to pass on the whole file"
             )
         try:
             return TextResponse(text=file.data.decode())
@@ -77,13 +82,13 @@ class WriteFileTool(Tool):
         )
 
     async def execute(self, *, context: ToolContext, path: str, text: str, overwrite: bool) -> str:
-        """Raises AlreadyExistsError when the file is there and must not be replaced."""
+        """Return a sentence that names the path. Raises AlreadyExistsError when the file exists and `overwrite` is false."""
         await _save(context, path, text.encode(), overwrite)
         return f"the file was saved at {path}"
 
 
 class GetFileDownloadUrl(Tool):
-    """Returns an address the file can be downloaded from."""
+    """Returns a URL that the file can be downloaded from."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -94,7 +99,7 @@ class GetFileDownloadUrl(Tool):
         )
 
     async def execute(self, *, context: ToolContext, path: str) -> LinkResponse:
-        """The link, named like the file."""
+        """Return a link with the file's name. It expires as the room server decides."""
         return LinkResponse(name=path.rsplit("/", 1)[-1], url=await context.room.storage.download_url(path=path))
 
 
@@ -110,7 +115,7 @@ class ListFilesTool(Tool):
         )
 
     async def execute(self, *, context: ToolContext, path: str) -> JsonResponse:
-        """`{"files": [{"name", "is_folder"}]}`."""
+        """Return `{"files": [{"name", "is_folder"}]}`."""
         entries = await context.room.storage.list(path=path)
         return JsonResponse(json={"files": [{"name": entry.name, "is_folder": entry.is_folder} for entry in entries]})
 
@@ -127,7 +132,7 @@ class SaveFileFromUrlTool(Tool):
         )
 
     async def execute(self, *, context: ToolContext, url: str, path: str, overwrite: bool) -> str:
-        """Raises AlreadyExistsError before anything is fetched, and what `fetch` raises."""
+        """Raises AlreadyExistsError before anything is downloaded, and what `fetch` raises."""
         await _require_free(context, path, overwrite)
         file = await fetch(url, limit=MAX_FETCH_BYTES, timeout=FETCH_TIMEOUT)
         await _save(context, path, file.data, overwrite)
@@ -146,13 +151,13 @@ class DeleteFileTool(Tool):
         )
 
     async def execute(self, *, context: ToolContext, path: str) -> EmptyResponse:
-        """Nothing to say on success."""
+        """Return an empty response."""
         await context.room.storage.delete(path=path)
         return EmptyResponse()
 
 
 class StorageToolkit(Toolkit):
-    """All of these tools; with `read_only` only those that change nothing."""
+    """All tools of this module; with `read_only` only those that change nothing."""
 
     def __init__(self, read_only: bool = False) -> None:
         tools: list[BaseTool] = [ListFilesTool(), ReadFileTool(), GetFileDownloadUrl()]

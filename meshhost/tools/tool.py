@@ -1,10 +1,15 @@
-"""What a tool is, and the circumstances of a call."""
+"""What a tool is (`BaseTool`, `Tool`), and the circumstances of one call (`ToolContext`).
+
+A program subclasses `Tool`, describes the arguments by a JSON schema and implements `execute`. Tools are grouped in a
+`Toolkit` (`toolkit.py`), which checks arguments before it calls a tool; models, `RemoteToolkit` and chat threads all call
+through it. A BaseTool without arguments is one that the model's provider runs itself.
+"""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from meshhost.errors import InvalidRequestError
-from meshhost.tools.schema import Schema
+from meshhost.tools.schema import CompiledSchema, Schema, with_defs
 
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
@@ -13,7 +18,7 @@ __all__ = ["BaseTool", "Tool", "ToolContext"]
 
 
 class ToolContext:
-    """The circumstances of a call: the room, who calls, for whom, and what the caller says about the occasion."""
+    """The circumstances of a call: the room, the caller, the participant it acts for, and data that the caller added."""
 
     def __init__(
         self,
@@ -30,12 +35,12 @@ class ToolContext:
 
     @property
     def room(self) -> "RoomClient":
-        """The room the call is made in."""
+        """The room of the call."""
         return self._room
 
     @property
     def caller(self) -> Any:
-        """The participant that calls."""
+        """The participant that made the call."""
         return self._caller
 
     @property
@@ -45,12 +50,12 @@ class ToolContext:
 
     @property
     def caller_context(self) -> dict[str, Any] | None:
-        """What the caller sent along, such as a chat; or None."""
+        """Data that the caller added, such as a conversation, or None."""
         return self._caller_context
 
 
 class BaseTool:
-    """What every tool has: a name, texts for people and models, rules for the model that uses it."""
+    """What every tool has: a name, texts for people and models, and rules for the model that uses it."""
 
     def __init__(
         self,
@@ -76,7 +81,14 @@ class BaseTool:
 
 
 class Tool(BaseTool, ABC):
-    """A tool with arguments. `input_schema` is the JSON schema of an object; `defs` are its `$defs`."""
+    """A tool with arguments. `input_schema` is the JSON schema of an object; `defs` are added to its `$defs`.
+
+    Assign a new schema to change it; one that is edited in place after the first call is not noticed.
+    """
+
+    # The compiled schema with what it was compiled from, which tells whether one of the two was replaced. On the class, so that
+    # a subclass need not call our constructor.
+    _compiled: tuple[Schema, dict[str, Schema] | None, CompiledSchema] | None = None
 
     def __init__(
         self,
@@ -101,7 +113,14 @@ class Tool(BaseTool, ABC):
         self.input_schema = input_schema
         self.defs = defs
 
-    # `*args` lets a subclass name its arguments and stay a valid override.
+    def check_arguments(self, arguments: dict[str, Any]) -> None:
+        """Check arguments. Raises InvalidRequestError that names the wrong field, ToolError when the schema is wrong."""
+        schema, defs, compiled = self.input_schema, self.defs, self._compiled
+        if compiled is None or compiled[0] is not schema or compiled[1] is not defs:
+            compiled = self._compiled = (schema, defs, CompiledSchema(with_defs(schema, defs)))
+        compiled[2].check(arguments)
+
+    # `*args` lets a subclass name its arguments and still be a valid override.
     @abstractmethod
     async def execute(self, *args: Any, **kwargs: Any) -> Any:
-        """Called as `execute(context=context, **arguments)`; returns a response, a text, a dict or None."""
+        """Called as `execute(context=context, **arguments)`. Returns a Response, a text, a dict or None."""

@@ -1,4 +1,9 @@
-"""Tools under one name, called with checked arguments."""
+"""`Toolkit`: tools under one name, called with checked arguments.
+
+`execute` is the one way to call a tool, wherever the call comes from (a model, another participant, a test). It looks the
+tool up, checks the arguments against its schema, and turns what the tool returned into a Response. Subclasses wrap it:
+`RemoteToolkit` offers the tools in a room, a chat bot shows calls in the thread.
+"""
 
 import inspect
 from collections.abc import Sequence
@@ -6,14 +11,13 @@ from typing import Any
 
 from meshhost.errors import InvalidRequestError, NotFoundError, ToolError
 from meshhost.protocol.messages import Response, ensure_response
-from meshhost.tools.schema import check_value, with_defs
 from meshhost.tools.tool import BaseTool, Tool, ToolContext
 
 __all__ = ["Toolkit"]
 
 
 class Toolkit:
-    """Tools that belong together. `rules` are for the model that is given them."""
+    """Tools that belong together. `rules` are for the model that uses them."""
 
     def __init__(
         self,
@@ -36,11 +40,11 @@ class Toolkit:
         return f"<{type(self).__name__} {self.name!r} tools={[tool.name for tool in self.tools]}>"
 
     def all_rules(self) -> list[str]:
-        """The toolkit's rules and those of its tools."""
+        """Return the toolkit's rules and those of its tools."""
         return [*self.rules, *(rule for tool in self.tools for rule in tool.rules)]
 
     def get_tool(self, name: str) -> BaseTool:
-        """The tool of that name. Raises NotFoundError."""
+        """Return the tool of that name. Raises NotFoundError."""
         for tool in self.tools:
             if tool.name == name:
                 return tool
@@ -51,20 +55,20 @@ class Toolkit:
     ) -> Response:
         """Check the arguments, call the tool and return its answer as a response.
 
-        Raises NotFoundError for an unknown tool, InvalidRequestError naming the field that is wrong, and whatever the tool
-        raises. An attachment reaches tools that have an argument of that name.
+        Raises NotFoundError for an unknown tool, InvalidRequestError that names the wrong field, and what the tool raises. A
+        tool gets the attachment as its argument `attachment`; one without that argument refuses it.
         """
         tool = self.get_tool(name)
         if not isinstance(tool, Tool):
             raise ToolError(f"tool {name!r} cannot be called with arguments")
-        check_value(arguments, with_defs(tool.input_schema, tool.defs))
+        tool.check_arguments(arguments)
         if "context" in arguments:
             raise InvalidRequestError("context", "is a reserved name")
-        extra = {} if attachment is None else _attached(tool, attachment)
+        extra = {} if attachment is None else _attachment_argument(tool, attachment)
         return ensure_response(await tool.execute(context=context, **{**arguments, **extra}))
 
 
-def _attached(tool: Tool, attachment: bytes) -> dict[str, bytes]:
+def _attachment_argument(tool: Tool, attachment: bytes) -> dict[str, bytes]:
     parameters = inspect.signature(tool.execute).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     if not takes_any and "attachment" not in parameters:

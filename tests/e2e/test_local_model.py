@@ -21,6 +21,7 @@ from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import Caller, ProviderTable
 from meshhost.gateway.routes import add_gateway_routes
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.memory.usage import MemoryUsageStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -56,7 +57,7 @@ async def provider() -> AsyncIterator[LocalProvider]:
 
 @pytest.fixture
 def meter() -> Meter:
-    return Meter()
+    return Meter(MemoryUsageStore())
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ async def test_the_model_saves_its_own_poem_and_reports(client: AsyncOpenAI, met
     assert report.usage is not None
     assert report.usage.output_tokens <= 41
 
-    [counts] = meter.snapshot().values()
+    [counts] = meter.pending().values()
     assert counts.requests == 2
     assert counts.output_tokens == response.usage.output_tokens + report.usage.output_tokens
 

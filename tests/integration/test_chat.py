@@ -13,9 +13,9 @@ import pytest
 from pydantic import BaseModel
 
 from meshhost.agents.chat import ChatBot, ChatThreadContext
-from meshhost.agents.chat import thread as chat_thread
 from meshhost.agents.chat.log import ANSWER, ANSWERING, ERROR, NOTICE, ThreadLog, new_thread, text_of
 from meshhost.agents.chat.policy import LEFT_OUT
+from meshhost.agents.chat.thread import ChatThread
 from meshhost.agents.chat.tools import ToolkitBuilder
 from meshhost.agents.context import AgentChatContext
 from meshhost.agents.thread_schema import SCHEMA_PATH, ensure_thread_schema, thread_schema
@@ -36,12 +36,6 @@ from meshhost.tools.tool import Tool, ToolContext
 from meshhost.tools.toolkit import Toolkit
 
 PATH = "talks/a.thread"
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who writes only messages, and not into the thread, is not waited for."""
-    monkeypatch.setattr(chat_thread, "ECHO_TIMEOUT", 0.2)
 
 
 @pytest.fixture
@@ -168,7 +162,7 @@ async def chatting(
 
 
 def make_bot(*script: Any, cls: type[ChatBot] = ChatBot, **options: Any) -> ChatBot:
-    return cls(**{"name": "bot", "llm_adapter": ScriptedLLM(script)} | options)
+    return cls(**{"name": "bot", "llm_adapter": ScriptedLLM(script), "echo_seconds": 0.2} | options)
 
 
 def llm_of(bot: ChatBot) -> Any:
@@ -570,7 +564,8 @@ async def test_a_hook_that_raises_is_told_to_who_asked(server: RunningServer) ->
 
     class Later(ChatBot):
         async def get_online_participants(self, **given: Any) -> Any:
-            if self._threads[PATH].context is not None and self._threads[PATH]._current is not None:
+            [thread] = self._threads
+            if thread.context is not None and thread._current is not None:
                 raise ValueError("a bug")
             return await super().get_online_participants(**given)
 
@@ -758,10 +753,10 @@ async def test_only_so_many_threads_are_open_and_an_idle_one_makes_room(server: 
     async with chatting(server, bot) as ann:
         first, second = await ann.thread("a.thread"), await ann.thread("b.thread")
         await ann.ask(first, "one", "a.thread")
-        await reached(lambda: bot._threads["a.thread"].is_idle)
+        await reached(lambda: bot._threads.find("a.thread").is_idle)
         await ann.say(second, "two", "b.thread")
         await asyncio.wait_for(busy.reached.wait(), 10)
-        assert list(bot._threads) == ["b.thread"]
+        assert [thread.path for thread in bot._threads] == ["b.thread"]
         await ann.say(first, "three", "a.thread")
         assert "1 threads of 'bot' are busy" in await ann.refused()
         busy.event.set()
@@ -776,7 +771,7 @@ async def test_draining_finishes_the_answer_and_sends_the_others_away(server: Ru
         await ann.say(log, "a")
         await asyncio.wait_for(first.reached.wait(), 10)
         await ann.say(log, "b")
-        await reached(lambda: bool(bot._threads[PATH]._waiting))
+        await reached(lambda: bool(bot._threads.find(PATH)._waiting))
         async with asyncio.TaskGroup() as group:
             draining = group.create_task(bot.drain())
             assert "about to leave" in await ann.refused()
@@ -837,7 +832,7 @@ async def test_slashes_around_a_path_make_no_other_thread(server: RunningServer)
         await ann.room.sync.flush(PATH)
         await ann.tell("chat", path=f"/{PATH}", text="b")
         await ann.answered(f"/{PATH}")
-        assert list(bot._threads) == [PATH]
+        assert [thread.path for thread in bot._threads] == [PATH]
         assert texts(log) == ["a", "one", "b", "two"]
 
 
@@ -926,6 +921,6 @@ async def test_a_host_brings_the_bot_into_the_room(tmp_path: Path) -> None:
 def test_a_thread_bot_and_its_parts_show_what_they_are() -> None:
     bot = make_bot()
     assert "idle" not in repr(bot)
-    assert repr(chat_thread.ChatThread(bot, "a.thread")) == "<ChatThread 'a.thread' waiting=0 busy=False>"
+    assert repr(ChatThread(bot, "a.thread")) == "<ChatThread 'a.thread' waiting=0 busy=False>"
     with pytest.raises(RoomError, match="not open"):
-        chat_thread.ChatThread(bot, "a.thread")._opened()
+        ChatThread(bot, "a.thread")._opened()

@@ -17,6 +17,7 @@ from meshhost.gateway.provider import Caller, Provider, ProviderTable
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.gateway.routes import add_gateway_routes
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.memory.usage import MemoryUsageStore
 from meshhost.testing.scripted_upstream import ScriptedUpstream
 
 KEY = "sk-provider-secret"
@@ -44,7 +45,7 @@ async def authenticate(request: web.Request) -> Caller:
 
 @asynccontextmanager
 async def served(provider: Provider, *, pattern: str = "*", max_body_bytes: int = 1 << 25) -> AsyncIterator[Gateway]:
-    table, meter, app = ProviderTable({pattern: provider}), Meter(), web.Application()
+    table, meter, app = ProviderTable({pattern: provider}), Meter(MemoryUsageStore()), web.Application()
     add_gateway_routes(app, providers=table, authenticate=authenticate, meter=meter, max_body_bytes=max_body_bytes)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
@@ -111,7 +112,7 @@ async def test_a_stream_arrives_as_it_is_made_and_is_metered(upstream: ScriptedU
 
     assert pieces[0] == ("one", False)  # it came while the upstream still held the rest back
     assert "".join(piece for piece, _ in pieces) == "one two three"
-    [(key, counts)] = gateway.meter.snapshot().items()
+    [(key, counts)] = gateway.meter.pending().items()
     assert (key.tenant, key.room, key.identity, key.model) == ("acme", "lobby", "bob", "m")
     assert (counts.requests, counts.input_tokens, counts.output_tokens, counts.unmeasured) == (1, 11, 7, 0)
 
@@ -171,7 +172,7 @@ async def test_a_stream_cut_upstream_is_cut_for_the_caller(upstream: ScriptedUps
         with pytest.raises(aiohttp.ClientPayloadError):
             await answer.read()
 
-    [counts] = gateway.meter.snapshot().values()
+    [counts] = gateway.meter.pending().values()
     assert counts.unmeasured == 1
 
 

@@ -10,7 +10,6 @@ import pytest
 from doubles.stand_in import Misbehaviour, StandInServer
 
 from meshhost.agents import ChatBot, TaskRunner, Worker
-from meshhost.agents.chat import thread as chat_thread
 from meshhost.agents.chat.log import ThreadLog, new_thread, text_of
 from meshhost.agents.thread_schema import ensure_thread_schema
 from meshhost.errors import ConnectionLostError, RequestTimeoutError, RoomError, RoomRefusedError
@@ -418,10 +417,9 @@ async def test_an_agent_that_cannot_register_fails_to_start(server: StandInServe
             await agent.stop()
 
 
-async def test_a_chat_bot_answers_in_a_thread(server: StandInServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_thread, "ECHO_TIMEOUT", 0.2)
+async def test_a_chat_bot_answers_in_a_thread(server: StandInServer) -> None:
     async with joined(server, "bot") as own, joined(server) as room:
-        bot = ChatBot(name="bot", llm_adapter=ScriptedLLM(["Hello", "Hello again"]))
+        bot = ChatBot(name="bot", llm_adapter=ScriptedLLM(["Hello", "Hello again"]), echo_seconds=0.2)
         await bot.start(room=own)
         await room.messaging.enable()
         await ensure_thread_schema(room)

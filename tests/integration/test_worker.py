@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from meshhost.agents import agent as agent_module
 from meshhost.agents.agent import Agent, SingleRoomAgent
 from meshhost.agents.worker import Worker
 from meshhost.app import embedded
@@ -351,14 +350,13 @@ async def test_a_worker_is_started_once(server: RunningServer) -> None:
 
 
 async def test_a_worker_that_will_not_end_is_logged(
-    server: RunningServer, user: RoomClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: RunningServer, user: RoomClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from meshhost.agents import worker as worker_module
-
-    monkeypatch.setattr(worker_module, "STOP_TIMEOUT", 0.05)
     release, busy = asyncio.Event(), asyncio.Event()
 
     class Stubborn(Worker):
+        stop_seconds = 0.05
+
         async def process_message(self, **_: Any) -> None:
             busy.set()
             while not release.is_set():
@@ -374,7 +372,7 @@ async def test_a_worker_that_will_not_end_is_logged(
         await worker.stop()
         assert "worker did not end in time" in caplog.messages
         release.set()
-        monkeypatch.undo()
+        worker.stop_seconds = 10.0
         await worker.stop()
 
 
@@ -496,9 +494,8 @@ class Provider(QuietAgent):
 
 
 @asynccontextmanager
-async def callable_provider(
-    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, cls: type[Provider]
-) -> AsyncIterator[RunningServer]:
+async def callable_provider(serve: Callable[..., Any], cls: type[Provider]) -> AsyncIterator[tuple[RunningServer, str]]:
+    """A room server and the URL of a host whose `/toolkits/math` the server may call."""
     host = ServiceHost(port=0, webhook_secret="", allowed_room_urls=["http://127.0.0.1:1"])
     host.add_path("/toolkits/math", cls=cls)
     await host.start()
@@ -506,16 +503,13 @@ async def callable_provider(
         url = f"http://127.0.0.1:{host.port}"
         async with serve(server={"call_urls": [url]}) as server:
             host.parts.allowed._origins.add(("ws", "localhost", int(server.url.rpartition(":")[2])))
-            monkeypatch.setattr(agent_module, "_BUILT_IN", url)
-            yield server
+            yield server, url
             await host.stop()
     finally:
         await host.stop()
 
 
-async def test_a_missing_requirement_is_called_into_the_room_and_awaited(
-    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_missing_requirement_is_called_into_the_room_and_awaited(serve: Callable[..., Any]) -> None:
     class Called(Provider):
         release = asyncio.Event()
 
@@ -528,8 +522,9 @@ async def test_a_missing_requirement_is_called_into_the_room_and_awaited(
                 looked.set()
             return missing
 
-    async with callable_provider(serve, monkeypatch, Called) as server, server.client("room") as room:
+    async with callable_provider(serve, Called) as (server, url), server.client("room") as room:
         worker = make_worker(cls=Looking, requires=[RequiredToolkit(name="math")])
+        worker.built_in_url = url
         starting = tasks.spawn(worker.start(room=room), name="start")
         provider = await Called.wait_made()
         await soon(provider.started.wait())
@@ -540,15 +535,13 @@ async def test_a_missing_requirement_is_called_into_the_room_and_awaited(
         await worker.stop()
 
 
-async def test_a_requirement_that_does_not_come_is_named(
-    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_requirement_that_does_not_come_is_named(serve: Callable[..., Any]) -> None:
     class Never(Provider):
         release = asyncio.Event()
 
-    monkeypatch.setattr(agent_module, "INSTALL_TIMEOUT", 0.2)
-    async with callable_provider(serve, monkeypatch, Never) as server, server.client("room") as room:
+    async with callable_provider(serve, Never) as (server, url), server.client("room") as room:
         worker = make_worker(requires=[RequiredToolkit(name="math")])
+        worker.built_in_url, worker.install_seconds = url, 0.2
         with pytest.raises(NotFoundError, match=r"'math' did not come into the room within 0.2 s"):
             await soon(worker.start(room=room))
         Never.release.set()

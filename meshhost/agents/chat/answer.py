@@ -1,7 +1,12 @@
-"""An answer on its way into a thread: the model's text as it grows, its reasoning, the tools it uses.
+"""An answer while it is being made, as the members of a thread see it: the growing text, the reasoning, the tool calls.
 
-Which task runs when: events come from the model's adapter and only change what is to be shown; `run`, a task of whoever owns
-the answer, writes that into the document some times a second. `end` writes the rest.
+The model's adapter sends events (those of the Responses API) to `AnswerWriter.on_event`, which only changes what is to be
+shown. `run`, a task of the thread, writes the changes into the document several times a second, so that a fast model does
+not cause an update per token; `end` writes the rest and marks the answer as finished. `shown_toolkits` wraps toolkits so
+that each tool call appears in the thread, too.
+
+Invariant: the document is a display only. A deleted element, or a schema without a place for tool calls, never
+stops the answer itself.
 """
 
 import asyncio
@@ -23,9 +28,10 @@ __all__ = ["AnswerWriter", "shown_toolkits"]
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two updates of a short text. Each carries the whole text: for a long one they become rarer.
+# Seconds between two updates. Each carries the whole text, so a long text is updated less often: CHARS_PER_SECOND at most.
 INTERVAL = 0.05
 CHARS_PER_SECOND = 100_000
+# Characters shown of a tool call and of its result.
 MAX_SHOWN = 2000
 
 Event: TypeAlias = dict[str, Any]
@@ -33,7 +39,7 @@ Event: TypeAlias = dict[str, Any]
 
 @dataclass(slots=True)
 class _Part:
-    """A text that grows; `attribute` of `element` shows it."""
+    """A growing text and where it is shown: `attribute` of `element`."""
 
     element: Element
     attribute: str
@@ -44,12 +50,16 @@ class _Part:
         self.is_dirty = False
         try:
             self.element.set_attribute(self.attribute, clean_text(self.text))
-        except InvalidRequestError as error:  # deleted by somebody: the answer goes on without it
+        except InvalidRequestError as error:  # the element was deleted: the answer goes on without it
             logger.info("part of an answer not shown", extra={"reason": str(error)})
 
 
 class AnswerWriter:
-    """Shows one answer. Give `on_event` to the model's adapter, run `run`, and `end` it in any case."""
+    """Shows one answer: pass `on_event` to the model's adapter, run `run` meanwhile, and call `end` however it ended.
+
+    `author` is the name the answer is shown under. `writer_id` is the id of the writing participant: by it an agent that is
+    started again finds the answers that its former self did not finish.
+    """
 
     def __init__(self, *, log: ThreadLog, author: str, writer_id: str, clock: Clock) -> None:
         self._log = log
@@ -62,16 +72,16 @@ class AnswerWriter:
 
     @property
     def has_text(self) -> bool:
-        """Whether the model has said anything."""
+        """Whether the model has produced any text."""
         return any(part.attribute == "text" for part in self._all())
 
     @property
     def unsettled_text(self) -> str:
-        """What was said in a turn that has not come to its end."""
+        """The text of the turn in progress, which the conversation does not have yet."""
         return "\n\n".join(part.text for part in self._parts.values() if part.attribute == "text" and part.text)
 
     def on_event(self, event: Any) -> None:
-        """Take an event of the Responses API, as a dict; others are passed over."""
+        """Take an event of the Responses API as a dict; unknown events are ignored."""
         if not isinstance(event, dict):
             return
         key = (event.get("item_id"), event.get("content_index"), event.get("summary_index"))
@@ -85,18 +95,18 @@ class AnswerWriter:
             case "response.reasoning_summary_text.done":
                 self._finish(("summary", *key), str(event.get("text", "")))
             case "response.completed":
-                self._settle()
+                self._finish_turn()
             case "meshhost.turn.retried":
                 self._take_back()
             case _:
                 pass
 
     def say(self, text: str) -> None:
-        """Show a text as a whole."""
+        """Show a whole text."""
         self._finish(("text", object()), text)
 
     async def run(self) -> None:
-        """Write what changes, until cancelled."""
+        """Write changes into the document until cancelled."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -105,7 +115,7 @@ class AnswerWriter:
             await self._clock.sleep(max(INTERVAL, longest / CHARS_PER_SECOND))
 
     def end(self, note: str = "") -> None:
-        """Write the rest; with a `note` behind the text when the answer did not come to its end."""
+        """Write the rest and mark the answer as finished; an answer that was cut short gets a `note` behind its text."""
         if note and not self.has_text:
             self._finish(("text", object()), note)
         elif note:
@@ -129,7 +139,7 @@ class AnswerWriter:
         part = self._part(key)
         part.text, part.is_dirty = text, True
         self._changed.set()
-        if key[1] is None:  # an adapter that names no items: its next text is another
+        if key[1] is None:  # an adapter that names no items: its next text is a new part
             self._ended.append(self._parts.pop(key))
 
     def _part(self, key: tuple[object, ...]) -> _Part:
@@ -139,7 +149,7 @@ class AnswerWriter:
             self._parts[key] = _Part(add, str(key[0]))
         return self._parts[key]
 
-    def _settle(self) -> None:
+    def _finish_turn(self) -> None:
         self._ended += self._parts.values()
         self._parts.clear()
 
@@ -156,7 +166,7 @@ class AnswerWriter:
 
 
 class _ShownToolkit(Toolkit):
-    """A toolkit whose calls are shown in the thread."""
+    """Passes calls on to a toolkit and shows each in the thread."""
 
     def __init__(self, toolkit: Toolkit, log: ThreadLog) -> None:
         super().__init__(
@@ -191,7 +201,9 @@ class _ShownToolkit(Toolkit):
     def _begin(self, command: str) -> Element | None:
         try:
             return self._log.add_exec(_short(command))
-        except InvalidRequestError as error:  # a room with a schema of its own: the tool works all the same
+        except (
+            InvalidRequestError
+        ) as error:  # the room has its own thread schema, without a place for this; the tool works all the same
             logger.info("tool call not shown", extra={"reason": str(error)})
             return None
 
@@ -201,7 +213,7 @@ class _ShownToolkit(Toolkit):
 
 
 def shown_toolkits(toolkits: Sequence[Toolkit], log: ThreadLog) -> list[Toolkit]:
-    """The same toolkits; each call of a tool is shown in the thread."""
+    """Return the same toolkits, whose tool calls are shown in the thread."""
     return [_ShownToolkit(toolkit, log) for toolkit in toolkits]
 
 

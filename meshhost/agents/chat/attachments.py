@@ -1,4 +1,8 @@
-"""What a model is shown of the files that go with a message."""
+"""The attachments of a chat message as messages for the model: texts, images, or just the name of another file.
+
+Limits keep one message from filling the model's context: texts share MAX_TEXT_CHARS, an image may have MAX_IMAGE_BYTES. The
+kind of a file is told from its bytes, never from its name.
+"""
 
 import base64
 from collections.abc import Sequence
@@ -12,17 +16,24 @@ if TYPE_CHECKING:
 
 __all__ = ["append_attachments"]
 
-MAX_TEXT_CHARS = 64 * 1024  # of all texts of a message together
+MAX_TEXT_CHARS = 64 * 1024
 MAX_IMAGE_BYTES = 5 * 1024 * 1024
 _IMAGES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 
 
-async def append_attachments(room: "RoomClient", chat: AgentChatContext, paths: Sequence[str]) -> None:
-    """Append files of the room to the conversation: texts within limits, images as pictures, of others the names.
+async def append_attachments(
+    room: "RoomClient",
+    chat: AgentChatContext,
+    paths: Sequence[str],
+    *,
+    max_text_chars: int = MAX_TEXT_CHARS,
+    max_image_bytes: int = MAX_IMAGE_BYTES,
+) -> None:
+    """Append files of the room to the conversation: texts (cut at the limit) and images; other files by name and size.
 
     A file that cannot be read is named with the reason. Raises ConnectionLostError.
     """
-    left = MAX_TEXT_CHARS
+    left = max_text_chars
     for path in paths:
         try:
             data = (await room.storage.download(path=path)).data
@@ -31,13 +42,13 @@ async def append_attachments(room: "RoomClient", chat: AgentChatContext, paths: 
         except RoomError as error:
             chat.append_user_message(f"[The attached file {path!r} cannot be read: {error}]")
             continue
-        left -= _append(chat, path, data, left)
+        left -= _append(chat, path, data, left, max_image_bytes)
 
 
-def _append(chat: AgentChatContext, path: str, data: bytes, left: int) -> int:
-    """Returns how many characters of text were appended."""
+def _append(chat: AgentChatContext, path: str, data: bytes, left: int, max_image_bytes: int) -> int:
+    """Append one file; return how many characters of text it added."""
     kind = image_type(data)
-    if kind is not None and len(data) <= MAX_IMAGE_BYTES:
+    if kind is not None and len(data) <= max_image_bytes:
         chat.append_user_message(f"[The attached image {path!r}:]")
         chat.append_user_image(f"data:{kind};base64,{base64.b64encode(data).decode()}")
         return 0
@@ -52,7 +63,7 @@ def _append(chat: AgentChatContext, path: str, data: bytes, left: int) -> int:
 
 
 def image_type(data: bytes) -> str | None:
-    """The MIME type of an image that models take, told by its first bytes."""
+    """Return the MIME type of an image that models accept, by its first bytes; None for anything else."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
     return next((kind for magic, kind in _IMAGES.items() if data.startswith(magic)), None)

@@ -1,8 +1,14 @@
 """`ChatBot`: an agent that people talk with, in threads that are documents of the room (room-protocol §19).
 
-Participants write what they say into the thread, and send the bot `chat {path, text}` (also `attachments`, `model`, `tools`);
-`opened`, `clear` and `cancel`, each with `{path}`, do what they say. The answer grows in the thread. What cannot be done is
-told to whoever asked by a `chat` message with `error`.
+Participants write into the thread's document and send the bot `chat {path, text}` (also `attachments`, `model`, `tools`).
+Three more messages, each with `{path}`, control a thread: `opened` asks for a greeting, `clear` empties it, `cancel` stops
+the answer. The answer grows in the document. A request that fails or is refused is answered with a `chat` message with
+`error: true`.
+
+The room client calls `_on_message` for each message, on its read loop; that only parses it and posts it to its thread
+(`threads.py`). Each open thread runs in a task of its own (`thread.py`) and calls back into the bot for everything that a
+program may override (`owner.py`). `drain` lets the answers in progress finish; `stop` cancels the threads, which mark their
+answers as interrupted.
 """
 
 import asyncio
@@ -12,15 +18,25 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from meshhost.agents.adapter import LLMAdapter, ToolResponseAdapter
-from meshhost.agents.agent import SingleRoomAgent
+from meshhost.agents.base import SingleRoomAgent
 from meshhost.agents.chat.answer import shown_toolkits
+from meshhost.agents.chat.attachments import append_attachments
+from meshhost.agents.chat.context import ChatThreadContext
 from meshhost.agents.chat.history import load_history
-from meshhost.agents.chat.log import ThreadLog
-from meshhost.agents.chat.policy import DECISION_SCHEMA, BusyPolicy, ChatRequest, decision_rules, parse_request
-from meshhost.agents.chat.thread import ChatThread, ChatThreadContext
+from meshhost.agents.chat.log import NOTICE, ThreadLog
+from meshhost.agents.chat.owner import ThreadOptions
+from meshhost.agents.chat.policy import (
+    DECISION_SCHEMA,
+    BusyPolicy,
+    ChatRequest,
+    compact,
+    decision_rules,
+    parse_request,
+)
+from meshhost.agents.chat.schema import SCHEMA_NAME, ensure_thread_schema
+from meshhost.agents.chat.threads import OpenThreads
 from meshhost.agents.chat.tools import ToolkitBuilder, make_toolkits
 from meshhost.agents.context import AgentChatContext
-from meshhost.agents.thread_schema import SCHEMA_NAME, ensure_thread_schema
 from meshhost.clock import Clock, SystemClock
 from meshhost.documents.document import MeshDocument
 from meshhost.errors import InvalidRequestError, LLMError, RoomError
@@ -34,26 +50,30 @@ from meshhost.tools.toolkit import Toolkit
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
 
-__all__ = ["ChatBot", "ChatThreadContext"]
+__all__ = ["ChatBot"]
 
 logger = logging.getLogger(__name__)
 
-STOP_TIMEOUT = 15.0
 MAX_CONTEXT_CHARS = 400_000
 MAX_THREADS = 64
 MAX_WAITING = 16
 IDLE_SECONDS = 900.0
+# For a client that writes into the document and sends its message: each arrives by its own way.
+ECHO_SECONDS = 1.0
 STATUS_TIMEOUT = 2.0
+TOO_LONG = "(The conversation has become too long: I no longer know how it began.)"
 
 
 class ChatBot(SingleRoomAgent):
     """Answers in threads, each a conversation of its own; within a thread one message after the other.
 
-    `client_rules` are further rules by the attribute `client` of who writes. `auto_greet_message` is said when somebody opens
-    a thread that is empty. `decision_model` decides, where several people talk, whether the bot is meant. `on_busy` says what
-    becomes of a message that comes while the one before is being answered. A conversation over `max_context_chars` loses its
-    oldest turns. At most `max_threads` are open at once, each with `max_waiting` messages; one in which nothing happened for
-    `idle_seconds` is closed, and loaded again when somebody writes.
+    `client_rules` are further rules, by the sender's attribute `client`. `auto_greet_message` is said when a participant
+    opens an empty thread. `decision_model` decides whether the bot is meant where several people talk. `on_busy` says what
+    happens to a message that arrives while the one before is being answered: `queue` it, `interrupt` that answer, or
+    `reject` it. A conversation longer than `max_context_chars` loses its oldest turns. At most `max_threads` are open at
+    once, each with at most `max_waiting` waiting messages; a thread that was idle for `idle_seconds` is closed, and loaded
+    again at the next message. `echo_seconds` is how long a message waits for its element in the document before the bot
+    adds one. The settings of threads are kept in `thread_options`.
     """
 
     def __init__(
@@ -77,6 +97,7 @@ class ChatBot(SingleRoomAgent):
         max_threads: int = MAX_THREADS,
         max_waiting: int = MAX_WAITING,
         idle_seconds: float = IDLE_SECONDS,
+        echo_seconds: float = ECHO_SECONDS,
         clock: Clock | None = None,
     ) -> None:
         super().__init__(name=name, title=title, description=description, requires=requires, labels=labels)
@@ -87,37 +108,36 @@ class ChatBot(SingleRoomAgent):
         self._client_rules = {client: list(own) for client, own in (client_rules or {}).items()}
         self._empty_state_title = "How can I help you?" if empty_state_title is None else empty_state_title
         self._decision_model = decision_model
-        self.auto_greet_message = auto_greet_message
-        self.on_busy: BusyPolicy = on_busy
-        self.max_context_chars = max_context_chars
-        self.max_waiting = max_waiting
-        self.idle_seconds = idle_seconds
-        self.clock = clock or SystemClock()
-        self._max_threads = max_threads
-        self._threads: dict[str, ChatThread] = {}  # the one used last is last
+        self.thread_options = ThreadOptions(
+            greeting=auto_greet_message,
+            on_busy=on_busy,
+            max_context_chars=max_context_chars,
+            max_waiting=max_waiting,
+            idle_seconds=idle_seconds,
+            echo_seconds=echo_seconds,
+            clock=clock or SystemClock(),
+        )
         self._tasks = TaskOwner(f"chat bot {name}")
+        self._threads = OpenThreads(self, tasks=self._tasks, max_threads=max_threads)
         self._is_draining = False
 
     def init_requirements(self, requires: list[Requirement]) -> None:
-        """The schema of threads is required, too; the bot itself stores it where it is missing."""
+        """Add the schema of threads, which the bot itself stores in the room when it is missing."""
         has_schema = any(isinstance(each, RequiredSchema) and each.name == SCHEMA_NAME for each in requires)
         super().init_requirements(requires if has_schema else [*requires, RequiredSchema(name=SCHEMA_NAME)])
 
     async def install_requirements(self, participant_id: str | None = None) -> None:
-        """See SingleRoomAgent."""
+        """Store the schema of threads, then do as SingleRoomAgent does."""
         await ensure_thread_schema(self.room)
         await super().install_requirements(participant_id)
 
     @property
     def activity(self) -> str | None:
-        """The answers in work, one of them by its thread."""
-        busy = [text for thread in self._threads.values() if (text := thread.activity) is not None]
-        if not busy:
-            return None
-        return busy[0] if len(busy) == 1 else f"{busy[0]}; {len(busy) - 1} more threads"
+        """The answers in progress, one of them with its thread and duration."""
+        return self._threads.activity
 
     async def start(self, *, room: "RoomClient") -> None:
-        """Begin to answer."""
+        """Begin to answer messages."""
         await super().start(room=room)
         self._is_draining = False
         room.messaging.on("message", self._on_message)
@@ -129,34 +149,36 @@ class ChatBot(SingleRoomAgent):
             raise
 
     async def drain(self) -> None:
-        """Take no further message, and return when the answers in work are done. Whoever calls bounds the wait."""
+        """Accept no further message, and return when the answers in progress are done. The caller must set a timeout."""
         self._is_draining = True
-        for thread in list(self._threads.values()):
-            for request in thread.drain():
-                self._tasks.spawn(thread.refuse(request, self._leaving()), name="refusal")
+        for thread, request in self._threads.drain():
+            self._tasks.spawn(thread.refuse(request, self._leaving()), name="refusal")
         await self._tasks.wait()
 
     async def stop(self) -> None:
-        """End at once; answers in work are shown as interrupted. Idempotent."""
+        """Cancel the answers in progress, which are then marked as interrupted. Idempotent."""
         if self._room is None:
             return
         self._is_draining = True
         self._room.messaging.off("message", self._on_message)
-        if await self._tasks.stop(timeout=STOP_TIMEOUT):
+        if await self._tasks.stop(timeout=self.stop_seconds):
             logger.warning("threads did not end in time", extra={"agent": self.name})
         self._threads.clear()
         await super().stop()
 
-    # What a program may override.
+    # Hooks that a program may override.
 
     async def init_chat_context(self) -> AgentChatContext:
-        """The conversation a thread begins with: of the model's kind, with the rules."""
+        """Return the conversation a thread begins with, in the model adapter's form and with the rules."""
         context = self._llm_adapter.create_chat_context()
         context.append_rules(self._rules)
         return context
 
     async def open_thread(self, *, path: str) -> MeshDocument:
-        """The thread's document. Raises NotFoundError without one or without its schema, InvalidRequestError."""
+        """Open and return the thread's document.
+
+        Raises NotFoundError when there is no document or no schema for it, InvalidRequestError.
+        """
         return await self.room.sync.open(path=path, create=False)
 
     async def close_thread(self, *, path: str) -> None:
@@ -164,39 +186,41 @@ class ChatBot(SingleRoomAgent):
         await self.room.sync.close(path=path)
 
     async def load_thread_context(self, *, thread_context: ChatThreadContext) -> None:
-        """Let the conversation begin with what the thread says; of a long one with its end."""
+        """Add the messages of the document to the conversation; of a long thread only the last ones."""
         own = self.room.local_participant.get_attribute("name")
-        load_history(thread_context.chat, thread_context.thread, own=own, max_chars=self.max_context_chars // 2)
+        load_history(
+            thread_context.chat, thread_context.thread, own=own, max_chars=self.thread_options.max_context_chars // 2
+        )
 
     async def prepare_llm_context(self, *, thread_context: ChatThreadContext) -> None:
-        """Called before the model is asked; by default nothing."""
+        """Called before the model is asked; does nothing by default."""
 
     async def get_rules(self, *, thread_context: ChatThreadContext, participant: RemoteParticipant) -> list[str]:
-        """The rules for an answer to this participant."""
+        """Return the rules for an answer to this participant."""
         client = participant.get_attribute("client")
         return [*self._rules, *self._client_rules.get(str(client), ())]
 
     async def get_thread_toolkit_builders(
         self, *, thread_context: ChatThreadContext, participant: RemoteParticipant
     ) -> list[ToolkitBuilder]:
-        """What a message of this participant may ask for under `tools`; by default nothing."""
+        """Return the toolkits that a message of this participant may ask for by name in `tools`; none by default."""
         return []
 
     async def get_thread_toolkits(
         self, *, thread_context: ChatThreadContext, participant: RemoteParticipant
     ) -> list[Toolkit]:
-        """The toolkits for an answer to this participant: those required in the room, and the bot's own."""
+        """Return the toolkits for an answer to this participant: those required in the room, and the bot's own."""
         context = ToolContext(room=self.room, caller=self.room.local_participant, on_behalf_of=participant)
         return [*await self.get_required_toolkits(context), *self._toolkits]
 
     def get_thread_members(self, *, thread: MeshDocument) -> list[str]:
-        """The names of those who take part in the thread."""
+        """Return the names of the thread's members."""
         return ThreadLog(thread).members()
 
     async def get_online_participants(
         self, *, thread: MeshDocument, exclude: Sequence[Participant] | None = None
     ) -> list[RemoteParticipant]:
-        """The members of the thread who are in the room now."""
+        """Return the members of the thread who are in the room now, without `exclude`."""
         members, left_out = set(self.get_thread_members(thread=thread)), {each.id for each in exclude or ()}
         return [
             each
@@ -207,7 +231,7 @@ class ChatBot(SingleRoomAgent):
     async def on_chat_received(
         self, *, thread_context: ChatThreadContext, from_participant: RemoteParticipant, message: dict[str, Any]
     ) -> None:
-        """Called with each `chat` message, which is in the conversation already; by default sets the rules."""
+        """Called with each `chat` message, which is in the conversation already; sets the rules by default."""
         rules = await self.get_rules(thread_context=thread_context, participant=from_participant)
         thread_context.chat.replace_rules(rules)
 
@@ -220,7 +244,7 @@ class ChatBot(SingleRoomAgent):
         from_user: RemoteParticipant,
         event_handler: Callable[[Any], None] | None = None,
     ) -> Any:
-        """Let the model answer. Returns what it said, or None when the bot is not meant."""
+        """Let the model answer. Returns its text, or None when the message is not meant for the bot."""
         members = set(self.get_thread_members(thread=context.thread))
         own = self.room.local_participant.get_attribute("name")
         await self._tell_status(context, from_user, "listening", True)
@@ -256,7 +280,7 @@ class ChatBot(SingleRoomAgent):
         from_user: RemoteParticipant,
         online: list[Participant],
     ) -> bool:
-        """Whether the bot is meant: always by the only other one; among several the model decides."""
+        """Return whether the message is meant for the bot: yes with one other member, else the model decides."""
         if not has_more_than_one_other_user:
             return True
         own, user = (each.get_attribute("name") for each in (self.room.local_participant, from_user))
@@ -268,44 +292,50 @@ class ChatBot(SingleRoomAgent):
             )
             return bool(decision["expecting_assistant_reply"])
         except (LLMError, TypeError, KeyError) as error:
-            # A model that cannot decide: better to be heard too often than never.
+            # When the model cannot decide, an answer too many is better than none.
             logger.warning("whether to reply was not decided", extra={"document": context.path, "reason": str(error)})
             return True
 
-    # For its threads.
+    # For its threads: see ThreadOwner.
 
-    def default_model(self) -> str:
-        """The model of an answer when the message names none."""
-        return self._llm_adapter.default_model()
-
-    async def make_toolkits(
+    async def answer(
         self,
         *,
-        thread_context: ChatThreadContext,
-        participant: RemoteParticipant,
-        model: str,
-        tools: Sequence[Mapping[str, Any]],
-    ) -> list[Toolkit]:
-        """The toolkits a message asks for. Raises InvalidRequestError."""
-        if not tools:
-            return []
-        builders = await self.get_thread_toolkit_builders(thread_context=thread_context, participant=participant)
-        return await make_toolkits(builders, tools, model=model)
+        context: ChatThreadContext,
+        request: ChatRequest,
+        sender: RemoteParticipant,
+        event_handler: Callable[[Any], None],
+    ) -> Any:
+        """Answer a `chat` message: run the hooks, add attachments and toolkits, shorten the conversation, ask the model."""
+        await self.on_chat_received(thread_context=context, from_participant=sender, message=dict(request.raw))
+        await append_attachments(self.room, context.chat, request.attachments)
+        model = request.model or self._llm_adapter.default_model()
+        toolkits: list[Toolkit] = await self.get_thread_toolkits(thread_context=context, participant=sender)
+        if request.tools:
+            builders = await self.get_thread_toolkit_builders(thread_context=context, participant=sender)
+            toolkits += await make_toolkits(builders, request.tools, model=model)
+        context.chat.append_rules([rule for toolkit in toolkits for rule in toolkit.all_rules()])
+        if compact(context.chat, self.thread_options.max_context_chars):
+            author = str(self.room.local_participant.get_attribute("name") or self.name)
+            ThreadLog(context.thread).add(TOO_LONG, author=author, ref=NOTICE)
+        await self.prepare_llm_context(thread_context=context)
+        return await self.handle_user_message(
+            context=context, toolkits=toolkits, model=model, from_user=sender, event_handler=event_handler
+        )
 
     @property
     def is_leaving(self) -> bool:
-        """Whether the bot takes no further messages."""
+        """Whether the bot accepts no further messages."""
         return self._is_draining
 
-    def forget_thread(self, thread: ChatThread) -> None:
-        """From now on a message for its path opens the thread anew."""
-        if self._threads.get(thread.path) is thread:
-            del self._threads[thread.path]
+    def forget_thread(self, path: str, thread: object) -> None:
+        """Stop passing requests to this thread; the next one for its path opens another."""
+        self._threads.forget(path, thread)
 
     async def tell(
         self, to: Iterable[RemoteParticipant], type: str, message: dict[str, Any], *, timeout: float = STATUS_TIMEOUT
     ) -> None:
-        """Send to those who are there, waiting at most `timeout` seconds; who left meanwhile misses nothing."""
+        """Send a message to these participants, for at most `timeout` seconds; one that has left is skipped."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 for participant in to:
@@ -321,64 +351,34 @@ class ChatBot(SingleRoomAgent):
             case "chat" | "opened" | "clear":
                 self._take(message)
             case "cancel":
-                thread = self._threads.get(_key(message.message.get("path")))
-                if thread is not None:
+                if (thread := self._threads.find(message.message.get("path"))) is not None:
                     thread.cancel()
             case "get_thread_toolkit_builders":
                 self._tasks.spawn(self._list_builders(message), name="toolkit builders")
             case _:
-                pass  # `typing`, and what is meant for others
+                pass  # `typing`, and messages for other agents
 
     def _take(self, message: RoomMessage) -> None:
-        path = message.message.get("path")
         try:
             request = parse_request(message.type, message.from_participant_id, message.message)
+            refusal = self._leaving() if self._is_draining else self._threads.post(request)
         except InvalidRequestError as error:
-            reason = str(error)
-        else:
-            refusal = self._post(request)
-            if refusal is None:
-                return
-            reason = refusal
-        sender = RemoteParticipant(id=message.from_participant_id)
-        answer = {"path": path, "text": reason, "error": True}
-        self._tasks.spawn(self.tell([sender], "chat", answer), name="refusal")
-
-    def _post(self, request: ChatRequest) -> str | None:
-        """Give it to its thread; returns why not, or None."""
-        if self._is_draining:
-            return self._leaving()
-        path = _key(request.path)
-        thread = self._threads.pop(path, None)
-        is_new = thread is None
-        if thread is None:
-            if len(self._threads) >= self._max_threads and not self._close_one():
-                return f"{len(self._threads)} threads of {self.name!r} are busy; send this message again later"
-            thread = ChatThread(self, path)
-        self._threads[path] = thread
-        refusal = thread.post(request)
-        if is_new:
-            self._tasks.spawn(thread.run(), name=f"thread {path}")
-        return refusal
-
-    def _close_one(self) -> bool:
-        """Close the thread that was idle for longest; returns whether there is one."""
-        idle = next((thread for thread in self._threads.values() if thread.is_idle), None)
-        if idle is not None:
-            self.forget_thread(idle)
-            idle.drain()
-        return idle is not None
+            refusal = str(error)
+        if refusal is not None:
+            sender = RemoteParticipant(id=message.from_participant_id)
+            answer = {"path": message.message.get("path"), "text": refusal, "error": True}
+            self._tasks.spawn(self.tell([sender], "chat", answer), name="refusal")
 
     async def _list_builders(self, message: RoomMessage) -> None:
         path = str(message.message.get("path"))
-        thread = self._threads.get(_key(path))
+        thread = self._threads.find(path)
         context = None if thread is None else thread.context
         sender = self.room.messaging.get_participant(message.from_participant_id)
         if context is None or sender is None:
             return
         try:
             builders = await self.get_thread_toolkit_builders(thread_context=context, participant=sender)
-        except Exception:  # a program's hook: who asked gets no answer, the bot goes on
+        except Exception:  # a program's hook may raise anything: the sender gets no answer, the bot goes on
             logger.exception("toolkits of a thread not listed", extra={"document": path})
             return
         names = [{"name": builder.name} for builder in builders]
@@ -386,8 +386,3 @@ class ChatBot(SingleRoomAgent):
 
     def _leaving(self) -> str:
         return f"{self.name!r} is about to leave; send this message again soon"
-
-
-def _key(path: Any) -> str:
-    # As the room server has it: these slashes do not count.
-    return str(path).strip("/")

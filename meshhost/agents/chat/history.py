@@ -1,15 +1,22 @@
-"""A conversation as its thread tells it."""
+"""From the document of a thread to the conversation with the model: used when a thread is opened again after a while.
+
+The document is the durable record; the conversation is rebuilt from it and need not be stored. Tool calls and reasoning are
+not rebuilt: the model sees what was said.
+"""
 
 from meshhost.agents.chat.log import ThreadLog, files_of, is_notice, text_of
 from meshhost.agents.chat.policy import LEFT_OUT
 from meshhost.agents.context import AgentChatContext
 from meshhost.documents.document import Element, MeshDocument
 
-__all__ = ["has_been_heard", "load_history"]
+__all__ = ["ends_with", "load_history"]
 
 
 def load_history(chat: AgentChatContext, thread: MeshDocument, *, own: str | None, max_chars: int) -> None:
-    """Append what was said in the thread, of a long one its end. `own` is the agent's name; notices are not part of it."""
+    """Append the messages of the thread, of a long one those last `max_chars` characters of text that fit.
+
+    `own` is the name the agent writes under. Notices are left out.
+    """
     kept: list[Element] = []
     log, left = ThreadLog(thread), max_chars
     for message in reversed(log.messages()):
@@ -35,8 +42,8 @@ def _append(chat: AgentChatContext, message: Element, own: str | None, *, severa
         chat.append_user_message(f"[A file is attached: {path!r}]")
 
 
-def has_been_heard(chat: AgentChatContext, text: str) -> bool:
-    """Whether the conversation ends with this, and perhaps more, of users."""
+def ends_with(chat: AgentChatContext, text: str) -> bool:
+    """Whether this text is among the user messages that the conversation ends with."""
     for message in reversed(chat.conversation):
         if message.get("role") != "user":
             return False

@@ -1,4 +1,9 @@
-"""`ThreadLog`: a thread's document as what it says."""
+"""`ThreadLog`: the document of a thread, read and written as a list of messages.
+
+The element and attribute names are those of the thread schema (`meshhost.documents.thread_schema`), which MeshAgent's
+clients know; the kinds of messages in `author_ref` are ours. The document may change at any time by other participants'
+edits, so nothing is cached here: each method looks at the document as it is now.
+"""
 
 import uuid
 from collections.abc import Iterable, Sequence
@@ -9,23 +14,24 @@ from meshhost.documents.document import Element, MeshDocument
 
 __all__ = ["ANSWER", "ANSWERING", "ERROR", "INTERRUPTED", "NOTICE", "ThreadLog", "new_thread"]
 
-# What `author_ref` of an agent's message says of it. Behind ANSWERING stands the id of the participant that writes.
+# Values of `author_ref`, by which an agent marks the kind of its messages. ANSWERING is followed by the id of the participant
+# that is writing the answer.
 ANSWERING = "meshhost:answering:"
 ANSWER = "meshhost:answer"
-NOTICE = "meshhost:notice"  # for those who read the thread, not for the model
+NOTICE = "meshhost:notice"  # shown to people, but not part of the conversation with the model
 ERROR = "meshhost:error"  # a notice that something went wrong
 INTERRUPTED = "(interrupted)"
 
 
 def new_thread(*, members: Sequence[str], name: str | None = None) -> dict[str, Any]:
-    """The content of a thread in which nothing was said yet, as `room.sync.create` takes it."""
+    """Return the content of a thread without messages, for `room.sync.create`."""
     people = [{"member": {"name": member}} for member in members]
     properties = [{"members": {"items": people}}, {"messages": {"items": []}}]
     return {"thread": {"properties": properties}}
 
 
 class ThreadLog:
-    """Reads and writes a thread. What it shows is the document as of now; editing raises InvalidRequestError."""
+    """Reads and writes a thread. Edits raise InvalidRequestError when the document's schema does not allow them."""
 
     def __init__(self, document: MeshDocument) -> None:
         self.document = document
@@ -35,29 +41,29 @@ class ThreadLog:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a place for messages yet; who makes a thread may not have come to that."""
+        """Whether the document has a `messages` element; a client that is creating the thread may not have added it yet."""
         return self._find("messages") is not None
 
     def members(self) -> list[str]:
-        """The names of those who take part."""
+        """Return the names of the members."""
         members = self._find("members")
         found = members.get_children_by_tag_name("member") if members else []
         return [name for each in found if isinstance(name := each.get_attribute("name"), str)]
 
     def add_members(self, names: Iterable[str]) -> None:
-        """Let these take part who do not yet."""
+        """Add these members, except those who are members already."""
         present = self.members()
         for name in dict.fromkeys(names):
             if name not in present:
-                self._make("members").append_child("member", {"name": name})
+                self._ensure("members").append_child("member", {"name": name})
 
     def messages(self) -> list[Element]:
-        """The `message` elements, oldest first."""
+        """Return the `message` elements, oldest first."""
         place = self._find("messages")
         return place.get_children_by_tag_name("message") if place else []
 
     def find(self, id: str) -> Element | None:
-        """The message of this id (its attribute `id`)."""
+        """Return the message with this value of its attribute `id`, or None."""
         return next((each for each in self.messages() if each.get_attribute("id") == id), None)
 
     def add(
@@ -69,7 +75,7 @@ class ThreadLog:
         ref: str | None = None,
         attachments: Iterable[str] = (),
     ) -> Element:
-        """Append a message. `ref` is one of the kinds above."""
+        """Append a message and return its element. `ref` is one of the kinds above, `attachments` are paths of files."""
         attributes = {
             "id": id or str(uuid.uuid4()),
             "text": clean_text(text),
@@ -78,29 +84,29 @@ class ThreadLog:
         }
         if ref is not None:
             attributes["author_ref"] = ref
-        element = self._make("messages").append_child("message", attributes)
+        element = self._ensure("messages").append_child("message", attributes)
         for path in attachments:
             element.append_child("file", {"path": path})
         return element
 
     def add_exec(self, command: str) -> Element:
-        """Append something that is run; its `result` is empty."""
+        """Append a command or tool call, with an empty `result`, and return its element."""
         attributes = {"command": clean_text(command), "result": "", "pwd": "", "created_at": _now()}
-        return self._make("messages").append_child("exec", attributes)
+        return self._ensure("messages").append_child("exec", attributes)
 
     def add_reasoning(self) -> Element:
-        """Append a reasoning whose `summary` is empty."""
-        return self._make("messages").append_child("reasoning", {"summary": "", "created_at": _now()})
+        """Append a reasoning with an empty `summary` and return its element."""
+        return self._ensure("messages").append_child("reasoning", {"summary": "", "created_at": _now()})
 
     def clear(self) -> None:
-        """Delete all that was said and done."""
+        """Delete all messages, tool calls and reasonings."""
         place = self._find("messages")
         for child in place.get_children() if place else ():
             if isinstance(child, Element):
                 child.delete()
 
     def interrupt_unfinished(self, author: str, present: Iterable[str]) -> int:
-        """Say so in answers of `author` that nobody writes any more; `present` are the ids of who may. Returns how many."""
+        """Mark those answers of `author` as interrupted whose writer is not among the ids `present`; return how many."""
         count, writers = 0, set(present)
         for message in self.messages():
             ref = message.get_attribute("author_ref")
@@ -113,42 +119,42 @@ class ThreadLog:
         return count
 
     def make_ready(self) -> None:
-        """Make the place for messages, unless there is one."""
-        self._make("messages")
+        """Add the `messages` element, unless there is one."""
+        self._ensure("messages")
 
     def _find(self, tag_name: str) -> Element | None:
-        # Two who made the thread at once may have made two places: all use the first.
+        # Two clients that created the thread at the same time may have added two such elements: everybody uses the first.
         return next(iter(self.document.root.get_children_by_tag_name(tag_name)), None)
 
-    def _make(self, tag_name: str) -> Element:
+    def _ensure(self, tag_name: str) -> Element:
         found = self._find(tag_name)
         return self.document.root.append_child(tag_name) if found is None else found
 
 
 def text_of(message: Element) -> str:
-    """A message's text; "" when it has none."""
+    """Return a message's text; "" when it has none."""
     text = message.get_attribute("text")
     return text if isinstance(text, str) else ""
 
 
 def files_of(message: Element) -> list[str]:
-    """The paths of a message's attachments."""
+    """Return the paths of a message's attachments."""
     paths = (each.get_attribute("path") for each in message.get_children_by_tag_name("file"))
     return [path for path in paths if isinstance(path, str)]
 
 
 def is_notice(message: Element) -> bool:
-    """Whether the message is not part of the conversation with the model."""
+    """Whether the message is for people only, and not part of the conversation with the model."""
     return message.get_attribute("author_ref") in (NOTICE, ERROR)
 
 
 def with_note(text: str, note: str) -> str:
-    """The text with a remark behind it."""
+    """Return the text with a note behind it."""
     return f"{text}\n\n{note}" if text else note
 
 
 def clean_text(text: str) -> str:
-    """The text as a document can keep it: lone surrogates are replaced."""
+    """Return the text with lone surrogates replaced, which a document cannot store."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

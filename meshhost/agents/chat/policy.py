@@ -1,4 +1,9 @@
-"""What a chat bot decides without doing it: what a message asks for, what comes of it, what is left of a long conversation."""
+"""The decisions of a chat bot as pure functions, without tasks or I/O, so that they can be tested with plain values.
+
+`parse_request` reads a participant's message, `judge` decides what happens to it while the thread is busy, `compact`
+shortens a conversation that has become too long, `explained` turns an error into a text for people. Used by `bot.py`,
+`threads.py` and `thread.py`.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,7 +27,7 @@ __all__ = [
     "size_of",
 ]
 
-# What becomes of a message that comes while the one before is being answered.
+# What happens to a message that arrives while the one before is being answered.
 BusyPolicy: TypeAlias = Literal["queue", "interrupt", "reject"]
 Verdict: TypeAlias = Literal["queue", "interrupt", "busy", "full"]
 
@@ -31,7 +36,7 @@ MAX_ATTACHMENTS = 32
 MAX_TEXT_CHARS = 1_000_000
 MAX_ERROR_CHARS = 300
 
-# What a model answers when it is asked whether it is meant.
+# The model's answer to the question whether a message is meant for it.
 DECISION_SCHEMA = {
     "type": "object",
     "additionalProperties": False,
@@ -42,7 +47,11 @@ DECISION_SCHEMA = {
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """What a participant wants of a thread. `raw` is the message as it came; `id` that of its element in the thread."""
+    """A participant's request to a thread.
+
+    `kind` is the type of its message, `raw` its body. `id` is the attribute `id` of its element in the document, if the
+    client sent it. `path` is spelled as the sender spelled it.
+    """
 
     kind: str
     path: str
@@ -56,7 +65,7 @@ class ChatRequest:
 
 
 def parse_request(kind: str, sender_id: str, message: Any) -> ChatRequest:
-    """Read the message of a participant. Raises InvalidRequestError that names the field."""
+    """Parse the body of a participant's message. Raises InvalidRequestError that names the wrong field."""
     if not isinstance(message, dict):
         raise InvalidRequestError("message", "expected a JSON object")
     path = message.get("path")
@@ -107,7 +116,7 @@ def _tools(value: Any) -> tuple[Mapping[str, Any], ...]:
 
 
 def judge(policy: BusyPolicy, *, is_busy: bool, waiting: int, max_waiting: int) -> Verdict:
-    """What becomes of a chat message when `waiting` others wait."""
+    """Decide about a chat message when `waiting` others wait: "busy" and "full" refuse it."""
     if is_busy and policy == "reject":
         return "busy"
     if waiting >= max_waiting:
@@ -116,7 +125,7 @@ def judge(policy: BusyPolicy, *, is_busy: bool, waiting: int, max_waiting: int) 
 
 
 def decision_rules(own: str | None, user: str | None, members: Sequence[str]) -> list[str]:
-    """The rules under which a model decides whether it, `own`, is meant by the last message, which is from `user`."""
+    """Return the rules under which a model decides whether the last message, from `user`, is meant for it (`own`)."""
     return [
         f"You are {own!r}, one of several in a conversation. Do not take part in it now.",
         f"Members: {', '.join(members)}. The last message is from {user!r}.",
@@ -125,15 +134,15 @@ def decision_rules(own: str | None, user: str | None, members: Sequence[str]) ->
 
 
 def size_of(messages: Sequence[Mapping[str, Any]]) -> int:
-    """About how many characters the model is sent for these."""
+    """Return about how many characters these messages have when they are sent to the model."""
     return sum(len(json.dumps(message, ensure_ascii=False, default=str)) for message in messages)
 
 
 def compact(context: AgentChatContext, max_chars: int) -> int:
-    """Drop the oldest turns until the conversation has at most `max_chars`; returns how many were dropped.
+    """Drop the oldest turns until the conversation has at most `max_chars` characters; return how many were dropped.
 
-    Rules and the last turn stay. A turn begins with what a user says: tool calls are never parted from their results. In
-    place of what was dropped stands LEFT_OUT. A conversation that a gateway keeps is the gateway's to bound.
+    The rules and the last turn are kept. A turn begins with a user message, so a tool call is never separated from its
+    result. LEFT_OUT replaces what was dropped. A conversation that the model's API stores is not shortened here.
     """
     if context.previous_response_id is not None or size_of(context.messages) <= max_chars:
         return 0
@@ -154,7 +163,7 @@ def compact(context: AgentChatContext, max_chars: int) -> int:
 
 
 def explained(error: Exception, name: str) -> str:
-    """An error as people in the room are told of it."""
+    """Return the text about an error for the people in the room; `name` is the bot's."""
     if isinstance(error, LLMError):
         return f"The model did not answer: {str(error)[:MAX_ERROR_CHARS]}"
     if isinstance(error, RoomError):
@@ -163,7 +172,7 @@ def explained(error: Exception, name: str) -> str:
 
 
 def _turns(messages: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Messages of users that follow each other (a text and its images) belong to one turn."""
+    """Split into turns. Consecutive user messages (a text and its images) belong to one turn."""
     turns: list[list[dict[str, Any]]] = []
     before = ""
     for message in messages:

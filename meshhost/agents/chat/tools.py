@@ -1,4 +1,8 @@
-"""Toolkits that a chat message asks for by name."""
+"""Toolkits that a `chat` message asks for by name in its `tools`, such as a search limited to one site.
+
+A bot offers builders (`ChatBot.get_thread_toolkit_builders`); a message names one and may configure it. The configuration
+comes from a participant, so it is parsed by the builder's pydantic model before anything is made of it.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,21 +16,21 @@ __all__ = ["ToolkitBuilder", "make_toolkits"]
 
 
 class ToolkitBuilder:
-    """Makes a toolkit for one message, as the message says; `type` is the pydantic model of what it may say."""
+    """Makes a toolkit for one message. `type` is the pydantic model of the configuration that a message may give."""
 
     def __init__(self, *, name: str, type: type[BaseModel]) -> None:
         self.name = name
         self.type = type
 
     async def make(self, *, model: str, config: Any) -> Toolkit:
-        """The toolkit; `config` is an instance of `type`."""
+        """Return the toolkit for an answer of `model`; `config` is an instance of `type`."""
         raise NotImplementedError
 
 
 async def make_toolkits(
     builders: Sequence[ToolkitBuilder], wanted: Sequence[Mapping[str, Any]], *, model: str
 ) -> list[Toolkit]:
-    """A toolkit for each object, by the builder that its `name` names. Raises InvalidRequestError."""
+    """Return a toolkit for each object in `wanted`, made by the builder of its `name`. Raises InvalidRequestError."""
     by_name = {builder.name: builder for builder in builders}
     toolkits = []
     for config in wanted:

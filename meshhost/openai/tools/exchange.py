@@ -1,4 +1,12 @@
-"""The turns of one `next()`: ask the model, run the tools it calls, ask again."""
+"""The turns of one `LLMAdapter.next()`: ask the model, run the tools it calls, ask again, until it answers.
+
+`run` belongs to the task of the caller. The tool calls of one turn run side by side in a TaskGroup inside it; nothing runs
+on when `run` has ended or was cancelled. Requests that fail for a passing reason are retried (`retry.py`); events of the
+failed try were shown already, so the handler is told to take them back (`meshhost.turn.retried`).
+
+Invariant: a tool call in the conversation is always followed by its answer, also after a cancellation, since the API
+refuses a conversation with an open call.
+"""
 
 import asyncio
 import json
@@ -15,7 +23,7 @@ from meshhost.agents.adapter import ToolResponseAdapter
 from meshhost.agents.context import AgentChatContext
 from meshhost.errors import InvalidRequestError, LLMError, LLMRefusalError
 from meshhost.openai.tools.retry import Failure, RetryPolicy, with_retries
-from meshhost.openai.tools.stream import Event, failure_of, stream_response, tokens_of
+from meshhost.openai.tools.stream import ANSWER_TIMEOUT, Event, failure_of, stream_response, tokens_of
 from meshhost.openai.tools.tool_bundle import ToolBundle
 from meshhost.openai.tools.tool_response import call_output
 from meshhost.tools.schema import Schema, check_value
@@ -35,7 +43,7 @@ _INTERRUPTED = "error: the call was cancelled; whether it took effect is not kno
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """One exchange with the model. `options` are the request's parameters apart from the conversation."""
+    """One exchange with the model. `options` are the request's parameters without the conversation."""
 
     client: AsyncOpenAI
     context: AgentChatContext
@@ -50,11 +58,12 @@ class Exchange:
     output_schema: Schema | None = None
     on_event: Callable[[Event], None] | None = None
     provider: str = "openai"
-    # Whether the present turn has shown events that a retry takes back.
+    answer_timeout: float = ANSWER_TIMEOUT
+    # One mutable cell in a frozen class: whether the present try has shown events that a retry must take back.
     _shown: list[bool] = field(default_factory=lambda: [False])
 
     async def run(self) -> Any:
-        """The model's final text, or the JSON value when there is a schema; one wrong answer may be corrected."""
+        """Return the model's final text, or the JSON value when there is a schema. It may correct one wrong answer."""
         text = _final_text(await self._converse())
         if self.output_schema is None:
             return text
@@ -75,7 +84,7 @@ class Exchange:
             calls = [item for item in response.output if item.type == "function_call"]
             if calls and tool_round == self.max_tool_rounds:
                 break
-            await self._settle(response, calls)
+            await self._run_calls(response, calls)
             if not calls or await self.is_over():
                 return response
         raise LLMError(f"the model still called tools after {self.max_tool_rounds} rounds; raise max_tool_rounds")
@@ -89,7 +98,9 @@ class Exchange:
             return response
 
     async def _attempt(self) -> Response | Failure:
-        response = await stream_response(self.client, self._parameters(), self._show, self.retry.clock.time)
+        response = await stream_response(
+            self.client, self._parameters(), self._show, self.retry.clock.time, timeout=self.answer_timeout
+        )
         if isinstance(response, Failure):
             return response
         self._count(tokens_of(response))
@@ -120,11 +131,8 @@ class Exchange:
         logger.info("the model answered", extra={"model": model, **tokens})
         self.room.developer.log_nowait(type="llm.usage", data={"model": model, "provider": self.provider, **tokens})
 
-    async def _settle(self, response: Response, calls: list[ResponseFunctionToolCall]) -> None:
-        """Run the calls side by side and append them with their answers.
-
-        Every call gets its answer, also when we are cancelled: a conversation with an open call cannot be continued.
-        """
+    async def _run_calls(self, response: Response, calls: list[ResponseFunctionToolCall]) -> None:
+        """Run the tool calls side by side and append the response with their answers, also when cancelled meanwhile."""
         answers: dict[str, list[dict[str, Any]]] = {}
         try:
             async with asyncio.TaskGroup() as group:
@@ -143,7 +151,7 @@ class Exchange:
             answers[call.call_id] = await self.tool_adapter.create_messages(
                 context=self.context, tool_call=call, room=self.room, response=result
             )
-        except Exception:  # the adapter is the program's; the conversation goes on without its words
+        except Exception:  # the adapter is the program's code and may raise anything; the conversation goes on
             logger.warning(
                 "the answer of a tool could not be shown to the model", extra={"tool": call.name}, exc_info=True
             )

@@ -1,4 +1,9 @@
-"""A model behind OpenAI's Responses API as an LLMAdapter."""
+"""`OpenAIResponsesAdapter`: a model behind OpenAI's Responses API as an LLMAdapter.
+
+Agents call `next` with their conversation and toolkits. The adapter builds the request's options, opens a client for the
+room's gateway and runs an `Exchange`. It keeps no state of a conversation, so one adapter serves any number of agents and
+rooms at once. Every call is a span `llm.next` with the tokens it took.
+"""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +17,7 @@ from meshhost.agents.context import AgentChatContext
 from meshhost.openai.proxy import get_client
 from meshhost.openai.tools.exchange import Exchange
 from meshhost.openai.tools.retry import RetryPolicy
-from meshhost.openai.tools.stream import Event
+from meshhost.openai.tools.stream import ANSWER_TIMEOUT, Event
 from meshhost.openai.tools.tool_bundle import ToolBundle
 from meshhost.openai.tools.tool_response import OpenAIResponsesToolResponseAdapter
 from meshhost.settings import read_settings
@@ -32,8 +37,9 @@ tracer = trace.get_tracer("meshhost.openai")
 class OpenAIResponsesAdapter(LLMAdapter[Event]):
     """Continues conversations with a model, through the room's gateway unless a `client` is given.
 
-    `model` is OPENAI_MODEL when not given. `response_options` are further request parameters and win over ours. At most
-    `max_tool_rounds` times may the model call tools before it answers. One adapter serves many conversations at once.
+    `model` defaults to OPENAI_MODEL, then to DEFAULT_MODEL. `response_options` are further parameters of the request and
+    override ours. The model may call tools in at most `max_tool_rounds` rounds before it answers. `answer_timeout` bounds
+    one answer, in seconds. `provider` names the provider in logs and spans.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class OpenAIResponsesAdapter(LLMAdapter[Event]):
         provider: str = "openai",
         max_tool_rounds: int = 50,
         retry: RetryPolicy | None = None,
+        answer_timeout: float = ANSWER_TIMEOUT,
     ) -> None:
         self._model = model or read_settings().openai_model or DEFAULT_MODEL
         self._parallel_tool_calls = parallel_tool_calls
@@ -55,16 +62,17 @@ class OpenAIResponsesAdapter(LLMAdapter[Event]):
         self._provider = provider
         self._max_tool_rounds = max_tool_rounds
         self._retry = retry or RetryPolicy()
+        self._answer_timeout = answer_timeout
 
     def __repr__(self) -> str:
         return f"<OpenAIResponsesAdapter {self._model!r}>"
 
     def default_model(self) -> str:
-        """The model used when a call names none."""
+        """Return the name of the model that is used when a call names none."""
         return self._model
 
     async def check_for_termination(self, *, context: AgentChatContext, room: "RoomClient") -> bool:
-        """Whether the last message is the model's own."""
+        """Return whether the last message is the model's own."""
         return bool(context.messages) and context.messages[-1].get("role") == "assistant"
 
     async def next(
@@ -79,10 +87,10 @@ class OpenAIResponsesAdapter(LLMAdapter[Event]):
         model: str | None = None,
         on_behalf_of: Any = None,
     ) -> Any:
-        """Let the model answer, calling tools as it likes, and append all of it to the conversation.
+        """Let the model answer, with as many tool calls as it needs, and append everything to the conversation.
 
-        `event_handler` gets each event of the stream as a dict, and `meshhost.turn.retried` when those of the present
-        turn are void. Failures of tools are told to the model. Returns the text, or the parsed JSON when there is an
+        `event_handler` gets each event of the stream as a dict, and `meshhost.turn.retried` when the events of the present
+        turn are void. The model is told of failures of tools. Returns the text, or the parsed JSON when there is an
         `output_schema`. Raises LLMError (with the HTTP status if any) and LLMRefusalError; tokens are added to
         `context.usage` in any case. After a cancellation the conversation can be continued.
         """
@@ -112,6 +120,7 @@ class OpenAIResponsesAdapter(LLMAdapter[Event]):
                         output_schema=output_schema,
                         on_event=event_handler,
                         provider=self._provider,
+                        answer_timeout=self._answer_timeout,
                     ).run()
                 finally:
                     usage = {f"llm.{kind}": amount - spent.get(kind, 0) for kind, amount in context.usage.items()}
@@ -143,7 +152,7 @@ def _format(schema: Schema) -> dict[str, Any]:
 
 
 def _merged(options: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """`more` wins; members that are objects on both sides are merged one level deep."""
+    """Return both; `more` overrides. Members that are objects on both sides are merged one level deep."""
     merged = {**options, **more}
     for name in options.keys() & more.keys():
         if isinstance(options[name], dict) and isinstance(more[name], dict):

@@ -1,4 +1,9 @@
-"""Which failures of a model request are worth another try, when, and what to tell people about the others."""
+"""Retries of model requests: which failures are temporary, how long to wait, and what to say about the others.
+
+`explain` translates the exceptions of the `openai` package into a `Failure`, the only place that knows them; `with_retries`
+repeats an attempt while its failures are temporary, with waits by `RetryPolicy`. A provider's own message may quote the
+conversation or the key, so the texts here contain only the status, the error code and the name of the parameter.
+"""
 
 import email.utils
 import logging
@@ -17,7 +22,7 @@ __all__ = ["Failure", "RetryPolicy", "explain", "explain_code", "with_retries"]
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-# Error codes that a gateway sends inside a stream, where there is no HTTP status any more.
+# Error codes inside a stream, where the HTTP status was sent long ago.
 _TEMPORARY_CODES = frozenset({"server_error", "rate_limit_exceeded", "overloaded_error"})
 _ADVICE = {
     400: "the model gateway did not understand the request",
@@ -31,7 +36,7 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request that failed. `retry_after` is what the other side asked for, in seconds."""
+    """A failed request. `retry_after` is the wait that the server asked for, in seconds."""
 
     text: str
     status: int | None = None
@@ -41,29 +46,30 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """At most `tries` requests, with waits that double from `base` seconds, vary by half and stay under `cap`."""
+    """At most `tries` requests; waits double from `base` seconds up to `cap`, with jitter of up to half."""
 
     tries: int = 6
     base: float = 0.5
     cap: float = 60.0
     clock: Clock = field(default_factory=SystemClock)
-    # Spreads the waits of many agents; no secret depends on it.
+    # Jitter: keeps many agents from retrying at the same moment. No secret depends on it.
     random: Callable[[], float] = random.random
 
     def delay(self, tried: int, retry_after: float | None = None) -> float:
-        """Seconds to wait after so many tries (1, 2, …); what the other side asked for wins, up to the cap."""
+        """Return the seconds to wait after so many tries (1, 2, …); `retry_after` overrides our own wait, up to the cap."""
         if retry_after is not None:
             return min(max(retry_after, 0.0), self.cap)
-        # The exponent is bounded so that a large number of tries does not overflow.
+        # The exponent is bounded: a float overflows after about 1,000 doublings.
         return min(self.cap, self.base * 2.0 ** min(tried - 1, 32)) * (0.5 + self.random() / 2)
 
 
 async def with_retries(
     attempt: Callable[[], Awaitable[T | Failure]], policy: RetryPolicy, on_retry: Callable[[int, Failure], None]
 ) -> T:
-    """What `attempt` returns, as soon as it is not a Failure. `on_retry` hears of each failure that is tried again.
+    """Repeat `attempt` until it returns something other than a Failure, and return that.
 
-    Raises LLMError for a failure that is not temporary, or when the tries are used up.
+    `on_retry` is called before each further try, with the number of tries so far. Raises LLMError for a failure that is not
+    temporary, or when the tries are used up.
     """
     tried = 0
     while True:
@@ -88,7 +94,7 @@ def _fields(failure: Failure, tried: int, delay: float) -> dict[str, object]:
 
 
 def explain(error: Exception, now: float) -> Failure | None:
-    """The failure an exception means, or None when it is not one of a model request. `now` is the wall clock."""
+    """Return the failure that an exception means, or None when it is not one of a model request. `now`: the wall clock."""
     match error:
         case openai.APIStatusError():
             return _explain_status(error, now)
@@ -98,7 +104,7 @@ def explain(error: Exception, now: float) -> Failure | None:
             return Failure("the model gateway could not be reached, or hung up: check its address", is_temporary=True)
         case openai.APIError():
             return explain_code(error.code)
-        # A stream that ends in the middle, or in the middle of an event.
+        # A stream that ends before its last event, or inside an event.
         case EOFError() | ValueError():
             return Failure("the model's answer was cut off", is_temporary=True)
         case _ if _is_transport_error(error):
@@ -108,19 +114,19 @@ def explain(error: Exception, now: float) -> Failure | None:
 
 
 def explain_code(code: str | None, default: str = "the model failed") -> Failure:
-    """The failure an error code inside an answer means."""
+    """Return the failure that an error code inside an answer means."""
     return Failure(f"{default}: {code}" if code else default, is_temporary=code in _TEMPORARY_CODES)
 
 
 def _explain_status(error: openai.APIStatusError, now: float) -> Failure:
     status = error.status_code
     text = _ADVICE.get(status, "the model gateway failed" if status >= 500 else "the model gateway refused the request")
-    # The gateway's own sentence may quote the conversation or the key; code and parameter name do not.
+    # The server's own message may quote the conversation or the key; code and parameter name do not.
     facts = [f"status {status}", *(str(fact) for fact in (error.code, error.param) if fact)]
     return Failure(
         f"{text} ({', '.join(facts)})",
         status=status,
-        # Waiting does not fill an empty account.
+        # insufficient_quota: an account without credit, where waiting does not help.
         is_temporary=status >= 500 or status in {408, 409} or (status == 429 and error.code != "insufficient_quota"),
         retry_after=_retry_after(error.response.headers, now),
     )
@@ -137,5 +143,5 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _is_transport_error(error: Exception) -> bool:
-    # openai 2 lets errors of its HTTP library through in the middle of a stream; which library that is depends on the version.
+    # openai 2 passes on errors of its HTTP library in the middle of a stream; which library that is depends on the version.
     return any(base.__name__ == "TransportError" for base in type(error).__mro__)

@@ -1,4 +1,8 @@
-"""One request to the model, read to its end."""
+"""One request to the model, streamed and read to its end.
+
+The end is a Response, whole or not (`failure_of` tells), or a Failure for everything that a retry may cure. Errors of the
+event handler are the program's own: they pass through and are never taken for a failure of the model.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -9,19 +13,27 @@ from openai.types.responses import Response
 
 from meshhost.openai.tools.retry import Failure, explain, explain_code
 
-__all__ = ["Event", "failure_of", "stream_response", "tokens_of"]
+__all__ = ["ANSWER_TIMEOUT", "Event", "failure_of", "stream_response", "tokens_of"]
 
 Event: TypeAlias = dict[str, Any]
 
 _LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
-# Seconds for a whole answer; a stream that drips on forever ends here.
+# Seconds for a whole answer, which bounds a stream that sends a few bytes for ever.
 ANSWER_TIMEOUT = 1800.0
 
 
 async def stream_response(
-    client: AsyncOpenAI, parameters: dict[str, Any], on_event: Callable[[Event], None], now: Callable[[], float]
+    client: AsyncOpenAI,
+    parameters: dict[str, Any],
+    on_event: Callable[[Event], None],
+    now: Callable[[], float],
+    *,
+    timeout: float = ANSWER_TIMEOUT,
 ) -> Response | Failure:
-    """Ask, hand each event to `on_event`, and return the response in the last one, however it ended."""
+    """Send the request, pass each event to `on_event`, and return the response of the last one, however it ended.
+
+    `now` is the wall clock, for `Retry-After` dates. `timeout` bounds the whole answer, in seconds.
+    """
     handler_error: list[Exception] = []
 
     def hand_over(event: Event) -> None:
@@ -32,12 +44,12 @@ async def stream_response(
             raise
 
     try:
-        async with asyncio.timeout(ANSWER_TIMEOUT):
+        async with asyncio.timeout(timeout):
             return await _read(client, parameters, hand_over)
     except TimeoutError:
         if handler_error:
             raise
-        return Failure(f"the model did not finish its answer within {ANSWER_TIMEOUT:g} s")
+        return Failure(f"the model did not finish its answer within {timeout:g} s")
     except Exception as error:
         failure = None if error in handler_error else explain(error, now())
         if failure is None:
@@ -61,7 +73,7 @@ async def _read(
 
 
 def failure_of(response: Response) -> Failure | None:
-    """Why the response is not a whole answer, or None when it is."""
+    """Return why the response is not a complete answer, or None when it is."""
     if response.status == "failed":
         return explain_code(response.error.code if response.error else None)
     if response.status == "incomplete":
@@ -71,10 +83,10 @@ def failure_of(response: Response) -> Failure | None:
 
 
 def tokens_of(response: Response) -> dict[str, int]:
-    """The tokens spent, by kind; empty when the gateway does not say."""
+    """Return the tokens spent, by kind; empty when the gateway does not tell."""
     if response.usage is None:
         return {}
-    # As a dict: gateways leave members out that the type declares.
+    # As a dict: some gateways leave out members that the type declares as required.
     usage: dict[str, Any] = response.usage.to_dict(warnings=False)
     details = {**(usage.get("input_tokens_details") or {}), **(usage.get("output_tokens_details") or {})}
     kinds = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")

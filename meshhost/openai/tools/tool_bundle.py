@@ -1,4 +1,9 @@
-"""The tools of several toolkits under the names a model may call them by."""
+"""The tools of several toolkits under names that a model may call.
+
+OpenAI accepts 64 letters, digits, `_` and `-`, and each name once; tools of different toolkits may share a name.
+`ToolBundle` maps both ways and runs the calls. Nothing a tool raises ends the exchange: the model gets the error as the
+call's answer.
+"""
 
 import json
 import logging
@@ -31,7 +36,7 @@ class _Entry:
 
 
 class ToolBundle:
-    """Every tool that takes arguments, each under a name of its own that OpenAI accepts."""
+    """All tools that take arguments, each under a unique name that OpenAI accepts."""
 
     def __init__(self, toolkits: Sequence[Toolkit]) -> None:
         self._entries: dict[str, _Entry] = {}
@@ -49,11 +54,11 @@ class ToolBundle:
         return list(self._entries)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The tools as the model is told of them; held strictly to their schema where it allows that."""
+        """Return the tools in the API's form, in strict mode where their schema allows that."""
         return [_definition(name, entry.tool) for name, entry in self._entries.items()]
 
     async def execute(self, *, context: ToolContext, name: str, arguments: str) -> Response:
-        """Call the tool with the JSON text the model wrote. What goes wrong comes back as an ErrorResponse."""
+        """Call the tool with the JSON text that the model wrote. Errors are returned as an ErrorResponse."""
         with tracer.start_as_current_span("tool.call", record_exception=False, set_status_on_exception=False) as span:
             span.set_attribute("tool.name", name)
             try:
@@ -101,7 +106,7 @@ def _definition(name: str, tool: Tool) -> dict[str, Any]:
 
 def _parsed(arguments: str) -> dict[str, Any]:
     try:
-        # A model that has nothing to say may leave the text empty.
+        # Some models leave the text empty when there are no arguments.
         parsed = json.loads(arguments or "{}")
     except (ValueError, RecursionError):
         raise InvalidRequestError("arguments", "are not valid JSON") from None

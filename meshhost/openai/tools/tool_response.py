@@ -1,4 +1,4 @@
-"""What tools return, as the model reads it."""
+"""Responses of tools as messages of the Responses API: texts and JSON as text, images as images, other files by name."""
 
 import base64
 import json
@@ -28,15 +28,15 @@ _MAX_TEXT_BYTES = 256 * 1024
 
 
 def call_output(call_id: str, output: str | list[dict[str, Any]]) -> dict[str, Any]:
-    """The message that answers a tool call."""
+    """Return the message that answers a tool call."""
     return {"type": "function_call_output", "call_id": call_id, "output": output}
 
 
 class OpenAIResponsesToolResponseAdapter(ToolResponseAdapter):
-    """Texts as they are, JSON and links as JSON, pictures as pictures, other files by name and size."""
+    """Texts unchanged, JSON and links as JSON, images as images, other files by name and size."""
 
     async def to_plain_text(self, *, room: "RoomClient", response: Response) -> str:
-        """The response as a text."""
+        """Return the response as a text."""
         match response:
             case TextResponse():
                 return response.text
@@ -56,7 +56,7 @@ class OpenAIResponsesToolResponseAdapter(ToolResponseAdapter):
     async def create_messages(
         self, *, context: AgentChatContext, tool_call: Any, room: "RoomClient", response: Response
     ) -> list[dict[str, Any]]:
-        """One `function_call_output`; raw outputs are passed on, behind one when they do not hold it themselves."""
+        """Return one `function_call_output`; raw outputs are passed on, preceded by one unless they contain it."""
         call_id: str = tool_call.call_id
         if isinstance(response, RawOutputs):
             return _raw(call_id, response.outputs)

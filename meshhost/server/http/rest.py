@@ -72,27 +72,27 @@ class RestRoutes:
         return web.json_response({"projects": [{"id": project.id, "name": project.name} for project in projects]})
 
     async def _create_key(self, request: web.Request) -> web.Response:
-        project, body = self._project(request), await _json_object(request)
+        project, body = self.project(request), await _json_object(request)
         key = await self._identity.create_key(
             project, name=_text(body, "name", "key"), description=_text(body, "description", "")
         )
         return web.json_response({"id": key.id, "value": encode_api_key(key), "name": _text(body, "name", "key")})
 
     async def _keys(self, request: web.Request) -> web.Response:
-        keys = await self._identity.keys(self._project(request))
+        keys = await self._identity.keys(self.project(request))
         return web.json_response(
             {"keys": [{"id": key.id, "name": key.name, "description": key.description} for key in keys]}
         )
 
     async def _delete_key(self, request: web.Request) -> web.Response:
         key_id = request.match_info["id"]
-        await self._identity.delete_key(self._project(request), key_id)
+        await self._identity.delete_key(self.project(request), key_id)
         # The tokens that the key has signed end with it.
         self._directory.close_participants(lambda participant: participant.key_id == key_id, "the API key was revoked")
         return web.Response(status=204)
 
     async def _create_room(self, request: web.Request) -> web.Response:
-        project, body = self._project(request), await _json_object(request)
+        project, body = self.project(request), await _json_object(request)
         name = check_room_name(_text(body, "name"))
         metadata = body.get("metadata") or {}
         if not isinstance(metadata, dict):
@@ -103,19 +103,19 @@ class RestRoutes:
         return web.json_response(_room(room))
 
     async def _rooms(self, request: web.Request) -> web.Response:
-        project = self._project(request)
+        project = self.project(request)
         limit, offset = _number(request, "limit", 50), _number(request, "offset", 0)
         rooms = await self._identity.rooms(project, limit=min(limit, _MAX_LIMIT), offset=offset)
         return web.json_response({"rooms": [_room(room) for room in rooms]})
 
     async def _room(self, request: web.Request) -> web.Response:
-        room = await self._identity.find_room(self._project(request), request.match_info["name"])
+        room = await self._identity.find_room(self.project(request), request.match_info["name"])
         if room is None:
             raise NotFoundError("no such room")
         return web.json_response(_room(room))
 
     async def _delete_room(self, request: web.Request) -> web.Response:
-        project = self._project(request)
+        project = self.project(request)
         room = await self._identity.delete_room(project, request.match_info["id"])
         opened = self._directory.find(RoomKey(TenantId(project), room.name))
         if opened is not None:
@@ -123,7 +123,7 @@ class RestRoutes:
         return web.Response(status=204)
 
     async def _connect(self, request: web.Request) -> web.Response:
-        project = self._project(request)
+        project = self.project(request)
         name = check_room_name(request.match_info["name"])
         token = ParticipantToken(
             name="cli",
@@ -138,7 +138,7 @@ class RestRoutes:
 
     async def _calls(self, request: web.Request) -> web.Response:
         """The calls of the room's services and their outcomes. Empty for a room that is not open."""
-        project = self._project(request)
+        project = self.project(request)
         name = check_room_name(request.match_info["name"])
         opened = self._directory.find(RoomKey(TenantId(project), name))
         if opened is None and await self._identity.find_room(project, name) is None:
@@ -146,7 +146,7 @@ class RestRoutes:
         return web.json_response({"calls": [] if opened is None else self._calls_of(opened)})
 
     async def _active(self, request: web.Request) -> web.Response:
-        project = self._project(request)
+        project = self.project(request)
         rooms = [room for room in self._directory.rooms if room.key.tenant == project]
         return web.json_response(
             {
@@ -163,13 +163,14 @@ class RestRoutes:
 
     async def _not_offered(self, request: web.Request) -> web.Response:
         """Refuse the rest of MeshAgent's REST API. Its client shows the reason phrase and drops the body."""
-        self._project(request)
+        self.project(request)
         what = request.match_info["what"]
         shown = what if what.replace("-", "").isalnum() and what.isascii() else "this"
         text = f"meshhost does not offer {request.method} {shown}: see From MeshAgent in its README"
         return web.json_response({"error": text}, status=501, reason=text)
 
-    def _project(self, request: web.Request) -> str:
+    def project(self, request: web.Request) -> str:
+        """The project of a request. Raises TokenError for its key, NotFoundError for a path of another project."""
         project = self._access.project(request)
         if request.match_info["project"] != project:
             raise NotFoundError("no such project")

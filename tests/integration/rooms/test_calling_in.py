@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from meshhost.agents import agent as agent_module
 from meshhost.agents.agent import SingleRoomAgent
 from meshhost.agents.context import AgentCallContext
 from meshhost.agents.task_runner import TaskRunner
@@ -126,17 +125,14 @@ def url(host: ServiceHost, path: str) -> str:
     return f"http://127.0.0.1:{host.port}{path}"
 
 
-async def test_a_required_toolkit_is_called_in_and_appears(
-    serve: Any, host: ServiceHost, port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A requirement that is no URL is called at this address, by MeshAgent's convention on port 8080.
-    monkeypatch.setattr(agent_module, "_BUILT_IN", url(host, ""))
+async def test_a_required_toolkit_is_called_in_and_appears(serve: Any, host: ServiceHost, port: int) -> None:
     async with (
         serve(port=port, call_urls=[url(host, "/toolkits")], webhook_secret=SECRET) as server,
         server.client() as user,
         server.client(name="greeter", role="agent") as room,
     ):
         agent = Greeter()
+        agent.built_in_url = url(host, "")  # by MeshAgent's convention port 8080 of this machine
         await agent.start(room=room)
         assert [kit.name for kit in await user.agents.list_toolkits()] == ["greeting"]
         assert await user.agents.ask(agent="greeter", arguments={}) == "hello"

@@ -281,7 +281,7 @@ async def test_the_agent_knows_who_asks_and_for_whom(server: RunningServer, user
 @pytest.mark.parametrize("toolkits", [[{"title": "nameless"}], 5, [{"name": "x", "tools": ["y"]}]])
 async def test_toolkits_that_cannot_be_read_are_refused(toolkits: Any) -> None:
     with pytest.raises(InvalidRequestError, match="toolkits"):
-        module._handed_along(toolkits, None)
+        module._toolkits_of_ask(toolkits, None)
 
 
 async def test_an_agent_is_a_tool_of_another_agents_model(server: RunningServer, user: RoomClient) -> None:
@@ -482,9 +482,8 @@ async def test_an_agent_whose_connection_breaks_while_it_leaves_is_stopped(
 
 
 async def test_an_ask_that_will_not_end_is_logged(
-    server: RunningServer, user: RoomClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: RunningServer, user: RoomClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "STOP_TIMEOUT", 0.05)
     begun, release = asyncio.Event(), asyncio.Event()
 
     async def stubborn(_: AgentCallContext, __: Any) -> Any:
@@ -497,6 +496,7 @@ async def test_an_ask_that_will_not_end_is_logged(
         return "late"
 
     agent = Runner(stubborn)
+    agent.stop_seconds = 0.05
     async with running(server, agent), asyncio.TaskGroup() as tasks:
         asking = tasks.create_task(ask(user))
         await begun.wait()

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from meshhost.agents.chat import answer as chat_answer
-from meshhost.agents.chat import attachments as chat_attachments
 from meshhost.agents.chat.answer import AnswerWriter, shown_toolkits
 from meshhost.agents.chat.attachments import append_attachments
-from meshhost.agents.chat.history import has_been_heard, load_history
+from meshhost.agents.chat.history import ends_with, load_history
 from meshhost.agents.chat.log import ANSWER, ERROR, NOTICE, ThreadLog, clean_text, new_thread, text_of
 from meshhost.agents.chat.policy import (
     DECISION_SCHEMA,
@@ -314,12 +313,12 @@ def test_history_is_the_end_of_a_long_thread_without_notices() -> None:
 
 def test_heard_is_what_a_user_said_last() -> None:
     chat = AgentChatContext()
-    assert not has_been_heard(chat, "hi")
+    assert not ends_with(chat, "hi")
     chat.append_user_message("hi")
     chat.append_user_message("[A file is attached: 'f']")
-    assert has_been_heard(chat, "hi")
+    assert ends_with(chat, "hi")
     chat.append_assistant_message("hello")
-    assert not has_been_heard(chat, "hi")
+    assert not ends_with(chat, "hi")
 
 
 # Attachments
@@ -334,23 +333,21 @@ def room_with(files: dict[str, Any]) -> Any:
     return SimpleNamespace(storage=SimpleNamespace(download=download))
 
 
-async def shown(files: dict[str, Any]) -> list[Any]:
+async def shown(files: dict[str, Any], **limits: int) -> list[Any]:
     chat = AgentChatContext()
-    await append_attachments(room_with(files), chat, list(files))
+    await append_attachments(room_with(files), chat, list(files), **limits)
     return [message["content"] for message in chat.messages]
 
 
-async def test_texts_are_inlined_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_attachments, "MAX_TEXT_CHARS", 5)
-    first, second = await shown({"a": b"abcdefg", "b": b"xyz"})
+async def test_texts_are_inlined_up_to_a_limit() -> None:
+    first, second = await shown({"a": b"abcdefg", "b": b"xyz"}, max_text_chars=5)
     assert first == "[The attached file 'a':]\nabcde\n[The rest is left out: 7 characters in all.]"
     assert second == "[The attached file 'b':]\n\n[The rest is left out: 3 characters in all.]"
 
 
-async def test_a_large_image_or_a_binary_file_is_only_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_attachments, "MAX_IMAGE_BYTES", 5)
+async def test_a_large_image_or_a_binary_file_is_only_named() -> None:
     files = {"a.jpg": b"\xff\xd8\xff123", "b": b"a\x00b", "c": NotFoundError("no file 'c'")}
-    assert await shown(files) == [
+    assert await shown(files, max_image_bytes=5) == [
         "[A file is attached: 'a.jpg', 6 bytes]",
         "[A file is attached: 'b', 3 bytes]",
         "[The attached file 'c' cannot be read: no file 'c']",

@@ -2,20 +2,25 @@
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshhost.gateway.meter import Meter, MeterCounts, MeterKey, UsageReader
+from meshhost.errors import RoomError
+from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import Caller
 from meshhost.gateway.sse import DONE, DataLines, encode_event
+from meshhost.gateway.tokens import TokenReader, Tokens
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.memory.usage import MemoryUsageStore
+from meshhost.stores.usage import UsageCounts, UsageKey
+from meshhost.testing.clock import FakeClock
 
 
 class StepClock:
-    """Moves by two seconds at each look."""
+    """Its monotonic time moves by two seconds at each look."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -25,7 +30,7 @@ class StepClock:
         return self.now
 
     def time(self) -> float:
-        return self.monotonic()
+        return 0.0
 
     async def sleep(self, seconds: float) -> None:
         raise NotImplementedError
@@ -35,18 +40,19 @@ def caller(identity: str = "bob") -> Caller:
     return Caller(TenantId("acme"), RoomKey(TenantId("acme"), "lobby"), identity)
 
 
-def read(pieces: Iterable[bytes]) -> tuple[int, int] | None:
-    reader = UsageReader()
+def read(pieces: Iterable[bytes]) -> Tokens | None:
+    reader = TokenReader()
     for piece in pieces:
         reader.feed(piece)
-    return reader.usage()
+    return reader.tokens()
 
 
+USAGE = {"input_tokens": 12, "input_tokens_details": {"cached_tokens": 5}, "output_tokens": 34}
 STREAM = b"".join(
     [
         encode_event({"type": "response.created", "response": {"usage": None}}),
         encode_event({"type": "response.output_text.delta", "delta": 'the word "usage": {"input_tokens": 9}'}),
-        encode_event({"type": "response.completed", "response": {"usage": {"input_tokens": 12, "output_tokens": 34}}}),
+        encode_event({"type": "response.completed", "response": {"usage": USAGE}}),
         DONE,
     ]
 )
@@ -56,14 +62,15 @@ STREAM = b"".join(
 def test_usage_is_found_however_the_stream_is_cut(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
 
-    assert read(STREAM[a:b] for a, b in itertools.pairwise(edges)) == (12, 34)
+    assert read(STREAM[a:b] for a, b in itertools.pairwise(edges)) == (12, 5, 34)
 
 
 def test_usage_of_the_chat_api_is_read_from_a_document_and_from_a_stream() -> None:
-    usage = {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}
+    details = {"prompt_tokens_details": {"cached_tokens": 2}}
+    usage = {"usage": {"prompt_tokens": 3, "completion_tokens": 4, **details}}
 
-    assert read([b"\n", json.dumps(usage, indent=2).encode()]) == (3, 4)
-    assert read([encode_event({"choices": [], **usage}).replace(b"\n", b"\r\n")]) == (3, 4)
+    assert read([b"\n", json.dumps(usage, indent=2).encode()]) == (3, 2, 4)
+    assert read([encode_event({"choices": [], **usage}).replace(b"\n", b"\r\n")]) == (3, 2, 4)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +90,13 @@ def test_an_answer_without_usage_has_none(answer: bytes) -> None:
 
 
 def test_odd_numbers_count_as_nothing() -> None:
-    assert read([b'{"usage": {"input_tokens": "7", "output_tokens": -1}}']) == (0, 0)
+    odd = b'{"usage": {"input_tokens": "7", "input_tokens_details": {"cached_tokens": null}, "output_tokens": -1}}'
+    assert read([odd]) == (0, 0, 0)
+
+
+def test_a_number_beyond_belief_is_cut_so_that_sums_can_be_stored() -> None:
+    huge = json.dumps({"usage": {"input_tokens": 10**30, "output_tokens": 1}}).encode()
+    assert read([huge]) == (10**9, 0, 1)
 
 
 def test_a_line_or_document_too_long_is_not_kept() -> None:
@@ -95,25 +108,91 @@ def test_a_line_or_document_too_long_is_not_kept() -> None:
     assert read([b'{"x": "' + b"y" * 1024 * 1024, b'", "usage": {"input_tokens": 1}}']) is None
 
 
-def test_requests_tokens_and_seconds_are_summed_by_caller_and_model() -> None:
-    meter = Meter(clock=StepClock())
+async def test_requests_tokens_and_seconds_are_summed_by_caller_and_model() -> None:
+    meter = Meter(MemoryUsageStore(), clock=StepClock())
     for _ in range(2):
-        with meter.measure(caller(), "m") as usage:
-            usage.feed(STREAM)
-    with pytest.raises(ValueError, match="broke"), meter.measure(caller("eve"), "x" * 500):
+        with meter.measure(caller(), "m") as tokens:
+            tokens.feed(STREAM)
+    with pytest.raises(ValueError, match="broke"), meter.measure(caller("eve\ud800"), "x" * 500):
         raise ValueError("broke")
 
-    assert meter.snapshot() == {
-        MeterKey("acme", "lobby", "bob", "m"): MeterCounts(2, 24, 68, 4.0, 0),
-        MeterKey("acme", "lobby", "eve", "x" * 128): MeterCounts(1, 0, 0, 2.0, 1),
+    sums = {
+        UsageKey(TenantId("acme"), "lobby", "bob", "m", 0): UsageCounts(2, 24, 10, 68, 4.0, 0),
+        UsageKey(TenantId("acme"), "lobby", "eve?", "x" * 128, 0): UsageCounts(1, 0, 0, 0, 2.0, 1),
     }
+    assert meter.pending() == sums
+    assert dict(await meter.read(TenantId("acme"))) == sums
+    assert meter.pending() == {}
 
 
-def test_when_the_table_is_full_newcomers_are_counted_together() -> None:
-    meter = Meter(max_keys=2, clock=StepClock())
+def test_when_a_tenant_has_too_many_names_newcomers_are_counted_together() -> None:
+    clock = FakeClock()
+    meter = Meter(MemoryUsageStore(), max_keys=2, clock=clock)
     for identity in ("a", "b", "c", "d", "a"):
         with meter.measure(caller(identity), "m"):
             pass
+    with meter.measure(Caller(TenantId("rival"), RoomKey(TenantId("rival"), "lobby"), "c"), "m"):
+        pass
 
-    requests = {key.identity: counts.requests for key, counts in meter.snapshot().items()}
-    assert requests == {"a": 2, "b": 1, "other": 2}
+    requests = {(key.tenant, key.identity): counts.requests for key, counts in meter.pending().items()}
+    assert requests == {("acme", "a"): 2, ("acme", "b"): 1, ("acme", "other"): 2, ("rival", "c"): 1}
+    [other] = [key for key in meter.pending() if key.identity == "other"]
+    assert (other.room, other.model) == ("other", "other")
+
+
+async def test_the_next_hour_has_rows_of_its_own() -> None:
+    clock = FakeClock()
+    meter = Meter(MemoryUsageStore(), max_keys=1, clock=clock)
+    hours = []
+    for _ in range(2):
+        with meter.measure(caller(), "m"):
+            pass
+        hours.append(int(clock.time() // 3600) * 3600)
+        await clock.advance(3600)
+
+    assert [(key.identity, key.hour) for key in meter.pending()] == [("bob", hour) for hour in hours]
+
+
+async def test_a_started_meter_writes_in_batches_and_the_rest_when_it_stops() -> None:
+    clock, store = FakeClock(), MemoryUsageStore()
+    async with Meter(store, flush_seconds=5.0, clock=clock) as meter:
+        for _ in range(3):
+            with meter.measure(caller(), "m"):
+                pass
+        assert await store.read(TenantId("acme")) == []
+        await clock.advance(5.0)
+        [(_, counts)] = await store.read(TenantId("acme"))
+        assert (counts.requests, meter.pending()) == (3, {})
+        with meter.measure(caller(), "m"):
+            pass
+
+    [(_, counts)] = await store.read(TenantId("acme"))
+    assert counts.requests == 4
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), RoomError("the usage store is not open")])
+async def test_a_failed_write_is_tried_again_with_the_next_batch(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(MemoryUsageStore):
+        fails = True
+
+        async def add(self, sums: Mapping[UsageKey, UsageCounts]) -> None:
+            if self.fails:
+                raise error
+            await super().add(sums)
+
+    clock, store = FakeClock(), Failing()
+    async with Meter(store, flush_seconds=5.0, clock=clock) as meter:
+        with meter.measure(caller(), "m"):
+            pass
+        await clock.advance(5.0)
+        assert caplog.messages == ["usage was not stored"]
+        with pytest.raises(type(error)):
+            await meter.flush()
+        with meter.measure(caller(), "m"):
+            pass
+        store.fails = False
+        await clock.advance(5.0)
+        [(_, counts)] = await store.read(TenantId("acme"))
+        assert counts.requests == 2

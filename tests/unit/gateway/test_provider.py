@@ -10,16 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import InvalidRequestError, LLMError, NotFoundError, SettingsError
-from meshhost.gateway.provider import (
-    Caller,
-    ProviderTable,
-    check_path,
-    ends_with_caller,
-    error_response,
-    json_object,
-    observe,
-    observed,
-)
+from meshhost.gateway.http import check_path, ends_with_caller, error_response, json_object, observe, observed
+from meshhost.gateway.provider import Caller, ProviderTable
 
 
 class FakeProvider:

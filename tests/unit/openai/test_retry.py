@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import LLMError
-from meshhost.openai.tools import stream
 from meshhost.openai.tools.retry import RetryPolicy, explain
 
 
@@ -103,15 +102,14 @@ async def test_another_error_inside_the_stream_is_raised(gateway, ask, context):
         await ask(context)
 
 
-async def test_an_answer_has_to_end(gateway, ask, context, monkeypatch, httpx_library):
+async def test_an_answer_has_to_end(gateway, adapter, room, context, httpx_library):
     async def body():
         yield b": alive\n\n"
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(stream, "ANSWER_TIMEOUT", 0.05)
     gateway.steps.append(lambda: httpx_library.Response(200, content=body()))
-    with pytest.raises(LLMError, match="did not finish its answer"):
-        await ask(context)
+    with pytest.raises(LLMError, match=r"did not finish its answer within 0\.05 s"):
+        await adapter(answer_timeout=0.05).next(context=context, room=room, toolkits=[])
 
 
 def test_errors_that_are_none_of_the_model_are_not_explained():

@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from meshhost.errors import InvalidRequestError, NotFoundError, RoomError, ToolError
 from meshhost.protocol.messages import EmptyResponse, JsonResponse, TextResponse
@@ -10,7 +11,7 @@ SCHEMA = {"type": "object", "properties": {"text": {"$ref": "#/$defs/text"}}, "r
 
 
 class Echo(Tool):
-    def __init__(self, answer=lambda text: text, **options):
+    def __init__(self, answer=str, **options):
         options = {"name": "echo", "input_schema": SCHEMA, "defs": {"text": {"type": "string"}}} | options
         super().__init__(**options)
         self.answer = answer
@@ -52,6 +53,34 @@ async def test_arguments_are_checked_against_schema_and_defs(context):
         await run(context, Echo(), text=1)
     with pytest.raises(InvalidRequestError, match="text: is required"):
         await run(context, Echo())
+
+
+async def test_a_schema_is_compiled_once_and_again_when_it_is_replaced(context, monkeypatch):
+    checked = []
+    check_schema = Draft202012Validator.check_schema
+    monkeypatch.setattr(Draft202012Validator, "check_schema", lambda schema: (checked.append(1), check_schema(schema)))
+    tool = Echo()
+    for text in ("a", "b"):
+        await run(context, tool, text=text)
+    assert len(checked) == 1
+
+    tool.defs = {"text": {"type": "integer"}}
+    with pytest.raises(InvalidRequestError, match="text: expected integer"):
+        await run(context, tool, text="a")
+    assert await run(context, tool, text=1) == TextResponse("1")
+    assert len(checked) == 2
+
+    tool.input_schema = {"type": "object", "required": ["size"]}
+    with pytest.raises(InvalidRequestError, match="size: is required"):
+        await run(context, tool, text=1)
+    assert len(checked) == 3
+
+
+async def test_a_wrong_schema_is_reported_at_every_call(context):
+    tool = Echo(input_schema={"type": "nonsense"}, defs=None)
+    for _ in range(2):
+        with pytest.raises(ToolError, match="schema is wrong at type"):
+            await run(context, tool, text="a")
 
 
 async def test_the_context_cannot_be_an_argument(context):

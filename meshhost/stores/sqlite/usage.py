@@ -1,0 +1,114 @@
+"""Usage in a SQLite file. See `meshhost.stores.usage` for the contract.
+
+The primary key begins with tenant and hour, so a read touches only the rows of its tenant and its span of time. An `add` is
+one transaction, made durable by the thread of the file (`thread.py`).
+"""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TypeVar
+
+from meshhost.errors import RoomError
+from meshhost.identity.tenant import TenantId
+from meshhost.stores.sqlite.file import SqliteFile
+from meshhost.stores.sqlite.thread import Operation, SqliteThread
+from meshhost.stores.usage import UsageCounts, UsageKey, UsageRow, hour_of
+
+__all__ = ["SqliteUsageStore"]
+
+T = TypeVar("T")
+
+_MIGRATIONS = resources.files("meshhost.stores.sqlite") / "migrations" / "usage"
+_ADD = """
+INSERT INTO usage
+    (tenant, hour, room, identity, model, requests, input_tokens, cached_tokens, output_tokens, seconds, unmeasured)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET
+    requests = requests + excluded.requests,
+    input_tokens = input_tokens + excluded.input_tokens,
+    cached_tokens = cached_tokens + excluded.cached_tokens,
+    output_tokens = output_tokens + excluded.output_tokens,
+    seconds = seconds + excluded.seconds,
+    unmeasured = unmeasured + excluded.unmeasured
+"""
+_READ = """
+SELECT room, identity, model, hour, requests, input_tokens, cached_tokens, output_tokens, seconds, unmeasured
+FROM usage
+WHERE tenant = :tenant AND hour >= :since AND hour < :until AND (:room IS NULL OR room = :room)
+ORDER BY hour, room, identity, model LIMIT :limit OFFSET :offset
+"""
+_MAX_TIME = 2**62
+
+
+class SqliteUsageStore:
+    """The usage of all tenants in the file `path`, which one process at a time can have open."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread: SqliteThread | None = None
+
+    def __repr__(self) -> str:
+        return f"<SqliteUsageStore {str(self._path)!r} open={self._thread is not None}>"
+
+    async def open(self) -> None:
+        """See UsageStore. The file is made if it is missing."""
+        thread = SqliteThread(SqliteFile(self._path, migrations=_MIGRATIONS, what="usage store"))
+        await thread.start()
+        self._thread = thread
+
+    async def close(self) -> None:
+        """See UsageStore."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await thread.stop()
+
+    async def add(self, sums: Mapping[UsageKey, UsageCounts]) -> None:
+        """See UsageStore."""
+        rows = [
+            (
+                *(key.tenant, key.hour, key.room, key.identity, key.model),
+                *(counts.requests, counts.input_tokens, counts.cached_tokens, counts.output_tokens),
+                *(counts.seconds, counts.unmeasured),
+            )
+            for key, counts in sums.items()
+        ]
+
+        def operation(db: sqlite3.Connection) -> None:
+            db.executemany(_ADD, rows)
+
+        await self._run(operation)
+
+    async def read(
+        self,
+        tenant: TenantId,
+        *,
+        room: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 1000,
+        offset: int = 0,
+    ) -> Sequence[UsageRow]:
+        """See UsageStore."""
+        parameters = {
+            "tenant": tenant,
+            "room": room,
+            "since": -_MAX_TIME if since is None else hour_of(since),
+            "until": _MAX_TIME if until is None else until,
+            "limit": limit,
+            "offset": offset,
+        }
+
+        def operation(db: sqlite3.Connection) -> list[UsageRow]:
+            return [
+                UsageRow(UsageKey(tenant, name, identity, model, hour), UsageCounts(*counts))
+                for name, identity, model, hour, *counts in db.execute(_READ, parameters)
+            ]
+
+        return await self._run(operation)
+
+    async def _run(self, operation: Operation[T]) -> T:
+        if self._thread is None:
+            raise RoomError("the usage store is not open")
+        return await self._thread.run(operation)

@@ -1,0 +1,92 @@
+"""What every usage store does, whichever it is."""
+
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from meshhost.errors import RoomError, SettingsError
+from meshhost.identity.tenant import TenantId
+from meshhost.stores.memory.usage import MemoryUsageStore
+from meshhost.stores.sqlite.usage import SqliteUsageStore
+from meshhost.stores.usage import HOUR, UsageCounts, UsageKey, UsageRow, UsageStore, hour_of
+
+ACME, RIVAL = TenantId("acme"), TenantId("rival")
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[UsageStore]:
+    made: UsageStore = MemoryUsageStore() if request.param == "memory" else SqliteUsageStore(tmp_path / "usage.db")
+    await made.open()
+    yield made
+    await made.close()
+
+
+def key(
+    hour: int = 0, room: str = "lobby", identity: str = "bob", model: str = "m", tenant: TenantId = ACME
+) -> UsageKey:
+    return UsageKey(tenant, room, identity, model, hour * HOUR)
+
+
+def counts(requests: int = 1) -> UsageCounts:
+    return UsageCounts(requests, 11, 3, 7, 0.5, 0)
+
+
+async def test_what_is_added_for_the_same_key_is_summed(store: UsageStore) -> None:
+    await store.add({key(): UsageCounts(1, 11, 3, 7, 0.5, 0), key(1): counts()})
+    await store.add({key(): UsageCounts(2, 1, 1, 1, 1.5, 1)})
+
+    assert list(await store.read(ACME)) == [
+        UsageRow(key(), UsageCounts(3, 12, 4, 8, 2.0, 1)),
+        UsageRow(key(1), counts()),
+    ]
+
+
+async def test_a_tenant_reads_its_own_rows_only(store: UsageStore) -> None:
+    await store.add({key(): counts(), key(tenant=RIVAL): counts(2)})
+
+    assert list(await store.read(ACME)) == [UsageRow(key(), counts())]
+    assert list(await store.read(RIVAL)) == [UsageRow(key(tenant=RIVAL), counts(2))]
+    assert list(await store.read(TenantId("nobody"))) == []
+
+
+async def test_rows_are_ordered_by_hour_room_identity_and_model(store: UsageStore) -> None:
+    ordered = [key(0), key(0, model="n"), key(0, identity="eve"), key(0, room="mail"), key(1)]
+    await store.add({each: counts() for each in reversed(ordered)})
+
+    assert [row.key for row in await store.read(ACME)] == ordered
+    assert [row.key for row in await store.read(ACME, limit=2, offset=1)] == ordered[1:3]
+
+
+async def test_a_room_and_a_span_of_time_can_be_selected(store: UsageStore) -> None:
+    await store.add({key(hour, room): counts() for hour in range(4) for room in ("lobby", "mail")})
+
+    found = await store.read(ACME, room="mail", since=HOUR + 1.5, until=3.0 * HOUR)
+
+    assert [row.key for row in found] == [key(1, "mail"), key(2, "mail")]
+    assert len(await store.read(ACME, until=HOUR + 1.0)) == 4  # an hour that has begun before the end counts
+
+
+def test_the_hour_of_a_time_is_its_begin() -> None:
+    assert [hour_of(time) for time in (0.0, 3599.9, 3600.0, 7300.5)] == [0, 0, 3600, 7200]
+
+
+async def test_a_file_is_private_is_read_again_and_has_one_owner(tmp_path: Path) -> None:
+    path = tmp_path / "usage.db"
+    store = SqliteUsageStore(path)
+    await store.open()
+    await store.add({key(): counts()})
+    with pytest.raises(SettingsError, match=r"usage store .* is in use"):
+        await SqliteUsageStore(path).open()
+    await store.close()
+    await store.close()
+    with pytest.raises(RoomError, match="not open"):
+        await store.read(ACME)
+    assert "open=False" in repr(store)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    again = SqliteUsageStore(path)
+    await again.open()
+    assert list(await again.read(ACME)) == [UsageRow(key(), counts())]
+    await again.close()
