@@ -10,12 +10,13 @@ CORE := meshhost/identity/*,meshhost/protocol/*,meshhost/queues/*,meshhost/store
 # Python 3.11 does not trace what follows a cancellation thrown into nested coroutines; the tests assert what these lines do.
 UNTRACED := meshhost/supervision/spawn.py
 
-.PHONY: help demo test lint bench format clean
+.PHONY: help demo test lint docs docs-reference screenshots bench format clean
 
 help:
 	@echo "make demo    run the main job for real, offline: a queued instruction becomes a file in a room"
 	@echo "make test    run all tests with coverage"
 	@echo "make lint    check format, style, layers and types"
+	@echo "make docs    build the documentation into build/site"
 	@echo "make bench   measure, side by side with the MeshAgent SDK"
 	@echo "make format  format the code"
 	@echo "make clean   remove what the other targets made"
@@ -37,6 +38,15 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+docs: docs-reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-reference: $(VENV)/.dev
+	$(BIN)/python -m docs.generate
+
+screenshots: $(VENV)/.dev
+	$(BIN)/python -m docs.generate.screenshot
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench
@@ -66,5 +76,5 @@ $(VENV)/.run: pyproject.toml $(BIN)/python $(MODELS)/.done
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(BIN)/python $(MODELS)/.done
-	$(PIP) --editable '.[dev,local,otlp]'
+	$(PIP) --editable '.[dev,docs,local,otlp]'
 	@touch $@ $(VENV)/.run
