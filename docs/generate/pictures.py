@@ -94,7 +94,7 @@ def _call() -> str:
             Message(server, host, "POST /worker, signed"),
             Message(host, admission, "signature, room, token"),
             Message(host, admission, "freeze, quota, load"),
-            Message(host, supervisor, "find or add the spawn of this key"),
+            Message(host, supervisor, "find or add the agent of this key"),
             Message(host, host, "record it in the ledger: on disk"),
             Message(host, server, "200 spawn_id, state", is_answer=True),
             Note(supervisor, "waits for its fair turn to start"),

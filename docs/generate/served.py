@@ -99,6 +99,6 @@ def _routes(app: web.Application) -> list[Route]:
 
 def _family(collector: Collector, family: Metric) -> MetricFamily:
     # Families of prometheus_client know their labels only by this attribute.
-    labels = getattr(collector, "_labelnames", None) or getattr(family, "_labelnames", ())
+    labels = getattr(collector, "_labelnames", None) or getattr(family, "_labelnames", None) or ()
     name = f"{family.name}_total" if family.type == "counter" else family.name
     return MetricFamily(name, family.type, family.documentation, tuple(labels))
