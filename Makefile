@@ -10,7 +10,7 @@ CORE := meshhost/identity/*,meshhost/protocol/*,meshhost/queues/*,meshhost/store
 # Python 3.11 does not trace what follows a cancellation thrown into nested coroutines; the tests assert what these lines do.
 UNTRACED := meshhost/supervision/spawn.py
 
-.PHONY: help demo test lint docs docs-reference screenshots bench format clean
+.PHONY: help demo test lint bench format clean
 
 help:
 	@echo "make demo    run the main job for real, offline: a queued instruction becomes a file in a room"
@@ -39,6 +39,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+.PHONY: docs docs-reference screenshots
 docs: docs-reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

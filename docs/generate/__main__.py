@@ -11,10 +11,10 @@ def main() -> None:
     if sys.argv[1:] == ["--check"]:
         wrong = differing(files)
         for path in wrong:
-            print(f"{path} is out of date: run `make docs-reference`", file=sys.stderr)
+            sys.stderr.write(f"{path} is out of date: run `make docs-reference`\n")
         sys.exit(bool(wrong))
     for path in write(files):
-        print(f"wrote {path}")
+        sys.stdout.write(f"wrote {path}\n")
 
 
 if __name__ == "__main__":
