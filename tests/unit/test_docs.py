@@ -104,6 +104,16 @@ def test_the_layer_map_has_every_package_of_meshhost() -> None:
     assert set().union(*layers_of_the_map()) == packages
 
 
+@pytest.mark.parametrize(
+    ("title", "package"), [("Inside the room server", "server"), ("Inside the service host", "hosting")]
+)
+def test_the_map_has_every_package_inside_the_servers(title: str, package: str) -> None:
+    section = ARCHITECTURE.read_text().partition(f"### {title}\n")[2].partition("\n##")[0]
+    named = set(re.findall(r"^\| `(\w+)` \| \S.* \|$", section, re.MULTILINE))
+    there = {path.parent.name for path in (ROOT / "meshhost" / package).glob("*/__init__.py")}
+    assert there - named == set()
+
+
 @pytest.mark.parametrize("page", EXECUTED, ids=name_of)
 def test_every_block_of_the_readme_and_the_tutorial_is_run_or_says_why_not(page: Path) -> None:
     for step in steps_of(page):
@@ -176,6 +186,14 @@ def test_every_variable_that_a_page_names_is_read() -> None:
     for page, text in prose():
         for name in re.findall(r"MESHHOST_[A-Z_]*[A-Z](?!\w|_?…)", text):
             assert name in known, f"{name_of(page)}: {name}"
+
+
+def test_every_line_of_a_log_that_a_page_names_is_written_somewhere() -> None:
+    source = " ".join(path.read_text() for path in (ROOT / "meshhost").rglob("*.py"))
+    for page, text in prose():
+        for line in re.findall(r"`([a-z]{3,}(?: [a-z]+)+)`", text):
+            if not line.startswith(("make ", "meshhost ")) and page.name != "migrate.md":
+                assert line in source or line in COMMANDS, f"{name_of(page)}: {line}"
 
 
 def test_every_path_that_a_page_names_exists() -> None:
