@@ -21,7 +21,7 @@ PICTURE = ROOT / "docs" / "images" / "demo.svg"
 COMMAND = "make demo"
 _COLUMNS = 100
 # Printed again and again while the demo waits; only the last is shown.
-_WORKING = "the model is at work"
+_WORKING = "… the model is "
 # The demo's temporary directory, which has another name each time.
 _TEMPORARY = re.compile(r"/[^ )]*/meshhost-demo-[^/]*/")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
