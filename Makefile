@@ -24,6 +24,7 @@ help:
 	@echo "make check   lint and unit tests, in under two minutes: before each commit"
 	@echo "make test    run all tests with coverage"
 	@echo "make lint    check format, style, layers and types"
+	@echo "make docs    build the documentation into build/site"
 	@echo "make bench   measure, side by side with the MeshAgent SDK"
 	@echo "make format  format the code"
 	@echo "make clean   remove what the other targets made"
@@ -62,6 +63,16 @@ lint: $(VENV)/.check
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+.PHONY: docs docs-reference screenshots
+docs: docs-reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-reference: $(VENV)/.dev
+	$(BIN)/python -m docs.generate
+
+screenshots: $(VENV)/.dev
+	$(BIN)/python -m docs.generate.screenshot
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench

@@ -1,59 +1,91 @@
-"""The README's program and commands, run as they stand there."""
+"""The README, the tutorial and what else can be run of the documentation, run as it stands there; and its build."""
 
-import asyncio
+import os
 import re
-import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
+from page_reader.blocks import ROOT, steps_of
+from page_reader.runner import Reader, path_with_our_commands
 
-from meshhost.cli.main import app
 from meshhost.testing.scripted_upstream import ScriptedUpstream
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
-
-README = (Path(__file__).parents[2] / "README.md").read_text()
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+@pytest.fixture
+def shell(tmp_path: Path, home_with: Callable[[Path, str], Any]) -> Any:
+    """A home in which commands are run by a shell, as a reader types them; without a project yet."""
+    home = home_with(tmp_path, "/bin/sh")
+    del home.environment["WORKER_QUEUE"]
+    home.environment |= {"PATH": path_with_our_commands(os.environ["PATH"]), "PYTHONUNBUFFERED": "1"}
+    return home
 
 
-def commands(block: str) -> list[list[str]]:
-    return [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
+@asynccontextmanager
+async def reading(shell: Any) -> AsyncIterator[tuple[Reader, ScriptedUpstream]]:
+    """A reader, and the model that its programs use."""
+    async with ScriptedUpstream() as upstream, AsyncExitStack() as stack:
+        shell.environment |= {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_API_KEY": "key"}
+        yield Reader(shell, stack, ports={"8080": str(shell.port), "8081": str(free_port())}), upstream
 
 
-async def test_the_ten_lines_run_with_the_commands_below_them(home: Any) -> None:
-    (home.directory / "main.py").write_text(blocks("python")[0])
-    setup, service = commands(blocks("bash")[0])
-    send, cat = commands(blocks("bash")[1])
-    async with ScriptedUpstream() as upstream:
-        home.environment |= {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_API_KEY": "key"}
-        upstream.call_tool("write_file", {"path": "poem.txt", "text": "a poem", "overwrite": False}).say("done")
-        await home.cli(*setup[1:])
-        async with home.meshhost(*service[1:]) as running:
-            await running.line("joined room")
-            await home.cli(*send[1:])
-            async with asyncio.timeout(30):
-                while "poem.txt" not in await home.cli("storage", "ls", "--room=my-room"):  # noqa: ASYNC110
-                    await asyncio.sleep(0.1)
-            assert await home.cli(*cat[1:]) == "a poem"
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
-def test_every_command_the_readme_names_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    command = get_command(app)
-    line = next(line for line in README.split("\n\n") if line.startswith("`meshhost setup` ·"))
-    for words in re.findall(r"`meshhost ([^`]+)`", line):
-        group, _, names = words.partition(" ")
-        for name in names.split("|"):
-            path = [group, *([name] if name else [])]
-            command.main([*path, "--help"], prog_name="meshhost", standalone_mode=False)  # raises for an unknown one
-            assert f"Usage: meshhost {' '.join(path)}" in capsys.readouterr().out
+def write(upstream: ScriptedUpstream, path: str, text: str) -> None:
+    """The model's next two answers: it writes this file, and is done."""
+    upstream.call_tool("write_file", {"path": path, "text": text, "overwrite": False}).say("done")
 
 
-def test_every_path_the_readme_names_exists() -> None:
-    root = Path(__file__).parents[2]
-    for path in re.findall(r"`((?:config|agents)/[^`]+)`", README):
-        assert (root / path).exists(), path
+async def test_the_readme_does_what_it_says(shell: Any) -> None:
+    async with reading(shell) as (reader, upstream):
+        write(upstream, "poem.txt", "a poem")
+        await reader.follow(steps_of(ROOT / "README.md"))
+        assert len(upstream.requests) == 2
+
+
+async def test_the_tutorial_does_what_it_says(shell: Any) -> None:
+    names = ("Ada", "everybody", "Grace")
+    async with reading(shell) as (reader, upstream):
+        for name in names:
+            write(upstream, f"{name}.txt", f"Dear {name}, all is well.")
+        await reader.follow(steps_of(ROOT / "docs" / "tutorial.md"))
+        asked = [str(request.body["input"]) for request in upstream.requests[::2]]
+        assert [f"a letter to {name}" in text for name, text in zip(names, asked, strict=True)] == [True] * 3
+
+
+async def test_the_page_about_testing_has_a_test_that_passes(shell: Any) -> None:
+    async with reading(shell) as (reader, _):
+        await reader.follow(steps_of(ROOT / "docs" / "how-to" / "test-your-agents.md"))
+
+
+async def test_the_page_about_backups_copies_what_a_running_server_keeps(home: Any) -> None:
+    [copy] = [step.text for step in steps_of(ROOT / "docs" / "how-to" / "back-up.md") if step.language == "python"]
+    (home.directory / "back_up.py").write_text(copy.replace('".meshhost"', '"data"'))
+    async with home.room_server():
+        await home.send()
+        await home.run("back_up.py")
+    home.environment["MESHHOST_DATA_DIR"] = str(home.directory / "backup")
+    async with home.room_server():
+        assert (await home.depth())["ready"] == 1
+
+
+def test_the_documentation_builds_without_a_warning_and_without_the_network(tmp_path: Path) -> None:
+    # Whatever would be fetched goes to an address where nobody listens.
+    environment = os.environ | dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = "".join(page.read_text() for page in tmp_path.rglob("*.html"))
+    assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"?https?:", pages)

@@ -1,4 +1,4 @@
-"""Whatever is sent to a host over HTTP: no second agent, no crash, always an answer that the README names.
+"""Whatever is sent to a host over HTTP: no second agent, no crash, always an answer that the reference names.
 
 Sequences of good, repeated, reordered, forged, oversized and broken calls go over real sockets to a host with a secret. The
 room server is a stand-in and the agents do nothing, so that a sequence takes milliseconds.
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 SECRET = "webhook-secret-of-at-least-32-bytes!"
 OTHER_SECRET = "another-secret-of-at-least-32-bytes!"
 TOKEN_SECRET = "token-secret-of-at-least-32-bytes!!!"
-# What the README says that a host answers.
+# What docs/reference/service-host.md says that a host answers.
 DOCUMENTED = {200, 400, 401, 403, 404, 405, 408, 413, 429, 503}
 NEVER_LOADED = LoadLimits(lag=1e9, cpu=1e9, memory=1e9, per_core=1e9)
 WAIT_SECONDS = 20.0

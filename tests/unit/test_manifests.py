@@ -333,5 +333,5 @@ def test_compose_gives_the_host_time_to_drain_and_stops_it_first() -> None:
     assert "room-server" in host["depends_on"]
 
 
-def test_the_readme_names_the_file_for_compose() -> None:
-    assert "config/docker-compose.yml" in (ROOT / "README.md").read_text()
+def test_the_page_about_deploying_names_the_file_for_compose() -> None:
+    assert "config/docker-compose.yml" in (ROOT / "docs" / "how-to" / "deploy.md").read_text()

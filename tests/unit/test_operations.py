@@ -1,4 +1,4 @@
-"""What operators are given - dashboard, alerts, manifests, README - speaks of things that exist."""
+"""What operators are given - dashboard, alerts, manifests, pages - speaks of things that exist."""
 
 import inspect
 import json
@@ -78,8 +78,12 @@ def variables(member: FieldInfo) -> list[str]:
     return [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
 
 
-def section(title: str) -> str:
-    return (ROOT / "README.md").read_text().partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+def page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text()
+
+
+def arguments_of_a_host() -> str:
+    return page("reference/service-host").partition("\n## Arguments of `ServiceHost`\n")[2].partition("\n## ")[0]
 
 
 @pytest.mark.parametrize("expression", list(expressions()))
@@ -230,23 +234,22 @@ def host_settings() -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("variable", "default"), list(host_settings().items()))
-def test_the_readme_names_each_setting_of_a_host_with_its_default(variable: str, default: str) -> None:
-    rows = [line for line in section("Operate a host").splitlines() if f"`{variable}`" in line and line[:1] == "|"]
+def test_the_reference_names_each_setting_of_a_host_with_its_default(variable: str, default: str) -> None:
+    rows = [line for line in arguments_of_a_host().splitlines() if f"`{variable}`" in line and line[:1] == "|"]
     assert len(rows) == 1
     assert default in rows[0]
 
 
-def test_the_readme_names_each_argument_of_a_host() -> None:
-    named = set(re.findall(r"^\| `(\w+)` \|", section("Operate a host"), re.MULTILINE))
-    arguments = set(inspect.signature(ServiceHost).parameters)
-    assert named - {state.value for state in State} == arguments
+def test_the_reference_names_each_argument_of_a_host() -> None:
+    named = set(re.findall(r"^\| `(\w+)` \|", arguments_of_a_host(), re.MULTILINE))
+    assert named == set(inspect.signature(ServiceHost).parameters)
 
 
-def test_the_readme_explains_each_state() -> None:
+def test_the_page_for_operators_explains_each_state() -> None:
     for state in State:
-        assert f"`{state.value}`" in section("Operate a host")
+        assert f"`{state.value}`" in page("how-to/operate")
 
 
-def test_files_that_the_readme_names_for_operators_exist() -> None:
-    for path in re.findall(r"config/[\w./-]+\w", section("Operate a host")):
+def test_files_that_the_page_for_operators_names_exist() -> None:
+    for path in re.findall(r"config/[\w./-]+\w", page("how-to/operate")):
         assert (ROOT / path).exists()

@@ -1,0 +1,219 @@
+"""The reference of settings: environment variables (`meshhost.settings.Settings`) and the room server's TOML file.
+
+Names, types, limits and defaults come from the models. The sentences in `VARIABLES` and `FILE` say what each is for; a name
+in the code without a sentence, or a sentence without a name, raises `KeyError`.
+"""
+
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+from pydantic import AliasChoices, BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from docs.generate.markdown import code, page, table
+from meshhost.app.config_file import ServerFile
+from meshhost.settings import Settings
+
+__all__ = ["FILE", "VARIABLES", "pages"]
+
+VARIABLES: dict[str, dict[str, str]] = {
+    "Every program": {
+        "MESHHOST_API_URL": "Address of the room server.",
+        "MESHHOST_API_KEY": "API key to act with. Default: the key that `meshhost setup` stored.",
+        "MESHHOST_ROOM": "Room that commands use when none is named; also marks the telemetry of an agent.",
+        "MESHHOST_TOKEN": "Reserved for a participant token; nothing reads it yet.",
+        "MESHHOST_CONFIG_DIR": "Directory of `project.json`, which `meshhost setup` writes.",
+        "MESHHOST_DATA_DIR": "Directory for data: queues, documents, files and identity of a room server, ledger of a host.",
+        "MESHHOST_LOG_LEVEL": "Lowest level of log records that are written.",
+        "MESHHOST_PROJECT_ID": "Project id that telemetry of an agent is marked with.",
+        "MESHHOST_SESSION_ID": "Session id that telemetry of an agent is marked with.",
+        "OTEL_ENDPOINT": "OTLP/HTTP collector for traces. `OTEL_EXPORTER_OTLP_ENDPOINT` is read too. Default: no export.",
+    },
+    "Room server": {
+        "MESHHOST_DATABASE_URL": "Where queues are stored: `sqlite:///relative` or `sqlite:////absolute`. "
+        "Default: `queues.db` in the data directory.",
+        "MESHHOST_SECRET": "Secret of participant tokens that name no API key.",
+        "OPENAI_API_KEY": "Key for the model provider.",
+        "OPENAI_BASE_URL": "Address of an OpenAI-compatible provider. With neither this nor `OPENAI_API_KEY` set, "
+        "the local model is used.",
+        "OPENAI_MODEL": "Model used when a request names none.",
+        "MESHHOST_LOCAL_MODEL": "GGUF file of the local model. Default: the installed one.",
+    },
+    "Service host": {
+        "MESHHOST_HOST": "Address to listen on for calls. Default: 127.0.0.1.",
+        "MESHHOST_PORT": "Port to listen on for calls. Default: a free one.",
+        "MESHHOST_WEBHOOK_SECRET": "Secret that signs calls. Without one the host accepts calls from its own machine only.",
+        "MESHHOST_ALLOWED_ROOM_URLS": "Room servers that a call may name besides `MESHHOST_API_URL`, separated by commas.",
+        "MESHHOST_MAX_AGENTS": "Agents that may live on the host at once.",
+        "MESHHOST_DRAIN_SECONDS": "Seconds that agents may take to leave when the host stops; a path can have its own.",
+        "MESHHOST_LEDGER": "File that keeps which agents shall live and which tenants are frozen, over restarts. `on`: "
+        "`host-ledger.db` in the data directory. It holds tokens. Default: off.",
+        "MESHHOST_ADMIN_KEY": "Key for the operator's routes. Without one they answer the host's own machine only.",
+        "MESHHOST_HOST_URL": "Where `meshhost host` finds the host.",
+        "MESHHOST_MAX_STARTS": "Agents that may be starting at once.",
+        "MESHHOST_TENANT_MAX_AGENTS": "Agents of one tenant. Default: no limit.",
+        "MESHHOST_TENANT_STARTS_PER_SECOND": "Starts per second of one tenant. Default: no limit.",
+        "MESHHOST_TENANT_MAX_WAITING": "Agents of one tenant that may wait for their turn to start.",
+        "MESHHOST_TENANT_MEMORY_MB": "Memory of one tenant's agents in processes, together. Default: no limit.",
+        "MESHHOST_TENANT_LABELS": "Tenants that have their own label in `/metrics`; 0 for none.",
+        "MESHHOST_PROCESS_POOL": 'Warm processes kept ready for paths with `isolation="process"`.',
+        "MESHHOST_PROCESS_START": "How such a process starts: `fork` from a template, `boot` on its own, `auto` forks where "
+        "that is safe.",
+        "MESHHOST_MAX_PROCESSES": "Agents that may live in processes of their own.",
+        "MESHHOST_PROCESS_MEMORY_MB": "Memory at which a process is ended. Default: no limit.",
+        "MESHHOST_PROCESS_STUCK_SECONDS": "Seconds without an answer after which a process is ended.",
+        "MESHHOST_BLOCK_SECONDS": "Seconds an agent may hold the event loop before it is reported.",
+        "MESHHOST_HEALTH_PORT": "Port that answers `/livez` and `/readyz` also while the event loop is held. Default: none.",
+        "MESHHOST_LIVE_SECONDS": "Seconds the event loop may be held before `/livez` answers 503.",
+        "MESHHOST_START_SECONDS": "Seconds the first process may take before the log says what is missing.",
+    },
+}
+
+FILE: dict[str, str] = {
+    "server.public_url": "Address at which participants reach the server, when it is not the one it listens on.",
+    "server.linger_seconds": "Seconds a room stays open after its last participant that no service brought has left.",
+    "server.resume_seconds": "Seconds in which a participant whose connection was lost can return as the same participant.",
+    "server.max_message_bytes": "Largest message between participant and server.",
+    "server.max_upload_bytes": "Largest file.",
+    "server.call_urls": "URL prefixes of hosts that participants may call by `agent.call`.",
+    "server.oauth": "Whether the login of the MeshAgent CLI's `setup` is served. It answers this machine only.",
+    "queues.max_attempts": "Failed attempts after which a message is dead-lettered.",
+    "queues.max_depth": "Most messages in one queue.",
+    "queues.max_message_bytes": "Largest queue message.",
+    "storage.url": "Object store of files, such as `s3://bucket/prefix`. Default: `storage` in the data directory.",
+    "webhooks.urls": "Addresses that receive `room.started` and `room.ended`.",
+    "webhooks.secret_file": "File with the secret that signs webhooks and calls made by `agent.call`.",
+    "services.urls": "Hosts of the service, in order: when one fails, the next is called. Either this or `url`.",
+    "services.url": "Host of the service.",
+    "services.rooms": "Pattern of room names into which the service is called.",
+    "services.secret_file": "File with the secret that signs calls to this service.",
+    "services.paths.path": "Path that is called.",
+    "services.paths.identity": "Name under which the agent joins.",
+    "services.paths.api": "What the agent may do in the room (an `ApiScope`). Default: all but administration and secrets.",
+    "services.paths.arguments": "Arguments of the call, which the agent can read.",
+    "providers.models": "Pattern of model names that this provider serves.",
+    "providers.kind": "`openai` for any OpenAI-compatible service, `local` for the small local model.",
+    "providers.base_url": "Address of the provider.",
+    "providers.api_key_file": "File with the provider's key. Default: `OPENAI_API_KEY`.",
+    "providers.default_model": "Model used when a request names none. Default: `OPENAI_MODEL`.",
+}
+
+_SETTINGS_INTRO = """
+All variables are read from the environment; there is no other file that sets them. Each `MESHHOST_` name is also read as
+`MESHAGENT_` when ours is unset, and an empty value counts as unset. `config/.env.example` lists them for `--env-file`.
+
+A service host can be set up by [arguments of `ServiceHost`](service-host.md) instead; an argument wins over the variable.
+The [room server's file](server-file.md) has what the room server does not take from the environment.
+"""
+
+_FILE_INTRO = """
+`meshhost room serve --config FILE` reads this TOML file. Every table and member may be left out; a name that is not here is
+an error. `config/meshhost.toml` has all of them with their defaults, `config/production.toml` is a start for a deployment.
+`[[services]]`, `[[services.paths]]` and `[[providers]]` may be repeated.
+"""
+
+
+def pages() -> dict[str, str]:
+    """The two pages."""
+    return {
+        "reference/settings.md": page("Environment variables", _SETTINGS_INTRO, *_variables()),
+        "reference/server-file.md": page("The room server's file", _FILE_INTRO, *_file()),
+    }
+
+
+def _variables() -> Iterator[str]:
+    fields = {_variable(field): field for field in Settings.model_fields.values()}
+    _require_same(fields, {name for group in VARIABLES.values() for name in group}, "VARIABLES")
+    for group, texts in VARIABLES.items():
+        yield f"## {group}"
+        yield table(
+            ("Variable", "Type", "Default", "What it sets"),
+            [(code(name), _type(fields[name]), _default(fields[name]), text) for name, text in texts.items()],
+        )
+
+
+def _file() -> Iterator[str]:
+    members = dict(_members(ServerFile))
+    _require_same(members, set(FILE), "FILE")
+    tables: dict[str, list[tuple[str, str, str, str]]] = {}
+    for name, field in members.items():
+        where, _, member = name.rpartition(".")
+        tables.setdefault(where, []).append((code(member), _type(field), _default(field), FILE[name]))
+    lists = {"services", "services.paths", "providers"}
+    for where, rows in tables.items():
+        yield f"## `[[{where}]]`" if where in lists else f"## `[{where}]`"
+        yield table(("Member", "Type", "Default", "What it sets"), rows)
+
+
+def _members(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        inner = _table_model(field.annotation)
+        if inner is None:
+            yield f"{prefix}{name}", field
+        else:
+            yield from _members(inner, f"{prefix}{name}.")
+
+
+def _table_model(annotation: Any) -> type[BaseModel] | None:
+    """The model of a table or of a list of tables; None for a value. Models of other modules are values here."""
+    [annotation] = typing.get_args(annotation) if typing.get_origin(annotation) is list else [annotation]
+    is_table = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation if is_table and annotation.__module__ == ServerFile.__module__ else None
+
+
+def _variable(field: FieldInfo) -> str:
+    alias = field.validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else str(alias)
+
+
+def _type(field: FieldInfo) -> str:
+    limits = [
+        f"{sign} {getattr(limit, name)}"
+        for limit in field.metadata
+        for name, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"))
+        if hasattr(limit, name)
+    ]
+    return ", ".join([_type_name(field.annotation), *limits])
+
+
+def _type_name(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type_name(arguments[0])
+    if origin in (UnionType, typing.Union):
+        return " or ".join(_type_name(one) for one in arguments if one is not type(None))
+    if origin is typing.Literal:
+        return ", ".join(map(code, arguments))
+    if origin is list:
+        return f"list of {_type_name(arguments[0])}"
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return "table"
+    names = {
+        str: "text",
+        int: "integer",
+        float: "number",
+        bool: "true or false",
+        Path: "path",
+        SecretStr: "secret text",
+    }
+    return names[annotation]
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        value = field.get_default(call_default_factory=True, validated_data={})
+        return code("{}" if value == {} else value)
+    if field.default is PydanticUndefined:
+        return "required"
+    if isinstance(field.default, bool):
+        return code(str(field.default).lower())
+    return "" if field.default is None else code(field.default)
+
+
+def _require_same(in_code: typing.Collection[str], described: set[str], table_name: str) -> None:
+    if different := set(in_code) ^ described:
+        raise KeyError(f"docs/generate/settings.py {table_name} and the code differ in: {', '.join(sorted(different))}")

@@ -1,0 +1,1 @@
+"""Reads Markdown pages for the tests of the documentation, and runs the blocks that a page shows."""
