@@ -45,9 +45,9 @@ from meshhost.server.services.agents import AgentHandlers
 from meshhost.server.services.queues import QueueHandlers
 from meshhost.server.services.storage import StorageHandlers
 from meshhost.server.services.sync import MAX_DOCUMENT_BYTES, SyncHandlers
+from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles, clean_path, mime_type_of
-from meshhost.stores.sqlite.documents import DocumentStore
-from meshhost.stores.sqlite.identity import IdentityStore
+from meshhost.stores.identity_service import IdentityService
 from meshhost.tasks import TaskOwner
 
 __all__ = ["RoomServer"]
@@ -74,7 +74,7 @@ class RoomServer:
         queues: QueueService,
         documents: DocumentStore,
         files: RoomFiles,
-        identity: IdentityStore,
+        identity: IdentityService,
         providers: ProviderTable,
     ) -> None:
         self._config = config

@@ -12,7 +12,7 @@ from meshhost.errors import AccessDeniedError, InvalidTokenError
 from meshhost.identity.keys import ApiKey, parse_api_key
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.identity.tokens import ParticipantToken
-from meshhost.stores.sqlite.identity import IdentityStore
+from meshhost.stores.identity_service import IdentityService
 
 __all__ = ["Access", "bearer_of"]
 
@@ -37,7 +37,7 @@ class Access:
     `own_secret` signs file URLs and login tokens; it lives as long as the process.
     """
 
-    identity: IdentityStore
+    identity: IdentityService
     own_secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
 
     def participant(self, request: web.Request, room_name: str) -> tuple[RoomKey, ParticipantToken]:

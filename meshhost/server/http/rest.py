@@ -25,7 +25,7 @@ from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.room import Room
 from meshhost.server.http.access import Access
-from meshhost.stores.sqlite.identity import RoomInfo
+from meshhost.stores.identity import RoomInfo
 
 __all__ = ["LoginRoutes", "RestRoutes"]
 

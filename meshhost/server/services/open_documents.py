@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from meshhost.documents.crdt import SharedDocument
 from meshhost.errors import InvalidRequestError, NotFoundError, RoomError
 from meshhost.server.core.participants import Participant
-from meshhost.stores.sqlite.documents import DocumentKey, DocumentStore
+from meshhost.stores.documents import DocumentKey, DocumentStore
 
 if TYPE_CHECKING:
     from meshhost.server.wire.connection import Connection

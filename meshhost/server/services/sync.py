@@ -24,8 +24,8 @@ from meshhost.protocol.messages import EmptyResponse, JsonResponse
 from meshhost.server.core.dispatch import Body, Operation, Operations
 from meshhost.server.services.open_documents import OpenDocument, decode_update, encode_update
 from meshhost.server.wire.connection import Answer, Request
+from meshhost.stores.documents import DocumentKey, DocumentStore
 from meshhost.stores.files import RoomFiles, clean_path
-from meshhost.stores.sqlite.documents import DocumentKey, DocumentStore
 from meshhost.tasks import uninterrupted
 
 __all__ = ["SyncHandlers"]

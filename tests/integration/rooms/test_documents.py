@@ -31,7 +31,7 @@ from meshhost.room.client import RoomClient, RoomState
 from meshhost.room.services import sync
 from meshhost.server.services import open_documents
 from meshhost.server.services import sync as handlers
-from meshhost.stores.sqlite.documents import DocumentKey
+from meshhost.stores.documents import DocumentKey
 from meshhost.testing.server import RunningServer, running_server
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 

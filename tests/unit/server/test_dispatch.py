@@ -16,14 +16,14 @@ from meshhost.identity.grants import (
     StoragePathGrant,
 )
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse
-from meshhost.queues.service import QueueService
+from meshhost.queues.service import queue_service
 from meshhost.server.core.dispatch import Dispatcher, Operations
 from meshhost.server.services import developer, messaging
 from meshhost.server.services.agents import AgentHandlers
 from meshhost.server.services.queues import QueueHandlers
 from meshhost.server.services.storage import StorageHandlers
 from meshhost.stores.files import RoomFiles, open_object_store
-from meshhost.stores.memory.queues import MemoryQueueBackend
+from meshhost.stores.memory.engine import memory_engine
 
 
 async def _no_call(*_: Any) -> None:
@@ -31,7 +31,7 @@ async def _no_call(*_: Any) -> None:
 
 
 def _tables(tmp_path: Path) -> list[Operations]:
-    queues = QueueHandlers(QueueService(MemoryQueueBackend()), receive_seconds=1, lease_seconds=30)
+    queues = QueueHandlers(queue_service(memory_engine()), receive_seconds=1, lease_seconds=30)
     files = RoomFiles(open_object_store(tmp_path / "files"))
     storage = StorageHandlers(files, sign_url=lambda *_: "", max_upload_bytes=100, max_download_bytes=100)
     return [
