@@ -1,4 +1,8 @@
-"""Names of tenants and rooms. A bare room name never crosses a layer."""
+"""Names of tenants and rooms.
+
+Isolation of tenants rests on these types: a room is always a `RoomKey`, its owner and its name together. A room name alone
+is never passed from one layer to another, because two tenants may use the same one.
+"""
 
 import re
 from typing import NamedTuple, NewType
