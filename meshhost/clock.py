@@ -1,4 +1,8 @@
-"""Time, passed in, so that policies can be tested without waiting."""
+"""Time as an argument, so that code that waits can be tested without waiting.
+
+Whatever measures, stores or waits for time takes a `Clock`; programs pass SystemClock, tests
+`meshhost.testing.clock.FakeClock`. A leaf: it imports nothing of ours.
+"""
 
 import asyncio
 import time
@@ -8,7 +12,7 @@ __all__ = ["Clock", "SystemClock"]
 
 
 class Clock(Protocol):
-    """What code needs to know and wait for time.
+    """Tells and waits for time.
 
     `monotonic()` measures durations inside one process; `time()` is the wall clock (seconds since the epoch) and is
     what may be stored; `sleep()` waits on the same time line as `monotonic()`.

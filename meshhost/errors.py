@@ -3,7 +3,7 @@
     MeshhostError
     ├── SettingsError                   a setting is missing or wrong
     ├── ProtocolError
-    │   ├── LocalProtocolError          we used the protocol wrongly
+    │   ├── LocalProtocolError          this side used the protocol wrongly
     │   └── RemoteProtocolError         the other side did
     ├── TokenError                      a token or key was refused
     │   ├── InvalidApiKeyError
@@ -20,12 +20,14 @@
         ├── AlreadyExistsError
         ├── LimitExceededError          too large, too many
         ├── RequestTimeoutError         no reply within the deadline
-        ├── ConnectionLostError         the connection ended; nobody knows whether the request was done
+        ├── ConnectionLostError         the connection ended; whether a request was done is unknown
         ├── RoomRefusedError            the room server refused the connection; carries the HTTP status
         ├── ToolError                   a tool or its provider failed
         └── LeaseLostError              the message was leased again or settled
 
 An error keeps its facts as attributes and composes its text from them. Texts are shown to users: no secrets, no payloads.
+Errors of libraries are translated to these once, where the library is called; only OSError passes through, for a disk or
+network that fails. A leaf: it imports nothing, so every module may raise these.
 """
 
 __all__ = [
@@ -96,11 +98,11 @@ class InvalidTokenError(TokenError):
 
 
 class ExpiredTokenError(TokenError):
-    """The token was good once."""
+    """The token was valid, and has expired."""
 
 
 class LifecycleError(MeshhostError):
-    """A signal came that the present state does not allow; nothing was changed."""
+    """A signal that is not allowed in the present state; nothing was changed."""
 
 
 class CallRefusedError(MeshhostError):
@@ -116,7 +118,7 @@ class CallRefusedError(MeshhostError):
 
 
 class LLMError(MeshhostError):
-    """The model, or the way to it, failed. `status` is the HTTP status when there was one."""
+    """The model or the connection to it failed. `status` is the HTTP status, if there was one."""
 
     def __init__(self, text: str, *, status: int | None = None) -> None:
         super().__init__(text)
@@ -155,13 +157,13 @@ class InvalidRequestError(RoomError):
 
 
 class NotFoundError(RoomError):
-    """What was asked for does not exist."""
+    """The thing asked for does not exist."""
 
     code = 1003
 
 
 class AlreadyExistsError(RoomError):
-    """What was to be made is there already."""
+    """The thing to create exists already."""
 
     code = 1004
 
@@ -173,7 +175,7 @@ class LimitExceededError(RoomError):
 
 
 class RequestTimeoutError(RoomError):
-    """No reply came within the deadline; nobody knows whether the request was done."""
+    """No reply came within the deadline; whether the request was done is unknown."""
 
     code = 1009
 
@@ -181,7 +183,7 @@ class RequestTimeoutError(RoomError):
 class ConnectionLostError(RoomError):
     """The connection to the room ended.
 
-    `clean` tells whether the other side closed it in order, `close_code` how (None: without a word).
+    `clean` tells whether the other side closed it in order, `close_code` is the code it sent (None: no close frame).
     """
 
     code = 1009
@@ -198,7 +200,7 @@ class ConnectionLostError(RoomError):
         self.close_code = close_code
 
     def again(self) -> "ConnectionLostError":
-        """The same, to be raised once more: what is kept and raised would hold the frames that it went through."""
+        """Return a copy to raise: an error that is kept and raised again would hold every frame that it passed through."""
         return type(self)(str(self), clean=self.clean, close_code=self.close_code)
 
 

@@ -6,12 +6,13 @@ settings, `meshhost.toml` and secret files read.
 """
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from meshhost.app.config_file import ProviderEntry, ServerFile, read_secret_file
+from meshhost.app.engines import ENGINES, EngineMaker, EngineRequest, make_engine
 from meshhost.app.project import known_keys
 from meshhost.errors import SettingsError
 from meshhost.gateway.local.provider import LocalProvider
@@ -20,17 +21,14 @@ from meshhost.gateway.provider import Provider, ProviderTable
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.identity.keys import ApiKey
 from meshhost.protocol.frames import Limits
-from meshhost.queues.service import QueueService
+from meshhost.queues.service import queue_service
 from meshhost.server.config import ServerConfig
 from meshhost.server.server import RoomServer
 from meshhost.settings import Settings, read_settings
 from meshhost.stores.document_files import FilesAndDocuments
 from meshhost.stores.files import open_object_store
-from meshhost.stores.queues import QueueBackend, QueueLimits
-from meshhost.stores.sqlite.documents import DocumentStore
-from meshhost.stores.sqlite.identity import IdentityStore
-from meshhost.stores.sqlite.queues import SqliteQueueBackend
-from meshhost.stores.sqlite.usage import SqliteUsageStore
+from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.queues import QueueLimits
 
 __all__ = ["ServerOptions", "open_room_server"]
 
@@ -43,7 +41,8 @@ class ServerOptions:
     """Where a room server listens and keeps its data.
 
     Port 0 takes a free one. `file` is the content of `meshhost.toml`; `providers` replaces the model providers that the file
-    and the environment name; `extra_keys` returns API keys that are accepted besides the stored ones.
+    and the environment name; `extra_keys` returns API keys that are accepted besides the stored ones; `engines` are the
+    engines that `database_url` may name, by the scheme of the URL.
     """
 
     host: str = "127.0.0.1"
@@ -53,6 +52,7 @@ class ServerOptions:
     file: ServerFile = field(default_factory=ServerFile)
     providers: ProviderTable | None = None
     extra_keys: Callable[[], list[ApiKey]] | None = None
+    engines: Mapping[str, EngineMaker] = field(default_factory=lambda: ENGINES, repr=False)
 
 
 @asynccontextmanager
@@ -61,42 +61,35 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
     settings = read_settings()
     _make_data_dir(options.data_dir)
     providers = options.providers or _providers(options.file, settings)
-    backend = _queue_backend(options)
-    identity = IdentityStore(
-        options.data_dir / "identity.db",
+    engine = make_engine(EngineRequest(options.database_url, options.data_dir, _limits(options.file)), options.engines)
+    store = open_object_store(options.file.storage.url or options.data_dir / "storage")
+    config = _config(options)
+    identity = IdentityService(
+        engine.identity,
         extra_keys=options.extra_keys or (lambda: known_keys(read_settings())),
         default_secret=settings.secret.get_secret_value() if settings.secret else None,
     )
-    documents = DocumentStore(options.data_dir / "documents.db")
-    usage = SqliteUsageStore(options.data_dir / "usage.db")
-    store = open_object_store(options.file.storage.url or options.data_dir / "storage")
-    files = FilesAndDocuments(store, documents)
-    config = _config(options)
-    await backend.open()
-    try:
-        await identity.open()
-        await documents.open()
-        await usage.open()
-        async with QueueService(backend, lease_seconds=config.lease_seconds) as queues, Meter(usage) as meter:
-            server = RoomServer(
-                config,
-                queues=queues,
-                documents=documents,
-                files=files,
-                identity=identity,
-                providers=providers,
-                meter=meter,
-            )
-            try:
-                await server.start()
-                yield server
-            finally:
-                await server.stop()
-                await providers.stop()
-    finally:
-        await usage.close()
-        await documents.close()
-        await backend.close()
+    async with (
+        engine,
+        identity,
+        queue_service(engine, lease_seconds=config.lease_seconds) as queues,
+        Meter(engine.usage) as meter,
+    ):
+        server = RoomServer(
+            config,
+            queues=queues,
+            documents=engine.documents,
+            files=FilesAndDocuments(store, engine.documents),
+            identity=identity,
+            providers=providers,
+            meter=meter,
+        )
+        try:
+            await server.start()
+            yield server
+        finally:
+            await server.stop()
+            await providers.stop()
 
 
 def _config(options: ServerOptions) -> ServerConfig:
@@ -131,18 +124,11 @@ def _make_data_dir(path: Path) -> None:
         raise SettingsError(f"the data directory {path} is not writable")
 
 
-def _queue_backend(options: ServerOptions) -> QueueBackend:
-    queues = options.file.queues
-    limits = QueueLimits(
+def _limits(file: ServerFile) -> QueueLimits:
+    queues = file.queues
+    return QueueLimits(
         max_attempts=queues.max_attempts, max_depth=queues.max_depth, max_message_bytes=queues.max_message_bytes
     )
-    url = options.database_url
-    if url is None:
-        return SqliteQueueBackend(options.data_dir / "queues.db", limits=limits)
-    scheme, separator, path = url.partition("://")
-    if scheme == "sqlite" and separator and path.startswith("/") and len(path) > 1:
-        return SqliteQueueBackend(Path(path[1:]), limits=limits)
-    raise SettingsError("MESHHOST_DATABASE_URL: expected sqlite:///path (sqlite:////path for an absolute path)")
 
 
 def _providers(file: ServerFile, settings: Settings) -> ProviderTable:

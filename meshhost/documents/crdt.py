@@ -1,7 +1,10 @@
-"""The CRDT of a document: the one place that touches pycrdt.
+"""The CRDT of a document: merges the edits of many, in any order, to one state. The one place that touches pycrdt.
 
-Updates are in the Yjs update format, version 1. Those of others are not trusted: pycrdt refuses some only half-way, and
-panics at others. What was good before is therefore kept beside the document, which is rebuilt from it after a failure.
+`SharedDocument` is used by both sides: by `MeshDocument` in clients, which edits it and sends its updates, and by the room
+server, which applies and stores them. Updates are in the Yjs update format, version 1. Updates of others are not trusted:
+pycrdt applies some only half before it refuses them, and panics at others. So the updates that were good are kept beside
+the document, and it is rebuilt from them after a failure. Invariants: a refused update leaves the document as it was; and
+an update that depends on a missing one is kept until that arrives. For one thread; nothing here waits.
 """
 
 import secrets
@@ -42,14 +45,14 @@ __all__ = [
 # No structs, no deletions.
 EMPTY_UPDATE = b"\x00\x00"
 _ROOT = "xml"
-# Newer versions of the library number editors by 53 bits, which older ones, such as that of the MeshAgent SDK, cut to 32: for
-# them an edit would come from another editor than it says.
+# Newer versions of the library give editors ids of 53 bits. Older ones, such as that of the MeshAgent SDK, cut them to 32 bits
+# and would attribute an edit to another editor; so ids here have 32 bits.
 _CLIENTS = 2**32
 _OBJECT = "\N{OBJECT REPLACEMENT CHARACTER}"
-# The record of what was good is folded into one state beyond this many updates or bytes.
+# Beyond this many updates or bytes the kept updates are folded into one state.
 _MAX_RECORDED = 200
 _MAX_RECORDED_BYTES = 256 * 1024
-# They are tried again with each update.
+# Bounds the updates that wait for missing ones: all of them are tried again with each update.
 _MAX_WAITING_BYTES = 1024 * 1024
 
 ElementNode: TypeAlias = XmlElement | XmlFragment
@@ -64,8 +67,8 @@ Delta: TypeAlias = list[dict[str, Any]]
 class NodeChange:
     """A node whose content changed: its children or text (`content`), and the attributes of these names.
 
-    `steps` lead from the children before to those after: so many are kept, so many are deleted, these are inserted; the rest
-    is kept. None where that is not known: the children have to be read.
+    `steps` lead from the children before to those after: keep this many, delete this many, insert these nodes; the rest is
+    kept. None when that is unknown, and the children have to be read.
     """
 
     node: Node | ElementNode
@@ -76,14 +79,14 @@ class NodeChange:
 
 @dataclass(slots=True)
 class _Seen:
-    """What the document reported during a transaction."""
+    """Updates and changes that the document reported during a transaction."""
 
     updates: list[bytes] = field(default_factory=list)
     changes: list[NodeChange] = field(default_factory=list)
 
 
 def merge_updates(updates: Sequence[bytes]) -> bytes:
-    """One update that does what all do together."""
+    """Return one update with the effect of all."""
     return updates[0] if len(updates) == 1 else pycrdt.merge_updates(*updates)
 
 
@@ -108,7 +111,7 @@ class SharedDocument:
         self._on_reset = on_reset
         self._editing = False
         self._waiting: list[bytes] = []
-        # What the document is made of; the first may be all that was there before.
+        # The updates that the document is made of; the first may be a whole state.
         self._recorded: list[bytes] = []
         self._restart([])
 
@@ -118,10 +121,10 @@ class SharedDocument:
         return self._root
 
     def apply_update(self, update: bytes) -> bool:
-        """Take over another's edits; returns whether anything was new.
+        """Apply the edits of another; return whether anything was new.
 
         Raises InvalidRequestError for bytes that are no update and LimitExceededError for what makes the document too
-        large; the document is as before then.
+        large; the document is unchanged then.
         """
         with _refusing():
             adds = not _is_known(update, self._doc.get_state())
@@ -159,19 +162,19 @@ class SharedDocument:
             )
 
     def state(self) -> bytes:
-        """All of it as one update, with what still waits for missing updates. Raises InvalidRequestError for a broken one."""
+        """Return all of it as one update, including updates that wait for missing ones. Raises InvalidRequestError."""
         with _refusing():
             return merge_updates([self._doc.get_update(), *self._waiting])
 
     def reset(self, state: bytes) -> None:
-        """Become what this state says. Raises InvalidRequestError for bytes that are none; nothing is changed then."""
+        """Replace the content by this state. Raises InvalidRequestError for other bytes; nothing is changed then."""
         with _refusing():
             self._restart([state])
         self._on_reset()
 
     @contextmanager
     def edit(self) -> Iterator[None]:
-        """Edits made in the block are one update, blocks inside it too. The nodes hear of them when it ends."""
+        """Make the edits in the block, and in blocks inside it, one update. Changes are reported when the outer block ends."""
         if self._editing:
             yield  # part of the block around it; pycrdt panics at a transaction inside another
             return
@@ -188,13 +191,13 @@ class SharedDocument:
             self._on_changes(seen.changes)
 
     def _apply(self, update: bytes, seen: _Seen) -> list[bytes]:
-        """Apply an update, and those that waited for it; returns those that wait still."""
+        """Apply an update and those that waited for it; return those that still wait."""
         with self._watched(seen):
             return _apply_all(self._doc, [*self._waiting, update])
 
     @contextmanager
     def _watched(self, seen: _Seen) -> Iterator[None]:
-        # A subscription that lasts would be a cycle through pycrdt, which is never collected.
+        # Subscribed for the moment only: a lasting subscription is a reference cycle through pycrdt, which is never collected.
         doc, root = self._doc, self._root
         of_updates = doc.observe(lambda event: seen.updates.append(event.update))
         of_nodes = root.observe_deep(lambda events: seen.changes.extend(map(_change, events)))
@@ -276,7 +279,7 @@ def remove_attribute(node: XmlElement, name: str) -> None:
 
 
 def delta_of(node: XmlText) -> Delta:
-    """The text's runs. What is no text (an embedded object of another client) stands as one object character."""
+    """Return the runs of the text. An embedded object (of another client) is shown as one object replacement character."""
     runs: Delta = []
     for chunk, attributes in node.diff():
         formats = {name: _plain(value) for name, value in (attributes or {}).items()}
@@ -324,26 +327,26 @@ def _steps(node: Any, delta: Sequence[Mapping[str, Any]]) -> list[Step] | None:
         return None
     steps: list[Step] = [step for entry in delta for step in entry.items()]
     inserted = (node for kind, nodes in steps if kind == "insert" and isinstance(nodes, list) for node in nodes)
-    # What is neither is not shown, and so the numbers would not fit.
+    # Other kinds of nodes are not shown, so the counts of the steps would not fit.
     return steps if all(isinstance(node, XmlElement | XmlText) for node in inserted) else None
 
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Turns what pycrdt raises about an update into InvalidRequestError."""
+    """Translate what pycrdt raises about an update to InvalidRequestError."""
     try:
         yield
     except BaseException as error:
-        is_panic = type(error).__name__ == "PanicException"  # of the Rust below; an Exception it is not
+        is_panic = type(error).__name__ == "PanicException"  # of the Rust below; it is not a subclass of Exception
         if not is_panic and not isinstance(error, ValueError | RuntimeError):
             raise
         raise InvalidRequestError("update", "expected a Yjs update of format 1") from None
 
 
 def _apply_all(doc: pycrdt.Doc[XmlFragment], updates: Sequence[bytes]) -> list[bytes]:
-    """Apply updates that may come in any order; returns those that wait for others that are missing.
+    """Apply updates that may come in any order; return those that wait for missing ones.
 
-    The library below keeps early updates as well, but not in every case does it apply them when it could.
+    pycrdt keeps early updates too, but does not apply them in every case in which it could.
     """
     waiting: Sequence[bytes] = updates
     while True:

@@ -1,7 +1,9 @@
 """`MeshDocument`: a document as a tree of elements, with the names of `meshagent.api.schema_document`.
 
-The tree mirrors the CRDT: whoever edits, here or elsewhere, the CRDT tells which nodes changed, and those are read again.
-Local edits are checked against the schema; what others wrote is shown as it is.
+Programs read and edit the tree; the room client feeds it the updates of others and sends its own. The tree mirrors the CRDT
+(`crdt.py`): after any edit, local or remote, the CRDT reports which nodes changed, and those are read again. So there is one
+way from an edit to the tree, and handlers of events see the same for every editor. Local edits are checked against the
+schema before they are made; what others wrote is shown as it is, valid or not. For one thread; nothing here waits.
 """
 
 from __future__ import annotations
@@ -25,12 +27,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _ID = "$id"
 _TEXT_TAG = "text"
-# Deeper documents could not be walked by recursion everywhere.
+# Code that walks a tree by recursion must not reach Python's recursion limit.
 _MAX_DEPTH = 100
 
 
 class _Emitter:
-    """Named events. Handlers are plain functions; one that raises is logged and keeps nobody back."""
+    """Named events. Handlers are plain functions; an error of one is logged, and the others are called all the same."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, list[Callable[..., Any]]] = {}
@@ -57,7 +59,7 @@ class _Emitter:
                 logger.exception("document event handler raised", extra={"event": event_name})
 
 
-# Who tells it, its name, its fields.
+# The emitter, the event's name, its fields.
 _Event: TypeAlias = tuple[_Emitter, str, tuple[Any, ...]]
 
 
@@ -184,7 +186,7 @@ class Element(_Emitter):
             crdt.set_attribute(node, name, value)
 
     def remove_attribute(self, name: str) -> None:
-        """Take an attribute away; one that is not there is ignored."""
+        """Remove an attribute; one that is not there is ignored."""
         node = self._own_node()
         self._schema.property(name)
         if name in self._attributes:
@@ -200,11 +202,11 @@ class Element(_Emitter):
         return [each for each in self._children if isinstance(each, Element) and each.tag_name == tag_name]
 
     def append_child(self, tag_name: str, attributes: Mapping[str, Any] | None = None) -> Element:
-        """A new element behind the others."""
+        """Append and return a new element."""
         return self.insert_child_at(len(self._children), tag_name, attributes)
 
     def insert_child_at(self, index: int, tag_name: str, attributes: Mapping[str, Any] | None = None) -> Element:
-        """A new element before the one of this index."""
+        """Insert a new element before the one of this index and return it."""
         self._check_live()
         self._schema.check_child(tag_name)
         self._doc.schema.element(tag_name).check_attributes(attributes or {})
@@ -220,13 +222,13 @@ class Element(_Emitter):
     def insert_child_after(
         self, element: Element, tag_name: str, attributes: Mapping[str, Any] | None = None
     ) -> Element:
-        """A new element behind this child."""
+        """Insert a new element after this child and return it."""
         if element not in self._children:
             raise InvalidRequestError("element", f"expected a child of {self.tag_name!r}")
         return self.insert_child_at(self._children.index(element) + 1, tag_name, attributes)
 
     def append_json(self, json: dict[str, Any]) -> Element:
-        """A new element with all in it, behind the others: `{tag: {attribute: value, children: [...]}}`.
+        """Append and return a new element with its content: `{tag: {attribute: value, children: [...]}}`.
 
         Nothing is added when any of it is wrong.
         """
@@ -329,21 +331,21 @@ class MeshDocument(_Emitter):
         return self._root.to_json(include_ids=include_ids)
 
     def apply_update(self, update: bytes) -> bool:
-        """Take over another's edits; returns whether anything was new. Raises InvalidRequestError."""
+        """Apply the edits of another; return whether anything was new. Raises InvalidRequestError."""
         return self._shared.apply_update(update)
 
     def get_state(self) -> bytes:
-        """All of it as one update."""
+        """Return all of it as one update."""
         return self._shared.state()
 
     def reset(self, state: bytes) -> None:
-        """Become what this state says; local edits that are not in it are lost. Raises InvalidRequestError."""
+        """Replace the content by this state; local edits that are not in it are lost. Raises InvalidRequestError."""
         self._shared.reset(state)
 
     # For its elements and texts.
 
     def edit(self) -> AbstractContextManager[None]:
-        """A block whose edits are one update."""
+        """Return a context whose edits are one update."""
         return self._shared.edit()
 
     def is_live(self, node: Element | Text) -> bool:
@@ -387,16 +389,16 @@ class MeshDocument(_Emitter):
             root._add(child)
 
     def _mirror(self, changes: Sequence[crdt.NodeChange]) -> None:
-        """Read again what changed, then tell: handlers see the whole change."""
+        """Read again what changed, then emit the events: handlers see the whole change."""
         events: list[_Event] = []
-        # Looked up before: what is shown on the way is read as it is in the end, and not changed again.
+        # Looked up before any change: elements that are created on the way are read in their final state already.
         all_shown = [self._nodes.get(change.node) for change in changes]
         times = Counter(map(id, all_shown))
         for change, shown in zip(changes, all_shown, strict=True):
             if isinstance(shown, Text):
                 shown._delta = crdt.delta_of(shown._node)
                 events.append((shown, "updated", (shown, "delta")))
-            elif shown is not None:  # else it is in a part that is new, or deleted
+            elif shown is not None:  # otherwise it is in a part that is new or deleted
                 shown._attributes = crdt.attributes_of(shown._node)
                 events += [(shown, "updated", (shown, name)) for name in change.attributes]
                 if change.content:
@@ -414,7 +416,7 @@ class MeshDocument(_Emitter):
         self._tell(events + self._mirror_children(root))
 
     def _mirror_steps(self, element: Element, steps: Sequence[crdt.Step] | None) -> list[_Event]:
-        """Follow the steps, if they lead to what is there: to read all children for each new one takes its time."""
+        """Apply the steps if they lead to the present children: reading all children for each new one would be slow."""
         before, index = element._children, 0
         plan: list[tuple[list[Element | Text], list[crdt.Node]]] = []
         deleted: list[Element | Text] = []
@@ -445,7 +447,7 @@ class MeshDocument(_Emitter):
     def _mirror_children(self, element: Element) -> list[_Event]:
         before = element._children
         nodes = crdt.children_of(element._node)
-        # Once for each node: pycrdt takes its time to hash and compare them, and there may be many.
+        # Once per node: hashing and comparing pycrdt nodes is slow, and there may be many.
         known = [self._nodes.get(node) for node in nodes]
         element._children = [shown or self._show(element, node) for node, shown in zip(nodes, known, strict=True)]
         kept = set(known)

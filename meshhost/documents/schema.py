@@ -1,6 +1,9 @@
 """MeshSchema: which elements a document may have, with which attributes and children (room-protocol §13).
 
-The classes are named and built as in `meshagent.api.schema`. Errors are InvalidRequestError, and name the element.
+A schema is read from JSON or built from these classes, which are named as in `meshagent.api.schema`. `MeshDocument` checks
+local edits against it, and the room server the content of new documents. Invariant: a schema that was built fits together
+(every tag that it refers to is defined), so users of it need no checks of their own. Errors are InvalidRequestError and
+name the element.
 """
 
 from __future__ import annotations

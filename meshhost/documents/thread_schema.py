@@ -1,4 +1,7 @@
-"""The schema of chat threads, with the elements and attributes of `meshagent.agents.thread_schema`."""
+"""The schema of chat threads: the elements and attributes of `meshagent.agents.thread_schema`, which MeshAgent clients expect.
+
+Chat agents write threads by it, and a room server stores it for a room whose agents ask for it.
+"""
 
 from meshhost.documents.schema import (
     ChildProperty,

@@ -1,4 +1,8 @@
-"""API keys as text: `ma-<key id>-<project id>-<secret>` (room-protocol §7.3)."""
+"""API keys and their text form, `ma-<key id>-<project id>-<secret>` (room-protocol §7.3).
+
+The text is what users copy into MESHHOST_API_KEY; it contains the secret, so no error or `repr` here shows it. Which keys are
+valid is the identity store's knowledge (`meshhost.stores.identity_service`).
+"""
 
 import base64
 import secrets

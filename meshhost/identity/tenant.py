@@ -1,8 +1,8 @@
 """Names of tenants, rooms and agents.
 
-Two tenants may use the same room name, so a bare room name never crosses a layer: a `RoomKey` does. An `AgentKey` says whose
-agent it is and which one. Hosting puts it on every supervised agent, and quotas, operators' pages and metrics read the tenant
-from it. Pure values: no I/O.
+Isolation of tenants rests on these types: a room is always a `RoomKey`, its owner and its name together. A room name alone
+never crosses a layer, because two tenants may use the same one. An `AgentKey` says whose agent it is and which one: hosting
+puts it on every supervised agent, and quotas, operators' pages and metrics read the tenant from it. Pure values: no I/O.
 """
 
 import re

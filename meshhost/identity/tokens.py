@@ -1,4 +1,10 @@
-"""Participant tokens: who, where, and what is permitted, signed by a tenant's API key (room-protocol §7.1)."""
+"""Participant tokens: who joins which room, and what they may do there, signed by a tenant's API key (room-protocol §7.1).
+
+Programs and the CLI sign tokens; the room server verifies one at each connection (`ParticipantToken.verified`), which first
+reads the unverified key id to find the secret and then checks signature and expiry. Invariants: only HS256 is accepted,
+nothing of a token is used before its signature was checked except to find the key, and texts of errors are fit for an
+unauthenticated caller.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """Signed webhooks: `room.call` and the room events (room-protocol §18.2 and §18.3). No I/O.
 
-The body is signed as the bytes that are sent. They are written the way Python writes JSON, so that a MeshAgent host, which
-hashes its own re-serialisation, computes the same digest.
+The room server signs the calls it sends, the service host verifies them before it reads anything else. The body is signed
+as the bytes that are sent. They are written the way Python writes JSON, so that a MeshAgent host, which hashes its own
+re-serialisation, computes the same digest. A valid signature is accepted once: it has an id and a time, and the host
+remembers ids for as long as a signature is fresh.
 """
 
 import contextlib

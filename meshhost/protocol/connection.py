@@ -69,7 +69,7 @@ class ReplyReceived:
 
 @dataclass(frozen=True, slots=True)
 class MalformedMessage:
-    """A message that cannot be read, or was too large to keep. The stream is sound: answer with the error, and go on."""
+    """A message that cannot be read, or was too large to keep. The stream is intact: answer with the error, and go on."""
 
     id: int
     type: str
@@ -90,7 +90,7 @@ class RoomConnection:
         self._slice_bytes = slice_bytes
         self._assembler = PacketAssembler(limits)
         self._next_id = 1
-        # None while nothing is awaited, which is most of the time: an empty set is larger than all the rest.
+        # None while nothing is awaited, which is most of the time: an empty set takes more memory than the rest.
         self._awaited: set[int] | None = None
 
     @property
@@ -139,7 +139,7 @@ class RoomConnection:
         return self._cut(message_id, type, pack_response(response, extra))
 
     def abandon(self, request_id: int) -> None:
-        """Forget a request whose caller no longer waits; a late reply is then dropped."""
+        """Forget a request whose caller no longer waits. A late reply is then dropped."""
         self._settle(request_id)
 
     def receive(self, packet: bytes) -> Event | None:
@@ -170,7 +170,7 @@ class RoomConnection:
         return ReplyReceived(message_id, response, header)
 
     def _settle(self, message_id: int) -> bool:
-        """Await it no longer; returns whether it was awaited."""
+        """Remove a request from those that await a reply; return whether it was among them."""
         awaited = self._awaited
         if awaited is None or message_id not in awaited:
             return False
@@ -182,7 +182,7 @@ class RoomConnection:
     def _malformed(self, message: Message | OversizedMessage, error: RoomError) -> Event | None:
         if message.type != RESPONSE:
             return MalformedMessage(message.id, message.type, error)
-        # A reply nobody can read still ends the wait.
+        # A reply that cannot be read still ends the wait for it.
         if not self._settle(message.id):
             return None
         return ReplyReceived(message.id, ErrorResponse(text=f"unreadable reply: {error}"), {})

@@ -1,4 +1,10 @@
-"""Packets: the wire unit of the room protocol (room-protocol §2). One packet is one binary WebSocket message."""
+"""Packets: the wire unit of the room protocol (room-protocol §2). One packet is one binary WebSocket message.
+
+A message is cut into a header packet (id, number of data packets, type) and numbered data packets, and joined again by the
+receiver; `RoomConnection` does both. The packets of two messages are never mixed in one direction, so one assembler with one
+unfinished message is enough. Every size is bounded before memory is taken: a message over the limit is dropped as it
+arrives and can still be answered, since its end is known.
+"""
 
 import struct
 from collections.abc import Iterator
@@ -32,7 +38,7 @@ _MAX_ID = 2**64 - 1
 class Limits:
     """What a receiver takes. `message_bytes` counts the joined slices, `type_bytes` the message type as UTF-8.
 
-    `packets` bounds how many data packets may carry one message, against senders that cut it into crumbs.
+    `packets` bounds how many data packets may carry one message, against senders that cut it into very small ones.
     """
 
     message_bytes: int = 64 * 1024 * 1024
@@ -51,7 +57,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class OversizedMessage:
-    """A message over the limit, which was not kept: the stream is sound, and it can be answered. `size` is in bytes."""
+    """A message over the limit, which was not kept. The stream is intact, and it can be answered. `size` is in bytes."""
 
     id: int
     type: str

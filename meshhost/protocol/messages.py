@@ -1,4 +1,9 @@
-"""Header and payload of a message, and the bodies of replies (room-protocol §3 and §5)."""
+"""Header and payload of a message, and the bodies of replies (room-protocol §3 and §5).
+
+A message is a JSON header and bytes. Replies have a typed body: JSON, text, file, link, error, empty or raw outputs; the
+classes here are the ones that tools return in the MeshAgent API, so their fields are public. Reading is strict about what
+the code relies on and tolerant of members that a newer peer may add. Pure: no I/O.
+"""
 
 import json
 import struct

@@ -1,7 +1,7 @@
-"""The server's side of durable queues.
+"""Queues as a room server offers them, over any queue store: what waits, and what wakes it.
 
-`backend.py` is the contract that every store keeps, `backends/` the stores, `notifier.py` the wake-ups, which are hints and
-may be lost. Truth is stored: a message that `send` accepted is on disk; a message under lease is hidden until the lease is
-acked (the message is deleted), nacked (it comes back, perhaps later) or expires (it comes back). To change a leased message
-one shows its lease, whose token grows with each lease of that message, so that a holder who woke too late is refused.
+`service.py` adds to a store receivers that wait for a message, the retry policy and a clean stop; `waiters.py` holds the
+receivers of this process in line; `sweeper.py` notices what time alone makes ready. What is true about messages, and what
+several processes may rely on, is the store's contract: `meshhost.stores.queues`. What requests look like on the wire does not
+belong here (`meshhost.server.services.queues`). May import `stores`, `identity` and the leaves.
 """

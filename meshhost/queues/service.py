@@ -1,4 +1,15 @@
-"""Queues as the room server offers them: a store, and receivers that wait."""
+"""Queues as the room server offers them: a store, receivers that wait for messages, and the retry policy.
+
+`meshhost.server` calls it for every queue request. A receiver looks into the store; when it is empty it waits in line
+(`waiters.py`) until a hint arrives or a few seconds pass, and looks again. Hints come from sends and nacks of this process,
+from the sweeper, and through the notifier from other processes over the same store. A hint goes to a waiting receiver here
+first; only when none takes it is it published to the others, and a hint from others is never published again.
+
+Two invariants. A message that was leased for a receiver that no longer wants it (cancelled, ended, stopped) is given back,
+so leasing runs in a task of its own that a cancelled receiver does not take down with it. And a hint is followed or passed
+on. Tasks: one sweeper from `start` to `stop`, one per lease in progress, one per message given back. `stop` ends all waits
+with None, cancels the sweeper, and waits for the others within its timeout.
+"""
 
 import asyncio
 import logging
@@ -6,12 +17,14 @@ import random as _random
 from collections.abc import Callable, Sequence
 from typing import Self
 
+from meshhost.backoff import Backoff
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import LeaseLostError, NotFoundError, RequestTimeoutError
 from meshhost.identity.tenant import RoomKey
-from meshhost.queues.retry import RetryPolicy
 from meshhost.queues.sweeper import QueueSweeper
-from meshhost.stores.notifier import QueueNotifier, QueueWaiter
+from meshhost.queues.waiters import Waiter, Waiters
+from meshhost.stores.engine import Engine
+from meshhost.stores.notifier import Hint, Notifier
 from meshhost.stores.queues import (
     DeadLetter,
     Delay,
@@ -20,45 +33,49 @@ from meshhost.stores.queues import (
     HolderId,
     Lease,
     NewMessage,
-    QueueBackend,
     QueueKey,
     QueueStats,
+    QueueStore,
 )
 from meshhost.stores.refusals import queue_missing
 from meshhost.tasks import TaskOwner
 
-__all__ = ["QueueService"]
+__all__ = ["QueueService", "queue_service"]
 
 logger = logging.getLogger(__name__)
 
-# A hint may be lost (a sender cancelled between commit and wake): whoever waits looks at least this often.
+# A hint may be lost (a sender cancelled between commit and wake, a notifier that lost its connection): a receiver that waits
+# looks at least this often.
 _POLL_SECONDS = 5.0
 
 
 class QueueService:
-    """A queue store with waiting receivers, a retry policy and a sweeper, for one process.
+    """The queues of one process over a store that others may use too.
 
-    The store is opened and closed by whoever made it: before `start`, after `stop`. Operations raise what those of
-    QueueBackend raise. `random` returns a number from 0 to 1; `lease_seconds` is for receivers that name no time.
+    Store and notifier are opened before `start` and closed after `stop` by their owner. Operations raise what those of
+    QueueStore raise. `random` returns a number from 0 to 1; `lease_seconds` is for receivers that name no time.
     """
 
     def __init__(
         self,
-        backend: QueueBackend,
+        store: QueueStore,
         *,
+        notifier: Notifier,
+        sweeper: QueueSweeper,
         clock: Clock | None = None,
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
+        retry: Backoff = Backoff(),  # noqa: B008 - immutable
         random: Callable[[], float] = _random.random,
         lease_seconds: float = 30.0,
         max_waiters: int = 10_000,
     ) -> None:
-        self._backend = backend
+        self._store = store
         self._clock = clock or SystemClock()
         self._retry = retry
         self._random = random
         self._lease_seconds = lease_seconds
-        self._notifier = QueueNotifier(max_waiters=max_waiters)
-        self._sweeper = QueueSweeper(backend, self._wake_many, clock=self._clock)
+        self._waiters = Waiters(max_waiters=max_waiters)
+        self._notifier = notifier
+        self._sweeper = sweeper
         self._sweeping = TaskOwner("queues")
         self._claims = TaskOwner("queue claims")
 
@@ -70,15 +87,17 @@ class QueueService:
         await self.stop()
 
     async def start(self) -> None:
-        """Begin to sweep."""
-        self._sweeping.spawn(self._sweeper.run(), name="sweeper")
+        """Begin to sweep, and to listen for the hints of other processes."""
+        self._notifier.subscribe(self._waiters.wake)
+        self._sweeping.spawn(self._sweeper.run(self._wake_many), name="sweeper")
 
     async def stop(self, *, timeout: float = 10.0) -> None:
         """End all waits with None, stop sweeping, and give back what cancelled receivers claimed.
 
         That takes at most `timeout` seconds for each; a message not given back by then comes back when its lease expires.
         """
-        self._notifier.end_all()
+        self._notifier.unsubscribe(self._waiters.wake)
+        self._waiters.end_all()
         await self._sweeping.stop(timeout=timeout)
         try:
             async with asyncio.timeout(timeout):
@@ -88,13 +107,13 @@ class QueueService:
             await self._claims.stop(timeout=timeout)
 
     async def check(self) -> None:
-        """Return when the store answers; raise what it raises when it does not work."""
-        await self._backend.next_due()
+        """Return when the store answers. Raises what the store raises when it does not work."""
+        await self._store.next_due()
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
-        """Store the message and wake one receiver; returns its id."""
-        message_id = await self._backend.send(queue, message, create=create)
-        self._notifier.wake(queue)
+        """Store the message, wake one receiver, and return the message's id."""
+        message_id = await self._store.send(queue, message, create=create)
+        self._wake(Hint(queue))
         return message_id
 
     async def receive(
@@ -106,7 +125,7 @@ class QueueService:
         lease_seconds: float | None = None,
         create: bool = True,
     ) -> Delivery | None:
-        """Lease the oldest ready message, waiting for one if need be; None when there was none or the wait was ended.
+        """Lease the oldest ready message, waiting up to `wait_seconds`; return None when there was none or the wait was ended.
 
         A cancelled receiver keeps no message. Raises LimitExceededError when too many wait, NotFoundError when the queue is
         missing and `create` is false or when it is deleted meanwhile.
@@ -114,18 +133,20 @@ class QueueService:
         seconds = self._lease_seconds if lease_seconds is None else lease_seconds
         if wait_seconds <= 0:
             return await self._claim(queue, holder, seconds, create=create)
-        waiter = self._notifier.add(queue, holder)
+        waiter = self._waiters.add(queue, holder)
         try:
             return await self._wait(waiter, self._clock.monotonic() + wait_seconds, seconds, create=create)
         finally:
-            self._notifier.remove(waiter)
+            hint = self._waiters.remove(waiter)
+            if hint is not None:
+                self._publish(hint)
 
     async def ack(self, lease: Lease) -> None:
-        """The message is done."""
-        await self._backend.ack(lease)
+        """Settle the message as done."""
+        await self._store.ack(lease)
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay | None = None) -> bool:
-        """The message is not done; returns whether it was dead-lettered.
+        """Settle the message as not done; return whether it was dead-lettered.
 
         Without a `delay` the retry policy says when a FAILED one is tried again; others are ready at once.
         """
@@ -136,59 +157,61 @@ class QueueService:
             seconds = self._delay(attempt, reason, delay)
             return seconds
 
-        dead = await self._backend.nack(lease, reason=reason, error=error, delay=chosen)
+        dead = await self._store.nack(lease, reason=reason, error=error, delay=chosen)
         if not dead:
             self._ready_in(seconds, lease.queue)
         return dead
 
     async def extend(self, lease: Lease, *, seconds: float) -> Lease:
         """Let the lease run `seconds` from now."""
-        extended = await self._backend.extend(lease, seconds=seconds)
+        extended = await self._store.extend(lease, seconds=seconds)
         self._sweeper.tell(extended.expires_at)
         return extended
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
-        """The holder is gone: its leases end now or within `grace` seconds; returns the queues concerned."""
-        queues = await self._backend.release_holder(holder, reason=reason, grace=grace)
+        """End the leases of a holder that is gone, now or within `grace` seconds; return the queues concerned."""
+        queues = await self._store.release_holder(holder, reason=reason, grace=grace)
         for queue in queues:
             self._ready_in(grace, queue, many=True)
         return queues
 
     async def create(self, queue: QueueKey) -> None:
-        """Make the queue if it is missing."""
-        await self._backend.create(queue)
+        """Create the queue if it is missing."""
+        await self._store.create(queue)
 
     async def delete(self, queue: QueueKey) -> None:
-        """Remove the queue with its messages; who waits for it gets NotFoundError."""
-        await self._backend.delete(queue)
-        self._notifier.end_queue(queue, queue_missing(queue))
+        """Remove the queue with its messages; receivers that wait for it get NotFoundError."""
+        await self._store.delete(queue)
+        self._waiters.end_queue(queue, queue_missing(queue))
+        # Receivers elsewhere look, find no queue, and pass the hint on to the next.
+        self._publish(Hint(queue, many=True))
 
     async def exists(self, queue: QueueKey) -> bool:
-        """Whether the queue was made."""
-        return await self._backend.exists(queue)
+        """Return whether the queue exists."""
+        return await self._store.exists(queue)
 
     async def drain(self, queue: QueueKey) -> int:
-        """Delete all messages of the queue but the dead; returns how many."""
-        return await self._backend.drain(queue)
+        """Delete all messages of the queue but the dead; return how many."""
+        return await self._store.drain(queue)
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
-        """All queues of a room, by name."""
-        return await self._backend.stats(room)
+        """Return what is in each queue of a room, by name."""
+        return await self._store.stats(room)
 
     async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """The dead messages of a queue, newest first."""
-        return await self._backend.dead_letters(queue, limit=limit)
+        """Return the dead messages of a queue, newest first."""
+        return await self._store.dead_letters(queue, limit=limit)
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
-        """Make dead messages ready again and wake receivers; returns how many."""
-        count = await self._backend.replay(queue, message_ids)
+        """Make dead messages ready again and wake receivers; return how many."""
+        count = await self._store.replay(queue, message_ids)
         if count:
             self._wake_many(queue)
         return count
 
     def end_waits(self, holder: HolderId) -> None:
         """Complete this holder's waiting receives with None; what one of them claimed at this moment is given back."""
-        self._notifier.end_holder(holder)
+        self._waiters.end_holder(holder)
 
     def _delay(self, attempt: int, reason: EndReason, delay: Delay | None) -> float:
         if callable(delay):
@@ -197,17 +220,25 @@ class QueueService:
             return delay
         return self._retry.delay(attempt, self._random) if reason is EndReason.FAILED else 0.0
 
+    def _wake(self, hint: Hint) -> None:
+        # Receivers here that have a hint already are too few for one more message: it may be for another process.
+        if not self._waiters.wake(hint):
+            self._publish(hint)
+
     def _wake_many(self, queue: QueueKey) -> None:
-        self._notifier.wake(queue, many=True)
+        self._wake(Hint(queue, many=True))
+
+    def _publish(self, hint: Hint) -> None:
+        self._notifier.publish(hint, by=self._waiters.wake)
 
     def _ready_in(self, seconds: float, queue: QueueKey, *, many: bool = False) -> None:
         if seconds > 0:
             self._sweeper.tell(self._clock.time() + seconds)
         else:
-            self._notifier.wake(queue, many=many)
+            self._wake(Hint(queue, many))
 
-    async def _wait(self, waiter: QueueWaiter, deadline: float, seconds: float, *, create: bool) -> Delivery | None:
-        # In line before the first look into the store: a message that is sent after that look wakes us.
+    async def _wait(self, waiter: Waiter, deadline: float, seconds: float, *, create: bool) -> Delivery | None:
+        # The waiter is in line before the first look into the store: a message that is sent after that look wakes it.
         while not waiter.over():
             delivery = await self._follow(waiter, seconds, create=create)
             if delivery is not None:
@@ -220,8 +251,8 @@ class QueueService:
         waiter.check()
         return None
 
-    async def _follow(self, waiter: QueueWaiter, seconds: float, *, create: bool) -> Delivery | None:
-        """Take the waiter's hint and look; the hint goes to the next when it may hold more, or we did not come to look."""
+    async def _follow(self, waiter: Waiter, seconds: float, *, create: bool) -> Delivery | None:
+        """Take the waiter's hint and lease. The hint is passed on when it may stand for more, or when leasing failed."""
         many = waiter.take()
         try:
             delivery = await self._claim(waiter.queue, waiter.holder, seconds, create=create)
@@ -236,7 +267,7 @@ class QueueService:
         return delivery
 
     async def _claim(self, queue: QueueKey, holder: HolderId, seconds: float, *, create: bool) -> Delivery | None:
-        """Lease a message; when cancelled, it is given back."""
+        """Lease a message. When cancelled, a message that was leased meanwhile is given back."""
         claimed: asyncio.Future[Delivery | None] = asyncio.get_running_loop().create_future()
         self._claims.spawn(self._lease_into(claimed, queue, holder, seconds, create=create), name="claim")
         try:
@@ -270,11 +301,11 @@ class QueueService:
 
     async def _lease(self, queue: QueueKey, holder: HolderId, seconds: float, *, create: bool) -> Delivery | None:
         try:
-            deliveries = await self._backend.lease(queue, holder, seconds=seconds)
+            deliveries = await self._store.lease(queue, holder, seconds=seconds)
         except NotFoundError:
             if not create:
                 raise
-            await self._backend.create(queue)
+            await self._store.create(queue)
             return None
         for delivery in deliveries:
             self._sweeper.tell(delivery.lease.expires_at)
@@ -287,14 +318,36 @@ class QueueService:
 
     async def _give_back(self, lease: Lease) -> None:
         try:
-            await self._backend.nack(lease, reason=EndReason.RELEASED)
+            await self._store.nack(lease, reason=EndReason.RELEASED)
         except (LeaseLostError, NotFoundError):
             return
         except Exception as error:
-            # Nobody is left to tell; the lease will expire.
+            # There is no caller to raise it to; the lease will expire.
             logger.warning("giving a message back failed", extra={"queue": str(lease.queue)}, exc_info=error)
             return
-        self._notifier.wake(lease.queue)
+        self._wake(Hint(lease.queue))
+
+
+def queue_service(
+    engine: Engine,
+    *,
+    clock: Clock | None = None,
+    retry: Backoff = Backoff(),  # noqa: B008 - immutable
+    random: Callable[[], float] = _random.random,
+    lease_seconds: float = 30.0,
+    max_waiters: int = 10_000,
+) -> QueueService:
+    """Return the service over an engine's queue store and notifier, not started; for the arguments see QueueService."""
+    return QueueService(
+        engine.queues,
+        notifier=engine.notifier,
+        sweeper=QueueSweeper(engine.queues, clock=clock),
+        clock=clock,
+        retry=retry,
+        random=random,
+        lease_seconds=lease_seconds,
+        max_waiters=max_waiters,
+    )
 
 
 def _fail(claimed: asyncio.Future[Delivery | None], error: Exception) -> None:

@@ -39,9 +39,9 @@ from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.storage import StorageService
 from meshhost.server.wire.dialect import Dialect, Dialects
 from meshhost.server.wire.sdk06 import SDK_06
+from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
-from meshhost.stores.sqlite.documents import DocumentStore
-from meshhost.stores.sqlite.identity import IdentityStore
+from meshhost.stores.identity_service import IdentityService
 
 __all__ = ["Engines", "Parts", "assemble"]
 
@@ -56,7 +56,7 @@ class Engines:
     queues: QueueService
     documents: DocumentStore
     files: RoomFiles
-    identity: IdentityStore
+    identity: IdentityService
     providers: ProviderTable
     meter: Meter
 
@@ -109,6 +109,12 @@ def assemble(
         url_of=address.room_url,
         linger_seconds=config.linger_seconds,
         resume_seconds=config.resume_seconds,
+    )
+    # Also for keys that another server or process revoked: the identity service notices within 2 s.
+    engines.identity.on_revoked(
+        lambda key_ids: directory.close_participants(
+            lambda participant: participant.key_id in key_ids, "the API key was revoked"
+        )
     )
     sockets = RoomSockets(
         config,

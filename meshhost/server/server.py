@@ -25,10 +25,10 @@ from meshhost.server.core.ownership import RoomOwnership, SingleServer
 from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
 from meshhost.server.wire.dialect import Dialect
+from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
+from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.memory.usage import MemoryUsageStore
-from meshhost.stores.sqlite.documents import DocumentStore
-from meshhost.stores.sqlite.identity import IdentityStore
 from meshhost.tasks import TaskOwner
 
 __all__ = ["RoomServer"]
@@ -54,7 +54,7 @@ class RoomServer:
         queues: QueueService,
         documents: DocumentStore,
         files: RoomFiles,
-        identity: IdentityStore,
+        identity: IdentityService,
         providers: ProviderTable,
         meter: Meter | None = None,
         services: Sequence[RoomService] = (),

@@ -1,4 +1,9 @@
-"""Documents among the files of a room: they are in the same path space (room-protocol §10)."""
+"""Documents among the files of a room: both live in one path space (room-protocol §10).
+
+The storage service of a room lists, finds and deletes documents like files, although they are kept in another store. This
+class puts the document store beside the object store: a path that is a file there stays one; otherwise a document of that
+path is shown. The content of a document is not served as a file: clients open it as a document.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -7,14 +12,14 @@ from obstore.store import ObjectStore
 
 from meshhost.errors import InvalidRequestError
 from meshhost.identity.tenant import RoomKey
+from meshhost.stores.documents import DocumentEntry, DocumentKey, DocumentStore
 from meshhost.stores.files import Entry, RoomFiles
-from meshhost.stores.sqlite.documents import DocumentEntry, DocumentKey, DocumentStore
 
 __all__ = ["FilesAndDocuments"]
 
 
 class FilesAndDocuments(RoomFiles):
-    """Room files that also show documents, and delete them. Their content is not read here: it is no file."""
+    """Room files that also show documents, and delete them. Reading a document as a file raises InvalidRequestError."""
 
     def __init__(self, store: ObjectStore, documents: DocumentStore) -> None:
         super().__init__(store)
@@ -39,7 +44,7 @@ class FilesAndDocuments(RoomFiles):
         return sorted(found.values(), key=lambda entry: entry.path)
 
     async def delete(self, room: RoomKey, path: str) -> None:
-        """See RoomFiles. Whoever has the document open cannot save its edits any more."""
+        """See RoomFiles. Participants that have the document open cannot save edits any more."""
         if await super().stat(room, path) is None and await self._is_document(room, path):
             await self._documents.delete(DocumentKey(room, path))
         else:

@@ -1,4 +1,9 @@
-"""Files of rooms in an object store: a local directory by default, any store that `obstore` knows by URL."""
+"""Files of rooms in an object store: a local directory by default, or any store that `obstore` knows by URL (S3 and others).
+
+Files are blobs, so they are not part of the engine: every room server that serves a room opens the same object store. A
+room is a folder `<tenant>/<room>`; `clean_path` is the gate that keeps a path inside it, and every path here has passed it.
+Errors of the library are translated here, once; its texts name local paths and are logged instead of shown.
+"""
 
 import contextlib
 import logging
@@ -25,12 +30,12 @@ logger = logging.getLogger(__name__)
 
 _MAX_PATH_BYTES = 900
 _MAX_SEGMENT_BYTES = 240
-# How a local store names files that are being written, and hides them.
+# How a local store names files that are being written; it does not list them.
 _STAGED = re.compile(r"#[0-9]+$")
 
 
 def open_object_store(location: Path | str) -> ObjectStore:
-    """A store in a local directory (made if missing, for its owner only), or at an `s3://…`-like URL."""
+    """Return a store in a local directory (created if missing, for its owner only), or at a URL such as `s3://…`."""
     if isinstance(location, Path):
         location.mkdir(parents=True, exist_ok=True, mode=0o700)
         return LocalStore(prefix=location.absolute())
@@ -54,7 +59,7 @@ class Entry:
 
 
 def clean_path(path: str) -> str:
-    """The path without leading and trailing slashes. Raises InvalidRequestError for one that is not plain."""
+    """Return the path without slashes at its ends. Raises InvalidRequestError for one that could leave the room's folder."""
     cleaned = path.strip("/")
     if not cleaned:
         return ""
@@ -80,7 +85,7 @@ class RoomFiles:
         self._store = store
 
     async def stat(self, room: RoomKey, path: str) -> Entry | None:
-        """The file or folder at the path, or None."""
+        """Return the file or folder at the path, or None."""
         if path == "":
             return Entry(path="", is_folder=True)
         try:
@@ -94,7 +99,7 @@ class RoomFiles:
         return Entry(path=path, is_folder=False, size=found["size"], updated_at=found["last_modified"])
 
     async def list(self, room: RoomKey, path: str) -> Sequence[Entry]:
-        """What is in the folder, by name; empty when there is no such folder."""
+        """Return what is in the folder, by name; nothing when there is no such folder."""
         prefix = _key(room, path)
         try:
             found = await obstore.list_with_delimiter_async(self._store, prefix)
@@ -113,7 +118,7 @@ class RoomFiles:
         return sorted(files + folders, key=lambda entry: entry.path)
 
     async def read(self, room: RoomKey, path: str, *, max_bytes: int) -> bytes:
-        """The bytes of the file."""
+        """Return the bytes of the file. Raises RoomError when there are more than `max_bytes`."""
         entry = await self._file(room, path)
         if (entry.size or 0) > max_bytes:
             raise RoomError(f"{path!r} has {entry.size} bytes, a download at most {max_bytes}: use its download URL")
@@ -122,7 +127,7 @@ class RoomFiles:
             return bytes(await result.bytes_async())
 
     async def stream(self, room: RoomKey, path: str) -> Any:
-        """The bytes of the file, as an async iterable of chunks."""
+        """Return the bytes of the file as an async iterable of chunks."""
         await self._file(room, path)
         with _errors(path):
             result = await obstore.get_async(self._store, _key(room, path))
@@ -168,7 +173,7 @@ def _key(room: RoomKey, path: str) -> str:
 def _errors(path: str) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:  # deleted since we looked
+    except FileNotFoundError:  # deleted since it was found
         raise _missing(path) from None
     except BaseError as error:
         raise _failure(error) from None
@@ -183,7 +188,7 @@ def _is_below_a_file(error: BaseError) -> bool:
 
 
 def _failure(error: BaseError) -> RoomError:
-    # The library's text goes on with a dump of the error and names local paths: its kind is enough for a participant.
+    # The library's text holds a dump of the error with local paths: participants get its class only.
     if _is_below_a_file(error) or "Is a directory" in str(error):
         return InvalidRequestError("path", "a file stands where the path has a folder, or the reverse")
     logger.error("the object store failed", exc_info=error)

@@ -1,4 +1,15 @@
-"""What a queue store does, for whoever implements one. One contract suite (tests/contract) runs on all of them."""
+"""The contract of a queue store: durable queues with leases, for any number of room servers at once.
+
+`meshhost.queues.service` is the caller; every engine implements `QueueStore`, and `tests/contract` pins the prose below by
+running the same tests on each. A message is in one of four states: *ready*, *delayed* (until its retry time), *leased* (until
+the lease is settled, released or runs out) and *dead* (set aside after its last attempt). Two invariants must never break: an
+accepted message is lost by nothing but ack, drain and delete; and a message is changed only by the holder of its present
+lease, which is known by its token (fencing), so that a holder that woke too late is refused.
+
+Several processes may use one store. What the contract promises then is said at each method; an engine that serves one process
+only (SQLite, memory) refuses a second opener or cannot have one, and keeps the same promises between concurrent callers.
+This module is pure: values and signatures, no I/O.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +26,10 @@ __all__ = [
     "HolderId",
     "Lease",
     "NewMessage",
-    "QueueBackend",
     "QueueKey",
     "QueueLimits",
     "QueueStats",
+    "QueueStore",
 ]
 
 HolderId = NewType("HolderId", str)
@@ -41,8 +52,8 @@ class EndReason(StrEnum):
 
     FAILED = "failed"  # the agent raised: counts against the message
     INTERRUPTED = "interrupted"  # stop, deploy, crash or lost connection of the host: not the message's fault
-    EXPIRED = "expired"  # nobody renewed the lease: the holder is gone; an interruption
-    RELEASED = "released"  # handed back unworked: the delivery is not counted at all
+    EXPIRED = "expired"  # the lease was not renewed in time: its holder is gone; an interruption
+    RELEASED = "released"  # handed back before work began: the delivery is not counted at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +79,8 @@ class Lease:
 class Delivery:
     """One handing-over of a message.
 
-    `attempt` is 1 plus the failures so far; `delivery` is 1 plus all hand-overs that ended without an ack, for whatever
-    reason but RELEASED.
+    `attempt` is 1 plus the failures so far; `delivery` is 1 plus all deliveries that ended without an ack, for any reason
+    but RELEASED.
     """
 
     lease: Lease
@@ -82,7 +93,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """What is in a queue: ready now, leased, waiting for a retry time, dead; the age in seconds of the oldest not dead.
+    """What is in a queue: ready, leased, delayed and dead messages, and the age in seconds of the oldest that is not dead.
 
     A message whose lease expired counts as ready, although its late holder may still settle it.
     """
@@ -110,10 +121,14 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """What a store takes.
+    """What a store accepts.
 
-    `max_attempts` failures make a message dead; `max_depth` messages that are not dead fit into one queue;
+    `max_attempts` failures make a message dead; `max_depth` bounds the messages of one queue that are not dead;
     `max_message_bytes` bounds body and headers of one message together, as UTF-8.
+
+    `max_depth` protects the store; it is not a counter to build on. A queue below it is never refused. One process never
+    exceeds it. When several processes send to one queue at the same moment, an engine may exceed it by what the others
+    stored within the last second, because an exact count over processes would be one row that every send has to lock.
     """
 
     max_attempts: int = 5
@@ -121,18 +136,21 @@ class QueueLimits:
     max_message_bytes: int = 8 * 1024 * 1024
 
 
-class QueueBackend(Protocol):
-    """A durable store of queues. All methods are safe to call concurrently; each is atomic: it happens wholly or not.
+class QueueStore(Protocol):
+    """A durable store of queues, shared by all processes that open it.
 
-    An accepted change survives `kill -9` of this process and, on disk, power loss. Cancelling a caller cancels the wait,
-    not always the change. A failing store raises OSError, and nothing is then half done; one that is not open raises
-    RoomError.
+    All methods are safe to call concurrently, from any number of tasks and processes. Each is atomic: it happens wholly or
+    not at all, and no caller sees it half done. An accepted change survives `kill -9` of this process and, on disk, power
+    loss. Cancelling a caller cancels the wait, not always the change. A failing store raises OSError, and nothing is half
+    done then; one that is not open raises RoomError. Times are wall clock; processes that share a store need clocks that
+    agree to well within a lease.
     """
 
     async def open(self) -> None:
-        """Make the store usable (schema, migrations). Leases of a former process stay until they expire.
+        """Make the store usable (schema, migrations). Leases of other or former processes stay until they expire.
 
-        Raises SettingsError when the store is not ours to use: held by another process, or of a newer version.
+        Several processes may open one store at the same moment: migrations run once. Raises SettingsError when the store
+        cannot be used by us: held by another process (engines for one process), or of a newer version.
         """
         ...
 
@@ -141,7 +159,7 @@ class QueueBackend(Protocol):
         ...
 
     async def create(self, queue: QueueKey) -> None:
-        """Make the queue if it is missing. Raises InvalidRequestError when its name is not Unicode."""
+        """Create the queue if it is missing. Raises InvalidRequestError when its name is not Unicode."""
         ...
 
     async def delete(self, queue: QueueKey) -> None:
@@ -149,79 +167,87 @@ class QueueBackend(Protocol):
         ...
 
     async def exists(self, queue: QueueKey) -> bool:
-        """Whether the queue was made."""
+        """Return whether the queue exists."""
         ...
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """Store a message at the end of the queue and return its id once it is durable.
 
-        Ids grow in order of acceptance and are never used again. Raises NotFoundError when the queue is missing and
-        `create` is false, LimitExceededError when the queue is full or the message too large, InvalidRequestError when
-        a text of it is not Unicode.
+        Ids are unique over all queues and processes and are never used again. A send that begins after another one returned
+        gets a greater id, whichever processes they ran in; sends that overlap may get theirs in any order. Raises
+        NotFoundError when the queue is missing and `create` is false, LimitExceededError when the queue is full (see
+        QueueLimits) or the message too large, InvalidRequestError when a text of it is not Unicode.
         """
         ...
 
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
-        """Claim up to `limit` ready messages, oldest first, for `seconds`. Empty when none is ready.
+        """Claim up to `limit` ready messages for `seconds`, in one operation; empty when none is ready.
 
-        A message is ready when it is not dead, its retry time has come, and it has no lease or its lease expired. Claiming a
-        message whose lease expired counts that delivery as EXPIRED. Raises NotFoundError for a missing queue.
+        A message is ready when it is not dead, its retry time has come, and it has no lease or its lease expired. Claiming
+        a message whose lease expired counts that delivery as EXPIRED. No message is leased to two callers at once.
+
+        The deliveries are in order of id, and are the oldest that were ready when the claim began. A caller may skip
+        messages that another process is claiming at this moment instead of waiting for it, so it may return fewer than
+        `limit`. Raises NotFoundError for a missing queue.
         """
         ...
 
     async def ack(self, lease: Lease) -> None:
-        """Done: delete the message. Raises LeaseLostError when the lease is no longer the present one.
+        """Delete the message: it is done. Raises LeaseLostError when the lease is not the message's present lease.
 
-        The present lease is known by queue, message, token and holder. One that expired and that nobody has taken over
-        is still the present one.
+        The present lease is known by queue, message, token and holder. One that expired is still the present one until the
+        message is leased again.
         """
         ...
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
-        """Not done: make the message ready again after `delay` seconds, at its old place in the order.
+        """Make the message ready again after `delay` seconds, at its old place in the order: it is not done.
 
         FAILED counts as an attempt; when that was the last one (`max_attempts`), the message is dead-lettered with `error`
-        as its reason. Returns whether it was. Raises LeaseLostError.
+        as its reason. Returns whether it was dead-lettered. Raises LeaseLostError.
         """
         ...
 
     async def extend(self, lease: Lease, *, seconds: float) -> Lease:
-        """Let the lease run `seconds` from now. Raises LeaseLostError."""
+        """Let the lease run for `seconds` from now and return it with its new end. Raises LeaseLostError."""
         ...
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
-        """The holder is gone: its leases end for this reason (not FAILED) or, with a grace, expire within `grace` seconds.
+        """End the leases of a holder that is gone for this reason (not FAILED).
 
-        Returns the queues in which messages became (or will become) ready.
+        With a grace they expire within `grace` seconds instead. Returns the queues in which messages became, or will become,
+        ready.
         """
         ...
 
     async def sweep(self) -> Sequence[QueueKey]:
         """Return the queues in which a message became ready by time alone: a retry came due or a lease expired.
 
-        Each such message is reported once, so that a store with nobody to wake comes to rest. Whether it is ready does not
-        depend on this call, and one that `lease` handed out meanwhile need not be reported.
+        Every process may sweep at any time. Each such message is reported exactly once, to one caller in one process: the
+        others do not see it again, and that caller wakes the receivers that wait for it (through the notifier). When its
+        process dies in between, those receivers find the message at their next poll. Readiness never depends on this call,
+        and a message that `lease` handed out meanwhile need not be reported.
         """
         ...
 
     async def next_due(self) -> float | None:
-        """When `sweep` will next have something to report (wall clock, perhaps past already), or None."""
+        """Return when `sweep` will next have something to report (wall clock, perhaps in the past), or None."""
         ...
 
     async def drain(self, queue: QueueKey) -> int:
-        """Delete all messages of the queue, leased ones too but not the dead; returns how many. Raises NotFoundError."""
+        """Delete all messages of the queue, leased ones too but not the dead; return how many. Raises NotFoundError."""
         ...
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
-        """All queues of a room, by name."""
+        """Return what is in each queue of a room, by name: one consistent view of the moment, over all processes."""
         ...
 
     async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """The dead messages of a queue, newest first. Raises NotFoundError."""
+        """Return the dead messages of a queue, newest first. Raises NotFoundError."""
         ...
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
-        """Make dead messages (all, or these) ready again with a fresh count of attempts; returns how many.
+        """Make dead messages (all, or these) ready again with a fresh count of attempts; return how many.
 
         They take their old places in the order, above `max_depth` if need be. Raises NotFoundError.
         """

@@ -1,4 +1,7 @@
-"""How a queue store says no: the same checks and texts for every backend."""
+"""The checks and error texts that all queue stores share, so that a caller cannot tell engines apart by them.
+
+Called by the stores before they change anything. Texts are shown to users: they name the queue and the limit, never a body.
+"""
 
 import json
 
@@ -24,7 +27,7 @@ def check_message(message: NewMessage, limits: QueueLimits) -> str:
 
 
 def check_name(queue: QueueKey) -> None:
-    """Raise InvalidRequestError when the queue's name is not Unicode, so that no store could keep it."""
+    """Raise InvalidRequestError when the queue's name is not Unicode: no store could keep it."""
     try:
         queue.name.encode()
     except UnicodeEncodeError:
@@ -32,22 +35,22 @@ def check_name(queue: QueueKey) -> None:
 
 
 def queue_missing(queue: QueueKey) -> NotFoundError:
-    """The error for a queue that was never made or is deleted."""
+    """Return the error for a queue that was never created or is deleted."""
     return NotFoundError(f"no queue {queue.name!r} in this room")
 
 
 def queue_full(queue: QueueKey, limits: QueueLimits) -> LimitExceededError:
-    """The error for a queue at its limit."""
+    """Return the error for a queue at its limit."""
     return LimitExceededError(f"queue {queue.name!r} is full: it holds {limits.max_depth} messages")
 
 
 def lease_lost(lease: Lease) -> LeaseLostError:
-    """The error for whoever shows a lease that is not the present one."""
+    """Return the error for a lease that is not the present one."""
     return LeaseLostError(
         f"lease lost: message {lease.message_id} of queue {lease.queue.name!r} was leased again or settled"
     )
 
 
 def not_open() -> RoomError:
-    """The error for using a store before `open` or after `close`."""
+    """Return the error for using a store before `open` or after `close`."""
     return RoomError("the queue store is not open")

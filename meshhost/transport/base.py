@@ -1,4 +1,8 @@
-"""What moves packets between two sides of a room connection."""
+"""The contract of a transport: what moves packets between the two sides of a room connection.
+
+`RoomClient` sessions and the room server's connections are written against these Protocols, so tests can put a transport in
+memory below them. Invariant: the packets of one `send` are contiguous on the wire, or the other side could not join them.
+"""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -12,7 +16,7 @@ class Transport(Protocol):
     """An open connection. One reader, any number of senders."""
 
     async def receive(self) -> bytes:
-        """The next packet.
+        """Return the next packet.
 
         Raises ConnectionLostError at the end of the connection, RemoteProtocolError for a text frame.
         """
@@ -27,7 +31,7 @@ class Transport(Protocol):
         ...
 
     def send_at_once(self, packets: Iterable[bytes]) -> bool:
-        """Send packets, together at most 64 KiB, without waiting; False when that cannot be, and nothing was sent.
+        """Send packets, together at most 64 KiB, without waiting; False when that is impossible, and then nothing was sent.
 
         Raises ConnectionLostError.
         """
@@ -63,5 +67,5 @@ class ClientProtocol(Protocol):
 
 
 def close_reason(text: str) -> str:
-    """As much of the text as fits into a WebSocket close frame."""
+    """Return as much of the text as fits into a WebSocket close frame."""
     return text.encode(errors="replace")[:_MAX_REASON_BYTES].decode(errors="ignore")

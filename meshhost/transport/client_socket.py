@@ -1,8 +1,9 @@
-"""A WebSocket connection of ours, as small as one can be: a host keeps one for every agent that idles.
+"""A client WebSocket connection that takes little memory: a host keeps one open for every idle agent.
 
 The `websockets` library's protocol without I/O does the handshake and the frames. Its own connection object takes nearly
-twice the memory of this one (bench/hosting.py measures both): a task and several queues for each connection. Here the event
-loop calls, and whoever receives or sends waits only when there is something to wait for.
+twice the memory of this one (bench/hosting.py measures both), because it has a task and several queues per connection. This
+is an asyncio protocol without tasks: the event loop calls it with what arrived, and a receiver or sender waits only while
+there is nothing to take or no room to send.
 """
 
 import asyncio
@@ -23,9 +24,9 @@ from meshhost.transport.base import close_reason
 
 __all__ = ["ClientSocket", "Timeouts", "open_socket"]
 
-# Received and not yet taken: over this the other side is asked to wait (TCP's window does it).
+# Bytes received and not yet taken; above this, reading pauses, and TCP makes the other side wait.
 _MAX_UNREAD_BYTES = 1024 * 1024
-# So many bytes of small packets go to the operating system at once.
+# Small packets are joined up to this many bytes for one write.
 _BATCH_BYTES = 64 * 1024
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
@@ -34,7 +35,7 @@ _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 class Timeouts:
     """All in seconds. A connection that is silent for `heartbeat` is pinged, and lost when nothing comes within `pong`.
 
-    `send` is how long the other side may take no data, `close` how long it may take to say goodbye.
+    `send` is how long the other side may take no data, `close` how long it may take to answer a close frame.
     """
 
     heartbeat: float
@@ -52,12 +53,12 @@ async def open_socket(
     timeouts: Timeouts,
     logger: Any,
 ) -> "ClientSocket":
-    """Dial and shake hands; whoever calls bounds the wait.
+    """Dial and shake hands. The caller must set a timeout.
 
     Raises OSError, and what `websockets` raises for a handshake that fails (InvalidStatus for a refusal).
     """
     loop = asyncio.get_running_loop()
-    # What the URL says about a user is not sent: the headers say who comes.
+    # A user name in the URL is not sent: the token in the headers says who connects.
     uri = dataclasses.replace(uri, username=None, password=None)
     protocol = ClientProtocol(uri, max_size=max_frame_bytes, logger=logger)
     _, socket = await loop.create_connection(lambda: ClientSocket(protocol, timeouts), uri.host, uri.port, ssl=ssl)
@@ -99,7 +100,7 @@ class ClientSocket(asyncio.Protocol):
         self._timeouts = timeouts
         self._transport: Any = None
         self._shaken: asyncio.Future[None] | None = None
-        # Made when needed: most connections never have two packets waiting.
+        # Created when needed: most connections never have two packets waiting.
         self._unread: deque[bytes | RemoteProtocolError] | None = None
         self._unread_bytes = 0
         self._fragments: list[bytes] | None = None
@@ -120,7 +121,7 @@ class ClientSocket(asyncio.Protocol):
         return f"<ClientSocket {self._protocol.state.name} end={self._end!r}>"
 
     async def shake_hands(self, headers: Mapping[str, str]) -> None:
-        """Send the request and return when the server has agreed. Raises what `open_socket` says."""
+        """Send the upgrade request and return when the server has accepted it. Raises as `open_socket` does."""
         request = self._protocol.connect()
         request.headers["User-Agent"] = USER_AGENT
         request.headers.update(headers)
@@ -135,7 +136,7 @@ class ClientSocket(asyncio.Protocol):
             self._timer = self._later(self._timeouts.heartbeat, self._ping)
 
     async def receive(self) -> bytes:
-        """The next packet. Raises ConnectionLostError, or RemoteProtocolError for a text frame."""
+        """Return the next packet. Raises ConnectionLostError, or RemoteProtocolError for a text frame."""
         while not self._unread:
             if self._end is not None:
                 raise self._end.again()
@@ -166,7 +167,7 @@ class ClientSocket(asyncio.Protocol):
             raise ConnectionLostError(f"the room server took no data for {self._timeouts.send:g} s") from None
 
     def send_at_once(self, packets: Iterable[bytes]) -> bool:
-        """Send these packets, which are few and small, without waiting; False when that cannot be, and nothing was sent.
+        """Send these packets, which are few and small, without waiting; False when that is impossible, and nothing was sent.
 
         Raises ConnectionLostError.
         """
@@ -179,7 +180,7 @@ class ClientSocket(asyncio.Protocol):
         return True
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close in order, within the time for that."""
+        """Close in order, within `Timeouts.close`."""
         if self._end is not None:
             return
         self._is_closing = True
@@ -187,11 +188,11 @@ class ClientSocket(asyncio.Protocol):
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(code, close_reason(reason))
         self._flush()
-        self._hold(False)  # the answer may stand behind what nobody reads any more
+        self._hold(False)  # the close frame may come after data that is not read any more
         self._expect_end()
         if self._gone is None:
             self._gone = asyncio.get_running_loop().create_future()
-        # wait() rather than await: who gives up waiting must not cancel what others wait for.
+        # wait() rather than await: a waiter that is cancelled must not cancel the future that others wait for.
         await asyncio.wait({self._gone})
 
     def abort(self) -> None:
@@ -201,11 +202,11 @@ class ClientSocket(asyncio.Protocol):
     # Called by the event loop.
 
     def connection_made(self, transport: Any) -> None:
-        """It is open."""
+        """Start: the connection is established."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came."""
+        """Take bytes that arrived."""
         self._heard_at = asyncio.get_running_loop().time()
         self._protocol.receive_data(data)
         self._flush()
@@ -220,12 +221,12 @@ class ClientSocket(asyncio.Protocol):
             self._expect_end()
 
     def eof_received(self) -> None:
-        """The other side sends nothing any more; the loop then closes the connection."""
+        """Take the end of the other side's data; the loop then closes the connection."""
         self._protocol.receive_eof()
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
+        """Fail all waits: the connection ended."""
         self._protocol.receive_eof()
         self._end = self._lost(exc)
         for timer in (self._timer, self._close_timer):
@@ -237,16 +238,16 @@ class ClientSocket(asyncio.Protocol):
         self.resume_writing()
         if self._gone is not None:
             self._gone.set_result(None)
-        # What refers to itself in circles would be kept until the next full collection of garbage.
+        # Reference cycles would keep this object until the next full garbage collection.
         self._protocol.parser.close()
         _untie(self._transport)
 
     def pause_writing(self) -> None:
-        """Too much waits to be sent."""
+        """Make senders wait: the write buffer is full."""
         self._is_paused = True
 
     def resume_writing(self) -> None:
-        """There is room again."""
+        """Let senders go on: the write buffer has room again."""
         self._is_paused = False
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
@@ -254,7 +255,7 @@ class ClientSocket(asyncio.Protocol):
     def _take_answer(self, answer: Response) -> None:
         # A refusal keeps its headers: it goes into the error.
         if self._protocol.handshake_exc is None and self._shaken is not None and not self._shaken.done():
-            answer.headers.clear()  # the library keeps the answer, and nobody reads it again
+            answer.headers.clear()  # the library keeps the answer, which is not read again
             self._shaken.set_result(None)
 
     def _fail_handshake(self, error: Exception) -> None:
@@ -285,7 +286,7 @@ class ClientSocket(asyncio.Protocol):
         self._wake_receiver()
 
     def _hold(self, held: bool) -> None:
-        """Let the other side wait, or go on."""
+        """Pause or resume reading, which makes the other side wait or go on."""
         if held is not self._is_held:
             self._is_held = held
             (self._transport.pause_reading if held else self._transport.resume_reading)()
@@ -295,7 +296,7 @@ class ClientSocket(asyncio.Protocol):
             self._receiver.set_result(None)
 
     def _write(self, packets: Iterator[bytes]) -> bool:
-        """Write until all are written (True), or the other side is too slow for more (False)."""
+        """Write until all are written (True) or the write buffer is full (False)."""
         while not self._is_paused:
             waiting = 0
             for packet in packets:
@@ -375,7 +376,7 @@ class ClientSocket(asyncio.Protocol):
 
 
 def _untie(transport: Any) -> None:
-    """Take away the bound methods that asyncio's transports keep of themselves; this one has ended."""
+    """Break the cycles of an ended transport: asyncio's transports keep bound methods of themselves."""
     attributes = getattr(transport, "__dict__", {})
     for name in [name for name, value in attributes.items() if getattr(value, "__self__", None) is transport]:
         del attributes[name]

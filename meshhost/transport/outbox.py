@@ -1,9 +1,11 @@
-"""What waits to be sent on one connection.
+"""The messages that wait to be sent on one connection.
 
-Packets of one message must never be torn apart by the cancellation of whoever sent it, so senders put messages into the
-outbox. What the transport takes at once is sent at once; the rest is written in order by one task: `run()`, or, where there
-are many connections that idle, a task that is there only while something waits (`begin`). The bytes that may wait are
-bounded: a client waits for room (`put`), a server, which must not be slowed by one reader, refuses (`offer`).
+The packets of one message must be contiguous, also when its sender is cancelled in the middle; so senders hand messages to
+the outbox and never write themselves. What the transport takes without waiting is sent at once; the rest is written in
+order by one task: `run()`, or, where many connections are idle, a task that exists only while something waits (`begin`).
+The bytes that may wait are bounded: a client waits for room (`put`); a server, which one slow reader must not hold up,
+refuses (`offer`). Invariants: first in, first out, also past a sender that waits for room; and when sending has ended no
+caller keeps waiting.
 """
 
 import asyncio
@@ -27,7 +29,7 @@ class Outbox:
     def __init__(self, transport: Transport, *, max_bytes: int) -> None:
         self._transport = transport
         self._max_bytes = max_bytes
-        # Made when needed: an empty one is larger than all the rest of this.
+        # Created when needed: an empty deque takes more memory than the rest of the outbox.
         self._waiting: deque[Packets] | None = None
         self._bytes = 0
         self._start_writer: Callable[[], object] | None = None
@@ -46,14 +48,14 @@ class Outbox:
             self._start_writing()
 
     def end(self) -> None:
-        """The connection is over: nobody waits any more. Again is no news."""
+        """End all waits: the connection is over. Idempotent."""
         self._ended = True
-        self._start_writer = None  # it refers back to who owns this
+        self._start_writer = None  # it refers to the owner of this outbox: a reference cycle
         self._has_room.set()
         self._emptied.set()
 
     async def run(self) -> None:
-        """Send what comes, for ever. Raises ConnectionLostError. Afterwards nobody waits for it any more."""
+        """Send messages as they come, until cancelled. Raises ConnectionLostError. In both cases all waits end."""
         try:
             while True:
                 await self._write_waiting()
@@ -63,7 +65,7 @@ class Outbox:
             self.end()
 
     async def write(self) -> None:
-        """Send what waits, after `begin`. Raises ConnectionLostError, and then nobody waits any more."""
+        """Send what waits, after `begin`. Raises ConnectionLostError, and then all waits end."""
         try:
             await self._write_waiting()
         except BaseException:
@@ -87,7 +89,7 @@ class Outbox:
             self._start_writing()
 
     async def put(self, message: Packets) -> None:
-        """Add a message, waiting for room. Whoever calls bounds the wait. Raises ConnectionLostError when sending has ended."""
+        """Add a message, waiting for room. The caller must set a timeout. Raises ConnectionLostError when sending has ended."""
         async with self._turn:  # a small message must not overtake a large one that waits for room
             while not self._fits(message) and not self._ended:
                 self._has_room.clear()
@@ -97,7 +99,7 @@ class Outbox:
             self.offer(message)
 
     async def wait_empty(self) -> None:
-        """Return when all that was added is handed to the transport. Whoever calls bounds the wait.
+        """Return when all that was added is handed to the transport. The caller must set a timeout.
 
         Raises ConnectionLostError when sending ended before.
         """
@@ -111,7 +113,7 @@ class Outbox:
         try:
             return self._transport.send_at_once(message)
         except ConnectionLostError:
-            return False  # the writing task is told, and ends the connection
+            return False  # the writing task gets this error too, and ends the connection
 
     def _start_writing(self) -> None:
         self._filled.set()

@@ -1,4 +1,9 @@
-"""Dials a room."""
+"""Dials a room over a WebSocket.
+
+`WebSocketClientProtocol` is what MeshAgent programs build; `RoomClient` calls its `connect` again after every loss. A direct
+connection is the small one of `client_socket.py`; through a proxy the library's own is used, which knows how to speak to
+proxies. Redirects are never followed, and tokens never logged: both would show the token to somebody else.
+"""
 
 import asyncio
 import contextlib
@@ -29,7 +34,7 @@ OPEN_TIMEOUT = 15.0
 PONG_TIMEOUT = 15.0
 CLOSE_TIMEOUT = 5.0
 SEND_TIMEOUT = 60.0
-# How long what the environment says about proxies is taken for true: asking costs a third of a connection.
+# How long the environment's proxy settings are remembered: reading them costs a third of a connection.
 _PROXY_SECONDS = 30.0
 
 # The library logs whole handshakes at DEBUG, and they carry the token.
@@ -71,7 +76,7 @@ class WebSocketClientProtocol:
         self._token = token
 
     async def connect(self, *, resume: str | None = None) -> Transport:
-        """Dial. Raises RoomRefusedError with the HTTP status, or ConnectionLostError when the server is not reachable."""
+        """Dial. Raises RoomRefusedError with the HTTP status, ConnectionLostError when the server cannot be reached."""
         headers = {"Authorization": f"Bearer {self._token}", RESUME_HEADER: resume or NO_RESUME}
         try:
             uri = parse_uri(self._url)
@@ -99,7 +104,7 @@ class WebSocketClientProtocol:
             )
 
     async def _dial_by_proxy(self, headers: dict[str, str]) -> Transport:
-        """With the library's own connection, which knows how to speak to proxies."""
+        """Dial with the library's own connection, which can speak to proxies."""
         return WebSocketTransport(
             await _Connect(
                 self._url,
@@ -117,7 +122,7 @@ class WebSocketClientProtocol:
 
 @functools.lru_cache(maxsize=256)
 def _proxy(secure: bool, host: str, port: int, moment: int) -> str | None:
-    """The proxy that the environment names for this server; asked again when `moment` is another."""
+    """Return the proxy that the environment names for this server. `moment` is a part of the cache's key: it limits the age."""
     return get_proxy(WebSocketURI(secure=secure, host=host, port=port, path="/", query=""))
 
 
@@ -129,12 +134,12 @@ def _tls() -> ssl.SSLContext:
 
 class _Connect(connect):
     def process_redirect(self, exc: Exception) -> Exception | str:
-        """Follow none: the token is for the server that was named."""
+        """Follow no redirect: the token is for the server that was named."""
         return exc
 
 
 class WebSocketTransport:
-    """An open client connection by way of a proxy. See `Transport`."""
+    """An open client connection through a proxy. See `Transport`."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
@@ -156,7 +161,7 @@ class WebSocketTransport:
                     await self._connection.send(packet)
 
     def send_at_once(self, packets: Iterable[bytes]) -> bool:
-        """False: the library only sends with a wait."""
+        """Return False: the library can only send with a wait."""
         return False
 
     async def close(self, code: int = 1000, reason: str = "") -> None:

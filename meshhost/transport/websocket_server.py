@@ -1,4 +1,8 @@
-"""An accepted aiohttp WebSocket as a transport, on either side: the room server's, or a host that was called by upgrade."""
+"""An accepted aiohttp WebSocket as a transport.
+
+Both sides use it: the room server for its participants, and a host that was called by upgrade (room-protocol §18.4), which
+then speaks as a client over the connection that the room server opened.
+"""
 
 import asyncio
 import contextlib
@@ -31,7 +35,7 @@ class AiohttpTransport:
             return data
         if message.type is WSMsgType.TEXT:
             raise RemoteProtocolError("a text frame: only binary frames are legal", close_code=1003)
-        # `close_code` is 1006 when the other side left without a word.
+        # `close_code` is 1006 when the other side left without a close frame.
         code = message.data if message.type is WSMsgType.CLOSE else self._socket.close_code
         orderly = message.type is WSMsgType.CLOSE
         raise ConnectionLostError("the connection ended", clean=orderly, close_code=code)
@@ -49,7 +53,7 @@ class AiohttpTransport:
             raise ConnectionLostError("the connection ended") from None
 
     def send_at_once(self, packets: Iterable[bytes]) -> bool:
-        """False: the library only sends with a wait."""
+        """Return False: the library can only send with a wait."""
         return False
 
     async def close(self, code: int = 1000, reason: str = "") -> None:

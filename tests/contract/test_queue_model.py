@@ -15,9 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from meshhost.errors import RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.memory.queues import MemoryQueueBackend
-from meshhost.stores.queues import EndReason, HolderId, Lease, NewMessage, QueueBackend, QueueKey, QueueLimits
-from meshhost.stores.sqlite.queues import SqliteQueueBackend
+from meshhost.stores.memory.queues import MemoryQueueStore
+from meshhost.stores.queues import EndReason, HolderId, Lease, NewMessage, QueueKey, QueueLimits, QueueStore
+from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
@@ -44,8 +44,8 @@ class BothStores(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.clock = FakeClock()
         self.runner = asyncio.Runner()
-        self.model = MemoryQueueBackend(limits=LIMITS, clock=self.clock)
-        self.store = SqliteQueueBackend(Path(self.folder.name) / "q.db", limits=LIMITS, clock=self.clock)
+        self.model = MemoryQueueStore(limits=LIMITS, clock=self.clock)
+        self.store = SqliteQueueStore(Path(self.folder.name) / "q.db", limits=LIMITS, clock=self.clock)
         self.leases: list[Lease] = []
         self.sent: set[int] = set()
         self.ended: set[int] = set()  # acked, drained or deleted
@@ -54,13 +54,13 @@ class BothStores(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.runner.run(self.store.close())
-        with contextlib.closing(sqlite3.connect(self.store._path)) as file:
+        with contextlib.closing(sqlite3.connect(self.store._database.path)) as file:
             assert file.execute(_STRAYS).fetchall() == []
             assert file.execute(_MISCOUNTED).fetchall() == []
         self.runner.close()
         self.folder.cleanup()
 
-    def both(self, operation: Callable[[QueueBackend], Awaitable[Any]]) -> Any:
+    def both(self, operation: Callable[[QueueStore], Awaitable[Any]]) -> Any:
         """Return what both returned; None when both refused in the same words."""
         expected, got = (self.runner.run(_outcome(operation, backend)) for backend in (self.model, self.store))
         assert got == expected
@@ -151,7 +151,7 @@ class BothStores(RuleBasedStateMachine):
         return set(found.dead) if found else set()
 
 
-async def _outcome(operation: Callable[[QueueBackend], Awaitable[Any]], backend: QueueBackend) -> Any:
+async def _outcome(operation: Callable[[QueueStore], Awaitable[Any]], backend: QueueStore) -> Any:
     try:
         result = await operation(backend)
     except RoomError as error:

@@ -13,6 +13,7 @@ from meshhost.agents.agent import Agent, SingleRoomAgent
 from meshhost.agents.worker import Worker
 from meshhost.app import embedded
 from meshhost.app.config_file import ServerFile
+from meshhost.backoff import Backoff
 from meshhost.errors import (
     AccessDeniedError,
     ConnectionLostError,
@@ -22,8 +23,7 @@ from meshhost.errors import (
 )
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.protocol.messages import TextResponse
-from meshhost.queues.retry import RetryPolicy
-from meshhost.queues.service import QueueService
+from meshhost.queues.service import queue_service
 from meshhost.room.client import RoomClient
 from meshhost.room.consumer import QueueConsumer
 from meshhost.room.requirements import RequiredSchema, RequiredToolkit
@@ -49,8 +49,10 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
 
     @asynccontextmanager
     async def make(*, retry_in: float = 0.0, **tables: Any) -> AsyncIterator[RunningServer]:
-        retry = RetryPolicy(first_delay=retry_in, max_delay=retry_in)
-        monkeypatch.setattr(embedded, "QueueService", functools.partial(QueueService, retry=retry, random=lambda: 1.0))
+        retry = Backoff(first_delay=retry_in, max_delay=retry_in)
+        monkeypatch.setattr(
+            embedded, "queue_service", functools.partial(queue_service, retry=retry, random=lambda: 1.0)
+        )
         file = ServerFile.model_validate({"queues": {"max_attempts": 2}} | tables)
         async with running_server(tmp_path / "data", file=file) as running:
             yield running

@@ -18,7 +18,7 @@ from meshhost.gateway.provider import Caller
 from meshhost.identity.keys import ApiKey, parse_api_key
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.identity.tokens import ParticipantToken
-from meshhost.stores.sqlite.identity import IdentityStore
+from meshhost.stores.identity_service import IdentityService
 
 __all__ = ["Access", "bearer_of"]
 
@@ -40,7 +40,7 @@ def bearer_of(request: web.Request) -> str:
 class Access:
     """Checks tokens and keys against the identity store. `own_secret` signs file URLs and logins."""
 
-    identity: IdentityStore
+    identity: IdentityService
     own_secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
 
     def participant(self, request: web.Request, room_name: str) -> tuple[RoomKey, ParticipantToken]:

@@ -20,7 +20,7 @@ from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.room import Room
 from meshhost.server.http.access import Access
-from meshhost.stores.sqlite.identity import RoomInfo
+from meshhost.stores.identity import RoomInfo
 
 __all__ = ["RestRoutes"]
 
@@ -87,8 +87,7 @@ class RestRoutes:
     async def _delete_key(self, request: web.Request) -> web.Response:
         key_id = request.match_info["id"]
         await self._identity.delete_key(self.project(request), key_id)
-        # The tokens that the key has signed end with it.
-        self._directory.close_participants(lambda participant: participant.key_id == key_id, "the API key was revoked")
+        # The identity service reports the revocation, which ends the connections of the key's tokens (`assembly.py`).
         return web.Response(status=204)
 
     async def _create_room(self, request: web.Request) -> web.Response:

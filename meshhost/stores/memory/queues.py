@@ -1,4 +1,8 @@
-"""Queues in this process's memory: the model of the contract in its plainest form, and a fast double for tests."""
+"""Queues in this process's memory: the contract of QueueStore in its plainest form, and a fast double for tests.
+
+Read this to understand the contract; the property tests compare every other store with it. Methods do not await anything,
+so each is atomic in its event loop. Sorting and scanning are linear: this is a model, not a fast store.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +23,7 @@ from meshhost.stores.queues import (
 )
 from meshhost.stores.refusals import check_message, check_name, lease_lost, not_open, queue_full, queue_missing
 
-__all__ = ["MemoryQueueBackend"]
+__all__ = ["MemoryQueueStore"]
 
 
 @dataclass(slots=True)
@@ -49,8 +53,8 @@ class _Queue:
         return sorted(self.messages.values(), key=lambda message: message.id)
 
 
-class MemoryQueueBackend:
-    """Keeps the contract of QueueBackend but for durability: what it holds lives as long as the object, also when closed."""
+class MemoryQueueStore:
+    """Keeps the contract of QueueStore except durability: what it holds lives as long as the object, also while closed."""
 
     def __init__(self, *, limits: QueueLimits = QueueLimits(), clock: Clock | None = None) -> None:  # noqa: B008 - immutable
         self._limits = limits
@@ -68,21 +72,21 @@ class MemoryQueueBackend:
         self._open = False
 
     async def create(self, queue: QueueKey) -> None:
-        """See QueueBackend."""
+        """See QueueStore."""
         check_name(queue)
         self._all().setdefault(queue, _Queue())
 
     async def delete(self, queue: QueueKey) -> None:
-        """See QueueBackend."""
+        """See QueueStore."""
         self._find(queue)
         del self._queues[queue]
 
     async def exists(self, queue: QueueKey) -> bool:
-        """See QueueBackend."""
+        """See QueueStore."""
         return queue in self._all()
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
-        """See QueueBackend."""
+        """See QueueStore."""
         check_message(message, self._limits)
         if create:
             await self.create(queue)
@@ -95,18 +99,18 @@ class MemoryQueueBackend:
         return self._last_id
 
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
-        """See QueueBackend."""
+        """See QueueStore."""
         now = self._clock.time()
         ready = [message for message in self._find(queue).in_order() if message.is_ready(now)]
         return [self._claim(queue, message, holder, now + seconds) for message in ready[:limit]]
 
     async def ack(self, lease: Lease) -> None:
-        """See QueueBackend."""
+        """See QueueStore."""
         messages, message = self._leased(lease)
         del messages[message.id]
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
-        """See QueueBackend."""
+        """See QueueStore."""
         messages, message = self._leased(lease)
         now = self._clock.time()
         message.ended += reason is not EndReason.RELEASED
@@ -121,13 +125,13 @@ class MemoryQueueBackend:
         return False
 
     async def extend(self, lease: Lease, *, seconds: float) -> Lease:
-        """See QueueBackend."""
+        """See QueueStore."""
         _, message = self._leased(lease)
         message.due = self._clock.time() + seconds
         return Lease(lease.queue, message.id, message.token, lease.holder, message.due)
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
-        """See QueueBackend."""
+        """See QueueStore."""
         soon = self._clock.time() + grace
         touched = set()
         for queue, message in self._each():
@@ -142,7 +146,7 @@ class MemoryQueueBackend:
         return sorted(touched)
 
     async def sweep(self) -> Sequence[QueueKey]:
-        """See QueueBackend."""
+        """See QueueStore."""
         now = self._clock.time()
         due = [(queue, message) for queue, message in self._each() if message.due is not None and message.due <= now]
         for _, message in due:
@@ -150,29 +154,29 @@ class MemoryQueueBackend:
         return sorted({queue for queue, _ in due})
 
     async def next_due(self) -> float | None:
-        """See QueueBackend."""
+        """See QueueStore."""
         return min((message.due for _, message in self._each() if message.due is not None), default=None)
 
     async def drain(self, queue: QueueKey) -> int:
-        """See QueueBackend."""
+        """See QueueStore."""
         messages = self._find(queue).messages
         count = len(messages)
         messages.clear()
         return count
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
-        """See QueueBackend."""
+        """See QueueStore."""
         now = self._clock.time()
         mine = sorted((key.name, queue) for key, queue in self._all().items() if key.room == room)
         return [_stats(name, queue, now) for name, queue in mine]
 
     async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """See QueueBackend."""
+        """See QueueStore."""
         letters = [letter for _, letter in self._find(queue).dead.values()]
         return sorted(letters, key=lambda letter: (letter.died_at, letter.message_id), reverse=True)[:limit]
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
-        """See QueueBackend."""
+        """See QueueStore."""
         found = self._find(queue)
         wanted = [message_id for message_id in found.dead if message_ids is None or message_id in message_ids]
         for message_id in wanted:

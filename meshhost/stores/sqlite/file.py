@@ -1,4 +1,13 @@
-"""The file of a SQLite store: one process at a time, readable by its owner only, of a schema version we know."""
+"""The file of a SQLite store: locked, readable by its owner only, and of a schema version that we know.
+
+`SqliteThread` is the caller, from its one thread. Most stores keep state in memory that must match the file (depth
+counters, open documents), so their file belongs to one process at a time: a lock on `<path>.lock` is held while it is open,
+and the system gives it back when the process dies. A *shared* file (identity) is locked only while it is opened, so that of
+several servers that start at once one changes the schema and the others wait for it.
+
+The schema's version is the number of migrations applied (`PRAGMA user_version`). Each migration and its number are
+committed together, so a crash leaves one version or the next, never a mixture.
+"""
 
 import contextlib
 import fcntl
@@ -11,6 +20,8 @@ from meshhost.errors import SettingsError
 
 __all__ = ["SqliteFile"]
 
+# Another process may hold the write lock of a shared file for the length of a commit.
+_BUSY_SECONDS = 10.0
 # A commit is on disk when it returns, also after a power loss; a WAL that grew in a burst is cut back.
 _SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864")
 
@@ -18,33 +29,37 @@ _SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 6
 class SqliteFile:
     """A database file and its lock (`<path>.lock`). All methods are for one thread; the connection is that thread's.
 
-    `migrations` is a folder of SQL files; the number of those applied is the schema's version. `what` is the store's name
-    in errors.
+    `migrations` is a folder of SQL files, applied in the order of their names. `what` is the store's name in errors.
+    `shared`: other processes may have the file open, too.
     """
 
-    def __init__(self, path: Path, *, migrations: Traversable, what: str) -> None:
+    def __init__(self, path: Path, *, migrations: Traversable, what: str, shared: bool = False) -> None:
         self.path = path
         self.what = what
+        self._shared = shared
         self._migrations = migrations
         self._connection: sqlite3.Connection | None = None
         self._lock: int | None = None
 
     def open(self) -> None:
-        """Lock the file, make it if it is missing, and bring its schema up to date.
+        """Lock the file, create it if it is missing, and bring its schema up to date.
 
-        Raises SettingsError when another process holds it, it is of a newer version or no database; OSError.
+        A shared file is unlocked again; this waits for another process that opens it at the same moment. Raises
+        SettingsError when another process holds the file, when it is of a newer version or no database; OSError.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.path, self.what)
+        self._lock = _lock(self.path, self.what, wait=self._shared)
         try:
             os.close(_open_private(self.path))
             self.connection()
         except BaseException:
             self.close()
             raise
+        if self._shared:
+            self._unlock()
 
     def connection(self) -> sqlite3.Connection:
-        """The present connection; a new one after `discard`. Raises OSError, SettingsError."""
+        """Return the present connection, or a new one after `discard`. Raises OSError, SettingsError."""
         if self._connection is None:
             self._connection = _connect(self.path, self._migrations, self.what)
         return self._connection
@@ -57,8 +72,11 @@ class SqliteFile:
                 connection.close()
 
     def close(self) -> None:
-        """Close the connection, then give the lock back."""
+        """Close the connection, then release the lock. Idempotent."""
         self.discard()
+        self._unlock()
+
+    def _unlock(self) -> None:
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
@@ -70,10 +88,10 @@ def _open_private(path: Path) -> int:
     return descriptor
 
 
-def _lock(path: Path, what: str) -> int:
+def _lock(path: Path, what: str, *, wait: bool = False) -> int:
     descriptor = _open_private(path.with_name(f"{path.name}.lock"))
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
         if isinstance(error, BlockingIOError):
@@ -85,7 +103,7 @@ def _lock(path: Path, what: str) -> int:
 
 def _connect(path: Path, migrations: Traversable, what: str) -> sqlite3.Connection:
     try:
-        connection = sqlite3.connect(path, isolation_level=None)
+        connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
     except sqlite3.Error as error:
         raise OSError(f"cannot open the {what} {path}: {error}") from error
     try:

@@ -1,13 +1,19 @@
-"""Queues in a SQLite file: the default store."""
+"""Queues in a SQLite file: the queue store of a single room server.
 
-import asyncio
+Keeps the contract of `meshhost.stores.queues.QueueStore`; read that first. Every method is one operation on the file's thread
+(`thread.py`), so it is atomic and group-committed. The file belongs to one process at a time, which makes the promises about
+several processes easy: ids come from AUTOINCREMENT, `max_depth` is a counter per queue that is changed in the transaction of
+each send and settlement, and two sweeps cannot overlap.
+
+A message is a row in `messages` (small, rewritten by each lease) and one in `contents` (body and headers, written once).
+`ready` and `due` tell its state: see the comments in `migrations/queues`.
+"""
+
 import json
-import re
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
@@ -23,29 +29,19 @@ from meshhost.stores.queues import (
     QueueLimits,
     QueueStats,
 )
-from meshhost.stores.refusals import check_message, check_name, lease_lost, not_open, queue_full, queue_missing
-from meshhost.stores.sqlite.file import SqliteFile
-from meshhost.stores.sqlite.thread import Operation, SqliteThread
+from meshhost.stores.refusals import check_message, check_name, lease_lost, queue_full, queue_missing
+from meshhost.stores.sqlite.database import SqliteDatabase
+from meshhost.stores.sqlite.statements import Statements
 
-__all__ = ["SqliteQueueBackend"]
-
-T = TypeVar("T")
+__all__ = ["SqliteQueueStore"]
 
 
-def _statements(text: str) -> Mapping[str, str]:
-    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+_SQL = Statements("queues.sql")
+_execute = _SQL.execute
 
 
-_MIGRATIONS = resources.files("meshhost.stores.sqlite") / "migrations" / "queues"
-_SQL = _statements((resources.files("meshhost.stores.sqlite") / "queues.sql").read_text(encoding="utf-8"))
-
-
-class SqliteQueueBackend:
-    """Keeps the contract of QueueBackend in the file `path`, which one process at a time can have open.
-
-    All operations that wait at the same time share one commit, so many senders cost hardly more than one.
-    """
+class SqliteQueueStore:
+    """Keeps the contract of QueueStore in the file `path`, which one process at a time can have open."""
 
     def __init__(
         self,
@@ -54,36 +50,28 @@ class SqliteQueueBackend:
         limits: QueueLimits = QueueLimits(),  # noqa: B008 - immutable
         clock: Clock | None = None,
     ) -> None:
-        self._path = path
+        self._database = SqliteDatabase(path, migrations="queues", what="queue store")
         self._limits = limits
         self._clock = clock or SystemClock()
-        self._thread: SqliteThread | None = None
-        self._former: SqliteThread | None = None  # one whose end nobody saw yet
-        self._changing = asyncio.Lock()
 
     def __repr__(self) -> str:
-        return f"<SqliteQueueBackend {str(self._path)!r} open={self._thread is not None}>"
+        return f"<SqliteQueueStore {str(self._database.path)!r} open={self._database.is_open}>"
 
     async def open(self) -> None:
-        """See QueueBackend."""
-        async with self._changing:
-            await self._end_former()
-            self._thread = self._thread or await self._start()
+        """See QueueStore."""
+        await self._database.open()
 
     async def close(self) -> None:
-        """See QueueBackend."""
-        async with self._changing:
-            if self._thread is not None:
-                self._thread, self._former = None, self._thread
-            await self._end_former()
+        """See QueueStore."""
+        await self._database.close()
 
     async def create(self, queue: QueueKey) -> None:
-        """See QueueBackend."""
+        """See QueueStore."""
         check_name(queue)
-        await self._run(lambda db: _execute(db, "create_queue", **_names(queue)))
+        await self._database.run(lambda db: _execute(db, "create_queue", **_names(queue)))
 
     async def delete(self, queue: QueueKey) -> None:
-        """See QueueBackend."""
+        """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> None:
             found, _ = _find(db, queue)
@@ -91,14 +79,14 @@ class SqliteQueueBackend:
             for statement in ("delete_dead_contents", "delete_dead_letters", "delete_queue"):
                 _execute(db, statement, queue=found)
 
-        await self._run(operation)
+        await self._database.run(operation)
 
     async def exists(self, queue: QueueKey) -> bool:
-        """See QueueBackend."""
-        return await self._run(lambda db: _look_up(db, queue) is not None)
+        """See QueueStore."""
+        return await self._database.run(lambda db: _look_up(db, queue) is not None)
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
-        """See QueueBackend."""
+        """See QueueStore."""
         headers = check_message(message, self._limits)
         body = message.body
         if create:
@@ -113,10 +101,10 @@ class SqliteQueueBackend:
             _execute(db, "change_depth", queue=found, change=1)
             return message_id or 0
 
-        return await self._run(operation)
+        return await self._database.run(operation)
 
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
-        """See QueueBackend."""
+        """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> list[Delivery]:
             found, _ = _find(db, queue)
@@ -125,20 +113,20 @@ class SqliteQueueBackend:
             rows = _execute(db, "claim", queue=found, holder=holder, until=now + seconds, limit=limit).fetchall()
             return [_delivery(db, queue, holder, now + seconds, row) for row in sorted(rows)]
 
-        return await self._run(operation)
+        return await self._database.run(operation)
 
     async def ack(self, lease: Lease) -> None:
-        """See QueueBackend."""
+        """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> None:
             found, _ = _find_leased(db, lease)
             _execute(db, "delete_content", id=lease.message_id)
             _remove(db, found, lease.message_id)
 
-        await self._run(operation)
+        await self._database.run(operation)
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
-        """See QueueBackend."""
+        """See QueueStore."""
         text = error.encode(errors="backslashreplace").decode()  # an exception's text may hold lone surrogates
 
         def operation(db: sqlite3.Connection) -> bool:
@@ -154,10 +142,10 @@ class SqliteQueueBackend:
             _execute(db, "give_back", id=lease.message_id, due=due, failed=failed, counted=counted)
             return False
 
-        return await self._run(operation)
+        return await self._database.run(operation)
 
     async def extend(self, lease: Lease, *, seconds: float) -> Lease:
-        """See QueueBackend."""
+        """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> Lease:
             _find_leased(db, lease)
@@ -165,10 +153,10 @@ class SqliteQueueBackend:
             _execute(db, "extend", id=lease.message_id, until=until)
             return Lease(lease.queue, lease.message_id, lease.token, lease.holder, until)
 
-        return await self._run(operation)
+        return await self._database.run(operation)
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
-        """See QueueBackend."""
+        """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> list[QueueKey]:
             touched = _keys(_execute(db, "queues_of_holder", holder=holder))
@@ -178,10 +166,10 @@ class SqliteQueueBackend:
                 _execute(db, "shorten_holder", holder=holder, soon=self._clock.time() + grace)
             return touched
 
-        return await self._run(operation)
+        return await self._database.run(operation)
 
     async def sweep(self) -> Sequence[QueueKey]:
-        """See QueueBackend."""
+        """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> list[QueueKey]:
             now = self._clock.time()
@@ -190,15 +178,15 @@ class SqliteQueueBackend:
                 _execute(db, "sweep", now=now)
             return queues
 
-        return await self._run(operation)
+        return await self._database.run(operation)
 
     async def next_due(self) -> float | None:
-        """See QueueBackend."""
-        due: float | None = await self._run(lambda db: _execute(db, "next_due").fetchone()[0])
+        """See QueueStore."""
+        due: float | None = await self._database.run(lambda db: _execute(db, "next_due").fetchone()[0])
         return due
 
     async def drain(self, queue: QueueKey) -> int:
-        """See QueueBackend."""
+        """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> int:
             found, depth = _find(db, queue)
@@ -206,30 +194,30 @@ class SqliteQueueBackend:
             _execute(db, "change_depth", queue=found, change=-depth)
             return depth
 
-        return await self._run(operation)
+        return await self._database.run(operation)
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
-        """See QueueBackend."""
+        """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> list[QueueStats]:
             now = self._clock.time()
             rows = _execute(db, "stats", tenant=room.tenant, room=room.name, now=now)
             return [_stats(now, *row) for row in rows]
 
-        return await self._run(operation)
+        return await self._database.run(operation)
 
     async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """See QueueBackend."""
+        """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> list[DeadLetter]:
             found, _ = _find(db, queue)
             rows = _execute(db, "dead_letters", queue=found, limit=limit)
             return [DeadLetter(key, body, json.loads(headers), *rest) for key, body, headers, *rest in rows]
 
-        return await self._run(operation)
+        return await self._database.run(operation)
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
-        """See QueueBackend."""
+        """See QueueStore."""
         ids = None if message_ids is None else json.dumps(list(message_ids))
 
         def operation(db: sqlite3.Connection) -> int:
@@ -239,27 +227,7 @@ class SqliteQueueBackend:
             _execute(db, "change_depth", queue=found, change=count)
             return count
 
-        return await self._run(operation)
-
-    async def _start(self) -> SqliteThread:
-        thread = self._former = SqliteThread(SqliteFile(self._path, migrations=_MIGRATIONS, what="queue store"))
-        await thread.start()
-        self._former = None
-        return thread
-
-    async def _end_former(self) -> None:
-        if self._former is not None:
-            await self._former.stop()
-            self._former = None
-
-    async def _run(self, operation: Operation[T]) -> T:
-        if self._thread is None:
-            raise not_open()
-        return await self._thread.run(operation)
-
-
-def _execute(db: sqlite3.Connection, statement: str, /, **values: object) -> sqlite3.Cursor:
-    return db.execute(_SQL[statement], values)
+        return await self._database.run(operation)
 
 
 def _names(queue: QueueKey) -> dict[str, str]:

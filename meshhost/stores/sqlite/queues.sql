@@ -1,4 +1,4 @@
--- The statements of sqlite.py, by name.
+-- The statements of queues.py, by name.
 
 -- name: find_queue
 SELECT id, depth FROM queues WHERE tenant = :tenant AND room = :room AND name = :name;

@@ -1,4 +1,14 @@
-"""One thread for one SQLite file: what waits is done together and made durable by one commit."""
+"""One thread for one SQLite file: operations that wait at the same time share one commit (group commit).
+
+A durable commit costs an fsync, often several milliseconds. The stores hand operations to this thread; it takes all that
+wait, runs each inside a savepoint, commits once, and only then completes the futures of their callers. So sixty-four
+senders at once cost hardly more than one, and the event loop never waits for the disk.
+
+The thread is the only user of the connection. An operation that raises is rolled back alone; when the store itself fails
+(disk full, I/O error), the whole batch is rolled back and each of its callers gets OSError. Invariants: a caller is told of
+success only after the commit; an operation runs even when its caller was cancelled; after `stop` nothing is accepted, and
+what was accepted before is finished.
+"""
 
 import asyncio
 import contextlib
@@ -22,7 +32,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Operation: TypeAlias = Callable[[sqlite3.Connection], T]
 
-# Bounds what the first of a batch waits for the others.
+# Bounds how long the first operation of a batch waits for the others.
 _MAX_BATCH = 1000
 
 
@@ -43,12 +53,12 @@ class _Job:
 
 
 class SqliteThread:
-    """Runs operations on a file, each atomic, from `start` to `stop`; used once."""
+    """Runs atomic operations on a file between `start` and `stop`. An instance is used once."""
 
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._lock = threading.Lock()  # nothing is put behind the None that ends the thread
+        self._lock = threading.Lock()  # so that no job is put behind the None that ends the thread
         self._stopping = False
         self._opened = _uncancellable()
         self._ended = _uncancellable()
@@ -63,9 +73,10 @@ class SqliteThread:
             raise
 
     async def run(self, operation: Operation[T]) -> T:
-        """Return what the operation returned once that is durable; raise what it raised, nothing of it done.
+        """Return what the operation returned, once that is durable; raise what it raised, and then nothing of it is done.
 
-        Raises OSError when the store failed and RoomError when it is not open. A cancelled operation is done all the same.
+        Raises OSError when the store failed and RoomError when it is not open. An operation whose caller is cancelled runs
+        all the same.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         with self._lock:
@@ -103,7 +114,7 @@ class SqliteThread:
             batch, more = self._next_batch()
             try:
                 self._commit(batch)
-            except Exception as error:  # noqa: BLE001 - whatever it is, all who wait must hear of it, and the thread go on
+            except Exception as error:  # noqa: BLE001 - all callers must get it, whatever it is, and the thread must go on
                 self._roll_back(batch, error)
             _deliver(batch)
 
@@ -133,7 +144,7 @@ class SqliteThread:
             connection = self._file.connection()
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-        except Exception:  # noqa: BLE001 - the next batch gets a new connection, and hears of what is wrong with that
+        except Exception:  # noqa: BLE001 - the next batch opens a new connection, and fails if that does
             self._file.discard()
         for job in batch:
             job.error = OSError(f"the {self._file.what} {self._file.path} failed: {cause}")

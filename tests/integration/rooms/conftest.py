@@ -10,11 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from meshhost.backoff import Backoff
 from meshhost.gateway.provider import ProviderTable
 from meshhost.identity.keys import ApiKey, new_api_key
 from meshhost.protocol.frames import Limits
-from meshhost.queues.retry import RetryPolicy
-from meshhost.queues.service import QueueService
+from meshhost.queues.service import queue_service
 from meshhost.room.client import RoomClient
 from meshhost.server.config import ServerConfig
 from meshhost.server.core.ownership import RoomOwnership
@@ -22,11 +22,14 @@ from meshhost.server.core.service import RoomService
 from meshhost.server.server import RoomServer
 from meshhost.server.wire.dialect import Dialect
 from meshhost.stores.document_files import FilesAndDocuments
+from meshhost.stores.engine import Engine
 from meshhost.stores.files import open_object_store
-from meshhost.stores.memory.queues import MemoryQueueBackend
+from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.local_notifier import LocalNotifier
+from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.queues import QueueLimits
-from meshhost.stores.sqlite.documents import DocumentStore
-from meshhost.stores.sqlite.identity import IdentityStore
+from meshhost.stores.sqlite.documents import SqliteDocumentStore
+from meshhost.stores.sqlite.identity import SqliteIdentityStore
 from meshhost.testing.server import RunningServer
 
 PROJECT = "11111111-2222-3333-4444-555555555555"
@@ -58,21 +61,21 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
         **config: Any,
     ) -> AsyncIterator[RunningServer]:
         values = {"port": 0, "resume_seconds": 5.0, "receive_seconds": 5.0, "limits": wire or Limits()} | config
-        backend = MemoryQueueBackend(limits=limits or QueueLimits())
-        identity = IdentityStore(
-            tmp_path / "identity.db", extra_keys=lambda: [own, other_key], default_secret=default_secret
+        engine = Engine(
+            name="test",
+            queues=MemoryQueueStore(limits=limits or QueueLimits()),
+            documents=SqliteDocumentStore(tmp_path / f"documents-{uuid.uuid4()}.db"),
+            identity=SqliteIdentityStore(tmp_path / "identity.db"),
+            notifier=LocalNotifier(),
         )
-        documents = DocumentStore(tmp_path / f"documents-{uuid.uuid4()}.db")
-        files = FilesAndDocuments(open_object_store(tmp_path / "storage"), documents)
-        await backend.open()
-        await identity.open()
-        await documents.open()
-        retry = RetryPolicy(first_delay=0.0, max_delay=0.0)
-        async with QueueService(backend, lease_seconds=30.0, retry=retry) as queues:
+        identity = IdentityService(engine.identity, extra_keys=lambda: [own, other_key], default_secret=default_secret)
+        files = FilesAndDocuments(open_object_store(tmp_path / "storage"), engine.documents)
+        retry = Backoff(first_delay=0.0, max_delay=0.0)
+        async with engine, identity, queue_service(engine, lease_seconds=30.0, retry=retry) as queues:
             server = RoomServer(
                 ServerConfig(**values),
                 queues=queues,
-                documents=documents,
+                documents=engine.documents,
                 files=files,
                 identity=identity,
                 providers=ProviderTable({}),
@@ -85,8 +88,6 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
                 yield RunningServer(server, own)
             finally:
                 await server.stop()
-                await documents.close()
-                await backend.close()
 
     return _serve
 

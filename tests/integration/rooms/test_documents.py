@@ -32,7 +32,7 @@ from meshhost.room.services import sync
 from meshhost.server.services.documents import open_documents
 from meshhost.server.services.documents import service as handlers
 from meshhost.server.services.documents.service import DocumentsService
-from meshhost.stores.sqlite.documents import DocumentKey
+from meshhost.stores.documents import DocumentKey
 from meshhost.testing.server import RunningServer, running_server
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 

@@ -1,13 +1,17 @@
+from pathlib import Path
+
 import pytest
 
 from meshhost.app import embedded
 from meshhost.app.config_file import ServerFile
 from meshhost.app.embedded import ServerOptions, open_room_server
+from meshhost.app.engines import EngineRequest, make_engine
 from meshhost.errors import SettingsError
 from meshhost.gateway.local.provider import LocalProvider
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.settings import read_settings
-from meshhost.stores.sqlite.queues import SqliteQueueBackend
+from meshhost.stores.queues import QueueLimits
+from meshhost.stores.sqlite.queues import SqliteQueueStore
 
 
 @pytest.fixture(autouse=True)
@@ -61,20 +65,20 @@ def test_the_files_providers_win_and_keep_their_keys(monkeypatch, tmp_path):
     ("url", "path"),
     [(None, "data/queues.db"), ("sqlite:///q.db", "q.db"), ("sqlite:////tmp/q.db", "/tmp/q.db")],
 )
-def test_the_queues_are_in_a_file(tmp_path, monkeypatch, url, path):
-    seen = []
-    monkeypatch.setattr(embedded, "SqliteQueueBackend", lambda file, limits: seen.append((str(file), limits)))
+def test_the_queues_are_in_a_file(url, path):
     file = ServerFile.model_validate({"queues": {"max_attempts": 3, "max_depth": 4, "max_message_bytes": 5}})
-    embedded._queue_backend(ServerOptions(data_dir=tmp_path.__class__("data"), database_url=url, file=file))
-    [(opened, limits)] = seen
-    assert opened == path
+    limits = embedded._limits(file)
+    engine = make_engine(EngineRequest(url, Path("data"), limits))
+    assert isinstance(engine.queues, SqliteQueueStore)
+    assert repr(engine.queues) == f"<SqliteQueueStore {path!r} open=False>"
+    assert engine.queues._limits is limits
     assert (limits.max_attempts, limits.max_depth, limits.max_message_bytes) == (3, 4, 5)
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:x", "postgresql://u:secret@h/db", "q.db", ""])
 def test_another_database_is_refused_without_showing_it(url):
     with pytest.raises(SettingsError, match="MESHHOST_DATABASE_URL: expected sqlite:///path") as error:
-        embedded._queue_backend(ServerOptions(database_url=url))
+        make_engine(EngineRequest(url, Path("data"), QueueLimits()))
     assert "secret" not in str(error.value)
 
 
@@ -90,7 +94,3 @@ async def test_a_data_directory_that_is_not_writable_is_named(tmp_path, monkeypa
     with pytest.raises(SettingsError, match="is not writable"):
         async with open_room_server(ServerOptions(port=0, data_dir=tmp_path)):
             pass
-
-
-def test_the_backend_is_one_of_sqlite(tmp_path):
-    assert isinstance(embedded._queue_backend(ServerOptions(data_dir=tmp_path)), SqliteQueueBackend)

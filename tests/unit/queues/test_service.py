@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from meshhost.backoff import Backoff
+from meshhost.clock import Clock
 from meshhost.errors import (
     LeaseLostError,
     LimitExceededError,
@@ -14,11 +16,13 @@ from meshhost.errors import (
     RequestTimeoutError,
 )
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.queues.retry import RetryPolicy
 from meshhost.queues.service import QueueService
-from meshhost.stores.memory.queues import MemoryQueueBackend
-from meshhost.stores.queues import Delivery, EndReason, HolderId, Lease, NewMessage, QueueKey, QueueLimits
-from meshhost.stores.sqlite.queues import SqliteQueueBackend
+from meshhost.queues.sweeper import QueueSweeper
+from meshhost.stores.local_notifier import LocalNotifier
+from meshhost.stores.memory.queues import MemoryQueueStore
+from meshhost.stores.notifier import Hint, Notifier
+from meshhost.stores.queues import Delivery, EndReason, HolderId, Lease, NewMessage, QueueKey, QueueLimits, QueueStore
+from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
@@ -26,7 +30,7 @@ JOBS, MAIL = QueueKey(ROOM, "jobs"), QueueKey(ROOM, "mail")
 ANN, BOB = HolderId("ann"), HolderId("bob")
 
 
-class Store(MemoryQueueBackend):
+class Store(MemoryQueueStore):
     """While `gate` is cleared, what `lease` did is answered later. `broken` operations fail."""
 
     def __init__(self, clock: FakeClock) -> None:
@@ -74,9 +78,16 @@ async def store(clock: FakeClock) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def service(store: Store, clock: FakeClock) -> AsyncIterator[QueueService]:
-    retry = RetryPolicy(first_delay=2.0)
-    async with QueueService(store, clock=clock, retry=retry, random=lambda: 0.5, max_waiters=3) as made:
+    retry = Backoff(first_delay=2.0)
+    async with make(store, clock=clock, retry=retry, random=lambda: 0.5, max_waiters=3) as made:
         yield made
+
+
+def make(
+    store: QueueStore, *, clock: Clock | None = None, notifier: Notifier | None = None, **options: Any
+) -> QueueService:
+    sweeper = QueueSweeper(store, clock=clock)
+    return QueueService(store, notifier=notifier or LocalNotifier(), sweeper=sweeper, clock=clock, **options)
 
 
 @pytest.fixture
@@ -490,7 +501,7 @@ async def test_a_failing_store_does_not_end_the_sweeper(
 
 
 async def test_stopping_ends_all_waits(store: Store, clock: FakeClock) -> None:
-    service = QueueService(store, clock=clock)
+    service = make(store, clock=clock)
     await service.start()
     receiver = asyncio.create_task(service.receive(JOBS, ANN, wait_seconds=60))
     await settle(clock)
@@ -502,7 +513,7 @@ async def test_stopping_ends_all_waits(store: Store, clock: FakeClock) -> None:
 async def test_stopping_does_not_wait_for_ever_for_the_store(
     store: Store, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service = QueueService(store, clock=clock)
+    service = make(store, clock=clock)
     await service.start()
     await service.create(JOBS)
     store.gate.clear()
@@ -516,12 +527,90 @@ async def test_stopping_does_not_wait_for_ever_for_the_store(
     assert "did not answer in time" in caplog.text
 
 
+# --- Several processes over one store
+
+
+@pytest.fixture
+async def pair(store: Store, clock: FakeClock) -> AsyncIterator[tuple[QueueService, QueueService]]:
+    """Two services over one store and notifier, as two servers have them."""
+    notifier = LocalNotifier()
+    await notifier.open()
+    async with (
+        make(store, clock=clock, notifier=notifier) as first,
+        make(store, clock=clock, notifier=notifier) as second,
+    ):
+        yield first, second
+    await notifier.close()
+
+
+async def test_a_message_wakes_a_receiver_of_another_process_at_once(
+    pair: tuple[QueueService, QueueService], tasks: asyncio.TaskGroup, clock: FakeClock
+) -> None:
+    here, there = pair
+    receiver = park(there, tasks)
+    await settle(clock)
+    await send(here, "a")
+    assert await body(receiver) == "a"
+
+
+async def test_a_receiver_here_is_woken_before_one_of_another_process(
+    pair: tuple[QueueService, QueueService], tasks: asyncio.TaskGroup, clock: FakeClock
+) -> None:
+    here, there = pair
+    mine, theirs = park(here, tasks), park(there, tasks, BOB)
+    await settle(clock)
+    await send(here, "a")
+    assert await body(mine) == "a"
+    assert not theirs.done()
+    await send(here, "b")
+    assert await body(theirs) == "b"
+
+
+async def test_what_one_process_swept_wakes_a_receiver_of_another(
+    pair: tuple[QueueService, QueueService], tasks: asyncio.TaskGroup, clock: FakeClock
+) -> None:
+    here, there = pair
+    await send(here, "a", "b")
+    for _ in range(2):
+        assert await here.receive(JOBS, ANN, lease_seconds=7) is not None
+    receivers = [park(there, tasks, BOB), park(there, tasks, BOB)]
+    await settle(clock)
+    await clock.advance(7)
+    assert sorted([await body(receiver) for receiver in receivers]) == ["a", "b"]
+
+
+async def test_deleting_a_queue_ends_the_waits_of_other_processes(
+    pair: tuple[QueueService, QueueService], clock: FakeClock
+) -> None:
+    here, there = pair
+    await here.create(JOBS)
+    receivers = [asyncio.create_task(there.receive(JOBS, ANN, wait_seconds=60)) for _ in range(3)]
+    await settle(clock)
+    await here.delete(JOBS)
+    await settle(clock)
+    for receiver in receivers:
+        with pytest.raises(NotFoundError):
+            await receiver
+
+
+async def test_a_receiver_that_leaves_with_a_hint_gives_it_to_another_process(
+    pair: tuple[QueueService, QueueService], store: Store, tasks: asyncio.TaskGroup, clock: FakeClock
+) -> None:
+    here, there = pair
+    leaving, staying = park(here, tasks, ANN), park(there, tasks, BOB)
+    await settle(clock)
+    await store.send(JOBS, NewMessage("a"))
+    here._wake(Hint(JOBS))
+    leaving.cancel()
+    assert await body(staying) == "a"
+
+
 # --- On disk
 
 
 async def test_many_receivers_and_senders_lose_nothing_on_disk(tmp_path: Path) -> None:
     """Real time: every tenth receiver is cancelled at some point, and each message is acked exactly once."""
-    store = SqliteQueueBackend(tmp_path / "queues.db")
+    store = SqliteQueueStore(tmp_path / "queues.db")
     await store.open()
     acked: list[str] = []
     wanted = {str(number) for number in range(200)}
@@ -536,7 +625,7 @@ async def test_many_receivers_and_senders_lose_nothing_on_disk(tmp_path: Path) -
             if len(acked) == len(wanted):
                 done.set()
 
-    async with QueueService(store) as service:
+    async with make(store) as service:
         workers = [asyncio.create_task(work(service, HolderId(str(number)))) for number in range(20)]
         impatient = [asyncio.create_task(service.receive(JOBS, HolderId("gone"), wait_seconds=30)) for _ in range(20)]
         await asyncio.sleep(0)

@@ -2,7 +2,6 @@
 
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl
@@ -23,17 +22,16 @@ from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.server.http.access import Access, bearer_of
-from meshhost.stores.sqlite.identity import IdentityStore
+from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.memory.identity import MemoryIdentityStore
 
 KEY = new_api_key("11111111-2222-3333-4444-555555555555")
 FILE = RoomKey(TenantId("t"), "r")
 
 
 @pytest.fixture
-async def access(tmp_path: Path) -> Access:
-    store = IdentityStore(tmp_path / "identity.db", extra_keys=lambda: [KEY])
-    await store.open()
-    return Access(store)
+async def access() -> Access:
+    return Access(IdentityService(MemoryIdentityStore(), extra_keys=lambda: [KEY]))
 
 
 def _request(bearer: str | None = None, *, query: str = "", header: str | None = None) -> web.Request:

@@ -16,7 +16,7 @@ from meshhost.identity.grants import (
     StoragePathGrant,
 )
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse
-from meshhost.queues.service import QueueService
+from meshhost.queues.service import queue_service
 from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.core.requests import Operations
 from meshhost.server.core.service import ServiceSet
@@ -26,7 +26,7 @@ from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.storage import StorageService
 from meshhost.stores.files import RoomFiles, open_object_store
-from meshhost.stores.memory.queues import MemoryQueueBackend
+from meshhost.stores.memory.engine import memory_engine
 
 
 async def _no_call(*_: Any) -> None:
@@ -34,7 +34,7 @@ async def _no_call(*_: Any) -> None:
 
 
 def _table(tmp_path: Path) -> Operations:
-    queues = QueuesService(QueueService(MemoryQueueBackend()), receive_seconds=1, lease_seconds=30)
+    queues = QueuesService(queue_service(memory_engine()), receive_seconds=1, lease_seconds=30)
     files = RoomFiles(open_object_store(tmp_path / "files"))
     storage = StorageService(files, sign_url=lambda *_: "", max_upload_bytes=100, max_download_bytes=100)
     services = [

@@ -8,10 +8,10 @@ import pytest
 
 from meshhost.errors import LeaseLostError, RoomError
 from meshhost.protocol.messages import EmptyResponse, JsonResponse
-from meshhost.queues.service import QueueService
+from meshhost.queues.service import QueueService, queue_service
 from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.services.queues import ConnectionLeases, QueuesService
-from meshhost.stores.memory.queues import MemoryQueueBackend
+from meshhost.stores.memory.engine import memory_engine
 from meshhost.stores.queues import HolderId, NewMessage, QueueKey
 from meshhost.testing.clock import FakeClock
 
@@ -32,15 +32,13 @@ class _World:
 @pytest.fixture
 async def world() -> AsyncIterator[_World]:
     clock = FakeClock()
-    backend = MemoryQueueBackend(clock=clock)
-    await backend.open()
-    async with QueueService(backend, clock=clock) as queues:
+    engine = memory_engine(clock=clock)
+    async with engine, queue_service(engine, clock=clock) as queues:
         own = _World(queues, clock)
         async with asyncio.TaskGroup() as tasks:
             keeping = tasks.create_task(own.service.run())
             yield own
             keeping.cancel()
-    await backend.close()
 
 
 async def _receive(served: Any, world: _World, *, wait: bool = True) -> Any:

@@ -16,7 +16,7 @@ from meshhost.documents.crdt import SharedDocument
 from meshhost.errors import InvalidRequestError, NotFoundError, RoomError
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Event, Peer
-from meshhost.stores.sqlite.documents import DocumentKey, DocumentStore
+from meshhost.stores.documents import DocumentKey, DocumentStore
 
 __all__ = ["OpenDocument", "RoomDocuments", "decode_update", "encode_update"]
 

@@ -39,8 +39,8 @@ from meshhost.server.services.documents.open_documents import (
     decode_update,
     encode_update,
 )
+from meshhost.stores.documents import DocumentKey, DocumentStore
 from meshhost.stores.files import RoomFiles, clean_path
-from meshhost.stores.sqlite.documents import DocumentKey, DocumentStore
 from meshhost.tasks import uninterrupted
 
 __all__ = ["DocumentsService"]

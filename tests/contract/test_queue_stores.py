@@ -15,19 +15,19 @@ from meshhost.errors import (
     RoomError,
 )
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.memory.queues import MemoryQueueBackend
+from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.queues import (
     Delivery,
     EndReason,
     HolderId,
     Lease,
     NewMessage,
-    QueueBackend,
     QueueKey,
     QueueLimits,
     QueueStats,
+    QueueStore,
 )
-from meshhost.stores.sqlite.queues import SqliteQueueBackend
+from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
@@ -44,10 +44,10 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[QueueBackend]:
-    makers: dict[str, Callable[[], QueueBackend]] = {
-        "memory": lambda: MemoryQueueBackend(limits=LIMITS, clock=clock),
-        "sqlite": lambda: SqliteQueueBackend(tmp_path / "queues.db", limits=LIMITS, clock=clock),
+async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[QueueStore]:
+    makers: dict[str, Callable[[], QueueStore]] = {
+        "memory": lambda: MemoryQueueStore(limits=LIMITS, clock=clock),
+        "sqlite": lambda: SqliteQueueStore(tmp_path / "queues.db", limits=LIMITS, clock=clock),
     }
     backend = makers[request.param]()
     await backend.open()
@@ -55,25 +55,25 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
     await backend.close()
 
 
-async def put(store: QueueBackend, *bodies: str, queue: QueueKey = JOBS) -> list[int]:
+async def put(store: QueueStore, *bodies: str, queue: QueueKey = JOBS) -> list[int]:
     return [await store.send(queue, NewMessage(body)) for body in bodies]
 
 
-async def take(store: QueueBackend, holder: HolderId = ANN, *, queue: QueueKey = JOBS, seconds: float = 30) -> Delivery:
+async def take(store: QueueStore, holder: HolderId = ANN, *, queue: QueueKey = JOBS, seconds: float = 30) -> Delivery:
     (delivery,) = await store.lease(queue, holder, seconds=seconds)
     return delivery
 
 
-async def bodies(store: QueueBackend, queue: QueueKey = JOBS) -> list[str]:
+async def bodies(store: QueueStore, queue: QueueKey = JOBS) -> list[str]:
     return [delivery.body for delivery in await store.lease(queue, BOB, seconds=30, limit=100)]
 
 
-async def stats(store: QueueBackend) -> QueueStats:
+async def stats(store: QueueStore) -> QueueStats:
     (found,) = await store.stats(ROOM)
     return found
 
 
-async def kill(store: QueueBackend, error: str = "boom") -> int:
+async def kill(store: QueueStore, error: str = "boom") -> int:
     """Let the first message fail until it is dead."""
     while True:
         delivery = await take(store)
@@ -84,7 +84,7 @@ async def kill(store: QueueBackend, error: str = "boom") -> int:
 # --- Queues
 
 
-async def test_a_queue_exists_once_it_is_made(store: QueueBackend) -> None:
+async def test_a_queue_exists_once_it_is_made(store: QueueStore) -> None:
     assert not await store.exists(JOBS)
     await store.create(JOBS)
     await store.create(JOBS)
@@ -92,13 +92,13 @@ async def test_a_queue_exists_once_it_is_made(store: QueueBackend) -> None:
     assert not await store.exists(ELSEWHERE)
 
 
-async def test_making_a_queue_again_keeps_its_messages(store: QueueBackend) -> None:
+async def test_making_a_queue_again_keeps_its_messages(store: QueueStore) -> None:
     await put(store, "a")
     await store.create(JOBS)
     assert await bodies(store) == ["a"]
 
 
-async def test_deleting_a_queue_deletes_its_messages_dead_ones_too(store: QueueBackend) -> None:
+async def test_deleting_a_queue_deletes_its_messages_dead_ones_too(store: QueueStore) -> None:
     await put(store, "dead", "alive")
     await kill(store)
     await put(store, "other", queue=MAIL)
@@ -110,7 +110,7 @@ async def test_deleting_a_queue_deletes_its_messages_dead_ones_too(store: QueueB
     assert await bodies(store, MAIL) == ["other"]
 
 
-async def test_a_lease_from_before_the_deletion_of_its_queue_is_lost(store: QueueBackend) -> None:
+async def test_a_lease_from_before_the_deletion_of_its_queue_is_lost(store: QueueStore) -> None:
     await put(store, "a")
     lease = (await take(store)).lease
     await store.delete(JOBS)
@@ -121,7 +121,7 @@ async def test_a_lease_from_before_the_deletion_of_its_queue_is_lost(store: Queu
         await store.ack(lease)
 
 
-async def test_a_missing_queue_is_reported(store: QueueBackend) -> None:
+async def test_a_missing_queue_is_reported(store: QueueStore) -> None:
     for refused in (
         store.delete(JOBS),
         store.lease(JOBS, ANN, seconds=1),
@@ -135,7 +135,7 @@ async def test_a_missing_queue_is_reported(store: QueueBackend) -> None:
     assert not await store.exists(JOBS)
 
 
-async def test_a_closed_store_refuses(store: QueueBackend) -> None:
+async def test_a_closed_store_refuses(store: QueueStore) -> None:
     await store.close()
     await store.close()
     with pytest.raises(RoomError, match="not open"):
@@ -144,7 +144,7 @@ async def test_a_closed_store_refuses(store: QueueBackend) -> None:
         await store.next_due()
 
 
-async def test_messages_outlive_closing_and_opening(store: QueueBackend) -> None:
+async def test_messages_outlive_closing_and_opening(store: QueueStore) -> None:
     await put(store, "a")
     await store.close()
     await store.open()
@@ -155,7 +155,7 @@ async def test_messages_outlive_closing_and_opening(store: QueueBackend) -> None
 # --- Order and content
 
 
-async def test_messages_come_in_the_order_in_which_they_were_sent(store: QueueBackend) -> None:
+async def test_messages_come_in_the_order_in_which_they_were_sent(store: QueueStore) -> None:
     ids = await put(store, "a", "b", "c")
     deliveries = await store.lease(JOBS, ANN, seconds=30, limit=2)
     assert [delivery.body for delivery in deliveries] == ["a", "b"]
@@ -164,20 +164,20 @@ async def test_messages_come_in_the_order_in_which_they_were_sent(store: QueueBa
     assert await bodies(store) == ["c"]
 
 
-async def test_concurrent_sends_lose_nothing(store: QueueBackend) -> None:
+async def test_concurrent_sends_lose_nothing(store: QueueStore) -> None:
     ids = await asyncio.gather(*(store.send(JOBS, NewMessage(str(number))) for number in range(5)))
     assert ids == sorted(set(ids))
     assert await bodies(store) == ["0", "1", "2", "3", "4"]
 
 
-async def test_queues_and_rooms_are_apart(store: QueueBackend) -> None:
+async def test_queues_and_rooms_are_apart(store: QueueStore) -> None:
     await put(store, "mine")
     await put(store, "theirs", queue=ELSEWHERE)
     assert await bodies(store) == ["mine"]
     assert await bodies(store, ELSEWHERE) == ["theirs"]
 
 
-async def test_ids_are_never_used_again(store: QueueBackend) -> None:
+async def test_ids_are_never_used_again(store: QueueStore) -> None:
     (first,) = await put(store, "a")
     await store.ack((await take(store)).lease)
     await store.delete(JOBS)
@@ -186,7 +186,7 @@ async def test_ids_are_never_used_again(store: QueueBackend) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\0", "grüße 👋🏽", "\u2028", "a" * 900, '"; DROP TABLE messages; --'])
-async def test_texts_come_back_as_they_were(store: QueueBackend, text: str) -> None:
+async def test_texts_come_back_as_they_were(store: QueueStore, text: str) -> None:
     queue = QueueKey(ROOM, f"q {text}")
     await store.send(queue, NewMessage(text, {"k": text[:10]}))
     delivery = await take(store, queue=queue)
@@ -194,7 +194,7 @@ async def test_texts_come_back_as_they_were(store: QueueBackend, text: str) -> N
     assert (await stats(store)).name == queue.name
 
 
-async def test_what_is_not_unicode_is_refused(store: QueueBackend) -> None:
+async def test_what_is_not_unicode_is_refused(store: QueueStore) -> None:
     odd = QueueKey(ROOM, "\ud800")
     for refused in (
         store.send(JOBS, NewMessage("\ud800")),
@@ -209,7 +209,7 @@ async def test_what_is_not_unicode_is_refused(store: QueueBackend) -> None:
         await store.lease(odd, ANN, seconds=1)
 
 
-async def test_a_full_queue_takes_no_more_until_there_is_room(store: QueueBackend) -> None:
+async def test_a_full_queue_takes_no_more_until_there_is_room(store: QueueStore) -> None:
     await put(store, *"abcde")
     with pytest.raises(LimitExceededError, match="full"):
         await put(store, "f")
@@ -222,7 +222,7 @@ async def test_a_full_queue_takes_no_more_until_there_is_room(store: QueueBacken
     assert await bodies(store) == [*"bcdef"]
 
 
-async def test_a_message_too_large_is_refused(store: QueueBackend) -> None:
+async def test_a_message_too_large_is_refused(store: QueueStore) -> None:
     with pytest.raises(LimitExceededError, match="1001 bytes"):
         await put(store, "a" * 999)
     with pytest.raises(LimitExceededError):
@@ -230,7 +230,7 @@ async def test_a_message_too_large_is_refused(store: QueueBackend) -> None:
     await put(store, "a" * 998)
 
 
-async def test_changing_the_headers_afterwards_changes_nothing(store: QueueBackend) -> None:
+async def test_changing_the_headers_afterwards_changes_nothing(store: QueueStore) -> None:
     headers = {"k": "v"}
     await store.send(JOBS, NewMessage("a", headers))
     headers["k"] = "w"
@@ -240,7 +240,7 @@ async def test_changing_the_headers_afterwards_changes_nothing(store: QueueBacke
 # --- Leases
 
 
-async def test_a_leased_message_is_hidden(store: QueueBackend, clock: FakeClock) -> None:
+async def test_a_leased_message_is_hidden(store: QueueStore, clock: FakeClock) -> None:
     await put(store, "a")
     delivery = await take(store, seconds=30)
     assert delivery.lease.holder == ANN
@@ -249,7 +249,7 @@ async def test_a_leased_message_is_hidden(store: QueueBackend, clock: FakeClock)
     assert await bodies(store) == []
 
 
-async def test_an_acked_message_is_gone(store: QueueBackend, clock: FakeClock) -> None:
+async def test_an_acked_message_is_gone(store: QueueStore, clock: FakeClock) -> None:
     await put(store, "a")
     lease = (await take(store)).lease
     await store.ack(lease)
@@ -260,7 +260,7 @@ async def test_an_acked_message_is_gone(store: QueueBackend, clock: FakeClock) -
 
 
 async def test_a_lease_that_expired_is_another_delivery_but_not_another_attempt(
-    store: QueueBackend, clock: FakeClock
+    store: QueueStore, clock: FakeClock
 ) -> None:
     await put(store, "a")
     await take(store, seconds=30)
@@ -271,7 +271,7 @@ async def test_a_lease_that_expired_is_another_delivery_but_not_another_attempt(
     assert (again.attempt, again.delivery) == (1, 2)
 
 
-async def test_a_late_holder_cannot_settle_what_was_leased_again(store: QueueBackend, clock: FakeClock) -> None:
+async def test_a_late_holder_cannot_settle_what_was_leased_again(store: QueueStore, clock: FakeClock) -> None:
     await put(store, "a")
     late = (await take(store, seconds=30)).lease
     await clock.advance(30)
@@ -284,9 +284,7 @@ async def test_a_late_holder_cannot_settle_what_was_leased_again(store: QueueBac
 
 
 @pytest.mark.parametrize("swept", [False, True])
-async def test_a_late_holder_may_settle_what_nobody_took_over(
-    store: QueueBackend, clock: FakeClock, swept: bool
-) -> None:
+async def test_a_late_holder_may_settle_what_nobody_took_over(store: QueueStore, clock: FakeClock, swept: bool) -> None:
     await put(store, "a")
     lease = (await take(store, seconds=30)).lease
     await clock.advance(31)
@@ -299,7 +297,7 @@ async def test_a_late_holder_may_settle_what_nobody_took_over(
     await store.ack(lease)
 
 
-async def test_a_lease_is_known_by_all_that_is_in_it(store: QueueBackend) -> None:
+async def test_a_lease_is_known_by_all_that_is_in_it(store: QueueStore) -> None:
     await put(store, "a")
     lease = (await take(store)).lease
     for forged in (
@@ -315,7 +313,7 @@ async def test_a_lease_is_known_by_all_that_is_in_it(store: QueueBackend) -> Non
     await store.ack(Lease(JOBS, lease.message_id, lease.token, ANN, math.nan))
 
 
-async def test_extending_moves_the_end(store: QueueBackend, clock: FakeClock) -> None:
+async def test_extending_moves_the_end(store: QueueStore, clock: FakeClock) -> None:
     await put(store, "a")
     lease = (await take(store, seconds=30)).lease
     await clock.advance(20)
@@ -328,7 +326,7 @@ async def test_extending_moves_the_end(store: QueueBackend, clock: FakeClock) ->
     assert await bodies(store) == ["a"]
 
 
-async def test_a_lease_may_last_for_ever(store: QueueBackend, clock: FakeClock) -> None:
+async def test_a_lease_may_last_for_ever(store: QueueStore, clock: FakeClock) -> None:
     await put(store, "a")
     lease = (await take(store, seconds=math.inf)).lease
     await clock.advance(1e9)
@@ -339,7 +337,7 @@ async def test_a_lease_may_last_for_ever(store: QueueBackend, clock: FakeClock) 
 # --- Nacks, attempts and the dead
 
 
-async def test_a_failed_message_comes_back_at_its_old_place(store: QueueBackend) -> None:
+async def test_a_failed_message_comes_back_at_its_old_place(store: QueueStore) -> None:
     await put(store, "a", "b")
     delivery = await take(store)
     assert not await store.nack(delivery.lease, reason=EndReason.FAILED)
@@ -347,7 +345,7 @@ async def test_a_failed_message_comes_back_at_its_old_place(store: QueueBackend)
     assert (again.body, again.attempt, again.delivery) == ("a", 2, 2)
 
 
-async def test_an_interrupted_message_keeps_its_attempts(store: QueueBackend) -> None:
+async def test_an_interrupted_message_keeps_its_attempts(store: QueueStore) -> None:
     await put(store, "a")
     for number in range(5):
         delivery = await take(store)
@@ -355,7 +353,7 @@ async def test_an_interrupted_message_keeps_its_attempts(store: QueueBackend) ->
         assert not await store.nack(delivery.lease, reason=EndReason.INTERRUPTED)
 
 
-async def test_a_released_delivery_is_not_counted(store: QueueBackend) -> None:
+async def test_a_released_delivery_is_not_counted(store: QueueStore) -> None:
     await put(store, "a")
     for _ in range(5):
         delivery = await take(store)
@@ -363,7 +361,7 @@ async def test_a_released_delivery_is_not_counted(store: QueueBackend) -> None:
         await store.nack(delivery.lease, reason=EndReason.RELEASED)
 
 
-async def test_a_nack_ends_the_lease(store: QueueBackend) -> None:
+async def test_a_nack_ends_the_lease(store: QueueStore) -> None:
     await put(store, "a")
     lease = (await take(store)).lease
     await store.nack(lease, reason=EndReason.RELEASED)
@@ -371,7 +369,7 @@ async def test_a_nack_ends_the_lease(store: QueueBackend) -> None:
         await store.nack(lease, reason=EndReason.RELEASED)
 
 
-async def test_a_delayed_message_waits_and_others_pass_it(store: QueueBackend, clock: FakeClock) -> None:
+async def test_a_delayed_message_waits_and_others_pass_it(store: QueueStore, clock: FakeClock) -> None:
     await put(store, "a", "b")
     await store.nack((await take(store)).lease, reason=EndReason.FAILED, delay=10)
     assert (await stats(store)).delayed == 1
@@ -382,7 +380,7 @@ async def test_a_delayed_message_waits_and_others_pass_it(store: QueueBackend, c
     assert await bodies(store) == ["a", "c"]
 
 
-async def test_the_delay_may_depend_on_the_attempt(store: QueueBackend, clock: FakeClock) -> None:
+async def test_the_delay_may_depend_on_the_attempt(store: QueueStore, clock: FakeClock) -> None:
     seen: list[int] = []
 
     def delay(attempt: int) -> float:
@@ -401,7 +399,7 @@ async def test_the_delay_may_depend_on_the_attempt(store: QueueBackend, clock: F
     assert seen == [1, 1, 2]
 
 
-async def test_a_delay_that_fails_changes_nothing(store: QueueBackend) -> None:
+async def test_a_delay_that_fails_changes_nothing(store: QueueStore) -> None:
     def delay(attempt: int) -> float:
         raise ZeroDivisionError
 
@@ -412,7 +410,7 @@ async def test_a_delay_that_fails_changes_nothing(store: QueueBackend) -> None:
     await store.ack(lease)
 
 
-async def test_a_message_dies_with_its_last_attempt(store: QueueBackend, clock: FakeClock) -> None:
+async def test_a_message_dies_with_its_last_attempt(store: QueueStore, clock: FakeClock) -> None:
     sent_at = clock.time()
     (dead,) = await put(store, "a")
     await store.send(JOBS, NewMessage("b", {"k": "v"}))
@@ -426,14 +424,14 @@ async def test_a_message_dies_with_its_last_attempt(store: QueueBackend, clock: 
     assert await bodies(store) == ["b"]
 
 
-async def test_the_text_of_an_error_may_be_anything(store: QueueBackend) -> None:
+async def test_the_text_of_an_error_may_be_anything(store: QueueStore) -> None:
     await put(store, "a")
     await kill(store, "bad \ud800 text \0")
     (letter,) = await store.dead_letters(JOBS)
     assert letter.reason.startswith("bad ")
 
 
-async def test_the_dead_are_listed_newest_first(store: QueueBackend, clock: FakeClock) -> None:
+async def test_the_dead_are_listed_newest_first(store: QueueStore, clock: FakeClock) -> None:
     ids = await put(store, "a", "b", "c")
     await kill(store)
     await kill(store)
@@ -443,7 +441,7 @@ async def test_the_dead_are_listed_newest_first(store: QueueBackend, clock: Fake
     assert [letter.message_id for letter in await store.dead_letters(JOBS, limit=1)] == ids[2:]
 
 
-async def test_replayed_messages_begin_anew_at_their_old_places(store: QueueBackend) -> None:
+async def test_replayed_messages_begin_anew_at_their_old_places(store: QueueStore) -> None:
     ids = await put(store, "a", "b", "c", "d")
     for _ in range(3):
         await kill(store)
@@ -457,7 +455,7 @@ async def test_replayed_messages_begin_anew_at_their_old_places(store: QueueBack
     assert await bodies(store) == ["b", "c", "d"]
 
 
-async def test_replay_takes_no_dead_of_other_queues(store: QueueBackend) -> None:
+async def test_replay_takes_no_dead_of_other_queues(store: QueueStore) -> None:
     await put(store, "a")
     dead = await kill(store)
     await store.create(MAIL)
@@ -465,11 +463,11 @@ async def test_replay_takes_no_dead_of_other_queues(store: QueueBackend) -> None
     assert (await stats_by_name(store))["jobs"].dead == 1
 
 
-async def stats_by_name(store: QueueBackend) -> dict[str, QueueStats]:
+async def stats_by_name(store: QueueStore) -> dict[str, QueueStats]:
     return {found.name: found for found in await store.stats(ROOM)}
 
 
-async def test_replay_goes_above_the_limit_if_need_be(store: QueueBackend) -> None:
+async def test_replay_goes_above_the_limit_if_need_be(store: QueueStore) -> None:
     await put(store, "dead")
     await kill(store)
     await put(store, *"abcde")
@@ -479,7 +477,7 @@ async def test_replay_goes_above_the_limit_if_need_be(store: QueueBackend) -> No
     assert await bodies(store) == ["dead", *"abcde"]
 
 
-async def test_a_lease_from_before_its_death_does_not_settle_a_replayed_message(store: QueueBackend) -> None:
+async def test_a_lease_from_before_its_death_does_not_settle_a_replayed_message(store: QueueStore) -> None:
     await put(store, "a")
     leases = []
     for _ in range(3):
@@ -499,9 +497,7 @@ async def test_a_lease_from_before_its_death_does_not_settle_a_replayed_message(
 @pytest.mark.parametrize(
     ("reason", "delivery"), [(EndReason.INTERRUPTED, 2), (EndReason.EXPIRED, 2), (EndReason.RELEASED, 1)]
 )
-async def test_what_a_holder_had_is_ready_when_it_is_gone(
-    store: QueueBackend, reason: EndReason, delivery: int
-) -> None:
+async def test_what_a_holder_had_is_ready_when_it_is_gone(store: QueueStore, reason: EndReason, delivery: int) -> None:
     await put(store, "a", "b")
     await put(store, "c", queue=MAIL)
     lease = (await take(store)).lease
@@ -516,7 +512,7 @@ async def test_what_a_holder_had_is_ready_when_it_is_gone(
     await store.ack(other)
 
 
-async def test_with_a_grace_the_holder_may_still_finish(store: QueueBackend, clock: FakeClock) -> None:
+async def test_with_a_grace_the_holder_may_still_finish(store: QueueStore, clock: FakeClock) -> None:
     await put(store, "a", "b", "c")
     long, soon = (await take(store, seconds=30)).lease, (await take(store, seconds=3)).lease
     assert await store.release_holder(ANN, reason=EndReason.INTERRUPTED, grace=10) == [JOBS]
@@ -527,7 +523,7 @@ async def test_with_a_grace_the_holder_may_still_finish(store: QueueBackend, clo
     await store.ack(long)
 
 
-async def test_with_a_grace_the_leases_end_when_it_is_over(store: QueueBackend, clock: FakeClock) -> None:
+async def test_with_a_grace_the_leases_end_when_it_is_over(store: QueueStore, clock: FakeClock) -> None:
     await put(store, "a")
     lease = (await take(store, seconds=30)).lease
     await store.release_holder(ANN, reason=EndReason.INTERRUPTED, grace=10)
@@ -539,7 +535,7 @@ async def test_with_a_grace_the_leases_end_when_it_is_over(store: QueueBackend, 
 
 @pytest.mark.parametrize("grace", [0.0, 10.0])
 async def test_a_holder_can_be_released_after_its_lease_expired(
-    store: QueueBackend, clock: FakeClock, grace: float
+    store: QueueStore, clock: FakeClock, grace: float
 ) -> None:
     await put(store, "a")
     await take(store, seconds=30)
@@ -553,7 +549,7 @@ async def test_a_holder_can_be_released_after_its_lease_expired(
 # --- Time
 
 
-async def test_a_sweep_reports_each_message_once(store: QueueBackend, clock: FakeClock) -> None:
+async def test_a_sweep_reports_each_message_once(store: QueueStore, clock: FakeClock) -> None:
     await put(store, "a", "b")
     await put(store, "c", queue=MAIL)
     assert await store.next_due() is None
@@ -573,7 +569,7 @@ async def test_a_sweep_reports_each_message_once(store: QueueBackend, clock: Fak
     assert await bodies(store) == ["a", "b"]
 
 
-async def test_what_came_due_is_reported_although_a_lease_passed_it(store: QueueBackend, clock: FakeClock) -> None:
+async def test_what_came_due_is_reported_although_a_lease_passed_it(store: QueueStore, clock: FakeClock) -> None:
     await put(store, "a", "b")
     await store.lease(JOBS, ANN, seconds=10, limit=2)
     await clock.advance(10)
@@ -583,7 +579,7 @@ async def test_what_came_due_is_reported_although_a_lease_passed_it(store: Queue
     assert await store.next_due() == clock.time() + 30
 
 
-async def test_acked_and_drained_messages_are_never_due(store: QueueBackend, clock: FakeClock) -> None:
+async def test_acked_and_drained_messages_are_never_due(store: QueueStore, clock: FakeClock) -> None:
     await put(store, "a", "b")
     await store.ack((await take(store)).lease)
     await take(store)
@@ -593,10 +589,20 @@ async def test_acked_and_drained_messages_are_never_due(store: QueueBackend, clo
     assert await store.sweep() == []
 
 
+async def test_of_concurrent_sweepers_one_reports_a_message(store: QueueStore, clock: FakeClock) -> None:
+    await put(store, "a")
+    await put(store, "b", queue=MAIL)
+    await take(store, seconds=10)
+    await take(store, queue=MAIL, seconds=10)
+    await clock.advance(10)
+    reports = await asyncio.gather(*(store.sweep() for _ in range(8)))
+    assert sorted(queue for report in reports for queue in report) == [JOBS, MAIL]
+
+
 # --- Drain and stats
 
 
-async def test_draining_takes_all_but_the_dead(store: QueueBackend) -> None:
+async def test_draining_takes_all_but_the_dead(store: QueueStore) -> None:
     await put(store, *"abcd")
     await put(store, "other", queue=MAIL)
     dead = await kill(store)
@@ -611,7 +617,7 @@ async def test_draining_takes_all_but_the_dead(store: QueueBackend) -> None:
     await put(store, *"abcde")
 
 
-async def test_stats_count_what_is_in_each_queue_of_the_room(store: QueueBackend, clock: FakeClock) -> None:
+async def test_stats_count_what_is_in_each_queue_of_the_room(store: QueueStore, clock: FakeClock) -> None:
     assert await store.stats(ROOM) == []
     await store.create(MAIL)
     await put(store, "x", queue=ELSEWHERE)
@@ -627,3 +633,21 @@ async def test_stats_count_what_is_in_each_queue_of_the_room(store: QueueBackend
         QueueStats("jobs", ready=2, leased=1, delayed=1, dead=1, oldest_age=15),
         QueueStats("mail", ready=0, leased=0, delayed=0, dead=0, oldest_age=None),
     ]
+
+
+# --- Many callers at once
+
+
+async def test_concurrent_claims_take_batches_that_do_not_overlap(store: QueueStore) -> None:
+    sent = await put(store, *"abcde")
+    batches = await asyncio.gather(*(store.lease(JOBS, ANN, seconds=30, limit=2) for _ in range(4)))
+    taken = [[delivery.lease.message_id for delivery in batch] for batch in batches]
+    assert sorted(message for batch in taken for message in batch) == sent
+    assert all(batch == sorted(batch) and len(batch) <= 2 for batch in taken)
+
+
+async def test_concurrent_sends_do_not_pass_the_limit(store: QueueStore) -> None:
+    results = await asyncio.gather(*(store.send(JOBS, NewMessage("x")) for _ in range(12)), return_exceptions=True)
+    assert sum(isinstance(result, int) for result in results) == LIMITS.max_depth
+    assert sum(isinstance(result, LimitExceededError) for result in results) == 12 - LIMITS.max_depth
+    assert (await stats(store)).ready == LIMITS.max_depth

@@ -20,7 +20,7 @@ from meshhost.stores.queues import EndReason, HolderId, NewMessage, QueueKey
 from meshhost.stores.sqlite import file as sqlite_file
 from meshhost.stores.sqlite import thread as sqlite_thread
 from meshhost.stores.sqlite.file import SqliteFile
-from meshhost.stores.sqlite.queues import _MIGRATIONS, _SQL, SqliteQueueBackend
+from meshhost.stores.sqlite.queues import _SQL, SqliteQueueStore
 from meshhost.stores.sqlite.thread import SqliteThread
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
@@ -34,26 +34,25 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqliteQueueBackend]:
-    backend = SqliteQueueBackend(path)
+async def store(path: Path) -> AsyncIterator[SqliteQueueStore]:
+    backend = SqliteQueueStore(path)
     await backend.open()
     yield backend
     await backend.close()
 
 
 def queue_file(path: Path) -> SqliteFile:
-    return SqliteFile(path, migrations=_MIGRATIONS, what="queue store")
+    return SqliteQueueStore(path)._database.file()
 
 
-async def in_thread(store: SqliteQueueBackend, operation: Callable[[sqlite3.Connection], Any]) -> Any:
-    assert store._thread is not None
-    return await store._thread.run(operation)
+async def in_thread(store: SqliteQueueStore, operation: Callable[[sqlite3.Connection], Any]) -> Any:
+    return await store._database.run(operation)
 
 
 class Hold:
     """Keeps the store's thread busy inside `async with`, so that what comes meanwhile becomes one batch."""
 
-    def __init__(self, store: SqliteQueueBackend) -> None:
+    def __init__(self, store: SqliteQueueStore) -> None:
         self._store = store
         self._begun, self._go = threading.Event(), threading.Event()
 
@@ -93,21 +92,21 @@ class Flawed:
         self._connection.close()
 
 
-async def make_flawed(store: SqliteQueueBackend, *failing: str) -> None:
-    assert store._thread is not None
-    file = store._thread._file
+async def make_flawed(store: SqliteQueueStore, *failing: str) -> None:
+    assert store._database._thread is not None
+    file = store._database._thread._file
 
     def operation(db: sqlite3.Connection) -> None:
         file._connection = Flawed(db, *failing)  # type: ignore[assignment]
 
-    await store._thread.run(operation)
+    await store._database.run(operation)
 
 
 # --- The file
 
 
-async def test_a_second_opener_is_refused_by_name(store: SqliteQueueBackend, path: Path) -> None:
-    second = SqliteQueueBackend(path)
+async def test_a_second_opener_is_refused_by_name(store: SqliteQueueStore, path: Path) -> None:
+    second = SqliteQueueStore(path)
     with pytest.raises(SettingsError, match=str(path)):
         await second.open()
     with pytest.raises(RoomError, match="not open"):
@@ -117,7 +116,7 @@ async def test_a_second_opener_is_refused_by_name(store: SqliteQueueBackend, pat
     await second.close()
 
 
-async def test_only_the_owner_may_read_the_files(store: SqliteQueueBackend, path: Path) -> None:
+async def test_only_the_owner_may_read_the_files(store: SqliteQueueStore, path: Path) -> None:
     await store.send(JOBS, NewMessage("secret"))
     assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {
         "queues.db": 0o600,
@@ -133,26 +132,26 @@ async def test_a_file_of_a_newer_version_is_left_alone(path: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(SettingsError, match=r"queues\.db is of version 99, newer than 1"):
-        await SqliteQueueBackend(path).open()
+        await SqliteQueueStore(path).open()
 
 
 def test_a_file_that_is_no_database_is_left_alone(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("my diary, not a database; " * 100)
     with pytest.raises(SettingsError, match="no queue store"):
-        asyncio.run(SqliteQueueBackend(path).open())
+        asyncio.run(SqliteQueueStore(path).open())
     assert path.read_text().startswith("my diary")
 
 
 def test_a_path_that_cannot_be_opened_is_an_os_error(path: Path) -> None:
     path.mkdir(parents=True)
     with pytest.raises(OSError, match="directory"):
-        asyncio.run(SqliteQueueBackend(path).open())
+        asyncio.run(SqliteQueueStore(path).open())
 
 
 def test_a_file_that_sqlite_cannot_open_is_an_os_error(path: Path) -> None:
     with pytest.raises(OSError, match="unable to open"):
-        sqlite_file._connect(path, _MIGRATIONS, "queue store")
+        sqlite_file._connect(path, queue_file(path)._migrations, "queue store")
 
 
 async def test_a_damaged_schema_is_an_os_error_and_frees_the_lock(path: Path) -> None:
@@ -162,7 +161,7 @@ async def test_a_damaged_schema_is_an_os_error_and_frees_the_lock(path: Path) ->
     connection.close()
     for _ in range(2):
         with pytest.raises(OSError, match="already exists"):
-            await SqliteQueueBackend(path).open()
+            await SqliteQueueStore(path).open()
 
 
 def test_a_lock_that_the_file_system_lacks_is_an_os_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,11 +180,11 @@ def test_a_file_may_be_closed_twice(path: Path) -> None:
     file.close()
 
 
-async def test_everything_survives_reopening(store: SqliteQueueBackend, path: Path) -> None:
+async def test_everything_survives_reopening(store: SqliteQueueStore, path: Path) -> None:
     first, second = [await store.send(JOBS, NewMessage(text)) for text in "ab"]
     (delivery,) = await store.lease(JOBS, ANN, seconds=1000)
     await store.close()
-    again = SqliteQueueBackend(path)
+    again = SqliteQueueStore(path)
     await again.open()
     (other,) = await again.lease(JOBS, ANN, seconds=1000)
     assert other.lease.message_id == second
@@ -195,7 +194,7 @@ async def test_everything_survives_reopening(store: SqliteQueueBackend, path: Pa
     await again.close()
 
 
-async def test_the_connection_is_as_durable_as_promised(store: SqliteQueueBackend) -> None:
+async def test_the_connection_is_as_durable_as_promised(store: SqliteQueueStore) -> None:
     settings = [
         await in_thread(store, lambda db, name=name: db.execute(f"PRAGMA {name}").fetchone()[0])
         for name in ("journal_mode", "synchronous", "user_version")
@@ -209,10 +208,10 @@ import asyncio, sys
 from pathlib import Path
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.queues import NewMessage, QueueKey
-from meshhost.stores.sqlite.queues import SqliteQueueBackend
+from meshhost.stores.sqlite.queues import SqliteQueueStore
 
 async def main():
-    store = SqliteQueueBackend(Path(sys.argv[1]))
+    store = SqliteQueueStore(Path(sys.argv[1]))
     await store.open()
     queue = QueueKey(RoomKey(TenantId("acme"), "lobby"), "jobs")
     while True:
@@ -233,7 +232,7 @@ def killed_sender(path: Path) -> list[int]:
 
 async def test_what_was_accepted_survives_kill_9(path: Path) -> None:
     accepted = await asyncio.to_thread(killed_sender, path)
-    store = SqliteQueueBackend(path)
+    store = SqliteQueueStore(path)
     await store.open()
     kept = {delivery.lease.message_id for delivery in await store.lease(JOBS, ANN, seconds=9, limit=100_000)}
     await store.close()
@@ -243,7 +242,7 @@ async def test_what_was_accepted_survives_kill_9(path: Path) -> None:
 # --- Group commit
 
 
-async def test_what_waits_together_is_committed_together(store: SqliteQueueBackend) -> None:
+async def test_what_waits_together_is_committed_together(store: SqliteQueueStore) -> None:
     statements: list[str] = []
     await in_thread(store, lambda db: db.set_trace_callback(statements.append))
     async with Hold(store):
@@ -255,7 +254,7 @@ async def test_what_waits_together_is_committed_together(store: SqliteQueueBacke
     assert statements.count("COMMIT") == 2  # that of the holder's batch is the first
 
 
-async def test_a_batch_is_bounded(store: SqliteQueueBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_is_bounded(store: SqliteQueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_thread, "_MAX_BATCH", 10)
     statements: list[str] = []
     await in_thread(store, lambda db: db.set_trace_callback(statements.append))
@@ -267,7 +266,7 @@ async def test_a_batch_is_bounded(store: SqliteQueueBackend, monkeypatch: pytest
     assert statements.count("COMMIT") == 3
 
 
-async def test_an_operation_that_raises_is_rolled_back_alone(store: SqliteQueueBackend) -> None:
+async def test_an_operation_that_raises_is_rolled_back_alone(store: SqliteQueueStore) -> None:
     def half_done(db: sqlite3.Connection) -> None:
         db.execute("INSERT INTO queues (tenant, room, name) VALUES ('acme', 'lobby', 'half')")
         raise ZeroDivisionError
@@ -292,7 +291,7 @@ async def test_an_operation_that_raises_is_rolled_back_alone(store: SqliteQueueB
     assert [found.name for found in await store.stats(ROOM)] == ["jobs"]
 
 
-async def test_an_operation_whose_caller_was_cancelled_is_done_all_the_same(store: SqliteQueueBackend) -> None:
+async def test_an_operation_whose_caller_was_cancelled_is_done_all_the_same(store: SqliteQueueStore) -> None:
     async with Hold(store):
         send = asyncio.create_task(store.send(JOBS, NewMessage("a")))
         await asyncio.sleep(0)
@@ -302,7 +301,7 @@ async def test_an_operation_whose_caller_was_cancelled_is_done_all_the_same(stor
     assert len(await store.lease(JOBS, ANN, seconds=9)) == 1
 
 
-async def test_callers_of_several_loops_are_served(store: SqliteQueueBackend) -> None:
+async def test_callers_of_several_loops_are_served(store: SqliteQueueStore) -> None:
     def elsewhere() -> int:
         return asyncio.run(store.send(JOBS, NewMessage("a")))
 
@@ -313,7 +312,7 @@ async def test_callers_of_several_loops_are_served(store: SqliteQueueBackend) ->
     assert await mine != await other
 
 
-async def test_a_caller_whose_loop_is_closed_does_no_harm(store: SqliteQueueBackend) -> None:
+async def test_a_caller_whose_loop_is_closed_does_no_harm(store: SqliteQueueStore) -> None:
     async def give_up() -> None:
         task = asyncio.create_task(store.send(JOBS, NewMessage("a")))
         await asyncio.sleep(0)
@@ -325,7 +324,7 @@ async def test_a_caller_whose_loop_is_closed_does_no_harm(store: SqliteQueueBack
     assert len(await store.lease(JOBS, ANN, seconds=9, limit=9)) == 2
 
 
-async def test_closing_finishes_what_was_accepted(store: SqliteQueueBackend) -> None:
+async def test_closing_finishes_what_was_accepted(store: SqliteQueueStore) -> None:
     async with Hold(store):
         sends = [asyncio.create_task(store.send(JOBS, NewMessage(str(number)))) for number in range(10)]
         await asyncio.sleep(0)
@@ -346,7 +345,7 @@ async def test_a_thread_that_ends_takes_nothing_more(path: Path) -> None:
         await thread.run(lambda _: None)
 
 
-async def test_a_cancelled_close_ends_all_the_same(store: SqliteQueueBackend) -> None:
+async def test_a_cancelled_close_ends_all_the_same(store: SqliteQueueStore) -> None:
     async with Hold(store):
         closing = asyncio.create_task(store.close())
         await asyncio.sleep(0)
@@ -361,13 +360,13 @@ async def test_a_cancelled_open_leaves_no_lock(path: Path, monkeypatch: pytest.M
     begun, go = threading.Event(), threading.Event()
     lock = sqlite_file._lock
 
-    def slowly(path: Path, what: str) -> int:
+    def slowly(path: Path, what: str, *, wait: bool) -> int:
         begun.set()
         go.wait(10)
-        return lock(path, what)
+        return lock(path, what, wait=wait)
 
     monkeypatch.setattr(sqlite_file, "_lock", slowly)
-    store = SqliteQueueBackend(path)
+    store = SqliteQueueStore(path)
     opening = asyncio.create_task(store.open())
     await asyncio.to_thread(begun.wait, 10)
     opening.cancel()
@@ -375,7 +374,7 @@ async def test_a_cancelled_open_leaves_no_lock(path: Path, monkeypatch: pytest.M
         await opening
     go.set()
     await store.close()
-    await SqliteQueueBackend(path).close()
+    await SqliteQueueStore(path).close()
     await store.open()
     await store.close()
 
@@ -384,7 +383,7 @@ async def test_a_cancelled_open_leaves_no_lock(path: Path, monkeypatch: pytest.M
 
 
 async def test_a_full_disk_fails_the_batch_and_passes(
-    store: SqliteQueueBackend, caplog: pytest.LogCaptureFixture
+    store: SqliteQueueStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = await store.send(JOBS, NewMessage("kept"))
     pages = await in_thread(store, lambda db: db.execute("PRAGMA page_count").fetchone()[0])
@@ -404,7 +403,7 @@ async def test_a_full_disk_fails_the_batch_and_passes(
     assert deliveries[0].lease.message_id == kept
 
 
-async def test_a_failing_commit_does_nothing_and_says_so(store: SqliteQueueBackend) -> None:
+async def test_a_failing_commit_does_nothing_and_says_so(store: SqliteQueueStore) -> None:
     await make_flawed(store, "COMMIT")
     with pytest.raises(OSError, match="disk I/O error"):  # of the next batch: the present one has its connection
         await store.send(JOBS, NewMessage("a"))
@@ -412,16 +411,16 @@ async def test_a_failing_commit_does_nothing_and_says_so(store: SqliteQueueBacke
     await store.send(JOBS, NewMessage("b"))
 
 
-async def test_a_connection_that_cannot_even_roll_back_is_replaced(store: SqliteQueueBackend, path: Path) -> None:
+async def test_a_connection_that_cannot_even_roll_back_is_replaced(store: SqliteQueueStore, path: Path) -> None:
     await make_flawed(store, "COMMIT", "ROLLBACK")
     with pytest.raises(OSError, match="disk I/O error"):
         await store.send(JOBS, NewMessage("a"))
     assert not await store.exists(JOBS)
     with pytest.raises(SettingsError):
-        await SqliteQueueBackend(path).open()
+        await SqliteQueueStore(path).open()
 
 
-async def test_a_transaction_that_cannot_begin_fails_the_batch(store: SqliteQueueBackend) -> None:
+async def test_a_transaction_that_cannot_begin_fails_the_batch(store: SqliteQueueStore) -> None:
     await make_flawed(store, "BEGIN IMMEDIATE")
     with pytest.raises(OSError, match="disk I/O error"):
         await store.send(JOBS, NewMessage("a"))
@@ -448,7 +447,7 @@ async def test_a_transaction_that_cannot_begin_fails_the_batch(store: SqliteQueu
     ],
 )
 async def test_no_statement_reads_all_messages(
-    store: SqliteQueueBackend, statement: str, values: dict[str, object], index: str
+    store: SqliteQueueStore, statement: str, values: dict[str, object], index: str
 ) -> None:
     rows = await in_thread(store, lambda db: db.execute(f"EXPLAIN QUERY PLAN {_SQL[statement]}", values).fetchall())
     plan = "\n".join(row[3] for row in rows)
@@ -457,7 +456,7 @@ async def test_no_statement_reads_all_messages(
     assert "TEMP B-TREE FOR ORDER BY" not in plan
 
 
-async def test_leasing_costs_the_same_with_many_messages_waiting(store: SqliteQueueBackend) -> None:
+async def test_leasing_costs_the_same_with_many_messages_waiting(store: SqliteQueueStore) -> None:
     """Counts the steps of SQLite's machine, not seconds."""
     steps = 0
 

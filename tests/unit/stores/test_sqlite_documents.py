@@ -14,7 +14,8 @@ import pytest
 
 from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError, SettingsError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.sqlite.documents import DocumentKey, DocumentStore
+from meshhost.stores.documents import DocumentKey
+from meshhost.stores.sqlite.documents import SqliteDocumentStore
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
@@ -27,20 +28,20 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def store(path: Path) -> AsyncIterator[DocumentStore]:
-    store = DocumentStore(path)
+async def store(path: Path) -> AsyncIterator[SqliteDocumentStore]:
+    store = SqliteDocumentStore(path)
     await store.open()
     yield store
     await store.close()
 
 
-async def loaded(store: DocumentStore, key: DocumentKey = KEY) -> tuple[bytes, list[bytes]]:
+async def loaded(store: SqliteDocumentStore, key: DocumentKey = KEY) -> tuple[bytes, list[bytes]]:
     found = await store.load(key)
     assert found is not None
     return found.snapshot, list(found.updates)
 
 
-async def test_a_document_is_its_snapshot_and_the_updates_since(store: DocumentStore) -> None:
+async def test_a_document_is_its_snapshot_and_the_updates_since(store: SqliteDocumentStore) -> None:
     assert await store.load(KEY) is None
     await store.create(KEY, b"first")
     await asyncio.gather(*(store.append(KEY, bytes([number])) for number in range(5)))
@@ -50,7 +51,7 @@ async def test_a_document_is_its_snapshot_and_the_updates_since(store: DocumentS
     assert await loaded(store) == (b"second", [b"new"])
 
 
-async def test_documents_are_made_once_and_can_be_deleted(store: DocumentStore) -> None:
+async def test_documents_are_made_once_and_can_be_deleted(store: SqliteDocumentStore) -> None:
     await store.create(KEY, b"first")
     with pytest.raises(AlreadyExistsError, match=r"document 'a/b.page' exists"):
         await store.create(KEY, b"other")
@@ -65,7 +66,7 @@ async def test_documents_are_made_once_and_can_be_deleted(store: DocumentStore) 
 
 async def test_rooms_and_folders_are_apart(path: Path) -> None:
     clock = FakeClock()
-    store = DocumentStore(path, clock=clock)
+    store = SqliteDocumentStore(path, clock=clock)
     await store.open()
     other = RoomKey(TenantId("acme"), "other")
     for name in ("x.page", "a/b.page", "a/c/d.page", "ab/e.page", "a%/f.page"):
@@ -89,8 +90,8 @@ async def test_rooms_and_folders_are_apart(path: Path) -> None:
     await store.close()
 
 
-async def test_a_store_must_be_open_and_is_for_one_process(store: DocumentStore, path: Path) -> None:
-    closed = DocumentStore(path)
+async def test_a_store_must_be_open_and_is_for_one_process(store: SqliteDocumentStore, path: Path) -> None:
+    closed = SqliteDocumentStore(path)
     assert "open=False" in repr(closed)
     with pytest.raises(RoomError, match="document store is not open"):
         await closed.load(KEY)
@@ -103,15 +104,14 @@ async def test_a_store_must_be_open_and_is_for_one_process(store: DocumentStore,
     await closed.close()
 
 
-async def test_a_crash_between_snapshot_and_log_leaves_what_was(store: DocumentStore) -> None:
+async def test_a_crash_between_snapshot_and_log_leaves_what_was(store: SqliteDocumentStore) -> None:
     await store.create(KEY, b"first")
     await store.append(KEY, b"x")
 
     def stumble(db: sqlite3.Connection) -> None:
         db.execute("CREATE TRIGGER stumble BEFORE DELETE ON updates BEGIN SELECT raise(ABORT, 'power cut'); END")
 
-    assert store._thread is not None
-    await store._thread.run(stumble)
+    await store._database.run(stumble)
     with pytest.raises(sqlite3.IntegrityError, match="power cut"):
         await store.compact(KEY, b"second")
     assert await loaded(store) == (b"first", [b"x"])
@@ -120,11 +120,12 @@ async def test_a_crash_between_snapshot_and_log_leaves_what_was(store: DocumentS
 PROGRAM = textwrap.dedent("""
     import asyncio, os, signal, sys
     from pathlib import Path
-    from meshhost.stores.sqlite.documents import DocumentKey, DocumentStore
+    from meshhost.stores.documents import DocumentKey
+    from meshhost.stores.sqlite.documents import SqliteDocumentStore
     from meshhost.identity.tenant import RoomKey, TenantId
 
     async def main():
-        store = DocumentStore(Path(sys.argv[1]))
+        store = SqliteDocumentStore(Path(sys.argv[1]))
         await store.open()
         key = DocumentKey(RoomKey(TenantId("acme"), "lobby"), "a/b.page")
         await store.create(key, b"first")
@@ -133,7 +134,7 @@ PROGRAM = textwrap.dedent("""
             def die(statement):
                 if statement.startswith("DELETE FROM updates"):
                     os.kill(os.getpid(), signal.SIGKILL)
-            await store._thread.run(lambda db: db.set_trace_callback(die))
+            await store._database.run(lambda db: db.set_trace_callback(die))
             await store.compact(key, b"second")
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -148,22 +149,21 @@ async def test_what_was_kept_survives_kill_9(path: Path, when: str) -> None:
     )
     _, errors = await process.communicate()
     assert process.returncode == -signal.SIGKILL, errors
-    store = DocumentStore(path)
+    store = SqliteDocumentStore(path)
     await store.open()
     assert await loaded(store) == (b"first", [b"kept"])
     await store.close()
     assert (await asyncio.to_thread(path.stat)).st_mode & 0o777 == 0o600
 
 
-async def test_a_disk_that_fails_is_an_os_error_with_nothing_done(store: DocumentStore) -> None:
+async def test_a_disk_that_fails_is_an_os_error_with_nothing_done(store: SqliteDocumentStore) -> None:
     await store.create(KEY, b"first")
-    assert store._thread is not None
 
     def pages(db: sqlite3.Connection) -> Any:
         return db.execute("PRAGMA page_count").fetchone()[0]
 
-    count = await store._thread.run(pages)
-    await store._thread.run(lambda db: db.execute(f"PRAGMA max_page_count = {count + 1}").fetchone())
+    count = await store._database.run(pages)
+    await store._database.run(lambda db: db.execute(f"PRAGMA max_page_count = {count + 1}").fetchone())
     with pytest.raises(OSError, match=r"document store .* failed"):
         await store.append(KEY, b"x" * 100_000)
     await store.append(KEY, b"small")

@@ -1,0 +1,56 @@
+"""Which engine a room server runs on: the scheme of MESHHOST_DATABASE_URL names one of the table ENGINES.
+
+An engine is made by a function from an `EngineRequest` to an `Engine` that is not opened yet. Adding one is writing its
+stores and adding its function to the table; a program that embeds a room server may pass a table of its own.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias
+
+from meshhost.errors import SettingsError
+from meshhost.stores.engine import Engine
+from meshhost.stores.queues import QueueLimits
+from meshhost.stores.sqlite.engine import sqlite_engine
+
+__all__ = ["ENGINES", "EngineMaker", "EngineRequest", "make_engine"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """What an engine is made from: the database URL (None: not set), the server's data directory, and limits."""
+
+    url: str | None
+    data_dir: Path
+    limits: QueueLimits
+
+
+# Raises SettingsError when the URL is not one of this engine; the text must not show it, since it may hold a password.
+EngineMaker: TypeAlias = Callable[[EngineRequest], Engine]
+
+
+def _sqlite(request: EngineRequest) -> Engine:
+    """SQLite; the URL, when there is one, names the file of the queues."""
+    if request.url is None:
+        return sqlite_engine(request.data_dir, limits=request.limits)
+    _, separator, path = request.url.partition("://")
+    if separator and path.startswith("/") and len(path) > 1:
+        return sqlite_engine(request.data_dir, queues=Path(path[1:]), limits=request.limits)
+    raise _unknown_url()
+
+
+ENGINES: Mapping[str, EngineMaker] = MappingProxyType({"sqlite": _sqlite})
+
+
+def make_engine(request: EngineRequest, engines: Mapping[str, EngineMaker] = ENGINES) -> Engine:
+    """Return the engine that the URL names, by default SQLite. Raises SettingsError for a URL that names none."""
+    maker = engines.get("sqlite" if request.url is None else request.url.partition(":")[0])
+    if maker is None:
+        raise _unknown_url()
+    return maker(request)
+
+
+def _unknown_url() -> SettingsError:
+    return SettingsError("MESHHOST_DATABASE_URL: expected sqlite:///path (sqlite:////path when it is absolute)")

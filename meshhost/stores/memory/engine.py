@@ -1,0 +1,24 @@
+"""An engine in this process's memory: for tests and short-lived room servers; nothing outlasts the process."""
+
+from meshhost.clock import Clock
+from meshhost.stores.engine import Engine
+from meshhost.stores.local_notifier import LocalNotifier
+from meshhost.stores.memory.documents import MemoryDocumentStore
+from meshhost.stores.memory.identity import MemoryIdentityStore
+from meshhost.stores.memory.queues import MemoryQueueStore
+from meshhost.stores.memory.usage import MemoryUsageStore
+from meshhost.stores.queues import QueueLimits
+
+__all__ = ["memory_engine"]
+
+
+def memory_engine(*, limits: QueueLimits | None = None, clock: Clock | None = None) -> Engine:
+    """Return empty stores, not opened."""
+    return Engine(
+        name="memory",
+        queues=MemoryQueueStore(limits=limits or QueueLimits(), clock=clock),
+        documents=MemoryDocumentStore(clock=clock),
+        identity=MemoryIdentityStore(),
+        usage=MemoryUsageStore(),
+        notifier=LocalNotifier(),
+    )

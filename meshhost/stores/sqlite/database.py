@@ -1,0 +1,73 @@
+"""A SQLite file that can be opened and closed again: what each store of this package is built on.
+
+A `SqliteThread` lives once, from `start` to `stop`. A store may be opened, closed and opened again, and `open` or `close`
+may be cancelled in between. This class holds the present thread, and one whose end was not awaited to the end yet, so that
+no file lock outlives a cancelled call. `open` and `close` exclude each other; `run` waits for neither.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from meshhost.errors import RoomError
+from meshhost.stores.sqlite.file import SqliteFile
+from meshhost.stores.sqlite.thread import Operation, SqliteThread
+
+__all__ = ["SqliteDatabase"]
+
+T = TypeVar("T")
+
+
+class SqliteDatabase:
+    """The file `path` with the schema of `migrations/<migrations>`; `what` is the store's name in errors.
+
+    `shared`: several processes may have it open at once. Otherwise a second opener is refused.
+    """
+
+    def __init__(self, path: Path, *, migrations: str, what: str, shared: bool = False) -> None:
+        self.path = path
+        self._migrations = resources.files("meshhost.stores.sqlite") / "migrations" / migrations
+        self._what = what
+        self._shared = shared
+        self._thread: SqliteThread | None = None
+        self._former: SqliteThread | None = None  # its end is not confirmed yet
+        self._changing = asyncio.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether operations are accepted."""
+        return self._thread is not None
+
+    async def open(self) -> None:
+        """Open the file; does nothing when it is open. Raises SettingsError, OSError."""
+        async with self._changing:
+            await self._end_former()
+            if self._thread is None:
+                thread = self._former = SqliteThread(self.file())
+                await thread.start()
+                self._thread, self._former = thread, None
+
+    async def close(self) -> None:
+        """Finish what was accepted and close the file. Idempotent."""
+        async with self._changing:
+            if self._thread is not None:
+                self._thread, self._former = None, self._thread
+            await self._end_former()
+
+    def run(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
+        """Return what the operation returned once that is durable; see `SqliteThread.run`. Raises RoomError when not open."""
+        if self._thread is None:
+            raise RoomError(f"the {self._what} is not open")
+        # Not `await`: one coroutine less for each operation.
+        return self._thread.run(operation)
+
+    def file(self) -> SqliteFile:
+        """Return the file, not opened."""
+        return SqliteFile(self.path, migrations=self._migrations, what=self._what, shared=self._shared)
+
+    async def _end_former(self) -> None:
+        if self._former is not None:
+            await self._former.stop()
+            self._former = None

@@ -1,0 +1,25 @@
+"""The engine of a single room server: SQLite files in its data directory."""
+
+from pathlib import Path
+
+from meshhost.stores.engine import Engine
+from meshhost.stores.local_notifier import LocalNotifier
+from meshhost.stores.queues import QueueLimits
+from meshhost.stores.sqlite.documents import SqliteDocumentStore
+from meshhost.stores.sqlite.identity import SqliteIdentityStore
+from meshhost.stores.sqlite.queues import SqliteQueueStore
+from meshhost.stores.sqlite.usage import SqliteUsageStore
+
+__all__ = ["sqlite_engine"]
+
+
+def sqlite_engine(data_dir: Path, *, queues: Path | None = None, limits: QueueLimits) -> Engine:
+    """Return the stores in `data_dir`, not opened; `queues` is the queue store's file (default: `queues.db` there)."""
+    return Engine(
+        name="sqlite",
+        queues=SqliteQueueStore(queues or data_dir / "queues.db", limits=limits),
+        documents=SqliteDocumentStore(data_dir / "documents.db"),
+        identity=SqliteIdentityStore(data_dir / "identity.db"),
+        usage=SqliteUsageStore(data_dir / "usage.db"),
+        notifier=LocalNotifier(),
+    )

@@ -1,0 +1,134 @@
+"""What every identity store does, whichever engine it is of."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from meshhost.errors import NotFoundError, RoomError
+from meshhost.identity.keys import ApiKey, new_api_key
+from meshhost.stores.identity import IdentityStore, KeyInfo, Project, RoomInfo
+from meshhost.stores.memory.identity import MemoryIdentityStore
+from meshhost.stores.sqlite.identity import SqliteIdentityStore
+
+ACME, RIVAL = Project("11111111-2222-3333-4444-555555555555", "acme"), Project("rival-id", "rival")
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[IdentityStore]:
+    makers: dict[str, Callable[[], IdentityStore]] = {
+        "memory": MemoryIdentityStore,
+        "sqlite": lambda: SqliteIdentityStore(tmp_path / "identity.db"),
+    }
+    made = makers[request.param]()
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def add_key(store: IdentityStore, *, name: str = "n", description: str = "d") -> ApiKey:
+    await store.add_project(ACME)
+    key = new_api_key(ACME.id)
+    await store.add_key(key, name=name, description=description)
+    return key
+
+
+async def test_projects_are_recorded_once_and_listed_by_name(store: IdentityStore) -> None:
+    await store.add_project(RIVAL)
+    await store.add_project(ACME)
+    await store.add_project(Project(ACME.id, "another name"))
+    assert list(await store.projects()) == [ACME, RIVAL]
+
+
+async def test_a_key_belongs_to_a_project(store: IdentityStore) -> None:
+    with pytest.raises(NotFoundError, match="no such project"):
+        await store.add_key(new_api_key(ACME.id), name="n", description="")
+    key = await add_key(store)
+    assert list(await store.keys(ACME.id)) == [KeyInfo(key.id, "n", "d")]
+    assert list(await store.keys(RIVAL.id)) == []
+
+
+async def test_keys_are_read_oldest_first_with_their_secrets(store: IdentityStore) -> None:
+    keys = [await add_key(store, name=name) for name in "cab"]
+    snapshot = await store.read_keys()
+    assert snapshot is not None
+    assert list(snapshot.keys) == keys
+    assert [info.name for info in await store.keys(ACME.id)] == ["a", "b", "c"]
+
+
+async def test_keys_are_read_again_only_after_a_change(store: IdentityStore) -> None:
+    key = await add_key(store)
+    first = await store.read_keys()
+    assert first is not None
+    assert await store.read_keys(first.version) is None
+    await store.add_room(ACME.id, RoomInfo("i", "r", "{}"))
+    await store.add_project(RIVAL)
+    assert await store.read_keys(first.version) is None
+    await store.delete_key(ACME.id, key.id)
+    second = await store.read_keys(first.version)
+    assert second is not None
+    assert list(second.keys) == []
+    assert await store.read_keys(second.version) is None
+    await add_key(store)
+    third = await store.read_keys(second.version)
+    assert third is not None
+    assert len({first.version, second.version, third.version}) == 3
+
+
+async def test_a_key_is_revoked_by_its_own_project_only(store: IdentityStore) -> None:
+    key = await add_key(store)
+    for project, key_id in ((RIVAL.id, key.id), (ACME.id, "other")):
+        with pytest.raises(NotFoundError, match="no such API key"):
+            await store.delete_key(project, key_id)
+    await store.delete_key(ACME.id, key.id)
+    with pytest.raises(NotFoundError, match="no such API key"):
+        await store.delete_key(ACME.id, key.id)
+    assert list(await store.keys(ACME.id)) == []
+
+
+async def test_of_concurrent_revocations_one_finds_the_key(store: IdentityStore) -> None:
+    key = await add_key(store)
+    results = await asyncio.gather(*(store.delete_key(ACME.id, key.id) for _ in range(8)), return_exceptions=True)
+    assert sum(result is None for result in results) == 1
+    assert sum(isinstance(result, NotFoundError) for result in results) == 7
+
+
+async def test_a_room_is_recorded_once_for_each_project(store: IdentityStore) -> None:
+    first, second, other = RoomInfo("1", "r", "{}"), RoomInfo("2", "r", '{"new": 1}'), RoomInfo("3", "r", "{}")
+    assert await store.add_room("p", first) == first
+    assert await store.add_room("p", second) == first
+    assert await store.add_room("q", other) == other
+    assert await store.find_room("p", "r") == first
+    assert await store.find_room("p", "x") is None
+
+
+async def test_rooms_are_listed_by_name_in_pages(store: IdentityStore) -> None:
+    for name in "cabd":
+        await store.add_room("p", RoomInfo(f"id-{name}", name, "{}"))
+    await store.add_room("q", RoomInfo("other", "b", "{}"))
+    assert [room.name for room in await store.rooms("p", limit=10, offset=0)] == ["a", "b", "c", "d"]
+    assert [room.name for room in await store.rooms("p", limit=2, offset=1)] == ["b", "c"]
+    assert list(await store.rooms("p", limit=2, offset=4)) == []
+
+
+async def test_the_record_of_a_room_is_deleted_by_its_own_project_only(store: IdentityStore) -> None:
+    room = await store.add_room("p", RoomInfo("1", "r", "{}"))
+    with pytest.raises(NotFoundError, match="no such room"):
+        await store.delete_room("q", room.id)
+    assert await store.delete_room("p", room.id) == room
+    assert await store.find_room("p", "r") is None
+    with pytest.raises(NotFoundError, match="no such room"):
+        await store.delete_room("p", room.id)
+
+
+async def test_a_closed_store_refuses_and_can_be_opened_again(store: IdentityStore) -> None:
+    key = await add_key(store)
+    await store.close()
+    await store.close()
+    with pytest.raises(RoomError, match="identity store is not open"):
+        await store.projects()
+    await store.open()
+    snapshot = await store.read_keys()
+    assert snapshot is not None
+    assert list(snapshot.keys) == [key]

@@ -1,0 +1,36 @@
+"""The first problem of a body, as the caller reads it."""
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from meshhost.validation import first_problem, invalid_request
+
+
+class _Item(BaseModel):
+    size: int
+
+
+class _Body(BaseModel):
+    items: list[_Item]
+
+
+def _error(value: object) -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        _Body.model_validate(value)
+    return caught.value
+
+
+def test_the_first_problem_is_named_by_its_path() -> None:
+    assert first_problem(_error({"items": [{"size": 1}, {}]})) == ("items.1.size", "Field required")
+
+
+def test_it_becomes_an_invalid_request_without_the_input() -> None:
+    error = invalid_request(_error({"items": [{"size": "secret"}]}), prefix="data")
+    assert error.field == "data.items.0.size"
+    assert "secret" not in str(error)
+    assert str(error).startswith("data.items.0.size: ")
+
+
+def test_a_body_that_is_wrong_as_a_whole_has_no_field() -> None:
+    assert invalid_request(_error("text")).field == ""
+    assert invalid_request(_error("text"), prefix="data").field == "data"
