@@ -41,6 +41,18 @@ _CALL = obj(
     total=_INTEGER,
     attempts=array(_ATTEMPT),
 )
+_USAGE = obj(
+    hour=TEXT,
+    room=TEXT,
+    identity=TEXT,
+    model=TEXT,
+    requests=_INTEGER,
+    input_tokens=_INTEGER,
+    cached_tokens=_INTEGER,
+    output_tokens=_INTEGER,
+    seconds=_NUMBER,
+    unmeasured=_INTEGER,
+)
 _SESSION = obj(id=TEXT, room_name=TEXT, participants=array(obj(name=TEXT, role=TEXT)))
 
 _BAD = Answer(400, "A field is missing or wrong; the text names it.", ERROR)
@@ -238,6 +250,27 @@ _PROJECTS = (
         "Show the calls of a room's services",
         [Answer(200, "One entry for each service path.", obj(calls=array(_CALL))), _BAD, _UNAUTHORIZED, _NO_ROOM],
         description="What became of the calls of the configured services into the room; none when it is not open.",
+        auth="apiKey",
+        tag="Projects",
+    ),
+    Endpoint(
+        "GET",
+        f"{_PROJECT}/usage",
+        "Show what the project's rooms used of models",
+        [
+            Answer(200, "One entry for each hour, room, identity and model.", obj(usage=array(_USAGE))),
+            _BAD,
+            _UNAUTHORIZED,
+            _NO_PROJECT,
+        ],
+        parameters=(
+            Parameter("room", "Only this room.", TEXT),
+            Parameter("since", "Only hours from this ISO 8601 time on; without an offset it is UTC.", TEXT),
+            Parameter("until", "Only hours before this ISO 8601 time.", TEXT),
+            Parameter("limit", "Most entries in the answer; at most 1000.", {"type": "integer", "default": 1000}),
+            Parameter("offset", "Entries to skip.", {"type": "integer", "default": 0}),
+        ),
+        description="Counted by the gateway. What agents report of their own work is in their host's metrics.",
         auth="apiKey",
         tag="Projects",
     ),
