@@ -40,7 +40,7 @@ class StorageWorker(Worker):
             toolkits=[StorageToolkit()],
             rules=[
                 "Each message carries instructions. Carry them out with your tools.",
-                "Nobody can answer questions: decide yourself.",
+                "Nobody is there to answer questions: decide yourself.",
             ],
         )
 
