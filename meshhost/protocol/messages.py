@@ -1,12 +1,12 @@
 """Header and payload of a message, and the bodies of replies (room-protocol §3 and §5)."""
 
-import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from meshhost.errors import InvalidRequestError, RoomError
+from meshhost.protocol.json_values import dump_json, load_header
 
 __all__ = [
     "META",
@@ -37,8 +37,11 @@ META = "__meshagent__"
 
 
 def pack_message(header: Header, data: bytes | None = None) -> bytes:
-    """8 bytes of header length, the header as JSON, the payload. Values JSON does not know become texts."""
-    encoded = json.dumps(header, default=str).encode()
+    """8 bytes of header length, the header as JSON, the payload. Values JSON does not know become texts.
+
+    Raises InvalidRequestError for NaN and Infinity, which readers in other languages refuse.
+    """
+    encoded = dump_json(header, other_as_text=True).encode()
     return b"".join((_LENGTH.pack(len(encoded)), encoded, data or b""))
 
 
@@ -51,7 +54,7 @@ def unpack_message(data: bytes) -> tuple[Header, bytes]:
         raise InvalidRequestError("message", "the header is longer than the message")
     end = _LENGTH.size + length
     try:
-        header = json.loads(data[_LENGTH.size : end])
+        header = load_header(data[_LENGTH.size : end])
     except (ValueError, RecursionError):
         raise InvalidRequestError("message", "the header is not JSON") from None
     if not isinstance(header, dict):
