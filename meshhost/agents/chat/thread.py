@@ -262,8 +262,7 @@ class ChatThread:
         )
         outcome = await first_of(answering, writer.run())
         answer = outcome.result if isinstance(outcome, Won) else None
-        # An adapter that sends no events only returns its text.
-        if isinstance(answer, str) and answer and not writer.has_text:
+        if isinstance(answer, str) and answer and not writer.has_said(answer):
             writer.say(answer)
 
     async def _add_to_conversation(self, request: ChatRequest, log: ThreadLog) -> None:
