@@ -36,6 +36,7 @@ _TEMPORARY = re.compile(
 _PERMANENT = re.compile(
     r"insufficient.?quota|billing|invalid|context.?length|not.?found|unauthori[sz]ed", re.IGNORECASE
 )
+_REFUSED = re.compile(r"invalid|context.?length", re.IGNORECASE)
 _MAX_CODE = 64
 _TEMPORARY_STATUSES = frozenset({408, 409, 425, 429})
 _UNSENDABLE = "the request cannot be sent: is there a line end or another control character in the key or the address?"
@@ -125,7 +126,7 @@ def explain(error: Exception, now: float) -> Failure | None:
         case EOFError() | json.JSONDecodeError() | UnicodeDecodeError():
             return Failure("the model's answer was cut off", is_temporary=True)
         case ValueError():  # such as NaN: sending it again would fail again
-            return Failure("the request cannot be sent: a value in the conversation is not JSON")
+            return Failure("the request cannot be sent: a value in the conversation is not JSON", status=400)
         case _ if _is_transport_error(error):
             return Failure("the connection to the model gateway broke", is_temporary=True)
         case _:
@@ -142,6 +143,8 @@ def explain_error(error: object, default: str = "the model failed") -> Failure:
         is_temporary = status >= 500 or status in _TEMPORARY_STATUSES
     elif any(_PERMANENT.search(name) for name in names):
         is_temporary = False
+        # Such an error lies in the conversation, as one that was refused with this status does.
+        status = 400 if any(_REFUSED.search(name) for name in names) else None
     else:
         # A message is read only when nothing else says what happened.
         is_temporary = any(map(_TEMPORARY.search, names or [str(message or "")]))
