@@ -53,8 +53,11 @@ class Entry:
         return self.path.rpartition("/")[2]
 
 
-def clean_path(path: str) -> str:
-    """The path without leading and trailing slashes. Raises InvalidRequestError for one that is not plain."""
+def clean_path(path: str, *, may_be_folder: bool = False) -> str:
+    """The path without leading and trailing slashes. Raises InvalidRequestError for one that is not plain.
+
+    The name of a file may not look like one that the store uses for uploads in progress; that of a folder may.
+    """
     cleaned = path.strip("/")
     if not cleaned:
         return ""
@@ -63,7 +66,7 @@ def clean_path(path: str) -> str:
         raise InvalidRequestError("path", "expected segments that are not empty, '.' or '..'")
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in cleaned) or "\\" in cleaned:
         raise InvalidRequestError("path", "expected no control characters and no backslash")
-    if _STAGED.search(cleaned):
+    if not may_be_folder and _STAGED.search(cleaned):
         raise InvalidRequestError("path", "expected a name that does not end with '#' and digits")
     if len(cleaned.encode()) > _MAX_PATH_BYTES or any(len(part.encode()) > _MAX_SEGMENT_BYTES for part in segments):
         raise InvalidRequestError("path", f"expected at most {_MAX_PATH_BYTES} bytes, {_MAX_SEGMENT_BYTES} a segment")
