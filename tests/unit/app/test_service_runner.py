@@ -19,6 +19,16 @@ def test_a_command_is_a_python_file_and_its_arguments(tmp_path):
     assert arguments_of(f"'{file}' --fast 'a b'") == [sys.executable, str(file), "--fast", "a b"]
 
 
+@pytest.mark.parametrize("name", ["my agents", "issue #12", "it's"])
+def test_a_path_needs_no_quotes_of_its_own(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    file = folder / "main.py"
+    file.touch()
+    assert arguments_of(str(file)) == [sys.executable, str(file)]
+    assert arguments_of(f"{file} --fast 'a b'") == [sys.executable, str(file), "--fast", "a b"]
+
+
 @pytest.mark.parametrize(
     ("command", "text"),
     [("'", "cannot read the command"), (" ", "expected a Python file"), ("/no/main.py", "no file '/no/main.py'")],
