@@ -67,7 +67,9 @@ def _usage(error: BaseException) -> str:
     context = getattr(error, "ctx", None)
     text = "expected a command" if type(error).__name__ == "NoArgsIsHelpError" else error.format_message()  # type: ignore[attr-defined]
     # A text that already ends with what to do needs no second hint.
-    return text if context is None or "`meshhost " in text else f"{text.rstrip('.')}: see `{context.command_path} --help`"
+    return (
+        text if context is None or "`meshhost " in text else f"{text.rstrip('.')}: see `{context.command_path} --help`"
+    )
 
 
 def _os_error(error: OSError) -> str:

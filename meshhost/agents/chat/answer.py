@@ -226,7 +226,10 @@ def _shown(response: Response) -> str:
         case TextResponse() | ErrorResponse():
             return response.text
         case JsonResponse():
-            return json.dumps(response.json, ensure_ascii=False, default=str)
+            try:
+                return json.dumps(response.json, ensure_ascii=False, default=str)
+            except (TypeError, ValueError, RecursionError):  # the tool has worked: only its answer is not JSON
+                return "an answer that is not JSON"
         case _:
             return response.type
 
