@@ -1,4 +1,9 @@
-"""`meshhost queue`: sends to, receives from and manages the durable queues of a room."""
+"""`meshhost queue`: sends to, receives from and manages the durable queues of a room.
+
+Each command joins the room by `run_in_room` and asks its `queues`. Sending makes a queue, every other command fails for one
+that does not exist, since its name may be misspelt. A message is acked after it was printed, so that one which could not be
+printed stays in the queue. Libraries are imported inside the functions, since this module is loaded for every `--help`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The commands of `meshhost host` that change something: stop, kill, freeze, thaw, release, drain."""
+"""The commands of `meshhost host` that change something: stop, kill, freeze, thaw, release, drain.
+
+Each sends one request by `client`; `drain` then waits by `draining`. A name that the host does not know is an error here,
+since a host accepts any: an agent's id by `full_id`, a tenant by `_need_tenant`. Libraries are imported inside the functions,
+since this module is loaded for every `--help`.
+"""
 
 from __future__ import annotations
 
