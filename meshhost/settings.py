@@ -7,11 +7,13 @@ the lower layers never see the environment (import-linter enforces it). The refe
 descriptions here.
 """
 
+import logging
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from meshhost.errors import SettingsError
@@ -19,6 +21,8 @@ from meshhost.errors import SettingsError
 __all__ = ["DEFAULT_API_URL", "Settings", "read_settings"]
 
 DEFAULT_API_URL = "http://127.0.0.1:8080"
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def _names(name: str) -> AliasChoices:
@@ -28,7 +32,7 @@ def _names(name: str) -> AliasChoices:
 class Settings(BaseSettings):
     """The environment at one moment. Field names are the variables' names in lower case without their prefix."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, allow_inf_nan=False)
 
     api_url: str = Field(
         DEFAULT_API_URL,
@@ -276,10 +280,33 @@ class Settings(BaseSettings):
         description="Base URL of an OTLP/HTTP collector that traces are sent to. Unset: traces are not exported.",
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_line_end(cls, value: Any, info: ValidationInfo) -> Any:
+        # A secret made with echo, or a file with the line ends of Windows. Inside a value, a line end cannot be meant: in a
+        # key it would fail each request, long after the start.
+        if not isinstance(value, str):
+            return value
+        text = value.strip()
+        if _CONTROL.search(text):
+            raise ValueError("contains a line end or another control character")
+        if not text and info.field_name is not None:
+            return cls.model_fields[info.field_name].default
+        return text
+
+    @field_validator("log_level")
+    @classmethod
+    def _is_log_level(cls, value: str) -> str:
+        if value.upper() not in logging.getLevelNamesMapping():
+            raise ValueError("expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        return value
+
     @field_validator("api_url")
     @classmethod
     def _is_http_url(cls, value: str) -> str:
         parts = urlsplit(value)
+        if re.search(r"\s", value):
+            raise ValueError("expected a URL without spaces, such as http://127.0.0.1:8080")
         if parts.scheme not in {"http", "https", "ws", "wss"} or not parts.hostname:
             raise ValueError("expected a URL such as http://127.0.0.1:8080")
         return value.rstrip("/")
@@ -299,4 +326,5 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        raise SettingsError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        text = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{'.'.join(map(str, first['loc']))}: {text}") from None

@@ -14,9 +14,18 @@ from meshhost.tools.toolkit import Toolkit
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
 
-__all__ = ["AgentCallContext", "AgentChatContext"]
+__all__ = ["AgentCallContext", "AgentChatContext", "Checkpoint"]
 
 Message: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A conversation at one moment, for `AgentChatContext.roll_back`."""
+
+    messages: tuple[Message, ...]
+    previous_messages: tuple[Message, ...]
+    previous_response_id: str | None
 
 
 class AgentChatContext:
@@ -117,6 +126,26 @@ class AgentChatContext:
     def append_assistant_message(self, message: str) -> None:
         """Append a message of the model."""
         self._messages.append({"role": "assistant", "content": message})
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the conversation as it is now."""
+        return Checkpoint(tuple(self._messages), tuple(self._previous_messages), self._previous_response_id)
+
+    def roll_back(self, to: Checkpoint) -> None:
+        """Take out what was added since the checkpoint.
+
+        For a turn that the model's API refuses: left in the conversation, it would be sent and refused again for ever.
+        """
+        self._messages[:] = to.messages
+        self._previous_messages[:] = to.previous_messages
+        self._previous_response_id = to.previous_response_id
+
+    def forget(self) -> None:
+        """Take out everything but the rules."""
+        rules = [message for message in (*self._previous_messages[:1], *self._messages[:1]) if self._is_rules(message)]
+        self._previous_messages.clear()
+        self._previous_response_id = None
+        self._messages[:] = rules[-1:]
 
     def add_usage(self, usage: dict[str, int]) -> None:
         """Add tokens to `usage`, by kind."""

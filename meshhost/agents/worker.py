@@ -143,7 +143,10 @@ class Worker(SingleRoomAgent):
         rules = [rule for toolkit in toolkits for rule in toolkit.all_rules()]
         if rules:
             chat_context.append_rules(rules)
+        logger.info("took a message", extra={"queue": self._queue, "attempt": leased.attempt})
         await _call(self.process_message, chat_context=chat_context, room=room, message=message, toolkits=toolkits)
+        seconds = round(time.monotonic() - self._began, 3)
+        logger.info("message done", extra={"queue": self._queue, "attempt": leased.attempt, "seconds": seconds})
 
 
 async def _call(method: Callable[..., Any], **arguments: Any) -> Any:

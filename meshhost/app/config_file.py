@@ -4,12 +4,14 @@ Unknown names are errors, so that a misspelt setting is not ignored; an error na
 in the file: it names the files that hold them. Read by `meshhost room serve`, and turned into arguments by `embedded`.
 """
 
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from meshhost.errors import SettingsError
 from meshhost.identity.grants import ApiScope
@@ -20,11 +22,22 @@ __all__ = ["ProviderEntry", "ServerFile", "read_secret_file", "read_server_file"
 
 class _Table(BaseModel):
     # A misspelt setting must be an error.
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _http_url(value: str) -> str:
+    url = value.strip()
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url):
+        raise ValueError("expected an http or https URL such as https://rooms.example.com")
+    return url
+
+
+_HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
 class _Server(_Table):
-    public_url: str | None = None
+    public_url: _HttpUrl | None = None
     linger_seconds: float = Field(60.0, ge=0)
     resume_seconds: float = Field(10.0, ge=0, le=300)
     max_message_bytes: int = Field(64 * 1024 * 1024, ge=64 * 1024)
@@ -55,9 +68,6 @@ class _Path(_Table):
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
-_HttpUrl = Annotated[str, Field(pattern="^https?://")]
-
-
 class _Service(_Table):
     urls: list[_HttpUrl] = Field(default_factory=list)
     url: Annotated[_HttpUrl | None, Field(validate_default=True)] = None
@@ -82,7 +92,7 @@ class ProviderEntry(_Table):
 
     models: str = "*"
     kind: Literal["openai", "local"] = "openai"
-    base_url: str = "https://api.openai.com/v1"
+    base_url: _HttpUrl = "https://api.openai.com/v1"
     api_key_file: Path | None = None
     default_model: str | None = None
 
@@ -96,6 +106,17 @@ class ServerFile(_Table):
     webhooks: _Webhooks = Field(default_factory=_Webhooks)
     services: list[_Service] = Field(default_factory=list)
     providers: list[ProviderEntry] = Field(default_factory=list)
+
+    @field_validator("providers")
+    @classmethod
+    def _have_different_models(cls, value: list[ProviderEntry]) -> list[ProviderEntry]:
+        first: dict[str, int] = {}
+        for number, entry in enumerate(value):
+            if entry.models in first:
+                both = f"providers.{first[entry.models]} and providers.{number}"
+                raise ValueError(f"{both} are both for models = {entry.models!r}: give each its own pattern")
+            first[entry.models] = number
+        return value
 
     def configured_services(self) -> Sequence[ConfiguredService]:
         """The services with their secrets, which are read from files. Raises SettingsError."""
@@ -116,14 +137,15 @@ def read_server_file(path: Path | None) -> ServerFile:
     if path is None:
         return ServerFile()
     try:
-        return ServerFile.model_validate(tomllib.loads(path.read_text()))
+        return ServerFile.model_validate(tomllib.loads(path.read_bytes().decode("utf-8-sig")))
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        raise SettingsError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        text = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{path}: {'.'.join(map(str, first['loc']))}: {text}") from None
 
 
 def read_secret_file(path: Path | None) -> str | None:
@@ -131,9 +153,11 @@ def read_secret_file(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        secret = path.read_text().strip()
+        secret = path.read_bytes().decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError):
         raise SettingsError(f"cannot read the secret file {path}") from None
     if not secret:
         raise SettingsError(f"the secret file {path} is empty")
+    if any(character < " " or character == "\x7f" for character in secret):
+        raise SettingsError(f"the secret file {path} has several lines, or a control character: expected one secret")
     return secret

@@ -81,16 +81,28 @@ async def running_program(
 
 
 def arguments_of(command: str) -> list[str]:
-    """The arguments that run a command such as `main.py --verbose` by this Python. Raises SettingsError."""
+    """The arguments that run a command such as `main.py --verbose` by this Python. Raises SettingsError.
+
+    A shell has removed the quotes of a path with spaces; so the file is the shortest beginning of the command that is one.
+    """
+    if not command.strip():
+        raise SettingsError("expected a Python file to run, such as main.py")
+    ends = [*(place for place, character in enumerate(command) if character == " "), len(command)]
+    for end in ends:
+        if Path(command[:end]).is_file():
+            return [sys.executable, command[:end], *_words(command[end:])]
+    words = _words(command)
+    if not words or not Path(words[0]).is_file():
+        name = words[0] if words else command
+        raise SettingsError(f"no file {name!r}: expected a Python program with a ServiceHost")
+    return [sys.executable, *words]
+
+
+def _words(command: str) -> list[str]:
     try:
-        words = shlex.split(command)
+        return shlex.split(command)
     except ValueError as error:
         raise SettingsError(f"cannot read the command {command!r}: {error}") from None
-    if not words:
-        raise SettingsError("expected a Python file to run, such as main.py")
-    if not Path(words[0]).is_file():
-        raise SettingsError(f"no file {words[0]!r}: expected a Python program with a ServiceHost")
-    return [sys.executable, *words]
 
 
 def exit_code_of(returned: int | None) -> int:

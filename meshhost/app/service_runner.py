@@ -30,6 +30,7 @@ from meshhost.app.project import api_key_of
 from meshhost.app.room_calls import RoomCalls, http_url
 from meshhost.app.source_watch import SourceWatch
 from meshhost.errors import CallRefusedError, SettingsError
+from meshhost.gateway.local.provider import find_model
 from meshhost.identity.tenant import check_room_name
 from meshhost.settings import Settings, read_settings
 from meshhost.signals import StopSignals, stop_signals
@@ -47,7 +48,7 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 Progress = Callable[[str, str, dict[str, Any]], None]
 """Called at each step, with a word for programs, a sentence for people, and its facts.
 
-The words are server, host, waiting, called, joined, reloaded and ended.
+The words are server, no_model, host, waiting, called, joined, reloaded and ended.
 """
 
 
@@ -253,7 +254,20 @@ async def _room_server(settings: Settings, session: aiohttp.ClientSession, progr
         fields = {"url": server.url, "embedded": True, "data_dir": str(settings.data_dir)}
         text = f"no room server answered at {base}: started one in this process (data in {settings.data_dir})"
         progress("server", text, fields)
+        if (missing := _missing_model(settings)) is not None:
+            progress("no_model", missing, {"url": server.url})
         yield
+
+
+def _missing_model(settings: Settings) -> str | None:
+    """Why no model can answer through the room server of this process, and what to do about it; None when one can."""
+    if settings.openai_api_key is not None or settings.openai_base_url is not None:
+        return None
+    try:
+        find_model(settings.local_model)
+    except SettingsError as error:
+        return f"agents that use a model will fail: OPENAI_API_KEY is not set (`export OPENAI_API_KEY=…`), and {error}"
+    return None
 
 
 async def _stop(signals: StopSignals, program: RunningProgram) -> None:

@@ -66,7 +66,10 @@ def _usage(error: BaseException) -> str:
     # Recognised by its shape: typer brings its own copy of click since 0.20 or so, and click's before.
     context = getattr(error, "ctx", None)
     text = "expected a command" if type(error).__name__ == "NoArgsIsHelpError" else error.format_message()  # type: ignore[attr-defined]
-    return text if context is None else f"{text.rstrip('.')}: see `{context.command_path} --help`"
+    # A text that already ends with what to do needs no second hint.
+    return (
+        text if context is None or "`meshhost " in text else f"{text.rstrip('.')}: see `{context.command_path} --help`"
+    )
 
 
 def _os_error(error: OSError) -> str:

@@ -3,9 +3,11 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
+
+from meshhost.protocol.json_values import load_json
 
 __all__ = ["parse_json", "parse_object", "read_text"]
 
@@ -13,7 +15,7 @@ __all__ = ["parse_json", "parse_object", "read_text"]
 def parse_json(text: str, *, source: str) -> Any:
     """Parse a JSON value. Raises BadParameter, which names `source` and the position of the error."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return load_json(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise typer.BadParameter(f"not JSON: {error.msg} at {where}", param_hint=source) from None
@@ -38,7 +40,3 @@ def read_text(path: str, *, source: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise typer.BadParameter(f"not UTF-8 at byte {error.start}", param_hint=source) from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON value")

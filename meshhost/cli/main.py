@@ -3,6 +3,7 @@
 Loaded for every command, so everything here counts for `meshhost --help`: see the docstring of the package.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -14,11 +15,13 @@ from meshhost import __version__
 from meshhost.cli.commands import agents, host, messaging, queue, room, storage, token
 from meshhost.cli.commands.chat import chat
 from meshhost.cli.commands.setup import setup
-from meshhost.cli.errors import run_guarded
+from meshhost.cli.errors import USAGE, run_guarded
 from meshhost.cli.options import JsonOption, RoomOption
-from meshhost.cli.output import print_line, use_safe_streams
+from meshhost.cli.output import note, print_line, use_safe_streams
 
 __all__ = ["app", "main", "run"]
+
+_COMPLETION = "_MESHHOST_COMPLETE"
 
 
 class _Group(typer.core.TyperGroup):
@@ -67,7 +70,22 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command and return its exit code: 0, 1 after an error, 2 for wrong usage, 130 when interrupted."""
+    """Run a command and return its exit code: 0, 1 after an error, 2 for wrong usage, 130 when interrupted.
+
+    Without arguments, the help is printed.
+    """
+    # The command line is bytes; those that are not UTF-8 arrive as lone surrogates, which nothing can store or print.
+    for number, argument in enumerate(arguments, 1):
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            note(f"meshhost: argument {number} is not UTF-8")
+            return USAGE
+    if _COMPLETION in os.environ:  # noqa: TID251 - asked for by the shell, not a setting
+        # Set by the script that `_MESHHOST_COMPLETE=source_bash meshhost` prints. Loaded only then: it is slow.
+        from typer._completion_classes import completion_init
+
+        completion_init()
+    elif not arguments:
+        arguments = ["--help"]
     command = typer.main.get_command(app)
     return run_guarded(lambda: command.main(args=list(arguments), prog_name="meshhost", standalone_mode=False))
 

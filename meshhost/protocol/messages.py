@@ -5,13 +5,13 @@ classes here are the ones that tools return in the MeshAgent API, so their field
 the code relies on and tolerant of members that a newer peer may add. Pure: no I/O.
 """
 
-import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from meshhost.errors import InvalidRequestError, RoomError
+from meshhost.protocol.json_values import dump_json, load_header
 
 __all__ = [
     "META",
@@ -42,8 +42,11 @@ META = "__meshagent__"
 
 
 def pack_message(header: Header, data: bytes | None = None) -> bytes:
-    """8 bytes of header length, the header as JSON, the payload. Values JSON does not know become texts."""
-    encoded = json.dumps(header, default=str).encode()
+    """8 bytes of header length, the header as JSON, the payload. Values JSON does not know become texts.
+
+    Raises InvalidRequestError for NaN and Infinity, which readers in other languages refuse.
+    """
+    encoded = dump_json(header, other_as_text=True).encode()
     return b"".join((_LENGTH.pack(len(encoded)), encoded, data or b""))
 
 
@@ -56,7 +59,7 @@ def unpack_message(data: bytes) -> tuple[Header, bytes]:
         raise InvalidRequestError("message", "the header is longer than the message")
     end = _LENGTH.size + length
     try:
-        header = json.loads(data[_LENGTH.size : end])
+        header = load_header(data[_LENGTH.size : end])
     except (ValueError, RecursionError):
         raise InvalidRequestError("message", "the header is not JSON") from None
     if not isinstance(header, dict):

@@ -58,8 +58,11 @@ class Entry:
         return self.path.rpartition("/")[2]
 
 
-def clean_path(path: str) -> str:
-    """Return the path without slashes at its ends. Raises InvalidRequestError for one that could leave the room's folder."""
+def clean_path(path: str, *, may_be_folder: bool = False) -> str:
+    """Return the path without slashes at its ends. Raises InvalidRequestError for one that could leave the room's folder.
+
+    The name of a file may not look like one that the store uses for uploads in progress; that of a folder may.
+    """
     cleaned = path.strip("/")
     if not cleaned:
         return ""
@@ -68,7 +71,7 @@ def clean_path(path: str) -> str:
         raise InvalidRequestError("path", "expected segments that are not empty, '.' or '..'")
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in cleaned) or "\\" in cleaned:
         raise InvalidRequestError("path", "expected no control characters and no backslash")
-    if _STAGED.search(cleaned):
+    if not may_be_folder and _STAGED.search(cleaned):
         raise InvalidRequestError("path", "expected a name that does not end with '#' and digits")
     if len(cleaned.encode()) > _MAX_PATH_BYTES or any(len(part.encode()) > _MAX_SEGMENT_BYTES for part in segments):
         raise InvalidRequestError("path", f"expected at most {_MAX_PATH_BYTES} bytes, {_MAX_SEGMENT_BYTES} a segment")
@@ -88,6 +91,8 @@ class RoomFiles:
         """Return the file or folder at the path, or None."""
         if path == "":
             return Entry(path="", is_folder=True)
+        if _STAGED.search(path):  # no file has such a name, and the store fails when it is asked for one
+            return Entry(path=path, is_folder=True) if await self.list(room, path) else None
         try:
             found = await obstore.head_async(self._store, _key(room, path))
         except FileNotFoundError:

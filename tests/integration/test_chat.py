@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from meshhost.agents.chat import ChatBot, ChatThreadContext
 from meshhost.agents.chat.log import ANSWER, ANSWERING, ERROR, NOTICE, ThreadLog, new_thread, text_of
-from meshhost.agents.chat.policy import LEFT_OUT
+from meshhost.agents.chat.policy import LEFT_OUT, REFUSED
 from meshhost.agents.chat.thread import ChatThread
 from meshhost.agents.chat.tools import ToolkitBuilder
 from meshhost.agents.context import AgentChatContext
@@ -924,3 +924,54 @@ def test_a_thread_bot_and_its_parts_show_what_they_are() -> None:
     assert repr(ChatThread(bot, "a.thread")) == "<ChatThread 'a.thread' waiting=0 busy=False>"
     with pytest.raises(RoomError, match="not open"):
         ChatThread(bot, "a.thread")._opened()
+
+
+async def test_a_turn_that_the_provider_refuses_leaves_the_conversation(server: RunningServer) -> None:
+    class Refused(ScriptedLLM):
+        async def next(self, **given: Any) -> Any:
+            if "use it" in str(given["context"].messages):
+                given["context"].messages.append({"type": "function_call_output", "call_id": "c", "output": "odd"})
+                raise LLMError("status 400", status=400)
+            return await super().next(**given)
+
+    bot = make_bot(llm_adapter=Refused(["hello", "still here"]), rules=["Be kind."])
+    async with chatting(server, bot) as ann:
+        log = await ann.thread()
+        await ann.ask(log, "hi")
+        told = await ann.ask(log, "use it")
+        assert "status 400" in told
+        assert "left out" in told
+        assert refs(log)[-1] == ERROR
+        assert await ann.ask(log, "and now?") == "still here"
+    assert heard(llm_of(bot).calls[-1]) == ["hi", "hello", REFUSED, "and now?"]
+
+
+async def test_a_thread_whose_history_is_refused_is_begun_anew(server: RunningServer) -> None:
+    async with chatting(server, make_bot("noted")) as ann:
+        await ann.ask(await ann.thread(), "poison")
+
+    class Refused(ScriptedLLM):
+        async def next(self, **given: Any) -> Any:
+            if "poison" in str(given["context"].messages):
+                raise LLMError("status 413", status=413)
+            return await super().next(**given)
+
+    bot = make_bot(llm_adapter=Refused(["a fresh start"]))
+    async with chatting(server, bot) as ann:
+        log = await ann.thread()
+        await ann.ask(log, "one")
+        assert "send your message again" in await ann.ask(log, "two")
+        assert await ann.ask(log, "three") == "a fresh start"
+    assert heard(llm_of(bot).calls[-1]) == [LEFT_OUT, "three"]
+
+
+async def test_a_text_that_no_event_brought_is_shown_after_one_that_events_did(server: RunningServer) -> None:
+    class Half(ScriptedLLM):
+        async def next(self, **given: Any) -> Any:
+            given["event_handler"]({"type": "response.output_text.delta", "item_id": "i", "delta": "let me see"})
+            return await super().next(**given | {"event_handler": None})
+
+    async with chatting(server, make_bot(llm_adapter=Half(["done"]))) as ann:
+        log = await ann.thread()
+        await ann.ask(log, "hi")
+        assert texts(log) == ["hi", "let me see", "done"]

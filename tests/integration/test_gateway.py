@@ -275,3 +275,60 @@ def test_a_base_url_must_be_an_http_address(base_url: str) -> None:
 
 def test_the_key_is_not_shown() -> None:
     assert KEY not in repr(OpenAICompatibleProvider(name="x", base_url="http://x/v1", api_key=KEY))
+
+
+@pytest.mark.parametrize("key", ["sk-provider\nsecret", "sk-provider-\x00", "sk-pro\u00advider"])
+def test_a_key_that_no_header_can_carry_is_refused_at_the_start(key: str) -> None:
+    with pytest.raises(SettingsError, match="key of provider x") as caught:
+        OpenAICompatibleProvider(name="x", base_url="http://x/v1", api_key=key)
+    assert "sk-pro" not in str(caught.value)
+
+
+@asynccontextmanager
+async def answering(status: int, body: str, content_type: str) -> AsyncIterator[Gateway]:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status, text=body, content_type=content_type, headers={"Retry-After": "7"})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1\n"
+    try:
+        async with served(OpenAICompatibleProvider(name="x", base_url=url, api_key=f"{KEY}\r\n")) as gateway:
+            yield gateway
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "content_type", "seen"),
+    [
+        (200, "<html>", "text/html", 502),
+        (503, "<html>", "text/html", 503),
+        (200, '{"error": {"code": "overloaded_error"}}', "application/json", 503),
+        (200, '{"error": {"code": 429}}', "application/json", 429),
+        (200, '{"error": {"code": null, "message": "Rate limit reached"}}', "application/json", 429),
+        (200, '{"error": {"code": "invalid_prompt"}}', "application/json", 400),
+        (200, '{"error": "no"}', "application/json", 502),
+        (200, '{"object": "error", "code": "529"}', "application/json", 529),
+        (200, '{"error": null, "output": []}', "application/json", 200),
+        (200, '{"data": []}', "application/json", 200),
+        (200, "plain", "text/plain", 200),
+    ],
+)
+async def test_an_answer_that_is_an_error_gets_the_status_of_one(
+    status: int, body: str, content_type: str, seen: int
+) -> None:
+    async with answering(status, body, content_type) as gateway, aiohttp.ClientSession() as session:
+        headers = {"Authorization": "Bearer good"}
+        async with session.post(f"{gateway.root}/rooms/lobby/v1/responses", json={}, headers=headers) as response:
+            assert (response.status, response.headers["Retry-After"]) == (seen, "7")
+            text = await response.text()
+    assert text == body or "web page" in text
+
+
+async def test_a_list_of_models_may_be_missing() -> None:
+    async with answering(200, '{"data": null}', "application/json") as gateway, gateway.client() as client:
+        assert [model async for model in await client.models.list()] == []

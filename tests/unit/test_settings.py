@@ -106,3 +106,39 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.api_key is not None
     assert settings.api_key.get_secret_value() == "hidden"
     assert settings.database_url == "postgresql://me:hidden@db/meshhost"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", " "])
+def test_values_lose_the_line_end_they_came_with(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"OPENAI_API_KEY": "sk", "MESHHOST_PORT": "8081", "MESHHOST_API_URL": "http://h"}.items():
+        monkeypatch.setenv(name, f"{value}{end}")
+    monkeypatch.setenv("MESHHOST_ROOM", end)
+
+    settings = read_settings()
+
+    assert settings.openai_api_key is not None
+    assert settings.openai_api_key.get_secret_value() == "sk"
+    assert (settings.port, settings.api_url, settings.room) == (8081, "http://h", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("OPENAI_API_KEY", "sk\nmore", "line end"),
+        ("MESHHOST_WEBHOOK_SECRET", "a\rb", "line end"),
+        ("MESHHOST_API_URL", "http://h x", "without spaces"),
+        ("MESHHOST_LOG_LEVEL", "LOUD", "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
+        ("MESHHOST_DRAIN_SECONDS", "inf", "finite"),
+        ("MESHHOST_BLOCK_SECONDS", "1e999", "finite"),
+        ("MESHHOST_TENANT_STARTS_PER_SECOND", "nan", "finite"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_and_named(
+    name: str, value: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=text) as caught:
+        read_settings()
+    assert str(caught.value).startswith(f"{name}: ")
+    assert "Value error" not in str(caught.value)
+    assert "sk" not in str(caught.value)

@@ -75,6 +75,10 @@ class AnswerWriter:
         """Whether the model has produced any text."""
         return any(part.attribute == "text" for part in self._all())
 
+    def has_said(self, text: str) -> bool:
+        """Whether this text is shown already. An adapter that sends no events, or not for every text, only returns it."""
+        return clean_text(text) in clean_text("".join(part.text for part in self._all() if part.attribute == "text"))
+
     @property
     def unsettled_text(self) -> str:
         """The text of the turn in progress, which the conversation does not have yet."""
@@ -222,7 +226,10 @@ def _shown(response: Response) -> str:
         case TextResponse() | ErrorResponse():
             return response.text
         case JsonResponse():
-            return json.dumps(response.json, ensure_ascii=False, default=str)
+            try:
+                return json.dumps(response.json, ensure_ascii=False, default=str)
+            except (TypeError, ValueError, RecursionError):  # the tool has worked: only its answer is not JSON
+                return "an answer that is not JSON"
         case _:
             return response.type
 

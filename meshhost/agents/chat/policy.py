@@ -1,7 +1,8 @@
 """The decisions of a chat bot as pure functions, without tasks or I/O, so that they can be tested with plain values.
 
 `parse_request` reads a participant's message, `judge` decides what happens to it while the thread is busy, `compact`
-shortens a conversation that has become too long, `explained` turns an error into a text for people. Used by `bot.py`,
+shortens a conversation that has become too long, `is_refused` tells whether an error lies in the conversation, `explained`
+turns an error into a text for people. Used by `bot.py`,
 `threads.py` and `thread.py`.
 """
 
@@ -16,12 +17,14 @@ from meshhost.errors import InvalidRequestError, LLMError, RoomError
 __all__ = [
     "DECISION_SCHEMA",
     "LEFT_OUT",
+    "REFUSED",
     "BusyPolicy",
     "ChatRequest",
     "Verdict",
     "compact",
     "decision_rules",
     "explained",
+    "is_refused",
     "judge",
     "parse_request",
     "size_of",
@@ -32,6 +35,9 @@ BusyPolicy: TypeAlias = Literal["queue", "interrupt", "reject"]
 Verdict: TypeAlias = Literal["queue", "interrupt", "busy", "full"]
 
 LEFT_OUT = "[Earlier messages of this conversation were left out, because it had become too long.]"
+REFUSED = "[A message of this conversation was left out, because the model's provider refused it.]"
+# The provider does not accept the request itself: sending the same conversation again would be refused again.
+_REFUSED_STATUSES = frozenset({400, 413, 415, 422})
 MAX_ATTACHMENTS = 32
 MAX_TEXT_CHARS = 1_000_000
 MAX_ERROR_CHARS = 300
@@ -169,6 +175,11 @@ def explained(error: Exception, name: str) -> str:
     if isinstance(error, RoomError):
         return str(error)[:MAX_ERROR_CHARS]
     return f"Something went wrong; the log of {name!r} says what."
+
+
+def is_refused(error: Exception) -> bool:
+    """Whether the model's provider refused the conversation that was sent, and would refuse it again."""
+    return isinstance(error, LLMError) and error.status in _REFUSED_STATUSES
 
 
 def _turns(messages: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:

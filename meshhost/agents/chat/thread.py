@@ -9,8 +9,9 @@ that the bot calls between its steps; they only change what `run` does next. Whi
 tasks of its own (the bot's `answer` and the AnswerWriter); both have ended when the answer has, however it ended.
 Cancelling `run` is allowed at any time: the answer is then marked as interrupted and the document saved.
 
-Invariants: every request is done or refused with a reason, and a client that saw `thinking: true` also sees `thinking:
-false`.
+Invariants: every request is done or refused with a reason; a client that saw `thinking: true` also sees `thinking: false`;
+and a turn that the model's provider refuses does not stay in the conversation, where it would be refused with each later
+message too.
 """
 
 import asyncio
@@ -25,7 +26,8 @@ from meshhost.agents.chat.context import ChatThreadContext
 from meshhost.agents.chat.history import ends_with
 from meshhost.agents.chat.log import ERROR, INTERRUPTED, ThreadLog
 from meshhost.agents.chat.owner import ThreadOwner
-from meshhost.agents.chat.policy import ChatRequest, explained, judge
+from meshhost.agents.chat.policy import LEFT_OUT, REFUSED, ChatRequest, explained, is_refused, judge
+from meshhost.agents.context import Checkpoint
 from meshhost.errors import LLMError, LLMRefusalError, RoomError
 from meshhost.room.participants import RemoteParticipant
 from meshhost.tasks import Stopped, Won, first_of, uninterrupted
@@ -58,6 +60,7 @@ class ChatThread:
         self._is_draining = False
         self._context: ChatThreadContext | None = None
         self._claims = MessageClaims()
+        self._was_refused = False  # whether the provider refused the turn before
 
     def __repr__(self) -> str:
         return f"<ChatThread {self.path!r} waiting={len(self._waiting)} busy={self._current is not None}>"
@@ -230,6 +233,7 @@ class ChatThread:
 
     async def _answer(self, request: ChatRequest) -> None:
         log = ThreadLog(self._opened().thread)
+        before = self._opened().chat.checkpoint()
         await self._add_to_conversation(request, log)
         writer = AnswerWriter(
             log=log,
@@ -242,6 +246,7 @@ class ChatThread:
                 self._cut(writer, self._stop_note)
             else:
                 writer.end()
+                self._was_refused = False
         except asyncio.CancelledError:
             self._cut(writer, INTERRUPTED)
             raise
@@ -251,9 +256,31 @@ class ChatThread:
         except Exception as error:  # noqa: BLE001 - a hook or an adapter may raise anything: the conversation goes on
             self._log_failure(error)
             writer.end(INTERRUPTED if writer.has_text else "")
-            log.add(explained(error, self._owner.name), author=self._author, ref=ERROR)
+            text = explained(error, self._owner.name)
+            log.add(f"{text}{self._repair(error, request, before)}", author=self._author, ref=ERROR)
         finally:
             await uninterrupted(self._end_answer(request), timeout=CLOSE_TIMEOUT + END_TIMEOUT + 1)
+
+    def _repair(self, error: Exception, request: ChatRequest, before: Checkpoint) -> str:
+        """Take what the provider refuses out of the conversation; return a sentence about it, "" when nothing was taken out.
+
+        The first time that is this turn. When the turn after it is refused as well, the cause lies further back.
+        """
+        if not is_refused(error):
+            return ""
+        chat = self._opened().chat
+        if self._was_refused:
+            chat.forget()
+            chat.append_user_message(LEFT_OUT)
+            return ". The conversation so far was left out for the model; please send your message again."
+        self._was_refused = True
+        chat.roll_back(before)
+        while ends_with(chat, request.text):  # a thread that was opened by this message was loaded with it
+            chat.messages.pop()
+        chat.append_user_message(REFUSED)
+        return (
+            ". Your message, with its files and tool results, was left out for the model; the conversation can go on."
+        )
 
     async def _reply(self, request: ChatRequest, writer: AnswerWriter) -> None:
         """Let the bot answer, with the writer running beside it."""
@@ -262,8 +289,7 @@ class ChatThread:
         )
         outcome = await first_of(answering, writer.run())
         answer = outcome.result if isinstance(outcome, Won) else None
-        # An adapter that sends no events only returns its text.
-        if isinstance(answer, str) and answer and not writer.has_text:
+        if isinstance(answer, str) and answer and not writer.has_said(answer):
             writer.say(answer)
 
     async def _add_to_conversation(self, request: ChatRequest, log: ThreadLog) -> None:

@@ -1,4 +1,9 @@
-"""`meshhost queue`: sends to, receives from and manages the durable queues of a room."""
+"""`meshhost queue`: sends to, receives from and manages the durable queues of a room.
+
+Each command joins the room by `run_in_room` and asks its `queues`. Sending makes a queue, every other command fails for one
+that does not exist, since its name may be misspelt. A message is acked after it was printed, so that one which could not be
+printed stays in the queue. Libraries are imported inside the functions, since this module is loaded for every `--help`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from meshhost.cli.options import JsonOption, QueueOption, RoomOption
 
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
-    from meshhost.room.services.queues import LeasedMessage, Queue
+    from meshhost.room.services.queues import DeadMessage, LeasedMessage, Queue
 
 __all__ = ["app"]
 
@@ -18,6 +23,9 @@ app = typer.Typer(help="Send to, receive from and manage the queues of a room.")
 
 # How long a message is leased for: it is acked as soon as it is printed.
 _LEASE_SECONDS = 30.0
+_MAX_NAMED = 10
+# How long a command may wait for the collector of its traces.
+_FLUSH_SECONDS = 1.0
 
 
 @app.command()
@@ -73,7 +81,9 @@ def receive(
     queue. With --json it is printed together with its attempt, delivery, headers and time.
     """
     from meshhost.cli.connect import run_in_room
-    from meshhost.cli.output import note
+    from meshhost.cli.output import need_stdout, note
+
+    need_stdout()  # before a message is taken that nobody would see
 
     async def use(client: RoomClient) -> bool:
         leased = await _lease(client, queue, wait=wait, timeout=timeout)
@@ -107,12 +117,8 @@ def size(queue: QueueOption, room: RoomOption = None, as_json: JsonOption = Fals
     """Print how many messages are in the queue."""
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.output import print_json, print_line
-    from meshhost.errors import NotFoundError
 
-    queues = run_in_room(room, lambda client: client.queues.list())
-    found = next((entry for entry in queues if entry.name == queue), None)
-    if found is None:
-        raise NotFoundError(f"no queue {queue!r} in this room: `meshhost queue list` shows the queues")
+    found = run_in_room(room, lambda client: _need_queue(client, queue))
     if as_json:
         print_json(_queue_json(found))
     else:
@@ -128,7 +134,11 @@ def drain(queue: QueueOption, room: RoomOption = None, as_json: JsonOption = Fal
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.output import print_json, print_line
 
-    run_in_room(room, lambda client: client.queues.drain(name=queue))
+    async def use(client: RoomClient) -> None:
+        await _need_queue(client, queue)
+        await client.queues.drain(name=queue)
+
+    run_in_room(room, use)
     if as_json:
         print_json({"queue": queue, "drained": True})
     else:
@@ -151,7 +161,11 @@ def dead(
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.output import print_json, print_table, shown_time
 
-    letters = run_in_room(room, lambda client: client.queues.dead(name=queue, limit=limit))
+    async def use(client: RoomClient) -> list[DeadMessage]:
+        await _need_queue(client, queue)
+        return await client.queues.dead(name=queue, limit=limit)
+
+    letters = run_in_room(room, use)
     if as_json:
         print_json([asdict(letter) for letter in letters])
         return
@@ -175,17 +189,28 @@ def replay(
     """
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.output import print_json, print_line
+    from meshhost.errors import NotFoundError
 
     wrong = next((text for text in ids or () if not text.isdecimal()), None)
     if wrong is not None:
         raise typer.BadParameter(
             f"{wrong!r} is not a message id: `meshhost queue dead` shows the ids", param_hint="--id"
         )
-    replayed = run_in_room(room, lambda client: client.queues.replay(name=queue, ids=ids or None))
+
+    async def use(client: RoomClient) -> int:
+        await _need_queue(client, queue)
+        return await client.queues.replay(name=queue, ids=ids or None)
+
+    replayed = run_in_room(room, use)
+    missing = len(set(ids or ())) - replayed
     if as_json:
         print_json({"queue": queue, "replayed": replayed})
     else:
         print_line(str(replayed))
+    if missing > 0:
+        raise NotFoundError(
+            f"{missing} of the ids are not dead messages of queue {queue!r}: `meshhost queue dead` shows them"
+        )
 
 
 def _export_traces() -> None:
@@ -195,15 +220,34 @@ def _export_traces() -> None:
     if read_settings().otel_endpoint is not None:
         from meshhost.otel import otel_config
 
-        otel_config(service_name="meshhost-cli")
+        otel_config(service_name="meshhost-cli", flush_seconds=_FLUSH_SECONDS)
+
+
+async def _need_queue(client: RoomClient, name: str) -> Queue:
+    """The queue of this name. Raises NotFoundError, which names the queues that there are: a name may be misspelt."""
+    from meshhost.errors import NotFoundError
+
+    queues = await client.queues.list()
+    found = next((queue for queue in queues if queue.name == name), None)
+    if found is not None:
+        return found
+    names = [queue.name for queue in queues[:_MAX_NAMED]] + (["…"] if len(queues) > _MAX_NAMED else [])
+    raise NotFoundError(f"no queue {name!r} in room {client.room_name}; there are: {', '.join(names) or 'none'}")
 
 
 async def _lease(client: RoomClient, queue: str, *, wait: bool, timeout: float | None) -> LeasedMessage | None:
     import asyncio
     import contextlib
 
+    from meshhost.errors import NotFoundError
+
     if not wait and timeout is None:
-        return await client.queues.lease(name=queue, wait=False, seconds=_LEASE_SECONDS)
+        # Not created: a misspelt name must not make a queue. Who waits may wait for a queue that does not exist yet.
+        try:
+            return await client.queues.lease(name=queue, create=False, wait=False, seconds=_LEASE_SECONDS)
+        except NotFoundError:
+            await _need_queue(client, queue)  # says which queues there are
+            return None
     # The server answers with nothing after some seconds, so ask again. A message that it leases to a request which timed out
     # here becomes ready again when the connection closes.
     with contextlib.suppress(TimeoutError):

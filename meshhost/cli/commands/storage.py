@@ -42,7 +42,9 @@ def cat(path: RoomPath, room: RoomOption = None) -> None:
     """Write a file of the room to standard output."""
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.copying import write_to_stdout
+    from meshhost.cli.output import need_stdout
 
+    need_stdout()
     run_in_room(room, lambda client: write_to_stdout(client, _room_path(path)))
 
 

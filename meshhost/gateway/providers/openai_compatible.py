@@ -19,6 +19,7 @@ from yarl import URL
 from meshhost.errors import InvalidRequestError, LLMError, SettingsError
 from meshhost.gateway.http import MAX_BODY_BYTES, check_path, ends_with_caller, error_response, json_object, observe
 from meshhost.gateway.provider import Caller
+from meshhost.gateway.providers.misjudged import answer_set_right
 
 __all__ = ["OpenAICompatibleProvider"]
 
@@ -80,8 +81,12 @@ class OpenAICompatibleProvider:
         idle_timeout: float = 120.0,
         keep_alive: bool = True,
     ) -> None:
-        if URL(base_url).scheme not in {"http", "https"} or not URL(base_url).host:
+        base_url, api_key = base_url.strip(), api_key.strip()
+        if URL(base_url).scheme not in {"http", "https"} or not URL(base_url).host or " " in base_url:
             raise SettingsError(f"base_url of provider {name}: expected an http:// or https:// address")
+        # Each request would fail at its header, long after the start.
+        if not api_key.isascii() or not api_key.isprintable():
+            raise SettingsError(f"key of provider {name}: has a line end, or a character that no key has")
         self.name = name
         self._base_url = base_url.rstrip("/")
         self._api_key = api_key
@@ -121,9 +126,9 @@ class OpenAICompatibleProvider:
             raise LLMError(f"provider {self.name} cannot be reached") from error
         if upstream.status != 200 or body is None:
             raise LLMError(f"provider {self.name} did not list its models", status=upstream.status)
-        return [
-            item["id"] for item in body.get("data", []) if isinstance(item, dict) and isinstance(item.get("id"), str)
-        ]
+        data = body.get("data")
+        items = data if isinstance(data, list) else []
+        return [item["id"] for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
 
     async def handle(self, request: web.Request, path: str, caller: Caller) -> web.StreamResponse:
         """See Provider."""
@@ -148,9 +153,12 @@ class OpenAICompatibleProvider:
             async with ends_with_caller(request), self._send(request.method, path, query, headers, body) as upstream:
                 response = self._begin(upstream)
                 if not isinstance(response, web.Response):
+                    headers = _kept(upstream.headers.items(), _NOT_RETURNED)
+                    response = await answer_set_right(upstream, headers, provider=self.name) or response
+                if not isinstance(response, web.Response):
                     await _stream(request, upstream, response)
         except (ClientError, OSError) as error:  # TimeoutError and ConnectionResetError are OSErrors
-            if response is not None:
+            if response is not None and response.prepared:
                 return _cut(request, response)
             return self._unreachable(error)
         return response

@@ -4,8 +4,12 @@
 on when `run` has ended or was cancelled. Requests that fail for a passing reason are retried (`retry.py`); events of the
 failed try were shown already, so the handler is told to take them back (`meshhost.turn.retried`).
 
-Invariant: a tool call in the conversation is always followed by its answer, also after a cancellation, since the API
-refuses a conversation with an open call.
+An answer without text and without calls, reasoning alone included, is an error: work must not count as done because the model
+said nothing. After tool calls of the same exchange it is a legitimate end: the work was done by the tools, and asking for it
+again would do it twice.
+
+Invariants: a tool call in the conversation is always followed by its answer, also after a cancellation, since the API
+refuses a conversation with an open call; an empty answer is not kept, since it refuses reasoning without what follows it.
 """
 
 import asyncio
@@ -16,12 +20,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from openai import AsyncOpenAI
-from openai.types.responses import Response, ResponseFunctionToolCall
+from openai.types.responses import ResponseFunctionToolCall
 from opentelemetry import trace
 
 from meshhost.agents.adapter import ToolResponseAdapter
 from meshhost.agents.context import AgentChatContext
-from meshhost.errors import InvalidRequestError, LLMError, LLMRefusalError
+from meshhost.errors import InvalidRequestError, LLMError
+from meshhost.openai.tools.answer import Answer
 from meshhost.openai.tools.retry import Failure, RetryPolicy, with_retries
 from meshhost.openai.tools.stream import ANSWER_TIMEOUT, Event, failure_of, stream_response, tokens_of
 from meshhost.openai.tools.tool_bundle import ToolBundle
@@ -63,9 +68,15 @@ class Exchange:
     _shown: list[bool] = field(default_factory=lambda: [False])
 
     async def run(self) -> Any:
-        """Return the model's final text, or the JSON value when there is a schema. It may correct one wrong answer."""
-        text = _final_text(await self._converse())
+        """Return the model's final text, or the JSON value when there is a schema. It may correct one wrong answer.
+
+        The text is "" when the model ended after tool calls without a word; otherwise an empty answer raises LLMError.
+        """
+        answer, used_tools = await self._converse()
+        text = answer.text()
         if self.output_schema is None:
+            if answer.is_empty and not used_tools:
+                raise LLMError("the model gave an empty answer: no text and no tool call")
             return text
         try:
             return _parsed(text, self.output_schema)
@@ -74,22 +85,25 @@ class Exchange:
                 f"That answer does not fit the schema ({wrong}). Answer again, with nothing but JSON that does."
             )
         try:
-            return _parsed(_final_text(await self._converse()), self.output_schema)
+            return _parsed((await self._converse())[0].text(), self.output_schema)
         except InvalidRequestError as wrong:
             raise LLMError(f"the model's answer does not fit the output schema, twice: {wrong}") from None
 
-    async def _converse(self) -> Response:
+    async def _converse(self) -> tuple[Answer, bool]:
+        """Return the last answer, and whether tools were called before it or in it."""
+        used_tools = False
         for tool_round in range(self.max_tool_rounds + 1):
-            response = await self._turn()
-            calls = [item for item in response.output if item.type == "function_call"]
+            answer = await self._turn()
+            used_tools = used_tools or answer.used_tools
+            calls = [ResponseFunctionToolCall.construct(**item) for item in answer.calls]
             if calls and tool_round == self.max_tool_rounds:
                 break
-            await self._run_calls(response, calls)
+            await self._run_calls(answer, calls)
             if not calls or await self.is_over():
-                return response
+                return answer, used_tools
         raise LLMError(f"the model still called tools after {self.max_tool_rounds} rounds; raise max_tool_rounds")
 
-    async def _turn(self) -> Response:
+    async def _turn(self) -> Answer:
         with tracer.start_as_current_span("llm.turn", record_exception=False) as span:
             span.set_attributes({"llm.model": self.options["model"], "llm.provider": self.provider})
             self._shown[0] = False
@@ -97,7 +111,7 @@ class Exchange:
             span.set_attributes({f"llm.{kind}": amount for kind, amount in tokens_of(response).items()})
             return response
 
-    async def _attempt(self) -> Response | Failure:
+    async def _attempt(self) -> Answer | Failure:
         response = await stream_response(
             self.client, self._parameters(), self._show, self.retry.clock.time, timeout=self.answer_timeout
         )
@@ -131,17 +145,16 @@ class Exchange:
         logger.info("the model answered", extra={"model": model, **tokens})
         self.room.developer.log_nowait(type="llm.usage", data={"model": model, "provider": self.provider, **tokens})
 
-    async def _run_calls(self, response: Response, calls: list[ResponseFunctionToolCall]) -> None:
-        """Run the tool calls side by side and append the response with their answers, also when cancelled meanwhile."""
+    async def _run_calls(self, answer: Answer, calls: list[ResponseFunctionToolCall]) -> None:
+        """Run the tool calls side by side and append the answer with theirs, also when cancelled meanwhile."""
         answers: dict[str, list[dict[str, Any]]] = {}
         try:
             async with asyncio.TaskGroup() as group:
                 for call in calls:
                     group.create_task(self._call(call, answers), name=f"tool {call.name}")
         finally:
-            self.context.messages.extend(
-                item.to_dict(mode="json", exclude_none=True, warnings=False) for item in response.output
-            )
+            if not answer.is_empty:
+                self.context.messages.extend(answer.items)
             for call in calls:
                 self.context.messages.extend(answers.get(call.call_id) or [call_output(call.call_id, _INTERRUPTED)])
 
@@ -156,14 +169,6 @@ class Exchange:
                 "the answer of a tool could not be shown to the model", extra={"tool": call.name}, exc_info=True
             )
             answers[call.call_id] = [call_output(call.call_id, "error: the tool's answer could not be shown")]
-
-
-def _final_text(response: Response) -> str:
-    for item in response.output:
-        for part in item.content if item.type == "message" else ():
-            if part.type == "refusal":
-                raise LLMRefusalError(part.refusal)
-    return response.output_text
 
 
 def _parsed(text: str, schema: Schema) -> Any:

@@ -2,28 +2,44 @@
 
 `explain` translates the exceptions of the `openai` package into a `Failure`, the only place that knows them; `with_retries`
 repeats an attempt while its failures are temporary, with waits by `RetryPolicy`. A provider's own message may quote the
-conversation or the key, so the texts here contain only the status, the error code and the name of the parameter.
+conversation or the key, so the texts here contain only the status, the error code and the name of the parameter; the message
+is only searched for words that mean a temporary failure, where a provider names no code.
 """
 
 import email.utils
+import json
 import logging
 import random
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import openai
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import LLMError
 
-__all__ = ["Failure", "RetryPolicy", "explain", "explain_code", "with_retries"]
+__all__ = ["Failure", "RetryPolicy", "explain", "explain_error", "with_retries"]
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-# Error codes inside a stream, where the HTTP status was sent long ago.
-_TEMPORARY_CODES = frozenset({"server_error", "rate_limit_exceeded", "overloaded_error"})
+# Errors inside a stream, or in a body with status 200: the HTTP status does not tell what kind they are. Providers name them
+# by a code, a type, an HTTP status as a number or a text, or only in a sentence.
+_TEMPORARY = re.compile(
+    r"overload|rate.?limit|too.?many.?requests|server.?error|internal.?error|unavailable|time.?d?.?out|exhausted"
+    r"|deadline.?exceeded|slow.?down|try again|capacity|bad.?gateway",
+    re.IGNORECASE,
+)
+# An account without credit, where waiting does not help, although it comes with the words of a rate limit.
+_PERMANENT = re.compile(
+    r"insufficient.?quota|billing|invalid|context.?length|not.?found|unauthori[sz]ed", re.IGNORECASE
+)
+_REFUSED = re.compile(r"invalid|context.?length", re.IGNORECASE)
+_MAX_CODE = 64
+_TEMPORARY_STATUSES = frozenset({408, 409, 425, 429})
+_UNSENDABLE = "the request cannot be sent: is there a line end or another control character in the key or the address?"
 _ADVICE = {
     400: "the model gateway did not understand the request",
     401: "the model gateway refused the key: check the room token, or OPENAI_API_KEY where a key is used",
@@ -100,22 +116,40 @@ def explain(error: Exception, now: float) -> Failure | None:
             return _explain_status(error, now)
         case openai.APITimeoutError():
             return Failure("the model gateway did not answer in time", is_temporary=True)
+        case openai.APIConnectionError() if _is_unsendable(error.__cause__):
+            return Failure(_UNSENDABLE)
         case openai.APIConnectionError():
             return Failure("the model gateway could not be reached, or hung up: check its address", is_temporary=True)
         case openai.APIError():
-            return explain_code(error.code)
-        # A stream that ends before its last event, or inside an event.
-        case EOFError() | ValueError():
+            return explain_error(error.body)
+        # A stream that ends before its last event, inside an event, or inside a character.
+        case EOFError() | json.JSONDecodeError() | UnicodeDecodeError():
             return Failure("the model's answer was cut off", is_temporary=True)
+        case ValueError():  # such as NaN: sending it again would fail again
+            return Failure("the request cannot be sent: a value in the conversation is not JSON", status=400)
         case _ if _is_transport_error(error):
             return Failure("the connection to the model gateway broke", is_temporary=True)
         case _:
             return None
 
 
-def explain_code(code: str | None, default: str = "the model failed") -> Failure:
-    """Return the failure that an error code inside an answer means."""
-    return Failure(f"{default}: {code}" if code else default, is_temporary=code in _TEMPORARY_CODES)
+def explain_error(error: object, default: str = "the model failed") -> Failure:
+    """Return the failure that an error object inside an answer means: a dict with a code, a type or a message, or a text."""
+    fields: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
+    code, kind, message = (fields.get(name) for name in ("code", "type", "message"))
+    names = [str(each) for each in (code, kind) if each not in (None, "", "error")]
+    status = next((int(name) for name in names if name.isascii() and name.isdecimal() and len(name) == 3), None)
+    if status is not None:
+        is_temporary = status >= 500 or status in _TEMPORARY_STATUSES
+    elif any(_PERMANENT.search(name) for name in names):
+        is_temporary = False
+        # Such an error lies in the conversation, as one that was refused with this status does.
+        status = 400 if any(_REFUSED.search(name) for name in names) else None
+    else:
+        # A message is read only when nothing else says what happened.
+        is_temporary = any(map(_TEMPORARY.search, names or [str(message or "")]))
+    shown = re.sub(r"[^\w.:-]", "_", names[0])[:_MAX_CODE] if names else ""
+    return Failure(f"{default}: {shown}" if shown else default, status=status, is_temporary=is_temporary)
 
 
 def _explain_status(error: openai.APIStatusError, now: float) -> Failure:
@@ -127,7 +161,9 @@ def _explain_status(error: openai.APIStatusError, now: float) -> Failure:
         f"{text} ({', '.join(facts)})",
         status=status,
         # insufficient_quota: an account without credit, where waiting does not help.
-        is_temporary=status >= 500 or status in {408, 409} or (status == 429 and error.code != "insufficient_quota"),
+        is_temporary=status >= 500
+        or status in _TEMPORARY_STATUSES - {429}
+        or (status == 429 and error.code != "insufficient_quota"),
         retry_after=_retry_after(error.response.headers, now),
     )
 
@@ -140,6 +176,12 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return float(value) if value[:1].isdigit() else email.utils.parsedate_to_datetime(value).timestamp() - now
     except (ValueError, TypeError, IndexError):
         return None
+
+
+def _is_unsendable(cause: BaseException | None) -> bool:
+    # The HTTP library refuses a header or an address; named by the class, since which library it is depends on the version.
+    kinds = {"LocalProtocolError", "UnsupportedProtocol", "InvalidURL", "ValueError"}
+    return cause is not None and any(base.__name__ in kinds for base in type(cause).__mro__)
 
 
 def _is_transport_error(error: Exception) -> bool:

@@ -5,7 +5,6 @@ OpenAI accepts 64 letters, digits, `_` and `-`, and each name once; tools of dif
 call's answer.
 """
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -16,6 +15,8 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, StatusCode
 
 from meshhost.errors import InvalidRequestError, MeshhostError
+from meshhost.openai.tools.answer import cleaned
+from meshhost.protocol.json_values import load_json
 from meshhost.protocol.messages import ErrorResponse, Response
 from meshhost.tools.schema import is_strict, with_defs
 from meshhost.tools.tool import Tool, ToolContext
@@ -107,7 +108,7 @@ def _definition(name: str, tool: Tool) -> dict[str, Any]:
 def _parsed(arguments: str) -> dict[str, Any]:
     try:
         # Some models leave the text empty when there are no arguments.
-        parsed = json.loads(arguments or "{}")
+        parsed = cleaned(load_json(arguments or "{}"))
     except (ValueError, RecursionError):
         raise InvalidRequestError("arguments", "are not valid JSON") from None
     if not isinstance(parsed, dict):

@@ -66,7 +66,11 @@ class OpenAIResponsesToolResponseAdapter(ToolResponseAdapter):
 
 
 def _dumped(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    """JSON for the model. Numbers and keys that JSON does not have are errors that the model can read."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        return "error: the tool's answer is not JSON"
 
 
 def _file_text(file: FileResponse) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from meshhost.errors import ConnectionLostError, LimitExceededError, RoomError, ToolError
+from meshhost.errors import ConnectionLostError, InvalidRequestError, LimitExceededError, RoomError, ToolError
 from meshhost.identity.grants import ApiScope
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import ErrorResponse, Header, JsonResponse, Response
@@ -303,7 +303,7 @@ class AgentsClient:
 
 
 # The errors of encoding a value that is not JSON.
-_NOT_JSON_ERRORS = (TypeError, ValueError, RecursionError)
+_NOT_JSON_ERRORS = (TypeError, ValueError, RecursionError, InvalidRequestError)
 
 
 def _ask_answer(ask: MessageReceived, answer: Any) -> Header:

@@ -10,7 +10,6 @@ settled or given back in the end, whatever ends first: the request, the connecti
 """
 
 import contextlib
-import json
 import logging
 import uuid
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from pydantic import Field
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, MeshhostError, RoomError
 from meshhost.identity.grants import ApiScope
+from meshhost.protocol.json_values import dump_json, load_stored_json
 from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse
 from meshhost.queues.service import QueueService
 from meshhost.server.core.participants import Participant
@@ -168,7 +168,7 @@ class QueuesService(RoomService):
 
     async def _send(self, request: Request, body: _Send) -> Answer:
         headers = {**request.message.trace, **body.headers}
-        message = NewMessage(body=json.dumps(body.message), headers=headers)
+        message = NewMessage(body=dump_json(body.message), headers=headers)
         message_id = await self._queues.send(_key(request, body), message, create=body.create)
         return JsonResponse(json={"id": str(message_id)})
 
@@ -254,7 +254,7 @@ class QueuesService(RoomService):
                 "dead": [
                     {
                         "id": str(letter.message_id),
-                        "message": json.loads(letter.body),
+                        "message": load_stored_json(letter.body),
                         "headers": dict(letter.headers),
                         "attempts": letter.attempts,
                         "reason": letter.reason,
@@ -373,7 +373,7 @@ def _key(request: Request, body: _Named) -> QueueKey:
 
 
 def _reply(delivery: Delivery, lease_seconds: float | None = None) -> tuple[JsonResponse, Header]:
-    response = JsonResponse(json=json.loads(delivery.body))
+    response = JsonResponse(json=load_stored_json(delivery.body))
     if lease_seconds is None:
         return response, {}
     lease = delivery.lease

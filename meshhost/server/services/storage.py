@@ -102,16 +102,16 @@ class StorageService(RoomService):
         return self._uploads.of(room)
 
     async def _exists(self, request: Request, body: _Path) -> Answer:
-        entry = await self._files.stat(request.room.key, clean_path(body.path))
+        entry = await self._files.stat(request.room.key, clean_path(body.path, may_be_folder=True))
         return JsonResponse(json={"exists": entry is not None})
 
     async def _stat(self, request: Request, body: _Path) -> Answer:
-        entry = await self._files.stat(request.room.key, clean_path(body.path))
+        entry = await self._files.stat(request.room.key, clean_path(body.path, may_be_folder=True))
         return JsonResponse(json={"exists": False} if entry is None else {"exists": True, **_entry(entry)})
 
     async def _list(self, request: Request, body: _Path) -> Answer:
         # An agent lists `.schemas` when it starts and gives up at an error: paths that may not be read are left out instead.
-        entries = await self._files.list(request.room.key, clean_path(body.path))
+        entries = await self._files.list(request.room.key, clean_path(body.path, may_be_folder=True))
         return JsonResponse(json={"files": [_entry(entry) for entry in entries if _can_read(request, entry.path)]})
 
     async def _open(self, request: Request, body: _Open) -> Answer:
@@ -188,7 +188,7 @@ def _has_storage(scope: ApiScope, _: Body) -> bool:
 
 
 def _may_read(scope: ApiScope, body: _Path) -> bool:
-    return scope.storage is not None and scope.storage.can_read(clean_path(body.path))
+    return scope.storage is not None and scope.storage.can_read(clean_path(body.path, may_be_folder=True))
 
 
 def _may_write(scope: ApiScope, body: _Path) -> bool:

@@ -75,3 +75,20 @@ texts = st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "assist
 def test_the_json_form_holds_the_whole_conversation(messages, previous, id):
     context = AgentChatContext(messages=messages, previous_messages=previous, previous_response_id=id)
     assert AgentChatContext.from_json(json.loads(json.dumps(context.to_json()))).to_json() == context.to_json()
+
+
+def test_a_turn_can_be_taken_out_and_so_can_everything_but_the_rules():
+    context = AgentChatContext()
+    context.append_rules(["a"])
+    context.append_user_message("hi")
+    context.track_response("resp_1")
+    before = context.checkpoint()
+    context.append_user_message("more")
+    context.track_response("resp_2")
+    context.append_assistant_message("odd")
+    context.roll_back(before)
+    assert (context.messages, context.previous_response_id) == ([], "resp_1")
+    assert [each["content"] for each in context.previous_messages] == ["- a", "hi"]
+    context.forget()
+    assert (context.messages, context.previous_messages) == ([{"role": "system", "content": "- a"}], [])
+    assert context.previous_response_id is None

@@ -168,3 +168,36 @@ def test_a_service_may_have_several_hosts(written):
 def test_a_service_has_either_one_host_or_several(written, urls):
     with pytest.raises(SettingsError, match="services"):
         read_server_file(written(f"[[services]]\n{urls}\npaths = []\n"))
+
+
+@pytest.mark.parametrize(
+    "url", ["rooms.example.com", "wss://rooms.example.com", "http://rooms example.com", "https://"]
+)
+def test_a_public_url_needs_its_scheme(written, url):
+    with pytest.raises(SettingsError, match=r"server\.public_url: .*such as https://rooms\.example\.com"):
+        read_server_file(written(f'[server]\npublic_url = "{url}"'))
+
+
+def test_two_providers_of_one_pattern_are_both_named(written):
+    text = '[[providers]]\n[[providers]]\nmodels = "gpt-*"\n[[providers]]\nmodels = "gpt-*"\nkind = "local"'
+    with pytest.raises(SettingsError, match=r"providers\.1 and providers\.2 are both for models = 'gpt-\*'"):
+        read_server_file(written(text))
+
+
+@pytest.mark.parametrize("member", ["linger_seconds = inf", "resume_seconds = inf"])
+def test_numbers_are_finite(written, member):
+    with pytest.raises(SettingsError, match=member.split()[0]):
+        read_server_file(written(f"[server]\n{member}"))
+
+
+def test_a_file_of_windows_is_read(written, tmp_path):
+    assert read_server_file(written(b"\xef\xbb\xbf[server]\r\nlinger_seconds = 3\r\n")).server.linger_seconds == 3
+    (tmp_path / "secret").write_bytes(b"\xef\xbb\xbfhush\r\n")
+    assert read_secret_file(tmp_path / "secret") == "hush"
+
+
+def test_a_secret_of_several_lines_is_refused(tmp_path):
+    (tmp_path / "secret").write_text("hush\nmore")
+    with pytest.raises(SettingsError, match="several lines") as caught:
+        read_secret_file(tmp_path / "secret")
+    assert "hush" not in str(caught.value)

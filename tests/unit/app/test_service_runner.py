@@ -8,15 +8,27 @@ from meshhost.app.host_api import endpoints_of
 from meshhost.app.ports import reserved_port
 from meshhost.app.program import arguments_of, exit_code_of
 from meshhost.app.room_calls import http_url, websocket_url
+from meshhost.app.service_runner import _missing_model
 from meshhost.errors import SettingsError
 from meshhost.hosting.calls.specs import service_spec
 from meshhost.identity.grants import ApiScope
+from meshhost.settings import read_settings
 
 
 def test_a_command_is_a_python_file_and_its_arguments(tmp_path):
     file = tmp_path / "my agent.py"
     file.touch()
     assert arguments_of(f"'{file}' --fast 'a b'") == [sys.executable, str(file), "--fast", "a b"]
+
+
+@pytest.mark.parametrize("name", ["my agents", "issue #12", "it's"])
+def test_a_path_needs_no_quotes_of_its_own(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    file = folder / "main.py"
+    file.touch()
+    assert arguments_of(str(file)) == [sys.executable, str(file)]
+    assert arguments_of(f"{file} --fast 'a b'") == [sys.executable, str(file), "--fast", "a b"]
 
 
 @pytest.mark.parametrize(
@@ -95,3 +107,17 @@ def test_a_reserved_port_can_be_listened_on_and_is_given_to_nobody_else():
                 other.close()
     with socket.create_server(("127.0.0.1", port)):
         pass
+
+
+def test_a_missing_model_is_told_with_what_to_do(monkeypatch, tmp_path):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MESHHOST_LOCAL_MODEL", str(tmp_path / "none.gguf"))
+    missing = _missing_model(read_settings())
+    assert "export OPENAI_API_KEY=" in missing
+    assert "none.gguf" in missing
+    (tmp_path / "none.gguf").touch()
+    assert _missing_model(read_settings()) is None
+    monkeypatch.delenv("MESHHOST_LOCAL_MODEL")
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    assert _missing_model(read_settings()) is None

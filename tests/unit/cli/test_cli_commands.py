@@ -16,7 +16,7 @@ from meshhost.app.embedded import ServerOptions
 from meshhost.cli import serving
 from meshhost.cli.connect import reason_of, resolve_room, server_access
 from meshhost.cli.main import run
-from meshhost.errors import LeaseLostError
+from meshhost.errors import LeaseLostError, NotFoundError
 from meshhost.identity.keys import encode_api_key, new_api_key
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.protocol.messages import EmptyResponse, FileResponse, JsonResponse, LinkResponse, TextResponse
@@ -67,7 +67,7 @@ def test_send_is_a_span(client: Any, environment: pytest.MonkeyPatch) -> None:
 def test_send_exports_traces_when_an_endpoint_is_set(client: Any, environment: pytest.MonkeyPatch) -> None:
     client.queues.send.return_value = "7"
     configured: list[str] = []
-    module = SimpleNamespace(otel_config=lambda *, service_name: configured.append(service_name))
+    module = SimpleNamespace(otel_config=lambda *, service_name, flush_seconds: configured.append(service_name))
     environment.setitem(sys.modules, "meshhost.otel", module)
     environment.setenv("OTEL_ENDPOINT", "http://127.0.0.1:4318")
 
@@ -127,6 +127,7 @@ def test_queues_are_shown(client: Any, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_dead_messages_are_shown_and_replayed(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    client.queues.list.return_value = [Queue("q", 0)]
     client.queues.dead.return_value = [
         DeadMessage("5", {"a": 1}, {}, 3, "Traceback\nValueError: x", 0.0, 0.0),
         DeadMessage("4", 1, {}, 3, "", 0.0, 0.0),
@@ -143,6 +144,7 @@ def test_dead_messages_are_shown_and_replayed(client: Any, capsys: pytest.Captur
 
 
 def test_drain_says_so(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    client.queues.list.return_value = [Queue("q", 1)]
     assert run(["queue", "drain", "--queue", "q"]) == 0
 
     client.queues.drain.assert_awaited_once_with(name="q")
@@ -385,7 +387,7 @@ def test_setup_as_json_is_all_a_program_needs(capsys: pytest.CaptureFixture[str]
 
 
 def test_other_commands_print_json_too(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    client.queues.list.return_value, client.queues.dead.return_value = [Queue("a", 2)], []
+    client.queues.list.return_value, client.queues.dead.return_value = [Queue("q", 2)], []
     client.storage.list.return_value = [StorageEntry("a", True)]
     client.agents.list_toolkits.return_value = [ToolkitDescription(name="k")]
     client.messaging.remote_participants = [_BOB]
@@ -429,3 +431,35 @@ def test_credentials_in_a_url_are_dropped(key: str, environment: pytest.MonkeyPa
 )
 def test_why_a_server_is_out_of_reach_is_said_shortly(cause: Any, reason: str) -> None:
     assert reason in reason_of(cause)
+
+
+@pytest.mark.parametrize("command", ["size", "drain", "dead", "replay"])
+def test_a_misspelt_queue_is_an_error_that_names_the_others(
+    command: str, client: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.room_name, client.queues.list.return_value = "r", [Queue("jobs", 1), Queue("mails", 0)]
+
+    assert run(["queue", command, "--queue=jbos"]) == 1
+
+    assert capsys.readouterr().err == "meshhost: no queue 'jbos' in room r; there are: jobs, mails\n"
+    assert getattr(client.queues, command, AsyncMock()).await_count == 0
+
+
+def test_receiving_from_a_misspelt_queue_makes_none(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    client.room_name, client.queues.list.return_value = "r", []
+    client.queues.lease.side_effect = NotFoundError("no queue")
+
+    assert run(["queue", "receive", "--queue=jbos"]) == 1
+
+    assert client.queues.lease.await_args.kwargs["create"] is False
+    assert capsys.readouterr().err == "meshhost: no queue 'jbos' in room r; there are: none\n"
+
+
+def test_an_id_that_is_not_dead_is_an_error(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    client.queues.list.return_value, client.queues.replay.return_value = [Queue("q", 0)], 1
+
+    assert run(["queue", "replay", "--queue=q", "--id=5", "--id=999"]) == 1
+
+    captured = capsys.readouterr()
+    assert captured.out == "1\n"
+    assert "1 of the ids are not dead messages of queue 'q'" in captured.err

@@ -127,7 +127,7 @@ def test_an_agent_is_described_with_its_traceback(asked: Any, capsys: pytest.Cap
     [
         (["stop", "012345"], ("DELETE", f"/agents/{AGENT['id']}", {}), "was asked to leave"),
         (["kill", "012345"], ("DELETE", f"/agents/{AGENT['id']}", {"abort": "1"}), "was aborted"),
-        (["freeze", "a/../b"], ("POST", "/tenants/a%2F..%2Fb/freeze", {}), "tenant a/../b is frozen\n"),
+        (["freeze", "a/../b", "--force"], ("POST", "/tenants/a%2F..%2Fb/freeze", {}), "tenant a/../b is frozen\n"),
         (["freeze", "acme"], ("POST", "/tenants/acme/freeze", {}), "acme is frozen until this host restarts"),
         (["release", "acme"], ("POST", "/quarantine/release", {}), "released from quarantine: all paths, /worker"),
         (["thaw", "acme"], ("POST", "/tenants/acme/thaw", {}), "tenant acme is not frozen"),
@@ -146,17 +146,26 @@ def test_a_host_is_steered(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "body"),
+    ("arguments", "bodies"),
     [
-        (["freeze", "acme"], None),
-        (["freeze", "acme", "--reason", "abuse"], {"reason": "abuse"}),
-        (["release", "acme"], {"tenant": "acme"}),
-        (["release", "acme", "--path", "/worker"], {"tenant": "acme", "path": "/worker"}),
+        # The first request looks whether the host knows the tenant.
+        (["freeze", "acme"], [None, None]),
+        (["freeze", "acme", "--reason", "abuse"], [None, {"reason": "abuse"}]),
+        (["freeze", "acme", "--reason", "abuse", "--force"], [{"reason": "abuse"}]),
+        (["release", "acme"], [{"tenant": "acme"}]),
+        (["release", "acme", "--path", "/worker"], [{"tenant": "acme", "path": "/worker"}]),
     ],
 )
-def test_what_is_sent_with_it(asked: Any, arguments: list[str], body: dict[str, str] | None) -> None:
+def test_what_is_sent_with_it(asked: Any, arguments: list[str], bodies: list[dict[str, str] | None]) -> None:
     assert run(["host", *arguments]) == 0
-    assert asked.bodies == [body]
+    assert asked.bodies == bodies
+
+
+@pytest.mark.parametrize("command", ["freeze", "thaw"])
+def test_a_misspelt_tenant_is_an_error(asked: Any, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert run(["host", command, "amce"]) == 1
+    assert "no tenant 'amce' has agents on this host; there are: acme" in capsys.readouterr().err
+    assert [method for method, *_ in asked] == ["GET"]
 
 
 def test_an_id_that_is_not_of_one_agent_is_refused(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:

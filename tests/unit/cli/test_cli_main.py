@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,7 +92,6 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["queue", "send"], "Missing option '--queue'"),
         (["room", "serve", "--port", "x"], "'--port'"),
         (["queue"], "see `meshhost queue --help`"),
-        ([], "see `meshhost --help`"),
         (["service", "run"], "FILE"),
     ],
 )
@@ -116,3 +116,42 @@ def test_service_run_is_handed_the_program_and_the_room(monkeypatch: pytest.Monk
 
     assert run(["service", "run", "main.py", "--room", "demo", "--reload"]) == 0
     assert got["reload"] is True
+
+
+def test_without_arguments_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("Usage: meshhost ")
+    assert captured.err == ""
+
+
+def test_bytes_that_are_not_utf_8_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["queue", "send", "--queue=q", '--json="caf\udce9"']) == 2
+    assert capsys.readouterr().err == "meshhost: argument 4 is not UTF-8\n"
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"_MESHHOST_COMPLETE": "source_bash"}, "complete -o default -F"),
+        ({"_MESHHOST_COMPLETE": "complete_bash", "COMP_WORDS": "meshhost que", "COMP_CWORD": "1"}, "queue"),
+        ({"_MESHHOST_COMPLETE": "source_zsh"}, "#compdef meshhost"),
+    ],
+)
+def test_the_shell_completes(variables: dict[str, str], said: str) -> None:
+    environment = {**os.environ, **variables}
+    command = [sys.executable, "-m", "meshhost.cli.main"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
+
+    assert said in done.stdout
+
+
+def test_a_closed_standard_output_is_no_error() -> None:
+    done = subprocess.run(f"exec {sys.executable} -m meshhost.cli.main --version >&-", shell=True, capture_output=True)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_hint_is_not_doubled(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["queue", "replay", "--queue=q", "--id=x"]) == 2
+    assert capsys.readouterr().err.rstrip().endswith("is not a message id: `meshhost queue dead` shows the ids")

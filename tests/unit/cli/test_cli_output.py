@@ -1,12 +1,15 @@
 import io
 import json
+import re
 import sys
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from meshhost.cli.output import (
     one_line,
@@ -123,3 +126,18 @@ def test_times_are_shown_in_utc() -> None:
 )
 def test_ages_are_shown_in_their_largest_unit(seconds: float | None, text: str) -> None:
     assert shown_age(seconds) == text
+
+
+def test_a_table_of_a_thousand_rows_is_cheap_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "60")
+    rows = [(f"{n:012x}", "running", "tenant " * 4, "a room", "日本語" * 6, 0) for n in range(1001)]
+
+    began = time.process_time()
+    print_table(("ID", "STATE", "TENANT", "ROOM", "IDENTITY", "RESTARTS"), rows, empty="none")
+
+    assert time.process_time() - began < 1
+    lines = re.sub(r"\x1b\[\d*m", "", terminal.getvalue()).splitlines()
+    assert max(map(cell_len, lines)) <= 60
+    assert len(lines) > 1001

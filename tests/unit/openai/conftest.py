@@ -63,6 +63,10 @@ class Gateway:
         body = b"".join(sse(n, event) for n, event in enumerate(events)) + then
         self.steps.append(lambda: httpx.Response(200, headers={"content-type": "text/event-stream"}, content=body))
 
+    def body(self, text, content_type):
+        """Answer with status 200 and this body, whatever was asked for."""
+        self.steps.append(lambda: httpx.Response(200, headers={"content-type": content_type}, content=text.encode()))
+
     def cut(self, error=None, *, then=b""):
         """Begin an answer, then end the connection: quietly or with a transport error."""
 

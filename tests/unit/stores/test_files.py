@@ -201,3 +201,11 @@ def test_a_local_store_is_for_its_owner_only(tmp_path: Path) -> None:
 )
 def test_the_ending_tells_the_kind(path: str, kind: str) -> None:
     assert mime_type_of(path) == kind
+
+
+async def test_a_folder_may_be_named_like_an_upload_in_progress(files: RoomFiles) -> None:
+    await _write(files, clean_path("issue #12/f.txt"))
+    folder = clean_path("issue #12", may_be_folder=True)
+
+    assert [entry.name for entry in await files.list(ROOM, folder)] == ["f.txt"]
+    assert (await files.stat(ROOM, folder)).is_folder  # type: ignore[union-attr]

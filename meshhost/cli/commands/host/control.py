@@ -1,4 +1,9 @@
-"""The commands of `meshhost host` that change something: stop, kill, freeze, thaw, release, drain."""
+"""The commands of `meshhost host` that change something: stop, kill, freeze, thaw, release, drain.
+
+Each sends one request by `client`; `drain` then waits by `draining`. A name that the host does not know is an error here,
+since a host accepts any: an agent's id by `full_id`, a tenant by `_need_tenant`. Libraries are imported inside the functions,
+since this module is loaded for every `--help`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,8 @@ from meshhost.cli.commands.host.options import AgentArgument, TenantArgument, Ur
 from meshhost.cli.options import JsonOption
 
 __all__ = ["drain", "freeze", "kill", "release", "stop", "thaw"]
+
+_MAX_NAMED = 10
 
 
 def stop(agent_id: AgentArgument, url: UrlOption = None, as_json: JsonOption = False) -> None:
@@ -30,6 +37,9 @@ def freeze(
     reason: Annotated[
         str | None, typer.Option("--reason", metavar="TEXT", help="Why; shown to operators, never to callers.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Freeze a tenant that has no agents on this host, too.")
+    ] = False,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,6 +47,8 @@ def freeze(
 
     Its agents keep running. A host with a ledger keeps the freeze over restarts.
     """
+    if not force:
+        _need_tenant(url, tenant, "; --force freezes it before it has any")
     body = None if reason is None else {"reason": reason}
     answer = ask(url, "POST", f"/tenants/{quoted(tenant)}/freeze", body=body)
     # Older hosts do not say it; they keep freezes in memory only.
@@ -46,6 +58,7 @@ def freeze(
 
 def thaw(tenant: TenantArgument, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Accept the calls of a frozen tenant again."""
+    _need_tenant(url, tenant)
     answer = ask(url, "POST", f"/tenants/{quoted(tenant)}/thaw")
     _say(answer, as_json, f"tenant {tenant} is not frozen")
 
@@ -103,6 +116,16 @@ def drain(
     _say({**facts, "seconds": round(outcome.seconds, 1)}, as_json, outcome.sentence)
     if not outcome.is_done:
         raise typer.Exit(1)
+
+
+def _need_tenant(url: str | None, tenant: str, more: str = "") -> None:
+    """Raise NotFoundError unless the host knows the tenant: it has agents, or is frozen or in quarantine."""
+    from meshhost.errors import NotFoundError
+
+    names = [str(one["tenant"]) for one in ask(url, "GET", "/tenants")["tenants"]]
+    if tenant not in names:
+        known = ", ".join([*names[:_MAX_NAMED], *(["…"] if len(names) > _MAX_NAMED else [])]) or "none"
+        raise NotFoundError(f"no tenant {tenant!r} has agents on this host; there are: {known}{more}")
 
 
 def _say(answer: dict[str, Any], as_json: bool, sentence: str) -> None:

@@ -1,0 +1,43 @@
+"""NaN and Infinity are not JSON: nothing writes them, nothing takes them, and what was stored before is still readable."""
+
+import math
+
+import pytest
+
+from meshhost.errors import InvalidRequestError
+from meshhost.protocol.json_values import dump_json, load_header, load_json, load_stored_json
+from meshhost.protocol.messages import JsonResponse, pack_message, pack_response, unpack_message
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_what_is_not_a_number_is_not_written(number):
+    for write in (
+        lambda: dump_json([number]),
+        lambda: pack_message({"x": {"y": number}}),
+        lambda: pack_response(JsonResponse(json=number)),
+    ):
+        with pytest.raises(InvalidRequestError, match="NaN and Infinity"):
+            write()
+
+
+@pytest.mark.parametrize("text", ["NaN", '{"x": -Infinity}', "[1e999]"])
+def test_what_is_not_a_number_is_not_read(text):
+    with pytest.raises(ValueError, match=r"JSON value|too large"):
+        load_json(text)
+    if "e999" not in text:
+        with pytest.raises(ValueError, match="JSON value"):
+            load_header(text.encode())
+
+
+def test_a_message_with_nan_is_refused():
+    header = b'{"message": NaN}'
+    with pytest.raises(InvalidRequestError, match="not JSON"):
+        unpack_message(len(header).to_bytes(8, "big") + header)
+
+
+def test_what_an_older_version_stored_is_read_as_null():
+    assert load_stored_json('{"x": NaN, "y": [Infinity, 1.5]}') == {"x": None, "y": [None, 1.5]}
+
+
+def test_a_header_may_have_surrogates_and_a_mark_of_its_encoding():
+    assert load_header(b'\xef\xbb\xbf{"x": "\\ud83d"}') == {"x": "\ud83d"}
