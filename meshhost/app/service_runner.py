@@ -31,6 +31,7 @@ from meshhost.app.room_calls import RoomCalls, http_url
 from meshhost.app.source_watch import SourceWatch
 from meshhost.errors import CallRefusedError, SettingsError
 from meshhost.identity.tenant import check_room_name
+from meshhost.loopback import is_loopback
 from meshhost.settings import Settings, read_settings
 from meshhost.signals import StopSignals, stop_signals
 from meshhost.tasks import Stopped, Won, first_of
@@ -41,8 +42,6 @@ logger = logging.getLogger(__name__)
 
 STOP_MARGIN = 15.0
 """Seconds that a program may take to stop beyond its drain: it aborts agents within 5 s, the rest is for what lies around."""
-
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 Progress = Callable[[str, str, dict[str, Any]], None]
 """Called at each step, with a word for programs, a sentence for people, and its facts.
@@ -241,7 +240,7 @@ async def _room_server(settings: Settings, session: aiohttp.ClientSession, progr
         yield
         return
     parts = urlsplit(base)
-    if parts.hostname not in _LOOPBACK or parts.scheme != "http":
+    if not is_loopback(parts.hostname) or parts.scheme != "http":
         raise SettingsError(f"cannot reach the room server at {base}: is MESHHOST_API_URL right?")
     options = ServerOptions(
         host=parts.hostname or "127.0.0.1",
