@@ -1,4 +1,9 @@
-"""Runs a room server until a signal, for `meshhost room serve`: sets up logs, prints the ready line, handles signals."""
+"""Runs a room server until a signal, for `meshhost room serve`: sets up logs, prints the ready line, handles signals.
+
+`meshhost.app.embedded` makes and stops the server; here is only what a process of its own needs around it. The first signal
+stops the server in order, a second one ends the wait for that. The ready line is printed once the port accepts connections, so
+a program that reads it can connect at once.
+"""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Header and payload of a message, and the bodies of replies (room-protocol §3 and §5).
+"""Packs header and payload into a message, and reads and writes the bodies of replies (room-protocol §3 and §5).
 
 A message is a JSON header and bytes. Replies have a typed body: JSON, text, file, link, error, empty or raw outputs; the
 classes here are the ones that tools return in the MeshAgent API, so their fields are public. Reading is strict about what

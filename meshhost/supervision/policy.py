@@ -2,7 +2,8 @@
 
 `decide` takes a policy, the restart history, the time and a source of random numbers, and returns `RestartAfter` or `GiveUp`.
 It does no I/O and reads no clock, so its rules can be tested as laws. `SupervisedAgent` calls it after each end of a child
-and keeps the history, shortened by `recent`. `RestartPolicy` is public: users pass it to `ServiceHost.path`.
+and keeps the history, shortened by `recent`. Invariants, pinned by property tests: at most `max_restarts` starts fall into any
+window, and no wait passes `max_delay`. `RestartPolicy` is public: users pass it to `ServiceHost.path`.
 """
 
 from collections.abc import Callable, Sequence

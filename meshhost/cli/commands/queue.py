@@ -1,4 +1,8 @@
-"""`meshhost queue`: sends to, receives from and manages the durable queues of a room."""
+"""`meshhost queue`: sends to, receives from and manages the durable queues of a room.
+
+Each command joins the room as the participant `cli` (`connect.run_in_room`), makes requests of the queues client and prints.
+`receive` takes a message with a lease and acks it only after it is printed, so that a broken pipe loses no message.
+"""
 
 from __future__ import annotations
 

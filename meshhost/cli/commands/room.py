@@ -1,4 +1,8 @@
-"""`meshhost room`: runs a room server, lists its rooms, and shows the calls of their configured services."""
+"""`meshhost room`: runs a room server, lists its rooms, and shows the calls of their configured services.
+
+`serve` runs the server in this process (`meshhost.cli.serving`) with the options of the command line and the server's file. The
+other commands ask a running server over REST, with the API key of the project; they join no room.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any

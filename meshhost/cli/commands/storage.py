@@ -1,4 +1,8 @@
-"""`meshhost storage`: lists, copies and deletes files of a room. A path in the room is written `room:PATH`."""
+"""`meshhost storage`: lists, copies and deletes files of a room. A path in the room is written `room:PATH`.
+
+Each command joins the room as the participant `cli` (`connect.run_in_room`). The copying is done by `meshhost.cli.copying`, in
+chunks; a target appears complete or not at all.
+"""
 
 from __future__ import annotations
 

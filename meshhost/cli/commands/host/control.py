@@ -1,4 +1,8 @@
-"""The commands of `meshhost host` that change something: stop, kill, freeze, thaw, release, drain."""
+"""The commands of `meshhost host` that change something: stop, kill, freeze, thaw, release, drain.
+
+Each sends one request to the operator's routes of the host (`client`) and prints the answer as a sentence, or as it came with
+--json. The host does the work: only `drain` waits here for it to finish (`draining`).
+"""
 
 from __future__ import annotations
 
