@@ -20,7 +20,7 @@ __all__ = ["serve_rooms"]
 
 
 def serve_rooms(options: ServerOptions, *, as_json: bool) -> None:
-    """Run the server until a signal; prints one line on stdout when it is ready. Raises SettingsError."""
+    """Run the server until a signal; print one line on stdout when it is ready. Raises SettingsError."""
     log_for_server()
     if not known_keys(read_settings()):
         note("there is no API key yet, so nobody can join: run `meshhost setup` to make one")

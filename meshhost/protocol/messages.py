@@ -42,13 +42,13 @@ META = "__meshagent__"
 
 
 def pack_message(header: Header, data: bytes | None = None) -> bytes:
-    """8 bytes of header length, the header as JSON, the payload. Values JSON does not know become texts."""
+    """Return 8 bytes of header length, the header as JSON, and the payload. Values that JSON does not know become texts."""
     encoded = json.dumps(header, default=str).encode()
     return b"".join((_LENGTH.pack(len(encoded)), encoded, data or b""))
 
 
 def unpack_message(data: bytes) -> tuple[Header, bytes]:
-    """Header and payload. Raises InvalidRequestError when the header is not a JSON object of the stated length."""
+    """Return header and payload. Raises InvalidRequestError when the header is not a JSON object of the stated length."""
     if len(data) < _LENGTH.size:
         raise InvalidRequestError("message", "expected a header: 8 bytes of length, then a JSON object")
     (length,) = _LENGTH.unpack_from(data)
@@ -76,7 +76,7 @@ class JsonResponse:
         return self.json[name]
 
     def to_json(self) -> Header:
-        """The wire header."""
+        """Return the wire header."""
         return {"type": self.type, "json": self.json, "usage": self.usage}
 
 
@@ -89,7 +89,7 @@ class TextResponse:
     type: ClassVar[str] = "text"
 
     def to_json(self) -> Header:
-        """The wire header."""
+        """Return the wire header."""
         return {"type": self.type, "text": self.text, "usage": self.usage}
 
 
@@ -104,7 +104,7 @@ class FileResponse:
     type: ClassVar[str] = "file"
 
     def to_json(self) -> Header:
-        """The wire header; the bytes travel as payload."""
+        """Return the wire header; the bytes travel as payload."""
         return {
             "type": self.type,
             "name": self.name,
@@ -123,25 +123,25 @@ class LinkResponse:
     type: ClassVar[str] = "link"
 
     def to_json(self) -> Header:
-        """The wire header."""
+        """Return the wire header."""
         return {"type": self.type, "name": self.name, "url": self.url, "usage": self.usage}
 
 
 @dataclass(frozen=True, slots=True)
 class EmptyResponse:
-    """Done, and nothing to say."""
+    """Success without a value."""
 
     usage: Usage = None
     type: ClassVar[str] = "empty"
 
     def to_json(self) -> Header:
-        """The wire header."""
+        """Return the wire header."""
         return {"type": self.type, "usage": self.usage}
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """It failed. `code` is an error number that clients older than meshhost ignore."""
+    """The request failed. `code` is an error number that clients older than meshhost ignore."""
 
     text: str
     code: int | None = None
@@ -149,7 +149,7 @@ class ErrorResponse:
     type: ClassVar[str] = "error"
 
     def to_json(self) -> Header:
-        """The wire header."""
+        """Return the wire header."""
         header: Header = {"type": self.type, "text": self.text, "usage": self.usage}
         return header if self.code is None else header | {"code": self.code}
 
@@ -163,7 +163,7 @@ class RawOutputs:
     type: ClassVar[str] = "raw"
 
     def to_json(self) -> Header:
-        """The wire header."""
+        """Return the wire header."""
         return {"type": self.type, "outputs": self.outputs, "usage": self.usage}
 
 
@@ -184,7 +184,7 @@ _MEMBERS: dict[str, tuple[type[Any], dict[str, type]]] = {
 
 
 def pack_response(response: Response, extra: Header | None = None) -> bytes:
-    """The body as message bytes. `extra` members are added to the header; old clients ignore them."""
+    """Return the body as message bytes. `extra` members are added to the header; old clients ignore them."""
     header = response.to_json() | (extra or {})
     return pack_message(header, response.data if isinstance(response, FileResponse) else None)
 
@@ -214,7 +214,7 @@ def _body_type(header: Header) -> str:
 
 
 def ensure_response(value: Any) -> Response:
-    """What a tool returned, as a body: None is empty, a text is text, a dict is JSON, a body is itself.
+    """Return what a tool returned as a body: None is empty, a text is text, a dict is JSON, a body is itself.
 
     Raises RoomError for anything else.
     """
@@ -240,7 +240,7 @@ def ensure_response(value: Any) -> Response:
 
 
 def wire_safe(response: Response) -> Response:
-    """The same, in a type every client can read (room-protocol §5: `raw` hangs a 0.6 client)."""
+    """Return the body in a type that every client can read (room-protocol §5: `raw` hangs a 0.6 client)."""
     if isinstance(response, RawOutputs):
         return JsonResponse(json={"outputs": response.outputs}, usage=response.usage)
     return response

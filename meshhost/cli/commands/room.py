@@ -119,7 +119,7 @@ def _call_state(call: dict[str, Any]) -> str:
 
 
 async def _rooms(access: Any) -> list[dict[str, Any]]:
-    """All stored and open rooms, sorted by name. A room that was never stored has no id."""
+    """Return all stored and open rooms, sorted by name. A room that was never stored has no id."""
     from meshhost.cli.connect import get_json
 
     project = f"/accounts/projects/{access.project_id}"

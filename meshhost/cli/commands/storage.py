@@ -102,7 +102,7 @@ def _room_path(text: str) -> str:
 
 
 async def _entries(client: RoomClient, path: str) -> Sequence[StorageEntry]:
-    """The entries of the folder, or the file itself. Raises NotFoundError when there is neither."""
+    """Return the entries of the folder, or the file itself. Raises NotFoundError when there is neither."""
     from meshhost.errors import NotFoundError
 
     entries = await client.storage.list(path=path)
