@@ -1,7 +1,8 @@
 """The schema of a plain document: headings, text and files.
 
-Agents write documents of this schema by tools (`meshhost.tools.document_tools`), and programs pass it to `sync.open`. The names
-of elements and attributes are those of `meshagent.agents.schemas.document` and must stay so: both open each other's documents.
+Agents write documents of this schema by tools (`meshhost.tools.document_tools`), and agents that require it find it in their
+room as `.schemas/document.json`. The names of elements and attributes are those of `meshagent.agents.schemas.document` and must
+stay so: both open each other's documents.
 """
 
 from meshhost.documents.schema import ChildProperty, ElementType, MeshSchema, ValueProperty
