@@ -1,7 +1,9 @@
 """The conversation of an agent with a model, and the circumstances of one ask.
 
 An AgentChatContext is a list of messages in the form of the LLMAdapter that made it; it is passed from agent to adapter,
-which appends what the model said. It is a plain object for one task at a time, without a lock.
+which appends what the model said. Chat threads, workers and task runners make one for each conversation or ask. Invariant: its
+messages are a conversation that the model accepts as it is, also after a cancellation, so it can always be continued. A plain
+object for one task at a time, without a lock.
 """
 
 import copy

@@ -1,4 +1,8 @@
-"""The functions of `meshagent.api.helpers`: URLs of a room server, and the check of room names."""
+"""The functions of `meshagent.api.helpers`: URLs of a room server, and the check of room names.
+
+For MeshAgent programs, which import them from this path after the package is renamed; meshhost itself does not use them. Names
+and arguments are MeshAgent's and must stay so.
+"""
 
 from urllib.parse import quote
 

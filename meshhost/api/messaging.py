@@ -1,4 +1,8 @@
-"""The names of `meshagent.api.messaging`: bodies of messages, and how they are packed for the wire."""
+"""The names of `meshagent.api.messaging`: bodies of messages, and how they are packed for the wire.
+
+For MeshAgent programs, which import from this path after the package is renamed. It re-exports only: the code is in the package
+that owns it. The names may grow, but none may go or move.
+"""
 
 from meshhost.protocol.messages import (
     EmptyResponse,

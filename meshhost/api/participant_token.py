@@ -1,4 +1,8 @@
-"""The names of `meshagent.api.participant_token`: tokens and the grants in them."""
+"""The names of `meshagent.api.participant_token`: tokens and the grants in them.
+
+For MeshAgent programs, which import from this path after the package is renamed. It re-exports only: the code is in the package
+that owns it. The names may grow, but none may go or move.
+"""
 
 from meshhost.identity.grants import (
     AdminGrant,

@@ -1,4 +1,8 @@
-"""The names of `meshagent.api.room_server_client`: the room client, with MeshAgent's names where ours differ."""
+"""The names of `meshagent.api.room_server_client`: the room client, with MeshAgent's names where ours differ.
+
+For MeshAgent programs, which import from this path after the package is renamed. It re-exports only: the code is in the package
+that owns it. The names may grow, but none may go or move.
+"""
 
 from meshhost.documents.document import MeshDocument
 from meshhost.errors import AccessDeniedError as RoomAccessDeniedException

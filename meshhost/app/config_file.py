@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from meshhost.errors import SettingsError
 from meshhost.identity.grants import ApiScope
 from meshhost.server.config import ConfiguredService, ServicePath
+from meshhost.validation import first_problem
 
 __all__ = ["ProviderEntry", "ServerFile", "read_secret_file", "read_server_file"]
 
@@ -83,7 +84,7 @@ class _Service(_Table):
         return value
 
     def all_urls(self) -> list[str]:
-        """The URLs of its hosts in the order in which they are tried; at least one."""
+        """Return the URLs of its hosts in the order in which they are tried; at least one."""
         return [self.url] if self.url is not None else self.urls
 
 
@@ -119,7 +120,7 @@ class ServerFile(_Table):
         return value
 
     def configured_services(self) -> Sequence[ConfiguredService]:
-        """The services with their secrets, which are read from files. Raises SettingsError."""
+        """Return the services with their secrets, which are read from files. Raises SettingsError."""
         return [
             ConfiguredService(
                 url=service.all_urls()[0],
@@ -143,13 +144,12 @@ def read_server_file(path: Path | None) -> ServerFile:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from None
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        text = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{path}: {'.'.join(map(str, first['loc']))}: {text}") from None
+        where, message = first_problem(error)
+        raise SettingsError(f"{path}: {where}: {message.removeprefix('Value error, ')}") from None
 
 
 def read_secret_file(path: Path | None) -> str | None:
-    """The text of a secret file without surrounding white space; None for None. Raises SettingsError."""
+    """Return the text of a secret file without surrounding white space; None for None. Raises SettingsError."""
     if path is None:
         return None
     try:

@@ -132,7 +132,7 @@ def _limits(file: ServerFile) -> QueueLimits:
 
 
 def _providers(file: ServerFile, settings: Settings) -> ProviderTable:
-    """The providers of the file. If it has none: OpenAI's API when its variables are set, else the small local model."""
+    """Return the providers of the file. If it has none: OpenAI's API when its variables are set, else the small local model."""
     if file.providers:
         return ProviderTable({entry.models: _provider(entry, settings) for entry in file.providers})
     if settings.openai_api_key is None and settings.openai_base_url is None:

@@ -39,7 +39,7 @@ class HostApi:
         self._session = session
 
     async def described(self) -> tuple[list[Endpoint], float | None]:
-        """Wait until the host describes itself; returns its endpoints, and the seconds it may take to drain, if it says so.
+        """Wait until the host describes itself; return its endpoints, and the seconds it may take to drain, if it says so.
 
         May wait forever. Raises SettingsError for a description that cannot be used.
         """
@@ -49,11 +49,11 @@ class HostApi:
         return endpoints_of(description), drain_seconds_of(description)
 
     async def missing(self) -> list[str]:
-        """What the host still waits for before it starts agents; empty when nothing, or when it does not say."""
+        """Return what the host still waits for before it starts agents; empty when it waits for nothing or does not say."""
         return await self._reasons("missing")
 
     async def not_ready(self) -> list[str]:
-        """Why the host is not ready; empty when it is, or when it does not say."""
+        """Return why the host is not ready; empty when it is ready or does not say."""
         return await self._reasons("reasons")
 
     async def _reasons(self, member: str) -> list[str]:
@@ -65,7 +65,7 @@ class HostApi:
 async def get_json(
     session: aiohttp.ClientSession, url: str, headers: dict[str, str] | None = None, *, statuses: Sequence[int] = (200,)
 ) -> Any:
-    """The JSON that a GET is answered with; None for another status, an answer that is not JSON, or no answer."""
+    """Return the JSON that a GET is answered with; None for another status, an answer that is not JSON, or no answer."""
     with contextlib.suppress(aiohttp.ClientError, OSError, ValueError, TimeoutError):
         timeout = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
         async with session.get(url, headers=headers, timeout=timeout) as response:
@@ -75,7 +75,7 @@ async def get_json(
 
 
 def endpoints_of(description: Any) -> list[Endpoint]:
-    """The endpoints of agents in a service description. Raises SettingsError when there are none or it cannot be read."""
+    """Return the endpoints in a service description. Raises SettingsError when it has none or cannot be read."""
     try:
         found = [
             Endpoint(

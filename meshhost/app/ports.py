@@ -9,7 +9,7 @@ __all__ = ["reserved_port"]
 
 @contextmanager
 def reserved_port(host: str = "127.0.0.1") -> Iterator[int]:
-    """A port that no other program is given by chance for as long as the block lasts, but that a program can listen on.
+    """Reserve a port that no other program is given by chance for as long as the block lasts, but that a program can listen on.
 
     The port is bound here and never listened on. Linux lets another socket bind it too when both have SO_REUSEADDR, which
     every asyncio server sets; but it does not choose the port for a socket that asks for any free one. So there is no moment in

@@ -1,4 +1,4 @@
-"""A user's program that runs as a child process: how it is found, started, signalled and ended.
+"""Runs a user's program as a child process: finds, starts, signals and ends it.
 
 Used by `service_runner`. The program leads a session of its own, so that Ctrl-C in a terminal reaches only this process, which
 passes it on once. It ends with the block of `running_program`, and, on Linux, when this process is killed.
@@ -32,11 +32,11 @@ class RunningProgram:
 
     @property
     def exit_code(self) -> int:
-        """Its exit code, as a shell reports it; 0 while it runs."""
+        """The exit code of the program, as a shell reports it; 0 while it runs."""
         return exit_code_of(self._process.returncode)
 
     async def wait(self) -> int:
-        """Wait until it has ended; returns its exit code."""
+        """Wait until it has ended and return its exit code."""
         await self._process.wait()
         return self.exit_code
 
@@ -81,9 +81,9 @@ async def running_program(
 
 
 def arguments_of(command: str) -> list[str]:
-    """The arguments that run a command such as `main.py --verbose` by this Python. Raises SettingsError.
+    """Return the arguments that run a command such as `main.py --verbose` by this Python. Raises SettingsError.
 
-    A shell has removed the quotes of a path with spaces; so the file is the shortest beginning of the command that is one.
+    A shell has removed the quotes of a path with spaces, so the file is the shortest beginning of the command that is one.
     """
     if not command.strip():
         raise SettingsError("expected a Python file to run, such as main.py")
@@ -106,7 +106,7 @@ def _words(command: str) -> list[str]:
 
 
 def exit_code_of(returned: int | None) -> int:
-    """The exit code as a shell reports it: 128 + N for a program that signal N ended; 0 for None."""
+    """Return the exit code as a shell reports it: 128 + N for a program that signal N ended; 0 for None."""
     code = returned or 0
     return 128 - code if code < 0 else code
 

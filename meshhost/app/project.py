@@ -31,7 +31,7 @@ class Project(BaseModel):
 
 
 def read_project(config_dir: Path) -> Project | None:
-    """The stored project; None when there is none. Raises SettingsError when the file cannot be read."""
+    """Return the stored project; None when there is none. Raises SettingsError when the file cannot be read."""
     path = _path(config_dir)
     try:
         return Project.model_validate_json(path.read_text())
@@ -44,7 +44,7 @@ def read_project(config_dir: Path) -> Project | None:
 
 
 def set_up_project(settings: Settings) -> tuple[Project, bool]:
-    """The stored project, made when there is none; and whether it was written now.
+    """Return the stored project, made when there is none, and whether it was written now.
 
     A key in the environment is stored, so that this machine acts for that project from now on. Raises SettingsError.
     """
@@ -64,7 +64,7 @@ def set_up_project(settings: Settings) -> tuple[Project, bool]:
 
 
 def api_key_of(settings: Settings) -> str:
-    """The API key to use: the environment's, else the stored project's. Raises SettingsError when there is none."""
+    """Return the API key to use: the environment's, else the stored project's. Raises SettingsError when there is none."""
     if settings.api_key is not None:
         return settings.api_key.get_secret_value()
     project = read_project(settings.config_dir)
@@ -74,7 +74,7 @@ def api_key_of(settings: Settings) -> str:
 
 
 def known_keys(settings: Settings) -> list[ApiKey]:
-    """The keys that a room server of this user accepts besides those it stores: the environment's and the stored project's.
+    """Return the keys that a room server of this user accepts beside its stored ones: the environment's and the project's.
 
     Raises SettingsError when one of them is invalid.
     """

@@ -1,7 +1,8 @@
-"""Calls the agents of a service host into one room, and looks who is in it.
+"""Calls the agents of a service host into one room, and asks who is in it.
 
-Does for `service_runner` what a room server does for its configured services: it signs a token for the agent and posts a
-`room.call` webhook to the host.
+`service_runner` uses it for `meshhost service run`. It does what a room server does for its configured services: it signs a
+token for the agent and posts a `room.call` webhook to the host. A call is idempotent: the host starts no second agent for the
+same room, path and identity, but takes the fresh token. So calls may be repeated at any time.
 """
 
 from typing import Any
@@ -48,7 +49,7 @@ class RoomCalls:
         await self._sender.send(host_url + endpoint.path, "room.call", data, secret=self._webhook_secret)
 
     async def present(self) -> set[str]:
-        """The identities that are in the room now; empty when the room server does not answer."""
+        """Return the identities that are in the room now; none when the room server does not answer."""
         project = parse_api_key(self._api_key).project_id
         url = f"{http_url(self._api_url)}/accounts/projects/{project}/sessions/active"
         answer = await get_json(self._session, url, {"Authorization": f"Bearer {self._api_key}"})
@@ -62,10 +63,10 @@ class RoomCalls:
 
 
 def http_url(api_url: str) -> str:
-    """The address of a room server for REST, whichever scheme it was given with."""
+    """Return the http or https URL of a room server, which may be given with a WebSocket scheme."""
     return api_url.replace("ws://", "http://", 1).replace("wss://", "https://", 1)
 
 
 def websocket_url(api_url: str) -> str:
-    """The address of a room server for WebSockets, whichever scheme it was given with."""
+    """Return the ws or wss URL of a room server, which may be given with an HTTP scheme."""
     return api_url.replace("http://", "ws://", 1).replace("https://", "wss://", 1)

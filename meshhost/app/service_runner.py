@@ -32,6 +32,7 @@ from meshhost.app.source_watch import SourceWatch
 from meshhost.errors import CallRefusedError, SettingsError
 from meshhost.gateway.local.provider import find_model
 from meshhost.identity.tenant import check_room_name
+from meshhost.loopback import is_loopback
 from meshhost.settings import Settings, read_settings
 from meshhost.signals import StopSignals, stop_signals
 from meshhost.tasks import Stopped, Won, first_of
@@ -42,8 +43,6 @@ logger = logging.getLogger(__name__)
 
 STOP_MARGIN = 15.0
 """Seconds that a program may take to stop beyond its drain: it aborts agents within 5 s, the rest is for what lies around."""
-
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 Progress = Callable[[str, str, dict[str, Any]], None]
 """Called at each step, with a word for programs, a sentence for people, and its facts.
@@ -70,7 +69,7 @@ class RunTimes:
 async def run_service(
     command: str, *, room: str, progress: Progress, reload: bool = False, times: RunTimes | None = None
 ) -> int:
-    """Run the program until it ends or a signal stops it; returns its exit code (0 when a signal stopped it in order).
+    """Run the program until it ends or a signal stops it; return its exit code (0 when a signal stopped it in order).
 
     With `reload` it is drained and started again when a Python file in its folder changes; then only a signal ends the run.
     Raises SettingsError when it cannot be run, and CallRefusedError when it refuses a call.
@@ -109,7 +108,7 @@ async def run_service(
 async def _started(
     arguments: list[str], settings: Settings, times: RunTimes
 ) -> AsyncIterator[tuple[RunningProgram, str]]:
-    """The program, started on a free port, and the URL of its host."""
+    """Start the program on a free port; yield it and the URL of its host."""
     with reserved_port() as port:
         variables = {
             "MESHHOST_PORT": str(port),
@@ -143,7 +142,7 @@ class _Run:
         self._progress = progress
 
     async def until_ended(self, changed: list[str] | None) -> list[str] | None:
-        """Keep the program's agents called into the room; returns None when the program ends.
+        """Keep the program's agents called into the room; return None when the program ends.
 
         `changed` are the files for which it was started again, if it was.
         """
@@ -235,14 +234,14 @@ class _Run:
 
 @asynccontextmanager
 async def _room_server(settings: Settings, session: aiohttp.ClientSession, progress: Progress) -> AsyncIterator[None]:
-    """The room server at MESHHOST_API_URL, started in this process when none answers there. Raises SettingsError."""
+    """Use the room server at MESHHOST_API_URL, or start one in this process when none answers there. Raises SettingsError."""
     base = http_url(settings.api_url)
     if await _answers(session, f"{base}/livez"):
         progress("server", f"room server ready at {base}", {"url": base, "embedded": False})
         yield
         return
     parts = urlsplit(base)
-    if parts.hostname not in _LOOPBACK or parts.scheme != "http":
+    if not is_loopback(parts.hostname) or parts.scheme != "http":
         raise SettingsError(f"cannot reach the room server at {base}: is MESHHOST_API_URL right?")
     options = ServerOptions(
         host=parts.hostname or "127.0.0.1",

@@ -1,7 +1,9 @@
 """Notices changes of a program's source files, by comparing their times and sizes at intervals.
 
-Polling, since it needs no library, works on every file system, and a program has few source files. Used by `service_runner`
-for `--reload`; the files are looked at in a thread.
+`service_runner` waits for `changed` when it runs with `--reload`, and then starts the program again. Polling needs no library
+and works on every file system, and a program has few source files. The wait runs in the caller's task and may be cancelled; the
+files are read in a thread, so that a slow disk does not block the event loop. Invariant: each change is returned once, also one
+that was made between two calls.
 """
 
 import asyncio
@@ -15,7 +17,7 @@ _SKIPPED = {"__pycache__", "node_modules", "site-packages", "venv"}
 
 
 class SourceWatch:
-    """Compares with the Python files below `folder` as they were when this was made; looks every `interval` seconds."""
+    """Compares the Python files below `folder` with how they were when this object was made, every `interval` seconds."""
 
     def __init__(self, folder: Path, *, interval: float) -> None:
         self._folder = folder
@@ -23,7 +25,7 @@ class SourceWatch:
         self._seen = _snapshot(folder)
 
     async def changed(self) -> list[str]:
-        """Wait for changes since the last return; returns the files written, made or removed, relative to the folder."""
+        """Wait for changes since the last return. Return the files written, made or removed, relative to the folder."""
         while True:
             await asyncio.sleep(self._interval)
             now = await asyncio.to_thread(_snapshot, self._folder)

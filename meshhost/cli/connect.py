@@ -55,7 +55,7 @@ def server_access() -> ServerAccess:
 
 
 def resolve_room(given: str | None) -> str:
-    """The given room, else MESHHOST_ROOM. Raises BadParameter when there is none, or the name is not allowed."""
+    """Return the given room, else MESHHOST_ROOM. Raises BadParameter when there is none, or the name is not allowed."""
     from meshhost.errors import InvalidRequestError
     from meshhost.identity.tenant import check_room_name
     from meshhost.settings import read_settings
@@ -70,7 +70,7 @@ def resolve_room(given: str | None) -> str:
 
 
 def run_in_room(given: str | None, use: Callable[[RoomClient], Awaitable[T]]) -> T:
-    """Join the room, run `use`, leave; returns what `use` returns. Raises BadParameter and MeshhostError."""
+    """Join the room, run `use` and leave; return what `use` returns. Raises BadParameter and MeshhostError."""
     from meshhost.cli.log_output import log_for_command
 
     log_for_command()
@@ -85,7 +85,7 @@ def run_in_room(given: str | None, use: Callable[[RoomClient], Awaitable[T]]) ->
 
 @asynccontextmanager
 async def joined_room(access: ServerAccess, name: str) -> AsyncIterator[RoomClient]:
-    """The room, joined as a user with all rights.
+    """Join the room as a user with all rights; yield its client.
 
     Raises ConnectionLostError or RoomRefusedError when it cannot be joined; the text says what to do.
     """
@@ -108,7 +108,7 @@ async def joined_room(access: ServerAccess, name: str) -> AsyncIterator[RoomClie
 
 
 async def get_json(access: ServerAccess, path: str, **query: str | int) -> Any:
-    """The JSON that the server answers to GET `path`. Raises ConnectionLostError, RoomRefusedError, or RoomError."""
+    """Return the JSON that the server answers to GET `path`. Raises ConnectionLostError, RoomRefusedError, or RoomError."""
     import aiohttp
 
     from meshhost.errors import RoomError
@@ -161,7 +161,7 @@ def _refused(access: ServerAccess, status: int, text: str) -> Exception:
 
 
 def reason_of(cause: BaseException) -> str:
-    """Why a connection could not be made, in a few words."""
+    """Return in a few words why a connection could not be made."""
     match getattr(cause, "os_error", cause):
         case ConnectionRefusedError():
             return "connection refused"

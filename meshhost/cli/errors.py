@@ -96,7 +96,7 @@ def _wants_traceback() -> bool:
 
 
 def _first(error: BaseException) -> BaseException:
-    """The error itself; of a group, its first error."""
+    """Return the error itself, or the first error of a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -62,12 +62,12 @@ def need_stdout() -> None:
 
 
 def one_line(text: str) -> str:
-    """The text on one line, without control characters."""
+    """Return the text on one line, without control characters."""
     return _CONTROL.sub("", _SPACES.sub(" ", text)).strip()
 
 
 def to_json(value: Any) -> str:
-    """One line of JSON, in characters that stdout can print."""
+    """Return one line of JSON, in characters that stdout can print."""
     is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
     text = json.dumps(value, ensure_ascii=not is_unicode, default=_plain)
     # json.dumps escapes C0 but not DEL and C1. They can only be inside of strings, where an escape means the same.
@@ -120,7 +120,7 @@ def working(description: str, *, total: int | None) -> Iterator[Callable[[int], 
 
 
 def shown_time(moment: datetime | float | None) -> str:
-    """A time (seconds since the epoch, or an aware datetime) in UTC, to the second; "" for None."""
+    """Return a time (seconds since the epoch, or an aware datetime) in UTC, to the second; "" for None."""
     if moment is None:
         return ""
     if not isinstance(moment, datetime):
@@ -129,7 +129,7 @@ def shown_time(moment: datetime | float | None) -> str:
 
 
 def shown_age(seconds: float | None) -> str:
-    """A duration in its largest unit, such as `5m`; "" for None."""
+    """Return a duration in its largest unit, such as `5m`; "" for None."""
     if seconds is None:
         return ""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):

@@ -1,4 +1,9 @@
-"""Runs a room server until a signal, for `meshhost room serve`: sets up logs, prints the ready line, handles signals."""
+"""Runs a room server until a signal, for `meshhost room serve`: sets up logs, prints the ready line, handles signals.
+
+`meshhost.app.embedded` makes and stops the server; here is only what a process of its own needs around it. The first signal
+stops the server in order, a second one ends the wait for that. The ready line is printed once the port accepts connections, so
+a program that reads it can connect at once.
+"""
 
 import asyncio
 import os
@@ -15,7 +20,7 @@ __all__ = ["serve_rooms"]
 
 
 def serve_rooms(options: ServerOptions, *, as_json: bool) -> None:
-    """Run the server until a signal; prints one line on stdout when it is ready. Raises SettingsError."""
+    """Run the server until a signal; print one line on stdout when it is ready. Raises SettingsError."""
     log_for_server()
     if not known_keys(read_settings()):
         note("there is no API key yet, so nobody can join: run `meshhost setup` to make one")

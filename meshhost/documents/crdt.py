@@ -121,7 +121,7 @@ class SharedDocument:
         return self._root
 
     def apply_update(self, update: bytes) -> bool:
-        """Apply the edits of another; return whether anything was new.
+        """Apply an update of another editor; return whether it held anything new.
 
         Raises InvalidRequestError for bytes that are no update and LimitExceededError for what makes the document too
         large; the document is unchanged then.
@@ -150,7 +150,7 @@ class SharedDocument:
         return is_new
 
     def knows(self, update: bytes) -> bool:
-        """Whether applying the update would change nothing. Raises InvalidRequestError for bytes that are no update."""
+        """Return whether applying the update would change nothing. Raises InvalidRequestError for bytes that are no update."""
         with _refusing():
             state = self._doc.get_state()
             if not _is_known(update, state):
@@ -162,7 +162,7 @@ class SharedDocument:
             )
 
     def state(self) -> bytes:
-        """Return all of it as one update, including updates that wait for missing ones. Raises InvalidRequestError."""
+        """Return the whole document as one update, including updates that wait for missing ones. Raises InvalidRequestError."""
         with _refusing():
             return merge_updates([self._doc.get_update(), *self._waiting])
 
@@ -235,17 +235,17 @@ class SharedDocument:
 
 
 def child_count(node: ElementNode) -> int:
-    """How many children an element or the root has."""
+    """Return how many children an element or the root has."""
     return len(node.children)
 
 
 def children_of(node: ElementNode) -> list[Node]:
-    """Elements and texts in an element or the root."""
+    """Return the elements and texts in an element or the root."""
     return [child for child in node.children if isinstance(child, XmlElement | XmlText)]
 
 
 def attributes_of(node: ElementNode) -> dict[str, Any]:
-    """The attributes of an element; the root has none."""
+    """Return the attributes of an element; the root has none."""
     if not isinstance(node, XmlElement):
         return {}
     return {name: _plain(value) for name, value in node.attributes.__iter__()}
@@ -254,7 +254,7 @@ def attributes_of(node: ElementNode) -> dict[str, Any]:
 def insert_element(
     parent: ElementNode, index: int, tag: str, attributes: Mapping[str, Any], *, with_text: bool
 ) -> XmlElement:
-    """A new element before the child of this index; `with_text` gives it an empty text."""
+    """Insert and return a new element before the child of this index; `with_text` gives it an empty text."""
     element: XmlElement = parent.children.insert(index, XmlElement(tag, dict(attributes)))
     if with_text:
         element.children.append(XmlText())
@@ -303,7 +303,7 @@ def format_text(node: XmlText, start: int, end: int, attributes: Mapping[str, An
 
 
 def _offset(node: XmlText, index: int) -> int:
-    """Where the character of this index is: pycrdt counts the bytes of UTF-8, and an embedded object as one."""
+    """Return the offset of the character of this index: pycrdt counts the bytes of UTF-8, and an embedded object as one."""
     offset = 0
     for value, _ in node.diff():
         text = value if isinstance(value, str) else "o"
@@ -359,7 +359,7 @@ def _apply_all(doc: pycrdt.Doc[XmlFragment], updates: Sequence[bytes]) -> list[b
 
 
 def _is_applied(update: bytes, state: bytes) -> bool:
-    """Whether a document of this state vector has taken all of an update, which was applied to it."""
+    """Return whether a document of this state vector has taken all of an update, which was applied to it."""
     if not _is_known(update, state):
         return False
     clocks = dict(_clocks(state))
@@ -367,19 +367,19 @@ def _is_applied(update: bytes, state: bytes) -> bool:
 
 
 def _is_known(update: bytes, state: bytes) -> bool:
-    """Whether the document of this state vector has all insertions of the update."""
+    """Return whether the document of this state vector has all insertions of the update."""
     return pycrdt.get_update(update, state).startswith(b"\x00")
 
 
 def _clocks(state: bytes) -> Iterator[tuple[int, int]]:
-    """Each client with the number of its insertions, from a state vector."""
+    """Yield each client with the number of its insertions, from a state vector."""
     numbers = _numbers(state)
     for _ in range(next(numbers)):
         yield next(numbers), next(numbers)
 
 
 def _deletions(update: bytes) -> Iterator[tuple[int, int, int]]:
-    """Deleted ranges of each client's insertions (from, to before), from an update without insertions."""
+    """Yield the deleted ranges of each client's insertions (from, to before), from an update without insertions."""
     numbers = _numbers(update[1:])
     for _ in range(next(numbers)):
         client = next(numbers)
@@ -389,7 +389,7 @@ def _deletions(update: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _numbers(data: bytes) -> Iterator[int]:
-    """Numbers in groups of 7 bits, the lowest first; the top bit says that more groups follow."""
+    """Yield the numbers, which come in groups of 7 bits, the lowest first; the top bit says that more groups follow."""
     number = shift = 0
     for byte in data:
         number |= (byte & 0x7F) << shift

@@ -43,7 +43,7 @@ class ElementProperty:
         """Raise InvalidRequestError when it cannot be part of the schema."""
 
     def to_json(self) -> dict[str, Any]:
-        """The property's JSON schema under its name."""
+        """Return the property's JSON schema under its name."""
         description = {} if self.description is None else {"description": self.description}
         return {self.name: self._json() | description}
 
@@ -93,7 +93,7 @@ class ChildProperty(ElementProperty):
             schema.element(tag_name)
 
     def is_tag_allowed(self, tag_name: str) -> bool:
-        """Whether an element of this tag may be a child."""
+        """Return whether an element of this tag may be a child."""
         return tag_name in self.child_tag_names
 
     def _json(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class ElementType:
         return ElementType(tag_name=tag_name, properties=properties, description=_description(described))
 
     def to_json(self) -> dict[str, Any]:
-        """The element's definition."""
+        """Return the element's definition."""
         members: dict[str, Any] = {}
         for each in self.properties:
             members |= each.to_json()
@@ -165,7 +165,7 @@ class ElementType:
                 raise InvalidRequestError(f"{self.tag_name}.{each.name}", str(error)) from None
 
     def property(self, name: str) -> ElementProperty:
-        """The property of this name. Raises InvalidRequestError."""
+        """Return the property of this name. Raises InvalidRequestError."""
         found = self._by_name.get(name)
         if found is None:
             raise InvalidRequestError(name, f"no property of {self.tag_name!r}")
@@ -214,7 +214,7 @@ class MeshSchema:
         return MeshSchema(root_tag_name=root, elements=elements)
 
     def to_json(self) -> dict[str, Any]:
-        """The schema as `from_json` reads it; beside that, a JSON Schema of `MeshDocument.to_json`."""
+        """Return the schema in the form that `from_json` reads, which is also a JSON Schema of `MeshDocument.to_json`."""
         return {
             "$root_tag_ref": f"{_REF}{self._root_tag_name}",
             **self.root.to_json(),
@@ -222,7 +222,7 @@ class MeshSchema:
         }
 
     def element(self, name: str) -> ElementType:
-        """The element of this tag. Raises InvalidRequestError."""
+        """Return the element type of this tag. Raises InvalidRequestError."""
         found = self.elements_by_tag_name.get(name)
         if found is None:
             raise InvalidRequestError(name, "no element of this tag is defined in the schema")
@@ -286,12 +286,12 @@ def _description(json: dict[str, Any]) -> str | None:
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether a document can keep the value."""
+    """Return whether a document can keep the value."""
     return any(_is_of_type(value, kind) for kind in get_args(SimpleValue))
 
 
 def is_unicode(text: Any) -> bool:
-    """Whether this is a text without lone surrogates."""
+    """Return whether this is a text without lone surrogates."""
     try:
         return isinstance(text, str) and text.encode() is not None
     except UnicodeEncodeError:

@@ -1,4 +1,5 @@
-"""Who a participant is and what it may do. Pure code and values; may import the leaves and `settings`.
+"""The identity of a participant and its rights: tokens, keys and grants. Pure code and values; may import the leaves and
+`settings`.
 
 A **tenant** owns rooms, agents and keys (MeshAgent: project). An **API key** belongs to a tenant; its secret signs
 **participant tokens** (`tokens.py`), which prove an identity and carry grants (`grants.py`): the room that may be joined,

@@ -1,8 +1,12 @@
-"""What a token permits: `ApiScope` and its sections (room-protocol §7.2).
+"""The rights in a token: `ApiScope` and its sections (room-protocol §7.2).
 
-An absent section grants nothing; a present one grants what its defaults say. The `can_*` predicates are pure. They are
-stricter than the MeshAgent helpers where those are loose (§23.8): paths are normalised and compared by whole segments, the
-most specific entry decides, and only a trailing `*` makes a prefix of anything that is not a folder.
+A token carries an `ApiScope`; the room server asks its `can_*` predicates before it runs an operation. When a participant
+calls an agent into the room, `ApiScope.intersection` limits the agent's scope to its own. Invariants: an absent section grants
+nothing, a present one grants what its defaults say, and an intersection is never wider than either side (pinned by property
+tests).
+
+The predicates are pure. They are stricter than the MeshAgent helpers where those are loose (§23.8): paths are normalised and
+compared by whole segments, the most specific entry decides, and only a trailing `*` makes a prefix of anything but a folder.
 
 How path entries are read: a trailing `*` means "all that begins with the text before it"; without one, a storage entry is
 a file, or a folder and all below it, and a sync entry is exactly one document. Slashes at the ends do not count.
@@ -54,7 +58,7 @@ class AgentsGrant(_Grant):
     allowed_toolkits: list[str] | None = None
 
     def can_use_toolkit(self, toolkit: str) -> bool:
-        """Whether tools of this toolkit may be listed and invoked."""
+        """Return whether tools of this toolkit may be listed and invoked."""
         return self.use_tools and (self.allowed_toolkits is None or toolkit in self.allowed_toolkits)
 
 
@@ -64,7 +68,7 @@ class LivekitGrant(_Grant):
     breakout_rooms: list[str] | None = None
 
     def can_join_breakout_room(self, name: str) -> bool:
-        """Whether this breakout room may be joined."""
+        """Return whether this breakout room may be joined."""
         return self.breakout_rooms is None or name in self.breakout_rooms
 
 
@@ -76,11 +80,11 @@ class QueuesGrant(_Grant):
     list: bool = True
 
     def can_send(self, queue: str) -> bool:
-        """Whether messages may be sent to this queue."""
+        """Return whether messages may be sent to this queue."""
         return self.send is None or queue in self.send
 
     def can_receive(self, queue: str) -> bool:
-        """Whether messages may be taken from this queue."""
+        """Return whether messages may be taken from this queue."""
         return self.receive is None or queue in self.receive
 
 
@@ -108,15 +112,15 @@ class DatabaseGrant(_Grant):
     list_tables: bool = True
 
     def can_read(self, table: str) -> bool:
-        """Whether rows of this table may be read."""
+        """Return whether rows of this table may be read."""
         return self._has(table, "read")
 
     def can_write(self, table: str) -> bool:
-        """Whether rows of this table may be changed."""
+        """Return whether rows of this table may be changed."""
         return self._has(table, "write")
 
     def can_alter(self, table: str) -> bool:
-        """Whether this table may be created, altered or dropped."""
+        """Return whether this table may be created, altered or dropped."""
         return self._has(table, "alter")
 
     def _has(self, table: str, right: str) -> bool:
@@ -153,11 +157,11 @@ class SyncGrant(_Grant):
     paths: list[SyncPathGrant] | None = None
 
     def can_read(self, path: str) -> bool:
-        """Whether this document may be opened."""
+        """Return whether this document may be opened."""
         return self.paths is None or _deciding(self.paths, path) is not None
 
     def can_write(self, path: str) -> bool:
-        """Whether this document may be created and changed."""
+        """Return whether this document may be created and changed."""
         return self.paths is None or _allows_write(_deciding(self.paths, path))
 
 
@@ -173,11 +177,11 @@ class StorageGrant(_Grant):
     paths: list[StoragePathGrant] | None = None
 
     def can_read(self, path: str) -> bool:
-        """Whether this file may be read or this folder listed."""
+        """Return whether this file may be read or this folder listed."""
         return self.paths is None or _deciding(self.paths, path) is not None
 
     def can_write(self, path: str) -> bool:
-        """Whether this file may be written or deleted."""
+        """Return whether this file may be written or deleted."""
         return self.paths is None or _allows_write(_deciding(self.paths, path))
 
 
@@ -190,11 +194,11 @@ class ContainersGrant(_Grant):
     use_containers: bool = True
 
     def can_pull(self, tag: str) -> bool:
-        """Whether this image may be pulled."""
+        """Return whether this image may be pulled."""
         return self.pull is None or _matches_any(self.pull, tag)
 
     def can_run(self, tag: str) -> bool:
-        """Whether this image may be run."""
+        """Return whether this image may be run."""
         return self.run is None or _matches_any(self.run, tag)
 
 
@@ -240,7 +244,7 @@ class ApiScope(_Grant):
 
     @staticmethod
     def agent_default() -> ApiScope:
-        """All an agent usually needs: everything but administration and secrets."""
+        """Return the scope that an agent usually needs: everything except administration and secrets."""
         return ApiScope(
             livekit=LivekitGrant(),
             queues=QueuesGrant(),
@@ -255,11 +259,11 @@ class ApiScope(_Grant):
 
     @staticmethod
     def full() -> ApiScope:
-        """Everything."""
+        """Return the scope that grants everything."""
         return ApiScope.agent_default().model_copy(update={"admin": AdminGrant(), "secrets": SecretsGrant()})
 
     def to_json(self) -> dict[str, Any]:
-        """The wire form: absent sections and default values are left out."""
+        """Return the wire form: absent sections and default values are left out."""
         return self.model_dump(mode="json", exclude_none=True, exclude_defaults=True) | {
             name: section.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
             for name in type(self).model_fields
@@ -267,7 +271,7 @@ class ApiScope(_Grant):
         }
 
     def intersection(self, other: ApiScope) -> ApiScope:
-        """What both scopes permit. Never wider than either."""
+        """Return the scope that permits what both scopes permit. It is never wider than either."""
         return ApiScope.model_validate(
             {
                 name: _narrower(mine, theirs)
@@ -278,7 +282,7 @@ class ApiScope(_Grant):
 
 
 class _Span(NamedTuple):
-    """The texts an entry is about: `stem` itself, and all that begin with `below` (None: nothing more).
+    """The texts that an entry covers: `stem` itself, and all that begin with `below` (None: nothing more).
 
     Two spans are nested or disjoint, never overlapping; `intersection` rests on that.
     """
@@ -353,7 +357,7 @@ def _narrower_value(name: str, mine: Any, theirs: Any) -> Any:
 
 
 def _narrower_paths(mine: Sequence[_PathGrant], theirs: Sequence[_PathGrant]) -> list[dict[str, Any]]:
-    """The entries of each side that lie wholly within one of the other side's, read-only where either is.
+    """Return the entries of each side that lie wholly within one of the other side's, read-only where either is.
 
     Since spans are nested or disjoint, what is dropped is about nothing that both sides permit, or is wider than an
     entry of the other side, which is kept in its place.

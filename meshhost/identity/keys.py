@@ -27,12 +27,12 @@ class ApiKey:
 
 
 def new_api_key(project_id: str) -> ApiKey:
-    """A fresh key of this project. The secret has 256 random bits and no `-`."""
+    """Return a new key of this project. The secret has 256 random bits and no `-`."""
     return ApiKey(id=str(uuid.uuid4()), project_id=project_id, secret=secrets.token_hex(32))
 
 
 def encode_api_key(key: ApiKey) -> str:
-    """The key as one text, which contains the secret."""
+    """Return the key as one text, which contains the secret."""
     return f"{_PREFIX}{_encode_uuid(key.id)}-{_encode_uuid(key.project_id)}-{key.secret}"
 
 

@@ -42,11 +42,11 @@ class AgentKey:
 
     @property
     def tenant(self) -> TenantId:
-        """The tenant that it belongs to."""
+        """The tenant that the agent belongs to."""
         return self.room.tenant
 
     def log_fields(self) -> dict[str, object]:
-        """What marks log records about the agent. Made on each request: one per agent would cost 200 bytes."""
+        """The fields of log records about the agent. Made on each request: one per agent would cost 200 bytes."""
         return {"tenant": self.room.tenant, "room": self.room.name, "identity": self.identity, "path": self.path}
 
 

@@ -50,7 +50,7 @@ class ParticipantGrant:
         self.scope = scope
 
     def to_json(self) -> dict[str, Any]:
-        """The wire form, `{"name", "scope"}`."""
+        """Return the wire form, `{"name", "scope"}`."""
         scope = self.scope.to_json() if isinstance(self.scope, ApiScope) else self.scope
         return {"name": self.name, "scope": scope}
 
@@ -104,7 +104,7 @@ class ParticipantToken:
         return self.role == "user"
 
     def add_role_grant(self, role: Literal["user", "agent", "tool"] | str) -> None:
-        """Say what kind of participant this is."""
+        """Add a role, which says what kind of participant this is."""
         self.grants.append(ParticipantGrant(name="role", scope=role))
 
     def add_room_grant(self, room_name: str) -> None:
@@ -120,18 +120,18 @@ class ParticipantToken:
         self.grants.append(ParticipantGrant(name="tunnel_ports", scope=",".join(map(str, ports))))
 
     def grant_scope(self, name: str) -> str | ApiScope | None:
-        """The scope of the first grant of this name, or None."""
+        """Return the scope of the first grant of this name, or None."""
         return next((grant.scope for grant in self.grants if grant.name == name), None)
 
     def get_api_grant(self) -> ApiScope | None:
-        """The room operations permitted. Tokens of versions below 0.6.0 without an `api` grant have a default."""
+        """Return the permitted room operations. Tokens of versions below 0.6.0 without an `api` grant have a default."""
         scope = self.grant_scope("api")
         if isinstance(scope, ApiScope):
             return scope
         return ApiScope.agent_default() if _predates_api_grants(self.version) else None
 
     def to_json(self) -> dict[str, Any]:
-        """The claims, without expiry."""
+        """Return the claims without the expiry."""
         claims: dict[str, Any] = {key: value for key, value in self.extra_payload.items() if key not in _OWN_CLAIMS}
         claims |= {
             "name": self.name,
@@ -173,7 +173,7 @@ class ParticipantToken:
         expiration: datetime | None = None,
         api_key: str | None = None,
     ) -> str:
-        """Sign.
+        """Sign the token and return it as a JWT.
 
         The key is, in this order: `api_key`, MESHHOST_API_KEY, the secret `token`, MESHHOST_SECRET (then without a key
         id), as in the MeshAgent API. The token expires at `expiration`, by default after DEFAULT_LIFETIME.

@@ -28,12 +28,12 @@ _ALGORITHM = "HS256"
 
 
 def webhook_body(event: str, data: Mapping[str, Any]) -> bytes:
-    """The body of a webhook: `{"event", "data"}` as JSON in ASCII."""
+    """Return the body of a webhook: `{"event", "data"}` as JSON in ASCII."""
     return json.dumps({"event": event, "data": dict(data)}).encode()
 
 
 def sign_webhook(body: bytes, *, secret: str, now: float) -> str:
-    """The signature header's value for this body. `now` is the wall clock in seconds."""
+    """Return the value of the signature header for this body. `now` is the wall clock in seconds."""
     claims = {"sha256": hashlib.sha256(body).hexdigest(), "iat": int(now), "jti": uuid.uuid4().hex}
     return f"Bearer {jwt.encode(claims, key=secret, algorithm=_ALGORITHM)}"
 

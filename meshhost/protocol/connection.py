@@ -1,4 +1,4 @@
-"""One side of a room connection: message ids, requests and their replies (room-protocol §4). No I/O.
+"""Keeps one side of a room connection: message ids, requests and their replies (room-protocol §4). No I/O.
 
 How it is driven: the owner feeds every packet it reads to `receive()` and gets at most one event back; it sends the
 packets that `request()`, `reply()` and `notify()` return, those of one call in one piece and in call order. An error
@@ -49,7 +49,7 @@ NO_RESUME = "-"
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
-    """A request or notification came in. `trace` is the sender's W3C trace-context carrier, often empty."""
+    """A request or notification that was received. `trace` is the sender's W3C trace-context carrier, often empty."""
 
     id: int
     type: str
@@ -95,7 +95,7 @@ class RoomConnection:
 
     @property
     def awaited(self) -> frozenset[int]:
-        """Ids of the requests that have no reply yet."""
+        """The ids of the requests that have no reply yet."""
         return frozenset(self._awaited or ())
 
     def request(
@@ -106,7 +106,7 @@ class RoomConnection:
         *,
         trace: dict[str, str] | None = None,
     ) -> tuple[int, Packets]:
-        """A request: its id and its packets.
+        """Make a request; return its id and its packets.
 
         Raises LimitExceededError or LocalProtocolError (the type is too long) before anything is changed.
         """
@@ -124,18 +124,18 @@ class RoomConnection:
         *,
         trace: dict[str, str] | None = None,
     ) -> tuple[int, Packets]:
-        """A message that gets no `__response__`: its id and its packets. Raises as `request` does."""
+        """Make a message that gets no `__response__`; return its id and its packets. Raises as `request` does."""
         meta: Header = {META: {"v": 1, "otel": trace}} if trace is not None else {}
         packed = self._cut(self._next_id, type, pack_message(header | meta, payload))
         message_id, self._next_id = self._next_id, self._next_id + 1
         return message_id, packed
 
     def reply(self, request_id: int, response: Response, extra: Header | None = None) -> Packets:
-        """The packets that answer the other side's request. Raises LimitExceededError."""
+        """Return the packets that answer the other side's request. Raises LimitExceededError."""
         return self.respond(request_id, RESPONSE, response, extra)
 
     def respond(self, message_id: int, type: str, response: Response, extra: Header | None = None) -> Packets:
-        """A body under another type than `__response__`, for `agent.tool_call_response`. Raises LimitExceededError."""
+        """Do as `reply`, with another type than `__response__`: for `agent.tool_call_response`. Raises LimitExceededError."""
         return self._cut(message_id, type, pack_response(response, extra))
 
     def abandon(self, request_id: int) -> None:
@@ -143,7 +143,7 @@ class RoomConnection:
         self._settle(request_id)
 
     def receive(self, packet: bytes) -> Event | None:
-        """Take a packet. Returns the event it completes, or None.
+        """Take a packet; return the event that it completes, or None.
 
         A reply to a request that is not awaited is dropped. Raises RemoteProtocolError when framing is broken.
         """

@@ -36,7 +36,7 @@ _MAX_ID = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a receiver takes. `message_bytes` counts the joined slices, `type_bytes` the message type as UTF-8.
+    """The sizes that a receiver accepts. `message_bytes` counts the joined slices, `type_bytes` the message type as UTF-8.
 
     `packets` bounds how many data packets may carry one message, against senders that cut it into very small ones.
     """
@@ -75,7 +75,7 @@ class Packets:
 
     @property
     def size(self) -> int:
-        """Bytes of the message, without packet headers."""
+        """The bytes of the message, without packet headers."""
         return len(self._message.data)
 
     def __iter__(self) -> Iterator[bytes]:

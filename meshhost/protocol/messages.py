@@ -1,4 +1,4 @@
-"""Header and payload of a message, and the bodies of replies (room-protocol §3 and §5).
+"""Packs header and payload into a message, and reads and writes the bodies of replies (room-protocol §3 and §5).
 
 A message is a JSON header and bytes. Replies have a typed body: JSON, text, file, link, error, empty or raw outputs; the
 classes here are the ones that tools return in the MeshAgent API, so their fields are public. Reading is strict about what
@@ -42,7 +42,7 @@ META = "__meshagent__"
 
 
 def pack_message(header: Header, data: bytes | None = None) -> bytes:
-    """8 bytes of header length, the header as JSON, the payload. Values JSON does not know become texts.
+    """Return 8 bytes of header length, the header as JSON, and the payload. Values that JSON does not know become texts.
 
     Raises InvalidRequestError for NaN and Infinity, which readers in other languages refuse.
     """
@@ -51,7 +51,7 @@ def pack_message(header: Header, data: bytes | None = None) -> bytes:
 
 
 def unpack_message(data: bytes) -> tuple[Header, bytes]:
-    """Header and payload. Raises InvalidRequestError when the header is not a JSON object of the stated length."""
+    """Return header and payload. Raises InvalidRequestError when the header is not a JSON object of the stated length."""
     if len(data) < _LENGTH.size:
         raise InvalidRequestError("message", "expected a header: 8 bytes of length, then a JSON object")
     (length,) = _LENGTH.unpack_from(data)
@@ -79,7 +79,7 @@ class JsonResponse:
         return self.json[name]
 
     def to_json(self) -> Header:
-        """The wire header."""
+        """Return the wire header."""
         return {"type": self.type, "json": self.json, "usage": self.usage}
 
 
@@ -92,7 +92,7 @@ class TextResponse:
     type: ClassVar[str] = "text"
 
     def to_json(self) -> Header:
-        """The wire header."""
+        """Return the wire header."""
         return {"type": self.type, "text": self.text, "usage": self.usage}
 
 
@@ -107,7 +107,7 @@ class FileResponse:
     type: ClassVar[str] = "file"
 
     def to_json(self) -> Header:
-        """The wire header; the bytes travel as payload."""
+        """Return the wire header; the bytes travel as payload."""
         return {
             "type": self.type,
             "name": self.name,
@@ -126,25 +126,25 @@ class LinkResponse:
     type: ClassVar[str] = "link"
 
     def to_json(self) -> Header:
-        """The wire header."""
+        """Return the wire header."""
         return {"type": self.type, "name": self.name, "url": self.url, "usage": self.usage}
 
 
 @dataclass(frozen=True, slots=True)
 class EmptyResponse:
-    """Done, and nothing to say."""
+    """Success without a value."""
 
     usage: Usage = None
     type: ClassVar[str] = "empty"
 
     def to_json(self) -> Header:
-        """The wire header."""
+        """Return the wire header."""
         return {"type": self.type, "usage": self.usage}
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """It failed. `code` is an error number that clients older than meshhost ignore."""
+    """The request failed. `code` is an error number that clients older than meshhost ignore."""
 
     text: str
     code: int | None = None
@@ -152,7 +152,7 @@ class ErrorResponse:
     type: ClassVar[str] = "error"
 
     def to_json(self) -> Header:
-        """The wire header."""
+        """Return the wire header."""
         header: Header = {"type": self.type, "text": self.text, "usage": self.usage}
         return header if self.code is None else header | {"code": self.code}
 
@@ -166,7 +166,7 @@ class RawOutputs:
     type: ClassVar[str] = "raw"
 
     def to_json(self) -> Header:
-        """The wire header."""
+        """Return the wire header."""
         return {"type": self.type, "outputs": self.outputs, "usage": self.usage}
 
 
@@ -187,7 +187,7 @@ _MEMBERS: dict[str, tuple[type[Any], dict[str, type]]] = {
 
 
 def pack_response(response: Response, extra: Header | None = None) -> bytes:
-    """The body as message bytes. `extra` members are added to the header; old clients ignore them."""
+    """Return the body as message bytes. `extra` members are added to the header; old clients ignore them."""
     header = response.to_json() | (extra or {})
     return pack_message(header, response.data if isinstance(response, FileResponse) else None)
 
@@ -217,7 +217,7 @@ def _body_type(header: Header) -> str:
 
 
 def ensure_response(value: Any) -> Response:
-    """What a tool returned, as a body: None is empty, a text is text, a dict is JSON, a body is itself.
+    """Return what a tool returned as a body: None is empty, a text is text, a dict is JSON, a body is itself.
 
     Raises RoomError for anything else.
     """
@@ -243,7 +243,7 @@ def ensure_response(value: Any) -> Response:
 
 
 def wire_safe(response: Response) -> Response:
-    """The same, in a type every client can read (room-protocol §5: `raw` hangs a 0.6 client)."""
+    """Return the body in a type that every client can read (room-protocol §5: `raw` hangs a 0.6 client)."""
     if isinstance(response, RawOutputs):
         return JsonResponse(json={"outputs": response.outputs}, usage=response.usage)
     return response

@@ -7,6 +7,7 @@ policy to receive again after an error.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from meshhost.backoff import Backoff
 from meshhost.errors import ConnectionLostError, RoomError, RoomRefusedError
 
 __all__ = ["ReconnectPolicy", "is_final"]
@@ -28,8 +29,8 @@ class ReconnectPolicy:
     max_delay: float = 10.0
 
     def delay(self, attempt: int, random: Callable[[], float]) -> float:
-        """The delay before try number `attempt`, counted from 1. `random` returns a number from 0 to 1."""
-        return random() * float(min(self.max_delay, self.first_delay * 2.0 ** min(attempt - 1, 32)))
+        """Return the delay before try number `attempt`, counted from 1. `random` returns a number from 0 to 1."""
+        return Backoff(self.first_delay, self.max_delay).delay(attempt, random)
 
 
 def is_final(error: RoomError) -> bool:

@@ -1,6 +1,7 @@
 """The configuration of a room server: plain values, with every limit and time in one place.
 
 `meshhost.app.embedded` makes a `ServerConfig` from settings and files; nothing in `server/` reads the environment or a file.
+The objects are frozen: a running server never sees another value than the one it was started with.
 """
 
 from collections.abc import Sequence

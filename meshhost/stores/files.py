@@ -165,7 +165,7 @@ class RoomFiles:
 
 
 def mime_type_of(path: str) -> str:
-    """The MIME type that the path's ending stands for."""
+    """Return the MIME type that the path's ending stands for."""
     return mimetypes.guess_type(path)[0] or "application/octet-stream"
 
 

@@ -59,7 +59,7 @@ class UsageCounts:
 
 
 class UsageRow(NamedTuple):
-    """A row of the store."""
+    """The stored sums of one key."""
 
     key: UsageKey
     counts: UsageCounts

@@ -2,21 +2,23 @@
 
 `decide` takes a policy, the restart history, the time and a source of random numbers, and returns `RestartAfter` or `GiveUp`.
 It does no I/O and reads no clock, so its rules can be tested as laws. `SupervisedAgent` calls it after each end of a child
-and keeps the history, shortened by `recent`. `RestartPolicy` is public: users pass it to `ServiceHost.path`.
+and keeps the history, shortened by `recent`. Invariants, pinned by property tests: at most `max_restarts` starts fall into any
+window, and no wait passes `max_delay`. `RestartPolicy` is public: users pass it to `ServiceHost.path`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from meshhost.backoff import Backoff
 from meshhost.errors import SettingsError
 
 __all__ = ["Decision", "GiveUp", "Outcome", "RestartAfter", "RestartPolicy", "decide", "recent"]
 
 Outcome = Literal["crash", "exit"]
 
-# 2**64 seconds exceed any cap, and the power does not overflow a float.
-_MAX_DOUBLINGS = 64
+# Restarts that are remembered at least: with a factor of 2, the wait after so many has reached any cap.
+_MIN_REMEMBERED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,12 @@ class RestartPolicy:
             raise SettingsError("restart factor must be at least 1, or waits would shrink")
 
     def restarts_after(self, outcome: Outcome) -> bool:
-        """Whether this kind of policy restarts an agent after this outcome."""
+        """Return whether this kind of policy restarts an agent after this outcome."""
         return self.kind == "permanent" or (self.kind == "transient" and outcome == "crash")
 
     def longest(self, failures: int) -> float:
-        """The upper bound of the wait after this many failures in a row (1 or more). Monotone, at most `max_delay`."""
-        return float(min(self.max_delay, self.first_delay * self.factor ** min(failures - 1, _MAX_DOUBLINGS)))
+        """Return the upper bound of the wait after this many failures in a row (1 or more). Monotone, at most `max_delay`."""
+        return Backoff(self.first_delay, self.max_delay, self.factor).longest(failures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +75,19 @@ Decision = RestartAfter | GiveUp
 
 
 def recent(policy: RestartPolicy, history: Sequence[float], *, ran: float) -> tuple[float, ...]:
-    """The part of the history to keep after a run of `ran` seconds: none when it ran for the whole window.
+    """Return the part of the history to keep after a run of `ran` seconds: none when it ran for the whole window.
 
     Its length is bounded; older restarts would change neither the limit nor the wait.
     """
     if ran >= policy.window_seconds:
         return ()
-    return tuple(history[-max(policy.max_restarts, _MAX_DOUBLINGS) :])
+    return tuple(history[-max(policy.max_restarts, _MIN_REMEMBERED) :])
 
 
 def decide(
     policy: RestartPolicy, history: Sequence[float], now: float, outcome: Outcome, random: Callable[[], float]
 ) -> Decision:
-    """What to do with an agent that ended `now`.
+    """Return what to do with an agent that ended `now`.
 
     `history` holds when it was restarted since its last long run, oldest first, on the clock of `now`; `random` returns a
     number from 0 to 1. The wait is a random part of its bound (full jitter), so that agents that crashed at the same time

@@ -33,7 +33,7 @@ _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Timeouts:
-    """All in seconds. A connection that is silent for `heartbeat` is pinged, and lost when nothing comes within `pong`.
+    """Times in seconds. A connection that is silent for `heartbeat` is pinged, and lost when nothing comes within `pong`.
 
     `send` is how long the other side may take no data, `close` how long it may take to answer a close frame.
     """

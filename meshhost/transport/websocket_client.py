@@ -1,4 +1,4 @@
-"""Dials a room over a WebSocket.
+"""Dials a room over a WebSocket, for `RoomClient`.
 
 `WebSocketClientProtocol` is what MeshAgent programs build; `RoomClient` calls its `connect` again after every loss. A direct
 connection is the small one of `client_socket.py`; through a proxy the library's own is used, which knows how to speak to
@@ -43,7 +43,7 @@ _wire_logger.setLevel(logging.INFO)
 
 
 class WebSocketClientProtocol:
-    """Where a room is and who joins it.
+    """The address of a room and the token to join it with.
 
     `url` is the room's WebSocket URL (http and https are taken as ws and wss), `token` the participant token as JWT text,
     `heartbeat` the seconds between pings. One object may dial any number of times.
@@ -146,7 +146,7 @@ class WebSocketTransport:
         self._sending = asyncio.Lock()
 
     async def receive(self) -> bytes:
-        """The next packet. Raises ConnectionLostError, or RemoteProtocolError for a text frame."""
+        """Return the next packet. Raises ConnectionLostError, or RemoteProtocolError for a text frame."""
         with _connection_errors():
             packet = await self._connection.recv()
         if isinstance(packet, str):

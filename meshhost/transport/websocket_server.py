@@ -28,7 +28,7 @@ class AiohttpTransport:
         self._sending = asyncio.Lock()
 
     async def receive(self) -> bytes:
-        """The next packet. Raises ConnectionLostError, or RemoteProtocolError for a text frame."""
+        """Return the next packet. Raises ConnectionLostError, or RemoteProtocolError for a text frame."""
         message = await self._socket.receive()
         if message.type is WSMsgType.BINARY:
             data: bytes = message.data
@@ -82,7 +82,7 @@ class InboundClientProtocol:
         return self._token
 
     async def connect(self, *, resume: str | None = None) -> Transport:
-        """The inbound connection, once. Raises ConnectionLostError afterwards."""
+        """Return the inbound connection, once. Raises ConnectionLostError afterwards."""
         transport, self._transport = self._transport, None
         if transport is None:
             raise ConnectionLostError(

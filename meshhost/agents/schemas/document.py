@@ -1,6 +1,8 @@
 """The schema of a plain document: headings, text and files.
 
-Element and attribute names are those of `meshagent.agents.schemas.document`, so that both can open each other's documents.
+Agents write documents of this schema by tools (`meshhost.tools.document_tools`), and agents that require it find it in their
+room as `.schemas/document.json`. The names of elements and attributes are those of `meshagent.agents.schemas.document` and must
+stay so: both open each other's documents.
 """
 
 from meshhost.documents.schema import ChildProperty, ElementType, MeshSchema, ValueProperty

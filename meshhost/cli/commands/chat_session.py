@@ -58,7 +58,7 @@ _TIMES = ChatTimes()
 
 
 def new_path() -> str:
-    """A path for a new thread."""
+    """Return a path for a new thread."""
     return f"chats/{uuid.uuid4().hex[:12]}.thread"
 
 
@@ -72,7 +72,7 @@ async def ask_once(
 
 
 async def talk(room: RoomClient, *, agent: str, path: str, as_json: bool, times: ChatTimes = _TIMES) -> None:
-    """Send each line of the input as a message until the input ends. An error of the agent is printed and ends nothing."""
+    """Send each line of the input as a message until it ends. An error of the agent is printed and ends nothing."""
     async with _conversation(room, agent, path, times) as conversation:
         note(f"thread {path}; end with Ctrl-D")
         async for line in _lines("" if as_json else "> "):
@@ -281,7 +281,7 @@ def _own_name(room: RoomClient) -> str:
 
 
 async def _lines(prompt: str) -> AsyncIterator[str]:
-    """The lines of the standard input, as they are typed."""
+    """Yield the lines of the standard input as they are typed."""
     lines: asyncio.Queue[str | None] = asyncio.Queue()
     loop, is_terminal = asyncio.get_running_loop(), sys.stdin.isatty()
 
@@ -308,7 +308,7 @@ async def _lines(prompt: str) -> AsyncIterator[str]:
 
 @contextlib.contextmanager
 def _interrupts(conversation: _Conversation) -> Iterator[None]:
-    """The first Ctrl-C stops the answer, the second one ends the command."""
+    """Handle Ctrl-C in the block: the first one stops the answer, the second one ends the command."""
     loop = asyncio.get_running_loop()
 
     def on_interrupt() -> None:

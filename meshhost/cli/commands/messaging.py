@@ -95,7 +95,7 @@ def list_participants(room: RoomOption = None, as_json: JsonOption = False) -> N
 
 
 def _target(participants: Sequence[RemoteParticipant], to: str) -> Participant:
-    """The participant with this id or name. One that has not enabled messaging can only be named by its id."""
+    """Return the participant with this id or name. One that has not enabled messaging can only be named by its id."""
     from uuid import UUID
 
     from meshhost.errors import InvalidRequestError, NotFoundError

@@ -1,4 +1,8 @@
-"""`meshhost room`: runs a room server, lists its rooms, and shows the calls of their configured services."""
+"""`meshhost room`: runs a room server, lists its rooms, and shows the calls of their configured services.
+
+`serve` runs the server in this process (`meshhost.cli.serving`) with the options of the command line and the server's file. The
+other commands ask a running server over REST, with the API key of the project; they join no room.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -115,7 +119,7 @@ def _call_state(call: dict[str, Any]) -> str:
 
 
 async def _rooms(access: Any) -> list[dict[str, Any]]:
-    """All stored and open rooms, sorted by name. A room that was never stored has no id."""
+    """Return all stored and open rooms, sorted by name. A room that was never stored has no id."""
     from meshhost.cli.connect import get_json
 
     project = f"/accounts/projects/{access.project_id}"

@@ -1,4 +1,8 @@
-"""`meshhost storage`: lists, copies and deletes files of a room. A path in the room is written `room:PATH`."""
+"""`meshhost storage`: lists, copies and deletes files of a room. A path in the room is written `room:PATH`.
+
+Each command joins the room as the participant `cli` (`connect.run_in_room`). The copying is done by `meshhost.cli.copying`, in
+chunks; a target appears complete or not at all.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +104,7 @@ def _room_path(text: str) -> str:
 
 
 async def _entries(client: RoomClient, path: str) -> Sequence[StorageEntry]:
-    """The entries of the folder, or the file itself. Raises NotFoundError when there is neither."""
+    """Return the entries of the folder, or the file itself. Raises NotFoundError when there is neither."""
     from meshhost.errors import NotFoundError
 
     entries = await client.storage.list(path=path)

@@ -97,6 +97,7 @@ def _read_scope(path: str) -> ApiScope:
 
     from meshhost.cli.json_input import parse_object, read_text
     from meshhost.identity.grants import ApiScope
+    from meshhost.validation import first_problem
 
     scope = parse_object(read_text(path, source="--scope"), source="--scope")
     # ApiScope ignores unknown sections, but a misspelt one would be a missing right that nobody notices.
@@ -107,6 +108,5 @@ def _read_scope(path: str) -> ApiScope:
     try:
         return ApiScope.model_validate(scope)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise typer.BadParameter(text, param_hint="--scope") from None
+        where, message = first_problem(error)
+        raise typer.BadParameter(f"{where}: {message}", param_hint="--scope") from None

@@ -17,6 +17,7 @@ from meshhost.errors import CallRefusedError, TokenError
 from meshhost.hosting.agents.assignment import CallRequest
 from meshhost.identity.tenant import TenantId
 from meshhost.identity.tokens import ParticipantToken
+from meshhost.validation import first_problem
 
 __all__ = ["AllowedRooms", "Event", "admit", "parse_event"]
 
@@ -128,7 +129,6 @@ def _origin(url: str) -> tuple[str, str, int] | None:
 
 
 def _malformed(error: ValidationError, prefix: str) -> CallRefusedError:
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    field_name = ".".join(map(str, first["loc"]))
+    field_name, message = first_problem(error)
     where = f"{prefix}{field_name}".rstrip(".") or "body"
-    return CallRefusedError(f"{where}: {first['msg']}", status=400)
+    return CallRefusedError(f"{where}: {message}", status=400)

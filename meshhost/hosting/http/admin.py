@@ -25,6 +25,7 @@ from meshhost.identity.tenant import AgentKey
 from meshhost.supervision.state import TERMINAL, State
 from meshhost.supervision.supervisor import Supervisor
 from meshhost.tasks import TaskOwner
+from meshhost.validation import first_problem
 
 __all__ = ["AdminGuard", "AdminRoutes"]
 
@@ -258,9 +259,8 @@ def _checked(model: type[Model], given: bytes | dict[str, str]) -> Model:
     try:
         return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"])) or "body"
-        raise CallRefusedError(f"{where}: {first['msg']}", status=400) from None
+        where, message = first_problem(error)
+        raise CallRefusedError(f"{where or 'body'}: {message}", status=400) from None
 
 
 def _is_local_program(request: web.Request) -> bool:

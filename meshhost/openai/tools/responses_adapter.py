@@ -90,8 +90,8 @@ class OpenAIResponsesAdapter(LLMAdapter[Event]):
         """Let the model answer, with as many tool calls as it needs, and append everything to the conversation.
 
         `event_handler` gets each event of the stream as a dict, and `meshhost.turn.retried` when the events of the present
-        turn are void. Failures of tools are reported to the model. Returns the text, or the parsed JSON when there is an
-        `output_schema`. Raises LLMError (with the HTTP status if any) and LLMRefusalError; tokens are added to
+        turn are void. The model receives failures of tools as their results. Returns the text, or the parsed JSON when there
+        is an `output_schema`. Raises LLMError (with the HTTP status if any) and LLMRefusalError; tokens are added to
         `context.usage` in any case. After a cancellation the conversation can be continued.
         """
         name = model or self._model

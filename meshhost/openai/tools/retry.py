@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import openai
 
+from meshhost.backoff import Backoff
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import LLMError
 
@@ -75,8 +76,7 @@ class RetryPolicy:
         """Return the seconds to wait after so many tries (1, 2, …); `retry_after` overrides our own wait, up to the cap."""
         if retry_after is not None:
             return min(max(retry_after, 0.0), self.cap)
-        # The exponent is bounded: a float overflows after about 1,000 doublings.
-        return min(self.cap, self.base * 2.0 ** min(tried - 1, 32)) * (0.5 + self.random() / 2)
+        return Backoff(self.base, self.cap, jitter=0.5).delay(tried, self.random)
 
 
 async def with_retries(

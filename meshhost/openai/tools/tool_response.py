@@ -1,4 +1,8 @@
-"""Responses of tools as messages of the Responses API: texts and JSON as text, images as images, other files by name."""
+"""Turns responses of tools into messages of the Responses API: texts and JSON as text, images as images, other files by name.
+
+The adapter calls it once for each finished tool call and appends the messages to the conversation. Every call must get exactly
+one output of its id, also when the tool failed: the API refuses a conversation with an unanswered call.
+"""
 
 import base64
 import json

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from meshhost.errors import AccessDeniedError, InvalidRequestError, RoomError
 from meshhost.protocol.messages import ErrorResponse
 from meshhost.server.core.requests import Answer, Operation, Operations, Request
+from meshhost.validation import invalid_request
 
 __all__ = ["Dispatcher"]
 
@@ -61,8 +62,7 @@ class Dispatcher:
         try:
             body = operation.body.model_validate(request.message.header)
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            raise InvalidRequestError(".".join(map(str, first["loc"])), first["msg"]) from None
+            raise invalid_request(error) from None
         if operation.grant is not None and not operation.grant(request.participant.scope, body):
             raise AccessDeniedError(request.message.type, operation.subject(body))
         return body

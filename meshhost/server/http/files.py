@@ -1,6 +1,6 @@
 """Downloads of room files by a signed URL, for clients that cannot speak the room protocol.
 
-The storage service asks `FileRoutes.url_of` for a URL; whoever has the URL may fetch that one file until it expires. The file
+The storage service asks `FileRoutes.url_of` for a URL; anyone with the URL can fetch that one file until it expires. The file
 is streamed, never held in memory, and never shown as a page of this origin.
 """
 

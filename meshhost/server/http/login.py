@@ -1,6 +1,6 @@
 """The login that the MeshAgent CLI's `setup` opens in a browser, for users of the machine that the server runs on.
 
-It is OAuth's authorization code with PKCE, without a page to log in on: whoever can reach the server from this machine is
+It is OAuth's authorization code with PKCE, without a page to log in on: a program that reaches the server from this machine is
 trusted. So only loopback callers are served, and only a loopback address gets the code; PKCE binds the code to the CLI that
 asked for it. Codes are kept in memory, few of them and for five minutes. `ServerConfig.oauth` turns all of it off.
 """
@@ -11,12 +11,12 @@ import html
 import secrets
 import time
 from dataclasses import dataclass
-from ipaddress import ip_address
 from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
 
 from meshhost.errors import InvalidRequestError, NotFoundError
+from meshhost.loopback import is_loopback
 from meshhost.server.http.access import OAUTH_SECONDS, Access
 
 __all__ = ["LoginRoutes"]
@@ -49,7 +49,7 @@ class LoginRoutes:
         _check_loopback(request)
         query = request.query
         redirect_uri = query.get("redirect_uri", "")
-        if not redirect_uri.isprintable() or not _is_loopback(_hostname(redirect_uri)):
+        if not redirect_uri.isprintable() or not is_loopback(_hostname(redirect_uri)):
             raise InvalidRequestError("redirect_uri", "expected an address on this machine")
         challenge = query.get("code_challenge", "")
         if query.get("code_challenge_method") != "S256" or not challenge or not challenge.isascii():
@@ -96,7 +96,7 @@ class LoginRoutes:
 
 
 def _check_loopback(request: web.Request) -> None:
-    if not _is_loopback(request.remote):
+    if not is_loopback(request.remote):
         raise NotFoundError("not found")
 
 
@@ -105,12 +105,3 @@ def _hostname(url: str) -> str | None:
         return urlsplit(url).hostname
     except ValueError:
         return None
-
-
-def _is_loopback(host: str | None) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host or "").is_loopback
-    except ValueError:
-        return False

@@ -3,7 +3,7 @@
 A client of meshhost receives with a lease and settles each message itself. A client of SDK 0.6 has no leases: the server holds
 the lease for it, keeps it extended while the client is connected, and settles it by a rule (`settlement.py`). So there are two
 holders: the participant, whose leases survive a lost connection until it is clear that it will not resume, and the connection,
-whose leases are settled or given back when it ends. A holder is secret: whoever shows a lease of its may settle it.
+whose leases are settled or given back when it ends. A holder is secret: a request that shows its lease may settle it.
 
 `run` is the one background task; it extends the leases of clients without leases. Invariant: a message that was handed out is
 settled or given back in the end, whatever ends first: the request, the connection, the participant or the server.

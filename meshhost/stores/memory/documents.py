@@ -1,4 +1,8 @@
-"""Documents in this process's memory: the contract of DocumentStore in its plainest form."""
+"""Documents in this process's memory: the contract of DocumentStore in its plainest form.
+
+Used by the memory engine, for tests and rooms that need no durability. The contract suite runs on it and every other store.
+Methods do not await anything, so each is atomic in its event loop; times come from the injected clock.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,8 @@
-"""Projects, API keys and room records in this process's memory: the contract of IdentityStore in its plainest form."""
+"""Projects, API keys and room records in this process's memory: the contract of IdentityStore in its plainest form.
+
+Used by the memory engine, for tests and rooms that need no durability. The contract suite runs on it and every other store.
+Methods do not await anything, so each is atomic in its event loop.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

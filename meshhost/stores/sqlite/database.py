@@ -37,7 +37,7 @@ class SqliteDatabase:
 
     @property
     def is_open(self) -> bool:
-        """Whether operations are accepted."""
+        """Whether the file is open and operations are accepted."""
         return self._thread is not None
 
     async def open(self) -> None:

@@ -5,8 +5,8 @@ wait, runs each inside a savepoint, commits once, and only then completes the fu
 senders at once cost hardly more than one, and the event loop never waits for the disk.
 
 The thread is the only user of the connection. An operation that raises is rolled back alone; when the store itself fails
-(disk full, I/O error), the whole batch is rolled back and each of its callers gets OSError. Invariants: a caller is told of
-success only after the commit; an operation runs even when its caller was cancelled; after `stop` nothing is accepted, and
+(disk full, I/O error), the whole batch is rolled back and each of its callers gets OSError. Invariants: a caller gets its
+result only after the commit; an operation runs even when its caller was cancelled; after `stop` nothing is accepted, and
 what was accepted before is finished.
 """
 

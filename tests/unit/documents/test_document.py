@@ -425,7 +425,7 @@ def test_the_steps_of_a_change_are_followed_without_reading_all_again(
 def test_children_are_read_where_the_steps_do_not_lead(schema: MeshSchema, steps: list[crdt.Step] | None) -> None:
     document = MeshDocument(schema=schema)
     node = crdt.insert_element(document.root._node, 0, "note", {}, with_text=False)
-    document._mirror([crdt.NodeChange(document.root._node, True, [], steps)])
+    document._mirror([crdt.NodeChange(document.root.node, True, [], steps)])
     assert [child._node for child in document.root.get_children()] == [node]
 
 

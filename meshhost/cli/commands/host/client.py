@@ -29,7 +29,7 @@ def ask(
     query: dict[str, str] | None = None,
     body: dict[str, str] | None = None,
 ) -> Any:
-    """The JSON that the host answers. Raises MeshhostError with what to do about it, BadParameter for an invalid URL."""
+    """Return the JSON that the host answers. Raises MeshhostError with what to do about it, BadParameter for an invalid URL."""
     import asyncio
 
     from meshhost.cli.log_output import log_for_command
@@ -39,7 +39,7 @@ def ask(
 
 
 def agents_of(url: str | None, query: dict[str, str], most: int | None = None) -> tuple[list[dict[str, Any]], bool]:
-    """The agents that match the query, at most `most`, read page by page; and whether there are more."""
+    """Return at most `most` agents that match the query, read page by page, and whether there are more."""
     agents: list[dict[str, Any]] = []
     while True:
         limit = PAGE if most is None else min(PAGE, most - len(agents))
@@ -52,7 +52,7 @@ def agents_of(url: str | None, query: dict[str, str], most: int | None = None) -
 
 
 def full_id(url: str | None, given: str) -> str:
-    """The id of the one living agent whose id begins with `given`. Raises BadParameter when there is not exactly one.
+    """Return the id of the one living agent whose id begins with `given`. Raises BadParameter when there is not exactly one.
 
     A whole id is returned as it is: it may be that of an agent which has ended.
     """
@@ -75,14 +75,14 @@ def full_id(url: str | None, given: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """The text as one segment of a URL's path."""
+    """Return the text as one segment of a URL's path."""
     from urllib.parse import quote
 
     return quote(text, safe="")
 
 
 def base_url(given: str | None) -> str:
-    """The URL of the host: as given, else by the environment. Raises BadParameter when there is none, or it is invalid."""
+    """Return the URL of the host: the given one, else the environment's. Raises BadParameter for none or an invalid one."""
     from urllib.parse import urlsplit
 
     from meshhost.settings import read_settings

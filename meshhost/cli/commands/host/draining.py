@@ -33,7 +33,7 @@ _NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """How the wait ended.
+    """The outcome of a wait for the end of a drain.
 
     `left` are the agents that are still there, as the host lists them (None: not known); `is_gone` says that the host has
     ended.
@@ -111,7 +111,7 @@ def _report(left: list[dict[str, Any]], has_more: bool, problem: str | None) -> 
 
 
 def nothing_listens_at(url: str) -> bool:
-    """Whether this address refuses connections, as it does when the process of a host has ended."""
+    """Return whether this address refuses connections, as it does when the process of a host has ended."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:

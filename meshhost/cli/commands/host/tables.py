@@ -41,7 +41,7 @@ def print_look(look: dict[str, Any]) -> None:
 
 
 def screen(look: dict[str, Any]) -> Any:
-    """What `host top` shows on a terminal: the headline, the tenants, then the agents, those with a problem first."""
+    """Return what `host top` shows on a terminal: the headline, the tenants, then the agents, those with a problem first."""
     from rich.console import Group
     from rich.text import Text
 
@@ -93,7 +93,7 @@ def _held(tenant: dict[str, Any]) -> list[str]:
 
 
 def tenant_row(tenant: dict[str, Any]) -> tuple[object, ...]:
-    """The cells of a tenant, for TENANT_COLUMNS."""
+    """Return the cells of a tenant, for TENANT_COLUMNS."""
     from meshhost.cli.output import shown_time
 
     freeze = tenant["freeze"] or {"since": None, "reason": None, "until_restart": False}
@@ -108,7 +108,7 @@ def tenant_row(tenant: dict[str, Any]) -> tuple[object, ...]:
 
 
 def agent_row(agent: dict[str, Any]) -> tuple[object, ...]:
-    """The cells of an agent, for AGENT_COLUMNS."""
+    """Return the cells of an agent, for AGENT_COLUMNS."""
     from meshhost.cli.output import shown_age
 
     return (
