@@ -15,6 +15,7 @@ from meshhost.app.config_file import ProviderEntry, ServerFile, read_secret_file
 from meshhost.app.project import known_keys
 from meshhost.errors import SettingsError
 from meshhost.gateway.local.provider import LocalProvider
+from meshhost.gateway.operations import AUDIO
 from meshhost.gateway.provider import Provider, ProviderTable
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.identity.keys import ApiKey
@@ -137,7 +138,9 @@ def _queue_backend(options: ServerOptions) -> QueueBackend:
 def _providers(file: ServerFile, settings: Settings) -> ProviderTable:
     """The providers of the file. If it has none: OpenAI's API when its variables are set, else the small local model."""
     if file.providers:
-        return ProviderTable({entry.models: _provider(entry, settings) for entry in file.providers})
+        extra = AUDIO if any(entry.audio for entry in file.providers) else frozenset[str]()
+        providers = {entry.models: _provider(entry, settings) for entry in file.providers}
+        return ProviderTable(providers, extra_operations=extra)
     if settings.openai_api_key is None and settings.openai_base_url is None:
         return ProviderTable({"*": _local(settings)})
     entry = ProviderEntry(base_url=settings.openai_base_url or "https://api.openai.com/v1")

@@ -249,15 +249,17 @@ async def test_a_request_without_a_model_gets_the_default(upstream: ScriptedUpst
 
 
 async def test_the_query_passes_and_odd_paths_do_not(upstream: ScriptedUpstream, gateway: Gateway) -> None:
-    upstream.say("hi")
+    upstream.say("hi").say("hi")
     headers = {"Authorization": "Bearer good"}
     async with aiohttp.ClientSession(headers=headers) as session:
         root = f"{gateway.root}/rooms/lobby/v1"
-        async with session.get(f"{root}/responses/resp_1?limit=2") as answer:
+        async with session.post(f"{root}/responses", json={"model": "m", "input": "hi"}) as answer:
+            response_id = (await answer.json())["id"]
+        async with session.get(f"{root}/responses/{response_id}?limit=2") as answer:
             assert answer.status == 200
         async with session.get(f"{root}/a%2e%2e%20b") as answer:
             assert (answer.status, (await answer.json())["error"]["code"]) == (404, "unknown_path")
-    assert [request.path for request in upstream.requests] == ["responses/resp_1"]
+    assert [request.path for request in upstream.requests] == ["responses", f"responses/{response_id}"]
 
 
 async def test_a_request_beyond_the_script_fails(upstream: ScriptedUpstream) -> None:

@@ -68,8 +68,11 @@ class Access:
         return key.project_id
 
     async def gateway_caller(self, request: web.Request) -> Caller:
-        """Who asks the LLM gateway. Raises as `participant` does."""
+        """Who asks the LLM gateway. Raises as `participant` does, and AccessDeniedError without the grant `llm`."""
         key, token = self.participant(request, request.match_info["room"])
+        scope = token.get_api_grant()
+        if scope is None or not scope.can_use_llm:
+            raise AccessDeniedError("use", "llm")
         return Caller(tenant=key.tenant, room=key, identity=token.name)
 
     def key_for(self, project_id: str) -> ApiKey:

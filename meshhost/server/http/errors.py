@@ -59,9 +59,11 @@ def stopping_response() -> web.Response:
 async def errors_as_json(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Turn meshhost's errors into answers."""
+    """Turn meshhost's errors into answers, and those of a body that broke off or is not encoded as its headers say."""
     try:
         return await handler(request)
+    except (ConnectionError, web.RequestPayloadError):
+        return web.json_response({"error": "body: it broke off, or is not encoded as its headers say"}, status=400)
     except MeshhostError as error:
         status = status_of(error)
         if status == INTERNAL_ERROR:

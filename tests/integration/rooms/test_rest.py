@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from meshhost.errors import ConnectionLostError, SettingsError
+from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key, parse_api_key
 from meshhost.room.client import RoomClient
 from meshhost.server.config import ServerConfig
@@ -344,7 +345,10 @@ async def test_an_address_in_use_is_named(serve: Any, server: RunningServer) -> 
 
 
 async def test_the_gateway_takes_tokens_of_its_room_only(server: RunningServer, http: aiohttp.ClientSession) -> None:
-    for token, status in ((server.token("room"), 200), (server.token("other"), 403), ("x", 401)):
+    empty, queues = (server.token("room", scope=scope) for scope in (ApiScope(), ApiScope(queues=QueuesGrant())))
+    agent = server.token("room", scope=ApiScope.agent_default())
+    cases = [(server.token("room"), 200), (agent, 200), (server.token("other"), 403), ("x", 401)]
+    for token, status in (*cases, (empty, 403), (queues, 403)):
         headers = {"Authorization": f"Bearer {token}"}
         async with http.get(f"{server.url}/rooms/room/v1/models", headers=headers) as response:
             assert response.status == status
