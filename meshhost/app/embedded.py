@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meshhost.app.config_file import ProviderEntry, ServerFile, read_secret_file
-from meshhost.app.project import known_keys
+from meshhost.app.project import RecentKeys
 from meshhost.errors import SettingsError
 from meshhost.gateway.local.provider import LocalProvider
 from meshhost.gateway.operations import AUDIO
@@ -63,7 +63,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
     backend = _queue_backend(options)
     identity = IdentityStore(
         options.data_dir / "identity.db",
-        extra_keys=options.extra_keys or (lambda: known_keys(read_settings())),
+        extra_keys=options.extra_keys or RecentKeys(),
         default_secret=settings.secret.get_secret_value() if settings.secret else None,
     )
     documents = DocumentStore(options.data_dir / "documents.db")
@@ -108,7 +108,7 @@ def _config(options: ServerOptions) -> ServerConfig:
         webhook_urls=file.webhooks.urls,
         webhook_secret=read_secret_file(file.webhooks.secret_file),
         call_urls=file.server.call_urls,
-        oauth=file.server.oauth,
+        oauth=file.server.oauth if "oauth" in file.server.model_fields_set else None,
     )
 
 

@@ -121,7 +121,7 @@ def assemble(
     files.add_to(app)
     HealthRoutes(directory, engines.queues, metrics).add_to(app)
     RestRoutes(access, directory, url_of=address.room_url, calls_of=caller.calls).add_to(app)
-    if config.oauth:
+    if config.has_login:
         LoginRoutes(access).add_to(app)
     add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=Meter())
     return Parts(app, directory, all_services, sender, caller, access)
