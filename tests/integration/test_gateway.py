@@ -276,3 +276,17 @@ def test_a_base_url_must_be_an_http_address(base_url: str) -> None:
 
 def test_the_key_is_not_shown() -> None:
     assert KEY not in repr(OpenAICompatibleProvider(name="x", base_url="http://x/v1", api_key=KEY))
+
+
+async def test_a_line_end_after_the_key_is_no_part_of_it(upstream: ScriptedUpstream) -> None:
+    upstream.say("hi")
+    provider = OpenAICompatibleProvider(name="scripted", base_url=upstream.base_url, api_key=f"{KEY}\r\n")
+    async with served(provider) as gateway, gateway.client() as client:
+        await client.responses.create(model="m", input="hi")
+    assert upstream.requests[0].authorization == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "\x00", "ключ"])
+def test_a_key_that_no_header_can_hold_is_refused_at_start(key: str) -> None:
+    with pytest.raises(SettingsError, match="the key of provider x"):
+        OpenAICompatibleProvider(name="x", base_url="http://127.0.0.1/v1", api_key=key)

@@ -94,6 +94,10 @@ class OpenAICompatibleProvider:
     ) -> None:
         if URL(base_url).scheme not in {"http", "https"} or not URL(base_url).host:
             raise SettingsError(f"base_url of provider {name}: expected an http:// or https:// address")
+        # A key from a file or a secret often ends with a line end, which is no part of it.
+        api_key = api_key.strip()
+        if not api_key.isascii() or not api_key.isprintable():
+            raise SettingsError(f"the key of provider {name}: expected printable ASCII characters, without line ends")
         self.name = name
         self._base_url = base_url.rstrip("/")
         self._api_key = api_key
