@@ -89,13 +89,17 @@ class _Service(_Table):
 
 
 class ProviderEntry(_Table):
-    """An LLM provider: which models it serves (a pattern), and how it is reached. Its key is in a file of its own."""
+    """An LLM provider: which models it serves (a pattern), and how it is reached. Its key is in a file of its own.
+
+    `audio` lets callers use the provider's audio API too.
+    """
 
     models: str = "*"
     kind: Literal["openai", "local"] = "openai"
     base_url: _HttpUrl = "https://api.openai.com/v1"
     api_key_file: Path | None = None
     default_model: str | None = None
+    audio: bool = False
 
 
 class ServerFile(_Table):

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from meshhost.app.config_file import ProviderEntry, ServerFile, read_secret_file
 from meshhost.app.engines import ENGINES, EngineMaker, EngineRequest, make_engine
-from meshhost.app.project import known_keys
+from meshhost.app.project import RecentKeys
 from meshhost.errors import SettingsError
 from meshhost.gateway.local.provider import LocalProvider
 from meshhost.gateway.meter import Meter
+from meshhost.gateway.operations import AUDIO
 from meshhost.gateway.provider import Provider, ProviderTable
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.identity.keys import ApiKey
@@ -66,7 +67,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
     config = _config(options)
     identity = IdentityService(
         engine.identity,
-        extra_keys=options.extra_keys or (lambda: known_keys(read_settings())),
+        extra_keys=options.extra_keys or RecentKeys(),
         default_secret=settings.secret.get_secret_value() if settings.secret else None,
     )
     async with (
@@ -111,7 +112,7 @@ def _config(options: ServerOptions) -> ServerConfig:
         webhook_urls=file.webhooks.urls,
         webhook_secret=read_secret_file(file.webhooks.secret_file),
         call_urls=file.server.call_urls,
-        oauth=file.server.oauth,
+        oauth=file.server.oauth if "oauth" in file.server.model_fields_set else None,
     )
 
 
@@ -134,7 +135,9 @@ def _limits(file: ServerFile) -> QueueLimits:
 def _providers(file: ServerFile, settings: Settings) -> ProviderTable:
     """Return the providers of the file. If it has none: OpenAI's API when its variables are set, else the small local model."""
     if file.providers:
-        return ProviderTable({entry.models: _provider(entry, settings) for entry in file.providers})
+        extra = AUDIO if any(entry.audio for entry in file.providers) else frozenset[str]()
+        providers = {entry.models: _provider(entry, settings) for entry in file.providers}
+        return ProviderTable(providers, extra_operations=extra)
     if settings.openai_api_key is None and settings.openai_base_url is None:
         return ProviderTable({"*": _local(settings)})
     entry = ProviderEntry(base_url=settings.openai_base_url or "https://api.openai.com/v1")

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
+from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidApiKeyError, SettingsError
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key, parse_api_key
-from meshhost.settings import Settings
+from meshhost.settings import Settings, read_settings
 
-__all__ = ["Project", "api_key_of", "known_keys", "read_project", "set_up_project"]
+__all__ = ["Project", "RecentKeys", "api_key_of", "known_keys", "read_project", "set_up_project"]
 
 
 class Project(BaseModel):
@@ -90,6 +91,42 @@ def known_keys(settings: Settings) -> list[ApiKey]:
             raise SettingsError(f"MESHHOST_API_KEY or the stored project: {error}") from None
         keys[key.id] = key
     return list(keys.values())
+
+
+class RecentKeys:
+    """`known_keys` of the environment as it is, read again when `project.json` changed and every `seconds`.
+
+    A room server asks for them at each token with an unknown key. Reading settings and files takes milliseconds, a look at the
+    file's time microseconds; without this, tokens that anybody can make up would hold the server's event loop.
+    """
+
+    def __init__(self, *, seconds: float = 1.0, clock: Clock | None = None) -> None:
+        self._seconds = seconds
+        self._clock = clock or SystemClock()
+        self._keys: list[ApiKey] = []
+        self._path: Path | None = None
+        self._stamp: tuple[int, int, int] | None = None
+        self._read_at = float("-inf")
+
+    def __call__(self) -> list[ApiKey]:
+        """The keys. Raises SettingsError as `known_keys` does."""
+        now = self._clock.monotonic()
+        if now - self._read_at >= self._seconds or self._path is None or _stamp(self._path) != self._stamp:
+            settings = read_settings()
+            # The stamp comes first: a file that is replaced meanwhile is read again the next time.
+            self._path = _path(settings.config_dir)
+            self._stamp = _stamp(self._path)
+            self._keys = known_keys(settings)
+            self._read_at = now
+        return self._keys
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _path(config_dir: Path) -> Path:

@@ -61,10 +61,12 @@ class Provider(Protocol):
 class ProviderTable:
     """Providers by model pattern: an exact name, a prefix such as `gpt-*` (the longest wins), or `*` for all others.
 
-    A provider is started when it is first picked; a failed start is tried again at the next pick.
+    A provider is started when it is first picked; a failed start is tried again at the next pick. `extra_operations` are paths
+    that callers may POST to besides those of every gateway (`operations.py`), such as `operations.AUDIO`.
     """
 
-    def __init__(self, providers: Mapping[str, Provider]) -> None:
+    def __init__(self, providers: Mapping[str, Provider], *, extra_operations: frozenset[str] = frozenset()) -> None:
+        self.extra_operations = extra_operations
         for pattern in providers:
             if not pattern or "*" in pattern[:-1]:
                 raise SettingsError(

@@ -9,9 +9,24 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from meshhost.errors import AccessDeniedError, LLMError, NotFoundError, SettingsError, TokenError
-from meshhost.gateway.http import MAX_BODY_BYTES, error_response, json_object, observed
+from meshhost.errors import (
+    AccessDeniedError,
+    InvalidRequestError,
+    LLMError,
+    NotFoundError,
+    SettingsError,
+    TokenError,
+)
+from meshhost.gateway.http import MAX_BODY_BYTES, error_response, observed
 from meshhost.gateway.meter import Meter
+from meshhost.gateway.operations import (
+    OperationError,
+    ResponseIdReader,
+    StoredResponses,
+    check_operation,
+    check_references,
+    read_body,
+)
 from meshhost.gateway.provider import Caller, ProviderTable
 
 __all__ = ["add_gateway_routes"]
@@ -29,7 +44,7 @@ def add_gateway_routes(
     meter: Meter,
     max_body_bytes: int = MAX_BODY_BYTES,
 ) -> None:
-    """Serve `/rooms/{room}/v1/{path}` for all methods.
+    """Serve `/rooms/{room}/v1/{path}` for the operations that `operations.py` lists.
 
     `authenticate` returns the caller, or raises TokenError (answered with 401) or AccessDeniedError (403). `max_body_bytes`
     bounds a request's body. The caller of this function stops `providers` and `meter`.
@@ -44,6 +59,7 @@ class _Gateway:
         self._authenticate = authenticate
         self._meter = meter
         self._max_body = max_body
+        self._stored = StoredResponses()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -57,17 +73,62 @@ class _Gateway:
 
     async def _answer(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         path = request.match_info["path"]
+        try:
+            check_operation(request.method, path, self._providers.extra_operations)
+        except OperationError as error:
+            return _not_offered(error)
         if request.method == "GET" and path == "models":
             return await self._list_models()
         try:
-            model = _requested_model(await request.read())
+            model = self._requested_model(request, path, caller, await request.read())
         except web.HTTPRequestEntityTooLarge:
             return error_response(413, f"a request may have {self._max_body} bytes", type="request_too_large")
-        with self._meter.measure(caller, model) as tokens, observed(tokens.feed):
-            response = await self._forward(request, path, caller, model)
-            # A streamed answer was shown to the reader piece by piece; one that was built as a whole is read here.
-            if isinstance(response, web.Response) and isinstance(response.body, bytes):
-                tokens.feed(response.body)
+        except InvalidRequestError as error:
+            return error_response(400, str(error), type="invalid_request_error")
+        except NotFoundError as error:
+            code = "previous_response_not_found" if path == "responses" else "not_found"
+            return error_response(404, str(error), type="invalid_request_error", code=code)
+        if request.method != "POST" or path != "responses":
+            return await self._metered(request, path, caller, model)
+        reader = ResponseIdReader()
+        try:
+            return await self._metered(request, path, caller, model, reader.feed)
+        finally:
+            # Also of an answer that was cut off: its caller has seen the id and may ask for the rest.
+            if (response_id := reader.end()) is not None:
+                self._stored.remember(caller, response_id, model)
+
+    def _requested_model(self, request: web.Request, path: str, caller: Caller, body: bytes) -> str:
+        """The model that the request is for ("" asks for the default).
+
+        Raises InvalidRequestError, and NotFoundError for a stored response that is not known to be of the caller's tenant.
+        """
+        if request.method == "GET" and path.startswith("models/"):
+            return path.removeprefix("models/")
+        if (stored := self._stored.model_of(caller, path)) is not None:
+            return stored
+        if request.method != "POST" or path in self._providers.extra_operations:
+            return ""
+        found = read_body(body)
+        check_references(found, body)
+        self._stored.check_previous(caller, found)
+        model = found.get("model")
+        return model if isinstance(model, str) else ""
+
+    async def _metered(
+        self, request: web.Request, path: str, caller: Caller, model: str, *feeds: Callable[[bytes], None]
+    ) -> web.StreamResponse:
+        with self._meter.measure(caller, model) as tokens:
+
+            def feed(data: bytes) -> None:
+                for take in (tokens.feed, *feeds):
+                    take(data)
+
+            with observed(feed):
+                response = await self._forward(request, path, caller, model)
+                # A streamed answer was shown to the reader piece by piece; one that was built as a whole is read here.
+                if isinstance(response, web.Response) and isinstance(response.body, bytes):
+                    feed(response.body)
         return response
 
     async def _forward(self, request: web.Request, path: str, caller: Caller, model: str) -> web.StreamResponse:
@@ -91,6 +152,9 @@ def _check_room(caller: Caller, room: str) -> None:
         raise AccessDeniedError("use the model gateway of room", room)
 
 
-def _requested_model(body: bytes) -> str:
-    model = (json_object(body) or {}).get("model")
-    return model if isinstance(model, str) else ""
+def _not_offered(error: OperationError) -> web.Response:
+    if not error.allowed:
+        return error_response(404, str(error), type="invalid_request_error", code="unknown_path")
+    answer = error_response(405, str(error), type="invalid_request_error", code="method_not_allowed")
+    answer.headers["Allow"] = ", ".join(sorted(error.allowed))
+    return answer

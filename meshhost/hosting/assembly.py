@@ -21,6 +21,7 @@ from typing import Any
 from aiohttp import web
 
 from meshhost.clock import Clock, SystemClock
+from meshhost.edge.listener import GuardedSite
 from meshhost.errors import SettingsError
 from meshhost.hosting.agents.assignment import Assignment
 from meshhost.hosting.block_response import BlockResponse
@@ -57,6 +58,8 @@ __all__ = ["HostAssembly"]
 logger = logging.getLogger(__name__)
 
 _STOP_TASKS_SECONDS = 2.0
+# How long a connection may wait for its next request.
+_KEEP_ALIVE_SECONDS = 75.0
 
 
 class HostAssembly:
@@ -200,12 +203,13 @@ class HostAssembly:
             shutdown_timeout=1.0,
             logger=http_logger(),
             lingering_time=self.options.linger_seconds,
+            keepalive_timeout=_KEEP_ALIVE_SECONDS,
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         host = self.options.host
         try:
-            await web.TCPSite(runner, host, self.port).start()
+            await GuardedSite(runner, host, self.port).start()
         except OSError as error:
             text = f"cannot listen on {host}:{self.port}: {error.strerror or error}; choose another port"
             raise SettingsError(text) from None

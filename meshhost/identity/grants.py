@@ -28,6 +28,7 @@ __all__ = [
     "ContainersGrant",
     "DatabaseGrant",
     "DeveloperGrant",
+    "LLMGrant",
     "LivekitGrant",
     "MessagingGrant",
     "OAuthEndpoint",
@@ -227,8 +228,17 @@ class SecretsGrant(_Grant):
     request_oauth_token: list[OAuthEndpoint] | None = None
 
 
+class LLMGrant(_Grant):
+    """Ask the room's LLM gateway, which uses the operator's key at a model provider."""
+
+    use: bool = True
+
+
 class ApiScope(_Grant):
-    """The set of grants of a token. A section that is None grants nothing."""
+    """The set of grants of a token. A section that is None grants nothing.
+
+    `llm` is an extension, which tokens of MeshAgent's SDK do not have; `can_use_llm` says how its absence is read.
+    """
 
     livekit: LivekitGrant | None = None
     queues: QueuesGrant | None = None
@@ -241,6 +251,12 @@ class ApiScope(_Grant):
     agents: AgentsGrant | None = None
     admin: AdminGrant | None = None
     secrets: SecretsGrant | None = None
+    llm: LLMGrant | None = None
+
+    @property
+    def can_use_llm(self) -> bool:
+        """Whether the LLM gateway may be asked; without an `llm` section `agents` decides, which agents of the SDK have."""
+        return self.agents is not None if self.llm is None else self.llm.use
 
     @staticmethod
     def agent_default() -> ApiScope:
@@ -272,13 +288,15 @@ class ApiScope(_Grant):
 
     def intersection(self, other: ApiScope) -> ApiScope:
         """Return the scope that permits what both scopes permit. It is never wider than either."""
-        return ApiScope.model_validate(
-            {
-                name: _narrower(mine, theirs)
-                for name in ApiScope.model_fields
-                if (mine := getattr(self, name)) is not None and (theirs := getattr(other, name)) is not None
-            }
-        )
+        both: dict[str, Any] = {
+            name: _narrower(mine, theirs)
+            for name in ApiScope.model_fields
+            if (mine := getattr(self, name)) is not None and (theirs := getattr(other, name)) is not None
+        }
+        # Where one side has no `llm` section, its absence means what `can_use_llm` says, so it cannot be left out.
+        if (self.llm is None) != (other.llm is None):
+            both["llm"] = {"use": self.can_use_llm and other.can_use_llm}
+        return ApiScope.model_validate(both)
 
 
 class _Span(NamedTuple):

@@ -131,7 +131,7 @@ def assemble(
     rest = RestRoutes(access, directory, url_of=address.room_url, calls_of=caller.calls)
     UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else
     rest.add_to(app)
-    if config.oauth:
+    if config.has_login:
         LoginRoutes(access).add_to(app)
     add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter)
     return Parts(app, directory, all_services, sender, caller, access)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from meshhost.edge.listener import EdgeLimits
 from meshhost.identity.grants import ApiScope
 from meshhost.protocol.frames import Limits
 
@@ -57,7 +58,8 @@ class ServerConfig:
     server called in are there; `receive_seconds` how long a receive waits for a message; `call_seconds` how long a tool or
     agent may take to answer. `max_requests` bounds the requests in progress of one connection, `max_waiting_bytes` what waits
     to be sent on it. `webhook_urls` receive a webhook when a room starts or ends. `call_urls` are the prefixes of URLs that
-    `agent.call` may call. `oauth` turns on the loopback login that the MeshAgent CLI's `setup` uses.
+    `agent.call` may call. `oauth` turns on the loopback login that the MeshAgent CLI's `setup` uses (None: where there is no
+    `public_url`). `edge` bounds connections and half-sent requests.
     """
 
     host: str = "127.0.0.1"
@@ -77,4 +79,10 @@ class ServerConfig:
     webhook_urls: Sequence[str] = ()
     webhook_secret: str | None = field(default=None, repr=False)
     call_urls: Sequence[str] = ()
-    oauth: bool = True
+    oauth: bool | None = None
+    edge: EdgeLimits = field(default_factory=EdgeLimits)
+
+    @property
+    def has_login(self) -> bool:
+        """Whether the loopback login is served."""
+        return self.public_url is None if self.oauth is None else self.oauth

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from meshhost.edge.listener import GuardedSite
 from meshhost.errors import SettingsError
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
@@ -24,6 +25,7 @@ from meshhost.server.config import ServerConfig
 from meshhost.server.core.ownership import RoomOwnership, SingleServer
 from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
+from meshhost.server.http.errors import http_logger
 from meshhost.server.wire.dialect import Dialect
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
@@ -37,6 +39,8 @@ S = TypeVar("S")
 
 # Seconds for the participants to leave, and again for the background tasks to end.
 STOP_TIMEOUT = 10.0
+# How long a connection may wait for its next request.
+_KEEP_ALIVE_SECONDS = 75.0
 
 
 class RoomServer:
@@ -97,7 +101,14 @@ class RoomServer:
         """Listen and serve. Raises SettingsError when the address cannot be listened on; nothing is left running then."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._parts.sender)
-            runner = web.AppRunner(self._parts.app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+            runner = web.AppRunner(
+                self._parts.app,
+                access_log=None,
+                handle_signals=False,
+                shutdown_timeout=1.0,
+                keepalive_timeout=_KEEP_ALIVE_SECONDS,
+                logger=http_logger(),
+            )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             await self._listen(runner)
@@ -112,7 +123,7 @@ class RoomServer:
         await self._stack.aclose()
 
     async def _listen(self, runner: web.AppRunner) -> None:
-        site = web.TCPSite(runner, self._config.host, self._config.port, reuse_address=True)
+        site = GuardedSite(runner, self._config.host, self._config.port, limits=self._config.edge)
         try:
             await site.start()
         except OSError as error:

@@ -7,6 +7,7 @@ path is shown. The content of a document is not served as a file: clients open i
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import IO
 
 from obstore.store import ObjectStore
 
@@ -42,6 +43,12 @@ class FilesAndDocuments(RoomFiles):
             own = document.path[:start] + name
             found.setdefault(own, Entry(path=own, is_folder=True) if separator else _entry(document))
         return sorted(found.values(), key=lambda entry: entry.path)
+
+    async def write(self, room: RoomKey, path: str, file: IO[bytes], *, overwrite: bool) -> None:
+        """See RoomFiles. A document is not written over: it has grants, a history and readers of its own."""
+        if await self._is_document(room, path):
+            raise InvalidRequestError("path", f"{path!r} is a document: edit it as one, or take another path")
+        await super().write(room, path, file, overwrite=overwrite)
 
     async def delete(self, room: RoomKey, path: str) -> None:
         """See RoomFiles. Participants that have the document open cannot save edits any more."""

@@ -250,15 +250,17 @@ async def test_a_request_without_a_model_gets_the_default(upstream: ScriptedUpst
 
 
 async def test_the_query_passes_and_odd_paths_do_not(upstream: ScriptedUpstream, gateway: Gateway) -> None:
-    upstream.say("hi")
+    upstream.say("hi").say("hi")
     headers = {"Authorization": "Bearer good"}
     async with aiohttp.ClientSession(headers=headers) as session:
         root = f"{gateway.root}/rooms/lobby/v1"
-        async with session.get(f"{root}/responses/resp_1?limit=2") as answer:
+        async with session.post(f"{root}/responses", json={"model": "m", "input": "hi"}) as answer:
+            response_id = (await answer.json())["id"]
+        async with session.get(f"{root}/responses/{response_id}?limit=2") as answer:
             assert answer.status == 200
         async with session.get(f"{root}/a%2e%2e%20b") as answer:
             assert (answer.status, (await answer.json())["error"]["code"]) == (404, "unknown_path")
-    assert [request.path for request in upstream.requests] == ["responses/resp_1"]
+    assert [request.path for request in upstream.requests] == ["responses", f"responses/{response_id}"]
 
 
 async def test_a_request_beyond_the_script_fails(upstream: ScriptedUpstream) -> None:
@@ -332,3 +334,17 @@ async def test_an_answer_that_is_an_error_gets_the_status_of_one(
 async def test_a_list_of_models_may_be_missing() -> None:
     async with answering(200, '{"data": null}', "application/json") as gateway, gateway.client() as client:
         assert [model async for model in await client.models.list()] == []
+
+
+async def test_a_line_end_after_the_key_is_no_part_of_it(upstream: ScriptedUpstream) -> None:
+    upstream.say("hi")
+    provider = OpenAICompatibleProvider(name="scripted", base_url=upstream.base_url, api_key=f"{KEY}\r\n")
+    async with served(provider) as gateway, gateway.client() as client:
+        await client.responses.create(model="m", input="hi")
+    assert upstream.requests[0].authorization == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "\x00", "ключ"])
+def test_a_key_that_no_header_can_hold_is_refused_at_start(key: str) -> None:
+    with pytest.raises(SettingsError, match="the key of provider x"):
+        OpenAICompatibleProvider(name="x", base_url="http://127.0.0.1/v1", api_key=key)

@@ -9,8 +9,10 @@ import asyncio
 import io
 import json
 import logging
+import re
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
+from urllib.parse import unquote_plus
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, ConnectionTimeoutError, TCPConnector, web
 from multidict import CIMultiDict
@@ -31,6 +33,7 @@ _HOP_BY_HOP = frozenset(
         "keep-alive",
         "proxy-authenticate",
         "proxy-authorization",
+        "proxy-connection",
         "te",
         "trailer",
         "transfer-encoding",
@@ -41,8 +44,11 @@ _NOT_FORWARDED = _HOP_BY_HOP | {
     "accept-encoding",
     "api-key",
     "authorization",
+    # aiohttp has unpacked the body already.
+    "content-encoding",
     "content-length",
     "cookie",
+    "cookie2",
     "expect",
     "forwarded",
     "host",
@@ -51,6 +57,10 @@ _NOT_FORWARDED = _HOP_BY_HOP | {
     "x-api-key",
     "x-real-ip",
 }
+# Credentials of other services, which a caller's program or a proxy before us may add.
+_CREDENTIAL = re.compile(
+    r"^key$|api[-_]?key|auth|cookie|credential|password|secret|session|signature|token", re.IGNORECASE
+)
 _NOT_RETURNED = _HOP_BY_HOP | {
     "date",
     "openai-organization",
@@ -86,7 +96,7 @@ class OpenAICompatibleProvider:
             raise SettingsError(f"base_url of provider {name}: expected an http:// or https:// address")
         # Each request would fail at its header, long after the start.
         if not api_key.isascii() or not api_key.isprintable():
-            raise SettingsError(f"key of provider {name}: has a line end, or a character that no key has")
+            raise SettingsError(f"the key of provider {name}: expected printable ASCII characters, without line ends")
         self.name = name
         self._base_url = base_url.rstrip("/")
         self._api_key = api_key
@@ -145,9 +155,10 @@ class OpenAICompatibleProvider:
 
     async def _forward(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:
         response: web.StreamResponse | None = None
-        query = request.rel_url.raw_query_string
+        query = _without_credentials(request.rel_url.raw_query_string)
+        dropped = _NOT_FORWARDED | _named_by_connection(request.headers.getall("Connection", []))
         headers = _kept(
-            request.headers.items(), _NOT_FORWARDED | _named_by_connection(request.headers.getall("Connection", []))
+            ((name, value) for name, value in request.headers.items() if not _CREDENTIAL.search(name)), dropped
         )
         try:
             async with ends_with_caller(request), self._send(request.method, path, query, headers, body) as upstream:
@@ -229,6 +240,11 @@ def _kept(headers: Iterable[tuple[str, str]], without: frozenset[str]) -> CIMult
         for name, value in headers
         if name.lower() not in without and not name.lower().startswith("x-forwarded-")
     )
+
+
+def _without_credentials(query: str) -> str:
+    """The query string without parameters that carry credentials, such as the `token` that is meant for this server."""
+    return "&".join(pair for pair in query.split("&") if not _CREDENTIAL.search(unquote_plus(pair.partition("=")[0])))
 
 
 def _named_by_connection(values: Iterable[str]) -> frozenset[str]:

@@ -8,13 +8,13 @@ machine are let in, and no browser, which a web page could abuse. A dismissal or
 import hmac
 import logging
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Annotated, Any, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from meshhost.clock import Clock
+from meshhost.edge.same_machine import is_local_program
 from meshhost.errors import CallRefusedError
 from meshhost.hosting.agents.assignment import HostedAgent
 from meshhost.hosting.http.pages import AgentQuery, page_of
@@ -31,7 +31,6 @@ __all__ = ["AdminGuard", "AdminRoutes"]
 
 logger = logging.getLogger(__name__)
 
-_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _WAITS_FOR = {
     State.STARTING: "its start",
     State.BACKING_OFF: "its next start after a crash",
@@ -65,7 +64,7 @@ class AdminGuard:
     def check(self, request: web.Request) -> None:
         """Raises CallRefusedError (401)."""
         if self._key is None:
-            if not _is_local_program(request):
+            if not is_local_program(request):
                 raise CallRefusedError(
                     "this host has no admin key and is administered from its machine only; set MESHHOST_ADMIN_KEY",
                     status=401,
@@ -261,16 +260,3 @@ def _checked(model: type[Model], given: bytes | dict[str, str]) -> Model:
     except ValidationError as error:
         where, message = first_problem(error)
         raise CallRefusedError(f"{where or 'body'}: {message}", status=400) from None
-
-
-def _is_local_program(request: web.Request) -> bool:
-    """Whether a program of this machine asks: no proxy on behalf of others, and no browser for a foreign web page."""
-    forwarded = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "Origin"))
-    try:
-        address = ip_address(request.remote or "")
-        name = request.url.host
-    except ValueError:
-        return False
-    # A host that listens on IPv6 sees IPv4 callers as ::ffff:127.0.0.1.
-    is_loopback = (getattr(address, "ipv4_mapped", None) or address).is_loopback
-    return is_loopback and not forwarded and name in _LOOPBACK_NAMES

@@ -12,10 +12,12 @@ server, so that it does not keep the room open by itself.
 import asyncio
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import unquote
 
 from yarl import URL
 
@@ -40,6 +42,8 @@ FIRST_DELAY = 0.5
 MAX_DELAY = 60.0
 # After an agent was in the room this long, the backoff starts again.
 STABLE_SECONDS = 60.0
+# How often a path of a URL may be encoded.
+_MAX_DECODINGS = 5
 
 
 class ServiceCaller:
@@ -195,12 +199,24 @@ def _has(room: Room, identity: str) -> bool:
 
 
 def _normal(url: str) -> str | None:
-    """The URL as it will be sent, without `.` and `..`; None for a text that is no URL, or that escapes its dots."""
+    """The URL as it will be sent, without `.` and `..`; None for a text that is no URL, or that hides its dots.
+
+    Proxies and frameworks decode a path again (`%252e`) and drop parameters of segments (`..;`), so a path is refused when
+    any such reading of it has a segment of dots.
+    """
     try:
         parsed = URL(url)
     except ValueError:
         return None
-    return None if ".." in parsed.path.replace("\\", "/").split("/") else str(parsed)
+    path = parsed.raw_path
+    for _ in range(_MAX_DECODINGS):
+        segments = [segment.partition(";")[0].strip() for segment in re.split(r"[/\\]", path)]
+        if parsed.user is not None or not {".", ".."}.isdisjoint(segments) or not path.isprintable():
+            return None
+        if (decoded := unquote(path)) == path:
+            return str(parsed)
+        path = decoded
+    return None
 
 
 def _is_below(url: str, allowed: str) -> bool:

@@ -18,6 +18,7 @@ from meshhost.gateway.provider import Caller
 from meshhost.identity.keys import ApiKey, parse_api_key
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.identity.tokens import ParticipantToken
+from meshhost.server.core.participants import Participant
 from meshhost.stores.identity_service import IdentityService
 
 __all__ = ["Access", "bearer_of"]
@@ -68,8 +69,11 @@ class Access:
         return key.project_id
 
     async def gateway_caller(self, request: web.Request) -> Caller:
-        """Who asks the LLM gateway. Raises as `participant` does."""
+        """Who asks the LLM gateway. Raises as `participant` does, and AccessDeniedError without the grant `llm`."""
         key, token = self.participant(request, request.match_info["room"])
+        scope = token.get_api_grant()
+        if scope is None or not scope.can_use_llm:
+            raise AccessDeniedError("use", "llm")
         return Caller(tenant=key.tenant, room=key, identity=token.name)
 
     def key_for(self, project_id: str) -> ApiKey:
@@ -83,16 +87,22 @@ class Access:
         """An access token for the REST API."""
         return self._sign("login", {"project": project_id}, OAUTH_SECONDS)
 
-    def sign_file(self, room: RoomKey, path: str) -> str:
-        """A token that fetches one file for FILE_URL_SECONDS."""
-        return self._sign("file", {"tenant": room.tenant, "room": room.name, "path": path}, FILE_URL_SECONDS)
+    def sign_file(self, room: RoomKey, path: str, asked_by: Participant) -> str:
+        """A token that fetches one file for FILE_URL_SECONDS, but no longer than the token and the key of who asks for it."""
+        seconds: float = FILE_URL_SECONDS
+        if asked_by.expires_at is not None:
+            seconds = min(seconds, (asked_by.expires_at - datetime.now(UTC)).total_seconds())
+        claims = {"tenant": room.tenant, "room": room.name, "path": path, "key": asked_by.key_id}
+        return self._sign("file", claims, seconds)
 
     def read_file(self, token: str) -> tuple[RoomKey, str]:
-        """The file that a token fetches. Raises TokenError."""
+        """The file that a token fetches. Raises TokenError, also when the key was revoked with which it was asked for."""
         claims = self._read(token, "file")
+        if claims["key"] is not None:
+            self.identity.secret_for(claims["key"], claims["tenant"])
         return RoomKey(TenantId(claims["tenant"]), claims["room"]), claims["path"]
 
-    def _sign(self, kind: str, claims: dict[str, Any], seconds: int) -> str:
+    def _sign(self, kind: str, claims: dict[str, Any], seconds: float) -> str:
         payload = {"kind": kind, "exp": datetime.now(UTC) + timedelta(seconds=seconds), **claims}
         return jwt.encode(payload, key=self.own_secret, algorithm=_ALGORITHM)
 

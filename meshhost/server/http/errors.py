@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from meshhost.errors import (
     AccessDeniedError,
@@ -19,7 +20,7 @@ from meshhost.errors import (
 )
 from meshhost.server.core.ownership import OwnedElsewhereError
 
-__all__ = ["RETRY_AFTER_SECONDS", "error_response", "errors_as_json", "status_of", "stopping_response"]
+__all__ = ["RETRY_AFTER_SECONDS", "error_response", "errors_as_json", "http_logger", "status_of", "stopping_response"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +56,26 @@ def stopping_response() -> web.Response:
     return web.Response(status=503, text="the room server is stopping", headers=headers)
 
 
+def http_logger() -> logging.Logger:
+    """The logger for aiohttp's server. Leaves out errors of senders, who could fill the log with tracebacks."""
+    logger.addFilter(_is_fault_of_server)  # no effect when it is there already
+    return logger
+
+
+def _is_fault_of_server(record: logging.LogRecord) -> bool:
+    error = None if record.exc_info is None else record.exc_info[1]
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
+
+
 @web.middleware
 async def errors_as_json(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Turn meshhost's errors into answers."""
+    """Turn meshhost's errors into answers, and those of a body that broke off or is not encoded as its headers say."""
     try:
         return await handler(request)
+    except (ConnectionError, web.RequestPayloadError):
+        return web.json_response({"error": "body: it broke off, or is not encoded as its headers say"}, status=400)
     except MeshhostError as error:
         status = status_of(error)
         if status == INTERNAL_ERROR:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from meshhost.identity.tenant import RoomKey
 from meshhost.server.address import Address
+from meshhost.server.core.participants import Participant
 from meshhost.server.http.access import Access
 from meshhost.stores.files import RoomFiles, mime_type_of
 
@@ -28,9 +29,9 @@ class FileRoutes:
         """Register the route."""
         app.add_routes([web.get("/files/{token}", self._download)])
 
-    def url_of(self, room: RoomKey, path: str) -> str:
-        """A URL under which the file can be fetched for FILE_URL_SECONDS."""
-        return f"{self._address.url}/files/{self._access.sign_file(room, path)}"
+    def url_of(self, room: RoomKey, path: str, asked_by: Participant) -> str:
+        """A URL under which the file can be fetched for FILE_URL_SECONDS, while the participant's token and key are valid."""
+        return f"{self._address.url}/files/{self._access.sign_file(room, path, asked_by)}"
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
         room, path = self._access.read_file(request.match_info["token"])

@@ -59,13 +59,13 @@ class Upload:
 
 
 class StorageService(RoomService):
-    """The storage service. `sign_url` makes a URL under which a file can be fetched for a while."""
+    """The storage service. `sign_url` makes a URL under which a participant can fetch a file for a while."""
 
     def __init__(
         self,
         files: RoomFiles,
         *,
-        sign_url: Callable[[RoomKey, str], str],
+        sign_url: Callable[[RoomKey, str, Participant], str],
         max_upload_bytes: int,
         max_download_bytes: int,
     ) -> None:
@@ -168,7 +168,7 @@ class StorageService(RoomService):
         entry = await self._files.stat(request.room.key, path)
         if entry is None or entry.is_folder:
             raise NotFoundError(f"no file {path!r} in this room")
-        return JsonResponse(json={"url": self._sign_url(request.room.key, path)})
+        return JsonResponse(json={"url": self._sign_url(request.room.key, path, request.participant)})
 
     async def _delete(self, request: Request, body: _Path) -> Answer:
         path = clean_path(body.path)

@@ -549,6 +549,16 @@ async def test_documents_are_seen_among_the_files(room: RoomClient) -> None:
         await room.storage.delete(path="a/no")
 
 
+async def test_a_file_is_not_written_over_a_document(room: RoomClient) -> None:
+    await room.sync.create(path=PAGE)
+    for overwrite in (True, False):
+        with pytest.raises(RoomError):
+            await room.storage.upload(path=PAGE, data=b"x", overwrite=overwrite)
+    assert await room.storage.exists(path=PAGE)
+    with pytest.raises(InvalidRequestError, match="is a document"):
+        await room.storage.download(path=PAGE)
+
+
 async def test_a_document_that_is_deleted_while_open_takes_no_more_edits(room: RoomClient) -> None:
     document = await room.sync.open(path=PAGE)
     note(document, "old")

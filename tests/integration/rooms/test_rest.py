@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import re
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -10,6 +11,7 @@ import aiohttp
 import pytest
 
 from meshhost.errors import ConnectionLostError, SettingsError
+from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key, parse_api_key
 from meshhost.room.client import RoomClient
 from meshhost.server.config import ServerConfig
@@ -250,11 +252,36 @@ AUTHORIZE = {
 }
 
 
-async def _code(rest: _Rest) -> str:
+@pytest.fixture(autouse=True)
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines on the server's console."""
+    lines: list[str] = []
+    monkeypatch.setattr("meshhost.server.http.login.show_on_console", lines.append)
+    return lines
+
+
+async def _asked(rest: _Rest, shown: list[str]) -> dict[str, str]:
+    """The form of the page that asks for the console code, filled in."""
     url = f"{rest.server.url}/oauth/authorize"
     async with rest.http.get(url, params=AUTHORIZE, allow_redirects=False) as response:
-        assert response.status == 302
-        query = parse_qs(urlsplit(response.headers["Location"]).query)
+        assert response.status == 200
+        assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
+        found = re.search(r'name="login" value="([^"]+)"', await response.text())
+    assert found
+    return {"login": found[1], "console_code": shown[-1].rpartition(" ")[2]}
+
+
+async def _answered(rest: _Rest, form: dict[str, str], **headers: str) -> tuple[int, str]:
+    url = f"{rest.server.url}/oauth/authorize"
+    async with rest.http.post(url, data=form, headers=headers, allow_redirects=False) as response:
+        return response.status, response.headers.get("Location", "")
+
+
+async def _code(rest: _Rest, shown: list[str]) -> str:
+    status, location = await _answered(rest, await _asked(rest, shown), Origin=rest.server.url)
+    assert status == 303
+    assert location.startswith("http://localhost:8765/callback?")
+    query = parse_qs(urlsplit(location).query)
     assert query["state"] == ["s"]
     return query["code"][0]
 
@@ -270,8 +297,8 @@ async def _exchange(rest: _Rest, good_code: str, **changed: str) -> tuple[int, A
     return await rest("POST", "/oauth/token", data=form)
 
 
-async def test_a_login_gives_a_token_for_rest(rest: _Rest) -> None:
-    code = await _code(rest)
+async def test_a_login_gives_a_token_for_rest(rest: _Rest, shown: list[str]) -> None:
+    code = await _code(rest, shown)
     status, body = await _exchange(rest, code)
     assert status == 200
     login = _Rest(rest.server, rest.http, body["access_token"])
@@ -284,16 +311,18 @@ async def test_a_login_gives_a_token_for_rest(rest: _Rest) -> None:
     [{"code": "other"}, {"code_verifier": "other"}, {"redirect_uri": "http://localhost/"}, {"client_id": "other"}],
     ids=lambda changed: next(iter(changed)),
 )
-async def test_a_code_is_bound_to_who_asked_for_it(rest: _Rest, changed: dict[str, str]) -> None:
-    assert (await _exchange(rest, await _code(rest), **changed))[0] == 400
+async def test_a_code_is_bound_to_who_asked_for_it(rest: _Rest, shown: list[str], changed: dict[str, str]) -> None:
+    assert (await _exchange(rest, await _code(rest, shown), **changed))[0] == 400
 
 
-async def test_an_old_code_is_worth_nothing(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshhost.server.http.login.CODE_SECONDS", -1.0)
-    assert (await _exchange(rest, await _code(rest)))[0] == 400
+async def test_an_old_code_is_worth_nothing(rest: _Rest, shown: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code = await _code(rest, shown)
     monkeypatch.setattr("meshhost.server.http.login.MAX_CODES", 2)
     for _ in range(5):
-        await _code(rest)
+        await _code(rest, shown)
+    assert (await _exchange(rest, code))[0] == 400
+    monkeypatch.setattr("meshhost.server.http.login.CODE_SECONDS", -1.0)
+    assert (await _answered(rest, await _asked(rest, shown)))[0] == 403
 
 
 @pytest.mark.parametrize(
@@ -303,11 +332,24 @@ async def test_an_old_code_is_worth_nothing(rest: _Rest, monkeypatch: pytest.Mon
         {"redirect_uri": "http://[/"},
         {"redirect_uri": ""},
         {"redirect_uri": "http://localhost/\r\nSet-Cookie: a=b"},
+        {"redirect_uri": "http://evil.example\\@localhost/cb"},
+        {"redirect_uri": "http://evil.example@localhost/cb"},
+        {"redirect_uri": "http://localhost@evil.example/cb"},
+        {"redirect_uri": "javascript://localhost/%0aalert(1)"},
+        {"redirect_uri": "https://localhost/cb"},
+        {"redirect_uri": "//localhost/cb"},
+        {"redirect_uri": "http://localhost.evil.example/cb"},
+        {"redirect_uri": "http://localhost:99999/cb"},
+        {"redirect_uri": "http://localhost:8765/cb?a=b"},
+        {"redirect_uri": "http://localhost:8765/cb#a"},
+        {"redirect_uri": "http://127.1/cb"},
+        {"redirect_uri": " http://localhost/cb"},
+        {"redirect_uri": "http://localhost\t/cb"},
         {"code_challenge_method": "plain"},
         {"code_challenge": ""},
         {"code_challenge": "ü"},
     ],
-    ids=range(7),
+    ids=range(20),
 )
 async def test_a_login_goes_to_this_machine_only_and_needs_pkce(rest: _Rest, changed: dict[str, str]) -> None:
     url = f"{rest.server.url}/oauth/authorize"
@@ -315,10 +357,51 @@ async def test_a_login_goes_to_this_machine_only_and_needs_pkce(rest: _Rest, cha
         assert response.status == 400
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "rooms.example"},
+        {"Host": "localhost.evil.example:8080"},
+        {"X-Forwarded-For": "127.0.0.1"},
+        {"Forwarded": "for=127.0.0.1"},
+        {"X-Real-IP": "127.0.0.1"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+    ],
+    ids=range(7),
+)
+async def test_a_login_is_for_programs_of_this_machine(rest: _Rest, shown: list[str], headers: dict[str, str]) -> None:
+    form = await _asked(rest, shown)
+    code = await _code(rest, shown)
+    lines = len(shown)
+    url = f"{rest.server.url}/oauth"
+    async with rest.http.get(f"{url}/authorize", params=AUTHORIZE, headers=headers) as response:
+        assert response.status == 404
+    assert await _answered(rest, form, **headers) == (404, "")
+    exchange = {"code": code, "redirect_uri": AUTHORIZE["redirect_uri"], "client_id": "cli", "code_verifier": VERIFIER}
+    async with rest.http.post(f"{url}/token", data=exchange, headers=headers) as response:
+        assert response.status == 404
+    assert len(shown) == lines
+
+
 async def test_a_login_from_another_machine_is_not_found(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshhost.server.http.login._is_loopback", lambda _: False)
+    monkeypatch.setattr("meshhost.edge.same_machine.is_loopback", lambda _: False)
     assert (await rest("GET", "/oauth/authorize"))[0] == 404
+    assert (await rest("POST", "/oauth/authorize"))[0] == 404
     assert (await rest("POST", "/oauth/token"))[0] == 404
+
+
+async def test_a_login_needs_the_code_of_the_console(rest: _Rest, shown: list[str]) -> None:
+    form = await _asked(rest, shown)
+    for _ in range(4):
+        assert await _answered(rest, form | {"console_code": "0000-000x"}) == (403, "")
+    assert (await _answered(rest, form))[0] == 303
+    assert (await _answered(rest, form))[0] == 403
+
+    form = await _asked(rest, shown)
+    for _ in range(5):
+        assert (await _answered(rest, form | {"console_code": ""}))[0] == 403
+    assert await _answered(rest, form) == (403, "")
 
 
 async def test_a_login_needs_a_project(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +413,10 @@ async def test_a_login_needs_a_project(rest: _Rest, monkeypatch: pytest.MonkeyPa
 
 
 async def test_the_login_can_be_turned_off(serve: Any, http: aiohttp.ClientSession) -> None:
-    async with serve(oauth=False, public_url="https://rooms.example/") as server:
+    async with serve(oauth=False) as server, http.get(f"{server.url}/oauth/authorize") as response:
+        assert response.status == 404
+    # Behind a public URL it is off unless asked for.
+    async with serve(public_url="https://rooms.example/") as server:
         assert server.url == "https://rooms.example"
         assert server.server.room_url("r") == "wss://rooms.example/rooms/r"
         async with http.get(f"http://127.0.0.1:{server.server._address.port}/oauth/authorize") as response:
@@ -344,7 +430,10 @@ async def test_an_address_in_use_is_named(serve: Any, server: RunningServer) -> 
 
 
 async def test_the_gateway_takes_tokens_of_its_room_only(server: RunningServer, http: aiohttp.ClientSession) -> None:
-    for token, status in ((server.token("room"), 200), (server.token("other"), 403), ("x", 401)):
+    empty, queues = (server.token("room", scope=scope) for scope in (ApiScope(), ApiScope(queues=QueuesGrant())))
+    agent = server.token("room", scope=ApiScope.agent_default())
+    cases = [(server.token("room"), 200), (agent, 200), (server.token("other"), 403), ("x", 401)]
+    for token, status in (*cases, (empty, 403), (queues, 403)):
         headers = {"Authorization": f"Bearer {token}"}
         async with http.get(f"{server.url}/rooms/room/v1/models", headers=headers) as response:
             assert response.status == status

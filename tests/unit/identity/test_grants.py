@@ -13,6 +13,7 @@ from meshhost.identity.grants import (
     ContainersGrant,
     DatabaseGrant,
     LivekitGrant,
+    LLMGrant,
     OAuthEndpoint,
     QueuesGrant,
     SecretsGrant,
@@ -353,3 +354,33 @@ def test_a_full_scope_survives_the_wire() -> None:
 def test_members_of_newer_forms_are_ignored(wire: dict[str, Any]) -> None:
     assert "future" not in ApiScope.model_validate(wire).to_json()
     assert ApiScope.model_validate(wire).admin is None
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        (ApiScope(), False),
+        (ApiScope(queues=QueuesGrant(), storage=StorageGrant()), False),
+        (ApiScope.agent_default(), True),
+        (ApiScope.full(), True),
+        (ApiScope(llm=LLMGrant()), True),
+        (ApiScope.full().model_copy(update={"llm": LLMGrant(use=False)}), False),
+    ],
+    ids=range(6),
+)
+def test_the_llm_is_for_agents_and_for_those_who_are_granted_it(scope: ApiScope, expected: bool) -> None:
+    assert scope.can_use_llm is expected
+    assert ApiScope.model_validate(scope.to_json()).can_use_llm is expected
+
+
+def test_no_intersection_brings_the_llm_back() -> None:
+    scopes = [
+        ApiScope(),
+        ApiScope.full(),
+        ApiScope(llm=LLMGrant()),
+        ApiScope(llm=LLMGrant(use=False), agents=AgentsGrant()),
+        ApiScope(agents=AgentsGrant()),
+    ]
+    for a in scopes:
+        for b in scopes:
+            assert a.intersection(b).can_use_llm is (a.can_use_llm and b.can_use_llm)

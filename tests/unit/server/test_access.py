@@ -21,12 +21,13 @@ from meshhost.errors import (
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
+from meshhost.server.core.participants import Participant
 from meshhost.server.http.access import Access, bearer_of
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.memory.identity import MemoryIdentityStore
 
 KEY = new_api_key("11111111-2222-3333-4444-555555555555")
-FILE = RoomKey(TenantId("t"), "r")
+FILE = RoomKey(TenantId(KEY.project_id), "r")
 
 
 @pytest.fixture
@@ -45,6 +46,10 @@ def _token(room: str | None = "r", *, key: ApiKey = KEY, seconds: float = 60) ->
     grants = [] if room is None else [ParticipantGrant(name="room", scope=room)]
     expiration = datetime.now(UTC) + timedelta(seconds=seconds)
     return ParticipantToken(name="me", grants=grants).to_jwt(api_key=encode_api_key(key), expiration=expiration)
+
+
+def _participant(key: ApiKey = KEY, *, seconds: float = 60) -> Participant:
+    return Participant.from_token(ParticipantToken.from_jwt(_token(key=key, seconds=seconds), validate=False))
 
 
 @pytest.mark.parametrize("header", ["Bearer x", "bearer x", "BEARER  x "])
@@ -117,7 +122,7 @@ async def test_a_malformed_key_is_refused(access: Access) -> None:
 
 
 async def test_a_file_token_is_for_one_file_and_nothing_else(access: Access) -> None:
-    token = access.sign_file(FILE, "a/b")
+    token = access.sign_file(FILE, "a/b", _participant())
     assert access.read_file(token) == (FILE, "a/b")
     with pytest.raises(InvalidTokenError, match="not meant for this"):
         access.project(_request(token))
@@ -125,11 +130,22 @@ async def test_a_file_token_is_for_one_file_and_nothing_else(access: Access) -> 
         access.read_file(access.sign_login("p"))
 
 
+async def test_a_file_token_ends_with_the_key_and_the_token_of_who_asked(access: Access) -> None:
+    made = await access.identity.create_key(KEY.project_id, name="k", description="")
+    token = access.sign_file(FILE, "f", _participant(made))
+    assert access.read_file(token) == (FILE, "f")
+    await access.identity.delete_key(KEY.project_id, made.id)
+    with pytest.raises(InvalidTokenError, match="revoked"):
+        access.read_file(token)
+    with pytest.raises(InvalidTokenError, match="expired"):
+        access.read_file(access.sign_file(FILE, "f", _participant(seconds=-5)))
+
+
 async def test_what_another_process_or_time_signed_is_refused(access: Access) -> None:
     other = Access(access.identity)
     with pytest.raises(InvalidTokenError):
-        access.read_file(other.sign_file(FILE, "f"))
-    claims = {"kind": "file", "tenant": "t", "room": "r", "path": "f", "exp": time.time() - 60}
+        access.read_file(other.sign_file(FILE, "f", _participant()))
+    claims = {"kind": "file", "tenant": "t", "room": "r", "path": "f", "key": None, "exp": time.time() - 60}
     with pytest.raises(InvalidTokenError):
         access.read_file(jwt.encode(claims, access.own_secret))
     assert access.own_secret not in repr(access)

@@ -1,0 +1,45 @@
+"""Whether a request was made by a program of this machine, for routes that trust the machine instead of a key.
+
+A loopback address alone proves little: a reverse proxy on this machine forwards for the whole world, and a browser on it sends
+what a foreign web page tells it to. So the request must name this machine in `Host` too (a page that rebinds its own name to
+127.0.0.1 cannot), and carry no header of a proxy or of a page. Another user of the same machine does pass: what must be kept
+from them needs a secret besides. Used by the host's admin routes and by the room server's loopback login.
+"""
+
+import functools
+from ipaddress import ip_address
+
+from aiohttp import web
+
+__all__ = ["LOOPBACK_NAMES", "is_local_program", "is_loopback"]
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_OF_A_PROXY = (
+    *("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP"),
+    *("CF-Connecting-IP", "True-Client-IP"),
+)
+
+
+def is_local_program(request: web.Request, *, own_page: bool = False) -> bool:
+    """Whether a program of this machine asks; with `own_page` also a browser on it that shows a page of this server."""
+    if any(name in request.headers for name in _OF_A_PROXY):
+        return False
+    origins = request.headers.getall("Origin", [])
+    if origins and not (own_page and origins == [f"http://{request.headers.get('Host')}"]):
+        return False
+    try:
+        name = request.url.host
+    except ValueError:
+        return False
+    return is_loopback(request.remote) and name in LOOPBACK_NAMES
+
+
+@functools.lru_cache(maxsize=256)
+def is_loopback(address: str | None) -> bool:
+    """Whether this is the address of a caller on this machine."""
+    try:
+        parsed = ip_address(address or "")
+    except ValueError:
+        return False
+    # A server that listens on IPv6 sees IPv4 callers as ::ffff:127.0.0.1.
+    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback

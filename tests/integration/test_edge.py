@@ -1,0 +1,144 @@
+"""Half-sent requests over raw sockets: they end by themselves, and nobody else notices them."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from meshhost.edge.listener import EdgeLimits, GuardedSite
+
+HALF = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
+WHOLE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def live(_: web.Request) -> web.Response:
+    return web.Response(text="ok")
+
+
+async def echo(request: web.Request) -> web.Response:
+    return web.Response(body=await request.read())
+
+
+async def socket(request: web.Request) -> web.WebSocketResponse:
+    response = web.WebSocketResponse()
+    await response.prepare(request)
+    async for message in response:
+        await response.send_str(message.data)
+    return response
+
+
+@contextlib.asynccontextmanager
+async def served(**limits: float) -> AsyncIterator[int]:
+    app = web.Application()
+    app.add_routes([web.get("/livez", live), web.post("/echo", echo), web.get("/socket", socket)])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await GuardedSite(runner, "127.0.0.1", 0, limits=EdgeLimits(**limits)).start()  # type: ignore[arg-type]
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+class Raw:
+    """A raw connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def open(cls, port: int, data: bytes = b"") -> "Raw":
+        raw = cls(*await asyncio.open_connection("127.0.0.1", port))
+        raw.writer.write(data)
+        return raw
+
+    async def rest(self, *, timeout: float = 5.0) -> bytes:
+        """All that comes until the server closes."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self.reader.read()
+        except ConnectionError:
+            return b""
+        finally:
+            self.writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", HALF, WHOLE + HALF], ids=["nothing", "a byte", "half", "one and a half"])
+async def test_headers_have_a_deadline(sent: bytes) -> None:
+    async with served(header_seconds=0.3) as port:
+        raw = await Raw.open(port)
+        if sent.startswith(WHOLE):
+            raw.writer.write(WHOLE)
+            assert b"200" in await raw.reader.readuntil(b"ok")
+            sent = sent.removeprefix(WHOLE)
+        raw.writer.write(sent)
+        assert (await raw.rest()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_slow_drops_do_not_extend_the_deadline() -> None:
+    async with served(header_seconds=0.5) as port:
+        raw = await Raw.open(port, HALF)
+
+        async def drip() -> None:
+            while True:
+                raw.writer.write(b"x")
+                await asyncio.sleep(0.05)
+
+        dripping = asyncio.create_task(drip())
+        try:
+            assert (await raw.rest()).startswith(b"HTTP/1.1 408 ")
+        finally:
+            dripping.cancel()
+
+
+async def test_a_body_that_stops_ends_its_connection() -> None:
+    async with served(body_idle_seconds=0.3) as port:
+        raw = await Raw.open(port, b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf")
+        assert b"200 OK" not in await raw.rest()
+
+
+async def test_complete_requests_and_sockets_may_be_slow() -> None:
+    async with (
+        served(header_seconds=0.2, body_idle_seconds=0.2) as port,
+        aiohttp.ClientSession() as http,
+        http.ws_connect(f"http://127.0.0.1:{port}/socket") as ws,
+    ):
+        for _ in range(2):
+            await asyncio.sleep(1.3)
+            await ws.send_str("x")
+            assert (await ws.receive(timeout=5)).data == "x"
+            # A kept connection that waits for its next request is idle, not half-sent.
+            async with http.get(f"http://127.0.0.1:{port}/livez") as answer:
+                assert answer.status == 200
+
+
+async def test_livez_answers_while_300_half_sent_requests_are_open() -> None:
+    async with served(max_incomplete=100) as port, aiohttp.ClientSession() as http:
+        raws = [await Raw.open(port, HALF) for _ in range(300)]
+        async with asyncio.timeout(2):
+            async with http.get(f"http://127.0.0.1:{port}/livez") as answer:
+                assert answer.status == 200
+        # The oldest were displaced, the newest are still admitted.
+        assert (await raws[0].rest()).startswith(b"HTTP/1.1 503 ")
+        raws[-1].writer.write(b"y\r\n\r\n")
+        async with asyncio.timeout(2):
+            assert b"200 OK" in await raws[-1].reader.readline()
+        for raw in raws:
+            raw.writer.close()
+
+
+async def test_connections_are_capped() -> None:
+    async with served(max_connections=2) as port:
+        kept = [await Raw.open(port, WHOLE) for _ in range(2)]
+        for raw in kept:
+            await raw.reader.readuntil(b"ok")
+        assert (await (await Raw.open(port, WHOLE)).rest()).startswith(b"HTTP/1.1 503 ")
+        kept[0].writer.close()
+        await asyncio.sleep(0.1)
+        kept.append(await Raw.open(port, WHOLE))
+        assert b"200" in await kept[2].reader.readuntil(b"ok")
+        for raw in kept:
+            raw.writer.close()
