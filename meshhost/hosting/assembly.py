@@ -13,14 +13,16 @@ process (following it); "tenancy" (once a second), "start-up" (waits for the fir
 the process pool, and aiohttp's for each request. Threads: the watchdog, the health server, the ledger.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from aiohttp import web
 
 from meshhost.clock import Clock, SystemClock
+from meshhost.containment import contain_exits
 from meshhost.errors import SettingsError
 from meshhost.hosting.agents.assignment import Assignment
 from meshhost.hosting.block_response import BlockResponse
@@ -147,15 +149,19 @@ class HostAssembly:
         if options.health_port:
             self.watchdog.on_lag.append(lambda _: self.health.remember(self.http.readiness()))
 
-    async def start(self) -> None:
-        """Start all parts, and the agents of the ledger. Raises SettingsError; then nothing runs."""
+    async def start(self, *, usual_port: int = 0) -> None:
+        """Start all parts, and the agents of the ledger. Raises SettingsError; then nothing runs.
+
+        Where any free port would do, `usual_port` is taken if it is free.
+        """
+        contain_exits(asyncio.get_running_loop())
         self.guard.explain()
         if needs_pool := bool(self.routes.process_paths()):
             self.pool.check_program()
         async with AsyncExitStack() as stack:
             entries = await self._open_ledger(stack)
             self._start_health_server(stack)
-            await self._listen(stack)
+            await self._listen(stack, usual_port)
             stack.push_async_callback(self.pool.close)
             if needs_pool:
                 self.pool.open()
@@ -192,7 +198,7 @@ class HostAssembly:
             server.start()
             stack.callback(server.stop)
 
-    async def _listen(self, stack: AsyncExitStack) -> None:
+    async def _listen(self, stack: AsyncExitStack, usual_port: int) -> None:
         runner = web.AppRunner(
             self.http.application(),
             access_log=None,
@@ -204,8 +210,13 @@ class HostAssembly:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         host = self.options.host
+        if self.port == 0 and usual_port:
+            with suppress(OSError):  # taken: then any other
+                await web.TCPSite(runner, host, usual_port).start()
+                self.port = usual_port
         try:
-            await web.TCPSite(runner, host, self.port).start()
+            if self.port != usual_port or usual_port == 0:
+                await web.TCPSite(runner, host, self.port).start()
         except OSError as error:
             text = f"cannot listen on {host}:{self.port}: {error.strerror or error}; choose another port"
             raise SettingsError(text) from None

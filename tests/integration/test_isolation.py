@@ -315,6 +315,56 @@ async def test_a_crash_is_told_with_its_error_and_traceback(
     await neighbour_works(hosted)
 
 
+EXITS = {
+    misbehaving.ExitsInConstructor: "SystemExit",
+    misbehaving.ExitsInStart: "KeyboardInterrupt",
+    misbehaving.ExitsInAnAwaitedTask: "SystemExit",
+    misbehaving.ExitsInATask: "SystemExit",
+    misbehaving.ExitsInAHandler: "SystemExit",
+    misbehaving.ExitsInAPlainHandler: "SystemExit",
+    misbehaving.Panics: "Panic",
+    misbehaving.CancelsItself: "cancelled by its own code",
+}
+
+
+@both
+@pytest.mark.parametrize("cls", EXITS, ids=lambda cls: cls.__name__)
+async def test_an_agent_that_ends_the_program_ends_only_itself(serve: Serve, isolation: str, cls: type) -> None:
+    """sys.exit() or another BaseException, wherever an agent raises it: it crashes, and its neighbours live."""
+    once_more = RestartPolicy(first_delay=0.0, max_delay=0.0, max_restarts=1)
+    hosted = await serve(isolation, classes=[misbehaving.Normal, cls], restart=once_more)
+    await with_neighbour(hosted)
+    spawn = await hosted.called(cls)
+    if "Handler" in cls.__name__:
+        async with hosted.server.client(name="asks") as room:
+            await room.messaging.enable()
+            while spawn.state is not State.FAILED:
+                for one in room.messaging.remote_participants:
+                    if one.get_attribute("name") == "agent":
+                        await room.messaging.send_message(to=one, type="?", message={})
+                await asyncio.sleep(0.1)
+    await soon(spawn.wait_state(State.FAILED), 20.0)
+    assert spawn.restarts == 1
+    assert spawn.last_error is not None
+    assert EXITS[cls] in spawn.last_error.text + spawn.last_error.traceback
+    await neighbour_works(hosted)
+
+
+@both
+async def test_an_agent_that_ends_the_program_while_it_leaves_has_left(
+    serve: Serve, isolation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hosted = await serve(isolation, classes=[misbehaving.Normal, misbehaving.ExitsWhenItLeaves])
+    await with_neighbour(hosted)
+    spawn = await hosted.called(misbehaving.ExitsWhenItLeaves)
+    await soon(spawn.wait_state(State.RUNNING))
+    assert spawn.activity is None
+    report = await soon(hosted.host.parts.supervisor.stop(spawn))
+    assert (spawn.state, report.finished) == (State.STOPPED, ("agent in room",))
+    await until(lambda: "agent could not stop" in caplog.text, "it is logged")
+    await neighbour_works(hosted)
+
+
 @both
 async def test_a_crashed_agent_is_started_again_until_its_policy_gives_up(serve: Serve, isolation: str) -> None:
     hosted = await serve(isolation, restart=RestartPolicy(first_delay=0.0, max_delay=0.0, max_restarts=2))

@@ -82,6 +82,68 @@ class CrashesLater(Normal):
         raise ZeroDivisionError("one by none")
 
 
+class Panic(BaseException):
+    """As extensions written in Rust raise it."""
+
+
+class ExitsInConstructor(Normal):
+    def __init__(self) -> None:
+        sys.exit(3)
+
+
+class ExitsInStart(Normal):
+    async def start(self, *, room: Any) -> None:
+        raise KeyboardInterrupt
+
+
+class ExitsInAnAwaitedTask(Normal):
+    async def wait_ended(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(exits())
+
+
+class ExitsInATask(Normal):
+    async def start(self, *, room: Any) -> None:
+        await super().start(room=room)
+        self.task = asyncio.create_task(exits())
+
+
+class ExitsInAHandler(Normal):
+    async def on_message(self, message: Any) -> None:
+        sys.exit(3)
+
+
+class ExitsInAPlainHandler(Normal):
+    def on_message(self, message: Any) -> None:  # type: ignore[override]
+        sys.exit(3)
+
+
+class Panics(Normal):
+    async def wait_ended(self) -> None:
+        raise Panic("boom")
+
+
+class CancelsItself(Normal):
+    async def wait_ended(self) -> None:
+        raise asyncio.CancelledError
+
+
+class ExitsWhenItLeaves(Normal):
+    """And what it does now cannot be asked."""
+
+    @property
+    def activity(self) -> str:
+        sys.exit(3)
+
+    async def stop(self) -> None:
+        await super().stop()
+        sys.exit(3)
+
+
+async def exits() -> None:
+    sys.exit(3)
+
+
 class NeverStarts(Normal):
     async def start(self, *, room: Any) -> None:
         logger.info("starts for ever")

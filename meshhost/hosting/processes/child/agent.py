@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from opentelemetry import context as trace_context
 from opentelemetry import propagate
 
+from meshhost.containment import contain_exits, is_requested
 from meshhost.errors import SettingsError
 from meshhost.hosting.agents.assignment import Assignment, CallRequest
 from meshhost.hosting.agents.life import AgentLife
@@ -109,10 +110,14 @@ class AgentRole:
             await asyncio.Event().wait()
         self.has_served = True
         self._loop = asyncio.get_running_loop()
+        # Here an exit could end no neighbour; but the host shall learn who called it, and the agent leave its room in order.
+        contain_exits(self._loop)
         self._assigned = self._loop.create_future()
         try:
             await _prewarm([classes[path] for path in self._boot.paths], hooks)
-        except Exception as error:  # noqa: BLE001 - whatever a hook raises is reported to the host
+        except BaseException as error:  # whatever a hook raises is reported to the host
+            if is_requested(error):
+                raise
             self.leave(BootFailed(RemoteError.of(error)))
         self._channel.send(Ready(time.monotonic() - self._began))
         assign = await self._assigned
