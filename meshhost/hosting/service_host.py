@@ -8,9 +8,9 @@ In the process of an agent the same program runs again up to `run()` or `start()
 the process (`processes.child`).
 """
 
+import asyncio
 import gc
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from meshhost.hosting.processes.child.roles import current_role
 from meshhost.hosting.processes.options import ProcessOptions
 from meshhost.hosting.tenants.quarantine import QuarantinePolicy
 from meshhost.hosting.tenants.quotas import TenantQuota
+from meshhost.hosting.threads import busy_threads, leave, threads_end
 from meshhost.identity.grants import ApiScope
 from meshhost.settings import read_settings
 from meshhost.signals import StopSignals, stop_signals
@@ -39,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 AgentClass = TypeVar("AgentClass", bound=Callable[..., Any])
 Hook = TypeVar("Hook", bound=Callable[[], Any])
+
+# How long threads may take to end after a drain that used up its time.
+_THREAD_SECONDS = 2.0
 
 
 class ServiceHost:
@@ -242,6 +246,8 @@ class ServiceHost:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain and return. A second signal aborts the agents at once.
 
+        Threads that agents have started may take as long as the drain. Those that are left then are logged by name and
+        stack, and the process ends with exit code 0 without them; nothing after `run()` is run.
         A host that cannot start ends the program with one line and exit code 1, through SystemExit.
         """
         if current_role() is not None:
@@ -256,14 +262,26 @@ class ServiceHost:
             # agents for its time.
             gc.collect()
             gc.freeze()
+            loop = asyncio.get_running_loop()
+            due = None
             try:
                 await signals.wait()
+                due = loop.time() + self._longest_drain()
             finally:  # also when cancelled: the agents are always drained
                 report = await self._stop_unless_forced(signals)
+            if due is not None:
+                # Only after a signal: a program that cancels this goes on, and so may its threads.
+                waiting = threads_end(max(due - loop.time(), _THREAD_SECONDS))
+                outcome = await first_of(waiting, signals.wait_forced())
+                if outcome != Won(True) and busy_threads():
+                    leave()
         if report.stuck:
             # Their tasks cannot be ended, and asyncio.run would wait for them forever: end the process instead.
-            logging.shutdown()
-            os._exit(0)
+            leave()
+
+    def _longest_drain(self) -> float:
+        times = [route.drain_seconds for route in self._routes.values()]
+        return max(times, default=self._options.drain_seconds)
 
     async def _stop_unless_forced(self, signals: StopSignals) -> DrainReport:
         outcome = await first_of(self.stop(), signals.wait_forced())

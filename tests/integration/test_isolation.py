@@ -350,6 +350,20 @@ async def test_an_agent_that_ends_the_program_ends_only_itself(serve: Serve, iso
     await neighbour_works(hosted)
 
 
+@both_ways
+async def test_a_process_does_not_stay_for_a_thread_of_its_agent(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    hosted = await serve("process", classes=[misbehaving.LeavesAThread], restart=RestartPolicy(kind="temporary"))
+    spawn = await hosted.called(misbehaving.LeavesAThread)
+    await soon(spawn.wait_state(State.RUNNING))
+    began = time.monotonic()
+    await soon(spawn.wait_state(State.STOPPED))
+    assert time.monotonic() - began < 4
+    (record,) = [record for record in caplog.records if "threads did not end in time" in record.getMessage()]
+    assert "asyncio_0" in str(vars(record)["threads"])
+
+
 @both
 async def test_an_agent_that_ends_the_program_while_it_leaves_has_left(
     serve: Serve, isolation: str, caplog: pytest.LogCaptureFixture

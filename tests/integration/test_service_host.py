@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -892,6 +893,48 @@ async def test_a_signal_stops_a_host_in_order(running: Running) -> None:
     await soon(task)
     assert host.parts.intake.refuses is not None
     assert not listens(host.port)
+
+
+BLOCKED_THREADS = """
+import asyncio, logging, threading, time
+from meshhost.api.services import ServiceHost
+logging.basicConfig()
+form = logging.Formatter("%(message)s %(threads)s", defaults={"threads": ""})
+logging.getLogger().handlers[0].setFormatter(form)
+async def main():
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)
+    threading.Thread(target=time.sleep, args=(60,), name="of a library").start()
+    asyncio.get_running_loop().call_later(0.5, lambda: print("running", flush=True))
+    await ServiceHost(port=0, webhook_secret="", drain_seconds=0.2).run()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_a_stop_does_not_wait_for_threads_beyond_its_deadline(tmp_path: Path, signals: int) -> None:
+    program = tmp_path / "main.py"
+    program.write_text(BLOCKED_THREADS)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, str(program), stdout=pipe, stderr=pipe)
+    assert process.stdout is not None
+    try:
+        await soon(process.stdout.readline(), 30)
+        await asyncio.sleep(0.5)
+        began = time.monotonic()
+        for _ in range(signals):
+            process.terminate()
+            await asyncio.sleep(0.3)
+        _, errors = await soon(process.communicate(), 20)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert time.monotonic() - began < 6
+    assert process.returncode == 0
+    if signals == 1:
+        assert "the process ends without them" in errors.decode()
+        assert "of a library" in errors.decode()
+        assert "asyncio_0" in errors.decode()
 
 
 async def test_a_second_signal_aborts_the_agents_at_once(

@@ -144,6 +144,14 @@ async def exits() -> None:
     sys.exit(3)
 
 
+class LeavesAThread(Normal):
+    """It ends, and what it has begun in a thread does not."""
+
+    async def wait_ended(self) -> None:
+        asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)
+        await asyncio.sleep(0.1)
+
+
 class NeverStarts(Normal):
     async def start(self, *, room: Any) -> None:
         logger.info("starts for ever")

@@ -46,6 +46,7 @@ from meshhost.hosting.processes.messages import (
     Started,
     sendable,
 )
+from meshhost.hosting.threads import leave, threads_end
 from meshhost.identity.tenant import TenantId
 from meshhost.logs import log_context
 from meshhost.supervision.isolation import Aborted, ChildContext, Crashed, Exit, TaskChild
@@ -54,6 +55,9 @@ from meshhost.transport.websocket_client import WebSocketClientProtocol
 from meshhost.usage import Tally, UsageSums, reporting_to
 
 __all__ = ["AgentRole"]
+
+THREAD_SECONDS = 1.5
+"""How long threads of an agent that has ended may go on: less than the host lets the process take to exit (EXIT_SECONDS)."""
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +127,13 @@ class AgentRole:
         assign = await self._assigned
         ending = await self._live(assign, classes)
         await self._tasks.stop(timeout=FLUSH_SECONDS)
-        self.leave(_ended(ending, self._usage.take()))
+        # The host learns first that the agent has ended, then has nothing to wait for but the end of this process.
+        self._channel.send(_ended(ending, self._usage.take()))
+        if not await threads_end(THREAD_SECONDS):
+            self._channel.flush()
+            leave()
+        self._channel.flush()
+        raise SystemExit(0)
 
     def leave(self, message: Message) -> NoReturn:
         """Send the last message, and end the program by SystemExit."""
