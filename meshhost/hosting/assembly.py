@@ -187,6 +187,7 @@ class HostAssembly:
         try:
             entries = await self.ledger.open()
             await self.tenancy.frozen.restore()
+            self.guard.remember(await self.ledger.signatures())
         except OSError as error:
             raise SettingsError(f"the host's ledger cannot be used: {error}; see MESHHOST_LEDGER") from None
         return entries

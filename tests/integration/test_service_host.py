@@ -348,7 +348,7 @@ async def test_a_full_host_refuses_with_503_and_says_so_in_readyz(serve: Serve) 
     assert (ready.status, ready.json["ok"], ready.json["reasons"]) == (503, False, ["full"])
 
 
-async def test_signed_calls_pass_once_and_all_others_get_401(serve: Serve) -> None:
+async def test_signed_calls_pass_and_all_others_get_401(serve: Serve) -> None:
     hosted = await serve(quiet(), secret=SECRET)
     body = webhook_body("room.call", hosted.data())
 
@@ -363,9 +363,58 @@ async def test_signed_calls_pass_once_and_all_others_get_401(serve: Serve) -> No
     wrong, unsigned = await signed(secret="another-secret-of-at-least-32-bytes!"), await hosted.post("/agent", body)
 
     assert [ours.status, theirs.status] == [200, 200]
-    assert [answer.status for answer in (replayed, stale, wrong, unsigned)] == [401] * 4
-    assert [re.search("before|old|wrong|not signed", a.json["error"]) is not None for a in (replayed, stale, wrong)]
+    assert (replayed.status, replayed.json["spawn_id"]) == (200, ours.json["spawn_id"])
+    assert [answer.status for answer in (stale, wrong, unsigned)] == [401] * 3
+    assert [re.search("old|wrong|not signed", a.json["error"]) is not None for a in (stale, wrong)] == [True, True]
     assert "not signed" in unsigned.json["error"]
+
+
+async def test_a_call_that_comes_again_starts_nobody(serve: Serve) -> None:
+    """As a proxy repeats it, or an attacker: 409 unless the first answer still holds. A refused call is no first one."""
+    hosted = await serve(quiet(), secret=SECRET, on_duplicate="allow", max_agents=1)
+
+    async def signed() -> tuple[bytes, dict[str, str]]:
+        body = webhook_body("room.call", hosted.data())
+        return body, {"Meshhost-Signature": sign_webhook(body, secret=SECRET, now=time.time())}
+
+    first, second = await signed(), await signed()
+    assert (await hosted.post("/agent", *first)).status == 200
+    again = await hosted.post("/agent", *first)
+    assert (again.status, "made before" in again.json["error"]) == (409, True)
+    assert (await hosted.post("/agent", *second)).status == 503
+    (agent,) = hosted.host.agents
+    await hosted.host.parts.supervisor.stop(agent)
+    assert (await hosted.post("/agent", *first)).status == 409
+    assert (await hosted.post("/agent", *second)).status == 200
+    assert len(hosted.host.agents) == 1
+
+
+async def test_a_host_with_a_ledger_knows_after_a_restart_which_calls_it_has_answered(
+    server: RunningServer, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    async def host_of_room() -> Hosted:
+        host = ServiceHost(port=0, webhook_secret=SECRET, allowed_room_urls=[server.url], ledger=tmp_path / "ledger.db")
+        host.add_path("/joined", cls=quiet())
+        host.add_path("/each", cls=quiet(), on_duplicate="allow")
+        await host.start()
+        return Hosted(host, server, http)
+
+    hosted = await host_of_room()
+    body = webhook_body("room.call", hosted.data())
+    headers = [{"Meshhost-Signature": sign_webhook(body, secret=SECRET, now=time.time())} for _ in range(2)]
+    for path, header in zip(["/joined", "/each"], headers, strict=True):
+        assert (await hosted.post(path, body, header)).status == 200
+    await hosted.host.stop()
+    hosted = await host_of_room()
+    try:
+        joined, each = [
+            await hosted.post(path, body, header) for path, header in zip(["/joined", "/each"], headers, strict=True)
+        ]
+        assert (joined.status, each.status) == (200, 409)
+        assert joined.json["spawn_id"] in {agent.id for agent in hosted.host.agents}
+        assert len(hosted.host.agents) == 2
+    finally:
+        await hosted.host.stop()
 
 
 # What ends an agent
@@ -982,7 +1031,7 @@ async def test_the_process_is_ended_when_an_agent_cannot_be(
         pass
 
     exits: list[int] = []
-    monkeypatch.setattr(service_host_module.os, "_exit", exits.append)
+    monkeypatch.setattr(os, "_exit", exits.append)
     monkeypatch.setattr(service_host_module.logging, "shutdown", lambda: None)
     host = TellingHost(allowed_room_urls=[server.url], drain_seconds=0.05)
     host.tune(cleanup_seconds=0.1)
