@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(30.0, ge=0, validation_alias=_names("DRAIN_SECONDS"))
     process_pool: int = Field(1, ge=0, validation_alias=_names("PROCESS_POOL"))
     process_start: Literal["auto", "fork", "boot"] = Field("auto", validation_alias=_names("PROCESS_START"))
+    isolation_uid: int | None = Field(None, gt=0, validation_alias=_names("ISOLATION_UID"))
     process_memory_mb: int | None = Field(None, gt=0, validation_alias=_names("PROCESS_MEMORY_MB"))
     process_stuck_seconds: float = Field(30.0, gt=0, validation_alias=_names("PROCESS_STUCK_SECONDS"))
     max_processes: int = Field(100, ge=1, validation_alias=_names("MAX_PROCESSES"))

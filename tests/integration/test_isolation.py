@@ -315,6 +315,55 @@ async def test_a_crash_is_told_with_its_error_and_traceback(
     await neighbour_works(hosted)
 
 
+@both_ways
+async def test_secrets_of_the_operator_are_in_no_process_of_an_agent(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {
+        f"{prefix}_{name}" for prefix in ("MESHHOST", "MESHAGENT") for name in ("WEBHOOK_SECRET", "ADMIN_KEY", "SECRET")
+    }
+    for name in secrets:
+        monkeypatch.setenv(name, "not-for-agents-to-be-read-by-anybody")
+    monkeypatch.setenv("MESHHOST_API_KEY", "of-the-program")
+    hosted = await serve("process", classes=[misbehaving.Normal])
+    await with_neighbour(hosted)
+    found = (await hosted.asked("neighbour"))["environment"]
+    assert {name: found[name] for name in secrets} == dict.fromkeys(secrets, "")
+    assert "not-for-agents" not in str(found)
+    assert found["MESHHOST_API_KEY"] == "of-the-program"
+
+
+def may_run_as(uid: int) -> bool:
+    """Whether this user may run this interpreter and its libraries, which are root's here."""
+    try:
+        command = [sys.executable, "-c", "import meshhost.hosting.service_host"]
+        return subprocess.run(command, user=uid, group=uid, extra_groups=[], check=False).returncode == 0
+    except PermissionError:
+        return False
+
+
+@both_ways
+async def test_processes_run_as_the_user_that_the_host_gives_them(serve: Serve) -> None:
+    nobody = 65534
+    if not may_run_as(nobody):
+        pytest.skip("only root may change the user, to one that can read this Python")
+    hosted = await serve("process", classes=[misbehaving.Normal], options={"isolation_uid": nobody})
+    await with_neighbour(hosted)
+    uid, gid, groups = (await hosted.asked("neighbour"))["user"]
+    assert (uid, gid, groups) == (nobody, nobody, [])
+    assert os.getuid() == 0
+
+
+async def test_only_root_gives_processes_another_user(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(
+        SettingsError, match="isolation_uid: only a host that runs as root can start processes of user 65534"
+    ):
+        await serve("process", classes=[misbehaving.Normal], options={"isolation_uid": 65534})
+    with pytest.raises(SettingsError, match="isolation_uid: expected the number of a user other than root, not 0"):
+        ProcessOptions(isolation_uid=0)
+
+
 EXITS = {
     misbehaving.ExitsInConstructor: "SystemExit",
     misbehaving.ExitsInStart: "KeyboardInterrupt",

@@ -41,11 +41,18 @@ class Normal:
                 "imported_by": IMPORTED_BY,
                 "random": random.random(),
                 "descriptors": descriptors(),
+                "environment": dict(os.environ) | {"proc": environment_of_process()},
+                "user": (os.getuid(), os.getgid(), os.getgroups()),
             }
             await self.room.messaging.send_message(to=sender, type="!", message=answer)
 
     async def stop(self) -> None:
         logger.info("normal agent stopped")
+
+
+def environment_of_process() -> str:
+    """The one that it began with, whatever it changed since."""
+    return Path("/proc/self/environ").read_text()
 
 
 def descriptors() -> list[str]:
