@@ -64,13 +64,15 @@ _STOP_TASKS_SECONDS = 2.0
 class HostAssembly:
     """The parts of one host, from its options. `routes` may grow later; `describe` returns the service description.
 
-    `port` is the port that is listened on; before `start`, the one in the options.
+    `port` is the port that is listened on; before `start`, the one in the options. If that is 0, `usual_port` is taken where it
+    is free.
     """
 
     def __init__(self, options: HostOptions, routes: Routes, describe: Callable[[], dict[str, Any]]) -> None:
         self.options = options
         self.routes = routes
         self.port = options.port
+        self.usual_port = 0
         self._clock = clock = SystemClock()
         self._stack = AsyncExitStack()
         self._tasks = TaskOwner("host")
@@ -149,11 +151,8 @@ class HostAssembly:
         if options.health_port:
             self.watchdog.on_lag.append(lambda _: self.health.remember(self.http.readiness()))
 
-    async def start(self, *, usual_port: int = 0) -> None:
-        """Start all parts, and the agents of the ledger. Raises SettingsError; then nothing runs.
-
-        Where any free port would do, `usual_port` is taken if it is free.
-        """
+    async def start(self) -> None:
+        """Start all parts, and the agents of the ledger. Raises SettingsError; then nothing runs."""
         contain_exits(asyncio.get_running_loop())
         self.guard.explain()
         if needs_pool := bool(self.routes.process_paths()):
@@ -161,7 +160,7 @@ class HostAssembly:
         async with AsyncExitStack() as stack:
             entries = await self._open_ledger(stack)
             self._start_health_server(stack)
-            await self._listen(stack, usual_port)
+            await self._listen(stack)
             stack.push_async_callback(self.pool.close)
             if needs_pool:
                 self.pool.open()
@@ -199,7 +198,7 @@ class HostAssembly:
             server.start()
             stack.callback(server.stop)
 
-    async def _listen(self, stack: AsyncExitStack, usual_port: int) -> None:
+    async def _listen(self, stack: AsyncExitStack) -> None:
         runner = web.AppRunner(
             self.http.application(),
             access_log=None,
@@ -211,12 +210,11 @@ class HostAssembly:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         host = self.options.host
-        if self.port == 0 and usual_port:
+        if self.port == 0 and self.usual_port:
             with suppress(OSError):  # taken: then any other
-                await web.TCPSite(runner, host, usual_port).start()
-                self.port = usual_port
+                await web.TCPSite(runner, host, self.usual_port).start()
         try:
-            if self.port != usual_port or usual_port == 0:
+            if not runner.addresses:
                 await web.TCPSite(runner, host, self.port).start()
         except OSError as error:
             text = f"cannot listen on {host}:{self.port}: {error.strerror or error}; choose another port"

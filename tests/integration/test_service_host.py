@@ -565,7 +565,8 @@ async def test_a_room_server_that_says_no_hello_is_tried_again(serve: Serve, mon
 
 async def test_something_that_is_no_agent_fails_with_a_clear_error(serve: Serve) -> None:
     class NoAgent:
-        pass
+        def __getattr__(self, name: str) -> Any:  # only its instances show that it is none
+            raise AttributeError(name)
 
     hosted = await serve(NoAgent, restart=RestartPolicy(kind="temporary"))
     spawn = await hosted.started()
@@ -984,6 +985,44 @@ async def test_a_stop_does_not_wait_for_threads_beyond_its_deadline(tmp_path: Pa
         assert "the process ends without them" in errors.decode()
         assert "of a library" in errors.decode()
         assert "asyncio_0" in errors.decode()
+
+
+async def run_of(program: Path, **variables: str) -> asyncio.subprocess.Process:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MESH")} | variables
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(sys.executable, str(program), stderr=pipe, env=environment)
+
+
+async def test_a_program_prints_where_its_host_listens(tmp_path: Path) -> None:
+    """At 8081, or where that is taken (as it is for the second one, whoever has it) at any port, and says so."""
+    program = tmp_path / "main.py"
+    program.write_text(
+        "import asyncio\nfrom meshhost.api.services import ServiceHost\n"
+        "from meshhost.testing.agents import QuietAgent\n"
+        "host = ServiceHost()\nhost.path('/quiet')(QuietAgent)\nasyncio.run(host.run())\n"
+    )
+    processes = []
+    try:
+        lines = []
+        for _ in range(2):
+            processes.append(process := await run_of(program))
+            assert process.stderr is not None
+            lines.append("")
+            while not lines[-1].startswith("meshhost:"):
+                lines[-1] = (await soon(process.stderr.readline(), 30)).decode()
+                assert lines[-1]
+    finally:
+        for process in processes:
+            process.terminate()
+            await soon(process.wait())
+    first, second = [
+        re.fullmatch(r"meshhost: service host listens at http://127.0.0.1:(\d+)(.*)\n", line) for line in lines
+    ]
+    assert first is not None, lines
+    assert second is not None, lines
+    assert second[1] != "8081"
+    assert second[2] == " (port 8081 is taken), with /quiet"
+    assert (first[1], first[2]) == ("8081", ", with /quiet") or first[2] == second[2]
 
 
 async def test_a_second_signal_aborts_the_agents_at_once(

@@ -1,9 +1,9 @@
 """Checks who sent a call: with a secret, calls must be signed; without one, only this machine may call.
 
 The signature covers the raw body and a timestamp. `CallGuard` remembers signatures far longer than they are fresh, so that it
-knows a call that comes again even when the wall clock is set back: a proxy repeats a call whose answer was lost, an attacker one
-that was recorded. `http.routes` answers both alike: as the first time where that changes nothing, else with 409. With a ledger
-signatures are known after a restart too (`remember`).
+knows a call that comes again even when the wall clock is set back: a proxy repeats a call whose answer was lost, an attacker
+one that was recorded. `http.routes` answers both alike: as the first time where that changes nothing, else with 409. With a
+ledger signatures are known after a restart too (`remember`).
 
 `http.routes` asks the guard before it parses anything; the one exception is the tenant of `_tenant_of`, which only selects the
 secret that must have signed the call. All in the event loop; no I/O.

@@ -235,7 +235,7 @@ def _all_signatures(connection: sqlite3.Connection) -> list[str]:
 def _put_signature(connection: sqlite3.Connection, signature: str) -> None:
     added = connection.execute("INSERT OR IGNORE INTO signatures (id) VALUES (?)", (signature,))
     if added.rowcount:
-        connection.execute("DELETE FROM signatures WHERE number <= ?", (added.lastrowid - MAX_REMEMBERED,))
+        connection.execute("DELETE FROM signatures WHERE number <= ?", ((added.lastrowid or 0) - MAX_REMEMBERED,))
 
 
 def _remove(entry_id: str) -> Operation[None]:
