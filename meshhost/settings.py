@@ -71,7 +71,10 @@ class Settings(BaseSettings):
         ge=0,
         le=65535,
         validation_alias=_names("PORT"),
-        description="Port that the service host listens on; 0 takes a free one. Unset: a free one.",
+        description=(
+            "Port that the service host listens on; 0 takes a free one. Unset: 8081 for `host.run()`, or a free one if "
+            "that is taken."
+        ),
     )
     token: SecretStr | None = Field(
         None,
@@ -155,6 +158,15 @@ class Settings(BaseSettings):
         description=(
             'How agents with isolation="process" get a process: forked from a warm template (fork), started '
             "on its own (boot), or forked where that is safe (auto)."
+        ),
+    )
+    isolation_uid: int | None = Field(
+        None,
+        gt=0,
+        validation_alias=_names("ISOLATION_UID"),
+        description=(
+            'Id of the user that agents with isolation="process" run as, for a service host that runs as root. Unset: the '
+            "host's own user, so that processes isolate crashes, not secrets."
         ),
     )
     process_memory_mb: int | None = Field(

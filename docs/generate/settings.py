@@ -63,6 +63,8 @@ VARIABLES: dict[str, dict[str, str]] = {
         "MESHHOST_PROCESS_POOL": 'Warm processes kept ready for paths with `isolation="process"`.',
         "MESHHOST_PROCESS_START": "How such a process starts: `fork` from a template, `boot` on its own, `auto` forks where "
         "that is safe.",
+        "MESHHOST_ISOLATION_UID": "User that these processes run as, where the host is root. Default: the host's own user; "
+        "then processes isolate crashes, not secrets.",
         "MESHHOST_MAX_PROCESSES": "Agents that may live in processes of their own.",
         "MESHHOST_PROCESS_MEMORY_MB": "Memory at which a process is ended. Default: no limit.",
         "MESHHOST_PROCESS_STUCK_SECONDS": "Seconds without an answer after which a process is ended.",

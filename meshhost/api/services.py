@@ -5,7 +5,8 @@ that owns it. The names may grow, but none may go or move.
 """
 
 from meshhost.hosting.service_host import ServiceHost
+from meshhost.hosting.tenants.quotas import TenantQuota
 from meshhost.room.call import CallContext
 from meshhost.supervision.policy import RestartPolicy
 
-__all__ = ["CallContext", "RestartPolicy", "ServiceHost"]
+__all__ = ["CallContext", "RestartPolicy", "ServiceHost", "TenantQuota"]

@@ -13,14 +13,16 @@ process (following it); "tenancy" (once a second), "start-up" (waits for the fir
 the process pool, and aiohttp's for each request. Threads: the watchdog, the health server, the ledger.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from aiohttp import web
 
 from meshhost.clock import Clock, SystemClock
+from meshhost.containment import contain_exits
 from meshhost.edge.listener import GuardedSite
 from meshhost.errors import SettingsError
 from meshhost.hosting.agents.assignment import Assignment
@@ -65,13 +67,15 @@ _KEEP_ALIVE_SECONDS = 75.0
 class HostAssembly:
     """The parts of one host, from its options. `routes` may grow later; `describe` returns the service description.
 
-    `port` is the port that is listened on; before `start`, the one in the options.
+    `port` is the port that is listened on; before `start`, the one in the options. If that is 0, `usual_port` is taken where it
+    is free.
     """
 
     def __init__(self, options: HostOptions, routes: Routes, describe: Callable[[], dict[str, Any]]) -> None:
         self.options = options
         self.routes = routes
         self.port = options.port
+        self.usual_port = 0
         self._clock = clock = SystemClock()
         self._stack = AsyncExitStack()
         self._tasks = TaskOwner("host")
@@ -152,6 +156,7 @@ class HostAssembly:
 
     async def start(self) -> None:
         """Start all parts, and the agents of the ledger. Raises SettingsError; then nothing runs."""
+        contain_exits(asyncio.get_running_loop())
         self.guard.explain()
         if needs_pool := bool(self.routes.process_paths()):
             self.pool.check_program()
@@ -184,6 +189,7 @@ class HostAssembly:
         try:
             entries = await self.ledger.open()
             await self.tenancy.frozen.restore()
+            self.guard.remember(await self.ledger.signatures())
         except OSError as error:
             raise SettingsError(f"the host's ledger cannot be used: {error}; see MESHHOST_LEDGER") from None
         return entries
@@ -208,8 +214,12 @@ class HostAssembly:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         host = self.options.host
+        if self.port == 0 and self.usual_port:
+            with suppress(OSError):  # taken: then any other
+                await GuardedSite(runner, host, self.usual_port).start()
         try:
-            await GuardedSite(runner, host, self.port).start()
+            if not runner.addresses:
+                await GuardedSite(runner, host, self.port).start()
         except OSError as error:
             text = f"cannot listen on {host}:{self.port}: {error.strerror or error}; choose another port"
             raise SettingsError(text) from None

@@ -166,6 +166,7 @@ def _process_options(given: int | ProcessOptions | None, settings: Settings) -> 
         stuck_seconds=settings.process_stuck_seconds,
         max_running=settings.max_processes,
         start=settings.process_start,
+        isolation_uid=settings.isolation_uid,
     )
 
 

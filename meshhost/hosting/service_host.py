@@ -8,9 +8,12 @@ In the process of an agent the same program runs again up to `run()` or `start()
 the process (`processes.child`).
 """
 
+import asyncio
+import contextlib
 import gc
+import inspect
 import logging
-import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +22,14 @@ from typing import Any, TypeVar
 from meshhost.errors import SettingsError
 from meshhost.hosting.agents.assignment import HostedAgent
 from meshhost.hosting.assembly import HostAssembly
-from meshhost.hosting.calls.route import OnDuplicate, Route, Routes
+from meshhost.hosting.calls.route import IsolationKind, OnDuplicate, Route, Routes
 from meshhost.hosting.calls.specs import service_spec
 from meshhost.hosting.options import HostOptions, OnBlock
 from meshhost.hosting.processes.child.roles import current_role
 from meshhost.hosting.processes.options import ProcessOptions
 from meshhost.hosting.tenants.quarantine import QuarantinePolicy
 from meshhost.hosting.tenants.quotas import TenantQuota
+from meshhost.hosting.threads import busy_threads, leave, threads_end
 from meshhost.identity.grants import ApiScope
 from meshhost.settings import read_settings
 from meshhost.signals import StopSignals, stop_signals
@@ -33,18 +37,25 @@ from meshhost.supervision.drain import DrainReport
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.tasks import Won, first_of
 
-__all__ = ["ServiceHost"]
+__all__ = ["USUAL_PORT", "ServiceHost"]
 
 logger = logging.getLogger(__name__)
 
+USUAL_PORT = 8081
+"""Where a program whose host is run listens when nothing says otherwise; if it is taken, at any free port."""
+
 AgentClass = TypeVar("AgentClass", bound=Callable[..., Any])
 Hook = TypeVar("Hook", bound=Callable[[], Any])
+
+# How long threads may take to end after a drain that used up its time.
+_THREAD_SECONDS = 2.0
 
 
 class ServiceHost:
     """Hosts agents: `@host.path("/worker", identity="storage-worker")` above a class, then `await host.run()`.
 
-    `host` and `port` are where calls come in (default MESHHOST_HOST or 127.0.0.1, and MESHHOST_PORT or a free port).
+    `host` and `port` are where calls come in (default MESHHOST_HOST or 127.0.0.1, and MESHHOST_PORT or, with `run()`, 8081, or
+    a free port where that is taken and with `start()`). A port of 0 is a free one.
     `webhook_secret` (default MESHHOST_WEBHOOK_SECRET) signs calls; `webhook_secrets` has by tenant the secrets of tenants with
     one of their own. Without a secret only this machine may call. Calls may name room servers at `allowed_room_urls` (default
     MESHHOST_ALLOWED_ROOM_URLS, separated by commas) and at MESHHOST_API_URL. At most `max_agents` live at once (default
@@ -89,8 +100,12 @@ class ServiceHost:
         webhook_secrets: Mapping[str, str] | None = None,
         health_port: int | None = None,
     ) -> None:
+        settings = read_settings()
+        if current_role() is not None:
+            # This process runs an agent, whose code must not find here what the host is operated with.
+            webhook_secret, webhook_secrets, admin_key = "", None, ""
         self._options = HostOptions.merged(
-            read_settings(),
+            settings,
             host=host,
             webhook_secret=webhook_secret,
             port=port,
@@ -109,6 +124,7 @@ class ServiceHost:
             webhook_secrets=webhook_secrets,
             health_port=health_port,
         )
+        self._is_usual_port = port is None and settings.port is None
         self._routes = Routes()
         self._hooks: list[Callable[[], Any]] = []
         self._parts = HostAssembly(self._options, self._routes, self.get_service_spec)
@@ -149,16 +165,20 @@ class ServiceHost:
         permissions: ApiScope | None = None,
         on_duplicate: OnDuplicate = "join",
         restart: RestartPolicy | None = None,
-        isolation: str = "task",
+        isolation: IsolationKind = "task",
         start_timeout: float = 60.0,
         drain_seconds: float | None = None,
     ) -> Callable[[AgentClass], AgentClass]:
         """Decorate an agent class: a call to `path` starts it, by default as `identity` with `permissions`.
 
+        The class needs `start(room=…)` and `stop()`, and is made without arguments or with `call=`; else SettingsError.
         `drain_seconds` is how long its agents may take to finish when they have to leave (default: the host's).
         """
 
         def bind(cls: AgentClass) -> AgentClass:
+            if inspect.isfunction(cls):
+                # `add_path` takes a factory; under a decorator a function is more likely meant to be the agent.
+                raise SettingsError(f"path {path!r}: expected a class with start(room=…) and stop(), not a function")
             self.add_path(
                 path,
                 cls=cls,
@@ -191,7 +211,7 @@ class ServiceHost:
         permissions: ApiScope | None = None,
         on_duplicate: OnDuplicate = "join",
         restart: RestartPolicy | None = None,
-        isolation: str = "task",
+        isolation: IsolationKind = "task",
         start_timeout: float = 60.0,
         drain_seconds: float | None = None,
     ) -> None:
@@ -242,28 +262,56 @@ class ServiceHost:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain and return. A second signal aborts the agents at once.
 
+        Threads that agents have started may take as long as the drain. Those that are left then are logged by name and
+        stack, and the process ends with exit code 0 without them; nothing after `run()` is run.
         A host that cannot start ends the program with one line and exit code 1, through SystemExit.
         """
         if current_role() is not None:
             await self.start()
         async with stop_signals() as signals:
+            if self._is_usual_port:
+                self._parts.usual_port = USUAL_PORT
             try:
                 await self.start()
             except SettingsError as error:
                 # A mistake of the operator, not of the code: a traceback through asyncio would hide the one useful line.
                 raise SystemExit(f"meshhost: {error}") from None
+            if self._is_usual_port:
+                # Where the port was chosen by a setting, as by `meshhost service run`, the address is known.
+                self._print_address()
             # Imported modules stay for good. Frozen, they are not scanned again by each garbage collection, which stops all
             # agents for its time.
             gc.collect()
             gc.freeze()
+            loop = asyncio.get_running_loop()
+            due = None
             try:
                 await signals.wait()
+                due = loop.time() + self._longest_drain()
             finally:  # also when cancelled: the agents are always drained
                 report = await self._stop_unless_forced(signals)
+            if due is not None:
+                # Only after a signal: a program that cancels this goes on, and so may its threads.
+                waiting = threads_end(max(due - loop.time(), _THREAD_SECONDS))
+                outcome = await first_of(waiting, signals.wait_forced())
+                if outcome != Won(True) and busy_threads():
+                    leave()
         if report.stuck:
             # Their tasks cannot be ended, and asyncio.run would wait for them forever: end the process instead.
-            logging.shutdown()
-            os._exit(0)
+            leave()
+
+    def _print_address(self) -> None:
+        host = f"[{self._options.host}]" if ":" in self._options.host else self._options.host
+        taken = "" if self.port == USUAL_PORT else f" (port {USUAL_PORT} is taken)"
+        paths = ", ".join(self._routes) or "no path yet"
+        line = f"meshhost: service host listens at http://{host}:{self.port}{taken}, with {paths}\n"
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # a closed stream is no reason not to serve
+            sys.stderr.write(line)
+            sys.stderr.flush()
+
+    def _longest_drain(self) -> float:
+        times = [route.drain_seconds for route in self._routes.values()]
+        return max(times, default=self._options.drain_seconds)
 
     async def _stop_unless_forced(self, signals: StopSignals) -> DrainReport:
         outcome = await first_of(self.stop(), signals.wait_forced())

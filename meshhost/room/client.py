@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from meshhost.clock import Clock, SystemClock
+from meshhost.containment import is_contained
 from meshhost.errors import ConnectionLostError, RoomError
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.frames import Limits
@@ -350,7 +351,9 @@ class RoomClient:
                 await restorer()
             except ConnectionLostError:
                 raise  # lost again: after the next connection all restorers run again
-            except Exception:
+            except BaseException as error:
+                if not is_contained(error):
+                    raise
                 # One service that cannot be restored must not keep the others from it.
                 logger.exception("not restored after a reconnect", extra={"restorer": repr(restorer)})
             if session is not self._keeper.session:
@@ -367,7 +370,9 @@ class RoomClient:
             return
         try:
             result = handler(message)
-        except Exception:
+        except BaseException as error:
+            if not is_contained(error):
+                raise
             logger.exception("message handler raised", extra={"message_type": message.type})
             return
         if result is not None:
@@ -387,5 +392,7 @@ async def _logged(coroutine: Coroutine[Any, Any, None], name: str) -> None:
         await coroutine
     except ConnectionLostError:
         logger.debug("ended with the connection", extra={"task": name})
-    except Exception:
+    except BaseException as error:
+        if not is_contained(error):
+            raise
         logger.exception("room task failed", extra={"task": name})

@@ -1,13 +1,16 @@
 """Named events with any number of handlers, in the shape MeshAgent programs use: `on`, `off`, `emit`.
 
 `RoomClient` and the service clients each own an `EventEmitter` and emit from the task that reads the connection. A handler that
-raises is logged and never stops the reading or the other handlers.
+raises is logged and never stops the reading or the other handlers; inside an agent that holds for `sys.exit()` too, which ends
+that agent (`containment`).
 """
 
 import inspect
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+from meshhost.containment import is_contained
 
 __all__ = ["EventEmitter", "Spawn"]
 
@@ -51,7 +54,9 @@ class EventEmitter:
         for handler in tuple((self._handlers or {}).get(event_name, ())):
             try:
                 result = handler(**fields)
-            except Exception:
+            except BaseException as error:
+                if not is_contained(error):
+                    raise
                 logger.exception("event handler raised", extra={"event": event_name})
                 continue
             if inspect.iscoroutine(result):

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from meshhost.clock import Clock
+from meshhost.containment import as_exception, is_requested
 from meshhost.errors import ConnectionLostError, LifecycleError, MeshhostError
 from meshhost.supervision.deadlines import deadline
 from meshhost.supervision.isolation import Aborted, Child, Crashed, Exit, Exited
@@ -70,7 +71,7 @@ class ErrorReport:
             error = error.exceptions[0]
         try:
             text = str(error)
-        except Exception:  # noqa: BLE001 - the error is an agent's own class and may fail in any way
+        except BaseException:  # noqa: BLE001 - the error is an agent's own class and may fail in any way
             text = "(the error cannot be shown as text)"
         frames = "".join(traceback.format_exception(error))
         return cls(type(error).__name__, text[:_MAX_TEXT], frames[-_MAX_TRACEBACK:])
@@ -244,10 +245,10 @@ class SupervisedAgent(Generic[KeyT]):
             if self.state not in TERMINAL:
                 self._signal(Signal.ABORTED)
             raise
-        except Exception as error:
+        except BaseException as error:
             # A bug in supervision, or a Child that breaks its contract: the agent must not look alive afterwards.
             logger.exception("supervision of an agent failed", extra=self._fields())
-            self.last_error = ErrorReport.of(error)
+            self.last_error = ErrorReport.of(as_exception(error))
             self._abort_child()
             if self.state not in TERMINAL:
                 self._give_up("supervision failed")
@@ -272,10 +273,11 @@ class SupervisedAgent(Generic[KeyT]):
             else:
                 async with deadline(clock, seconds, late=f"the agent did not report running within {seconds:g} s"):
                     await self._child.start()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an agent raises is that agent's crash
-            await self._start_failed(
-                error if isinstance(error, Exception) else MeshhostError("the agent called exit()")
-            )
+        except BaseException as error:  # whatever an agent raises is that agent's crash
+            if isinstance(error, asyncio.CancelledError) or is_requested(error):
+                raise
+            is_exit = isinstance(error, SystemExit)
+            await self._start_failed(MeshhostError("the agent called exit()") if is_exit else as_exception(error))
         else:
             if self.state is State.STARTING and not self._aborting:
                 self._signal(Signal.STARTED)
@@ -349,7 +351,7 @@ class SupervisedAgent(Generic[KeyT]):
         self._aborting = True
         try:
             self._child.abort()
-        except Exception:
+        except BaseException:
             # Log and go on: the other agents still have to be aborted.
             logger.exception("agent could not be aborted", extra=self._fields())
 

@@ -16,6 +16,7 @@ from itertools import groupby
 from typing import Any
 
 from meshhost.clock import Clock
+from meshhost.containment import is_requested
 from meshhost.supervision.agent import CLEANUP_SECONDS, SupervisedAgent
 from meshhost.supervision.deadlines import deadline
 from meshhost.supervision.isolation import Child
@@ -85,7 +86,9 @@ def _ask_all_to_leave(
 async def _ask_to_leave(agent: _Agent, child: Child) -> None:
     try:
         await child.drain()
-    except Exception:
+    except BaseException as error:
+        if is_requested(error):
+            raise
         # It still has until its deadline to leave, and is aborted then.
         logger.exception("agent could not be drained", extra={"agent": agent.name, "spawn_id": agent.id})
 

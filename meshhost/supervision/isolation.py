@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from meshhost.containment import as_exception, is_requested
 from meshhost.errors import LifecycleError, MeshhostError
 from meshhost.tasks import LightEvent, TaskOwner
 
@@ -113,7 +114,7 @@ class ChildContext:
         """What the child does now, as text for people. Never raises."""
         try:
             text = getattr(self.current, "activity", None)
-        except Exception:  # noqa: BLE001 - a property of an agent's own class may fail in any way
+        except BaseException:  # noqa: BLE001 - a property of an agent's own class may fail in any way, nothing is awaited
             return None
         if isinstance(text, str) and text:
             return text[:MAX_ACTIVITY]
@@ -201,14 +202,14 @@ class TaskChild:
     async def _body(self) -> Exit:
         try:
             await self._run(self._context)
-        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever an agent raises is that agent's crash
-            return Crashed(error)
-        except BaseException as error:  # noqa: BLE001 - an agent's sys.exit() must not end its neighbours
-            crash = MeshhostError(f"the agent raised {type(error).__name__}")
-            crash.__cause__ = error
-            return Crashed(crash)
+        except BaseException as error:
+            # Whatever an agent raises is that agent's crash: its sys.exit() must not end its neighbours. A user's Ctrl-C is no
+            # KeyboardInterrupt here, since hosts handle the signal.
+            if is_requested(error):
+                raise
+            if isinstance(error, asyncio.CancelledError):
+                return Crashed(MeshhostError("the agent was cancelled by its own code"))
+            return Crashed(as_exception(error))
         return Exited()
 
     def _ended(self, task: asyncio.Task[Exit]) -> None:

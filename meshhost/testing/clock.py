@@ -15,10 +15,11 @@ _TURNS = 10
 
 
 class FakeClock:
-    """Keeps the contract of `meshhost.clock.Clock`; `time()` and `monotonic()` are the same number of seconds."""
+    """Keeps the contract of `meshhost.clock.Clock`; `time()` and `monotonic()` are the same number until `step`."""
 
     def __init__(self, start: float = 1_000_000.0) -> None:
         self._now = start
+        self._stepped = 0.0
         self._order = itertools.count()
         self._sleeping: list[tuple[float, int, asyncio.Future[None]]] = []
 
@@ -33,7 +34,11 @@ class FakeClock:
 
     def time(self) -> float:
         """Seconds."""
-        return self._now
+        return self._now + self._stepped
+
+    def step(self, seconds: float) -> None:
+        """Set the wall clock forward, or back; as on a machine, only `time()` shows it and no sleeper wakes."""
+        self._stepped += seconds
 
     async def sleep(self, seconds: float) -> None:
         """Return once `advance` has moved the clock that far; at once (after a turn of the loop) for zero or less."""

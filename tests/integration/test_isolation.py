@@ -315,6 +315,119 @@ async def test_a_crash_is_told_with_its_error_and_traceback(
     await neighbour_works(hosted)
 
 
+@both_ways
+async def test_secrets_of_the_operator_are_in_no_process_of_an_agent(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {
+        f"{prefix}_{name}" for prefix in ("MESHHOST", "MESHAGENT") for name in ("WEBHOOK_SECRET", "ADMIN_KEY", "SECRET")
+    }
+    for name in secrets:
+        monkeypatch.setenv(name, "not-for-agents-to-be-read-by-anybody")
+    monkeypatch.setenv("MESHHOST_API_KEY", "of-the-program")
+    hosted = await serve("process", classes=[misbehaving.Normal])
+    await with_neighbour(hosted)
+    found = (await hosted.asked("neighbour"))["environment"]
+    assert {name: found[name] for name in secrets} == dict.fromkeys(secrets, "")
+    assert "not-for-agents" not in str(found)
+    assert found["MESHHOST_API_KEY"] == "of-the-program"
+
+
+def may_run_as(uid: int) -> bool:
+    """Whether this user may run this interpreter and its libraries, which are root's here."""
+    try:
+        command = [sys.executable, "-c", "import meshhost.hosting.service_host"]
+        return subprocess.run(command, user=uid, group=uid, extra_groups=[], check=False).returncode == 0
+    except PermissionError:
+        return False
+
+
+@both_ways
+async def test_processes_run_as_the_user_that_the_host_gives_them(serve: Serve) -> None:
+    nobody = 65534
+    if not may_run_as(nobody):
+        pytest.skip("only root may change the user, to one that can read this Python")
+    hosted = await serve("process", classes=[misbehaving.Normal], options={"isolation_uid": nobody})
+    await with_neighbour(hosted)
+    uid, gid, groups = (await hosted.asked("neighbour"))["user"]
+    assert (uid, gid, groups) == (nobody, nobody, [])
+    assert os.getuid() == 0
+
+
+async def test_only_root_gives_processes_another_user(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(
+        SettingsError, match="isolation_uid: only a host that runs as root can start processes of user 65534"
+    ):
+        await serve("process", classes=[misbehaving.Normal], options={"isolation_uid": 65534})
+    with pytest.raises(SettingsError, match="isolation_uid: expected the number of a user other than root, not 0"):
+        ProcessOptions(isolation_uid=0)
+
+
+EXITS = {
+    misbehaving.ExitsInConstructor: "SystemExit",
+    misbehaving.ExitsInStart: "KeyboardInterrupt",
+    misbehaving.ExitsInAnAwaitedTask: "SystemExit",
+    misbehaving.ExitsInATask: "SystemExit",
+    misbehaving.ExitsInAHandler: "SystemExit",
+    misbehaving.ExitsInAPlainHandler: "SystemExit",
+    misbehaving.Panics: "Panic",
+    misbehaving.CancelsItself: "cancelled by its own code",
+}
+
+
+@both
+@pytest.mark.parametrize("cls", EXITS, ids=lambda cls: cls.__name__)
+async def test_an_agent_that_ends_the_program_ends_only_itself(serve: Serve, isolation: str, cls: type) -> None:
+    """sys.exit() or another BaseException, wherever an agent raises it: it crashes, and its neighbours live."""
+    once_more = RestartPolicy(first_delay=0.0, max_delay=0.0, max_restarts=1)
+    hosted = await serve(isolation, classes=[misbehaving.Normal, cls], restart=once_more)
+    await with_neighbour(hosted)
+    spawn = await hosted.called(cls)
+    if "Handler" in cls.__name__:
+        async with hosted.server.client(name="asks") as room:
+            await room.messaging.enable()
+            while spawn.state is not State.FAILED:
+                for one in room.messaging.remote_participants:
+                    if one.get_attribute("name") == "agent":
+                        await room.messaging.send_message(to=one, type="?", message={})
+                await asyncio.sleep(0.1)
+    await soon(spawn.wait_state(State.FAILED), 20.0)
+    assert spawn.restarts == 1
+    assert spawn.last_error is not None
+    assert EXITS[cls] in spawn.last_error.text + spawn.last_error.traceback
+    await neighbour_works(hosted)
+
+
+@both_ways
+async def test_a_process_does_not_stay_for_a_thread_of_its_agent(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    hosted = await serve("process", classes=[misbehaving.LeavesAThread], restart=RestartPolicy(kind="temporary"))
+    spawn = await hosted.called(misbehaving.LeavesAThread)
+    await soon(spawn.wait_state(State.RUNNING))
+    began = time.monotonic()
+    await soon(spawn.wait_state(State.STOPPED))
+    assert time.monotonic() - began < 4
+    (record,) = [record for record in caplog.records if "threads did not end in time" in record.getMessage()]
+    assert "asyncio_0" in str(vars(record)["threads"])
+
+
+@both
+async def test_an_agent_that_ends_the_program_while_it_leaves_has_left(
+    serve: Serve, isolation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hosted = await serve(isolation, classes=[misbehaving.Normal, misbehaving.ExitsWhenItLeaves])
+    await with_neighbour(hosted)
+    spawn = await hosted.called(misbehaving.ExitsWhenItLeaves)
+    await soon(spawn.wait_state(State.RUNNING))
+    assert spawn.activity is None
+    report = await soon(hosted.host.parts.supervisor.stop(spawn))
+    assert (spawn.state, report.finished) == (State.STOPPED, ("agent in room",))
+    await until(lambda: "agent could not stop" in caplog.text, "it is logged")
+    await neighbour_works(hosted)
+
+
 @both
 async def test_a_crashed_agent_is_started_again_until_its_policy_gives_up(serve: Serve, isolation: str) -> None:
     hosted = await serve(isolation, restart=RestartPolicy(first_delay=0.0, max_delay=0.0, max_restarts=2))

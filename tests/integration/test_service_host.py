@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -347,7 +348,7 @@ async def test_a_full_host_refuses_with_503_and_says_so_in_readyz(serve: Serve) 
     assert (ready.status, ready.json["ok"], ready.json["reasons"]) == (503, False, ["full"])
 
 
-async def test_signed_calls_pass_once_and_all_others_get_401(serve: Serve) -> None:
+async def test_signed_calls_pass_and_all_others_get_401(serve: Serve) -> None:
     hosted = await serve(quiet(), secret=SECRET)
     body = webhook_body("room.call", hosted.data())
 
@@ -362,9 +363,58 @@ async def test_signed_calls_pass_once_and_all_others_get_401(serve: Serve) -> No
     wrong, unsigned = await signed(secret="another-secret-of-at-least-32-bytes!"), await hosted.post("/agent", body)
 
     assert [ours.status, theirs.status] == [200, 200]
-    assert [answer.status for answer in (replayed, stale, wrong, unsigned)] == [401] * 4
-    assert [re.search("before|old|wrong|not signed", a.json["error"]) is not None for a in (replayed, stale, wrong)]
+    assert (replayed.status, replayed.json["spawn_id"]) == (200, ours.json["spawn_id"])
+    assert [answer.status for answer in (stale, wrong, unsigned)] == [401] * 3
+    assert [re.search("old|wrong|not signed", a.json["error"]) is not None for a in (stale, wrong)] == [True, True]
     assert "not signed" in unsigned.json["error"]
+
+
+async def test_a_call_that_comes_again_starts_nobody(serve: Serve) -> None:
+    """As a proxy repeats it, or an attacker: 409 unless the first answer still holds. A refused call is no first one."""
+    hosted = await serve(quiet(), secret=SECRET, on_duplicate="allow", max_agents=1)
+
+    async def signed() -> tuple[bytes, dict[str, str]]:
+        body = webhook_body("room.call", hosted.data())
+        return body, {"Meshhost-Signature": sign_webhook(body, secret=SECRET, now=time.time())}
+
+    first, second = await signed(), await signed()
+    assert (await hosted.post("/agent", *first)).status == 200
+    again = await hosted.post("/agent", *first)
+    assert (again.status, "made before" in again.json["error"]) == (409, True)
+    assert (await hosted.post("/agent", *second)).status == 503
+    (agent,) = hosted.host.agents
+    await hosted.host.parts.supervisor.stop(agent)
+    assert (await hosted.post("/agent", *first)).status == 409
+    assert (await hosted.post("/agent", *second)).status == 200
+    assert len(hosted.host.agents) == 1
+
+
+async def test_a_host_with_a_ledger_knows_after_a_restart_which_calls_it_has_answered(
+    server: RunningServer, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    async def host_of_room() -> Hosted:
+        host = ServiceHost(port=0, webhook_secret=SECRET, allowed_room_urls=[server.url], ledger=tmp_path / "ledger.db")
+        host.add_path("/joined", cls=quiet())
+        host.add_path("/each", cls=quiet(), on_duplicate="allow")
+        await host.start()
+        return Hosted(host, server, http)
+
+    hosted = await host_of_room()
+    body = webhook_body("room.call", hosted.data())
+    headers = [{"Meshhost-Signature": sign_webhook(body, secret=SECRET, now=time.time())} for _ in range(2)]
+    for path, header in zip(["/joined", "/each"], headers, strict=True):
+        assert (await hosted.post(path, body, header)).status == 200
+    await hosted.host.stop()
+    hosted = await host_of_room()
+    try:
+        joined, each = [
+            await hosted.post(path, body, header) for path, header in zip(["/joined", "/each"], headers, strict=True)
+        ]
+        assert (joined.status, each.status) == (200, 409)
+        assert joined.json["spawn_id"] in {agent.id for agent in hosted.host.agents}
+        assert len(hosted.host.agents) == 2
+    finally:
+        await hosted.host.stop()
 
 
 # What ends an agent
@@ -515,7 +565,8 @@ async def test_a_room_server_that_says_no_hello_is_tried_again(serve: Serve, mon
 
 async def test_something_that_is_no_agent_fails_with_a_clear_error(serve: Serve) -> None:
     class NoAgent:
-        pass
+        def __getattr__(self, name: str) -> Any:  # only its instances show that it is none
+            raise AttributeError(name)
 
     hosted = await serve(NoAgent, restart=RestartPolicy(kind="temporary"))
     spawn = await hosted.started()
@@ -894,6 +945,86 @@ async def test_a_signal_stops_a_host_in_order(running: Running) -> None:
     assert not listens(host.port)
 
 
+BLOCKED_THREADS = """
+import asyncio, logging, threading, time
+from meshhost.api.services import ServiceHost
+logging.basicConfig()
+form = logging.Formatter("%(message)s %(threads)s", defaults={"threads": ""})
+logging.getLogger().handlers[0].setFormatter(form)
+async def main():
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)
+    threading.Thread(target=time.sleep, args=(60,), name="of a library").start()
+    asyncio.get_running_loop().call_later(0.5, lambda: print("running", flush=True))
+    await ServiceHost(port=0, webhook_secret="", drain_seconds=0.2).run()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_a_stop_does_not_wait_for_threads_beyond_its_deadline(tmp_path: Path, signals: int) -> None:
+    program = tmp_path / "main.py"
+    program.write_text(BLOCKED_THREADS)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, str(program), stdout=pipe, stderr=pipe)
+    assert process.stdout is not None
+    try:
+        await soon(process.stdout.readline(), 30)
+        await asyncio.sleep(0.5)
+        began = time.monotonic()
+        for _ in range(signals):
+            process.terminate()
+            await asyncio.sleep(0.3)
+        _, errors = await soon(process.communicate(), 20)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert time.monotonic() - began < 6
+    assert process.returncode == 0
+    if signals == 1:
+        assert "the process ends without them" in errors.decode()
+        assert "of a library" in errors.decode()
+        assert "asyncio_0" in errors.decode()
+
+
+async def run_of(program: Path, **variables: str) -> asyncio.subprocess.Process:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MESH")} | variables
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(sys.executable, str(program), stderr=pipe, env=environment)
+
+
+async def test_a_program_prints_where_its_host_listens(tmp_path: Path) -> None:
+    """At 8081, or where that is taken (as it is for the second one, whoever has it) at any port, and says so."""
+    program = tmp_path / "main.py"
+    program.write_text(
+        "import asyncio\nfrom meshhost.api.services import ServiceHost\n"
+        "from meshhost.testing.agents import QuietAgent\n"
+        "host = ServiceHost()\nhost.path('/quiet')(QuietAgent)\nasyncio.run(host.run())\n"
+    )
+    processes = []
+    try:
+        lines = []
+        for _ in range(2):
+            processes.append(process := await run_of(program))
+            assert process.stderr is not None
+            lines.append("")
+            while not lines[-1].startswith("meshhost:"):
+                lines[-1] = (await soon(process.stderr.readline(), 30)).decode()
+                assert lines[-1]
+    finally:
+        for process in processes:
+            process.terminate()
+            await soon(process.wait())
+    first, second = [
+        re.fullmatch(r"meshhost: service host listens at http://127.0.0.1:(\d+)(.*)\n", line) for line in lines
+    ]
+    assert first is not None, lines
+    assert second is not None, lines
+    assert second[1] != "8081"
+    assert second[2] == " (port 8081 is taken), with /quiet"
+    assert (first[1], first[2]) == ("8081", ", with /quiet") or first[2] == second[2]
+
+
 async def test_a_second_signal_aborts_the_agents_at_once(
     server: RunningServer, http: aiohttp.ClientSession, running: Running
 ) -> None:
@@ -939,7 +1070,7 @@ async def test_the_process_is_ended_when_an_agent_cannot_be(
         pass
 
     exits: list[int] = []
-    monkeypatch.setattr(service_host_module.os, "_exit", exits.append)
+    monkeypatch.setattr(os, "_exit", exits.append)
     monkeypatch.setattr(service_host_module.logging, "shutdown", lambda: None)
     host = TellingHost(allowed_room_urls=[server.url], drain_seconds=0.05)
     host.tune(cleanup_seconds=0.1)

@@ -41,11 +41,18 @@ class Normal:
                 "imported_by": IMPORTED_BY,
                 "random": random.random(),
                 "descriptors": descriptors(),
+                "environment": dict(os.environ) | {"proc": environment_of_process()},
+                "user": (os.getuid(), os.getgid(), os.getgroups()),
             }
             await self.room.messaging.send_message(to=sender, type="!", message=answer)
 
     async def stop(self) -> None:
         logger.info("normal agent stopped")
+
+
+def environment_of_process() -> str:
+    """The one that it began with, whatever it changed since."""
+    return Path("/proc/self/environ").read_text()
 
 
 def descriptors() -> list[str]:
@@ -80,6 +87,76 @@ class CrashesInStart(Normal):
 class CrashesLater(Normal):
     async def wait_ended(self) -> None:
         raise ZeroDivisionError("one by none")
+
+
+class Panic(BaseException):
+    """As extensions written in Rust raise it."""
+
+
+class ExitsInConstructor(Normal):
+    def __init__(self) -> None:
+        sys.exit(3)
+
+
+class ExitsInStart(Normal):
+    async def start(self, *, room: Any) -> None:
+        raise KeyboardInterrupt
+
+
+class ExitsInAnAwaitedTask(Normal):
+    async def wait_ended(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(exits())
+
+
+class ExitsInATask(Normal):
+    async def start(self, *, room: Any) -> None:
+        await super().start(room=room)
+        self.task = asyncio.create_task(exits())
+
+
+class ExitsInAHandler(Normal):
+    async def on_message(self, message: Any) -> None:
+        sys.exit(3)
+
+
+class ExitsInAPlainHandler(Normal):
+    def on_message(self, message: Any) -> None:  # type: ignore[override]
+        sys.exit(3)
+
+
+class Panics(Normal):
+    async def wait_ended(self) -> None:
+        raise Panic("boom")
+
+
+class CancelsItself(Normal):
+    async def wait_ended(self) -> None:
+        raise asyncio.CancelledError
+
+
+class ExitsWhenItLeaves(Normal):
+    """And what it does now cannot be asked."""
+
+    @property
+    def activity(self) -> str:
+        sys.exit(3)
+
+    async def stop(self) -> None:
+        await super().stop()
+        sys.exit(3)
+
+
+async def exits() -> None:
+    sys.exit(3)
+
+
+class LeavesAThread(Normal):
+    """It ends, and what it has begun in a thread does not."""
+
+    async def wait_ended(self) -> None:
+        asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)
+        await asyncio.sleep(0.1)
 
 
 class NeverStarts(Normal):

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from meshhost.containment import exits_go_to, is_requested
 from meshhost.errors import RequestTimeoutError, RoomError
 from meshhost.hosting.agents.assignment import Assignment
 from meshhost.room.call import CallContext
@@ -62,11 +63,27 @@ _STOPPING = _Stopping()
 class _Leaving(LightEvent):
     """Set when the agent must leave, for any reason."""
 
-    __slots__ = ("is_dismissed",)
+    __slots__ = ("_crash", "is_dismissed")
 
     def __init__(self) -> None:
         super().__init__()
         self.is_dismissed = False
+        self._crash: Exception | None = None
+
+    def crash(self, error: Exception) -> None:
+        """One of the agent's tasks or handlers called `sys.exit()`."""
+        logger.error("agent's code ends the program: only the agent ends", exc_info=error)
+        self._crash = error
+        self.set()
+
+    def raise_crash(self) -> None:
+        """Raise what `crash` was called with, once."""
+        crash, self._crash = self._crash, None
+        try:
+            if crash is not None:
+                raise crash
+        finally:
+            del crash  # or the error and this frame would hold each other
 
     def on_message(self, message: RoomMessage) -> None:
         """A message of the room: `dismiss` asks the agent to leave."""
@@ -93,6 +110,8 @@ class AgentLife:
         call = self._assignment.context()
         room = RoomClient(protocol=self._assignment.protocol, call=call)
         leaving = _Leaving()
+        # This task runs nothing but the agent, and all its tasks inherit the context.
+        exits_go_to(leaving.crash)
         room.messaging.on("message", leaving.on_message)
         try:
             await room.connect()
@@ -131,6 +150,7 @@ class AgentLife:
             # An agent whose room was closed may raise: that is not a crash of its own.
             if not room.is_closed:
                 raise
+        leaving.raise_crash()
         if leaving.is_dismissed:
             self._assignment.end_for_good("dismissed")
         elif room.is_closed:
@@ -156,7 +176,9 @@ class AgentLife:
             await uninterrupted(agent.stop(), timeout=self._stop_seconds)
         except TimeoutError:
             logger.warning("agent did not stop in time", extra={"timeout": self._stop_seconds})
-        except Exception:
+        except BaseException as error:
+            if is_requested(error):
+                raise
             logger.exception("agent could not stop")
 
 

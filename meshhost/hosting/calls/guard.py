@@ -1,13 +1,18 @@
 """Checks who sent a call: with a secret, calls must be signed; without one, only this machine may call.
 
-The signature covers the raw body and a timestamp. `CallGuard` remembers the signatures for as long as they are fresh, so that
-a recorded call cannot be sent again. `http.routes` asks it before it parses anything; the one exception is the tenant of
-`_tenant_of`, which only selects the secret that must have signed the call. All in the event loop; no I/O.
+The signature covers the raw body and a timestamp. `CallGuard` remembers signatures far longer than they are fresh, so that it
+knows a call that comes again even when the wall clock is set back: a proxy repeats a call whose answer was lost, an attacker
+one that was recorded. `http.routes` answers both alike: as the first time where that changes nothing, else with 409. With a
+ledger signatures are known after a restart too (`remember`).
+
+`http.routes` asks the guard before it parses anything; the one exception is the tenant of `_tenant_of`, which only selects the
+secret that must have signed the call. All in the event loop; no I/O.
 """
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from ipaddress import ip_address
 
 from aiohttp import web
@@ -16,18 +21,29 @@ from meshhost.clock import Clock
 from meshhost.errors import CallRefusedError, InvalidTokenError, TokenError
 from meshhost.hosting.calls.admission import parse_event
 from meshhost.identity.tokens import ParticipantToken
-from meshhost.identity.webhooks import MAX_AGE_SECONDS, SIGNATURE_HEADERS, verify_webhook
+from meshhost.identity.webhooks import SIGNATURE_HEADERS, verify_webhook
 
-__all__ = ["CallGuard"]
+__all__ = ["MAX_REMEMBERED", "CallGuard", "Signed"]
 
 logger = logging.getLogger(__name__)
 
-# Signatures that are remembered: 10 minutes of them at 160 calls per second. Older ones are forgotten first.
-_MAX_REMEMBERED = 100_000
+MAX_REMEMBERED = 100_000
+"""Signatures that are remembered: 10 minutes of them at 160 calls per second. Older ones are forgotten first."""
+
+# Far more than a signature is fresh: one that is forgotten could be used again if the wall clock were set back by this time.
+_REMEMBERED_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What a call was signed with: the signature's id (None: calls need none), and whether it was seen before."""
+
+    id: str | None = None
+    is_repeated: bool = False
 
 
 class CallGuard:
-    """Checks that a call comes from the room server, and refuses replays.
+    """Checks that a call comes from the room server, and knows those that came before.
 
     `secrets` are by tenant; calls of other tenants must be signed with `secret` (None: they must come from this machine).
     """
@@ -38,7 +54,7 @@ class CallGuard:
         *,
         clock: Clock,
         secrets: Mapping[str, str] | None = None,
-        max_remembered: int = _MAX_REMEMBERED,
+        max_remembered: int = MAX_REMEMBERED,
     ) -> None:
         self._secret = secret
         self._secrets = dict(secrets or {})
@@ -51,36 +67,50 @@ class CallGuard:
         if self._secret is None:
             logger.warning("no webhook secret: calls are accepted from this machine only; set MESHHOST_WEBHOOK_SECRET")
 
-    def check(self, request: web.Request, body: bytes) -> None:
-        """Raises CallRefusedError (401); its text says to the operator of the room server what to do."""
+    def remember(self, signatures: Iterable[str]) -> None:
+        """Know these signatures, oldest first, from an earlier life of the host."""
+        now = self._clock.monotonic()
+        self._seen = dict.fromkeys(signatures, now) | self._seen
+
+    def forget(self, signed: Signed) -> None:
+        """The call was refused and changed nothing: sent again, it is a new one."""
+        if signed.id is not None and not signed.is_repeated:
+            self._seen.pop(signed.id, None)
+
+    def check(self, request: web.Request, body: bytes) -> Signed:
+        """Check a call and remember its signature.
+
+        Raises CallRefusedError (401); its text says to the operator of the room server what to do.
+        """
         secret = self._secret_of(body)
         if secret is None:
             if not _is_loopback(request.remote):
                 raise CallRefusedError(
                     "this host has no webhook secret and takes calls from its machine only", status=401
                 )
-            return
+            return Signed()
         header = next((request.headers[name] for name in SIGNATURE_HEADERS if name in request.headers), None)
         try:
             signature = verify_webhook(body, header, secret=secret, now=self._clock.time())
         except InvalidTokenError as error:
             raise CallRefusedError(str(error), status=401) from None
-        self._check_replay(signature)
+        return Signed(signature, self._was_seen(signature))
 
     def _secret_of(self, body: bytes) -> str | None:
         tenant = _tenant_of(body) if self._secrets else None
         return self._secret if tenant is None else self._secrets.get(tenant, self._secret)
 
-    def _check_replay(self, signature: str) -> None:
+    def _was_seen(self, signature: str) -> bool:
         now = self._clock.monotonic()
         # The dictionary is in order of time: the oldest signatures come first.
         while self._seen and (
-            len(self._seen) > self._max_remembered or next(iter(self._seen.values())) < now - 2 * MAX_AGE_SECONDS
+            len(self._seen) > self._max_remembered or next(iter(self._seen.values())) < now - _REMEMBERED_SECONDS
         ):
             del self._seen[next(iter(self._seen))]
         if signature in self._seen:
-            raise CallRefusedError("this call was made before (the same signature)", status=401)
+            return True
         self._seen[signature] = now
+        return False
 
 
 def _tenant_of(body: bytes) -> str | None:

@@ -90,24 +90,43 @@ class HostedAgents:
         return self._supervisor.count >= self._max_agents
 
     async def answer(
-        self, route: Route, request: CallRequest, *, protocol: ClientProtocol | None = None
+        self,
+        route: Route,
+        request: CallRequest,
+        *,
+        protocol: ClientProtocol | None = None,
+        signature: str | None = None,
     ) -> HostedAgent:
         """The agent that answers this call: a live one, or a new one that is starting.
 
         `protocol` is an open connection to the room, for a call that came with one; such a call always gets a new agent.
-        With a ledger, the agent is on disk when this returns. Raises CallRefusedError: 503 when the host is full, overloaded
-        or draining or cannot record the agent; 429 when the tenant is over its quota, frozen or in quarantine.
+        With a ledger, the agent and the call's `signature` are on disk when this returns. Raises CallRefusedError: 503 when
+        the host is full, overloaded or draining or cannot record the agent; 429 when the tenant is over its quota, frozen or
+        in quarantine.
         """
         self._tenancy.check_call(request.tenant)
+        if self._ledger is not None and protocol is not None and signature is not None:
+            await self._ledger.record_signature(signature)
         agent, is_new = await self._find_or_start(route, request, protocol)
         if self._ledger is not None and protocol is None:
             try:
-                await self._ledger.record(agent.id, route.path, request)
+                await self._ledger.record(agent.id, route.path, request, signature)
             except CallRefusedError:
                 if is_new:
                     agent.abort()
                 raise
         return agent
+
+    def answer_again(self, route: Route, request: CallRequest) -> HostedAgent:
+        """The agent that answers a call whose signature was seen before; nothing is started or renewed.
+
+        Raises CallRefusedError (409) where another answer than the first could come of it: the agent has ended, or each call
+        to the path gets one of its own.
+        """
+        present = self._present(request.agent_key(route.path))
+        if route.on_duplicate != "join" or not present:
+            raise CallRefusedError("this call was made before (the same signature): sign another one", status=409)
+        return present[-1]
 
     def resume(self, route: Route, entry: LedgerEntry) -> bool:
         """Start an agent of the ledger, unless one of its key lives already. Raises CallRefusedError (503)."""

@@ -1,4 +1,4 @@
-"""The ledger: which agents must live on a host and which tenants are frozen, on disk.
+"""The ledger: which agents must live on a host, which tenants are frozen and which calls were answered, on disk.
 
 A host that was killed or replaced reads it and starts the same agents again (`resume`). `Ledger` is the SQLite file, one
 operation at a time on a thread of its own; `AgentLedger` keeps it by the ids of the live agents and is also the host's
@@ -8,10 +8,12 @@ Invariant: an agent whose call was answered with 200 is on disk. When its end ca
 which is the safe side.
 """
 
+import functools
 import json
 import logging
 import sqlite3
 import uuid
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,6 +21,7 @@ from pathlib import Path
 from meshhost.clock import Clock
 from meshhost.errors import CallRefusedError, RoomError
 from meshhost.hosting.agents.assignment import CallRequest
+from meshhost.hosting.calls.guard import MAX_REMEMBERED
 from meshhost.hosting.refusals import RETRY_SOON_SECONDS
 from meshhost.hosting.tenants.freezes import Freeze
 from meshhost.identity.tenant import TenantId
@@ -66,9 +69,17 @@ class Ledger:
         rows = await self._thread.run(_all)
         return [entry for row in rows if (entry := _entry(row)) is not None]
 
-    async def put(self, entry: LedgerEntry) -> None:
-        """Record the agent, or its latest call; durable when this returns. Raises OSError, RoomError."""
-        await self._thread.run(_put(entry, self._clock.time()))
+    async def put(self, entry: LedgerEntry, signature: str | None = None) -> None:
+        """Record the agent, or its latest call with its signature; durable when this returns. Raises OSError, RoomError."""
+        await self._thread.run(_put(entry, self._clock.time(), signature))
+
+    async def signatures(self) -> list[str]:
+        """The ids of the signatures that are known, oldest first. Raises OSError, RoomError."""
+        return await self._thread.run(_all_signatures)
+
+    async def put_signature(self, signature: str) -> None:
+        """Record the signature of a call; durable when this returns. Raises OSError, RoomError."""
+        await self._thread.run(functools.partial(_put_signature, signature=signature))
 
     async def remove(self, entry_id: str) -> None:
         """Forget the agent. Raises OSError, RoomError."""
@@ -126,11 +137,25 @@ class AgentLedger:
         """See `Ledger`."""
         await self._ledger.remove_freeze(tenant)
 
-    async def record(self, agent_id: str, path: str, request: CallRequest) -> None:
-        """Record the agent, or its latest call; durable when this returns. Raises CallRefusedError (503) when that fails."""
+    async def signatures(self) -> list[str]:
+        """The ids of the signatures of earlier calls, oldest first. Raises OSError, RoomError."""
+        return await self._ledger.signatures()
+
+    async def record(self, agent_id: str, path: str, request: CallRequest, signature: str | None = None) -> None:
+        """Record the agent, or its latest call with its signature; durable when this returns.
+
+        Raises CallRefusedError (503) when that fails.
+        """
         entry_id = self._ids.setdefault(agent_id, uuid.uuid4().hex)
+        await self._recorded(self._ledger.put(LedgerEntry(entry_id, path, request), signature), agent_id)
+
+    async def record_signature(self, signature: str) -> None:
+        """Record the signature of a call that needs no entry; durable when this returns. Raises CallRefusedError (503)."""
+        await self._recorded(self._ledger.put_signature(signature))
+
+    async def _recorded(self, writing: Awaitable[None], agent_id: str | None = None) -> None:
         try:
-            await self._ledger.put(LedgerEntry(entry_id, path, request))
+            await writing
         except (OSError, RoomError):
             logger.exception("agent could not be recorded", extra={"spawn_id": agent_id})
             text = "this host cannot record the call: see its log"
@@ -176,7 +201,7 @@ def _all(connection: sqlite3.Connection) -> list[_Row]:
     return connection.execute("SELECT id, path, call FROM spawns ORDER BY recorded_at, rowid").fetchall()
 
 
-def _put(entry: LedgerEntry, now: float) -> Operation[None]:
+def _put(entry: LedgerEntry, now: float, signature: str | None = None) -> Operation[None]:
     request = entry.request
     call = {
         "tenant": request.tenant,
@@ -197,8 +222,20 @@ def _put(entry: LedgerEntry, now: float) -> Operation[None]:
             " ON CONFLICT (id) DO UPDATE SET call = excluded.call, expires_at = excluded.expires_at",
             row,
         )
+        if signature is not None:
+            _put_signature(connection, signature)
 
     return put
+
+
+def _all_signatures(connection: sqlite3.Connection) -> list[str]:
+    return [signature for (signature,) in connection.execute("SELECT id FROM signatures ORDER BY number")]
+
+
+def _put_signature(connection: sqlite3.Connection, signature: str) -> None:
+    added = connection.execute("INSERT OR IGNORE INTO signatures (id) VALUES (?)", (signature,))
+    if added.rowcount:
+        connection.execute("DELETE FROM signatures WHERE number <= ?", ((added.lastrowid or 0) - MAX_REMEMBERED,))
 
 
 def _remove(entry_id: str) -> Operation[None]:

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from meshhost.errors import SettingsError
+from meshhost.hosting.agents.classes import check_agent_class
 from meshhost.hosting.calls.specs import WELL_KNOWN_PATHS
 from meshhost.identity.grants import ApiScope
 from meshhost.supervision.policy import RestartPolicy
 
-__all__ = ["OnDuplicate", "Route", "Routes"]
+__all__ = ["IsolationKind", "OnDuplicate", "Route", "Routes"]
 
 OnDuplicate = Literal["join", "replace", "allow"]
+IsolationKind = Literal["task", "process"]
 
 _HOST_PATHS = frozenset({"/", "/livez", "/readyz", "/metrics", *WELL_KNOWN_PATHS})
 # The operator's routes: these paths and everything below them.
@@ -39,11 +41,16 @@ class Route:
     permissions: ApiScope | None = None
     on_duplicate: OnDuplicate = "join"
     restart: RestartPolicy = field(default_factory=RestartPolicy)
-    isolation: str = "task"
+    isolation: IsolationKind = "task"
     start_timeout: float = 60.0
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.path, str):
+            raise SettingsError(f"path: expected a text such as '/worker', not {self.path!r}")
+        identity: Any = self.identity
+        if identity is not None and (not isinstance(identity, str) or not identity):
+            raise SettingsError(f"path {self.path!r}: identity: expected a name, not {identity!r}")
         if not self.path.startswith("/") or self.path in _HOST_PATHS or _is_for_operators(self.path):
             raise SettingsError(
                 f"path {self.path!r}: expected a path such as /worker that is not one of the host's own"
@@ -51,9 +58,10 @@ class Route:
         if self.on_duplicate not in ("join", "replace", "allow"):
             raise SettingsError("on_duplicate: expected join, replace or allow")
         if self.isolation not in ("task", "process"):
-            raise SettingsError("isolation: expected task or process")
+            raise SettingsError(f"isolation: expected task or process, not {self.isolation!r}")
         if not 0 <= self.drain_seconds < math.inf:
             raise SettingsError("drain_seconds: expected a number of seconds, 0 or more")
+        check_agent_class(self.path, self.cls)
 
 
 class Routes(Mapping[str, Route]):

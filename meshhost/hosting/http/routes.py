@@ -23,7 +23,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from meshhost.errors import CallRefusedError
 from meshhost.hosting.agents.assignment import CallRequest
 from meshhost.hosting.calls.admission import AllowedRooms, admit, parse_event
-from meshhost.hosting.calls.guard import CallGuard
+from meshhost.hosting.calls.guard import CallGuard, Signed
 from meshhost.hosting.calls.hosted_agents import HostedAgents
 from meshhost.hosting.calls.intake import Intake
 from meshhost.hosting.calls.route import Route, Routes
@@ -138,13 +138,17 @@ class HostRoutes:
     async def _call(self, request: web.Request) -> web.Response:
         route = self._route(request)
         with self._counted(route, accepted=200) as counted:
-            call = await self._admitted(request)
+            call, signed = await self._admitted(request)
             if call is None:
                 return web.json_response({"ok": True})
             counted.tenant = call.tenant
-            if self._routes.needs_process(route):
-                self._startup.check()
-            agent = await self._agents.answer(route, call)
+            with self._forgotten_if_refused(signed):
+                if signed.is_repeated:
+                    agent = self._agents.answer_again(route, call)
+                else:
+                    if self._routes.needs_process(route):
+                        self._startup.check()
+                    agent = await self._agents.answer(route, call, signature=signed.id)
             return web.json_response({"ok": True, "spawn_id": agent.id, "state": agent.state.value})
 
     async def _call_by_socket(self, request: web.Request) -> web.StreamResponse:
@@ -153,21 +157,24 @@ class HostRoutes:
         with self._counted(route, accepted=101) as counted:
             if request.headers.get("Upgrade", "").lower() != "websocket":
                 raise CallRefusedError("a path takes POST, or a WebSocket upgrade", status=405)
-            call = await self._admitted(request)
+            call, signed = await self._admitted(request)
             if call is None:
                 raise CallRefusedError("event: expected room.call", status=400)
             counted.tenant = call.tenant
-            self._agents.check_takes_sockets(route)
-            # After the upgrade a refusal cannot have a status any more.
-            self._agents.check_free()
-            self._agents.check_tenant(route, call)
+            if signed.is_repeated:
+                raise CallRefusedError("this call was made before (the same signature)", status=409)
+            with self._forgotten_if_refused(signed):
+                self._agents.check_takes_sockets(route)
+                # After the upgrade a refusal cannot have a status any more.
+                self._agents.check_free()
+                self._agents.check_tenant(route, call)
             socket = web.WebSocketResponse(
                 heartbeat=_HEARTBEAT_SECONDS, max_msg_size=8 * MAX_BODY_BYTES, compress=False
             )
             await socket.prepare(request)
         protocol = InboundClientProtocol(socket, url=call.room_url, token=call.token)
         try:
-            agent = await self._agents.answer(route, call, protocol=protocol)
+            agent = await self._agents.answer(route, call, protocol=protocol, signature=signed.id)
         except CallRefusedError as error:
             await socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=str(error).encode()[:_MAX_REASON_BYTES])
             return socket
@@ -197,15 +204,25 @@ class HostRoutes:
             raise CallRefusedError("no agent at this path", status=404)
         return route
 
-    async def _admitted(self, request: web.Request) -> CallRequest | None:
-        """The checked call; None for another event. Raises CallRefusedError."""
+    @contextmanager
+    def _forgotten_if_refused(self, signed: Signed) -> Iterator[None]:
+        """A proxy may send a refused call again: it has changed nothing, so it is no repetition."""
+        try:
+            yield
+        except CallRefusedError:
+            self._guard.forget(signed)
+            raise
+
+    async def _admitted(self, request: web.Request) -> tuple[CallRequest | None, Signed]:
+        """The checked call (None for another event), and its signature. Raises CallRefusedError."""
         self._intake.check()
         header = next((request.headers[name] for name in _EVENT_HEADERS if name in request.headers), None)
         # aiohttp decodes header bytes that are no UTF-8 to surrogates.
         body = header.encode(errors="surrogateescape") if header is not None else await self._body(request)
-        self._guard.check(request, body)
-        event = parse_event(body)
-        return admit(event.data, self._allowed) if event.event == "room.call" else None
+        signed = self._guard.check(request, body)
+        with self._forgotten_if_refused(signed):
+            event = parse_event(body)
+            return (admit(event.data, self._allowed) if event.event == "room.call" else None), signed
 
     async def _body(self, request: web.Request) -> bytes:
         """Raises CallRefusedError: 400 for a body that breaks off or is wrongly encoded, 408 for one that does not end."""

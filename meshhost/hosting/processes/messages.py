@@ -69,7 +69,7 @@ class RemoteError:
             error = error.exceptions[0]
         try:
             text = str(error)
-        except Exception:  # noqa: BLE001 - the error is an agent's own class and may fail in any way
+        except BaseException:  # noqa: BLE001 - the error is an agent's own class and may fail in any way
             text = "(the error cannot be shown as text)"
         frames = "".join(traceback.format_exception(error))
         return cls(type(error).__name__, sendable(text[:_MAX_TEXT]), sendable(frames[-_MAX_TRACEBACK:]))

@@ -4,9 +4,10 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from meshhost.errors import SettingsError
+from meshhost.hosting.processes.interpreter import User
 from meshhost.hosting.processes.process import ABORT_SECONDS
 from meshhost.hosting.processes.template import FORK_SECONDS
 
@@ -45,8 +46,9 @@ class ProcessOptions:
     most `boot_seconds`. A process whose event loop does not answer for `stuck_seconds`, or that uses more than `memory_mb`
     megabytes (None: no limit), is killed; they are looked at every `look_seconds`. An agent that is aborted may take
     `abort_seconds` to leave before its process is killed. A template that takes over `fork_seconds` to fork is replaced.
-    `program` is what they run (None: the program that runs here). `start` is how they are made: forked from a template
-    (`fork`), booted one by one (`boot`), or forked where that is safe (`auto`).
+    `program` is what they run (None: the program that runs here), as the user `isolation_uid` (None: as the host does), which
+    needs a host of root. `start` is how they are made: forked from a template (`fork`), booted one by one (`boot`), or forked
+    where that is safe (`auto`).
     """
 
     size: int = 1
@@ -57,9 +59,15 @@ class ProcessOptions:
     concurrency: int = min(os.cpu_count() or 1, 4)
     program: Program | None = None
     start: ProcessStart = "auto"
+    isolation_uid: int | None = None
     look_seconds: float = 1.0
     abort_seconds: float = ABORT_SECONDS
     fork_seconds: float = FORK_SECONDS
+
+    @property
+    def user(self) -> User | None:
+        """The user of the processes; None: that of the host."""
+        return None if self.isolation_uid is None else User.of(self.isolation_uid)
 
     def __post_init__(self) -> None:
         if self.size < 0 or self.concurrency < 1:
@@ -71,5 +79,8 @@ class ProcessOptions:
             or self.abort_seconds < 0
         ):
             raise SettingsError("process times: expected seconds, more than 0")
+        uid: Any = self.isolation_uid
+        if uid is not None and (not isinstance(uid, int) or isinstance(uid, bool) or uid <= 0):
+            raise SettingsError(f"isolation_uid: expected the number of a user other than root, not {uid!r}")
         if self.start not in ("auto", "fork", "boot"):
             raise SettingsError("process start: expected auto, fork or boot")

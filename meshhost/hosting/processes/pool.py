@@ -27,6 +27,7 @@ from typing import Any
 
 from meshhost.errors import MeshhostError, SettingsError
 from meshhost.hosting.agents.process_memory import MEGABYTE, ProcessMemory
+from meshhost.hosting.processes.interpreter import boot_as
 from meshhost.hosting.processes.messages import Boot
 from meshhost.hosting.processes.options import ProcessOptions, Program
 from meshhost.hosting.processes.process import EXIT_SECONDS, AgentProcess
@@ -75,7 +76,9 @@ class ProcessPool:
                 seconds=options.boot_seconds,
                 is_must=options.start == "fork",
                 fork_seconds=options.fork_seconds,
+                user=options.user,
             )
+        self._begin = boot_as(options.user)
         self._tasks = TaskOwner("process pool")
         self._watch = ProcessWatch(options, self._judged, self._spawn)
         self._idle: deque[AgentProcess] = deque()
@@ -124,6 +127,9 @@ class ProcessPool:
         self._program = self._program or Program.running()
         if not hasattr(os, "pidfd_open"):
             raise SettingsError("isolation 'process' needs Linux")
+        # Checked here and not in the options, which are made in the processes of that user too.
+        if (uid := self.options.isolation_uid) is not None and os.geteuid() != 0:
+            raise SettingsError(f"isolation_uid: only a host that runs as root can start processes of user {uid}")
 
     def open(self) -> None:
         """Begin to boot idle processes; returns at once. Idempotent. Raises SettingsError as `check_program`."""
@@ -236,7 +242,7 @@ class ProcessPool:
         boot = self._boot_message()
         process = None if self._templates is None else await self._templates.launch(boot)
         if process is None:
-            process = await AgentProcess.launch(boot)
+            process = await AgentProcess.launch(boot, self._begin)
         await process.ready_within(self.options.boot_seconds)
         return process
 

@@ -31,7 +31,7 @@ import time
 from collections.abc import Callable
 
 from meshhost.errors import MeshhostError, RemoteProtocolError
-from meshhost.hosting.processes.interpreter import Begin, Reapable, begin_interpreter
+from meshhost.hosting.processes.interpreter import Begin, Reapable, User, begin_interpreter
 from meshhost.hosting.processes.linux import adoption, kill_group
 from meshhost.hosting.processes.messages import Boot, ForkReply, fork_request
 from meshhost.hosting.processes.process import AgentProcess
@@ -82,9 +82,9 @@ class AdoptedProcess:
         self.wait()
 
 
-def _begin_with(control: int) -> Begin:
+def _begin_with(control: int, user: User | None) -> Begin:
     async def begin(sock: int, dump_fd: int) -> tuple[Reapable, int]:
-        return begin_interpreter(_TEMPLATE, control, sock, dump_fd)
+        return begin_interpreter(_TEMPLATE, control, sock, dump_fd, user=user)
 
     return begin
 
@@ -112,11 +112,13 @@ class Template:
         return f"<Template {self.process!r} forking={len(self._waiting)}>"
 
     @classmethod
-    async def start(cls, boot: Boot, *, seconds: float, fork_seconds: float = FORK_SECONDS) -> "Template":
+    async def start(
+        cls, boot: Boot, *, seconds: float, fork_seconds: float = FORK_SECONDS, user: User | None = None
+    ) -> "Template":
         """Run the program until it comes to its host, within `seconds`. Raises what the program raised, or MeshhostError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            process = await AgentProcess.launch(boot, _begin_with(theirs.fileno()))
+            process = await AgentProcess.launch(boot, _begin_with(theirs.fileno(), user))
             await process.ready_within(seconds)
         except BaseException:
             ours.close()
@@ -254,13 +256,20 @@ class Templates:
     """
 
     def __init__(
-        self, boot: Callable[[], Boot], *, seconds: float, is_must: bool, fork_seconds: float = FORK_SECONDS
+        self,
+        boot: Callable[[], Boot],
+        *,
+        seconds: float,
+        is_must: bool,
+        fork_seconds: float = FORK_SECONDS,
+        user: User | None = None,
     ) -> None:
         self.refused: str | None = None
         self._boot = boot
         self._seconds = seconds
         self._fork_seconds = fork_seconds
         self._is_must = is_must
+        self._user = user
         self._template: Template | None = None
         self._starting: asyncio.Task[Template | None] | None = None
         self._tasks = TaskOwner("template")
@@ -325,7 +334,9 @@ class Templates:
             if not adoption.is_possible():
                 self._refuse(_NO_ADOPTION)
                 return None
-            template = await Template.start(self._boot(), seconds=self._seconds, fork_seconds=self._fork_seconds)
+            template = await Template.start(
+                self._boot(), seconds=self._seconds, fork_seconds=self._fork_seconds, user=self._user
+            )
             if (reason := template.process.unforkable) is not None:
                 await template.close()
                 self._refuse(reason)

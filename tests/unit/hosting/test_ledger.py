@@ -57,6 +57,22 @@ async def test_what_was_recorded_is_there_after_the_process(path):
     assert "secret" not in repr(first)
 
 
+async def test_signatures_are_known_after_the_process_and_bounded(path, monkeypatch):
+    monkeypatch.setattr("meshhost.hosting.calls.ledger.MAX_REMEMBERED", 3)
+    ledger = spawn_ledger(path)
+    await ledger.open()
+    for signature in ["a", "b", "a", "c"]:
+        await ledger.record("s1", "/worker", request(), signature)
+    await ledger.record("s2", "/worker", request(identity="unsigned"))
+    for signature in ["d", "e"]:
+        await ledger.record_signature(signature)
+    await ledger.close()
+    again = spawn_ledger(path)
+    await again.open()
+    assert await again.signatures() == ["c", "d", "e"]
+    await again.close()
+
+
 async def test_who_ended_is_forgotten_and_who_ends_with_the_host_is_not(path):
     ledger = spawn_ledger(path)
     await ledger.open()

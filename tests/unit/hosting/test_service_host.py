@@ -1,7 +1,9 @@
+import functools
 import socket
 
 import pytest
 
+from meshhost.agents.worker import Worker
 from meshhost.errors import SettingsError
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.hosting.tenants.quotas import TenantQuota
@@ -85,6 +87,71 @@ def test_settings_of_a_path_are_checked():
     with pytest.raises(SettingsError, match="drain_seconds: expected a number of seconds, 0 or more"):
         host.add_path("/a", cls=QuietAgent, drain_seconds=-1)
     assert not host.parts.routes
+
+
+class NoStart:
+    async def stop(self): ...
+
+
+class NeedsMore(QuietAgent):
+    def __init__(self, call, *, topic):
+        super().__init__(call)
+
+
+class PlainWorker(Worker):
+    pass
+
+
+async def a_function(room): ...
+
+
+@pytest.mark.parametrize(
+    ("cls", "text"),
+    [
+        (NoStart, "class with async methods start(room=…) and stop(), not NoStart: it has no start"),
+        (object, "not object: it has no start and no stop"),
+        (QuietAgent(), "not an instance of QuietAgent: the host makes one for each call"),
+        (a_function, "not the function a_function"),
+        ("agent", "not 'agent'"),
+        (None, "not None"),
+        (NeedsMore, "the host makes NeedsMore without arguments, but it needs topic"),
+        (PlainWorker, "without arguments, but it needs queue, name, llm_adapter: pass them to super().__init__"),
+    ],
+)
+def test_what_is_no_class_of_agents_is_refused_where_it_is_bound_in_one_line(cls, text):
+    with pytest.raises(SettingsError) as error:
+        ServiceHost().path("/agent")(cls)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith("path '/agent': ")
+    if cls is a_function:
+        assert "expected a class with start(room=…) and stop(), not a function" in str(error.value)
+        with pytest.raises(SettingsError, match="not the function a_function"):
+            ServiceHost().add_path("/agent", cls=cls)
+    else:
+        assert text in str(error.value)
+
+
+def test_a_factory_is_bound_by_add_path():
+    host = ServiceHost()
+    host.add_path("/partial", cls=functools.partial(NeedsMore, topic="ai"))
+    host.add_path("/factory", cls=lambda: NeedsMore(None, topic="ai"))
+    host.add_path("/dynamic", cls=type("Dynamic", (), {"__getattr__": lambda self, name: name}))
+    assert len(host.parts.routes) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"path": 1}, "path: expected a text such as '/worker', not 1"),
+        ({"path": None}, "path: expected a text"),
+        ({"identity": 5}, "identity: expected a name, not 5"),
+        ({"identity": ""}, "identity: expected a name, not ''"),
+        ({"isolation": "thread"}, "isolation: expected task or process, not 'thread'"),
+    ],
+)
+def test_other_types_at_the_decorator_are_named(changes, text):
+    with pytest.raises(SettingsError, match=text):
+        ServiceHost().path(**{"path": "/agent"} | changes)(QuietAgent)
 
 
 def test_a_host_has_defaults():

@@ -478,7 +478,7 @@ class SlowLedger:
         self.ended = lambda _: None
         self.resumed = lambda *_: None
 
-    async def record(self, spawn_id, path, request):
+    async def record(self, spawn_id, path, request, signature=None):
         await asyncio.sleep(0)
         self.recorded.append(spawn_id)
 

@@ -254,6 +254,23 @@ async def test_a_start_that_hangs_while_drained_is_named_and_not_given_up(
     await spawn.wait_state(State.STOPPED)
 
 
+@pytest.mark.parametrize("step", [-86_400.0, 86_400.0])
+async def test_a_wall_clock_that_is_set_delays_and_hurries_no_restart(
+    supervisor: Supervisor, add: Add, clock: FakeClock, step: float
+) -> None:
+    async def broken(_: ChildContext) -> None:
+        raise ValueError
+
+    spawn = add(broken, policy=RestartPolicy(first_delay=10.0, max_delay=10.0, max_restarts=3))
+    await clock.advance(1)
+    assert spawn.state is State.BACKING_OFF
+    clock.step(step)
+    await clock.advance(8)
+    assert (spawn.state, spawn.restarts) == (State.BACKING_OFF, 0)
+    await clock.advance(2)
+    assert spawn.restarts == 1
+
+
 @pytest.mark.parametrize("fault", [ValueError("no settings"), SystemExit(1)])
 async def test_a_factory_that_fails_is_a_crash(supervisor: Supervisor, fault: BaseException) -> None:
     def factory() -> Child:

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from opentelemetry import context as trace_context
 from opentelemetry import propagate
 
+from meshhost.containment import contain_exits, is_requested
 from meshhost.errors import SettingsError
 from meshhost.hosting.agents.assignment import Assignment, CallRequest
 from meshhost.hosting.agents.life import AgentLife
@@ -45,6 +46,7 @@ from meshhost.hosting.processes.messages import (
     Started,
     sendable,
 )
+from meshhost.hosting.threads import leave, threads_end
 from meshhost.identity.tenant import TenantId
 from meshhost.logs import log_context
 from meshhost.supervision.isolation import Aborted, ChildContext, Crashed, Exit, TaskChild
@@ -53,6 +55,9 @@ from meshhost.transport.websocket_client import WebSocketClientProtocol
 from meshhost.usage import Tally, UsageSums, reporting_to
 
 __all__ = ["AgentRole"]
+
+THREAD_SECONDS = 1.5
+"""How long threads of an agent that has ended may go on: less than the host lets the process take to exit (EXIT_SECONDS)."""
 
 logger = logging.getLogger(__name__)
 
@@ -109,16 +114,26 @@ class AgentRole:
             await asyncio.Event().wait()
         self.has_served = True
         self._loop = asyncio.get_running_loop()
+        # Here an exit could end no neighbour; but the host shall learn who called it, and the agent leave its room in order.
+        contain_exits(self._loop)
         self._assigned = self._loop.create_future()
         try:
             await _prewarm([classes[path] for path in self._boot.paths], hooks)
-        except Exception as error:  # noqa: BLE001 - whatever a hook raises is reported to the host
+        except BaseException as error:  # whatever a hook raises is reported to the host
+            if is_requested(error):
+                raise
             self.leave(BootFailed(RemoteError.of(error)))
         self._channel.send(Ready(time.monotonic() - self._began))
         assign = await self._assigned
         ending = await self._live(assign, classes)
         await self._tasks.stop(timeout=FLUSH_SECONDS)
-        self.leave(_ended(ending, self._usage.take()))
+        # The host learns first that the agent has ended, then has nothing to wait for but the end of this process.
+        self._channel.send(_ended(ending, self._usage.take()))
+        if not await threads_end(THREAD_SECONDS):
+            self._channel.flush()
+            leave()
+        self._channel.flush()
+        raise SystemExit(0)
 
     def leave(self, message: Message) -> NoReturn:
         """Send the last message, and end the program by SystemExit."""
