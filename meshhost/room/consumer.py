@@ -25,7 +25,7 @@ from meshhost.errors import AccessDeniedError, LeaseLostError, RoomError
 from meshhost.room.client import RoomClient
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import LeasedMessage
-from meshhost.tasks import LightEvent, Stopped, Won, first_of, uninterrupted
+from meshhost.tasks import LightEvent, Stopped, first_of, uninterrupted
 from meshhost.usage import Outcome, report_message
 
 __all__ = ["QueueConsumer"]
@@ -91,10 +91,23 @@ class QueueConsumer:
 
     async def _next(self) -> LeasedMessage | None:
         """The next message; None when the server had none for a while, or when draining began."""
-        receive = self._room.queues.lease(name=self._queue, create=True, wait=True, seconds=self._lease_seconds)
-        # A message that arrives while draining begins is not lost: leaving the room ends its lease, and it comes back.
-        outcome = await first_of(receive, self._draining.wait())
-        return outcome.result if isinstance(outcome, Won) else None
+        received: LeasedMessage | None = None
+
+        async def receive() -> None:
+            nonlocal received
+            received = await self._room.queues.lease(
+                name=self._queue, create=True, wait=True, seconds=self._lease_seconds
+            )
+
+        try:
+            await first_of(receive(), self._draining.wait())
+        except asyncio.CancelledError:
+            # Received in the same turn of the loop in which we are stopped: nobody else would return it.
+            if received is not None:
+                with contextlib.suppress(RoomError, TimeoutError):
+                    await uninterrupted(received.nack(reason="released", delay=0.0), timeout=SETTLE_TIMEOUT)
+            raise
+        return received
 
     async def _back_off(self, failures: int, error: RoomError) -> None:
         # Without the grant another try is pointless: the token of an open connection does not change.

@@ -316,6 +316,9 @@ async def test_a_server_without_the_extension_is_not_told(server: RunningServer,
     tool = Never()
     async with offered(server, tool):
         user.extensions["extensions"].remove("cancel")
+        user.extensions["extensions"].remove("cancel_request")
+        assert user._keeper.session is not None
+        user._keeper.session.can_cancel = False
         async with asyncio.TaskGroup() as tasks:
             calling = tasks.create_task(invoke(user, "never"))
             await tool.called.get()

@@ -398,3 +398,15 @@ async def test_a_message_that_was_acked_while_the_consumer_was_stopped_is_report
             consumer.task.cancel()
             asyncio.get_running_loop().call_soon(answered.set)
     assert tally.sums().messages == {"done": 1}
+
+
+async def test_a_message_that_comes_while_we_are_stopped_is_returned(running: Any, room: _Room) -> None:
+    async with running() as consumer:
+        await room.asked.get()
+        message = _message()
+        room.waiting.put_nowait(message)
+        await asyncio.sleep(0)  # the queue has it for the receive, which has not run yet
+        await asyncio.sleep(0)
+        consumer.task.cancel()
+        await asyncio.wait([consumer.task])
+        assert message.settled.get_nowait() == ("nack", ("released", "", 0.0))
