@@ -6,7 +6,8 @@ reason, comes back when its lease expires; a message is never acked before `proc
 
 Tasks: `run()` runs in the caller's task. While a message is processed there are two more, the processing and the renewal of the
 lease, and neither outlives the message. Cancelling `run()` cancels the processing and returns the message at once. Settling
-itself is not interrupted by a cancellation (`uninterrupted`), only by its own timeout.
+itself is not interrupted by a cancellation (`uninterrupted`), only by its own timeout. Whatever the processing raises fails
+the message and nothing else (`guard.py`).
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind
 
 from meshhost.errors import AccessDeniedError, LeaseLostError, RoomError
+from meshhost.guard import guarded, guarding
 from meshhost.room.client import RoomClient
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import LeasedMessage
@@ -140,7 +142,9 @@ class QueueConsumer:
 
     async def _process_and_settle(self, leased: LeasedMessage) -> None:
         try:
-            if await self._process_renewing(leased) is _Outcome.LEASE_LOST:
+            with guarding():
+                outcome = await self._process_renewing(leased)
+            if outcome is _Outcome.LEASE_LOST:
                 logger.warning("lease lost while processing", extra={"queue": self._queue, "attempt": leased.attempt})
                 return
         except asyncio.CancelledError:
@@ -157,7 +161,7 @@ class QueueConsumer:
 
     async def _process_renewing(self, leased: LeasedMessage) -> _Outcome:
         """Process the message while renewing its lease. Raises what `process` raised."""
-        outcome = await first_of(self._process(leased), self._renew(leased))
+        outcome = await first_of(guarded(self._process(leased)), self._renew(leased))
         return _Outcome.LEASE_LOST if isinstance(outcome, Stopped) else _Outcome.DONE
 
     async def _renew(self, leased: LeasedMessage) -> None:

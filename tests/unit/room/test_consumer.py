@@ -70,7 +70,7 @@ class _Work:
         self.begun: asyncio.Queue[Any] = asyncio.Queue()
         self.go = asyncio.Event()
         self.go.set()
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.cancelled = 0
 
     async def __call__(self, leased: LeasedMessage) -> None:
@@ -410,3 +410,39 @@ async def test_a_message_that_comes_while_we_are_stopped_is_returned(running: An
         consumer.task.cancel()
         await asyncio.wait([consumer.task])
         assert message.settled.get_nowait() == ("nack", ("released", "", 0.0))
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), BaseException("a panic")]
+)
+async def test_whatever_the_processing_raises_fails_its_message_only(
+    running: Any, room: _Room, work: _Work, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    work.error = error
+    async with running():
+        failed = _message(1)
+        room.waiting.put_nowait(failed)
+        what, (reason, text, _) = await failed.settled.get()
+        assert (what, reason) == ("nack", "failed")
+        assert type(error).__name__ in text
+        assert "processing failed" in caplog.text
+        work.error = None
+        fine = _message(2)
+        room.waiting.put_nowait(fine)
+        assert await fine.settled.get() == ("ack", None)
+
+
+async def test_a_processing_that_cancels_its_own_task_fails_its_message(room: _Room) -> None:
+    async def process(_: LeasedMessage) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    consumer = QueueConsumer(room=room, queue="q", process=process)  # type: ignore[arg-type]
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(consumer.run())
+        message = _message()
+        room.waiting.put_nowait(message)
+        assert (await message.settled.get())[1][0] == "failed"
+        consumer.drain()

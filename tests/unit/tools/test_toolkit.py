@@ -1,9 +1,11 @@
+import asyncio
 from types import SimpleNamespace
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from meshhost.errors import InvalidRequestError, NotFoundError, RoomError, ToolError
+from meshhost.guard import EscapedError
 from meshhost.protocol.messages import EmptyResponse, JsonResponse, TextResponse
 from meshhost.tools import BaseTool, Tool, ToolContext, Toolkit
 
@@ -129,3 +131,15 @@ def test_titles_and_descriptions_have_defaults():
 def test_a_tool_needs_a_name():
     with pytest.raises(InvalidRequestError):
         BaseTool(name="")
+
+
+@pytest.mark.parametrize("error", [SystemExit(2), BaseException("a panic"), asyncio.CancelledError()])
+async def test_what_is_no_exception_becomes_one(error: BaseException) -> None:
+    class Exits(Tool):
+        async def execute(self, *, context: ToolContext) -> None:
+            raise error
+
+    toolkit = Toolkit(name="kit", tools=[Exits(name="exits", input_schema={"type": "object"})])
+    with pytest.raises(EscapedError) as caught:
+        await toolkit.execute(context=ToolContext(room=None, caller=None), name="exits", arguments={})  # type: ignore[arg-type]
+    assert caught.value.__cause__ is error
