@@ -134,7 +134,10 @@ def _make_data_dir(path: Path) -> None:
 def _queue_backend(options: ServerOptions) -> QueueBackend:
     queues = options.file.queues
     limits = QueueLimits(
-        max_attempts=queues.max_attempts, max_depth=queues.max_depth, max_message_bytes=queues.max_message_bytes
+        max_attempts=queues.max_attempts,
+        max_interruptions=queues.max_interruptions,
+        max_depth=queues.max_depth,
+        max_message_bytes=queues.max_message_bytes,
     )
     url = options.database_url
     if url is None:

@@ -112,11 +112,13 @@ class DeadLetter:
 class QueueLimits:
     """What a store takes.
 
-    `max_attempts` failures make a message dead; `max_depth` messages that are not dead fit into one queue;
-    `max_message_bytes` bounds body and headers of one message together, as UTF-8.
+    `max_attempts` failures make a message dead, and so do `max_interruptions` deliveries that ended INTERRUPTED or EXPIRED:
+    such a message ends or blocks its process, and would go round for ever. `max_depth` messages that are not dead fit into
+    one queue; `max_message_bytes` bounds body and headers of one message together, as UTF-8.
     """
 
     max_attempts: int = 5
+    max_interruptions: int = 5
     max_depth: int = 1_000_000
     max_message_bytes: int = 8 * 1024 * 1024
 
@@ -165,7 +167,8 @@ class QueueBackend(Protocol):
         """Claim up to `limit` ready messages, oldest first, for `seconds`. Empty when none is ready.
 
         A message is ready when it is not dead, its retry time has come, and it has no lease or its lease expired. Claiming a
-        message whose lease expired counts that delivery as EXPIRED. Raises NotFoundError for a missing queue.
+        message whose lease expired counts that delivery as EXPIRED; one that this makes dead is not handed out. Raises
+        NotFoundError for a missing queue.
         """
         ...
 
@@ -181,7 +184,7 @@ class QueueBackend(Protocol):
         """Not done: make the message ready again after `delay` seconds, at its old place in the order.
 
         FAILED counts as an attempt; when that was the last one (`max_attempts`), the message is dead-lettered with `error`
-        as its reason. Returns whether it was. Raises LeaseLostError.
+        as its reason. INTERRUPTED counts towards `max_interruptions`. Returns whether it is dead now. Raises LeaseLostError.
         """
         ...
 
