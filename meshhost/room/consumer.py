@@ -26,7 +26,7 @@ from meshhost.errors import AccessDeniedError, LeaseLostError, RoomError
 from meshhost.guard import guarded, guarding
 from meshhost.room.client import RoomClient
 from meshhost.room.reconnect import ReconnectPolicy
-from meshhost.room.services.queues import LeasedMessage
+from meshhost.room.services.queues import LeasedMessage, NackReason
 from meshhost.tasks import LightEvent, Stopped, first_of, uninterrupted
 from meshhost.usage import Outcome, report_message
 
@@ -155,9 +155,9 @@ class QueueConsumer:
         except Exception as error:
             logger.exception("processing failed", extra={"queue": self._queue, "attempt": leased.attempt})
             reason = "".join(traceback.format_exception(error))[-MAX_REASON_CHARS:]
-            await self._settle(self._nack(leased, reason))
+            await self._settle(leased, lambda: self._nack(leased, reason))
         else:
-            await self._settle(self._ack(leased))
+            await self._settle(leased, lambda: self._ack(leased))
 
     async def _process_renewing(self, leased: LeasedMessage) -> _Outcome:
         """Process the message while renewing its lease. Raises what `process` raised."""
@@ -190,15 +190,39 @@ class QueueConsumer:
         self._outcome = "dead" if is_dead else "failed"
 
     async def _give_back(self, leased: LeasedMessage) -> None:
-        await leased.nack(reason="interrupted", delay=0.0)
-        self._outcome = "released"
+        # A stop that was asked for in order does not count against the message; too many others make it dead, as poison.
+        reason: NackReason = "released" if self._draining.is_set() else "interrupted"
+        is_dead = await leased.nack(reason=reason, delay=0.0)
+        self._outcome = "dead" if is_dead else "released"
 
-    async def _settle(self, settling: Awaitable[object]) -> None:
-        """Ack or nack. If that fails, the message comes back when the lease expires: at least once, not at most once."""
+    async def _settle(self, leased: LeasedMessage, settle: Callable[[], Awaitable[None]]) -> None:
+        """Ack or nack, again while the lease runs. When all tries fail, the message comes back: at least once."""
         try:
-            await uninterrupted(settling, timeout=SETTLE_TIMEOUT)
+            await uninterrupted(self._try_to_settle(leased, settle), timeout=leased.seconds or SETTLE_TIMEOUT)
         except (RoomError, TimeoutError) as error:
-            logger.warning("message not settled", extra={"queue": self._queue, "reason": str(error)})
+            reason = str(error) or "no answer while the lease ran"
+            logger.warning("message not settled", extra={"queue": self._queue, "reason": reason})
+
+    async def _try_to_settle(self, leased: LeasedMessage, settle: Callable[[], Awaitable[None]]) -> None:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                async with asyncio.timeout(SETTLE_TIMEOUT):
+                    await settle()
+            except LeaseLostError:
+                # The try before may have been accepted, and only its answer was lost.
+                if tries == 1:
+                    raise
+                logger.info("message settled already, or lost", extra={"queue": self._queue, "tries": tries})
+            except (RoomError, TimeoutError) as error:
+                if self._room.is_closed or leased.seconds is None:
+                    raise
+                # A new connection is waited for inside the request; the lease is the holder's, not the connection's.
+                logger.info("message not settled yet", extra={"queue": self._queue, "reason": str(error)})
+                await asyncio.sleep(self._backoff.delay(tries, random.random))
+                continue
+            return
 
 
 def _queued_seconds(leased: LeasedMessage) -> float | None:

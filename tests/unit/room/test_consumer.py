@@ -446,3 +446,56 @@ async def test_a_processing_that_cancels_its_own_task_fails_its_message(room: _R
         room.waiting.put_nowait(message)
         assert (await message.settled.get())[1][0] == "failed"
         consumer.drain()
+
+
+async def test_an_ack_that_fails_is_tried_again_while_the_lease_runs(running: Any, room: _Room) -> None:
+    async with running():
+        message = _message(seconds=30.0, fail=[ConnectionLostError(), TimeoutError(), RoomError("down")])
+        room.waiting.put_nowait(message)
+        assert [await message.settled.get() for _ in range(4)] == [("ack", None)] * 4
+        assert message.fail == []
+
+
+async def test_an_ack_whose_answer_was_lost_is_no_failure(
+    running: Any, room: _Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running():
+        message = _message(seconds=30.0, fail=[ConnectionLostError(), LeaseLostError("settled")])
+        room.waiting.put_nowait(message)
+        following = _message(2)
+        room.waiting.put_nowait(following)
+        assert (await following.settled.get())[0] == "ack"
+        assert message.settled.qsize() == 2
+    assert "not settled" not in caplog.text
+
+
+async def test_settling_ends_with_the_lease(running: Any, room: _Room, caplog: pytest.LogCaptureFixture) -> None:
+    async with running():
+        room.waiting.put_nowait(_message(seconds=0.05, fail=[ConnectionLostError() for _ in range(100_000)]))
+        following = _message(2)
+        room.waiting.put_nowait(following)
+        assert (await following.settled.get())[0] == "ack"
+    assert "message not settled" in caplog.text
+
+
+async def test_nothing_is_tried_again_when_the_room_was_left(running: Any, room: _Room) -> None:
+    async with running():
+        room.is_closed = True
+        message = _message(seconds=30.0, fail=[ConnectionLostError()])
+        room.waiting.put_nowait(message)
+        following = _message(2)
+        room.waiting.put_nowait(following)
+        assert (await following.settled.get())[0] == "ack"
+        assert message.settled.qsize() == 1
+        room.is_closed = False
+
+
+async def test_a_drained_worker_that_is_stopped_releases_its_message(running: Any, room: _Room, work: _Work) -> None:
+    work.go.clear()
+    async with running() as consumer:
+        message = _message()
+        room.waiting.put_nowait(message)
+        await work.begun.get()
+        consumer.drain()
+        consumer.task.cancel()
+        assert await message.settled.get() == ("nack", ("released", "", 0.0))
