@@ -9,15 +9,19 @@ CancelledError, raised by the code itself, looks like our own cancellation, so t
 code, before the error reaches the task around it; `guarded` is the same for an awaitable that is run as a task of its own. Our
 own cancellation passes: it is told from the code's by `task.cancelling()`.
 
+`call` calls such code, which may be plain or async. Plain code runs in a thread, so that it does not hold the event loop; when
+we are cancelled, the thread goes on to its end, as Python has no means to stop it.
+
 This module is a leaf: every layer above uses it, and it imports nothing of this package.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+import inspect
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["EscapedError", "guarded", "guarding", "is_cancelled"]
+__all__ = ["EscapedError", "call", "guarded", "guarding", "is_cancelled"]
 
 T = TypeVar("T")
 
@@ -61,3 +65,11 @@ async def guarded(awaitable: Awaitable[T]) -> T:
     """Await code of the program under `guarding`."""
     with guarding():
         return await awaitable
+
+
+async def call(function: Callable[..., Any], /, **arguments: Any) -> Any:
+    """Call code of the program and return its result. What is not an `async def` is called in a thread."""
+    if inspect.iscoroutinefunction(function):
+        return await function(**arguments)
+    result = await asyncio.to_thread(function, **arguments)
+    return await result if inspect.isawaitable(result) else result

@@ -21,7 +21,7 @@ from meshhost.agents.base import SingleRoomAgent
 from meshhost.agents.context import AgentCallContext, AgentChatContext
 from meshhost.agents.room_tools import toolkit_of_room
 from meshhost.errors import ConnectionLostError, InvalidRequestError, RoomError, ToolError
-from meshhost.guard import EscapedError, guarding
+from meshhost.guard import EscapedError, call, guarding
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import Header, JsonResponse, Response, TextResponse
 from meshhost.room.participants import Participant
@@ -106,7 +106,7 @@ class TaskRunner(SingleRoomAgent):
         return None if self._output is None else self._output.json_schema
 
     async def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:
-        """Do the task and return its answer: a JSON value or a pydantic model.
+        """Do the task and return its answer: a JSON value or a pydantic model. A plain `def` runs in a thread.
 
         The asker sees the text of a RoomError; of any other error it only learns that the agent failed.
         """
@@ -227,7 +227,7 @@ class TaskRunner(SingleRoomAgent):
             caller=caller,
             on_behalf_of=on_behalf_of,
         )
-        return await self.validate_response(await self.ask(context=context, arguments=arguments))
+        return await self.validate_response(await call(self.ask, context=context, arguments=arguments))
 
     async def _toolkits_for(
         self, room: "RoomClient", header: Header, caller: Participant | None, on_behalf_of: Participant | None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from meshhost.errors import InvalidRequestError, NotFoundError, ToolError
-from meshhost.guard import guarding
+from meshhost.guard import call, guarding
 from meshhost.protocol.messages import Response, ensure_response
 from meshhost.tools.tool import BaseTool, Tool, ToolContext
 
@@ -68,7 +68,7 @@ class Toolkit:
             raise InvalidRequestError("context", "is a reserved name")
         extra = {} if attachment is None else _attachment_argument(tool, attachment)
         with guarding():
-            return ensure_response(await tool.execute(context=context, **{**arguments, **extra}))
+            return ensure_response(await call(tool.execute, context=context, **{**arguments, **extra}))
 
 
 def _attachment_argument(tool: Tool, attachment: bytes) -> dict[str, bytes]:

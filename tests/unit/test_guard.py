@@ -1,11 +1,13 @@
 """What a program's code may raise, and what becomes of it."""
 
 import asyncio
+import sys
+import threading
 from collections.abc import Awaitable
 
 import pytest
 
-from meshhost.guard import EscapedError, guarded, guarding
+from meshhost.guard import EscapedError, call, guarded, guarding
 
 
 class Panic(BaseException):
@@ -78,3 +80,25 @@ def test_a_generator_that_is_closed_is_let_go() -> None:
     iterator = numbers()
     assert next(iterator) == 1  # type: ignore[call-overload]
     iterator.close()  # type: ignore[attr-defined]
+
+
+async def test_plain_code_runs_in_a_thread_and_async_code_in_the_loop() -> None:
+    def plain(*, x: int) -> tuple[int, int]:
+        return x, threading.get_ident()
+
+    async def coroutine(*, x: int) -> tuple[int, int]:
+        return x, threading.get_ident()
+
+    def wrapped(*, x: int) -> Awaitable[tuple[int, int]]:
+        return coroutine(x=x)
+
+    own = threading.get_ident()
+    x, thread = await call(plain, x=1)
+    assert (x, thread != own) == (1, True)
+    assert await call(coroutine, x=2) == (2, own)
+    assert await call(wrapped, x=3) == (3, own)
+
+
+async def test_plain_code_that_exits_fails_its_caller_only() -> None:
+    with pytest.raises(EscapedError, match="SystemExit: 4"):
+        await guarded(call(lambda: sys.exit(4)))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from meshhost.errors import ConnectionLostError, RoomError
+from meshhost.protocol.json_values import check_finite
 from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse, Response, TextResponse
 from meshhost.room.link import Reply, RoomLink
 from meshhost.room.replies import reading
@@ -123,8 +124,9 @@ class QueuesClient:
 
         Returns its id once it is on the server's disk (None from a MeshAgent server). `headers` are delivered with it. Raises
         NotFoundError when the queue does not exist and `create` is false, LimitExceededError when message or queue are too
-        large.
+        large, InvalidRequestError that names the field when a number is NaN or infinite.
         """
+        check_finite(message, "message")
         request: Header = {"name": name, "create": create, "message": message}
         if headers:
             request["headers"] = dict(headers)

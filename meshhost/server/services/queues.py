@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, MeshhostError, RoomError
 from meshhost.identity.grants import ApiScope
+from meshhost.protocol.json_values import check_finite
 from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse
 from meshhost.queues.service import QueueService
 from meshhost.server.core.participants import Participant
@@ -102,6 +103,7 @@ class QueuesService(RoomService):
         return EmptyResponse()
 
     async def _send(self, request: Request, body: bodies.Send) -> Answer:
+        check_finite(body.message, "message")
         headers = {**request.message.trace, **body.headers}
         message = NewMessage(body=json.dumps(body.message), headers=headers)
         message_id = await self._queues.send(_key(request, body), message, create=body.create)

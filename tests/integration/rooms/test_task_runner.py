@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -364,6 +365,19 @@ async def test_an_answer_that_no_message_can_carry_is_an_error(serve: Any) -> No
             assert "at most 200000" in str(error)
             assert "not JSON" in str(await error_of(ask(user)))
             await agent.stop()
+
+
+async def _never(_: AgentCallContext, __: Any) -> Any:
+    raise AssertionError
+
+
+async def test_a_plain_ask_runs_in_a_thread(server: RunningServer, user: RoomClient) -> None:
+    class Plain(Runner):
+        def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:  # type: ignore[override]
+            return threading.current_thread() is threading.main_thread()
+
+    async with running(server, Plain(_never)):
+        assert await ask(user) is False
 
 
 async def test_a_task_that_cancels_itself_is_answered(server: RunningServer, user: RoomClient) -> None:

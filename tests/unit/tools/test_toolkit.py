@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -143,3 +144,13 @@ async def test_what_is_no_exception_becomes_one(error: BaseException) -> None:
     with pytest.raises(EscapedError) as caught:
         await toolkit.execute(context=ToolContext(room=None, caller=None), name="exits", arguments={})  # type: ignore[arg-type]
     assert caught.value.__cause__ is error
+
+
+async def test_a_plain_tool_runs_in_a_thread() -> None:
+    class Plain(Tool):
+        def execute(self, *, context: ToolContext, n: int) -> str:  # type: ignore[override]
+            return f"{n} in {threading.current_thread() is threading.main_thread()}"
+
+    toolkit = Toolkit(name="kit", tools=[Plain(name="plain", input_schema={"type": "object"})])
+    context = ToolContext(room=None, caller=None)  # type: ignore[arg-type]
+    assert await toolkit.execute(context=context, name="plain", arguments={"n": 1}) == TextResponse(text="1 in False")
