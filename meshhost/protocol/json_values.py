@@ -14,7 +14,7 @@ def check_finite(value: Any, name: str) -> None:
     try:
         json.dumps(value, allow_nan=False, default=str)
     except ValueError as error:
-        if "float" not in str(error):  # a value that holds itself: whoever encodes it says so
+        if "float" not in str(error):  # a value that holds itself: encoding it raises later
             return
         found = _find(value, name)
         if found is not None:
