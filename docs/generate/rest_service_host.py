@@ -120,7 +120,9 @@ _CALLS = (
             Answer(200, "Recorded and being started, or there already.", obj(ok=_BOOLEAN, spawn_id=TEXT, state=TEXT)),
             *_REFUSALS[:5],
             Answer(408, "The body did not arrive within 30 s.", ERROR),
-            Answer(409, "This signed call was answered before, and its agent is gone or its path does not join.", ERROR),
+            Answer(
+                409, "This signed call was answered before, and its agent is gone or its path does not join.", ERROR
+            ),
             Answer(413, "The body is over 1 MiB.", ERROR),
             *_REFUSALS[5:],
         ],

@@ -21,6 +21,7 @@ from meshhost.agents.base import SingleRoomAgent
 from meshhost.agents.context import AgentCallContext, AgentChatContext
 from meshhost.agents.room_tools import toolkit_of_room
 from meshhost.errors import ConnectionLostError, InvalidRequestError, RoomError, ToolError
+from meshhost.guard import EscapedError, call, guarding
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import Header, JsonResponse, Response, TextResponse
 from meshhost.room.participants import Participant
@@ -105,7 +106,7 @@ class TaskRunner(SingleRoomAgent):
         return None if self._output is None else self._output.json_schema
 
     async def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:
-        """Do the task and return its answer: a JSON value or a pydantic model.
+        """Do the task and return its answer: a JSON value or a pydantic model. A plain `def` runs in a thread.
 
         The asker sees the text of a RoomError; of any other error it only learns that the agent failed.
         """
@@ -197,23 +198,21 @@ class TaskRunner(SingleRoomAgent):
     async def _try_to_answer(self, room: "RoomClient", message: MessageReceived) -> None:
         try:
             async with self._slots:
-                answer = await self._run(room, message)
+                with guarding():
+                    answer = await self._run(room, message)
         except RoomError as error:
             answer = error
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            is_cancelled = task is not None and task.cancelling() > 0
-            if is_cancelled and not (self._is_ending and room.is_open):
-                raise
-            # Something inside the task was cancelled, or the agent is stopping: the asker still waits.
-            await room.agents.answer_ask(message, ToolError(f"agent {self.name!r} was stopped"))
-            if is_cancelled:
-                raise
-            return
-        except Exception:
+            if self._is_ending and room.is_open:  # the agent is stopping: the asker still waits
+                await room.agents.answer_ask(message, ToolError(f"agent {self.name!r} was stopped"))
+            raise
+        except Exception as error:
             # The task is the user's code: its traceback belongs in our log and must not reach another participant.
             logger.exception("task failed", extra={"agent": self.name})
-            answer = ToolError(f"agent {self.name!r} failed; its log says why")
+            is_cancellation = isinstance(error, EscapedError) and error.is_cancellation
+            answer = ToolError(
+                f"agent {self.name!r} {'was stopped' if is_cancellation else 'failed; its log says why'}"
+            )
         await room.agents.answer_ask(message, answer)
 
     async def _run(self, room: "RoomClient", message: MessageReceived) -> Any:
@@ -228,7 +227,7 @@ class TaskRunner(SingleRoomAgent):
             caller=caller,
             on_behalf_of=on_behalf_of,
         )
-        return await self.validate_response(await self.ask(context=context, arguments=arguments))
+        return await self.validate_response(await call(self.ask, context=context, arguments=arguments))
 
     async def _toolkits_for(
         self, room: "RoomClient", header: Header, caller: Participant | None, on_behalf_of: Participant | None

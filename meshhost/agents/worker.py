@@ -19,6 +19,7 @@ from meshhost.agents.adapter import LLMAdapter, ToolResponseAdapter
 from meshhost.agents.base import SingleRoomAgent
 from meshhost.agents.context import AgentChatContext
 from meshhost.errors import InvalidRequestError, RoomError
+from meshhost.guard import call
 from meshhost.room.consumer import QueueConsumer
 from meshhost.room.requirements import Requirement
 from meshhost.room.services.queues import LeasedMessage
@@ -127,7 +128,11 @@ class Worker(SingleRoomAgent):
         toolkits: Sequence[Toolkit],
         room: "RoomClient | None" = None,
     ) -> Any:
-        """Let the model do what the message says; return its last answer. An override may leave out `room`."""
+        """Let the model do what the message says; return its last answer.
+
+        An override may leave out `room`. It may be a plain `def`: it then runs in a thread, which holds up nobody else, but
+        goes on to its end when the worker is stopped.
+        """
         await _call(self.append_message_context, message=message, chat_context=chat_context, room=self.room)
         return await self._llm_adapter.next(
             context=chat_context, room=room or self.room, toolkits=toolkits, tool_adapter=self._tool_adapter
@@ -154,4 +159,4 @@ async def _call(method: Callable[..., Any], **arguments: Any) -> Any:
     parameters = inspect.signature(method).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         arguments = {name: value for name, value in arguments.items() if name in parameters}
-    return await method(**arguments)
+    return await call(method, **arguments)

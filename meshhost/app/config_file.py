@@ -49,6 +49,7 @@ class _Server(_Table):
 
 class _Queues(_Table):
     max_attempts: int = Field(5, ge=1)
+    max_interruptions: int = Field(5, ge=1)
     max_depth: int = Field(1_000_000, ge=1)
     max_message_bytes: int = Field(8 * 1024 * 1024, ge=1)
 

@@ -128,7 +128,10 @@ def _make_data_dir(path: Path) -> None:
 def _limits(file: ServerFile) -> QueueLimits:
     queues = file.queues
     return QueueLimits(
-        max_attempts=queues.max_attempts, max_depth=queues.max_depth, max_message_bytes=queues.max_message_bytes
+        max_attempts=queues.max_attempts,
+        max_interruptions=queues.max_interruptions,
+        max_depth=queues.max_depth,
+        max_message_bytes=queues.max_message_bytes,
     )
 
 

@@ -3,7 +3,7 @@
 What leaves this process for another participant, or is stored for one, is written by `dump_json`; what people and models
 wrote is read by `load_json`, headers from the wire by `load_header`. A number that is too large for a float, such as 1e999,
 becomes Infinity: `load_json` refuses it, and on the wire, where a check of each number would cost too much, `dump_json` does
-when the value is passed on or stored.
+when the value is passed on or stored. `check_finite` names the field of such a number, for a message that a caller gave.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from meshhost.errors import InvalidRequestError
 
-__all__ = ["dump_json", "load_header", "load_json", "load_stored_json"]
+__all__ = ["check_finite", "dump_json", "load_header", "load_json", "load_stored_json"]
 
 
 def _refuse(name: str) -> NoReturn:
@@ -60,3 +60,26 @@ def load_header(data: bytes) -> Any:
 def load_stored_json(text: str) -> Any:
     """Return the value in a text that an older version may have stored: NaN and Infinity are read as null."""
     return _STORED_DECODER.decode(text)
+
+
+def check_finite(value: Any, name: str) -> None:
+    """Raise InvalidRequestError when a number in this JSON value is not finite; it names the field, from `name` on."""
+    try:
+        json.dumps(value, allow_nan=False, default=str)
+    except ValueError as error:
+        if "float" not in str(error):  # a value that holds itself: encoding it raises later
+            return
+        found = _find(value, name)
+        if found is not None:
+            raise InvalidRequestError(found, "NaN and Infinity are not JSON") from None
+
+
+def _find(value: Any, name: str) -> str | None:
+    if isinstance(value, float):
+        return None if math.isfinite(value) else name
+    items: Any = ()
+    if isinstance(value, dict):
+        items = ((f"{name}.{key}", member) for key, member in value.items())
+    elif isinstance(value, list | tuple):
+        items = ((f"{name}[{number}]", member) for number, member in enumerate(value))
+    return next((found for at, member in items if (found := _find(member, at)) is not None), None)

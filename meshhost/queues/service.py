@@ -175,6 +175,10 @@ class QueueService:
             self._ready_in(grace, queue, many=True)
         return queues
 
+    def give_back(self, lease: Lease) -> None:
+        """The delivery reached nobody: release it in the background, uncounted. A lease that was lost is ignored."""
+        self._claims.spawn(self._give_back(lease), name="give back")
+
     async def create(self, queue: QueueKey) -> None:
         """Create the queue if it is missing."""
         await self._store.create(queue)
@@ -314,7 +318,7 @@ class QueueService:
 
     def _abandon(self, delivery: Delivery | None) -> None:
         if delivery is not None:
-            self._claims.spawn(self._give_back(delivery.lease), name="give back")
+            self.give_back(delivery.lease)
 
     async def _give_back(self, lease: Lease) -> None:
         try:

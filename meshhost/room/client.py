@@ -24,6 +24,7 @@ from typing import Any, Self
 from meshhost.clock import Clock, SystemClock
 from meshhost.containment import is_contained
 from meshhost.errors import ConnectionLostError, RoomError
+from meshhost.guard import guarded, guarding
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import Header, Response
@@ -369,7 +370,8 @@ class RoomClient:
             logger.debug("message without a handler", extra={"message_type": message.type})
             return
         try:
-            result = handler(message)
+            with guarding():
+                result = handler(message)
         except BaseException as error:
             if not is_contained(error):
                 raise
@@ -389,7 +391,7 @@ class RoomClient:
 
 async def _logged(coroutine: Coroutine[Any, Any, None], name: str) -> None:
     try:
-        await coroutine
+        await guarded(coroutine)
     except ConnectionLostError:
         logger.debug("ended with the connection", extra={"task": name})
     except BaseException as error:

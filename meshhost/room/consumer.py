@@ -6,7 +6,8 @@ reason, comes back when its lease expires; a message is never acked before `proc
 
 Tasks: `run()` runs in the caller's task. While a message is processed there are two more, the processing and the renewal of the
 lease, and neither outlives the message. Cancelling `run()` cancels the processing and returns the message at once. Settling
-itself is not interrupted by a cancellation (`uninterrupted`), only by its own timeout.
+itself is not interrupted by a cancellation (`uninterrupted`), only by its own timeout. Whatever the processing raises fails
+the message and nothing else (`guard.py`).
 """
 
 import asyncio
@@ -22,10 +23,11 @@ from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind
 
 from meshhost.errors import AccessDeniedError, LeaseLostError, RoomError
+from meshhost.guard import guarded, guarding
 from meshhost.room.client import RoomClient
 from meshhost.room.reconnect import ReconnectPolicy
-from meshhost.room.services.queues import LeasedMessage
-from meshhost.tasks import LightEvent, Stopped, Won, first_of, uninterrupted
+from meshhost.room.services.queues import LeasedMessage, NackReason
+from meshhost.tasks import LightEvent, Stopped, first_of, uninterrupted
 from meshhost.usage import Outcome, report_message
 
 __all__ = ["QueueConsumer"]
@@ -91,10 +93,23 @@ class QueueConsumer:
 
     async def _next(self) -> LeasedMessage | None:
         """The next message; None when the server had none for a while, or when draining began."""
-        receive = self._room.queues.lease(name=self._queue, create=True, wait=True, seconds=self._lease_seconds)
-        # A message that arrives while draining begins is not lost: leaving the room ends its lease, and it comes back.
-        outcome = await first_of(receive, self._draining.wait())
-        return outcome.result if isinstance(outcome, Won) else None
+        received: LeasedMessage | None = None
+
+        async def receive() -> None:
+            nonlocal received
+            received = await self._room.queues.lease(
+                name=self._queue, create=True, wait=True, seconds=self._lease_seconds
+            )
+
+        try:
+            await first_of(receive(), self._draining.wait())
+        except asyncio.CancelledError:
+            # Received in the same turn of the loop in which we are stopped: nobody else would return it.
+            if received is not None:
+                with contextlib.suppress(RoomError, TimeoutError):
+                    await uninterrupted(received.nack(reason="released", delay=0.0), timeout=SETTLE_TIMEOUT)
+            raise
+        return received
 
     async def _back_off(self, failures: int, error: RoomError) -> None:
         # Without the grant another try is pointless: the token of an open connection does not change.
@@ -127,7 +142,9 @@ class QueueConsumer:
 
     async def _process_and_settle(self, leased: LeasedMessage) -> None:
         try:
-            if await self._process_renewing(leased) is _Outcome.LEASE_LOST:
+            with guarding():
+                outcome = await self._process_renewing(leased)
+            if outcome is _Outcome.LEASE_LOST:
                 logger.warning("lease lost while processing", extra={"queue": self._queue, "attempt": leased.attempt})
                 return
         except asyncio.CancelledError:
@@ -138,13 +155,13 @@ class QueueConsumer:
         except Exception as error:
             logger.exception("processing failed", extra={"queue": self._queue, "attempt": leased.attempt})
             reason = "".join(traceback.format_exception(error))[-MAX_REASON_CHARS:]
-            await self._settle(self._nack(leased, reason))
+            await self._settle(leased, lambda: self._nack(leased, reason))
         else:
-            await self._settle(self._ack(leased))
+            await self._settle(leased, lambda: self._ack(leased))
 
     async def _process_renewing(self, leased: LeasedMessage) -> _Outcome:
         """Process the message while renewing its lease. Raises what `process` raised."""
-        outcome = await first_of(self._process(leased), self._renew(leased))
+        outcome = await first_of(guarded(self._process(leased)), self._renew(leased))
         return _Outcome.LEASE_LOST if isinstance(outcome, Stopped) else _Outcome.DONE
 
     async def _renew(self, leased: LeasedMessage) -> None:
@@ -173,15 +190,39 @@ class QueueConsumer:
         self._outcome = "dead" if is_dead else "failed"
 
     async def _give_back(self, leased: LeasedMessage) -> None:
-        await leased.nack(reason="interrupted", delay=0.0)
-        self._outcome = "released"
+        # A stop that was asked for in order does not count against the message; too many others make it dead, as poison.
+        reason: NackReason = "released" if self._draining.is_set() else "interrupted"
+        is_dead = await leased.nack(reason=reason, delay=0.0)
+        self._outcome = "dead" if is_dead else "released"
 
-    async def _settle(self, settling: Awaitable[object]) -> None:
-        """Ack or nack. If that fails, the message comes back when the lease expires: at least once, not at most once."""
+    async def _settle(self, leased: LeasedMessage, settle: Callable[[], Awaitable[None]]) -> None:
+        """Ack or nack, again while the lease runs. When all tries fail, the message comes back: at least once."""
         try:
-            await uninterrupted(settling, timeout=SETTLE_TIMEOUT)
+            await uninterrupted(self._try_to_settle(leased, settle), timeout=leased.seconds or SETTLE_TIMEOUT)
         except (RoomError, TimeoutError) as error:
-            logger.warning("message not settled", extra={"queue": self._queue, "reason": str(error)})
+            reason = str(error) or "no answer while the lease ran"
+            logger.warning("message not settled", extra={"queue": self._queue, "reason": reason})
+
+    async def _try_to_settle(self, leased: LeasedMessage, settle: Callable[[], Awaitable[None]]) -> None:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                async with asyncio.timeout(SETTLE_TIMEOUT):
+                    await settle()
+            except LeaseLostError:
+                # The try before may have been accepted, and only its answer was lost.
+                if tries == 1:
+                    raise
+                logger.info("message settled already, or lost", extra={"queue": self._queue, "tries": tries})
+            except (RoomError, TimeoutError) as error:
+                if self._room.is_closed or leased.seconds is None:
+                    raise
+                # A new connection is waited for inside the request; the lease is the holder's, not the connection's.
+                logger.info("message not settled yet", extra={"queue": self._queue, "reason": str(error)})
+                await asyncio.sleep(self._backoff.delay(tries, random.random))
+                continue
+            return
 
 
 def _queued_seconds(leased: LeasedMessage) -> float | None:

@@ -27,6 +27,11 @@ class Welcome:
     participant_id: str
     extensions: dict[str, Any]
 
+    def offers(self, extension: str) -> bool:
+        """Whether the server offers this extension of the protocol."""
+        names = self.extensions.get("extensions")
+        return isinstance(names, list) and extension in names
+
 
 class Handshake:
     """Collects the two messages of one connection."""

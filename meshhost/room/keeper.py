@@ -193,7 +193,9 @@ class ConnectionKeeper:
         ended = self._tasks.spawn(session.run(), name="session")
         try:
             await handshake.wait(ended, timeout=self._handshake_timeout)
-            self._enter(handshake.welcome(), handshake.attributes())
+            welcome = handshake.welcome()
+            session.can_cancel = welcome.offers("cancel_request")
+            self._enter(welcome, handshake.attributes())
         except BaseException:
             ended.cancel()
             await transport.close()

@@ -7,6 +7,9 @@ Tasks: `run()` reads packets. A second task, the writer, exists only while the s
 fails, it closes the connection, and so `run()` ends. Whatever ends the connection, `run()` returns the error and never raises
 it (except its own cancellation).
 
+A request that its caller gives up, because it was cancelled or its time is over, is also given up at the server, if the server
+offers that (`can_cancel`): otherwise the server would go on, and hand what it finds to nobody.
+
 Invariant: nothing waits for a reply for ever. Every request has a timeout, and when the connection ends every awaited reply
 fails with the error that ended it.
 """
@@ -50,6 +53,7 @@ class RoomSession:
         "_transport",
         "_writer",
         "_writing_error",
+        "can_cancel",
     )
 
     def __init__(self, transport: Transport, on_message: Callable[[MessageReceived], None], *, limits: Limits) -> None:
@@ -61,6 +65,8 @@ class RoomSession:
         self._end: ConnectionLostError | None = None
         self._writer: TaskOwner | None = None
         self._writing_error: Exception | None = None
+        # Set by the keeper when the server has said what it offers.
+        self.can_cancel = False
 
     def __repr__(self) -> str:
         return f"<RoomSession awaited={len(self._replies)} end={self._end!r}>"
@@ -90,13 +96,19 @@ class RoomSession:
         self._check_open()
         message_id, packets = self._connection.request(type, header, data, trace=_trace())
         reply = self._replies[message_id] = asyncio.get_running_loop().create_future()
+        is_awaited = False
         try:
             async with asyncio.timeout(timeout):
                 await self._outbox.put(packets)
+                is_awaited = True
                 response, extra = await reply
+                is_awaited = False
         except TimeoutError:
             raise RequestTimeoutError(f"no reply to {type} within {timeout:g} s") from None
         finally:
+            # Also when the reply has come in the same turn of the loop as the cancellation: nobody will see it.
+            if is_awaited and self.can_cancel and self._end is None:
+                self._outbox.offer(self._connection.notify("request.cancel", {"id": message_id})[1], over_limit=True)
             del self._replies[message_id]
             self._connection.abandon(message_id)
             if not reply.cancel() and not reply.cancelled():

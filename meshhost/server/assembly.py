@@ -122,6 +122,7 @@ def assemble(
         directory=directory,
         dialects=Dialects([*dialects, SDK_06]),
         operations=all_services.operations(),
+        given_up=all_services.given_up,
         metrics=metrics,
     )
     app = web.Application(middlewares=[errors_as_json])

@@ -123,8 +123,9 @@ class DeadLetter:
 class QueueLimits:
     """What a store accepts.
 
-    `max_attempts` failures make a message dead; `max_depth` bounds the messages of one queue that are not dead;
-    `max_message_bytes` bounds body and headers of one message together, as UTF-8.
+    `max_attempts` failures make a message dead, and so do `max_interruptions` deliveries that ended INTERRUPTED or EXPIRED:
+    such a message ends or blocks its process, and would go round for ever. `max_depth` bounds the messages of one queue that
+    are not dead; `max_message_bytes` bounds body and headers of one message together, as UTF-8.
 
     `max_depth` protects the store; it is not a counter to build on. A queue below it is never refused. One process never
     exceeds it. When several processes send to one queue at the same moment, an engine may exceed it by what the others
@@ -132,6 +133,7 @@ class QueueLimits:
     """
 
     max_attempts: int = 5
+    max_interruptions: int = 5
     max_depth: int = 1_000_000
     max_message_bytes: int = 8 * 1024 * 1024
 
@@ -184,7 +186,8 @@ class QueueStore(Protocol):
         """Claim up to `limit` ready messages for `seconds`, in one operation; empty when none is ready.
 
         A message is ready when it is not dead, its retry time has come, and it has no lease or its lease expired. Claiming
-        a message whose lease expired counts that delivery as EXPIRED. No message is leased to two callers at once.
+        a message whose lease expired counts that delivery as EXPIRED; one that this makes dead is not handed out. No message
+        is leased to two callers at once.
 
         The deliveries are in order of id, and are the oldest that were ready when the claim began. A caller may skip
         messages that another process is claiming at this moment instead of waiting for it, so it may return fewer than
@@ -204,7 +207,7 @@ class QueueStore(Protocol):
         """Make the message ready again after `delay` seconds, at its old place in the order: it is not done.
 
         FAILED counts as an attempt; when that was the last one (`max_attempts`), the message is dead-lettered with `error`
-        as its reason. Returns whether it was dead-lettered. Raises LeaseLostError.
+        as its reason. INTERRUPTED counts towards `max_interruptions`. Returns whether it is dead now. Raises LeaseLostError.
         """
         ...
 

@@ -9,12 +9,12 @@ error that is not a RoomError never reaches the caller with its text: a tool is 
 secrets.
 """
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from meshhost.errors import InvalidRequestError, RoomError, ToolError
+from meshhost.guard import EscapedError, guarding
 from meshhost.protocol.connection import MessageReceived
 from meshhost.room.services.agents import ToolDescription, ToolkitDescription
 from meshhost.tools.schema import check_schema, with_defs
@@ -112,18 +112,18 @@ class RemoteToolkit(Toolkit):
         if room is None:
             return
         try:
-            response: Any = await self._execute(room, call)
+            with guarding():
+                response: Any = await self._execute(room, call)
         except RoomError as error:
             response = error
-        except asyncio.CancelledError:
-            if _is_cancelled():
-                raise
-            # Something inside the tool was cancelled, not the call: the caller still waits.
-            response = ToolError(f"tool {call.header.get('name')!r} was cancelled")
-        except Exception:
+        except Exception as error:
             # The tool is the user's code: its traceback belongs in our log and must not reach another participant.
-            logger.exception("tool failed", extra={"toolkit": self.name, "tool": call.header.get("name")})
-            response = ToolError(f"tool {call.header.get('name')!r} failed; the log of its provider says why")
+            name = call.header.get("name")
+            logger.exception("tool failed", extra={"toolkit": self.name, "tool": name})
+            # Something inside the tool was cancelled, not the call: the caller still waits.
+            is_cancellation = isinstance(error, EscapedError) and error.is_cancellation
+            what = "was cancelled" if is_cancellation else "failed; the log of its provider says why"
+            response = ToolError(f"tool {name!r} {what}")
         await room.agents.answer_tool_call(call, response)
 
     async def _execute(self, room: "RoomClient", call: MessageReceived) -> Any:
@@ -146,11 +146,6 @@ def _check_tool(tool: Tool) -> None:
         check_schema(with_defs(tool.input_schema, tool.defs))
     except InvalidRequestError as error:
         raise InvalidRequestError(f"input_schema of tool {tool.name!r}", str(error)) from None
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _describe(tool: Tool) -> ToolDescription:

@@ -123,4 +123,7 @@ class Tool(BaseTool, ABC):
     # `*args` lets a subclass name its arguments and still be a valid override.
     @abstractmethod
     async def execute(self, *args: Any, **kwargs: Any) -> Any:
-        """Called as `execute(context=context, **arguments)`. Returns a Response, a text, a dict or None."""
+        """Called as `execute(context=context, **arguments)`. Returns a Response, a text, a dict or None.
+
+        A plain `def` runs in a thread.
+        """

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from meshhost.errors import InvalidRequestError, NotFoundError, ToolError
+from meshhost.guard import call, guarding
 from meshhost.protocol.messages import Response, ensure_response
 from meshhost.tools.tool import BaseTool, Tool, ToolContext
 
@@ -55,8 +56,9 @@ class Toolkit:
     ) -> Response:
         """Check the arguments, call the tool and return its answer as a response.
 
-        Raises NotFoundError for an unknown tool, InvalidRequestError that names the wrong field, and what the tool raises. A
-        tool gets the attachment as its argument `attachment`; one without that argument refuses it.
+        Raises NotFoundError for an unknown tool, InvalidRequestError that names the wrong field, and what the tool raises;
+        of that, what is no Exception becomes one. A tool gets the attachment as its argument `attachment`; one without that
+        argument refuses it.
         """
         tool = self.get_tool(name)
         if not isinstance(tool, Tool):
@@ -65,7 +67,8 @@ class Toolkit:
         if "context" in arguments:
             raise InvalidRequestError("context", "is a reserved name")
         extra = {} if attachment is None else _attachment_argument(tool, attachment)
-        return ensure_response(await tool.execute(context=context, **{**arguments, **extra}))
+        with guarding():
+            return ensure_response(await call(tool.execute, context=context, **{**arguments, **extra}))
 
 
 def _attachment_argument(tool: Tool, attachment: bytes) -> dict[str, bytes]:

@@ -74,11 +74,14 @@ class Outbox:
         finally:
             self._is_writing = False
 
-    def offer(self, message: Packets) -> None:
-        """Add a message. Raises LimitExceededError when too much waits already."""
+    def offer(self, message: Packets, *, over_limit: bool = False) -> None:
+        """Add a message. Raises LimitExceededError when too much waits already.
+
+        With `over_limit` it is added all the same: for small messages of which there are few, and which may not be lost.
+        """
         if self._is_sent_at_once(message):
             return
-        if not self._fits(message):
+        if not over_limit and not self._fits(message):
             raise LimitExceededError(f"over {self._max_bytes} bytes wait to be sent")
         if self._waiting is None:
             self._waiting = deque()

@@ -31,7 +31,10 @@ __all__ = ["WebSocketClientProtocol", "WebSocketTransport"]
 # A larger frame than any server we know sends (room-protocol §1: MeshAgent clients drop the connection at 4 MiB).
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 OPEN_TIMEOUT = 15.0
-PONG_TIMEOUT = 15.0
+# A half-open connection, which brings a worker no messages, is noticed within the sum of these two: under 15 s. A server that
+# is busy for less than PONG_TIMEOUT keeps its clients.
+HEARTBEAT = 7.0
+PONG_TIMEOUT = 7.0
 CLOSE_TIMEOUT = 5.0
 SEND_TIMEOUT = 60.0
 # How long the environment's proxy settings are remembered: reading them costs a third of a connection.
@@ -46,10 +49,10 @@ class WebSocketClientProtocol:
     """The address of a room and the token to join it with.
 
     `url` is the room's WebSocket URL (http and https are taken as ws and wss), `token` the participant token as JWT text,
-    `heartbeat` the seconds between pings. One object may dial any number of times.
+    `heartbeat` the seconds of silence before a ping. One object may dial any number of times.
     """
 
-    def __init__(self, *, url: str, token: str, heartbeat: float = 30.0) -> None:
+    def __init__(self, *, url: str, token: str, heartbeat: float = HEARTBEAT) -> None:
         parts = urlsplit(url)
         scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
         if scheme not in {"ws", "wss"} or not parts.hostname:

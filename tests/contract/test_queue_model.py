@@ -25,7 +25,7 @@ QUEUES = st.sampled_from([QueueKey(ROOM, "a"), QueueKey(ROOM, "b")])
 HOLDERS = st.sampled_from([HolderId("ann"), HolderId("bob")])
 SECONDS = st.sampled_from([0, 1, 2, 3, 5])
 REASONS = st.sampled_from(list(EndReason))
-LIMITS = QueueLimits(max_attempts=2, max_depth=4)
+LIMITS = QueueLimits(max_attempts=2, max_interruptions=3, max_depth=4)
 
 _STRAYS = """
     SELECT message_id FROM contents

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -35,7 +35,7 @@ JOBS = QueueKey(ROOM, "jobs")
 MAIL = QueueKey(ROOM, "mail")
 ELSEWHERE = QueueKey(RoomKey(TenantId("rival"), "lobby"), "jobs")
 ANN, BOB = HolderId("ann"), HolderId("bob")
-LIMITS = QueueLimits(max_attempts=3, max_depth=5, max_message_bytes=1000)
+LIMITS = QueueLimits(max_attempts=3, max_interruptions=6, max_depth=5, max_message_bytes=1000)
 
 
 @pytest.fixture
@@ -651,3 +651,85 @@ async def test_concurrent_sends_do_not_pass_the_limit(store: QueueStore) -> None
     assert sum(isinstance(result, int) for result in results) == LIMITS.max_depth
     assert sum(isinstance(result, LimitExceededError) for result in results) == 12 - LIMITS.max_depth
     assert (await stats(store)).ready == LIMITS.max_depth
+
+
+def _interrupted(reason: EndReason) -> Callable[[QueueStore, FakeClock, Delivery], Awaitable[None]]:
+    async def nack(store: QueueStore, _: FakeClock, delivery: Delivery) -> None:
+        await store.nack(delivery.lease, reason=reason)
+
+    return nack
+
+
+async def _holder_gone(store: QueueStore, _: FakeClock, delivery: Delivery) -> None:
+    await store.release_holder(delivery.lease.holder, reason=EndReason.INTERRUPTED)
+
+
+async def _expired(store: QueueStore, clock: FakeClock, _: Delivery) -> None:
+    await clock.advance(31)
+
+
+async def _expired_and_swept(store: QueueStore, clock: FakeClock, _: Delivery) -> None:
+    await clock.advance(31)
+    await store.sweep()
+
+
+@pytest.mark.parametrize(
+    "end", [_interrupted(EndReason.INTERRUPTED), _holder_gone, _expired, _expired_and_swept], ids=range(4)
+)
+async def test_a_message_that_is_interrupted_too_often_is_poison(
+    store: QueueStore, clock: FakeClock, end: Callable[..., Awaitable[None]]
+) -> None:
+    bad, _ = await put(store, "bad", "good")
+    for number in range(LIMITS.max_interruptions):
+        delivery = await take(store)
+        assert (delivery.body, delivery.attempt, delivery.delivery) == ("bad", 1, number + 1)
+        await end(store, clock, delivery)
+    assert (await take(store)).body == "good"
+    (letter,) = await store.dead_letters(JOBS)
+    assert (letter.message_id, letter.attempts, letter.body) == (bad, 0, "bad")
+    assert letter.reason.startswith(f"poison: {LIMITS.max_interruptions} deliveries")
+    found = await stats(store)
+    assert (found.ready, found.leased, found.dead) == (0, 1, 1)
+    with pytest.raises(LeaseLostError):
+        await store.ack(delivery.lease)
+
+
+async def test_a_poisonous_message_that_is_replayed_has_all_its_tries_again(store: QueueStore) -> None:
+    await put(store, "bad")
+    for _ in range(2):
+        for _ in range(LIMITS.max_interruptions):
+            await store.nack((await take(store)).lease, reason=EndReason.INTERRUPTED)
+        assert (await stats(store)).dead == 1
+        assert await store.replay(JOBS) == 1
+    assert (await take(store)).delivery == 2 * LIMITS.max_interruptions + 1
+
+
+async def test_a_nack_says_that_the_message_is_poison(store: QueueStore) -> None:
+    await put(store, "bad")
+    ends = [
+        await store.nack((await take(store)).lease, reason=EndReason.INTERRUPTED)
+        for _ in range(LIMITS.max_interruptions)
+    ]
+    assert ends == [False] * (LIMITS.max_interruptions - 1) + [True]
+
+
+async def test_released_deliveries_and_failures_are_no_interruptions(store: QueueStore) -> None:
+    await put(store, "m")
+    for _ in range(3 * LIMITS.max_interruptions):
+        await store.nack((await take(store)).lease, reason=EndReason.RELEASED)
+        await take(store)
+        await store.release_holder(ANN, reason=EndReason.RELEASED)
+    for _ in range(LIMITS.max_attempts - 1):
+        await store.nack((await take(store)).lease, reason=EndReason.FAILED)
+    for _ in range(LIMITS.max_interruptions - 1):
+        await store.nack((await take(store)).lease, reason=EndReason.INTERRUPTED)
+    assert (await take(store)).attempt == LIMITS.max_attempts
+
+
+async def test_poisonous_messages_do_not_keep_the_others_back(store: QueueStore, clock: FakeClock) -> None:
+    await put(store, *"abc")
+    for _ in range(LIMITS.max_interruptions):
+        assert len(await store.lease(JOBS, ANN, seconds=30, limit=2)) == 2
+        await clock.advance(31)
+    assert await bodies(store) == ["c"]
+    assert (await stats(store)).dead == 2

@@ -574,6 +574,51 @@ async def test_a_hook_that_raises_is_told_to_who_asked(server: RunningServer) ->
         assert "log of 'bot'" in await ann.refused()
 
 
+@pytest.mark.parametrize("error", [SystemExit(2), BaseException("a panic"), asyncio.CancelledError()])
+async def test_a_hook_that_raises_no_exception_fails_its_message_only(
+    server: RunningServer, error: BaseException
+) -> None:
+    raised = [error]
+
+    class Broken(ChatBot):
+        async def answer(self, **given: Any) -> Any:
+            for each in raised:
+                raise each
+            return await super().answer(**given)
+
+        async def get_online_participants(self, **given: Any) -> Any:
+            for each in raised:
+                raise each
+            return await super().get_online_participants(**given)
+
+        async def get_thread_toolkit_builders(self, **given: Any) -> Any:
+            raise error
+
+        async def close_thread(self, *, path: str) -> None:
+            await super().close_thread(path=path)
+            raise error
+
+    async with chatting(server, make_bot("fine", cls=Broken)) as ann:
+        log = await ann.thread()
+        await ann.tell("opened", path=PATH)
+        assert "log of 'bot'" in await ann.refused()
+        await ann.tell("get_thread_toolkit_builders", path=PATH)
+        raised.clear()
+        assert await ann.ask(log, "hi") == "fine"
+
+
+@pytest.mark.parametrize("error", [SystemExit(2), BaseException("a panic"), asyncio.CancelledError()])
+async def test_an_answer_that_raises_no_exception_is_a_short_message(
+    server: RunningServer, error: BaseException
+) -> None:
+    class Broken(ChatBot):
+        async def answer(self, **_: Any) -> Any:
+            raise error
+
+    async with chatting(server, make_bot(cls=Broken)) as ann:
+        assert await ann.ask(await ann.thread(), "hi") == "Something went wrong; the log of 'bot' says what."
+
+
 async def test_a_bot_that_may_not_write_says_that_nothing_is_saved(server: RunningServer) -> None:
     read_only = SyncGrant(paths=[SyncPathGrant(path="talks/*", read_only=True)])
     reading = ApiScope.full().model_copy(update={"sync": read_only})

@@ -2,6 +2,8 @@
 
 import asyncio
 import functools
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -224,6 +226,23 @@ async def test_hooks_are_called_with_what_they_take(
     expected = None if takes_room is False else room
     assert seen == [("process", expected), ("append", expected)]
     assert llm.contexts[0].conversation == [{"role": "user", "content": "own words"}]
+    assert (queue.size, queue.dead) == (0, 0)
+
+
+async def test_a_plain_process_message_runs_once_and_holds_up_nobody(server: RunningServer, user: RoomClient) -> None:
+    done: list[Any] = []
+
+    class Plain(Worker):
+        def process_message(self, *, message: Any, **_: Any) -> None:  # type: ignore[override]
+            time.sleep(0.05)  # as code that knows no event loop does
+            done.append((message, threading.current_thread() is threading.main_thread()))
+
+    async with working(server, make_worker(cls=Plain)):
+        await user.queues.send(name="jobs", message=1)
+        while not done:  # noqa: ASYNC110 - a thread sets it
+            await asyncio.sleep(0.01)
+        queue = await settled(user)
+    assert done == [(1, False)]
     assert (queue.size, queue.dead) == (0, 0)
 
 

@@ -40,6 +40,7 @@ from meshhost.agents.context import AgentChatContext
 from meshhost.clock import Clock, SystemClock
 from meshhost.documents.document import MeshDocument
 from meshhost.errors import InvalidRequestError, LLMError, RoomError
+from meshhost.guard import guarding
 from meshhost.room.participants import Participant, RemoteParticipant
 from meshhost.room.requirements import RequiredSchema, Requirement
 from meshhost.room.services.messaging import RoomMessage
@@ -377,7 +378,8 @@ class ChatBot(SingleRoomAgent):
         if context is None or sender is None:
             return
         try:
-            builders = await self.get_thread_toolkit_builders(thread_context=context, participant=sender)
+            with guarding():
+                builders = await self.get_thread_toolkit_builders(thread_context=context, participant=sender)
         except Exception:  # a program's hook may raise anything: the sender gets no answer, the bot goes on
             logger.exception("toolkits of a thread not listed", extra={"document": path})
             return

@@ -29,6 +29,7 @@ from meshhost.agents.chat.owner import ThreadOwner
 from meshhost.agents.chat.policy import LEFT_OUT, REFUSED, ChatRequest, explained, is_refused, judge
 from meshhost.agents.context import Checkpoint
 from meshhost.errors import LLMError, LLMRefusalError, RoomError
+from meshhost.guard import guarded, guarding
 from meshhost.room.participants import RemoteParticipant
 from meshhost.tasks import Stopped, Won, first_of, uninterrupted
 
@@ -141,7 +142,8 @@ class ChatThread:
     async def run(self) -> None:
         """Open the thread, do its requests and close it. Errors are sent to those whose requests wait."""
         try:
-            await self._open()
+            with guarding():
+                await self._open()
             while (request := await self._next()) is not None:
                 self._begin(request)
                 try:
@@ -175,7 +177,8 @@ class ChatThread:
             return
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._owner.close_thread(path=self.path)
+                with guarding():
+                    await self._owner.close_thread(path=self.path)
         except Exception as error:  # noqa: BLE001 - a program's hook may raise anything; the thread has ended all the same
             logger.warning("a chat thread was not closed in order", extra={"document": self.path, "reason": str(error)})
 
@@ -203,7 +206,8 @@ class ChatThread:
 
     async def _try(self, request: ChatRequest) -> None:
         try:
-            await self._do(request)
+            with guarding():
+                await self._do(request)
         except Exception as error:  # noqa: BLE001 - a program's hook may raise anything: the conversation goes on
             self._log_failure(error)
             await self.refuse(request, explained(error, self._owner.name))
@@ -242,7 +246,9 @@ class ChatThread:
             clock=self._owner.thread_options.clock,
         )
         try:
-            if isinstance(await first_of(self._reply(request, writer), self._stop_answer.wait()), Stopped):
+            with guarding():
+                outcome = await first_of(guarded(self._reply(request, writer)), self._stop_answer.wait())
+            if isinstance(outcome, Stopped):
                 self._cut(writer, self._stop_note)
             else:
                 writer.end()
@@ -287,7 +293,7 @@ class ChatThread:
         answering = self._owner.answer(
             context=self._opened(), request=request, sender=self._sender(request), event_handler=writer.on_event
         )
-        outcome = await first_of(answering, writer.run())
+        outcome = await first_of(guarded(answering), writer.run())
         answer = outcome.result if isinstance(outcome, Won) else None
         if isinstance(answer, str) and answer and not writer.has_said(answer):
             writer.say(answer)

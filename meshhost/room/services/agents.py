@@ -269,7 +269,9 @@ class AgentsClient:
         try:
             response, _ = await self._room.request(type, request | key, attachment, timeout=TOOL_CALL_TIMEOUT)
         except asyncio.CancelledError:
-            if self._room.is_open and "cancel" in self._room.extensions.get("extensions", ()):
+            offered = self._room.extensions.get("extensions", ())
+            # A server that offers both is told by the session, for each request that is given up.
+            if self._room.is_open and "cancel" in offered and "cancel_request" not in offered:
                 self._room.spawn(self._notify("agent.abandon", key), "abandon a call")
             raise
         return response

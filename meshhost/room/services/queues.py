@@ -7,19 +7,23 @@ then counts as settled on arrival.
 """
 
 import builtins
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from meshhost.errors import RoomError
+from meshhost.errors import ConnectionLostError, RoomError
+from meshhost.protocol.json_values import check_finite
 from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse, Response, TextResponse
-from meshhost.room.link import RoomLink
+from meshhost.room.link import Reply, RoomLink
 from meshhost.room.replies import reading
 
 __all__ = ["DeadMessage", "LeasedMessage", "NackReason", "Queue", "QueuesClient"]
 
 NackReason = Literal["failed", "interrupted", "released"]
 DEFAULT_LEASE_SECONDS = 30.0
+# As many as the server takes.
+MAX_LOST = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,8 @@ class QueuesClient:
 
     def __init__(self, *, room: RoomLink) -> None:
         self._room = room
+        # Calls whose replies the lost connection may have swallowed: the server gives back what those carried.
+        self._lost: tuple[str, ...] = ()
 
     async def list(self, *, name: str | None = None, message: Any = None, create: bool = True) -> list[Queue]:
         """All queues of the room. The arguments exist for compatibility with the MeshAgent SDK and have no effect."""
@@ -118,8 +124,9 @@ class QueuesClient:
 
         Returns its id once it is on the server's disk (None from a MeshAgent server). `headers` are delivered with it. Raises
         NotFoundError when the queue does not exist and `create` is false, LimitExceededError when message or queue are too
-        large.
+        large, InvalidRequestError that names the field when a number is NaN or infinite.
         """
+        check_finite(message, "message")
         request: Header = {"name": name, "create": create, "message": message}
         if headers:
             request["headers"] = dict(headers)
@@ -138,9 +145,12 @@ class QueuesClient:
     async def lease(
         self, *, name: str, create: bool = True, wait: bool = True, seconds: float = DEFAULT_LEASE_SECONDS
     ) -> LeasedMessage | None:
-        """Lease the next message for `seconds`, or return None. With `wait`, the server replies within about 20 s."""
+        """Lease the next message for `seconds`, or return None. With `wait`, the server replies within about 20 s.
+
+        When the caller is cancelled or the reply is lost with the connection, the server takes the message back at once.
+        """
         header: Header = {"name": name, "create": create, "wait": wait, "lease": seconds}
-        response, extra = await self._room.request("queues.receive", header)
+        response, extra = await self._request_lease(header)
         if isinstance(response, EmptyResponse):
             return None
         delivery = extra.get("delivery")
@@ -158,6 +168,17 @@ class QueuesClient:
                 _lease=delivery["lease"],
                 _room=self._room,
             )
+
+    async def _request_lease(self, header: Header) -> Reply:
+        lost, call = self._lost, uuid.uuid4().hex
+        try:
+            named = header | {"call": call} | ({"given_up": builtins.list(lost)} if lost else {})
+            reply = await self._room.request("queues.receive", named)
+        except ConnectionLostError:
+            self._lost = (*self._lost, call)[-MAX_LOST:]
+            raise
+        self._lost = tuple(each for each in self._lost if each not in lost)
+        return reply
 
     async def drain(self, *, name: str) -> None:
         """Delete all messages of the queue except the dead ones."""

@@ -68,6 +68,13 @@ class RoomService(Protocol):
         """
         return
 
+    def given_up(self, room: Room, participant: Participant, peer: Peer, message_id: int) -> None:
+        """The client gave up the request of this message id, but its answer is sent already: take back what it handed over.
+
+        Called synchronously, before the next request of the connection is read. The request may have been any service's.
+        """
+        return
+
     async def settle(self, room: Room, participant: Participant, peer: Peer, *, orderly: bool) -> None:
         """Settle with the stores what the ended connection held. `orderly`: the client closed it on purpose."""
         return
@@ -128,6 +135,12 @@ class ServiceSet:
         for service in self._services:
             with _logged(service):
                 service.disconnected(room, participant, peer)
+
+    def given_up(self, room: Room, participant: Participant, peer: Peer, message_id: int) -> None:
+        """See RoomService."""
+        for service in self._services:
+            with _logged(service):
+                service.given_up(room, participant, peer, message_id)
 
     async def settle(self, room: Room, participant: Participant, peer: Peer, *, orderly: bool) -> None:
         """See RoomService."""

@@ -28,7 +28,7 @@ from meshhost.server.core.room import Room
 from meshhost.server.http.access import Access
 from meshhost.server.http.errors import INTERNAL_ERROR, error_response, status_of, stopping_response
 from meshhost.server.metrics import ServerMetrics
-from meshhost.server.wire.connection import Connection
+from meshhost.server.wire.connection import Connection, GivenUp
 from meshhost.server.wire.dialect import Dialect, Dialects, Handshake, Welcome
 from meshhost.transport.websocket_server import AiohttpTransport
 
@@ -43,7 +43,7 @@ _MAX_TIMER_SECONDS = 365 * 24 * 3600
 
 
 class RoomSockets:
-    """Serves `GET /rooms/{name}`. `operations` are those of the services; each dialect has a dispatcher over them."""
+    """Serves `GET /rooms/{name}`. `operations` and `given_up` are those of the services; each dialect has a dispatcher."""
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class RoomSockets:
         directory: RoomDirectory,
         dialects: Dialects,
         operations: Operations,
+        given_up: GivenUp,
         metrics: ServerMetrics,
     ) -> None:
         self._config = config
@@ -63,6 +64,7 @@ class RoomSockets:
             dialect.name: Dispatcher(dialect.operations(operations), count=metrics.count_request)
             for dialect in dialects
         }
+        self._given_up = given_up
         self._metrics = metrics
 
     def add_to(self, app: web.Application) -> None:
@@ -108,6 +110,7 @@ class RoomSockets:
             limits=self._config.limits,
             max_requests=self._config.max_requests,
             max_waiting_bytes=self._config.max_waiting_bytes,
+            given_up=self._given_up,
         )
         # No await between joining the room and `serve`, where the participant is certain to leave it again.
         with log_context(tenant=key.tenant, room=key.name, identity=participant.name):

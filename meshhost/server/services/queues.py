@@ -5,23 +5,22 @@ the lease for it, keeps it extended while the client is connected, and settles i
 holders: the participant, whose leases survive a lost connection until it is clear that it will not resume, and the connection,
 whose leases are settled or given back when it ends. A holder is secret: a request that shows its lease may settle it.
 
+A receive can be given up: by its caller, or because the answer was lost with the connection. A delivery that such an answer
+carried has reached nobody: it goes back at once, counts as no delivery, and is not settled by the next receive.
+
 `run` is the one background task; it extends the leases of clients without leases. Invariant: a message that was handed out is
 settled or given back in the end, whatever ends first: the request, the connection, the participant or the server.
 """
 
+import asyncio
 import contextlib
 import logging
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
-
-from pydantic import Field
+from collections.abc import Iterator, Sequence
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, MeshhostError, RoomError
 from meshhost.identity.grants import ApiScope
-from meshhost.protocol.json_values import dump_json, load_stored_json
+from meshhost.protocol.json_values import check_finite, dump_json, load_stored_json
 from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse
 from meshhost.queues.service import QueueService
 from meshhost.server.core.participants import Participant
@@ -30,82 +29,18 @@ from meshhost.server.core.requests import Answer, Body, Operation, Operations, R
 from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
 from meshhost.server.core.slots import Slot
+from meshhost.server.services import queue_bodies as bodies
+from meshhost.server.services.queue_leases import ConnectionLeases, HandedOver, ParticipantLeases
 from meshhost.server.services.settlement import Settlement, on_end, on_receive
 from meshhost.stores.queues import Delivery, EndReason, HolderId, Lease, NewMessage, QueueKey
 
-__all__ = ["ConnectionLeases", "ParticipantLeases", "QueuesService"]
+__all__ = ["QueuesService"]
 
 logger = logging.getLogger(__name__)
 
 MAX_WAITING = 64
-MAX_LEASE_SECONDS = 3600.0
-MAX_NAME = 200
 DISMISSED_RECEIVE_SECONDS = 1.0
 _ERROR_CHARS = 32 * 1024
-
-
-class _Named(Body):
-    name: str = Field(min_length=1, max_length=MAX_NAME)
-
-
-class _Send(_Named):
-    message: Any
-    create: bool = True
-    headers: dict[str, str] = Field(default_factory=dict)
-
-
-class _Receive(_Named):
-    create: bool = True
-    wait: bool = True
-    lease: float | None = Field(None, gt=0, le=MAX_LEASE_SECONDS)
-
-
-class _Leased(_Named):
-    lease: str
-
-
-class _Nack(_Leased):
-    reason: EndReason = EndReason.FAILED
-    error: str = ""
-    delay: float | None = Field(None, ge=0, le=7 * 24 * 3600)
-
-
-class _Extend(_Leased):
-    seconds: float = Field(gt=0, le=MAX_LEASE_SECONDS)
-
-
-class _Dead(_Named):
-    limit: int = Field(100, ge=1, le=1000)
-
-
-class _Replay(_Named):
-    ids: list[int] | None = None
-
-
-class _Nothing(Body):
-    pass
-
-
-def _new_holder() -> HolderId:
-    return HolderId(uuid.uuid4().hex)
-
-
-@dataclass(slots=True)
-class ParticipantLeases:
-    """What a participant that receives with leases holds."""
-
-    holder: HolderId = field(default_factory=_new_holder)
-    has_leased: bool = False
-    is_dismissed: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class ConnectionLeases:
-    """What a connection that receives without leases holds: the unsettled leases by queue, and how many receives wait."""
-
-    holder: HolderId = field(default_factory=_new_holder)
-    unsettled: dict[str, list[Lease]] = field(default_factory=dict)
-    waiting: int = 0
 
 
 class QueuesService(RoomService):
@@ -130,20 +65,20 @@ class QueuesService(RoomService):
     def operations(self) -> Operations:
         """See RoomService."""
         return {
-            "queues.list": Operation(_Nothing, self._list, _may_list),
-            "queues.open": Operation(_Named, self._open, _may_open, _name),
-            "queues.send": Operation(_Send, self._send, _may_send, _name),
-            "queues.receive": Operation(_Receive, self._receive, _may_receive, _name),
-            "queues.ack": Operation(_Leased, self._ack, _may_receive, _name),
-            "queues.nack": Operation(_Nack, self._nack, _may_receive, _name),
-            "queues.extend": Operation(_Extend, self._extend, _may_receive, _name),
-            "queues.drain": Operation(_Named, self._drain, _may_receive, _name),
-            "queues.close": Operation(_Named, self._close, _may_receive, _name),
-            "queues.dead": Operation(_Dead, self._dead, _may_receive, _name),
-            "queues.replay": Operation(_Replay, self._replay, _may_receive, _name),
+            "queues.list": Operation(bodies.Nothing, self._list, _may_list),
+            "queues.open": Operation(bodies.Named, self._open, _may_open, _name),
+            "queues.send": Operation(bodies.Send, self._send, _may_send, _name),
+            "queues.receive": Operation(bodies.Receive, self._receive, _may_receive, _name),
+            "queues.ack": Operation(bodies.Leased, self._ack, _may_receive, _name),
+            "queues.nack": Operation(bodies.Nack, self._nack, _may_receive, _name),
+            "queues.extend": Operation(bodies.Extend, self._extend, _may_receive, _name),
+            "queues.drain": Operation(bodies.Named, self._drain, _may_receive, _name),
+            "queues.close": Operation(bodies.Named, self._close, _may_receive, _name),
+            "queues.dead": Operation(bodies.Dead, self._dead, _may_receive, _name),
+            "queues.replay": Operation(bodies.Replay, self._replay, _may_receive, _name),
         }
 
-    async def _list(self, request: Request, _: _Nothing) -> Answer:
+    async def _list(self, request: Request, _: bodies.Nothing) -> Answer:
         stats = await self._queues.stats(request.room.key)
         return JsonResponse(
             json={
@@ -162,34 +97,37 @@ class QueuesService(RoomService):
             }
         )
 
-    async def _open(self, request: Request, body: _Named) -> Answer:
+    async def _open(self, request: Request, body: bodies.Named) -> Answer:
         await self._queues.create(_key(request, body))
         return EmptyResponse()
 
-    async def _send(self, request: Request, body: _Send) -> Answer:
+    async def _send(self, request: Request, body: bodies.Send) -> Answer:
+        check_finite(body.message, "message")
         headers = {**request.message.trace, **body.headers}
         message = NewMessage(body=dump_json(body.message), headers=headers)
         message_id = await self._queues.send(_key(request, body), message, create=body.create)
         return JsonResponse(json={"id": str(message_id)})
 
-    async def _receive(self, request: Request, body: _Receive) -> Answer:
+    async def _receive(self, request: Request, body: bodies.Receive) -> Answer:
         settlement = on_receive(wait=body.wait, leases=body.lease is not None)
+        self._give_back(self._participants.of(request.participant).take_back_calls(body.given_up))
         if settlement is not Settlement.EXPLICIT:
             await self._settle_previous(request, body.name)
         delivery = await self._next(request, body)
         if delivery is None:
             return EmptyResponse()
+        handed_over = HandedOver(request.peer, request.message.id, delivery.lease, body.call)
         if settlement is Settlement.EXPLICIT:
-            self._participants.of(request.participant).has_leased = True
+            self._participants.of(request.participant).hand_over(handed_over)
             return _reply(delivery, body.lease)
         mine = self._peers.of(request.peer)
-        mine.unsettled.setdefault(body.name, []).append(delivery.lease)
+        mine.hand_over(handed_over)
         self._unsettled.add(mine)
         if settlement is Settlement.AT_ONCE:
             return await self._deliver_and_settle(request, delivery)
         return _reply(delivery)
 
-    async def _next(self, request: Request, body: _Receive) -> Delivery | None:
+    async def _next(self, request: Request, body: bodies.Receive) -> Delivery | None:
         mine, participant = self._peers.of(request.peer), self._participants.of(request.participant)
         if mine.waiting >= MAX_WAITING:
             raise LimitExceededError(f"over {MAX_WAITING} receives wait on this connection")
@@ -205,7 +143,7 @@ class QueuesService(RoomService):
         finally:
             mine.waiting -= 1
 
-    def _wait_seconds(self, body: _Receive, *, is_dismissed: bool) -> float:
+    def _wait_seconds(self, body: bodies.Receive, *, is_dismissed: bool) -> float:
         if not body.wait:
             return 0.0
         # An SDK worker that was dismissed notices it only when a receive returns; with no wait at all it would spin.
@@ -213,41 +151,53 @@ class QueuesService(RoomService):
 
     async def _settle_previous(self, request: Request, queue: str) -> None:
         # Several, if several receives of this connection waited side by side.
-        for lease in self._peers.of(request.peer).unsettled.pop(queue, []):
-            await self._ack_unless_late(lease)
+        for delivery in self._peers.of(request.peer).unsettled.pop(queue, []):
+            await self._ack_unless_late(delivery.lease)
 
     async def _deliver_and_settle(self, request: Request, delivery: Delivery) -> Answer:
         # Settled only when the reply is written: if the connection ends before that, the message comes back.
-        await request.reply(*_reply(delivery))
-        await request.peer.flush()
-        _discard(self._peers.of(request.peer), delivery.lease)
+        mine = self._peers.of(request.peer)
+        try:
+            await request.reply(*_reply(delivery))
+            await request.peer.flush()
+        except asyncio.CancelledError:
+            # Given up before it was written, or the connection is over: it has reached nobody.
+            self._give_back(mine.take_back(request.message.id))
+            raise
+        mine.discard(delivery.lease)
         await self._ack_unless_late(delivery.lease)
         return None
 
-    async def _ack(self, request: Request, body: _Leased) -> Answer:
-        await self._queues.ack(_lease(request, body))
+    def _shown(self, request: Request, body: bodies.Leased) -> Lease:
+        """The lease that the client shows; so it has received the delivery."""
+        lease = _lease(request, body)
+        self._participants.of(request.participant).settled(lease)
+        return lease
+
+    async def _ack(self, request: Request, body: bodies.Leased) -> Answer:
+        await self._queues.ack(self._shown(request, body))
         return EmptyResponse()
 
-    async def _nack(self, request: Request, body: _Nack) -> Answer:
+    async def _nack(self, request: Request, body: bodies.Nack) -> Answer:
         if body.reason is EndReason.EXPIRED:
             raise InvalidRequestError("reason", "expected failed, interrupted or released")
         error = body.error[:_ERROR_CHARS]
-        dead = await self._queues.nack(_lease(request, body), reason=body.reason, error=error, delay=body.delay)
+        dead = await self._queues.nack(self._shown(request, body), reason=body.reason, error=error, delay=body.delay)
         return JsonResponse(json={"dead": dead})
 
-    async def _extend(self, request: Request, body: _Extend) -> Answer:
-        await self._queues.extend(_lease(request, body), seconds=body.seconds)
+    async def _extend(self, request: Request, body: bodies.Extend) -> Answer:
+        await self._queues.extend(self._shown(request, body), seconds=body.seconds)
         return JsonResponse(json={"lease_seconds": body.seconds})
 
-    async def _drain(self, request: Request, body: _Named) -> Answer:
+    async def _drain(self, request: Request, body: bodies.Named) -> Answer:
         drained = await self._queues.drain(_key(request, body))
         return JsonResponse(json={"drained": drained})
 
-    async def _close(self, request: Request, body: _Named) -> Answer:
+    async def _close(self, request: Request, body: bodies.Named) -> Answer:
         await self._queues.delete(_key(request, body))
         return EmptyResponse()
 
-    async def _dead(self, request: Request, body: _Dead) -> Answer:
+    async def _dead(self, request: Request, body: bodies.Dead) -> Answer:
         letters = await self._queues.dead_letters(_key(request, body), limit=body.limit)
         return JsonResponse(
             json={
@@ -266,7 +216,7 @@ class QueuesService(RoomService):
             }
         )
 
-    async def _replay(self, request: Request, body: _Replay) -> Answer:
+    async def _replay(self, request: Request, body: bodies.Replay) -> Answer:
         replayed = await self._queues.replay(_key(request, body), body.ids)
         return JsonResponse(json={"replayed": replayed})
 
@@ -285,13 +235,24 @@ class QueuesService(RoomService):
         if participant.peer is not None:
             self._queues.end_waits(self._peers.of(participant.peer).holder)
 
+    def given_up(self, room: Room, participant: Participant, peer: Peer, message_id: int) -> None:
+        """See RoomService: nobody takes what this answer carried, and so it goes back."""
+        if (leases := self._participants.get(participant)) is not None:
+            self._give_back(leases.take_back(peer, message_id))
+        if (mine := self._peers.get(peer)) is not None:
+            self._give_back(mine.take_back(message_id))
+
+    def _give_back(self, leases: Sequence[Lease]) -> None:
+        for lease in leases:
+            self._queues.give_back(lease)
+
     async def settle(self, room: Room, participant: Participant, peer: Peer, *, orderly: bool) -> None:
         """See RoomService: settle or give back what a client without leases held."""
         mine = self._peers.get(peer)
         if mine is None:
             return
         self._unsettled.discard(mine)
-        leases = [lease for queue in mine.unsettled.values() for lease in queue]
+        leases = mine.leases()
         mine.unsettled.clear()
         if not leases:
             return
@@ -315,11 +276,11 @@ class QueuesService(RoomService):
         return any(queue.ready + queue.leased + queue.delayed for queue in stats)
 
     async def _extend_unsettled(self, mine: ConnectionLeases) -> None:
-        for lease in [lease for leases in mine.unsettled.values() for lease in leases]:
+        for lease in mine.leases():
             try:
                 await self._queues.extend(lease, seconds=self._lease_seconds)
             except LeaseLostError:
-                _discard(mine, lease)
+                mine.discard(lease)
             except (OSError, RoomError) as error:
                 logger.warning("lease not extended", extra={"queue": lease.queue.name, "reason": str(error)})
         if not mine.unsettled:
@@ -340,35 +301,27 @@ def _logged() -> Iterator[None]:
         logger.exception("leases not given back")
 
 
-def _discard(mine: ConnectionLeases, lease: Lease) -> None:
-    leases = mine.unsettled.get(lease.queue.name, [])
-    if lease in leases:
-        leases.remove(lease)
-    if not leases:
-        mine.unsettled.pop(lease.queue.name, None)
-
-
 def _may_list(scope: ApiScope, _: Body) -> bool:
     return scope.queues is not None and scope.queues.list
 
 
-def _may_send(scope: ApiScope, body: _Named) -> bool:
+def _may_send(scope: ApiScope, body: bodies.Named) -> bool:
     return scope.queues is not None and scope.queues.can_send(body.name)
 
 
-def _may_receive(scope: ApiScope, body: _Named) -> bool:
+def _may_receive(scope: ApiScope, body: bodies.Named) -> bool:
     return scope.queues is not None and scope.queues.can_receive(body.name)
 
 
-def _may_open(scope: ApiScope, body: _Named) -> bool:
+def _may_open(scope: ApiScope, body: bodies.Named) -> bool:
     return _may_send(scope, body) or _may_receive(scope, body)
 
 
-def _name(body: _Named) -> str:
+def _name(body: bodies.Named) -> str:
     return body.name
 
 
-def _key(request: Request, body: _Named) -> QueueKey:
+def _key(request: Request, body: bodies.Named) -> QueueKey:
     return QueueKey(request.room.key, body.name)
 
 
@@ -389,7 +342,7 @@ def _reply(delivery: Delivery, lease_seconds: float | None = None) -> tuple[Json
     }
 
 
-def _lease(request: Request, body: _Leased) -> Lease:
+def _lease(request: Request, body: bodies.Leased) -> Lease:
     """The lease that a client shows. Its holder is a secret that only the receiver of the delivery knows."""
     parts = body.lease.split(".")
     if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):

@@ -9,13 +9,18 @@ and one task for each request that has to wait; requests that only touch memory 
 reader or the writer ends, all of them are cancelled. Events and replies go through the outbox, so a message is never torn
 apart by the cancellation of the task that sent it.
 
+A client that knows the extension "cancel_request" says which of its requests it gave up: `request.cancel {"id": message id}`.
+The task of that request is then cancelled. If its answer is on the way already, the services take back what it handed over
+(`GivenUp`), before the client's next request is read.
+
 Invariant: a request whose handling has begun is answered, also when the connection is closed by this side meanwhile. A
-MeshAgent client waits for ever for an answer that the end of the connection swallowed.
+MeshAgent client waits for ever for an answer that the end of the connection swallowed. Only a request that its client gave up
+gets no answer.
 """
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from meshhost.errors import ConnectionLostError, LimitExceededError, RemoteProtocolError, RoomError
@@ -24,7 +29,7 @@ from meshhost.protocol.frames import SERVER_SLICE, Limits
 from meshhost.protocol.messages import ErrorResponse, Header, Response
 from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.core.participants import Participant
-from meshhost.server.core.peer import Capability, CloseReason, Event
+from meshhost.server.core.peer import Capability, CloseReason, Event, Peer
 from meshhost.server.core.requests import Answer, Request
 from meshhost.server.core.room import Room
 from meshhost.server.core.slots import Slots
@@ -32,7 +37,7 @@ from meshhost.server.wire.dialect import Translator, Welcome
 from meshhost.transport.base import Transport
 from meshhost.transport.outbox import Outbox
 
-__all__ = ["Connection"]
+__all__ = ["CANCEL_REQUEST", "Connection", "GivenUp"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +46,20 @@ FLUSH_TIMEOUT = 5.0
 # A message that has already arrived is read without a pause: after this many, other tasks get a turn.
 MESSAGES_A_TURN = 16
 
+CANCEL_REQUEST = "request.cancel"
+"""The operation with which a client gives up one of its requests."""
+
+GivenUp = Callable[[Room, Participant, Peer, int], None]
+"""Called with the message id of a request that was given up after it was answered."""
+
 E = TypeVar("E", bound=BaseException)
 
 
 class Connection:
-    """See `Peer`. `max_requests` bounds the requests in progress, `max_waiting_bytes` what waits to be sent."""
+    """See `Peer`. `max_requests` bounds the requests in progress, `max_waiting_bytes` what waits to be sent.
+
+    `given_up` is called for a request that its client gave up too late: the answer has been sent.
+    """
 
     def __init__(
         self,
@@ -58,6 +72,7 @@ class Connection:
         limits: Limits,
         max_requests: int,
         max_waiting_bytes: int,
+        given_up: GivenUp = lambda *_: None,
     ) -> None:
         self._transport = transport
         self._room = room
@@ -68,7 +83,10 @@ class Connection:
         self._outbox = Outbox(transport, max_bytes=max_waiting_bytes)
         self._slots: Slots = {}
         self._free_requests = asyncio.Semaphore(max_requests)
+        self._given_up = given_up
         self._running: dict[asyncio.Task[None], Request] = {}
+        # Those whose handler has not returned yet, with the message id: the client may still cancel them.
+        self._handling: dict[asyncio.Task[None], int] = {}
         self._closing: tuple[CloseReason, str] | None = None
         self._close_asked = asyncio.Event()
 
@@ -176,6 +194,9 @@ class Connection:
             return _error(bug, request.message)
 
     async def _begin(self, tasks: asyncio.TaskGroup, request: Request) -> None:
+        if request.operation == CANCEL_REQUEST:
+            self._cancel(request.message.header.get("id"))
+            return
         try:
             answer = self._dispatch(request)
         except Exception as error:  # noqa: BLE001 - a handler's bug must not end the connection
@@ -198,6 +219,9 @@ class Connection:
         task.add_done_callback(lambda _: answer.close())
         self._running[task] = request
         task.add_done_callback(self._running.pop)
+        self._handling[task] = request.message.id
+        # A task that is cancelled before its first step never runs `_finish`.
+        task.add_done_callback(self._handled)
 
     async def _finish(self, request: Request, answering: Coroutine[Any, Any, Answer]) -> None:
         try:
@@ -205,8 +229,22 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - as above
             answer = _error(error, request.message)
         finally:
-            self._free_requests.release()
+            self._handled(asyncio.current_task())
         await self._answer(request, answer)
+
+    def _handled(self, task: asyncio.Task[None] | None) -> None:
+        """The handler has returned: give its slot to another request. What remains is to send the answer."""
+        if task is not None and self._handling.pop(task, None) is not None:
+            self._free_requests.release()
+
+    def _cancel(self, message_id: object) -> None:
+        """The client gave up the request of this id. An id that no request has is ignored, as a late reply is by the client."""
+        for task, handled_id in self._handling.items():
+            if handled_id == message_id:
+                task.cancel()
+                return
+        if isinstance(message_id, int):
+            self._given_up(self._room, self._participant, self, message_id)
 
     async def _answer(self, request: Request, answer: Answer) -> None:
         if answer is None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.identity.tenant import RoomKey
+from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.queues import (
     DeadLetter,
     Delay,
@@ -32,6 +33,7 @@ class _Message:
     content: NewMessage
     sent_at: float
     failures: int = 0
+    interruptions: int = 0
     ended: int = 0  # deliveries that ended without an ack
     token: int = 0
     holder: HolderId | None = None  # the last to lease it, until that lease is settled, released or taken over
@@ -101,8 +103,14 @@ class MemoryQueueStore:
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
         """See QueueStore."""
         now = self._clock.time()
-        ready = [message for message in self._find(queue).in_order() if message.is_ready(now)]
-        return [self._claim(queue, message, holder, now + seconds) for message in ready[:limit]]
+        deliveries: list[Delivery] = []
+        for message in self._find(queue).in_order():
+            if len(deliveries) < limit and message.is_ready(now):
+                expired = message.holder is not None
+                message.ended += expired
+                if not (expired and self._interrupt(queue, message, EndReason.EXPIRED)):
+                    deliveries.append(_claim(queue, message, holder, now + seconds))
+        return deliveries
 
     async def ack(self, lease: Lease) -> None:
         """See QueueStore."""
@@ -111,14 +119,14 @@ class MemoryQueueStore:
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
         """See QueueStore."""
-        messages, message = self._leased(lease)
+        _, message = self._leased(lease)
         now = self._clock.time()
         message.ended += reason is not EndReason.RELEASED
         message.failures += reason is EndReason.FAILED
         if reason is EndReason.FAILED and message.failures >= self._limits.max_attempts:
-            del messages[message.id]
-            message.make_ready()
-            self._queues[lease.queue].dead[message.id] = (message, _dead_letter(message, error, now))
+            self._bury(lease.queue, message, error)
+            return True
+        if self._interrupt(lease.queue, message, reason):
             return True
         seconds = delay(max(message.failures, 1)) if callable(delay) else delay
         message.make_ready(at=now + seconds if seconds > 0 else None)
@@ -140,7 +148,8 @@ class MemoryQueueStore:
             touched.add(queue)
             if grace <= 0:
                 message.ended += reason is not EndReason.RELEASED
-                message.make_ready()
+                if not self._interrupt(queue, message, reason):
+                    message.make_ready()
             elif message.due is not None:
                 message.due = min(message.due, soon)
         return sorted(touched)
@@ -181,7 +190,7 @@ class MemoryQueueStore:
         wanted = [message_id for message_id in found.dead if message_ids is None or message_id in message_ids]
         for message_id in wanted:
             message, _ = found.dead.pop(message_id)
-            message.failures = 0
+            message.failures = message.interruptions = 0
             found.messages[message_id] = message
         return len(wanted)
 
@@ -205,18 +214,32 @@ class MemoryQueueStore:
             raise lease_lost(lease)
         return messages, message
 
-    def _claim(self, queue: QueueKey, message: _Message, holder: HolderId, until: float) -> Delivery:
-        message.ended += message.holder is not None  # the former lease expired
-        message.token += 1
-        message.holder, message.due = holder, until
-        return Delivery(
-            lease=Lease(queue, message.id, message.token, holder, until),
-            body=message.content.body,
-            headers=dict(message.content.headers),
-            attempt=message.failures + 1,
-            delivery=message.ended + 1,
-            sent_at=message.sent_at,
-        )
+    def _interrupt(self, queue: QueueKey, message: _Message, reason: EndReason) -> bool:
+        """Count how a delivery ended; bury the message, and return True, when that was one interruption too many."""
+        message.interruptions += is_interruption(reason)
+        if not is_interruption(reason) or message.interruptions < self._limits.max_interruptions:
+            return False
+        self._bury(queue, message, poison(queue, message.interruptions))
+        return True
+
+    def _bury(self, queue: QueueKey, message: _Message, reason: str) -> None:
+        found = self._queues[queue]
+        del found.messages[message.id]
+        message.make_ready()
+        found.dead[message.id] = (message, _dead_letter(message, reason, self._clock.time()))
+
+
+def _claim(queue: QueueKey, message: _Message, holder: HolderId, until: float) -> Delivery:
+    message.token += 1
+    message.holder, message.due = holder, until
+    return Delivery(
+        lease=Lease(queue, message.id, message.token, holder, until),
+        body=message.content.body,
+        headers=dict(message.content.headers),
+        attempt=message.failures + 1,
+        delivery=message.ended + 1,
+        sent_at=message.sent_at,
+    )
 
 
 def _stats(name: str, queue: _Queue, now: float) -> QueueStats:

@@ -17,6 +17,7 @@ from typing import Any
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.queues import (
     DeadLetter,
     Delay,
@@ -110,7 +111,16 @@ class SqliteQueueStore:
             found, _ = _find(db, queue)
             now = self._clock.time()
             _execute(db, "promote", queue=found, now=now)
-            rows = _execute(db, "claim", queue=found, holder=holder, until=now + seconds, limit=limit).fetchall()
+            rows: list[tuple[Any, ...]] = []
+            while left := limit - len(rows):
+                claimed = _execute(db, "claim", queue=found, holder=holder, until=now + seconds, limit=left).fetchall()
+                healthy = [row[:-1] for row in claimed if not self._is_poison(row[-1])]
+                for message_id, *_, interruptions in claimed:
+                    if self._is_poison(interruptions):
+                        _bury(db, found, message_id, poison(queue, interruptions), now)
+                rows += healthy
+                if len(healthy) == len(claimed):
+                    break
             return [_delivery(db, queue, holder, now + seconds, row) for row in sorted(rows)]
 
         return await self._database.run(operation)
@@ -119,7 +129,7 @@ class SqliteQueueStore:
         """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> None:
-            found, _ = _find_leased(db, lease)
+            found, *_ = _find_leased(db, lease)
             _execute(db, "delete_content", id=lease.message_id)
             _remove(db, found, lease.message_id)
 
@@ -130,16 +140,20 @@ class SqliteQueueStore:
         text = error.encode(errors="backslashreplace").decode()  # an exception's text may hold lone surrogates
 
         def operation(db: sqlite3.Connection) -> bool:
-            found, failures = _find_leased(db, lease)
-            failed = reason is EndReason.FAILED
+            found, failures, interruptions = _find_leased(db, lease)
+            failed, interrupted = reason is EndReason.FAILED, is_interruption(reason)
             if failed and failures + 1 >= self._limits.max_attempts:
-                _execute(db, "bury", id=lease.message_id, reason=text, now=self._clock.time())
-                _remove(db, found, lease.message_id)
+                _bury(db, found, lease.message_id, text, self._clock.time(), failed=1, counted=1)
+                return True
+            if interrupted and self._is_poison(interruptions + 1):
+                why = poison(lease.queue, interruptions + 1)
+                _bury(db, found, lease.message_id, why, self._clock.time(), counted=1)
                 return True
             seconds = delay(max(failures + failed, 1)) if callable(delay) else delay
             due = self._clock.time() + seconds if seconds > 0 else None
             counted = reason is not EndReason.RELEASED
-            _execute(db, "give_back", id=lease.message_id, due=due, failed=failed, counted=counted)
+            values = {"failed": failed, "counted": counted, "interrupted": interrupted}
+            _execute(db, "give_back", id=lease.message_id, due=due, **values)
             return False
 
         return await self._database.run(operation)
@@ -161,7 +175,10 @@ class SqliteQueueStore:
         def operation(db: sqlite3.Connection) -> list[QueueKey]:
             touched = _keys(_execute(db, "queues_of_holder", holder=holder))
             if grace <= 0:
-                _execute(db, "release_holder", holder=holder, counted=reason is not EndReason.RELEASED)
+                if is_interruption(reason):
+                    self._bury_poisoned(db, holder)
+                counted = reason is not EndReason.RELEASED
+                _execute(db, "release_holder", holder=holder, counted=counted, interrupted=is_interruption(reason))
             else:
                 _execute(db, "shorten_holder", holder=holder, soon=self._clock.time() + grace)
             return touched
@@ -229,6 +246,16 @@ class SqliteQueueStore:
 
         return await self._database.run(operation)
 
+    def _is_poison(self, interruptions: int) -> bool:
+        return interruptions >= self._limits.max_interruptions
+
+    def _bury_poisoned(self, db: sqlite3.Connection, holder: HolderId) -> None:
+        """Bury what this holder leased, where its end makes one interruption too many."""
+        most = self._limits.max_interruptions
+        for message_id, found, *names in _execute(db, "poisoned_of_holder", holder=holder, most=most - 1).fetchall():
+            (queue,) = _keys([tuple(names)])
+            _bury(db, found, message_id, poison(queue, most), self._clock.time(), counted=1)
+
 
 def _names(queue: QueueKey) -> dict[str, str]:
     return {"tenant": queue.room.tenant, "room": queue.room.name, "name": queue.name}
@@ -256,11 +283,11 @@ def _find_or_create(db: sqlite3.Connection, queue: QueueKey) -> tuple[int, int]:
     return _find(db, queue)
 
 
-def _find_leased(db: sqlite3.Connection, lease: Lease) -> tuple[int, int]:
-    """Return the queue's id and how often the message failed. Raises LeaseLostError."""
+def _find_leased(db: sqlite3.Connection, lease: Lease) -> tuple[int, int, int]:
+    """Return the queue's id, and how often the message failed and was interrupted. Raises LeaseLostError."""
     values = {"id": lease.message_id, "token": lease.token, "holder": lease.holder, **_names(lease.queue)}
     try:
-        row: tuple[int, int] | None = _execute(db, "find_leased", **values).fetchone()
+        row: tuple[int, int, int] | None = _execute(db, "find_leased", **values).fetchone()
     except (OverflowError, UnicodeEncodeError):  # values no lease of ours has
         row = None
     if row is None:
@@ -271,6 +298,13 @@ def _find_leased(db: sqlite3.Connection, lease: Lease) -> tuple[int, int]:
 def _remove(db: sqlite3.Connection, queue: int, message_id: int) -> None:
     _execute(db, "delete_message", id=message_id)
     _execute(db, "change_depth", queue=queue, change=-1)
+
+
+def _bury(
+    db: sqlite3.Connection, queue: int, message_id: int, reason: str, now: float, *, failed: int = 0, counted: int = 0
+) -> None:
+    _execute(db, "bury", id=message_id, reason=reason, now=now, failed=failed, counted=counted)
+    _remove(db, queue, message_id)
 
 
 def _drain(db: sqlite3.Connection, queue: int) -> None:

@@ -30,14 +30,15 @@ UPDATE messages INDEXED BY messages_waiting SET ready = 1 WHERE queue_id = :queu
 
 -- name: claim
 UPDATE messages
-SET ready = 0, due = :until, token = token + 1, ended = ended + (holder IS NOT NULL), holder = :holder
+SET ready = 0, due = :until, token = token + 1, ended = ended + (holder IS NOT NULL),
+    interruptions = interruptions + (holder IS NOT NULL), holder = :holder
 WHERE id IN (
     SELECT id FROM messages INDEXED BY messages_in_order WHERE queue_id = :queue AND ready = 1 ORDER BY id LIMIT :limit
 )
-RETURNING id, token, failures, ended, sent_at;
+RETURNING id, token, failures, ended, sent_at, interruptions;
 
 -- name: find_leased
-SELECT messages.queue_id AS queue, messages.failures
+SELECT messages.queue_id AS queue, messages.failures, messages.interruptions
 FROM messages JOIN queues ON queues.id = messages.queue_id
 WHERE messages.id = :id AND messages.token = :token AND messages.holder = :holder
 AND queues.tenant = :tenant AND queues.room = :room AND queues.name = :name;
@@ -47,12 +48,13 @@ DELETE FROM messages WHERE id = :id;
 
 -- name: give_back
 UPDATE messages
-SET holder = NULL, due = :due, ready = (:due IS NULL), failures = failures + :failed, ended = ended + :counted
+SET holder = NULL, due = :due, ready = (:due IS NULL), failures = failures + :failed, ended = ended + :counted,
+    interruptions = interruptions + :interrupted
 WHERE id = :id;
 
 -- name: bury
 INSERT INTO dead_letters (id, queue_id, sent_at, failures, ended, token, reason, died_at)
-SELECT id, queue_id, sent_at, failures + 1, ended + 1, token, :reason, :now FROM messages WHERE id = :id;
+SELECT id, queue_id, sent_at, failures + :failed, ended + :counted, token, :reason, :now FROM messages WHERE id = :id;
 
 -- name: extend
 UPDATE messages SET due = :until, ready = 0 WHERE id = :id;
@@ -64,7 +66,14 @@ WHERE messages.holder = :holder
 ORDER BY queues.tenant, queues.room, queues.name;
 
 -- name: release_holder
-UPDATE messages SET holder = NULL, due = NULL, ready = 1, ended = ended + :counted WHERE holder = :holder;
+UPDATE messages
+SET holder = NULL, due = NULL, ready = 1, ended = ended + :counted, interruptions = interruptions + :interrupted
+WHERE holder = :holder;
+
+-- name: poisoned_of_holder
+SELECT messages.id, messages.queue_id, queues.tenant, queues.room, queues.name
+FROM messages JOIN queues ON queues.id = messages.queue_id
+WHERE messages.holder = :holder AND messages.interruptions >= :most;
 
 -- name: shorten_holder
 UPDATE messages SET due = min(due, :soon) WHERE holder = :holder AND due IS NOT NULL;

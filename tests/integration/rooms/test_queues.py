@@ -369,3 +369,48 @@ async def test_a_message_is_kept_as_json(server: RunningServer) -> None:
         for message in (None, "text", 1.5, [1, {"a": None}], {"nested": {"deep": [True]}}):
             await a.queues.send(name="q", message=message)
             assert json.dumps(await a.queues.receive(name="q", wait=False)) == json.dumps(message)
+
+
+async def test_a_receive_that_its_caller_gives_up_loses_nothing(server: RunningServer) -> None:
+    async with server.client() as reader, server.client() as writer:
+        got = []
+        for number in range(4):
+            for receive in (reader.queues.receive, reader.queues.lease):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.02):
+                        await receive(name="q")
+            await writer.queues.send(name="q", message=number)
+            got.append(await reader.queues.receive(name="q"))
+        assert got == [0, 1, 2, 3]
+        assert await _size(writer) == (0, 1)
+
+
+async def test_a_lease_that_is_given_up_as_its_message_comes_loses_nothing(server: RunningServer) -> None:
+    async with server.client() as reader, server.client() as writer:
+        taken = []
+
+        async def lease() -> None:
+            taken.append(await reader.queues.lease(name="q"))
+
+        for number in range(50):
+            receiving = reader.spawn(lease(), "receive")
+            await writer.queues.send(name="q", message=number)
+            await asyncio.sleep(number / 50_000)
+            receiving.cancel()
+            await asyncio.wait([receiving])
+        async with asyncio.timeout(5):
+            while await _size(writer) != (50 - len(taken), len(taken)):  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.02)
+        leased = await writer.queues.lease(name="q")
+        assert leased is not None
+        assert (leased.attempt, leased.delivery) == (1, 1)
+
+
+async def test_a_number_that_is_not_json_is_refused_by_client_and_server(server: RunningServer) -> None:
+    async with server.client() as a:
+        for send in (
+            lambda: a.queues.send(name="q", message={"x": float("nan")}),
+            lambda: a.send_request("queues.send", {"name": "q", "message": {"x": float("inf")}}),
+        ):
+            with pytest.raises(InvalidRequestError, match=r"message\.x: NaN and Infinity are not JSON"):
+                await send()

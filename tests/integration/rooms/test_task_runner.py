@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -329,6 +330,24 @@ async def test_a_room_errors_text_reaches_whoever_asked_and_anything_else_does_n
     assert [record.exc_info is not None for record in caplog.records if record.message == "task failed"] == [True, True]
 
 
+@pytest.mark.parametrize("error", [SystemExit(2), KeyboardInterrupt(), BaseException("a panic")])
+async def test_what_is_no_exception_fails_its_ask_only(
+    server: RunningServer, user: RoomClient, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    raised = [error]
+
+    async def fail(_: AgentCallContext, __: Any) -> Any:
+        for each in raised:
+            raise each
+        return "fine"
+
+    async with running(server, Runner(fail)):
+        assert str(await error_of(ask(user))) == "agent 'adder' failed; its log says why"
+        assert type(error).__name__ in caplog.text
+        raised.clear()
+        assert await ask(user) == "fine"
+
+
 async def test_an_answer_that_no_message_can_carry_is_an_error(serve: Any) -> None:
     answers: list[Any] = ["x" * 300_000, {("a", "tuple"): 1}]
 
@@ -346,6 +365,19 @@ async def test_an_answer_that_no_message_can_carry_is_an_error(serve: Any) -> No
             assert "at most 200000" in str(error)
             assert "not JSON" in str(await error_of(ask(user)))
             await agent.stop()
+
+
+async def _never(_: AgentCallContext, __: Any) -> Any:
+    raise AssertionError
+
+
+async def test_a_plain_ask_runs_in_a_thread(server: RunningServer, user: RoomClient) -> None:
+    class Plain(Runner):
+        def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:  # type: ignore[override]
+            return threading.current_thread() is threading.main_thread()
+
+    async with running(server, Plain(_never)):
+        assert await ask(user) is False
 
 
 async def test_a_task_that_cancels_itself_is_answered(server: RunningServer, user: RoomClient) -> None:

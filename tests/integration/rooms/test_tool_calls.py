@@ -125,6 +125,9 @@ async def test_arguments_that_break_the_schema_are_refused_by_their_field(
         (NotFoundError("no such book"), NotFoundError, "no such book"),
         (ValueError("a secret"), ToolError, "tool 'do' failed; the log of its provider says why"),
         (asyncio.CancelledError(), ToolError, "tool 'do' was cancelled"),
+        (SystemExit(2), ToolError, "tool 'do' failed; the log of its provider says why"),
+        (KeyboardInterrupt(), ToolError, "tool 'do' failed; the log of its provider says why"),
+        (BaseException("a panic"), ToolError, "tool 'do' failed; the log of its provider says why"),
         (5, RoomError, "a tool must return a response, a text, a dict or None, not int"),
         (object(), RoomError, "a tool must return a response, a text, a dict or None, not object"),
         ({("a", "tuple"): 1}, ToolError, "the tool's answer is not JSON"),
@@ -316,6 +319,9 @@ async def test_a_server_without_the_extension_is_not_told(server: RunningServer,
     tool = Never()
     async with offered(server, tool):
         user.extensions["extensions"].remove("cancel")
+        user.extensions["extensions"].remove("cancel_request")
+        assert user._keeper.session is not None
+        user._keeper.session.can_cancel = False
         async with asyncio.TaskGroup() as tasks:
             calling = tasks.create_task(invoke(user, "never"))
             await tool.called.get()

@@ -1,11 +1,12 @@
 """NaN and Infinity are not JSON: nothing writes them, nothing takes them, and what was stored before is still readable."""
 
 import math
+from typing import Any
 
 import pytest
 
 from meshhost.errors import InvalidRequestError
-from meshhost.protocol.json_values import dump_json, load_header, load_json, load_stored_json
+from meshhost.protocol.json_values import check_finite, dump_json, load_header, load_json, load_stored_json
 from meshhost.protocol.messages import JsonResponse, pack_message, pack_response, unpack_message
 
 
@@ -41,3 +42,28 @@ def test_what_an_older_version_stored_is_read_as_null():
 
 def test_a_header_may_have_surrogates_and_a_mark_of_its_encoding():
     assert load_header(b'\xef\xbb\xbf{"x": "\\ud83d"}') == {"x": "\ud83d"}
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        (NAN, "message"),
+        ({"x": [1, {"y": INF}]}, "message.x[1].y"),
+        ([0.5, -INF], "message[1]"),
+        ((1, NAN), "message[1]"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused_by_its_field(value: Any, field: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        check_finite(value, "message")
+    assert str(caught.value) == f"{field}: NaN and Infinity are not JSON"
+
+
+def test_everything_else_passes() -> None:
+    itself: list[Any] = []
+    itself.append(itself)
+    for value in (None, 1, 1.5, "NaN", [1.0, {"x": 1e308}], {"when": object()}, itself):
+        check_finite(value, "message")

@@ -70,7 +70,7 @@ class _Work:
         self.begun: asyncio.Queue[Any] = asyncio.Queue()
         self.go = asyncio.Event()
         self.go.set()
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.cancelled = 0
 
     async def __call__(self, leased: LeasedMessage) -> None:
@@ -398,3 +398,104 @@ async def test_a_message_that_was_acked_while_the_consumer_was_stopped_is_report
             consumer.task.cancel()
             asyncio.get_running_loop().call_soon(answered.set)
     assert tally.sums().messages == {"done": 1}
+
+
+async def test_a_message_that_comes_while_we_are_stopped_is_returned(running: Any, room: _Room) -> None:
+    async with running() as consumer:
+        await room.asked.get()
+        message = _message()
+        room.waiting.put_nowait(message)
+        await asyncio.sleep(0)  # the queue has it for the receive, which has not run yet
+        await asyncio.sleep(0)
+        consumer.task.cancel()
+        await asyncio.wait([consumer.task])
+        assert message.settled.get_nowait() == ("nack", ("released", "", 0.0))
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), BaseException("a panic")]
+)
+async def test_whatever_the_processing_raises_fails_its_message_only(
+    running: Any, room: _Room, work: _Work, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    work.error = error
+    async with running():
+        failed = _message(1)
+        room.waiting.put_nowait(failed)
+        what, (reason, text, _) = await failed.settled.get()
+        assert (what, reason) == ("nack", "failed")
+        assert type(error).__name__ in text
+        assert "processing failed" in caplog.text
+        work.error = None
+        fine = _message(2)
+        room.waiting.put_nowait(fine)
+        assert await fine.settled.get() == ("ack", None)
+
+
+async def test_a_processing_that_cancels_its_own_task_fails_its_message(room: _Room) -> None:
+    async def process(_: LeasedMessage) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    consumer = QueueConsumer(room=room, queue="q", process=process)  # type: ignore[arg-type]
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(consumer.run())
+        message = _message()
+        room.waiting.put_nowait(message)
+        assert (await message.settled.get())[1][0] == "failed"
+        consumer.drain()
+
+
+async def test_an_ack_that_fails_is_tried_again_while_the_lease_runs(running: Any, room: _Room) -> None:
+    async with running():
+        message = _message(seconds=30.0, fail=[ConnectionLostError(), TimeoutError(), RoomError("down")])
+        room.waiting.put_nowait(message)
+        assert [await message.settled.get() for _ in range(4)] == [("ack", None)] * 4
+        assert message.fail == []
+
+
+async def test_an_ack_whose_answer_was_lost_is_no_failure(
+    running: Any, room: _Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running():
+        message = _message(seconds=30.0, fail=[ConnectionLostError(), LeaseLostError("settled")])
+        room.waiting.put_nowait(message)
+        following = _message(2)
+        room.waiting.put_nowait(following)
+        assert (await following.settled.get())[0] == "ack"
+        assert message.settled.qsize() == 2
+    assert "not settled" not in caplog.text
+
+
+async def test_settling_ends_with_the_lease(running: Any, room: _Room, caplog: pytest.LogCaptureFixture) -> None:
+    async with running():
+        room.waiting.put_nowait(_message(seconds=0.05, fail=[ConnectionLostError() for _ in range(100_000)]))
+        following = _message(2)
+        room.waiting.put_nowait(following)
+        assert (await following.settled.get())[0] == "ack"
+    assert "message not settled" in caplog.text
+
+
+async def test_nothing_is_tried_again_when_the_room_was_left(running: Any, room: _Room) -> None:
+    async with running():
+        room.is_closed = True
+        message = _message(seconds=30.0, fail=[ConnectionLostError()])
+        room.waiting.put_nowait(message)
+        following = _message(2)
+        room.waiting.put_nowait(following)
+        assert (await following.settled.get())[0] == "ack"
+        assert message.settled.qsize() == 1
+        room.is_closed = False
+
+
+async def test_a_drained_worker_that_is_stopped_releases_its_message(running: Any, room: _Room, work: _Work) -> None:
+    work.go.clear()
+    async with running() as consumer:
+        message = _message()
+        room.waiting.put_nowait(message)
+        await work.begun.get()
+        consumer.drain()
+        consumer.task.cancel()
+        assert await message.settled.get() == ("nack", ("released", "", 0.0))

@@ -226,3 +226,62 @@ async def test_a_message_over_the_limit_is_not_sent() -> None:
         await side.session.respond(5, "agent.tool_call_response", TextResponse(text="y" * 200))
         answer = await side.next()
         assert (answer.id, answer.header["type"]) == (5, "error")
+
+
+async def _cancelled(asking: asyncio.Task[RoomError | None]) -> None:
+    asking.cancel()
+    await asyncio.wait([asking])
+
+
+async def test_a_request_that_is_given_up_is_given_up_at_the_server() -> None:
+    async with _open() as side, asyncio.TaskGroup() as tasks:
+        side.session.can_cancel = True
+        asking = tasks.create_task(_outcome(side))
+        request = await side.next()
+        await _cancelled(asking)
+        cancel = await side.next()
+        assert (cancel.type, cancel.header) == ("request.cancel", {"id": request.id})
+        assert isinstance(await _outcome(side, timeout=0.01), RequestTimeoutError)
+        request, cancel = await side.next(), await side.next()
+        assert (cancel.type, cancel.header) == ("request.cancel", {"id": request.id})
+
+
+async def test_a_reply_that_comes_with_the_cancellation_is_given_up_too() -> None:
+    async with _open() as side, asyncio.TaskGroup() as tasks:
+        side.session.can_cancel = True
+        asking = tasks.create_task(_outcome(side))
+        request = await side.next()
+        side.session._replies[request.id].set_result((EmptyResponse(), {}))
+        await _cancelled(asking)
+        assert (await side.next()).header == {"id": request.id}
+
+
+async def test_an_answered_request_and_another_server_are_told_nothing() -> None:
+    async with _open() as side, asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(_outcome(side))
+        await side.next()
+        await _cancelled(asking)
+        side.session.can_cancel = True
+        for answer in (EmptyResponse(), ErrorResponse(text="no")):
+            asking = tasks.create_task(_outcome(side))
+            request = await side.next()
+            assert request.type == "ask"
+            await side.far.send(side.server.reply(request.id, answer))
+            await asyncio.wait([asking])
+        await side.session.notify("last", {})
+        assert (await side.next()).type == "last"
+
+
+async def test_giving_up_is_told_however_much_waits_to_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OUTBOX_BYTES", 100)
+    async with _open() as side, asyncio.TaskGroup() as tasks:
+        side.session.can_cancel = True
+        asking = tasks.create_task(_outcome(side))
+        request = await side.next()
+        side.near.hold()
+        filling = tasks.create_task(side.session.notify("fill", {}, b"x" * 200_000))
+        await asyncio.wait([filling])
+        await _cancelled(asking)
+        side.near.release()
+        assert (await side.next()).type == "fill"
+        assert (await side.next()).header == {"id": request.id}

@@ -45,6 +45,9 @@ class Served:
         await self.far.send(packets)
         return message_id
 
+    async def notify(self, type: str, header: Header | None = None) -> None:
+        await self.far.send(self.client.notify(type, header or {})[1])
+
     async def next(self) -> Event:
         async with asyncio.timeout(5):
             while True:

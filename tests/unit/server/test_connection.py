@@ -286,3 +286,36 @@ async def test_flushing_waits_for_the_transport(serving: Any, dispatch: _Dispatc
         served.far.release()
         await flushing
         assert served.near.sent
+
+
+async def test_a_request_that_its_client_gave_up_is_cancelled_and_not_answered(
+    serving: Any, dispatch: _Dispatch
+) -> None:
+    async with serving(dispatch, max_requests=1) as served:
+        for _ in range(3):  # and its place is free again
+            request = await served.send("later")
+            await dispatch.begun.get()
+            await served.notify("request.cancel", {"id": request})
+        assert await served.ask("now") == TextResponse(text="now")
+        assert dispatch.cancelled == 3
+
+
+async def test_a_request_that_is_given_up_before_it_began_frees_its_place(serving: Any, dispatch: _Dispatch) -> None:
+    async with serving(dispatch, max_requests=1) as served:
+        for _ in range(3):
+            request, packets = served.client.request("later", {})
+            await served.far.send([*packets, *served.client.notify("request.cancel", {"id": request})[1]])
+        dispatch.go.set()
+        assert await served.ask("later") == TextResponse(text="later")
+
+
+async def test_an_answer_that_its_client_gave_up_is_reported(serving: Any, dispatch: _Dispatch) -> None:
+    given_up: list[tuple[Any, ...]] = []
+    async with serving(dispatch, given_up=lambda *facts: given_up.append(facts)) as served:
+        request = await served.send("now")
+        await served.reply()
+        for message_id in (request, "1", None, [], 2**80):
+            await served.notify("request.cancel", {"id": message_id})
+        assert await served.ask("now") == TextResponse(text="now")
+        expected = (served.room, served.participant, served.connection)
+        assert given_up == [(*expected, request), (*expected, 2**80)]

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from meshhost.errors import LeaseLostError, RoomError
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.messages import EmptyResponse, JsonResponse
 from meshhost.queues.service import QueueService, queue_service
 from meshhost.server.core.dispatch import Dispatcher
-from meshhost.server.services.queues import ConnectionLeases, QueuesService
+from meshhost.server.services.queue_leases import MAX_RECENT, ConnectionLeases, HandedOver, ParticipantLeases
+from meshhost.server.services.queues import QueuesService
 from meshhost.stores.memory.engine import memory_engine
-from meshhost.stores.queues import HolderId, NewMessage, QueueKey
+from meshhost.stores.queues import HolderId, Lease, NewMessage, QueueKey
 from meshhost.testing.clock import FakeClock
 
 
@@ -124,3 +126,92 @@ async def test_a_dismissed_participant_without_a_connection_waits_for_nothing(wo
         served.participant.peer = None
         world.service.dismiss(served.participant)
         assert world.service._participants.of(served.participant).is_dismissed
+
+
+async def _stats(world: _World, served: Any) -> tuple[int, int]:
+    for _ in range(20):  # until what goes back in the background is back
+        await asyncio.sleep(0)
+    (stats,) = await world.queues.stats(served.room.key)
+    return stats.ready, stats.leased
+
+
+@pytest.mark.parametrize("lease", [None, 10.0])
+async def test_a_receive_that_is_given_up_takes_no_message(world: _World, serving: Any, lease: float | None) -> None:
+    async with serving(world.dispatcher) as served:
+        request = await served.send("queues.receive", {"name": "q", "lease": lease})
+        await served.ask("queues.list")
+        await served.notify("request.cancel", {"id": request})
+        await served.ask("queues.list")
+        await world.queues.send(QueueKey(served.room.key, "q"), NewMessage(body='"m"'))
+        assert await _stats(world, served) == (1, 0)
+        assert await served.ask("queues.receive", {"name": "q"}) == JsonResponse(json="m")
+
+
+@pytest.mark.parametrize("lease", [None, 10.0])
+async def test_an_answer_that_comes_too_late_gives_its_message_back(
+    world: _World, serving: Any, lease: float | None
+) -> None:
+    key = QueueKey(RoomKey(TenantId("t"), "r"), "q")
+    async with serving(world.dispatcher, given_up=world.service.given_up) as served:
+        for number in (1, 2):
+            await world.queues.send(key, NewMessage(body=f"{number}"))
+        request = await served.send("queues.receive", {"name": "q", "lease": lease})
+        assert await served.reply() == JsonResponse(json=1)
+        await served.notify("request.cancel", {"id": request})
+        # Not acked by this one, although it is the next receive of the connection.
+        assert await served.ask("queues.receive", {"name": "q", "lease": lease}) in (
+            JsonResponse(json=1),
+            JsonResponse(json=2),
+        )
+        assert await _stats(world, served) == (1, 1)
+        await served.notify("request.cancel", {"id": 12345})
+        assert await _stats(world, served) == (1, 1)
+        (letter,) = await world.queues._backend.lease(key, HolderId("other"), seconds=1)
+        assert (letter.attempt, letter.delivery) == (1, 1)
+
+
+async def test_a_settled_delivery_is_not_taken_back(world: _World, serving: Any) -> None:
+    key = QueueKey(RoomKey(TenantId("t"), "r"), "q")
+    async with serving(world.dispatcher, given_up=world.service.given_up) as served:
+        await world.queues.send(key, NewMessage(body="1"))
+        request = await served.send("queues.receive", {"name": "q", "lease": 10.0})
+        event = await served.next()
+        lease = event.extra["delivery"]["lease"]
+        await served.ask("queues.extend", {"name": "q", "lease": lease, "seconds": 10.0})
+        await served.notify("request.cancel", {"id": request})
+        await served.ask("queues.list")
+        assert await _stats(world, served) == (0, 1)
+        assert world.service._participants.of(served.participant).recent == ()
+
+
+async def test_an_answer_that_the_connection_swallowed_gives_its_message_back(world: _World, serving: Any) -> None:
+    async with serving(world.dispatcher) as served:
+        await world.queues.send(QueueKey(served.room.key, "q"), NewMessage(body="1"))
+        asked = {"name": "q", "lease": 10.0}
+        assert await served.ask("queues.receive", asked | {"call": "a"}) == JsonResponse(json=1)
+        answer = await served.ask("queues.receive", asked | {"call": "b", "given_up": ["a", "x"], "wait": True})
+        assert answer == JsonResponse(json=1)
+        assert [each.call for each in world.service._participants.of(served.participant).recent] == ["b"]
+
+
+async def test_a_poll_that_is_given_up_before_its_answer_is_written_gives_its_message_back(
+    world: _World, serving: Any
+) -> None:
+    async with serving(world.dispatcher) as served:
+        await world.queues.send(QueueKey(served.room.key, "q"), NewMessage(body="1"))
+        served.far.hold()
+        request = await served.send("queues.receive", {"name": "q", "wait": False})
+        async with asyncio.timeout(5):
+            while not world.leases(served).unsettled:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0)
+        await served.notify("request.cancel", {"id": request})
+        assert await _stats(world, served) == (1, 0)
+        served.far.release()
+
+
+def test_only_the_newest_deliveries_are_remembered() -> None:
+    leases, peer = ParticipantLeases(), Any
+    key = QueueKey(RoomKey(TenantId("t"), "r"), "q")
+    for number in range(100):
+        leases.hand_over(HandedOver(peer, number, Lease(key, number, 1, leases.holder, 0.0)))  # type: ignore[arg-type]
+    assert [each.message_id for each in leases.recent] == list(range(100 - MAX_RECENT, 100))

@@ -131,7 +131,7 @@ async def test_a_file_of_a_newer_version_is_left_alone(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(SettingsError, match=r"queues\.db is of version 99, newer than 1"):
+    with pytest.raises(SettingsError, match=r"queues\.db is of version 99, newer than 2"):
         await SqliteQueueStore(path).open()
 
 
@@ -199,7 +199,7 @@ async def test_the_connection_is_as_durable_as_promised(store: SqliteQueueStore)
         await in_thread(store, lambda db, name=name: db.execute(f"PRAGMA {name}").fetchone()[0])
         for name in ("journal_mode", "synchronous", "user_version")
     ]
-    assert settings == ["wal", 2, 1]
+    assert settings == ["wal", 2, 2]
     assert repr(store).endswith("open=True>")
 
 
@@ -437,7 +437,12 @@ async def test_a_transaction_that_cannot_begin_fails_the_batch(store: SqliteQueu
         ("next_due", {}, "USING COVERING INDEX messages_due"),
         ("queues_due", {"now": 0}, "USING COVERING INDEX messages_due (due<?)"),
         ("sweep", {"now": 0}, "SEARCH messages USING INDEX messages_due"),
-        ("release_holder", {"counted": 1, "holder": "ann"}, "SEARCH messages USING INDEX messages_held (holder=?)"),
+        (
+            "release_holder",
+            {"counted": 1, "interrupted": 1, "holder": "ann"},
+            "SEARCH messages USING INDEX messages_held (holder=?)",
+        ),
+        ("poisoned_of_holder", {"holder": "ann", "most": 1}, "SEARCH messages USING INDEX messages_held (holder=?)"),
         (
             "claim",
             {"queue": 1, "holder": "ann", "until": 0, "limit": 1},

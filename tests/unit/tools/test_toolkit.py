@@ -1,9 +1,12 @@
+import asyncio
+import threading
 from types import SimpleNamespace
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from meshhost.errors import InvalidRequestError, NotFoundError, RoomError, ToolError
+from meshhost.guard import EscapedError
 from meshhost.protocol.messages import EmptyResponse, JsonResponse, TextResponse
 from meshhost.tools import BaseTool, Tool, ToolContext, Toolkit
 
@@ -129,3 +132,25 @@ def test_titles_and_descriptions_have_defaults():
 def test_a_tool_needs_a_name():
     with pytest.raises(InvalidRequestError):
         BaseTool(name="")
+
+
+@pytest.mark.parametrize("error", [SystemExit(2), BaseException("a panic"), asyncio.CancelledError()])
+async def test_what_is_no_exception_becomes_one(error: BaseException) -> None:
+    class Exits(Tool):
+        async def execute(self, *, context: ToolContext) -> None:
+            raise error
+
+    toolkit = Toolkit(name="kit", tools=[Exits(name="exits", input_schema={"type": "object"})])
+    with pytest.raises(EscapedError) as caught:
+        await toolkit.execute(context=ToolContext(room=None, caller=None), name="exits", arguments={})  # type: ignore[arg-type]
+    assert caught.value.__cause__ is error
+
+
+async def test_a_plain_tool_runs_in_a_thread() -> None:
+    class Plain(Tool):
+        def execute(self, *, context: ToolContext, n: int) -> str:  # type: ignore[override]
+            return f"{n} in {threading.current_thread() is threading.main_thread()}"
+
+    toolkit = Toolkit(name="kit", tools=[Plain(name="plain", input_schema={"type": "object"})])
+    context = ToolContext(room=None, caller=None)  # type: ignore[arg-type]
+    assert await toolkit.execute(context=context, name="plain", arguments={"n": 1}) == TextResponse(text="1 in False")

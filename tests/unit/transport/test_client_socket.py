@@ -15,6 +15,7 @@ from websockets.uri import parse_uri
 
 from meshhost.errors import ConnectionLostError
 from meshhost.transport.client_socket import ClientSocket, Timeouts, open_socket
+from meshhost.transport.websocket_client import HEARTBEAT, PONG_TIMEOUT
 
 LONG = Timeouts(heartbeat=60.0, pong=60.0, send=60.0, close=60.0)
 logger = logging.getLogger(__name__)
@@ -115,6 +116,10 @@ async def test_a_connection_that_answers_no_ping_is_lost() -> None:
         with pytest.raises(ConnectionLostError, match="did not answer a ping"):
             await socket.receive()
         assert "did not answer" in repr(socket)
+
+
+def test_a_half_open_connection_is_noticed_within_15_seconds() -> None:
+    assert HEARTBEAT + PONG_TIMEOUT < 15.0
 
 
 async def test_who_talks_is_not_pinged() -> None:

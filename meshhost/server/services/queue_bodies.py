@@ -1,0 +1,77 @@
+"""The headers of the requests that `queues.py` answers (room-protocol §9)."""
+
+from typing import Any
+
+from pydantic import Field
+
+from meshhost.server.core.requests import Body
+from meshhost.stores.queues import EndReason
+
+__all__ = ["Dead", "Extend", "Leased", "Nack", "Named", "Nothing", "Receive", "Replay", "Send"]
+
+MAX_LEASE_SECONDS = 3600.0
+MAX_NAME = 200
+MAX_GIVEN_UP = 64
+
+
+class Named(Body):
+    """A request about one queue."""
+
+    name: str = Field(min_length=1, max_length=MAX_NAME)
+
+
+class Send(Named):
+    """`message` is any JSON value."""
+
+    message: Any
+    create: bool = True
+    headers: dict[str, str] = Field(default_factory=dict)
+
+
+class Receive(Named):
+    """`lease` is for how long the client leases the message; without it the server keeps the lease for the client.
+
+    `call` names the request. `given_up` are the calls whose replies the client lost with an earlier connection.
+    """
+
+    create: bool = True
+    wait: bool = True
+    lease: float | None = Field(None, gt=0, le=MAX_LEASE_SECONDS)
+    call: str | None = Field(None, max_length=MAX_NAME)
+    given_up: list[str] = Field(default_factory=list, max_length=MAX_GIVEN_UP)
+
+
+class Leased(Named):
+    """A request about a delivery; `lease` is what was handed out with it."""
+
+    lease: str
+
+
+class Nack(Leased):
+    """`delay` is in seconds; None leaves it to the server."""
+
+    reason: EndReason = EndReason.FAILED
+    error: str = ""
+    delay: float | None = Field(None, ge=0, le=7 * 24 * 3600)
+
+
+class Extend(Leased):
+    """Let the lease run for `seconds` from now."""
+
+    seconds: float = Field(gt=0, le=MAX_LEASE_SECONDS)
+
+
+class Dead(Named):
+    """The newest `limit` dead messages."""
+
+    limit: int = Field(100, ge=1, le=1000)
+
+
+class Replay(Named):
+    """The dead messages with these ids, or all."""
+
+    ids: list[int] | None = None
+
+
+class Nothing(Body):
+    """A request without fields."""
