@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from meshhost.edge.same_machine import is_loopback
+from meshhost.loopback import is_loopback
 
 __all__ = ["EdgeLimits", "GuardedSite"]
 

@@ -6,12 +6,11 @@ what a foreign web page tells it to. So the request must name this machine in `H
 from them needs a secret besides. Used by the host's admin routes and by the room server's loopback login.
 """
 
-import functools
-from ipaddress import ip_address
-
 from aiohttp import web
 
-__all__ = ["LOOPBACK_NAMES", "is_local_program", "is_loopback"]
+from meshhost.loopback import is_loopback
+
+__all__ = ["LOOPBACK_NAMES", "is_local_program"]
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _OF_A_PROXY = (
@@ -32,14 +31,3 @@ def is_local_program(request: web.Request, *, own_page: bool = False) -> bool:
     except ValueError:
         return False
     return is_loopback(request.remote) and name in LOOPBACK_NAMES
-
-
-@functools.lru_cache(maxsize=256)
-def is_loopback(address: str | None) -> bool:
-    """Whether this is the address of a caller on this machine."""
-    try:
-        parsed = ip_address(address or "")
-    except ValueError:
-        return False
-    # A server that listens on IPv6 sees IPv4 callers as ::ffff:127.0.0.1.
-    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback

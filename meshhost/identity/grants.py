@@ -2,12 +2,9 @@
 
 A token carries an `ApiScope`; the room server asks its `can_*` predicates before it runs an operation. When a participant
 calls an agent into the room, `ApiScope.intersection` limits the agent's scope to its own. Invariants: an absent section grants
-nothing, a present one grants what its defaults say, and an intersection is never wider than either side (pinned by property
-tests).
-
-The predicates are pure. They are stricter than the MeshAgent helpers where those are loose (§23.8): paths are normalised and
+nothing, a present one grants what its defaults say, and an intersection is never wider than either side (property tests).
+The predicates are pure. They are stricter than MeshAgent's helpers where those are loose (§23.8): paths are normalised and
 compared by whole segments, the most specific entry decides, and only a trailing `*` makes a prefix of anything but a folder.
-
 How path entries are read: a trailing `*` means "all that begins with the text before it"; without one, a storage entry is
 a file, or a folder and all below it, and a sync entry is exactly one document. Slashes at the ends do not count.
 """

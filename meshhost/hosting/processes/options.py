@@ -1,4 +1,8 @@
-"""How a host keeps the processes of its agents, and which program they run. Plain values; made from arguments or settings."""
+"""How a host keeps the processes of its agents, and which program they run.
+
+Plain values: `HostOptions` makes them from arguments or settings, and the pool, the watch and the template read them. Times are
+in seconds, sizes in MB.
+"""
 
 import os
 import sys

@@ -1,6 +1,7 @@
 """Who is asking."""
 
 import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -31,8 +32,12 @@ FILE = RoomKey(TenantId(KEY.project_id), "r")
 
 
 @pytest.fixture
-async def access() -> Access:
-    return Access(IdentityService(MemoryIdentityStore(), extra_keys=lambda: [KEY]))
+async def access() -> AsyncIterator[Access]:
+    store = MemoryIdentityStore()
+    await store.open()
+    async with IdentityService(store, extra_keys=lambda: [KEY]) as identity:
+        yield Access(identity)
+    await store.close()
 
 
 def _request(bearer: str | None = None, *, query: str = "", header: str | None = None) -> web.Request:

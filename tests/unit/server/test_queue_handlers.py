@@ -166,7 +166,7 @@ async def test_an_answer_that_comes_too_late_gives_its_message_back(
         assert await _stats(world, served) == (1, 1)
         await served.notify("request.cancel", {"id": 12345})
         assert await _stats(world, served) == (1, 1)
-        (letter,) = await world.queues._backend.lease(key, HolderId("other"), seconds=1)
+        (letter,) = await world.queues._store.lease(key, HolderId("other"), seconds=1)
         assert (letter.attempt, letter.delivery) == (1, 1)
 
 
