@@ -57,6 +57,7 @@ class ServerConfig:
     agent may take to answer. `max_requests` bounds the requests in progress of one connection, `max_waiting_bytes` what waits
     to be sent on it. `webhook_urls` receive a webhook when a room starts or ends. `call_urls` are the prefixes of URLs that
     `agent.call` may call. `oauth` turns on the loopback login that the MeshAgent CLI's `setup` uses.
+    `operator_key` is the key that manages tenants; without one nobody does.
     """
 
     host: str = "127.0.0.1"
@@ -77,3 +78,4 @@ class ServerConfig:
     webhook_secret: str | None = field(default=None, repr=False)
     call_urls: Sequence[str] = ()
     oauth: bool = True
+    operator_key: str | None = field(default=None, repr=False)
