@@ -15,6 +15,7 @@
     │   └── LLMRefusalError             the model declined to answer
     └── RoomError                       a room operation failed (MeshAgent's RoomException)
         ├── AccessDeniedError           the token does not grant it
+        ├── TenantSuspendedError        the operator suspended the tenant
         ├── InvalidRequestError         a field is missing or wrong
         ├── NotFoundError
         ├── AlreadyExistsError
@@ -53,6 +54,7 @@ __all__ = [
     "RoomError",
     "RoomRefusedError",
     "SettingsError",
+    "TenantSuspendedError",
     "TokenError",
     "ToolError",
 ]
@@ -144,6 +146,16 @@ class AccessDeniedError(RoomError):
         super().__init__(f"permission denied: {operation}{f' {subject}' if subject else ''}")
         self.operation = operation
         self.subject = subject
+
+
+class TenantSuspendedError(RoomError):
+    """The operator of the room server suspended the tenant; `reason` says why."""
+
+    code = 1001
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the tenant is suspended: {reason}")
+        self.reason = reason
 
 
 class InvalidRequestError(RoomError):

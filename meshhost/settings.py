@@ -46,6 +46,14 @@ class Settings(BaseSettings):
             "API key of the project, with which the CLI signs tokens and calls the REST API; `meshhost setup` writes one."
         ),
     )
+    operator_key: SecretStr | None = Field(
+        None,
+        validation_alias=_names("OPERATOR_KEY"),
+        description=(
+            "Key of the room server's operator, with which tenants are managed. Unset: the one in `operator.key` of the "
+            "configuration directory, which `meshhost room serve` writes."
+        ),
+    )
     secret: SecretStr | None = Field(
         None,
         validation_alias=_names("SECRET"),

@@ -27,6 +27,7 @@ WHAT_TO_DO = {
     "LLMRefusalError": "Change the instructions; the same message is refused again.",
     "RoomError": "Read the text; the room server's log has more when it says so.",
     "AccessDeniedError": "Give the participant's token the grant that the text names.",
+    "TenantSuspendedError": "Ask the operator of the room server; `meshhost tenant resume` ends it.",
     "InvalidRequestError": "Correct the field that the text names.",
     "NotFoundError": "Check the name; list what there is with `meshhost queue list`, `storage ls`, `agents list`.",
     "AlreadyExistsError": "Take another name, or say that overwriting is meant.",

@@ -1,10 +1,17 @@
 """The endpoints of a room server, one entry for each route of its application."""
 
+from typing import Any
+
 from docs.generate.openapi import ERROR, TEXT, Answer, Endpoint, Parameter, Schema, array, obj
 
 __all__ = ["ENDPOINTS", "SECURITY"]
 
 SECURITY: dict[str, Schema] = {
+    "operatorKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The operator's key; where it is said, also an API key of the tenant.",
+    },
     "apiKey": {
         "type": "http",
         "scheme": "bearer",
@@ -54,6 +61,9 @@ _USAGE = obj(
     unmeasured=_INTEGER,
 )
 _SESSION = obj(id=TEXT, room_name=TEXT, participants=array(obj(name=TEXT, role=TEXT)))
+
+_TENANT_ANSWER = obj(id=TEXT, name=TEXT, suspended=_NULLABLE)
+_TENANT_KEY = obj(id=TEXT, name=TEXT, description=TEXT, role=TEXT, expires_at=_TIME, last_used_at=_TIME)
 
 _BAD = Answer(400, "A field is missing or wrong; the text names it.", ERROR)
 _UNAUTHORIZED = Answer(401, "The key or token is missing, wrong, revoked or expired.", ERROR)
@@ -295,6 +305,102 @@ _PROJECTS = (
     ),
 )
 
+_TENANT = "/tenants/{tenant}"
+_NOT_OPERATOR = Answer(403, "The key is a tenant's, or of a role that may not do this.", ERROR)
+_NO_TENANT = Answer(404, "No such tenant, or it is not the key's.", ERROR)
+_TAKEN = Answer(409, "Another tenant has the name.", ERROR)
+_NAME = obj(("name",), name={"type": "string", "description": "1-63 letters, digits, `-`, `_` and `.`."})
+_BY_NAME = (Parameter("tenant", "The tenant's name or id.", place="path"),)
+
+
+def _of_tenants(method: str, path: str, summary: str, answers: list[Answer], **more: Any) -> Endpoint:
+    parameters = (*(_BY_NAME if "{tenant}" in path else ()), *more.pop("parameters", ()))
+    return Endpoint(
+        method,
+        path,
+        summary,
+        [*answers, _UNAUTHORIZED, _NOT_OPERATOR],
+        parameters=parameters,
+        auth="operatorKey",
+        tag="Tenants",
+        **more,
+    )
+
+
+_TENANTS = (
+    _of_tenants(
+        "POST", "/tenants", "Make a tenant", [Answer(200, "The tenant.", _TENANT_ANSWER), _BAD, _TAKEN], body=_NAME
+    ),
+    _of_tenants(
+        "GET",
+        "/tenants",
+        "List tenants",
+        [Answer(200, "The tenants by name.", obj(tenants=array(_TENANT_ANSWER))), _BAD],
+        parameters=(
+            Parameter("limit", "Most tenants in the answer; at most 1000.", {"type": "integer", "default": 1000}),
+            Parameter("offset", "Tenants to skip.", {"type": "integer", "default": 0}),
+        ),
+    ),
+    _of_tenants(
+        "GET",
+        _TENANT,
+        "Show a tenant",
+        [Answer(200, "The tenant.", _TENANT_ANSWER), _NO_TENANT],
+        description="Also with any key of the tenant.",
+    ),
+    _of_tenants(
+        "PATCH",
+        _TENANT,
+        "Rename a tenant",
+        [Answer(200, "The tenant.", _TENANT_ANSWER), _BAD, _NO_TENANT, _TAKEN],
+        body=_NAME,
+    ),
+    _of_tenants(
+        "POST",
+        f"{_TENANT}/suspend",
+        "Suspend a tenant",
+        [Answer(200, "The tenant.", _TENANT_ANSWER), _BAD, _NO_TENANT],
+        description="Its keys and tokens are refused with 403 and the reason; its connections are closed within 2 s.",
+        body=obj(reason={"type": "string", "default": "by the operator"}),
+    ),
+    _of_tenants(
+        "POST",
+        f"{_TENANT}/resume",
+        "Resume a tenant",
+        [Answer(200, "The tenant.", _TENANT_ANSWER), _NO_TENANT],
+    ),
+    _of_tenants(
+        "GET",
+        f"{_TENANT}/keys",
+        "List the API keys of a tenant",
+        [Answer(200, "The keys, without their values.", obj(keys=array(_TENANT_KEY))), _NO_TENANT],
+        description="Also with any key of the tenant.",
+    ),
+    _of_tenants(
+        "POST",
+        f"{_TENANT}/keys",
+        "Make an API key of a tenant",
+        [Answer(200, "The key, with its `value`, which is shown only here.", _TENANT_KEY), _BAD, _NO_TENANT],
+        description="Also with an admin's key of the tenant.",
+        body=obj(
+            name={"type": "string", "default": "key"},
+            description={"type": "string", "default": ""},
+            role={"enum": ["viewer", "developer", "admin"], "default": "admin"},
+            expires_at=_TIME,
+        ),
+    ),
+    _of_tenants(
+        "DELETE",
+        f"{_TENANT}/keys/{{id}}",
+        "Revoke an API key of a tenant",
+        [
+            Answer(204, "Revoked; participants with tokens of this key are disconnected."),
+            Answer(404, "No such tenant or key, or it is not the key's tenant.", ERROR),
+        ],
+        description="Also with an admin's key of the tenant.",
+    ),
+)
+
 _LOGIN_TEXT = "For the MeshAgent CLI's `setup`, with PKCE. Answers this machine only; left out with `oauth = false`."
 
 _LOGIN = (
@@ -335,5 +441,5 @@ _LOGIN = (
     ),
 )
 
-ENDPOINTS = (*_OPERATIONS, *_ROOMS, *_PROJECTS, *_LOGIN)
+ENDPOINTS = (*_OPERATIONS, *_ROOMS, *_PROJECTS, *_TENANTS, *_LOGIN)
 """Every route of the room server."""

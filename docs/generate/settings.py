@@ -36,6 +36,8 @@ VARIABLES: dict[str, dict[str, str]] = {
     "Room server": {
         "MESHHOST_DATABASE_URL": "Where queues are stored: `sqlite:///relative` or `sqlite:////absolute`. "
         "Default: `queues.db` in the data directory.",
+        "MESHHOST_OPERATOR_KEY": "Key that manages tenants: for the server, and for `meshhost tenant` and `key`. Default: "
+        "`operator.key` in the configuration directory, which `meshhost room serve` writes.",
         "MESHHOST_SECRET": "Secret of participant tokens that name no API key.",
         "OPENAI_API_KEY": "Key for the model provider.",
         "OPENAI_BASE_URL": "Address of an OpenAI-compatible provider. With neither this nor `OPENAI_API_KEY` set, "

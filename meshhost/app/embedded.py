@@ -42,7 +42,8 @@ class ServerOptions:
     """Where a room server listens and keeps its data.
 
     Port 0 takes a free one. `file` is the content of `meshhost.toml`; `providers` replaces the model providers that the file
-    and the environment name; `extra_keys` returns API keys that are accepted besides the stored ones; `engines` are the
+    and the environment name; `extra_keys` returns API keys that are accepted besides the stored ones; `operator_key` is
+    the key that manages tenants; `engines` are the
     engines that `database_url` may name, by the scheme of the URL.
     """
 
@@ -53,6 +54,7 @@ class ServerOptions:
     file: ServerFile = field(default_factory=ServerFile)
     providers: ProviderTable | None = None
     extra_keys: Callable[[], list[ApiKey]] | None = None
+    operator_key: str | None = field(default=None, repr=False)
     engines: Mapping[str, EngineMaker] = field(default_factory=lambda: ENGINES, repr=False)
 
 
@@ -113,6 +115,7 @@ def _config(options: ServerOptions) -> ServerConfig:
         webhook_secret=read_secret_file(file.webhooks.secret_file),
         call_urls=file.server.call_urls,
         oauth=file.server.oauth if "oauth" in file.server.model_fields_set else None,
+        operator_key=options.operator_key,
     )
 
 

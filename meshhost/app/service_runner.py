@@ -24,6 +24,7 @@ import aiohttp
 
 from meshhost.app.embedded import ServerOptions, open_room_server
 from meshhost.app.host_api import POLL_SECONDS, Endpoint, HostApi
+from meshhost.app.operator import find_operator_key
 from meshhost.app.ports import reserved_port
 from meshhost.app.program import RunningProgram, arguments_of, running_program
 from meshhost.app.project import api_key_of
@@ -248,6 +249,7 @@ async def _room_server(settings: Settings, session: aiohttp.ClientSession, progr
         port=parts.port or 80,
         data_dir=settings.data_dir,
         database_url=settings.database_url,
+        operator_key=find_operator_key(settings),
     )
     async with open_room_server(options) as server:
         fields = {"url": server.url, "embedded": True, "data_dir": str(settings.data_dir)}

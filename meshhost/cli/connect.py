@@ -21,7 +21,17 @@ import typer
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
 
-__all__ = ["ServerAccess", "get_json", "joined_room", "reason_of", "resolve_room", "run_in_room", "server_access"]
+__all__ = [
+    "ServerAccess",
+    "get_json",
+    "joined_room",
+    "reason_of",
+    "resolve_room",
+    "run_in_room",
+    "send_json",
+    "server_access",
+    "server_url",
+]
 
 T = TypeVar("T")
 
@@ -40,18 +50,27 @@ class ServerAccess:
 
 def server_access() -> ServerAccess:
     """Read from the environment and the stored project; the environment wins. Raises SettingsError, InvalidApiKeyError."""
-    from meshhost.app.project import api_key_of, read_project
+    from meshhost.app.project import api_key_of
     from meshhost.identity.keys import parse_api_key
     from meshhost.settings import read_settings
 
+    api_key = api_key_of(read_settings())
+    return ServerAccess(server_url(), parse_api_key(api_key).project_id, api_key)
+
+
+def server_url() -> str:
+    """The http or https URL of the room server, from the environment, else the stored project. Raises SettingsError."""
+    from meshhost.app.project import read_project
+    from meshhost.settings import read_settings
+
     settings = read_settings()
-    api_key, api_url = api_key_of(settings), settings.api_url
+    api_url = settings.api_url
     if "api_url" not in settings.model_fields_set:
         project = read_project(settings.config_dir)
         api_url = api_url if project is None else project.api_url.rstrip("/")
     if api_url.startswith("ws"):
         api_url = f"http{api_url.removeprefix('ws')}"
-    return ServerAccess(_without_credentials(api_url), parse_api_key(api_key).project_id, api_key)
+    return _without_credentials(api_url)
 
 
 def resolve_room(given: str | None) -> str:
@@ -98,9 +117,9 @@ async def joined_room(access: ServerAccess, name: str) -> AsyncIterator[RoomClie
     try:
         await room.connect()
     except ConnectionLostError as error:
-        raise _unreachable(access, error.__context__ or error) from None
+        raise _unreachable(access.api_url, error.__context__ or error) from None
     except RoomRefusedError as error:
-        raise _refused(access, error.status, str(error)) from None
+        raise _refused(access.api_url, error.status, str(error)) from None
     try:
         yield room
     finally:
@@ -109,27 +128,34 @@ async def joined_room(access: ServerAccess, name: str) -> AsyncIterator[RoomClie
 
 async def get_json(access: ServerAccess, path: str, **query: str | int) -> Any:
     """Return the JSON that the server answers to GET `path`. Raises ConnectionLostError, RoomRefusedError, or RoomError."""
+    return await send_json(access.api_url, access.api_key, "GET", path, None, **query)
+
+
+async def send_json(
+    api_url: str, bearer: str, method: str, path: str, body: dict[str, Any] | None = None, **query: str | int
+) -> Any:
+    """Return the JSON that the server answers; None for an empty answer. Raises as `get_json` does."""
     import aiohttp
 
     from meshhost.errors import RoomError
 
-    url = f"{access.api_url}{path}{f'?{urlencode(query)}' if query else ''}"
-    headers = {"Authorization": f"Bearer {access.api_key}"}
+    url = f"{api_url}{path}{f'?{urlencode(query)}' if query else ''}"
+    headers = {"Authorization": f"Bearer {bearer}"}
     try:
         async with (
             aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=REST_TIMEOUT)) as session,
-            session.get(url) as response,
+            session.request(method, url, json=body) as response,
         ):
-            status, body = response.status, await response.read()
+            status, answer = response.status, await response.read()
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise _unreachable(access, error) from None
+        raise _unreachable(api_url, error) from None
     if status >= 400:
-        text = body[:500].decode(errors="replace")
-        raise _refused(access, status, f"the room server refused the request ({status}): {text}")
+        text = answer[:500].decode(errors="replace")
+        raise _refused(api_url, status, f"the room server refused the request ({status}): {text}")
     try:
-        return json.loads(body)
+        return json.loads(answer) if answer else None
     except ValueError:
-        raise RoomError(f"{access.api_url} did not answer with JSON: is it a room server?") from None
+        raise RoomError(f"{api_url} did not answer with JSON: is it a room server?") from None
 
 
 def _token(access: ServerAccess, room_name: str) -> str:
@@ -143,20 +169,20 @@ def _token(access: ServerAccess, room_name: str) -> str:
     return token.to_jwt(api_key=access.api_key)
 
 
-def _unreachable(access: ServerAccess, cause: BaseException) -> Exception:
+def _unreachable(api_url: str, cause: BaseException) -> Exception:
     from meshhost.errors import ConnectionLostError
 
     return ConnectionLostError(
-        f"cannot reach the room server at {access.api_url}: start one with `meshhost room serve`, "
+        f"cannot reach the room server at {api_url}: start one with `meshhost room serve`, "
         f"or set MESHHOST_API_URL ({reason_of(cause)})"
     )
 
 
-def _refused(access: ServerAccess, status: int, text: str) -> Exception:
+def _refused(api_url: str, status: int, text: str) -> Exception:
     from meshhost.errors import RoomRefusedError
 
     if status == 401:
-        text += f"; is the API key for another server than {access.api_url}? see MESHHOST_API_KEY and MESHHOST_API_URL"
+        text += f"; is the API key for another server than {api_url}? see MESHHOST_API_KEY and MESHHOST_API_URL"
     return RoomRefusedError(text, status=status)
 
 

@@ -12,7 +12,7 @@ import typer
 import typer.core
 
 from meshhost import __version__
-from meshhost.cli.commands import agents, host, messaging, queue, room, storage, token
+from meshhost.cli.commands import agents, host, key, messaging, queue, room, storage, tenant, token
 from meshhost.cli.commands.chat import chat
 from meshhost.cli.commands.setup import setup
 from meshhost.cli.errors import USAGE, run_guarded
@@ -61,6 +61,8 @@ app.add_typer(agents.app, name="agents", cls=_Group)
 app.command()(chat)
 app.add_typer(messaging.app, name="messaging", cls=_Group)
 app.add_typer(token.app, name="token", cls=_Group)
+app.add_typer(tenant.app, name="tenant", cls=_Group)
+app.add_typer(key.app, name="key", cls=_Group)
 
 
 def main() -> None:

@@ -7,12 +7,15 @@ a program that reads it can connect at once.
 
 import asyncio
 import os
+from dataclasses import replace
 
 from meshhost.app.embedded import ServerOptions, open_room_server
+from meshhost.app.operator import find_operator_key, make_operator_key
 from meshhost.app.project import known_keys
 from meshhost.cli.log_output import log_for_server
 from meshhost.cli.output import note, print_json, print_line
-from meshhost.settings import read_settings
+from meshhost.errors import SettingsError
+from meshhost.settings import Settings, read_settings
 from meshhost.signals import StopSignals, stop_signals
 from meshhost.tasks import first_of
 
@@ -22,9 +25,23 @@ __all__ = ["serve_rooms"]
 def serve_rooms(options: ServerOptions, *, as_json: bool) -> None:
     """Run the server until a signal; print one line on stdout when it is ready. Raises SettingsError."""
     log_for_server()
-    if not known_keys(read_settings()):
+    settings = read_settings()
+    options = replace(options, operator_key=_operator_key(settings))
+    if not known_keys(settings):
         note("there is no API key yet, so nobody can join: run `meshhost setup` to make one")
     asyncio.run(_serve(options, as_json=as_json))
+
+
+def _operator_key(settings: Settings) -> str | None:
+    """The operator's key, made at the first start. A server whose configuration directory is read-only runs without one."""
+    present = find_operator_key(settings)  # a wrong one is an error
+    if present is not None:
+        return present
+    try:
+        return make_operator_key(settings)
+    except SettingsError as error:
+        note(str(error))
+        return None
 
 
 async def _serve(options: ServerOptions, *, as_json: bool) -> None:

@@ -11,12 +11,16 @@ from typing import NamedTuple, NewType
 
 from meshhost.errors import InvalidRequestError
 
-__all__ = ["AgentKey", "RoomKey", "TenantId", "check_room_name"]
+__all__ = ["AgentKey", "RoomKey", "TenantId", "check_room_name", "check_tenant_name"]
 
 TenantId = NewType("TenantId", str)
 
 # The SDK's own rule (room-protocol §1): 1-63 characters, lower-case letters, digits and hyphens, alphanumeric ends.
 _ROOM_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+
+
+# Not the form of an id: commands and routes take either.
+_TENANT_NAME = re.compile(r"(?![0-9a-f]{8}-[0-9a-f]{4}-)[A-Za-z0-9](?:[-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 
 
 class RoomKey(NamedTuple):
@@ -56,5 +60,15 @@ def check_room_name(name: str) -> str:
         raise InvalidRequestError(
             "room name",
             "expected 1-63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
+        )
+    return name
+
+
+def check_tenant_name(name: str) -> str:
+    """Return `name` when it may name a tenant, else raise InvalidRequestError."""
+    if _TENANT_NAME.fullmatch(name) is None:
+        raise InvalidRequestError(
+            "tenant name",
+            "expected 1-63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit, and not an id",
         )
     return name

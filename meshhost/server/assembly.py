@@ -29,6 +29,7 @@ from meshhost.server.http.health import HealthRoutes
 from meshhost.server.http.login import LoginRoutes
 from meshhost.server.http.rest import RestRoutes
 from meshhost.server.http.sockets import RoomSockets
+from meshhost.server.http.tenants import TenantRoutes, end_rooms
 from meshhost.server.http.usage import UsageRoutes
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.services.agents.service import AgentsService
@@ -86,7 +87,8 @@ def assemble(
 
     Raises ValueError when two services offer an operation of the same name.
     """
-    access, metrics, sender = Access(engines.identity), ServerMetrics(), WebhookSender()
+    access = Access(engines.identity, operator_key=config.operator_key)
+    metrics, sender = ServerMetrics(), WebhookSender()
     files = FileRoutes(engines.files, access, address)
     caller = ServiceCaller(
         sender,
@@ -116,6 +118,7 @@ def assemble(
             lambda participant: participant.key_id in key_ids, "the API key was revoked"
         )
     )
+    engines.identity.on_closed(lambda closed: end_rooms(directory, closed))
     sockets = RoomSockets(
         config,
         access=access,
@@ -132,6 +135,7 @@ def assemble(
     rest = RestRoutes(access, directory, url_of=address.room_url, calls_of=caller.calls)
     UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else
     rest.add_to(app)
+    TenantRoutes(access).add_to(app)
     if config.has_login:
         LoginRoutes(access).add_to(app)
     add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter)

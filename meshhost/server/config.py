@@ -59,7 +59,8 @@ class ServerConfig:
     agent may take to answer. `max_requests` bounds the requests in progress of one connection, `max_waiting_bytes` what waits
     to be sent on it. `webhook_urls` receive a webhook when a room starts or ends. `call_urls` are the prefixes of URLs that
     `agent.call` may call. `oauth` turns on the loopback login that the MeshAgent CLI's `setup` uses (None: where there is no
-    `public_url`). `edge` bounds connections and half-sent requests.
+    `public_url`). `edge` bounds connections and half-sent requests. `operator_key` is the key that manages tenants; without one
+    nobody does.
     """
 
     host: str = "127.0.0.1"
@@ -81,6 +82,7 @@ class ServerConfig:
     call_urls: Sequence[str] = ()
     oauth: bool | None = None
     edge: EdgeLimits = field(default_factory=EdgeLimits)
+    operator_key: str | None = field(default=None, repr=False)
 
     @property
     def has_login(self) -> bool:

@@ -9,38 +9,60 @@ again.
 This module is pure: values and signatures, no I/O.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from meshhost.identity.keys import ApiKey
+from meshhost.identity.roles import Role
 
-__all__ = ["IdentityStore", "KeyInfo", "KeySnapshot", "Project", "RoomInfo"]
+__all__ = ["CLOSED", "IdentityStore", "KeyInfo", "KeyRights", "KeySnapshot", "Project", "RoomInfo"]
+
+CLOSED = "the tenant is being deleted"
+"""Why a closed project is suspended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A tenant."""
+    """A tenant. `suspended` is why its keys and tokens are refused, None when they are not."""
 
     id: str
     name: str
+    suspended: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRights:
+    """What a key may do, and when it expires (seconds since the epoch; None: never)."""
+
+    role: Role = Role.ADMIN
+    expires_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
-    """An API key without its secret."""
+    """An API key without its secret. `last_used_at` is exact to a minute; None when it was never used."""
 
     id: str
     name: str
     description: str
+    rights: KeyRights = KeyRights()
+    last_used_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KeySnapshot:
-    """All API keys at one moment, oldest first, and the version of the keys then."""
+    """All API keys at one moment, oldest first, and the version of the keys then.
+
+    `rights` are those of each key by its id, `suspended` the reasons of suspended projects by id, `deleted` the ids of projects
+    that were deleted.
+    """
 
     version: int
     keys: Sequence[ApiKey]
+    rights: Mapping[str, KeyRights] = field(default_factory=dict)
+    suspended: Mapping[str, str] = field(default_factory=dict)
+    deleted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +94,58 @@ class IdentityStore(Protocol):
         ...
 
     async def add_project(self, project: Project) -> None:
-        """Record a project, unless one of this id is there: that one keeps its name."""
+        """Record a project, unless one of this id is there: that one keeps its name.
+
+        Raises AlreadyExistsError when another project has the name, NotFoundError when one of this id was deleted.
+        """
+        ...
+
+    async def rename_project(self, project_id: str, name: str) -> None:
+        """Give a project another name. Raises NotFoundError, AlreadyExistsError when another project has it."""
+        ...
+
+    async def suspend_project(self, project_id: str, reason: str | None) -> None:
+        """Record why the keys and tokens of a project are refused; None ends that. Changes the version of the keys.
+
+        Raises NotFoundError, also for a project that is being deleted.
+        """
+        ...
+
+    async def close_project(self, project_id: str) -> None:
+        """Begin to delete a project: its keys are gone, and none can be added, by any process, from now on.
+
+        The project is listed as suspended until `delete_project`. Idempotent. Raises NotFoundError.
+        """
+        ...
+
+    async def delete_project(self, project_id: str) -> None:
+        """Delete what is left of a closed project: its room records, in batches, then its own record.
+
+        May be repeated after a crash. Its id can never be added again. Raises NotFoundError when it is not closed.
+        """
         ...
 
     async def read_keys(self, known: int | None = None) -> KeySnapshot | None:
         """Return all API keys, or None when their version is still `known`.
 
-        Versions are compared for equality only. After `add_key` or `delete_key` returned, in any process, no later call
-        returns the keys of before or takes an older version for the present one.
+        Versions are compared for equality only. After a change of keys or of a suspension returned, in any process, no later
+        call returns what was before or takes an older version for the present one.
         """
         ...
 
-    async def add_key(self, key: ApiKey, *, name: str, description: str) -> None:
-        """Record an API key. Raises NotFoundError when its project is unknown."""
+    async def add_key(
+        self,
+        key: ApiKey,
+        *,
+        name: str,
+        description: str,
+        rights: KeyRights = KeyRights(),
+    ) -> None:
+        """Record an API key. Raises NotFoundError when its project is unknown or was closed."""
+        ...
+
+    async def record_key_use(self, used_at: Mapping[str, float]) -> None:
+        """Record when keys were used, by id. A later time that is recorded stays; the version of the keys does too."""
         ...
 
     async def keys(self, project_id: str) -> Sequence[KeyInfo]:

@@ -9,9 +9,13 @@ REFRESH_SECONDS whether its keys changed and reads them again if so; a revoked k
 its revocation, and a new one is accepted everywhere by then. While the store cannot be read the last known keys decide: a
 failing disk or network must not lock every tenant out. Changes made here count at once: a lock keeps a read that began before
 a change from being applied after it, which would bring a revoked key back.
+
+The same task learns of suspended and deleted tenants, ends what expired keys began, and records when keys were last used: a
+request only notes its key in memory, at most once a minute per key.
 """
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import uuid
@@ -19,9 +23,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Self
 
 from meshhost.clock import Clock, SystemClock
-from meshhost.errors import AlreadyExistsError, InvalidTokenError
+from meshhost.errors import (
+    AlreadyExistsError,
+    ExpiredTokenError,
+    InvalidRequestError,
+    InvalidTokenError,
+    NotFoundError,
+    RoomError,
+    TenantSuspendedError,
+)
 from meshhost.identity.keys import ApiKey, new_api_key
-from meshhost.stores.identity import IdentityStore, KeyInfo, Project, RoomInfo
+from meshhost.identity.roles import Role
+from meshhost.identity.tenant import check_tenant_name
+from meshhost.stores.identity import IdentityStore, KeyInfo, KeyRights, KeySnapshot, Project, RoomInfo
 from meshhost.tasks import TaskOwner
 
 __all__ = ["REFRESH_SECONDS", "IdentityService"]
@@ -30,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 # Half of the two seconds within which a revoked key is dead on every server: the other half is for the store to answer.
 REFRESH_SECONDS = 1.0
+# A key that is used all the time is written this often.
+_USE_SECONDS = 60.0
 
 
 class IdentityService:
@@ -53,10 +69,18 @@ class IdentityService:
         self._default_secret = default_secret
         self._clock = clock or SystemClock()
         self._keys: Mapping[str, ApiKey] = {}
+        self._rights: Mapping[str, KeyRights] = {}
+        self._suspended: Mapping[str, str] = {}
+        self._deleted: frozenset[str] = frozenset()
+        self._closed: Mapping[str, str] = {}  # both, by id, with the text for those who are disconnected
         self._version: int | None = None
+        self._expired: set[str] = set()
+        self._noted: dict[str, float] = {}  # by key: when its use was noted last
+        self._unwritten: dict[str, float] = {}
         self._extra: dict[str, ApiKey] = {}
         self._changing = asyncio.Lock()
         self._on_revoked: list[Callable[[Collection[str]], object]] = []
+        self._on_closed: list[Callable[[Mapping[str, str]], object]] = []
         self._tasks = TaskOwner("identity")
 
     async def __aenter__(self) -> Self:
@@ -70,26 +94,57 @@ class IdentityService:
         """Read the keys, and keep them current from now on. Raises OSError."""
         await self._record_extra_projects()
         await self._refresh()
+        self._report_expired()
         self._tasks.spawn(self._keep_current(), name="key refresh")
 
     async def stop(self) -> None:
-        """Stop reading keys. Idempotent."""
+        """Stop reading keys. Idempotent. The store is still open: last uses are written if it takes them."""
         await self._tasks.stop()
+        with contextlib.suppress(OSError, RoomError):
+            await self._write_uses()
 
     def on_revoked(self, listener: Callable[[Collection[str]], object]) -> None:
-        """Call the listener with the ids of keys that were revoked, here or on another server; it must not raise.
+        """Call the listener with the ids of keys that were revoked, here or on another server, or expired; it must not raise.
 
         A server closes the connections whose tokens those keys signed.
         """
         self._on_revoked.append(listener)
 
+    def on_closed(self, listener: Callable[[Mapping[str, str]], object]) -> None:
+        """Call the listener with all tenants that are suspended or deleted, by id, and why; it must not raise.
+
+        Called at once when one is added, and every second while there are any: a connection that was checked before the
+        suspension and made after it is found by the next call.
+        """
+        self._on_closed.append(listener)
+
     def find_key(self, key_id: str) -> ApiKey | None:
-        """Return the key of this id, or None."""
+        """Return the key of this id, or None; those of deleted projects are none."""
         found = self._keys.get(key_id) or self._extra.get(key_id)
         if found is None:
             self._read_extra()
             found = self._extra.get(key_id)
-        return found
+        return None if found is None or found.project_id in self._deleted else found
+
+    def role_of(self, key_id: str) -> Role:
+        """Return what a known key may do; extra keys, which are the user's own, may do everything."""
+        return self._rights[key_id].role if key_id in self._rights else Role.ADMIN
+
+    def check_use(self, key_id: str) -> None:
+        """Note that a verified key, or a token that it signed, is used. Raises ExpiredTokenError when it has expired."""
+        rights = self._rights.get(key_id)
+        now = self._clock.time()
+        if rights is not None and rights.expires_at is not None and rights.expires_at <= now:
+            raise ExpiredTokenError("the API key has expired: ask for a new one")
+        if rights is not None and now - self._noted.get(key_id, float("-inf")) >= _USE_SECONDS:
+            self._noted[key_id] = self._unwritten[key_id] = now
+
+    def check_tenant(self, project_id: str) -> None:
+        """Raise TenantSuspendedError for a suspended project, InvalidTokenError for a deleted one."""
+        if project_id in self._deleted:
+            raise InvalidTokenError("the tenant was deleted")
+        if project_id in self._suspended:
+            raise TenantSuspendedError(self._suspended[project_id])
 
     def secret_for(self, key_id: str | None, project_id: str | None) -> str:
         """Return the secret that signs tokens of this key. Raises InvalidTokenError, whose text does not say what exists."""
@@ -113,26 +168,83 @@ class IdentityService:
         return same and is_known
 
     def signing_key(self, project_id: str) -> ApiKey | None:
-        """Return a key of the project to sign tokens with, or None when it has none."""
+        """Return a key of the project to sign tokens with, or None when it has none that may."""
+        if project_id in self._deleted or project_id in self._suspended:
+            return None
         keys = [*self._keys.values(), *self._extra.values()]
-        return next((key for key in keys if key.project_id == project_id), None)
+        return next((key for key in keys if key.project_id == project_id and self._may_sign(key.id)), None)
+
+    async def own_project(self) -> Project | None:
+        """Return the project of this machine's user: the one of an extra key, else the only one; None if that leaves several."""
+        found = await self.projects()
+        own = [project for key in self._extra.values() for project in found if project.id == key.project_id]
+        if own:
+            return own[0]
+        return found[0] if len(found) == 1 else None
 
     async def projects(self) -> Sequence[Project]:
         """Return all projects, by name and id."""
         await self._record_extra_projects()
         return await self._store.projects()
 
+    async def find_project(self, name_or_id: str) -> Project:
+        """Return the project of this id, else of this name. Raises NotFoundError."""
+        projects = await self.projects()
+        by_id = next((project for project in projects if project.id == name_or_id), None)
+        found = by_id or next((project for project in projects if project.name == name_or_id), None)
+        if found is None:
+            raise NotFoundError(f"no tenant {name_or_id!r}")
+        return found
+
     async def create_project(self, name: str) -> Project:
-        """Record and return a new project."""
-        project = Project(str(uuid.uuid4()), name)
+        """Record and return a new project. Raises InvalidRequestError for its name, AlreadyExistsError."""
+        project = Project(str(uuid.uuid4()), check_tenant_name(name))
         await self._store.add_project(project)
         return project
 
-    async def create_key(self, project_id: str, *, name: str, description: str) -> ApiKey:
-        """Record and return a new key of a project. Raises NotFoundError for an unknown project."""
+    async def rename_project(self, project_id: str, name: str) -> None:
+        """Give a project another name. Raises NotFoundError, AlreadyExistsError, InvalidRequestError."""
+        await self._store.rename_project(project_id, check_tenant_name(name))
+
+    async def suspend_project(self, project_id: str, reason: str) -> None:
+        """Refuse all keys and tokens of a project, at once here and within two seconds elsewhere. Raises NotFoundError."""
+        async with self._changing:
+            await self._store.suspend_project(project_id, reason)
+            self._replace_closed({**self._suspended, project_id: reason}, self._deleted)
+
+    async def resume_project(self, project_id: str) -> None:
+        """End a suspension. Raises NotFoundError."""
+        async with self._changing:
+            await self._store.suspend_project(project_id, None)
+            left = {known: reason for known, reason in self._suspended.items() if known != project_id}
+            self._replace_closed(left, self._deleted)
+
+    async def close_project(self, project_id: str) -> None:
+        """Begin to delete a project: its keys and tokens are worth nothing from now on. Raises NotFoundError."""
+        async with self._changing:
+            await self._store.close_project(project_id)
+            self._replace_closed(self._suspended, self._deleted | {project_id})
+            self._replace_keys({known: key for known, key in self._keys.items() if key.project_id != project_id})
+
+    async def delete_project(self, project_id: str) -> None:
+        """Delete the records of a project that was closed. Raises NotFoundError."""
+        await self._store.delete_project(project_id)
+
+    async def create_key(
+        self,
+        project_id: str,
+        *,
+        name: str,
+        description: str,
+        rights: KeyRights = KeyRights(),  # noqa: B008 - immutable
+    ) -> ApiKey:
+        """Record and return a new key of a project. Raises NotFoundError for an unknown project, InvalidRequestError."""
+        if rights.expires_at is not None and rights.expires_at <= self._clock.time():
+            raise InvalidRequestError("expires_at", "expected a time in the future")
         key = new_api_key(project_id)
         async with self._changing:
-            await self._store.add_key(key, name=name, description=description)
+            await self._store.add_key(key, name=name, description=description, rights=rights)
+            self._rights = {**self._rights, key.id: rights}
             self._replace_keys({**self._keys, key.id: key})
         return key
 
@@ -172,6 +284,9 @@ class IdentityService:
             await self._clock.sleep(REFRESH_SECONDS)
             try:
                 await self._refresh()
+                self._report_expired()
+                self._tell_closed()
+                await self._write_uses()
                 is_failing = False
             except Exception as error:
                 # Whatever is wrong with the store, later revocations must be seen. Logged once per outage.
@@ -183,19 +298,68 @@ class IdentityService:
         async with self._changing:
             snapshot = await self._store.read_keys(self._version)
             if snapshot is not None:
-                self._version = snapshot.version
-                self._replace_keys({key.id: key for key in snapshot.keys})
+                self._take(snapshot)
+
+    def _take(self, snapshot: KeySnapshot) -> None:
+        self._version, self._rights = snapshot.version, snapshot.rights
+        self._replace_closed(snapshot.suspended, snapshot.deleted)
+        self._replace_keys({key.id: key for key in snapshot.keys})
 
     def _replace_keys(self, keys: Mapping[str, ApiKey]) -> None:
         revoked = self._keys.keys() - keys.keys()
         self._keys = keys
-        if revoked:
-            for listener in self._on_revoked:
-                listener(revoked)
+        self._tell_revoked(revoked)
+
+    def _tell_revoked(self, key_ids: Collection[str]) -> None:
+        if not key_ids:
+            return
+        for key_id in key_ids:
+            self._noted.pop(key_id, None)
+        for listener in self._on_revoked:
+            listener(key_ids)
+
+    def _replace_closed(self, suspended: Mapping[str, str], deleted: frozenset[str]) -> None:
+        reasons = {tenant: f"the tenant is suspended: {reason}" for tenant, reason in suspended.items()}
+        reasons |= dict.fromkeys(deleted, "the tenant was deleted")
+        self._suspended, self._deleted, self._closed = suspended, deleted, reasons
+        self._tell_closed()
+
+    def _tell_closed(self) -> None:
+        if self._closed:
+            for listener in self._on_closed:
+                listener(self._closed)
+
+    def _may_sign(self, key_id: str) -> bool:
+        rights = self._rights.get(key_id, KeyRights())
+        is_live = rights.expires_at is None or rights.expires_at > self._clock.time()
+        return is_live and rights.role.includes(Role.DEVELOPER)
+
+    def _report_expired(self) -> None:
+        """End what keys began that have expired since the last look."""
+        now = self._clock.time()
+        ends = ((key_id, rights.expires_at) for key_id, rights in self._rights.items())
+        expired = {key_id for key_id, end in ends if end is not None and end <= now}
+        newly, self._expired = expired - self._expired, expired
+        self._tell_revoked(newly)
+
+    async def _write_uses(self) -> None:
+        used, self._unwritten = self._unwritten, {}
+        if not used:
+            return
+        try:
+            await self._store.record_key_use(used)
+        except BaseException:
+            self._unwritten = {**used, **self._unwritten}
+            raise
 
     async def _record_extra_projects(self) -> None:
         for key in self._read_extra():
-            await self._store.add_project(Project(key.project_id, "default"))
+            # A deleted tenant is not made again by a key that is left in a file.
+            with contextlib.suppress(NotFoundError):
+                try:
+                    await self._store.add_project(Project(key.project_id, "default"))
+                except AlreadyExistsError:
+                    await self._store.add_project(Project(key.project_id, f"default-{key.project_id[:8]}"))
 
     def _read_extra(self) -> list[ApiKey]:
         keys = self._extra_keys()

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from meshhost.errors import NotFoundError, RoomError
+from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError
 from meshhost.identity.keys import ApiKey, new_api_key
-from meshhost.stores.identity import IdentityStore, KeyInfo, Project, RoomInfo
+from meshhost.identity.roles import Role
+from meshhost.stores.identity import CLOSED, IdentityStore, KeyInfo, KeyRights, Project, RoomInfo
 from meshhost.stores.memory.identity import MemoryIdentityStore
 from meshhost.stores.sqlite.identity import SqliteIdentityStore
 
@@ -132,3 +133,96 @@ async def test_a_closed_store_refuses_and_can_be_opened_again(store: IdentitySto
     snapshot = await store.read_keys()
     assert snapshot is not None
     assert list(snapshot.keys) == [key]
+
+
+# --- Tenants
+
+
+async def test_a_name_is_of_one_project(store: IdentityStore) -> None:
+    await store.add_project(ACME)
+    await store.add_project(RIVAL)
+    for attempt in (store.add_project(Project("third", "acme")), store.rename_project(RIVAL.id, "acme")):
+        with pytest.raises(AlreadyExistsError, match="there is a tenant 'acme'"):
+            await attempt
+    await store.rename_project(ACME.id, "renamed")
+    await store.rename_project(ACME.id, "renamed")
+    await store.rename_project(RIVAL.id, "acme")
+    assert list(await store.projects()) == [Project(RIVAL.id, "acme"), Project(ACME.id, "renamed")]
+    with pytest.raises(NotFoundError):
+        await store.rename_project("nobody", "name")
+
+
+async def test_a_suspension_is_seen_with_the_keys(store: IdentityStore) -> None:
+    key = await add_key(store)
+    first = await store.read_keys()
+    assert first is not None
+    await store.suspend_project(ACME.id, "unpaid")
+    second = await store.read_keys(first.version)
+    assert second is not None
+    assert (dict(second.suspended), list(second.keys)) == ({ACME.id: "unpaid"}, [key])
+    assert list(await store.projects()) == [Project(ACME.id, "acme", "unpaid")]
+    await store.suspend_project(ACME.id, None)
+    third = await store.read_keys(second.version)
+    assert third is not None
+    assert dict(third.suspended) == {}
+    with pytest.raises(NotFoundError):
+        await store.suspend_project("nobody", "unpaid")
+
+
+async def test_a_key_keeps_its_rights(store: IdentityStore) -> None:
+    await store.add_project(ACME)
+    key, rights = new_api_key(ACME.id), KeyRights(Role.VIEWER, 1234.5)
+    await store.add_key(key, name="n", description="", rights=rights)
+    snapshot = await store.read_keys()
+    assert snapshot is not None
+    assert dict(snapshot.rights) == {key.id: rights}
+    assert [info.rights for info in await store.keys(ACME.id)] == [rights]
+
+
+async def test_the_last_use_of_a_key_never_goes_back(store: IdentityStore) -> None:
+    key = await add_key(store)
+    before = await store.read_keys()
+    assert before is not None
+    assert [info.last_used_at for info in await store.keys(ACME.id)] == [None]
+    await store.record_key_use({key.id: 200.0, "revoked meanwhile": 1.0})
+    await store.record_key_use({key.id: 100.0})
+    assert [info.last_used_at for info in await store.keys(ACME.id)] == [200.0]
+    assert await store.read_keys(before.version) is None
+
+
+async def test_a_closed_project_has_no_keys_and_gets_none(store: IdentityStore) -> None:
+    key = await add_key(store)
+    await store.add_project(RIVAL)
+    await store.add_room(ACME.id, RoomInfo("1", "r", "{}"))
+    kept = await store.add_room(RIVAL.id, RoomInfo("2", "r", "{}"))
+    with pytest.raises(NotFoundError):
+        await store.delete_project(ACME.id)
+    await store.close_project(ACME.id)
+    await store.close_project(ACME.id)
+    snapshot = await store.read_keys()
+    assert snapshot is not None
+    assert (list(snapshot.keys), snapshot.deleted) == ([], frozenset({ACME.id}))
+    assert Project(ACME.id, "acme", CLOSED) in await store.projects()
+    with pytest.raises(NotFoundError):
+        await store.add_key(key, name="n", description="")
+    with pytest.raises(NotFoundError):
+        await store.suspend_project(ACME.id, None)
+    await store.delete_project(ACME.id)
+    assert list(await store.projects()) == [RIVAL]
+    assert await store.find_room(ACME.id, "r") is None
+    assert await store.find_room(RIVAL.id, "r") == kept
+    with pytest.raises(NotFoundError, match="the tenant was deleted"):
+        await store.add_project(ACME)
+    await store.add_project(Project("another id", "acme"))
+    for attempt in (store.close_project(ACME.id), store.delete_project(ACME.id)):
+        with pytest.raises(NotFoundError):
+            await attempt
+
+
+async def test_all_rooms_of_a_large_tenant_are_deleted(store: IdentityStore) -> None:
+    await store.add_project(ACME)
+    for number in range(1203):
+        await store.add_room(ACME.id, RoomInfo(str(number), str(number), "{}"))
+    await store.close_project(ACME.id)
+    await store.delete_project(ACME.id)
+    assert list(await store.rooms(ACME.id, limit=1, offset=0)) == []

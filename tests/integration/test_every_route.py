@@ -34,6 +34,8 @@ PUBLIC = dict.fromkeys(CREDENTIALS, OPEN)
 PROJECT = group(own_key=OPEN, other_key=404)
 # A key of another tenant sees its own projects.
 PROJECTS = group(own_key=OPEN, other_key=OPEN)
+# Tenants are managed with the operator's key, which none of these is; test_tenants_rest.py tries it.
+OPERATOR = group(own_key=403, other_key=403)
 # The token of another tenant leads into that tenant's own room of the same name.
 ROOM = group(own_token=OPEN, other_token=OPEN)
 GATEWAY = group(own_token=OPEN, other_token=OPEN)
@@ -64,8 +66,18 @@ ROOM_SERVER: Mapping[tuple[str, str], Mapping[str, int | str]] = {
     ("POST", f"{P}/rooms/{{name}}/connect"): PROJECT,
     ("GET", f"{P}/rooms/{{name}}/calls"): PROJECT,
     ("GET", f"{P}/sessions/active"): PROJECT,
+    ("GET", f"{P}/usage"): PROJECT,
     ("*", f"{P}/{{what}}"): PROJECT,
     ("*", f"{P}/{{what}}/{{rest}}"): PROJECT,
+    ("POST", "/tenants"): OPERATOR,
+    ("GET", "/tenants"): OPERATOR,
+    ("GET", "/tenants/{tenant}"): PROJECT,
+    ("PATCH", "/tenants/{tenant}"): OPERATOR,
+    ("POST", "/tenants/{tenant}/suspend"): OPERATOR,
+    ("POST", "/tenants/{tenant}/resume"): OPERATOR,
+    ("GET", "/tenants/{tenant}/keys"): PROJECT,
+    ("POST", "/tenants/{tenant}/keys"): PROJECT,
+    ("DELETE", "/tenants/{tenant}/keys/{id}"): PROJECT,
     ("GET", "/oauth/authorize"): LOGIN,
     ("POST", "/oauth/authorize"): LOGIN | dict.fromkeys(CREDENTIALS, 403),
     ("POST", "/oauth/token"): LOGIN,
@@ -140,7 +152,14 @@ async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
             "own token": server.token("room"),
             "own key": server.api_key,
         }
-        parameters = {"project": server.key.project_id, "room": "room", "name": "room", "id": "none", "token": "x"}
+        parameters = {
+            "project": server.key.project_id,
+            "tenant": server.key.project_id,
+            "room": "room",
+            "name": "room",
+            "id": "none",
+            "token": "x",
+        }
         parameters |= {"what": "services", "rest": "more", "path": "files"}
         assert await wrong(http, server.url, ROOM_SERVER, credentials, parameters) == []
 

@@ -25,7 +25,9 @@ _CHILD = "from meshhost.hosting.processes.child.boot import main; main()"
 
 
 SECRETS = tuple(
-    f"{prefix}_{name}" for prefix in ("MESHHOST", "MESHAGENT") for name in ("WEBHOOK_SECRET", "ADMIN_KEY", "SECRET")
+    f"{prefix}_{name}"
+    for prefix in ("MESHHOST", "MESHAGENT")
+    for name in ("WEBHOOK_SECRET", "ADMIN_KEY", "SECRET", "OPERATOR_KEY")
 )
 """The variables that agents' processes find empty: what signs calls and tokens, and what operates the host.
 

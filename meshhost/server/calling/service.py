@@ -31,16 +31,17 @@ class CallingService(RoomService):
 
     async def opened(self, room: Room) -> None:
         """See RoomService."""
-        await self._send("room.started", {"room_name": room.key.name, "room_url": room.url})
+        await self._send("room.started", {"room_name": room.key.name, "room_url": room.url, "tenant": room.key.tenant})
         await self._caller.keep_called(room)
 
     async def ended(self, room: Room) -> None:
         """See RoomService."""
-        await self._send("room.ended", {"room_name": room.key.name})
+        await self._send("room.ended", {"room_name": room.key.name, "tenant": room.key.tenant})
 
     async def _send(self, event: str, data: dict[str, str]) -> None:
         for url in self._webhook_urls:
             try:
                 await self._sender.send(url, event, data, secret=self._webhook_secret)
             except CallRefusedError as error:
-                logger.warning("webhook failed", extra={"event": event, "reason": str(error)})
+                fields = {"tenant": data["tenant"], "room": data["room_name"], "reason": str(error)}
+                logger.warning("webhook failed", extra={"event": event, **fields})

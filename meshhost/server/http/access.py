@@ -2,9 +2,11 @@
 
 Every route asks `Access` who the caller is before it does anything else. The tenant comes from here and from nowhere else: from
 the verified token or key, never from a name in the request. The identity store knows the keys; this module checks signatures
-and scopes, and signs file URLs and logins with a secret that lives as long as the process.
+and scopes, and signs file URLs and logins with a secret that lives as long as the process. What the role of a key permits is
+the table of `permissions.py`. The operator's key is no tenant's: it manages tenants, and opens no room and no project.
 """
 
+import hmac
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,12 +15,15 @@ from typing import Any
 import jwt
 from aiohttp import web
 
-from meshhost.errors import AccessDeniedError, InvalidTokenError
+from meshhost.errors import AccessDeniedError, InvalidTokenError, NotFoundError
 from meshhost.gateway.provider import Caller
 from meshhost.identity.keys import ApiKey, parse_api_key
+from meshhost.identity.roles import Role
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.server.core.participants import Participant
+from meshhost.server.http.permissions import OPERATOR, needed_for
+from meshhost.stores.identity import Project
 from meshhost.stores.identity_service import IdentityService
 
 __all__ = ["Access", "bearer_of"]
@@ -39,34 +44,76 @@ def bearer_of(request: web.Request) -> str:
 
 @dataclass(slots=True)
 class Access:
-    """Checks tokens and keys against the identity store. `own_secret` signs file URLs and logins."""
+    """Checks tokens and keys against the identity store. `own_secret` signs file URLs and logins.
+
+    Without an `operator_key` nobody is the operator.
+    """
 
     identity: IdentityService
     own_secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
+    operator_key: str | None = field(default=None, repr=False)
 
     def participant(self, request: web.Request, room_name: str) -> tuple[RoomKey, ParticipantToken]:
         """The room that a participant asks for and its token, from the `Authorization` header or the `token` parameter.
 
-        Raises InvalidRequestError for a room name, TokenError for a token, AccessDeniedError for another room's token.
+        Raises InvalidRequestError for a room name, TokenError for a token, AccessDeniedError for another room's token or one
+        of a viewer's key, TenantSuspendedError.
         """
         check_room_name(room_name)
         text = request.query.get("token") or bearer_of(request)
         token = ParticipantToken.verified(text, secret_for=self.identity.secret_for)
-        if token.grant_scope("room") != room_name:
-            raise AccessDeniedError("room", room_name)
         # A token without a key id is signed with the server's own secret, which speaks for one project only.
         tenant = token.project_id if token.api_key_id is not None else None
+        self.identity.check_tenant(tenant or DEFAULT_PROJECT)
+        if token.api_key_id is not None:
+            self.identity.check_use(token.api_key_id)
+            _check_role(self.identity.role_of(token.api_key_id), Role.DEVELOPER)
+        if token.grant_scope("room") != room_name:
+            raise AccessDeniedError("room", room_name)
         return RoomKey(TenantId(tenant or DEFAULT_PROJECT), room_name), token
 
     def project(self, request: web.Request) -> str:
-        """The project of the API key or login that the request shows. Raises TokenError."""
+        """The project of the API key or login that the request shows, when its role may use the route.
+
+        Raises TokenError, TenantSuspendedError, AccessDeniedError for the role.
+        """
         bearer = bearer_of(request)
         if not bearer.startswith("ma-"):
-            return str(self._read(bearer, "login")["project"])
-        key = parse_api_key(bearer)
-        if not self.identity.is_key(key):
-            raise InvalidTokenError("the API key is unknown or was revoked")
-        return key.project_id
+            project, role = str(self._read(bearer, "login")["project"]), Role.ADMIN
+            self.identity.check_tenant(project)
+        else:
+            key = parse_api_key(bearer)
+            if not self.identity.is_key(key):
+                raise InvalidTokenError("the API key is unknown or was revoked")
+            self.identity.check_tenant(key.project_id)
+            self.identity.check_use(key.id)
+            project, role = key.project_id, self.identity.role_of(key.id)
+        _check_role(role, needed_for(request))
+        return project
+
+    def is_operator(self, request: web.Request) -> bool:
+        """Whether the request shows the operator's key. Raises InvalidTokenError when it shows nothing."""
+        shown = bearer_of(request).encode(errors="surrogatepass")
+        return self.operator_key is not None and hmac.compare_digest(self.operator_key.encode(), shown)
+
+    def check_operator(self, request: web.Request) -> None:
+        """Raise AccessDeniedError for a tenant's key, TokenError for everything else that is not the operator's key."""
+        if not self.is_operator(request):
+            self.project(request)
+            raise AccessDeniedError("this needs the operator's key")
+
+    async def tenant(self, request: web.Request) -> Project:
+        """The tenant that the path names, by name or id: any for the operator, else the key's own.
+
+        Raises TokenError, AccessDeniedError, NotFoundError; OSError.
+        """
+        wanted = request.match_info["tenant"]
+        if self.is_operator(request):
+            return await self.identity.find_project(wanted)
+        found = await self.identity.find_project(self.project(request))
+        if wanted not in {found.id, found.name}:
+            raise NotFoundError(f"no tenant {wanted!r}")
+        return found
 
     async def gateway_caller(self, request: web.Request) -> Caller:
         """Who asks the LLM gateway. Raises as `participant` does, and AccessDeniedError without the grant `llm`."""
@@ -96,8 +143,12 @@ class Access:
         return self._sign("file", claims, seconds)
 
     def read_file(self, token: str) -> tuple[RoomKey, str]:
-        """The file that a token fetches. Raises TokenError, also when the key was revoked with which it was asked for."""
+        """The file that a token fetches.
+
+        Raises TenantSuspendedError, and TokenError, also when the key was revoked with which the file was asked for.
+        """
         claims = self._read(token, "file")
+        self.identity.check_tenant(claims["tenant"])
         if claims["key"] is not None:
             self.identity.secret_for(claims["key"], claims["tenant"])
         return RoomKey(TenantId(claims["tenant"]), claims["room"]), claims["path"]
@@ -114,3 +165,10 @@ class Access:
         if claims.get("kind") != kind:
             raise InvalidTokenError("the token is not meant for this")
         return claims
+
+
+def _check_role(role: Role, needed: Role | str) -> None:
+    if needed == OPERATOR:
+        raise AccessDeniedError("this needs the operator's key")
+    if not role.includes(Role(needed)):
+        raise AccessDeniedError(f"this needs a key of the role {needed}, and yours is of the role", role)

@@ -16,6 +16,7 @@ from meshhost.errors import (
     InvalidRequestError,
     MeshhostError,
     NotFoundError,
+    TenantSuspendedError,
     TokenError,
 )
 from meshhost.server.core.ownership import OwnedElsewhereError
@@ -30,6 +31,7 @@ INTERNAL_ERROR = 500
 _STATUS: dict[type[MeshhostError], int] = {
     TokenError: 401,
     AccessDeniedError: 403,
+    TenantSuspendedError: 403,
     NotFoundError: 404,
     AlreadyExistsError: 409,
     OwnedElsewhereError: 421,  # Misdirected Request: right, but sent to the wrong server

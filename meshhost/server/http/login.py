@@ -96,12 +96,13 @@ class LoginRoutes:
         challenge = query.get("code_challenge", "")
         if query.get("code_challenge_method") != "S256" or not challenge or not challenge.isascii():
             raise InvalidRequestError("code_challenge", "expected PKCE with S256")
-        projects = await self._access.identity.projects()
-        if not projects:
-            raise NotFoundError("no project here yet: run `meshhost setup` on this machine")
+        project = await self._access.identity.own_project()
+        if project is None:
+            # Several tenants and no sign of which one is meant: a login must not open somebody else's.
+            raise NotFoundError("no project of this machine's user: run `meshhost setup` on this machine")
         digits = f"{secrets.randbelow(10**8):08d}"
         login = _Login(
-            project=projects[0].id,
+            project=project.id,
             challenge=challenge,
             asked_redirect=query.get("redirect_uri", ""),
             target=target,

@@ -20,12 +20,12 @@ from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.room import Room
 from meshhost.server.http.access import Access
+from meshhost.server.http.bodies import json_object, query_number, text_of
 from meshhost.stores.identity import RoomInfo
 
 __all__ = ["RestRoutes"]
 
 _MAX_LIMIT = 1000
-_MAX_DIGITS = 15
 
 
 class RestRoutes:
@@ -72,11 +72,11 @@ class RestRoutes:
         return web.json_response({"projects": [{"id": project.id, "name": project.name} for project in projects]})
 
     async def _create_key(self, request: web.Request) -> web.Response:
-        project, body = self.project(request), await _json_object(request)
+        project, body = self.project(request), await json_object(request)
         key = await self._identity.create_key(
-            project, name=_text(body, "name", "key"), description=_text(body, "description", "")
+            project, name=text_of(body, "name", "key"), description=text_of(body, "description", "")
         )
-        return web.json_response({"id": key.id, "value": encode_api_key(key), "name": _text(body, "name", "key")})
+        return web.json_response({"id": key.id, "value": encode_api_key(key), "name": text_of(body, "name", "key")})
 
     async def _keys(self, request: web.Request) -> web.Response:
         keys = await self._identity.keys(self.project(request))
@@ -91,8 +91,8 @@ class RestRoutes:
         return web.Response(status=204)
 
     async def _create_room(self, request: web.Request) -> web.Response:
-        project, body = self.project(request), await _json_object(request)
-        name = check_room_name(_text(body, "name"))
+        project, body = self.project(request), await json_object(request)
+        name = check_room_name(text_of(body, "name"))
         metadata = body.get("metadata") or {}
         if not isinstance(metadata, dict):
             raise InvalidRequestError("metadata", "expected an object or null")
@@ -103,7 +103,7 @@ class RestRoutes:
 
     async def _rooms(self, request: web.Request) -> web.Response:
         project = self.project(request)
-        limit, offset = _number(request, "limit", 50), _number(request, "offset", 0)
+        limit, offset = query_number(request, "limit", 50), query_number(request, "offset", 0)
         rooms = await self._identity.rooms(project, limit=min(limit, _MAX_LIMIT), offset=offset)
         return web.json_response({"rooms": [_room(room) for room in rooms]})
 
@@ -178,27 +178,3 @@ class RestRoutes:
 
 def _room(room: RoomInfo) -> dict[str, Any]:
     return {"id": room.id, "name": room.name, "metadata": json.loads(room.metadata)}
-
-
-async def _json_object(request: web.Request) -> dict[str, Any]:
-    try:
-        body = await request.json()
-    except (ValueError, RecursionError):
-        raise InvalidRequestError("body", "expected JSON") from None
-    if not isinstance(body, dict):
-        raise InvalidRequestError("body", "expected a JSON object")
-    return body
-
-
-def _text(body: dict[str, Any], name: str, default: str | None = None) -> str:
-    value = body.get(name) or default
-    if not isinstance(value, str) or any("\ud800" <= character <= "\udfff" for character in value):
-        raise InvalidRequestError(name, "expected a text")
-    return value
-
-
-def _number(request: web.Request, name: str, default: int) -> int:
-    text = request.query.get(name, str(default))
-    if not text.isdecimal() or len(text) > _MAX_DIGITS:
-        raise InvalidRequestError(name, "expected a number")
-    return int(text)

@@ -4,12 +4,12 @@ Used by the memory engine, for tests and rooms that need no durability. The cont
 Methods do not await anything, so each is atomic in its event loop.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from meshhost.errors import NotFoundError, RoomError
+from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError
 from meshhost.identity.keys import ApiKey
-from meshhost.stores.identity import KeyInfo, KeySnapshot, Project, RoomInfo
+from meshhost.stores.identity import CLOSED, KeyInfo, KeyRights, KeySnapshot, Project, RoomInfo
 
 __all__ = ["MemoryIdentityStore"]
 
@@ -19,6 +19,8 @@ class _Content:
     projects: dict[str, Project] = field(default_factory=dict)
     keys: dict[str, tuple[ApiKey, KeyInfo]] = field(default_factory=dict)
     rooms: dict[tuple[str, str], RoomInfo] = field(default_factory=dict)  # by project and name
+    used: dict[str, float] = field(default_factory=dict)
+    deleted: set[str] = field(default_factory=set)
 
 
 class MemoryIdentityStore:
@@ -43,23 +45,86 @@ class MemoryIdentityStore:
 
     async def add_project(self, project: Project) -> None:
         """See IdentityStore."""
-        self._all().projects.setdefault(project.id, project)
+        if project.id in self._all().projects:
+            return
+        if project.id in self._content.deleted:
+            raise NotFoundError("the tenant was deleted")
+        self._check_name(project)
+        self._content.projects[project.id] = project
+
+    async def rename_project(self, project_id: str, name: str) -> None:
+        """See IdentityStore."""
+        renamed = replace(self._project(project_id), name=name)
+        self._check_name(renamed)
+        self._content.projects[project_id] = renamed
+
+    async def suspend_project(self, project_id: str, reason: str | None) -> None:
+        """See IdentityStore."""
+        project = self._project(project_id)
+        if project_id in self._content.deleted:
+            raise NotFoundError("no such project")
+        self._content.projects[project_id] = replace(project, suspended=reason)
+        self._version += 1
+
+    async def close_project(self, project_id: str) -> None:
+        """See IdentityStore."""
+        self._content.projects[project_id] = replace(self._project(project_id), suspended=CLOSED)
+        self._content.deleted.add(project_id)
+        keys = self._content.keys
+        self._content.keys = {key_id: found for key_id, found in keys.items() if found[0].project_id != project_id}
+        self._version += 1
+
+    async def delete_project(self, project_id: str) -> None:
+        """See IdentityStore."""
+        self._project(project_id)
+        if project_id not in self._content.deleted:
+            raise NotFoundError("no such closed project")
+        rooms = self._content.rooms
+        self._content.rooms = {place: room for place, room in rooms.items() if place[0] != project_id}
+        del self._content.projects[project_id]
 
     async def read_keys(self, known: int | None = None) -> KeySnapshot | None:
         """See IdentityStore."""
-        keys = [key for key, _ in self._all().keys.values()]
-        return None if known == self._version else KeySnapshot(self._version, keys)
+        content = self._all()
+        if known == self._version:
+            return None
+        return KeySnapshot(
+            self._version,
+            [key for key, _ in content.keys.values()],
+            {key.id: info.rights for key, info in content.keys.values()},
+            {one.id: one.suspended for one in content.projects.values() if one.suspended is not None},
+            frozenset(content.deleted),
+        )
 
-    async def add_key(self, key: ApiKey, *, name: str, description: str) -> None:
+    async def add_key(
+        self,
+        key: ApiKey,
+        *,
+        name: str,
+        description: str,
+        rights: KeyRights = KeyRights(),  # noqa: B008 - immutable
+    ) -> None:
         """See IdentityStore."""
-        if key.project_id not in self._all().projects:
+        if key.project_id not in self._all().projects or key.project_id in self._content.deleted:
             raise NotFoundError("no such project")
-        self._content.keys[key.id] = (key, KeyInfo(key.id, name, description))
+        self._content.keys[key.id] = (key, KeyInfo(key.id, name, description, rights))
         self._version += 1
+
+    async def record_key_use(self, used_at: Mapping[str, float]) -> None:
+        """See IdentityStore."""
+        used = self._all().used
+        for key_id, time in used_at.items():
+            if key_id in self._content.keys:
+                used[key_id] = max(time, used.get(key_id, time))
 
     async def keys(self, project_id: str) -> Sequence[KeyInfo]:
         """See IdentityStore."""
-        found = [info for key, info in self._all().keys.values() if key.project_id == project_id]
+        used = self._all().used
+        found = [
+            replace(info, last_used_at=used.get(info.id))
+            for key, info in self._all().keys.values()
+            if key.project_id == project_id
+        ]
         return sorted(found, key=lambda info: (info.name, info.id))
 
     async def delete_key(self, project_id: str, key_id: str) -> None:
@@ -68,6 +133,7 @@ class MemoryIdentityStore:
         if found is None or found[0].project_id != project_id:
             raise NotFoundError("no such API key")
         del self._content.keys[key_id]
+        self._content.used.pop(key_id, None)
         self._version += 1
 
     async def add_room(self, project_id: str, room: RoomInfo) -> RoomInfo:
@@ -89,6 +155,16 @@ class MemoryIdentityStore:
             if place[0] == project_id and room.id == room_id:
                 return self._content.rooms.pop(place)
         raise NotFoundError("no such room")
+
+    def _project(self, project_id: str) -> Project:
+        found = self._all().projects.get(project_id)
+        if found is None:
+            raise NotFoundError("no such project")
+        return found
+
+    def _check_name(self, wanted: Project) -> None:
+        if any(one.name == wanted.name and one.id != wanted.id for one in self._content.projects.values()):
+            raise AlreadyExistsError(f"there is a tenant {wanted.name!r}")
 
     def _all(self) -> _Content:
         if not self._open:

@@ -6,12 +6,13 @@ tenants. The version of the keys is a row that triggers count up, see `migration
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from meshhost.errors import NotFoundError
+from meshhost.errors import AlreadyExistsError, NotFoundError
 from meshhost.identity.keys import ApiKey
-from meshhost.stores.identity import KeyInfo, KeySnapshot, Project, RoomInfo
+from meshhost.identity.roles import Role
+from meshhost.stores.identity import CLOSED, KeyInfo, KeyRights, KeySnapshot, Project, RoomInfo
 from meshhost.stores.sqlite.database import SqliteDatabase
 from meshhost.stores.sqlite.statements import Statements
 
@@ -19,6 +20,9 @@ __all__ = ["SqliteIdentityStore"]
 
 _SQL = Statements("identity.sql")
 _execute = _SQL.execute
+
+# Room records deleted in one transaction: it must not hold the file's lock for long.
+_BATCH = 500
 
 
 class SqliteIdentityStore:
@@ -44,7 +48,51 @@ class SqliteIdentityStore:
 
     async def add_project(self, project: Project) -> None:
         """See IdentityStore."""
-        await self._database.run(lambda db: _execute(db, "add_project", id=project.id, name=project.name))
+
+        def operation(db: sqlite3.Connection) -> None:
+            if _execute(db, "find_project", id=project.id).fetchone() is not None:
+                return
+            if _execute(db, "find_deleted", id=project.id).fetchone() is not None:
+                raise NotFoundError("the tenant was deleted")
+            _check_name(db, project.id, project.name)
+            _execute(db, "add_project", id=project.id, name=project.name, suspended=project.suspended)
+
+        await self._database.run(operation)
+
+    async def rename_project(self, project_id: str, name: str) -> None:
+        """See IdentityStore."""
+
+        def operation(db: sqlite3.Connection) -> None:
+            _check_name(db, project_id, name)
+            _changed(_execute(db, "rename_project", id=project_id, name=name))
+
+        await self._database.run(operation)
+
+    async def suspend_project(self, project_id: str, reason: str | None) -> None:
+        """See IdentityStore."""
+        await self._database.run(lambda db: _changed(_execute(db, "suspend_project", id=project_id, reason=reason)))
+
+    async def close_project(self, project_id: str) -> None:
+        """See IdentityStore."""
+
+        def operation(db: sqlite3.Connection) -> None:
+            if _execute(db, "find_project", id=project_id).fetchone() is None:
+                raise NotFoundError("no such project")
+            if _execute(db, "find_deleted", id=project_id).fetchone() is None:
+                _execute(db, "suspend_project", id=project_id, reason=CLOSED)
+                _execute(db, "add_deleted", id=project_id)
+            _execute(db, "delete_uses", project=project_id)
+            _execute(db, "delete_keys", project=project_id)
+
+        await self._database.run(operation)
+
+    async def delete_project(self, project_id: str) -> None:
+        """See IdentityStore."""
+        while await self._database.run(
+            lambda db: _execute(db, "delete_some_rooms", project=project_id, limit=_BATCH).rowcount
+        ):
+            pass
+        await self._database.run(lambda db: _changed(_execute(db, "delete_project", id=project_id)))
 
     async def read_keys(self, known: int | None = None) -> KeySnapshot | None:
         """See IdentityStore."""
@@ -53,18 +101,41 @@ class SqliteIdentityStore:
             (version,) = _execute(db, "key_version").fetchone()
             if version == known:
                 return None
-            return KeySnapshot(version, [ApiKey(*row) for row in _execute(db, "all_keys")])
+            rows = _execute(db, "all_keys").fetchall()
+            return KeySnapshot(
+                version,
+                [ApiKey(*row[:3]) for row in rows],
+                {row[0]: KeyRights(Role(row[3]), row[4]) for row in rows},
+                dict(_execute(db, "suspended_projects").fetchall()),
+                frozenset(found for (found,) in _execute(db, "deleted_projects")),
+            )
 
         return await self._database.run(operation)
 
-    async def add_key(self, key: ApiKey, *, name: str, description: str) -> None:
+    async def add_key(
+        self,
+        key: ApiKey,
+        *,
+        name: str,
+        description: str,
+        rights: KeyRights = KeyRights(),  # noqa: B008 - immutable
+    ) -> None:
         """See IdentityStore."""
 
         def operation(db: sqlite3.Connection) -> None:
-            if _execute(db, "find_project", id=key.project_id).fetchone() is None:
+            if _execute(db, "find_open_project", id=key.project_id).fetchone() is None:
                 raise NotFoundError("no such project")
-            values = {"id": key.id, "project": key.project_id, "secret": key.secret}
-            _execute(db, "add_key", **values, name=name, description=description)
+            values = {"id": key.id, "project": key.project_id, "secret": key.secret, "role": rights.role.value}
+            _execute(db, "add_key", **values, expires_at=rights.expires_at, name=name, description=description)
+
+        await self._database.run(operation)
+
+    async def record_key_use(self, used_at: Mapping[str, float]) -> None:
+        """See IdentityStore."""
+
+        def operation(db: sqlite3.Connection) -> None:
+            for key_id, time in used_at.items():
+                _execute(db, "record_use", id=key_id, time=time)
 
         await self._database.run(operation)
 
@@ -72,7 +143,12 @@ class SqliteIdentityStore:
         """See IdentityStore."""
 
         def operation(db: sqlite3.Connection) -> Sequence[KeyInfo]:
-            return [KeyInfo(*row) for row in _execute(db, "keys_of_project", project=project_id)]
+            return [
+                KeyInfo(key_id, name, description, KeyRights(Role(role), expires_at), used_at)
+                for key_id, name, description, role, expires_at, used_at in _execute(
+                    db, "keys_of_project", project=project_id
+                )
+            ]
 
         return await self._database.run(operation)
 
@@ -82,6 +158,7 @@ class SqliteIdentityStore:
         def operation(db: sqlite3.Connection) -> None:
             if _execute(db, "delete_key", project=project_id, id=key_id).rowcount == 0:
                 raise NotFoundError("no such API key")
+            _execute(db, "delete_use", id=key_id)
 
         await self._database.run(operation)
 
@@ -119,3 +196,13 @@ class SqliteIdentityStore:
             return RoomInfo(*rows[0])
 
         return await self._database.run(operation)
+
+
+def _check_name(db: sqlite3.Connection, project_id: str, name: str) -> None:
+    if _execute(db, "find_other_name", id=project_id, name=name).fetchone() is not None:
+        raise AlreadyExistsError(f"there is a tenant {name!r}")
+
+
+def _changed(cursor: sqlite3.Cursor) -> None:
+    if cursor.rowcount == 0:
+        raise NotFoundError("no such project")

@@ -27,6 +27,7 @@ from meshhost.stores.files import open_object_store
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.local_notifier import LocalNotifier
 from meshhost.stores.memory.queues import MemoryQueueStore
+from meshhost.stores.memory.usage import MemoryUsageStore
 from meshhost.stores.queues import QueueLimits
 from meshhost.stores.sqlite.documents import SqliteDocumentStore
 from meshhost.stores.sqlite.identity import SqliteIdentityStore
@@ -66,6 +67,7 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
             queues=MemoryQueueStore(limits=limits or QueueLimits()),
             documents=SqliteDocumentStore(tmp_path / f"documents-{uuid.uuid4()}.db"),
             identity=SqliteIdentityStore(tmp_path / "identity.db"),
+            usage=MemoryUsageStore(),
             notifier=LocalNotifier(),
         )
         identity = IdentityService(engine.identity, extra_keys=lambda: [own, other_key], default_secret=default_secret)

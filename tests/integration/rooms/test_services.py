@@ -139,8 +139,9 @@ async def test_a_room_tells_of_its_start_and_its_end(serve: Any, host: _Host) ->
         async with server.client("lobby"):
             path, event, data = await host.events.get()
             assert (path, event) == ("/hook", "room.started")
-            assert data == {"room_name": "lobby", "room_url": server.server.room_url("lobby")}
-        assert (await host.events.get())[1:] == ("room.ended", {"room_name": "lobby"})
+            url, tenant = server.server.room_url("lobby"), server.key.project_id
+            assert data == {"room_name": "lobby", "room_url": url, "tenant": tenant}
+        assert (await host.events.get())[1:] == ("room.ended", {"room_name": "lobby", "tenant": tenant})
         assert server.server.rooms == []
 
 

@@ -53,6 +53,8 @@ def test_the_commands_are_these() -> None:
         "agents": "list list-toolkits invoke-tool ask",
         "messaging": "send broadcast list",
         "token": "create",
+        "tenant": "create list show rename suspend resume",
+        "key": "create list revoke",
     }
     found = {" ".join(path) for path, command in COMMANDS if not hasattr(command, "commands")}
     assert found == {f"{group} {name}" for group, names in expected.items() for name in names.split()} | {

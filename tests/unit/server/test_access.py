@@ -43,7 +43,13 @@ async def access() -> AsyncIterator[Access]:
 def _request(bearer: str | None = None, *, query: str = "", header: str | None = None) -> web.Request:
     value = f"Bearer {bearer}" if bearer is not None else header
     headers = {} if value is None else {"Authorization": value}
-    request: Any = SimpleNamespace(headers=headers, query=dict(parse_qsl(query.removeprefix("?"))))
+    route = SimpleNamespace(resource=SimpleNamespace(canonical="/accounts/projects"))
+    request: Any = SimpleNamespace(
+        method="GET",
+        headers=headers,
+        query=dict(parse_qsl(query.removeprefix("?"))),
+        match_info=SimpleNamespace(route=route),
+    )
     return request  # type: ignore[no-any-return]
 
 

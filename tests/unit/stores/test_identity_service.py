@@ -1,14 +1,22 @@
 """Keys in memory, over a store that other servers change too."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from meshhost.errors import AlreadyExistsError, InvalidTokenError, NotFoundError
+from meshhost.errors import (
+    AlreadyExistsError,
+    ExpiredTokenError,
+    InvalidRequestError,
+    InvalidTokenError,
+    NotFoundError,
+    TenantSuspendedError,
+)
 from meshhost.identity.keys import ApiKey, new_api_key
-from meshhost.stores.identity import KeySnapshot, Project
+from meshhost.identity.roles import Role
+from meshhost.stores.identity import KeyRights, KeySnapshot, Project
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.memory.identity import MemoryIdentityStore
 from meshhost.stores.sqlite.identity import SqliteIdentityStore
@@ -252,3 +260,113 @@ async def test_rooms_are_their_projects_own(service: IdentityService) -> None:
     assert await service.delete_room("p", room.id) == room
     assert await service.rooms("p", limit=10, offset=0) == []
     assert await service.rooms("q", limit=10, offset=0) == [other]
+
+
+# --- Tenants
+
+
+async def test_a_suspension_is_obeyed_here_at_once_and_elsewhere_within_two_seconds(
+    service: IdentityService, other: IdentityService, clock: FakeClock
+) -> None:
+    project = await service.create_project("acme")
+    key = await service.create_key(project.id, name="n", description="")
+    told: list[dict[str, str]] = []
+    other.on_closed(lambda closed: told.append(dict(closed)))
+    await clock.advance(1.0)
+    await service.suspend_project(project.id, "unpaid")
+    with pytest.raises(TenantSuspendedError, match="the tenant is suspended: unpaid"):
+        service.check_tenant(project.id)
+    assert service.signing_key(project.id) is None
+    await clock.advance(1.0)
+    with pytest.raises(TenantSuspendedError):
+        other.check_tenant(project.id)
+    assert told[-1] == {project.id: "the tenant is suspended: unpaid"}
+    await service.resume_project(project.id)
+    service.check_tenant(project.id)
+    assert service.signing_key(project.id) == key
+    await clock.advance(1.0)
+    other.check_tenant(project.id)
+
+
+async def test_an_expired_key_is_refused_and_reported(service: IdentityService, clock: FakeClock) -> None:
+    project = await service.create_project("acme")
+    rights = KeyRights(Role.DEVELOPER, clock.time() + 10)
+    key = await service.create_key(project.id, name="n", description="", rights=rights)
+    revoked: list[object] = []
+    service.on_revoked(revoked.extend)
+    service.check_use(key.id)
+    assert service.signing_key(project.id) == key
+    await clock.advance(11.0)
+    with pytest.raises(ExpiredTokenError, match="has expired"):
+        service.check_use(key.id)
+    assert service.signing_key(project.id) is None
+    await clock.advance(1.0)
+    await clock.advance(1.0)
+    assert revoked == [key.id]
+    with pytest.raises(InvalidRequestError, match="future"):
+        await service.create_key(project.id, name="n", description="", rights=KeyRights(Role.ADMIN, clock.time()))
+
+
+async def test_a_viewers_key_signs_no_tokens(service: IdentityService) -> None:
+    project = await service.create_project("acme")
+    key = await service.create_key(project.id, name="n", description="", rights=KeyRights(Role.VIEWER))
+    assert service.role_of(key.id) is Role.VIEWER
+    assert service.role_of(EXTRA.id) is Role.ADMIN
+    assert service.signing_key(project.id) is None
+
+
+async def test_the_use_of_a_key_is_written_at_most_once_a_minute(
+    service: IdentityService, store: Store, clock: FakeClock
+) -> None:
+    writes: list[dict[str, float]] = []
+    record = store.record_key_use
+
+    async def counted(used_at: Mapping[str, float]) -> None:
+        writes.append(dict(used_at))
+        await record(used_at)
+
+    store.record_key_use = counted  # type: ignore[method-assign]
+    project = await service.create_project("acme")
+    key = await service.create_key(project.id, name="n", description="")
+    began = clock.time()
+    for _ in range(50):
+        service.check_use(key.id)
+        service.check_use(EXTRA.id)
+        await clock.advance(1.0)
+    assert writes == [{key.id: began}]
+    await clock.advance(11.0)
+    service.check_use(key.id)
+    await service.stop()
+    assert [list(written) for written in writes] == [[key.id], [key.id]]
+
+
+async def test_a_deleted_tenant_does_not_come_back_with_a_key_in_a_file(service: IdentityService, store: Store) -> None:
+    await service.close_project(EXTRA.project_id)
+    assert service.find_key(EXTRA.id) is None
+    assert not service.is_key(EXTRA)
+    with pytest.raises(InvalidTokenError, match="deleted"):
+        service.check_tenant(EXTRA.project_id)
+    await service.delete_project(EXTRA.project_id)
+    assert list(await service.projects()) == []
+    async with IdentityService(store, extra_keys=lambda: [EXTRA]) as again:
+        assert again.find_key(EXTRA.id) is None
+
+
+async def test_a_tenant_is_found_by_its_name_and_its_id(service: IdentityService) -> None:
+    project = await service.create_project("acme")
+    assert await service.find_project("acme") == await service.find_project(project.id) == project
+    with pytest.raises(NotFoundError, match="no tenant 'nobody'"):
+        await service.find_project("nobody")
+    with pytest.raises(AlreadyExistsError):
+        await service.create_project("acme")
+    for name in ("", "a b", "-a", "a/b", project.id, "x" * 64):
+        with pytest.raises(InvalidRequestError, match="tenant name"):
+            await service.create_project(name)
+    await service.rename_project(project.id, "Acme.Inc")
+    assert (await service.find_project(project.id)).name == "Acme.Inc"
+
+
+async def test_the_tenants_of_two_files_have_two_names(store: Store) -> None:
+    second = new_api_key("99999999-2222-3333-4444-555555555555")
+    async with IdentityService(store, extra_keys=lambda: [EXTRA, second]) as service:
+        assert [project.name for project in await service.projects()] == ["default", "default-99999999"]

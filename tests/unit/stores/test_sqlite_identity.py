@@ -29,8 +29,8 @@ CREATE TABLE IF NOT EXISTS room (
 );
 """
 CONTENT = """
-INSERT INTO project VALUES ('p', 'acme');
-INSERT INTO api_key VALUES ('k', 'p', 'secret', 'n', 'd');
+INSERT INTO project (id, name) VALUES ('p', 'acme');
+INSERT INTO api_key (id, project_id, secret, name, description) VALUES ('k', 'p', 'secret', 'n', 'd');
 INSERT INTO room VALUES ('r', 'p', 'lobby', '{}');
 """
 

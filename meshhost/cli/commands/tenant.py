@@ -1,0 +1,112 @@
+"""`meshhost tenant`: makes, lists, renames and suspends the tenants of a running room server, for its operator.
+
+Requests go through `meshhost.cli.managing` to `/tenants` of the server, so that changes take effect at once. A tenant is named
+by its name or its id.
+"""
+
+from typing import Annotated, Any
+
+import typer
+
+from meshhost.cli.options import JsonOption
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Manage the tenants of a room server, as its operator.")
+
+_PAGE = 1000
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="Name or id of the tenant.")]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the tenant: letters, digits, '-', '_' and '.'.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a tenant.
+
+    Then make a key for it with `meshhost key create`.
+    """
+    from meshhost.cli.managing import manage
+
+    _print(manage("POST", "/tenants", {"name": name}), "created", as_json=as_json)
+
+
+@app.command("list")
+def list_tenants(as_json: JsonOption = False) -> None:
+    """List the tenants by name."""
+    from meshhost.cli.managing import manage
+    from meshhost.cli.output import print_json, print_table
+
+    tenants: list[dict[str, Any]] = []
+    while len(page := manage("GET", "/tenants", limit=_PAGE, offset=len(tenants))["tenants"]) == _PAGE:
+        tenants += page
+    tenants += page
+    if as_json:
+        print_json(tenants)
+        return
+    rows = [(tenant["name"], _state(tenant), tenant["id"]) for tenant in tenants]
+    print_table(("NAME", "STATE", "ID"), rows, empty="no tenants yet: `meshhost tenant create NAME` makes one")
+
+
+@app.command()
+def show(name: _Name, as_json: JsonOption = False) -> None:
+    """Show a tenant."""
+    from meshhost.cli.managing import manage, tenant_path
+    from meshhost.cli.output import print_json, print_table
+
+    tenant = manage("GET", tenant_path(name))
+    if as_json:
+        print_json(tenant)
+        return
+    print_table(("", ""), [("name", tenant["name"]), ("id", tenant["id"]), ("state", _state(tenant))], empty="")
+
+
+@app.command()
+def rename(
+    name: _Name,
+    new_name: Annotated[str, typer.Argument(metavar="NEW_NAME", help="The new name.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Give a tenant another name; its id, keys and rooms stay."""
+    from meshhost.cli.managing import manage, tenant_path
+
+    _print(manage("PATCH", tenant_path(name), {"name": new_name}), "renamed", as_json=as_json)
+
+
+@app.command()
+def suspend(
+    name: _Name,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="What the tenant's users are told.")
+    ] = "by the operator",
+    as_json: JsonOption = False,
+) -> None:
+    """Refuse all keys and tokens of a tenant and end its open rooms.
+
+    What it keeps stays.
+    """
+    from meshhost.cli.managing import manage, tenant_path
+
+    _print(manage("POST", tenant_path(name, "suspend"), {"reason": reason}), "suspended", as_json=as_json)
+
+
+@app.command()
+def resume(name: _Name, as_json: JsonOption = False) -> None:
+    """End the suspension of a tenant."""
+    from meshhost.cli.managing import manage, tenant_path
+
+    _print(manage("POST", tenant_path(name, "resume"), {}), "resumed", as_json=as_json)
+
+
+def _print(tenant: dict[str, Any], what: str, *, as_json: bool) -> None:
+    from meshhost.cli.output import print_json, print_line
+
+    if as_json:
+        print_json(tenant)
+    else:
+        print_line(f"{what} tenant {tenant['name']} ({tenant['id']})")
+
+
+def _state(tenant: dict[str, Any]) -> str:
+    return "active" if tenant["suspended"] is None else f"suspended: {tenant['suspended']}"

@@ -1,0 +1,43 @@
+"""Sends requests that manage tenants and keys: as the operator, else with the user's API key.
+
+The operator's key comes from the environment or from the file that a room server of this user wrote (`meshhost.app.operator`).
+Without one the user's API key is shown, which may see and manage the keys of its own tenant only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import quote
+
+__all__ = ["manage", "tenant_path"]
+
+
+def tenant_path(tenant: str, *more: str) -> str:
+    """The path of a tenant, by name or id, and of what belongs to it."""
+    return "/".join(["/tenants", *(quote(part, safe="") for part in (tenant, *more))])
+
+
+def manage(method: str, path: str, body: dict[str, Any] | None = None, **query: str | int) -> Any:
+    """Send a request; returns the JSON of the answer.
+
+    Raises ConnectionLostError, RoomRefusedError, SettingsError or RoomError.
+    """
+    from meshhost.app.operator import find_operator_key
+    from meshhost.app.project import api_key_of
+    from meshhost.cli.connect import send_json, server_url
+    from meshhost.cli.log_output import log_for_command
+    from meshhost.errors import SettingsError
+    from meshhost.settings import read_settings
+
+    log_for_command()
+    settings = read_settings()
+    bearer = find_operator_key(settings)
+    if bearer is None:
+        try:
+            bearer = api_key_of(settings)
+        except SettingsError:
+            raise SettingsError(
+                "no operator's key: run this as the user who runs `meshhost room serve`, or set MESHHOST_OPERATOR_KEY"
+            ) from None
+    return asyncio.run(send_json(server_url(), bearer, method, path, body, **query))

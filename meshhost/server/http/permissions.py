@@ -1,0 +1,55 @@
+"""Which role each REST route needs: one table, read by `Access` for every request with an API key.
+
+A viewer reads; a developer also uses rooms, tokens and queues; an admin also manages keys; and what manages tenants is for the
+operator, who has a key of its own. The table is by method and path as the route was registered. A route that is missing here is
+for the operator only, so that a forgotten line shuts a door instead of leaving one open; a test compares the table with the
+routes that a running server has.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from aiohttp import web
+
+from meshhost.identity.roles import Role
+
+__all__ = ["NEEDED", "OPERATOR", "needed_for"]
+
+OPERATOR: Final = "operator"
+
+_PROJECT = "/accounts/projects/{project}"
+_TENANT = "/tenants/{tenant}"
+
+NEEDED: Mapping[tuple[str, str], Role | str] = {
+    ("GET", "/accounts/projects"): Role.VIEWER,
+    ("GET", f"{_PROJECT}/api-keys"): Role.VIEWER,
+    ("POST", f"{_PROJECT}/api-keys"): Role.ADMIN,
+    ("DELETE", f"{_PROJECT}/api-keys/{{id}}"): Role.ADMIN,
+    ("GET", f"{_PROJECT}/rooms"): Role.VIEWER,
+    ("POST", f"{_PROJECT}/rooms"): Role.DEVELOPER,
+    ("GET", f"{_PROJECT}/rooms/{{name}}"): Role.VIEWER,
+    ("DELETE", f"{_PROJECT}/rooms/{{id}}"): Role.DEVELOPER,
+    ("POST", f"{_PROJECT}/rooms/{{name}}/connect"): Role.DEVELOPER,
+    ("GET", f"{_PROJECT}/rooms/{{name}}/calls"): Role.VIEWER,
+    ("GET", f"{_PROJECT}/sessions/active"): Role.VIEWER,
+    ("GET", f"{_PROJECT}/usage"): Role.VIEWER,
+    ("*", f"{_PROJECT}/{{what}}"): Role.VIEWER,  # answered with 501
+    ("*", f"{_PROJECT}/{{what}}/{{rest}}"): Role.VIEWER,
+    ("POST", "/tenants"): OPERATOR,
+    ("GET", "/tenants"): OPERATOR,
+    ("GET", _TENANT): Role.VIEWER,
+    ("PATCH", _TENANT): OPERATOR,
+    ("POST", f"{_TENANT}/suspend"): OPERATOR,
+    ("POST", f"{_TENANT}/resume"): OPERATOR,
+    ("GET", f"{_TENANT}/keys"): Role.VIEWER,
+    ("POST", f"{_TENANT}/keys"): Role.ADMIN,
+    ("DELETE", f"{_TENANT}/keys/{{id}}"): Role.ADMIN,
+}
+
+
+def needed_for(request: web.Request) -> Role | str:
+    """Return the role that the route of the request needs, or OPERATOR."""
+    resource = request.match_info.route.resource
+    path = "" if resource is None else resource.canonical
+    method = "GET" if request.method == "HEAD" else request.method
+    return NEEDED.get((method, path)) or NEEDED.get(("*", path)) or OPERATOR

@@ -1,0 +1,140 @@
+"""The REST API of tenants: making, renaming and suspending them, and their API keys.
+
+For the operator of the server, who shows the operator's key; the table of `permissions.py` says what a tenant's own key may do
+here, for its own tenant only. A path names a tenant by name or by id. A tenant is what the MeshAgent API calls a project: the
+same keys and rooms are at `/accounts/projects`. `meshhost tenant` and `meshhost key` are the callers.
+
+Changes take effect at once on this server and within two seconds on others over the same store: the identity service tells
+`RoomDirectory` which tenants are closed, see `end_rooms`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from meshhost.errors import InvalidRequestError
+from meshhost.identity.keys import encode_api_key
+from meshhost.identity.roles import Role
+from meshhost.server.core.directory import RoomDirectory
+from meshhost.server.core.peer import CloseReason
+from meshhost.server.http.access import Access
+from meshhost.server.http.bodies import json_object, query_number, text_of, time_of
+from meshhost.stores.identity import KeyInfo, KeyRights, Project
+
+__all__ = ["TenantRoutes", "end_rooms"]
+
+_MAX_LIMIT = 1000
+_MAX_REASON = 200
+
+
+def end_rooms(directory: RoomDirectory, closed: Mapping[str, str]) -> None:
+    """Disconnect the participants of closed tenants with the reason, and end their rooms. Idempotent."""
+    for room in directory.rooms:
+        reason = closed.get(room.key.tenant)
+        if reason is None:
+            continue
+        for participant in room.connected():
+            if participant.peer is not None:
+                participant.peer.close(CloseReason.ACCESS_REVOKED, reason)
+        directory.end(room)
+
+
+class TenantRoutes:
+    """Serves `/tenants`."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._identity = access.identity
+
+    def add_to(self, app: web.Application) -> None:
+        """Register the routes."""
+        tenant = "/tenants/{tenant}"
+        app.add_routes(
+            [
+                web.post("/tenants", self._create),
+                web.get("/tenants", self._list),
+                web.get(tenant, self._show),
+                web.patch(tenant, self._rename),
+                web.post(f"{tenant}/suspend", self._suspend),
+                web.post(f"{tenant}/resume", self._resume),
+                web.get(f"{tenant}/keys", self._keys),
+                web.post(f"{tenant}/keys", self._create_key),
+                web.delete(f"{tenant}/keys/{{id}}", self._revoke_key),
+            ]
+        )
+
+    async def _create(self, request: web.Request) -> web.Response:
+        self._access.check_operator(request)
+        body = await json_object(request)
+        return web.json_response(_tenant(await self._identity.create_project(text_of(body, "name"))))
+
+    async def _list(self, request: web.Request) -> web.Response:
+        self._access.check_operator(request)
+        limit, offset = query_number(request, "limit", _MAX_LIMIT), query_number(request, "offset", 0)
+        found = (await self._identity.projects())[offset : offset + min(limit, _MAX_LIMIT)]
+        return web.json_response({"tenants": [_tenant(project) for project in found]})
+
+    async def _show(self, request: web.Request) -> web.Response:
+        return web.json_response(_tenant(await self._access.tenant(request)))
+
+    async def _rename(self, request: web.Request) -> web.Response:
+        self._access.check_operator(request)
+        body, project = await json_object(request), await self._access.tenant(request)
+        await self._identity.rename_project(project.id, text_of(body, "name"))
+        return web.json_response(_tenant(await self._identity.find_project(project.id)))
+
+    async def _suspend(self, request: web.Request) -> web.Response:
+        self._access.check_operator(request)
+        body, project = await json_object(request), await self._access.tenant(request)
+        reason = text_of(body, "reason", "by the operator")
+        if len(reason) > _MAX_REASON or not reason.isprintable():
+            raise InvalidRequestError("reason", f"expected at most {_MAX_REASON} printable characters")
+        await self._identity.suspend_project(project.id, reason)
+        return web.json_response(_tenant(await self._identity.find_project(project.id)))
+
+    async def _resume(self, request: web.Request) -> web.Response:
+        self._access.check_operator(request)
+        project = await self._access.tenant(request)
+        await self._identity.resume_project(project.id)
+        return web.json_response(_tenant(await self._identity.find_project(project.id)))
+
+    async def _keys(self, request: web.Request) -> web.Response:
+        project = await self._access.tenant(request)
+        return web.json_response({"keys": [_key(key) for key in await self._identity.keys(project.id)]})
+
+    async def _create_key(self, request: web.Request) -> web.Response:
+        body, project = await json_object(request), await self._access.tenant(request)
+        name, description = text_of(body, "name", "key"), text_of(body, "description", "")
+        rights = KeyRights(_role(text_of(body, "role", Role.ADMIN)), time_of(body, "expires_at"))
+        key = await self._identity.create_key(project.id, name=name, description=description, rights=rights)
+        return web.json_response(
+            {**_key(KeyInfo(key.id, name, description, rights)), "value": encode_api_key(key), "tenant": project.name}
+        )
+
+    async def _revoke_key(self, request: web.Request) -> web.Response:
+        project = await self._access.tenant(request)
+        await self._identity.delete_key(project.id, request.match_info["id"])
+        return web.Response(status=204)
+
+
+def _tenant(project: Project) -> dict[str, Any]:
+    return {"id": project.id, "name": project.name, "suspended": project.suspended}
+
+
+def _key(key: KeyInfo) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "description": key.description,
+        "role": key.rights.role.value,
+        "expires_at": key.rights.expires_at,
+        "last_used_at": key.last_used_at,
+    }
+
+
+def _role(text: str) -> Role:
+    try:
+        return Role(text)
+    except ValueError:
+        raise InvalidRequestError("role", f"expected one of {', '.join(Role)}") from None
