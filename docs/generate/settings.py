@@ -86,6 +86,7 @@ FILE: dict[str, str] = {
     "server.call_urls": "URL prefixes of hosts that participants may call by `agent.call`.",
     "server.oauth": "Whether the login of the MeshAgent CLI's `setup` is served. It answers this machine only.",
     "queues.max_attempts": "Failed attempts after which a message is dead-lettered.",
+    "queues.max_interruptions": "Deliveries that end interrupted or expired after which a message is dead-lettered as poison.",
     "queues.max_depth": "Most messages in one queue.",
     "queues.max_message_bytes": "Largest queue message.",
     "storage.url": "Object store of files, such as `s3://bucket/prefix`. Default: `storage` in the data directory.",
@@ -103,6 +104,7 @@ FILE: dict[str, str] = {
     "providers.kind": "`openai` for any OpenAI-compatible service, `local` for the small local model.",
     "providers.base_url": "Address of the provider.",
     "providers.api_key_file": "File with the provider's key. Default: `OPENAI_API_KEY`.",
+    "providers.audio": "Whether callers may use the provider's audio API too.",
     "providers.default_model": "Model used when a request names none. Default: `OPENAI_MODEL`.",
 }
 

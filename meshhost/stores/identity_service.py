@@ -175,7 +175,7 @@ class IdentityService:
         return next((key for key in keys if key.project_id == project_id and self._may_sign(key.id)), None)
 
     async def own_project(self) -> Project | None:
-        """Return the project of this machine's user: the one of an extra key, else the only one; None if that leaves several."""
+        """Return the project of this machine's user: that of an extra key, else the only one; None where several remain."""
         found = await self.projects()
         own = [project for key in self._extra.values() for project in found if project.id == key.project_id]
         if own:

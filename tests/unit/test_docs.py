@@ -227,7 +227,7 @@ def test_the_picture_of_the_demo_shows_what_the_demo_prints() -> None:
     for sentence in (
         "Room server, service host and agent:",
         "is in the queue, on disk",
-        "the worker has it; the model is",
+        "the worker receives it; the model is",
     ):
         assert sentence in shown
         assert any(sentence in one for one in constants if isinstance(one, str))
