@@ -409,9 +409,9 @@ _LOGIN = (
         "/oauth/authorize",
         "Begin a login",
         [
-            Answer(302, "Go on at `redirect_uri`, with `code` and `state`.", headers={"Location": "The address."}),
+            Answer(200, "A page that asks for the one-time code on the server's console.", media="text/html"),
             _BAD,
-            Answer(404, "The caller is on another machine, or there is no project yet.", ERROR),
+            Answer(404, "The caller is no program of this machine, or it is not clear which project is meant.", ERROR),
         ],
         description=_LOGIN_TEXT,
         parameters=(
@@ -421,6 +421,18 @@ _LOGIN = (
             Parameter("client_id", "The client."),
             Parameter("state", "Returned as it is."),
         ),
+        tag="Login",
+    ),
+    Endpoint(
+        "POST",
+        "/oauth/authorize",
+        "Prove a login by the code on the server's console",
+        [
+            Answer(303, "Go on at `redirect_uri`, with `code` and `state`.", headers={"Location": "The address."}),
+            Answer(403, "The code is wrong, or the login has ended.", media="text/html"),
+            Answer(404, "The caller is no program of this machine.", ERROR),
+        ],
+        description="Sent by the page that the GET answered.",
         tag="Login",
     ),
     Endpoint(

@@ -26,7 +26,7 @@ from meshhost.errors import AccessDeniedError, LeaseLostError, RoomError
 from meshhost.guard import guarded, guarding
 from meshhost.room.client import RoomClient
 from meshhost.room.reconnect import ReconnectPolicy
-from meshhost.room.services.queues import LeasedMessage, NackReason
+from meshhost.room.services.queues import LeasedMessage
 from meshhost.tasks import LightEvent, Stopped, first_of, uninterrupted
 from meshhost.usage import Outcome, report_message
 
@@ -190,9 +190,8 @@ class QueueConsumer:
         self._outcome = "dead" if is_dead else "failed"
 
     async def _give_back(self, leased: LeasedMessage) -> None:
-        # A stop that was asked for in order does not count against the message; too many others make it dead, as poison.
-        reason: NackReason = "released" if self._draining.is_set() else "interrupted"
-        is_dead = await leased.nack(reason=reason, delay=0.0)
+        # Interrupted, also by a drain: the work may be half done, so the next delivery has to say that it is not the first.
+        is_dead = await leased.nack(reason="interrupted", delay=0.0)
         self._outcome = "dead" if is_dead else "released"
 
     async def _settle(self, leased: LeasedMessage, settle: Callable[[], Awaitable[None]]) -> None:

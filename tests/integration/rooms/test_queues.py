@@ -408,9 +408,8 @@ async def test_a_lease_that_is_given_up_as_its_message_comes_loses_nothing(serve
 
 async def test_a_number_that_is_not_json_is_refused_by_client_and_server(server: RunningServer) -> None:
     async with server.client() as a:
-        for send in (
-            lambda: a.queues.send(name="q", message={"x": float("nan")}),
-            lambda: a.send_request("queues.send", {"name": "q", "message": {"x": float("inf")}}),
-        ):
-            with pytest.raises(InvalidRequestError, match=r"message\.x: NaN and Infinity are not JSON"):
-                await send()
+        with pytest.raises(InvalidRequestError, match=r"message\.x: NaN and Infinity are not JSON"):
+            await a.queues.send(name="q", message={"x": float("nan")})
+        # No request at all can carry one.
+        with pytest.raises(InvalidRequestError, match="NaN and Infinity are not JSON values"):
+            await a.send_request("queues.send", {"name": "q", "message": {"x": float("inf")}})

@@ -16,6 +16,8 @@ from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key, parse_ap
 from meshhost.room.client import RoomClient
 from meshhost.server.config import ServerConfig
 from meshhost.server.server import RoomServer
+from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.memory.identity import MemoryIdentityStore
 from meshhost.testing.server import RunningServer
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 
@@ -444,8 +446,9 @@ async def test_the_gateway_takes_tokens_of_its_room_only(server: RunningServer, 
 )
 def test_the_url_is_one_that_can_be_dialled(host: str, shown: str) -> None:
     nothing: Any = None
+    identity = IdentityService(MemoryIdentityStore())
     config = ServerConfig(host=host, port=81)
-    server = RoomServer(config, queues=nothing, documents=nothing, files=nothing, identity=nothing, providers=nothing)
+    server = RoomServer(config, queues=nothing, documents=nothing, files=nothing, identity=identity, providers=nothing)
     assert server.url == f"http://{shown}:81"
     assert server.room_url("r") == f"ws://{shown}:81/rooms/r"
 

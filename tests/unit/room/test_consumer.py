@@ -490,7 +490,9 @@ async def test_nothing_is_tried_again_when_the_room_was_left(running: Any, room:
         room.is_closed = False
 
 
-async def test_a_drained_worker_that_is_stopped_releases_its_message(running: Any, room: _Room, work: _Work) -> None:
+async def test_a_drained_worker_that_is_stopped_returns_its_message_as_interrupted(
+    running: Any, room: _Room, work: _Work
+) -> None:
     work.go.clear()
     async with running() as consumer:
         message = _message()
@@ -498,4 +500,4 @@ async def test_a_drained_worker_that_is_stopped_releases_its_message(running: An
         await work.begun.get()
         consumer.drain()
         consumer.task.cancel()
-        assert await message.settled.get() == ("nack", ("released", "", 0.0))
+        assert await message.settled.get() == ("nack", ("interrupted", "", 0.0))
