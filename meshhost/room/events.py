@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from meshhost.containment import is_contained
+from meshhost.guard import guarding
 
 __all__ = ["EventEmitter", "Spawn"]
 
@@ -53,7 +54,8 @@ class EventEmitter:
         """Call the handlers in the order they were added. The error of a handler is logged, and the others still run."""
         for handler in tuple((self._handlers or {}).get(event_name, ())):
             try:
-                result = handler(**fields)
+                with guarding():
+                    result = handler(**fields)
             except BaseException as error:
                 if not is_contained(error):
                     raise

@@ -38,5 +38,5 @@ async def test_a_question_is_answered_and_the_thread_outlives_the_bot(home: Any)
                     asking.signal(signal.SIGINT)
                     assert await asking.exit_code() == 130
             async with home.meshhost("chat", "--room=lobby", "--agent=nobody", "--message=hi") as asking:
-                await asking.line("no agent 'nobody' takes messages in room 'lobby'")
+                await asking.line("no agent 'nobody' receives messages in room 'lobby'")
                 assert await asking.exit_code() == 1

@@ -36,7 +36,7 @@ async def test_the_published_job_runs_word_by_word(home: Any, upstream: Scripted
     answer(upstream)
     answer(upstream, path="pushed.txt")
     async with home.service("main.py") as service:
-        assert any("started one here" in line for line in service.lines)
+        assert any("started one in this process" in line for line in service.lines)
         await home.send()
         await home.until_settled()
         assert await home.file("poem.txt") == POEM

@@ -16,6 +16,7 @@ from meshhost.gateway.provider import Caller, ProviderTable
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.gateway.routes import add_gateway_routes
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.memory.usage import MemoryUsageStore
 
 KEY = "sk-provider-secret"
 
@@ -71,7 +72,7 @@ async def account() -> AsyncIterator[Account]:
 async def gateway_to(account: Account, **options: Any) -> AsyncIterator[str]:
     provider = OpenAICompatibleProvider(name="account", base_url=account.base_url, api_key=KEY)
     table, app = ProviderTable({"*": provider}, **options), web.Application()
-    add_gateway_routes(app, providers=table, authenticate=authenticate, meter=Meter())
+    add_gateway_routes(app, providers=table, authenticate=authenticate, meter=Meter(MemoryUsageStore()))
     async with listening(app) as url:
         yield f"{url}/rooms/lobby/v1"
     await table.stop()

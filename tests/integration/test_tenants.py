@@ -517,7 +517,7 @@ async def test_the_command_line_shows_and_steers_a_host(
     assert json.loads(await cli("kill", second.id, "--json"))["ok"]
     await soon(second.wait_state(State.STOPPED))
     said = f"tenant {ACME} is frozen until this host restarts: it has no ledger\n"
-    assert await cli("freeze", ACME, "--reason", "abuse") == said
+    assert await cli("freeze", ACME, "--force", "--reason", "abuse") == said
     assert "\tabuse\t" in await cli("tenants")
     assert (await hosted.call(acme)).status == 429
     await cli("thaw", ACME)
@@ -539,7 +539,11 @@ async def test_the_command_line_shows_and_steers_a_host(
         (["ps", "--state", "asleep"], {"MESHHOST_HOST_URL": "{host}"}, "400: state: Input should be 'starting'"),
         (["release", ACME], {"MESHHOST_HOST_URL": "{host}"}, "404: this tenant is not in quarantine"),
         (["release", ACME, "--path", "/x"], {"MESHHOST_HOST_URL": "{host}"}, "404: this path of the tenant is not in"),
-        (["freeze", ACME, "--reason", "x" * 501], {"MESHHOST_HOST_URL": "{host}"}, "400: reason: String should have"),
+        (
+            ["freeze", ACME, "--force", "--reason", "x" * 501],
+            {"MESHHOST_HOST_URL": "{host}"},
+            "400: reason: String should have",
+        ),
         (["ps", "--url", "{server}"], {}, "is it a service host?"),
     ],
 )
