@@ -11,7 +11,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from meshhost.containment import is_contained
-from meshhost.guard import guarding
 
 __all__ = ["EventEmitter", "Spawn"]
 
@@ -54,8 +53,7 @@ class EventEmitter:
         """Call the handlers in the order they were added. The error of a handler is logged, and the others still run."""
         for handler in tuple((self._handlers or {}).get(event_name, ())):
             try:
-                with guarding():
-                    result = handler(**fields)
+                result = handler(**fields)
             except BaseException as error:
                 if not is_contained(error):
                     raise
