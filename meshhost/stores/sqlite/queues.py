@@ -112,7 +112,8 @@ class SqliteQueueStore:
             now = self._clock.time()
             _execute(db, "promote", queue=found, now=now)
             rows: list[tuple[Any, ...]] = []
-            while left := limit - len(rows):
+            while True:
+                left = limit - len(rows)
                 claimed = _execute(db, "claim", queue=found, holder=holder, until=now + seconds, limit=left).fetchall()
                 healthy = [row[:-1] for row in claimed if not self._is_poison(row[-1])]
                 for message_id, *_, interruptions in claimed:

@@ -67,3 +67,13 @@ def test_everything_else_passes() -> None:
     itself.append(itself)
     for value in (None, 1, 1.5, "NaN", [1.0, {"x": 1e308}], {"when": object()}, itself):
         check_finite(value, "message")
+
+
+def test_a_number_is_read_as_it_is():
+    assert load_json("[1.5, -2e10]") == [1.5, -2e10]
+
+
+def test_a_key_that_is_no_json_has_no_field_to_name():
+    check_finite({float("nan"): 1}, "message")
+    with pytest.raises(InvalidRequestError, match="NaN and Infinity"):
+        dump_json({float("nan"): 1})

@@ -370,3 +370,40 @@ async def test_the_tenants_of_two_files_have_two_names(store: Store) -> None:
     second = new_api_key("99999999-2222-3333-4444-555555555555")
     async with IdentityService(store, extra_keys=lambda: [EXTRA, second]) as service:
         assert [project.name for project in await service.projects()] == ["default", "default-99999999"]
+
+
+async def test_the_project_of_the_machines_user_is_that_of_the_own_key(service: IdentityService) -> None:
+    await service.create_project("another")
+    project = await service.own_project()
+    assert project is not None
+    assert project.id == EXTRA.project_id
+
+
+async def test_without_an_own_key_the_only_project_is_the_users_and_several_are_nobodys(store: Store) -> None:
+    async with IdentityService(store) as service:
+        assert await service.own_project() is None
+        only = await service.create_project("only")
+        assert await service.own_project() == only
+        await service.create_project("second")
+        assert await service.own_project() is None
+
+
+async def test_a_use_that_could_not_be_written_is_written_later(
+    service: IdentityService, store: Store, clock: FakeClock
+) -> None:
+    writes: list[list[str]] = []
+    record = store.record_key_use
+
+    async def failing_once(used_at: Mapping[str, float]) -> None:
+        writes.append(list(used_at))
+        if len(writes) == 1:
+            raise OSError("disk I/O error")
+        await record(used_at)
+
+    store.record_key_use = failing_once  # type: ignore[method-assign]
+    project = await service.create_project("acme")
+    key = await service.create_key(project.id, name="n", description="")
+    service.check_use(key.id)
+    for _ in range(4):
+        await clock.advance(1.0)
+    assert writes == [[key.id], [key.id]]

@@ -489,3 +489,9 @@ async def test_leasing_costs_the_same_with_many_messages_waiting(store: SqliteQu
     await in_thread(store, lambda db: db.execute(many))
     await in_thread(store, lambda db: db.set_progress_handler(count, 1))
     assert await cost() <= alone + 5
+
+
+async def test_opening_an_open_store_does_nothing(store: SqliteQueueStore) -> None:
+    await store.send(JOBS, NewMessage("1"), create=True)
+    await store.open()
+    assert [delivery.body for delivery in await store.lease(JOBS, HolderId("ann"), seconds=30)] == ["1"]
