@@ -44,10 +44,11 @@ class SqliteDatabase:
         """Open the file; does nothing when it is open. Raises SettingsError, OSError."""
         async with self._changing:
             await self._end_former()
-            if self._thread is None:
-                thread = self._former = SqliteThread(self.file())
-                await thread.start()
-                self._thread, self._former = thread, None
+            if self._thread is not None:
+                return
+            thread = self._former = SqliteThread(self.file())
+            await thread.start()
+            self._thread, self._former = thread, None
 
     async def close(self) -> None:
         """Finish what was accepted and close the file. Idempotent."""
