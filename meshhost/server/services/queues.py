@@ -102,9 +102,13 @@ class QueuesService(RoomService):
         return EmptyResponse()
 
     async def _send(self, request: Request, body: bodies.Send) -> Answer:
-        check_finite(body.message, "message")
         headers = {**request.message.trace, **body.headers}
-        message = NewMessage(body=dump_json(body.message), headers=headers)
+        try:
+            text = dump_json(body.message)
+        except InvalidRequestError:
+            check_finite(body.message, "message")  # names the field; only a refusal pays for the search
+            raise
+        message = NewMessage(body=text, headers=headers)
         message_id = await self._queues.send(_key(request, body), message, create=body.create)
         return JsonResponse(json={"id": str(message_id)})
 
