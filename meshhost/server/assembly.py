@@ -93,6 +93,7 @@ def assemble(
     caller = ServiceCaller(
         sender,
         services=config.services,
+        times=config.call_times,
         key_for=access.key_for,
         call_urls=config.call_urls,
         call_secret=config.webhook_secret,

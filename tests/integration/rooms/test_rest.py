@@ -4,20 +4,26 @@ import asyncio
 import base64
 import hashlib
 import re
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from meshhost.errors import ConnectionLostError, SettingsError
 from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key, parse_api_key
 from meshhost.room.client import RoomClient
 from meshhost.server.config import ServerConfig
+from meshhost.server.http.errors import errors_as_json
+from meshhost.server.http.login import CODE_SECONDS, MAX_CODES, LoginRoutes
 from meshhost.server.server import RoomServer
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.memory.identity import MemoryIdentityStore
+from meshhost.testing.clock import FakeClock
 from meshhost.testing.server import RunningServer
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 
@@ -317,14 +323,27 @@ async def test_a_code_is_bound_to_who_asked_for_it(rest: _Rest, shown: list[str]
     assert (await _exchange(rest, await _code(rest, shown), **changed))[0] == 400
 
 
-async def test_an_old_code_is_worth_nothing(rest: _Rest, shown: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_code_is_forgotten_when_there_are_many_newer_ones(rest: _Rest, shown: list[str]) -> None:
     code = await _code(rest, shown)
-    monkeypatch.setattr("meshhost.server.http.login.MAX_CODES", 2)
-    for _ in range(5):
-        await _code(rest, shown)
+    for _ in range(MAX_CODES):
+        newest = await _code(rest, shown)
     assert (await _exchange(rest, code))[0] == 400
-    monkeypatch.setattr("meshhost.server.http.login.CODE_SECONDS", -1.0)
-    assert (await _answered(rest, await _asked(rest, shown)))[0] == 403
+    assert (await _exchange(rest, newest))[0] == 200
+
+
+async def test_an_old_code_is_worth_nothing(rest: _Rest, shown: list[str]) -> None:
+    clock, app = FakeClock(), web.Application(middlewares=[errors_as_json])
+    LoginRoutes(rest.server.server.parts.access, show=shown.append, clock=clock).add_to(app)
+    async with TestServer(app) as own:
+        place: Any = SimpleNamespace(url=str(own.make_url("")).rstrip("/"), key=rest.server.key)
+        login = _Rest(place, rest.http, "nobody")
+        for wait, granted, exchanged in ((CODE_SECONDS - 1, 303, 200), (CODE_SECONDS + 1, 403, 400)):
+            form = await _asked(login, shown)
+            await clock.advance(wait)
+            assert (await _answered(login, form, Origin=login.server.url))[0] == granted
+            code = await _code(login, shown)
+            await clock.advance(wait)
+            assert (await _exchange(login, code))[0] == exchanged
 
 
 @pytest.mark.parametrize(
