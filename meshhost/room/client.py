@@ -228,7 +228,7 @@ class RoomClient:
         await self._keeper.connect()
 
     async def close(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Leave the room: send what waits, close, end the tasks (logged if they outlive `timeout`). Idempotent; never raises."""
+        """Leave the room: send what waits, close, end the tasks; log those that outlive `timeout`. Idempotent; never raises."""
         await self._keeper.close()
         left = await self._tasks.stop(timeout=timeout)
         if left:

@@ -407,9 +407,7 @@ async def test_a_process_does_not_stay_for_a_thread_of_its_agent(
     hosted = await serve("process", classes=[misbehaving.LeavesAThread], restart=RestartPolicy(kind="temporary"))
     spawn = await hosted.called(misbehaving.LeavesAThread)
     await soon(spawn.wait_state(State.RUNNING))
-    began = time.monotonic()
-    await soon(spawn.wait_state(State.STOPPED))
-    assert time.monotonic() - began < 4
+    await soon(spawn.wait_state(State.STOPPED))  # its thread sleeps for ten minutes
     (record,) = [record for record in caplog.records if "threads did not end in time" in record.getMessage()]
     assert "asyncio_0" in str(vars(record)["threads"])
 
