@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -15,7 +15,8 @@ from meshhost.errors import (
     ToolError,
 )
 from meshhost.identity.grants import AgentsGrant, ApiScope
-from meshhost.protocol.connection import MessageReceived
+from meshhost.protocol.connection import MessageReceived, ReplyReceived, RoomConnection
+from meshhost.protocol.frames import Message, packets
 from meshhost.protocol.messages import (
     EmptyResponse,
     ErrorResponse,
@@ -36,6 +37,7 @@ from meshhost.server.services.agents import registry
 from meshhost.server.services.agents.service import AgentsService
 from meshhost.testing.server import RunningServer
 
+E = TypeVar("E")
 Answer = Callable[[MessageReceived], Awaitable[Response | RoomError]]
 
 
@@ -136,17 +138,26 @@ async def test_a_tools_error_is_raised_in_the_caller(server: RunningServer, answ
 
 
 async def test_an_answer_that_cannot_be_read_is_an_error(server: RunningServer) -> None:
-    async with server.client(name="p", role="tool") as provider, server.client() as caller:
+    provider = await server.client(name="p", role="tool").protocol.connect()
+    connection = RoomConnection()
 
-        async def handler(call: MessageReceived) -> None:
-            packets = provider._keeper.session._connection._cut(
-                call.id, "agent.tool_call_response", _packed({"type": "odd"})
-            )  # type: ignore[union-attr]
-            await provider._keeper.session._outbox.put(packets)  # type: ignore[union-attr]
+    async def received(kind: type[E]) -> E:
+        while not isinstance(event := connection.receive(await provider.receive()), kind):
+            pass
+        return event
 
-        await provider.agents.register_toolkit(_toolkit(), handler, public=True)
-        with pytest.raises(RoomError):
+    async def answer() -> None:
+        call = await received(MessageReceived)
+        await provider.send(packets(Message(call.id, "agent.tool_call_response", _packed({"type": "odd"}))))
+
+    async with server.client() as caller, asyncio.TaskGroup() as tasks:
+        offer = {"name": "kit", "public": True, "tools": {"echo": {"input_schema": {"type": "object"}}}}
+        await provider.send(connection.request("agent.register_toolkit", offer)[1])
+        await received(ReplyReceived)
+        tasks.create_task(answer())
+        with pytest.raises(RoomError, match="type: expected one of json, text"):
             await caller.agents.invoke_tool(toolkit="kit", tool="echo", arguments={})
+    await provider.close()
 
 
 def _packed(header: dict[str, Any]) -> bytes:

@@ -25,7 +25,7 @@ from meshhost.errors import (
 )
 from meshhost.identity.grants import ApiScope, StorageGrant, SyncGrant, SyncPathGrant
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.protocol.connection import MessageReceived
+from meshhost.protocol.connection import MessageReceived, RoomConnection
 from meshhost.protocol.frames import Limits
 from meshhost.room.client import RoomClient, RoomState
 from meshhost.server.services.documents import open_documents
@@ -190,21 +190,18 @@ async def test_documents_can_be_made_with_content(room: RoomClient) -> None:
 
 
 async def test_the_answer_to_connect_comes_before_the_state(server: RunningServer, room: RoomClient) -> None:
+    other, connection = await server.client(name="other").protocol.connect(), RoomConnection()
     order: list[str] = []
-    session = room._keeper.session
-    assert session is not None
-    receive = session._connection.receive
-
-    def watched(packet: bytes) -> Any:
-        event = receive(packet)
+    await other.send(connection.request("room.connect", {"path": PAGE})[1])
+    while "room.sync" not in order:
+        event = connection.receive(await other.receive())
         if event is not None:
             order.append(event.type if isinstance(event, MessageReceived) else "answer")
-        return event
-
-    session._connection.receive = watched  # type: ignore[method-assign]
+    assert order[-2:] == ["answer", "room.sync"]
+    assert order.count("answer") == 1
+    await other.close()
     queue = await received(room)
     assert await queue.get() == (PAGE, b"AAA=")
-    assert order == ["answer", "room.sync"]
     # Again, and the full state comes again.
     answer = await room.send_request("room.connect", {"path": PAGE})
     assert answer == {"schema": SCHEMA}
