@@ -32,8 +32,8 @@ def path(tmp_path):
     return tmp_path / "data" / "host-ledger.db"
 
 
-def spawn_ledger(path):
-    return AgentLedger(Ledger(path, clock=FakeClock()))
+def spawn_ledger(path, **options):
+    return AgentLedger(Ledger(path, clock=FakeClock(), **options))
 
 
 async def reopened(path):
@@ -57,9 +57,8 @@ async def test_what_was_recorded_is_there_after_the_process(path):
     assert "secret" not in repr(first)
 
 
-async def test_signatures_are_known_after_the_process_and_bounded(path, monkeypatch):
-    monkeypatch.setattr("meshhost.hosting.calls.ledger.MAX_REMEMBERED", 3)
-    ledger = spawn_ledger(path)
+async def test_signatures_are_known_after_the_process_and_bounded(path):
+    ledger = spawn_ledger(path, max_remembered=3)
     await ledger.open()
     for signature in ["a", "b", "a", "c"]:
         await ledger.record("s1", "/worker", request(), signature)
