@@ -45,7 +45,8 @@ class BothStores(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.runner = asyncio.Runner()
         self.model = MemoryQueueStore(limits=LIMITS, clock=self.clock)
-        self.store = SqliteQueueStore(Path(self.folder.name) / "q.db", limits=LIMITS, clock=self.clock)
+        self.path = Path(self.folder.name) / "q.db"
+        self.store = SqliteQueueStore(self.path, limits=LIMITS, clock=self.clock)
         self.leases: list[Lease] = []
         self.sent: set[int] = set()
         self.ended: set[int] = set()  # acked, drained or deleted
@@ -54,7 +55,7 @@ class BothStores(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.runner.run(self.store.close())
-        with contextlib.closing(sqlite3.connect(self.store._database.path)) as file:
+        with contextlib.closing(sqlite3.connect(self.path)) as file:
             assert file.execute(_STRAYS).fetchall() == []
             assert file.execute(_MISCOUNTED).fetchall() == []
         self.runner.close()

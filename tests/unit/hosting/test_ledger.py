@@ -112,10 +112,11 @@ async def test_a_ledger_in_use_is_refused(path):
 
 
 async def test_a_call_that_cannot_be_recorded_is_refused_and_says_nothing_secret(path, caplog):
-    ledger = spawn_ledger(path)
+    file = Ledger(path, clock=FakeClock())
+    ledger = AgentLedger(file)
     await ledger.open()
     await ledger.record("s1", "/worker", request())
-    await ledger._ledger.close()
+    await file.close()
     with pytest.raises(CallRefusedError, match="cannot record") as refused:
         await ledger.record("s2", "/worker", request())
     assert (refused.value.status, refused.value.retry_after) == (503, 5.0)
@@ -164,12 +165,13 @@ async def test_a_ledger_that_was_never_opened_closes_at_once(path):
 
 
 async def test_a_ledger_that_cannot_be_read_is_closed_again(path, monkeypatch):
-    ledger = spawn_ledger(path)
+    file = Ledger(path, clock=FakeClock())
+    ledger = AgentLedger(file)
 
     async def fails():
         raise OSError("disk")
 
-    monkeypatch.setattr(ledger._ledger, "entries", fails)
+    monkeypatch.setattr(file, "entries", fails)
     with pytest.raises(OSError, match="disk"):
         await ledger.open()
     assert await reopened(path) == []
