@@ -707,7 +707,12 @@ async def test_hooks_run_before_a_process_is_ready_and_the_right_host_of_two_is_
     [
         ("raises.py", 60.0, "ImportError", "no module named better"),
         ("hook_raises.py", 60.0, "OSError", "the weights are gone"),
-        ("hostless.py", 60.0, "MeshhostError", "the program ended without running a ServiceHost with the paths ['/Normal']"),
+        (
+            "hostless.py",
+            60.0,
+            "MeshhostError",
+            "the program ended without running a ServiceHost with the paths ['/Normal']",
+        ),
         ("missing.py", 60.0, "FileNotFoundError", "missing.py"),
         ("slow.py", 2.0, "MeshhostError", "the program was not ready in its process within 2 s"),
     ],
