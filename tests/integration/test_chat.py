@@ -890,8 +890,7 @@ async def test_an_answer_survives_a_lost_connection(server: RunningServer) -> No
         await asyncio.wait_for(pause.reached.wait(), 10)
         again = asyncio.Event()
         bot.room.on("reconnected", again.set)
-        assert bot.room._keeper.session is not None
-        await bot.room._keeper.session._transport.close()
+        server.cut(bot.room)
         pause.event.set()
         await asyncio.wait_for(again.wait(), 10)
         await ann.answered()

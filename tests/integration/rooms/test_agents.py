@@ -29,6 +29,7 @@ from meshhost.protocol.messages import (
 )
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import Participant
+from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.requirements import RequiredSchema, RequiredToolkit
 from meshhost.room.services.agents import ToolDescription, ToolkitDescription
 from meshhost.server.services.agents import registry
@@ -395,9 +396,8 @@ async def test_the_developer_log_reaches_those_who_watch(server: RunningServer, 
         assert entries.empty()
 
 
-async def test_watching_survives_a_broken_connection(server: RunningServer, heard: Any, break_connection: Any) -> None:
-    async with server.client(name="a") as a:
-        a._keeper._policy = type(a._keeper._policy)(first_delay=0.0)
+async def test_watching_survives_a_broken_connection(server: RunningServer, heard: Any) -> None:
+    async with server.client(name="a", reconnect=ReconnectPolicy(first_delay=0.0)) as a:
         entries, reconnected = heard(a.developer, "log"), heard(a, "reconnected")
         calls: list[str] = []
 
@@ -407,7 +407,7 @@ async def test_watching_survives_a_broken_connection(server: RunningServer, hear
         a.developer.on("log", handler)
         a.developer.off("log", handler)
         await a.developer.enable()
-        break_connection(a)
+        server.cut(a)
         await reconnected.get()
         await a.developer.log(type="t", data={})
         assert (await entries.get())["type"] == "t"

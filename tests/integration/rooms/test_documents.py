@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -375,9 +375,7 @@ async def test_a_reader_makes_no_document(server: RunningServer, room: RoomClien
 # ---- lost connections, crashes, failing disks -------------------------------------------------------------------------
 
 
-async def test_no_edit_is_lost_by_a_reconnect(
-    server: RunningServer, room: RoomClient, break_connection: Callable[[RoomClient], None]
-) -> None:
+async def test_no_edit_is_lost_by_a_reconnect(server: RunningServer, room: RoomClient) -> None:
     mine = await room.sync.open(path=PAGE)
     async with server.client(name="other") as other:
         theirs = await other.sync.open(path=PAGE)
@@ -385,7 +383,7 @@ async def test_no_edit_is_lost_by_a_reconnect(
         room.on("reconnected", again.set)
         note(mine, "before")
         await room.sync.flush(PAGE)
-        break_connection(room)
+        server.cut(room)
         note(mine, "cut")
         async with asyncio.timeout(10):
             while room.state is not RoomState.RECONNECTING:  # noqa: ASYNC110 - no event tells of it before it is over
@@ -480,7 +478,7 @@ async def test_long_logs_become_snapshots(
     for number in range(10):
         note(document, str(number))
         await room.sync.flush(PAGE)
-    stored = await server.server._engines.documents.load(key_of(server))
+    stored = await server.server.engines.documents.load(key_of(server))
     assert stored is not None
     assert len(stored.updates) <= 3
     await room.sync.close(path=PAGE)
@@ -494,7 +492,7 @@ async def test_a_compaction_that_fails_loses_nothing(
         raise OSError("disk full")
 
     monkeypatch.setattr(open_documents, "MAX_LOGGED_BYTES", 10)
-    monkeypatch.setattr(server.server._engines.documents, "compact", failing)
+    monkeypatch.setattr(server.server.engines.documents, "compact", failing)
     document = await room.sync.open(path=PAGE)
     note(document, "kept")
     await room.sync.close(path=PAGE)
@@ -507,14 +505,14 @@ async def test_a_disk_that_fails_for_a_while_loses_nothing(
 ) -> None:
     monkeypatch.setattr(sync, "RETRY_DELAY", 0.0)
     failures = iter([OSError("disk full"), TimeoutError(), None, None, None, None])
-    append = server.server._engines.documents.append
+    append = server.server.engines.documents.append
 
     async def failing(key: DocumentKey, update: bytes) -> None:
         if failure := next(failures):
             raise failure
         await append(key, update)
 
-    monkeypatch.setattr(server.server._engines.documents, "append", failing)
+    monkeypatch.setattr(server.server.engines.documents, "append", failing)
     document = await room.sync.open(path=PAGE)
     note(document, "stubborn")
     await room.sync.close(path=PAGE)

@@ -69,7 +69,7 @@ async def test_a_server_that_stops_gives_the_message_of_a_user_back(serve: Any, 
         assert (await reply(socket)).json == 1
         [queue] = await a.queues.list()
         assert queue.size == 0
-        released = server.server._engines.queues
+        released = server.server.engines.queues
         await server.server.stop()
         [stats] = await released.stats(server.server.rooms[0].key)
         assert (stats.ready, stats.leased) == (1, 0)

@@ -204,8 +204,8 @@ async def test_active_sessions_are_the_projects_own(
 
 
 async def test_a_project_without_a_key_cannot_sign(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
-    login = rest.server.server._parts.access.sign_login(rest.server.key.project_id)
-    monkeypatch.setattr(rest.server.server._parts.access.identity, "signing_key", lambda _: None)
+    login = rest.server.server.parts.access.sign_login(rest.server.key.project_id)
+    monkeypatch.setattr(rest.server.server.engines.identity, "signing_key", lambda _: None)
     status, _ = await _Rest(rest.server, rest.http, login)("POST", "{P}/rooms/r/connect", json={})
     assert status == 401
 
@@ -216,7 +216,7 @@ async def test_an_unexpected_failure_tells_nothing(
     async def fail(*_: Any) -> None:
         raise ConnectionLostError("inner secret")
 
-    monkeypatch.setattr(rest.server.server._parts.access.identity, "projects", fail)
+    monkeypatch.setattr(rest.server.server.engines.identity, "projects", fail)
     status, body = await rest("GET", "/accounts/projects")
     assert status == 500
     assert "secret" not in body["error"]
@@ -238,7 +238,7 @@ async def test_probes_and_metrics(rest: _Rest, monkeypatch: pytest.MonkeyPatch) 
     async def broken() -> None:
         raise OSError
 
-    monkeypatch.setattr(rest.server.server._engines.queues, "check", broken)
+    monkeypatch.setattr(rest.server.server.engines.queues, "check", broken)
     assert (await rest("GET", "/readyz"))[0] == 503
 
 
@@ -410,7 +410,7 @@ async def test_a_login_needs_a_project(rest: _Rest, monkeypatch: pytest.MonkeyPa
     async def none() -> list[Any]:
         return []
 
-    monkeypatch.setattr(rest.server.server._parts.access.identity, "projects", none)
+    monkeypatch.setattr(rest.server.server.engines.identity, "projects", none)
     assert (await rest("GET", "/oauth/authorize", params=AUTHORIZE))[0] == 404
 
 
@@ -421,13 +421,13 @@ async def test_the_login_can_be_turned_off(serve: Any, http: aiohttp.ClientSessi
     async with serve(public_url="https://rooms.example/") as server:
         assert server.url == "https://rooms.example"
         assert server.server.room_url("r") == "wss://rooms.example/rooms/r"
-        async with http.get(f"http://127.0.0.1:{server.server._address.port}/oauth/authorize") as response:
+        async with http.get(f"http://127.0.0.1:{server.server.port}/oauth/authorize") as response:
             assert response.status == 404
 
 
 async def test_an_address_in_use_is_named(serve: Any, server: RunningServer) -> None:
-    with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{server.server._address.port}"):
-        async with serve(port=server.server._address.port):
+    with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{server.server.port}"):
+        async with serve(port=server.server.port):
             pass
 
 

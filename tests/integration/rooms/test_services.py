@@ -117,7 +117,7 @@ async def test_a_room_without_a_signing_key_calls_once_there_is_one(
     serve: Any, host: _Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serve(services=[_service(host)]) as server:
-        identity = server.server._parts.access.identity
+        identity = server.server.engines.identity
         signing_key = identity.signing_key
         tries: asyncio.Queue[str] = asyncio.Queue()
 
@@ -228,7 +228,7 @@ async def test_a_failed_call_is_told(serve: Any, host: _Host, monkeypatch: pytes
     async with serve(call_urls=[host.url], webhook_secret=SECRET) as server, server.client() as a:
         with pytest.raises(RoomError, match="answered 500: oh"):
             await a.agents.make_call(name="bot", url=f"{host.url}/x", arguments={})
-        monkeypatch.setattr(server.server._parts.access.identity, "signing_key", lambda _: None)
+        monkeypatch.setattr(server.server.engines.identity, "signing_key", lambda _: None)
         with pytest.raises(RoomError, match="no API key"):
             await a.agents.make_call(name="bot", url=f"{host.url}/x", arguments={})
 
@@ -262,7 +262,7 @@ async def test_what_became_of_a_rooms_services_is_told_to_its_project_only(
 
         _, _, data = await host.events.get()
         async with _agent(data):
-            joined = server.server._parts.caller.calls
+            joined = server.server.parts.caller.calls
             [room] = server.server.rooms
             await until(lambda: joined(room)[0]["outcome"] == "joined")
             status, answer = await ask()

@@ -14,6 +14,7 @@ from meshhost.errors import (
 )
 from meshhost.identity.grants import ApiScope, MessagingGrant, StorageGrant, StoragePathGrant
 from meshhost.protocol.frames import Limits
+from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.server.services import storage as handlers
 from meshhost.server.services.storage import StorageService
 from meshhost.testing.server import RunningServer
@@ -164,15 +165,12 @@ async def test_a_handle_belongs_to_who_opened_it(server: RunningServer) -> None:
             await b.storage.write(handle=handle, data=b"mine now")
 
 
-async def test_an_unfinished_upload_ends_with_its_connection(
-    server: RunningServer, break_connection: Any, heard: Any
-) -> None:
-    async with server.client() as a:
-        a._keeper._policy = type(a._keeper._policy)(first_delay=0.0)
+async def test_an_unfinished_upload_ends_with_its_connection(server: RunningServer, heard: Any) -> None:
+    async with server.client(reconnect=ReconnectPolicy(first_delay=0.0)) as a:
         handle = await a.storage.open(path="f")
         await a.storage.write(handle=handle, data=b"half")
         reconnected = heard(a, "reconnected")
-        break_connection(a)
+        server.cut(a)
         await reconnected.get()
         with pytest.raises(NotFoundError):
             await a.storage.close(handle=handle)
@@ -230,7 +228,7 @@ async def test_a_forged_or_expired_download_url_is_refused(
         good = await a.storage.download_url(path="f")
         monkeypatch.setattr("meshhost.server.http.access.FILE_URL_SECONDS", -1)
         expired = await a.storage.download_url(path="f")
-        login = server.server._parts.access.sign_login("11111111-2222-3333-4444-555555555555")
+        login = server.server.parts.access.sign_login("11111111-2222-3333-4444-555555555555")
         own_token = a.protocol.token
     for url in (expired, good[:-3] + "abc", f"{server.url}/files/{login}", f"{server.url}/files/{own_token}"):
         async with http.get(url) as response:
