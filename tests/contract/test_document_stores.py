@@ -36,7 +36,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
         elif request.param == "sqlite":
             made = SqliteDocumentStore(tmp_path / "documents.db", clock=clock)
         else:
-            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_url")))
+            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_server")))
             made = PostgresDocumentStore(database, clock=clock)
         await made.open()
         stack.push_async_callback(made.close)

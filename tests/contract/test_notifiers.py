@@ -41,7 +41,7 @@ async def notifier(request: pytest.FixtureRequest) -> AsyncIterator[Notifier]:
         if request.param == "local":
             made = LocalNotifier()
         else:
-            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_url")))
+            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_server")))
             made = PostgresNotifier(database)
         await made.open()
         stack.push_async_callback(made.close)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles.postgres import empty_database
+from doubles.postgres import PostgresServer, empty_database
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -189,12 +189,12 @@ class SqliteAndModel(BothStores):
 class PostgresAndModel(BothStores):
     """PostgreSQL, with new tables for each example."""
 
-    url = ""  # set by the fixture below
+    server: PostgresServer  # set by the fixture below
 
     def make(self) -> QueueStore:
         """See BothStores."""
         self.stack = contextlib.AsyncExitStack()
-        self.database = self.runner.run(self.stack.enter_async_context(empty_database(self.url)))
+        self.database = self.runner.run(self.stack.enter_async_context(empty_database(self.server)))
         return PostgresQueueStore(self.database, limits=LIMITS, clock=self.clock)
 
     def check(self) -> None:
@@ -225,6 +225,6 @@ class TestPostgresAndModel(PostgresAndModel.TestCase):  # type: ignore[name-defi
     settings = settings(max_examples=15, stateful_step_count=40, deadline=None)
 
     @pytest.fixture(autouse=True)
-    def server(self, postgres_url: str) -> None:
+    def tell_server(self, postgres_server: PostgresServer) -> None:
         """Tell the machine where the server is."""
-        PostgresAndModel.url = postgres_url
+        PostgresAndModel.server = postgres_server

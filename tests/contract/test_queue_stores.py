@@ -55,7 +55,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
         elif request.param == "sqlite":
             backend = SqliteQueueStore(tmp_path / "queues.db", limits=LIMITS, clock=clock)
         else:
-            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_url")))
+            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_server")))
             backend = PostgresQueueStore(database, limits=LIMITS, clock=clock)
         await backend.open()
         stack.push_async_callback(backend.close)

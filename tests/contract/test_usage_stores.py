@@ -27,7 +27,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         elif request.param == "sqlite":
             made = SqliteUsageStore(tmp_path / "usage.db")
         else:
-            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_url")))
+            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_server")))
             made = PostgresUsageStore(database)
         await made.open()
         stack.push_async_callback(made.close)

@@ -2,14 +2,19 @@
 
 import shutil
 import tempfile
+import uuid
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
+import psutil
 import psycopg
 
 from meshhost.stores.postgres.database import PostgresDatabase
+
+__all__ = ["PostgresServer", "empty_database", "running_postgres"]
 
 _EMPTY = """
 DO $$ BEGIN
@@ -26,12 +31,41 @@ DO $$ BEGIN
 END $$
 """
 
-__all__ = ["empty_database", "running_postgres"]
+
+class PostgresServer:
+    """A server with the database `postgres` at `url`."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self.url: str = server.get_uri()
+
+    def execute(self, statement: str) -> None:
+        """Run a statement, outside of any transaction."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def new_database(self) -> str:
+        """Make an empty database and return its URL."""
+        name = f"test_{uuid.uuid4().hex}"
+        self.execute(f"CREATE DATABASE {name}")
+        return str(self._server.get_uri(database=name))
+
+    def crash(self) -> None:
+        """Kill all of its processes, as when the machine loses power; `start` recovers."""
+        postmaster = psutil.Process(self._server.get_pid())
+        processes = [postmaster, *postmaster.children(recursive=True)]
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes, timeout=10)
+
+    def start(self) -> None:
+        """Start it again after a crash; returns when it accepts connections."""
+        self._server.ensure_postgres_running()
 
 
 @contextmanager
-def running_postgres() -> Iterator[str]:
-    """Start a server; gives the URL of its database `postgres`."""
+def running_postgres() -> Iterator[PostgresServer]:
+    """Start a server, and stop it when the block is left."""
     with warnings.catch_warnings():
         # It looks for a folder of the user's session, which a container does not have, and takes another.
         warnings.simplefilter("ignore")
@@ -41,7 +75,7 @@ def running_postgres() -> Iterator[str]:
     try:
         server = get_server(folder, cleanup_mode="stop")
         try:
-            yield server.get_uri()
+            yield PostgresServer(server)
         finally:
             server.cleanup()
     finally:
@@ -49,11 +83,10 @@ def running_postgres() -> Iterator[str]:
 
 
 @asynccontextmanager
-async def empty_database(url: str) -> AsyncIterator[PostgresDatabase]:
-    """The database at `url`, open, with our tables empty: emptying them is quicker than making them for each test."""
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        await connection.execute(_EMPTY)
-    database = PostgresDatabase(url)
+async def empty_database(server: PostgresServer) -> AsyncIterator[PostgresDatabase]:
+    """The server's own database, open, with our tables empty: emptying them is quicker than making them for each test."""
+    server.execute(_EMPTY)
+    database = PostgresDatabase(server.url)
     await database.open()
     try:
         yield database

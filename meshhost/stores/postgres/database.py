@@ -41,6 +41,8 @@ Values: TypeAlias = Mapping[str, object]
 OPEN_SECONDS = 15.0
 # For a free connection; after that the store has failed, so that every wait ends.
 _BORROW_SECONDS = 10.0
+# An operation that takes longer has failed: a connection may be dead without anybody having been told.
+_OPERATION_SECONDS = 30.0
 # How often an operation is tried that collided with another one.
 _TRIES = 5
 _MIGRATIONS = resources.files("meshhost.stores.postgres") / "migrations"
@@ -190,7 +192,7 @@ class PostgresDatabase:
         with _translated():
             for left in reversed(range(_TRIES)):
                 try:
-                    async with pool.connection() as connection:
+                    async with pool.connection() as connection, asyncio.timeout(_OPERATION_SECONDS):
                         return await operation(connection)
                 except (errors.DeadlockDetected, errors.SerializationFailure):
                     if not left:
@@ -224,6 +226,8 @@ def _translated() -> Iterator[None]:
         raise OSError(28, f"PostgreSQL has no space left: {_first_line(error)}") from error
     except PoolTimeout as error:
         raise OSError("PostgreSQL gave no connection in time") from error
+    except TimeoutError as error:
+        raise OSError("PostgreSQL did not answer in time") from error
     except PoolClosed as error:
         raise OSError("the connection to PostgreSQL was closed") from error
     except psycopg.DataError as error:
