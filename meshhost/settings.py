@@ -129,6 +129,14 @@ class Settings(BaseSettings):
         validation_alias=_names("LOG_LEVEL"),
         description="Least severe log records that are shown: DEBUG, INFO, WARNING, ERROR or CRITICAL.",
     )
+    log_format: Literal["text", "json"] = Field(
+        "text",
+        validation_alias=_names("LOG_FORMAT"),
+        description=(
+            "How log records are written: lines for people (text), or one JSON object a line (json). For `host.run()` in a "
+            "program that has not configured logging itself, `otel_config` and the command line."
+        ),
+    )
     local_model: Path | None = Field(
         None,
         validation_alias=_names("LOCAL_MODEL"),
@@ -320,6 +328,11 @@ class Settings(BaseSettings):
         if value.upper() not in logging.getLevelNamesMapping():
             raise ValueError("expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return value
+
+    @property
+    def log_level_number(self) -> int:
+        """The level as the logging module counts it."""
+        return logging.getLevelNamesMapping()[self.log_level.upper()]
 
     @field_validator("api_url")
     @classmethod

@@ -29,6 +29,7 @@ VARIABLES: dict[str, dict[str, str]] = {
         "MESHHOST_CONFIG_DIR": "Directory of `project.json`, which `meshhost setup` writes.",
         "MESHHOST_DATA_DIR": "Directory for data: queues, documents, files and identity of a room server, ledger of a host.",
         "MESHHOST_LOG_LEVEL": "Lowest level of log records that are written.",
+        "MESHHOST_LOG_FORMAT": "`text`: a line for people; `json`: an object a line, with all fields and tracebacks.",
         "MESHHOST_PROJECT_ID": "Project id that telemetry of an agent is marked with.",
         "MESHHOST_SESSION_ID": "Session id that telemetry of an agent is marked with.",
         "OTEL_ENDPOINT": "OTLP/HTTP collector for traces. `OTEL_EXPORTER_OTLP_ENDPOINT` is read too. Default: no export.",
