@@ -87,7 +87,10 @@ class Settings(BaseSettings):
     token: SecretStr | None = Field(
         None,
         validation_alias=_names("TOKEN"),
-        description="A ready-made participant token, for programs that read it; meshhost itself does not use it.",
+        description=(
+            "A ready-made participant token, with which `meshhost.connect` and the commands that work in a room join "
+            "instead of signing one with the API key."
+        ),
     )
     room: str | None = Field(
         None,
@@ -285,7 +288,10 @@ class Settings(BaseSettings):
     host_url: str | None = Field(
         None,
         validation_alias=_names("HOST_URL"),
-        description="URL of the service host that `meshhost host` commands talk to.",
+        description=(
+            "URL of the service host that `meshhost host` commands talk to. Unset: port MESHHOST_PORT of this machine, "
+            "else the host that `meshhost service run` has started, else port 8081."
+        ),
     )
     openai_api_key: SecretStr | None = Field(
         None,

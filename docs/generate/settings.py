@@ -25,7 +25,7 @@ VARIABLES: dict[str, dict[str, str]] = {
         "MESHHOST_API_URL": "Address of the room server.",
         "MESHHOST_API_KEY": "API key to act with. Default: the key that `meshhost setup` stored.",
         "MESHHOST_ROOM": "Room that commands use when none is named; also marks the telemetry of an agent.",
-        "MESHHOST_TOKEN": "Reserved for a participant token; nothing reads it yet.",
+        "MESHHOST_TOKEN": "A token that `meshhost.connect` and commands join rooms with, instead of signing one.",
         "MESHHOST_CONFIG_DIR": "Directory of `project.json`, which `meshhost setup` writes.",
         "MESHHOST_DATA_DIR": "Directory for data: queues, documents, files and identity of a room server, ledger of a host.",
         "MESHHOST_LOG_LEVEL": "Lowest level of log records that are written.",
@@ -56,7 +56,7 @@ VARIABLES: dict[str, dict[str, str]] = {
         "MESHHOST_LEDGER": "File that keeps which agents shall live and which tenants are frozen, over restarts. `on`: "
         "`host-ledger.db` in the data directory. It holds tokens. Default: off.",
         "MESHHOST_ADMIN_KEY": "Key for the operator's routes. Without one they answer the host's own machine only.",
-        "MESHHOST_HOST_URL": "Where `meshhost host` finds the host.",
+        "MESHHOST_HOST_URL": "Where `meshhost host` finds the host. Default: what `service run` started, else port 8081.",
         "MESHHOST_MAX_STARTS": "Agents that may be starting at once.",
         "MESHHOST_TENANT_MAX_AGENTS": "Agents of one tenant. Default: no limit.",
         "MESHHOST_TENANT_STARTS_PER_SECOND": "Starts per second of one tenant. Default: no limit.",

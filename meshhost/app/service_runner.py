@@ -30,6 +30,7 @@ from meshhost.app.ports import reserved_port
 from meshhost.app.program import RunningProgram, arguments_of, running_program
 from meshhost.app.project import api_key_of
 from meshhost.app.room_calls import RoomCalls, http_url
+from meshhost.app.running_hosts import announced
 from meshhost.app.source_watch import SourceWatch
 from meshhost.errors import CallRefusedError, SettingsError
 from meshhost.gateway.local.provider import find_model
@@ -94,7 +95,7 @@ async def run_service(
         sources = SourceWatch(folder, interval=times.look_at_sources) if reload else None
         changed: list[str] | None = None
         while True:
-            async with _started(arguments, settings, times) as (program, host_url):
+            async with _started(arguments, settings, times, room) as (program, host_url):
                 run = _Run(settings, times, program, HostApi(session, host_url), calls, room, progress)
                 work = run.until_ended(changed) if sources is None else run.until_changed(sources, signals, changed)
                 outcome = await first_of(work, _stop(signals, program))
@@ -110,7 +111,7 @@ async def run_service(
 
 @asynccontextmanager
 async def _started(
-    arguments: list[str], settings: Settings, times: RunTimes
+    arguments: list[str], settings: Settings, times: RunTimes, room: str
 ) -> AsyncIterator[tuple[RunningProgram, str]]:
     """Start the program on a free port; yield it and the URL of its host."""
     with reserved_port() as port:
@@ -120,8 +121,10 @@ async def _started(
             "MESHHOST_API_URL": settings.api_url,
         }
         stop_seconds = settings.drain_seconds + times.stop_margin
+        url = f"http://127.0.0.1:{port}"
         async with running_program(arguments, variables=variables, stop_seconds=stop_seconds) as program:
-            yield program, f"http://127.0.0.1:{port}"
+            with announced(settings.config_dir, url, room=room):
+                yield program, url
 
 
 class _Run:
