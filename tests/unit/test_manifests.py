@@ -294,7 +294,7 @@ def test_variables_in_compose_are_settings_and_secrets_are_taken_from_the_enviro
         assert name in KNOWN
         assert isinstance(value, str)
         assert interpolated(value) <= {name}
-        assert f"\n{name}=" in example
+        assert re.search(rf"^#?{name}=", example, re.MULTILINE)
         if name in SECRET:
             assert re.fullmatch(rf"\$\{{{name}:\?.+\}}", value)
     plain = {name: value for name, value in service["environment"].items() if not interpolated(value)}
