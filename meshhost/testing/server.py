@@ -111,15 +111,18 @@ async def running_server(
     file: ServerFile | None = None,
     providers: ProviderTable | None = None,
     other_keys: Sequence[ApiKey] = (),
+    database_url: str | None = None,
 ) -> AsyncIterator[RunningServer]:
     """A room server on a free port of this machine, with its data in `data_dir`.
 
-    It knows `key` (by default a new one) and `other_keys`, which may belong to other projects.
+    It knows `key` (by default a new one) and `other_keys`, which may belong to other projects. All but files is kept in
+    SQLite there, unless `database_url` names another database.
     """
     own = key or new_api_key(_PROJECT)
     options = ServerOptions(
         port=port,
         data_dir=data_dir,
+        database_url=database_url,
         file=file or ServerFile(),
         providers=providers or ProviderTable({}),
         extra_keys=lambda: [own, *other_keys],

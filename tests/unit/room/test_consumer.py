@@ -430,6 +430,21 @@ async def test_whatever_the_processing_raises_fails_its_message_only(
         assert await fine.settled.get() == ("ack", None)
 
 
+async def test_a_failure_is_logged_with_its_error_and_its_traceback_once_for_a_message(
+    running: Any, room: _Room, work: _Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    work.error = KeyError("to")
+    async with running():
+        for attempt in (1, 2, 3):
+            failed = _message(1, attempt=attempt)
+            room.waiting.put_nowait(failed)
+            await failed.settled.get()
+
+    records = [record for record in caplog.records if record.message == "processing failed"]
+    assert [record.__dict__["error"] for record in records] == ["KeyError: 'to'"] * 3
+    assert [record.exc_info is not None for record in records] == [True, False, False]
+
+
 async def test_a_processing_that_cancels_its_own_task_fails_its_message(room: _Room) -> None:
     async def process(_: LeasedMessage) -> None:
         task = asyncio.current_task()
