@@ -1042,11 +1042,12 @@ async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
 async def test_who_blocks_the_loop_is_named_and_moved_to_a_process(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("MESHHOST_BLOCK_SECONDS", "0.2")
+    # Long enough for what a busy machine does to everybody, which is not the agent's doing.
+    monkeypatch.setenv("MESHHOST_BLOCK_SECONDS", "0.6")
 
     class CrashesLater(misbehaving.Normal):  # type: ignore[misc, name-defined]
         async def wait_ended(self) -> None:
-            time.sleep(0.6)  # noqa: ASYNC251 - that is the point
+            time.sleep(1.5)  # noqa: ASYNC251 - that is the point
             await asyncio.Event().wait()
 
     hosted = await serve("task", classes=[CrashesLater], on_block="isolate", blocks_allowed=2)
@@ -1064,11 +1065,11 @@ async def test_who_blocks_the_loop_is_named_and_moved_to_a_process(
     blocked = [record for record in caplog.records if record.getMessage() == "event loop is blocked"]
     assert [record.identity for record in blocked] == ["agent-0", "agent-1"]
     assert blocked[0].spawn_id
-    assert "time.sleep(0.6)" in blocked[0].stack
+    assert "time.sleep(1.5)" in blocked[0].stack
     live = json.loads(await hosted.text("/livez"))
     assert live["ok"] is True
     assert live["last_block"]["path"] == "/CrashesLater"
-    assert live["last_block"]["seconds"] > 0.2
+    assert live["last_block"]["seconds"] > 0.6
     metrics = await hosted.text("/metrics")
     assert 'meshhost_loop_blocks_total{path="/CrashesLater"} 2.0' in metrics
     assert "meshhost_loop_lag_seconds_count" in metrics
