@@ -160,6 +160,13 @@ class Hosted:
         assert spawn is not None
         return spawn
 
+    async def called_when_it_has_time(self, cls: type, **data: Any) -> SupervisedAgent:
+        """As `called`, of a host whose loop was just blocked: it refuses calls until it has caught up."""
+        async with asyncio.timeout(20):
+            while (await self.post(cls.__name__, **data))[0] == 503:
+                await asyncio.sleep(0.1)
+        return await self.called(cls, **data)
+
     async def text(self, path: str) -> str:
         async with self.http.get(f"http://127.0.0.1:{self.host.port}{path}") as response:
             return await response.text()
@@ -1052,12 +1059,12 @@ async def test_who_blocks_the_loop_is_named_and_moved_to_a_process(
 
     hosted = await serve("task", classes=[CrashesLater], on_block="isolate", blocks_allowed=2)
     for number in range(2):
-        spawn = await hosted.called(CrashesLater, identity=f"agent-{number}")
+        spawn = await hosted.called_when_it_has_time(CrashesLater, identity=f"agent-{number}")
         await soon(spawn.wait_state(State.RUNNING))
         counted = f'meshhost_loop_blocks_total{{path="/CrashesLater"}} {number + 1}.0'
         await until(lambda text=counted: text in hosted.host.parts.metrics.render().decode(), "the block was counted")
     # From now on in a process, where the program's class of this name crashes.
-    moved = await hosted.called(CrashesLater, identity="moved")
+    moved = await hosted.called_when_it_has_time(CrashesLater, identity="moved")
     await soon(moved.wait_state(State.FAILED))
 
     assert moved.last_error is not None
