@@ -123,8 +123,8 @@ class Settings(BaseModel):
         repr=False,
         validation_alias=_names("DATABASE_URL"),
         description=(
-            "Where the queues are stored: sqlite:///relative/path or sqlite:////absolute/path. Unset: a file "
-            "in the data directory."
+            "Where all but files is stored: postgresql://user:password@host/database. Or the file of the queues alone: "
+            "sqlite:///relative/path or sqlite:////absolute/path. Unset: files in the data directory."
         ),
     )
     data_dir: Path = Field(

@@ -35,8 +35,8 @@ VARIABLES: dict[str, dict[str, str]] = {
         "OTEL_ENDPOINT": "OTLP/HTTP collector for traces. `OTEL_EXPORTER_OTLP_ENDPOINT` is read too. Default: no export.",
     },
     "Room server": {
-        "MESHHOST_DATABASE_URL": "Where queues are stored: `sqlite:///relative` or `sqlite:////absolute`. "
-        "Default: `queues.db` in the data directory.",
+        "MESHHOST_DATABASE_URL": "Where all but files is stored: `postgresql://user:password@host/database`. Or the file of "
+        "the queues alone: `sqlite:///relative` or `sqlite:////absolute`. Default: files in the data directory.",
         "MESHHOST_OPERATOR_KEY": "Key that manages tenants: for the server, and for `meshhost tenant` and `key`. Default: "
         "`operator.key` in the configuration directory, which `meshhost room serve` writes.",
         "MESHHOST_SECRET": "Secret of participant tokens that name no API key.",

@@ -180,7 +180,7 @@ class QueueConsumer:
             await asyncio.Event().wait()  # a server without leases: the message cannot be lost to another
             return
         while True:
-            await asyncio.sleep(leased.seconds / 3)
+            await self._room.clock.sleep(leased.seconds / 3)
             try:
                 await leased.extend()
             except LeaseLostError:
@@ -231,7 +231,7 @@ class QueueConsumer:
                     raise
                 # A new connection is waited for inside the request; the lease is the holder's, not the connection's.
                 logger.info("message not settled yet", extra={"queue": self._queue, "reason": str(error)})
-                await asyncio.sleep(self._backoff.delay(tries, random.random))
+                await self._room.clock.sleep(self._backoff.delay(tries, random.random))
                 continue
             return
 

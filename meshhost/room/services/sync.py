@@ -38,8 +38,6 @@ __all__ = ["SyncClient"]
 
 logger = logging.getLogger(__name__)
 
-# Seconds to wait for the content that the server sends after its reply.
-STATE_TIMEOUT = 60.0
 # Seconds before an edit that the server failed to store is sent again.
 RETRY_DELAY = 1.0
 
@@ -130,7 +128,7 @@ class SyncClient:
             opened.is_connected.set()
             for state in opened.early:
                 self._apply(opened, state)
-            async with asyncio.timeout(STATE_TIMEOUT):
+            async with asyncio.timeout(self._room.request_timeout):
                 await opened.has_state.wait()
         except TimeoutError:
             self._end(opened)
@@ -181,14 +179,14 @@ class SyncClient:
                 self._emit_saved(opened)
             elif type(refusal) is RoomError:  # the server failed, it did not refuse
                 opened.add_first(edits)
-                await asyncio.sleep(RETRY_DELAY)
+                await self._room.clock.sleep(RETRY_DELAY)
             else:
                 await self._take_back(opened, refusal, state_follows)
 
     async def _take_back(self, opened: OpenDocument, refusal: RoomError, state_follows: bool) -> None:
         if state_follows:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STATE_TIMEOUT):
+                async with asyncio.timeout(self._room.request_timeout):
                     await opened.corrected.wait()
         if not opened.corrected.is_set():
             opened.correct()
@@ -226,7 +224,7 @@ class SyncClient:
         opened.is_connected.set()
 
     async def _restore_later(self, opened: OpenDocument, document: MeshDocument) -> None:
-        await asyncio.sleep(RETRY_DELAY)
+        await self._room.clock.sleep(RETRY_DELAY)
         if self._open.get(opened.path) is opened:
             await self._restore_one(opened, document)
 
