@@ -55,8 +55,8 @@ class RecentLogs(logging.Handler):
     def after(self, number: int, *, limit: int, fields: Mapping[str, str]) -> tuple[list[dict[str, Any]], int]:
         """The newest `limit` records after this number whose fields have these values, oldest first; and the last number.
 
-        A field `spawn_id` is matched by its beginning. After a restart of the host, numbers begin again: one from before gets
-        everything.
+        A field `spawn_id` is matched by its beginning, `tenant` by its id or name. After a restart of the host, numbers
+        begin again: a number from before gets everything.
         """
         self.acquire()
         try:
@@ -70,10 +70,14 @@ class RecentLogs(logging.Handler):
 
 
 def _matches(record: Mapping[str, Any], fields: Mapping[str, str]) -> bool:
-    return all(
-        str(record.get(name, "")).startswith(value) if name == "spawn_id" else str(record.get(name, "")) == value
-        for name, value in fields.items()
-    )
+    return all(_matches_one(record, name, value) for name, value in fields.items())
+
+
+def _matches_one(record: Mapping[str, Any], name: str, value: str) -> bool:
+    own = str(record.get(name, ""))
+    if name == "spawn_id":
+        return own.startswith(value)
+    return own == value or (name == "tenant" and record.get("tenant_name") == value)
 
 
 def _bounded(value: object) -> object:

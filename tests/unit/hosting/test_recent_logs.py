@@ -53,6 +53,14 @@ def test_records_are_found_by_agent_and_room_and_by_what_came_after(logs: Recent
     assert messages(logs, after=99) == ["a in r", "b in r", "b in s"]
 
 
+def test_a_tenant_is_found_by_its_id_and_by_its_name(logs: RecentLogs) -> None:
+    for tenant, name in (("e63405ce", "acme"), ("0123", "globex")):
+        with log_context(spawn_id="a" * 32, tenant=tenant):
+            logger.info("of %s", name, extra={"tenant_name": name})
+
+    assert messages(logs, tenant="e63405ce") == messages(logs, tenant="acme") == ["of acme"]
+
+
 def test_a_record_is_bounded_and_never_fails_the_code_that_logs(logs: RecentLogs) -> None:
     class Unprintable:
         def __str__(self) -> str:
