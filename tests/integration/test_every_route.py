@@ -91,6 +91,7 @@ HOST: Mapping[tuple[str, str], Mapping[str, int | str]] = {
     ("GET", "/.well-known/meshhost-service.json"): PUBLIC,
     ("GET", "/.well-known/meshagent-service.json"): PUBLIC,
     ("GET", "/agents"): ADMIN,
+    ("GET", "/agents/logs"): ADMIN,
     ("GET", "/agents/{id}"): ADMIN,
     ("DELETE", "/agents/{id}"): ADMIN,
     ("GET", "/tenants"): ADMIN,
