@@ -163,7 +163,7 @@ class Hosted:
     async def called_when_it_has_time(self, cls: type, **data: Any) -> SupervisedAgent:
         """As `called`, of a host whose loop was just blocked: it refuses calls until it has caught up."""
         async with asyncio.timeout(20):
-            while (await self.post(cls.__name__, **data))[0] == 503:
+            while (await self.post(cls.__name__, **data))[0] == 503:  # noqa: ASYNC110 - nothing tells when
                 await asyncio.sleep(0.1)
         return await self.called(cls, **data)
 
