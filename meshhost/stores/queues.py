@@ -58,10 +58,14 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """What is sent: a JSON text and string headers (trace context travels there)."""
+    """What is sent: a JSON text and string headers (trace context travels there).
+
+    `sender_id` is the sender's own name for it: a message that is sent again under the same one is stored once.
+    """
 
     body: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    sender_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,8 @@ class QueueLimits:
 
     `max_attempts` failures make a message dead, and so do `max_interruptions` deliveries that ended INTERRUPTED or EXPIRED:
     such a message ends or blocks its process, and would go round for ever. `max_depth` bounds the messages of one queue that
-    are not dead; `max_message_bytes` bounds body and headers of one message together, as UTF-8.
+    are not dead; `max_message_bytes` bounds body and headers of one message together, as UTF-8. A `sender_id` is remembered
+    for `remember_ids_seconds`: many times as long as a client sends one message again.
 
     `max_depth` protects the store; it is not a counter to build on. A queue below it is never refused. One process never
     exceeds it. When several processes send to one queue at the same moment, an engine may exceed it by what the others
@@ -136,6 +141,7 @@ class QueueLimits:
     max_interruptions: int = 5
     max_depth: int = 1_000_000
     max_message_bytes: int = 8 * 1024 * 1024
+    remember_ids_seconds: float = 600.0
 
 
 class QueueStore(Protocol):
@@ -179,6 +185,9 @@ class QueueStore(Protocol):
         gets a greater id, whichever processes they ran in; sends that overlap may get theirs in any order. Raises
         NotFoundError when the queue is missing and `create` is false, LimitExceededError when the queue is full (see
         QueueLimits) or the message too large, InvalidRequestError when a text of it is not Unicode.
+
+        A message with the `sender_id` of one that this queue took within `remember_ids_seconds` is that one, whatever became
+        of it since: nothing is stored, and the id of the first is returned, also when the queue is full by now.
         """
         ...
 

@@ -733,3 +733,47 @@ async def test_poisonous_messages_do_not_keep_the_others_back(store: QueueStore,
         await clock.advance(31)
     assert await bodies(store) == ["c"]
     assert (await stats(store)).dead == 2
+
+
+async def test_a_message_sent_again_under_its_id_is_stored_once(store: QueueStore) -> None:
+    first = await store.send(JOBS, NewMessage("a", sender_id="s1"))
+    assert await store.send(JOBS, NewMessage("changed", sender_id="s1"), create=False) == first
+    assert await store.send(JOBS, NewMessage("b", sender_id="s2")) != first
+    assert await store.send(MAIL, NewMessage("c", sender_id="s1")) != first
+    assert await bodies(store) == ["a", "b"]
+    assert await bodies(store, MAIL) == ["c"]
+
+
+async def test_concurrent_sends_under_one_id_are_one(store: QueueStore) -> None:
+    ids = await asyncio.gather(*(store.send(JOBS, NewMessage("a", sender_id="s")) for _ in range(8)))
+    assert len(set(ids)) == 1
+    assert await bodies(store) == ["a"]
+
+
+async def test_an_id_outlives_its_message_and_a_full_queue_answers_it(store: QueueStore) -> None:
+    first = await store.send(JOBS, NewMessage("a", sender_id="s"))
+    await store.ack((await take(store)).lease)
+    await put(store, *"bcdef")
+    assert await store.send(JOBS, NewMessage("a", sender_id="s")) == first
+    with pytest.raises(LimitExceededError):
+        await store.send(JOBS, NewMessage("a", sender_id="other"))
+    await store.drain(JOBS)
+    assert await store.send(JOBS, NewMessage("a", sender_id="other")) > first  # what was refused is not remembered
+
+
+async def test_an_id_is_forgotten_after_its_time_and_with_its_queue(store: QueueStore, clock: FakeClock) -> None:
+    first = await store.send(JOBS, NewMessage("a", sender_id="s"))
+    await clock.advance(LIMITS.remember_ids_seconds - 1)
+    await store.sweep()
+    assert await store.send(JOBS, NewMessage("a", sender_id="s")) == first
+    await clock.advance(2)
+    second = await store.send(JOBS, NewMessage("a", sender_id="s"))
+    await store.sweep()
+    assert first < second == await store.send(JOBS, NewMessage("a", sender_id="s"))
+    await store.delete(JOBS)
+    assert await store.send(JOBS, NewMessage("a", sender_id="s")) > second
+
+
+async def test_an_id_that_is_not_unicode_is_refused(store: QueueStore) -> None:
+    with pytest.raises(InvalidRequestError, match="id: expected Unicode"):
+        await store.send(JOBS, NewMessage("a", sender_id="\ud800"))

@@ -21,9 +21,10 @@ class Named(Body):
 
 
 class Send(Named):
-    """`message` is any JSON value."""
+    """`message` is any JSON value. One that is sent again under the same `id` is stored once, and answered like the first."""
 
     message: Any
+    id: str | None = Field(None, min_length=1, max_length=MAX_NAME)
     create: bool = True
     headers: dict[str, str] = Field(default_factory=dict)
 

@@ -108,7 +108,7 @@ class QueuesService(RoomService):
         except InvalidRequestError:
             check_finite(body.message, "message")  # names the field; only a refusal pays for the search
             raise
-        message = NewMessage(body=text, headers=headers)
+        message = NewMessage(body=text, headers=headers, sender_id=body.id)
         message_id = await self._queues.send(_key(request, body), message, create=body.create)
         return JsonResponse(json={"id": str(message_id)})
 

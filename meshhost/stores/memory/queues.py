@@ -50,6 +50,8 @@ class _Message:
 class _Queue:
     messages: dict[int, _Message] = field(default_factory=dict)
     dead: dict[int, tuple[_Message, DeadLetter]] = field(default_factory=dict)
+    # By the sender's id: the message, and until when that is remembered.
+    sent: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def in_order(self) -> list[_Message]:
         return sorted(self.messages.values(), key=lambda message: message.id)
@@ -92,12 +94,17 @@ class MemoryQueueStore:
         check_message(message, self._limits)
         if create:
             await self.create(queue)
-        messages = self._find(queue).messages
-        if len(messages) >= self._limits.max_depth:
+        found, now = self._find(queue), self._clock.time()
+        first, until = found.sent.get(message.sender_id or "", (0, 0.0))
+        if until > now:
+            return first
+        if len(found.messages) >= self._limits.max_depth:
             raise queue_full(queue, self._limits)
         self._last_id += 1
         content = NewMessage(message.body, dict(message.headers))
-        messages[self._last_id] = _Message(self._last_id, content, sent_at=self._clock.time())
+        found.messages[self._last_id] = _Message(self._last_id, content, sent_at=now)
+        if message.sender_id:
+            found.sent[message.sender_id] = (self._last_id, now + self._limits.remember_ids_seconds)
         return self._last_id
 
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
@@ -157,6 +164,8 @@ class MemoryQueueStore:
     async def sweep(self) -> Sequence[QueueKey]:
         """See QueueStore."""
         now = self._clock.time()
+        for found in self._all().values():
+            found.sent = {name: entry for name, entry in found.sent.items() if entry[1] > now}
         due = [(queue, message) for queue, message in self._each() if message.due is not None and message.due <= now]
         for _, message in due:
             message.due = None

@@ -37,6 +37,10 @@ from meshhost.stores.sqlite.statements import Statements
 __all__ = ["SqliteQueueStore"]
 
 
+# As many in one operation as take a few milliseconds, and so many operations for one sweep.
+_FORGET_BATCH = 500
+_FORGET_BATCHES = 20
+
 _SQL = Statements("queues.sql")
 _execute = _SQL.execute
 
@@ -89,17 +93,24 @@ class SqliteQueueStore:
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """See QueueStore."""
         headers = check_message(message, self._limits)
-        body = message.body
+        body, sender_id = message.body, message.sender_id
         if create:
             check_name(queue)
 
         def operation(db: sqlite3.Connection) -> int:
             found, depth = _find_or_create(db, queue) if create else _find(db, queue)
+            now = self._clock.time()
+            if sender_id and (sent := _execute(db, "find_sent", queue=found, sender_id=sender_id, now=now).fetchone()):
+                first: int = sent[0]
+                return first
             if depth >= self._limits.max_depth:
                 raise queue_full(queue, self._limits)
-            message_id = _execute(db, "add_message", queue=found, now=self._clock.time()).lastrowid
+            message_id = _execute(db, "add_message", queue=found, now=now).lastrowid
             _execute(db, "add_content", id=message_id, body=body, headers=headers)
             _execute(db, "change_depth", queue=found, change=1)
+            if sender_id:
+                until = now + self._limits.remember_ids_seconds
+                _execute(db, "remember_sent", queue=found, sender_id=sender_id, id=message_id, until=until)
             return message_id or 0
 
         return await self._database.run(operation)
@@ -196,7 +207,16 @@ class SqliteQueueStore:
                 _execute(db, "sweep", now=now)
             return queues
 
+        await self._forget_sent()
         return await self._database.run(operation)
+
+    async def _forget_sent(self) -> None:
+        def operation(db: sqlite3.Connection) -> int:
+            return _execute(db, "forget_sent", now=self._clock.time(), limit=_FORGET_BATCH).rowcount
+
+        for _ in range(_FORGET_BATCHES):
+            if await self._database.run(operation) < _FORGET_BATCH:
+                return
 
     async def next_due(self) -> float | None:
         """See QueueStore."""

@@ -18,6 +18,19 @@ INSERT INTO messages (queue_id, sent_at) VALUES (:queue, :now);
 -- name: add_content
 INSERT INTO contents (message_id, body, headers) VALUES (:id, :body, :headers);
 
+-- name: find_sent
+SELECT message_id FROM sent_ids WHERE queue_id = :queue AND sender_id = :sender_id AND forget_at > :now;
+
+-- name: remember_sent
+-- Replaces one that is to be forgotten but was not deleted yet.
+INSERT OR REPLACE INTO sent_ids (queue_id, sender_id, message_id, forget_at)
+VALUES (:queue, :sender_id, :id, :until);
+
+-- name: forget_sent
+DELETE FROM sent_ids WHERE (queue_id, sender_id) IN (
+    SELECT queue_id, sender_id FROM sent_ids INDEXED BY sent_ids_old WHERE forget_at <= :now ORDER BY forget_at LIMIT :limit
+);
+
 -- name: find_content
 SELECT body, headers FROM contents WHERE message_id = :id;
 

@@ -9,6 +9,7 @@ import pytest
 from meshhost.errors import AccessDeniedError, InvalidRequestError, LeaseLostError, NotFoundError, RoomError
 from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.protocol.messages import EmptyResponse, JsonResponse, Response
+from meshhost.queues.service import QueueService
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import RemoteParticipant
 from meshhost.stores.queues import QueueLimits
@@ -191,6 +192,29 @@ async def test_what_becomes_of_an_unsettled_message_when_its_receiver_goes(
                 while (await _size(a))[1]:
                     pass
             assert await _size(a) == ((1, 0) if comes_back else (0, 0))
+
+
+async def test_a_send_whose_answer_is_lost_is_stored_once(
+    server: RunningServer, break_connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, answers = QueueService.send, 0
+
+    async def store_and_break(service: QueueService, *args: Any, **options: Any) -> int:
+        nonlocal answers
+        message_id = await store(service, *args, **options)
+        answers += 1
+        if answers <= 3:
+            break_connection(sender)
+            await asyncio.Event().wait()  # until the server notices that nobody waits for the answer
+        return message_id
+
+    monkeypatch.setattr(QueueService, "send", store_and_break)
+    async with server.client() as sender:
+        message_id = await sender.queues.send(name="q", message="once")
+        assert answers == 4
+        assert message_id is not None
+        assert await _size(sender) == (1, 0)
+        assert await sender.queues.send(name="q", message="once") != message_id
 
 
 async def test_a_lease_comes_back_when_its_holder_leaves(server: RunningServer) -> None:

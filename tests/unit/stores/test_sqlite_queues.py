@@ -131,7 +131,7 @@ async def test_a_file_of_a_newer_version_is_left_alone(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(SettingsError, match=r"queues\.db is of version 99, newer than 2"):
+    with pytest.raises(SettingsError, match=r"queues\.db is of version 99, newer than 3"):
         await SqliteQueueStore(path).open()
 
 
@@ -199,7 +199,7 @@ async def test_the_connection_is_as_durable_as_promised(store: SqliteQueueStore)
         await in_thread(store, lambda db, name=name: db.execute(f"PRAGMA {name}").fetchone()[0])
         for name in ("journal_mode", "synchronous", "user_version")
     ]
-    assert settings == ["wal", 2, 2]
+    assert settings == ["wal", 2, 3]
     assert repr(store).endswith("open=True>")
 
 
