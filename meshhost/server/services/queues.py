@@ -8,7 +8,8 @@ whose leases are settled or given back when it ends. A holder is secret: a reque
 A receive can be given up: by its caller, or because the answer was lost with the connection. A delivery that such an answer
 carried has reached nobody: it goes back at once, counts as no delivery, and is not settled by the next receive.
 
-`run` is the one background task; it extends the leases of clients without leases. Invariant: a message that was handed out is
+`run` has two background tasks: one extends the leases of clients without leases, the other one keeps those of clients that live
+but whose event loop is blocked (`blocked_holders.py`). Invariant: a message that was handed out is
 settled or given back in the end, whatever ends first: the request, the connection, the participant or the server.
 """
 
@@ -30,6 +31,7 @@ from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
 from meshhost.server.core.slots import Slot
 from meshhost.server.services import queue_bodies as bodies
+from meshhost.server.services.blocked_holders import BlockedHolders
 from meshhost.server.services.queue_leases import ConnectionLeases, HandedOver, ParticipantLeases
 from meshhost.server.services.settlement import Settlement, on_end, on_receive
 from meshhost.stores.queues import Delivery, EndReason, HolderId, Lease, NewMessage, QueueKey
@@ -47,14 +49,22 @@ class QueuesService(RoomService):
     """The queues service.
 
     `receive_seconds` is how long a receive waits for a message. `lease_seconds` is the lease of a client without leases, which
-    the server keeps extended while the client is connected.
+    the server keeps extended while the client is connected. `blocked_seconds` is how long a client with leases may be silent on
+    an open connection before its message goes to another one (0: not longer than its lease).
     """
 
     def __init__(
-        self, queues: QueueService, *, receive_seconds: float, lease_seconds: float, clock: Clock | None = None
+        self,
+        queues: QueueService,
+        *,
+        receive_seconds: float,
+        lease_seconds: float,
+        blocked_seconds: float = 600.0,
+        clock: Clock | None = None,
     ) -> None:
         self._queues = queues
         self._clock = clock or SystemClock()
+        self._blocked = BlockedHolders(queues, max_seconds=blocked_seconds, clock=self._clock)
         self._participants = Slot(ParticipantLeases)
         self._peers = Slot(ConnectionLeases)
         # Connections with unsettled leases: the ones that `run` extends. `settle` removes a connection that ended.
@@ -123,6 +133,7 @@ class QueuesService(RoomService):
         handed_over = HandedOver(request.peer, request.message.id, delivery.lease, body.call)
         if settlement is Settlement.EXPLICIT:
             self._participants.of(request.participant).hand_over(handed_over)
+            self._blocked.watch(delivery.lease, body.lease or self._lease_seconds, request.participant)
             return _reply(delivery, body.lease)
         mine = self._peers.of(request.peer)
         mine.hand_over(handed_over)
@@ -179,18 +190,24 @@ class QueuesService(RoomService):
         return lease
 
     async def _ack(self, request: Request, body: bodies.Leased) -> Answer:
-        await self._queues.ack(self._shown(request, body))
+        lease = self._shown(request, body)
+        await self._queues.ack(lease)
+        self._blocked.forget(lease)
         return EmptyResponse()
 
     async def _nack(self, request: Request, body: bodies.Nack) -> Answer:
         if body.reason is EndReason.EXPIRED:
             raise InvalidRequestError("reason", "expected failed, interrupted or released")
         error = body.error[:_ERROR_CHARS]
-        dead = await self._queues.nack(self._shown(request, body), reason=body.reason, error=error, delay=body.delay)
+        lease = self._shown(request, body)
+        dead = await self._queues.nack(lease, reason=body.reason, error=error, delay=body.delay)
+        self._blocked.forget(lease)
         return JsonResponse(json={"dead": dead})
 
     async def _extend(self, request: Request, body: bodies.Extend) -> Answer:
-        await self._queues.extend(self._shown(request, body), seconds=body.seconds)
+        lease = self._shown(request, body)
+        await self._queues.extend(lease, seconds=body.seconds)
+        self._blocked.watch(lease, body.seconds, request.participant)
         return JsonResponse(json={"lease_seconds": body.seconds})
 
     async def _drain(self, request: Request, body: bodies.Named) -> Answer:
@@ -225,7 +242,12 @@ class QueuesService(RoomService):
         return JsonResponse(json={"replayed": replayed})
 
     async def run(self) -> None:
-        """Extend, until cancelled, the leases of connected clients that have none themselves."""
+        """Keep, until cancelled, the leases of connected clients that have none themselves or cannot renew them."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._blocked.run(), name="blocked holders")
+            tasks.create_task(self._extend_all(), name="leases of clients without leases")
+
+    async def _extend_all(self) -> None:
         while True:
             await self._clock.sleep(self._lease_seconds / 3)
             for mine in tuple(self._unsettled):

@@ -20,6 +20,7 @@ gets no answer.
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -35,6 +36,7 @@ from meshhost.server.core.room import Room
 from meshhost.server.core.slots import Slots
 from meshhost.server.wire.dialect import Translator, Welcome
 from meshhost.transport.base import Transport
+from meshhost.transport.heartbeat import Heartbeat
 from meshhost.transport.outbox import Outbox
 
 __all__ = ["CANCEL_REQUEST", "Connection", "GivenUp"]
@@ -73,8 +75,10 @@ class Connection:
         max_requests: int,
         max_waiting_bytes: int,
         given_up: GivenUp = lambda *_: None,
+        heartbeat: Heartbeat | None = None,
     ) -> None:
         self._transport = transport
+        self._heartbeat = heartbeat
         self._room = room
         self._participant = participant
         self._dispatch = dispatch
@@ -107,6 +111,15 @@ class Connection:
     def closing(self) -> CloseReason | None:
         """See Peer."""
         return None if self._closing is None else self._closing[0]
+
+    @property
+    def heard_at(self) -> float:
+        """See Peer."""
+        return math.inf if self._heartbeat is None else self._heartbeat.heard_at
+
+    def probe(self, *, patience: float) -> float:
+        """See Peer."""
+        return 0.0 if self._heartbeat is None else self._heartbeat.probe(patience=patience)
 
     async def serve(self) -> ConnectionLostError:
         """Serve until the connection ends, and return how it ended. Requests in progress are cancelled then."""
