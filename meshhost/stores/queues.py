@@ -166,6 +166,10 @@ class QueueStore(Protocol):
         """Finish what was accepted and release all resources. Idempotent; the store may be opened again."""
         ...
 
+    async def check(self) -> None:
+        """Prove by a durable write that a message could be stored now. Raises StorageFullError, OSError, RoomError."""
+        ...
+
     async def create(self, queue: QueueKey) -> None:
         """Create the queue if it is missing. Raises InvalidRequestError when its name is not Unicode."""
         ...
@@ -184,7 +188,8 @@ class QueueStore(Protocol):
         Ids are unique over all queues and processes and are never used again. A send that begins after another one returned
         gets a greater id, whichever processes they ran in; sends that overlap may get theirs in any order. Raises
         NotFoundError when the queue is missing and `create` is false, LimitExceededError when the queue is full (see
-        QueueLimits) or the message too large, InvalidRequestError when a text of it is not Unicode.
+        QueueLimits) or the message too large, InvalidRequestError when a text of it is not Unicode, StorageFullError when
+        the disk has no more room than leasing and settling need.
 
         A message with the `sender_id` of one that this queue took within `remember_ids_seconds` is that one, whatever became
         of it since: nothing is stored, and the id of the first is returned, also when the queue is full by now.

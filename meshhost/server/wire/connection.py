@@ -19,12 +19,13 @@ gets no answer.
 """
 
 import asyncio
+import errno
 import logging
 import math
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from meshhost.errors import ConnectionLostError, LimitExceededError, RemoteProtocolError, RoomError
+from meshhost.errors import ConnectionLostError, LimitExceededError, RemoteProtocolError, RoomError, StorageFullError
 from meshhost.protocol.connection import MalformedMessage, MessageReceived, RoomConnection
 from meshhost.protocol.frames import SERVER_SLICE, Limits
 from meshhost.protocol.messages import ErrorResponse, Header, Response
@@ -239,8 +240,13 @@ class Connection:
     async def _finish(self, request: Request, answering: Coroutine[Any, Any, Answer]) -> None:
         try:
             answer = await answering
+            self._dispatch.finished(request)
         except Exception as error:  # noqa: BLE001 - as above
+            self._dispatch.finished(request, error)
             answer = _error(error, request.message)
+        except asyncio.CancelledError as error:
+            self._dispatch.finished(request, error)
+            raise
         finally:
             self._handled(asyncio.current_task())
         await self._answer(request, answer)
@@ -295,6 +301,8 @@ class Connection:
 
 
 def _error(error: Exception, message: MessageReceived) -> Response:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        error = StorageFullError("storage full: the room server's disk has no room for this")
     if isinstance(error, RoomError):
         return ErrorResponse(text=str(error) or type(error).__name__, code=error.code)
     logger.error("request failed", exc_info=error, extra={"message_type": message.type})

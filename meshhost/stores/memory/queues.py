@@ -75,6 +75,10 @@ class MemoryQueueStore:
         """Refuse operations from now on; the messages stay."""
         self._open = False
 
+    async def check(self) -> None:
+        """See QueueStore."""
+        self._all()
+
     async def create(self, queue: QueueKey) -> None:
         """See QueueStore."""
         check_name(queue)

@@ -70,6 +70,10 @@ class SqliteQueueStore:
         """See QueueStore."""
         await self._database.close()
 
+    async def check(self) -> None:
+        """See QueueStore."""
+        await self._database.check()
+
     async def create(self, queue: QueueKey) -> None:
         """See QueueStore."""
         check_name(queue)
@@ -98,6 +102,7 @@ class SqliteQueueStore:
             check_name(queue)
 
         def operation(db: sqlite3.Connection) -> int:
+            self._database.require_space(db)
             found, depth = _find_or_create(db, queue) if create else _find(db, queue)
             now = self._clock.time()
             if sender_id and (sent := _execute(db, "find_sent", queue=found, sender_id=sender_id, now=now).fetchone()):
