@@ -27,6 +27,7 @@ from typing import Any, TypeAlias, TypeVar
 from meshhost.errors import RoomError
 from meshhost.stores.sqlite.file import SqliteFile
 from meshhost.stores.sqlite.space import FreeSpace, storage_full
+from meshhost.stores.sqlite.tidy import Tidier
 
 __all__ = ["Operation", "SqliteThread"]
 
@@ -38,6 +39,9 @@ Operation: TypeAlias = Callable[[sqlite3.Connection], T]
 # Bounds how long the first operation of a batch waits for the others.
 _MAX_BATCH = 1000
 _LOG_FULL_SECONDS = 30.0
+# Without a job for this many seconds, the file is tidied, with a pause after each step.
+_IDLE_SECONDS = 1.0
+_STEP_PAUSE = 0.005
 
 
 @dataclass(slots=True)
@@ -63,6 +67,8 @@ class SqliteThread:
         self._file = file
         self.space = FreeSpace(file.path)
         self._log_full_again_at = 0.0
+        self._tidier = Tidier(file.path)
+        self._is_untidy = True  # since the last commit, or by an earlier process
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()  # so that no job is put behind the None that ends the thread
         self._stopping = False
@@ -121,6 +127,20 @@ class SqliteThread:
             self._commit_or_fail(batch)
             _deliver(batch)
 
+    def _next_job(self) -> _Job | None:
+        """Wait for the next job, and tidy the file meanwhile; one step at a time, as a job that comes waits for its end."""
+        pause = _IDLE_SECONDS
+        while self._is_untidy:
+            with contextlib.suppress(Empty):
+                return self._jobs.get(timeout=pause)
+            pause = _STEP_PAUSE
+            try:
+                self._is_untidy = self._tidier.step(self._file.connection())
+            except Exception as error:
+                logger.debug("store not tidied", extra={"path": str(self._file.path)}, exc_info=error)
+                self._is_untidy = False
+        return self._jobs.get()
+
     def _commit_or_fail(self, batch: Sequence[_Job]) -> None:
         try:
             self._commit(batch)
@@ -134,7 +154,7 @@ class SqliteThread:
 
     def _next_batch(self) -> tuple[list[_Job], bool]:
         batch: list[_Job] = []
-        job = self._jobs.get()
+        job = self._next_job()
         with contextlib.suppress(Empty):
             while job is not None:
                 batch.append(job)
@@ -151,6 +171,7 @@ class SqliteThread:
         for job in batch:
             _run(connection, job)
         connection.execute("COMMIT")
+        self._is_untidy = True
 
     def _roll_back(self, batch: Sequence[_Job], cause: Exception) -> None:
         self._log(cause, len(batch))
