@@ -19,6 +19,8 @@ from typing import NamedTuple, NewType, Protocol, TypeAlias
 from meshhost.identity.tenant import RoomKey
 
 __all__ = [
+    "LONGEST_DELAY",
+    "LONGEST_LEASE",
     "DeadLetter",
     "Delay",
     "Delivery",
@@ -31,6 +33,10 @@ __all__ = [
     "QueueStats",
     "QueueStore",
 ]
+
+# Seconds. No lease and no delay before a retry may be longer.
+LONGEST_LEASE = 3600.0
+LONGEST_DELAY = 7 * 24 * 3600.0
 
 HolderId = NewType("HolderId", str)
 # Seconds, or a pure function from the attempt that failed (1 for the first) to seconds: only the store knows the attempt.
@@ -151,7 +157,9 @@ class QueueStore(Protocol):
     not at all, and no caller sees it half done. An accepted change survives `kill -9` of this process and, on disk, power
     loss. Cancelling a caller cancels the wait, not always the change. A failing store raises OSError, and nothing is half
     done then; one that is not open raises RoomError. Times are wall clock; processes that share a store need clocks that
-    agree to well within a lease.
+    agree to well within a lease. A clock that is set forward or back ends and prolongs no lease and no delay: `sweep` notices
+    it and moves the stored times by as much. What was set while the store was closed prolongs none beyond LONGEST_LEASE and
+    LONGEST_DELAY.
     """
 
     async def open(self) -> None:

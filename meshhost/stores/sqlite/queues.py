@@ -10,15 +10,18 @@ A message is a row in `messages` (small, rewritten by each lease) and one in `co
 """
 
 import json
+import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from meshhost.clock import Clock, SystemClock
+from meshhost.clock import Clock, SteadyTime, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.queues import (
+    LONGEST_DELAY,
+    LONGEST_LEASE,
     DeadLetter,
     Delay,
     Delivery,
@@ -36,6 +39,7 @@ from meshhost.stores.sqlite.statements import Statements
 
 __all__ = ["SqliteQueueStore"]
 
+logger = logging.getLogger(__name__)
 
 # As many in one operation as take a few milliseconds, and so many operations for one sweep.
 _FORGET_BATCH = 500
@@ -58,6 +62,8 @@ class SqliteQueueStore:
         self._database = SqliteDatabase(path, migrations="queues", what="queue store")
         self._limits = limits
         self._clock = clock or SystemClock()
+        # For leases, delays and ids: `due` and `forget_at`. What people read (`sent_at`, `died_at`) is plain wall clock.
+        self._steady = SteadyTime(self._clock)
 
     def __repr__(self) -> str:
         return f"<SqliteQueueStore {str(self._database.path)!r} open={self._database.is_open}>"
@@ -65,6 +71,7 @@ class SqliteQueueStore:
     async def open(self) -> None:
         """See QueueStore."""
         await self._database.open()
+        await self._database.run(self._bound_times)
 
     async def close(self) -> None:
         """See QueueStore."""
@@ -104,13 +111,13 @@ class SqliteQueueStore:
         def operation(db: sqlite3.Connection) -> int:
             self._database.require_space(db)
             found, depth = _find_or_create(db, queue) if create else _find(db, queue)
-            now = self._clock.time()
+            now = self._steady.time()
             if sender_id and (sent := _execute(db, "find_sent", queue=found, sender_id=sender_id, now=now).fetchone()):
                 first: int = sent[0]
                 return first
             if depth >= self._limits.max_depth:
                 raise queue_full(queue, self._limits)
-            message_id = _execute(db, "add_message", queue=found, now=now).lastrowid
+            message_id = _execute(db, "add_message", queue=found, now=self._clock.time()).lastrowid
             _execute(db, "add_content", id=message_id, body=body, headers=headers)
             _execute(db, "change_depth", queue=found, change=1)
             if sender_id:
@@ -125,7 +132,7 @@ class SqliteQueueStore:
 
         def operation(db: sqlite3.Connection) -> list[Delivery]:
             found, _ = _find(db, queue)
-            now = self._clock.time()
+            now = self._steady.time()
             _execute(db, "promote", queue=found, now=now)
             rows: list[tuple[Any, ...]] = []
             while True:
@@ -134,7 +141,7 @@ class SqliteQueueStore:
                 healthy = [row[:-1] for row in claimed if not self._is_poison(row[-1])]
                 for message_id, *_, interruptions in claimed:
                     if self._is_poison(interruptions):
-                        _bury(db, found, message_id, poison(queue, interruptions), now)
+                        _bury(db, found, message_id, poison(queue, interruptions), self._clock.time())
                 rows += healthy
                 if len(healthy) == len(claimed):
                     break
@@ -167,7 +174,7 @@ class SqliteQueueStore:
                 _bury(db, found, lease.message_id, why, self._clock.time(), counted=1)
                 return True
             seconds = delay(max(failures + failed, 1)) if callable(delay) else delay
-            due = self._clock.time() + seconds if seconds > 0 else None
+            due = self._steady.time() + seconds if seconds > 0 else None
             counted = reason is not EndReason.RELEASED
             values = {"failed": failed, "counted": counted, "interrupted": interrupted}
             _execute(db, "give_back", id=lease.message_id, due=due, **values)
@@ -180,7 +187,7 @@ class SqliteQueueStore:
 
         def operation(db: sqlite3.Connection) -> Lease:
             _find_leased(db, lease)
-            until = self._clock.time() + seconds
+            until = self._steady.time() + seconds
             _execute(db, "extend", id=lease.message_id, until=until)
             return Lease(lease.queue, lease.message_id, lease.token, lease.holder, until)
 
@@ -197,7 +204,7 @@ class SqliteQueueStore:
                 counted = reason is not EndReason.RELEASED
                 _execute(db, "release_holder", holder=holder, counted=counted, interrupted=is_interruption(reason))
             else:
-                _execute(db, "shorten_holder", holder=holder, soon=self._clock.time() + grace)
+                _execute(db, "shorten_holder", holder=holder, soon=self._steady.time() + grace)
             return touched
 
         return await self._database.run(operation)
@@ -206,7 +213,8 @@ class SqliteQueueStore:
         """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> list[QueueKey]:
-            now = self._clock.time()
+            self._follow_the_clock(db)
+            now = self._steady.time()
             queues = _keys(_execute(db, "queues_due", now=now))
             if queues:
                 _execute(db, "sweep", now=now)
@@ -217,11 +225,28 @@ class SqliteQueueStore:
 
     async def _forget_sent(self) -> None:
         def operation(db: sqlite3.Connection) -> int:
-            return _execute(db, "forget_sent", now=self._clock.time(), limit=_FORGET_BATCH).rowcount
+            return _execute(db, "forget_sent", now=self._steady.time(), limit=_FORGET_BATCH).rowcount
 
         for _ in range(_FORGET_BATCHES):
             if await self._database.run(operation) < _FORGET_BATCH:
                 return
+
+    def _follow_the_clock(self, db: sqlite3.Connection) -> None:
+        if jump := self._steady.jump():
+            logger.warning(
+                "the wall clock was set: leases and delays keep their lengths", extra={"seconds": round(jump, 3)}
+            )
+            for statement in ("move_dues", "move_sent_ids"):
+                _execute(db, statement, seconds=jump)
+            self._steady.follow(jump)
+
+    def _bound_times(self, db: sqlite3.Connection) -> None:
+        """Bound what a clock that was set back while nobody had the file open would prolong."""
+        self._steady = SteadyTime(self._clock)
+        now = self._steady.time()
+        _execute(db, "bound_leases", latest=now + LONGEST_LEASE)
+        _execute(db, "bound_delays", latest=now + LONGEST_DELAY)
+        _execute(db, "bound_sent_ids", latest=now + self._limits.remember_ids_seconds)
 
     async def next_due(self) -> float | None:
         """See QueueStore."""
@@ -244,7 +269,7 @@ class SqliteQueueStore:
 
         def operation(db: sqlite3.Connection) -> list[QueueStats]:
             now = self._clock.time()
-            rows = _execute(db, "stats", tenant=room.tenant, room=room.name, now=now)
+            rows = _execute(db, "stats", tenant=room.tenant, room=room.name, now=self._steady.time())
             return [_stats(now, *row) for row in rows]
 
         return await self._database.run(operation)

@@ -100,6 +100,21 @@ ORDER BY queues.tenant, queues.room, queues.name;
 -- name: sweep
 UPDATE messages SET due = NULL, ready = 1 WHERE due <= :now;
 
+-- name: move_dues
+UPDATE messages SET due = due + :seconds WHERE due IS NOT NULL;
+
+-- name: move_sent_ids
+UPDATE sent_ids SET forget_at = forget_at + :seconds;
+
+-- name: bound_leases
+UPDATE messages SET due = :latest WHERE due > :latest AND holder IS NOT NULL;
+
+-- name: bound_delays
+UPDATE messages SET due = :latest WHERE due > :latest;
+
+-- name: bound_sent_ids
+UPDATE sent_ids SET forget_at = :latest WHERE forget_at > :latest;
+
 -- name: next_due
 SELECT min(due) FROM messages WHERE due IS NOT NULL;
 
