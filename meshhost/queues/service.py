@@ -198,6 +198,10 @@ class QueueService:
         """The delivery reached nobody: release it in the background, uncounted. A lease that was lost is ignored."""
         self._claims.spawn(self._give_back(lease), name="give back")
 
+    def ack_soon(self, lease: Lease) -> None:
+        """Settle the message as done, in the background. A lease that was lost is ignored."""
+        self._claims.spawn(self._ack_soon(lease), name="ack")
+
     async def create(self, queue: QueueKey) -> None:
         """Create the queue if it is missing."""
         await self._store.create(queue)
@@ -338,6 +342,14 @@ class QueueService:
     def _abandon(self, delivery: Delivery | None) -> None:
         if delivery is not None:
             self.give_back(delivery.lease)
+
+    async def _ack_soon(self, lease: Lease) -> None:
+        try:
+            await self._store.ack(lease)
+        except (LeaseLostError, NotFoundError):
+            return
+        except Exception as error:
+            logger.warning("a message was not settled", extra={"queue": str(lease.queue)}, exc_info=error)
 
     async def _give_back(self, lease: Lease) -> None:
         try:

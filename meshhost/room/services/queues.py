@@ -29,6 +29,8 @@ DEFAULT_LEASE_SECONDS = 30.0
 MAX_LOST = 64
 # The extension of servers that store a message once, however often it is sent under one id.
 _SEND_ID = "send_id"
+# The extension of servers that settle what a receive without waiting got when the client confirms that its caller has it.
+_CONFIRM = "confirm_receive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,25 +139,34 @@ class QueuesClient:
         request: Header = {"name": name, "create": create, "message": message}
         if headers:
             request["headers"] = dict(headers)
-        resume = self._resume_send()
+        resume = _SEND_ID if self._offers(_SEND_ID) else None
         if resume is not None:
             request["id"] = _new_send_id()
         response, _ = await self._room.request("queues.send", request, resume=resume)
         answer = value_of(response, "queues.send")
         return str(answer["id"]) if isinstance(answer, dict) and "id" in answer else None
 
-    def _resume_send(self) -> str | None:
+    def _offers(self, extension: str) -> bool:
         with contextlib.suppress(RoomError):  # not connected yet, which the request says better
-            return _SEND_ID if _SEND_ID in self._room.extensions.get("extensions", ()) else None
-        return None
+            return extension in self._room.extensions.get("extensions", ())
+        return False
 
     async def receive(self, *, name: str, create: bool = True, wait: bool = True) -> Any:
         """Take the next message, or return None. With `wait`, the server replies within about 20 s.
 
-        The message is settled by the next `receive` on this queue (at once without `wait`). If the connection is lost before
-        that, it comes back. Use `lease` to settle explicitly.
+        The message is settled by the next `receive` on this queue (without `wait`, as soon as this returns it). If the
+        connection is lost or the caller is cancelled before that, it comes back. Use `lease` to settle explicitly.
         """
-        response, _ = await self._room.request("queues.receive", {"name": name, "create": create, "wait": wait})
+        header: Header = {"name": name, "create": create, "wait": wait}
+        call = None if wait or not self._offers(_CONFIRM) else uuid.uuid4().hex
+        if call is not None:
+            header |= {"call": call, "confirm": True}
+        response, _ = await self._room.request("queues.receive", header)
+        if call is not None and not isinstance(response, EmptyResponse):
+            # In the same turn of the loop in which the caller gets the message. When the caller was cancelled before, the
+            # session has given the request up, and the message goes back.
+            with contextlib.suppress(ConnectionLostError):
+                await self._room.notify("queues.received", {"name": name, "call": call})
         return _message(response)
 
     async def lease(

@@ -79,6 +79,7 @@ class QueuesService(RoomService):
             "queues.open": Operation(bodies.Named, self._open, _may_open, _name),
             "queues.send": Operation(bodies.Send, self._send, _may_send, _name),
             "queues.receive": Operation(bodies.Receive, self._receive, _may_receive, _name),
+            "queues.received": Operation(bodies.Received, self._received, is_one_way=True),
             "queues.ack": Operation(bodies.Leased, self._ack, _may_receive, _name),
             "queues.nack": Operation(bodies.Nack, self._nack, _may_receive, _name),
             "queues.extend": Operation(bodies.Extend, self._extend, _may_receive, _name),
@@ -123,7 +124,7 @@ class QueuesService(RoomService):
         return JsonResponse(json={"id": str(message_id)})
 
     async def _receive(self, request: Request, body: bodies.Receive) -> Answer:
-        settlement = on_receive(wait=body.wait, leases=body.lease is not None)
+        settlement = on_receive(wait=body.wait, leases=body.lease is not None, confirms=body.confirm)
         self._give_back(self._participants.of(request.participant).take_back_calls(body.given_up))
         if settlement is not Settlement.EXPLICIT:
             await self._settle_previous(request, body.name)
@@ -181,6 +182,12 @@ class QueuesService(RoomService):
             raise
         mine.discard(delivery.lease)
         await self._ack_unless_late(delivery.lease)
+        return None
+
+    def _received(self, request: Request, body: bodies.Received) -> Answer:
+        # Answers at once, so that it is done before the end of the connection is read.
+        for lease in self._peers.of(request.peer).take_back_call(body.call):
+            self._queues.ack_soon(lease)
         return None
 
     def _shown(self, request: Request, body: bodies.Leased) -> Lease:

@@ -70,6 +70,7 @@ async def test_the_handshake_tells_who_and_where(server: RunningServer) -> None:
             "cancel",
             "cancel_request",
             "send_id",
+            "confirm_receive",
         }
         async with server.client("my-room", name="other") as b:
             assert b.session_id == a.session_id

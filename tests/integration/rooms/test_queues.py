@@ -217,6 +217,48 @@ async def test_a_send_whose_answer_is_lost_is_stored_once(
         assert await sender.queues.send(name="q", message="once") != message_id
 
 
+@pytest.mark.parametrize("turns", range(0, 40, 3))
+@pytest.mark.parametrize("how", ["receive", "lease"])
+async def test_a_receive_that_does_not_wait_loses_nothing_when_it_is_cancelled(
+    server: RunningServer, turns: int, how: str
+) -> None:
+    async with server.client() as a, server.client() as b:
+        for number in range(5):
+            await a.queues.send(name="q", message=number)
+        got: list[Any] = []
+
+        async def take() -> None:
+            if how == "receive":
+                got.append(await b.queues.receive(name="q", wait=False))
+            elif (leased := await b.queues.lease(name="q", wait=False)) is not None:
+                got.append(leased.message)
+                await leased.ack()
+
+        tasks = [asyncio.create_task(take()) for _ in range(3)]
+        for _ in range(turns):
+            await asyncio.sleep(0.0005)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        async with asyncio.timeout(10):
+            while True:
+                ready, leased = await _size(a)
+                if leased == 0:
+                    break
+                await asyncio.sleep(0.02)
+        rest = [await a.queues.receive(name="q", wait=False) for _ in range(ready)]
+        assert sorted([*got, *rest]) == [0, 1, 2, 3, 4]
+
+
+async def test_a_message_taken_without_waiting_is_settled_when_its_receiver_leaves(server: RunningServer) -> None:
+    async with server.client() as a:
+        await a.queues.send(name="q", message=1)
+        async with server.client(name="w", role="agent") as worker:
+            assert await worker.queues.receive(name="q", wait=False) == 1
+        assert await a.queues.receive(name="q", wait=False) is None
+        assert await _size(a) == (0, 0)
+
+
 async def test_a_lease_comes_back_when_its_holder_leaves(server: RunningServer) -> None:
     async with server.client() as a:
         await a.queues.send(name="q", message=1)

@@ -107,6 +107,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], ApiScope]]] = {
 }
 # About the asker itself: who may be here may do these.
 FREE = {
+    "queues.received",
     "set_attributes",
     "messaging.disable",
     "agent.unregister_toolkit",
@@ -115,7 +116,7 @@ FREE = {
     "agent.ask_response",
     "agent.abandon",
 }
-ONE_WAY = {"set_attributes", "agent.tool_call_response", "agent.ask_response", "agent.abandon"}
+ONE_WAY = {"queues.received", "set_attributes", "agent.tool_call_response", "agent.ask_response", "agent.abandon"}
 
 
 def test_every_operation_has_a_test_of_its_grant(tmp_path: Path) -> None:
