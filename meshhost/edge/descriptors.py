@@ -12,7 +12,7 @@ import logging
 import resource
 import time
 
-__all__ = ["most_descriptors", "quiet_accept", "raise_limit"]
+__all__ = ["AcceptFilter", "most_descriptors", "quiet_accept", "raise_limit"]
 
 # Beyond this, tables that grow with the highest descriptor cost more than connections bring.
 _ENOUGH = 1_048_576
@@ -39,12 +39,15 @@ def most_descriptors(share: float) -> int:
     return 1_000_000 if soft == resource.RLIM_INFINITY else max(16, int(soft * share))
 
 
-class _AcceptFilter(logging.Filter):
+class AcceptFilter(logging.Filter):
+    """Passes one of asyncio's records about a failed accept per period, and all others."""
+
     def __init__(self) -> None:
         super().__init__()
         self._again_at = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """See logging.Filter."""
         if not str(record.msg).startswith(_ACCEPT_FAILED):
             return True
         if time.monotonic() < self._again_at:
@@ -53,7 +56,7 @@ class _AcceptFilter(logging.Filter):
         return True
 
 
-_filter = _AcceptFilter()
+_filter = AcceptFilter()
 
 
 def quiet_accept() -> None:

@@ -32,6 +32,9 @@ _LOG_SECONDS = 10.0
 # connections to their rooms count there too.
 _DESCRIPTOR_SHARE = 0.8
 _HIGHEST_SHARE = 0.9
+_LAST_SHARE = 0.95
+# How long a refused connection may take to send what it has to.
+_LINGER_SECONDS = 0.5
 _ANSWER = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: 0\r\n%s\r\n"
 _TOO_SLOW = _ANSWER % (b"408 Request Timeout", b"")
 _TOO_MANY = _ANSWER % (b"503 Service Unavailable", b"Retry-After: 1\r\n")
@@ -96,6 +99,7 @@ class _Guard:
         self.limits = limits
         self.max_connections = limits.connections()
         self._highest = most_descriptors(_HIGHEST_SHARE)
+        self._last = most_descriptors(_LAST_SHARE)
         self.open: set[_Connection] = set()
         self._incomplete: OrderedDict[_Connection, float] = OrderedDict()
         self._by_address: dict[str, OrderedDict[_Connection, None]] = {}
@@ -140,10 +144,10 @@ class _Guard:
         """
         return len(self.open) >= self.max_connections or descriptor >= self._highest
 
-    def refuse(self, connection: "_Connection") -> None:
-        """There are too many connections."""
+    def refuse(self, connection: "_Connection", descriptor: int) -> None:
+        """There are too many connections. The last descriptors are given back at once."""
         self._refused += 1
-        connection.end(_TOO_MANY)
+        connection.refuse(_TOO_MANY, linger=descriptor < self._last)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = loop.call_later(_SWEEP_SECONDS, self._sweep, loop)
@@ -190,8 +194,9 @@ class _Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
         socket = transport.get_extra_info("socket")
-        if self._guard.is_full(-1 if socket is None else socket.fileno()):
-            self._guard.refuse(self)
+        descriptor = -1 if socket is None else socket.fileno()
+        if self._guard.is_full(descriptor):
+            self._guard.refuse(self, descriptor)
             return
         self._is_admitted = True
         self._guard.open.add(self)
@@ -200,6 +205,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._is_admitted:
+            self.end(None)
             return
         handler = self._handler
         self._last_data = time.monotonic()
@@ -241,6 +247,14 @@ class _Connection(asyncio.Protocol):
             if answer is not None:
                 self._transport.write(answer)
             self._transport.close()
+
+    def refuse(self, answer: bytes, *, linger: bool) -> None:
+        """Answer and close; with `linger` after the request has come, since closing with unread data discards the answer."""
+        if not linger or self._transport is None:
+            self.end(answer)
+            return
+        self._transport.write(answer)
+        asyncio.get_running_loop().call_later(_LINGER_SECONDS, self.end, None)
 
     def _begin_headers(self) -> None:
         self._in_headers = True

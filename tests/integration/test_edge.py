@@ -181,10 +181,13 @@ async def test_a_flood_of_connections_is_refused_before_descriptors_run_out() ->
         for _ in range(6):
             raws += await asyncio.gather(*(Raw.open(port, WHOLE) for _ in range(50)))
             await asyncio.sleep(0.2)
-        answers = await asyncio.gather(*(raw.reader.readline() for raw in raws))
+        lines = await asyncio.gather(*(raw.reader.readline() for raw in raws), return_exceptions=True)
+        answers = [line for line in lines if isinstance(line, bytes)]
+        assert all(isinstance(line, bytes | ConnectionError) for line in lines)
         assert psutil.Process(process.pid).num_fds() <= 108
         assert 60 < sum(b"404" in answer for answer in answers) < 100
         assert all(b"503" in answer or b"404" in answer or not answer for answer in answers)
+        assert any(b"503" in answer for answer in answers)
         raws[0].writer.write(WHOLE)
         async with asyncio.timeout(5):
             while b"404" not in await raws[0].reader.readline():
@@ -199,14 +202,14 @@ async def test_a_flood_of_connections_is_refused_before_descriptors_run_out() ->
     assert len(log.splitlines()) < 40
 
 
-def test_asyncio_logs_once_in_a_while_that_it_cannot_accept(caplog: pytest.LogCaptureFixture) -> None:
-    descriptors.quiet_accept()
-    descriptors._filter._again_at = 0.0
-    for _ in range(1000):
-        logging.getLogger("asyncio").error("socket.accept() out of system resource")
-        logging.getLogger("asyncio").error("another")
-    assert caplog.messages.count("socket.accept() out of system resource") == 1
-    assert caplog.messages.count("another") == 1000
+def test_asyncio_logs_once_in_a_while_that_it_cannot_accept() -> None:
+    accepting = descriptors.AcceptFilter()
+
+    def passed(text: str) -> int:
+        return sum(accepting.filter(logging.makeLogRecord({"msg": text})) for _ in range(1000))
+
+    assert passed("socket.accept() out of system resource") == 1
+    assert passed("another") == 1000
 
 
 def test_the_limit_of_descriptors_is_raised_as_far_as_allowed() -> None:

@@ -59,32 +59,32 @@ class SqliteQueueStore:
         limits: QueueLimits = QueueLimits(),  # noqa: B008 - immutable
         clock: Clock | None = None,
     ) -> None:
-        self._database = SqliteDatabase(path, migrations="queues", what="queue store")
+        self.database = SqliteDatabase(path, migrations="queues", what="queue store")
         self._limits = limits
         self._clock = clock or SystemClock()
         # For leases, delays and ids: `due` and `forget_at`. What people read (`sent_at`, `died_at`) is plain wall clock.
         self._steady = SteadyTime(self._clock)
 
     def __repr__(self) -> str:
-        return f"<SqliteQueueStore {str(self._database.path)!r} open={self._database.is_open}>"
+        return f"<SqliteQueueStore {str(self.database.path)!r} open={self.database.is_open}>"
 
     async def open(self) -> None:
         """See QueueStore."""
-        await self._database.open()
-        await self._database.run(self._bound_times)
+        await self.database.open()
+        await self.database.run(self._bound_times)
 
     async def close(self) -> None:
         """See QueueStore."""
-        await self._database.close()
+        await self.database.close()
 
     async def check(self) -> None:
         """See QueueStore."""
-        await self._database.check()
+        await self.database.check()
 
     async def create(self, queue: QueueKey) -> None:
         """See QueueStore."""
         check_name(queue)
-        await self._database.run(lambda db: _execute(db, "create_queue", **_names(queue)))
+        await self.database.run(lambda db: _execute(db, "create_queue", **_names(queue)))
 
     async def delete(self, queue: QueueKey) -> None:
         """See QueueStore."""
@@ -95,11 +95,11 @@ class SqliteQueueStore:
             for statement in ("delete_dead_contents", "delete_dead_letters", "delete_queue"):
                 _execute(db, statement, queue=found)
 
-        await self._database.run(operation)
+        await self.database.run(operation)
 
     async def exists(self, queue: QueueKey) -> bool:
         """See QueueStore."""
-        return await self._database.run(lambda db: _look_up(db, queue) is not None)
+        return await self.database.run(lambda db: _look_up(db, queue) is not None)
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """See QueueStore."""
@@ -109,7 +109,7 @@ class SqliteQueueStore:
             check_name(queue)
 
         def operation(db: sqlite3.Connection) -> int:
-            self._database.require_space(db)
+            self.database.require_space(db)
             found, depth = _find_or_create(db, queue) if create else _find(db, queue)
             now = self._steady.time()
             if sender_id and (sent := _execute(db, "find_sent", queue=found, sender_id=sender_id, now=now).fetchone()):
@@ -125,7 +125,7 @@ class SqliteQueueStore:
                 _execute(db, "remember_sent", queue=found, sender_id=sender_id, id=message_id, until=until)
             return message_id or 0
 
-        return await self._database.run(operation)
+        return await self.database.run(operation)
 
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
         """See QueueStore."""
@@ -147,7 +147,7 @@ class SqliteQueueStore:
                     break
             return [_delivery(db, queue, holder, now + seconds, row) for row in sorted(rows)]
 
-        return await self._database.run(operation)
+        return await self.database.run(operation)
 
     async def ack(self, lease: Lease) -> None:
         """See QueueStore."""
@@ -157,7 +157,7 @@ class SqliteQueueStore:
             _execute(db, "delete_content", id=lease.message_id)
             _remove(db, found, lease.message_id)
 
-        await self._database.run(operation)
+        await self.database.run(operation)
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
         """See QueueStore."""
@@ -180,7 +180,7 @@ class SqliteQueueStore:
             _execute(db, "give_back", id=lease.message_id, due=due, **values)
             return False
 
-        return await self._database.run(operation)
+        return await self.database.run(operation)
 
     async def extend(self, lease: Lease, *, seconds: float) -> Lease:
         """See QueueStore."""
@@ -191,7 +191,7 @@ class SqliteQueueStore:
             _execute(db, "extend", id=lease.message_id, until=until)
             return Lease(lease.queue, lease.message_id, lease.token, lease.holder, until)
 
-        return await self._database.run(operation)
+        return await self.database.run(operation)
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
         """See QueueStore."""
@@ -207,7 +207,7 @@ class SqliteQueueStore:
                 _execute(db, "shorten_holder", holder=holder, soon=self._steady.time() + grace)
             return touched
 
-        return await self._database.run(operation)
+        return await self.database.run(operation)
 
     async def sweep(self) -> Sequence[QueueKey]:
         """See QueueStore."""
@@ -221,14 +221,14 @@ class SqliteQueueStore:
             return queues
 
         await self._forget_sent()
-        return await self._database.run(operation)
+        return await self.database.run(operation)
 
     async def _forget_sent(self) -> None:
         def operation(db: sqlite3.Connection) -> int:
             return _execute(db, "forget_sent", now=self._steady.time(), limit=_FORGET_BATCH).rowcount
 
         for _ in range(_FORGET_BATCHES):
-            if await self._database.run(operation) < _FORGET_BATCH:
+            if await self.database.run(operation) < _FORGET_BATCH:
                 return
 
     def _follow_the_clock(self, db: sqlite3.Connection) -> None:
@@ -250,7 +250,7 @@ class SqliteQueueStore:
 
     async def next_due(self) -> float | None:
         """See QueueStore."""
-        due: float | None = await self._database.run(lambda db: _execute(db, "next_due").fetchone()[0])
+        due: float | None = await self.database.run(lambda db: _execute(db, "next_due").fetchone()[0])
         return due
 
     async def drain(self, queue: QueueKey) -> int:
@@ -262,7 +262,7 @@ class SqliteQueueStore:
             _execute(db, "change_depth", queue=found, change=-depth)
             return depth
 
-        return await self._database.run(operation)
+        return await self.database.run(operation)
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
         """See QueueStore."""
@@ -272,7 +272,7 @@ class SqliteQueueStore:
             rows = _execute(db, "stats", tenant=room.tenant, room=room.name, now=self._steady.time())
             return [_stats(now, *row) for row in rows]
 
-        return await self._database.run(operation)
+        return await self.database.run(operation)
 
     async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
         """See QueueStore."""
@@ -282,7 +282,7 @@ class SqliteQueueStore:
             rows = _execute(db, "dead_letters", queue=found, limit=limit)
             return [DeadLetter(key, body, json.loads(headers), *rest) for key, body, headers, *rest in rows]
 
-        return await self._database.run(operation)
+        return await self.database.run(operation)
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """See QueueStore."""
@@ -295,7 +295,7 @@ class SqliteQueueStore:
             _execute(db, "change_depth", queue=found, change=count)
             return count
 
-        return await self._database.run(operation)
+        return await self.database.run(operation)
 
     def _is_poison(self, interruptions: int) -> bool:
         return interruptions >= self._limits.max_interruptions

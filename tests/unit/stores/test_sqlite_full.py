@@ -26,7 +26,7 @@ async def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setattr(space, "_KEPT_SECONDS", 0.0)
     backend = SqliteQueueStore(tmp_path / "queues.db")
     await backend.open()
-    await backend._database.run(lambda db: db.execute("PRAGMA max_page_count = 200").fetchone())
+    await backend.database.run(lambda db: db.execute("PRAGMA max_page_count = 200").fetchone())
     yield backend
     await backend.close()
 
@@ -84,7 +84,7 @@ async def test_one_that_needs_much_room_does_not_fail_those_that_need_none(store
     def large(db: sqlite3.Connection) -> None:
         db.execute("CREATE TABLE large AS SELECT zeroblob(1000000) AS content")
 
-    run = store._database.run
+    run = store.database.run
     results = await asyncio.gather(
         run(large), store.ack(delivery.lease), store.exists(JOBS), run(large), return_exceptions=True
     )

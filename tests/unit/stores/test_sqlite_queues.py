@@ -43,11 +43,11 @@ async def store(path: Path) -> AsyncIterator[SqliteQueueStore]:
 
 
 def queue_file(path: Path) -> SqliteFile:
-    return SqliteQueueStore(path)._database.file()
+    return SqliteQueueStore(path).database.file()
 
 
 async def in_thread(store: SqliteQueueStore, operation: Callable[[sqlite3.Connection], Any]) -> Any:
-    return await store._database.run(operation)
+    return await store.database.run(operation)
 
 
 class Hold:
@@ -94,13 +94,13 @@ class Flawed:
 
 
 async def make_flawed(store: SqliteQueueStore, *failing: str) -> None:
-    assert store._database._thread is not None
-    file = store._database._thread._file
+    assert store.database._thread is not None
+    file = store.database._thread._file
 
     def operation(db: sqlite3.Connection) -> None:
         file._connection = Flawed(db, *failing)  # type: ignore[assignment]
 
-    await store._database.run(operation)
+    await store.database.run(operation)
 
 
 # --- The file
