@@ -71,6 +71,10 @@ class SteadyTime:
         difference = self._clock.time() - self.time()
         return difference if abs(difference) >= _JUMP_SECONDS else 0.0
 
+    def as_wall(self, time: float) -> float:
+        """A steady time as the wall clock will show it."""
+        return time + self.jump()
+
     def follow(self, jump: float) -> None:
         """Take over the wall clock after a jump."""
         self._offset += jump

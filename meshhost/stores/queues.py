@@ -157,9 +157,9 @@ class QueueStore(Protocol):
     not at all, and no caller sees it half done. An accepted change survives `kill -9` of this process and, on disk, power
     loss. Cancelling a caller cancels the wait, not always the change. A failing store raises OSError, and nothing is half
     done then; one that is not open raises RoomError. Times are wall clock; processes that share a store need clocks that
-    agree to well within a lease. A clock that is set forward or back ends and prolongs no lease and no delay: `sweep` notices
-    it and moves the stored times by as much. What was set while the store was closed prolongs none beyond LONGEST_LEASE and
-    LONGEST_DELAY.
+    agree to well within a lease. A clock that is set forward or back ends and prolongs no lease and no delay: `sweep`
+    notices it and moves the stored times by as much, where the store belongs to one process. What was set while the store
+    was closed prolongs none beyond LONGEST_LEASE and LONGEST_DELAY.
     """
 
     async def open(self) -> None:

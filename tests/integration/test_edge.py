@@ -184,6 +184,7 @@ async def test_a_flood_of_connections_is_refused_before_descriptors_run_out() ->
         lines = await asyncio.gather(*(raw.reader.readline() for raw in raws), return_exceptions=True)
         answers = [line for line in lines if isinstance(line, bytes)]
         assert all(isinstance(line, bytes | ConnectionError) for line in lines)
+        await asyncio.sleep(1.0)  # refused connections have a moment to take their answer
         assert psutil.Process(process.pid).num_fds() <= 108
         assert 60 < sum(b"404" in answer for answer in answers) < 100
         assert all(b"503" in answer or b"404" in answer or not answer for answer in answers)

@@ -36,6 +36,7 @@ class Tidier:
         self._log = path.with_name(f"{path.name}-wal")
         self._pages = 32
         self._gave_back = False
+        self._is_copied = False
 
     def step(self, db: sqlite3.Connection) -> bool:
         """Do a little; return whether there is more to do. Raises sqlite3.Error."""
@@ -44,10 +45,14 @@ class Tidier:
             self._give_back(db)
             self._gave_back = True
             return True
-        # The file shrinks only when the log is copied into it.
-        if self._gave_back or self._log_size() > _LOG_BYTES:
+        # The file shrinks only when the log is copied into it. In two steps, as each waits for the disk.
+        if not self._is_copied and (self._gave_back or self._log_size() > _LOG_BYTES):
+            self._is_copied = True
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            return True
+        if self._is_copied:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        self._gave_back = False
+        self._gave_back = self._is_copied = False
         return False
 
     def _log_size(self) -> int:
@@ -60,7 +65,8 @@ class Tidier:
         began = time.monotonic()
         db.execute("PRAGMA synchronous = NORMAL")
         try:
-            db.execute(f"PRAGMA incremental_vacuum({self._pages})").fetchall()
+            # Not `execute`: it makes one step of a statement without columns, and that frees one page.
+            db.executescript(f"PRAGMA incremental_vacuum({self._pages})")
         finally:
             db.execute("PRAGMA synchronous = FULL")
         if time.monotonic() - began > _STEP_SECONDS:
