@@ -13,7 +13,7 @@ That has an end: after `max_seconds` of silence the message is given up, which t
 expires. Fencing is untouched: the lease keeps its token, and a holder that was given up is refused when it wakes.
 
 `QueuesService` reports every lease that is handed out, renewed or settled, and runs `run`, the only task. Leases that are
-settled meanwhile cost one entry in a heap, which is dropped when its time comes.
+settled meanwhile cost one entry in a heap, which is dropped when its time comes or there are many.
 """
 
 import asyncio
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 # Parts of a lease: when to ask for a sign of life, and when to decide.
 _ASK, _DECIDE = 0.5, 5 / 6
 _IDLE_SECONDS = 3600.0
+# Entries of settled leases that may wait in the heap for their time: a lease may last an hour.
+_MOST_SETTLED = 1000
 
 
 @dataclass(slots=True)
@@ -99,6 +101,9 @@ class BlockedHolders:
             await wait_at_most(self._earlier, self._next - now, self._clock)
 
     def _push(self, watched: _Watched) -> None:
+        if len(self._due) > 2 * len(self._watched) + _MOST_SETTLED:
+            self._due = [entry for entry in self._due if self._watched.get(_key(entry[2].lease)) is entry[2]]
+            heapq.heapify(self._due)
         heapq.heappush(self._due, (watched.due, next(self._order), watched))
         if watched.due < self._next:
             self._earlier.set()

@@ -139,6 +139,9 @@ class Connection:
             logger.warning("participant broke the protocol", extra={"reason": str(error)})
             await self._transport.close(error.close_code, str(error))
             end = ConnectionLostError(str(error), close_code=error.close_code)
+        finally:
+            if self._heartbeat is not None:  # its reader may have ended elsewhere than in reading
+                self._heartbeat.stop()
         return end
 
     def greet(self, welcome: Welcome) -> None:
