@@ -94,8 +94,7 @@ class SharedDocument:
     """A document that several edit at once; for one thread.
 
     `on_update` gets each local edit as an update, `on_changes` what changed in the tree by any edit or update; `on_reset` is
-    called when all nodes are new ones. `max_bytes` bounds the document with what waits for missing updates,
-    `max_waiting_bytes` only the latter.
+    called when all nodes are new ones. `max_bytes` bounds the document and its early updates, `max_waiting_bytes` only those.
     """
 
     def __init__(
@@ -107,8 +106,7 @@ class SharedDocument:
         on_changes: Callable[[Sequence[NodeChange]], None] = lambda _: None,
         on_reset: Callable[[], None] = lambda: None,
     ) -> None:
-        self._max_bytes = max_bytes
-        self._max_waiting_bytes = max_waiting_bytes
+        self._max_bytes, self._max_waiting_bytes = max_bytes, max_waiting_bytes
         self._on_update = on_update
         self._on_changes = on_changes
         self._on_reset = on_reset

@@ -225,9 +225,16 @@ class QueueService:
         """Return what is in each queue of a room, by name."""
         return await self._store.stats(room)
 
-    async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """Return the dead messages of a queue, newest first."""
-        return await self._store.dead_letters(queue, limit=limit)
+    async def dead_letters(
+        self,
+        queue: QueueKey,
+        *,
+        limit: int = 100,
+        before: tuple[float, int] | None = None,
+        max_bytes: int | None = None,
+    ) -> Sequence[DeadLetter]:
+        """Return the dead messages of a queue, newest first, or a page of them."""
+        return await self._store.dead_letters(queue, limit=limit, before=before, max_bytes=max_bytes)
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """Make dead messages ready again and wake receivers; return how many."""

@@ -153,8 +153,9 @@ class QueueLimits:
 class QueueStore(Protocol):
     """A durable store of queues, shared by all processes that open it.
 
-    All methods are safe to call concurrently, from any number of tasks and processes. Each is atomic: it happens wholly or
-    not at all, and no caller sees it half done. An accepted change survives `kill -9` of this process and, on disk, power
+    All methods are safe to call concurrently, from any number of tasks and processes. Each is atomic unless it says
+    otherwise: it happens wholly or not at all, and no caller sees it half done. None holds up the others for long, however
+    many messages it is about. An accepted change survives `kill -9` of this process and, on disk, power
     loss. Cancelling a caller cancels the wait, not always the change. A failing store raises OSError, and nothing is half
     done then; one that is not open raises RoomError. Times are wall clock; processes that share a store need clocks that
     agree to well within a lease. A clock that is set forward or back ends and prolongs no lease and no delay: `sweep`
@@ -183,7 +184,10 @@ class QueueStore(Protocol):
         ...
 
     async def delete(self, queue: QueueKey) -> None:
-        """Remove the queue and all its messages, dead ones too. Raises NotFoundError."""
+        """Remove the queue and all its messages, dead ones too. Raises NotFoundError.
+
+        They are gone at once for every caller; the space that they took may be freed later, also after a crash.
+        """
         ...
 
     async def exists(self, queue: QueueKey) -> bool:
@@ -260,20 +264,35 @@ class QueueStore(Protocol):
         ...
 
     async def drain(self, queue: QueueKey) -> int:
-        """Delete all messages of the queue, leased ones too but not the dead; return how many. Raises NotFoundError."""
+        """Delete all messages of the queue, leased ones too but not the dead; return how many. Raises NotFoundError.
+
+        They are gone at once for every caller; the space that they took may be freed later, also after a crash.
+        """
         ...
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
         """Return what is in each queue of a room, by name: one consistent view of the moment, over all processes."""
         ...
 
-    async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """Return the dead messages of a queue, newest first. Raises NotFoundError."""
+    async def dead_letters(
+        self,
+        queue: QueueKey,
+        *,
+        limit: int = 100,
+        before: tuple[float, int] | None = None,
+        max_bytes: int | None = None,
+    ) -> Sequence[DeadLetter]:
+        """Return up to `limit` dead messages of a queue, newest first. Raises NotFoundError.
+
+        With `before`, the time of death and the id of a letter, those that are older than it: the next page. The first letter
+        with which bodies and reasons have `max_bytes` characters is the last; fewer than `limit` then do not mean the end.
+        """
         ...
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """Make dead messages (all, or these) ready again with a fresh count of attempts; return how many.
 
-        They take their old places in the order, above `max_depth` if need be. Raises NotFoundError.
+        They take their old places in the order, above `max_depth` if need be. Many are moved in several steps: each is dead or
+        ready at any moment, and a crash may leave some dead. Raises NotFoundError.
         """
         ...

@@ -217,9 +217,16 @@ class QueuesClient:
 
     async def dead(self, *, name: str, limit: int = 100) -> builtins.list[DeadMessage]:
         """The newest dead messages of the queue."""
-        answer = await self._room.send_request("queues.dead", {"name": name, "limit": limit})
-        with reading("queues.dead"):
-            return [DeadMessage(**letter) for letter in answer["dead"]]
+        found: builtins.list[DeadMessage] = []
+        request: dict[str, Any] = {"name": name}
+        while True:
+            answer = await self._room.send_request("queues.dead", request | {"limit": limit - len(found)})
+            with reading("queues.dead"):
+                found += [DeadMessage(**letter) for letter in answer["dead"]]
+                # A server of ours answers with a part of what is large.
+                if not answer.get("more") or not answer["dead"] or len(found) >= limit:
+                    return found
+                request["before"] = [found[-1].died_at, int(found[-1].id)]
 
     async def replay(self, *, name: str, ids: Sequence[str] | None = None) -> int:
         """Make dead messages ready again, all of them or those with these ids; returns how many."""

@@ -75,9 +75,10 @@ class Extend(Leased):
 
 
 class Dead(Named):
-    """The newest `limit` dead messages."""
+    """The newest `limit` dead messages; after the first page those before the time of death and the id of the last one."""
 
     limit: int = Field(100, ge=1, le=1000)
+    before: tuple[float, int] | None = None
 
 
 class Replay(Named):

@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 MAX_WAITING = 64
 DISMISSED_RECEIVE_SECONDS = 1.0
 _ERROR_CHARS = 32 * 1024
+# Dead messages in one reply: encoding it must not hold the event loop.
+_DEAD_BYTES = 1024 * 1024
 
 
 class QueuesService(RoomService):
@@ -226,9 +228,13 @@ class QueuesService(RoomService):
         return EmptyResponse()
 
     async def _dead(self, request: Request, body: bodies.Dead) -> Answer:
-        letters = await self._queues.dead_letters(_key(request, body), limit=body.limit)
+        letters = await self._queues.dead_letters(
+            _key(request, body), limit=body.limit, before=body.before, max_bytes=_DEAD_BYTES
+        )
         return JsonResponse(
             json={
+                # Large letters come in pages: a client of ours asks for the rest until it has as many as it wants.
+                "more": sum(len(letter.body) + len(letter.reason) for letter in letters) >= _DEAD_BYTES,
                 "dead": [
                     {
                         "id": str(letter.message_id),
@@ -240,7 +246,7 @@ class QueuesService(RoomService):
                         "died_at": letter.died_at,
                     }
                     for letter in letters
-                ]
+                ],
             }
         )
 

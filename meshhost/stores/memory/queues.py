@@ -4,6 +4,7 @@ Read this to understand the contract; the property tests compare every other sto
 so each is atomic in its event loop. Sorting and scanning are linear: this is a model, not a fast store.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -194,10 +195,19 @@ class MemoryQueueStore:
         mine = sorted((key.name, queue) for key, queue in self._all().items() if key.room == room)
         return [_stats(name, queue, now, steady) for name, queue in mine]
 
-    async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
+    async def dead_letters(
+        self,
+        queue: QueueKey,
+        *,
+        limit: int = 100,
+        before: tuple[float, int] | None = None,
+        max_bytes: int | None = None,
+    ) -> Sequence[DeadLetter]:
         """See QueueStore."""
-        letters = [letter for _, letter in self._find(queue).dead.values()]
-        return sorted(letters, key=lambda letter: (letter.died_at, letter.message_id), reverse=True)[:limit]
+        letters = sorted((letter for _, letter in self._find(queue).dead.values()), key=_place, reverse=True)
+        older = [letter for letter in letters if before is None or _place(letter) < before][:limit]
+        sizes = itertools.accumulate((len(letter.body) + len(letter.reason) for letter in older), initial=0)
+        return [letter for letter, size in zip(older, sizes, strict=False) if max_bytes is None or size < max_bytes]
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """See QueueStore."""
@@ -252,6 +262,10 @@ class MemoryQueueStore:
         del found.messages[message.id]
         message.make_ready()
         found.dead[message.id] = (message, _dead_letter(message, reason, self._clock.time()))
+
+
+def _place(letter: DeadLetter) -> tuple[float, int]:
+    return letter.died_at, letter.message_id
 
 
 def _claim(queue: QueueKey, message: _Message, holder: HolderId, until: float) -> Delivery:

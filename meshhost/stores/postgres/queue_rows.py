@@ -1,19 +1,23 @@
 """Rows and values of the queues in PostgreSQL: what goes into a statement, and what comes out of one.
 
-Pure functions for `queues.py`. What a client sent may be impossible to store or to have been stored (NUL, numbers of any size);
-that is decided here, before a statement fails on it.
+For `queues.py` and `dead_letters.py`. What a client sent may be impossible to store or to have been stored (NUL, numbers of any
+size); that is decided here, before a statement fails on it.
 """
 
 import json
 from collections.abc import Iterable, Mapping
 
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.postgres.database import Row
+from meshhost.stores.postgres.database import Connection, Row
+from meshhost.stores.postgres.statements import read_statements
 from meshhost.stores.queues import Delivery, HolderId, Lease, QueueKey
+from meshhost.stores.refusals import queue_missing
 
-__all__ = ["delivery_of", "is_possible", "is_storable", "keys_of", "names_of", "values_of"]
+__all__ = ["delivery_of", "is_possible", "is_storable", "keys_of", "lock_queue", "names_of", "values_of"]
 
-MAX_ID = 2**63 - 1
+_SQL = read_statements("queues.sql")
+
+_MAX_ID = 2**63 - 1
 _MAX_TOKEN = 2**31 - 1
 
 
@@ -38,7 +42,7 @@ def is_storable(queue: QueueKey) -> bool:
 
 def is_possible(lease: Lease) -> bool:
     """Whether a lease of ours can have these values, which a client sent."""
-    is_number = 0 < lease.message_id <= MAX_ID and 0 < lease.token <= _MAX_TOKEN
+    is_number = 0 < lease.message_id <= _MAX_ID and 0 < lease.token <= _MAX_TOKEN
     return is_number and is_storable(lease.queue) and lease.holder.isascii() and "\0" not in lease.holder
 
 
@@ -58,3 +62,14 @@ def delivery_of(queue: QueueKey, holder: HolderId, until: float, row: Row) -> De
 def keys_of(rows: Iterable[Row]) -> list[QueueKey]:
     """The queues in rows of tenant, room and name."""
     return [QueueKey(RoomKey(TenantId(tenant), room), name) for tenant, room, name in rows]
+
+
+async def lock_queue(connection: Connection, queue: QueueKey) -> tuple[int, int]:
+    """Return the queue's id and lane; its row is locked. Raises NotFoundError."""
+    if not is_storable(queue):
+        raise queue_missing(queue)
+    found = await (await connection.execute(_SQL["lock_queue"], names_of(queue))).fetchone()
+    if found is None:
+        raise queue_missing(queue)
+    number, lane = found
+    return number, lane

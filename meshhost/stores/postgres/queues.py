@@ -11,7 +11,6 @@ Draining or deleting a queue of any size is one small transaction, which leaves 
 contract says, without a row that all senders lock (`depths.py`).
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,14 +19,15 @@ from meshhost.identity.tenant import RoomKey
 from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.postgres.batches import Batcher
 from meshhost.stores.postgres.database import Connection, PostgresDatabase, Values
+from meshhost.stores.postgres.dead_letters import read_dead_letters, replay_dead_letters
 from meshhost.stores.postgres.depths import Depths
 from meshhost.stores.postgres.lifetime import Lifetime
 from meshhost.stores.postgres.queue_rows import (
-    MAX_ID,
     delivery_of,
     is_possible,
     is_storable,
     keys_of,
+    lock_queue,
     names_of,
     values_of,
 )
@@ -105,7 +105,7 @@ class PostgresQueueStore(Lifetime):
         """See QueueStore."""
 
         async def operation(connection: Connection) -> None:
-            number, lane = await _lock(connection, queue)
+            number, lane = await lock_queue(connection, queue)
             await connection.execute(_SQL["drop_lane"], {"lane": lane, "queue": number})
             await connection.execute(_SQL["delete_queue"], {"queue": number})
 
@@ -259,7 +259,7 @@ class PostgresQueueStore(Lifetime):
         """See QueueStore."""
 
         async def operation(connection: Connection) -> int:
-            number, lane = await _lock(connection, queue)
+            number, lane = await lock_queue(connection, queue)
             (count,) = await (await connection.execute(_SQL["depth"], names_of(queue))).fetchone() or (0,)
             if count:
                 await connection.execute(_SQL["drop_lane"], {"lane": lane, "queue": _NO_QUEUE})
@@ -280,25 +280,20 @@ class PostgresQueueStore(Lifetime):
             for name, ready, leased, delayed, dead, oldest in rows
         ]
 
-    async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
+    async def dead_letters(
+        self,
+        queue: QueueKey,
+        *,
+        limit: int = 100,
+        before: tuple[float, int] | None = None,
+        max_bytes: int | None = None,
+    ) -> Sequence[DeadLetter]:
         """See QueueStore."""
-        if not await self.exists(queue):
-            raise queue_missing(queue)
-        rows = await self.database.rows(_SQL["dead_letters"], {**names_of(queue), "limit": limit})
-        return [
-            DeadLetter(key, bytes(body).decode(), json.loads(headers), failures, bytes(reason).decode(), sent, died)
-            for key, body, headers, failures, reason, sent, died in rows
-        ]
+        return await read_dead_letters(self.database, queue, limit=limit, before=before, max_bytes=max_bytes)
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """See QueueStore."""
-        ids = None if message_ids is None else [one for one in message_ids if 0 < one <= MAX_ID]
-
-        async def operation(connection: Connection) -> int:
-            number, lane = await _lock(connection, queue)
-            return (await connection.execute(_SQL["replay"], {"queue": number, "lane": lane, "ids": ids})).rowcount
-
-        count = await self.database.transaction(operation)
+        count = await replay_dead_letters(self.database, queue, message_ids)
         self._depths.left(queue, -count)
         return count
 
@@ -370,17 +365,6 @@ class PostgresQueueStore(Lifetime):
         text = reason.encode(errors="backslashreplace")  # an exception's text may hold lone surrogates
         now = self._clock.time()
         return {"id": message_id, "reason": text, "now": now, "failed": failed, "counted": counted}
-
-
-async def _lock(connection: Connection, queue: QueueKey) -> tuple[int, int]:
-    """The queue's id and lane; its row is locked. Raises NotFoundError."""
-    if not is_storable(queue):
-        raise queue_missing(queue)
-    found = await (await connection.execute(_SQL["lock_queue"], names_of(queue))).fetchone()
-    if found is None:
-        raise queue_missing(queue)
-    number, lane = found
-    return number, lane
 
 
 async def _delete_some(connection: Connection) -> bool:

@@ -2,7 +2,8 @@
 
 A `SqliteThread` lives once, from `start` to `stop`. A store may be opened, closed and opened again, and `open` or `close`
 may be cancelled in between. This class holds the present thread, and one whose end was not awaited to the end yet, so that
-no file lock outlives a cancelled call. `open` and `close` exclude each other; `run` waits for neither.
+no file lock outlives a cancelled call. `open` and `close` exclude each other; `run` waits for neither. What reads much goes
+through `read`, which has a connection of its own (`reader.py`).
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 from meshhost.errors import RoomError
 from meshhost.stores.sqlite.file import SqliteFile
+from meshhost.stores.sqlite.reader import SqliteReader
 from meshhost.stores.sqlite.thread import Operation, SqliteThread
 
 __all__ = ["SqliteDatabase"]
@@ -34,6 +36,7 @@ class SqliteDatabase:
         self._shared = shared
         self._thread: SqliteThread | None = None
         self._former: SqliteThread | None = None  # its end is not confirmed yet
+        self._reader: SqliteReader | None = None
         self._changing = asyncio.Lock()
 
     @property
@@ -50,12 +53,16 @@ class SqliteDatabase:
             thread = self._former = SqliteThread(self.file())
             await thread.start()
             self._thread, self._former = thread, None
+            self._reader = SqliteReader(self.path, self._what)
 
     async def close(self) -> None:
         """Finish what was accepted and close the file. Idempotent."""
         async with self._changing:
+            reader, self._reader = self._reader, None
             if self._thread is not None:
                 self._thread, self._former = None, self._thread
+            if reader is not None:
+                await reader.stop()
             await self._end_former()
 
     def run(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
@@ -79,6 +86,12 @@ class SqliteDatabase:
             db.execute(f"PRAGMA user_version = {version}")  # writes the first page, although nothing changes
 
         await self.run(operation)
+
+    def read(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
+        """Return what an operation that only reads returned; it holds up no other. See `SqliteReader.run`."""
+        if self._reader is None:
+            raise RoomError(f"the {self._what} is not open")
+        return self._reader.run(operation)
 
     def file(self) -> SqliteFile:
         """Return the file, not opened."""

@@ -7,8 +7,14 @@ each send and settlement, and two sweeps cannot overlap.
 
 A message is a row in `messages` (small, rewritten by each lease) and one in `contents` (body and headers, written once).
 `ready` and `due` tell its state: see the comments in `migrations/queues`.
+
+No operation may hold the thread for long, however much is in a queue. What a drain or deletion leaves is removed in the
+background (`removal.py`), what time makes ready is changed in batches, and what only reads has a connection of its own.
+
+Longer than 400 lines because every method of the contract is an operation here, and they share its private parts.
 """
 
+import functools
 import json
 import logging
 import sqlite3
@@ -35,15 +41,19 @@ from meshhost.stores.queues import (
 )
 from meshhost.stores.refusals import check_message, check_name, lease_lost, queue_full, queue_missing
 from meshhost.stores.sqlite.database import SqliteDatabase
+from meshhost.stores.sqlite.dead_letters import read_dead_letters, replay_dead_letters
+from meshhost.stores.sqlite.removal import Removals, mark
 from meshhost.stores.sqlite.statements import Statements
 
 __all__ = ["SqliteQueueStore"]
 
 logger = logging.getLogger(__name__)
 
-# As many in one operation as take a few milliseconds, and so many operations for one sweep.
-_FORGET_BATCH = 500
+# Batches of ids that one sweep forgets.
 _FORGET_BATCHES = 20
+
+# Messages that one operation makes ready, when time does it to many at once.
+_BATCH = 500
 
 _SQL = Statements("queues.sql")
 _execute = _SQL.execute
@@ -60,6 +70,7 @@ class SqliteQueueStore:
         clock: Clock | None = None,
     ) -> None:
         self.database = SqliteDatabase(path, migrations="queues", what="queue store")
+        self._removals = Removals(self.database)
         self._limits = limits
         self._clock = clock or SystemClock()
         # For leases, delays and ids: `due` and `forget_at`. What people read (`sent_at`, `died_at`) is plain wall clock.
@@ -72,9 +83,11 @@ class SqliteQueueStore:
         """See QueueStore."""
         await self.database.open()
         await self.database.run(self._bound_times)
+        self._removals.start()
 
     async def close(self) -> None:
         """See QueueStore."""
+        await self._removals.stop()
         await self.database.close()
 
     async def check(self) -> None:
@@ -90,12 +103,13 @@ class SqliteQueueStore:
         """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> None:
-            found, _ = _find(db, queue)
-            _drain(db, found)
-            for statement in ("delete_dead_contents", "delete_dead_letters", "delete_queue"):
-                _execute(db, statement, queue=found)
+            found, first = _find_ids(db, queue)
+            _execute(db, "delete_queue", queue=found)
+            mark(db, found)
+            mark(db, first, dead=True)
 
         await self.database.run(operation)
+        self._removals.start()
 
     async def exists(self, queue: QueueKey) -> bool:
         """See QueueStore."""
@@ -130,10 +144,11 @@ class SqliteQueueStore:
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
         """See QueueStore."""
 
-        def operation(db: sqlite3.Connection) -> list[Delivery]:
+        def operation(db: sqlite3.Connection) -> list[Delivery] | None:
             found, _ = _find(db, queue)
             now = self._steady.time()
-            _execute(db, "promote", queue=found, now=now)
+            if _execute(db, "promote", queue=found, now=now, limit=_BATCH).rowcount == _BATCH:
+                return None  # there may be more, and an older one among them
             rows: list[tuple[Any, ...]] = []
             while True:
                 left = limit - len(rows)
@@ -147,7 +162,9 @@ class SqliteQueueStore:
                     break
             return [_delivery(db, queue, holder, now + seconds, row) for row in sorted(rows)]
 
-        return await self.database.run(operation)
+        while (deliveries := await self.database.run(operation)) is None:
+            pass
+        return deliveries
 
     async def ack(self, lease: Lease) -> None:
         """See QueueStore."""
@@ -212,23 +229,26 @@ class SqliteQueueStore:
     async def sweep(self) -> Sequence[QueueKey]:
         """See QueueStore."""
 
-        def operation(db: sqlite3.Connection) -> list[QueueKey]:
+        def operation(db: sqlite3.Connection) -> tuple[int, list[QueueKey]]:
             self._follow_the_clock(db)
-            now = self._steady.time()
-            queues = _keys(_execute(db, "queues_due", now=now))
-            if queues:
-                _execute(db, "sweep", now=now)
-            return queues
+            rows = _execute(db, "sweep", now=self._steady.time(), limit=_BATCH).fetchall()
+            ids = json.dumps(list({queue for (queue,) in rows}))
+            return len(rows), _keys(_execute(db, "queues_of_ids", ids=ids))
 
         await self._forget_sent()
-        return await self.database.run(operation)
+        found: set[QueueKey] = set()
+        while True:
+            count, queues = await self.database.run(operation)
+            found.update(queues)
+            if count < _BATCH:
+                return sorted(found)
 
     async def _forget_sent(self) -> None:
         def operation(db: sqlite3.Connection) -> int:
-            return _execute(db, "forget_sent", now=self._steady.time(), limit=_FORGET_BATCH).rowcount
+            return _execute(db, "forget_sent", now=self._steady.time(), limit=_BATCH).rowcount
 
         for _ in range(_FORGET_BATCHES):
-            if await self.database.run(operation) < _FORGET_BATCH:
+            if await self.database.run(operation) < _BATCH:
                 return
 
     def _follow_the_clock(self, db: sqlite3.Connection) -> None:
@@ -257,12 +277,16 @@ class SqliteQueueStore:
         """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> int:
-            found, depth = _find(db, queue)
-            _drain(db, found)
-            _execute(db, "change_depth", queue=found, change=-depth)
+            (found, first), (_, depth) = _find_ids(db, queue), _find(db, queue)
+            if depth:
+                _execute(db, "delete_queue", queue=found)
+                _execute(db, "recreate_queue", first=first, **_names(queue))
+                mark(db, found)
             return depth
 
-        return await self.database.run(operation)
+        depth = await self.database.run(operation)
+        self._removals.start()
+        return depth
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
         """See QueueStore."""
@@ -272,30 +296,23 @@ class SqliteQueueStore:
             rows = _execute(db, "stats", tenant=room.tenant, room=room.name, now=self._steady.time())
             return [_stats(now, *row) for row in rows]
 
-        return await self.database.run(operation)
+        return await self.database.read(operation)
 
-    async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
+    async def dead_letters(
+        self,
+        queue: QueueKey,
+        *,
+        limit: int = 100,
+        before: tuple[float, int] | None = None,
+        max_bytes: int | None = None,
+    ) -> Sequence[DeadLetter]:
         """See QueueStore."""
-
-        def operation(db: sqlite3.Connection) -> list[DeadLetter]:
-            found, _ = _find(db, queue)
-            rows = _execute(db, "dead_letters", queue=found, limit=limit)
-            return [DeadLetter(key, body, json.loads(headers), *rest) for key, body, headers, *rest in rows]
-
-        return await self.database.run(operation)
+        find = functools.partial(_find_ids, queue=queue)
+        return await read_dead_letters(self.database, find, limit=limit, before=before, max_bytes=max_bytes)
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """See QueueStore."""
-        ids = None if message_ids is None else json.dumps(list(message_ids))
-
-        def operation(db: sqlite3.Connection) -> int:
-            found, _ = _find(db, queue)
-            count = _execute(db, "replay", queue=found, ids=ids).rowcount
-            _execute(db, "forget_replayed", queue=found, ids=ids)
-            _execute(db, "change_depth", queue=found, change=count)
-            return count
-
-        return await self.database.run(operation)
+        return await replay_dead_letters(self.database, functools.partial(_find_ids, queue=queue), message_ids)
 
     def _is_poison(self, interruptions: int) -> bool:
         return interruptions >= self._limits.max_interruptions
@@ -327,6 +344,13 @@ def _find(db: sqlite3.Connection, queue: QueueKey) -> tuple[int, int]:
     return row
 
 
+def _find_ids(db: sqlite3.Connection, queue: QueueKey) -> tuple[int, int]:
+    """Return the queue's id, and the one that it was made with, which its dead letters have. Raises NotFoundError."""
+    found, _ = _find(db, queue)
+    (first,) = _execute(db, "first_id", queue=found).fetchone()
+    return found, first
+
+
 def _find_or_create(db: sqlite3.Connection, queue: QueueKey) -> tuple[int, int]:
     if (row := _look_up(db, queue)) is not None:
         return row
@@ -356,11 +380,6 @@ def _bury(
 ) -> None:
     _execute(db, "bury", id=message_id, reason=reason, now=now, failed=failed, counted=counted)
     _remove(db, queue, message_id)
-
-
-def _drain(db: sqlite3.Connection, queue: int) -> None:
-    _execute(db, "drain_contents", queue=queue)
-    _execute(db, "drain_messages", queue=queue)
 
 
 def _delivery(

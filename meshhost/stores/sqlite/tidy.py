@@ -25,6 +25,8 @@ _SPARE_SHARE = 8
 # A log below this size is left alone: emptying it costs the next commits more.
 _LOG_BYTES = 1024 * 1024
 _INCREMENTAL = 2
+# What `file.py` sets.
+_BUSY_MILLISECONDS = 10_000
 # So much is rewritten in well under a second.
 _REWRITE_BYTES = 16 * 1024 * 1024
 
@@ -51,7 +53,12 @@ class Tidier:
             db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             return True
         if self._is_copied:
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            # A reader on another connection keeps the log: do not wait for it, the next time is soon enough.
+            db.execute("PRAGMA busy_timeout = 0")
+            try:
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                db.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
         self._gave_back = self._is_copied = False
         return False
 

@@ -13,6 +13,7 @@ from meshhost.queues.service import QueueService
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import RemoteParticipant
 from meshhost.room.reconnect import ReconnectPolicy
+from meshhost.server.services import queues
 from meshhost.stores.queues import QueueLimits
 from meshhost.testing.server import RunningServer
 
@@ -69,6 +70,26 @@ async def test_a_nacked_message_comes_back_and_dies_after_its_last_attempt(serve
         assert await a.queues.receive(name="q", wait=False) == "poison"
         assert await a.queues.dead(name="q") == []
         assert await a.queues.replay(name="q") == 0
+
+
+async def test_large_dead_messages_come_in_several_replies(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "_DEAD_BYTES", 1000)
+    async with serve(limits=QueueLimits(max_attempts=1)) as server, server.client() as a:
+        for number in range(7):
+            await a.queues.send(name="q", message=f"{number}{'x' * 400}")
+            leased = await a.queues.lease(name="q")
+            assert leased is not None
+            await leased.nack(error="boom")
+        answer = await a.send_request("queues.dead", {"name": "q"})
+        assert (len(answer["dead"]), answer["more"]) == (3, True)
+        assert [letter.message[0] for letter in await a.queues.dead(name="q", limit=6)] == [
+            "6",
+            "5",
+            "4",
+            "3",
+            "2",
+            "1",
+        ]
 
 
 async def test_a_delayed_nack_and_a_release_are_not_failures(server: RunningServer) -> None:
