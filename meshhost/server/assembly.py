@@ -148,7 +148,12 @@ def _room_services(
     config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller
 ) -> Sequence[RoomService]:
     """The services of every room. Messaging comes first: others learn that a participant is gone before its calls fail."""
-    queues = QueuesService(engines.queues, receive_seconds=config.receive_seconds, lease_seconds=config.lease_seconds)
+    queues = QueuesService(
+        engines.queues,
+        receive_seconds=config.receive_seconds,
+        lease_seconds=config.lease_seconds,
+        blocked_seconds=config.blocked_seconds,
+    )
     max_payload = config.limits.message_bytes - _ENVELOPE_BYTES
     return [
         MessagingService(on_dismissed=queues.dismiss),

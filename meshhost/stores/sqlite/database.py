@@ -7,6 +7,7 @@ through `read`, which has a connection of its own (`reader.py`).
 """
 
 import asyncio
+import sqlite3
 from collections.abc import Coroutine
 from importlib import resources
 from pathlib import Path
@@ -70,6 +71,21 @@ class SqliteDatabase:
             raise RoomError(f"the {self._what} is not open")
         # Not `await`: one coroutine less for each operation.
         return self._thread.run(operation)
+
+    def require_space(self, db: sqlite3.Connection) -> None:
+        """Raise StorageFullError when only the reserve is left; for operations that add data."""
+        if self._thread is not None:
+            self._thread.space.require(db)
+
+    async def check(self) -> None:
+        """Return when something could be stored: write, and wait until that is durable. Raises StorageFullError, OSError."""
+
+        def operation(db: sqlite3.Connection) -> None:
+            self.require_space(db)
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            db.execute(f"PRAGMA user_version = {version}")  # writes the first page, although nothing changes
+
+        await self.run(operation)
 
     def read(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
         """Return what an operation that only reads returned; it holds up no other. See `SqliteReader.run`."""

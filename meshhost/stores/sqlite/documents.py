@@ -44,6 +44,7 @@ class SqliteDocumentStore:
         """See DocumentStore."""
 
         def operation(db: sqlite3.Connection) -> None:
+            self._database.require_space(db)
             added = _execute(db, "create", snapshot=snapshot, now=self._clock.time(), **_names(key))
             if added.rowcount == 0:
                 raise AlreadyExistsError(f"document {key.path!r} exists")
@@ -67,6 +68,7 @@ class SqliteDocumentStore:
         """See DocumentStore."""
 
         def operation(db: sqlite3.Connection) -> None:
+            self._database.require_space(db)
             document = _find(db, key)
             _execute(db, "append", document=document, content=update)
             _execute(db, "touch", document=document, now=self._clock.time())

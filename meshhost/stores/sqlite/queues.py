@@ -10,19 +10,24 @@ A message is a row in `messages` (small, rewritten by each lease) and one in `co
 
 No operation may hold the thread for long, however much is in a queue. What a drain or deletion leaves is removed in the
 background (`removal.py`), what time makes ready is changed in batches, and what only reads has a connection of its own.
+
+Longer than 400 lines because every method of the contract is an operation here, and they share its private parts.
 """
 
 import functools
 import json
+import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from meshhost.clock import Clock, SystemClock
+from meshhost.clock import Clock, SteadyTime, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.queues import (
+    LONGEST_DELAY,
+    LONGEST_LEASE,
     DeadLetter,
     Delay,
     Delivery,
@@ -42,6 +47,10 @@ from meshhost.stores.sqlite.statements import Statements
 
 __all__ = ["SqliteQueueStore"]
 
+logger = logging.getLogger(__name__)
+
+# Batches of ids that one sweep forgets.
+_FORGET_BATCHES = 20
 
 # Messages that one operation makes ready, when time does it to many at once.
 _BATCH = 500
@@ -60,28 +69,35 @@ class SqliteQueueStore:
         limits: QueueLimits = QueueLimits(),  # noqa: B008 - immutable
         clock: Clock | None = None,
     ) -> None:
-        self._database = SqliteDatabase(path, migrations="queues", what="queue store")
-        self._removals = Removals(self._database)
+        self.database = SqliteDatabase(path, migrations="queues", what="queue store")
+        self._removals = Removals(self.database)
         self._limits = limits
         self._clock = clock or SystemClock()
+        # For leases, delays and ids: `due` and `forget_at`. What people read (`sent_at`, `died_at`) is plain wall clock.
+        self._steady = SteadyTime(self._clock)
 
     def __repr__(self) -> str:
-        return f"<SqliteQueueStore {str(self._database.path)!r} open={self._database.is_open}>"
+        return f"<SqliteQueueStore {str(self.database.path)!r} open={self.database.is_open}>"
 
     async def open(self) -> None:
         """See QueueStore."""
-        await self._database.open()
+        await self.database.open()
+        await self.database.run(self._bound_times)
         self._removals.start()
 
     async def close(self) -> None:
         """See QueueStore."""
         await self._removals.stop()
-        await self._database.close()
+        await self.database.close()
+
+    async def check(self) -> None:
+        """See QueueStore."""
+        await self.database.check()
 
     async def create(self, queue: QueueKey) -> None:
         """See QueueStore."""
         check_name(queue)
-        await self._database.run(lambda db: _execute(db, "create_queue", **_names(queue)))
+        await self.database.run(lambda db: _execute(db, "create_queue", **_names(queue)))
 
     async def delete(self, queue: QueueKey) -> None:
         """See QueueStore."""
@@ -92,37 +108,45 @@ class SqliteQueueStore:
             mark(db, found)
             mark(db, first, dead=True)
 
-        await self._database.run(operation)
+        await self.database.run(operation)
         self._removals.start()
 
     async def exists(self, queue: QueueKey) -> bool:
         """See QueueStore."""
-        return await self._database.run(lambda db: _look_up(db, queue) is not None)
+        return await self.database.run(lambda db: _look_up(db, queue) is not None)
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """See QueueStore."""
         headers = check_message(message, self._limits)
-        body = message.body
+        body, sender_id = message.body, message.sender_id
         if create:
             check_name(queue)
 
         def operation(db: sqlite3.Connection) -> int:
+            self.database.require_space(db)
             found, depth = _find_or_create(db, queue) if create else _find(db, queue)
+            now = self._steady.time()
+            if sender_id and (sent := _execute(db, "find_sent", queue=found, sender_id=sender_id, now=now).fetchone()):
+                first: int = sent[0]
+                return first
             if depth >= self._limits.max_depth:
                 raise queue_full(queue, self._limits)
             message_id = _execute(db, "add_message", queue=found, now=self._clock.time()).lastrowid
             _execute(db, "add_content", id=message_id, body=body, headers=headers)
             _execute(db, "change_depth", queue=found, change=1)
+            if sender_id:
+                until = now + self._limits.remember_ids_seconds
+                _execute(db, "remember_sent", queue=found, sender_id=sender_id, id=message_id, until=until)
             return message_id or 0
 
-        return await self._database.run(operation)
+        return await self.database.run(operation)
 
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
         """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> list[Delivery] | None:
             found, _ = _find(db, queue)
-            now = self._clock.time()
+            now = self._steady.time()
             if _execute(db, "promote", queue=found, now=now, limit=_BATCH).rowcount == _BATCH:
                 return None  # there may be more, and an older one among them
             rows: list[tuple[Any, ...]] = []
@@ -132,13 +156,13 @@ class SqliteQueueStore:
                 healthy = [row[:-1] for row in claimed if not self._is_poison(row[-1])]
                 for message_id, *_, interruptions in claimed:
                     if self._is_poison(interruptions):
-                        _bury(db, found, message_id, poison(queue, interruptions), now)
+                        _bury(db, found, message_id, poison(queue, interruptions), self._clock.time())
                 rows += healthy
                 if len(healthy) == len(claimed):
                     break
             return [_delivery(db, queue, holder, now + seconds, row) for row in sorted(rows)]
 
-        while (deliveries := await self._database.run(operation)) is None:
+        while (deliveries := await self.database.run(operation)) is None:
             pass
         return deliveries
 
@@ -150,7 +174,7 @@ class SqliteQueueStore:
             _execute(db, "delete_content", id=lease.message_id)
             _remove(db, found, lease.message_id)
 
-        await self._database.run(operation)
+        await self.database.run(operation)
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
         """See QueueStore."""
@@ -167,24 +191,24 @@ class SqliteQueueStore:
                 _bury(db, found, lease.message_id, why, self._clock.time(), counted=1)
                 return True
             seconds = delay(max(failures + failed, 1)) if callable(delay) else delay
-            due = self._clock.time() + seconds if seconds > 0 else None
+            due = self._steady.time() + seconds if seconds > 0 else None
             counted = reason is not EndReason.RELEASED
             values = {"failed": failed, "counted": counted, "interrupted": interrupted}
             _execute(db, "give_back", id=lease.message_id, due=due, **values)
             return False
 
-        return await self._database.run(operation)
+        return await self.database.run(operation)
 
     async def extend(self, lease: Lease, *, seconds: float) -> Lease:
         """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> Lease:
             _find_leased(db, lease)
-            until = self._clock.time() + seconds
+            until = self._steady.time() + seconds
             _execute(db, "extend", id=lease.message_id, until=until)
             return Lease(lease.queue, lease.message_id, lease.token, lease.holder, until)
 
-        return await self._database.run(operation)
+        return await self.database.run(operation)
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
         """See QueueStore."""
@@ -197,29 +221,56 @@ class SqliteQueueStore:
                 counted = reason is not EndReason.RELEASED
                 _execute(db, "release_holder", holder=holder, counted=counted, interrupted=is_interruption(reason))
             else:
-                _execute(db, "shorten_holder", holder=holder, soon=self._clock.time() + grace)
+                _execute(db, "shorten_holder", holder=holder, soon=self._steady.time() + grace)
             return touched
 
-        return await self._database.run(operation)
+        return await self.database.run(operation)
 
     async def sweep(self) -> Sequence[QueueKey]:
         """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> tuple[int, list[QueueKey]]:
-            rows = _execute(db, "sweep", now=self._clock.time(), limit=_BATCH).fetchall()
+            self._follow_the_clock(db)
+            rows = _execute(db, "sweep", now=self._steady.time(), limit=_BATCH).fetchall()
             ids = json.dumps(list({queue for (queue,) in rows}))
             return len(rows), _keys(_execute(db, "queues_of_ids", ids=ids))
 
+        await self._forget_sent()
         found: set[QueueKey] = set()
         while True:
-            count, queues = await self._database.run(operation)
+            count, queues = await self.database.run(operation)
             found.update(queues)
             if count < _BATCH:
                 return sorted(found)
 
+    async def _forget_sent(self) -> None:
+        def operation(db: sqlite3.Connection) -> int:
+            return _execute(db, "forget_sent", now=self._steady.time(), limit=_BATCH).rowcount
+
+        for _ in range(_FORGET_BATCHES):
+            if await self.database.run(operation) < _BATCH:
+                return
+
+    def _follow_the_clock(self, db: sqlite3.Connection) -> None:
+        if jump := self._steady.jump():
+            logger.warning(
+                "the wall clock was set: leases and delays keep their lengths", extra={"seconds": round(jump, 3)}
+            )
+            for statement in ("move_dues", "move_sent_ids"):
+                _execute(db, statement, seconds=jump)
+            self._steady.follow(jump)
+
+    def _bound_times(self, db: sqlite3.Connection) -> None:
+        """Bound what a clock that was set back while nobody had the file open would prolong."""
+        self._steady = SteadyTime(self._clock)
+        now = self._steady.time()
+        _execute(db, "bound_leases", latest=now + LONGEST_LEASE)
+        _execute(db, "bound_delays", latest=now + LONGEST_DELAY)
+        _execute(db, "bound_sent_ids", latest=now + self._limits.remember_ids_seconds)
+
     async def next_due(self) -> float | None:
         """See QueueStore."""
-        due: float | None = await self._database.run(lambda db: _execute(db, "next_due").fetchone()[0])
+        due: float | None = await self.database.run(lambda db: _execute(db, "next_due").fetchone()[0])
         return due
 
     async def drain(self, queue: QueueKey) -> int:
@@ -233,7 +284,7 @@ class SqliteQueueStore:
                 mark(db, found)
             return depth
 
-        depth = await self._database.run(operation)
+        depth = await self.database.run(operation)
         self._removals.start()
         return depth
 
@@ -242,10 +293,10 @@ class SqliteQueueStore:
 
         def operation(db: sqlite3.Connection) -> list[QueueStats]:
             now = self._clock.time()
-            rows = _execute(db, "stats", tenant=room.tenant, room=room.name, now=now)
+            rows = _execute(db, "stats", tenant=room.tenant, room=room.name, now=self._steady.time())
             return [_stats(now, *row) for row in rows]
 
-        return await self._database.read(operation)
+        return await self.database.read(operation)
 
     async def dead_letters(
         self,
@@ -257,11 +308,11 @@ class SqliteQueueStore:
     ) -> Sequence[DeadLetter]:
         """See QueueStore."""
         find = functools.partial(_find_ids, queue=queue)
-        return await read_dead_letters(self._database, find, limit=limit, before=before, max_bytes=max_bytes)
+        return await read_dead_letters(self.database, find, limit=limit, before=before, max_bytes=max_bytes)
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """See QueueStore."""
-        return await replay_dead_letters(self._database, functools.partial(_find_ids, queue=queue), message_ids)
+        return await replay_dead_letters(self.database, functools.partial(_find_ids, queue=queue), message_ids)
 
     def _is_poison(self, interruptions: int) -> bool:
         return interruptions >= self._limits.max_interruptions

@@ -51,7 +51,7 @@ async def store(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def changes(store: SqliteQueueStore, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each operation changed."""
-    run, found = store._database.run, list[int]()
+    run, found = store.database.run, list[int]()
 
     def counted(operation: Callable[[sqlite3.Connection], Any]) -> Any:
         def count(db: sqlite3.Connection) -> Any:
@@ -63,7 +63,7 @@ def changes(store: SqliteQueueStore, monkeypatch: pytest.MonkeyPatch) -> list[in
 
         return run(count)
 
-    monkeypatch.setattr(store._database, "run", counted)
+    monkeypatch.setattr(store.database, "run", counted)
     return found
 
 
@@ -187,7 +187,7 @@ async def test_a_read_of_a_million_rows_does_not_hold_up_a_send(store: SqliteQue
         loop.call_soon_threadsafe(begun.set)
         asyncio.run_coroutine_threadsafe(go.wait(), loop).result()
 
-    reading = asyncio.create_task(store._database.read(slow))
+    reading = asyncio.create_task(store.database.read(slow))
     await begun.wait()
     await store.send(JOBS, NewMessage("1"))
     assert not reading.done()
@@ -256,7 +256,5 @@ async def test_a_drain_that_a_crash_ended_goes_on_and_its_messages_never_come_ba
 async def test_a_batch_is_found_by_an_index(
     store: SqliteQueueStore, statements: Statements, name: str, values: dict[str, object], index: str
 ) -> None:
-    plan = await store._database.read(
-        lambda db: db.execute(f"EXPLAIN QUERY PLAN {statements[name]}", values).fetchall()
-    )
+    plan = await store.database.read(lambda db: db.execute(f"EXPLAIN QUERY PLAN {statements[name]}", values).fetchall())
     assert index in "\n".join(row[3] for row in plan)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError, SettingsError
+from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError, SettingsError, StorageFullError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.documents import DocumentKey
 from meshhost.stores.sqlite.documents import SqliteDocumentStore
@@ -156,7 +156,7 @@ async def test_what_was_kept_survives_kill_9(path: Path, when: str) -> None:
     assert (await asyncio.to_thread(path.stat)).st_mode & 0o777 == 0o600
 
 
-async def test_a_disk_that_fails_is_an_os_error_with_nothing_done(store: SqliteDocumentStore) -> None:
+async def test_a_full_disk_is_an_os_error_with_nothing_done(store: SqliteDocumentStore) -> None:
     await store.create(KEY, b"first")
 
     def pages(db: sqlite3.Connection) -> Any:
@@ -164,7 +164,9 @@ async def test_a_disk_that_fails_is_an_os_error_with_nothing_done(store: SqliteD
 
     count = await store._database.run(pages)
     await store._database.run(lambda db: db.execute(f"PRAGMA max_page_count = {count + 1}").fetchone())
-    with pytest.raises(OSError, match=r"document store .* failed"):
+    with pytest.raises(OSError, match=r"storage full") as caught:
         await store.append(KEY, b"x" * 100_000)
+    assert isinstance(caught.value, StorageFullError)
+    assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
     await store.append(KEY, b"small")
     assert await loaded(store) == (b"first", [b"small"])
