@@ -11,12 +11,15 @@ from pathlib import Path
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AlreadyExistsError, NotFoundError
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.documents import DocumentEntry, DocumentKey, StoredDocument
 from meshhost.stores.sqlite.database import SqliteDatabase
 from meshhost.stores.sqlite.statements import Statements
 
 __all__ = ["SqliteDocumentStore"]
+
+# Documents that one operation deletes: each has a few hundred updates at most.
+_BATCH = 10
 
 _SQL = Statements("documents.sql")
 _execute = _SQL.execute
@@ -93,6 +96,19 @@ class SqliteDocumentStore:
 
         await self._database.run(operation)
 
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """See DocumentStore."""
+
+        def operation(db: sqlite3.Connection) -> int:
+            found = _execute(db, "some_documents", tenant=tenant, room=room, limit=_BATCH).fetchall()
+            for (document,) in found:
+                _execute(db, "delete_updates", document=document)
+                _execute(db, "delete", document=document)
+            return len(found)
+
+        while await self._database.run(operation):
+            pass
+
     async def find(self, key: DocumentKey) -> DocumentEntry | None:
         """See DocumentStore."""
         row = await self._database.run(lambda db: _execute(db, "entry", **_names(key)).fetchone())
@@ -106,7 +122,7 @@ class SqliteDocumentStore:
             rows = _execute(db, "entries", tenant=room.tenant, room=room.name, prefix=prefix)
             return [DocumentEntry(*row) for row in rows]
 
-        return await self._database.run(operation)
+        return await self._database.read(operation)
 
 
 def _names(key: DocumentKey) -> dict[str, str]:

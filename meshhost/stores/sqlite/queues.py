@@ -37,7 +37,7 @@ from meshhost.stores.queues import (
 from meshhost.stores.refusals import check_message, check_name, lease_lost, queue_full, queue_missing
 from meshhost.stores.sqlite.database import SqliteDatabase
 from meshhost.stores.sqlite.dead_letters import read_dead_letters, replay_dead_letters
-from meshhost.stores.sqlite.removal import Removals, mark
+from meshhost.stores.sqlite.removal import Removals, hide_some_queues, mark
 from meshhost.stores.sqlite.statements import Statements
 
 __all__ = ["SqliteQueueStore"]
@@ -94,6 +94,12 @@ class SqliteQueueStore:
 
         await self._database.run(operation)
         self._removals.start()
+
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """See QueueStore."""
+        while await self._database.run(lambda db: hide_some_queues(db, tenant, room)):
+            pass
+        await self._removals.finished()
 
     async def exists(self, queue: QueueKey) -> bool:
         """See QueueStore."""
