@@ -61,21 +61,26 @@ class SqliteQueueStore:
         clock: Clock | None = None,
     ) -> None:
         self._database = SqliteDatabase(path, migrations="queues", what="queue store")
-        self._removals = Removals(self._database)
+        self.removals = Removals(self._database)
         self._limits = limits
         self._clock = clock or SystemClock()
 
     def __repr__(self) -> str:
         return f"<SqliteQueueStore {str(self._database.path)!r} open={self._database.is_open}>"
 
+    @property
+    def database(self) -> SqliteDatabase:
+        """The file, for what looks into it or measures it."""
+        return self._database
+
     async def open(self) -> None:
         """See QueueStore."""
         await self._database.open()
-        self._removals.start()
+        self.removals.start()
 
     async def close(self) -> None:
         """See QueueStore."""
-        await self._removals.stop()
+        await self.removals.stop()
         await self._database.close()
 
     async def create(self, queue: QueueKey) -> None:
@@ -93,13 +98,13 @@ class SqliteQueueStore:
             mark(db, first, dead=True)
 
         await self._database.run(operation)
-        self._removals.start()
+        self.removals.start()
 
     async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
         """See QueueStore."""
         while await self._database.run(lambda db: hide_some_queues(db, tenant, room)):
             pass
-        await self._removals.finished()
+        await self.removals.finished()
 
     async def exists(self, queue: QueueKey) -> bool:
         """See QueueStore."""
@@ -240,7 +245,7 @@ class SqliteQueueStore:
             return depth
 
         depth = await self._database.run(operation)
-        self._removals.start()
+        self.removals.start()
         return depth
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:

@@ -32,7 +32,7 @@ async def fill(room: RoomClient) -> str:
 
 async def content(server: RunningServer, key: RoomKey) -> list[Any]:
     """What the stores hold of a room."""
-    engines = server.server._engines
+    engines = server.server.engines
     files: RoomFiles = engines.files
     return [*await engines.queues.stats(key), *await engines.documents.list(key, ""), *await files.list(key, "")]
 
@@ -98,9 +98,9 @@ async def test_a_deletion_that_was_interrupted_goes_on_at_the_next_start(rest: R
     async with acme.client("room") as room, rest.server.client("room") as other:
         await fill(room)
         await fill(other)
-    parts, engines = rest.server.server._parts, rest.server.server._engines
+    parts, engines = rest.server.server.parts, rest.server.server.engines
     # As if the server were killed after the records were written and before anything was deleted.
-    await rest.server.server._tasks.stop()
+    await rest.server.server.stop()
     own = RoomKey(TenantId(rest.server.key.project_id), "room")
     await engines.identity.close_project(tenant)
     await engines.identity.begin_room_deletion(own)
