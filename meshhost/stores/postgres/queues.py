@@ -20,9 +20,10 @@ from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.postgres.batches import Batcher
 from meshhost.stores.postgres.database import Connection, PostgresDatabase, Row, Values
+from meshhost.stores.postgres.dead_letters import read_dead_letters, replay_dead_letters
 from meshhost.stores.postgres.depths import Depths
 from meshhost.stores.postgres.lifetime import Lifetime
-from meshhost.stores.postgres.removal import BATCH, delete_some, drop_some_queues, read_dead_letters
+from meshhost.stores.postgres.queue_rows import is_storable, lock_queue, names_of
 from meshhost.stores.postgres.statements import read_statements
 from meshhost.stores.queues import (
     DeadLetter,
@@ -41,6 +42,8 @@ from meshhost.stores.refusals import check_message, check_name, lease_lost, queu
 __all__ = ["PostgresQueueStore"]
 
 _SQL = read_statements("queues.sql")
+# Rows that a sweep or a deletion changes in one transaction.
+_BATCH = 1000
 _MAX_ID = 2**63 - 1
 _MAX_TOKEN = 2**31 - 1
 _NO_QUEUE = -1
@@ -80,13 +83,13 @@ class PostgresQueueStore(Lifetime):
     async def create(self, queue: QueueKey) -> None:
         """See QueueStore."""
         check_name(queue)
-        await self.database.rows(_SQL["create_queue"], _names(queue))
+        await self.database.rows(_SQL["create_queue"], names_of(queue))
 
     async def delete(self, queue: QueueKey) -> None:
         """See QueueStore."""
 
         async def operation(connection: Connection) -> None:
-            number, lane = await _lock(connection, queue)
+            number, lane = await lock_queue(connection, queue)
             await connection.execute(_SQL["drop_lane"], {"lane": lane, "queue": number})
             await connection.execute(_SQL["delete_queue"], {"queue": number})
 
@@ -95,15 +98,16 @@ class PostgresQueueStore(Lifetime):
 
     async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
         """See QueueStore."""
-        while names := await self.database.transaction(lambda db: drop_some_queues(db, tenant, room)):
-            for row in names:
-                self._depths.left(QueueKey(RoomKey(tenant, row[0]), row[1]), self._limits.max_depth)
-        while await self.database.transaction(delete_some):
+        values = {"tenant": tenant, "room": room, "limit": _BATCH}
+        while names := await self.database.rows(_SQL["drop_some_queues"], values):
+            for name_of_room, name in names:
+                self._depths.left(QueueKey(RoomKey(tenant, name_of_room), name), self._limits.max_depth)
+        while await self.database.transaction(_delete_some):
             pass
 
     async def exists(self, queue: QueueKey) -> bool:
         """See QueueStore."""
-        return _is_storable(queue) and await self.database.row(_SQL["exists"], _names(queue)) is not None
+        return is_storable(queue) and await self.database.row(_SQL["exists"], names_of(queue)) is not None
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """See QueueStore."""
@@ -111,7 +115,7 @@ class PostgresQueueStore(Lifetime):
         headers = check_message(message, self._limits)
         if create:
             check_name(queue)
-        elif not _is_storable(queue):
+        elif not is_storable(queue):
             raise queue_missing(queue)
         if not await self._depths.reserve(queue):
             raise queue_full(queue, self._limits)
@@ -127,13 +131,13 @@ class PostgresQueueStore(Lifetime):
 
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
         """See QueueStore."""
-        if not _is_storable(queue):
+        if not is_storable(queue):
             raise queue_missing(queue)
         found: list[Delivery] = []
         while True:
             now = self._clock.time()
             values = {"now": now, "until": now + seconds, "holder": holder, "limit": limit - len(found)}
-            rows = await self.database.rows(_SQL["lease"], {**values, **_names(queue)})
+            rows = await self.database.rows(_SQL["lease"], {**values, **names_of(queue)})
             if not rows:
                 raise queue_missing(queue)
             poisoned = [row for row in rows if row[0] is not None and self._is_poison(row[5])]
@@ -217,12 +221,12 @@ class PostgresQueueStore(Lifetime):
         """See QueueStore. Also deletes what drained and deleted queues left behind, a batch at a time."""
         found: dict[QueueKey, None] = {}
         while True:
-            rows = await self.database.rows(_SQL["sweep"], {"now": self._clock.time(), "limit": BATCH})
+            rows = await self.database.rows(_SQL["sweep"], {"now": self._clock.time(), "limit": _BATCH})
             # A lane that was dropped meanwhile has no queue.
             found.update(dict.fromkeys(_keys(row[1:4] for row in rows if row[1] is not None)))
-            if sum(row[4] for row in rows) < BATCH:
+            if sum(row[4] for row in rows) < _BATCH:
                 break
-        while await self.database.transaction(delete_some):
+        while await self.database.transaction(_delete_some):
             pass
         return sorted(found)
 
@@ -235,8 +239,8 @@ class PostgresQueueStore(Lifetime):
         """See QueueStore."""
 
         async def operation(connection: Connection) -> int:
-            number, lane = await _lock(connection, queue)
-            (count,) = await (await connection.execute(_SQL["depth"], _names(queue))).fetchone() or (0,)
+            number, lane = await lock_queue(connection, queue)
+            (count,) = await (await connection.execute(_SQL["depth"], names_of(queue))).fetchone() or (0,)
             if count:
                 await connection.execute(_SQL["drop_lane"], {"lane": lane, "queue": _NO_QUEUE})
                 await connection.execute(_SQL["new_lane"], {"queue": number})
@@ -264,19 +268,11 @@ class PostgresQueueStore(Lifetime):
         max_bytes: int | None = None,
     ) -> Sequence[DeadLetter]:
         """See QueueStore."""
-        if not await self.exists(queue):
-            raise queue_missing(queue)
         return await read_dead_letters(self.database, queue, limit=limit, before=before, max_bytes=max_bytes)
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """See QueueStore."""
-        ids = None if message_ids is None else [one for one in message_ids if 0 < one <= _MAX_ID]
-
-        async def operation(connection: Connection) -> int:
-            number, lane = await _lock(connection, queue)
-            return (await connection.execute(_SQL["replay"], {"queue": number, "lane": lane, "ids": ids})).rowcount
-
-        count = await self.database.transaction(operation)
+        count = await replay_dead_letters(self.database, queue, message_ids)
         self._depths.left(queue, -count)
         return count
 
@@ -288,7 +284,7 @@ class PostgresQueueStore(Lifetime):
             send for send, message_id in zip(sends, ids, strict=True) if message_id is None and send.create
         ]:
             for queue in {send.queue for send in missing}:
-                await self._database.rows(_SQL["create_queue"], _names(queue))
+                await self._database.rows(_SQL["create_queue"], names_of(queue))
             added = iter(await self._add(missing))
             ids = [
                 next(added) if message_id is None and send.create else message_id
@@ -320,7 +316,7 @@ class PostgresQueueStore(Lifetime):
         return [number in settled for number in range(1, len(leases) + 1)]
 
     async def _depth(self, queue: QueueKey) -> int:
-        row = await self._database.row(_SQL["depth"], _names(queue))
+        row = await self._database.row(_SQL["depth"], names_of(queue))
         return 0 if row is None else int(row[0])
 
     def _is_poison(self, interruptions: int) -> bool:
@@ -345,38 +341,27 @@ class PostgresQueueStore(Lifetime):
         return {"id": message_id, "reason": text, "now": now, "failed": failed, "counted": counted}
 
 
-async def _lock(connection: Connection, queue: QueueKey) -> tuple[int, int]:
-    """The queue's id and lane; its row is locked. Raises NotFoundError."""
-    if not _is_storable(queue):
-        raise queue_missing(queue)
-    found = await (await connection.execute(_SQL["lock_queue"], _names(queue))).fetchone()
+async def _delete_some(connection: Connection) -> bool:
+    """Delete a batch of what a dropped lane holds. Returns whether there may be more."""
+    found = await (await connection.execute(_SQL["dropped_lanes"])).fetchone()
     if found is None:
-        raise queue_missing(queue)
-    number, lane = found
-    return number, lane
-
-
-def _names(queue: QueueKey) -> dict[str, str]:
-    return {"tenant": queue.room.tenant, "room": queue.room.name, "name": queue.name}
+        return False
+    values = {"lane": found[0], "queue": found[1], "limit": _BATCH}
+    messages = await connection.execute(_SQL["delete_some_messages"], values)
+    letters = await connection.execute(_SQL["delete_some_dead_letters"], values)
+    if not messages.rowcount and not letters.rowcount:
+        await connection.execute(_SQL["forget_dropped_lane"], values)
+    return True
 
 
 def _of(lease: Lease) -> Mapping[str, object]:
-    return {"id": lease.message_id, "token": lease.token, "holder": lease.holder, **_names(lease.queue)}
-
-
-def _is_storable(queue: QueueKey) -> bool:
-    """Whether a queue of this name can have been made: PostgreSQL takes Unicode without NUL."""
-    try:
-        queue.name.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in queue.name
+    return {"id": lease.message_id, "token": lease.token, "holder": lease.holder, **names_of(lease.queue)}
 
 
 def _is_possible(lease: Lease) -> bool:
     """Whether a lease of ours can have these values, which a client sent."""
     is_number = 0 < lease.message_id <= _MAX_ID and 0 < lease.token <= _MAX_TOKEN
-    return is_number and _is_storable(lease.queue) and lease.holder.isascii() and "\0" not in lease.holder
+    return is_number and is_storable(lease.queue) and lease.holder.isascii() and "\0" not in lease.holder
 
 
 def _delivery(queue: QueueKey, holder: HolderId, until: float, row: Row) -> Delivery:

@@ -188,20 +188,6 @@ CROSS JOIN LATERAL (
 ) AS waiting
 WHERE tenant = %(tenant)s AND room = %(room)s ORDER BY name
 
--- name: dead_letters
-SELECT dead.id, body, headers, failures, reason, sent_at, died_at
-FROM meshhost.dead_letters AS dead JOIN meshhost.contents ON contents.message_id = dead.id
-WHERE queue = (SELECT id FROM meshhost.queues WHERE tenant = %(tenant)s AND room = %(room)s AND name = %(name)s)
-AND (died_at, dead.id) < (%(died_at)s, %(id)s)
-ORDER BY died_at DESC, dead.id DESC LIMIT %(limit)s
-
--- name: replay
-WITH revived AS (
-    DELETE FROM meshhost.dead_letters
-    WHERE queue = %(queue)s AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[])) RETURNING *
-)
-INSERT INTO meshhost.messages (id, lane, sent_at, ended, token) SELECT id, %(lane)s, sent_at, ended, token FROM revived
-
 -- name: drop_some_queues
 WITH doomed AS MATERIALIZED (
     SELECT id, lane FROM meshhost.queues
