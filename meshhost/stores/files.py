@@ -119,10 +119,13 @@ class RoomFiles:
                 return []
             raise _failure(error) from None
         cut = len(_key(room, "")) + 1
-        files = [
-            Entry(path=meta["path"][cut:], is_folder=False, size=meta["size"], updated_at=meta["last_modified"])
-            for meta in found["objects"]
-        ]
+        files: list[Entry] = []
+        for meta in found["objects"]:
+            files.append(
+                Entry(meta["path"][cut:], is_folder=False, size=meta["size"], updated_at=meta["last_modified"])
+            )
+            if len(files) % _PAGE == 0:  # a folder may hold many thousands
+                await asyncio.sleep(0)
         folders = [Entry(path=folder.rstrip("/")[cut:], is_folder=True) for folder in found["common_prefixes"]]
         return sorted(files + folders, key=lambda entry: entry.path)
 

@@ -1,5 +1,6 @@
 """Paths and files of rooms."""
 
+import asyncio
 import io
 from pathlib import Path
 
@@ -232,3 +233,17 @@ async def test_the_files_of_a_room_or_a_tenant_are_deleted_with_their_folders(fi
 async def test_a_deletion_does_not_leave_its_folder(files: RoomFiles, tenant: str, room: str | None) -> None:
     with pytest.raises(InvalidRequestError):
         await files.delete_all(TenantId(tenant), room)
+
+
+async def test_a_long_list_lets_others_run(files: RoomFiles, tmp_path: Path) -> None:
+    folder = tmp_path / "files" / ROOM.tenant / ROOM.name
+    folder.mkdir(parents=True)
+    for number in range(2000):
+        (folder / f"{number}.txt").touch()
+    listing = asyncio.create_task(files.list(ROOM, ""))
+    turns = 0
+    while not listing.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert len(listing.result()) == 2000
+    assert turns >= 8
