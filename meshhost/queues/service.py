@@ -20,7 +20,7 @@ from typing import Self
 from meshhost.backoff import Backoff
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import LeaseLostError, NotFoundError, RequestTimeoutError, RoomError
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.sweeper import QueueSweeper
 from meshhost.queues.waiters import Waiter, Waiters
 from meshhost.stores.engine import Engine
@@ -212,6 +212,10 @@ class QueueService:
         self._waiters.end_queue(queue, queue_missing(queue))
         # Receivers elsewhere look, find no queue, and pass the hint on to the next.
         self._publish(Hint(queue, many=True))
+
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """Delete all queues of a tenant, or of one of its rooms. Nobody may receive there any more."""
+        await self._store.delete_all(tenant, room)
 
     async def exists(self, queue: QueueKey) -> bool:
         """Return whether the queue exists."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, NewType, Protocol, TypeAlias
 
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 
 __all__ = [
     "LONGEST_DELAY",
@@ -192,6 +192,13 @@ class QueueStore(Protocol):
 
     async def exists(self, queue: QueueKey) -> bool:
         """Return whether the queue exists."""
+        ...
+
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """Delete all queues of a tenant, or of one of its rooms, with their messages; idempotent, in steps.
+
+        Returns when nothing of them is kept any more. After a crash the call must be repeated.
+        """
         ...
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:

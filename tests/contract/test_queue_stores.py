@@ -117,6 +117,39 @@ async def test_deleting_a_queue_deletes_its_messages_dead_ones_too(store: QueueS
     assert await bodies(store, MAIL) == ["other"]
 
 
+@pytest.mark.parametrize("room", [None, "lobby"])
+async def test_a_tenant_or_a_room_is_deleted_and_its_neighbours_are_not(store: QueueStore, room: str | None) -> None:
+    upstairs = QueueKey(RoomKey(ROOM.tenant, "lobby-2"), "jobs")
+    await put(store, "dead", "a")
+    await put(store, "b", queue=MAIL)
+    await put(store, "c", queue=upstairs)
+    await put(store, "d", queue=ELSEWHERE)
+    await kill(store)
+    lease = (await take(store, queue=MAIL)).lease
+    for _ in range(2):
+        await store.delete_all(ROOM.tenant, room)
+    assert await store.stats(ROOM) == []
+    assert await store.exists(upstairs) is (room is not None)
+    with pytest.raises(LeaseLostError):
+        await store.ack(lease)
+    assert await bodies(store, ELSEWHERE) == ["d"]
+    await put(store, "new")
+    assert await bodies(store) == ["new"]
+    assert await store.dead_letters(JOBS) == []
+
+
+async def test_dead_letters_are_listed_in_pages(store: QueueStore) -> None:
+    await put(store, "a", "b", "c", "d")
+    for _ in range(4):
+        await kill(store, "x" * 50)
+    first = await store.dead_letters(JOBS, limit=3)
+    assert [letter.body for letter in first] == ["d", "c", "b"]
+    rest = await store.dead_letters(JOBS, before=(first[-1].died_at, first[-1].message_id))
+    assert [letter.body for letter in rest] == ["a"]
+    assert [letter.body for letter in await store.dead_letters(JOBS, max_bytes=60)] == ["d", "c"]
+    assert [letter.body for letter in await store.dead_letters(JOBS, max_bytes=1)] == ["d"]
+
+
 async def test_a_lease_from_before_the_deletion_of_its_queue_is_lost(store: QueueStore) -> None:
     await put(store, "a")
     lease = (await take(store)).lease

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from meshhost.clock import Clock, SteadyTime, SystemClock
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.queues import (
     DeadLetter,
@@ -94,6 +94,11 @@ class MemoryQueueStore:
     async def exists(self, queue: QueueKey) -> bool:
         """See QueueStore."""
         return queue in self._all()
+
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """See QueueStore."""
+        kept = {key: queue for key, queue in self._all().items() if not key.room.is_of(tenant, room)}
+        self._queues = kept
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """See QueueStore."""

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.postgres.database import Connection, Row
-from meshhost.stores.postgres.statements import read_statements
 from meshhost.stores.queues import Delivery, HolderId, Lease, QueueKey
 from meshhost.stores.refusals import queue_missing
+from meshhost.stores.statements import read_statements
 
 __all__ = ["delivery_of", "is_possible", "is_storable", "keys_of", "lock_queue", "names_of", "values_of"]
 
-_SQL = read_statements("queues.sql")
+_SQL = read_statements("meshhost.stores.postgres", "queues.sql")
 
 _MAX_ID = 2**63 - 1
 _MAX_TOKEN = 2**31 - 1

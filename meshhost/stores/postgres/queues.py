@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from meshhost.clock import Clock, SteadyTime, SystemClock
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.postgres.batches import Batcher
 from meshhost.stores.postgres.database import Connection, PostgresDatabase, Values
@@ -31,7 +31,6 @@ from meshhost.stores.postgres.queue_rows import (
     names_of,
     values_of,
 )
-from meshhost.stores.postgres.statements import read_statements
 from meshhost.stores.queues import (
     DeadLetter,
     Delay,
@@ -45,10 +44,11 @@ from meshhost.stores.queues import (
     QueueStats,
 )
 from meshhost.stores.refusals import check_message, check_name, lease_lost, queue_full, queue_missing
+from meshhost.stores.statements import read_statements
 
 __all__ = ["PostgresQueueStore"]
 
-_SQL = read_statements("queues.sql")
+_SQL = read_statements("meshhost.stores.postgres", "queues.sql")
 # Rows that a sweep or a deletion changes in one transaction.
 _BATCH = 1000
 _NO_QUEUE = -1
@@ -111,6 +111,15 @@ class PostgresQueueStore(Lifetime):
 
         await self.database.transaction(operation)
         self._depths.left(queue, self._limits.max_depth)
+
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """See QueueStore."""
+        values = {"tenant": tenant, "room": room, "limit": _BATCH}
+        while names := await self.database.rows(_SQL["drop_some_queues"], values):
+            for name_of_room, name in names:
+                self._depths.left(QueueKey(RoomKey(tenant, name_of_room), name), self._limits.max_depth)
+        while await self.database.transaction(_delete_some):
+            pass
 
     async def exists(self, queue: QueueKey) -> bool:
         """See QueueStore."""

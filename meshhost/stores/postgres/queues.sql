@@ -215,3 +215,12 @@ CROSS JOIN LATERAL (
     FROM meshhost.messages WHERE messages.lane = queues.lane AND NOT ready
 ) AS waiting
 WHERE tenant = %(tenant)s AND room = %(room)s ORDER BY name
+
+-- name: drop_some_queues
+WITH doomed AS MATERIALIZED (
+    SELECT id, lane FROM meshhost.queues
+    WHERE tenant = %(tenant)s AND (%(room)s::text IS NULL OR room = %(room)s::text) LIMIT %(limit)s FOR UPDATE
+), dropped AS (
+    INSERT INTO meshhost.dropped_lanes (lane, queue) SELECT lane, id FROM doomed ON CONFLICT DO NOTHING
+)
+DELETE FROM meshhost.queues USING doomed WHERE queues.id = doomed.id RETURNING queues.room, queues.name

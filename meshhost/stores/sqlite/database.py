@@ -17,8 +17,9 @@ from meshhost.errors import RoomError
 from meshhost.stores.sqlite.file import SqliteFile
 from meshhost.stores.sqlite.reader import SqliteReader
 from meshhost.stores.sqlite.thread import Operation, SqliteThread
+from meshhost.stores.statements import read_statements
 
-__all__ = ["SqliteDatabase"]
+__all__ = ["SqliteDatabase", "Statements"]
 
 T = TypeVar("T")
 
@@ -101,3 +102,17 @@ class SqliteDatabase:
         if self._former is not None:
             await self._former.stop()
             self._former = None
+
+
+class Statements:
+    """The statements of a file of this package, such as `queues.sql`, by name."""
+
+    def __init__(self, file_name: str) -> None:
+        self._texts = read_statements("meshhost.stores.sqlite", file_name)
+
+    def __getitem__(self, name: str) -> str:
+        return self._texts[name]
+
+    def execute(self, db: sqlite3.Connection, name: str, /, **values: object) -> sqlite3.Cursor:
+        """Execute the statement of this name with named parameters. Raises sqlite3.Error."""
+        return db.execute(self._texts[name], values)

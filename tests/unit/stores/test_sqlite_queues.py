@@ -20,8 +20,9 @@ from meshhost.stores.queues import LONGEST_DELAY, LONGEST_LEASE, EndReason, Hold
 from meshhost.stores.sqlite import file as sqlite_file
 from meshhost.stores.sqlite import thread as sqlite_thread
 from meshhost.stores.sqlite.file import SqliteFile
-from meshhost.stores.sqlite.queues import _SQL, SqliteQueueStore
+from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.stores.sqlite.thread import SqliteThread
+from meshhost.stores.statements import read_statements
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
@@ -463,7 +464,8 @@ async def test_a_transaction_that_cannot_begin_fails_the_batch(store: SqliteQueu
 async def test_no_statement_reads_all_messages(
     store: SqliteQueueStore, statement: str, values: dict[str, object], index: str
 ) -> None:
-    rows = await in_thread(store, lambda db: db.execute(f"EXPLAIN QUERY PLAN {_SQL[statement]}", values).fetchall())
+    sql = read_statements("meshhost.stores.sqlite", "queues.sql")[statement]
+    rows = await in_thread(store, lambda db: db.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall())
     plan = "\n".join(row[3] for row in rows)
     assert index in plan
     assert "SCAN messages\n" not in f"{plan}\n"
