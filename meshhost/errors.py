@@ -54,6 +54,7 @@ __all__ = [
     "RoomError",
     "RoomRefusedError",
     "SettingsError",
+    "StorageFullError",
     "TenantSuspendedError",
     "TokenError",
     "ToolError",
@@ -184,6 +185,12 @@ class LimitExceededError(RoomError):
     """Too large or too many; the text names the limit."""
 
     code = 5003
+
+
+class StorageFullError(RoomError, OSError):
+    """The room server's disk has no room for this. What frees room (taking messages, acks, deletions) still works."""
+
+    code = 5005
 
 
 class RequestTimeoutError(RoomError):

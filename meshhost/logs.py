@@ -25,10 +25,12 @@ __all__ = [
     "JsonFormatter",
     "LineFormatter",
     "add_context_to_root_handlers",
+    "as_json",
     "configure_logs",
     "current_log_context",
     "describe_error",
     "is_configured",
+    "line_of",
     "log_context",
     "log_context_of",
     "log_handler",
@@ -100,10 +102,8 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line, with a traceback as several."""
-        fields = _for_people(_fields_of(record))
-        moment = time.strftime("%H:%M:%S", time.localtime(record.created))
-        line = f"{moment} {self._level(record)} {record.name}: {_escaped(record.getMessage())}"
-        line += "".join(f" {name}={_value(value)}" for name, value in fields.items())
+        level = self._level(record)
+        line = line_of(record.created, level, record.name, record.getMessage(), _fields_of(record))
         if record.exc_info and record.exc_info[1] is not None and self._tracebacks:
             line += f"\n{_traceback_of(record.exc_info[1])}"
         return line
@@ -119,17 +119,28 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line."""
-        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        content: dict[str, Any] = {
-            **_fields_of(record),
-            "time": moment,
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info and record.exc_info[1] is not None:
-            content["traceback"] = "".join(traceback.format_exception(record.exc_info[1]))
-        return json.dumps(content, default=str)
+        return json.dumps(as_json(record), default=str)
+
+
+def as_json(record: logging.LogRecord) -> dict[str, Any]:
+    """The record with all its fields, as JsonFormatter writes it."""
+    content: dict[str, Any] = {
+        **_fields_of(record),
+        "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        "level": record.levelname,
+        "logger": record.name,
+        "message": record.getMessage(),
+    }
+    if record.exc_info and record.exc_info[1] is not None:
+        content["traceback"] = "".join(traceback.format_exception(record.exc_info[1]))
+    return content
+
+
+def line_of(created: float, level: str, logger: str, message: str, fields: dict[str, Any]) -> str:
+    """A record as a line for people, without control characters. `created` is in seconds since the epoch."""
+    moment = time.strftime("%H:%M:%S", time.localtime(created))
+    shown = "".join(f" {name}={_value(value)}" for name, value in _for_people(fields).items())
+    return f"{moment} {level} {logger}: {_escaped(message)}{shown}"
 
 
 def log_handler(stream: TextIO, *, is_json: bool, tracebacks: bool) -> logging.Handler:

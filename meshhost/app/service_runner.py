@@ -16,7 +16,6 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +24,7 @@ import aiohttp
 
 from meshhost.app.embedded import ServerOptions, open_room_server
 from meshhost.app.host_api import POLL_SECONDS, Endpoint, HostApi
+from meshhost.app.model_hint import missing_model
 from meshhost.app.operator import find_operator_key
 from meshhost.app.ports import reserved_port
 from meshhost.app.program import RunningProgram, arguments_of, running_program
@@ -33,7 +33,6 @@ from meshhost.app.room_calls import RoomCalls, http_url
 from meshhost.app.running_hosts import announced
 from meshhost.app.source_watch import SourceWatch
 from meshhost.errors import CallRefusedError, SettingsError
-from meshhost.gateway.local.provider import find_model
 from meshhost.identity.tenant import check_room_name
 from meshhost.loopback import is_loopback
 from meshhost.settings import Settings, read_settings
@@ -270,23 +269,9 @@ async def _room_server(settings: Settings, session: aiohttp.ClientSession, progr
         fields = {"url": server.url, "embedded": True, "data_dir": str(settings.data_dir)}
         text = f"no room server answered at {base}: started one in this process (data in {settings.data_dir})"
         progress("server", text, fields)
-        if (missing := _missing_model(settings)) is not None:
+        if (missing := missing_model(settings)) is not None:
             progress("no_model", missing, {"url": server.url})
         yield
-
-
-def _missing_model(settings: Settings) -> str | None:
-    """Why no model can answer through the room server of this process, and what to do about it; None when one can."""
-    if settings.openai_api_key is not None or settings.openai_base_url is not None:
-        return None
-    try:
-        find_model(settings.local_model)
-        is_engine = find_spec("xllamacpp") is not None
-        reason = "" if is_engine else "the local model's engine is not installed: run `pip install 'meshhost[local]'`"
-    except SettingsError as error:
-        reason = str(error)
-    text = "agents that use a model will fail: OPENAI_API_KEY is not set (`export OPENAI_API_KEY=…`), and"
-    return f"{text} {reason}" if reason else None
 
 
 async def _stop(signals: StopSignals, program: RunningProgram) -> None:

@@ -19,8 +19,8 @@ from typing import Self
 
 from meshhost.backoff import Backoff
 from meshhost.clock import Clock, SystemClock
-from meshhost.errors import LeaseLostError, NotFoundError, RequestTimeoutError
-from meshhost.identity.tenant import RoomKey
+from meshhost.errors import LeaseLostError, NotFoundError, RequestTimeoutError, RoomError
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.sweeper import QueueSweeper
 from meshhost.queues.waiters import Waiter, Waiters
 from meshhost.stores.engine import Engine
@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 # A hint may be lost (a sender cancelled between commit and wake, a notifier that lost its connection): a receiver that waits
 # looks at least this often.
 _POLL_SECONDS = 5.0
+_CHECK_SECONDS = 2.0
 
 
 class QueueService:
@@ -76,6 +77,9 @@ class QueueService:
         self._waiters = Waiters(max_waiters=max_waiters)
         self._notifier = notifier
         self._sweeper = sweeper
+        self._checking = asyncio.Lock()
+        self._check_error: OSError | RoomError | None = None
+        self._check_again_at = 0.0
         self._sweeping = TaskOwner("queues")
         self._claims = TaskOwner("queue claims")
 
@@ -107,8 +111,23 @@ class QueueService:
             await self._claims.stop(timeout=timeout)
 
     async def check(self) -> None:
-        """Return when the store answers. Raises what the store raises when it does not work."""
-        await self._store.next_due()
+        """Return when a message could be stored. Raises what the store raises when it does not work.
+
+        That is tried at most every few seconds: the answer is kept meanwhile, as probes may come from anywhere.
+        """
+        async with self._checking:
+            if self._clock.monotonic() < self._check_again_at:
+                if self._check_error is not None:
+                    raise self._check_error
+                return
+            self._check_error = None
+            try:
+                await self._store.check()
+            except (OSError, RoomError) as error:
+                self._check_error = error.with_traceback(None)
+                raise
+            finally:
+                self._check_again_at = self._clock.monotonic() + _CHECK_SECONDS
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """Store the message, wake one receiver, and return the message's id."""
@@ -179,6 +198,10 @@ class QueueService:
         """The delivery reached nobody: release it in the background, uncounted. A lease that was lost is ignored."""
         self._claims.spawn(self._give_back(lease), name="give back")
 
+    def ack_soon(self, lease: Lease) -> None:
+        """Settle the message as done, in the background. A lease that was lost is ignored."""
+        self._claims.spawn(self._ack_soon(lease), name="ack")
+
     async def create(self, queue: QueueKey) -> None:
         """Create the queue if it is missing."""
         await self._store.create(queue)
@@ -189,6 +212,10 @@ class QueueService:
         self._waiters.end_queue(queue, queue_missing(queue))
         # Receivers elsewhere look, find no queue, and pass the hint on to the next.
         self._publish(Hint(queue, many=True))
+
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """Delete all queues of a tenant, or of one of its rooms. Nobody may receive there any more."""
+        await self._store.delete_all(tenant, room)
 
     async def exists(self, queue: QueueKey) -> bool:
         """Return whether the queue exists."""
@@ -326,6 +353,14 @@ class QueueService:
     def _abandon(self, delivery: Delivery | None) -> None:
         if delivery is not None:
             self.give_back(delivery.lease)
+
+    async def _ack_soon(self, lease: Lease) -> None:
+        try:
+            await self._store.ack(lease)
+        except (LeaseLostError, NotFoundError):
+            return
+        except Exception as error:
+            logger.warning("a message was not settled", extra={"queue": str(lease.queue)}, exc_info=error)
 
     async def _give_back(self, lease: Lease) -> None:
         try:

@@ -62,7 +62,7 @@ class RoomClient:
     Use it as `async with RoomClient(protocol=WebSocketClientProtocol(url=…, token=…)) as room`. Connecting raises
     RoomRefusedError, ConnectionLostError or RequestTimeoutError. Once open, a lost connection is made again until the server
     refuses or the room ends. Requests that were under way then fail with ConnectionLostError: it is unknown whether the server
-    did them. New ones wait for the connection within their timeout.
+    did them; `queues.send` asks again by itself. New ones wait for the connection within their timeout.
 
     Events: `reconnecting`, `reconnected` (after every service restored its registrations), `closed` (with `reason`; not after
     our own `close()`), `room.status` (with the fields of the server's message).
@@ -280,17 +280,17 @@ class RoomClient:
     # For the service clients, and for agents that define messages of their own.
 
     async def request(
-        self, type: str, header: Header, data: bytes | None = None, *, timeout: float | None = None
+        self,
+        type: str,
+        header: Header,
+        data: bytes | None = None,
+        *,
+        timeout: float | None = None,
+        resume: str | None = None,
     ) -> Reply:
-        """Send a request and return the body of the reply and its whole header.
-
-        `timeout` is in seconds and includes the wait for a connection. Raises the error the server answered with,
-        RequestTimeoutError, or ConnectionLostError.
-        """
+        """Send a request and return the body of the reply and its whole header; see `RoomLink.request`."""
         timeout = self.request_timeout if timeout is None else timeout
-        began = self.clock.monotonic()
-        session = await self._keeper.open_session(timeout)
-        return await session.request(type, header, data, timeout=max(timeout - (self.clock.monotonic() - began), 0.0))
+        return await self._keeper.request(type, header, data, timeout=timeout, resume=resume)
 
     async def notify(self, type: str, header: Header, data: bytes | None = None) -> None:
         """Send a message that gets no reply. Raises ConnectionLostError."""

@@ -240,4 +240,4 @@ def _queued_seconds(leased: LeasedMessage) -> float | None:
     """Seconds from sending to the first delivery; None for a later delivery, or when the server does not say."""
     if leased.sent_at is None or leased.delivery > 1:
         return None
-    return time.time() - leased.sent_at
+    return max(time.time() - leased.sent_at, 0.0)  # two clocks, and one may have been set

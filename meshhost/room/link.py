@@ -68,11 +68,19 @@ class RoomLink(Protocol):
         ...
 
     async def request(
-        self, type: str, header: Header, data: bytes | None = None, *, timeout: float | None = None
+        self,
+        type: str,
+        header: Header,
+        data: bytes | None = None,
+        *,
+        timeout: float | None = None,
+        resume: str | None = None,
     ) -> Reply:
         """Send a request and return its reply. `timeout` is in seconds and includes the wait for a connection.
 
-        Raises the error the server answered with, RequestTimeoutError, or ConnectionLostError.
+        `resume` names the extension under which the server does a request once that it gets twice. Where it is offered, a
+        request whose connection is lost is sent again, unchanged, over the next one within `timeout`. Raises the error the
+        server answered with, RequestTimeoutError, or ConnectionLostError.
         """
         ...
 

@@ -4,8 +4,8 @@ The parts are made by `assembly.py`; this module starts and stops them. Starting
 services' background tasks. Stopping goes the other way: nobody may join any more, the participants are disconnected in order
 and waited for, then the background tasks are cancelled and the socket is closed. Every step of it is bounded in time.
 
-Tasks: one per connection (`http/sockets.py`), those of the rooms (`core/directory.py`), and one per service
-(`RoomService.run`), which this object owns.
+Tasks: one per connection (`http/sockets.py`), those of the rooms (`core/directory.py`), one per service
+(`RoomService.run`) and the one that deletes tenants and rooms (`data/deletion.py`), which this object owns.
 """
 
 from collections.abc import Sequence
@@ -130,6 +130,7 @@ class RoomServer:
             self._stack = stack.pop_all()
         for service in self._parts.services:
             self._tasks.spawn(service.run(), name=type(service).__name__)
+        self._tasks.spawn(self._parts.deletions.run(), name="deletions")
 
     async def stop(self) -> None:
         """Disconnect all participants in order and stop listening, within a bounded time. Idempotent."""

@@ -11,12 +11,12 @@ This module is pure: values and signatures, no I/O.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from meshhost.identity.keys import ApiKey
 from meshhost.identity.roles import Role
 
-__all__ = ["CLOSED", "IdentityStore", "KeyInfo", "KeyRights", "KeySnapshot", "Project", "RoomInfo"]
+__all__ = ["CLOSED", "IdentityStore", "KeyInfo", "KeyRights", "KeySnapshot", "Project", "RoomDeletion", "RoomInfo"]
 
 CLOSED = "the tenant is being deleted"
 """Why a closed project is suspended."""
@@ -50,12 +50,19 @@ class KeyInfo:
     last_used_at: float | None = None
 
 
+class RoomDeletion(NamedTuple):
+    """When a room was deleted (seconds since the epoch), and whether what it held is gone."""
+
+    at: float
+    ended: bool
+
+
 @dataclass(frozen=True, slots=True)
 class KeySnapshot:
     """All API keys at one moment, oldest first, and the version of the keys then.
 
     `rights` are those of each key by its id, `suspended` the reasons of suspended projects by id, `deleted` the ids of projects
-    that were deleted.
+    that were deleted, `deleted_rooms` the rooms that were deleted, by project and name, also those that were made again.
     """
 
     version: int
@@ -63,6 +70,7 @@ class KeySnapshot:
     rights: Mapping[str, KeyRights] = field(default_factory=dict)
     suspended: Mapping[str, str] = field(default_factory=dict)
     deleted: frozenset[str] = frozenset()
+    deleted_rooms: Mapping[tuple[str, str], RoomDeletion] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,4 +178,15 @@ class IdentityStore(Protocol):
 
     async def delete_room(self, project_id: str, room_id: str) -> RoomInfo:
         """Delete the record of a room, and return it; what the room holds stays. Raises NotFoundError."""
+        ...
+
+    async def begin_room_deletion(self, project_id: str, name: str, now: float) -> None:
+        """Delete the record of a room, if there is one, and record that the room is being deleted. Changes the version.
+
+        What was signed for the room before `now` is worth nothing from then on, also when it is made again.
+        """
+        ...
+
+    async def end_room_deletion(self, project_id: str, name: str) -> None:
+        """Record that nothing of a deleted room is left. Idempotent."""
         ...

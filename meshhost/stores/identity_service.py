@@ -34,7 +34,8 @@ from meshhost.errors import (
 )
 from meshhost.identity.keys import ApiKey, new_api_key
 from meshhost.identity.roles import Role
-from meshhost.identity.tenant import check_tenant_name
+from meshhost.identity.tenant import RoomKey, check_tenant_name
+from meshhost.stores.deleted_rooms import DeletedRooms
 from meshhost.stores.identity import IdentityStore, KeyInfo, KeyRights, KeySnapshot, Project, RoomInfo
 from meshhost.tasks import TaskOwner
 
@@ -64,6 +65,7 @@ class IdentityService:
         default_secret: str | None = None,
         clock: Clock | None = None,
     ) -> None:
+        self.deleted_rooms = DeletedRooms(store, clock or SystemClock())
         self._store = store
         self._extra_keys = extra_keys
         self._default_secret = default_secret
@@ -145,6 +147,21 @@ class IdentityService:
             raise InvalidTokenError("the tenant was deleted")
         if project_id in self._suspended:
             raise TenantSuspendedError(self._suspended[project_id])
+
+    @property
+    def deleted_projects(self) -> frozenset[str]:
+        """The ids of all projects that were deleted, or that are being deleted."""
+        return self._deleted
+
+    async def begin_room_deletion(self, room: RoomKey) -> None:
+        """Delete the record of a room, and refuse everything that was signed for it before. See `deleted_rooms`."""
+        async with self._changing:
+            await self.deleted_rooms.begin(room)
+
+    async def end_room_deletion(self, room: RoomKey) -> None:
+        """Record that nothing of the room is left: it may be made again."""
+        async with self._changing:
+            await self.deleted_rooms.end(room)
 
     def secret_for(self, key_id: str | None, project_id: str | None) -> str:
         """Return the secret that signs tokens of this key. Raises InvalidTokenError, whose text does not say what exists."""
@@ -302,6 +319,7 @@ class IdentityService:
 
     def _take(self, snapshot: KeySnapshot) -> None:
         self._version, self._rights = snapshot.version, snapshot.rights
+        self.deleted_rooms.take(snapshot.deleted_rooms)
         self._replace_closed(snapshot.suspended, snapshot.deleted)
         self._replace_keys({key.id: key for key in snapshot.keys})
 

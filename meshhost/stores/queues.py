@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, NewType, Protocol, TypeAlias
 
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 
 __all__ = [
+    "LONGEST_DELAY",
+    "LONGEST_LEASE",
     "DeadLetter",
     "Delay",
     "Delivery",
@@ -31,6 +33,10 @@ __all__ = [
     "QueueStats",
     "QueueStore",
 ]
+
+# Seconds. No lease and no delay before a retry may be longer.
+LONGEST_LEASE = 3600.0
+LONGEST_DELAY = 7 * 24 * 3600.0
 
 HolderId = NewType("HolderId", str)
 # Seconds, or a pure function from the attempt that failed (1 for the first) to seconds: only the store knows the attempt.
@@ -58,10 +64,14 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """What is sent: a JSON text and string headers (trace context travels there)."""
+    """What is sent: a JSON text and string headers (trace context travels there).
+
+    `sender_id` is the sender's own name for it: a message that is sent again under the same one is stored once.
+    """
 
     body: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    sender_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +135,8 @@ class QueueLimits:
 
     `max_attempts` failures make a message dead, and so do `max_interruptions` deliveries that ended INTERRUPTED or EXPIRED:
     such a message ends or blocks its process, and would go round for ever. `max_depth` bounds the messages of one queue that
-    are not dead; `max_message_bytes` bounds body and headers of one message together, as UTF-8.
+    are not dead; `max_message_bytes` bounds body and headers of one message together, as UTF-8. A `sender_id` is remembered
+    for `remember_ids_seconds`: many times as long as a client sends one message again.
 
     `max_depth` protects the store; it is not a counter to build on. A queue below it is never refused. One process never
     exceeds it. When several processes send to one queue at the same moment, an engine may exceed it by what the others
@@ -136,6 +147,7 @@ class QueueLimits:
     max_interruptions: int = 5
     max_depth: int = 1_000_000
     max_message_bytes: int = 8 * 1024 * 1024
+    remember_ids_seconds: float = 600.0
 
 
 class QueueStore(Protocol):
@@ -146,7 +158,9 @@ class QueueStore(Protocol):
     many messages it is about. An accepted change survives `kill -9` of this process and, on disk, power
     loss. Cancelling a caller cancels the wait, not always the change. A failing store raises OSError, and nothing is half
     done then; one that is not open raises RoomError. Times are wall clock; processes that share a store need clocks that
-    agree to well within a lease.
+    agree to well within a lease. A clock that is set forward or back ends and prolongs no lease and no delay: `sweep`
+    notices it and moves the stored times by as much, where the store belongs to one process. What was set while the store
+    was closed prolongs none beyond LONGEST_LEASE and LONGEST_DELAY.
     """
 
     async def open(self) -> None:
@@ -159,6 +173,10 @@ class QueueStore(Protocol):
 
     async def close(self) -> None:
         """Finish what was accepted and release all resources. Idempotent; the store may be opened again."""
+        ...
+
+    async def check(self) -> None:
+        """Prove by a durable write that a message could be stored now. Raises StorageFullError, OSError, RoomError."""
         ...
 
     async def create(self, queue: QueueKey) -> None:
@@ -176,13 +194,24 @@ class QueueStore(Protocol):
         """Return whether the queue exists."""
         ...
 
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """Delete all queues of a tenant, or of one of its rooms, with their messages; idempotent, in steps.
+
+        Returns when nothing of them is kept any more. After a crash the call must be repeated.
+        """
+        ...
+
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """Store a message at the end of the queue and return its id once it is durable.
 
         Ids are unique over all queues and processes and are never used again. A send that begins after another one returned
         gets a greater id, whichever processes they ran in; sends that overlap may get theirs in any order. Raises
         NotFoundError when the queue is missing and `create` is false, LimitExceededError when the queue is full (see
-        QueueLimits) or the message too large, InvalidRequestError when a text of it is not Unicode.
+        QueueLimits) or the message too large, InvalidRequestError when a text of it is not Unicode, StorageFullError when
+        the disk has no more room than leasing and settling need.
+
+        A message with the `sender_id` of one that this queue took within `remember_ids_seconds` is that one, whatever became
+        of it since: nothing is stored, and the id of the first is returned, also when the queue is full by now.
         """
         ...
 

@@ -18,6 +18,10 @@ def check_message(message: NewMessage, limits: QueueLimits) -> str:
     """
     headers = json.dumps(dict(message.headers), ensure_ascii=False)
     try:
+        (message.sender_id or "").encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError("id", "expected Unicode text, without lone surrogates") from None
+    try:
         size = len(message.body.encode()) + len(headers.encode())
     except UnicodeEncodeError:
         raise InvalidRequestError("message", "expected Unicode text, without lone surrogates") from None

@@ -131,3 +131,18 @@ async def test_a_closed_store_refuses_and_can_be_opened_again(store: DocumentSto
         await store.load(KEY)
     await store.open()
     assert await loaded(store) == (b"first", [])
+
+
+@pytest.mark.parametrize("room", [None, "lobby"])
+async def test_a_tenant_or_a_room_is_deleted_and_its_neighbours_are_not(store: DocumentStore, room: str | None) -> None:
+    for number in range(25):
+        await store.create(DocumentKey(ROOM, f"{number}.page"), b"x")
+    kept = [DocumentKey(OTHER_TENANT, "a.page")]
+    for key in (*kept, DocumentKey(OTHER_ROOM, "a.page")):
+        await store.create(key, b"x")
+        await store.append(key, b"y")
+    for _ in range(2):
+        await store.delete_all(ROOM.tenant, room)
+    assert await store.list(ROOM, "") == []
+    assert len(await store.list(OTHER_ROOM, "")) == (1 if room else 0)
+    assert await loaded(store, kept[0]) == (b"x", [b"y"])

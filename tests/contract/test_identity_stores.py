@@ -11,7 +11,7 @@ from doubles.postgres import empty_database
 from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError
 from meshhost.identity.keys import ApiKey, new_api_key
 from meshhost.identity.roles import Role
-from meshhost.stores.identity import CLOSED, IdentityStore, KeyInfo, KeyRights, Project, RoomInfo
+from meshhost.stores.identity import CLOSED, IdentityStore, KeyInfo, KeyRights, Project, RoomDeletion, RoomInfo
 from meshhost.stores.memory.identity import MemoryIdentityStore
 from meshhost.stores.postgres.identity import PostgresIdentityStore
 from meshhost.stores.sqlite.identity import SqliteIdentityStore
@@ -233,3 +233,31 @@ async def test_all_rooms_of_a_large_tenant_are_deleted(store: IdentityStore) -> 
     await store.close_project(ACME.id)
     await store.delete_project(ACME.id)
     assert list(await store.rooms(ACME.id, limit=1, offset=0)) == []
+
+
+async def test_the_deletion_of_a_room_is_remembered_and_changes_the_version(store: IdentityStore) -> None:
+    await store.add_project(Project("p", "acme"))
+    await store.add_room("p", RoomInfo("r", "lobby", "{}"))
+    before = await store.read_keys()
+    assert before is not None
+    await store.begin_room_deletion("p", "lobby", 10.0)
+    assert await store.find_room("p", "lobby") is None
+    begun = await store.read_keys(before.version)
+    assert begun is not None
+    assert begun.deleted_rooms == {("p", "lobby"): RoomDeletion(10.0, ended=False)}
+    await store.end_room_deletion("p", "lobby")
+    await store.end_room_deletion("p", "other")
+    ended = await store.read_keys(begun.version)
+    assert ended is not None
+    assert ended.deleted_rooms == {("p", "lobby"): RoomDeletion(10.0, ended=True)}
+    await store.add_room("p", RoomInfo("r2", "lobby", "{}"))
+    await store.begin_room_deletion("p", "lobby", 5.0)  # a clock that was set back
+    await store.end_room_deletion("p", "lobby")
+    again = await store.read_keys()
+    assert again is not None
+    assert again.deleted_rooms == {("p", "lobby"): RoomDeletion(10.0, ended=True)}
+    await store.close_project("p")
+    await store.delete_project("p")
+    gone = await store.read_keys()
+    assert gone is not None
+    assert gone.deleted_rooms == {}

@@ -101,3 +101,11 @@ async def test_a_file_is_private_is_read_again_and_has_one_owner(tmp_path: Path)
     await again.open()
     assert list(await again.read(ACME)) == [UsageRow(key(), counts())]
     await again.close()
+
+
+async def test_the_usage_of_one_tenant_is_deleted(store: UsageStore) -> None:
+    await store.add({key(hour): counts() for hour in range(300)} | {key(tenant=RIVAL): counts()})
+    for _ in range(2):
+        await store.delete(ACME)
+    assert await store.read(ACME) == []
+    assert len(await store.read(RIVAL)) == 1

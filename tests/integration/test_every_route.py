@@ -73,6 +73,8 @@ ROOM_SERVER: Mapping[tuple[str, str], Mapping[str, int | str]] = {
     ("GET", "/tenants"): OPERATOR,
     ("GET", "/tenants/{tenant}"): PROJECT,
     ("PATCH", "/tenants/{tenant}"): OPERATOR,
+    ("DELETE", "/tenants/{tenant}"): OPERATOR,
+    ("DELETE", "/tenants/{tenant}/rooms/{room_name}"): PROJECT,
     ("POST", "/tenants/{tenant}/suspend"): OPERATOR,
     ("POST", "/tenants/{tenant}/resume"): OPERATOR,
     ("GET", "/tenants/{tenant}/keys"): PROJECT,
@@ -91,6 +93,7 @@ HOST: Mapping[tuple[str, str], Mapping[str, int | str]] = {
     ("GET", "/.well-known/meshhost-service.json"): PUBLIC,
     ("GET", "/.well-known/meshagent-service.json"): PUBLIC,
     ("GET", "/agents"): ADMIN,
+    ("GET", "/agents/logs"): ADMIN,
     ("GET", "/agents/{id}"): ADMIN,
     ("DELETE", "/agents/{id}"): ADMIN,
     ("GET", "/tenants"): ADMIN,
@@ -155,6 +158,7 @@ async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
             "room": "room",
             "name": "room",
             "id": "none",
+            "room_name": "gone",
             "token": "x",
         }
         parameters |= {"what": "services", "rest": "more", "path": "files"}

@@ -160,6 +160,13 @@ class Hosted:
         assert spawn is not None
         return spawn
 
+    async def called_when_it_has_time(self, cls: type, **data: Any) -> SupervisedAgent:
+        """As `called`, of a host whose loop was just blocked: it refuses calls until it has caught up."""
+        async with asyncio.timeout(20):
+            while (await self.post(cls.__name__, **data))[0] == 503:  # noqa: ASYNC110 - nothing tells when
+                await asyncio.sleep(0.1)
+        return await self.called(cls, **data)
+
     async def text(self, path: str) -> str:
         async with self.http.get(f"http://127.0.0.1:{self.host.port}{path}") as response:
             return await response.text()
@@ -1042,21 +1049,22 @@ async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
 async def test_who_blocks_the_loop_is_named_and_moved_to_a_process(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("MESHHOST_BLOCK_SECONDS", "0.2")
+    # Long enough for what a busy machine does to everybody, which is not the agent's doing.
+    monkeypatch.setenv("MESHHOST_BLOCK_SECONDS", "0.6")
 
     class CrashesLater(misbehaving.Normal):  # type: ignore[misc, name-defined]
         async def wait_ended(self) -> None:
-            time.sleep(0.6)  # noqa: ASYNC251 - that is the point
+            time.sleep(1.5)  # noqa: ASYNC251 - that is the point
             await asyncio.Event().wait()
 
     hosted = await serve("task", classes=[CrashesLater], on_block="isolate", blocks_allowed=2)
     for number in range(2):
-        spawn = await hosted.called(CrashesLater, identity=f"agent-{number}")
+        spawn = await hosted.called_when_it_has_time(CrashesLater, identity=f"agent-{number}")
         await soon(spawn.wait_state(State.RUNNING))
         counted = f'meshhost_loop_blocks_total{{path="/CrashesLater"}} {number + 1}.0'
         await until(lambda text=counted: text in hosted.host.parts.metrics.render().decode(), "the block was counted")
     # From now on in a process, where the program's class of this name crashes.
-    moved = await hosted.called(CrashesLater, identity="moved")
+    moved = await hosted.called_when_it_has_time(CrashesLater, identity="moved")
     await soon(moved.wait_state(State.FAILED))
 
     assert moved.last_error is not None
@@ -1064,11 +1072,11 @@ async def test_who_blocks_the_loop_is_named_and_moved_to_a_process(
     blocked = [record for record in caplog.records if record.getMessage() == "event loop is blocked"]
     assert [record.identity for record in blocked] == ["agent-0", "agent-1"]
     assert blocked[0].spawn_id
-    assert "time.sleep(0.6)" in blocked[0].stack
+    assert "time.sleep(1.5)" in blocked[0].stack
     live = json.loads(await hosted.text("/livez"))
     assert live["ok"] is True
     assert live["last_block"]["path"] == "/CrashesLater"
-    assert live["last_block"]["seconds"] > 0.2
+    assert live["last_block"]["seconds"] > 0.6
     metrics = await hosted.text("/metrics")
     assert 'meshhost_loop_blocks_total{path="/CrashesLater"} 2.0' in metrics
     assert "meshhost_loop_lag_seconds_count" in metrics

@@ -1,15 +1,19 @@
 """Room servers over PostgreSQL: what a database that goes away, or another server beside it, does to what was accepted."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from doubles.postgres import PostgresServer, running_postgres
 
-from meshhost.errors import RoomError
-from meshhost.identity.keys import new_api_key
+from meshhost.errors import RoomError, SettingsError
+from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.queues.service import queue_service
+from meshhost.stores.postgres.database import PostgresDatabase
+from meshhost.stores.postgres.engine import postgres_engine
+from meshhost.stores.postgres.exclusive import ExclusiveUse
+from meshhost.stores.queues import HolderId, NewMessage, QueueKey, QueueLimits
 from meshhost.testing.server import RunningServer, running_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -20,12 +24,6 @@ def durable() -> Iterator[PostgresServer]:
     """A server that waits for its disk, for a test that kills it."""
     with running_postgres() as server:
         yield server
-
-
-@pytest.fixture
-async def server(postgres_server: PostgresServer, tmp_path: Path) -> AsyncIterator[RunningServer]:
-    async with running_server(tmp_path, database_url=postgres_server.new_database()) as running:
-        yield running
 
 
 async def drained(server: RunningServer, queue: str) -> list[int]:
@@ -90,21 +88,39 @@ async def test_a_server_works_on_after_its_database_was_away(durable: PostgresSe
         assert await drained(server, "jobs") == [1, 3]
 
 
-async def test_two_servers_start_on_an_empty_database_at_once_and_share_it(
+async def test_two_engines_open_an_empty_database_at_once_and_hear_of_each_others_messages(
+    postgres_server: PostgresServer,
+) -> None:
+    url, jobs = postgres_server.new_database(), QueueKey(RoomKey(TenantId("acme"), "lobby"), "jobs")
+    first, second = (postgres_engine(url, limits=QueueLimits(), is_exclusive=False) for _ in range(2))
+    await asyncio.gather(first.open(), second.open())
+    try:
+        async with queue_service(first) as receiving, queue_service(second) as sending:
+            await receiving.create(jobs)
+            waiting = asyncio.ensure_future(receiving.receive(jobs, HolderId("ann"), wait_seconds=30))
+            await asyncio.sleep(0.2)  # it waits
+            await sending.send(jobs, NewMessage("hello"))
+            async with asyncio.timeout(4):  # by a hint, before its next look in five seconds
+                delivery = await waiting
+        assert delivery is not None
+        assert delivery.body == "hello"
+    finally:
+        await asyncio.gather(first.close(), second.close())
+
+
+async def test_a_second_room_server_is_refused_until_the_first_has_gone(
     postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
-    url, key = postgres_server.new_database(), new_api_key("11111111-2222-3333-4444-555555555555")
-    first, second = (running_server(tmp_path / name, key=key, database_url=url) for name in ("first", "second"))
-    servers = await asyncio.gather(first.__aenter__(), second.__aenter__())
-    try:
-        async with servers[0].client(name="receiver") as receiver, servers[1].client(name="sender") as sender:
-            waiting = asyncio.ensure_future(receiver.queues.receive(name="jobs", create=True, wait=True))
-            await asyncio.sleep(0.2)  # it waits at the first server
-            await sender.queues.send(name="jobs", message={"number": 1})
-            async with asyncio.timeout(3):  # by a hint, before its next look in five seconds
-                assert await waiting == {"number": 1}
-    finally:
-        await asyncio.gather(first.__aexit__(None, None, None), second.__aexit__(None, None, None))
+    url = postgres_server.new_database()
+    database = PostgresDatabase(url)
+    async with running_server(tmp_path / "first", database_url=url):
+        await database.open()
+        use = ExclusiveUse(database, wait_seconds=0.3)
+        with pytest.raises(SettingsError, match="another room server uses this database"):
+            await use.open()
+    await use.open()
+    await use.close()
+    await database.close()
 
 
 async def test_a_password_of_the_database_is_in_no_error(
@@ -114,13 +130,3 @@ async def test_a_password_of_the_database_is_in_no_error(
         async with running_server(tmp_path, database_url="postgresql://me:hunter2@127.0.0.1:1/nothing"):
             pass
     assert "hunter2" not in str(failed.value) + caplog.text
-
-
-async def test_messages_and_dead_letters_are_shown_as_on_sqlite(server: RunningServer) -> None:
-    async with server.client() as room:
-        await room.queues.send(name="jobs", message={"number": 1})
-        message = await room.queues.lease(name="jobs")
-        assert message is not None
-        await message.nack(error="boom")
-        (queue,) = await room.queues.list()
-    assert json.loads(json.dumps(queue.name)) == "jobs"

@@ -26,7 +26,7 @@ MOST_LINES = 400
 # The sentence by which a module's docstring accounts for more lines.
 REASON = rf"Longer than {MOST_LINES} lines because \w+"
 # How often tests may access a private member of another object.
-MOST_PRIVATE = 132
+MOST_PRIVATE = 148
 # A module of more lines than this opens with a paragraph of at least so many words.
 SHORT_LINES = 80
 LEAST_WORDS = 25

@@ -16,6 +16,7 @@ from meshhost.errors import (
     InvalidRequestError,
     MeshhostError,
     NotFoundError,
+    StorageFullError,
     TenantSuspendedError,
     TokenError,
 )
@@ -36,6 +37,7 @@ _STATUS: dict[type[MeshhostError], int] = {
     AlreadyExistsError: 409,
     OwnedElsewhereError: 421,  # Misdirected Request: right, but sent to the wrong server
     InvalidRequestError: 400,
+    StorageFullError: 507,
 }
 
 

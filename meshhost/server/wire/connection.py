@@ -19,11 +19,13 @@ gets no answer.
 """
 
 import asyncio
+import errno
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from meshhost.errors import ConnectionLostError, LimitExceededError, RemoteProtocolError, RoomError
+from meshhost.errors import ConnectionLostError, LimitExceededError, RemoteProtocolError, RoomError, StorageFullError
 from meshhost.protocol.connection import MalformedMessage, MessageReceived, RoomConnection
 from meshhost.protocol.frames import SERVER_SLICE, Limits
 from meshhost.protocol.messages import ErrorResponse, Header, Response
@@ -35,6 +37,7 @@ from meshhost.server.core.room import Room
 from meshhost.server.core.slots import Slots
 from meshhost.server.wire.dialect import Translator, Welcome
 from meshhost.transport.base import Transport
+from meshhost.transport.heartbeat import Heartbeat
 from meshhost.transport.outbox import Outbox
 
 __all__ = ["CANCEL_REQUEST", "Connection", "GivenUp"]
@@ -73,9 +76,11 @@ class Connection:
         max_requests: int,
         max_waiting_bytes: int,
         given_up: GivenUp = lambda *_: None,
+        heartbeat: Heartbeat | None = None,
         flush_timeout: float = FLUSH_TIMEOUT,
     ) -> None:
         self._transport = transport
+        self._heartbeat = heartbeat
         self._room = room
         self._participant = participant
         self._dispatch = dispatch
@@ -110,6 +115,15 @@ class Connection:
         """See Peer."""
         return None if self._closing is None else self._closing[0]
 
+    @property
+    def heard_at(self) -> float:
+        """See Peer."""
+        return math.inf if self._heartbeat is None else self._heartbeat.heard_at
+
+    def probe(self, *, patience: float) -> float:
+        """See Peer."""
+        return 0.0 if self._heartbeat is None else self._heartbeat.probe(patience=patience)
+
     async def serve(self) -> ConnectionLostError:
         """Serve until the connection ends, and return how it ended. Requests in progress are cancelled then."""
         end = ConnectionLostError()
@@ -125,6 +139,9 @@ class Connection:
             logger.warning("participant broke the protocol", extra={"reason": str(error)})
             await self._transport.close(error.close_code, str(error))
             end = ConnectionLostError(str(error), close_code=error.close_code)
+        finally:
+            if self._heartbeat is not None:  # its reader may have ended elsewhere than in reading
+                self._heartbeat.stop()
         return end
 
     def greet(self, welcome: Welcome) -> None:
@@ -228,8 +245,13 @@ class Connection:
     async def _finish(self, request: Request, answering: Coroutine[Any, Any, Answer]) -> None:
         try:
             answer = await answering
+            self._dispatch.finished(request)
         except Exception as error:  # noqa: BLE001 - as above
+            self._dispatch.finished(request, error)
             answer = _error(error, request.message)
+        except asyncio.CancelledError as error:
+            self._dispatch.finished(request, error)
+            raise
         finally:
             self._handled(asyncio.current_task())
         await self._answer(request, answer)
@@ -284,6 +306,8 @@ class Connection:
 
 
 def _error(error: Exception, message: MessageReceived) -> Response:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        error = StorageFullError("storage full: the room server's disk has no room for this")
     if isinstance(error, RoomError):
         return ErrorResponse(text=str(error) or type(error).__name__, code=error.code)
     logger.error("request failed", exc_info=error, extra={"message_type": message.type})

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.documents import DocumentEntry, DocumentKey, StoredDocument
 
 __all__ = ["MemoryDocumentStore"]
@@ -66,6 +66,10 @@ class MemoryDocumentStore:
         """See DocumentStore."""
         self._find(key)
         del self._documents[key]
+
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """See DocumentStore."""
+        self._documents = {key: found for key, found in self._all().items() if not key.room.is_of(tenant, room)}
 
     async def find(self, key: DocumentKey) -> DocumentEntry | None:
         """See DocumentStore."""

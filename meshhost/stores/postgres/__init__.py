@@ -1,4 +1,4 @@
-"""The engine of several room servers: everything durable but files in one PostgreSQL database.
+"""The engine over PostgreSQL: everything durable but files in one database.
 
 Here belong one implementation per contract of `meshhost.stores`, the connection pool they share (`database.py`), and their SQL
 in `.sql` files with numbered migrations. All tables live in the schema `meshhost`. May import the contracts and the leaves;

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from meshhost.stores.postgres.database import Connection, PostgresDatabase
 from meshhost.stores.postgres.queue_rows import is_storable, lock_queue, names_of
-from meshhost.stores.postgres.statements import read_statements
 from meshhost.stores.queues import DeadLetter, QueueKey
 from meshhost.stores.refusals import queue_missing
+from meshhost.stores.statements import read_statements
 
 __all__ = ["BATCH", "read_dead_letters", "replay_dead_letters"]
 
@@ -21,7 +21,7 @@ BATCH = 1000
 _PAGE = 50
 _MAX_ID = 2**63 - 1
 
-_SQL = read_statements("dead_letters.sql")
+_SQL = read_statements("meshhost.stores.postgres", "dead_letters.sql")
 
 
 async def read_dead_letters(

@@ -9,16 +9,18 @@ from collections.abc import Sequence
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AlreadyExistsError, NotFoundError
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.documents import DocumentEntry, DocumentKey, StoredDocument
 from meshhost.stores.postgres.batches import Batcher
 from meshhost.stores.postgres.database import Connection, PostgresDatabase
 from meshhost.stores.postgres.lifetime import Lifetime
-from meshhost.stores.postgres.statements import read_statements
+from meshhost.stores.statements import read_statements
 
 __all__ = ["PostgresDocumentStore"]
 
-_SQL = read_statements("documents.sql")
+_SQL = read_statements("meshhost.stores.postgres", "documents.sql")
+# Documents that one statement deletes: each has a few hundred updates at most.
+_BATCH = 50
 
 
 class PostgresDocumentStore(Lifetime):
@@ -70,6 +72,20 @@ class PostgresDocumentStore(Lifetime):
                 await connection.execute(_SQL[statement], {"document": found[0]})
 
         await self.database.transaction(operation)
+
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """See DocumentStore."""
+        values = {"tenant": tenant, "room": room, "limit": _BATCH}
+
+        async def operation(connection: Connection) -> bool:
+            rows = await (await connection.execute(_SQL["lock_some"], values)).fetchall()
+            some = {"documents": [number for (number,) in rows]}
+            await connection.execute(_SQL["delete_some_updates"], some)
+            await connection.execute(_SQL["delete_some"], some)
+            return bool(rows)
+
+        while await self.database.transaction(operation):
+            pass
 
     async def find(self, key: DocumentKey) -> DocumentEntry | None:
         """See DocumentStore."""

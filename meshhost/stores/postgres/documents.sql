@@ -58,3 +58,13 @@ DELETE FROM meshhost.document_updates WHERE document = %(document)s
 
 -- name: delete
 DELETE FROM meshhost.documents WHERE id = %(document)s
+
+-- name: lock_some
+SELECT id FROM meshhost.documents
+WHERE tenant = %(tenant)s AND (%(room)s::text IS NULL OR room = %(room)s::text) LIMIT %(limit)s FOR UPDATE
+
+-- name: delete_some_updates
+DELETE FROM meshhost.document_updates WHERE document = ANY (%(documents)s::bigint[])
+
+-- name: delete_some
+DELETE FROM meshhost.documents WHERE id = ANY (%(documents)s::bigint[])

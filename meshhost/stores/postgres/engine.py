@@ -1,8 +1,13 @@
-"""The engine of several room servers: one PostgreSQL database, named by MESHHOST_DATABASE_URL."""
+"""The engine over PostgreSQL: all stores in one database, which MESHHOST_DATABASE_URL names.
+
+Made by `meshhost.app.engines`. The database is opened before the stores and closed after them. One room server uses it at a
+time.
+"""
 
 from meshhost.stores.engine import Engine
 from meshhost.stores.postgres.database import PostgresDatabase
 from meshhost.stores.postgres.documents import PostgresDocumentStore
+from meshhost.stores.postgres.exclusive import ExclusiveUse
 from meshhost.stores.postgres.identity import PostgresIdentityStore
 from meshhost.stores.postgres.notifier import PostgresNotifier
 from meshhost.stores.postgres.queues import PostgresQueueStore
@@ -12,8 +17,11 @@ from meshhost.stores.queues import QueueLimits
 __all__ = ["postgres_engine"]
 
 
-def postgres_engine(url: str, *, limits: QueueLimits) -> Engine:
-    """Return the stores in the database at `url`, not opened. Raises SettingsError for a URL that cannot be read."""
+def postgres_engine(url: str, *, limits: QueueLimits, is_exclusive: bool = True) -> Engine:
+    """Return the stores in the database at `url`, not opened. Raises SettingsError for a URL that cannot be read.
+
+    `is_exclusive`: while it is open, no other engine that says so opens on the database (`exclusive.py`).
+    """
     database = PostgresDatabase(url)
     return Engine(
         name="postgresql",
@@ -22,5 +30,5 @@ def postgres_engine(url: str, *, limits: QueueLimits) -> Engine:
         identity=PostgresIdentityStore(database),
         usage=PostgresUsageStore(database),
         notifier=PostgresNotifier(database),
-        shared=(database,),
+        shared=(database, ExclusiveUse(database)) if is_exclusive else (database,),
     )

@@ -12,14 +12,14 @@ from psycopg import errors
 from meshhost.errors import AlreadyExistsError, NotFoundError
 from meshhost.identity.keys import ApiKey
 from meshhost.identity.roles import Role
-from meshhost.stores.identity import CLOSED, KeyInfo, KeyRights, KeySnapshot, Project, RoomInfo
+from meshhost.stores.identity import CLOSED, KeyInfo, KeyRights, KeySnapshot, Project, RoomDeletion, RoomInfo
 from meshhost.stores.postgres.database import Connection, PostgresDatabase, Row, Values
 from meshhost.stores.postgres.lifetime import Lifetime
-from meshhost.stores.postgres.statements import read_statements
+from meshhost.stores.statements import read_statements
 
 __all__ = ["PostgresIdentityStore"]
 
-_SQL = read_statements("identity.sql")
+_SQL = read_statements("meshhost.stores.postgres", "identity.sql")
 # Room records deleted in one transaction.
 _BATCH = 500
 
@@ -80,7 +80,12 @@ class PostgresIdentityStore(Lifetime):
         """See IdentityStore."""
         while await self.database.count(_SQL["delete_some_rooms"], {"project": project_id, "limit": _BATCH}):
             pass
-        _changed(await self.database.count(_SQL["delete_project"], {"id": project_id}))
+
+        async def operation(connection: Connection) -> None:
+            _changed((await connection.execute(_SQL["delete_project"], {"id": project_id})).rowcount)
+            await connection.execute(_SQL["forget_deleted_rooms"], {"id": project_id})
+
+        await self.database.transaction(operation)
 
     async def read_keys(self, known: int | None = None) -> KeySnapshot | None:
         """See IdentityStore."""
@@ -161,24 +166,40 @@ class PostgresIdentityStore(Lifetime):
             raise NotFoundError("no such room")
         return RoomInfo(*row)
 
+    async def begin_room_deletion(self, project_id: str, name: str, now: float) -> None:
+        """See IdentityStore."""
+        values = {"project": project_id, "name": name, "now": now}
+
+        async def operation(connection: Connection) -> None:
+            await connection.execute(_SQL["begin_room_deletion"], values)
+            await connection.execute(_SQL["delete_room_of_name"], values)
+
+        await self.database.transaction(operation)
+
+    async def end_room_deletion(self, project_id: str, name: str) -> None:
+        """See IdentityStore."""
+        await self.database.count(_SQL["end_room_deletion"], {"project": project_id, "name": name})
+
 
 async def _row(connection: Connection, statement: str, values: Values) -> Row | None:
     return await (await connection.execute(_SQL[statement], values)).fetchone()
 
 
 async def _snapshot(connection: Connection) -> KeySnapshot:
-    # One view for all four statements: the version must be that of the keys.
+    # One view for all statements: the version must be that of the keys.
     await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
     (version,) = await _row(connection, "key_version", {}) or (0,)
     rows = await (await connection.execute(_SQL["all_keys"])).fetchall()
     suspended = await (await connection.execute(_SQL["suspended_projects"])).fetchall()
     deleted = await (await connection.execute(_SQL["deleted_projects"])).fetchall()
+    rooms = await (await connection.execute(_SQL["deleted_rooms"])).fetchall()
     return KeySnapshot(
         version,
         [ApiKey(*row[:3]) for row in rows],
         {row[0]: KeyRights(Role(row[3]), row[4]) for row in rows},
         dict(suspended),
         frozenset(project for (project,) in deleted),
+        {(project, name): RoomDeletion(at, ended) for project, name, at, ended in rooms},
     )
 
 

@@ -89,3 +89,20 @@ WHERE project_id = %(project)s ORDER BY name LIMIT %(limit)s OFFSET %(offset)s
 
 -- name: delete_room
 DELETE FROM meshhost.rooms WHERE project_id = %(project)s AND id = %(id)s RETURNING id, name, metadata
+
+-- name: begin_room_deletion
+INSERT INTO meshhost.deleted_rooms (project_id, name, deleted_at, ended) VALUES (%(project)s, %(name)s, %(now)s, false)
+ON CONFLICT (project_id, name) DO UPDATE
+SET deleted_at = greatest(deleted_rooms.deleted_at, excluded.deleted_at), ended = false
+
+-- name: end_room_deletion
+UPDATE meshhost.deleted_rooms SET ended = true WHERE project_id = %(project)s AND name = %(name)s AND NOT ended
+
+-- name: delete_room_of_name
+DELETE FROM meshhost.rooms WHERE project_id = %(project)s AND name = %(name)s
+
+-- name: deleted_rooms
+SELECT project_id, name, deleted_at, ended FROM meshhost.deleted_rooms
+
+-- name: forget_deleted_rooms
+DELETE FROM meshhost.deleted_rooms WHERE project_id = %(id)s

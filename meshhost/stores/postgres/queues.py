@@ -11,20 +11,26 @@ Draining or deleting a queue of any size is one small transaction, which leaves 
 contract says, without a row that all senders lock (`depths.py`).
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from meshhost.clock import Clock, SystemClock
+from meshhost.clock import Clock, SteadyTime, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.postgres.batches import Batcher
-from meshhost.stores.postgres.database import Connection, PostgresDatabase, Row, Values
+from meshhost.stores.postgres.database import Connection, PostgresDatabase, Values
 from meshhost.stores.postgres.dead_letters import read_dead_letters, replay_dead_letters
 from meshhost.stores.postgres.depths import Depths
 from meshhost.stores.postgres.lifetime import Lifetime
-from meshhost.stores.postgres.queue_rows import is_storable, lock_queue, names_of
-from meshhost.stores.postgres.statements import read_statements
+from meshhost.stores.postgres.queue_rows import (
+    delivery_of,
+    is_possible,
+    is_storable,
+    keys_of,
+    lock_queue,
+    names_of,
+    values_of,
+)
 from meshhost.stores.queues import (
     DeadLetter,
     Delay,
@@ -38,14 +44,13 @@ from meshhost.stores.queues import (
     QueueStats,
 )
 from meshhost.stores.refusals import check_message, check_name, lease_lost, queue_full, queue_missing
+from meshhost.stores.statements import read_statements
 
 __all__ = ["PostgresQueueStore"]
 
-_SQL = read_statements("queues.sql")
+_SQL = read_statements("meshhost.stores.postgres", "queues.sql")
 # Rows that a sweep or a deletion changes in one transaction.
 _BATCH = 1000
-_MAX_ID = 2**63 - 1
-_MAX_TOKEN = 2**31 - 1
 _NO_QUEUE = -1
 
 
@@ -55,6 +60,11 @@ class _Send:
     body: bytes
     headers: bytes
     create: bool
+    sender_id: bytes | None
+
+
+# The id of a message, and whether it was stored just now; None when there is no queue.
+_Sent = tuple[int, bool] | None
 
 
 class PostgresQueueStore(Lifetime):
@@ -70,7 +80,9 @@ class PostgresQueueStore(Lifetime):
         super().__init__(database, migrations="queues", what="queue store")
         self._limits = limits
         self._clock = clock or SystemClock()
-        self._sends: Batcher[_Send, int | None] = Batcher(self._send_many)
+        # For leases, delays and ids. A clock that is set does not move stored times: other processes keep theirs.
+        self._steady = SteadyTime(self._clock)
+        self._sends: Batcher[_Send, _Sent] = Batcher(self._send_many)
         self._acks: Batcher[Lease, bool] = Batcher(self._ack_many)
         self._depths = Depths(limits.max_depth, self._depth)
 
@@ -79,6 +91,10 @@ class PostgresQueueStore(Lifetime):
         await super().close()
         await self._sends.wait()
         await self._acks.wait()
+
+    async def check(self) -> None:
+        """See QueueStore."""
+        await self.database.rows(_SQL["check"], {"now": self._clock.time()})
 
     async def create(self, queue: QueueKey) -> None:
         """See QueueStore."""
@@ -96,6 +112,15 @@ class PostgresQueueStore(Lifetime):
         await self.database.transaction(operation)
         self._depths.left(queue, self._limits.max_depth)
 
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """See QueueStore."""
+        values = {"tenant": tenant, "room": room, "limit": _BATCH}
+        while names := await self.database.rows(_SQL["drop_some_queues"], values):
+            for name_of_room, name in names:
+                self._depths.left(QueueKey(RoomKey(tenant, name_of_room), name), self._limits.max_depth)
+        while await self.database.transaction(_delete_some):
+            pass
+
     async def exists(self, queue: QueueKey) -> bool:
         """See QueueStore."""
         return is_storable(queue) and await self.database.row(_SQL["exists"], names_of(queue)) is not None
@@ -108,17 +133,27 @@ class PostgresQueueStore(Lifetime):
             check_name(queue)
         elif not is_storable(queue):
             raise queue_missing(queue)
+        sender_id = message.sender_id.encode() if message.sender_id else None
         if not await self._depths.reserve(queue):
+            if (first := await self._find_sent(queue, sender_id)) is not None:
+                return first
             raise queue_full(queue, self._limits)
         is_stored = True  # also when nobody knows, because this call was cancelled or the connection was lost
         try:
-            message_id = await self._sends.do(_Send(queue, message.body.encode(), headers.encode(), create))
-            is_stored = message_id is not None
+            sent = await self._sends.do(_Send(queue, message.body.encode(), headers.encode(), create, sender_id))
+            is_stored = sent is not None and sent[1]
         finally:
             self._depths.sent(queue, is_stored=is_stored)
-        if message_id is None:
+        if sent is None:
             raise queue_missing(queue)
-        return message_id
+        return sent[0]
+
+    async def _find_sent(self, queue: QueueKey, sender_id: bytes | None) -> int | None:
+        if sender_id is None:
+            return None
+        values = {"sender_id": sender_id, "steady": self._steady.time(), **names_of(queue)}
+        row = await self.database.row(_SQL["find_sent"], values)
+        return None if row is None else int(row[0])
 
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
         """See QueueStore."""
@@ -126,14 +161,14 @@ class PostgresQueueStore(Lifetime):
             raise queue_missing(queue)
         found: list[Delivery] = []
         while True:
-            now = self._clock.time()
+            now = self._steady.time()
             values = {"now": now, "until": now + seconds, "holder": holder, "limit": limit - len(found)}
             rows = await self.database.rows(_SQL["lease"], {**values, **names_of(queue)})
             if not rows:
                 raise queue_missing(queue)
             poisoned = [row for row in rows if row[0] is not None and self._is_poison(row[5])]
             found += [
-                _delivery(queue, holder, now + seconds, row)
+                delivery_of(queue, holder, self._steady.as_wall(now + seconds), row)
                 for row in rows
                 if row[0] is not None and not self._is_poison(row[5])
             ]
@@ -145,18 +180,18 @@ class PostgresQueueStore(Lifetime):
     async def ack(self, lease: Lease) -> None:
         """See QueueStore."""
         self.check_open()
-        if not (_is_possible(lease) and await self._acks.do(lease)):
+        if not (is_possible(lease) and await self._acks.do(lease)):
             raise lease_lost(lease)
         self._depths.left(lease.queue)
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
         """See QueueStore."""
-        if not _is_possible(lease):
+        if not is_possible(lease):
             raise lease_lost(lease)
         failed, interrupted = reason is EndReason.FAILED, is_interruption(reason)
 
         async def operation(connection: Connection) -> bool:
-            found = await (await connection.execute(_SQL["lock_leased"], _of(lease))).fetchone()
+            found = await (await connection.execute(_SQL["lock_leased"], values_of(lease))).fetchone()
             if found is None:
                 raise lease_lost(lease)
             failures, interruptions = found
@@ -170,7 +205,7 @@ class PostgresQueueStore(Lifetime):
             seconds = delay(max(failures + failed, 1)) if callable(delay) else delay
             values = {
                 "id": lease.message_id,
-                "due": self._clock.time() + seconds if seconds > 0 else None,
+                "due": self._steady.time() + seconds if seconds > 0 else None,
                 "failed": int(failed),
                 "counted": int(reason is not EndReason.RELEASED),
                 "interrupted": int(interrupted),
@@ -185,19 +220,19 @@ class PostgresQueueStore(Lifetime):
 
     async def extend(self, lease: Lease, *, seconds: float) -> Lease:
         """See QueueStore."""
-        until = self._clock.time() + seconds
-        if not (_is_possible(lease) and await self.database.count(_SQL["extend"], {**_of(lease), "until": until})):
+        until = self._steady.time() + seconds
+        if not (is_possible(lease) and await self.database.count(_SQL["extend"], {**values_of(lease), "until": until})):
             raise lease_lost(lease)
-        return Lease(lease.queue, lease.message_id, lease.token, lease.holder, until)
+        return Lease(lease.queue, lease.message_id, lease.token, lease.holder, self._steady.as_wall(until))
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
         """See QueueStore."""
         interrupted = is_interruption(reason)
 
         async def operation(connection: Connection) -> list[QueueKey]:
-            touched = _keys(await (await connection.execute(_SQL["queues_of_holder"], {"holder": holder})).fetchall())
+            touched = keys_of(await (await connection.execute(_SQL["queues_of_holder"], {"holder": holder})).fetchall())
             if grace > 0:
-                values: Values = {"holder": holder, "soon": self._clock.time() + grace}
+                values: Values = {"holder": holder, "soon": self._steady.time() + grace}
                 await connection.execute(_SQL["shorten_holder"], values)
                 return touched
             if interrupted:
@@ -212,19 +247,22 @@ class PostgresQueueStore(Lifetime):
         """See QueueStore. Also deletes what drained and deleted queues left behind, a batch at a time."""
         found: dict[QueueKey, None] = {}
         while True:
-            rows = await self.database.rows(_SQL["sweep"], {"now": self._clock.time(), "limit": _BATCH})
+            rows = await self.database.rows(_SQL["sweep"], {"now": self._steady.time(), "limit": _BATCH})
             # A lane that was dropped meanwhile has no queue.
-            found.update(dict.fromkeys(_keys(row[1:4] for row in rows if row[1] is not None)))
+            found.update(dict.fromkeys(keys_of(row[1:4] for row in rows if row[1] is not None)))
             if sum(row[4] for row in rows) < _BATCH:
                 break
         while await self.database.transaction(_delete_some):
+            pass
+        old: Values = {"steady": self._steady.time(), "limit": _BATCH}
+        while await self.database.count(_SQL["forget_sent"], old) == _BATCH:
             pass
         return sorted(found)
 
     async def next_due(self) -> float | None:
         """See QueueStore."""
         row = await self.database.row(_SQL["next_due"])
-        return None if row is None else row[0]
+        return None if row is None else self._steady.as_wall(row[0])
 
     async def drain(self, queue: QueueKey) -> int:
         """See QueueStore."""
@@ -244,7 +282,8 @@ class PostgresQueueStore(Lifetime):
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
         """See QueueStore."""
         now = self._clock.time()
-        rows = await self.database.rows(_SQL["stats"], {"tenant": room.tenant, "room": room.name, "now": now})
+        values: Values = {"tenant": room.tenant, "room": room.name, "now": self._steady.time()}
+        rows = await self.database.rows(_SQL["stats"], values)
         return [
             QueueStats(name, ready, leased, delayed, dead, None if oldest is None else max(now - oldest, 0.0))
             for name, ready, leased, delayed, dead, oldest in rows
@@ -267,8 +306,8 @@ class PostgresQueueStore(Lifetime):
         self._depths.left(queue, -count)
         return count
 
-    async def _send_many(self, sends: Sequence[_Send]) -> Sequence[int | None]:
-        """Store them and return their ids, None where there is no queue."""
+    async def _send_many(self, sends: Sequence[_Send]) -> Sequence[_Sent]:
+        """Store them, None where there is no queue."""
         ids = await self._add(sends)
         # All messages of a queue that is missing are sent again here, so that they stay in order.
         while missing := [
@@ -283,16 +322,21 @@ class PostgresQueueStore(Lifetime):
             ]
         return ids
 
-    async def _add(self, sends: Sequence[_Send]) -> list[int | None]:
+    async def _add(self, sends: Sequence[_Send]) -> list[_Sent]:
+        steady = self._steady.time()
         values = {
             "tenants": [send.queue.room.tenant for send in sends],
             "rooms": [send.queue.room.name for send in sends],
             "names": [send.queue.name for send in sends],
             "bodies": [send.body for send in sends],
             "headers": [send.headers for send in sends],
+            "sender_ids": [send.sender_id for send in sends],
             "now": self._clock.time(),
+            "steady": steady,
+            "forget_at": steady + self._limits.remember_ids_seconds,
         }
-        return [message_id for (message_id,) in await self._database.rows(_SQL["send"], values)]
+        rows = await self._database.rows(_SQL["send"], values)
+        return [None if message_id is None else (message_id, is_new) for message_id, is_new in rows]
 
     async def _ack_many(self, leases: Sequence[Lease]) -> Sequence[bool]:
         values = {
@@ -322,7 +366,7 @@ class PostgresQueueStore(Lifetime):
         most = self._limits.max_interruptions
         rows = await connection.execute(_SQL["poisoned_of_holder"], {"holder": holder, "most": most - 1})
         for message_id, *names in await rows.fetchall():
-            (queue,) = _keys([tuple(names)])
+            (queue,) = keys_of([tuple(names)])
             await connection.execute(_SQL["bury"], self._burial(message_id, poison(queue, most), counted=1))
             self._depths.left(queue)
 
@@ -343,29 +387,3 @@ async def _delete_some(connection: Connection) -> bool:
     if not messages.rowcount and not letters.rowcount:
         await connection.execute(_SQL["forget_dropped_lane"], values)
     return True
-
-
-def _of(lease: Lease) -> Mapping[str, object]:
-    return {"id": lease.message_id, "token": lease.token, "holder": lease.holder, **names_of(lease.queue)}
-
-
-def _is_possible(lease: Lease) -> bool:
-    """Whether a lease of ours can have these values, which a client sent."""
-    is_number = 0 < lease.message_id <= _MAX_ID and 0 < lease.token <= _MAX_TOKEN
-    return is_number and is_storable(lease.queue) and lease.holder.isascii() and "\0" not in lease.holder
-
-
-def _delivery(queue: QueueKey, holder: HolderId, until: float, row: Row) -> Delivery:
-    message_id, token, failures, ended, sent_at, _, body, headers = row
-    return Delivery(
-        lease=Lease(queue, message_id, token, holder, until),
-        body=bytes(body).decode(),
-        headers=json.loads(headers),
-        attempt=failures + 1,
-        delivery=ended + 1,
-        sent_at=sent_at,
-    )
-
-
-def _keys(rows: Iterable[Row]) -> list[QueueKey]:
-    return [QueueKey(RoomKey(TenantId(tenant), room), name) for tenant, room, name in rows]

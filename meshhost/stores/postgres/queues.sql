@@ -10,21 +10,49 @@ SELECT FROM meshhost.queues WHERE tenant = %(tenant)s AND room = %(room)s AND na
 -- name: send
 -- The share of the queue's row makes a deletion or a drain wait for this send, or this send find the queue as they left it.
 WITH input AS MATERIALIZED (
-    SELECT * FROM unnest(%(tenants)s::text[], %(rooms)s::text[], %(names)s::text[], %(bodies)s::bytea[], %(headers)s::bytea[])
-        WITH ORDINALITY AS sent (tenant, room, name, body, headers, ord)
+    SELECT * FROM unnest(
+        %(tenants)s::text[], %(rooms)s::text[], %(names)s::text[], %(bodies)s::bytea[], %(headers)s::bytea[],
+        %(sender_ids)s::bytea[]
+    ) WITH ORDINALITY AS sent (tenant, room, name, body, headers, sender_id, ord)
 ), target AS MATERIALIZED (
-    SELECT queues.tenant, queues.room, queues.name, queues.lane
+    SELECT queues.tenant, queues.room, queues.name, queues.lane, queues.id AS queue
     FROM (SELECT DISTINCT tenant, room, name FROM input) AS named JOIN meshhost.queues USING (tenant, room, name)
     FOR KEY SHARE OF queues
 ), numbered AS MATERIALIZED (
-    SELECT ord, nextval('meshhost.message_ids') AS id, lane, body, headers
+    SELECT ord, nextval('meshhost.message_ids') AS id, queue, lane, body, headers, sender_id
     FROM input JOIN target USING (tenant, room, name) ORDER BY ord
+), remembered AS (
+    -- In order, so that two statements do not wait for each other. An update returns the row that another one made meanwhile.
+    INSERT INTO meshhost.sent_ids AS known (queue, sender_id, message_id, forget_at)
+    SELECT DISTINCT ON (queue, sender_id) queue, sender_id, id, %(forget_at)s
+    FROM numbered WHERE sender_id IS NOT NULL ORDER BY queue, sender_id, ord
+    ON CONFLICT (queue, sender_id) DO UPDATE SET
+        message_id = CASE WHEN known.forget_at > %(steady)s THEN known.message_id ELSE excluded.message_id END,
+        forget_at = CASE WHEN known.forget_at > %(steady)s THEN known.forget_at ELSE excluded.forget_at END
+    RETURNING queue, sender_id, message_id
+), resolved AS MATERIALIZED (
+    SELECT numbered.*, coalesce(remembered.message_id, id) AS first
+    FROM numbered LEFT JOIN remembered USING (queue, sender_id)
 ), added AS (
-    INSERT INTO meshhost.messages (id, lane, sent_at) SELECT id, lane, %(now)s FROM numbered
+    INSERT INTO meshhost.messages (id, lane, sent_at) SELECT id, lane, %(now)s FROM resolved WHERE id = first
 ), kept AS (
-    INSERT INTO meshhost.contents (message_id, body, headers) SELECT id, body, headers FROM numbered
+    INSERT INTO meshhost.contents (message_id, body, headers) SELECT id, body, headers FROM resolved WHERE id = first
 )
-SELECT numbered.id FROM input LEFT JOIN numbered USING (ord) ORDER BY ord
+SELECT resolved.first, resolved.id = resolved.first FROM input LEFT JOIN resolved USING (ord) ORDER BY ord
+
+-- name: find_sent
+SELECT message_id FROM meshhost.sent_ids JOIN meshhost.queues ON queues.id = sent_ids.queue
+WHERE tenant = %(tenant)s AND room = %(room)s AND name = %(name)s AND sender_id = %(sender_id)s AND forget_at > %(steady)s
+
+-- name: forget_sent
+DELETE FROM meshhost.sent_ids WHERE (queue, sender_id) IN (
+    SELECT queue, sender_id FROM meshhost.sent_ids WHERE forget_at <= %(steady)s
+    ORDER BY forget_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+
+-- name: check
+INSERT INTO meshhost.checks (id, checked_at) VALUES (1, %(now)s)
+ON CONFLICT (id) DO UPDATE SET checked_at = excluded.checked_at
 
 -- name: lease
 -- One row for each message; one without an id when there is none; no row when there is no queue.
@@ -187,3 +215,12 @@ CROSS JOIN LATERAL (
     FROM meshhost.messages WHERE messages.lane = queues.lane AND NOT ready
 ) AS waiting
 WHERE tenant = %(tenant)s AND room = %(room)s ORDER BY name
+
+-- name: drop_some_queues
+WITH doomed AS MATERIALIZED (
+    SELECT id, lane FROM meshhost.queues
+    WHERE tenant = %(tenant)s AND (%(room)s::text IS NULL OR room = %(room)s::text) LIMIT %(limit)s FOR UPDATE
+), dropped AS (
+    INSERT INTO meshhost.dropped_lanes (lane, queue) SELECT lane, id FROM doomed ON CONFLICT DO NOTHING
+)
+DELETE FROM meshhost.queues USING doomed WHERE queues.id = doomed.id RETURNING queues.room, queues.name

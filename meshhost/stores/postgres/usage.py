@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from meshhost.identity.tenant import TenantId
 from meshhost.stores.postgres.database import PostgresDatabase
 from meshhost.stores.postgres.lifetime import Lifetime
-from meshhost.stores.postgres.statements import read_statements
+from meshhost.stores.statements import read_statements
 from meshhost.stores.usage import UsageCounts, UsageKey, UsageRow, hour_of
 
 __all__ = ["PostgresUsageStore"]
 
-_SQL = read_statements("usage.sql")
+_SQL = read_statements("meshhost.stores.postgres", "usage.sql")
 _MAX_TIME = 2**62
 
 
@@ -32,6 +32,11 @@ class PostgresUsageStore(Lifetime):
             **{name: [getattr(count, name) for count in counts] for name in UsageCounts.__slots__},
         }
         await self.database.rows(_SQL["add"], values)
+
+    async def delete(self, tenant: TenantId) -> None:
+        """See UsageStore."""
+        while await self.database.count(_SQL["delete_some"], {"tenant": tenant}):
+            pass
 
     async def read(
         self,

@@ -23,3 +23,6 @@ SELECT room, identity, model, hour, requests, input_tokens, cached_tokens, outpu
 FROM meshhost.usage
 WHERE tenant = %(tenant)s AND hour >= %(since)s AND hour < %(until)s AND (%(room)s::text IS NULL OR room = %(room)s::text)
 ORDER BY hour, room, identity, model LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: delete_some
+DELETE FROM meshhost.usage WHERE ctid = ANY (ARRAY(SELECT ctid FROM meshhost.usage WHERE tenant = %(tenant)s LIMIT 1000))

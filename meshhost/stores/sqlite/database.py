@@ -7,6 +7,7 @@ through `read`, which has a connection of its own (`reader.py`).
 """
 
 import asyncio
+import sqlite3
 from collections.abc import Coroutine
 from importlib import resources
 from pathlib import Path
@@ -16,8 +17,9 @@ from meshhost.errors import RoomError
 from meshhost.stores.sqlite.file import SqliteFile
 from meshhost.stores.sqlite.reader import SqliteReader
 from meshhost.stores.sqlite.thread import Operation, SqliteThread
+from meshhost.stores.statements import read_statements
 
-__all__ = ["SqliteDatabase"]
+__all__ = ["SqliteDatabase", "Statements"]
 
 T = TypeVar("T")
 
@@ -71,6 +73,21 @@ class SqliteDatabase:
         # Not `await`: one coroutine less for each operation.
         return self._thread.run(operation)
 
+    def require_space(self, db: sqlite3.Connection) -> None:
+        """Raise StorageFullError when only the reserve is left; for operations that add data."""
+        if self._thread is not None:
+            self._thread.space.require(db)
+
+    async def check(self) -> None:
+        """Return when something could be stored: write, and wait until that is durable. Raises StorageFullError, OSError."""
+
+        def operation(db: sqlite3.Connection) -> None:
+            self.require_space(db)
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            db.execute(f"PRAGMA user_version = {version}")  # writes the first page, although nothing changes
+
+        await self.run(operation)
+
     def read(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
         """Return what an operation that only reads returned; it holds up no other. See `SqliteReader.run`."""
         if self._reader is None:
@@ -85,3 +102,17 @@ class SqliteDatabase:
         if self._former is not None:
             await self._former.stop()
             self._former = None
+
+
+class Statements:
+    """The statements of a file of this package, such as `queues.sql`, by name."""
+
+    def __init__(self, file_name: str) -> None:
+        self._texts = read_statements("meshhost.stores.sqlite", file_name)
+
+    def __getitem__(self, name: str) -> str:
+        return self._texts[name]
+
+    def execute(self, db: sqlite3.Connection, name: str, /, **values: object) -> sqlite3.Cursor:
+        """Execute the statement of this name with named parameters. Raises sqlite3.Error."""
+        return db.execute(self._texts[name], values)

@@ -13,8 +13,7 @@ from functools import partial
 from typing import TypeAlias
 
 from meshhost.stores.queues import DeadLetter
-from meshhost.stores.sqlite.database import SqliteDatabase
-from meshhost.stores.sqlite.statements import Statements
+from meshhost.stores.sqlite.database import SqliteDatabase, Statements
 
 __all__ = ["BATCH", "read_dead_letters", "replay_dead_letters"]
 

@@ -24,6 +24,19 @@ INSERT INTO messages (queue_id, sent_at) VALUES (:queue, :now);
 -- name: add_content
 INSERT INTO contents (message_id, body, headers) VALUES (:id, :body, :headers);
 
+-- name: find_sent
+SELECT message_id FROM sent_ids WHERE queue_id = :queue AND sender_id = :sender_id AND forget_at > :now;
+
+-- name: remember_sent
+-- Replaces one that is to be forgotten but was not deleted yet.
+INSERT OR REPLACE INTO sent_ids (queue_id, sender_id, message_id, forget_at)
+VALUES (:queue, :sender_id, :id, :until);
+
+-- name: forget_sent
+DELETE FROM sent_ids WHERE (queue_id, sender_id) IN (
+    SELECT queue_id, sender_id FROM sent_ids INDEXED BY sent_ids_old WHERE forget_at <= :now ORDER BY forget_at LIMIT :limit
+);
+
 -- name: find_content
 SELECT body, headers FROM contents WHERE message_id = :id;
 
@@ -95,6 +108,21 @@ RETURNING queue_id;
 
 -- name: queues_of_ids
 SELECT tenant, room, name FROM queues WHERE id IN (SELECT value FROM json_each(:ids));
+
+-- name: move_dues
+UPDATE messages SET due = due + :seconds WHERE due IS NOT NULL;
+
+-- name: move_sent_ids
+UPDATE sent_ids SET forget_at = forget_at + :seconds;
+
+-- name: bound_leases
+UPDATE messages SET due = :latest WHERE due > :latest AND holder IS NOT NULL;
+
+-- name: bound_delays
+UPDATE messages SET due = :latest WHERE due > :latest;
+
+-- name: bound_sent_ids
+UPDATE sent_ids SET forget_at = :latest WHERE forget_at > :latest;
 
 -- name: next_due
 SELECT min(due) FROM messages WHERE due IS NOT NULL;

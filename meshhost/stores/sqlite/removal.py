@@ -13,11 +13,10 @@ import logging
 import sqlite3
 import time
 
-from meshhost.stores.sqlite.database import SqliteDatabase
-from meshhost.stores.sqlite.statements import Statements
+from meshhost.stores.sqlite.database import SqliteDatabase, Statements
 from meshhost.tasks import TaskOwner
 
-__all__ = ["BATCH", "Removals"]
+__all__ = ["BATCH", "Removals", "hide_some_queues", "mark"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +69,16 @@ class Removals:
 def mark(db: sqlite3.Connection, queue: int, *, dead: bool = False) -> None:
     """Have the messages with this queue's id, or its dead letters, removed. The queue must not have that id any more."""
     _execute(db, "add_removal", queue=queue, dead=dead)
+
+
+def hide_some_queues(db: sqlite3.Connection, tenant: str, room: str | None) -> bool:
+    """Delete at most BATCH queues of a tenant or room, and mark their messages; return False when there were none."""
+    found = _execute(db, "some_queues", tenant=tenant, room=room, limit=BATCH).fetchall()
+    for queue, first in found:
+        _execute(db, "hide_queue", queue=queue)
+        mark(db, queue)
+        mark(db, first, dead=True)
+    return bool(found)
 
 
 def _remove_some(db: sqlite3.Connection) -> bool:

@@ -23,3 +23,9 @@ DELETE FROM messages WHERE id = :id;
 
 -- name: remove_dead
 DELETE FROM dead_letters WHERE id = :id;
+
+-- name: some_queues
+SELECT id, ifnull(first_id, id) FROM queues WHERE tenant = :tenant AND (:room IS NULL OR room = :room) LIMIT :limit;
+
+-- name: hide_queue
+DELETE FROM queues WHERE id = :queue;

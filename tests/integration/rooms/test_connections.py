@@ -65,7 +65,15 @@ async def test_the_handshake_tells_who_and_where(server: RunningServer) -> None:
         assert a.room_name == "my-room"
         assert a.room_url == server.server.room_url("my-room")
         assert a.local_participant.get_attribute("name") == "me"
-        assert set(a.extensions["extensions"]) == {"leases", "resume", "dead_letters", "cancel", "cancel_request"}
+        assert set(a.extensions["extensions"]) == {
+            "leases",
+            "resume",
+            "dead_letters",
+            "cancel",
+            "cancel_request",
+            "send_id",
+            "confirm_receive",
+        }
         async with server.client("my-room", name="other") as b:
             assert b.session_id == a.session_id
 

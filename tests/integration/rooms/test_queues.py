@@ -9,6 +9,7 @@ import pytest
 from meshhost.errors import AccessDeniedError, InvalidRequestError, LeaseLostError, NotFoundError, RoomError
 from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.protocol.messages import EmptyResponse, JsonResponse, Response
+from meshhost.queues.service import QueueService
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import RemoteParticipant
 from meshhost.room.reconnect import ReconnectPolicy
@@ -211,6 +212,71 @@ async def test_what_becomes_of_an_unsettled_message_when_its_receiver_goes(
                 while (await _size(a))[1]:
                     pass
             assert await _size(a) == ((1, 0) if comes_back else (0, 0))
+
+
+async def test_a_send_whose_answer_is_lost_is_stored_once(
+    server: RunningServer, break_connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, answers = QueueService.send, 0
+
+    async def store_and_break(service: QueueService, *args: Any, **options: Any) -> int:
+        nonlocal answers
+        message_id = await store(service, *args, **options)
+        answers += 1
+        if answers <= 3:
+            break_connection(sender)
+            await asyncio.Event().wait()  # until the server notices that nobody waits for the answer
+        return message_id
+
+    monkeypatch.setattr(QueueService, "send", store_and_break)
+    async with server.client() as sender:
+        message_id = await sender.queues.send(name="q", message="once")
+        assert answers == 4
+        assert message_id is not None
+        assert await _size(sender) == (1, 0)
+        assert await sender.queues.send(name="q", message="once") != message_id
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 3))
+@pytest.mark.parametrize("how", ["receive", "lease"])
+async def test_a_receive_that_does_not_wait_loses_nothing_when_it_is_cancelled(
+    server: RunningServer, turns: int, how: str
+) -> None:
+    async with server.client() as a, server.client() as b:
+        for number in range(5):
+            await a.queues.send(name="q", message=number)
+        got: list[Any] = []
+
+        async def take() -> None:
+            if how == "receive":
+                got.append(await b.queues.receive(name="q", wait=False))
+            elif (leased := await b.queues.lease(name="q", wait=False)) is not None:
+                got.append(leased.message)
+                await leased.ack()
+
+        tasks = [asyncio.create_task(take()) for _ in range(3)]
+        for _ in range(turns):
+            await asyncio.sleep(0.0005)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        async with asyncio.timeout(10):
+            while True:
+                ready, leased = await _size(a)
+                if leased == 0:
+                    break
+                await asyncio.sleep(0.02)
+        rest = [await a.queues.receive(name="q", wait=False) for _ in range(ready)]
+        assert sorted([*got, *rest]) == [0, 1, 2, 3, 4]
+
+
+async def test_a_message_taken_without_waiting_is_settled_when_its_receiver_leaves(server: RunningServer) -> None:
+    async with server.client() as a:
+        await a.queues.send(name="q", message=1)
+        async with server.client(name="w", role="agent") as worker:
+            assert await worker.queues.receive(name="q", wait=False) == 1
+        assert await a.queues.receive(name="q", wait=False) is None
+        assert await _size(a) == (0, 0)
 
 
 async def test_a_lease_comes_back_when_its_holder_leaves(server: RunningServer) -> None:

@@ -343,3 +343,43 @@ def test_the_host_that_service_run_started_is_found(
     environment.setenv("MESHHOST_PORT", "9000")
     assert client.base_url(None) == "http://127.0.0.1:9000"
     assert client.base_url("http://host.example/") == "http://host.example"
+
+
+RECORD = {
+    "number": 7,
+    "time": "2026-11-29T18:00:00.000+00:00",
+    "level": "ERROR",
+    "logger": "meshhost.room.consumer",
+    "message": "processing failed",
+    "room": "r",
+    "traceback": "Traceback:\n  File x\n    \x1b[31mraise\nKeyError: 'to'\n",
+}
+
+
+def test_logs_are_shown_and_followed_from_the_last_record(
+    asked: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries: list[dict[str, str]] = []
+
+    async def request(_: str, method: str, path: str, query: dict[str, str], body: object) -> Any:
+        assert (method, path, body) == ("GET", "/agents/logs", None)
+        queries.append(query)
+        return {"records": [RECORD] if len(queries) != 3 else [], "next": 7}
+
+    def sleep(seconds: float) -> None:
+        if len(queries) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "request", request)
+    monkeypatch.setattr("time.sleep", sleep)
+    assert run(["logs", "--json", "012345"]) == 0
+    assert json.loads(capsys.readouterr().out) == RECORD
+    assert run(["logs", "--follow", "--room", "r", "-n", "5"]) == 130
+    assert queries == [
+        {"id": "012345", "limit": "100"},
+        {"room": "r", "limit": "5"},
+        *[{"room": "r", "after": "7"}] * 2,
+    ]
+    line, *trace = capsys.readouterr().out.splitlines()[:5]
+    assert line.endswith("ERROR meshhost.room.consumer: processing failed room=r")
+    assert trace == ["Traceback:", "  File x", "    [31mraise", "KeyError: 'to'"]

@@ -60,6 +60,7 @@ def test_the_commands_are_these() -> None:
     assert found == {f"{group} {name}" for group, names in expected.items() for name in names.split()} | {
         "setup",
         "chat",
+        "logs",
     }
 
 

@@ -147,7 +147,7 @@ def test_it_ends_with_its_loop() -> None:
         return watching()
 
     thread = asyncio.run(run())
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
 
 

@@ -23,6 +23,10 @@ class _Dispatch:
         self.begun: asyncio.Queue[str] = asyncio.Queue()
         self.go = asyncio.Event()
         self.cancelled = 0
+        self.finished_with: list[BaseException | None] = []
+
+    def finished(self, request: Request, error: BaseException | None = None) -> None:
+        self.finished_with.append(error)
 
     def __call__(self, request: Request) -> Any:
         kind = request.message.type

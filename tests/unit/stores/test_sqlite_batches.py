@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.queues import EndReason, HolderId, NewMessage, QueueKey
-from meshhost.stores.sqlite import dead_letters, removal
-from meshhost.stores.sqlite import queues as sqlite_queues
+from meshhost.stores.queues import EndReason, HolderId, NewMessage, QueueKey, QueueLimits
+from meshhost.stores.sqlite import removal
+from meshhost.stores.sqlite.database import Statements
 from meshhost.stores.sqlite.queues import SqliteQueueStore
-from meshhost.stores.sqlite.statements import Statements
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
 JOBS = QueueKey(ROOM, "jobs")
+REMOVALS, DEAD_LETTERS = Statements("removals.sql"), Statements("dead_letters.sql")
 ANN = HolderId("ann")
 MANY = 3 * 500 + 7
 # A message is a row of its state and one of its content; its queue and the mark of the removal are others.
@@ -42,7 +42,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 async def store(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqliteQueueStore]:
     monkeypatch.setattr(removal, "_PAUSE_SECONDS", 0)
-    store = SqliteQueueStore(path, clock=clock)
+    store = SqliteQueueStore(path, limits=QueueLimits(max_attempts=1), clock=clock)
     await store.open()
     yield store
     await store.close()
@@ -51,7 +51,7 @@ async def store(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def changes(store: SqliteQueueStore, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each operation changed."""
-    run, found = store._database.run, list[int]()
+    run, found = store.database.run, list[int]()
 
     def counted(operation: Callable[[sqlite3.Connection], Any]) -> Any:
         def count(db: sqlite3.Connection) -> Any:
@@ -63,7 +63,7 @@ def changes(store: SqliteQueueStore, monkeypatch: pytest.MonkeyPatch) -> list[in
 
         return run(count)
 
-    monkeypatch.setattr(store._database, "run", counted)
+    monkeypatch.setattr(store.database, "run", counted)
     return found
 
 
@@ -73,7 +73,6 @@ async def fill(store: SqliteQueueStore, count: int = MANY, *, queue: QueueKey = 
 
 async def kill(store: SqliteQueueStore, count: int = MANY) -> None:
     """Let so many messages die."""
-    store._limits = sqlite_queues.QueueLimits(max_attempts=1)
     deliveries = await store.lease(JOBS, ANN, seconds=30, limit=count)
     await asyncio.gather(*(store.nack(one.lease, reason=EndReason.FAILED, error="boom") for one in deliveries))
 
@@ -88,7 +87,7 @@ async def test_a_drain_removes_a_few_rows_at_a_time(store: SqliteQueueStore, pat
     await fill(store)
     assert await store.drain(JOBS) == MANY
     assert await store.lease(JOBS, ANN, seconds=30) == []
-    await store._removals.finished()
+    await store.removals.finished()
     assert rows(path) == {"messages": 0, "contents": 0, "dead_letters": 0, "removals": 0}
     assert max(changes) <= MOST_ROWS
 
@@ -99,7 +98,7 @@ async def test_a_deletion_removes_dead_letters_a_few_rows_at_a_time(
     await fill(store)
     await kill(store, MANY // 2)
     await store.delete(JOBS)
-    await store._removals.finished()
+    await store.removals.finished()
     assert rows(path) == {"messages": 0, "contents": 0, "dead_letters": 0, "removals": 0}
     assert max(changes) <= MOST_ROWS
 
@@ -112,7 +111,7 @@ async def test_a_drained_queue_keeps_its_dead_letters_through_more_drains(store:
         assert await store.drain(JOBS) > 0
         (found,) = await store.stats(ROOM)
         assert (found.ready, found.leased, found.dead) == (0, 0, 1)
-    await store._removals.finished()
+    await store.removals.finished()
     await fill(store, 2)
     await kill(store, 1)
     assert len(await store.dead_letters(JOBS)) == 2
@@ -156,8 +155,8 @@ async def test_a_lease_finds_the_oldest_of_many_that_became_ready_at_once(
 ) -> None:
     await fill(store)
     first, *others = await store.lease(JOBS, ANN, seconds=30, limit=MANY)
-    await asyncio.gather(*(store.nack(other.lease, reason=EndReason.FAILED, delay=1) for other in others))
-    await store.nack(first.lease, reason=EndReason.FAILED, delay=2)
+    await asyncio.gather(*(store.nack(other.lease, reason=EndReason.INTERRUPTED, delay=1) for other in others))
+    await store.nack(first.lease, reason=EndReason.INTERRUPTED, delay=2)
     await clock.advance(3)
     changes.clear()
     (oldest,) = await store.lease(JOBS, ANN, seconds=30)
@@ -187,7 +186,7 @@ async def test_a_read_of_a_million_rows_does_not_hold_up_a_send(store: SqliteQue
         loop.call_soon_threadsafe(begun.set)
         asyncio.run_coroutine_threadsafe(go.wait(), loop).result()
 
-    reading = asyncio.create_task(store._database.read(slow))
+    reading = asyncio.create_task(store.database.read(slow))
     await begun.wait()
     await store.send(JOBS, NewMessage("1"))
     assert not reading.done()
@@ -230,7 +229,7 @@ async def test_a_drain_that_a_crash_ended_goes_on_and_its_messages_never_come_ba
     await store.open()
     assert await store.lease(JOBS, ANN, seconds=30) == []
     await store.send(JOBS, NewMessage("new"))
-    await store._removals.finished()
+    await store.removals.finished()
     (only,) = await store.lease(JOBS, ANN, seconds=30, limit=10)
     assert only.body == "new"
     await store.close()
@@ -240,23 +239,21 @@ async def test_a_drain_that_a_crash_ended_goes_on_and_its_messages_never_come_ba
 @pytest.mark.parametrize(
     ("statements", "name", "values", "index"),
     [
-        (removal._SQL, "some_messages", {"queue": 1, "limit": 1}, "INDEX messages_in_order (queue_id=?)"),
-        (removal._SQL, "some_deads", {"queue": 1, "limit": 1}, "INDEX dead_letters_in_order (queue_id=?)"),
+        (REMOVALS, "some_messages", {"queue": 1, "limit": 1}, "INDEX messages_in_order (queue_id=?)"),
+        (REMOVALS, "some_deads", {"queue": 1, "limit": 1}, "INDEX dead_letters_in_order (queue_id=?)"),
         (
-            dead_letters._SQL,
+            DEAD_LETTERS,
             "dead_letters",
             {"first": 1, "died_at": 1.0, "id": 1, "limit": 1},
             "INDEX dead_letters_in_order (queue_id=? AND died_at<?)",
         ),
-        (dead_letters._SQL, "some_dead", {"first": 1, "until": 1.0, "limit": 1}, "INDEX dead_letters_in_order"),
-        (dead_letters._SQL, "replay", {"first": 1, "queue": 1, "ids": "[]"}, "USING INTEGER PRIMARY KEY (rowid=?)"),
-        (dead_letters._SQL, "forget_replayed", {"first": 1, "ids": "[]"}, "USING INTEGER PRIMARY KEY (rowid=?)"),
+        (DEAD_LETTERS, "some_dead", {"first": 1, "until": 1.0, "limit": 1}, "INDEX dead_letters_in_order"),
+        (DEAD_LETTERS, "replay", {"first": 1, "queue": 1, "ids": "[]"}, "USING INTEGER PRIMARY KEY (rowid=?)"),
+        (DEAD_LETTERS, "forget_replayed", {"first": 1, "ids": "[]"}, "USING INTEGER PRIMARY KEY (rowid=?)"),
     ],
 )
 async def test_a_batch_is_found_by_an_index(
     store: SqliteQueueStore, statements: Statements, name: str, values: dict[str, object], index: str
 ) -> None:
-    plan = await store._database.read(
-        lambda db: db.execute(f"EXPLAIN QUERY PLAN {statements[name]}", values).fetchall()
-    )
+    plan = await store.database.read(lambda db: db.execute(f"EXPLAIN QUERY PLAN {statements[name]}", values).fetchall())
     assert index in "\n".join(row[3] for row in plan)
