@@ -216,7 +216,7 @@ async def test_what_becomes_of_an_unsettled_message_when_its_receiver_goes(
 
 
 async def test_a_send_whose_answer_is_lost_is_stored_once(
-    server: RunningServer, break_connection: Any, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, answers = QueueService.send, 0
 
@@ -225,7 +225,7 @@ async def test_a_send_whose_answer_is_lost_is_stored_once(
         message_id = await store(service, *args, **options)
         answers += 1
         if answers <= 3:
-            break_connection(sender)
+            server.cut(sender)
             await asyncio.Event().wait()  # until the server notices that nobody waits for the answer
         return message_id
 
