@@ -20,7 +20,7 @@ from typing import Self
 from meshhost.backoff import Backoff
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import LeaseLostError, NotFoundError, RequestTimeoutError
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.sweeper import QueueSweeper
 from meshhost.queues.waiters import Waiter, Waiters
 from meshhost.stores.engine import Engine
@@ -78,6 +78,8 @@ class QueueService:
         self._sweeper = sweeper
         self._sweeping = TaskOwner("queues")
         self._claims = TaskOwner("queue claims")
+        # Called, without waiting, with each queue in which a message became ready; they must not raise.
+        self.on_ready: list[Callable[[QueueKey], None]] = []
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -202,6 +204,18 @@ class QueueService:
         """Return what is in each queue of a room, by name."""
         return await self._store.stats(room)
 
+    async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
+        """Return the rooms (of all, or of this one) with a message that is ready, leased, or ready within `within` seconds."""
+        return await self._store.rooms_with_work(within=within, room=room)
+
+    async def rooms_of(self, tenant: TenantId) -> Sequence[str]:
+        """Return the names of the tenant's rooms that have a queue, sorted."""
+        return await self._store.rooms_of(tenant)
+
+    async def totals(self) -> QueueStats:
+        """Return the sum over all queues of all rooms."""
+        return await self._store.totals()
+
     async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
         """Return the dead messages of a queue, newest first."""
         return await self._store.dead_letters(queue, limit=limit)
@@ -225,6 +239,12 @@ class QueueService:
         return self._retry.delay(attempt, self._random) if reason is EndReason.FAILED else 0.0
 
     def _wake(self, hint: Hint) -> None:
+        """A message became ready: wake receivers and tell those who registered with `on_ready`."""
+        self._pass_on(hint)
+        for tell in self.on_ready:
+            tell(hint.queue)
+
+    def _pass_on(self, hint: Hint) -> None:
         # Receivers here that have a hint already are too few for one more message: it may be for another process.
         if not self._waiters.wake(hint):
             self._publish(hint)
@@ -261,10 +281,10 @@ class QueueService:
         try:
             delivery = await self._claim(waiter.queue, waiter.holder, seconds, create=create)
         except BaseException:
-            self._wake_many(waiter.queue)
+            self._pass_on(Hint(waiter.queue, many=True))
             raise
         if delivery is not None and many:
-            self._wake_many(waiter.queue)
+            self._pass_on(Hint(waiter.queue, many=True))
         if waiter.over():
             self._abandon(delivery)
             return None

@@ -224,6 +224,32 @@ class SqliteQueueStore:
 
         return await self._database.run(operation)
 
+    async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
+        """See QueueStore."""
+
+        def operation(db: sqlite3.Connection) -> list[RoomKey]:
+            soon = self._clock.time() + within
+            if room is None:
+                rows = _execute(db, "rooms_with_work", soon=soon)
+            else:
+                rows = _execute(db, "room_with_work", tenant=room.tenant, room=room.name, soon=soon)
+            return [RoomKey(TenantId(tenant), name) for tenant, name in rows]
+
+        return await self._database.run(operation)
+
+    async def rooms_of(self, tenant: TenantId) -> Sequence[str]:
+        """See QueueStore."""
+        return await self._database.run(lambda db: [name for (name,) in _execute(db, "rooms_of", tenant=tenant)])
+
+    async def totals(self) -> QueueStats:
+        """See QueueStore."""
+
+        def operation(db: sqlite3.Connection) -> QueueStats:
+            now = self._clock.time()
+            return _stats(now, *_execute(db, "totals", now=now).fetchone())
+
+        return await self._database.run(operation)
+
     async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
         """See QueueStore."""
 

@@ -117,6 +117,37 @@ SELECT
     ) AS oldest
 FROM queues WHERE tenant = :tenant AND room = :room ORDER BY name;
 
+-- name: rooms_with_work
+-- Each queue is asked three questions that an index answers with one row; the leases are collected once.
+SELECT DISTINCT tenant, room FROM queues
+WHERE depth > 0 AND (
+    EXISTS (SELECT 1 FROM messages INDEXED BY messages_in_order WHERE queue_id = queues.id AND ready = 1)
+    OR EXISTS (SELECT 1 FROM messages INDEXED BY messages_waiting WHERE queue_id = queues.id AND ready = 0 AND due <= :soon)
+    OR id IN (SELECT queue_id FROM messages INDEXED BY messages_held WHERE holder IS NOT NULL)
+)
+ORDER BY tenant, room;
+
+-- name: room_with_work
+SELECT DISTINCT tenant, room FROM queues
+WHERE tenant = :tenant AND room = :room AND depth > 0 AND (
+    EXISTS (SELECT 1 FROM messages INDEXED BY messages_in_order WHERE queue_id = queues.id AND ready = 1)
+    OR EXISTS (SELECT 1 FROM messages INDEXED BY messages_waiting WHERE queue_id = queues.id AND ready = 0 AND due <= :soon)
+    OR id IN (SELECT queue_id FROM messages INDEXED BY messages_held WHERE holder IS NOT NULL)
+);
+
+-- name: rooms_of
+SELECT DISTINCT room FROM queues WHERE tenant = :tenant ORDER BY room;
+
+-- name: totals
+-- As stats, over all queues. Ids grow in order of acceptance, so the oldest message has the smallest.
+SELECT
+    '',
+    (SELECT ifnull(sum(depth), 0) FROM queues),
+    (SELECT count(*) FROM messages INDEXED BY messages_due WHERE due > :now),
+    (SELECT count(*) FROM messages INDEXED BY messages_held WHERE holder IS NOT NULL AND due > :now),
+    (SELECT count(*) FROM dead_letters),
+    (SELECT sent_at FROM messages ORDER BY id LIMIT 1);
+
 -- name: dead_letters
 SELECT dead.id, contents.body, contents.headers, dead.failures, dead.reason, dead.sent_at, dead.died_at
 FROM dead_letters AS dead JOIN contents ON contents.message_id = dead.id
