@@ -88,22 +88,25 @@ def resolve_room(given: str | None) -> str:
         raise typer.BadParameter(str(error).removeprefix("room name: "), param_hint="--room") from None
 
 
-def run_in_room(given: str | None, use: Callable[[RoomClient], Awaitable[T]]) -> T:
-    """Join the room, run `use` and leave; return what `use` returns. Raises BadParameter and MeshhostError."""
+def run_in_room(given: str | None, use: Callable[[RoomClient], Awaitable[T]], *, only_looks: bool = False) -> T:
+    """Join the room, run `use` and leave; return what `use` returns. Raises BadParameter and MeshhostError.
+
+    With `only_looks` a room that sleeps is not woken: no agent is called into it.
+    """
     from meshhost.cli.log_output import log_for_command
 
     log_for_command()
     name, access = resolve_room(given), server_access()
 
     async def work() -> T:
-        async with joined_room(access, name) as room:
+        async with joined_room(access, name, only_looks=only_looks) as room:
             return await use(room)
 
     return asyncio.run(work())
 
 
 @asynccontextmanager
-async def joined_room(access: ServerAccess, name: str) -> AsyncIterator[RoomClient]:
+async def joined_room(access: ServerAccess, name: str, *, only_looks: bool = False) -> AsyncIterator[RoomClient]:
     """Join the room as a user with all rights; yield its client.
 
     Raises ConnectionLostError or RoomRefusedError when it cannot be joined; the text says what to do.
@@ -113,7 +116,8 @@ async def joined_room(access: ServerAccess, name: str) -> AsyncIterator[RoomClie
     from meshhost.transport.websocket_client import WebSocketClientProtocol
 
     url = f"{access.api_url}/rooms/{quote(name)}"
-    room = RoomClient(protocol=WebSocketClientProtocol(url=url, token=_token(access, name)))
+    token = _token(access, name)
+    room = RoomClient(protocol=WebSocketClientProtocol(url=url, token=token, only_looks=only_looks))
     try:
         await room.connect()
     except ConnectionLostError as error:

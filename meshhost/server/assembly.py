@@ -13,6 +13,7 @@ from aiohttp import web
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
 from meshhost.gateway.routes import add_gateway_routes
+from meshhost.identity.tenant import RoomKey
 from meshhost.queues.service import QueueService
 from meshhost.server.address import Address
 from meshhost.server.calling.caller import ServiceCaller
@@ -38,6 +39,7 @@ from meshhost.server.services.documents.service import MAX_DOCUMENT_BYTES, Docum
 from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.storage import StorageService
+from meshhost.server.services.work import WorkService
 from meshhost.server.wire.dialect import Dialect, Dialects
 from meshhost.server.wire.sdk06 import SDK_06
 from meshhost.stores.documents import DocumentStore
@@ -97,11 +99,25 @@ def assemble(
         call_urls=config.call_urls,
         call_secret=config.webhook_secret,
         count=metrics.count_call,
+        return_seconds=config.return_seconds,
     )
+    waking = _Waking()
+    queues = QueuesService(engines.queues, receive_seconds=config.receive_seconds, lease_seconds=config.lease_seconds)
+    messaging = MessagingService(on_dismissed=queues.dismiss)
     all_services = ServiceSet(
         [
-            *_room_services(config, engines, files, caller),
-            CallingService(caller, sender, webhook_urls=config.webhook_urls, webhook_secret=config.webhook_secret),
+            # Messaging comes first: others learn that a participant is gone before its calls fail.
+            messaging,
+            queues,
+            *_room_services(config, engines, files, caller, waking),
+            WorkService(engines.queues, linger_seconds=config.linger_seconds, need=waking.need),
+            CallingService(
+                caller,
+                sender,
+                webhook_urls=config.webhook_urls,
+                webhook_secret=config.webhook_secret,
+                dismiss=messaging.dismiss,
+            ),
             *services,
         ]
     )
@@ -112,6 +128,7 @@ def assemble(
         linger_seconds=config.linger_seconds,
         resume_seconds=config.resume_seconds,
     )
+    waking.directory = directory
     # Also for keys that another server or process revoked: the identity service notices within 2 s.
     engines.identity.on_revoked(
         lambda key_ids: directory.close_participants(
@@ -142,22 +159,34 @@ def assemble(
     return Parts(app, directory, all_services, sender, caller, access)
 
 
+class _Waking:
+    """Wakes rooms for services. Services are made before the directory, which calls them; it is set when it is made."""
+
+    directory: RoomDirectory
+
+    def need(self, key: RoomKey) -> None:
+        self.directory.need(key)
+
+
 def _room_services(
-    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller
+    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller, waking: _Waking
 ) -> Sequence[RoomService]:
-    """The services of every room. Messaging comes first: others learn that a participant is gone before its calls fail."""
-    queues = QueuesService(engines.queues, receive_seconds=config.receive_seconds, lease_seconds=config.lease_seconds)
+    """The other services of every room."""
     max_payload = config.limits.message_bytes - _ENVELOPE_BYTES
     return [
-        MessagingService(on_dismissed=queues.dismiss),
-        queues,
         StorageService(
             engines.files,
             sign_url=files.url_of,
             max_upload_bytes=config.max_upload_bytes,
             max_download_bytes=max_payload,
         ),
-        AgentsService(engines.files, call_seconds=config.call_seconds, call_out=caller.call_out),
+        AgentsService(
+            engines.files,
+            call_seconds=config.call_seconds,
+            call_out=caller.call_out,
+            is_coming=caller.is_coming,
+            need=waking.need,
+        ),
         DeveloperService(),
         # Updates travel as base64, which takes four bytes for three.
         DocumentsService(engines.documents, engines.files, max_bytes=min(MAX_DOCUMENT_BYTES, max_payload // 4 * 3)),

@@ -57,10 +57,11 @@ class ServerConfig:
     whose connection was lost may come back as itself; `linger_seconds` how long a room stays open when only agents that the
     server called in are there; `receive_seconds` how long a receive waits for a message; `call_seconds` how long a tool or
     agent may take to answer. `max_requests` bounds the requests in progress of one connection, `max_waiting_bytes` what waits
-    to be sent on it. `webhook_urls` receive a webhook when a room starts or ends. `call_urls` are the prefixes of URLs that
-    `agent.call` may call. `oauth` turns on the loopback login that the MeshAgent CLI's `setup` uses (None: where there is no
-    `public_url`). `edge` bounds connections and half-sent requests. `operator_key` is the key that manages tenants; without one
-    nobody does.
+    to be sent on it. `return_seconds` is how long after its start the server waits for agents of its former life to come back
+    before it calls a service with several hosts. `webhook_urls` receive a webhook when a room starts or ends. `call_urls` are
+    the prefixes of URLs that `agent.call` may call. `oauth` turns on the loopback login that the MeshAgent CLI's `setup` uses
+    (None: where there is no `public_url`). `edge` bounds connections and half-sent requests. `operator_key` is the key that
+    manages tenants; without one nobody does.
     """
 
     host: str = "127.0.0.1"
@@ -72,6 +73,7 @@ class ServerConfig:
     receive_seconds: float = 20.0
     lease_seconds: float = 30.0
     call_seconds: float = 300.0
+    return_seconds: float = 0.0
     heartbeat_seconds: float = 30.0
     max_requests: int = 256
     max_waiting_bytes: int = 128 * 1024 * 1024

@@ -1,15 +1,20 @@
 """Connects the calling of agents, and the webhooks about rooms, to the life of a room.
 
-When a room opens, its webhooks are sent and then its configured agents are called; both run in the room's own task, so they end
-with the room. The service offers no operations: the agents service calls agents in on request through `ServiceCaller.call_out`.
+When a room wakes, its webhooks are sent and then its configured agents are called; both run in the room's own task, so they end
+with the room. An agent that joins though its place is taken, or though its service is not configured any more, is told to
+leave: `dismiss` sends it the message, its host ends it for good and forgets it. The service offers no operations: the agents
+service calls agents in on request through `ServiceCaller.call_out`.
 """
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from meshhost.errors import CallRefusedError
 from meshhost.server.calling.caller import ServiceCaller
 from meshhost.server.calling.webhooks import WebhookSender
+from meshhost.server.core.participants import Participant
+from meshhost.server.core.peer import Peer
 from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
 
@@ -17,17 +22,43 @@ __all__ = ["CallingService"]
 
 logger = logging.getLogger(__name__)
 
+REPEAT_SECONDS = 5.0
+
 
 class CallingService(RoomService):
     """Sends `room.started` and `room.ended` to `webhook_urls`, and keeps a room's configured agents in it."""
 
     def __init__(
-        self, caller: ServiceCaller, sender: WebhookSender, *, webhook_urls: Sequence[str], webhook_secret: str | None
+        self,
+        caller: ServiceCaller,
+        sender: WebhookSender,
+        *,
+        webhook_urls: Sequence[str],
+        webhook_secret: str | None,
+        dismiss: Callable[[Participant, str], None],
     ) -> None:
         self._caller = caller
         self._sender = sender
         self._webhook_urls = webhook_urls
         self._webhook_secret = webhook_secret
+        self._dismiss = dismiss
+
+    def joined(self, room: Room, participant: Participant, peer: Peer) -> None:
+        """See RoomService: keep one agent for each path of each configured service."""
+        reason = self._caller.reason_to_leave(room, participant)
+        if reason is None:
+            return
+        fields = {"tenant": room.key.tenant, "room": room.key.name, "identity": participant.name, "reason": reason}
+        logger.warning("agent is told to leave", extra=fields)
+        participant.is_leaving = True
+        room.changed()
+        self._dismiss(participant, reason)
+        # An agent of the SDK listens for the message only after it has joined.
+        asyncio.get_running_loop().call_later(REPEAT_SECONDS, self._dismiss_again, participant, peer, reason)
+
+    def _dismiss_again(self, participant: Participant, peer: Peer, reason: str) -> None:
+        if participant.peer is peer:
+            self._dismiss(participant, reason)
 
     async def opened(self, room: Room) -> None:
         """See RoomService."""
@@ -35,8 +66,9 @@ class CallingService(RoomService):
         await self._caller.keep_called(room)
 
     async def ended(self, room: Room) -> None:
-        """See RoomService."""
-        await self._send("room.ended", {"room_name": room.key.name, "tenant": room.key.tenant})
+        """See RoomService. A room that was only looked at never started."""
+        if room.is_awake:
+            await self._send("room.ended", {"room_name": room.key.name, "tenant": room.key.tenant})
 
     async def _send(self, event: str, data: dict[str, str]) -> None:
         for url in self._webhook_urls:

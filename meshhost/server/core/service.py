@@ -54,7 +54,10 @@ class RoomService(Protocol):
         return
 
     async def opened(self, room: Room) -> None:
-        """A room was opened. Runs as a task; it may run as long as the room is open and is cancelled when the room ends."""
+        """A room was opened and is awake. Runs as a task, as long as the room is open; cancelled when the room ends.
+
+        Not called for a room that was only looked at, for which `ended` is called all the same.
+        """
         return
 
     def joined(self, room: Room, participant: Participant, peer: Peer) -> None:
@@ -84,7 +87,7 @@ class RoomService(Protocol):
         return
 
     async def has_work(self, room: Room) -> bool:
-        """Whether the agents that the server called into the room still have work, so that the room must stay open."""
+        """Whether there is work for the agents that the server calls into the room, so that the room must stay open."""
         return False
 
     async def ended(self, room: Room) -> None:

@@ -116,9 +116,7 @@ class RestRoutes:
     async def _delete_room(self, request: web.Request) -> web.Response:
         project = self.project(request)
         room = await self._identity.delete_room(project, request.match_info["id"])
-        opened = self._directory.find(RoomKey(TenantId(project), room.name))
-        if opened is not None:
-            self._directory.end(opened)
+        self._directory.delete(RoomKey(TenantId(project), room.name))
         return web.Response(status=204)
 
     async def _connect(self, request: web.Request) -> web.Response:

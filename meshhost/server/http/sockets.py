@@ -22,7 +22,7 @@ from meshhost.server.config import ServerConfig
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.core.participants import Participant
-from meshhost.server.core.peer import CloseReason
+from meshhost.server.core.peer import Capability, CloseReason
 from meshhost.server.core.requests import Operations
 from meshhost.server.core.room import Room
 from meshhost.server.http.access import Access
@@ -96,7 +96,8 @@ class RoomSockets:
         if not socket.can_prepare(request):
             await socket.prepare(request)  # raises, so that a plain GET opens no room
         translator = dialect.translator(handshake)
-        async with self._directory.opening(key) as room:
+        wakes = Capability.LOOK not in translator.capabilities
+        async with self._directory.opening(key, wakes=wakes) as room:
             await socket.prepare(request)
             self._metrics.count_join("accepted")
             resume_token = dialect.resume_token(handshake)

@@ -8,7 +8,7 @@ that it does not know.
 
 from collections.abc import Callable
 
-from meshhost.protocol.connection import RESUME_HEADER, MessageReceived
+from meshhost.protocol.connection import LOOK_HEADER, RESUME_HEADER, MessageReceived
 from meshhost.protocol.messages import Header, Response, wire_safe
 from meshhost.server.core.peer import Capability, CloseReason, Event
 from meshhost.server.core.requests import Operations
@@ -109,6 +109,7 @@ class _Translator:
 
 _SDK = _Translator(frozenset())
 _MESHHOST = _Translator(frozenset({Capability.RESUME, Capability.CANCEL}))
+_LOOKING = _Translator(frozenset({Capability.RESUME, Capability.CANCEL, Capability.LOOK}))
 
 
 class Sdk06:
@@ -134,7 +135,9 @@ class Sdk06:
 
     def translator(self, handshake: Handshake) -> _Translator:
         """See Dialect. A client that can resume sends the header at its first handshake already, with a placeholder."""
-        return _MESHHOST if RESUME_HEADER in handshake.headers else _SDK
+        if RESUME_HEADER not in handshake.headers:
+            return _SDK
+        return _LOOKING if LOOK_HEADER in handshake.headers else _MESHHOST
 
 
 SDK_06 = Sdk06()
