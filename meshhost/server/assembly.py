@@ -5,11 +5,12 @@ returns the few that `RoomServer` starts and stops. The services and dialects of
 program adds are passed in. This is the only module of `server/` that imports both services and HTTP.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
 
+from meshhost.errors import MeshhostError
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
 from meshhost.gateway.routes import add_gateway_routes
@@ -101,7 +102,7 @@ def assemble(
         count=metrics.count_call,
         return_seconds=config.return_seconds,
     )
-    waking = _Waking()
+    waking = _Waking(engines.identity.check_tenant)
     queues = QueuesService(engines.queues, receive_seconds=config.receive_seconds, lease_seconds=config.lease_seconds)
     messaging = MessagingService(on_dismissed=queues.dismiss)
     all_services = ServiceSet(
@@ -149,7 +150,7 @@ def assemble(
     sockets.add_to(app)
     files.add_to(app)
     HealthRoutes(directory, engines.queues, metrics).add_to(app)
-    rest = RestRoutes(access, directory, url_of=address.room_url, calls_of=caller.calls)
+    rest = RestRoutes(access, directory, engines.queues, url_of=address.room_url, calls_of=caller.calls)
     UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else
     rest.add_to(app)
     TenantRoutes(access).add_to(app)
@@ -164,7 +165,15 @@ class _Waking:
 
     directory: RoomDirectory
 
+    def __init__(self, check_tenant: Callable[[str], None]) -> None:
+        self._check_tenant = check_tenant
+
     def need(self, key: RoomKey) -> None:
+        if self.directory.find(key) is None:
+            try:
+                self._check_tenant(key.tenant)
+            except MeshhostError:  # suspended or deleted: its work waits
+                return
         self.directory.need(key)
 
 

@@ -15,6 +15,7 @@ import logging
 import random
 import re
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -214,7 +215,9 @@ class ServiceCaller:
         self._count("accepted")
 
     def _token(self, room: RoomKey, identity: str, scope: ApiScope, *, called_at: str | None) -> str:
-        claims: dict[str, Any] = {SERVICE_CLAIM: True}
+        # Each call has a token of its own, also two within a second: an agent whose room has just ended sees by its new token
+        # that it was called again, and comes back instead of ending.
+        claims: dict[str, Any] = {SERVICE_CLAIM: True, "jti": uuid.uuid4().hex}
         if called_at is not None:
             claims[ADDRESS_CLAIM] = called_at
         token = ParticipantToken(

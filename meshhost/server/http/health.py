@@ -52,6 +52,5 @@ class HealthRoutes:
         return web.json_response({"ok": False, "reason": "the queue store does not answer"}, status=503)
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
-        rooms = self._directory.rooms
-        queues = [queue for room in rooms for queue in await self._queues.stats(room.key)]
-        return web.Response(body=self._metrics.render(rooms, queues), content_type="text/plain", charset="utf-8")
+        body = self._metrics.render(self._directory.rooms, await self._queues.totals())
+        return web.Response(body=body, content_type="text/plain", charset="utf-8")
