@@ -25,15 +25,16 @@ from urllib.parse import unquote
 from yarl import URL
 
 from meshhost.errors import AccessDeniedError, CallRefusedError, RoomError, TokenError
+from meshhost.identity.called import ADDRESS_CLAIM, SERVICE_CLAIM
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import ApiKey, encode_api_key
 from meshhost.identity.tenant import RoomKey
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
-from meshhost.server.calling.kept import KeptAgent, has_agent, reason_to_leave
+from meshhost.server.calling.kept import KeptAgent, Unwanted, unwanted
 from meshhost.server.calling.records import CallOutcome, shown_url
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import ConfiguredService
-from meshhost.server.core.participants import ADDRESS_CLAIM, SERVICE_CLAIM, Participant
+from meshhost.server.core.participants import Participant
 from meshhost.server.core.room import Room
 from meshhost.server.core.slots import Slot
 
@@ -55,7 +56,7 @@ class ServiceCaller:
     """Sends `room.call`. `key_for` returns the key that signs the tokens of a tenant's agents.
 
     `call_urls` are the URL prefixes that `agent.call` may reach; configured services are trusted without them. For the first
-    `return_seconds` no service is called: agents of this server's former life may come back by themselves.
+    `return_seconds` no service with several hosts is called: its agent may come back by itself, from any of them.
     """
 
     def __init__(
@@ -91,8 +92,7 @@ class ServiceCaller:
 
     def calls(self, room: Room) -> list[dict[str, Any]]:
         """The calls of each service of a room and their outcomes, as JSON."""
-        records = [kept.record for kept in self._kept.of(room)]
-        return [record.as_json(is_present=has_agent(room, record.identity)) for record in records]
+        return [kept.record.as_json(is_present=kept.is_present) for kept in self._kept.of(room)]
 
     def is_coming(self, room: Room, but: str, within: float) -> bool:
         """Whether an agent of a configured service may join within these seconds, or has only just joined.
@@ -102,9 +102,9 @@ class ServiceCaller:
         agents = self._kept.of(room) or self._wanted(room)
         return any(kept.is_coming(within=within) for kept in agents if kept.path.identity != but)
 
-    def reason_to_leave(self, room: Room, joined: Participant) -> str | None:
-        """Why an agent that has just joined must leave again; None when it may stay."""
-        return reason_to_leave(self._services, room, joined)
+    def unwanted(self, room: Room, joining: Participant) -> Unwanted | None:
+        """Return which agent of a configured service must leave when this one joins; None when all may stay."""
+        return unwanted(self._services, room, joining)
 
     def _wanted(self, room: Room) -> list[KeptAgent]:
         wanted = [service for service in self._services if service.wants(room.key.name)]
@@ -136,7 +136,7 @@ class ServiceCaller:
 
         An agent that is there already, or comes by itself while the server waits for those of its former life, is not called.
         """
-        room, identity, record = kept.room, kept.path.identity, kept.record
+        room, record = kept.room, kept.record
         if await self._is_there(kept):
             record.next_call_at = None
         else:
@@ -145,26 +145,26 @@ class ServiceCaller:
                 return kept.urls.failed(time.monotonic(), retry_after)
             try:
                 async with asyncio.timeout(JOIN_SECONDS):
-                    await room.wait_until(lambda: has_agent(room, identity))
+                    await room.wait_until(lambda: kept.is_present)
             except TimeoutError:
                 logger.warning("called agent did not join in time", extra=kept.log_fields)
                 record.ended(CallOutcome.NOT_JOINED)
                 return kept.urls.failed(time.monotonic(), 0.0)
             record.ended(CallOutcome.JOINED)
         record.joined_at = time.time()
-        await room.wait_until(lambda: not has_agent(room, identity))
+        await room.wait_until(lambda: not kept.is_present)
         logger.info("called agent is gone", extra=kept.log_fields)
         return 0.0
 
     async def _is_there(self, kept: KeptAgent) -> bool:
-        room, identity = kept.room, kept.path.identity
+        # Called at its one host, an agent that lives is found there. Of several hosts, only the agent itself knows its own.
         quiet = self._quiet_until - time.monotonic()
-        if quiet > 0:
+        if quiet > 0 and len(kept.service.all_urls) > 1:
             kept.record.next_call_at = time.time() + quiet
             with suppress(TimeoutError):
                 async with asyncio.timeout(quiet):
-                    await room.wait_until(lambda: has_agent(room, identity))
-        return has_agent(room, identity)
+                    await kept.room.wait_until(lambda: kept.is_present)
+        return kept.is_present
 
     async def _call_once(self, kept: KeptAgent) -> float | None:
         """Call the current host and record it. Returns None when it accepted, else the seconds it asked to wait."""

@@ -2,19 +2,20 @@
 
 The token of a called agent says at which address its host was called (`ADDRESS_CLAIM`). From this the server knows, also after
 a restart, to which path of which service a member belongs. That is how it keeps exactly one agent for each path and room: hosts
-of one service know nothing of each other, and each may bring an agent back by itself. `caller.py` calls, `service.py`
-dismisses.
+of one service know nothing of each other, and each may bring an agent back by itself. `caller.py` calls, `service.py` refuses
+and dismisses what `unwanted` names.
 """
 
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from meshhost.server.calling.records import CallRecord, UrlRotation, shown_url
 from meshhost.server.config import ConfiguredService, ServicePath
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.room import Room
 
-__all__ = ["START_SECONDS", "KeptAgent", "has_agent", "reason_to_leave"]
+__all__ = ["START_SECONDS", "KeptAgent", "Unwanted", "unwanted"]
 
 START_SECONDS = 10.0
 """An agent that joined so recently may not have registered yet what it offers."""
@@ -30,35 +31,57 @@ class KeptAgent:
         self.urls = UrlRotation(service, path)
         self.record = CallRecord(shown_url(self.urls.current), path.path, path.identity)
         self.log_fields = {"room": room.key.name, "tenant": room.key.tenant, "identity": path.identity}
+        self._addresses = _addresses(service, path)
+
+    @property
+    def is_present(self) -> bool:
+        """Whether the agent is in the room, or was less than the resume time ago, and is to stay."""
+        return any(self._is_mine(member) for member in self.room.members.values())
 
     def is_coming(self, *, within: float) -> bool:
         """Whether it may join within these seconds, or has only just joined."""
         for member in self.room.members.values():
-            if _is_agent(member, self.path.identity) and member.peer is not None:
+            if self._is_mine(member) and member.peer is not None:
                 return time.monotonic() - member.attached_at < START_SECONDS
         next_call_at = self.record.next_call_at
         return next_call_at is None or next_call_at - time.time() < within
 
+    def _is_mine(self, member: Participant) -> bool:
+        if member.name != self.path.identity or member.role == "user" or member.is_leaving:
+            return False
+        # One that nobody called, as a developer starts by hand, takes the place of its identity too.
+        return member.called_at is None or member.called_at in self._addresses
 
-def has_agent(room: Room, identity: str) -> bool:
-    """Whether an agent of this identity is in the room, or was less than the resume time ago, and is to stay."""
-    return any(_is_agent(member, identity) for member in room.members.values())
 
+class Unwanted(NamedTuple):
+    """An agent that must leave, and why. `rival` has its place; without one, no service has such a place."""
 
-def reason_to_leave(services: Sequence[ConfiguredService], room: Room, joined: Participant) -> str | None:
-    """Why an agent that has just joined must leave again; None when it may stay.
+    member: Participant
+    rival: Participant | None
 
-    Only agents that a configured service was called for can be told to leave. Of two for one path the one with a connection
-    stays that was there first.
-    """
-    if joined.called_at is None:
-        return None
-    place = _place(services, room, joined)
-    if place is None:
-        return "no service that is configured for this room has it"
-    others = (member for member in room.connected() if member is not joined and not member.is_leaving)
-    if any(_place(services, room, other) == place for other in others):
+    @property
+    def reason(self) -> str:
+        """Why the agent must leave, for its log."""
+        if self.rival is None:
+            return "no service that is configured for this room has it"
         return "another agent of the same service and path is in the room"
+
+
+def unwanted(services: Sequence[ConfiguredService], room: Room, joining: Participant) -> Unwanted | None:
+    """Return which agent must leave when this one joins: itself, the one that has its place, or None.
+
+    Only agents that a configured service was called for can be told to leave. Of two for one path, the one with a connection
+    stays that was there first; but if both were called at one address, the newer stays. A host has one agent for each path
+    and room, so the older is what a killed host left behind, whose connection has not been noticed to be dead.
+    """
+    if joining.called_at is None:
+        return None
+    place = _place(services, room, joining)
+    if place is None:
+        return Unwanted(joining, None)
+    for other in room.connected():
+        if other is not joining and not other.is_leaving and _place(services, room, other) == place:
+            return Unwanted(other, joining) if other.called_at == joining.called_at else Unwanted(joining, other)
     return None
 
 
@@ -69,11 +92,10 @@ def _place(services: Sequence[ConfiguredService], room: Room, member: Participan
     for number, service in enumerate(services):
         if service.wants(room.key.name):
             for path in service.paths:
-                addresses = (shown_url(url.rstrip("/") + path.path) for url in service.all_urls)
-                if path.identity == member.name and member.called_at in addresses:
+                if path.identity == member.name and member.called_at in _addresses(service, path):
                     return number, path.path
     return None
 
 
-def _is_agent(member: Participant, identity: str) -> bool:
-    return member.name == identity and member.role != "user" and not member.is_leaving
+def _addresses(service: ConfiguredService, path: ServicePath) -> frozenset[str]:
+    return frozenset(shown_url(url.rstrip("/") + path.path) for url in service.all_urls)

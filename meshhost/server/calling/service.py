@@ -1,17 +1,19 @@
 """Connects the calling of agents, and the webhooks about rooms, to the life of a room.
 
 When a room wakes, its webhooks are sent and then its configured agents are called; both run in the room's own task, so they end
-with the room. An agent that joins though its place is taken, or though its service is not configured any more, is told to
-leave: `dismiss` sends it the message, its host ends it for good and forgets it. The service offers no operations: the agents
-service calls agents in on request through `ServiceCaller.call_out`.
+with the room. An agent whose place is taken, or whose service is not configured any more, does not stay: one that its host has
+just started is refused, one that comes back on a new connection is told to leave (`dismiss` sends it the message). Its host
+ends it for good and forgets it. The service offers no operations: the agents service calls agents in on request through
+`ServiceCaller.call_out`.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from meshhost.errors import CallRefusedError
+from meshhost.errors import AlreadyExistsError, CallRefusedError, NotFoundError
 from meshhost.server.calling.caller import ServiceCaller
+from meshhost.server.calling.kept import Unwanted
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Peer
@@ -43,22 +45,33 @@ class CallingService(RoomService):
         self._webhook_secret = webhook_secret
         self._dismiss = dismiss
 
+    def check_join(self, room: Room, joining: Participant) -> None:
+        """See RoomService: refuse an agent that its host starts again although its place is taken or gone.
+
+        Its host then ends it before it has begun to work, and forgets it. An agent that was at work when it lost its
+        connection is let in and told to leave, so that it can settle what it holds.
+        """
+        found = self._caller.unwanted(room, joining)
+        if found is None or found.member is not joining:
+            return
+        logger.warning("agent is refused", extra=_fields(room, joining, found))
+        raise NotFoundError(found.reason) if found.rival is None else AlreadyExistsError(found.reason)
+
     def joined(self, room: Room, participant: Participant, peer: Peer) -> None:
         """See RoomService: keep one agent for each path of each configured service."""
-        reason = self._caller.reason_to_leave(room, participant)
-        if reason is None:
+        found = self._caller.unwanted(room, participant)
+        if found is None:
             return
-        fields = {"tenant": room.key.tenant, "room": room.key.name, "identity": participant.name, "reason": reason}
-        logger.warning("agent is told to leave", extra=fields)
-        participant.is_leaving = True
+        logger.warning("agent is told to leave", extra=_fields(room, participant, found))
+        found.member.is_leaving = True
         room.changed()
-        self._dismiss(participant, reason)
+        self._dismiss(found.member, found.reason)
         # An agent of the SDK listens for the message only after it has joined.
-        asyncio.get_running_loop().call_later(REPEAT_SECONDS, self._dismiss_again, participant, peer, reason)
+        asyncio.get_running_loop().call_later(REPEAT_SECONDS, self._dismiss_again, found, found.member.peer)
 
-    def _dismiss_again(self, participant: Participant, peer: Peer, reason: str) -> None:
-        if participant.peer is peer:
-            self._dismiss(participant, reason)
+    def _dismiss_again(self, found: Unwanted, peer: Peer | None) -> None:
+        if found.member.peer is peer:
+            self._dismiss(found.member, found.reason)
 
     async def opened(self, room: Room) -> None:
         """See RoomService."""
@@ -77,3 +90,7 @@ class CallingService(RoomService):
             except CallRefusedError as error:
                 fields = {"tenant": data["tenant"], "room": data["room_name"], "reason": str(error)}
                 logger.warning("webhook failed", extra={"event": event, **fields})
+
+
+def _fields(room: Room, joining: Participant, found: Unwanted) -> dict[str, str]:
+    return {"tenant": room.key.tenant, "room": room.key.name, "identity": joining.name, "reason": found.reason}

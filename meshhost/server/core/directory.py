@@ -134,6 +134,10 @@ class RoomDirectory:
             self._waking.add(key)
             self._tasks.spawn(self._open_for_work(key), name=f"wakes room {key.name}")
 
+    def check_join(self, room: Room, joining: Participant) -> None:
+        """Raise the error with which a service refuses a participant that wants to join for the first time."""
+        self._services.check_join(room, joining)
+
     def join(self, room: Room, joining: Participant, *, resume_token: str | None) -> Participant:
         """Add a participant to the room, or return the member that comes back with its resume token.
 

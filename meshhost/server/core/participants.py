@@ -5,17 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from meshhost.identity.called import SERVICE_CLAIM, address_of
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.server.core.peer import Peer
 from meshhost.server.core.slots import Slots
 
-__all__ = ["ADDRESS_CLAIM", "SERVICE_CLAIM", "Participant"]
-
-SERVICE_CLAIM = "meshhost_service"
-"""In the token of an agent that a room server called: true."""
-ADDRESS_CLAIM = "meshhost_called_at"
-"""In the token of a configured service's agent: the address that was called, without credentials."""
+__all__ = ["Participant"]
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -54,14 +50,10 @@ class Participant:
             key_id=token.api_key_id,
             expires_at=token.expires_at,
             called_by_service=bool(token.extra_payload.get(SERVICE_CLAIM)),
-            called_at=_text(token.extra_payload.get(ADDRESS_CLAIM)),
+            called_at=address_of(token),
             attributes={"name": token.name},
         )
 
     def card(self) -> dict[str, Any]:
         """The public description: `id`, `role` and `attributes`."""
         return {"id": self.id, "role": self.role, "attributes": self.attributes}
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None

@@ -60,6 +60,13 @@ class RoomService(Protocol):
         """
         return
 
+    def check_join(self, room: Room, joining: Participant) -> None:
+        """A participant asks to join for the first time; raise the MeshhostError to refuse it with.
+
+        Not called for one that comes back on a new connection, nor for clients that do not tell the two apart.
+        """
+        return
+
     def joined(self, room: Room, participant: Participant, peer: Peer) -> None:
         """A participant joined, or came back on a new connection."""
         return
@@ -126,6 +133,11 @@ class ServiceSet:
         async with asyncio.TaskGroup() as tasks:
             for service in self._services:
                 tasks.create_task(self._opened(service, room), name=f"{_name(service)} in room {room.key.name}")
+
+    def check_join(self, room: Room, joining: Participant) -> None:
+        """See RoomService. Raises what the first service that refuses raises."""
+        for service in self._services:
+            service.check_join(room, joining)
 
     def joined(self, room: Room, participant: Participant, peer: Peer) -> None:
         """See RoomService."""
