@@ -134,12 +134,19 @@ class AgentLife:
             child.started()
             leave = leaving.set
             child.draining.on_set(leave)
-            room.on_closed(leave)
+            room.on_closed(functools.partial(self._room_closed, room, leaving))
             await self._wait_end(room, agent, leaving)
             await self._drain(agent, room)
         finally:
             child.current = _STOPPING
             await self._stop(agent)
+
+    def _room_closed(self, room: RoomClient, leaving: _Leaving) -> None:
+        error = room.close_reason.error
+        if error is not None:
+            # At once, not when the agent's task runs next: a call in between must not be answered with an agent that ends.
+            self._assignment.end_for_good(f"the room is closed: {error}")
+        leaving.set()
 
     async def _wait_end(self, room: RoomClient, agent: AnyAgent, leaving: _Leaving) -> None:
         """Return when the agent must leave or has ended; raise the error that it ended with."""
@@ -154,7 +161,7 @@ class AgentLife:
         if leaving.is_dismissed:
             self._assignment.end_for_good("dismissed")
         elif room.is_closed:
-            self._assignment.end_for_good(f"the room is closed: {await room.wait_closed()}")
+            self._assignment.end_for_good(f"the room is closed: {room.close_reason}")
 
     async def _drain(self, agent: AnyAgent, room: RoomClient) -> None:
         drain = getattr(agent, "drain", None)

@@ -1,11 +1,13 @@
 """Rooms that wake for work, agents that are there exactly once, and requests that wait for them: real servers and hosts."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import aiohttp
 import pytest
@@ -13,13 +15,16 @@ import pytest
 from meshhost.agents.context import AgentCallContext
 from meshhost.agents.task_runner import TaskRunner
 from meshhost.app.config_file import ServerFile
-from meshhost.errors import NotFoundError
+from meshhost.errors import NotFoundError, RoomError, RoomRefusedError
 from meshhost.hosting.service_host import ServiceHost
+from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import ApiKey, new_api_key
 from meshhost.protocol.messages import JsonResponse
 from meshhost.room.client import RoomClient
+from meshhost.room.reconnect import is_final
 from meshhost.room.services.queues import LeasedMessage
 from meshhost.server.config import ConfiguredService, ServicePath
+from meshhost.server.core.participants import Participant
 from meshhost.server.services.agents.service import AgentsService
 from meshhost.stores.queues import NewMessage, QueueKey
 from meshhost.testing.agents import QuietAgent
@@ -48,8 +53,12 @@ class Taker(QuietAgent):
         await super().stop()
 
     async def _take(self, room: RoomClient) -> None:
-        while True:
-            leased: LeasedMessage | None = await room.queues.lease(name="jobs")
+        while not room.is_closed:
+            leased: LeasedMessage | None = None
+            try:
+                leased = await room.queues.lease(name="jobs")
+            except RoomError:
+                await asyncio.sleep(0.01)  # as a worker does: the connection comes back, or the room is closed
             if leased is not None:
                 self.taken.put_nowait(leased.message)
                 await leased.ack()
@@ -151,7 +160,43 @@ async def test_a_message_of_one_who_leaves_at_once_is_worked_on(
                 await user.queues.send(name="jobs", message=number)
             assert await taken() == number
             await until(lambda: not server.server.rooms)
-            await until(lambda: not host.agents)
+
+
+async def test_a_message_that_comes_while_the_agent_leaves_is_worked_on_at_once(
+    serve: Any, hosting: Hosting, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving, may_leave = asyncio.Event(), asyncio.Event()
+
+    async def drain(_: Taker) -> None:
+        leaving.set()
+        await may_leave.wait()
+
+    monkeypatch.setattr(Taker, "drain", drain, raising=False)
+    async with hosting() as host, serve(port=port, services=[service(host)], linger_seconds=0.05) as server:
+        async with server.client() as user:
+            await user.queues.send(name="jobs", message="first")
+        assert await taken() == "first"
+        await leaving.wait()
+        async with server.client() as user:
+            await user.queues.send(name="jobs", message="second")
+        async with asyncio.timeout(5):  # far below the 30 s that the server waits for a called agent
+            assert await taken() == "second"
+        assert len(Taker.made) == 2
+        may_leave.set()
+
+
+async def test_messages_that_come_just_as_their_room_ends_are_worked_on_at_once(
+    serve: Any, hosting: Hosting, port: int
+) -> None:
+    async with hosting() as host, serve(port=port, services=[service(host)], linger_seconds=0.01) as server:
+        async with server.client():
+            key = server.server.rooms[0].key
+        for number in range(30):
+            message = NewMessage(json.dumps(number))
+            await server.server._engines.queues.send(QueueKey(key, "jobs"), message)
+            async with asyncio.timeout(5):
+                assert await taken() == number
+            await asyncio.sleep(0.008 + number * 0.0005)  # the room ends between 10 and 20 ms after its work
 
 
 async def test_a_message_sent_by_nobody_in_the_room_wakes_it(
@@ -262,7 +307,13 @@ async def test_the_first_ask_and_tool_call_in_a_room_that_slept_are_answered(
 ) -> None:
     async with hosting() as host, serve(port=port, services=[service(host, path="counter")]) as server:
         async with server.client("a") as user:
+            progress: list[dict[str, Any]] = []
+            user.on("room.status", lambda **fields: progress.append(fields))
             assert await user.agents.ask(agent="counter", arguments={"a": 1}) == {"asked": {"a": 1}}
+            assert [status["status"] for status in progress] == ["waiting"]
+            assert progress[0]["message"].startswith("no agent 'counter' in this room yet: waiting up to 30 s")
+            assert await user.agents.ask(agent="counter", arguments={"a": 2}) == {"asked": {"a": 2}}
+            assert len(progress) == 1
         async with server.client("b") as user:
             answer = await user.agents.invoke_tool(toolkit="counting", tool="count", arguments={})
             assert answer == JsonResponse(json={"count": 1})
@@ -344,26 +395,67 @@ async def test_after_a_restart_two_hosts_keep_one_agent_and_the_ledger_forgets_t
             assert len(winner.agents) == 1
 
 
-async def test_the_one_whose_connection_is_lost_gives_way(
-    serve: Any, hosting: Hosting, port: int, until: Until, tmp_path: Path
+async def test_an_agent_that_its_host_starts_again_is_refused_while_another_has_its_place(
+    serve: Any, hosting: Hosting, port: int, until: Until
+) -> None:
+    async with hosting() as host, hosting() as other:
+        both = service(host, other)
+        async with serve(port=port, services=[both]) as server, server.client():
+            first = await _agent(server, until)
+            with pytest.raises(RoomRefusedError, match="another agent of the same service and path") as refused:
+                async with _called_at(server, f"{url(other)}/taker"):
+                    pass
+            assert (refused.value.status, is_final(refused.value)) == (409, True)
+            with pytest.raises(RoomRefusedError, match="no service that is configured") as refused:
+                async with _called_at(server, f"{url(other)}/elsewhere"):
+                    pass
+            assert (refused.value.status, is_final(refused.value)) == (404, True)
+            assert first.peer is not None
+            assert not first.is_leaving
+
+
+async def test_an_agent_that_comes_back_while_another_has_its_place_is_told_to_leave(
+    serve: Any, hosting: Hosting, port: int, until: Until
+) -> None:
+    async with hosting() as host, hosting() as other:
+        both = service(host, other)
+        async with serve(port=port, services=[both]) as server, server.client():
+            first = await _agent(server, until)
+            extra = _called_at(server, f"{url(other)}/taker")
+            dismissed = asyncio.Event()
+            extra.messaging.on("message", lambda message: message.type == "dismiss" and dismissed.set())
+            # It lost its connection to a server that has been restarted since.
+            transport = await extra.protocol.connect(resume="of-a-former-life")
+            monkey: Any = extra.protocol
+            monkey.connect = AsyncMock(return_value=transport)
+            async with extra, asyncio.timeout(10):
+                await dismissed.wait()
+            assert not first.is_leaving
+
+
+async def test_an_agent_whose_connection_is_lost_gives_way_to_one_of_another_host(
+    serve: Any, hosting: Hosting, port: int, until: Until
 ) -> None:
     async with hosting() as host, hosting() as other:
         both = service(host, other)
         async with serve(port=port, services=[both], resume_seconds=30.0) as server, server.client():
-            await until(lambda: len(host.agents) == 1)
-            [room] = server.server.rooms
-            await until(lambda: any(member.name == "taker" for member in room.members.values()))
-            [first] = [member for member in room.members.values() if member.name == "taker"]
-            caller = server.server._parts.caller
-            token = caller._token(room.key, "taker", first.scope, called_at=f"{url(other)}/taker")
-            async with RoomClient(protocol=WebSocketClientProtocol(url=room.url, token=token)) as extra:
-                left = asyncio.Event()
-                extra.messaging.on("message", lambda message: message.type == "dismiss" and left.set())
-                # It may have been told before it listened; it is told again.
-                async with asyncio.timeout(10):
-                    await left.wait()
-            assert first.peer is not None
-            assert not first.is_leaving
+            first = await _agent(server, until)
+            [agent] = host.agents
+            agent.abort()
+            await until(lambda: first.peer is None)
+            async with _called_at(server, f"{url(other)}/taker") as second:
+                assert second.local_participant.id in server.server.rooms[0].members
+
+
+async def test_a_killed_host_that_is_back_takes_the_place_of_its_own_dead_connection(
+    serve: Any, hosting: Hosting, port: int, until: Until
+) -> None:
+    async with hosting() as host, serve(port=port, services=[service(host)]) as server, server.client():
+        dead = await _agent(server, until)  # the server has not noticed yet
+        async with _called_at(server, f"{url(host)}/taker") as again:
+            assert dead.is_leaving
+            new = server.server.rooms[0].members[again.local_participant.id]
+            assert not new.is_leaving
 
 
 async def test_an_agent_whose_path_is_not_configured_any_more_is_dismissed(
@@ -396,6 +488,53 @@ async def test_agents_that_a_host_brings_back_keep_no_room_open(
                 assert mine.called_by_service
             await until(lambda: not server.server.rooms)
             await until(lambda: not again.agents)
+
+
+async def test_an_agent_that_an_operator_stops_is_called_again_unless_it_is_kept_away(
+    serve: Any,
+    hosting: Hosting,
+    port: int,
+    until: Until,
+    http: aiohttp.ClientSession,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("meshhost.hosting.calls.pauses._RETRY_SECONDS", 0.05)
+    async with hosting() as host, serve(port=port, services=[service(host)]) as server, server.client():
+        await _agent(server, until)
+        [agent] = host.agents
+
+        async def dismiss(query: str) -> tuple[int, Any]:
+            async with http.delete(f"{url(host)}/agents/{agent.id}{query}") as response:
+                return response.status, await response.json()
+
+        for wrong in ("-1", "nan", "soon"):
+            assert (await dismiss(f"?for={wrong}"))[0] == 400
+        answer = {"ok": True, "spawn_id": agent.id, "called_again": True, "paused_seconds": None}
+        assert await dismiss("") == (202, answer)
+        await until(lambda: [other.id for other in host.agents] not in ([], [agent.id]))
+
+        [agent] = host.agents
+        assert (await dismiss("?for=1000"))[1]["paused_seconds"] == 1000.0
+        calls, [room] = server.server._parts.caller.calls, server.server.rooms
+        await until(lambda: "an operator stopped this agent" in (calls(room)[0]["error"] or ""))
+        assert host.agents == ()
+        assert (await dismiss("?for=0"))[0] == 202
+        await until(lambda: len(host.agents) == 1)
+
+
+async def _agent(server: RunningServer, until: Until) -> Participant:
+    """The taker in the only room, when it is there."""
+    [room] = server.server.rooms
+    await until(lambda: any(member.name == "taker" for member in room.members.values()))
+    [agent] = [member for member in room.members.values() if member.name == "taker"]
+    return agent
+
+
+def _called_at(server: RunningServer, address: str) -> RoomClient:
+    """A client with the token that a call of this address brings."""
+    [room] = server.server.rooms
+    token = server.server._parts.caller._token(room.key, "taker", ApiScope.agent_default(), called_at=address)
+    return RoomClient(protocol=WebSocketClientProtocol(url=room.url, token=token))
 
 
 def _looking(server: RunningServer, room: str = "room") -> RoomClient:

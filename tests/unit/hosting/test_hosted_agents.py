@@ -1,4 +1,6 @@
 import asyncio
+import functools
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -8,6 +10,7 @@ from meshhost.hosting.agents.life import AnyAgent
 from meshhost.hosting.calls.hosted_agents import HostedAgents, task_children
 from meshhost.hosting.calls.route import Route, Routes
 from meshhost.hosting.observe.load import LoadMeter
+from meshhost.hosting.processes.supervised import _ProcessLife
 from meshhost.hosting.tenants.tenancy import Tenancy
 from meshhost.identity.tenant import AgentKey, RoomKey, TenantId
 from meshhost.supervision.policy import RestartPolicy
@@ -152,3 +155,39 @@ async def test_an_assignment_that_has_ended_or_drains_is_not_ended_again(spawns,
 def test_what_is_an_agent():
     assert isinstance(QuietAgent(), AnyAgent)
     assert not isinstance(object(), AnyAgent)
+
+
+async def test_a_call_that_crossed_the_end_of_an_agent_in_a_process_starts_another(spawns, supervisor):
+    first = await spawns.answer(route(), request(), protocol=Parked())
+    assignment = spawns._assignments[first.id]
+    life = _ProcessLife(MagicMock(), "/worker", assignment, 1.0)
+    assignment.on_missed = functools.partial(spawns._start_for_missed, route())
+    process = MagicMock()
+    assignment.on_renew = functools.partial(life._renew, process)
+
+    assert await spawns.answer(route(), request(token="second")) is first
+    process.send.assert_called_once()
+    life._end_for_good("the room is closed", 0)  # sent before the renewal arrived
+    life._end_for_good("the room is closed", 0)
+    [old, new] = supervisor.live
+    assert (old, old.state) == (first, State.DRAINING)
+    assert spawns._assignments[new.id].request.token == "second"
+    assert await spawns.answer(route(), request(token="third")) is new
+
+
+async def test_an_agent_in_a_process_that_saw_every_call_ends_for_good(spawns, supervisor):
+    first = await spawns.answer(route(), request(), protocol=Parked())
+    assignment = spawns._assignments[first.id]
+    life = _ProcessLife(MagicMock(), "/worker", assignment, 1.0)
+    assignment.on_missed = functools.partial(spawns._start_for_missed, route())
+    assignment.on_renew = functools.partial(life._renew, MagicMock())
+    await spawns.answer(route(), request(token="second"))
+    life._end_for_good("the room is closed", 1)
+    assert supervisor.live == (first,)
+
+
+async def test_a_missed_call_at_a_full_or_draining_host_is_logged(spawns, supervisor, caplog):
+    supervisor.abort_all()
+    spawns._start_for_missed(route(), request())
+    assert "agent that was called cannot start" in caplog.text
+    assert supervisor.live == ()
