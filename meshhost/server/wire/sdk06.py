@@ -51,10 +51,15 @@ def _refused_attributes(event: Event) -> WireEvent:
     return "room.status", {"status": "refused", **event.body}, event.payload
 
 
+def _waiting_request(event: Event) -> WireEvent:
+    return "room.status", {"status": "waiting", **event.body}, event.payload
+
+
 # Events whose body differs too.
 _EVENTS: dict[str, Callable[[Event], WireEvent]] = {
     "agent.tool_call": _tool_call,
     "attributes.refused": _refused_attributes,
+    "request.waits": _waiting_request,
 }
 
 

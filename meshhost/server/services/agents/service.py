@@ -197,20 +197,26 @@ class AgentsService(RoomService):
         return JsonResponse(json={"answer": answer["answer"]})
 
     async def _found(self, request: Request, key: str | None, find: Callable[[], T]) -> T:
-        """What `find` returns, now or when a configured service has brought it. Raises its NotFoundError, or ToolError."""
+        """What `find` returns, now or when a configured service has brought it. Raises its NotFoundError, or ToolError.
+
+        A caller that has to wait gets the event `request.waits`, which its client shows as a status of the room.
+        """
         try:
             return find()
-        except NotFoundError:
-            pass  # an agent may be on its way
+        except NotFoundError as error:
+            missing = str(error)  # but an agent may be on its way
         room, caller = request.room, request.participant
         self._need(room.key)
         seconds = min(self._call_seconds, ARRIVAL_SECONDS)
+
+        def is_coming() -> bool:
+            return self._is_coming(room, caller.name, seconds)
+
+        if is_coming():
+            text = f"{missing} yet: waiting up to {seconds:g} s for one that is on its way"
+            request.peer.tell(Event("request.waits", {"message": text}))
         return await self._rooms.of(room).arrivals.wait(
-            find,
-            is_coming=lambda: self._is_coming(room, caller.name, seconds),
-            timeout=seconds,
-            caller=caller,
-            key=key,
+            find, is_coming=is_coming, timeout=seconds, caller=caller, key=key
         )
 
     async def _wait(self, calls: PendingCalls, call: Call, what: str) -> CallAnswer:
