@@ -68,6 +68,9 @@ app.add_typer(key.app, name="key", cls=_Group)
 def main() -> None:
     """Run the command of `sys.argv` and end the process with its exit code."""
     use_safe_streams()
+    if sys.argv[1:2] != ["service"]:  # whose program inherits the environment
+        # To find its plugins, pydantic reads the metadata of every installed package. No command needs any.
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # noqa: TID251 - not read
     sys.exit(run(sys.argv[1:]))
 
 

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
+from meshhost.clock import Clock
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import Header, Response
 from meshhost.room.state import CloseReason
@@ -45,6 +46,16 @@ class RoomLink(Protocol):
     @property
     def extensions(self) -> dict[str, Any]:
         """What the server offers beyond the MeshAgent protocol. Raises RoomError before the first connection."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """The clock to wait on between tries."""
+        ...
+
+    @property
+    def request_timeout(self) -> float:
+        """Seconds that a request waits unless it says otherwise."""
         ...
 
     async def send_request(

@@ -75,6 +75,7 @@ class Parts:
     sender: WebhookSender
     caller: ServiceCaller
     access: Access
+    metrics: ServerMetrics
 
 
 def assemble(
@@ -96,6 +97,7 @@ def assemble(
     caller = ServiceCaller(
         sender,
         services=config.services,
+        times=config.call_times,
         key_for=access.key_for,
         call_urls=config.call_urls,
         call_secret=config.webhook_secret,
@@ -157,7 +159,7 @@ def assemble(
     if config.has_login:
         LoginRoutes(access).add_to(app)
     add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter)
-    return Parts(app, directory, all_services, sender, caller, access)
+    return Parts(app, directory, all_services, sender, caller, access, metrics)
 
 
 class _Waking:

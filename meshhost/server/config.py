@@ -13,7 +13,7 @@ from meshhost.edge.listener import EdgeLimits
 from meshhost.identity.grants import ApiScope
 from meshhost.protocol.frames import Limits
 
-__all__ = ["ConfiguredService", "ServerConfig", "ServicePath"]
+__all__ = ["CallTimes", "ConfiguredService", "ServerConfig", "ServicePath"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,20 @@ class ConfiguredService:
 
 
 @dataclass(frozen=True, slots=True)
+class CallTimes:
+    """Seconds between the calls of a configured service: a called agent has `join` to join.
+
+    After a failed call the next one waits, between half of a bound and all of it; the bound doubles from `first_delay` to
+    `max_delay`. After an agent was in the room for `stable`, the bound starts again.
+    """
+
+    join: float = 30.0
+    first_delay: float = 0.5
+    max_delay: float = 60.0
+    stable: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """Limits and times (seconds) of a room server.
 
@@ -57,11 +71,11 @@ class ServerConfig:
     whose connection was lost may come back as itself; `linger_seconds` how long a room stays open when only agents that the
     server called in are there; `receive_seconds` how long a receive waits for a message; `call_seconds` how long a tool or
     agent may take to answer. `max_requests` bounds the requests in progress of one connection, `max_waiting_bytes` what waits
-    to be sent on it. `return_seconds` is how long after its start the server waits for agents of its former life to come back
-    before it calls a service with several hosts. `webhook_urls` receive a webhook when a room starts or ends. `call_urls` are
-    the prefixes of URLs that `agent.call` may call. `oauth` turns on the loopback login that the MeshAgent CLI's `setup` uses
-    (None: where there is no `public_url`). `edge` bounds connections and half-sent requests. `operator_key` is the key that
-    manages tenants; without one nobody does.
+    to be sent on it. `call_times` paces the calls of `services`. `return_seconds` is how long after its start the server waits
+    for agents of its former life to come back before it calls a service with several hosts. `webhook_urls` receive a webhook
+    when a room starts or ends. `call_urls` are the prefixes of URLs that `agent.call` may call. `oauth` turns on the loopback
+    login that the MeshAgent CLI's `setup` uses (None: where there is no `public_url`). `edge` bounds connections and half-sent
+    requests. `operator_key` is the key that manages tenants; without one nobody does.
     """
 
     host: str = "127.0.0.1"
@@ -74,6 +88,7 @@ class ServerConfig:
     lease_seconds: float = 30.0
     call_seconds: float = 300.0
     return_seconds: float = 0.0
+    call_times: CallTimes = field(default_factory=CallTimes)
     heartbeat_seconds: float = 30.0
     max_requests: int = 256
     max_waiting_bytes: int = 128 * 1024 * 1024

@@ -20,7 +20,7 @@ from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
 from meshhost.queues.service import QueueService
 from meshhost.server.address import Address
-from meshhost.server.assembly import Engines, assemble
+from meshhost.server.assembly import Engines, Parts, assemble
 from meshhost.server.config import ServerConfig
 from meshhost.server.core.ownership import RoomOwnership, SingleServer
 from meshhost.server.core.room import Room
@@ -83,6 +83,21 @@ class RoomServer:
     def url(self) -> str:
         """The address of REST and rooms: the public URL, or the address listened on."""
         return self._address.url
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; before `start`, the configured one (0: a free one)."""
+        return self._address.port
+
+    @property
+    def engines(self) -> Engines:
+        """What this server works on, as it was given, for the program around it and for tests."""
+        return self._engines
+
+    @property
+    def parts(self) -> Parts:
+        """The parts of this server, for the program around it and for tests that look inside."""
+        return self._parts
 
     @property
     def rooms(self) -> list[Room]:

@@ -1,31 +1,38 @@
 """What every identity store does, whichever engine it is of."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from doubles.postgres import empty_database
 
 from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError
 from meshhost.identity.keys import ApiKey, new_api_key
 from meshhost.identity.roles import Role
 from meshhost.stores.identity import CLOSED, IdentityStore, KeyInfo, KeyRights, Project, RoomInfo
 from meshhost.stores.memory.identity import MemoryIdentityStore
+from meshhost.stores.postgres.identity import PostgresIdentityStore
 from meshhost.stores.sqlite.identity import SqliteIdentityStore
 
 ACME, RIVAL = Project("11111111-2222-3333-4444-555555555555", "acme"), Project("rival-id", "rival")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[IdentityStore]:
-    makers: dict[str, Callable[[], IdentityStore]] = {
-        "memory": MemoryIdentityStore,
-        "sqlite": lambda: SqliteIdentityStore(tmp_path / "identity.db"),
-    }
-    made = makers[request.param]()
-    await made.open()
-    yield made
-    await made.close()
+    async with AsyncExitStack() as stack:
+        made: IdentityStore
+        if request.param == "memory":
+            made = MemoryIdentityStore()
+        elif request.param == "sqlite":
+            made = SqliteIdentityStore(tmp_path / "identity.db")
+        else:
+            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_server")))
+            made = PostgresIdentityStore(database)
+        await made.open()
+        stack.push_async_callback(made.close)
+        yield made
 
 
 async def add_key(store: IdentityStore, *, name: str = "n", description: str = "d") -> ApiKey:

@@ -3,9 +3,11 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from doubles.postgres import empty_database
 
 from meshhost.errors import (
     InvalidRequestError,
@@ -16,6 +18,7 @@ from meshhost.errors import (
 )
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.memory.queues import MemoryQueueStore
+from meshhost.stores.postgres.queues import PostgresQueueStore
 from meshhost.stores.queues import (
     Delivery,
     EndReason,
@@ -43,16 +46,20 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[QueueStore]:
-    makers: dict[str, Callable[[], QueueStore]] = {
-        "memory": lambda: MemoryQueueStore(limits=LIMITS, clock=clock),
-        "sqlite": lambda: SqliteQueueStore(tmp_path / "queues.db", limits=LIMITS, clock=clock),
-    }
-    backend = makers[request.param]()
-    await backend.open()
-    yield backend
-    await backend.close()
+    async with AsyncExitStack() as stack:
+        backend: QueueStore
+        if request.param == "memory":
+            backend = MemoryQueueStore(limits=LIMITS, clock=clock)
+        elif request.param == "sqlite":
+            backend = SqliteQueueStore(tmp_path / "queues.db", limits=LIMITS, clock=clock)
+        else:
+            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_server")))
+            backend = PostgresQueueStore(database, limits=LIMITS, clock=clock)
+        await backend.open()
+        stack.push_async_callback(backend.close)
+        yield backend
 
 
 async def put(store: QueueStore, *bodies: str, queue: QueueKey = JOBS) -> list[int]:
@@ -187,11 +194,17 @@ async def test_ids_are_never_used_again(store: QueueStore) -> None:
 
 @pytest.mark.parametrize("text", ["", "\0", "grüße 👋🏽", "\u2028", "a" * 900, '"; DROP TABLE messages; --'])
 async def test_texts_come_back_as_they_were(store: QueueStore, text: str) -> None:
-    queue = QueueKey(ROOM, f"q {text}")
+    queue = QueueKey(ROOM, f"q {text}".replace("\0", ""))
     await store.send(queue, NewMessage(text, {"k": text[:10]}))
     delivery = await take(store, queue=queue)
     assert (delivery.body, delivery.headers) == (text, {"k": text[:10]})
     assert (await stats(store)).name == queue.name
+
+
+async def test_a_name_with_a_nul_is_refused(store: QueueStore) -> None:
+    with pytest.raises(InvalidRequestError, match="NUL"):
+        await store.send(QueueKey(ROOM, "a\0b"), NewMessage("a"))
+    assert not await store.exists(QueueKey(ROOM, "a\0b"))
 
 
 async def test_what_is_not_unicode_is_refused(store: QueueStore) -> None:

@@ -136,11 +136,8 @@ async def wrong(
 
 async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
     other = new_api_key("99999999-2222-3333-4444-555555555555")
-    async with running_server(tmp_path) as server, aiohttp.ClientSession() as http:
-        identity = server.server._parts.access.identity
-        identity._extra_keys = lambda: [server.key, other]
-        identity._read_extra()
-        app = server.server._parts.app
+    async with running_server(tmp_path, other_keys=[other]) as server, aiohttp.ClientSession() as http:
+        app = server.server.parts.app
         assert routes_of(app) == set(ROOM_SERVER)
         past = datetime.now(UTC) - timedelta(minutes=1)
         credentials = {

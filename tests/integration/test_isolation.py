@@ -58,13 +58,13 @@ def _misbehaving() -> Any:
 misbehaving = _misbehaving()
 
 
-async def soon(awaitable: Awaitable[Any], seconds: float = 8.0) -> Any:
+async def soon(awaitable: Awaitable[Any], seconds: float = 20.0) -> Any:
     """What is awaited here comes soon, or the test fails."""
     async with asyncio.timeout(seconds):
         return await awaitable
 
 
-async def until(condition: Callable[[], bool], what: str, seconds: float = 8.0) -> None:
+async def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
     """Wait for what no event tells of: the state of other processes."""
     end = time.monotonic() + seconds
     while not condition():
@@ -407,9 +407,7 @@ async def test_a_process_does_not_stay_for_a_thread_of_its_agent(
     hosted = await serve("process", classes=[misbehaving.LeavesAThread], restart=RestartPolicy(kind="temporary"))
     spawn = await hosted.called(misbehaving.LeavesAThread)
     await soon(spawn.wait_state(State.RUNNING))
-    began = time.monotonic()
-    await soon(spawn.wait_state(State.STOPPED))
-    assert time.monotonic() - began < 4
+    await soon(spawn.wait_state(State.STOPPED))  # its thread sleeps for ten minutes
     (record,) = [record for record in caplog.records if "threads did not end in time" in record.getMessage()]
     assert "asyncio_0" in str(vars(record)["threads"])
 
@@ -703,19 +701,25 @@ async def test_hooks_run_before_a_process_is_ready_and_the_right_host_of_two_is_
 
 @both_ways
 @pytest.mark.parametrize(
-    ("program", "error", "text"),
+    ("program", "boot_seconds", "error", "text"),
     [
-        ("raises.py", "ImportError", "no module named better"),
-        ("hook_raises.py", "OSError", "the weights are gone"),
-        ("hostless.py", "MeshhostError", "the program ended without running a ServiceHost with the paths ['/Normal']"),
-        ("missing.py", "FileNotFoundError", "missing.py"),
-        ("slow.py", "MeshhostError", "the program was not ready in its process within 2 s"),
+        ("raises.py", 60.0, "ImportError", "no module named better"),
+        ("hook_raises.py", 60.0, "OSError", "the weights are gone"),
+        (
+            "hostless.py",
+            60.0,
+            "MeshhostError",
+            "the program ended without running a ServiceHost with the paths ['/Normal']",
+        ),
+        ("missing.py", 60.0, "FileNotFoundError", "missing.py"),
+        ("slow.py", 2.0, "MeshhostError", "the program was not ready in its process within 2 s"),
     ],
 )
 async def test_a_program_that_does_not_come_to_its_host_is_a_crash_that_says_why(
-    serve: Serve, program: str, error: str, text: str
+    serve: Serve, program: str, boot_seconds: float, error: str, text: str
 ) -> None:
-    hosted = await serve("process", program=program, classes=[misbehaving.Normal], options={"boot_seconds": 2.0})
+    options = {"boot_seconds": boot_seconds}
+    hosted = await serve("process", program=program, classes=[misbehaving.Normal], options=options)
     spawn = await hosted.called(misbehaving.Normal)
     await soon(spawn.wait_state(State.FAILED))
     assert spawn.last_error is not None
@@ -846,7 +850,8 @@ async def test_a_call_does_not_fail_because_the_template_was_just_killed(serve: 
 
 
 async def test_a_template_that_hangs_is_replaced(serve: Serve) -> None:
-    hosted = await serve("process", options={"fork_seconds": 0.3})
+    # Long enough for the template that takes its place to fork on a busy machine: only the stopped one must miss it.
+    hosted = await serve("process", options={"fork_seconds": 2.0})
     pool = hosted.host.parts.pool
     await until(lambda: pool.template is not None, "a template is there")
     template = pool.template

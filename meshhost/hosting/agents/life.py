@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from meshhost.containment import exits_go_to, is_requested
-from meshhost.errors import RequestTimeoutError, RoomError
+from meshhost.errors import RequestTimeoutError, RoomError, RoomRefusedError, SettingsError
 from meshhost.hosting.agents.assignment import Assignment
+from meshhost.hosting.agents.classes import place_of_call
 from meshhost.room.call import CallContext
 from meshhost.room.client import RoomClient
 from meshhost.room.reconnect import is_final
@@ -31,6 +32,8 @@ __all__ = ["STOP_SECONDS", "AgentLife", "AnyAgent"]
 
 logger = logging.getLogger(__name__)
 
+# How a room server refuses an agent whose place is gone, or taken by another.
+_UNWANTED = frozenset({404, 409})
 STOP_SECONDS = 20.0
 """How long an agent's `stop()` may take."""
 
@@ -119,6 +122,9 @@ class AgentLife:
             # A server that was too slow to answer may answer next time.
             if is_final(error) and not isinstance(error, RequestTimeoutError):
                 self._assignment.end_for_good(str(error))
+            if isinstance(error, RoomRefusedError) and error.status in _UNWANTED:
+                logger.info("agent is not wanted in its room", extra={"reason": str(error)})
+                return  # no crash: it came back from a ledger, and another has its place meanwhile
             raise
         try:
             await self._take_part(room, call, child, leaving)
@@ -190,10 +196,16 @@ class AgentLife:
 
 
 def _construct(cls: Callable[..., Any], call: CallContext) -> AnyAgent:
-    agent: AnyAgent = cls(call=call) if _takes_call(cls) else cls()
+    agent: AnyAgent
+    try:
+        agent = cls(call=call) if _takes_call(cls) else cls()
+    except TypeError as error:
+        if (place := place_of_call(error)) is None:
+            raise
+        raise SettingsError(f"{getattr(cls, '__name__', cls)} cannot be made: {error} ({place})") from error
     # By hand: isinstance with the protocol takes ten times as long.
     if not (callable(getattr(agent, "start", None)) and callable(getattr(agent, "stop", None))):
-        raise RoomError(f"{getattr(cls, '__name__', cls)} is not an agent: it needs start(room=…) and stop()")
+        raise SettingsError(f"{getattr(cls, '__name__', cls)} is not an agent: it needs start(room=…) and stop()")
     return agent
 
 

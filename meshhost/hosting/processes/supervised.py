@@ -16,15 +16,15 @@ from meshhost.supervision.isolation import Child, ChildContext, TaskChild
 from meshhost.tasks import first_of
 from meshhost.usage import current_sink
 
-__all__ = ["process_child"]
+__all__ = ["ProcessLife", "process_child"]
 
 
 def process_child(pool: ProcessPool, path: str, assignment: Assignment, *, grace: float) -> Child:
     """A child whose agent, that of this path, runs in a process of the pool. `grace` is the seconds that it may drain."""
-    return TaskChild(_ProcessLife(pool, path, assignment, grace).run, assignment.request.identity)
+    return TaskChild(ProcessLife(pool, path, assignment, grace).run, assignment.request.identity)
 
 
-class _ProcessLife:
+class ProcessLife:
     """One run of an agent in a process, for an assignment."""
 
     def __init__(self, pool: ProcessPool, path: str, assignment: Assignment, grace: float) -> None:
@@ -40,11 +40,11 @@ class _ProcessLife:
         process = await self._pool.acquire()
         try:
             process.spawn_id = self._assignment.agent.id if self._assignment.agent is not None else ""
-            process.on_end_for_good = self._end_for_good
+            process.on_end_for_good = self.end_for_good
             if (sink := current_sink()) is not None:
                 process.on_usage = sink.add
             self._assignment.pid = process.pid
-            self._assignment.on_renew = lambda request: self._renew(process, request)
+            self._assignment.on_renew = lambda request: self.renew(process, request)
             process.assign(self._assign_message())
             await process.wait_started()
             if not process.has_ended:
@@ -56,11 +56,13 @@ class _ProcessLife:
             await self._pool.release(process)
         process.raise_crash()
 
-    def _renew(self, process: AgentProcess, request: CallRequest) -> None:
+    def renew(self, process: AgentProcess, request: CallRequest) -> None:
+        """Pass a repeated call on to the process."""
         self._renewals += 1
         process.send(Renew(_call(request)))
 
-    def _end_for_good(self, reason: str, renewals: int) -> None:
+    def end_for_good(self, reason: str, renewals: int) -> None:
+        """The process says that its agent ends for good, having seen so many repeated calls."""
         self._assignment.end_for_good(reason)
         if self._is_ending:
             return

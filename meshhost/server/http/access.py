@@ -46,12 +46,13 @@ def bearer_of(request: web.Request) -> str:
 class Access:
     """Checks tokens and keys against the identity store. `own_secret` signs file URLs and logins.
 
-    Without an `operator_key` nobody is the operator.
+    Without an `operator_key` nobody is the operator. A file URL is good for `file_seconds`.
     """
 
     identity: IdentityService
     own_secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     operator_key: str | None = field(default=None, repr=False)
+    file_seconds: float = FILE_URL_SECONDS
 
     def participant(self, request: web.Request, room_name: str) -> tuple[RoomKey, ParticipantToken]:
         """The room that a participant asks for and its token, from the `Authorization` header or the `token` parameter.
@@ -135,8 +136,8 @@ class Access:
         return self._sign("login", {"project": project_id}, OAUTH_SECONDS)
 
     def sign_file(self, room: RoomKey, path: str, asked_by: Participant) -> str:
-        """A token that fetches one file for FILE_URL_SECONDS, but no longer than the token and the key of who asks for it."""
-        seconds: float = FILE_URL_SECONDS
+        """A token that fetches one file for `file_seconds`, but no longer than the token and the key of who asks for it."""
+        seconds = self.file_seconds
         if asked_by.expires_at is not None:
             seconds = min(seconds, (asked_by.expires_at - datetime.now(UTC)).total_seconds())
         claims = {"tenant": room.tenant, "room": room.name, "path": path, "key": asked_by.key_id}

@@ -41,7 +41,6 @@ __all__ = ["CANCEL_REQUEST", "Connection", "GivenUp"]
 
 logger = logging.getLogger(__name__)
 
-# How long a participant that is disconnected may take to receive its last messages.
 FLUSH_TIMEOUT = 5.0
 # A message that has already arrived is read without a pause: after this many, other tasks get a turn.
 MESSAGES_A_TURN = 16
@@ -58,7 +57,8 @@ E = TypeVar("E", bound=BaseException)
 class Connection:
     """See `Peer`. `max_requests` bounds the requests in progress, `max_waiting_bytes` what waits to be sent.
 
-    `given_up` is called for a request that its client gave up too late: the answer has been sent.
+    `given_up` is called for a request that its client gave up too late: the answer has been sent. A participant that is
+    disconnected has `flush_timeout` seconds to receive its last messages.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Connection:
         max_requests: int,
         max_waiting_bytes: int,
         given_up: GivenUp = lambda *_: None,
+        flush_timeout: float = FLUSH_TIMEOUT,
     ) -> None:
         self._transport = transport
         self._room = room
@@ -84,6 +85,7 @@ class Connection:
         self._slots: Slots = {}
         self._free_requests = asyncio.Semaphore(max_requests)
         self._given_up = given_up
+        self._flush_timeout = flush_timeout
         self._running: dict[asyncio.Task[None], Request] = {}
         # Those whose handler has not returned yet, with the message id: the client may still cancel them.
         self._handling: dict[asyncio.Task[None], int] = {}
@@ -257,7 +259,7 @@ class Connection:
         assert self._closing is not None
         reason, text = self._closing
         try:
-            async with asyncio.timeout(FLUSH_TIMEOUT):
+            async with asyncio.timeout(self._flush_timeout):
                 await self._end_requests()
                 await self._outbox.wait_empty()
         except TimeoutError:

@@ -11,8 +11,11 @@ from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.protocol.messages import EmptyResponse, JsonResponse, Response
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import RemoteParticipant
+from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.stores.queues import QueueLimits
 from meshhost.testing.server import RunningServer
+
+NEVER = ReconnectPolicy(first_delay=1000, max_delay=1000)
 
 
 async def _receive(room: RoomClient, *, wait: bool, name: str = "q", create: bool = True) -> Response:
@@ -123,9 +126,7 @@ async def test_expiry_is_not_a_reason_that_clients_may_give(server: RunningServe
             await a.send_request("queues.nack", {"name": "q", "lease": "1.1.h", "reason": "expired"})
 
 
-async def test_what_was_received_without_waiting_is_settled_at_once(
-    server: RunningServer, break_connection: Any
-) -> None:
+async def test_what_was_received_without_waiting_is_settled_at_once(server: RunningServer) -> None:
     async with server.client() as a, server.client(name="w", role="agent") as worker:
         await a.queues.send(name="q", message=7)
         assert await _receive(worker, wait=False) == JsonResponse(json=7)
@@ -174,17 +175,15 @@ async def test_what_was_waited_for_is_settled_by_the_next_receive(server: Runnin
     [("agent", True, True), ("agent", False, True), ("user", True, False), ("user", False, True)],
 )
 async def test_what_becomes_of_an_unsettled_message_when_its_receiver_goes(
-    server: RunningServer, break_connection: Any, until: Any, role: str, orderly: bool, comes_back: bool
+    server: RunningServer, until: Any, role: str, orderly: bool, comes_back: bool
 ) -> None:
     async with server.client(name="watcher") as a:
         await a.queues.send(name="q", message=1)
-        worker = server.client(name="w", role=role)
-        async with worker:
+        # The room must not be joined again before it is left.
+        async with server.client(name="w", role=role, reconnect=NEVER) as worker:
             assert await _receive(worker, wait=True) == JsonResponse(json=1)
             if not orderly:
-                # The room must not be joined again before it is left.
-                worker._keeper._policy = type(worker._keeper._policy)(first_delay=1000, max_delay=1000)
-                break_connection(worker)
+                server.cut(worker)
             else:
                 await worker.close()
             async with asyncio.timeout(10):
@@ -203,27 +202,25 @@ async def test_a_lease_comes_back_when_its_holder_leaves(server: RunningServer) 
         assert (again.attempt, again.delivery) == (1, 2)
 
 
-async def test_a_lease_comes_back_when_its_holder_does_not_come_back(serve: Any, break_connection: Any) -> None:
+async def test_a_lease_comes_back_when_its_holder_does_not_come_back(serve: Any) -> None:
     async with serve(resume_seconds=0.05) as server, server.client() as a:
         await a.queues.send(name="q", message=1)
-        async with server.client(name="w", role="agent") as worker:
-            worker._keeper._policy = type(worker._keeper._policy)(first_delay=1000, max_delay=1000)
+        async with server.client(name="w", role="agent", reconnect=NEVER) as worker:
             assert await worker.queues.lease(name="q", seconds=600) is not None
-            break_connection(worker)
+            server.cut(worker)
             again = await a.queues.lease(name="q")
             assert again is not None
             assert again.delivery == 2
 
 
-async def test_a_lease_outlives_a_resumed_connection(serve: Any, break_connection: Any, heard: Any) -> None:
+async def test_a_lease_outlives_a_resumed_connection(serve: Any, heard: Any) -> None:
     async with serve(resume_seconds=0.3) as server, server.client() as a:
         await a.queues.send(name="q", message=1)
-        async with server.client(name="w", role="agent") as worker:
-            worker._keeper._policy = type(worker._keeper._policy)(first_delay=0.0)
+        async with server.client(name="w", role="agent", reconnect=ReconnectPolicy(first_delay=0.0)) as worker:
             leased = await worker.queues.lease(name="q", seconds=600)
             assert leased is not None
             reconnected = heard(worker, "reconnected")
-            break_connection(worker)
+            server.cut(worker)
             await reconnected.get()
             # Past the time within which the worker could have resumed.
             assert await server_time(a, 0.5) is None

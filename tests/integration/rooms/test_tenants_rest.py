@@ -44,7 +44,7 @@ async def rest(serve: Any, stack: AsyncExitStack, http: aiohttp.ClientSession) -
 
 def api_routes(server: RunningServer) -> set[tuple[str, str]]:
     """The routes of tenants and projects of a running server."""
-    router: web.UrlDispatcher = server.server._parts.app.router
+    router: web.UrlDispatcher = server.server.parts.app.router
     found = {(route.method, route.resource.canonical) for route in router.routes() if route.resource is not None}
     return {(method, path) for method, path in found if path.startswith(("/accounts", "/tenants")) and method != "HEAD"}
 

@@ -1,6 +1,7 @@
 """Rooms that wake for work, agents that are there exactly once, and requests that wait for them: real servers and hosts."""
 
 import asyncio
+import functools
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,13 +18,15 @@ from meshhost.agents.task_runner import TaskRunner
 from meshhost.app.config_file import ServerFile
 from meshhost.errors import NotFoundError, RoomError, RoomRefusedError
 from meshhost.hosting.service_host import ServiceHost
+from meshhost.identity.called import ADDRESS_CLAIM, SERVICE_CLAIM
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import ApiKey, new_api_key
+from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.protocol.messages import JsonResponse
 from meshhost.room.client import RoomClient
 from meshhost.room.reconnect import is_final
 from meshhost.room.services.queues import LeasedMessage
-from meshhost.server.config import ConfiguredService, ServicePath
+from meshhost.server.config import CallTimes, ConfiguredService, ServicePath
 from meshhost.server.core.participants import Participant
 from meshhost.server.services.agents.service import AgentsService
 from meshhost.stores.queues import NewMessage, QueueKey
@@ -104,9 +107,14 @@ def port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.fixture
+def serve(serve: Any) -> Any:
+    """Room servers that call again at once."""
+    return functools.partial(serve, call_times=CallTimes(first_delay=0.01))
+
+
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshhost.server.calling.caller.FIRST_DELAY", 0.01)
+def _fresh() -> None:
     Taker.taken = asyncio.Queue()
     Taker.made = []
 
@@ -193,7 +201,7 @@ async def test_messages_that_come_just_as_their_room_ends_are_worked_on_at_once(
             key = server.server.rooms[0].key
         for number in range(30):
             message = NewMessage(json.dumps(number))
-            await server.server._engines.queues.send(QueueKey(key, "jobs"), message)
+            await server.server.engines.queues.send(QueueKey(key, "jobs"), message)
             async with asyncio.timeout(5):
                 assert await taken() == number
             await asyncio.sleep(0.008 + number * 0.0005)  # the room ends between 10 and 20 ms after its work
@@ -206,8 +214,25 @@ async def test_a_message_sent_by_nobody_in_the_room_wakes_it(
         async with server.client():
             key = server.server.rooms[0].key
         await until(lambda: not server.server.rooms and not host.agents)
-        await server.server._engines.queues.send(QueueKey(key, "jobs"), NewMessage('"by REST"'))
+        await server.server.engines.queues.send(QueueKey(key, "jobs"), NewMessage('"by REST"'))
         assert await taken() == "by REST"
+
+
+async def test_the_work_of_a_suspended_tenant_waits_until_it_is_resumed(
+    serve: Any, hosting: Hosting, port: int, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshhost.server.services.work.LOOK_SECONDS", 0.05)
+    async with hosting() as host, serve(port=port, services=[service(host)], linger_seconds=0.05) as server:
+        async with server.client():
+            key = server.server.rooms[0].key
+        await until(lambda: not server.server.rooms and not host.agents)
+        engines = server.server.engines
+        await engines.identity.suspend_project(key.tenant, "unpaid")
+        await engines.queues.send(QueueKey(key, "jobs"), NewMessage('"paid"'))
+        await asyncio.sleep(0.3)  # several looks for rooms with work
+        assert (server.server.rooms, host.agents) == ([], ())
+        await engines.identity.resume_project(key.tenant)
+        assert await taken() == "paid"
 
 
 async def test_a_room_stays_awake_until_a_host_can_be_reached(
@@ -228,14 +253,15 @@ async def test_a_room_stays_awake_until_a_host_can_be_reached(
 
 
 async def test_a_retry_that_comes_due_wakes_its_room(serve: Any, hosting: Hosting, port: int, until: Until) -> None:
-    async with hosting() as host, serve(port=port, linger_seconds=0.05) as server:
+    services: list[ConfiguredService] = []
+    async with hosting() as host, serve(port=port, services=services, linger_seconds=0.05) as server:
         async with server.client() as user:
             await user.queues.send(name="jobs", message="later")
             leased = await user.queues.lease(name="jobs")
             assert leased is not None
             await leased.nack(delay=1.0)
         await until(lambda: not server.server.rooms)
-        server.server._parts.caller._services = [service(host)]
+        services.append(service(host))
         assert await taken() == "later"
 
 
@@ -385,8 +411,8 @@ async def test_after_a_restart_two_hosts_keep_one_agent_and_the_ledger_forgets_t
             [room] = server.server.rooms
             await until(lambda: sum(len(host.agents) for host in hosts) == 1)
             await until(lambda: [member.name for member in room.members.values()].count("taker") == 1)
-            [record] = server.server._parts.caller.calls(room)
-            await until(lambda: server.server._parts.caller.calls(room)[0]["is_present"])
+            [record] = server.server.parts.caller.calls(room)
+            await until(lambda: server.server.parts.caller.calls(room)[0]["is_present"])
             assert record["total"] == 0  # nobody was called: they came by themselves
             loser, winner = sorted(hosts, key=lambda host: len(host.agents))
             await loser.stop()
@@ -515,7 +541,7 @@ async def test_an_agent_that_an_operator_stops_is_called_again_unless_it_is_kept
 
         [agent] = host.agents
         assert (await dismiss("?for=1000"))[1]["paused_seconds"] == 1000.0
-        calls, [room] = server.server._parts.caller.calls, server.server.rooms
+        calls, [room] = server.server.parts.caller.calls, server.server.rooms
         await until(lambda: "an operator stopped this agent" in (calls(room)[0]["error"] or ""))
         assert host.agents == ()
         assert (await dismiss("?for=0"))[0] == 202
@@ -533,7 +559,15 @@ async def _agent(server: RunningServer, until: Until) -> Participant:
 def _called_at(server: RunningServer, address: str) -> RoomClient:
     """A client with the token that a call of this address brings."""
     [room] = server.server.rooms
-    token = server.server._parts.caller._token(room.key, "taker", ApiScope.agent_default(), called_at=address)
+    token = ParticipantToken(
+        name="taker",
+        grants=[
+            ParticipantGrant(name="room", scope=room.key.name),
+            ParticipantGrant(name="role", scope="agent"),
+            ParticipantGrant(name="api", scope=ApiScope.agent_default()),
+        ],
+        extra_payload={SERVICE_CLAIM: True, ADDRESS_CLAIM: address},
+    ).to_jwt(api_key=server.api_key)
     return RoomClient(protocol=WebSocketClientProtocol(url=room.url, token=token))
 
 

@@ -157,3 +157,15 @@ def test_a_closed_standard_output_is_no_error() -> None:
 def test_a_hint_is_not_doubled(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["queue", "replay", "--queue=q", "--id=x"]) == 2
     assert capsys.readouterr().err.rstrip().endswith("is not a message id: `meshhost queue dead` shows the ids")
+
+
+def test_a_command_in_a_room_loads_no_documents_and_no_reader_of_settings() -> None:
+    program = (
+        "import sys\nimport meshhost.app.connection, meshhost.settings\nmeshhost.settings.read_settings()\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+
+    # Each of these took longer to load than such a command works.
+    assert {"pycrdt", "anyio", "pydantic_settings", "aiohttp"}.isdisjoint(done.stdout.split())
