@@ -133,7 +133,7 @@ def test_queues_are_shown(client: Any, capsys: pytest.CaptureFixture[str]) -> No
         ("queue size --queue q", True),
         ("queue dead --queue q", True),
         ("storage ls x/", True),
-        ("queue send --queue q --message 1", False),
+        ("queue send --queue q --json 1", False),
         ("agents list", False),
     ],
 )
