@@ -84,10 +84,11 @@ def resolve_room(given: str | None) -> str:
         raise typer.BadParameter(str(error).removeprefix("room name: "), param_hint="--room") from None
 
 
-def run_in_room(given: str | None, use: Callable[[RoomClient], Awaitable[T]]) -> T:
+def run_in_room(given: str | None, use: Callable[[RoomClient], Awaitable[T]], *, only_looks: bool = False) -> T:
     """Join the room, run `use` and leave; return what `use` returns. Raises BadParameter and MeshhostError.
 
-    The participant has the token in MESHHOST_TOKEN if there is one, else all rights of a user.
+    The participant has the token in MESHHOST_TOKEN if there is one, else all rights of a user. With `only_looks` a room that
+    sleeps is not woken: no agent is called into it.
     """
     from meshhost.app.connection import room_token
     from meshhost.cli.log_output import log_for_command
@@ -99,14 +100,14 @@ def run_in_room(given: str | None, use: Callable[[RoomClient], Awaitable[T]]) ->
     token = room_token(read_settings(), name, name=PARTICIPANT_NAME, permissions=ApiScope.full())
 
     async def work() -> T:
-        async with joined_room(server_url(), token, name) as room:
+        async with joined_room(server_url(), token, name, only_looks=only_looks) as room:
             return await use(room)
 
     return asyncio.run(work())
 
 
 @asynccontextmanager
-async def joined_room(api_url: str, token: str, name: str) -> AsyncIterator[RoomClient]:
+async def joined_room(api_url: str, token: str, name: str, *, only_looks: bool = False) -> AsyncIterator[RoomClient]:
     """Join the room at the server with the token; yield its client.
 
     Raises ConnectionLostError or RoomRefusedError when it cannot be joined; the text says what to do.
@@ -116,7 +117,7 @@ async def joined_room(api_url: str, token: str, name: str) -> AsyncIterator[Room
     from meshhost.transport.websocket_client import WebSocketClientProtocol
 
     url = f"{api_url}/rooms/{quote(name)}"
-    room = RoomClient(protocol=WebSocketClientProtocol(url=url, token=token))
+    room = RoomClient(protocol=WebSocketClientProtocol(url=url, token=token, only_looks=only_looks))
     try:
         await room.connect()
     except ConnectionLostError as error:

@@ -286,8 +286,8 @@ class SqliteQueueStore:
 
     async def next_due(self) -> float | None:
         """See QueueStore."""
-        due: float | None = await self.database.run(lambda db: execute(db, "next_due").fetchone()[0])
-        return due
+        row = await self.database.run(lambda db: execute(db, "next_due").fetchone())
+        return None if row is None else float(row[0])
 
     async def drain(self, queue: QueueKey) -> int:
         """See QueueStore."""
@@ -311,6 +311,32 @@ class SqliteQueueStore:
             now = self._clock.time()
             rows = execute(db, "stats", tenant=room.tenant, room=room.name, now=self._steady.time())
             return [stats_of(now, *row) for row in rows]
+
+        return await self.database.read(operation)
+
+    async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
+        """See QueueStore."""
+
+        def operation(db: sqlite3.Connection) -> list[RoomKey]:
+            soon = self._steady.time() + within
+            if room is None:
+                rows = execute(db, "rooms_with_work", soon=soon)
+            else:
+                rows = execute(db, "room_with_work", tenant=room.tenant, room=room.name, soon=soon)
+            return [RoomKey(TenantId(tenant), name) for tenant, name in rows]
+
+        return await self.database.read(operation)
+
+    async def rooms_of(self, tenant: TenantId) -> Sequence[str]:
+        """See QueueStore."""
+        return await self.database.read(lambda db: [name for (name,) in execute(db, "rooms_of", tenant=tenant)])
+
+    async def totals(self) -> QueueStats:
+        """See QueueStore."""
+
+        def operation(db: sqlite3.Connection) -> QueueStats:
+            now = self._clock.time()
+            return stats_of(now, *execute(db, "totals", now=self._steady.time()).fetchone())
 
         return await self.database.read(operation)
 
