@@ -1,8 +1,8 @@
 """Which engine a room server runs on: the scheme of MESHHOST_DATABASE_URL names one of the table ENGINES.
 
 The room server looks here once, at its start. Each entry of the table is a function that takes an `EngineRequest` and returns
-an `Engine`, which the server opens. To add an engine, write its stores and add its function to the table; a program that embeds a
-room server may pass a table of its own.
+an `Engine`, which the server opens. To add an engine, write its stores and add its function to the table; a program that embeds
+a room server may pass a table of its own.
 """
 
 from collections.abc import Callable, Mapping
