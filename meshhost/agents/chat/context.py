@@ -1,6 +1,6 @@
 """A chat thread as the hooks of a ChatBot see it.
 
-`thread.py` makes one when it opens a thread; the bot passes it to the hooks that a program overrides, until the thread is closed.
+`thread.py` makes one when it opens a thread; the bot passes it to the hooks of a program until the thread is closed.
 MeshAgent programs import `ChatThreadContext` from `agents.chat`, so its attributes keep their names.
 """
 
