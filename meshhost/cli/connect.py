@@ -154,12 +154,22 @@ async def send_json(
     except (aiohttp.ClientError, TimeoutError) as error:
         raise _unreachable(api_url, error) from None
     if status >= 400:
-        text = answer[:500].decode(errors="replace")
-        raise _refused(api_url, status, f"the room server refused the request ({status}): {text}")
+        raise _refused(api_url, status, f"the room server refused the request ({status}): {_text_of(answer)}")
     try:
         return json.loads(answer) if answer else None
     except ValueError:
         raise RoomError(f"{api_url} did not answer with JSON: is it a room server?") from None
+
+
+def _text_of(answer: bytes) -> str:
+    """The text of an error that a room server answered with, as JSON with a member `error`; anything else as it is, cut."""
+    try:
+        parsed = json.loads(answer)
+    except ValueError:
+        parsed = None
+    if isinstance(parsed, dict) and isinstance(parsed.get("error"), str):
+        return str(parsed["error"])
+    return answer[:500].decode(errors="replace")
 
 
 def _unreachable(api_url: str, cause: BaseException) -> Exception:

@@ -5,10 +5,9 @@
 from the sweeper, and through the notifier from other processes over the same store. A hint goes to a waiting receiver here
 first; only when none takes it is it published to the others, and a hint from others is never published again.
 
-Two invariants. A message that was leased for a receiver that no longer wants it (cancelled, ended, stopped) is given back,
-so leasing runs in a task of its own that a cancelled receiver does not take down with it. And a hint is followed or passed
-on. Tasks: one sweeper from `start` to `stop`, one per lease in progress, one per message given back. `stop` ends all waits
-with None, cancels the sweeper, and waits for the others within its timeout.
+Invariants: a message leased for a receiver that no longer wants it is given back, so leasing runs in a task that a cancelled
+receiver does not end; and a hint is followed or passed on. Tasks: one sweeper from `start` to `stop`, one per lease,
+one per message given back. `stop` ends all waits with None, cancels the sweeper, and waits for the others within its timeout.
 """
 
 import asyncio

@@ -1,4 +1,9 @@
-"""The participants of a room, as the server knows them."""
+"""The participants of a room, as the server knows them.
+
+A `Participant` is made when a token is accepted, and lives until its connection has ended and can no longer be resumed.
+Services keep their state of it in its `slots`, so that this module knows none of them. Its identity and rights
+come from the token alone and never change.
+"""
 
 import uuid
 from dataclasses import dataclass, field

@@ -183,7 +183,7 @@ class RestRoutes:
         self.project(request)
         what = request.match_info["what"]
         shown = what if what.replace("-", "").isalnum() and what.isascii() else "this"
-        text = f"meshhost does not offer {request.method} {shown}: see From MeshAgent in its README"
+        text = f"meshhost does not offer {request.method} {shown}: see Migrate from MeshAgent in its documentation"
         return web.json_response({"error": text}, status=501, reason=text)
 
     def project(self, request: web.Request) -> str:

@@ -1,4 +1,4 @@
-"""The dialect of MeshAgent SDK 0.6 and of meshhost's own client (room-protocol.md describes it).
+"""The dialect of MeshAgent SDK 0.6 and of meshhost's own client (docs/reference/room-protocol.md describes it).
 
 The server's operations have the names of this dialect, except for documents, which SDK 0.6 treats as requests of the room
 itself. Bodies are the server's own, so translation is a look-up of the name. meshhost's client is recognised by a header of the

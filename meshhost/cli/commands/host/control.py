@@ -1,7 +1,8 @@
 """The commands of `meshhost host` that change something: stop, kill, freeze, thaw, release, drain.
 
-Each sends one request by `client`; `drain` then waits by `draining`. A name that the host does not know is an error here,
-since a host accepts any: an agent's id by `full_id`, a tenant by `_need_tenant`. Libraries are imported inside the functions,
+Each sends one request through `client`; `drain` then waits with `draining`. The host accepts any name, so that a tenant can be
+frozen before it comes; a person who types one that the host does not know has mistyped it, so `full_id` and `_need_tenant` ask
+the host first. Libraries are imported inside the functions,
 since this module is loaded for every `--help`.
 """
 
