@@ -31,6 +31,7 @@ from meshhost.stores.postgres.queue_rows import (
     names_of,
     values_of,
 )
+from meshhost.stores.postgres.stored_messages import read_stored, restore_messages, rooms_of
 from meshhost.stores.queues import (
     DeadLetter,
     Delay,
@@ -42,6 +43,7 @@ from meshhost.stores.queues import (
     QueueKey,
     QueueLimits,
     QueueStats,
+    StoredMessage,
 )
 from meshhost.stores.refusals import check_message, check_name, lease_lost, queue_full, queue_missing
 from meshhost.stores.statements import read_statements
@@ -305,6 +307,24 @@ class PostgresQueueStore(Lifetime):
         count = await replay_dead_letters(self.database, queue, message_ids)
         self._depths.left(queue, -count)
         return count
+
+    async def rooms(self, tenant: TenantId) -> Sequence[str]:
+        """See QueueStore."""
+        return await rooms_of(self.database, tenant)
+
+    async def stored(self, queue: QueueKey, *, after: int, limit: int, max_bytes: int) -> Sequence[StoredMessage]:
+        """See QueueStore."""
+        shift = self._clock.time() - self._steady.time()
+        page = {"after": after, "limit": limit, "max_bytes": max_bytes}
+        return await read_stored(self.database, queue, shift=shift, **page)
+
+    async def restore(self, queue: QueueKey, messages: Sequence[StoredMessage]) -> None:
+        """See QueueStore."""
+        check_name(queue)
+        headers = [check_message(NewMessage(message.body, message.headers), self._limits) for message in messages]
+        now, steady = self._clock.time(), self._steady.time()
+        await restore_messages(self.database, queue, messages, headers, now=now, steady=steady)
+        self._depths.left(queue, -sum(message.died_at is None for message in messages))
 
     async def _send_many(self, sends: Sequence[_Send]) -> Sequence[_Sent]:
         """Store them, None where there is no queue."""
