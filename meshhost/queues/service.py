@@ -9,6 +9,8 @@ Two invariants. A message that was leased for a receiver that no longer wants it
 so leasing runs in a task of its own that a cancelled receiver does not take down with it. And a hint is followed or passed
 on. Tasks: one sweeper from `start` to `stop`, one per lease in progress, one per message given back. `stop` ends all waits
 with None, cancels the sweeper, and waits for the others within its timeout.
+
+Longer than 400 lines because every operation of a queue passes here, and they share how receivers are woken.
 """
 
 import asyncio

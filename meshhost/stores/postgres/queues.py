@@ -23,6 +23,7 @@ from meshhost.stores.postgres.dead_letters import read_dead_letters, replay_dead
 from meshhost.stores.postgres.depths import Depths
 from meshhost.stores.postgres.lifetime import Lifetime
 from meshhost.stores.postgres.queue_rows import (
+    delete_some,
     delivery_of,
     is_possible,
     is_storable,
@@ -51,7 +52,7 @@ from meshhost.stores.statements import read_statements
 __all__ = ["PostgresQueueStore"]
 
 _SQL = read_statements("meshhost.stores.postgres", "queues.sql")
-# Rows that a sweep or a deletion changes in one transaction.
+# Rows that a sweep or a deletion of queues changes in one transaction.
 _BATCH = 1000
 _NO_QUEUE = -1
 
@@ -120,7 +121,7 @@ class PostgresQueueStore(Lifetime):
         while names := await self.database.rows(_SQL["drop_some_queues"], values):
             for name_of_room, name in names:
                 self._depths.left(QueueKey(RoomKey(tenant, name_of_room), name), self._limits.max_depth)
-        while await self.database.transaction(_delete_some):
+        while await self.database.transaction(delete_some):
             pass
 
     async def exists(self, queue: QueueKey) -> bool:
@@ -254,7 +255,7 @@ class PostgresQueueStore(Lifetime):
             found.update(dict.fromkeys(keys_of(row[1:4] for row in rows if row[1] is not None)))
             if sum(row[4] for row in rows) < _BATCH:
                 break
-        while await self.database.transaction(_delete_some):
+        while await self.database.transaction(delete_some):
             pass
         old: Values = {"steady": self._steady.time(), "limit": _BATCH}
         while await self.database.count(_SQL["forget_sent"], old) == _BATCH:
@@ -394,16 +395,3 @@ class PostgresQueueStore(Lifetime):
         text = reason.encode(errors="backslashreplace")  # an exception's text may hold lone surrogates
         now = self._clock.time()
         return {"id": message_id, "reason": text, "now": now, "failed": failed, "counted": counted}
-
-
-async def _delete_some(connection: Connection) -> bool:
-    """Delete a batch of what a dropped lane holds. Returns whether there may be more."""
-    found = await (await connection.execute(_SQL["dropped_lanes"])).fetchone()
-    if found is None:
-        return False
-    values = {"lane": found[0], "queue": found[1], "limit": _BATCH}
-    messages = await connection.execute(_SQL["delete_some_messages"], values)
-    letters = await connection.execute(_SQL["delete_some_dead_letters"], values)
-    if not messages.rowcount and not letters.rowcount:
-        await connection.execute(_SQL["forget_dropped_lane"], values)
-    return True
