@@ -15,6 +15,7 @@ from meshhost.room.participants import RemoteParticipant
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.server.services import queues
 from meshhost.stores.queues import QueueLimits
+from meshhost.tasks import uninterrupted
 from meshhost.testing.server import RunningServer
 
 NEVER = ReconnectPolicy(first_delay=1000, max_delay=1000)
@@ -215,7 +216,7 @@ async def test_what_becomes_of_an_unsettled_message_when_its_receiver_goes(
 
 
 async def test_a_send_whose_answer_is_lost_is_stored_once(
-    server: RunningServer, break_connection: Any, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, answers = QueueService.send, 0
 
@@ -224,7 +225,7 @@ async def test_a_send_whose_answer_is_lost_is_stored_once(
         message_id = await store(service, *args, **options)
         answers += 1
         if answers <= 3:
-            break_connection(sender)
+            server.cut(sender)
             await asyncio.Event().wait()  # until the server notices that nobody waits for the answer
         return message_id
 
@@ -252,7 +253,7 @@ async def test_a_receive_that_does_not_wait_loses_nothing_when_it_is_cancelled(
                 got.append(await b.queues.receive(name="q", wait=False))
             elif (leased := await b.queues.lease(name="q", wait=False)) is not None:
                 got.append(leased.message)
-                await leased.ack()
+                await uninterrupted(leased.ack(), timeout=5)
 
         tasks = [asyncio.create_task(take()) for _ in range(3)]
         for _ in range(turns):
