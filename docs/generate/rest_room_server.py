@@ -321,6 +321,25 @@ _NOT_OPERATOR = Answer(403, "The key is a tenant's, or of a role that may not do
 _NO_TENANT = Answer(404, "No such tenant, or it is not the key's.", ERROR)
 _TAKEN = Answer(409, "Another tenant has the name.", ERROR)
 _NAME = obj(("name",), name={"type": "string", "description": "1-63 letters, digits, `-`, `_` and `.`."})
+_TAR = "application/x-tar"
+_COUNT = {"type": "integer"}
+_IMPORTED = obj(
+    id=TEXT,
+    rooms=_COUNT,
+    queues=_COUNT,
+    messages=_COUNT,
+    dead_letters=_COUNT,
+    documents=_COUNT,
+    files=_COUNT,
+    file_bytes=_COUNT,
+    usage_rows=_COUNT,
+)
+_IMPORT_ERRORS = (
+    Answer(400, "The archive is damaged, incomplete or of a newer version; nothing was imported.", ERROR),
+    Answer(409, "A tenant or room of the name is there.", ERROR),
+    Answer(429, "An archive is being imported for the tenant.", ERROR),
+    Answer(507, "The disk has no room for it; nothing was imported.", ERROR),
+)
 _BY_NAME = (Parameter("tenant", "The tenant's name or id.", place="path"),)
 
 
@@ -388,6 +407,34 @@ _TENANTS = (
             _NO_TENANT,
         ],
         description="Also a room without a record. Tokens that were signed before are refused when it is made again.",
+    ),
+    _of_tenants(
+        "GET",
+        f"{_TENANT}/archive",
+        "Export a tenant",
+        [Answer(200, "An archive: a tar with a checksum at its end, without API keys.", media=_TAR), _NO_TENANT],
+        description="Made while it is sent. A connection that breaks off means that the export failed.",
+    ),
+    _of_tenants(
+        "PUT",
+        f"{_TENANT}/archive",
+        "Import a tenant under a new name",
+        [Answer(200, "All is there; how much of each kind.", _IMPORTED), *_IMPORT_ERRORS],
+        description="The body is an archive of a tenant. It is checked as a whole before anything is imported.",
+    ),
+    _of_tenants(
+        "GET",
+        f"{_TENANT}/rooms/{{room_name}}/archive",
+        "Export a room",
+        [Answer(200, "An archive of the room.", media=_TAR), _BAD, Answer(404, "No such tenant or room.", ERROR)],
+        description="Also with an admin's key of the tenant.",
+    ),
+    _of_tenants(
+        "PUT",
+        f"{_TENANT}/rooms/{{room_name}}/archive",
+        "Import a room that is not there",
+        [Answer(200, "All is there; how much of each kind.", _IMPORTED), *_IMPORT_ERRORS, _NO_TENANT],
+        description="The body is an archive of a room, of this name or another. Also with an admin's key of the tenant.",
     ),
     _of_tenants(
         "POST",

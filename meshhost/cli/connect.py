@@ -26,11 +26,13 @@ __all__ = [
     "get_json",
     "joined_room",
     "reason_of",
+    "refused",
     "resolve_room",
     "run_in_room",
     "send_json",
     "server_access",
     "server_url",
+    "unreachable",
 ]
 
 T = TypeVar("T")
@@ -121,7 +123,7 @@ async def joined_room(api_url: str, token: str, name: str, *, only_looks: bool =
     try:
         await room.connect()
     except ConnectionLostError as error:
-        raise _unreachable(api_url, error.__context__ or error) from None
+        raise unreachable(api_url, error.__context__ or error) from None
     except RoomRefusedError as error:
         raise _refused(api_url, error.status, str(error)) from None
     try:
@@ -152,9 +154,9 @@ async def send_json(
         ):
             status, answer = response.status, await response.read()
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise _unreachable(api_url, error) from None
+        raise unreachable(api_url, error) from None
     if status >= 400:
-        raise _refused(api_url, status, f"the room server refused the request ({status}): {_text_of(answer)}")
+        raise refused(api_url, status, answer)
     try:
         return json.loads(answer) if answer else None
     except ValueError:
@@ -172,7 +174,13 @@ def _text_of(answer: bytes) -> str:
     return answer[:500].decode(errors="replace")
 
 
-def _unreachable(api_url: str, cause: BaseException) -> Exception:
+def refused(api_url: str, status: int, answer: bytes) -> Exception:
+    """Return the error for a request that the server answered with this status and body."""
+    return _refused(api_url, status, f"the room server refused the request ({status}): {_text_of(answer)}")
+
+
+def unreachable(api_url: str, cause: BaseException) -> Exception:
+    """Return the error for a server that could not be reached."""
     from meshhost.errors import ConnectionLostError
 
     return ConnectionLostError(

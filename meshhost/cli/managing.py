@@ -10,7 +10,7 @@ import asyncio
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ["confirm", "delete_all_of", "manage", "tenant_path"]
+__all__ = ["bearer", "confirm", "delete_all_of", "manage", "tenant_path"]
 
 
 def tenant_path(tenant: str, *more: str) -> str:
@@ -18,29 +18,35 @@ def tenant_path(tenant: str, *more: str) -> str:
     return "/".join(["/tenants", *(quote(part, safe="") for part in (tenant, *more))])
 
 
+def bearer() -> str:
+    """Return the operator's key, else the user's API key. Raises SettingsError."""
+    from meshhost.app.operator import find_operator_key
+    from meshhost.app.project import api_key_of
+    from meshhost.errors import SettingsError
+    from meshhost.settings import read_settings
+
+    settings = read_settings()
+    found = find_operator_key(settings)
+    if found is not None:
+        return found
+    try:
+        return api_key_of(settings)
+    except SettingsError:
+        raise SettingsError(
+            "no operator's key: run this as the user who runs `meshhost room serve`, or set MESHHOST_OPERATOR_KEY"
+        ) from None
+
+
 def manage(method: str, path: str, body: dict[str, Any] | None = None, **query: str | int) -> Any:
     """Send a request; returns the JSON of the answer.
 
     Raises ConnectionLostError, RoomRefusedError, SettingsError or RoomError.
     """
-    from meshhost.app.operator import find_operator_key
-    from meshhost.app.project import api_key_of
     from meshhost.cli.connect import send_json, server_url
     from meshhost.cli.log_output import log_for_command
-    from meshhost.errors import SettingsError
-    from meshhost.settings import read_settings
 
     log_for_command()
-    settings = read_settings()
-    bearer = find_operator_key(settings)
-    if bearer is None:
-        try:
-            bearer = api_key_of(settings)
-        except SettingsError:
-            raise SettingsError(
-                "no operator's key: run this as the user who runs `meshhost room serve`, or set MESHHOST_OPERATOR_KEY"
-            ) from None
-    return asyncio.run(send_json(server_url(), bearer, method, path, body, **query))
+    return asyncio.run(send_json(server_url(), bearer(), method, path, body, **query))
 
 
 def confirm(what: str, *, yes: bool) -> None:

@@ -109,6 +109,10 @@ class Meter:
         await self._try_flush()
         return await self._store.read(tenant, room=room, since=since, until=until, limit=limit, offset=offset)
 
+    async def restore(self, rows: Sequence[UsageRow]) -> None:
+        """Store what a tenant spent elsewhere, of an archive. Raises OSError or RoomError."""
+        await self._store.add({row.key: row.counts for row in rows})
+
     async def forget(self, tenant: TenantId) -> None:
         """Delete what a tenant spent. Raises OSError or RoomError; it may be repeated then."""
         self._pending = {key: counts for key, counts in self._pending.items() if key.tenant != tenant}

@@ -88,6 +88,11 @@ class QueueService:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
+    @property
+    def store(self) -> QueueStore:
+        """The store, for archives: they are written and imported beside all receivers."""
+        return self._store
+
     async def start(self) -> None:
         """Begin to sweep, and to listen for the hints of other processes."""
         self._notifier.subscribe(self._waiters.wake)

@@ -7,6 +7,7 @@ program adds are passed in. This is the only module of `server/` that imports bo
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
@@ -25,7 +26,10 @@ from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.ownership import RoomOwnership
 from meshhost.server.core.service import RoomService, ServiceSet
 from meshhost.server.data.deletion import Deletions
+from meshhost.server.data.exports import Exports
+from meshhost.server.data.imports import Imports
 from meshhost.server.http.access import Access
+from meshhost.server.http.archives import ArchiveRoutes
 from meshhost.server.http.errors import errors_as_json
 from meshhost.server.http.files import FileRoutes
 from meshhost.server.http.health import HealthRoutes
@@ -78,6 +82,7 @@ class Parts:
     access: Access
     metrics: ServerMetrics
     deletions: Deletions
+    archives: Exports
 
 
 def assemble(
@@ -154,6 +159,14 @@ def assemble(
         meter=engines.meter,
     )
     engines.identity.on_closed(deletions.end_rooms)
+    stores: dict[str, Any] = {
+        "queues": engines.queues,
+        "documents": engines.documents,
+        "files": engines.files,
+        "meter": engines.meter,
+    }
+    exports = Exports(engines.identity, **stores)
+    imports = Imports(engines.identity, directory, exports, **stores)
     sockets = RoomSockets(
         config,
         access=access,
@@ -171,10 +184,11 @@ def assemble(
     UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else
     rest.add_to(app)
     TenantRoutes(access, deletions).add_to(app)
+    ArchiveRoutes(access, exports, imports).add_to(app)
     if config.has_login:
         LoginRoutes(access).add_to(app)
     add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter)
-    return Parts(app, directory, all_services, sender, caller, access, metrics, deletions)
+    return Parts(app, directory, all_services, sender, caller, access, metrics, deletions, exports)
 
 
 class _Waking:

@@ -86,6 +86,10 @@ class DocumentStore(Protocol):
         """Return the document's entry, or None."""
         ...
 
+    async def rooms(self, tenant: TenantId) -> Sequence[str]:
+        """Return the names of the tenant's rooms that have documents, sorted."""
+        ...
+
     async def list(self, room: RoomKey, folder: str) -> Sequence[DocumentEntry]:
         """Return all documents below the folder ("" is the room), in subfolders too, by path."""
         ...

@@ -12,7 +12,7 @@ import mimetypes
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -128,6 +128,34 @@ class RoomFiles:
                 await asyncio.sleep(0)
         folders = [Entry(path=folder.rstrip("/")[cut:], is_folder=True) for folder in found["common_prefixes"]]
         return sorted(files + folders, key=lambda entry: entry.path)
+
+    async def rooms(self, tenant: TenantId) -> Sequence[str]:
+        """Return the names of the tenant's rooms that have files, sorted."""
+        try:
+            found = await obstore.list_with_delimiter_async(self._store, tenant)
+        except FileNotFoundError:
+            return []
+        except BaseError as error:
+            raise _failure(error) from None
+        return sorted(folder.rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"])
+
+    async def all_paths(self, room: RoomKey) -> AsyncIterator[str]:
+        """Yield the paths of all files of a room, in no order, a page at a time."""
+        cut = len(_key(room, "")) + 1
+        try:
+            async for page in obstore.list(self._store, _key(room, ""), chunk_size=_PAGE):
+                for meta in page:
+                    yield meta["path"][cut:]
+        except FileNotFoundError:
+            return
+        except BaseError as error:
+            raise _failure(error) from None
+
+    async def open(self, room: RoomKey, path: str) -> tuple[int, Any]:
+        """Return the size of the file, and its bytes as an async iterable of chunks: both of the same moment."""
+        with _errors(path):
+            result = await obstore.get_async(self._store, _key(room, path))
+        return int(result.meta["size"]), result.stream()
 
     async def read(self, room: RoomKey, path: str, *, max_bytes: int) -> bytes:
         """Return the bytes of the file. Raises RoomError when there are more than `max_bytes`."""

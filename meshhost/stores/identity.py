@@ -51,10 +51,16 @@ class KeyInfo:
 
 
 class RoomDeletion(NamedTuple):
-    """When a room was deleted (seconds since the epoch), and whether what it held is gone."""
+    """When a room was deleted (seconds since the epoch; 0: never), and whether what it held is gone.
+
+    `importing_until` is set while an archive is imported into the room, which is not there until then. The importing server
+    moves this time on; when it has passed, the import was interrupted, and what it brought is deleted. The record of a room
+    without a name is for a whole tenant.
+    """
 
     at: float
     ended: bool
+    importing_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,4 +195,8 @@ class IdentityStore(Protocol):
 
     async def end_room_deletion(self, project_id: str, name: str) -> None:
         """Record that nothing of a deleted room is left. Idempotent."""
+        ...
+
+    async def record_import(self, project_id: str, name: str, state: RoomDeletion) -> None:
+        """Record the state of a room while and after an archive is imported into it. Changes the version of the keys."""
         ...

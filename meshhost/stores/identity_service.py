@@ -158,6 +158,20 @@ class IdentityService:
         async with self._changing:
             await self.deleted_rooms.begin(room)
 
+    async def import_until(self, room: RoomKey, until: float) -> None:
+        """Begin or go on to import into a room that is not there: until then nobody opens it. See `deleted_rooms`."""
+        async with self._changing:
+            await self.deleted_rooms.import_until(room, until)
+
+    async def end_import(self, room: RoomKey, *, is_complete: bool) -> None:
+        """Let the room be opened from now on; one whose import is not complete is deleted."""
+        async with self._changing:
+            await (self.deleted_rooms.end_import(room) if is_complete else self.deleted_rooms.give_up_import(room))
+
+    async def add_project(self, project: Project) -> None:
+        """Record a project. Raises AlreadyExistsError when another has its name."""
+        await self._store.add_project(project)
+
     async def end_room_deletion(self, room: RoomKey) -> None:
         """Record that nothing of the room is left: it may be made again."""
         async with self._changing:

@@ -32,6 +32,7 @@ __all__ = [
     "QueueLimits",
     "QueueStats",
     "QueueStore",
+    "StoredMessage",
 ]
 
 # Seconds. No lease and no delay before a retry may be longer.
@@ -148,6 +149,26 @@ class QueueLimits:
     max_depth: int = 1_000_000
     max_message_bytes: int = 8 * 1024 * 1024
     remember_ids_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message as it is kept, for an archive.
+
+    `attempts`, `interruptions` and `deliveries` count as the store does; a dead letter keeps no interruptions. `due_at` is when
+    a delayed message becomes ready; a leased message has none. A dead letter has a `reason` and a time of death.
+    """
+
+    id: int
+    body: str
+    headers: Mapping[str, str]
+    sent_at: float
+    attempts: int = 0
+    interruptions: int = 0
+    deliveries: int = 0
+    due_at: float | None = None
+    reason: str | None = None
+    died_at: float | None = None
 
 
 class QueueStore(Protocol):
@@ -318,5 +339,22 @@ class QueueStore(Protocol):
 
         They take their old places in the order, above `max_depth` if need be. Many are moved in several steps: each is dead or
         ready at any moment, and a crash may leave some dead. Raises NotFoundError.
+        """
+        ...
+
+    async def stored(self, queue: QueueKey, *, after: int, limit: int, max_bytes: int) -> Sequence[StoredMessage]:
+        """Return up to `limit` messages of a queue, dead ones too, with ids above `after`, by id: a page of an archive.
+
+        The first message with which the bodies have `max_bytes` bytes is the last; only an empty page is the end. A message
+        that is kept from before the first page until after the last is in exactly one of them. Raises NotFoundError.
+        """
+        ...
+
+    async def restore(self, queue: QueueKey, messages: Sequence[StoredMessage]) -> None:
+        """Store messages of an archive at the end of the queue, which is made if it is missing; all or none.
+
+        They get new ids, in the order that they are given in, and keep everything else. `max_depth` does not count. No delay is
+        longer than LONGEST_DELAY. Nobody is woken. Raises LimitExceededError for a message that is too large,
+        InvalidRequestError for one that is not Unicode, StorageFullError.
         """
         ...

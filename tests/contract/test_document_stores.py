@@ -146,3 +146,10 @@ async def test_a_tenant_or_a_room_is_deleted_and_its_neighbours_are_not(store: D
     assert await store.list(ROOM, "") == []
     assert len(await store.list(OTHER_ROOM, "")) == (1 if room else 0)
     assert await loaded(store, kept[0]) == (b"x", [b"y"])
+
+
+async def test_rooms_with_documents_are_listed_by_tenant(store: DocumentStore) -> None:
+    for key in (KEY, DocumentKey(OTHER_ROOM, "x"), DocumentKey(OTHER_ROOM, "y")):
+        await store.create(key, b"first")
+    await store.create(DocumentKey(RoomKey(TenantId("rival"), "attic"), "x"), b"first")
+    assert list(await store.rooms(TenantId("acme"))) == ["lobby", "other"]

@@ -261,3 +261,18 @@ async def test_the_deletion_of_a_room_is_remembered_and_changes_the_version(stor
     gone = await store.read_keys()
     assert gone is not None
     assert gone.deleted_rooms == {}
+
+
+async def test_an_import_into_a_room_is_recorded_until_it_is_deleted(store: IdentityStore) -> None:
+    before = await store.read_keys()
+    assert before is not None
+    for state in (RoomDeletion(0.0, False, 60.5), RoomDeletion(0.0, True)):
+        await store.record_import(ACME.id, "room", state)
+        snapshot = await store.read_keys(before.version)
+        assert snapshot is not None
+        assert snapshot.deleted_rooms == {(ACME.id, "room"): state}
+    await store.record_import(ACME.id, "room", RoomDeletion(0.0, False, 60.5))
+    await store.begin_room_deletion(ACME.id, "room", 5.0)
+    snapshot = await store.read_keys()
+    assert snapshot is not None
+    assert snapshot.deleted_rooms == {(ACME.id, "room"): RoomDeletion(5.0, False)}

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from meshhost.stores.queues import (
     QueueLimits,
     QueueStats,
     QueueStore,
+    StoredMessage,
 )
 from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.testing.clock import FakeClock
@@ -921,3 +923,68 @@ async def test_totals_are_the_sum_over_all_rooms(store: QueueStore, clock: FakeC
     assert await store.totals() == QueueStats("", ready=2, leased=1, delayed=1, dead=1, oldest_age=5)
     await clock.advance(30)
     assert await store.totals() == QueueStats("", ready=3, leased=0, delayed=1, dead=1, oldest_age=35)
+
+
+async def everything(store: QueueStore, queue: QueueKey = JOBS, *, limit: int = 2) -> list[StoredMessage]:
+    found: list[StoredMessage] = []
+    while page := await store.stored(queue, after=found[-1].id if found else 0, limit=limit, max_bytes=10_000):
+        found += page
+    return found
+
+
+async def test_an_archive_reads_all_that_a_queue_holds_by_id_and_restores_it_in_order(
+    store: QueueStore, clock: FakeClock
+) -> None:
+    await put(store, "dead", "delayed", "leased", "ready")
+    await store.send(JOBS, NewMessage("headers\0", {"trace": "1"}))
+    for _ in range(LIMITS.max_attempts):
+        await store.nack((await take(store)).lease, reason=EndReason.FAILED, error="boom")
+    await store.nack((await take(store)).lease, reason=EndReason.FAILED, delay=60)
+    await store.nack((await take(store)).lease, reason=EndReason.INTERRUPTED)
+    await take(store)
+    kept = await everything(store)
+    assert [message.body for message in kept] == ["dead", "delayed", "leased", "ready", "headers\0"]
+    dead, delayed, leased, ready, headers = kept
+    assert (dead.reason, dead.attempts, dead.deliveries) == ("boom", 3, 3)
+    assert dead.died_at == pytest.approx(clock.time())
+    assert delayed.due_at == pytest.approx(clock.time() + 60)
+    assert (delayed.attempts, delayed.reason) == (1, None)
+    assert (leased.due_at, leased.interruptions, leased.deliveries) == (None, 1, 1)
+    assert (ready.due_at, ready.attempts, ready.died_at) == (None, 0, None)
+    assert headers.headers == {"trace": "1"}
+
+    await put(store, "there before", queue=ELSEWHERE)
+    await store.restore(ELSEWHERE, kept)
+    copied = await everything(store, ELSEWHERE)
+    assert [replace(message, id=0, due_at=None) for message in copied[1:]] == [
+        replace(message, id=0, due_at=None) for message in kept
+    ]
+    assert copied[2].due_at == pytest.approx(delayed.due_at)
+    (there,) = await store.stats(ELSEWHERE.room)
+    assert (there.ready, there.leased, there.delayed, there.dead) == (4, 0, 1, 1)
+    assert await bodies(store, ELSEWHERE) == ["there before", "leased", "ready", "headers\0"]
+    await clock.advance(61)
+    due = await store.lease(ELSEWHERE, ANN, seconds=9, limit=10)
+    assert [delivery.attempt for delivery in due if delivery.body == "delayed"] == [2]
+    assert await store.replay(ELSEWHERE) == 1
+    assert await bodies(store, ELSEWHERE) == ["dead"]
+
+
+async def test_a_page_of_an_archive_ends_with_its_bytes(store: QueueStore) -> None:
+    await put(store, *("x" * 100 for _ in range(4)))
+    page = await store.stored(JOBS, after=0, limit=10, max_bytes=150)
+    assert len(page) == 2
+    assert len(await store.stored(JOBS, after=page[-1].id, limit=10, max_bytes=1)) == 1
+    with pytest.raises(NotFoundError):
+        await store.stored(MAIL, after=0, limit=1, max_bytes=1)
+
+
+async def test_messages_of_an_archive_are_restored_all_or_none_and_above_the_depth(store: QueueStore) -> None:
+    small = StoredMessage(0, "small", {}, 1.0)
+    with pytest.raises(LimitExceededError):
+        await store.restore(JOBS, [small, StoredMessage(0, "x" * 2000, {}, 1.0)])
+    assert not await store.exists(JOBS)
+    await store.restore(JOBS, [small] * (LIMITS.max_depth + 2))
+    assert (await stats(store)).ready == LIMITS.max_depth + 2
+    with pytest.raises(LimitExceededError):
+        await store.send(JOBS, NewMessage("one more"))

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from meshhost.archives.manifest import MANIFEST, Manifest
+from meshhost.archives.tar import TarEncoder
 from tests.e2e.test_cli import Cli, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # some thirty processes, one after another
@@ -118,3 +120,107 @@ def test_a_deletion_is_confirmed(operator: Cli) -> None:
     assert [one["name"] for one in operator.json("tenant", "list")] == ["acme"]
     assert operator.run("tenant", "delete", "acme", input=b"y\n").returncode == 0
     assert operator.json("tenant", "list") == []
+
+
+def test_a_tenant_moves_to_another_server_and_its_neighbour_stays(operator: Cli, tmp_path: Path) -> None:
+    acme, key = tenant(operator, "acme")
+    rival, _ = tenant(operator, "rival")
+    notes = tmp_path / "notes.txt"
+    notes.write_text("what acme wrote")
+    for number in range(3):
+        send(acme, f"job {number}")
+    send(rival, "of rival")
+    acme.out("storage", "cp", str(notes), "room:a folder/notes.txt", "--room", "room")
+    archive = str(tmp_path / "acme.tar")
+
+    operator.out("tenant", "suspend", "acme", "--reason", "moves")
+    assert "moves" in acme.error("queue", "list", "--room", "room")
+    assert "operator" in rival.error("tenant", "export", "acme", archive)
+    assert not Path(archive).exists()
+    exported = operator.json("tenant", "export", "acme", archive)
+    assert exported == {"file": archive, "bytes": Path(archive).stat().st_size}
+    assert "exists" in operator.error("tenant", "export", "acme", archive)
+    operator.out("tenant", "delete", "acme", "--yes")
+
+    names = subprocess.run(["tar", "tf", archive], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert (names[0], names[-1]) == ("manifest.json", "SHA256")
+    assert "rooms/room/files/a folder/notes.txt" in names
+    assert key["value"].encode() not in Path(archive).read_bytes()
+
+    other = tmp_path / "other"
+    other.mkdir()
+    elsewhere = Cli(other)
+    with serving(elsewhere) as (_, ready):
+        elsewhere.url = ready["url"]
+        half = tmp_path / "half.tar"
+        half.write_bytes(Path(archive).read_bytes()[: exported["bytes"] // 2])
+        assert "damaged or incomplete" in elsewhere.error("tenant", "import", str(half))
+        assert elsewhere.json("tenant", "list") == []
+        imported = elsewhere.json("tenant", "import", archive)
+        assert (imported["name"], imported["messages"], imported["files"]) == ("acme", 3, 1)
+        assert "acme" in elsewhere.error("tenant", "import", archive)
+        elsewhere.out("tenant", "import", archive, "--as", "acme-copy")
+        made = elsewhere.json("key", "create", "--tenant", "acme", "--role", "admin")
+        moved = Cli(acme.home, elsewhere.url, {"MESHHOST_API_KEY": made["value"]})
+        assert "unknown" in Cli(acme.home, elsewhere.url, acme.extra).error("room", "list")
+        receive = ("queue", "receive", "--room", "room", "--queue", "q")
+        assert [text for number in range(3) if (text := f"job {number}") in moved.out(*receive)] == [
+            "job 0",
+            "job 1",
+            "job 2",
+        ]
+        assert moved.out("storage", "cat", "a folder/notes.txt", "--room", "room") == "what acme wrote"
+
+        # A room of its own, by the tenant's admin.
+        room = str(tmp_path / "room.tar")
+        moved.out("room", "export", "room", room)
+        moved.out("room", "import", room, "--as", "copy")
+        assert moved.out("storage", "cat", "a folder/notes.txt", "--room", "copy") == "what acme wrote"
+        assert "is there" in moved.error("room", "import", room)
+    assert "of rival" in rival.out("queue", "receive", "--room", "room", "--queue", "q")
+
+
+def archive_of_messages(count: int) -> bytes:
+    tar, folder = TarEncoder(), "rooms/room/queues/1"
+    parts = [
+        tar.entry(MANIFEST, Manifest("room", "room", 1.0).to_json()),
+        tar.entry("rooms/room/room.json", b'{"metadata": "{}"}\n'),
+        tar.entry(f"{folder}/queue.json", b'{"name": "q"}\n'),
+        tar.entry(f"{folder}/1.jsonl", b'{"body": "1", "sent_at": 1}\n' * count),
+        tar.finish(),
+    ]
+    return b"".join(parts)
+
+
+def test_an_import_that_the_server_does_not_survive_leaves_nothing(tmp_path: Path) -> None:
+    operator = Cli(tmp_path)
+    archive, identity_file = tmp_path / "room.tar", tmp_path / "data" / "identity.db"
+    archive.write_bytes(archive_of_messages(200_000))
+    with serving(operator) as (server, ready):
+        operator.url = ready["url"]
+        acme, _ = tenant(operator, "acme")
+        # Killed as soon as some of it is stored.
+        with operator.popen("room", "import", str(archive), "--tenant", "acme", stderr=subprocess.DEVNULL):
+            with closing(sqlite3.connect(tmp_path / "data" / "queues.db")) as queues:
+                while not queues.execute("SELECT 1 FROM messages LIMIT 1").fetchall():
+                    time.sleep(0.001)
+            server.send_signal(signal.SIGKILL)
+            server.wait()
+    with closing(sqlite3.connect(identity_file)) as identity, identity:
+        (until,) = identity.execute("SELECT importing_until FROM deleted_room WHERE ended = 0").fetchone()
+        assert 0 < until - time.time() <= 60
+    with serving(operator) as (_, ready):
+        operator.url = acme.url = ready["url"]
+        assert "being imported" in acme.error("queue", "list", "--room", "room")
+        assert acme.json("room", "list") == []
+    # A minute later.
+    with closing(sqlite3.connect(identity_file)) as identity, identity:
+        identity.execute("UPDATE deleted_room SET importing_until = 1")
+    with serving(operator) as (_, ready):
+        operator.url = acme.url = ready["url"]
+        while "being deleted" in acme.run("queue", "list", "--room", "room").stderr.decode():
+            pass
+        assert acme.json("queue", "list", "--room", "room") == []
+        send(acme, "new")
+    with closing(sqlite3.connect(tmp_path / "data" / "queues.db")) as queues:
+        assert queues.execute("SELECT count(*) FROM messages").fetchone() == (1,)

@@ -1,4 +1,4 @@
-"""`meshhost room`: runs a room server, lists and deletes its rooms, and shows the calls of their configured services.
+"""`meshhost room`: runs a room server; lists, exports, imports and deletes its rooms; shows the calls of configured services.
 
 `serve` runs the server in this process (`meshhost.cli.serving`) with the options of the command line and the server's file. The
 other commands ask a running server over REST, with the API key of the project; they join no room.
@@ -16,6 +16,10 @@ __all__ = ["app"]
 app = typer.Typer(help="Run a room server, list its rooms and their services.")
 
 _PAGE = 1000
+_Tenant = Annotated[
+    str | None,
+    typer.Option("--tenant", metavar="NAME", help="Its tenant, by name or id (default: that of the key)."),
+]
 
 
 @app.command()
@@ -115,10 +119,7 @@ def list_services(name: Annotated[str, typer.Argument(help="Name of the room.")]
 @app.command()
 def delete(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the room.")],
-    tenant: Annotated[
-        str | None,
-        typer.Option("--tenant", metavar="NAME", help="Its tenant, by name or id (default: that of the key)."),
-    ] = None,
+    tenant: _Tenant = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -138,6 +139,58 @@ def delete(
         print_json(answer)
     else:
         print_line(f"deleted room {room} of tenant {answer['name']}")
+
+
+@app.command("export")
+def export_room(
+    name: Annotated[str, typer.Argument(metavar="ROOM", help="Name of the room.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; it must not exist.")],
+    tenant: _Tenant = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write everything that a room keeps to a file, as the operator or with an admin's key.
+
+    The room may be in use meanwhile; messages that are being worked on are written as ready.
+    """
+    from meshhost.cli.archiving import export_to
+    from meshhost.cli.connect import resolve_room, server_access
+    from meshhost.cli.managing import tenant_path
+    from meshhost.cli.output import print_json, print_line
+
+    room = resolve_room(name)
+    owner = tenant or server_access().project_id
+    result = export_to(file, tenant_path(owner, "rooms", room, "archive"), f"room {room}")
+    if as_json:
+        print_json(result)
+    else:
+        print_line(f"exported room {room} to {file}")
+
+
+@app.command("import")
+def import_room(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An archive of a room.")],
+    new_name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Name of the room (default: as it was).")
+    ] = None,
+    tenant: _Tenant = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a room from an archive, as the operator or with an admin's key.
+
+    The room must not be there. All of it is imported, or nothing.
+    """
+    from meshhost.cli.archiving import import_from, manifest_of
+    from meshhost.cli.connect import resolve_room, server_access
+    from meshhost.cli.managing import tenant_path
+    from meshhost.cli.output import print_json, print_line
+
+    room = resolve_room(manifest_of(file).name if new_name is None else new_name)
+    owner = tenant or server_access().project_id
+    answer = import_from(file, tenant_path(owner, "rooms", room, "archive"), f"room {room}")
+    if as_json:
+        print_json(answer)
+    else:
+        print_line(f"imported room {room}: {answer['messages']} messages, {answer['files']} files")
 
 
 def _call_state(call: dict[str, Any]) -> str:

@@ -1,9 +1,10 @@
-"""`meshhost tenant`: makes, lists, renames, suspends and deletes the tenants of a running room server, for its operator.
+"""`meshhost tenant`: makes, lists, renames, suspends, exports, imports and deletes the tenants of a running server.
 
 Requests go through `meshhost.cli.managing` to `/tenants` of the server, so that changes take effect at once. A tenant is named
 by its name or its id.
 """
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -114,6 +115,46 @@ def delete(
     tenant = manage("GET", tenant_path(name))
     confirm(f"tenant {tenant['name']} ({tenant['id']})", yes=yes)
     _print(delete_all_of(tenant_path(tenant["id"]), f"tenant {tenant['name']}"), "deleted", as_json=as_json)
+
+
+@app.command("export")
+def export_tenant(
+    name: _Name,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; it must not exist.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write everything that a tenant keeps to a file, except its API keys.
+
+    The tenant may be in use meanwhile; suspend it first for an exact copy.
+    """
+    from meshhost.cli.archiving import export_to
+    from meshhost.cli.managing import tenant_path
+    from meshhost.cli.output import print_json, print_line
+
+    result = export_to(file, tenant_path(name, "archive"), f"tenant {name}")
+    if as_json:
+        print_json(result)
+    else:
+        print_line(f"exported tenant {name} to {file}")
+
+
+@app.command("import")
+def import_tenant(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An archive of a tenant.")],
+    new_name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Name of the new tenant (default: as it was).")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a tenant from an archive.
+
+    It has no API keys: make one with `meshhost key create`. All of it is imported, or nothing.
+    """
+    from meshhost.cli.archiving import import_from, manifest_of
+    from meshhost.cli.managing import tenant_path
+
+    name = manifest_of(file).name if new_name is None else new_name
+    _print(import_from(file, tenant_path(name, "archive"), f"tenant {name}"), "imported", as_json=as_json)
 
 
 def _print(tenant: dict[str, Any], what: str, *, as_json: bool) -> None:

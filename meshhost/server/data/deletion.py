@@ -6,6 +6,8 @@ and usage are deleted, in steps that hold up nobody, and last the record says so
 record at its next start. The record of a tenant is kept for ever: every server over the identity store deletes what it keeps of
 it in stores of its own, and no tenant gets the id again.
 
+What an interrupted import left is deleted in the same way (`imports.py`).
+
 One task, `run`, does all deletions one after another; the caller owns it. `delete_tenant` and `delete_room` begin one and wait
 for it: cancelled, they leave it to `run`. What a connection that was still open wrote meanwhile is found by a second pass.
 """
@@ -15,7 +17,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 
-from meshhost.errors import MeshhostError, NotFoundError
+from meshhost.errors import AlreadyExistsError, MeshhostError, NotFoundError
 from meshhost.gateway.meter import Meter
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.service import QueueService
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds for the connections of a room that ended to be over.
 _LEAVE_SECONDS = 10.0
+_ROOMS = 250
 
 
 class Deletions:
@@ -60,7 +63,9 @@ class Deletions:
 
     def end_rooms(self, closed: Mapping[str, str]) -> None:
         """End the rooms of these tenants, by id and reason, and those that are being deleted. Idempotent."""
-        deleted = dict.fromkeys(self._identity.deleted_rooms.unfinished, "the room was deleted")
+        records = self._identity.deleted_rooms
+        deleted = dict.fromkeys(records.unfinished, "the room was deleted")
+        deleted |= dict.fromkeys(records.importing, "the room is being imported")
         for room in self._directory.rooms:
             reason = closed.get(room.key.tenant) or deleted.get(room.key)
             if reason is None:
@@ -86,7 +91,12 @@ class Deletions:
         return await self._wait(done, wait_seconds)
 
     async def delete_room(self, room: RoomKey, *, wait_seconds: float) -> bool:
-        """Begin to delete a room, or join the deletion in progress; return whether nothing is left in time. Raises OSError."""
+        """Begin to delete a room, or join the deletion in progress; return whether nothing is left in time.
+
+        Raises AlreadyExistsError while an archive is imported into the room, OSError.
+        """
+        if self._identity.deleted_rooms.is_importing(room):
+            raise AlreadyExistsError(f"room {room.name!r} is being imported: wait for the end, then delete it")
         done = self._done(room)
         if room not in self._identity.deleted_rooms.unfinished:
             await self._identity.begin_room_deletion(room)
@@ -102,7 +112,7 @@ class Deletions:
                     await self._delete_tenant(TenantId(tenant))
             for room in self._identity.deleted_rooms.unfinished:
                 with _logged({"tenant": room.tenant, "room": room.name}):
-                    await self._delete_room(room)
+                    await (self._delete_room(room) if room.name else self._delete_import(room))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REFRESH_SECONDS):
                     await self._wanted.wait()
@@ -119,9 +129,25 @@ class Deletions:
     async def _delete_room(self, room: RoomKey) -> None:
         self.end_rooms({})
         await self._delete_content(room.tenant, room.name)
+        record = await self._identity.find_room(room.tenant, room.name)
+        if record is not None:  # an import that was interrupted brought it; a deletion begins with it
+            with contextlib.suppress(NotFoundError):
+                await self._identity.delete_room(room.tenant, record.id)
         await self._identity.end_room_deletion(room)
         logger.info("room deleted", extra={"tenant": room.tenant, "room": room.name})
         self._report(room)
+
+    async def _delete_import(self, marker: RoomKey) -> None:
+        """Delete what the interrupted import of a tenant left, unless the tenant is there: then all is there."""
+        tenant = marker.tenant
+        if tenant not in {project.id for project in await self._identity.projects()}:
+            await self._delete_content(tenant, None)
+            await self._meter.forget(tenant)
+            while rooms := await self._identity.rooms(tenant, limit=_ROOMS, offset=0):
+                for room in rooms:
+                    await self._identity.delete_room(tenant, room.id)
+            logger.info("interrupted import deleted", extra={"tenant": tenant})
+        await self._identity.end_room_deletion(marker)
 
     async def _delete_content(self, tenant: TenantId, room: str | None) -> None:
         for is_last in (False, True):

@@ -76,6 +76,10 @@ class MemoryDocumentStore:
         found = self._all().get(key)
         return None if found is None else DocumentEntry(key.path, found.created_at, found.updated_at)
 
+    async def rooms(self, tenant: TenantId) -> Sequence[str]:
+        """See DocumentStore."""
+        return sorted({key.room.name for key in self._all() if key.room.tenant == tenant})
+
     async def list(self, room: RoomKey, folder: str) -> Sequence[DocumentEntry]:
         """See DocumentStore."""
         prefix = f"{folder}/" if folder else ""

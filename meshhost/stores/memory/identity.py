@@ -174,6 +174,11 @@ class MemoryIdentityStore:
             self._content.deleted_rooms[project_id, name] = RoomDeletion(found.at, ended=True)
             self._version += 1
 
+    async def record_import(self, project_id: str, name: str, state: RoomDeletion) -> None:
+        """See IdentityStore."""
+        self._all().deleted_rooms[project_id, name] = state
+        self._version += 1
+
     def _project(self, project_id: str) -> Project:
         found = self._all().projects.get(project_id)
         if found is None:

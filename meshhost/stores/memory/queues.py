@@ -12,6 +12,7 @@ from meshhost.clock import Clock, SteadyTime, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.queues import (
+    LONGEST_DELAY,
     DeadLetter,
     Delay,
     Delivery,
@@ -22,6 +23,7 @@ from meshhost.stores.queues import (
     QueueKey,
     QueueLimits,
     QueueStats,
+    StoredMessage,
 )
 from meshhost.stores.refusals import check_message, check_name, lease_lost, not_open, queue_full, queue_missing
 
@@ -242,6 +244,32 @@ class MemoryQueueStore:
             found.messages[message_id] = message
         return len(wanted)
 
+    async def stored(self, queue: QueueKey, *, after: int, limit: int, max_bytes: int) -> Sequence[StoredMessage]:
+        """See QueueStore."""
+        found, shift = self._find(queue), self._clock.time() - self._steady.time()
+        everything = [_stored(message, None, shift) for message in found.messages.values()]
+        everything += [_stored(message, letter, shift) for message, letter in found.dead.values()]
+        later = sorted((one for one in everything if one.id > after), key=lambda one: one.id)[:limit]
+        sizes = itertools.accumulate((len(one.body.encode()) for one in later), initial=0)
+        return [one for one, size in zip(later, sizes, strict=False) if size < max_bytes]
+
+    async def restore(self, queue: QueueKey, messages: Sequence[StoredMessage]) -> None:
+        """See QueueStore."""
+        contents = [NewMessage(message.body, dict(message.headers)) for message in messages]
+        for content in contents:
+            check_message(content, self._limits)
+        await self.create(queue)
+        found, now, steady = self._queues[queue], self._clock.time(), self._steady.time()
+        for old, content in zip(messages, contents, strict=True):
+            self._last_id += 1
+            message = _Message(self._last_id, content, old.sent_at, old.attempts, old.interruptions, old.deliveries)
+            if old.died_at is not None:
+                found.dead[message.id] = (message, _dead_letter(message, old.reason or "", old.died_at))
+                continue
+            if old.due_at is not None and old.due_at > now:
+                message.due = steady + min(old.due_at - now, LONGEST_DELAY)
+            found.messages[message.id] = message
+
     def _follow_the_clock(self) -> None:
         if not (jump := self._steady.jump()):
             return
@@ -327,4 +355,20 @@ def _dead_letter(message: _Message, reason: str, now: float) -> DeadLetter:
         reason=reason,
         sent_at=message.sent_at,
         died_at=now,
+    )
+
+
+def _stored(message: _Message, letter: DeadLetter | None, shift: float) -> StoredMessage:
+    is_delayed = message.due is not None and message.holder is None
+    return StoredMessage(
+        id=message.id,
+        body=message.content.body,
+        headers=message.content.headers,
+        sent_at=message.sent_at,
+        attempts=message.failures,
+        interruptions=0 if letter else message.interruptions,
+        deliveries=message.ended,
+        due_at=(message.due or 0) + shift if is_delayed else None,
+        reason=letter.reason if letter else None,
+        died_at=letter.died_at if letter else None,
     )

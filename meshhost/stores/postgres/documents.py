@@ -92,6 +92,10 @@ class PostgresDocumentStore(Lifetime):
         row = await self.database.row(_SQL["entry"], _names(key))
         return None if row is None else DocumentEntry(*row)
 
+    async def rooms(self, tenant: TenantId) -> Sequence[str]:
+        """See DocumentStore."""
+        return [name for (name,) in await self.database.rows(_SQL["rooms_of_tenant"], {"tenant": tenant})]
+
     async def list(self, room: RoomKey, folder: str) -> Sequence[DocumentEntry]:
         """See DocumentStore."""
         values = {"tenant": room.tenant, "room": room.name, "prefix": f"{folder}/" if folder else ""}

@@ -68,3 +68,6 @@ DELETE FROM meshhost.document_updates WHERE document = ANY (%(documents)s::bigin
 
 -- name: delete_some
 DELETE FROM meshhost.documents WHERE id = ANY (%(documents)s::bigint[])
+
+-- name: rooms_of_tenant
+SELECT DISTINCT room FROM meshhost.documents WHERE tenant = %(tenant)s ORDER BY room

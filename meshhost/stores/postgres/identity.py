@@ -180,6 +180,10 @@ class PostgresIdentityStore(Lifetime):
         """See IdentityStore."""
         await self.database.count(_SQL["end_room_deletion"], {"project": project_id, "name": name})
 
+    async def record_import(self, project_id: str, name: str, state: RoomDeletion) -> None:
+        """See IdentityStore."""
+        await self.database.count(_SQL["record_import"], {"project": project_id, "name": name, **state._asdict()})
+
 
 async def _row(connection: Connection, statement: str, values: Values) -> Row | None:
     return await (await connection.execute(_SQL[statement], values)).fetchone()
@@ -199,7 +203,7 @@ async def _snapshot(connection: Connection) -> KeySnapshot:
         {row[0]: KeyRights(Role(row[3]), row[4]) for row in rows},
         dict(suspended),
         frozenset(project for (project,) in deleted),
-        {(project, name): RoomDeletion(at, ended) for project, name, at, ended in rooms},
+        {(project, name): RoomDeletion(*state) for project, name, *state in rooms},
     )
 
 

@@ -93,7 +93,7 @@ DELETE FROM meshhost.rooms WHERE project_id = %(project)s AND id = %(id)s RETURN
 -- name: begin_room_deletion
 INSERT INTO meshhost.deleted_rooms (project_id, name, deleted_at, ended) VALUES (%(project)s, %(name)s, %(now)s, false)
 ON CONFLICT (project_id, name) DO UPDATE
-SET deleted_at = greatest(deleted_rooms.deleted_at, excluded.deleted_at), ended = false
+SET deleted_at = greatest(deleted_rooms.deleted_at, excluded.deleted_at), ended = false, importing_until = NULL
 
 -- name: end_room_deletion
 UPDATE meshhost.deleted_rooms SET ended = true WHERE project_id = %(project)s AND name = %(name)s AND NOT ended
@@ -102,7 +102,13 @@ UPDATE meshhost.deleted_rooms SET ended = true WHERE project_id = %(project)s AN
 DELETE FROM meshhost.rooms WHERE project_id = %(project)s AND name = %(name)s
 
 -- name: deleted_rooms
-SELECT project_id, name, deleted_at, ended FROM meshhost.deleted_rooms
+SELECT project_id, name, deleted_at, ended, importing_until FROM meshhost.deleted_rooms
+
+-- name: record_import
+INSERT INTO meshhost.deleted_rooms (project_id, name, deleted_at, ended, importing_until)
+VALUES (%(project)s, %(name)s, %(at)s, %(ended)s, %(importing_until)s)
+ON CONFLICT (project_id, name) DO UPDATE SET
+    deleted_at = excluded.deleted_at, ended = excluded.ended, importing_until = excluded.importing_until
 
 -- name: forget_deleted_rooms
 DELETE FROM meshhost.deleted_rooms WHERE project_id = %(id)s

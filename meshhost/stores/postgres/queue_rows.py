@@ -13,10 +13,12 @@ from meshhost.stores.queues import Delivery, HolderId, Lease, QueueKey
 from meshhost.stores.refusals import queue_missing
 from meshhost.stores.statements import read_statements
 
-__all__ = ["delivery_of", "is_possible", "is_storable", "keys_of", "lock_queue", "names_of", "values_of"]
+__all__ = ["delete_some", "delivery_of", "is_possible", "is_storable", "keys_of", "lock_queue", "names_of", "values_of"]
 
 _SQL = read_statements("meshhost.stores.postgres", "queues.sql")
 
+# Rows that a deletion changes in one transaction.
+_BATCH = 1000
 _MAX_ID = 2**63 - 1
 _MAX_TOKEN = 2**31 - 1
 
@@ -73,3 +75,16 @@ async def lock_queue(connection: Connection, queue: QueueKey) -> tuple[int, int]
         raise queue_missing(queue)
     number, lane = found
     return number, lane
+
+
+async def delete_some(connection: Connection) -> bool:
+    """Delete a batch of what a dropped lane holds. Returns whether there may be more."""
+    found = await (await connection.execute(_SQL["dropped_lanes"])).fetchone()
+    if found is None:
+        return False
+    values = {"lane": found[0], "queue": found[1], "limit": _BATCH}
+    messages = await connection.execute(_SQL["delete_some_messages"], values)
+    letters = await connection.execute(_SQL["delete_some_dead_letters"], values)
+    if not messages.rowcount and not letters.rowcount:
+        await connection.execute(_SQL["forget_dropped_lane"], values)
+    return True

@@ -23,6 +23,7 @@ from meshhost.stores.postgres.dead_letters import read_dead_letters, replay_dead
 from meshhost.stores.postgres.depths import Depths
 from meshhost.stores.postgres.overview import QueueOverview
 from meshhost.stores.postgres.queue_rows import (
+    delete_some,
     delivery_of,
     is_possible,
     is_storable,
@@ -31,6 +32,7 @@ from meshhost.stores.postgres.queue_rows import (
     names_of,
     values_of,
 )
+from meshhost.stores.postgres.stored_messages import read_stored, restore_messages
 from meshhost.stores.queues import (
     DeadLetter,
     Delay,
@@ -41,6 +43,7 @@ from meshhost.stores.queues import (
     NewMessage,
     QueueKey,
     QueueLimits,
+    StoredMessage,
 )
 from meshhost.stores.refusals import check_message, check_name, lease_lost, queue_full, queue_missing
 from meshhost.stores.statements import read_statements
@@ -48,7 +51,7 @@ from meshhost.stores.statements import read_statements
 __all__ = ["PostgresQueueStore"]
 
 _SQL = read_statements("meshhost.stores.postgres", "queues.sql")
-# Rows that a sweep or a deletion changes in one transaction.
+# Rows that a sweep or a deletion of queues changes in one transaction.
 _BATCH = 1000
 _NO_QUEUE = -1
 
@@ -114,7 +117,7 @@ class PostgresQueueStore(QueueOverview):
         while names := await self.database.rows(_SQL["drop_some_queues"], values):
             for name_of_room, name in names:
                 self._depths.left(QueueKey(RoomKey(tenant, name_of_room), name), self._limits.max_depth)
-        while await self.database.transaction(_delete_some):
+        while await self.database.transaction(delete_some):
             pass
 
     async def exists(self, queue: QueueKey) -> bool:
@@ -248,7 +251,7 @@ class PostgresQueueStore(QueueOverview):
             found.update(dict.fromkeys(keys_of(row[1:4] for row in rows if row[1] is not None)))
             if sum(row[4] for row in rows) < _BATCH:
                 break
-        while await self.database.transaction(_delete_some):
+        while await self.database.transaction(delete_some):
             pass
         old: Values = {"steady": self._steady.time(), "limit": _BATCH}
         while await self.database.count(_SQL["forget_sent"], old) == _BATCH:
@@ -291,6 +294,20 @@ class PostgresQueueStore(QueueOverview):
         count = await replay_dead_letters(self.database, queue, message_ids)
         self._depths.left(queue, -count)
         return count
+
+    async def stored(self, queue: QueueKey, *, after: int, limit: int, max_bytes: int) -> Sequence[StoredMessage]:
+        """See QueueStore."""
+        shift = self._clock.time() - self._steady.time()
+        page = {"after": after, "limit": limit, "max_bytes": max_bytes}
+        return await read_stored(self.database, queue, shift=shift, **page)
+
+    async def restore(self, queue: QueueKey, messages: Sequence[StoredMessage]) -> None:
+        """See QueueStore."""
+        check_name(queue)
+        headers = [check_message(NewMessage(message.body, message.headers), self._limits) for message in messages]
+        now, steady = self._clock.time(), self._steady.time()
+        await restore_messages(self.database, queue, messages, headers, now=now, steady=steady)
+        self._depths.left(queue, -sum(message.died_at is None for message in messages))
 
     async def _send_many(self, sends: Sequence[_Send]) -> Sequence[_Sent]:
         """Store them, None where there is no queue."""
@@ -360,16 +377,3 @@ class PostgresQueueStore(QueueOverview):
         text = reason.encode(errors="backslashreplace")  # an exception's text may hold lone surrogates
         now = self._clock.time()
         return {"id": message_id, "reason": text, "now": now, "failed": failed, "counted": counted}
-
-
-async def _delete_some(connection: Connection) -> bool:
-    """Delete a batch of what a dropped lane holds. Returns whether there may be more."""
-    found = await (await connection.execute(_SQL["dropped_lanes"])).fetchone()
-    if found is None:
-        return False
-    values = {"lane": found[0], "queue": found[1], "limit": _BATCH}
-    messages = await connection.execute(_SQL["delete_some_messages"], values)
-    letters = await connection.execute(_SQL["delete_some_dead_letters"], values)
-    if not messages.rowcount and not letters.rowcount:
-        await connection.execute(_SQL["forget_dropped_lane"], values)
-    return True

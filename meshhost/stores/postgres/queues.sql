@@ -247,3 +247,48 @@ WITH doomed AS MATERIALIZED (
     INSERT INTO meshhost.dropped_lanes (lane, queue) SELECT lane, id FROM doomed ON CONFLICT DO NOTHING
 )
 DELETE FROM meshhost.queues USING doomed WHERE queues.id = doomed.id RETURNING queues.room, queues.name
+
+-- name: stored_page
+-- In three parts, as each has an index of its own. One row without an id when there is none; no row when there is no queue.
+-- The size of a body is known without reading it.
+WITH target AS MATERIALIZED (
+    SELECT id, lane FROM meshhost.queues WHERE tenant = %(tenant)s AND room = %(room)s AND name = %(name)s
+), page AS MATERIALIZED (
+    (SELECT id, sent_at, failures, interruptions, ended, NULL::float8 AS due, NULL::bytea AS reason, NULL::float8 AS died_at
+    FROM meshhost.messages WHERE lane = (SELECT lane FROM target) AND ready AND id > %(after)s ORDER BY id LIMIT %(limit)s)
+    UNION ALL
+    (SELECT id, sent_at, failures, interruptions, ended, CASE WHEN holder IS NULL THEN due END, NULL, NULL
+    FROM meshhost.messages WHERE lane = (SELECT lane FROM target) AND NOT ready AND id > %(after)s ORDER BY id LIMIT %(limit)s)
+    UNION ALL
+    (SELECT id, sent_at, failures, 0, ended, NULL, reason, died_at
+    FROM meshhost.dead_letters WHERE queue = (SELECT id FROM target) AND id > %(after)s ORDER BY id LIMIT %(limit)s)
+    ORDER BY id LIMIT %(limit)s
+), sized AS MATERIALIZED (
+    SELECT page.*, sum(octet_length(body)) OVER (ORDER BY id) - octet_length(body) AS before
+    FROM page JOIN meshhost.contents ON message_id = id
+)
+SELECT sized.id, body, headers, sent_at, failures, interruptions, ended, due, reason, died_at
+FROM target LEFT JOIN (sized JOIN meshhost.contents ON message_id = sized.id AND before < %(max_bytes)s) ON true
+ORDER BY sized.id
+
+-- name: restore
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest(
+        %(bodies)s::bytea[], %(headers)s::bytea[], %(sent)s::float8[], %(attempts)s::int[], %(interruptions)s::int[],
+        %(deliveries)s::int[], %(dues)s::float8[], %(reasons)s::bytea[], %(died)s::float8[]
+    ) WITH ORDINALITY AS message (body, headers, sent_at, failures, interruptions, ended, due, reason, died_at, ord)
+), target AS MATERIALIZED (
+    SELECT id AS queue, lane FROM meshhost.queues
+    WHERE tenant = %(tenant)s AND room = %(room)s AND name = %(name)s FOR KEY SHARE
+), numbered AS MATERIALIZED (
+    SELECT nextval('meshhost.message_ids') AS id, * FROM input CROSS JOIN target ORDER BY ord
+), kept AS (
+    INSERT INTO meshhost.contents (message_id, body, headers) SELECT id, body, headers FROM numbered
+), dead AS (
+    INSERT INTO meshhost.dead_letters (id, queue, sent_at, failures, ended, token, reason, died_at)
+    SELECT id, queue, sent_at, failures, ended, 0, coalesce(reason, ''), died_at FROM numbered WHERE died_at IS NOT NULL
+), alive AS (
+    INSERT INTO meshhost.messages (id, lane, sent_at, failures, interruptions, ended, ready, due)
+    SELECT id, lane, sent_at, failures, interruptions, ended, due IS NULL, due FROM numbered WHERE died_at IS NULL
+)
+SELECT count(*) FROM numbered

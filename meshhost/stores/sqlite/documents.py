@@ -115,6 +115,12 @@ class SqliteDocumentStore:
         row = await self.database.run(lambda db: _execute(db, "entry", **_names(key)).fetchone())
         return None if row is None else DocumentEntry(*row)
 
+    async def rooms(self, tenant: TenantId) -> Sequence[str]:
+        """See DocumentStore."""
+        return await self.database.read(
+            lambda db: [name for (name,) in _execute(db, "rooms_of_tenant", tenant=tenant).fetchall()]
+        )
+
     async def list(self, room: RoomKey, folder: str) -> Sequence[DocumentEntry]:
         """See DocumentStore."""
         prefix = f"{folder}/" if folder else ""

@@ -37,3 +37,6 @@ DELETE FROM documents WHERE id = :document;
 
 -- name: some_documents
 SELECT id FROM documents WHERE tenant = :tenant AND (:room IS NULL OR room = :room) LIMIT :limit;
+
+-- name: rooms_of_tenant
+SELECT DISTINCT room FROM documents WHERE tenant = :tenant ORDER BY room;

@@ -112,7 +112,7 @@ class SqliteIdentityStore:
                 {row[0]: KeyRights(Role(row[3]), row[4]) for row in rows},
                 dict(_execute(db, "suspended_projects").fetchall()),
                 frozenset(found for (found,) in _execute(db, "deleted_projects")),
-                {(row[0], row[1]): RoomDeletion(row[2], bool(row[3])) for row in _execute(db, "deleted_rooms")},
+                {(row[0], row[1]): RoomDeletion(row[2], bool(row[3]), row[4]) for row in _execute(db, "deleted_rooms")},
             )
 
         return await self._database.run(operation)
@@ -214,6 +214,13 @@ class SqliteIdentityStore:
     async def end_room_deletion(self, project_id: str, name: str) -> None:
         """See IdentityStore."""
         await self._database.run(lambda db: _execute(db, "end_room_deletion", project=project_id, name=name).rowcount)
+
+    async def record_import(self, project_id: str, name: str, state: RoomDeletion) -> None:
+        """See IdentityStore."""
+        values = {"at": state.at, "ended": state.ended, "importing_until": state.importing_until}
+        await self._database.run(
+            lambda db: _execute(db, "record_import", project=project_id, name=name, **values).rowcount
+        )
 
 
 def _check_name(db: sqlite3.Connection, project_id: str, name: str) -> None:

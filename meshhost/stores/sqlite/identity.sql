@@ -87,7 +87,8 @@ DELETE FROM room WHERE project_id = :project AND id = :id RETURNING id, name, me
 
 -- name: begin_room_deletion
 INSERT INTO deleted_room (project_id, name, deleted_at, ended) VALUES (:project, :name, :now, 0)
-ON CONFLICT (project_id, name) DO UPDATE SET deleted_at = max(deleted_at, excluded.deleted_at), ended = 0;
+ON CONFLICT (project_id, name) DO UPDATE SET
+    deleted_at = max(deleted_at, excluded.deleted_at), ended = 0, importing_until = NULL;
 
 -- name: end_room_deletion
 UPDATE deleted_room SET ended = 1 WHERE project_id = :project AND name = :name AND ended = 0;
@@ -96,7 +97,13 @@ UPDATE deleted_room SET ended = 1 WHERE project_id = :project AND name = :name A
 DELETE FROM room WHERE project_id = :project AND name = :name;
 
 -- name: deleted_rooms
-SELECT project_id, name, deleted_at, ended FROM deleted_room;
+SELECT project_id, name, deleted_at, ended, importing_until FROM deleted_room;
+
+-- name: record_import
+INSERT INTO deleted_room (project_id, name, deleted_at, ended, importing_until)
+VALUES (:project, :name, :at, :ended, :importing_until)
+ON CONFLICT (project_id, name) DO UPDATE SET
+    deleted_at = excluded.deleted_at, ended = excluded.ended, importing_until = excluded.importing_until;
 
 -- name: forget_deleted_rooms
 DELETE FROM deleted_room WHERE project_id = :id;

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.queues import Delivery, HolderId, Lease, QueueKey, QueueStats
+from meshhost.stores.queues import LONGEST_DELAY, Delivery, HolderId, Lease, QueueKey, QueueStats, StoredMessage
 from meshhost.stores.refusals import lease_lost, queue_missing
 from meshhost.stores.sqlite.database import Statements
 
@@ -26,7 +26,9 @@ __all__ = [
     "look_up",
     "names_of",
     "remove",
+    "restore",
     "stats_of",
+    "stored_page",
 ]
 
 execute = Statements("queues.sql").execute
@@ -128,3 +130,45 @@ def stats_of(
 def keys_of(rows: Iterable[tuple[Any, ...]]) -> list[QueueKey]:
     """Return rows of names as keys."""
     return [QueueKey(RoomKey(TenantId(tenant), room), name) for tenant, room, name in rows]
+
+
+def stored_page(
+    db: sqlite3.Connection, queue: tuple[int, int], *, after: int, limit: int, max_bytes: int, shift: float
+) -> list[StoredMessage]:
+    """See `QueueStore.stored`. `queue` are the ids of `find_ids`, `shift` the wall clock less the time of `due`."""
+    found: list[StoredMessage] = []
+    present, first = queue
+    while not found:
+        rows = execute(db, "stored_page", queue=present, first=first, after=after, limit=limit).fetchall()
+        if not rows:
+            break
+        for message_id, sent_at, failures, interruptions, ended, due, reason, died_at in rows:
+            after = message_id
+            content = execute(db, "find_content", id=message_id).fetchone()
+            if content is None:  # done between the two statements
+                continue
+            due_at = None if due is None else due + shift
+            counts = (failures, interruptions, ended)
+            found.append(
+                StoredMessage(message_id, content[0], json.loads(content[1]), sent_at, *counts, due_at, reason, died_at)
+            )
+            max_bytes -= len(content[0].encode())
+            if max_bytes <= 0:
+                break
+    return found
+
+
+def restore(
+    db: sqlite3.Connection, queue: int, message: StoredMessage, headers: str, *, now: float, steady: float
+) -> None:
+    """Store a message of an archive at the end of a queue. See `QueueStore.restore`."""
+    due = None
+    if message.due_at is not None and message.due_at > now:
+        due = steady + min(message.due_at - now, LONGEST_DELAY)
+    counts = {"failures": message.attempts, "interruptions": message.interruptions, "ended": message.deliveries}
+    added = execute(db, "restore_message", queue=queue, sent_at=message.sent_at, due=due, **counts).lastrowid or 0
+    execute(db, "add_content", id=added, body=message.body, headers=headers)
+    execute(db, "change_depth", queue=queue, change=1)
+    if message.died_at is not None:
+        # By way of `messages`: ids are given there.
+        bury(db, queue, added, message.reason or "", message.died_at)

@@ -38,6 +38,7 @@ from meshhost.stores.queues import (
     QueueKey,
     QueueLimits,
     QueueStats,
+    StoredMessage,
 )
 from meshhost.stores.refusals import check_message, check_name, queue_full
 from meshhost.stores.sqlite.database import SqliteDatabase
@@ -54,7 +55,9 @@ from meshhost.stores.sqlite.queue_rows import (
     look_up,
     names_of,
     remove,
+    restore,
     stats_of,
+    stored_page,
 )
 from meshhost.stores.sqlite.removal import Removals, hide_some_queues, mark
 
@@ -355,6 +358,28 @@ class SqliteQueueStore:
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """See QueueStore."""
         return await replay_dead_letters(self.database, functools.partial(find_ids, queue=queue), message_ids)
+
+    async def stored(self, queue: QueueKey, *, after: int, limit: int, max_bytes: int) -> Sequence[StoredMessage]:
+        """See QueueStore. Read beside the thread that writes: an archive holds up nobody."""
+
+        def operation(db: sqlite3.Connection) -> list[StoredMessage]:
+            shift = self._clock.time() - self._steady.time()
+            return stored_page(db, find_ids(db, queue), after=after, limit=limit, max_bytes=max_bytes, shift=shift)
+
+        return await self.database.read(operation)
+
+    async def restore(self, queue: QueueKey, messages: Sequence[StoredMessage]) -> None:
+        """See QueueStore."""
+        check_name(queue)
+        headers = [check_message(NewMessage(message.body, message.headers), self._limits) for message in messages]
+
+        def operation(db: sqlite3.Connection) -> None:
+            self.database.require_space(db)
+            found, _ = find_or_create(db, queue)
+            for message, text in zip(messages, headers, strict=True):
+                restore(db, found, message, text, now=self._clock.time(), steady=self._steady.time())
+
+        await self.database.run(operation)
 
     def _is_poison(self, interruptions: int) -> bool:
         return interruptions >= self._limits.max_interruptions

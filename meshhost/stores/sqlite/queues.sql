@@ -177,3 +177,20 @@ SELECT
     ),
     (SELECT count(*) FROM dead_letters WHERE queue_id IN (SELECT ifnull(first_id, id) FROM queues)),
     (SELECT sent_at FROM messages WHERE queue_id IN (SELECT id FROM queues) ORDER BY id LIMIT 1);
+
+-- name: stored_page
+-- In three parts, as each has an index of its own.
+SELECT * FROM (
+    SELECT id, sent_at, failures, interruptions, ended, NULL AS due, NULL AS reason, NULL AS died_at
+    FROM messages WHERE queue_id = :queue AND ready = 1 AND id > :after ORDER BY id LIMIT :limit
+) UNION ALL SELECT * FROM (
+    SELECT id, sent_at, failures, interruptions, ended, CASE WHEN holder IS NULL THEN due END, NULL, NULL
+    FROM messages WHERE queue_id = :queue AND ready = 0 AND id > :after ORDER BY id LIMIT :limit
+) UNION ALL SELECT * FROM (
+    SELECT id, sent_at, failures, 0, ended, NULL, reason, died_at
+    FROM dead_letters INDEXED BY dead_letters_by_id WHERE queue_id = :first AND id > :after ORDER BY id LIMIT :limit
+) ORDER BY 1 LIMIT :limit;
+
+-- name: restore_message
+INSERT INTO messages (queue_id, sent_at, failures, interruptions, ended, due, ready)
+VALUES (:queue, :sent_at, :failures, :interruptions, :ended, :due, :due IS NULL);

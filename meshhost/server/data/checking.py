@@ -1,0 +1,120 @@
+"""Checks a whole archive before any of it is imported, and counts what is in it.
+
+`imports` calls `check_archive` in a thread. It reads the file once from begin to end: the checksum of all bytes, the order of
+the entries, and each line as the import will read it. What it lets pass can only fail at a store: one that is full, or whose
+limits are smaller than those of the server that the archive is from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Any, Literal
+
+from meshhost.archives.manifest import parse_manifest
+from meshhost.archives.tar import Entry, damaged, open_entry, read_entries
+from meshhost.errors import InvalidRequestError
+from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.server.data.content import (
+    Part,
+    bytes_of,
+    checked_path,
+    lines_of,
+    message_of,
+    object_of,
+    part_of,
+    text_in,
+    usage_of,
+)
+from meshhost.stores.queues import QueueKey
+from meshhost.stores.refusals import check_name
+
+__all__ = ["Summary", "check_archive", "metadata_of"]
+
+# Entries that are read as a whole.
+_MOST_BYTES = 1024 * 1024
+
+
+@dataclass(slots=True)
+class Summary:
+    """How much is in an archive; `messages` without the dead ones."""
+
+    rooms: int = 0
+    queues: int = 0
+    messages: int = 0
+    dead_letters: int = 0
+    documents: int = 0
+    files: int = 0
+    file_bytes: int = 0
+    usage_rows: int = 0
+
+
+def check_archive(file: IO[bytes], kind: Literal["tenant", "room"]) -> Summary:
+    """Return what the archive holds. Raises InvalidRequestError when it is not whole, or not of this kind; blocks."""
+    entries = read_entries(file)
+    first = next(entries, None)
+    if first is None:
+        raise damaged("it is empty")
+    manifest = parse_manifest(file, first)
+    if manifest.kind != kind:
+        raise InvalidRequestError("archive", f"it is one of a {manifest.kind}: use `meshhost {manifest.kind} import`")
+    checker = _Checker()
+    for entry in entries:
+        checker.check(part_of(entry.name), file, entry)
+    if kind == "room" and (checker.summary.rooms != 1 or checker.summary.usage_rows):
+        raise damaged("it holds something else than one room")
+    return checker.summary
+
+
+def metadata_of(record: Mapping[str, Any]) -> str | None:
+    """Return the metadata of a room's record, as JSON, or None when the room has no record."""
+    if record.get("metadata") is None:
+        return None
+    metadata = text_in(record, "metadata")
+    if len(metadata) > _MOST_BYTES:
+        raise damaged("metadata: it is too large")
+    object_of(metadata.encode())
+    return metadata
+
+
+class _Checker:
+    def __init__(self) -> None:
+        self.summary = Summary()
+        self._room = ""
+        self._queues: set[str] = set()
+
+    def check(self, part: Part, file: IO[bytes], entry: Entry) -> None:
+        """Check an entry. Each room begins with its record, and each queue with its name."""
+        content, summary = open_entry(file, entry), self.summary
+        if part.kind not in {"room", "usage"} and part.room != self._room:
+            raise damaged(f"the room {part.room!r} begins elsewhere")
+        if part.kind in {"room", "queue"} and entry.size > _MOST_BYTES:
+            raise damaged("an entry is too large")
+        match part.kind:
+            case "room":
+                metadata_of(object_of(content.read()))
+                self._room, self._queues, summary.rooms = part.room, set(), summary.rooms + 1
+            case "queue":
+                check_name(QueueKey(RoomKey(TenantId(""), part.room), text_in(object_of(content.read()), "name")))
+                self._queues.add(part.place)
+                summary.queues += 1
+            case "messages":
+                if part.place not in self._queues:
+                    raise damaged("messages come before their queue")
+                for line in lines_of(content):
+                    is_dead = message_of(line).died_at is not None
+                    summary.dead_letters += is_dead
+                    summary.messages += not is_dead
+            case "document":
+                self._check_document(content)
+            case "file":
+                summary.files += 1
+                summary.file_bytes += entry.size
+            case _:
+                summary.usage_rows += sum(usage_of(line, TenantId("")) is not None for line in lines_of(content))
+
+    def _check_document(self, content: IO[bytes]) -> None:
+        lines = lines_of(content)
+        checked_path(text_in(next(lines, {}), "path"))
+        bytes_of(next(lines, {}), "snapshot")
+        for line in lines:
+            bytes_of(line, "update")
+        self.summary.documents += 1

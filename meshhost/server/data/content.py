@@ -1,0 +1,212 @@
+"""What archives of tenants and rooms contain: the names of their entries, and the lines in these.
+
+`exports` writes with this module, and `imports` reads. Names of entries (version 1 of the format):
+
+    manifest.json                        what it is
+    rooms/ROOM/room.json                 the record of a room, null when it has none
+    rooms/ROOM/queues/N/queue.json       the name of a queue; N is a number
+    rooms/ROOM/queues/N/PART.jsonl       its messages, dead ones too, in order
+    rooms/ROOM/documents/N.jsonl         a document: its path, its snapshot, its updates
+    rooms/ROOM/files/PATH                a file
+    usage/PART.jsonl                     what the tenant spent on models
+    SHA256                               the checksum
+
+Everything that is read is checked here before it reaches a store: an archive may have been made by anybody. Pure: no I/O.
+"""
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import IO, Any, Final
+
+from meshhost.archives.tar import damaged
+from meshhost.errors import InvalidRequestError
+from meshhost.identity.tenant import TenantId, check_room_name
+from meshhost.stores.files import clean_path
+from meshhost.stores.queues import StoredMessage
+from meshhost.stores.usage import UsageCounts, UsageKey, UsageRow
+
+__all__ = [
+    "Part",
+    "bytes_of",
+    "checked_path",
+    "line_of_bytes",
+    "line_of_message",
+    "line_of_usage",
+    "lines_of",
+    "message_of",
+    "object_of",
+    "part_of",
+    "some_lines",
+    "text_in",
+    "to_line",
+    "usage_of",
+]
+
+# A message of the greatest size has less than this in JSON, and so has a document.
+_LONGEST_LINE: Final = 64 * 1024 * 1024
+# Lines that are stored at once, and their size: a store is not held up for longer than a few milliseconds.
+_STEP: Final = 100
+_STEP_SIZE: Final = 512 * 1024
+_MOST = 2**31 - 1
+_MOST_TOKENS = 2**62
+_COUNTS = tuple(UsageCounts.__slots__)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An entry by its name. `kind` is room, queue, messages, document, file or usage; `place` is a number or a path."""
+
+    kind: str
+    room: str = ""
+    place: str = ""
+
+
+def part_of(name: str) -> Part:
+    """Return what an entry is. Raises InvalidRequestError for a name that archives do not have."""
+    match name.split("/"):
+        case ["usage", part] if part.endswith(".jsonl"):
+            return Part("usage")
+        case ["rooms", room, "room.json"]:
+            return Part("room", _room(room))
+        case ["rooms", room, "queues", number, "queue.json"]:
+            return Part("queue", _room(room), number)
+        case ["rooms", room, "queues", number, part] if part.endswith(".jsonl"):
+            return Part("messages", _room(room), number)
+        case ["rooms", room, "documents", part] if part.endswith(".jsonl"):
+            return Part("document", _room(room), part)
+        case ["rooms", room, "files", *path] if path:
+            return Part("file", _room(room), checked_path("/".join(path)))
+    raise damaged(f"an entry has an unknown name: {name[:200]!r}")
+
+
+def checked_path(path: str) -> str:
+    """Return a path in a room. Raises InvalidRequestError unless it is one that a room may have."""
+    if not path or clean_path(path) != path:
+        raise damaged(f"a path is not one: {path[:200]!r}")
+    return path
+
+
+def to_line(value: object) -> bytes:
+    """Return a value as a line of JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def lines_of(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the objects in lines of JSON. Raises InvalidRequestError."""
+    while line := file.readline(_LONGEST_LINE + 1):
+        if len(line) > _LONGEST_LINE or not line.endswith(b"\n"):
+            raise damaged("a line is too long or ends early")
+        yield object_of(line)
+
+
+def some_lines(lines: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the next lines: as many as a store takes in one step; blocks. Empty at the end."""
+    found: list[dict[str, Any]] = []
+    size = 0
+    for line in lines:
+        found.append(line)
+        size += len(line.get("body", "")) + len(line.get("reason") or "")
+        if len(found) == _STEP or size >= _STEP_SIZE:
+            break
+    return found
+
+
+def object_of(text: bytes) -> dict[str, Any]:
+    """Return a JSON object. Raises InvalidRequestError."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise damaged("a line is no JSON object")
+    return value
+
+
+def text_in(value: Mapping[str, Any], name: str) -> str:
+    """Return a text, which must be Unicode. Raises InvalidRequestError."""
+    return _text(value.get(name), name)
+
+
+def line_of_message(message: StoredMessage) -> bytes:
+    """Return a message as a line: what it is and how often it was tried; what is the default is left out."""
+    values = {name: value for name, value in asdict(message).items() if name != "id" and value not in (None, 0)}
+    return to_line(values)
+
+
+def message_of(value: Mapping[str, Any]) -> StoredMessage:
+    """Return the message in a line. Raises InvalidRequestError."""
+    headers = value.get("headers", {})
+    if not isinstance(headers, dict):
+        raise damaged("headers: expected an object")
+    died_at, reason = _time(value, "died_at"), value.get("reason")
+    return StoredMessage(
+        id=0,
+        body=_text(value.get("body"), "body"),
+        headers={_text(name, "headers"): _text(text, "headers") for name, text in headers.items()},
+        sent_at=_time(value, "sent_at") or 0.0,
+        attempts=_count(value, "attempts", _MOST),
+        interruptions=_count(value, "interruptions", _MOST),
+        deliveries=_count(value, "deliveries", _MOST),
+        due_at=_time(value, "due_at"),
+        reason=None if reason is None else _text(reason, "reason"),
+        died_at=died_at,
+    )
+
+
+def line_of_bytes(name: str, data: bytes) -> bytes:
+    """Return bytes as a line."""
+    return to_line({name: base64.b64encode(data).decode()})
+
+
+def bytes_of(value: Mapping[str, Any], name: str) -> bytes:
+    """Return the bytes in a line. Raises InvalidRequestError."""
+    try:
+        return base64.b64decode(_text(value.get(name), name), validate=True)
+    except (binascii.Error, ValueError):
+        raise damaged(f"{name}: expected base64") from None
+
+
+def line_of_usage(row: UsageRow) -> bytes:
+    """Return a row of usage as a line, without its tenant."""
+    return to_line({**row.key._asdict(), **asdict(row.counts), "tenant": None})
+
+
+def usage_of(value: Mapping[str, Any], tenant: TenantId) -> UsageRow:
+    """Return the row in a line as one of this tenant. Raises InvalidRequestError."""
+    names = {name: _text(value.get(name), name) for name in ("room", "identity", "model")}
+    counts: dict[str, Any] = {name: _count(value, name, _MOST_TOKENS) for name in _COUNTS if name != "seconds"}
+    counts["seconds"] = _time(value, "seconds") or 0.0
+    return UsageRow(UsageKey(tenant, **names, hour=_count(value, "hour", _MOST_TOKENS)), UsageCounts(**counts))
+
+
+def _room(name: str) -> str:
+    try:
+        return check_room_name(name)
+    except InvalidRequestError:
+        raise damaged(f"no room has the name {name[:200]!r}") from None
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str) or any("\ud800" <= character <= "\udfff" for character in value):
+        raise damaged(f"{name}: expected a text")
+    return value
+
+
+def _time(value: Mapping[str, Any], name: str) -> float | None:
+    found = value.get(name)
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+        raise damaged(f"{name}: expected a number")
+    return float(found)
+
+
+def _count(value: Mapping[str, Any], name: str, most: int) -> int:
+    found = value.get(name, 0)
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= most:
+        raise damaged(f"{name}: expected a count")
+    return found

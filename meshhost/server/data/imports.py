@@ -1,0 +1,198 @@
+"""Imports an archive as a new tenant, or as a room that is not there yet.
+
+The archive is a file on this machine, complete. First all of it is read and checked, in a thread, and nothing is changed: the
+checksum, and every line of every entry. Then it is read again and stored. Meanwhile the room is recorded as one that is being
+imported (`DeletedRooms`): nobody can open it. The record says until when; a task here moves that on, so that a server that is
+killed leaves a record that runs out, and `Deletions`, here or on any server over the identity store, deletes what was imported.
+The last step of a room is one change of that record, with which everything appears at once.
+
+For a tenant the record is of its id and no room. Nobody knows the id until the tenant itself is added, which is the last step
+but one: `Deletions` keeps what it finds under a record that ran out when the tenant is there.
+
+Messages get new ids in their old order, documents new times. One caller, the request, runs an import from begin to end.
+"""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from typing import IO
+
+from meshhost.archives.tar import Entry, open_entry, read_entries
+from meshhost.clock import Clock, SystemClock
+from meshhost.errors import AlreadyExistsError, InvalidRequestError, LimitExceededError, NotFoundError, RoomError
+from meshhost.gateway.meter import Meter
+from meshhost.identity.tenant import RoomKey, TenantId, check_tenant_name
+from meshhost.queues.service import QueueService
+from meshhost.server.core.directory import RoomDirectory
+from meshhost.server.data.checking import Summary, check_archive, metadata_of
+from meshhost.server.data.content import (
+    Part,
+    bytes_of,
+    lines_of,
+    message_of,
+    object_of,
+    part_of,
+    some_lines,
+    text_in,
+    usage_of,
+)
+from meshhost.server.data.exports import Exports
+from meshhost.stores.documents import DocumentKey, DocumentStore
+from meshhost.stores.files import RoomFiles
+from meshhost.stores.identity import Project
+from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.queues import QueueKey
+from meshhost.tasks import TaskOwner, uninterrupted
+
+__all__ = ["Imports"]
+
+# A server that was killed leaves an import for this long before it is deleted; the record is written this often.
+_LEASE_SECONDS = 60.0
+_RENEW_SECONDS = 15.0
+
+
+class Imports:
+    """Imports archives into the stores of this server."""
+
+    def __init__(
+        self,
+        identity: IdentityService,
+        directory: RoomDirectory,
+        exports: Exports,
+        *,
+        queues: QueueService,
+        documents: DocumentStore,
+        files: RoomFiles,
+        meter: Meter,
+        clock: Clock | None = None,
+    ) -> None:
+        self._identity = identity
+        self._directory = directory
+        self._exports = exports
+        self._queues = queues
+        self._documents = documents
+        self._files = files
+        self._meter = meter
+        self._clock = clock or SystemClock()
+
+    async def room(self, room: RoomKey, file: IO[bytes]) -> Summary:
+        """Import the archive of a room under this name; return what was imported.
+
+        Raises AlreadyExistsError, InvalidRequestError for the archive; RoomError, OSError when a store fails. Nothing is
+        left then.
+        """
+        await self.require_new_room(room)
+        summary = await asyncio.to_thread(check_archive, file, "room")
+        await self.require_new_room(room)
+        async with self._importing(room):
+            metadata = await self._store(room.tenant, file, marker=room)
+            if metadata is not None:  # last, as records are listed
+                await self._identity.create_room(room.tenant, room.name, metadata=metadata, if_not_exists=True)
+        return summary
+
+    async def tenant(self, name: str, file: IO[bytes]) -> tuple[Project, Summary]:
+        """Import the archive of a tenant as a new one of this name; return it, and what was imported. Raises as `room`."""
+        await self.require_new_tenant(name)
+        summary = await asyncio.to_thread(check_archive, file, "tenant")
+        project = Project(str(uuid.uuid4()), name)
+        marker = RoomKey(TenantId(project.id), "")
+        async with self._importing(marker):
+            await self._store(marker.tenant, file, marker=marker)
+            await self._identity.add_project(project)
+        return project, summary
+
+    async def require_new_tenant(self, name: str) -> None:
+        """Raise AlreadyExistsError when there is a tenant of the name, InvalidRequestError for the name."""
+        check_tenant_name(name)
+        with contextlib.suppress(NotFoundError):
+            await self._identity.find_project(name)
+            raise AlreadyExistsError(f"there is a tenant {name!r}: import it under another name")
+
+    async def require_new_room(self, room: RoomKey) -> None:
+        """Raise AlreadyExistsError when anything of the room is there, or it is being deleted or imported."""
+        is_there = self._directory.find(room) is not None or self._identity.deleted_rooms.is_known(room)
+        if is_there or await self._exports.exists(room):
+            raise AlreadyExistsError(f"room {room.name!r} is there: delete it, or import under another name")
+
+    @contextlib.asynccontextmanager
+    async def _importing(self, marker: RoomKey) -> AsyncIterator[None]:
+        """Keep a record of the import until the block ends, with what is imported complete or to be deleted."""
+        await self._identity.import_until(marker, self._clock.time() + _LEASE_SECONDS)
+        renewal = TaskOwner("import")
+        renewal.spawn(self._renew(marker), name="record")
+        try:
+            try:
+                yield
+            finally:
+                await renewal.stop()
+            await self._identity.end_import(marker, is_complete=True)
+        except BaseException as error:
+            # When this fails too, or the process ends, the record runs out.
+            with contextlib.suppress(OSError, RoomError):
+                await uninterrupted(self._identity.end_import(marker, is_complete=False))
+            if isinstance(error, LimitExceededError):
+                raise InvalidRequestError("archive", f"nothing was imported: {error}") from None
+            raise
+
+    async def _renew(self, marker: RoomKey) -> None:
+        while True:
+            await self._clock.sleep(_RENEW_SECONDS)
+            if not self._identity.deleted_rooms.is_importing(marker):
+                return  # it ran out, and may be deleted already: the import ends with its next entry
+            with contextlib.suppress(OSError):  # tried again; without success the record runs out, which is noticed
+                await self._identity.import_until(marker, self._clock.time() + _LEASE_SECONDS)
+
+    def _check_going_on(self, marker: RoomKey) -> None:
+        if marker.tenant in self._identity.deleted_projects:
+            raise NotFoundError("the tenant was deleted")
+        if not self._identity.deleted_rooms.is_importing(marker):
+            raise RoomError("the import was given up: its record could not be written in time")
+
+    async def _store(self, tenant: TenantId, file: IO[bytes], *, marker: RoomKey) -> str | None:
+        """Store all but the record of the room that the marker names; return its metadata, if it has a record."""
+        metadata: str | None = None
+        queues: dict[str, QueueKey] = {}  # of the present room, by number
+        entries = read_entries(file, is_checked=True)
+        await asyncio.to_thread(next, entries)  # the manifest
+        while (entry := await asyncio.to_thread(next, entries, None)) is not None:
+            self._check_going_on(marker)
+            part = part_of(entry.name)
+            room = RoomKey(tenant, marker.name or part.room)
+            if part.kind != "room":
+                await self._store_part(room, part, file, entry, queues)
+                continue
+            queues.clear()
+            metadata = metadata_of(object_of(open_entry(file, entry).read()))
+            if metadata is not None and not marker.name:
+                await self._identity.create_room(tenant, room.name, metadata=metadata, if_not_exists=True)
+        self._check_going_on(marker)
+        return metadata
+
+    async def _store_part(
+        self, room: RoomKey, part: Part, file: IO[bytes], entry: Entry, queues: dict[str, QueueKey]
+    ) -> None:
+        content = open_entry(file, entry)
+        match part.kind:
+            case "queue":
+                queue = queues[part.place] = QueueKey(room, text_in(object_of(content.read()), "name"))
+                await self._queues.create(queue)
+            case "messages":
+                lines = lines_of(content)
+                while some := await asyncio.to_thread(some_lines, lines):
+                    await self._queues.store.restore(queues[part.place], [message_of(line) for line in some])
+            case "document":
+                await self._store_document(room, content)
+            case "file":
+                await self._files.write(room, part.place, content, overwrite=False)
+            case _:
+                lines = lines_of(content)
+                while some := await asyncio.to_thread(some_lines, lines):
+                    await self._meter.restore([usage_of(line, room.tenant) for line in some])
+
+    async def _store_document(self, room: RoomKey, content: IO[bytes]) -> None:
+        lines = lines_of(content)
+        key = DocumentKey(room, text_in(await asyncio.to_thread(next, lines), "path"))
+        await self._documents.create(key, bytes_of(await asyncio.to_thread(next, lines), "snapshot"))
+        while (line := await asyncio.to_thread(next, lines, None)) is not None:
+            await self._documents.append(key, bytes_of(line, "update"))

@@ -1,0 +1,154 @@
+"""Downloads and uploads of archives: everything of a tenant or of a room, as one file.
+
+`GET` streams an archive while it is made. An error that comes after the first byte can only be shown by breaking the connection
+off, and a part of an archive has no checksum. `PUT` first writes the body to a temporary file, which has no name and goes with
+the request, and then imports it. Its size is bounded by the disk: the upload ends with 507 before the disk is full. Each tenant
+has one upload at a time.
+
+The operator may do all of it, an admin's key what concerns the rooms of its tenant (`permissions.py`).
+"""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import IO
+from urllib.parse import quote
+
+from aiohttp import web
+
+from meshhost.errors import MeshhostError, NotFoundError, StorageFullError
+from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
+from meshhost.server.data.exports import Exports
+from meshhost.server.data.imports import Imports
+from meshhost.server.http.access import Access
+
+__all__ = ["ArchiveRoutes"]
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 1024 * 1024
+# What an upload leaves of the disk for the stores, and how often it looks.
+_RESERVE_BYTES = 1024 * 1024 * 1024
+_LOOK_BYTES = 64 * 1024 * 1024
+_RETRY_AFTER_SECONDS = 10
+
+
+class ArchiveRoutes:
+    """Serves `/tenants/{tenant}/archive` and `/tenants/{tenant}/rooms/{room_name}/archive`."""
+
+    def __init__(self, access: Access, exports: Exports, imports: Imports) -> None:
+        self._access = access
+        self._exports = exports
+        self._imports = imports
+        self._uploading: set[str] = set()
+
+    def add_to(self, app: web.Application) -> None:
+        """Register the routes."""
+        tenant, room = "/tenants/{tenant}/archive", "/tenants/{tenant}/rooms/{room_name}/archive"
+        app.add_routes(
+            [
+                web.get(tenant, self._export_tenant, allow_head=False),
+                web.put(tenant, self._import_tenant),
+                web.get(room, self._export_room, allow_head=False),
+                web.put(room, self._import_room),
+            ]
+        )
+
+    async def _export_tenant(self, request: web.Request) -> web.StreamResponse:
+        self._access.check_operator(request)
+        project = await self._access.tenant(request)
+        return await _send(request, self._exports.tenant(project), project.name)
+
+    async def _export_room(self, request: web.Request) -> web.StreamResponse:
+        room = await self._room(request)
+        if not await self._exports.exists(room):
+            raise NotFoundError(f"no room {room.name!r}, or nothing is kept of it")
+        return await _send(request, self._exports.room(room), room.name)
+
+    async def _import_tenant(self, request: web.Request) -> web.Response:
+        self._access.check_operator(request)
+        name = request.match_info["tenant"]
+        await self._imports.require_new_tenant(name)
+        with self._upload_of("") as is_free:
+            if not is_free:
+                return _busy()
+            async with _received(request) as file:
+                project, summary = await self._imports.tenant(name, file)
+        return web.json_response({"id": project.id, "name": project.name, **asdict(summary)})
+
+    async def _import_room(self, request: web.Request) -> web.Response:
+        room = await self._room(request)
+        await self._imports.require_new_room(room)
+        with self._upload_of(room.tenant) as is_free:
+            if not is_free:
+                return _busy()
+            async with _received(request) as file:
+                summary = await self._imports.room(room, file)
+        return web.json_response({"id": room.tenant, "room": room.name, **asdict(summary)})
+
+    async def _room(self, request: web.Request) -> RoomKey:
+        project = await self._access.tenant(request)
+        return RoomKey(TenantId(project.id), check_room_name(request.match_info["room_name"]))
+
+    @contextlib.contextmanager
+    def _upload_of(self, tenant: str) -> Iterator[bool]:
+        if tenant in self._uploading:
+            yield False
+            return
+        self._uploading.add(tenant)
+        try:
+            yield True
+        finally:
+            self._uploading.discard(tenant)
+
+
+async def _send(request: web.Request, archive: AsyncIterator[bytes], name: str) -> web.StreamResponse:
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "application/x-tar",
+            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}.tar",
+        }
+    )
+    async with aclosing(archive) as chunks:  # type: ignore[type-var]
+        first = await anext(chunks)
+        await response.prepare(request)
+        await response.write(first)
+        try:
+            async for chunk in chunks:
+                await response.write(chunk)
+        except ConnectionError:
+            raise
+        except (MeshhostError, OSError):
+            # The answer has begun: only a connection that breaks off says that it is not complete.
+            logger.exception("an export failed")
+            if request.transport is not None:
+                request.transport.abort()
+            return response
+    await response.write_eof()
+    return response
+
+
+@contextlib.asynccontextmanager
+async def _received(request: web.Request) -> AsyncIterator[IO[bytes]]:
+    """Yield the body as a file, complete. Raises StorageFullError."""
+    with tempfile.TemporaryFile() as file:
+        written, looked_at = 0, -_LOOK_BYTES
+        async for chunk in request.content.iter_chunked(_CHUNK):
+            if written - looked_at >= _LOOK_BYTES:
+                looked_at = written
+                if shutil.disk_usage(tempfile.gettempdir()).free < _RESERVE_BYTES + _LOOK_BYTES:
+                    raise StorageFullError("the disk for uploads is almost full: nothing was imported")
+            await asyncio.to_thread(file.write, chunk)
+            written += len(chunk)
+        await asyncio.to_thread(file.flush)
+        yield file
+
+
+def _busy() -> web.Response:
+    text = "an archive is being imported for this tenant: wait for its end"
+    return web.json_response({"error": text}, status=429, headers={"Retry-After": str(_RETRY_AFTER_SECONDS)})

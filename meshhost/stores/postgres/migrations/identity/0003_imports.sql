@@ -1,0 +1,2 @@
+-- Until when an archive is being imported into the room, if the importing server does not move the time on (NULL: it is not).
+ALTER TABLE meshhost.deleted_rooms ADD COLUMN importing_until double precision;
