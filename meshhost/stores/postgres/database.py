@@ -1,4 +1,4 @@
-"""The PostgreSQL database of an engine: a pool of connections, migrations, and errors in our words.
+"""The PostgreSQL database of an engine: a pool of connections, migrations, errors in our words, and what its stores share.
 
 Every store of this package is built on one `PostgresDatabase`, which the engine opens before them and closes after them.
 Most operations of the stores are one statement, which is one round trip and one transaction; `transaction` is for those that
@@ -29,7 +29,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from meshhost.errors import InvalidRequestError, RoomError, SettingsError
 from meshhost.tasks import TaskOwner
 
-__all__ = ["Connection", "PostgresDatabase", "Row", "Values"]
+__all__ = ["Connection", "Lifetime", "PostgresDatabase", "Row", "Values"]
 
 logger = logging.getLogger(__name__)
 
@@ -215,6 +215,43 @@ class PostgresDatabase:
                     await pool.check()
         finally:
             self._is_checking = False
+
+
+class Lifetime:
+    """A store in `database`, with the tables of `migrations/<migrations>`; `what` is its name in errors.
+
+    The engine opens the database first. Opening a store migrates its tables; closing it refuses what comes later. Operations
+    that are under way when a store is closed end by themselves, or with the database.
+    """
+
+    def __init__(self, database: PostgresDatabase, *, migrations: str, what: str) -> None:
+        self._database = database
+        self._migrations = migrations
+        self._what = what
+        self._is_open = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._database.name} open={self._is_open}>"
+
+    @property
+    def database(self) -> PostgresDatabase:
+        """The database, while the store is open. Raises RoomError when it is not."""
+        self.check_open()
+        return self._database
+
+    def check_open(self) -> None:
+        """Raise RoomError when the store is not open."""
+        if not self._is_open:
+            raise RoomError(f"the {self._what} is not open")
+
+    async def open(self) -> None:
+        """Bring the tables to the version of this release. Raises SettingsError when they are newer, OSError."""
+        await self._database.migrate(self._migrations)
+        self._is_open = True
+
+    async def close(self) -> None:
+        """Refuse operations from now on. Idempotent; the store may be opened again."""
+        self._is_open = False
 
 
 @contextmanager

@@ -12,8 +12,7 @@ from meshhost.errors import AlreadyExistsError, NotFoundError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.documents import DocumentEntry, DocumentKey, StoredDocument
 from meshhost.stores.postgres.batches import Batcher
-from meshhost.stores.postgres.database import Connection, PostgresDatabase
-from meshhost.stores.postgres.lifetime import Lifetime
+from meshhost.stores.postgres.database import Connection, Lifetime, PostgresDatabase
 from meshhost.stores.statements import read_statements
 
 __all__ = ["PostgresDocumentStore"]

@@ -13,8 +13,7 @@ from meshhost.errors import AlreadyExistsError, NotFoundError
 from meshhost.identity.keys import ApiKey
 from meshhost.identity.roles import Role
 from meshhost.stores.identity import CLOSED, KeyInfo, KeyRights, KeySnapshot, Project, RoomDeletion, RoomInfo
-from meshhost.stores.postgres.database import Connection, PostgresDatabase, Row, Values
-from meshhost.stores.postgres.lifetime import Lifetime
+from meshhost.stores.postgres.database import Connection, Lifetime, PostgresDatabase, Row, Values
 from meshhost.stores.statements import read_statements
 
 __all__ = ["PostgresIdentityStore"]

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from meshhost.clock import Clock, SteadyTime
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.postgres.database import PostgresDatabase
-from meshhost.stores.postgres.lifetime import Lifetime
+from meshhost.stores.postgres.database import Lifetime, PostgresDatabase
 from meshhost.stores.queues import QueueStats
 from meshhost.stores.statements import read_statements
 

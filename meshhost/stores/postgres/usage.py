@@ -7,8 +7,7 @@ one statement, whatever the number of its sums; several servers may add to the s
 from collections.abc import Mapping, Sequence
 
 from meshhost.identity.tenant import TenantId
-from meshhost.stores.postgres.database import PostgresDatabase
-from meshhost.stores.postgres.lifetime import Lifetime
+from meshhost.stores.postgres.database import Lifetime, PostgresDatabase
 from meshhost.stores.statements import read_statements
 from meshhost.stores.usage import UsageCounts, UsageKey, UsageRow, hour_of
 
