@@ -20,6 +20,7 @@
         ├── NotFoundError
         ├── AlreadyExistsError
         ├── LimitExceededError          too large, too many
+        │   └── QuotaExceededError      more than the tenant's quota
         ├── RequestTimeoutError         no reply within the deadline
         ├── ConnectionLostError         the connection ended; whether a request was done is unknown
         ├── RoomRefusedError            the room server refused the connection; carries the HTTP status
@@ -49,6 +50,7 @@ __all__ = [
     "MeshhostError",
     "NotFoundError",
     "ProtocolError",
+    "QuotaExceededError",
     "RemoteProtocolError",
     "RequestTimeoutError",
     "RoomError",
@@ -184,6 +186,21 @@ class LimitExceededError(RoomError):
     """Too large or too many; the text names the limit."""
 
     code = 5003
+
+
+class QuotaExceededError(LimitExceededError):
+    """The tenant wants more than its quota allows.
+
+    `quota` names the limit (as `ServerQuota` does; "" when a client read the error from a reply), `retry_after` the seconds
+    after which another try makes sense (None: when the tenant has freed something).
+    """
+
+    code = 5005
+
+    def __init__(self, text: str, *, quota: str = "", retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.quota = quota
+        self.retry_after = retry_after
 
 
 class RequestTimeoutError(RoomError):

@@ -21,8 +21,10 @@ from meshhost.backoff import Backoff
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import LeaseLostError, NotFoundError, RequestTimeoutError
 from meshhost.identity.tenant import RoomKey
+from meshhost.queues.counted import CountedQueues
 from meshhost.queues.sweeper import QueueSweeper
 from meshhost.queues.waiters import Waiter, Waiters
+from meshhost.quotas.counts import UNCOUNTED, TenantCounts
 from meshhost.stores.engine import Engine
 from meshhost.stores.notifier import Hint, Notifier
 from meshhost.stores.queues import (
@@ -53,7 +55,8 @@ class QueueService:
     """The queues of one process over a store that others may use too.
 
     Store and notifier are opened before `start` and closed after `stop` by their owner. Operations raise what those of
-    QueueStore raise. `random` returns a number from 0 to 1; `lease_seconds` is for receivers that name no time.
+    QueueStore raise, and QuotaExceededError where something would be added that `counts` refuses. `random` returns a number
+    from 0 to 1; `lease_seconds` is for receivers that name no time.
     """
 
     def __init__(
@@ -67,8 +70,10 @@ class QueueService:
         random: Callable[[], float] = _random.random,
         lease_seconds: float = 30.0,
         max_waiters: int = 10_000,
+        counts: TenantCounts = UNCOUNTED,
     ) -> None:
         self._store = store
+        self._counted = CountedQueues(store, counts)
         self._clock = clock or SystemClock()
         self._retry = retry
         self._random = random
@@ -112,7 +117,7 @@ class QueueService:
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """Store the message, wake one receiver, and return the message's id."""
-        message_id = await self._store.send(queue, message, create=create)
+        message_id = await self._counted.send(queue, message, create=create)
         self._wake(Hint(queue))
         return message_id
 
@@ -143,7 +148,7 @@ class QueueService:
 
     async def ack(self, lease: Lease) -> None:
         """Settle the message as done."""
-        await self._store.ack(lease)
+        await self._counted.ack(lease)
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay | None = None) -> bool:
         """Settle the message as not done; return whether it was dead-lettered.
@@ -181,11 +186,11 @@ class QueueService:
 
     async def create(self, queue: QueueKey) -> None:
         """Create the queue if it is missing."""
-        await self._store.create(queue)
+        await self._counted.create(queue)
 
     async def delete(self, queue: QueueKey) -> None:
         """Remove the queue with its messages; receivers that wait for it get NotFoundError."""
-        await self._store.delete(queue)
+        await self._counted.delete(queue)
         self._waiters.end_queue(queue, queue_missing(queue))
         # Receivers elsewhere look, find no queue, and pass the hint on to the next.
         self._publish(Hint(queue, many=True))
@@ -196,7 +201,7 @@ class QueueService:
 
     async def drain(self, queue: QueueKey) -> int:
         """Delete all messages of the queue but the dead; return how many."""
-        return await self._store.drain(queue)
+        return await self._counted.drain(queue)
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
         """Return what is in each queue of a room, by name."""
@@ -309,7 +314,7 @@ class QueueService:
         except NotFoundError:
             if not create:
                 raise
-            await self._store.create(queue)
+            await self._counted.create(queue)
             return None
         for delivery in deliveries:
             self._sweeper.tell(delivery.lease.expires_at)
@@ -340,6 +345,7 @@ def queue_service(
     random: Callable[[], float] = _random.random,
     lease_seconds: float = 30.0,
     max_waiters: int = 10_000,
+    counts: TenantCounts = UNCOUNTED,
 ) -> QueueService:
     """Return the service over an engine's queue store and notifier, not started; for the arguments see QueueService."""
     return QueueService(
@@ -351,6 +357,7 @@ def queue_service(
         random=random,
         lease_seconds=lease_seconds,
         max_waiters=max_waiters,
+        counts=counts,
     )
 
 

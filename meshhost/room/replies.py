@@ -16,6 +16,7 @@ from meshhost.errors import (
     LeaseLostError,
     LimitExceededError,
     NotFoundError,
+    QuotaExceededError,
     RequestTimeoutError,
     RoomError,
     ToolError,
@@ -32,7 +33,15 @@ from meshhost.protocol.messages import (
 __all__ = ["error_from", "reading", "value_of"]
 
 # The errors that are made of their text alone.
-_PLAIN = (NotFoundError, AlreadyExistsError, RequestTimeoutError, LeaseLostError, LimitExceededError, ToolError)
+_PLAIN = (
+    NotFoundError,
+    AlreadyExistsError,
+    RequestTimeoutError,
+    LeaseLostError,
+    LimitExceededError,
+    QuotaExceededError,
+    ToolError,
+)
 _BY_CODE: dict[int, type[RoomError]] = {error.code: error for error in _PLAIN}
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 
 __all__ = ["DocumentEntry", "DocumentKey", "DocumentStore", "StoredDocument"]
 
@@ -80,6 +80,10 @@ class DocumentStore(Protocol):
 
     async def find(self, key: DocumentKey) -> DocumentEntry | None:
         """Return the document's entry, or None."""
+        ...
+
+    async def count(self, tenant: TenantId) -> int:
+        """Return how many documents a tenant has in all its rooms."""
         ...
 
     async def list(self, room: RoomKey, folder: str) -> Sequence[DocumentEntry]:

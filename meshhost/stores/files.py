@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import obstore
 from obstore.exceptions import AlreadyExistsError as ObjectExistsError
@@ -22,9 +22,9 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from meshhost.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, RoomError
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 
-__all__ = ["Entry", "RoomFiles", "clean_path", "mime_type_of", "open_object_store"]
+__all__ = ["Entry", "RoomFiles", "TenantFiles", "clean_path", "mime_type_of", "open_object_store"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,13 @@ class Entry:
     def name(self) -> str:
         """The last segment of the path."""
         return self.path.rpartition("/")[2]
+
+
+class TenantFiles(NamedTuple):
+    """How many files a tenant has in all its rooms, and their bytes together."""
+
+    files: int
+    stored_bytes: int
 
 
 def clean_path(path: str, *, may_be_folder: bool = False) -> str:
@@ -154,6 +161,19 @@ class RoomFiles:
         await self._file(room, path)
         with _errors(path):
             await obstore.delete_async(self._store, _key(room, path))
+
+    async def of_tenant(self, tenant: TenantId) -> TenantFiles:
+        """Count the files of a tenant, for its quota. Looks at each of them, without holding the event loop."""
+        files = stored_bytes = 0
+        try:
+            async for page in obstore.list(self._store, tenant):
+                files += len(page)
+                stored_bytes += sum(meta["size"] for meta in page)
+        except FileNotFoundError:
+            pass
+        except BaseError as error:
+            raise _failure(error) from None
+        return TenantFiles(files, stored_bytes)
 
     async def _file(self, room: RoomKey, path: str) -> Entry:
         entry = await self.stat(room, path)

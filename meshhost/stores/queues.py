@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, NewType, Protocol, TypeAlias
 
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 
 __all__ = [
     "DeadLetter",
@@ -30,6 +30,7 @@ __all__ = [
     "QueueLimits",
     "QueueStats",
     "QueueStore",
+    "TenantQueues",
 ]
 
 HolderId = NewType("HolderId", str)
@@ -45,6 +46,13 @@ class QueueKey(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.room}/{self.name}"
+
+
+class TenantQueues(NamedTuple):
+    """How many queues a tenant has in all its rooms, and how many messages are in them, dead ones included."""
+
+    queues: int
+    messages: int
 
 
 class EndReason(StrEnum):
@@ -243,6 +251,10 @@ class QueueStore(Protocol):
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
         """Return what is in each queue of a room, by name: one consistent view of the moment, over all processes."""
+        ...
+
+    async def of_tenant(self, tenant: TenantId) -> TenantQueues:
+        """Count the queues of a tenant and their messages: for its quota, about once a minute."""
         ...
 
     async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:

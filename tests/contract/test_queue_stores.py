@@ -733,3 +733,18 @@ async def test_poisonous_messages_do_not_keep_the_others_back(store: QueueStore,
         await clock.advance(31)
     assert await bodies(store) == ["c"]
     assert (await stats(store)).dead == 2
+
+
+async def test_the_queues_of_a_tenant_are_counted_with_their_messages_dead_ones_too(store: QueueStore) -> None:
+    assert await store.of_tenant(TenantId("acme")) == (0, 0)
+    await put(store, "dead", "alive", "leased")
+    await kill(store)
+    await take(store)
+    await put(store, "other", queue=QueueKey(RoomKey(TenantId("acme"), "cellar"), "jobs"))
+    await put(store, "rival's", queue=ELSEWHERE)
+    assert await store.of_tenant(TenantId("acme")) == (2, 4)
+    assert await store.of_tenant(TenantId("rival")) == (1, 1)
+    await store.drain(JOBS)
+    assert await store.of_tenant(TenantId("acme")) == (2, 2)
+    await store.delete(JOBS)
+    assert await store.of_tenant(TenantId("acme")) == (1, 1)

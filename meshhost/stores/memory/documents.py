@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.documents import DocumentEntry, DocumentKey, StoredDocument
 
 __all__ = ["MemoryDocumentStore"]
@@ -71,6 +71,10 @@ class MemoryDocumentStore:
         """See DocumentStore."""
         found = self._all().get(key)
         return None if found is None else DocumentEntry(key.path, found.created_at, found.updated_at)
+
+    async def count(self, tenant: TenantId) -> int:
+        """See DocumentStore."""
+        return sum(key.room.tenant == tenant for key in self._all())
 
     async def list(self, room: RoomKey, folder: str) -> Sequence[DocumentEntry]:
         """See DocumentStore."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from meshhost.clock import Clock, SystemClock
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.queues import (
     DeadLetter,
@@ -21,6 +21,7 @@ from meshhost.stores.queues import (
     QueueKey,
     QueueLimits,
     QueueStats,
+    TenantQueues,
 )
 from meshhost.stores.refusals import check_message, check_name, lease_lost, not_open, queue_full, queue_missing
 
@@ -178,6 +179,11 @@ class MemoryQueueStore:
         now = self._clock.time()
         mine = sorted((key.name, queue) for key, queue in self._all().items() if key.room == room)
         return [_stats(name, queue, now) for name, queue in mine]
+
+    async def of_tenant(self, tenant: TenantId) -> TenantQueues:
+        """See QueueStore."""
+        mine = [queue for key, queue in self._all().items() if key.room.tenant == tenant]
+        return TenantQueues(len(mine), sum(len(queue.messages) + len(queue.dead) for queue in mine))
 
     async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
         """See QueueStore."""

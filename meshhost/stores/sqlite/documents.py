@@ -11,7 +11,7 @@ from pathlib import Path
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AlreadyExistsError, NotFoundError
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.documents import DocumentEntry, DocumentKey, StoredDocument
 from meshhost.stores.sqlite.database import SqliteDatabase
 from meshhost.stores.sqlite.statements import Statements
@@ -97,6 +97,11 @@ class SqliteDocumentStore:
         """See DocumentStore."""
         row = await self._database.run(lambda db: _execute(db, "entry", **_names(key)).fetchone())
         return None if row is None else DocumentEntry(*row)
+
+    async def count(self, tenant: TenantId) -> int:
+        """See DocumentStore."""
+        count: int = await self._database.run(lambda db: _execute(db, "count", tenant=tenant).fetchone()[0])
+        return count
 
     async def list(self, room: RoomKey, folder: str) -> Sequence[DocumentEntry]:
         """See DocumentStore."""

@@ -29,6 +29,7 @@ from meshhost.stores.queues import (
     QueueKey,
     QueueLimits,
     QueueStats,
+    TenantQueues,
 )
 from meshhost.stores.refusals import check_message, check_name, lease_lost, queue_full, queue_missing
 from meshhost.stores.sqlite.database import SqliteDatabase
@@ -223,6 +224,10 @@ class SqliteQueueStore:
             return [_stats(now, *row) for row in rows]
 
         return await self._database.run(operation)
+
+    async def of_tenant(self, tenant: TenantId) -> TenantQueues:
+        """See QueueStore."""
+        return await self._database.run(lambda db: TenantQueues(*_execute(db, "of_tenant", tenant=tenant).fetchone()))
 
     async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
         """See QueueStore."""

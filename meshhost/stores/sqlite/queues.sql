@@ -117,6 +117,16 @@ SELECT
     ) AS oldest
 FROM queues WHERE tenant = :tenant AND room = :room ORDER BY name;
 
+-- name: of_tenant
+-- Both sums read indexes only; the second one is over the tenant's dead letters.
+SELECT
+    count(*),
+    ifnull(sum(depth), 0) + (
+        SELECT count(*) FROM dead_letters
+        WHERE queue_id IN (SELECT id FROM queues AS mine WHERE mine.tenant = :tenant)
+    )
+FROM queues WHERE tenant = :tenant;
+
 -- name: dead_letters
 SELECT dead.id, contents.body, contents.headers, dead.failures, dead.reason, dead.sent_at, dead.died_at
 FROM dead_letters AS dead JOIN contents ON contents.message_id = dead.id
