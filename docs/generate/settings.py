@@ -62,6 +62,7 @@ VARIABLES: dict[str, dict[str, str]] = {
         "MESHHOST_TENANT_MAX_WAITING": "Agents of one tenant that may wait for their turn to start.",
         "MESHHOST_TENANT_MEMORY_MB": "Memory of one tenant's agents in processes, together. Default: no limit.",
         "MESHHOST_TENANT_LABELS": "Tenants that have their own label in `/metrics`; 0 for none.",
+        "MESHHOST_TENANT_LABEL": "What that label shows: the `id`, which never changes, or the present `name`.",
         "MESHHOST_PROCESS_POOL": 'Warm processes kept ready for paths with `isolation="process"`.',
         "MESHHOST_PROCESS_START": "How such a process starts: `fork` from a template, `boot` on its own, `auto` forks where "
         "that is safe.",

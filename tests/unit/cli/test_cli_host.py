@@ -292,3 +292,10 @@ def test_the_screen_shows_first_what_is_wrong(asked: Any) -> None:
     assert "frozen, quarantine of all: 60 crashes within 120 s" in text
     assert text.index(AGENT["id"][:12]) < text.index("f" * 12)
     assert "[red][31mworker" in text
+
+
+def test_a_tenant_is_shown_by_its_name_where_the_host_knows_it() -> None:
+    assert tables.agent_row(AGENT)[2] == "acme"
+    assert tables.agent_row(AGENT | {"tenant_name": "Acme Inc"})[2] == "Acme Inc"
+    assert tables.agent_row(AGENT | {"tenant_name": None})[2] == "acme"
+    assert tables.tenant_row(TENANTS["tenants"][0] | {"tenant_name": "Acme Inc"})[0] == "Acme Inc"
