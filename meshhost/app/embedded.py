@@ -14,6 +14,7 @@ from pathlib import Path
 from meshhost.app.config_file import ProviderEntry, ServerFile, read_secret_file
 from meshhost.app.engines import ENGINES, EngineMaker, EngineRequest, make_engine
 from meshhost.app.project import RecentKeys
+from meshhost.app.quotas import tenant_counts
 from meshhost.errors import SettingsError
 from meshhost.gateway.local.provider import LocalProvider
 from meshhost.gateway.meter import Meter
@@ -71,21 +72,25 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
         engine.identity,
         extra_keys=options.extra_keys or RecentKeys(),
         default_secret=settings.secret.get_secret_value() if settings.secret else None,
+        default_quota=options.file.quota.server_quota(),
     )
+    files = FilesAndDocuments(store, engine.documents)
     async with (
         engine,
         identity,
-        queue_service(engine, lease_seconds=config.lease_seconds) as queues,
+        tenant_counts(identity, engine, files) as counts,
+        queue_service(engine, lease_seconds=config.lease_seconds, counts=counts) as queues,
         Meter(engine.usage) as meter,
     ):
         server = RoomServer(
             config,
             queues=queues,
             documents=engine.documents,
-            files=FilesAndDocuments(store, engine.documents),
+            files=files,
             identity=identity,
             providers=providers,
             meter=meter,
+            counts=counts,
         )
         try:
             await server.start()
@@ -116,6 +121,8 @@ def _config(options: ServerOptions) -> ServerConfig:
         call_urls=file.server.call_urls,
         oauth=file.server.oauth if "oauth" in file.server.model_fields_set else None,
         operator_key=options.operator_key,
+        tenant_labels=file.server.tenant_labels,
+        tenant_label=file.server.tenant_label,
     )
 
 

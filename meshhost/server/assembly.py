@@ -14,13 +14,15 @@ from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
 from meshhost.gateway.routes import add_gateway_routes
 from meshhost.queues.service import QueueService
+from meshhost.quotas.counts import TenantCounts
+from meshhost.quotas.rates import TenantRates
 from meshhost.server.address import Address
 from meshhost.server.calling.caller import ServiceCaller
 from meshhost.server.calling.service import CallingService
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import ServerConfig
 from meshhost.server.core.directory import RoomDirectory
-from meshhost.server.core.ownership import RoomOwnership
+from meshhost.server.core.ownership import CountedOwnership, RoomOwnership
 from meshhost.server.core.service import RoomService, ServiceSet
 from meshhost.server.http.access import Access
 from meshhost.server.http.errors import errors_as_json
@@ -38,11 +40,13 @@ from meshhost.server.services.documents.service import MAX_DOCUMENT_BYTES, Docum
 from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.storage import StorageService
+from meshhost.server.tenant_metrics import TenantUseCollector
 from meshhost.server.wire.dialect import Dialect, Dialects
 from meshhost.server.wire.sdk06 import SDK_06
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
+from meshhost.tenant_names import TenantLabels
 
 __all__ = ["Engines", "Parts", "assemble"]
 
@@ -60,6 +64,7 @@ class Engines:
     identity: IdentityService
     providers: ProviderTable
     meter: Meter
+    counts: TenantCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +92,12 @@ def assemble(
 
     Raises ValueError when two services offer an operation of the same name.
     """
-    access = Access(engines.identity, operator_key=config.operator_key)
+    rates = TenantRates(engines.identity.quota_of)
+    access = Access(engines.identity, operator_key=config.operator_key, rates=rates)
     metrics, sender = ServerMetrics(), WebhookSender()
+    if config.tenant_labels > 0:
+        labels = TenantLabels(config.tenant_labels, label=config.tenant_label)
+        metrics.register(TenantUseCollector(engines.counts, labels))
     files = FileRoutes(engines.files, access, address)
     caller = ServiceCaller(
         sender,
@@ -107,7 +116,7 @@ def assemble(
     )
     directory = RoomDirectory(
         all_services,
-        ownership=ownership,
+        ownership=CountedOwnership(ownership, engines.counts),
         url_of=address.room_url,
         linger_seconds=config.linger_seconds,
         resume_seconds=config.resume_seconds,
@@ -127,6 +136,8 @@ def assemble(
         operations=all_services.operations(),
         given_up=all_services.given_up,
         metrics=metrics,
+        counts=engines.counts,
+        rates=rates,
     )
     app = web.Application(middlewares=[errors_as_json])
     sockets.add_to(app)
@@ -135,7 +146,7 @@ def assemble(
     rest = RestRoutes(access, directory, url_of=address.room_url, calls_of=caller.calls)
     UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else
     rest.add_to(app)
-    TenantRoutes(access).add_to(app)
+    TenantRoutes(access, directory, engines.counts).add_to(app)
     if config.has_login:
         LoginRoutes(access).add_to(app)
     add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter)
@@ -156,9 +167,15 @@ def _room_services(
             sign_url=files.url_of,
             max_upload_bytes=config.max_upload_bytes,
             max_download_bytes=max_payload,
+            counts=engines.counts,
         ),
         AgentsService(engines.files, call_seconds=config.call_seconds, call_out=caller.call_out),
         DeveloperService(),
         # Updates travel as base64, which takes four bytes for three.
-        DocumentsService(engines.documents, engines.files, max_bytes=min(MAX_DOCUMENT_BYTES, max_payload // 4 * 3)),
+        DocumentsService(
+            engines.documents,
+            engines.files,
+            max_bytes=min(MAX_DOCUMENT_BYTES, max_payload // 4 * 3),
+            counts=engines.counts,
+        ),
     ]

@@ -9,7 +9,7 @@ again.
 This module is pure: values and signatures, no I/O.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -55,7 +55,8 @@ class KeySnapshot:
     """All API keys at one moment, oldest first, and the version of the keys then.
 
     `rights` are those of each key by its id, `suspended` the reasons of suspended projects by id, `deleted` the ids of projects
-    that were deleted.
+    that were deleted. `quotas` are the limits that were set for single projects, by id and by the name of the limit, None for
+    no limit; `names` are the names of projects by id.
     """
 
     version: int
@@ -63,6 +64,8 @@ class KeySnapshot:
     rights: Mapping[str, KeyRights] = field(default_factory=dict)
     suspended: Mapping[str, str] = field(default_factory=dict)
     deleted: frozenset[str] = frozenset()
+    quotas: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,15 @@ class IdentityStore(Protocol):
         """
         ...
 
+    async def set_quota(
+        self, project_id: str, limits: Mapping[str, float | None], *, unset: Collection[str] = ()
+    ) -> None:
+        """Record limits of a project by name (None: no limit), and remove those in `unset`; others stay.
+
+        Changes the version of the keys. Raises NotFoundError, also for a project that is being deleted.
+        """
+        ...
+
     async def close_project(self, project_id: str) -> None:
         """Begin to delete a project: its keys are gone, and none can be added, by any process, from now on.
 
@@ -128,8 +140,8 @@ class IdentityStore(Protocol):
     async def read_keys(self, known: int | None = None) -> KeySnapshot | None:
         """Return all API keys, or None when their version is still `known`.
 
-        Versions are compared for equality only. After a change of keys or of a suspension returned, in any process, no later
-        call returns what was before or takes an older version for the present one.
+        Versions are compared for equality only. After a change of keys, limits, a name or a suspension returned, in any
+        process, no later call returns what was before or takes an older version for the present one.
         """
         ...
 

@@ -22,6 +22,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Self
 
+from meshhost import tenant_names
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import (
     AlreadyExistsError,
@@ -35,6 +36,7 @@ from meshhost.errors import (
 from meshhost.identity.keys import ApiKey, new_api_key
 from meshhost.identity.roles import Role
 from meshhost.identity.tenant import check_tenant_name
+from meshhost.quotas.quota import Resource, ServerQuota, check_limit, check_room_for
 from meshhost.stores.identity import IdentityStore, KeyInfo, KeyRights, KeySnapshot, Project, RoomInfo
 from meshhost.tasks import TaskOwner
 
@@ -53,7 +55,7 @@ class IdentityService:
 
     The store is opened before `start` and closed after `stop` by its owner. `extra_keys` is asked again when a key is
     unknown, so that a key that `meshhost setup` wrote works at once. Tokens without a key id are verified with
-    `default_secret`. Operations raise what those of IdentityStore raise.
+    `default_secret`; `default_quota` has the limits of a tenant with none of its own. Operations raise what the store raises.
     """
 
     def __init__(
@@ -62,11 +64,14 @@ class IdentityService:
         *,
         extra_keys: Callable[[], list[ApiKey]] = list,
         default_secret: str | None = None,
+        default_quota: ServerQuota = ServerQuota(),  # noqa: B008 - immutable
         clock: Clock | None = None,
     ) -> None:
         self._store = store
         self._extra_keys = extra_keys
         self._default_secret = default_secret
+        self._default_quota = default_quota
+        self._quotas: Mapping[str, ServerQuota] = {}  # of tenants with limits of their own
         self._clock = clock or SystemClock()
         self._keys: Mapping[str, ApiKey] = {}
         self._rights: Mapping[str, KeyRights] = {}
@@ -146,6 +151,10 @@ class IdentityService:
         if project_id in self._suspended:
             raise TenantSuspendedError(self._suspended[project_id])
 
+    def quota_of(self, project_id: str) -> ServerQuota:
+        """Return what a tenant may take of this server now."""
+        return self._quotas.get(project_id, self._default_quota)
+
     def secret_for(self, key_id: str | None, project_id: str | None) -> str:
         """Return the secret that signs tokens of this key. Raises InvalidTokenError, whose text does not say what exists."""
         if key_id is None:
@@ -185,7 +194,9 @@ class IdentityService:
     async def projects(self) -> Sequence[Project]:
         """Return all projects, by name and id."""
         await self._record_extra_projects()
-        return await self._store.projects()
+        projects = await self._store.projects()
+        tenant_names.learn({project.id: project.name for project in projects})
+        return projects
 
     async def find_project(self, name_or_id: str) -> Project:
         """Return the project of this id, else of this name. Raises NotFoundError."""
@@ -200,11 +211,21 @@ class IdentityService:
         """Record and return a new project. Raises InvalidRequestError for its name, AlreadyExistsError."""
         project = Project(str(uuid.uuid4()), check_tenant_name(name))
         await self._store.add_project(project)
+        tenant_names.learn({project.id: project.name})
         return project
 
     async def rename_project(self, project_id: str, name: str) -> None:
         """Give a project another name. Raises NotFoundError, AlreadyExistsError, InvalidRequestError."""
         await self._store.rename_project(project_id, check_tenant_name(name))
+        tenant_names.learn({project_id: name})
+
+    async def set_quota(
+        self, project_id: str, limits: Mapping[str, float | None], *, unset: Collection[str] = ()
+    ) -> None:
+        """Set limits (None: no limit); those in `unset` are the default's again. Raises NotFoundError, InvalidRequestError."""
+        checked = {name: check_limit(name, value) for name, value in limits.items()}
+        await self._store.set_quota(project_id, checked, unset=unset)
+        await self._refresh()
 
     async def suspend_project(self, project_id: str, reason: str) -> None:
         """Refuse all keys and tokens of a project, at once here and within two seconds elsewhere. Raises NotFoundError."""
@@ -238,15 +259,20 @@ class IdentityService:
         description: str,
         rights: KeyRights = KeyRights(),  # noqa: B008 - immutable
     ) -> ApiKey:
-        """Record and return a new key of a project. Raises NotFoundError for an unknown project, InvalidRequestError."""
+        """Record and return a new key of a project. Raises NotFoundError, InvalidRequestError, QuotaExceededError."""
         if rights.expires_at is not None and rights.expires_at <= self._clock.time():
             raise InvalidRequestError("expires_at", "expected a time in the future")
         key = new_api_key(project_id)
         async with self._changing:
+            check_room_for(Resource.KEYS, self.key_count(project_id), self.quota_of(project_id))
             await self._store.add_key(key, name=name, description=description, rights=rights)
             self._rights = {**self._rights, key.id: rights}
             self._replace_keys({**self._keys, key.id: key})
         return key
+
+    def key_count(self, project_id: str) -> int:
+        """Return how many keys were created for a project; extra keys are not among them."""
+        return sum(key.project_id == project_id for key in self._keys.values())
 
     async def keys(self, project_id: str) -> Sequence[KeyInfo]:
         """Return the keys that were created for a project; extra keys are not among them."""
@@ -302,6 +328,8 @@ class IdentityService:
 
     def _take(self, snapshot: KeySnapshot) -> None:
         self._version, self._rights = snapshot.version, snapshot.rights
+        tenant_names.learn(snapshot.names)
+        self._quotas = {tenant: self._default_quota.changed(limits) for tenant, limits in snapshot.quotas.items()}
         self._replace_closed(snapshot.suspended, snapshot.deleted)
         self._replace_keys({key.id: key for key in snapshot.keys})
 

@@ -73,6 +73,7 @@ ROOM_SERVER: Mapping[tuple[str, str], Mapping[str, int | str]] = {
     ("GET", "/tenants"): OPERATOR,
     ("GET", "/tenants/{tenant}"): PROJECT,
     ("PATCH", "/tenants/{tenant}"): OPERATOR,
+    ("PATCH", "/tenants/{tenant}/quota"): OPERATOR,
     ("POST", "/tenants/{tenant}/suspend"): OPERATOR,
     ("POST", "/tenants/{tenant}/resume"): OPERATOR,
     ("GET", "/tenants/{tenant}/keys"): PROJECT,

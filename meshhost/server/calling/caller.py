@@ -31,6 +31,7 @@ from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import ConfiguredService, ServicePath
 from meshhost.server.core.room import Room
 from meshhost.server.core.slots import Slot
+from meshhost.tenant_names import name_of
 
 __all__ = ["ServiceCaller"]
 
@@ -159,6 +160,7 @@ class ServiceCaller:
             "room_url": room.url,
             "token": self._token(room.key, identity, scope),
             "arguments": arguments,
+            "tenant_name": name_of(room.key.tenant),
         }
         try:
             await self._sender.send(url, "room.call", data, secret=secret)

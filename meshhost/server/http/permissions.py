@@ -39,6 +39,7 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("GET", "/tenants"): OPERATOR,
     ("GET", _TENANT): Role.VIEWER,
     ("PATCH", _TENANT): OPERATOR,
+    ("PATCH", f"{_TENANT}/quota"): OPERATOR,
     ("POST", f"{_TENANT}/suspend"): OPERATOR,
     ("POST", f"{_TENANT}/resume"): OPERATOR,
     ("GET", f"{_TENANT}/keys"): Role.VIEWER,

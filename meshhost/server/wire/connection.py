@@ -23,10 +23,17 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from meshhost.errors import ConnectionLostError, LimitExceededError, RemoteProtocolError, RoomError
+from meshhost.errors import (
+    ConnectionLostError,
+    LimitExceededError,
+    QuotaExceededError,
+    RemoteProtocolError,
+    RoomError,
+)
 from meshhost.protocol.connection import MalformedMessage, MessageReceived, RoomConnection
 from meshhost.protocol.frames import SERVER_SLICE, Limits
 from meshhost.protocol.messages import ErrorResponse, Header, Response
+from meshhost.quotas.rates import MAX_PAUSE
 from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Capability, CloseReason, Event, Peer
@@ -58,7 +65,8 @@ E = TypeVar("E", bound=BaseException)
 class Connection:
     """See `Peer`. `max_requests` bounds the requests in progress, `max_waiting_bytes` what waits to be sent.
 
-    `given_up` is called for a request that its client gave up too late: the answer has been sent.
+    `given_up` is called for a request that its client gave up too late: the answer has been sent. `pause` says how many seconds
+    the reader waits before the next message; it also waits after a request that was refused for the tenant's rate.
     """
 
     def __init__(
@@ -73,6 +81,7 @@ class Connection:
         max_requests: int,
         max_waiting_bytes: int,
         given_up: GivenUp = lambda *_: None,
+        pause: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._transport = transport
         self._room = room
@@ -84,6 +93,8 @@ class Connection:
         self._slots: Slots = {}
         self._free_requests = asyncio.Semaphore(max_requests)
         self._given_up = given_up
+        self._pause = pause
+        self._refused_for = 0.0
         self._running: dict[asyncio.Task[None], Request] = {}
         # Those whose handler has not returned yet, with the message id: the client may still cancel them.
         self._handling: dict[asyncio.Task[None], int] = {}
@@ -166,6 +177,9 @@ class Connection:
     async def _read(self, tasks: asyncio.TaskGroup) -> None:
         turn = 0
         while True:
+            if (seconds := max(self._pause(), self._refused_for)) > 0:
+                self._refused_for = 0.0
+                await asyncio.sleep(seconds)
             received = self._protocol.receive(await self._transport.receive())
             turn = (turn + 1) % MESSAGES_A_TURN
             if turn == 0:
@@ -199,6 +213,9 @@ class Connection:
             return
         try:
             answer = self._dispatch(request)
+        except QuotaExceededError as error:
+            self._refused_for = min(error.retry_after or 0.0, MAX_PAUSE)
+            answer = _error(error, request.message)
         except Exception as error:  # noqa: BLE001 - a handler's bug must not end the connection
             answer = _error(error, request.message)
         if not isinstance(answer, Coroutine):
