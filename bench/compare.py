@@ -67,7 +67,7 @@ class Checkout:
         return {"PYTHONPATH": str(self.root)}
 
     def check(self) -> None:
-        """Raises SystemExit, with the reason, when it cannot be measured."""
+        """Raise SystemExit, with the reason, when it cannot be measured."""
         if not Path(self.python).exists():
             raise SystemExit(f"{self.root} has no .venv/bin/python: run `make bench` or `make test` there first")
         program = "import meshhost, pathlib; print(pathlib.Path(meshhost.__file__).parents[1])"
@@ -138,7 +138,7 @@ async def _hosts(checkout: Checkout) -> dict[str, float]:
 
 
 async def _help(checkout: Checkout) -> dict[str, float]:
-    """The median time of `meshhost --help` from its start to its exit, and its median CPU time."""
+    """Return the median time of `meshhost --help` from its start to its exit, and its median CPU time."""
     return await asyncio.to_thread(_measure_help, checkout)
 
 
@@ -160,7 +160,7 @@ def _measure_help(checkout: Checkout) -> dict[str, float]:
 
 
 def _children_seconds() -> float:
-    """The CPU time of all child processes that have ended."""
+    """Return the CPU time of all child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -199,7 +199,7 @@ def _span(found: Sequence[float]) -> str:
 
 
 def _verdict(ours: Sequence[float], theirs: Sequence[float], direction: int) -> str:
-    """Whether the medians differ by more than the rounds of one side do."""
+    """Return whether the medians differ by more than the rounds of one side do."""
     if len(ours) < 2:
         return "one round cannot tell noise"
     noise = max(max(found) - min(found) for found in (ours, theirs))

@@ -92,14 +92,14 @@ class Isolated:
 
 
 def _machine_seconds() -> float:
-    """The CPU time that all programs of this machine have used."""
+    """Return the CPU time that all programs of this machine have used."""
     times = psutil.cpu_times()
     return float(times.user + times.nice + times.system)
 
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """No garbage collection in this process inside the block: it would pause the caller and the room."""
+    """Turn off garbage collection in this process inside the block: it would pause the caller and the room."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -111,7 +111,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _subjects() -> tuple[list[Subject], str]:
-    """The hosts that can be measured here, ours first, and why others cannot."""
+    """Return the hosts that can be measured here, ours first, and the reasons why others cannot."""
     here = f"meshhost\nPython {python_version(sys.executable)}"
     subjects = [Subject(here, "meshhost", sys.executable, "meshhost", {})]
     try:
@@ -162,14 +162,14 @@ def _median(rounds: list[Figures]) -> Figures:
 
 
 async def _connections(python: str, library: str) -> dict[str, float]:
-    """What as many bare WebSocket connections take."""
+    """Measure what as many bare WebSocket connections take."""
     async with StandInRoom() as room:
         count = ONE_BY_ONE + TOGETHER
         return await figures_of(python, CONNECTIONS_PROGRAM, library, f"{room.url}/rooms/bench", count)
 
 
 async def _stop_seconds(subject: Subject) -> float | None:
-    """The seconds from SIGTERM to the exit of the process; None when it had to be killed."""
+    """Return the seconds from SIGTERM to the exit of the process; None when it had to be killed."""
     async with benched_host(subject.package, subject.python, environment=subject.environment) as host:
         await host.start_many([f"stopped-{number}" for number in range(STOPPED)])
         begun = time.perf_counter()
@@ -208,7 +208,7 @@ def _idle_line(pool: int) -> str:
 
 
 def _memory_of_children(pid: int) -> dict[str, float]:
-    """The median memory of its child processes in MiB, by kind; empty when it has none."""
+    """Return the median memory of its child processes in MiB, by kind; empty when it has none."""
     found = [child.memory_full_info() for child in psutil.Process(pid).children()]
     if not found:
         return {}
@@ -228,7 +228,7 @@ def _verdict(met: bool) -> str:
 
 
 def _starts_remark(column: str, ours: Figures, theirs: Figures) -> str:
-    """Whether this column met the aim for starts, and what takes the time."""
+    """Return whether this column met the aim for starts, and what takes the time."""
     ratio, aim = ours.starts_per_second / theirs.starts_per_second, STARTS_AIM * theirs.starts_per_second
     per_core = ours.starts_per_core / theirs.starts_per_core
     share = ours.starts_per_second / 10
@@ -245,7 +245,7 @@ def _starts_remark(column: str, ours: Figures, theirs: Figures) -> str:
 
 
 def _memory_remark(column: str, ours: Figures, theirs: Figures) -> str:
-    """Whether this column met the aim for memory, and how much of it the connection takes."""
+    """Return whether this column met the aim for memory, and how much of it the connection takes."""
     ratio, aim = ours.kib_per_agent / theirs.kib_per_agent, MEMORY_AIM * theirs.kib_per_agent
     return (
         f"aim, memory per idle agent a third of the SDK's, {column}: {_verdict(ratio <= MEMORY_AIM)} with {ratio:.2f}. "
@@ -256,7 +256,7 @@ def _memory_remark(column: str, ours: Figures, theirs: Figures) -> str:
 
 
 def _warm_remark(isolated: Isolated) -> str:
-    """Whether the aim for warm starts was met, and what happened during the slowest one."""
+    """Return whether the aim for warm starts was met, and what happened during the slowest one."""
     p99 = _p99(isolated.warm)
     text = f"aim, warm process start p99 under {WARM_AIM_MS:g} ms: {_verdict(p99 < WARM_AIM_MS)} with {p99:.1f} ms."
     if p99 < WARM_AIM_MS:

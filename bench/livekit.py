@@ -41,7 +41,7 @@ async def _measure(python: Path, idle: int, starts: int, option: str) -> Pool:
 
 
 def livekit_python() -> Path:
-    """The interpreter of its environment, made on first use from the Python that runs this: 400 MB, half a minute.
+    """Return the interpreter of its environment, made on first use from the Python that runs this: 400 MB, half a minute.
 
     Raises OSError or subprocess.SubprocessError when that fails."""
     return environment(f"livekit-{LIVEKIT_VERSION}", PACKAGES, sys.executable)

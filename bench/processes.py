@@ -24,7 +24,7 @@ TERMINATE_SECONDS = 10.0
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on now. Another program may take it before it is used."""
+    """Return a port of this machine that nobody listens on now. Another program may take it before it is used."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -115,7 +115,7 @@ async def room_server(
 
 
 def room_access(url: str, api_key: str, room: str) -> tuple[str, str]:
-    """The WebSocket URL of a room, and a token that may do there what agents may."""
+    """Return the WebSocket URL of a room, and a token that may do there what agents may."""
     token = ParticipantToken(
         name="bench",
         grants=[

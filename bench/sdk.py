@@ -22,13 +22,13 @@ CHECKOUT = Path(__file__).parents[1]
 
 
 def cache_dir(name: str = f"sdk-agents-{SDK_VERSION}") -> Path:
-    """Where an environment is kept between runs."""
+    """Return where an environment is kept between runs."""
     base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     return Path(base).expanduser() / "meshhost" / name
 
 
 def python313() -> Path | None:
-    """A Python 3.13 on this machine: pyenv's newest, else the one on the PATH."""
+    """Return a Python 3.13 on this machine: pyenv's newest, else the one on the PATH."""
     roots = [os.environ.get("PYENV_ROOT"), "~/.pyenv"]
     versions = [path for root in roots if root for path in Path(root).expanduser().glob("versions/3.13*/bin/python")]
     if versions:
@@ -38,24 +38,24 @@ def python313() -> Path | None:
 
 
 def sdk_python() -> Path | None:
-    """The interpreter of the SDK's environment, made on first use; None without Python 3.13."""
+    """Return the interpreter of the SDK's environment, made on first use; None without Python 3.13."""
     return _on_313(f"sdk-agents-{SDK_VERSION}", PACKAGES)
 
 
 def sdk_cli() -> Path | None:
-    """The `meshagent` command in an environment of its own, made on first use; None without Python 3.13."""
+    """Return the `meshagent` command in an environment of its own, made on first use; None without Python 3.13."""
     python = _on_313(f"sdk-cli-{SDK_VERSION}", CLI_PACKAGES)
     return None if python is None else python.with_name("meshagent")
 
 
 def meshhost_python313() -> Path | None:
-    """A Python 3.13 with what meshhost needs, but without meshhost: put CHECKOUT on PYTHONPATH. None without Python 3.13."""
+    """Return a Python 3.13 with what meshhost needs but without meshhost (put CHECKOUT on PYTHONPATH), or None without 3.13."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     return _on_313("bench-3.13", project["dependencies"])
 
 
 def python_version(python: Path | str) -> str:
-    """The version of this interpreter, such as 3.13.0."""
+    """Return the version of this interpreter, such as 3.13.0."""
     program = "import platform; print(platform.python_version())"
     return subprocess.run(
         [python, "-c", program], check=True, timeout=60, capture_output=True, text=True
@@ -63,7 +63,7 @@ def python_version(python: Path | str) -> str:
 
 
 def environment(name: str, packages: list[str], base: Path | str) -> Path:
-    """The interpreter of this environment with these packages, made from `base` on first use and when the packages change.
+    """Return the interpreter of an environment with these packages, made from `base` at first use and when they change.
 
     Raises OSError or subprocess.SubprocessError when it cannot be made."""
     home = cache_dir(name)

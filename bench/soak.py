@@ -32,7 +32,7 @@ def _raise_file_limit() -> int:
 
 
 async def _settled(host: BenchedHost) -> float:
-    """The memory of the host in MiB, after a pause."""
+    """Return the memory of the host in MiB, after a pause."""
     await asyncio.sleep(2.0)
     return host.resident / 2**20
 

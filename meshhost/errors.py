@@ -56,6 +56,7 @@ __all__ = [
     "RoomError",
     "RoomRefusedError",
     "SettingsError",
+    "StorageFullError",
     "TenantSuspendedError",
     "TokenError",
     "ToolError",
@@ -195,12 +196,18 @@ class QuotaExceededError(LimitExceededError):
     after which another try makes sense (None: when the tenant has freed something).
     """
 
-    code = 5005
+    code = 5006
 
     def __init__(self, text: str, *, quota: str = "", retry_after: float | None = None) -> None:
         super().__init__(text)
         self.quota = quota
         self.retry_after = retry_after
+
+
+class StorageFullError(RoomError, OSError):
+    """The room server's disk has no room for this. What frees room (taking messages, acks, deletions) still works."""
+
+    code = 5005
 
 
 class RequestTimeoutError(RoomError):

@@ -2,26 +2,40 @@
 
 `log_context(tenant=…, room=…)` adds fields to everything that is logged inside it, in this task and in tasks that it starts; a
 `ContextFilter` on a handler writes the fields into each record. The library only adds fields: programs choose handlers and
-formats, and the CLI uses `LineFormatter`. The fields are for people: no code may decide by them.
+formats. Programs of ours, and a host that is run by a program which chose none (`is_configured`), call `configure_logs`. It
+writes one line for each record, as text for people (`LineFormatter`) or as JSON for machines (`JsonFormatter`).
+The fields are for people: no code may decide by them.
 """
 
 import json
 import logging
+import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime
+from pathlib import Path
 from types import MappingProxyType
+from typing import Any, TextIO
 
 from meshhost.tenant_names import known_name_of
 
 __all__ = [
     "ContextFilter",
+    "JsonFormatter",
     "LineFormatter",
     "add_context_to_root_handlers",
+    "as_json",
+    "configure_logs",
     "current_log_context",
+    "describe_error",
+    "is_configured",
+    "line_of",
     "log_context",
     "log_context_of",
+    "log_handler",
 ]
 
 _fields: ContextVar[Mapping[str, object]] = ContextVar("meshhost_log_fields", default=MappingProxyType({}))
@@ -72,10 +86,24 @@ class ContextFilter(logging.Filter):
 # The attributes of every record; all others came with `extra` or the context.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
+# Code that runs an agent's code. What it adds at the top of a traceback is the same for every agent.
+_RUNNERS = (
+    f"{Path(__file__).parent}/",
+    *(
+        f"{Path(traceback.__file__).parent}/{name}"
+        for name in ("asyncio/", "concurrent/", "contextlib.py", "threading.py")
+    ),
+)
+_MAX_LINE = 300
+_SHORT_ID = 8
 
 
 class LineFormatter(logging.Formatter):
-    """`12:00:01 INFO  meshhost.server.core.room: sentence room=demo`. Without `tracebacks` an error is a field like others."""
+    """`12:00:01 INFO  meshhost.server.core.room: sentence room=demo`, for people.
+
+    An error is the field `error`, with its text. With `tracebacks` its traceback follows, from the first line of code that is
+    neither ours nor asyncio's.
+    """
 
     def __init__(self, *, is_coloured: bool, tracebacks: bool) -> None:
         super().__init__()
@@ -84,21 +112,77 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line, with a traceback as several."""
-        fields = {name: value for name, value in vars(record).items() if name not in _OWN}
-        error = record.exc_info[1] if record.exc_info else None
-        if error is not None and not self._tracebacks:
-            fields["error"] = type(error).__name__
-        moment = time.strftime("%H:%M:%S", time.localtime(record.created))
-        line = f"{moment} {self._level(record)} {record.name}: {_escaped(record.getMessage())}"
-        line += "".join(f" {name}={_value(value)}" for name, value in fields.items())
-        if record.exc_info and error is not None and self._tracebacks:
-            line += f"\n{self.formatException(record.exc_info)}"
+        level = self._level(record)
+        line = line_of(record.created, level, record.name, record.getMessage(), _fields_of(record))
+        if record.exc_info and record.exc_info[1] is not None and self._tracebacks:
+            line += f"\n{_traceback_of(record.exc_info[1])}"
         return line
 
     def _level(self, record: logging.LogRecord) -> str:
         colour = _COLOURS.get(record.levelno)
         padded = f"{record.levelname:<7}"
         return f"\x1b[{colour}m{padded}\x1b[0m" if self._is_coloured and colour is not None else padded
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: `time` (UTC), `level`, `logger`, `message`, the fields, and `traceback` of an error."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line."""
+        return json.dumps(as_json(record), default=str)
+
+
+def as_json(record: logging.LogRecord) -> dict[str, Any]:
+    """The record with all its fields, as JsonFormatter writes it."""
+    content: dict[str, Any] = {
+        **_fields_of(record),
+        "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        "level": record.levelname,
+        "logger": record.name,
+        "message": record.getMessage(),
+    }
+    if record.exc_info and record.exc_info[1] is not None:
+        content["traceback"] = "".join(traceback.format_exception(record.exc_info[1]))
+    return content
+
+
+def line_of(created: float, level: str, logger: str, message: str, fields: dict[str, Any]) -> str:
+    """A record as a line for people, without control characters. `created` is in seconds since the epoch."""
+    moment = time.strftime("%H:%M:%S", time.localtime(created))
+    shown = "".join(f" {name}={_value(value)}" for name, value in _for_people(fields).items())
+    return f"{moment} {level} {logger}: {_escaped(message)}{shown}"
+
+
+def log_handler(stream: TextIO, *, is_json: bool, tracebacks: bool) -> logging.Handler:
+    """A handler that writes records with the fields of their context to the stream."""
+    handler = logging.StreamHandler(stream)
+    lines = LineFormatter(is_coloured=stream.isatty(), tracebacks=tracebacks)
+    handler.setFormatter(JsonFormatter() if is_json else lines)
+    handler.addFilter(ContextFilter())
+    return handler
+
+
+def configure_logs(level: int, *, is_json: bool, tracebacks: bool = True) -> None:
+    """Write our records from `level` on, and those of libraries, to stderr; what was configured before is replaced."""
+    handler = log_handler(sys.stderr, is_json=is_json, tracebacks=tracebacks)
+    # Libraries stay at INFO: at DEBUG some of them log payloads and keys.
+    logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
+    logging.getLogger("meshhost").setLevel(level)
+
+
+def is_configured() -> bool:
+    """Whether the program has chosen where records go."""
+    return any(logging.getLogger(name).handlers for name in (None, "meshhost"))
+
+
+def describe_error(error: BaseException) -> str:
+    """The error in one line, such as `KeyError: 'to'`, shortened."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - the error is an agent's own class and may fail in any way
+        text = "(the error cannot be shown as text)"
+    text = text if len(text) <= _MAX_LINE else f"{text[:_MAX_LINE]}…"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def add_context_to_root_handlers() -> None:
@@ -108,7 +192,41 @@ def add_context_to_root_handlers() -> None:
             handler.addFilter(ContextFilter())
 
 
+def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    fields = {name: value for name, value in vars(record).items() if name not in _OWN}
+    if record.exc_info and record.exc_info[1] is not None:
+        fields.setdefault("error", describe_error(record.exc_info[1]))
+    return fields
+
+
+def _for_people(fields: dict[str, Any]) -> dict[str, Any]:
+    """Without what the other fields say already; JSON has all of it."""
+    if "tenant_name" in fields:
+        fields["tenant"] = fields.pop("tenant_name")
+    if fields.get("agent") == f"{fields.get('identity')} in {fields.get('room')}":
+        del fields["agent"]
+    if isinstance(fields.get("spawn_id"), str):
+        # As much of it as the commands of `meshhost host` need.
+        fields["spawn_id"] = fields["spawn_id"][:_SHORT_ID]
+    return fields
+
+
+def _traceback_of(error: BaseException) -> str:
+    described = traceback.TracebackException.from_exception(error)
+    pending = [described]
+    while pending:
+        one = pending.pop()
+        foreign = [n for n, frame in enumerate(one.stack) if not frame.filename.startswith(_RUNNERS)]
+        if foreign:
+            one.stack = traceback.StackSummary.from_list(one.stack[foreign[0] :])
+        pending += [linked for linked in (one.__cause__, one.__context__) if linked is not None]
+        pending += one.exceptions or ()
+    return "".join(described.format()).rstrip("\n")
+
+
 def _value(value: object) -> str:
+    if isinstance(value, float):
+        value = round(value, 3)
     text = value if isinstance(value, str) else str(value)
     is_plain = text != "" and text.isprintable() and not any(character in ' "=' for character in text)
     return text if is_plain else json.dumps(text)

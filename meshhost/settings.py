@@ -2,19 +2,29 @@
 
 Each variable is `MESHHOST_<NAME>`, also read as `MESHAGENT_<NAME>` when ours is unset, so that a MeshAgent deployment keeps
 its environment. `OPENAI_*` and `OTEL_*` keep their usual names. Values are read when `read_settings` is called, never at
-import, so that tests and programs may set them first. Programs and `meshhost.app` read settings and pass plain values on:
+import, so that tests and programs may set them first. It is read by us and not by `pydantic-settings`, whose import took longer
+than all that a short command does. Programs and `meshhost.app` read settings and pass plain values on:
 the lower layers never see the environment (import-linter enforces it). The reference page of the settings is made from the
 descriptions here.
 """
 
 import logging
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from meshhost.errors import SettingsError
 
@@ -29,10 +39,10 @@ def _names(name: str) -> AliasChoices:
     return AliasChoices(f"MESHHOST_{name}", f"MESHAGENT_{name}")
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The environment at one moment. Field names are the variables' names in lower case without their prefix."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, validate_default=True)
 
     api_url: str = Field(
         DEFAULT_API_URL,
@@ -87,7 +97,10 @@ class Settings(BaseSettings):
     token: SecretStr | None = Field(
         None,
         validation_alias=_names("TOKEN"),
-        description="A ready-made participant token, for programs that read it; meshhost itself does not use it.",
+        description=(
+            "A ready-made participant token, with which `meshhost.connect` and the commands that work in a room join "
+            "instead of signing one with the API key."
+        ),
     )
     room: str | None = Field(
         None,
@@ -110,8 +123,8 @@ class Settings(BaseSettings):
         repr=False,
         validation_alias=_names("DATABASE_URL"),
         description=(
-            "Where the queues are stored: sqlite:///relative/path or sqlite:////absolute/path. Unset: a file "
-            "in the data directory."
+            "Where all but files is stored: postgresql://user:password@host/database. Or the file of the queues alone: "
+            "sqlite:///relative/path or sqlite:////absolute/path. Unset: files in the data directory."
         ),
     )
     data_dir: Path = Field(
@@ -128,6 +141,14 @@ class Settings(BaseSettings):
         "INFO",
         validation_alias=_names("LOG_LEVEL"),
         description="Least severe log records that are shown: DEBUG, INFO, WARNING, ERROR or CRITICAL.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text",
+        validation_alias=_names("LOG_FORMAT"),
+        description=(
+            "How log records are written: lines for people (text), or one JSON object a line (json). For `host.run()` in a "
+            "program that has not configured logging itself, `otel_config` and the command line."
+        ),
     )
     local_model: Path | None = Field(
         None,
@@ -282,7 +303,10 @@ class Settings(BaseSettings):
     host_url: str | None = Field(
         None,
         validation_alias=_names("HOST_URL"),
-        description="URL of the service host that `meshhost host` commands talk to.",
+        description=(
+            "URL of the service host that `meshhost host` commands talk to. Unset: port MESHHOST_PORT of this machine, "
+            "else the host that `meshhost service run` has started, else port 8081."
+        ),
     )
     openai_api_key: SecretStr | None = Field(
         None,
@@ -326,6 +350,11 @@ class Settings(BaseSettings):
             raise ValueError("expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return value
 
+    @property
+    def log_level_number(self) -> int:
+        """The level as the logging module counts it."""
+        return logging.getLevelNamesMapping()[self.log_level.upper()]
+
     @field_validator("api_url")
     @classmethod
     def _is_http_url(cls, value: str) -> str:
@@ -347,8 +376,10 @@ def read_settings() -> Settings:
 
     Raises SettingsError that names the wrong variable and never shows its value.
     """
+    # Upper and lower case are the same, as everywhere in this environment since the first version; an empty value is none.
+    variables = {name.upper(): value for name, value in os.environ.items() if value}
     try:
-        return Settings()
+        return Settings.model_validate(variables)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         text = first["msg"].removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""What every test must leave behind: nothing."""
+"""What every test must leave behind: nothing. And the database server that tests share."""
 
 import asyncio
 import inspect
@@ -9,6 +9,7 @@ from typing import Any
 import hypothesis
 import pytest
 import pytest_asyncio
+from doubles.postgres import PostgresServer, running_postgres
 
 # How long one example takes says more about the machine than about the code: no deadline. `make check` asks for fewer
 # examples (--hypothesis-profile); tests that set their own number keep it.
@@ -18,6 +19,15 @@ hypothesis.settings.load_profile("full")
 
 # What was cancelled or closed at the end of a test may need this long to end.
 _GRACE_SECONDS = 0.5
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL, started at first use. It does not wait for the disk: no test that shares it cuts the power."""
+    with running_postgres() as server:
+        server.execute("ALTER SYSTEM SET fsync = off")
+        server.execute("SELECT pg_reload_conf()")
+        yield server
 
 
 @pytest.fixture(autouse=True)

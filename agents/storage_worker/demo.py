@@ -35,7 +35,7 @@ def say(text: str) -> None:
 
 
 def clean_environment(directory: Path) -> dict[str, str]:
-    """The environment of all processes, without the user's own settings: the demo must not act on their rooms."""
+    """Return the environment of all processes, without the user's own settings: the demo must not act on their rooms."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MESHHOST_", "MESHAGENT_"))}
     return kept | {
         "MESHHOST_API_URL": f"http://127.0.0.1:{free_port()}",

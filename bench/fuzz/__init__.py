@@ -49,7 +49,7 @@ def _vitals(host: BenchedHost) -> Vitals:
 
 
 async def _agents(host: BenchedHost) -> Counter[Key]:
-    """How many agents of each key are alive, without those that were called by a raw socket. One of each is right."""
+    """Count the live agents of each key, without those that were called by a raw socket. One of each is right."""
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http,
         http.get(f"{host.url}/agents?limit=10000", timeout=aiohttp.ClientTimeout(30)) as answer,
@@ -85,7 +85,7 @@ async def _start_all(host: BenchedHost, found: Findings, seed: int) -> None:
 
 
 async def _settled(host: BenchedHost, before: Vitals) -> Vitals:
-    """The vitals once the remaining connections are closed, or after SETTLE_SECONDS."""
+    """Return the vitals once the remaining connections are closed, or after SETTLE_SECONDS."""
     end = time.monotonic() + SETTLE_SECONDS
     while (vitals := _vitals(host)).files > before.files and time.monotonic() < end:  # noqa: ASYNC110 - another process
         await asyncio.sleep(0.2)

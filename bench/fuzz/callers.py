@@ -240,7 +240,7 @@ class Caller:
         return {"Meshhost-Signature": sign_webhook(body, secret=SECRET, now=time.time())}
 
     def make_call(self, key: Key, *, in_header: bool = False) -> Call:
-        """A good call of this agent, in the body or, as room servers do for WebSockets, in a header."""
+        """Return a good call of this agent, in the body or, as room servers do for WebSockets, in a header."""
         body = webhook_body("room.call", self._data(key))
         headers = self._signed(body)
         if in_header:
@@ -371,7 +371,7 @@ class RawCaller:
         )
 
     def _socket_call(self) -> bytes:
-        """A call by WebSocket upgrade, as a room server makes it; what follows it is not WebSocket."""
+        """Return a call by WebSocket upgrade, as a room server makes it; what follows it is not WebSocket."""
         self._sockets += 1
         tenant = f"{SOCKETS_TENANT}{self._random.randrange(SOCKETS_TENANTS)}"
         data = self._calls._data((tenant, "room", f"{self._name}-{self._sockets}"))

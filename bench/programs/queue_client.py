@@ -24,7 +24,7 @@ BODY = {"instructions": "save a poem about ai to poem.txt", "padding": "x" * 120
 
 
 def connect() -> Any:
-    """A client of the room."""
+    """Return a client of the room."""
     return api.RoomClient(protocol=api.WebSocketClientProtocol(url=url, token=token))
 
 

@@ -54,17 +54,17 @@ class Add(tools.Tool):  # type: ignore[misc]
         super().__init__(name="add", title="Add", description="adds two numbers", input_schema=schema)
 
     async def execute(self, context: Any, *, a: int, b: int) -> Any:
-        """The sum."""
+        """Return the sum."""
         return {"sum": a + b}
 
 
 def connect() -> Any:
-    """A client of the room."""
+    """Return a client of the room."""
     return api.RoomClient(protocol=api.WebSocketClientProtocol(url=url, token=token))
 
 
 def percentiles(what: str, found: list[float]) -> dict[str, float]:
-    """p50 and p99 of latencies in seconds."""
+    """Return p50 and p99 of latencies in seconds."""
     return {
         f"{what}_p50": statistics.median(found) * 1000,
         f"{what}_p99": statistics.quantiles(found, n=100)[98] * 1000,

@@ -139,7 +139,7 @@ class _Line(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came."""
+        """Bytes were received."""
         self._buffer += data
         end = self._buffer.find(_END)
         if end < 0:

@@ -72,7 +72,7 @@ def _reply(message_id: int) -> bytes:
 
 
 def _identity(request: bytes) -> str:
-    """The identity that a request's token names; "" when it has none."""
+    """Return the identity that a request's token names; "" when it has none."""
     found = _TOKEN.search(request)
     try:
         claims = json.loads(base64.urlsafe_b64decode(found[1] + b"==")) if found else {}
@@ -82,7 +82,7 @@ def _identity(request: bytes) -> str:
 
 
 def _span(buffer: bytes, at: int) -> tuple[int, int] | None:
-    """Where the mask of the frame at `at` begins, and where the frame ends; None when the frame is not complete."""
+    """Return where the mask of the frame at `at` begins, and where the frame ends; None when the frame is not complete."""
     if len(buffer) < at + 2:
         return None
     size, mask = buffer[at + 1] & 0x7F, at + 2
@@ -94,7 +94,7 @@ def _span(buffer: bytes, at: int) -> tuple[int, int] | None:
 
 
 def _unmasked(buffer: bytes, mask: int, end: int) -> bytes:
-    """The first _LOOKED_AT bytes of the frame, unmasked."""
+    """Return the first _LOOKED_AT bytes of the frame, unmasked."""
     data = buffer[mask + 4 : min(end, mask + 4 + _LOOKED_AT)]
     size = len(data)
     key = (buffer[mask : mask + 4] * (size // 4 + 1))[:size]
@@ -252,7 +252,7 @@ class _Seat(asyncio.Protocol):
         return buffer[at:]
 
     def _take(self, first: int, data: bytes) -> bytes:
-        """The bytes that answer this frame. No frame follows a close frame."""
+        """Return the bytes that answer this frame. No frame follows a close frame."""
         if first == _BINARY:
             return self._take_packet(data)
         if first == _PING:

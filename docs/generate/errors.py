@@ -33,6 +33,7 @@ WHAT_TO_DO = {
     "AlreadyExistsError": "Take another name, or say that overwriting is meant.",
     "LimitExceededError": "Send less, or raise the limit in the [room server's file](server-file.md).",
     "QuotaExceededError": "Free something, or wait; the operator raises the limit with `meshhost tenant limit`.",
+    "StorageFullError": "Free space on the room server's disk; let workers empty the queues. Then send again.",
     "RequestTimeoutError": "Ask again if doing it twice does no harm.",
     "ConnectionLostError": "Ask again if doing it twice does no harm; the client reconnects by itself.",
     "RoomRefusedError": "Read the status: 401 token, 403 room, 503 the server stops.",
@@ -63,12 +64,17 @@ def pages() -> dict[str, str]:
 def _as_tree(classes: list[type[MeshhostError]]) -> list[type[MeshhostError]]:
     """Each class directly after its base, in the order of the module."""
     order = list(vars(errors))
-    return sorted(classes, key=lambda cls: [order.index(base.__name__) for base in reversed(cls.__mro__[:-3])])
+    return sorted(classes, key=lambda cls: [order.index(base.__name__) for base in reversed(_lineage(cls))])
 
 
 def _name(cls: type[MeshhostError]) -> str:
-    depth = len(cls.__mro__) - len(MeshhostError.__mro__) - 1
+    depth = len(_lineage(cls)) - 2
     return "&nbsp;&nbsp;&nbsp;" * depth + code(cls.__name__)
+
+
+def _lineage(cls: type[MeshhostError]) -> list[type]:
+    """The class and its bases of this module; one may also be a built-in error."""
+    return [base for base in cls.__mro__ if issubclass(base, MeshhostError)]
 
 
 def _code(cls: type[MeshhostError]) -> str:

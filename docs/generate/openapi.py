@@ -146,6 +146,7 @@ _IN_PATH = {
     "tenant": "The tenant's id.",
     "token": "The signed token of the file.",
     "what": "A part of MeshAgent's REST API.",
+    "room_name": "Name of the room.",
 }
 
 

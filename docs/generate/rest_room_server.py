@@ -76,6 +76,7 @@ _TENANT_SHOWN = obj(
     quota=obj(**_LIMITS),
     use={**obj(**_USE), "description": "Null: not known."},
 )
+_DELETED = obj(id=TEXT, name=TEXT, deleted={"type": "boolean"})
 _TENANT_KEY = obj(id=TEXT, name=TEXT, description=TEXT, role=TEXT, expires_at=_TIME, last_used_at=_TIME)
 
 _BAD = Answer(400, "A field is missing or wrong; the text names it.", ERROR)
@@ -383,6 +384,29 @@ _TENANTS = (
         "Rename a tenant",
         [Answer(200, "The tenant.", _TENANT_ANSWER), _BAD, _NO_TENANT, _TAKEN],
         body=_NAME,
+    ),
+    _of_tenants(
+        "DELETE",
+        _TENANT,
+        "Delete a tenant",
+        [
+            Answer(200, "Nothing of it is left.", _DELETED),
+            Answer(202, "The deletion goes on; the same request waits for its end.", _DELETED),
+            _NO_TENANT,
+        ],
+        description="Its keys, tokens and file addresses are refused from then on; then all that it keeps is removed.",
+    ),
+    _of_tenants(
+        "DELETE",
+        f"{_TENANT}/rooms/{{room_name}}",
+        "Delete a room with everything in it",
+        [
+            Answer(200, "Nothing of it is left.", _DELETED),
+            Answer(202, "The deletion goes on; the same request waits for its end.", _DELETED),
+            _BAD,
+            _NO_TENANT,
+        ],
+        description="Also a room without a record. Tokens that were signed before are refused when it is made again.",
     ),
     _of_tenants(
         "POST",

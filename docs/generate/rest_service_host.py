@@ -1,7 +1,9 @@
 """The endpoints of a service host, one entry for each route of its application."""
 
+from pydantic import BaseModel
+
 from docs.generate.openapi import ERROR, TEXT, Answer, Endpoint, Parameter, Schema, array, obj
-from meshhost.hosting.http.pages import AgentQuery
+from meshhost.hosting.http.pages import AgentQuery, LogQuery
 
 __all__ = ["ENDPOINTS", "SECURITY"]
 
@@ -95,11 +97,19 @@ _QUERY_TEXTS = {
 }
 
 
-def _query() -> tuple[Parameter, ...]:
-    """The parameters of `GET /agents`, from the model that reads them."""
-    schema = AgentQuery.model_json_schema()
+_LOG_TEXTS = {
+    **_QUERY_TEXTS,
+    "limit": "Most records in the answer: the newest.",
+    "after": "`next` of the answer before; 0 for all that are kept.",
+    "id": "Only those of agents whose ids begin so.",
+}
+
+
+def _query(model: type[BaseModel], texts: dict[str, str]) -> tuple[Parameter, ...]:
+    """The parameters of a request, from the model that reads them."""
+    schema = model.model_json_schema()
     properties = {name: _inlined(one, schema.get("$defs", {})) for name, one in schema["properties"].items()}
-    return tuple(Parameter(name, _QUERY_TEXTS[name], one) for name, one in properties.items())
+    return tuple(Parameter(name, texts[name], one) for name, one in properties.items())
 
 
 def _inlined(value: Schema, definitions: Schema) -> Schema:
@@ -193,6 +203,23 @@ _OPERATIONS = (
 _ADMIN = (
     Endpoint(
         "GET",
+        "/agents/logs",
+        "Show the last log records",
+        [
+            Answer(
+                200, "Oldest first. `next` is the number of the last one.", obj(records=array(_OBJECT), next=_INTEGER)
+            ),
+            _BAD,
+            _UNAUTHORIZED,
+        ],
+        description="""Those of agents and of the host, from INFO on: the last 2000 are kept in memory. Each has `number`,
+        `time`, `level`, `logger`, `message`, its fields, and `traceback` of an error.""",
+        parameters=_query(LogQuery, _LOG_TEXTS),
+        auth="adminKey",
+        tag="Administration",
+    ),
+    Endpoint(
+        "GET",
         "/agents",
         "List agents",
         [
@@ -200,7 +227,7 @@ _ADMIN = (
             _BAD,
             _UNAUTHORIZED,
         ],
-        parameters=_query(),
+        parameters=_query(AgentQuery, _QUERY_TEXTS),
         auth="adminKey",
         tag="Administration",
     ),

@@ -25,17 +25,18 @@ VARIABLES: dict[str, dict[str, str]] = {
         "MESHHOST_API_URL": "Address of the room server.",
         "MESHHOST_API_KEY": "API key to act with. Default: the key that `meshhost setup` stored.",
         "MESHHOST_ROOM": "Room that commands use when none is named; also marks the telemetry of an agent.",
-        "MESHHOST_TOKEN": "Reserved for a participant token; nothing reads it yet.",
+        "MESHHOST_TOKEN": "A token that `meshhost.connect` and commands join rooms with, instead of signing one.",
         "MESHHOST_CONFIG_DIR": "Directory of `project.json`, which `meshhost setup` writes.",
         "MESHHOST_DATA_DIR": "Directory for data: queues, documents, files and identity of a room server, ledger of a host.",
         "MESHHOST_LOG_LEVEL": "Lowest level of log records that are written.",
+        "MESHHOST_LOG_FORMAT": "`text`: a line for people; `json`: an object a line, with all fields and tracebacks.",
         "MESHHOST_PROJECT_ID": "Project id that telemetry of an agent is marked with.",
         "MESHHOST_SESSION_ID": "Session id that telemetry of an agent is marked with.",
         "OTEL_ENDPOINT": "OTLP/HTTP collector for traces. `OTEL_EXPORTER_OTLP_ENDPOINT` is read too. Default: no export.",
     },
     "Room server": {
-        "MESHHOST_DATABASE_URL": "Where queues are stored: `sqlite:///relative` or `sqlite:////absolute`. "
-        "Default: `queues.db` in the data directory.",
+        "MESHHOST_DATABASE_URL": "Where all but files is stored: `postgresql://user:password@host/database`. Or the file of "
+        "the queues alone: `sqlite:///relative` or `sqlite:////absolute`. Default: files in the data directory.",
         "MESHHOST_OPERATOR_KEY": "Key that manages tenants: for the server, and for `meshhost tenant` and `key`. Default: "
         "`operator.key` in the configuration directory, which `meshhost room serve` writes.",
         "MESHHOST_SECRET": "Secret of participant tokens that name no API key.",
@@ -55,7 +56,7 @@ VARIABLES: dict[str, dict[str, str]] = {
         "MESHHOST_LEDGER": "File that keeps which agents shall live and which tenants are frozen, over restarts. `on`: "
         "`host-ledger.db` in the data directory. It holds tokens. Default: off.",
         "MESHHOST_ADMIN_KEY": "Key for the operator's routes. Without one they answer the host's own machine only.",
-        "MESHHOST_HOST_URL": "Where `meshhost host` finds the host.",
+        "MESHHOST_HOST_URL": "Where `meshhost host` finds the host. Default: what `service run` started, else port 8081.",
         "MESHHOST_MAX_STARTS": "Agents that may be starting at once.",
         "MESHHOST_TENANT_MAX_AGENTS": "Agents of one tenant. Default: no limit.",
         "MESHHOST_TENANT_STARTS_PER_SECOND": "Starts per second of one tenant. Default: no limit.",

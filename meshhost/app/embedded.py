@@ -14,7 +14,6 @@ from pathlib import Path
 from meshhost.app.config_file import ProviderEntry, ServerFile, read_secret_file
 from meshhost.app.engines import ENGINES, EngineMaker, EngineRequest, make_engine
 from meshhost.app.project import RecentKeys
-from meshhost.app.quotas import tenant_counts
 from meshhost.errors import SettingsError
 from meshhost.gateway.local.provider import LocalProvider
 from meshhost.gateway.meter import Meter
@@ -25,6 +24,7 @@ from meshhost.identity.keys import ApiKey
 from meshhost.protocol.frames import Limits
 from meshhost.queues.service import queue_service
 from meshhost.server.config import ServerConfig
+from meshhost.server.data.counts import tenant_counts
 from meshhost.server.server import RoomServer
 from meshhost.settings import Settings, read_settings
 from meshhost.stores.document_files import FilesAndDocuments
@@ -32,7 +32,7 @@ from meshhost.stores.files import open_object_store
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.queues import QueueLimits
 
-__all__ = ["ServerOptions", "open_room_server"]
+__all__ = ["ServerOptions", "limits_of", "open_room_server", "providers_of"]
 
 # Room for what surrounds a queue's message when it is delivered: header, attempt, lease.
 _ENVELOPE_BYTES = 64 * 1024
@@ -64,8 +64,10 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
     """Start a room server, and stop it when the block is left. Raises SettingsError when it cannot run."""
     settings = read_settings()
     _make_data_dir(options.data_dir)
-    providers = options.providers or _providers(options.file, settings)
-    engine = make_engine(EngineRequest(options.database_url, options.data_dir, _limits(options.file)), options.engines)
+    providers = options.providers or providers_of(options.file, settings)
+    engine = make_engine(
+        EngineRequest(options.database_url, options.data_dir, limits_of(options.file)), options.engines
+    )
     store = open_object_store(options.file.storage.url or options.data_dir / "storage")
     config = _config(options)
     identity = IdentityService(
@@ -135,7 +137,8 @@ def _make_data_dir(path: Path) -> None:
         raise SettingsError(f"the data directory {path} is not writable")
 
 
-def _limits(file: ServerFile) -> QueueLimits:
+def limits_of(file: ServerFile) -> QueueLimits:
+    """The limits of queues that the file sets, else the usual ones."""
     queues = file.queues
     return QueueLimits(
         max_attempts=queues.max_attempts,
@@ -145,7 +148,7 @@ def _limits(file: ServerFile) -> QueueLimits:
     )
 
 
-def _providers(file: ServerFile, settings: Settings) -> ProviderTable:
+def providers_of(file: ServerFile, settings: Settings) -> ProviderTable:
     """Return the providers of the file. If it has none: OpenAI's API when its variables are set, else the small local model."""
     if file.providers:
         extra = AUDIO if any(entry.audio for entry in file.providers) else frozenset[str]()

@@ -41,7 +41,19 @@ def _sqlite(request: EngineRequest) -> Engine:
     raise _unknown_url()
 
 
-ENGINES: Mapping[str, EngineMaker] = MappingProxyType({"sqlite": _sqlite})
+def _postgresql(request: EngineRequest) -> Engine:
+    """PostgreSQL, for one or several room servers. What it needs is imported only when it is used."""
+    try:
+        from meshhost.stores.postgres.engine import postgres_engine
+    except ImportError:
+        text = "MESHHOST_DATABASE_URL: PostgreSQL needs a package that is missing: pip install 'meshhost[postgres]'"
+        raise SettingsError(text) from None
+    return postgres_engine(request.url or "", limits=request.limits)
+
+
+ENGINES: Mapping[str, EngineMaker] = MappingProxyType(
+    {"sqlite": _sqlite, "postgresql": _postgresql, "postgres": _postgresql}
+)
 
 
 def make_engine(request: EngineRequest, engines: Mapping[str, EngineMaker] = ENGINES) -> Engine:
@@ -53,4 +65,6 @@ def make_engine(request: EngineRequest, engines: Mapping[str, EngineMaker] = ENG
 
 
 def _unknown_url() -> SettingsError:
-    return SettingsError("MESHHOST_DATABASE_URL: expected sqlite:///path (sqlite:////path when it is absolute)")
+    return SettingsError(
+        "MESHHOST_DATABASE_URL: expected sqlite:///path (sqlite:////path when it is absolute) or postgresql://…"
+    )

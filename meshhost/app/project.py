@@ -18,7 +18,7 @@ from meshhost.errors import InvalidApiKeyError, SettingsError
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key, parse_api_key
 from meshhost.settings import Settings, read_settings
 
-__all__ = ["Project", "RecentKeys", "api_key_of", "known_keys", "read_project", "set_up_project"]
+__all__ = ["Project", "RecentKeys", "api_key_of", "api_url_of", "known_keys", "read_project", "set_up_project"]
 
 
 class Project(BaseModel):
@@ -72,6 +72,14 @@ def api_key_of(settings: Settings) -> str:
     if project is None:
         raise SettingsError("no API key: run `meshhost setup`, or set MESHHOST_API_KEY")
     return project.api_key.get_secret_value()
+
+
+def api_url_of(settings: Settings) -> str:
+    """Return the room server's URL: the environment's, else the stored project's, else the default. Raises SettingsError."""
+    if "api_url" in settings.model_fields_set:
+        return settings.api_url
+    project = read_project(settings.config_dir)
+    return settings.api_url if project is None else project.api_url.rstrip("/")
 
 
 def known_keys(settings: Settings) -> list[ApiKey]:

@@ -24,14 +24,15 @@ import aiohttp
 
 from meshhost.app.embedded import ServerOptions, open_room_server
 from meshhost.app.host_api import POLL_SECONDS, Endpoint, HostApi
+from meshhost.app.model_hint import missing_model
 from meshhost.app.operator import find_operator_key
 from meshhost.app.ports import reserved_port
 from meshhost.app.program import RunningProgram, arguments_of, running_program
 from meshhost.app.project import api_key_of
 from meshhost.app.room_calls import RoomCalls, http_url
+from meshhost.app.running_hosts import announced
 from meshhost.app.source_watch import SourceWatch
 from meshhost.errors import CallRefusedError, SettingsError
-from meshhost.gateway.local.provider import find_model
 from meshhost.identity.tenant import check_room_name
 from meshhost.loopback import is_loopback
 from meshhost.settings import Settings, read_settings
@@ -93,7 +94,7 @@ async def run_service(
         sources = SourceWatch(folder, interval=times.look_at_sources) if reload else None
         changed: list[str] | None = None
         while True:
-            async with _started(arguments, settings, times) as (program, host_url):
+            async with _started(arguments, settings, times, room) as (program, host_url):
                 run = _Run(settings, times, program, HostApi(session, host_url), calls, room, progress)
                 work = run.until_ended(changed) if sources is None else run.until_changed(sources, signals, changed)
                 outcome = await first_of(work, _stop(signals, program))
@@ -102,12 +103,14 @@ async def run_service(
                     # A second signal skips the wait; leaving the block then sends the program its second signal.
                     await first_of(program.end(), signals.wait_forced())
             if changed is None or await _is_stop_requested(signals):
+                if isinstance(outcome, Won) and sources is None and not run.is_described and not program.exit_code:
+                    progress("ended", run.ending, {"reason": run.ending})
                 return program.exit_code
 
 
 @asynccontextmanager
 async def _started(
-    arguments: list[str], settings: Settings, times: RunTimes
+    arguments: list[str], settings: Settings, times: RunTimes, room: str
 ) -> AsyncIterator[tuple[RunningProgram, str]]:
     """Start the program on a free port; yield it and the URL of its host."""
     with reserved_port() as port:
@@ -117,8 +120,10 @@ async def _started(
             "MESHHOST_API_URL": settings.api_url,
         }
         stop_seconds = settings.drain_seconds + times.stop_margin
+        url = f"http://127.0.0.1:{port}"
         async with running_program(arguments, variables=variables, stop_seconds=stop_seconds) as program:
-            yield program, f"http://127.0.0.1:{port}"
+            with announced(settings.config_dir, url, room=room):
+                yield program, url
 
 
 class _Run:
@@ -141,6 +146,14 @@ class _Run:
         self._calls = calls
         self._room = room
         self._progress = progress
+        self.is_described = False
+
+    @property
+    def ending(self) -> str:
+        """How the program ended, for people."""
+        text = f"the program ended with exit code {self._program.exit_code}"
+        hint = "before it served a path: does it end with asyncio.run(host.run())?"
+        return text if self.is_described else f"{text} {hint}"
 
     async def until_ended(self, changed: list[str] | None) -> list[str] | None:
         """Keep the program's agents called into the room; return None when the program ends.
@@ -160,7 +173,7 @@ class _Run:
     async def _run_and_report(self, signals: StopSignals, changed: list[str] | None) -> None:
         try:
             await self.until_ended(changed)
-            text = f"the program ended with exit code {self._program.exit_code}"
+            text = self.ending
         except (CallRefusedError, SettingsError) as error:
             text = str(error)
         if not await _is_stop_requested(signals):
@@ -170,6 +183,7 @@ class _Run:
 
     async def _keep_called(self, changed: list[str] | None) -> None:
         endpoints = await self._discover()
+        self.is_described = True
         self._progress("host", f"service host listens at {self._host.url}", {"url": self._host.url})
         await self._wait_ready()
         for endpoint in endpoints:
@@ -255,20 +269,9 @@ async def _room_server(settings: Settings, session: aiohttp.ClientSession, progr
         fields = {"url": server.url, "embedded": True, "data_dir": str(settings.data_dir)}
         text = f"no room server answered at {base}: started one in this process (data in {settings.data_dir})"
         progress("server", text, fields)
-        if (missing := _missing_model(settings)) is not None:
+        if (missing := missing_model(settings)) is not None:
             progress("no_model", missing, {"url": server.url})
         yield
-
-
-def _missing_model(settings: Settings) -> str | None:
-    """Why no model can answer through the room server of this process, and what to do about it; None when one can."""
-    if settings.openai_api_key is not None or settings.openai_base_url is not None:
-        return None
-    try:
-        find_model(settings.local_model)
-    except SettingsError as error:
-        return f"agents that use a model will fail: OPENAI_API_KEY is not set (`export OPENAI_API_KEY=…`), and {error}"
-    return None
 
 
 async def _stop(signals: StopSignals, program: RunningProgram) -> None:

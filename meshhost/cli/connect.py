@@ -60,14 +60,10 @@ def server_access() -> ServerAccess:
 
 def server_url() -> str:
     """The http or https URL of the room server, from the environment, else the stored project. Raises SettingsError."""
-    from meshhost.app.project import read_project
+    from meshhost.app.project import api_url_of
     from meshhost.settings import read_settings
 
-    settings = read_settings()
-    api_url = settings.api_url
-    if "api_url" not in settings.model_fields_set:
-        project = read_project(settings.config_dir)
-        api_url = api_url if project is None else project.api_url.rstrip("/")
+    api_url = api_url_of(read_settings())
     if api_url.startswith("ws"):
         api_url = f"http{api_url.removeprefix('ws')}"
     return _without_credentials(api_url)
@@ -89,22 +85,29 @@ def resolve_room(given: str | None) -> str:
 
 
 def run_in_room(given: str | None, use: Callable[[RoomClient], Awaitable[T]]) -> T:
-    """Join the room, run `use` and leave; return what `use` returns. Raises BadParameter and MeshhostError."""
+    """Join the room, run `use` and leave; return what `use` returns. Raises BadParameter and MeshhostError.
+
+    The participant has the token in MESHHOST_TOKEN if there is one, else all rights of a user.
+    """
+    from meshhost.app.connection import room_token
     from meshhost.cli.log_output import log_for_command
+    from meshhost.identity.grants import ApiScope
+    from meshhost.settings import read_settings
 
     log_for_command()
-    name, access = resolve_room(given), server_access()
+    name = resolve_room(given)
+    token = room_token(read_settings(), name, name=PARTICIPANT_NAME, permissions=ApiScope.full())
 
     async def work() -> T:
-        async with joined_room(access, name) as room:
+        async with joined_room(server_url(), token, name) as room:
             return await use(room)
 
     return asyncio.run(work())
 
 
 @asynccontextmanager
-async def joined_room(access: ServerAccess, name: str) -> AsyncIterator[RoomClient]:
-    """Join the room as a user with all rights; yield its client.
+async def joined_room(api_url: str, token: str, name: str) -> AsyncIterator[RoomClient]:
+    """Join the room at the server with the token; yield its client.
 
     Raises ConnectionLostError or RoomRefusedError when it cannot be joined; the text says what to do.
     """
@@ -112,14 +115,14 @@ async def joined_room(access: ServerAccess, name: str) -> AsyncIterator[RoomClie
     from meshhost.room.client import RoomClient
     from meshhost.transport.websocket_client import WebSocketClientProtocol
 
-    url = f"{access.api_url}/rooms/{quote(name)}"
-    room = RoomClient(protocol=WebSocketClientProtocol(url=url, token=_token(access, name)))
+    url = f"{api_url}/rooms/{quote(name)}"
+    room = RoomClient(protocol=WebSocketClientProtocol(url=url, token=token))
     try:
         await room.connect()
     except ConnectionLostError as error:
-        raise _unreachable(access.api_url, error.__context__ or error) from None
+        raise _unreachable(api_url, error.__context__ or error) from None
     except RoomRefusedError as error:
-        raise _refused(access.api_url, error.status, str(error)) from None
+        raise _refused(api_url, error.status, str(error)) from None
     try:
         yield room
     finally:
@@ -158,17 +161,6 @@ async def send_json(
         raise RoomError(f"{api_url} did not answer with JSON: is it a room server?") from None
 
 
-def _token(access: ServerAccess, room_name: str) -> str:
-    from meshhost.identity.grants import ApiScope
-    from meshhost.identity.tokens import ParticipantToken
-
-    token = ParticipantToken(name=PARTICIPANT_NAME)
-    token.add_room_grant(room_name)
-    token.add_role_grant("user")
-    token.add_api_grant(ApiScope.full())
-    return token.to_jwt(api_key=access.api_key)
-
-
 def _unreachable(api_url: str, cause: BaseException) -> Exception:
     from meshhost.errors import ConnectionLostError
 
@@ -182,7 +174,7 @@ def _refused(api_url: str, status: int, text: str) -> Exception:
     from meshhost.errors import RoomRefusedError
 
     if status == 401:
-        text += f"; is the API key for another server than {api_url}? see MESHHOST_API_KEY and MESHHOST_API_URL"
+        text += f"; is the API key for another server than {api_url}? see MESHHOST_API_KEY, MESHHOST_TOKEN and MESHHOST_API_URL"
     return RoomRefusedError(text, status=status)
 
 

@@ -14,6 +14,7 @@ import typer.core
 from meshhost import __version__
 from meshhost.cli.commands import agents, host, key, messaging, queue, room, storage, tenant, token
 from meshhost.cli.commands.chat import chat
+from meshhost.cli.commands.host.logs import logs
 from meshhost.cli.commands.setup import setup
 from meshhost.cli.errors import USAGE, run_guarded
 from meshhost.cli.options import JsonOption, RoomOption
@@ -59,6 +60,7 @@ app.add_typer(queue.app, name="queue", cls=_Group)
 app.add_typer(storage.app, name="storage", cls=_Group)
 app.add_typer(agents.app, name="agents", cls=_Group)
 app.command()(chat)
+app.command()(logs)
 app.add_typer(messaging.app, name="messaging", cls=_Group)
 app.add_typer(token.app, name="token", cls=_Group)
 app.add_typer(tenant.app, name="tenant", cls=_Group)
@@ -68,6 +70,9 @@ app.add_typer(key.app, name="key", cls=_Group)
 def main() -> None:
     """Run the command of `sys.argv` and end the process with its exit code."""
     use_safe_streams()
+    if sys.argv[1:2] != ["service"]:  # whose program inherits the environment
+        # To find its plugins, pydantic reads the metadata of every installed package. No command needs any.
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # noqa: TID251 - not read
     sys.exit(run(sys.argv[1:]))
 
 

@@ -10,7 +10,7 @@ import asyncio
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ["manage", "tenant_path"]
+__all__ = ["confirm", "delete_all_of", "manage", "tenant_path"]
 
 
 def tenant_path(tenant: str, *more: str) -> str:
@@ -41,3 +41,28 @@ def manage(method: str, path: str, body: dict[str, Any] | None = None, **query: 
                 "no operator's key: run this as the user who runs `meshhost room serve`, or set MESHHOST_OPERATOR_KEY"
             ) from None
     return asyncio.run(send_json(server_url(), bearer, method, path, body, **query))
+
+
+def confirm(what: str, *, yes: bool) -> None:
+    """Ask whether something may be deleted for good. Raises Abort unless the answer is yes."""
+    import typer
+
+    if not yes:
+        typer.confirm(f"Delete {what} with everything in it, for good?", abort=True, err=True)
+
+
+def delete_all_of(path: str, what: str) -> dict[str, Any]:
+    """Delete a tenant or room, and wait for the end; says on stderr that it goes on. Returns the answer. Raises as `manage`."""
+    from meshhost.cli.output import note
+    from meshhost.errors import RoomRefusedError
+
+    answer = manage("DELETE", path)
+    while not answer["deleted"]:
+        note(f"deleting {what}: nobody can use it any more, and its data is being removed")
+        try:
+            answer = manage("DELETE", path)
+        except RoomRefusedError as error:
+            if error.status != 404:
+                raise
+            answer = answer | {"deleted": True}
+    return dict(answer)

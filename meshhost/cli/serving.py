@@ -10,6 +10,7 @@ import os
 from dataclasses import replace
 
 from meshhost.app.embedded import ServerOptions, open_room_server
+from meshhost.app.model_hint import missing_model
 from meshhost.app.operator import find_operator_key, make_operator_key
 from meshhost.app.project import known_keys
 from meshhost.cli.log_output import log_for_server
@@ -29,6 +30,8 @@ def serve_rooms(options: ServerOptions, *, as_json: bool) -> None:
     options = replace(options, operator_key=_operator_key(settings))
     if not known_keys(settings):
         note("there is no API key yet, so nobody can join: run `meshhost setup` to make one")
+    if not options.file.providers and (missing := missing_model(settings)) is not None:
+        note(missing)
     asyncio.run(_serve(options, as_json=as_json))
 
 

@@ -94,18 +94,19 @@ class SharedDocument:
     """A document that several edit at once; for one thread.
 
     `on_update` gets each local edit as an update, `on_changes` what changed in the tree by any edit or update; `on_reset` is
-    called when all nodes are new ones. `max_bytes` bounds the document with what waits for missing updates.
+    called when all nodes are new ones. `max_bytes` bounds the document and its early updates, `max_waiting_bytes` only those.
     """
 
     def __init__(
         self,
         *,
         max_bytes: int | None = None,
+        max_waiting_bytes: int = _MAX_WAITING_BYTES,
         on_update: Callable[[bytes], None] = lambda _: None,
         on_changes: Callable[[Sequence[NodeChange]], None] = lambda _: None,
         on_reset: Callable[[], None] = lambda: None,
     ) -> None:
-        self._max_bytes = max_bytes
+        self._max_bytes, self._max_waiting_bytes = max_bytes, max_waiting_bytes
         self._on_update = on_update
         self._on_changes = on_changes
         self._on_reset = on_reset
@@ -136,7 +137,7 @@ class SharedDocument:
         try:
             with _refusing():
                 waiting = self._apply(update, seen)
-            if sum(map(len, waiting)) > _MAX_WAITING_BYTES:
+            if sum(map(len, waiting)) > self._max_waiting_bytes:
                 raise LimitExceededError("too many edits wait for others that are missing")  # noqa: TRY301 - undone below
         except (InvalidRequestError, LimitExceededError):
             self._restart(self._recorded)

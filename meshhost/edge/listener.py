@@ -12,7 +12,6 @@ displaces itself, and a complete request is answered all the same. All in the ev
 
 import asyncio
 import logging
-import resource
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from meshhost.edge.descriptors import most_descriptors, quiet_accept, raise_limit
 from meshhost.loopback import is_loopback
 
 __all__ = ["EdgeLimits", "GuardedSite"]
@@ -28,8 +28,13 @@ logger = logging.getLogger(__name__)
 
 _SWEEP_SECONDS = 1.0
 _LOG_SECONDS = 10.0
-# What is left of the file descriptors for stores, calls and logs.
+# What is left of the file descriptors for stores, calls and logs. The second is for all that the process has open: agents'
+# connections to their rooms count there too.
 _DESCRIPTOR_SHARE = 0.8
+_HIGHEST_SHARE = 0.9
+_LAST_SHARE = 0.95
+# How long a refused connection may take to send what it has to.
+_LINGER_SECONDS = 0.5
 _ANSWER = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: 0\r\n%s\r\n"
 _TOO_SLOW = _ANSWER % (b"408 Request Timeout", b"")
 _TOO_MANY = _ANSWER % (b"503 Service Unavailable", b"Retry-After: 1\r\n")
@@ -55,8 +60,7 @@ class EdgeLimits:
         """The most connections that may be open at once."""
         if self.max_connections is not None:
             return self.max_connections
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return 1_000_000 if soft == resource.RLIM_INFINITY else max(16, int(soft * _DESCRIPTOR_SHARE))
+        return most_descriptors(_DESCRIPTOR_SHARE)
 
 
 class GuardedSite(web.TCPSite):
@@ -64,6 +68,8 @@ class GuardedSite(web.TCPSite):
 
     def __init__(self, runner: web.AppRunner, host: str, port: int, *, limits: EdgeLimits | None = None) -> None:
         super().__init__(runner, host, port, reuse_address=True)
+        raise_limit()
+        quiet_accept()
         self._address = (host, port)
         self._guard = _Guard(limits or EdgeLimits())
 
@@ -92,11 +98,14 @@ class _Guard:
     def __init__(self, limits: EdgeLimits) -> None:
         self.limits = limits
         self.max_connections = limits.connections()
+        self._highest = most_descriptors(_HIGHEST_SHARE)
+        self._last = most_descriptors(_LAST_SHARE)
         self.open: set[_Connection] = set()
         self._incomplete: OrderedDict[_Connection, float] = OrderedDict()
         self._by_address: dict[str, OrderedDict[_Connection, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._dropped = 0
+        self._refused = 0
         self._logged_at = 0.0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -128,9 +137,17 @@ class _Guard:
         if not mine:
             del self._by_address[connection.address]
 
-    def refuse(self, connection: "_Connection") -> None:
-        """There are too many connections."""
-        self._drop(connection, _TOO_MANY)
+    def is_full(self, descriptor: int) -> bool:
+        """Whether a connection with this file descriptor is one too many.
+
+        The system gives the lowest free number, so all below a connection's are in use.
+        """
+        return len(self.open) >= self.max_connections or descriptor >= self._highest
+
+    def refuse(self, connection: "_Connection", descriptor: int) -> None:
+        """There are too many connections. The last descriptors are given back at once."""
+        self._refused += 1
+        connection.refuse(_TOO_MANY, linger=descriptor < self._last)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = loop.call_later(_SWEEP_SECONDS, self._sweep, loop)
@@ -140,10 +157,18 @@ class _Guard:
             self._drop(next(iter(self._incomplete)), _TOO_SLOW)
         for connection in [each for each in self.open if each.body_stalled(now - self.limits.body_idle_seconds)]:
             self._drop(connection, None)
-        if self._dropped and now - self._logged_at > _LOG_SECONDS:
-            # One line for many: an attacker must not be able to fill the log.
+        if now - self._logged_at > _LOG_SECONDS:
+            self._log(now)
+
+    def _log(self, now: float) -> None:
+        # One line for many: an attacker must not be able to fill the log.
+        if self._dropped:
             logger.warning("connections with unfinished requests were dropped", extra={"dropped": self._dropped})
-            self._dropped, self._logged_at = 0, now
+        if self._refused:
+            fields = {"refused": self._refused, "open": len(self.open)}
+            logger.warning("connections were refused: too many file descriptors are in use", extra=fields)
+        if self._dropped or self._refused:
+            self._dropped, self._refused, self._logged_at = 0, 0, now
 
     def _drop(self, connection: "_Connection", answer: bytes | None) -> None:
         self._dropped += 1
@@ -168,8 +193,10 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
-        if len(self._guard.open) >= self._guard.max_connections:
-            self._guard.refuse(self)
+        socket = transport.get_extra_info("socket")
+        descriptor = -1 if socket is None else socket.fileno()
+        if self._guard.is_full(descriptor):
+            self._guard.refuse(self, descriptor)
             return
         self._is_admitted = True
         self._guard.open.add(self)
@@ -178,6 +205,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._is_admitted:
+            self.end(None)
             return
         handler = self._handler
         self._last_data = time.monotonic()
@@ -219,6 +247,14 @@ class _Connection(asyncio.Protocol):
             if answer is not None:
                 self._transport.write(answer)
             self._transport.close()
+
+    def refuse(self, answer: bytes, *, linger: bool) -> None:
+        """Answer and close; with `linger` after the request has come, since closing with unread data discards the answer."""
+        if not linger or self._transport is None:
+            self.end(answer)
+            return
+        self._transport.write(answer)
+        asyncio.get_running_loop().call_later(_LINGER_SECONDS, self.end, None)
 
     def _begin_headers(self) -> None:
         self._in_headers = True

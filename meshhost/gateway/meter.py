@@ -109,6 +109,12 @@ class Meter:
         await self._try_flush()
         return await self._store.read(tenant, room=room, since=since, until=until, limit=limit, offset=offset)
 
+    async def forget(self, tenant: TenantId) -> None:
+        """Delete what a tenant spent. Raises OSError or RoomError; it may be repeated then."""
+        self._pending = {key: counts for key, counts in self._pending.items() if key.tenant != tenant}
+        async with self._writing:
+            await self._store.delete(tenant)
+
     async def flush(self) -> None:
         """Write what is not stored yet. Raises OSError or RoomError when the store fails; then it is kept for the next try."""
         async with self._writing:

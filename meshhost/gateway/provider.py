@@ -79,7 +79,7 @@ class ProviderTable:
 
     async def pick(self, model: str) -> Provider:
         """Return the started provider for `model` ("" for the default). Raises NotFoundError, and what its start raises."""
-        provider = self._find(model)
+        provider = self.find(model)
         await self._start(provider)
         return provider
 
@@ -106,7 +106,8 @@ class ProviderTable:
                 except Exception as error:
                     logger.warning("a provider did not stop", extra={"provider": provider.name}, exc_info=error)
 
-    def _find(self, model: str) -> Provider:
+    def find(self, model: str) -> Provider:
+        """The provider of this model, started or not. Raises NotFoundError."""
         if (exact := self._providers.get(model)) is not None:
             return exact
         for prefix in self._prefixes:

@@ -41,6 +41,7 @@ from meshhost.hosting.observe.health import Health, HealthServer
 from meshhost.hosting.observe.load import LoadMeter
 from meshhost.hosting.observe.metrics import HostMetrics
 from meshhost.hosting.observe.process_metrics import ProcessMetrics
+from meshhost.hosting.observe.recent_logs import RecentLogs
 from meshhost.hosting.observe.watchdog import LoopWatchdog
 from meshhost.hosting.options import HostOptions
 from meshhost.hosting.processes.pool import ProcessPool
@@ -114,6 +115,7 @@ class HostAssembly:
         )
         self.guard = CallGuard(options.webhook_secret, clock=clock, secrets=options.webhook_secrets)
         self.allowed = AllowedRooms(options.allowed_room_urls)
+        self.logs = RecentLogs()
         self.admin = AdminRoutes(
             guard=AdminGuard(options.admin_key),
             supervisor=self.supervisor,
@@ -122,6 +124,7 @@ class HostAssembly:
             drain=self.drain.begin,
             memory_of=self.agents.memory_of,
             isolation_of=self.agents.isolation_of,
+            logs=self.logs,
         )
         self.http = HostRoutes(
             routes=routes,
@@ -163,6 +166,8 @@ class HostAssembly:
         if needs_pool := bool(self.routes.process_paths()):
             self.pool.check_program()
         async with AsyncExitStack() as stack:
+            self.logs.attach()
+            stack.callback(self.logs.detach)
             entries = await self._open_ledger(stack)
             self._start_health_server(stack)
             await self._listen(stack)

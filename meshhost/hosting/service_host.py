@@ -30,7 +30,9 @@ from meshhost.hosting.processes.options import ProcessOptions
 from meshhost.hosting.tenants.quarantine import QuarantinePolicy
 from meshhost.hosting.tenants.quotas import TenantQuota
 from meshhost.hosting.threads import busy_threads, leave, threads_end
+from meshhost.hosting.unrun import forget, remember
 from meshhost.identity.grants import ApiScope
+from meshhost.logs import configure_logs, is_configured
 from meshhost.settings import read_settings
 from meshhost.signals import StopSignals, stop_signals
 from meshhost.supervision.drain import DrainReport
@@ -127,6 +129,7 @@ class ServiceHost:
         self._is_usual_port = port is None and settings.port is None
         self._routes = Routes()
         self._hooks: list[Callable[[], Any]] = []
+        self._is_started = False
         self._parts = HostAssembly(self._options, self._routes, self.get_service_spec)
 
     def __repr__(self) -> str:
@@ -216,6 +219,8 @@ class ServiceHost:
         drain_seconds: float | None = None,
     ) -> None:
         """Bind a path to an agent class, as `path` does. Raises SettingsError for a path that is taken or reserved."""
+        if not self._is_started:
+            remember(self)
         self._routes.add(
             Route(
                 path=path,
@@ -248,6 +253,8 @@ class ServiceHost:
         cannot be used or the ledger cannot be opened. In the process of an agent this is where the agent lives; it ends with
         SystemExit.
         """
+        self._is_started = True
+        forget(self)
         if (role := current_role()) is not None:
             await role.serve({path: route.cls for path, route in self._routes.items()}, self._hooks)
         await self._parts.start()
@@ -265,9 +272,13 @@ class ServiceHost:
         Threads that agents have started may take as long as the drain. Those that are left then are logged by name and
         stack, and the process ends with exit code 0 without them; nothing after `run()` is run.
         A host that cannot start ends the program with one line and exit code 1, through SystemExit.
+        A program that has not configured logging gets readable logs on stderr: MESHHOST_LOG_LEVEL, MESHHOST_LOG_FORMAT.
         """
         if current_role() is not None:
             await self.start()
+        if not is_configured():
+            settings = read_settings()
+            configure_logs(settings.log_level_number, is_json=settings.log_format == "json")
         async with stop_signals() as signals:
             if self._is_usual_port:
                 self._parts.usual_port = USUAL_PORT

@@ -32,6 +32,10 @@ class RoomKey(NamedTuple):
     def __str__(self) -> str:
         return self.name
 
+    def is_of(self, tenant: TenantId, room: str | None = None) -> bool:
+        """Whether this is a room of the tenant; with `room`, the one of that name."""
+        return self.tenant == tenant and room in (None, self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class AgentKey:

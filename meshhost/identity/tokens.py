@@ -8,6 +8,7 @@ unauthenticated caller.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -37,7 +38,7 @@ _FORM_VERSION = "0.6.13"  # the MeshAgent token form we write; below 0.6.0 a mis
 _VERSION_WHEN_MISSING = "0.5.3"
 _FIRST_WITH_API_GRANT = (0, 6)
 _VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})(?![0-9])")
-_OWN_CLAIMS = frozenset({"name", "grants", "sub", "kid", "version", "exp"})
+_OWN_CLAIMS = frozenset({"name", "grants", "sub", "kid", "version", "exp", "iat"})
 
 TokenClaims = Mapping[str, Any]
 
@@ -91,6 +92,7 @@ class ParticipantToken:
         self.extra_payload = {} if extra_payload is None else extra_payload
         self.version = _FORM_VERSION if version is None else version
         self.expires_at: datetime | None = None
+        self.signed_at: float | None = None
 
     @property
     def role(self) -> str:
@@ -164,6 +166,9 @@ class ParticipantToken:
             version=str(data.get("version") or _VERSION_WHEN_MISSING),
         )
         token.expires_at = _expiry(data)
+        signed_at = data.get("iat")
+        is_time = isinstance(signed_at, int | float) and not isinstance(signed_at, bool) and math.isfinite(signed_at)
+        token.signed_at = signed_at if is_time else None
         return token
 
     def to_jwt(
@@ -187,6 +192,8 @@ class ParticipantToken:
             expiration = datetime.now(UTC) + DEFAULT_LIFETIME
         if expiration != NO_EXPIRATION:
             claims["exp"] = int(expiration.timestamp())
+        # With milliseconds: a room that is deleted and made again tells a token from before by it.
+        claims["iat"] = round(datetime.now(UTC).timestamp(), 3)
         return jwt.encode(claims, key=secret, algorithm=_ALGORITHM)
 
     @staticmethod

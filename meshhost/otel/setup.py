@@ -19,8 +19,7 @@ from opentelemetry.instrumentation.aiohttp_server import AioHttpServerInstrument
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
-from meshhost.errors import SettingsError
-from meshhost.logs import LineFormatter, add_context_to_root_handlers
+from meshhost.logs import add_context_to_root_handlers, log_handler
 from meshhost.settings import Settings, read_settings
 
 __all__ = ["FLUSH_SECONDS", "otel_config"]
@@ -34,13 +33,13 @@ logger = logging.getLogger(__name__)
 def otel_config(*, service_name: str, flush_seconds: float = FLUSH_SECONDS) -> None:
     """Configure logging and tracing of this process; call it once, early. Further calls change nothing.
 
-    Logs go to stderr at MESHHOST_LOG_LEVEL (default INFO), each record with its tenant, room and agent. Spans are always
-    created, so that a trace runs through queues and tools; they are exported when OTEL_ENDPOINT (or
-    OTEL_EXPORTER_OTLP_ENDPOINT) is the base URL of an OTLP collector. `service_name` marks the spans. The end of the process
-    waits at most `flush_seconds` for the last ones. Raises SettingsError.
+    Logs go to stderr at MESHHOST_LOG_LEVEL (default INFO) in MESHHOST_LOG_FORMAT (default text), each record with its tenant,
+    room and agent. Spans are always created, so that a trace runs through queues and tools; they are exported when
+    OTEL_ENDPOINT (or OTEL_EXPORTER_OTLP_ENDPOINT) is the base URL of an OTLP collector. `service_name` marks the spans. The end
+    of the process waits at most `flush_seconds` for the last ones. Raises SettingsError.
     """
     settings = read_settings()
-    _configure_logging(settings.log_level)
+    _configure_logging(settings)
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return
     # Its own flush at exit has no limit: a silent collector would hold the process for 10 s and more.
@@ -52,16 +51,11 @@ def otel_config(*, service_name: str, flush_seconds: float = FLUSH_SECONDS) -> N
     AioHttpServerInstrumentor().instrument()
 
 
-def _configure_logging(level: str) -> None:
-    name = level.upper()
-    if name not in logging.getLevelNamesMapping():
-        raise SettingsError("MESHHOST_LOG_LEVEL: expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
+def _configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     if not root.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(LineFormatter(is_coloured=sys.stderr.isatty(), tracebacks=True))
-        root.addHandler(handler)
-        root.setLevel(name)
+        root.addHandler(log_handler(sys.stderr, is_json=settings.log_format == "json", tracebacks=True))
+        root.setLevel(settings.log_level_number)
     add_context_to_root_handlers()
 
 

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from meshhost.identity.tenant import TenantId
 from meshhost.quotas.counts import TenantCounts
 from meshhost.quotas.quota import Resource
 from meshhost.stores.queues import Lease, NewMessage, QueueKey, QueueStore
@@ -58,6 +59,21 @@ class CountedQueues:
             self._counts.doubt(queue.room.tenant, Resource.MESSAGES)
         self._known.discard(queue)
         self._counts.free(queue.room.tenant, Resource.QUEUES, since=since)
+
+    async def delete_all(self, tenant: TenantId, room: str | None) -> None:
+        """See QueueStore."""
+
+        def forget() -> None:
+            self._known -= {queue for queue in self._known if queue.room.is_of(tenant, room)}
+
+        forget()
+        try:
+            await self._store.delete_all(tenant, room)
+        finally:
+            forget()
+            # How many there were is not known here.
+            self._counts.doubt(tenant, Resource.QUEUES)
+            self._counts.doubt(tenant, Resource.MESSAGES)
 
     async def ack(self, lease: Lease) -> None:
         """See QueueStore."""

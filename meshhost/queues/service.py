@@ -5,10 +5,10 @@
 from the sweeper, and through the notifier from other processes over the same store. A hint goes to a waiting receiver here
 first; only when none takes it is it published to the others, and a hint from others is never published again.
 
-Two invariants. A message that was leased for a receiver that no longer wants it (cancelled, ended, stopped) is given back,
-so leasing runs in a task of its own that a cancelled receiver does not take down with it. And a hint is followed or passed
-on. Tasks: one sweeper from `start` to `stop`, one per lease in progress, one per message given back. `stop` ends all waits
-with None, cancels the sweeper, and waits for the others within its timeout.
+Two invariants. A message that was leased for a receiver that no longer wants it (cancelled, ended, stopped) is given back;
+`claims.py` does that. And a hint is followed or passed on. What adds or removes queues and messages goes through `counted.py`,
+for the quota of the tenant. Tasks: one sweeper from `start` to `stop`, and those of the claims. `stop` ends all waits with
+None, cancels the sweeper, and waits for the claims within its timeout.
 """
 
 import asyncio
@@ -19,8 +19,9 @@ from typing import Self
 
 from meshhost.backoff import Backoff
 from meshhost.clock import Clock, SystemClock
-from meshhost.errors import LeaseLostError, NotFoundError, RequestTimeoutError
-from meshhost.identity.tenant import RoomKey
+from meshhost.errors import RoomError
+from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.queues.claims import Claims
 from meshhost.queues.counted import CountedQueues
 from meshhost.queues.sweeper import QueueSweeper
 from meshhost.queues.waiters import Waiter, Waiters
@@ -49,6 +50,7 @@ logger = logging.getLogger(__name__)
 # A hint may be lost (a sender cancelled between commit and wake, a notifier that lost its connection): a receiver that waits
 # looks at least this often.
 _POLL_SECONDS = 5.0
+_CHECK_SECONDS = 2.0
 
 
 class QueueService:
@@ -81,8 +83,11 @@ class QueueService:
         self._waiters = Waiters(max_waiters=max_waiters)
         self._notifier = notifier
         self._sweeper = sweeper
+        self._checking = asyncio.Lock()
+        self._check_error: OSError | RoomError | None = None
+        self._check_again_at = 0.0
         self._sweeping = TaskOwner("queues")
-        self._claims = TaskOwner("queue claims")
+        self._claims = Claims(store, self._counted, claimed_until=sweeper.tell, wake=self._wake)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -112,8 +117,23 @@ class QueueService:
             await self._claims.stop(timeout=timeout)
 
     async def check(self) -> None:
-        """Return when the store answers. Raises what the store raises when it does not work."""
-        await self._store.next_due()
+        """Return when a message could be stored. Raises what the store raises when it does not work.
+
+        That is tried at most every few seconds: the answer is kept meanwhile, as probes may come from anywhere.
+        """
+        async with self._checking:
+            if self._clock.monotonic() < self._check_again_at:
+                if self._check_error is not None:
+                    raise self._check_error
+                return
+            self._check_error = None
+            try:
+                await self._store.check()
+            except (OSError, RoomError) as error:
+                self._check_error = error.with_traceback(None)
+                raise
+            finally:
+                self._check_again_at = self._clock.monotonic() + _CHECK_SECONDS
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """Store the message, wake one receiver, and return the message's id."""
@@ -137,7 +157,7 @@ class QueueService:
         """
         seconds = self._lease_seconds if lease_seconds is None else lease_seconds
         if wait_seconds <= 0:
-            return await self._claim(queue, holder, seconds, create=create)
+            return await self._claims.claim(queue, holder, seconds, create=create)
         waiter = self._waiters.add(queue, holder)
         try:
             return await self._wait(waiter, self._clock.monotonic() + wait_seconds, seconds, create=create)
@@ -182,7 +202,11 @@ class QueueService:
 
     def give_back(self, lease: Lease) -> None:
         """The delivery reached nobody: release it in the background, uncounted. A lease that was lost is ignored."""
-        self._claims.spawn(self._give_back(lease), name="give back")
+        self._claims.give_back(lease)
+
+    def ack_soon(self, lease: Lease) -> None:
+        """Settle the message as done, in the background. A lease that was lost is ignored."""
+        self._claims.ack_soon(lease)
 
     async def create(self, queue: QueueKey) -> None:
         """Create the queue if it is missing."""
@@ -194,6 +218,10 @@ class QueueService:
         self._waiters.end_queue(queue, queue_missing(queue))
         # Receivers elsewhere look, find no queue, and pass the hint on to the next.
         self._publish(Hint(queue, many=True))
+
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """Delete all queues of a tenant, or of one of its rooms. Nobody may receive there any more."""
+        await self._counted.delete_all(tenant, room)
 
     async def exists(self, queue: QueueKey) -> bool:
         """Return whether the queue exists."""
@@ -207,9 +235,16 @@ class QueueService:
         """Return what is in each queue of a room, by name."""
         return await self._store.stats(room)
 
-    async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """Return the dead messages of a queue, newest first."""
-        return await self._store.dead_letters(queue, limit=limit)
+    async def dead_letters(
+        self,
+        queue: QueueKey,
+        *,
+        limit: int = 100,
+        before: tuple[float, int] | None = None,
+        max_bytes: int | None = None,
+    ) -> Sequence[DeadLetter]:
+        """Return the dead messages of a queue, newest first, or a page of them."""
+        return await self._store.dead_letters(queue, limit=limit, before=before, max_bytes=max_bytes)
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """Make dead messages ready again and wake receivers; return how many."""
@@ -264,77 +299,16 @@ class QueueService:
         """Take the waiter's hint and lease. The hint is passed on when it may stand for more, or when leasing failed."""
         many = waiter.take()
         try:
-            delivery = await self._claim(waiter.queue, waiter.holder, seconds, create=create)
+            delivery = await self._claims.claim(waiter.queue, waiter.holder, seconds, create=create)
         except BaseException:
             self._wake_many(waiter.queue)
             raise
         if delivery is not None and many:
             self._wake_many(waiter.queue)
         if waiter.over():
-            self._abandon(delivery)
+            self._claims.abandon(delivery)
             return None
         return delivery
-
-    async def _claim(self, queue: QueueKey, holder: HolderId, seconds: float, *, create: bool) -> Delivery | None:
-        """Lease a message. When cancelled, a message that was leased meanwhile is given back."""
-        claimed: asyncio.Future[Delivery | None] = asyncio.get_running_loop().create_future()
-        self._claims.spawn(self._lease_into(claimed, queue, holder, seconds, create=create), name="claim")
-        try:
-            return await claimed
-        except asyncio.CancelledError:
-            if not claimed.cancelled() and claimed.exception() is None:
-                self._abandon(claimed.result())
-            raise
-
-    async def _lease_into(
-        self,
-        claimed: asyncio.Future[Delivery | None],
-        queue: QueueKey,
-        holder: HolderId,
-        seconds: float,
-        *,
-        create: bool,
-    ) -> None:
-        try:
-            delivery = await self._lease(queue, holder, seconds, create=create)
-        except Exception as error:  # noqa: BLE001 - raised where the claim is awaited
-            _fail(claimed, error)
-            return
-        except asyncio.CancelledError:  # by `stop`, whose time was up
-            _fail(claimed, RequestTimeoutError("the queue store did not answer before the service stopped"))
-            raise
-        if claimed.done():
-            self._abandon(delivery)
-        else:
-            claimed.set_result(delivery)
-
-    async def _lease(self, queue: QueueKey, holder: HolderId, seconds: float, *, create: bool) -> Delivery | None:
-        try:
-            deliveries = await self._store.lease(queue, holder, seconds=seconds)
-        except NotFoundError:
-            if not create:
-                raise
-            await self._counted.create(queue)
-            return None
-        for delivery in deliveries:
-            self._sweeper.tell(delivery.lease.expires_at)
-            return delivery
-        return None
-
-    def _abandon(self, delivery: Delivery | None) -> None:
-        if delivery is not None:
-            self.give_back(delivery.lease)
-
-    async def _give_back(self, lease: Lease) -> None:
-        try:
-            await self._store.nack(lease, reason=EndReason.RELEASED)
-        except (LeaseLostError, NotFoundError):
-            return
-        except Exception as error:
-            # There is no caller to raise it to; the lease will expire.
-            logger.warning("giving a message back failed", extra={"queue": str(lease.queue)}, exc_info=error)
-            return
-        self._wake(Hint(lease.queue))
 
 
 def queue_service(
@@ -359,8 +333,3 @@ def queue_service(
         max_waiters=max_waiters,
         counts=counts,
     )
-
-
-def _fail(claimed: asyncio.Future[Delivery | None], error: Exception) -> None:
-    if not claimed.done():
-        claimed.set_exception(error)

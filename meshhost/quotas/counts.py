@@ -8,7 +8,8 @@ so that a send costs no query: a place is taken before the operation of the stor
 is not fresh or doubtful. So the count is right after a crash, and an error in it does not last.
 
 A store runs its operations in order, so a count has seen the operations that began before it and none that began later: `mark`
-is called before an operation, and tells the two apart when its outcome is known.
+is called before an operation, and tells the two apart when its outcome is known. PostgreSQL runs operations beside each other:
+there a count may be wrong, until the next one, by the operations that were under way while it was made.
 
 Everything runs in one event loop. Between the check and the addition nothing is awaited, so that concurrent callers never pass
 a limit together. Counting runs in tasks of a TaskOwner, one per tenant and source, which no caller's cancellation ends; `stop`
@@ -83,6 +84,10 @@ class TenantCounts(Protocol):
         """The store may have less than is counted, by an unknown amount: count again before the tenant is refused."""
         ...
 
+    def forget(self, tenant: str) -> None:
+        """The tenant was deleted: nothing of it is left in the stores."""
+        ...
+
     async def use(self, tenant: str) -> Mapping[Resource, int]:
         """Return what the tenant has now, with what it has taken a place for. What cannot be counted is missing."""
         ...
@@ -112,6 +117,9 @@ class _Uncounted:
         """Does nothing."""
 
     def doubt(self, tenant: str, resource: Resource) -> None:
+        """Does nothing."""
+
+    def forget(self, tenant: str) -> None:
         """Does nothing."""
 
     async def use(self, tenant: str) -> Mapping[Resource, int]:
@@ -232,6 +240,11 @@ class LocalCounts:
     def doubt(self, tenant: str, resource: Resource) -> None:
         """See TenantCounts."""
         self._tally(tenant, resource).is_doubtful = True
+
+    def forget(self, tenant: str) -> None:
+        """See TenantCounts."""
+        for key in [key for key in self._tallies if key[0] == tenant and key[1] is not None]:
+            del self._tallies[key]
 
     async def use(self, tenant: str) -> Mapping[Resource, int]:
         """See TenantCounts."""

@@ -62,7 +62,7 @@ class RoomClient:
     Use it as `async with RoomClient(protocol=WebSocketClientProtocol(url=…, token=…)) as room`. Connecting raises
     RoomRefusedError, ConnectionLostError or RequestTimeoutError. Once open, a lost connection is made again until the server
     refuses or the room ends. Requests that were under way then fail with ConnectionLostError: it is unknown whether the server
-    did them. New ones wait for the connection within their timeout.
+    did them; `queues.send` asks again by itself. New ones wait for the connection within their timeout.
 
     Events: `reconnecting`, `reconnected` (after every service restored its registrations), `closed` (with `reason`; not after
     our own `close()`), `room.status` (with the fields of the server's message).
@@ -82,9 +82,8 @@ class RoomClient:
         clock: Clock | None = None,
         limits: Limits = Limits(),  # noqa: B008 - immutable
     ) -> None:
-        self._protocol = protocol
-        self._call = call
-        self._clock = clock or _CLOCK
+        self._protocol, self._call = protocol, call
+        self.request_timeout, self.clock = request_timeout, clock or _CLOCK
         self._tasks = TaskOwner("room")
         self._events = EventEmitter(self.spawn)
         self._handlers: dict[str, MessageHandler] = {}
@@ -95,7 +94,7 @@ class RoomClient:
             on_message=self._on_message,
             on_change=self._on_change,
             policy=reconnect or _RECONNECT,
-            clock=self._clock,
+            clock=self.clock,
             limits=limits,
             request_timeout=request_timeout,
             handshake_timeout=handshake_timeout,
@@ -228,10 +227,10 @@ class RoomClient:
             raise RoomError(f"this room client is {self.state.value}: make a new one to join again")
         await self._keeper.connect()
 
-    async def close(self) -> None:
-        """Leave the room: send what waits, close the connection, end the tasks. Idempotent; never raises."""
+    async def close(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Leave the room: send what waits, close, end the tasks; log those that outlive `timeout`. Idempotent; never raises."""
         await self._keeper.close()
-        left = await self._tasks.stop(timeout=CLOSE_TIMEOUT)
+        left = await self._tasks.stop(timeout=timeout)
         if left:
             logger.warning("tasks did not end with the room", extra={"tasks": left})
 
@@ -281,21 +280,21 @@ class RoomClient:
     # For the service clients, and for agents that define messages of their own.
 
     async def request(
-        self, type: str, header: Header, data: bytes | None = None, *, timeout: float | None = None
+        self,
+        type: str,
+        header: Header,
+        data: bytes | None = None,
+        *,
+        timeout: float | None = None,
+        resume: str | None = None,
     ) -> Reply:
-        """Send a request and return the body of the reply and its whole header.
-
-        `timeout` is in seconds and includes the wait for a connection. Raises the error the server answered with,
-        RequestTimeoutError, or ConnectionLostError.
-        """
-        timeout = self._keeper.request_timeout if timeout is None else timeout
-        began = self._clock.monotonic()
-        session = await self._keeper.open_session(timeout)
-        return await session.request(type, header, data, timeout=max(timeout - (self._clock.monotonic() - began), 0.0))
+        """Send a request and return the body of the reply and its whole header; see `RoomLink.request`."""
+        timeout = self.request_timeout if timeout is None else timeout
+        return await self._keeper.request(type, header, data, timeout=timeout, resume=resume)
 
     async def notify(self, type: str, header: Header, data: bytes | None = None) -> None:
         """Send a message that gets no reply. Raises ConnectionLostError."""
-        session = await self._keeper.open_session(self._keeper.request_timeout)
+        session = await self._keeper.open_session(self.request_timeout)
         await session.notify(type, header, data)
 
     async def respond(self, message_id: int, type: str, response: Response) -> None:

@@ -24,6 +24,7 @@ from opentelemetry.trace import SpanKind
 
 from meshhost.errors import AccessDeniedError, LeaseLostError, RoomError
 from meshhost.guard import guarded, guarding
+from meshhost.logs import describe_error
 from meshhost.room.client import RoomClient
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import LeasedMessage
@@ -68,6 +69,7 @@ class QueueConsumer:
         self._lease_seconds = lease_seconds
         self._backoff = backoff or ReconnectPolicy()
         self._outcome: Outcome = "lost"
+        self._failure = ""  # the last error that was logged
         # LightEvents, because a host has thousands of idle workers.
         self._draining = LightEvent()
         self.idle = LightEvent()
@@ -152,12 +154,20 @@ class QueueConsumer:
             with contextlib.suppress(RoomError, TimeoutError):
                 await uninterrupted(self._give_back(leased), timeout=SETTLE_TIMEOUT)
             raise
-        except Exception as error:
-            logger.exception("processing failed", extra={"queue": self._queue, "attempt": leased.attempt})
+        except Exception as error:  # noqa: BLE001 - logged there
+            self._log_failure(leased, error)
             reason = "".join(traceback.format_exception(error))[-MAX_REASON_CHARS:]
             await self._settle(leased, lambda: self._nack(leased, reason))
         else:
             await self._settle(leased, lambda: self._ack(leased))
+
+    def _log_failure(self, leased: LeasedMessage, error: Exception) -> None:
+        line = describe_error(error)
+        # A later attempt mostly fails as the one before, and a dead letter keeps its traceback.
+        is_news = leased.attempt == 1 or line != self._failure
+        self._failure = line
+        fields = {"queue": self._queue, "attempt": leased.attempt, "error": line}
+        logger.error("processing failed", exc_info=error if is_news else None, extra=fields)
 
     async def _process_renewing(self, leased: LeasedMessage) -> _Outcome:
         """Process the message while renewing its lease. Raises what `process` raised."""
@@ -170,7 +180,7 @@ class QueueConsumer:
             await asyncio.Event().wait()  # a server without leases: the message cannot be lost to another
             return
         while True:
-            await asyncio.sleep(leased.seconds / 3)
+            await self._room.clock.sleep(leased.seconds / 3)
             try:
                 await leased.extend()
             except LeaseLostError:
@@ -188,6 +198,8 @@ class QueueConsumer:
     async def _nack(self, leased: LeasedMessage, error: str) -> None:
         is_dead = await leased.nack(reason="failed", error=error)
         self._outcome = "dead" if is_dead else "failed"
+        if is_dead:
+            logger.error("message dead-lettered", extra={"queue": self._queue, "attempt": leased.attempt})
 
     async def _give_back(self, leased: LeasedMessage) -> None:
         # Interrupted, also by a drain: the work may be half done, so the next delivery has to say that it is not the first.
@@ -219,7 +231,7 @@ class QueueConsumer:
                     raise
                 # A new connection is waited for inside the request; the lease is the holder's, not the connection's.
                 logger.info("message not settled yet", extra={"queue": self._queue, "reason": str(error)})
-                await asyncio.sleep(self._backoff.delay(tries, random.random))
+                await self._room.clock.sleep(self._backoff.delay(tries, random.random))
                 continue
             return
 
@@ -228,4 +240,4 @@ def _queued_seconds(leased: LeasedMessage) -> float | None:
     """Seconds from sending to the first delivery; None for a later delivery, or when the server does not say."""
     if leased.sent_at is None or leased.delivery > 1:
         return None
-    return time.time() - leased.sent_at
+    return max(time.time() - leased.sent_at, 0.0)  # two clocks, and one may have been set

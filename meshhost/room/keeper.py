@@ -29,7 +29,9 @@ from meshhost.clock import Clock
 from meshhost.errors import ConnectionLostError, RequestTimeoutError, RoomError
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.frames import Limits
+from meshhost.protocol.messages import Header
 from meshhost.room.handshake import Handshake, Welcome, learn_tenant
+from meshhost.room.link import Reply
 from meshhost.room.participants import LocalParticipant
 from meshhost.room.reconnect import ReconnectPolicy, is_final
 from meshhost.room.session import RoomSession
@@ -43,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT = 15.0
 REQUEST_TIMEOUT = 60.0
+_RESUME_PAUSE = 0.05
 
 
 class ConnectionKeeper:
@@ -144,6 +147,31 @@ class ConnectionKeeper:
         if self.state is RoomState.CLOSED and self.reason is not None and self.reason.error is not None:
             raise self.reason.error
         raise ConnectionLostError(f"the room is not open: it is {self.state.value}")
+
+    async def request(
+        self, type: str, header: Header, data: bytes | None, *, timeout: float, resume: str | None = None
+    ) -> Reply:
+        """Send a request and return its reply; see `RoomLink.request`."""
+        end = self._clock.monotonic() + timeout
+        lost: ConnectionLostError | None = None
+        while True:
+            session = await self.open_session(end - self._clock.monotonic())
+            if lost is not None and not self._may_resume(resume):  # the new server is of an older release
+                raise lost
+            try:
+                return await session.request(type, header, data, timeout=max(end - self._clock.monotonic(), 0.0))
+            except ConnectionLostError as error:
+                if not self._may_resume(resume) or self._clock.monotonic() >= end:
+                    raise
+                lost = error.again()
+            # The state changes a moment after the connection has ended: do not spin meanwhile.
+            await self._clock.sleep(_RESUME_PAUSE)
+
+    def _may_resume(self, extension: str | None) -> bool:
+        """Whether a request may be sent again: the server that we know of offers this extension, and we are not closed."""
+        if extension is None or self.welcome is None or self.state is RoomState.CLOSED:
+            return False
+        return self.welcome.offers(extension)
 
     async def _wait_reconnected(self) -> None:
         while self.state is RoomState.RECONNECTING:

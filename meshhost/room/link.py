@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
+from meshhost.clock import Clock
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import Header, Response
 from meshhost.room.state import CloseReason
@@ -47,6 +48,16 @@ class RoomLink(Protocol):
         """What the server offers beyond the MeshAgent protocol. Raises RoomError before the first connection."""
         ...
 
+    @property
+    def clock(self) -> Clock:
+        """The clock to wait on between tries."""
+        ...
+
+    @property
+    def request_timeout(self) -> float:
+        """Seconds that a request waits unless it says otherwise."""
+        ...
+
     async def send_request(
         self, type: str, request: dict[str, Any], data: bytes | None = None, *, timeout: float | None = None
     ) -> Any:
@@ -57,11 +68,19 @@ class RoomLink(Protocol):
         ...
 
     async def request(
-        self, type: str, header: Header, data: bytes | None = None, *, timeout: float | None = None
+        self,
+        type: str,
+        header: Header,
+        data: bytes | None = None,
+        *,
+        timeout: float | None = None,
+        resume: str | None = None,
     ) -> Reply:
         """Send a request and return its reply. `timeout` is in seconds and includes the wait for a connection.
 
-        Raises the error the server answered with, RequestTimeoutError, or ConnectionLostError.
+        `resume` names the extension under which the server does a request once that it gets twice. Where it is offered, a
+        request whose connection is lost is sent again, unchanged, over the next one within `timeout`. Raises the error the
+        server answered with, RequestTimeoutError, or ConnectionLostError.
         """
         ...
 

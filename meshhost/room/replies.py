@@ -19,6 +19,7 @@ from meshhost.errors import (
     QuotaExceededError,
     RequestTimeoutError,
     RoomError,
+    StorageFullError,
     ToolError,
 )
 from meshhost.protocol.messages import (
@@ -40,6 +41,7 @@ _PLAIN = (
     LeaseLostError,
     LimitExceededError,
     QuotaExceededError,
+    StorageFullError,
     ToolError,
 )
 _BY_CODE: dict[int, type[RoomError]] = {error.code: error for error in _PLAIN}

@@ -56,11 +56,18 @@ class RoomSession:
         "can_cancel",
     )
 
-    def __init__(self, transport: Transport, on_message: Callable[[MessageReceived], None], *, limits: Limits) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        on_message: Callable[[MessageReceived], None],
+        *,
+        limits: Limits,
+        max_waiting_bytes: int = OUTBOX_BYTES,
+    ) -> None:
         self._transport = transport
         self._on_message = on_message
         self._connection = RoomConnection(limits=limits)
-        self._outbox = Outbox(transport, max_bytes=OUTBOX_BYTES)
+        self._outbox = Outbox(transport, max_bytes=max_waiting_bytes)
         self._replies: dict[int, asyncio.Future[Reply]] = {}
         self._end: ConnectionLostError | None = None
         self._writer: TaskOwner | None = None
@@ -131,12 +138,15 @@ class RoomSession:
             packets = self._connection.respond(message_id, type, ErrorResponse(text=str(error), code=error.code))
         await self._outbox.put(packets)
 
-    async def close(self) -> None:
-        """Send what is in the outbox and close the connection; `run()` then returns. Never raises."""
+    async def close(self, *, flush_timeout: float = FLUSH_TIMEOUT) -> None:
+        """Send what is in the outbox, for at most `flush_timeout` seconds, and close the connection; `run()` then returns.
+
+        Never raises.
+        """
         if self._end is not None:
             return
         with contextlib.suppress(TimeoutError, ConnectionLostError):
-            async with asyncio.timeout(FLUSH_TIMEOUT):
+            async with asyncio.timeout(flush_timeout):
                 await self._outbox.wait_empty()
         await self._transport.close()
 

@@ -24,6 +24,7 @@ from meshhost.server.config import ServerConfig
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.ownership import CountedOwnership, RoomOwnership
 from meshhost.server.core.service import RoomService, ServiceSet
+from meshhost.server.data.deletion import Deletions
 from meshhost.server.http.access import Access
 from meshhost.server.http.errors import errors_as_json
 from meshhost.server.http.files import FileRoutes
@@ -31,7 +32,7 @@ from meshhost.server.http.health import HealthRoutes
 from meshhost.server.http.login import LoginRoutes
 from meshhost.server.http.rest import RestRoutes
 from meshhost.server.http.sockets import RoomSockets
-from meshhost.server.http.tenants import TenantRoutes, end_rooms
+from meshhost.server.http.tenants import TenantRoutes
 from meshhost.server.http.usage import UsageRoutes
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.services.agents.service import AgentsService
@@ -77,6 +78,8 @@ class Parts:
     sender: WebhookSender
     caller: ServiceCaller
     access: Access
+    metrics: ServerMetrics
+    deletions: Deletions
 
 
 def assemble(
@@ -102,6 +105,7 @@ def assemble(
     caller = ServiceCaller(
         sender,
         services=config.services,
+        times=config.call_times,
         key_for=access.key_for,
         call_urls=config.call_urls,
         call_secret=config.webhook_secret,
@@ -127,7 +131,16 @@ def assemble(
             lambda participant: participant.key_id in key_ids, "the API key was revoked"
         )
     )
-    engines.identity.on_closed(lambda closed: end_rooms(directory, closed))
+    deletions = Deletions(
+        engines.identity,
+        directory,
+        queues=engines.queues,
+        documents=engines.documents,
+        files=engines.files,
+        meter=engines.meter,
+        counts=engines.counts,
+    )
+    engines.identity.on_closed(deletions.end_rooms)
     sockets = RoomSockets(
         config,
         access=access,
@@ -146,18 +159,23 @@ def assemble(
     rest = RestRoutes(access, directory, url_of=address.room_url, calls_of=caller.calls)
     UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else
     rest.add_to(app)
-    TenantRoutes(access, directory, engines.counts).add_to(app)
+    TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
     if config.has_login:
         LoginRoutes(access).add_to(app)
     add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter)
-    return Parts(app, directory, all_services, sender, caller, access)
+    return Parts(app, directory, all_services, sender, caller, access, metrics, deletions)
 
 
 def _room_services(
     config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller
 ) -> Sequence[RoomService]:
     """The services of every room. Messaging comes first: others learn that a participant is gone before its calls fail."""
-    queues = QueuesService(engines.queues, receive_seconds=config.receive_seconds, lease_seconds=config.lease_seconds)
+    queues = QueuesService(
+        engines.queues,
+        receive_seconds=config.receive_seconds,
+        lease_seconds=config.lease_seconds,
+        blocked_seconds=config.blocked_seconds,
+    )
     max_payload = config.limits.message_bytes - _ENVELOPE_BYTES
     return [
         MessagingService(on_dismissed=queues.dismiss),

@@ -14,7 +14,7 @@ from meshhost.identity.grants import ApiScope
 from meshhost.protocol.frames import Limits
 from meshhost.tenant_names import TenantLabel
 
-__all__ = ["ConfiguredService", "ServerConfig", "ServicePath"]
+__all__ = ["CallTimes", "ConfiguredService", "ServerConfig", "ServicePath"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,29 @@ class ConfiguredService:
 
 
 @dataclass(frozen=True, slots=True)
+class CallTimes:
+    """Seconds between the calls of a configured service: a called agent has `join` to join.
+
+    After a failed call the next one waits, between half of a bound and all of it; the bound doubles from `first_delay` to
+    `max_delay`. After an agent was in the room for `stable`, the bound starts again.
+    """
+
+    join: float = 30.0
+    first_delay: float = 0.5
+    max_delay: float = 60.0
+    stable: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """Limits and times (seconds) of a room server.
 
     `public_url` is where participants reach it (None: the address it listens on). `resume_seconds` is how long a participant
     whose connection was lost may come back as itself; `linger_seconds` how long a room stays open when only agents that the
-    server called in are there; `receive_seconds` how long a receive waits for a message; `call_seconds` how long a tool or
-    agent may take to answer. `max_requests` bounds the requests in progress of one connection, `max_waiting_bytes` what waits
-    to be sent on it. `webhook_urls` receive a webhook when a room starts or ends. `call_urls` are the prefixes of URLs that
+    server called in are there; `receive_seconds` how long a receive waits for a message; `blocked_seconds` how long a worker
+    whose event loop is blocked keeps its message; `call_seconds` how long a tool or agent may take to answer. `max_requests`
+    bounds the requests in progress of one connection, `max_waiting_bytes` what waits to be sent on it. `call_times` paces the
+    calls of `services`. `webhook_urls` receive a webhook when a room starts or ends. `call_urls` are the prefixes of URLs that
     `agent.call` may call. `oauth` turns on the loopback login that the MeshAgent CLI's `setup` uses (None: where there is no
     `public_url`). `edge` bounds connections and half-sent requests. `operator_key` is the key that manages tenants; without one
     nobody does. The first `tenant_labels` tenants have a label of their own in the metrics, which shows their id or name.
@@ -72,7 +87,9 @@ class ServerConfig:
     linger_seconds: float = 60.0
     receive_seconds: float = 20.0
     lease_seconds: float = 30.0
+    blocked_seconds: float = 600.0
     call_seconds: float = 300.0
+    call_times: CallTimes = field(default_factory=CallTimes)
     heartbeat_seconds: float = 30.0
     max_requests: int = 256
     max_waiting_bytes: int = 128 * 1024 * 1024

@@ -2,7 +2,9 @@
 
 Counters are incremented where things happen: requests by the dispatcher, joins by the handshake, calls by the service caller.
 Gauges are set when the metrics are read. No label names a room or a participant, and none a tenant unless the operator chose so
-(`tenant_metrics.py`): everybody may read the metrics, and their number must stay bounded.
+(`tenant_metrics.py`): everybody may read the metrics, and their number must stay bounded. Queues are counted by name, over all
+rooms: the names are the programs'. Participants may make up any number of them, so the first names to be seen have labels of
+their own, those with the most messages before others, and all that follow share one.
 """
 
 from collections.abc import Sequence
@@ -16,10 +18,18 @@ from meshhost.stores.queues import QueueStats
 __all__ = ["ServerMetrics"]
 
 
-class ServerMetrics:
-    """The metrics of one room server, in a registry of its own."""
+_QUEUE_LABELS = 50
+_MAX_NAME = 128
+_OTHER = "other"
+_STATES = ("ready", "leased", "delayed", "dead")
 
-    def __init__(self) -> None:
+
+class ServerMetrics:
+    """The metrics of one room server, in a registry of its own. At most `queue_labels` queue names have labels of their own."""
+
+    def __init__(self, *, queue_labels: int = _QUEUE_LABELS) -> None:
+        self._queue_labels = queue_labels
+        self._labels: set[str] = set()
         registry = self._registry = CollectorRegistry()
         self._requests = Counter(
             "meshhost_room_requests", "Requests of participants", ["type", "outcome"], registry=registry
@@ -28,6 +38,15 @@ class ServerMetrics:
         self._calls = Counter("meshhost_room_calls", "Calls sent to service hosts", ["outcome"], registry=registry)
         self._messages = Gauge("meshhost_queue_messages", "Messages in open rooms", ["state"], registry=registry)
         self._oldest = Gauge("meshhost_queue_oldest_age_seconds", "Age of the oldest message", registry=registry)
+        self._by_name = Gauge(
+            "meshhost_queue_name_messages",
+            "Messages in open rooms by the queue's name",
+            ["queue", "state"],
+            registry=registry,
+        )
+        self._oldest_by_name = Gauge(
+            "meshhost_queue_name_oldest_age_seconds", "Age of the oldest message", ["queue"], registry=registry
+        )
         self._rooms = Gauge("meshhost_rooms_open", "Open rooms", registry=registry)
         self._connected = Gauge("meshhost_participants_connected", "Connected participants", registry=registry)
 
@@ -51,7 +70,29 @@ class ServerMetrics:
         """All metrics as text. `rooms` are the open rooms, `queues` the state of their queues."""
         self._rooms.set(len(rooms))
         self._connected.set(sum(len(room.connected()) for room in rooms))
-        for state in ("ready", "leased", "delayed", "dead"):
+        for state in _STATES:
             self._messages.labels(state).set(sum(getattr(queue, state) for queue in queues))
         self._oldest.set(max((queue.oldest_age or 0.0 for queue in queues), default=0.0))
+        self._set_by_name(queues)
         return generate_latest(self._registry)
+
+    def _set_by_name(self, queues: Sequence[QueueStats]) -> None:
+        # What was there at the last look and is not any more must not stay.
+        self._by_name.clear()
+        self._oldest_by_name.clear()
+        oldest: dict[str, float] = {}
+        for queue in sorted(queues, key=lambda one: -sum(getattr(one, state) for state in _STATES)):
+            label = self._label(queue.name)
+            for state in _STATES:
+                self._by_name.labels(label, state).inc(getattr(queue, state))
+            oldest[label] = max(oldest.get(label, 0.0), queue.oldest_age or 0.0)
+        for label, age in oldest.items():
+            self._oldest_by_name.labels(label).set(age)
+
+    def _label(self, name: str) -> str:
+        if name in self._labels:
+            return name
+        if len(self._labels) >= self._queue_labels or len(name) > _MAX_NAME or not name.isprintable():
+            return _OTHER
+        self._labels.add(name)
+        return name

@@ -4,8 +4,8 @@ The parts are made by `assembly.py`; this module starts and stops them. Starting
 services' background tasks. Stopping goes the other way: nobody may join any more, the participants are disconnected in order
 and waited for, then the background tasks are cancelled and the socket is closed. Every step of it is bounded in time.
 
-Tasks: one per connection (`http/sockets.py`), those of the rooms (`core/directory.py`), and one per service
-(`RoomService.run`), which this object owns.
+Tasks: one per connection (`http/sockets.py`), those of the rooms (`core/directory.py`), one per service
+(`RoomService.run`) and the one that deletes tenants and rooms (`data/deletion.py`), which this object owns.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from meshhost.gateway.provider import ProviderTable
 from meshhost.queues.service import QueueService
 from meshhost.quotas.counts import LocalCounts, TenantCounts
 from meshhost.server.address import Address
-from meshhost.server.assembly import Engines, assemble
+from meshhost.server.assembly import Engines, Parts, assemble
 from meshhost.server.config import ServerConfig
 from meshhost.server.core.ownership import RoomOwnership, SingleServer
 from meshhost.server.core.room import Room
@@ -90,6 +90,21 @@ class RoomServer:
         return self._address.url
 
     @property
+    def port(self) -> int:
+        """The port that is listened on; before `start`, the configured one (0: a free one)."""
+        return self._address.port
+
+    @property
+    def engines(self) -> Engines:
+        """What this server works on, as it was given, for the program around it and for tests."""
+        return self._engines
+
+    @property
+    def parts(self) -> Parts:
+        """The parts of this server, for the program around it and for tests that look inside."""
+        return self._parts
+
+    @property
     def rooms(self) -> list[Room]:
         """The open rooms."""
         return self._parts.directory.rooms
@@ -120,6 +135,7 @@ class RoomServer:
             self._stack = stack.pop_all()
         for service in self._parts.services:
             self._tasks.spawn(service.run(), name=type(service).__name__)
+        self._tasks.spawn(self._parts.deletions.run(), name="deletions")
 
     async def stop(self) -> None:
         """Disconnect all participants in order and stop listening, within a bounded time. Idempotent."""

@@ -46,8 +46,8 @@ class DocumentEntry:
 class DocumentStore(Protocol):
     """A durable store of documents.
 
-    Methods are safe to call concurrently and atomic. What a method did is on disk when it returns. A failing store raises
-    OSError, and nothing of the call is done then; one that is not open raises RoomError.
+    Methods are safe to call concurrently and, unless they say otherwise, atomic. What a method did is on disk when it
+    returns. A failing store raises OSError, and nothing of the call is done then; one that is not open raises RoomError.
     """
 
     async def open(self) -> None:
@@ -76,6 +76,10 @@ class DocumentStore(Protocol):
 
     async def delete(self, key: DocumentKey) -> None:
         """Delete the document. Raises NotFoundError."""
+        ...
+
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """Delete all documents of a tenant, or of one of its rooms; idempotent, in steps. A crash may leave some."""
         ...
 
     async def find(self, key: DocumentKey) -> DocumentEntry | None:

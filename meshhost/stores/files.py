@@ -5,10 +5,12 @@ room is a folder `<tenant>/<room>`; `clean_path` is the gate that keeps a path i
 Errors of the library are translated here, once; its texts name local paths and are logged instead of shown.
 """
 
+import asyncio
 import contextlib
 import logging
 import mimetypes
 import re
+import shutil
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_PATH_BYTES = 900
 _MAX_SEGMENT_BYTES = 240
+# Entries that are handled before others get their turn in the event loop.
+_PAGE = 250
 # How a local store names files that are being written; it does not list them.
 _STAGED = re.compile(r"#[0-9]+$")
 
@@ -122,10 +126,13 @@ class RoomFiles:
                 return []
             raise _failure(error) from None
         cut = len(_key(room, "")) + 1
-        files = [
-            Entry(path=meta["path"][cut:], is_folder=False, size=meta["size"], updated_at=meta["last_modified"])
-            for meta in found["objects"]
-        ]
+        files: list[Entry] = []
+        for meta in found["objects"]:
+            files.append(
+                Entry(meta["path"][cut:], is_folder=False, size=meta["size"], updated_at=meta["last_modified"])
+            )
+            if len(files) % _PAGE == 0:  # a folder may hold many thousands
+                await asyncio.sleep(0)
         folders = [Entry(path=folder.rstrip("/")[cut:], is_folder=True) for folder in found["common_prefixes"]]
         return sorted(files + folders, key=lambda entry: entry.path)
 
@@ -174,6 +181,24 @@ class RoomFiles:
         except BaseError as error:
             raise _failure(error) from None
         return TenantFiles(files, stored_bytes)
+
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """Delete all files of a tenant, or of one of its rooms; idempotent, a page at a time. A crash may leave some."""
+        folder = _key(RoomKey(tenant, room), "") if room is not None else tenant
+        # It removes whole folders: a name that leads elsewhere must not come this far.
+        if len(folder.split("/")) > 1 + (room is not None) or {"", ".", ".."} & set(folder.split("/")):
+            raise InvalidRequestError("tenant", "expected the id of a tenant and the name of a room")
+        try:
+            async for page in obstore.list(self._store, folder, chunk_size=_PAGE):
+                # As the names have slashes around them, `room` is not `room-2`.
+                await obstore.delete_async(self._store, [meta["path"] for meta in page])
+        except FileNotFoundError:
+            pass
+        except BaseError as error:
+            raise _failure(error) from None
+        if isinstance(self._store, LocalStore) and self._store.prefix is not None:
+            # Its empty folders, and what was being written: no other store has such.
+            await asyncio.to_thread(shutil.rmtree, Path(self._store.prefix) / folder, ignore_errors=True)
 
     async def _file(self, room: RoomKey, path: str) -> Entry:
         entry = await self.stat(room, path)

@@ -11,12 +11,12 @@ This module is pure: values and signatures, no I/O.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from meshhost.identity.keys import ApiKey
 from meshhost.identity.roles import Role
 
-__all__ = ["CLOSED", "IdentityStore", "KeyInfo", "KeyRights", "KeySnapshot", "Project", "RoomInfo"]
+__all__ = ["CLOSED", "IdentityStore", "KeyInfo", "KeyRights", "KeySnapshot", "Project", "RoomDeletion", "RoomInfo"]
 
 CLOSED = "the tenant is being deleted"
 """Why a closed project is suspended."""
@@ -38,6 +38,10 @@ class KeyRights:
     role: Role = Role.ADMIN
     expires_at: float | None = None
 
+    def has_expired(self, now: float) -> bool:
+        """Return whether the key is worth nothing any more at this time, in seconds since the epoch."""
+        return self.expires_at is not None and self.expires_at <= now
+
 
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
@@ -50,13 +54,21 @@ class KeyInfo:
     last_used_at: float | None = None
 
 
+class RoomDeletion(NamedTuple):
+    """When a room was deleted (seconds since the epoch), and whether what it held is gone."""
+
+    at: float
+    ended: bool
+
+
 @dataclass(frozen=True, slots=True)
 class KeySnapshot:
     """All API keys at one moment, oldest first, and the version of the keys then.
 
     `rights` are those of each key by its id, `suspended` the reasons of suspended projects by id, `deleted` the ids of projects
-    that were deleted. `quotas` are the limits that were set for single projects, by id and by the name of the limit, None for
-    no limit; `names` are the names of projects by id.
+    that were deleted, `deleted_rooms` the rooms that were deleted, by project and name, also those that were made again.
+    `quotas` are the limits that were set for single projects, by id and by the name of the limit, None for no limit; `names`
+    are the names of projects by id.
     """
 
     version: int
@@ -64,6 +76,7 @@ class KeySnapshot:
     rights: Mapping[str, KeyRights] = field(default_factory=dict)
     suspended: Mapping[str, str] = field(default_factory=dict)
     deleted: frozenset[str] = frozenset()
+    deleted_rooms: Mapping[tuple[str, str], RoomDeletion] = field(default_factory=dict)
     quotas: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
 
@@ -182,4 +195,15 @@ class IdentityStore(Protocol):
 
     async def delete_room(self, project_id: str, room_id: str) -> RoomInfo:
         """Delete the record of a room, and return it; what the room holds stays. Raises NotFoundError."""
+        ...
+
+    async def begin_room_deletion(self, project_id: str, name: str, now: float) -> None:
+        """Delete the record of a room, if there is one, and record that the room is being deleted. Changes the version.
+
+        What was signed for the room before `now` is worth nothing from then on, also when it is made again.
+        """
+        ...
+
+    async def end_room_deletion(self, project_id: str, name: str) -> None:
+        """Record that nothing of a deleted room is left. Idempotent."""
         ...

@@ -10,8 +10,8 @@ its revocation, and a new one is accepted everywhere by then. While the store ca
 failing disk or network must not lock every tenant out. Changes made here count at once: a lock keeps a read that began before
 a change from being applied after it, which would bring a revoked key back.
 
-The same task learns of suspended and deleted tenants, ends what expired keys began, and records when keys were last used: a
-request only notes its key in memory, at most once a minute per key.
+The same task learns of suspended and deleted tenants, and of their limits and names, ends what expired keys began, and records
+when keys were last used (`identity.key_uses`).
 """
 
 import asyncio
@@ -33,10 +33,12 @@ from meshhost.errors import (
     RoomError,
     TenantSuspendedError,
 )
+from meshhost.identity.key_uses import KeyUses
 from meshhost.identity.keys import ApiKey, new_api_key
 from meshhost.identity.roles import Role
-from meshhost.identity.tenant import check_tenant_name
+from meshhost.identity.tenant import RoomKey, check_tenant_name
 from meshhost.quotas.quota import Resource, ServerQuota, check_limit, check_room_for
+from meshhost.stores.deleted_rooms import DeletedRooms
 from meshhost.stores.identity import IdentityStore, KeyInfo, KeyRights, KeySnapshot, Project, RoomInfo
 from meshhost.tasks import TaskOwner
 
@@ -46,8 +48,6 @@ logger = logging.getLogger(__name__)
 
 # Half of the two seconds within which a revoked key is dead on every server: the other half is for the store to answer.
 REFRESH_SECONDS = 1.0
-# A key that is used all the time is written this often.
-_USE_SECONDS = 60.0
 
 
 class IdentityService:
@@ -67,6 +67,7 @@ class IdentityService:
         default_quota: ServerQuota = ServerQuota(),  # noqa: B008 - immutable
         clock: Clock | None = None,
     ) -> None:
+        self.deleted_rooms = DeletedRooms(store, clock or SystemClock())
         self._store = store
         self._extra_keys = extra_keys
         self._default_secret = default_secret
@@ -80,8 +81,7 @@ class IdentityService:
         self._closed: Mapping[str, str] = {}  # both, by id, with the text for those who are disconnected
         self._version: int | None = None
         self._expired: set[str] = set()
-        self._noted: dict[str, float] = {}  # by key: when its use was noted last
-        self._unwritten: dict[str, float] = {}
+        self._uses = KeyUses()
         self._extra: dict[str, ApiKey] = {}
         self._changing = asyncio.Lock()
         self._on_revoked: list[Callable[[Collection[str]], object]] = []
@@ -106,7 +106,7 @@ class IdentityService:
         """Stop reading keys. Idempotent. The store is still open: last uses are written if it takes them."""
         await self._tasks.stop()
         with contextlib.suppress(OSError, RoomError):
-            await self._write_uses()
+            await self._uses.write(self._store.record_key_use)
 
     def on_revoked(self, listener: Callable[[Collection[str]], object]) -> None:
         """Call the listener with the ids of keys that were revoked, here or on another server, or expired; it must not raise.
@@ -139,10 +139,10 @@ class IdentityService:
         """Note that a verified key, or a token that it signed, is used. Raises ExpiredTokenError when it has expired."""
         rights = self._rights.get(key_id)
         now = self._clock.time()
-        if rights is not None and rights.expires_at is not None and rights.expires_at <= now:
+        if rights is not None and rights.has_expired(now):
             raise ExpiredTokenError("the API key has expired: ask for a new one")
-        if rights is not None and now - self._noted.get(key_id, float("-inf")) >= _USE_SECONDS:
-            self._noted[key_id] = self._unwritten[key_id] = now
+        if rights is not None:
+            self._uses.note(key_id, now)
 
     def check_tenant(self, project_id: str) -> None:
         """Raise TenantSuspendedError for a suspended project, InvalidTokenError for a deleted one."""
@@ -154,6 +154,21 @@ class IdentityService:
     def quota_of(self, project_id: str) -> ServerQuota:
         """Return what a tenant may take of this server now."""
         return self._quotas.get(project_id, self._default_quota)
+
+    @property
+    def deleted_projects(self) -> frozenset[str]:
+        """The ids of all projects that were deleted, or that are being deleted."""
+        return self._deleted
+
+    async def begin_room_deletion(self, room: RoomKey) -> None:
+        """Delete the record of a room, and refuse everything that was signed for it before. See `deleted_rooms`."""
+        async with self._changing:
+            await self.deleted_rooms.begin(room)
+
+    async def end_room_deletion(self, room: RoomKey) -> None:
+        """Record that nothing of the room is left: it may be made again."""
+        async with self._changing:
+            await self.deleted_rooms.end(room)
 
     def secret_for(self, key_id: str | None, project_id: str | None) -> str:
         """Return the secret that signs tokens of this key. Raises InvalidTokenError, whose text does not say what exists."""
@@ -260,7 +275,7 @@ class IdentityService:
         rights: KeyRights = KeyRights(),  # noqa: B008 - immutable
     ) -> ApiKey:
         """Record and return a new key of a project. Raises NotFoundError, InvalidRequestError, QuotaExceededError."""
-        if rights.expires_at is not None and rights.expires_at <= self._clock.time():
+        if rights.has_expired(self._clock.time()):
             raise InvalidRequestError("expires_at", "expected a time in the future")
         key = new_api_key(project_id)
         async with self._changing:
@@ -312,7 +327,7 @@ class IdentityService:
                 await self._refresh()
                 self._report_expired()
                 self._tell_closed()
-                await self._write_uses()
+                await self._uses.write(self._store.record_key_use)
                 is_failing = False
             except Exception as error:
                 # Whatever is wrong with the store, later revocations must be seen. Logged once per outage.
@@ -330,6 +345,7 @@ class IdentityService:
         self._version, self._rights = snapshot.version, snapshot.rights
         tenant_names.learn(snapshot.names)
         self._quotas = {tenant: self._default_quota.changed(limits) for tenant, limits in snapshot.quotas.items()}
+        self.deleted_rooms.take(snapshot.deleted_rooms)
         self._replace_closed(snapshot.suspended, snapshot.deleted)
         self._replace_keys({key.id: key for key in snapshot.keys})
 
@@ -342,7 +358,7 @@ class IdentityService:
         if not key_ids:
             return
         for key_id in key_ids:
-            self._noted.pop(key_id, None)
+            self._uses.forget(key_id)
         for listener in self._on_revoked:
             listener(key_ids)
 
@@ -359,26 +375,14 @@ class IdentityService:
 
     def _may_sign(self, key_id: str) -> bool:
         rights = self._rights.get(key_id, KeyRights())
-        is_live = rights.expires_at is None or rights.expires_at > self._clock.time()
-        return is_live and rights.role.includes(Role.DEVELOPER)
+        return rights.role.includes(Role.DEVELOPER) and not rights.has_expired(self._clock.time())
 
     def _report_expired(self) -> None:
         """End what keys began that have expired since the last look."""
         now = self._clock.time()
-        ends = ((key_id, rights.expires_at) for key_id, rights in self._rights.items())
-        expired = {key_id for key_id, end in ends if end is not None and end <= now}
+        expired = {key_id for key_id, rights in self._rights.items() if rights.has_expired(now)}
         newly, self._expired = expired - self._expired, expired
         self._tell_revoked(newly)
-
-    async def _write_uses(self) -> None:
-        used, self._unwritten = self._unwritten, {}
-        if not used:
-            return
-        try:
-            await self._store.record_key_use(used)
-        except BaseException:
-            self._unwritten = {**used, **self._unwritten}
-            raise
 
     async def _record_extra_projects(self) -> None:
         for key in self._read_extra():

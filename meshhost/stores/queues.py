@@ -19,6 +19,8 @@ from typing import NamedTuple, NewType, Protocol, TypeAlias
 from meshhost.identity.tenant import RoomKey, TenantId
 
 __all__ = [
+    "LONGEST_DELAY",
+    "LONGEST_LEASE",
     "DeadLetter",
     "Delay",
     "Delivery",
@@ -32,6 +34,10 @@ __all__ = [
     "QueueStore",
     "TenantQueues",
 ]
+
+# Seconds. No lease and no delay before a retry may be longer.
+LONGEST_LEASE = 3600.0
+LONGEST_DELAY = 7 * 24 * 3600.0
 
 HolderId = NewType("HolderId", str)
 # Seconds, or a pure function from the attempt that failed (1 for the first) to seconds: only the store knows the attempt.
@@ -66,10 +72,14 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """What is sent: a JSON text and string headers (trace context travels there)."""
+    """What is sent: a JSON text and string headers (trace context travels there).
+
+    `sender_id` is the sender's own name for it: a message that is sent again under the same one is stored once.
+    """
 
     body: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    sender_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +143,8 @@ class QueueLimits:
 
     `max_attempts` failures make a message dead, and so do `max_interruptions` deliveries that ended INTERRUPTED or EXPIRED:
     such a message ends or blocks its process, and would go round for ever. `max_depth` bounds the messages of one queue that
-    are not dead; `max_message_bytes` bounds body and headers of one message together, as UTF-8.
+    are not dead; `max_message_bytes` bounds body and headers of one message together, as UTF-8. A `sender_id` is remembered
+    for `remember_ids_seconds`: many times as long as a client sends one message again.
 
     `max_depth` protects the store; it is not a counter to build on. A queue below it is never refused. One process never
     exceeds it. When several processes send to one queue at the same moment, an engine may exceed it by what the others
@@ -144,16 +155,20 @@ class QueueLimits:
     max_interruptions: int = 5
     max_depth: int = 1_000_000
     max_message_bytes: int = 8 * 1024 * 1024
+    remember_ids_seconds: float = 600.0
 
 
 class QueueStore(Protocol):
     """A durable store of queues, shared by all processes that open it.
 
-    All methods are safe to call concurrently, from any number of tasks and processes. Each is atomic: it happens wholly or
-    not at all, and no caller sees it half done. An accepted change survives `kill -9` of this process and, on disk, power
+    All methods are safe to call concurrently, from any number of tasks and processes. Each is atomic unless it says
+    otherwise: it happens wholly or not at all, and no caller sees it half done. None holds up the others for long, however
+    many messages it is about. An accepted change survives `kill -9` of this process and, on disk, power
     loss. Cancelling a caller cancels the wait, not always the change. A failing store raises OSError, and nothing is half
     done then; one that is not open raises RoomError. Times are wall clock; processes that share a store need clocks that
-    agree to well within a lease.
+    agree to well within a lease. A clock that is set forward or back ends and prolongs no lease and no delay: `sweep`
+    notices it and moves the stored times by as much, where the store belongs to one process. What was set while the store
+    was closed prolongs none beyond LONGEST_LEASE and LONGEST_DELAY.
     """
 
     async def open(self) -> None:
@@ -168,16 +183,30 @@ class QueueStore(Protocol):
         """Finish what was accepted and release all resources. Idempotent; the store may be opened again."""
         ...
 
+    async def check(self) -> None:
+        """Prove by a durable write that a message could be stored now. Raises StorageFullError, OSError, RoomError."""
+        ...
+
     async def create(self, queue: QueueKey) -> None:
         """Create the queue if it is missing. Raises InvalidRequestError when its name is not Unicode."""
         ...
 
     async def delete(self, queue: QueueKey) -> None:
-        """Remove the queue and all its messages, dead ones too. Raises NotFoundError."""
+        """Remove the queue and all its messages, dead ones too. Raises NotFoundError.
+
+        They are gone at once for every caller; the space that they took may be freed later, also after a crash.
+        """
         ...
 
     async def exists(self, queue: QueueKey) -> bool:
         """Return whether the queue exists."""
+        ...
+
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """Delete all queues of a tenant, or of one of its rooms, with their messages; idempotent, in steps.
+
+        Returns when nothing of them is kept any more. After a crash the call must be repeated.
+        """
         ...
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
@@ -186,7 +215,11 @@ class QueueStore(Protocol):
         Ids are unique over all queues and processes and are never used again. A send that begins after another one returned
         gets a greater id, whichever processes they ran in; sends that overlap may get theirs in any order. Raises
         NotFoundError when the queue is missing and `create` is false, LimitExceededError when the queue is full (see
-        QueueLimits) or the message too large, InvalidRequestError when a text of it is not Unicode.
+        QueueLimits) or the message too large, InvalidRequestError when a text of it is not Unicode, StorageFullError when
+        the disk has no more room than leasing and settling need.
+
+        A message with the `sender_id` of one that this queue took within `remember_ids_seconds` is that one, whatever became
+        of it since: nothing is stored, and the id of the first is returned, also when the queue is full by now.
         """
         ...
 
@@ -246,7 +279,10 @@ class QueueStore(Protocol):
         ...
 
     async def drain(self, queue: QueueKey) -> int:
-        """Delete all messages of the queue, leased ones too but not the dead; return how many. Raises NotFoundError."""
+        """Delete all messages of the queue, leased ones too but not the dead; return how many. Raises NotFoundError.
+
+        They are gone at once for every caller; the space that they took may be freed later, also after a crash.
+        """
         ...
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
@@ -257,13 +293,25 @@ class QueueStore(Protocol):
         """Count the queues of a tenant and their messages: for its quota, about once a minute."""
         ...
 
-    async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """Return the dead messages of a queue, newest first. Raises NotFoundError."""
+    async def dead_letters(
+        self,
+        queue: QueueKey,
+        *,
+        limit: int = 100,
+        before: tuple[float, int] | None = None,
+        max_bytes: int | None = None,
+    ) -> Sequence[DeadLetter]:
+        """Return up to `limit` dead messages of a queue, newest first. Raises NotFoundError.
+
+        With `before`, the time of death and the id of a letter, those that are older than it: the next page. The first letter
+        with which bodies and reasons have `max_bytes` characters is the last; fewer than `limit` then do not mean the end.
+        """
         ...
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """Make dead messages (all, or these) ready again with a fresh count of attempts; return how many.
 
-        They take their old places in the order, above `max_depth` if need be. Raises NotFoundError.
+        They take their old places in the order, above `max_depth` if need be. Many are moved in several steps: each is dead or
+        ready at any moment, and a crash may leave some dead. Raises NotFoundError.
         """
         ...

@@ -18,6 +18,10 @@ def check_message(message: NewMessage, limits: QueueLimits) -> str:
     """
     headers = json.dumps(dict(message.headers), ensure_ascii=False)
     try:
+        (message.sender_id or "").encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError("id", "expected Unicode text, without lone surrogates") from None
+    try:
         size = len(message.body.encode()) + len(headers.encode())
     except UnicodeEncodeError:
         raise InvalidRequestError("message", "expected Unicode text, without lone surrogates") from None
@@ -27,11 +31,13 @@ def check_message(message: NewMessage, limits: QueueLimits) -> str:
 
 
 def check_name(queue: QueueKey) -> None:
-    """Raise InvalidRequestError when the queue's name is not Unicode: no store could keep it."""
+    """Raise InvalidRequestError when the queue's name is not Unicode, or has a NUL: some store could not keep it."""
     try:
         queue.name.encode()
     except UnicodeEncodeError:
         raise InvalidRequestError("name", "expected Unicode text, without lone surrogates") from None
+    if "\0" in queue.name:
+        raise InvalidRequestError("name", "expected text without the character NUL")
 
 
 def queue_missing(queue: QueueKey) -> NotFoundError:

@@ -84,6 +84,10 @@ class UsageStore(Protocol):
         """Add these sums to those stored, all or none; they are on disk when this returns."""
         ...
 
+    async def delete(self, tenant: TenantId) -> None:
+        """Delete all rows of a tenant; idempotent, in steps. A crash may leave some."""
+        ...
+
     async def read(
         self,
         tenant: TenantId,

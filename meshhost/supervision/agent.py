@@ -13,7 +13,6 @@ end the child.
 
 import asyncio
 import logging
-import traceback
 import uuid
 from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import suppress
@@ -23,20 +22,20 @@ from typing import Generic, Protocol, TypeVar
 from meshhost.clock import Clock
 from meshhost.containment import as_exception, is_requested
 from meshhost.errors import ConnectionLostError, LifecycleError, MeshhostError
+from meshhost.logs import describe_error
 from meshhost.supervision.deadlines import deadline
+from meshhost.supervision.error_report import ErrorReport
 from meshhost.supervision.isolation import Aborted, Child, Crashed, Exit, Exited
 from meshhost.supervision.policy import GiveUp, Outcome, RestartAfter, RestartPolicy, decide, recent
 from meshhost.supervision.state import TERMINAL, Signal, State, next_state
 
-__all__ = ["CLEANUP_SECONDS", "AgentSpec", "Environment", "ErrorReport", "Key", "KeyT", "SupervisedAgent"]
+__all__ = ["CLEANUP_SECONDS", "AgentSpec", "Environment", "Key", "KeyT", "SupervisedAgent"]
 
 logger = logging.getLogger(__name__)
 
 CLEANUP_SECONDS = 5.0
 """How long an aborted child may take to clean up before it counts as stuck."""
 
-_MAX_TEXT = 1_000
-_MAX_TRACEBACK = 2_048
 _DEFAULT_POLICY = RestartPolicy()
 
 
@@ -53,28 +52,6 @@ class Key(Hashable, Protocol):
 
 
 KeyT = TypeVar("KeyT", bound=Key)
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorReport:
-    """An error as kept and shown. It keeps no frames alive, and its size is bounded."""
-
-    type: str
-    text: str
-    traceback: str
-    """The last 2 KB of the traceback."""
-
-    @classmethod
-    def of(cls, error: Exception) -> "ErrorReport":
-        """Describe the error; a group of one error is described by that error."""
-        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        try:
-            text = str(error)
-        except BaseException:  # noqa: BLE001 - the error is an agent's own class and may fail in any way
-            text = "(the error cannot be shown as text)"
-        frames = "".join(traceback.format_exception(error))
-        return cls(type(error).__name__, text[:_MAX_TEXT], frames[-_MAX_TRACEBACK:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +268,7 @@ class SupervisedAgent(Generic[KeyT]):
         elif self.state is State.STARTING:
             # A second child beside one that hangs would run the agent twice. In other states the agent was asked to
             # leave: it stays supervised, and the drain that asked it reports it as stuck.
-            self.last_error = ErrorReport.of(error)
-            self._give_up("did not start, and would not leave either", error)
+            self._give_up("did not start, and would not leave either", error, self._remember(error))
 
     async def _back_off(self) -> None:
         with suppress(TimeoutError):
@@ -323,26 +299,32 @@ class SupervisedAgent(Generic[KeyT]):
         policy, now = self.spec.policy, self._environment.clock.monotonic()
         ran = now - self._since if self.state is State.RUNNING else 0.0
         self._history = recent(policy, self._history, ran=ran)
-        if error is not None:
-            self.last_error = ErrorReport.of(error)
+        fresh = self._remember(error)
         decision = decide(policy, self._history, now, outcome, self._environment.random)
         if isinstance(decision, GiveUp) and isinstance(error, ConnectionLostError) and policy.restarts_after(outcome):
             # An unreachable room is not the agent's fault: keep trying, with the longest delay of the policy.
             decision = RestartAfter(self._environment.random() * policy.longest(len(self._history) + 1))
         if isinstance(decision, RestartAfter):
             self._delay = decision.delay
-            fields = self._fields(outcome=outcome, retry_in=decision.delay)
-            logger.warning("agent ended and will be started again", exc_info=error, extra=fields)
+            fields = self._error_fields(error, outcome=outcome, retry_in=decision.delay)
+            logger.warning("agent ended and will be started again", exc_info=fresh, extra=fields)
             self._signal(Signal.EXITED if error is None else Signal.CRASHED)
         elif decision.failed:
-            self._give_up(decision.reason, error)
+            self._give_up(decision.reason, error, fresh)
         else:
             self.reason = decision.reason
             self._signal(Signal.FINISHED)
 
-    def _give_up(self, reason: str, error: Exception | None = None) -> None:
+    def _remember(self, error: Exception | None) -> Exception | None:
+        """Keep the error as the last one; return it if the log needs its traceback."""
+        if error is None:
+            return None
+        before, self.last_error = self.last_error, ErrorReport.of(error)
+        return error if self.last_error.needs_traceback(error, before) else None
+
+    def _give_up(self, reason: str, error: Exception | None = None, fresh: Exception | None = None) -> None:
         self.reason = reason
-        logger.error("agent failed for good", exc_info=error, extra=self._fields(reason=reason))
+        logger.error("agent failed for good", exc_info=fresh, extra=self._error_fields(error, reason=reason))
         self._signal(Signal.GAVE_UP)
 
     def _abort_child(self) -> None:
@@ -370,7 +352,9 @@ class SupervisedAgent(Generic[KeyT]):
             return
         clock = self._environment.clock
         self.state, self.state_since, self._since = new, clock.time(), clock.monotonic()
-        logger.info("agent changed its state", extra=self._fields(state=new, was=old))
+        # For the others the log has a line with the reason, or the one that follows says it.
+        level = logging.DEBUG if new in (State.STARTING, State.BACKING_OFF, State.FAILED) else logging.INFO
+        logger.log(level, "agent changed its state", extra=self._fields(state=new, was=old))
         for states, waiter in self._waiters:
             if new in states and not waiter.done():
                 waiter.set_result(new)
@@ -380,6 +364,9 @@ class SupervisedAgent(Generic[KeyT]):
 
     def _fields(self, **more: object) -> dict[str, object]:
         return {**self.key.log_fields(), "agent": self.name, "spawn_id": self.id, **more}
+
+    def _error_fields(self, error: Exception | None, **more: object) -> dict[str, object]:
+        return self._fields(**more) if error is None else self._fields(**more, error=describe_error(error))
 
 
 def _error_of(ending: Exit) -> Exception | None:

@@ -36,6 +36,10 @@ class FakeClock:
         """Seconds."""
         return self._now + self._stepped
 
+    def skip(self, seconds: float) -> None:
+        """Move on by `seconds` without waking anybody: for code that only asks what time it is."""
+        self._now += seconds
+
     def step(self, seconds: float) -> None:
         """Set the wall clock forward, or back; as on a machine, only `time()` shows it and no sleeper wakes."""
         self._stepped += seconds

@@ -23,8 +23,8 @@ from websockets.uri import WebSocketURI, parse_uri
 
 from meshhost.errors import ConnectionLostError, InvalidRequestError, RemoteProtocolError, RoomRefusedError
 from meshhost.protocol.connection import NO_RESUME, RESUME_HEADER
-from meshhost.transport.base import Transport, close_reason
-from meshhost.transport.client_socket import Timeouts, open_socket
+from meshhost.transport.base import close_reason
+from meshhost.transport.client_socket import ClientSocket, Timeouts, open_socket
 
 __all__ = ["WebSocketClientProtocol", "WebSocketTransport"]
 
@@ -49,10 +49,13 @@ class WebSocketClientProtocol:
     """The address of a room and the token to join it with.
 
     `url` is the room's WebSocket URL (http and https are taken as ws and wss), `token` the participant token as JWT text,
-    `heartbeat` the seconds of silence before a ping. One object may dial any number of times.
+    `heartbeat` the seconds of silence before a ping, `send_timeout` the seconds that a server may take nothing. One object may
+    dial any number of times.
     """
 
-    def __init__(self, *, url: str, token: str, heartbeat: float = HEARTBEAT) -> None:
+    def __init__(
+        self, *, url: str, token: str, heartbeat: float = HEARTBEAT, send_timeout: float = SEND_TIMEOUT
+    ) -> None:
         parts = urlsplit(url)
         scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
         if scheme not in {"ws", "wss"} or not parts.hostname:
@@ -60,6 +63,7 @@ class WebSocketClientProtocol:
         self._url = parts._replace(scheme=scheme).geturl()
         self._token = token
         self._heartbeat = heartbeat
+        self._send_timeout = send_timeout
 
     def __repr__(self) -> str:
         return f"<WebSocketClientProtocol {self._url}>"
@@ -78,7 +82,7 @@ class WebSocketClientProtocol:
         """Use this token from the next connection on."""
         self._token = token
 
-    async def connect(self, *, resume: str | None = None) -> Transport:
+    async def connect(self, *, resume: str | None = None) -> "ClientSocket | WebSocketTransport":
         """Dial. Raises RoomRefusedError with the HTTP status, ConnectionLostError when the server cannot be reached."""
         headers = {"Authorization": f"Bearer {self._token}", RESUME_HEADER: resume or NO_RESUME}
         try:
@@ -95,18 +99,20 @@ class WebSocketClientProtocol:
                 f"cannot reach the room server at {_origin(self._url)}: {_cause(error)}"
             ) from None
 
-    async def _dial(self, uri: WebSocketURI, headers: dict[str, str]) -> Transport:
+    async def _dial(self, uri: WebSocketURI, headers: dict[str, str]) -> ClientSocket:
         async with asyncio.timeout(OPEN_TIMEOUT):
             return await open_socket(
                 uri,
                 headers,
                 ssl=_tls() if uri.secure else None,
                 max_frame_bytes=MAX_FRAME_BYTES,
-                timeouts=Timeouts(heartbeat=self._heartbeat, pong=PONG_TIMEOUT, send=SEND_TIMEOUT, close=CLOSE_TIMEOUT),
+                timeouts=Timeouts(
+                    heartbeat=self._heartbeat, pong=PONG_TIMEOUT, send=self._send_timeout, close=CLOSE_TIMEOUT
+                ),
                 logger=_wire_logger,
             )
 
-    async def _dial_by_proxy(self, headers: dict[str, str]) -> Transport:
+    async def _dial_by_proxy(self, headers: dict[str, str]) -> "WebSocketTransport":
         """Dial with the library's own connection, which can speak to proxies."""
         return WebSocketTransport(
             await _Connect(
@@ -119,7 +125,8 @@ class WebSocketClientProtocol:
                 ping_timeout=PONG_TIMEOUT,
                 close_timeout=CLOSE_TIMEOUT,
                 logger=_wire_logger,
-            )
+            ),
+            send_timeout=self._send_timeout,
         )
 
 
@@ -144,13 +151,14 @@ class _Connect(connect):
 class WebSocketTransport:
     """An open client connection through a proxy. See `Transport`."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: ClientConnection, *, send_timeout: float = SEND_TIMEOUT) -> None:
         self._connection = connection
+        self._send_timeout = send_timeout
         self._sending = asyncio.Lock()
 
     async def receive(self) -> bytes:
         """Return the next packet. Raises ConnectionLostError, or RemoteProtocolError for a text frame."""
-        with _connection_errors():
+        with self._connection_errors():
             packet = await self._connection.recv()
         if isinstance(packet, str):
             raise RemoteProtocolError("a text frame: only binary frames are legal", close_code=1003)
@@ -158,8 +166,8 @@ class WebSocketTransport:
 
     async def send(self, packets: Iterable[bytes]) -> None:
         """Send these packets contiguously. Raises ConnectionLostError, also when the other side takes nothing any more."""
-        with _connection_errors():
-            async with asyncio.timeout(SEND_TIMEOUT), self._sending:
+        with self._connection_errors():
+            async with asyncio.timeout(self._send_timeout), self._sending:
                 for packet in packets:
                     await self._connection.send(packet)
 
@@ -172,22 +180,25 @@ class WebSocketTransport:
         with contextlib.suppress(OSError, websockets.WebSocketException):
             await self._connection.close(code, close_reason(reason))
 
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._connection.transport.abort()
 
-@contextmanager
-def _connection_errors() -> Iterator[None]:
-    try:
-        yield
-    except ConnectionClosed as error:
-        received = error.rcvd
-        raise ConnectionLostError(
-            f"the connection to the room ended{f': {received.reason}' if received and received.reason else ''}",
-            clean=received is not None,
-            close_code=received.code if received else None,
-        ) from None
-    except TimeoutError:
-        raise ConnectionLostError(f"the room server took no data for {SEND_TIMEOUT:g} s") from None
-    except OSError as error:
-        raise ConnectionLostError(f"the connection to the room was lost: {_cause(error)}") from None
+    @contextmanager
+    def _connection_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except ConnectionClosed as error:
+            received = error.rcvd
+            raise ConnectionLostError(
+                f"the connection to the room ended{f': {received.reason}' if received and received.reason else ''}",
+                clean=received is not None,
+                close_code=received.code if received else None,
+            ) from None
+        except TimeoutError:
+            raise ConnectionLostError(f"the room server took no data for {self._send_timeout:g} s") from None
+        except OSError as error:
+            raise ConnectionLostError(f"the connection to the room was lost: {_cause(error)}") from None
 
 
 def _refusal(error: InvalidStatus) -> RoomRefusedError:

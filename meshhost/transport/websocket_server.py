@@ -8,10 +8,11 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 
-from aiohttp import ClientConnectionResetError, WSMsgType, web
+from aiohttp import ClientConnectionResetError, WSMessage, WSMsgType, web
 
 from meshhost.errors import ConnectionLostError, RemoteProtocolError
 from meshhost.transport.base import Transport, close_reason
+from meshhost.transport.heartbeat import Heartbeat, watch_socket
 
 __all__ = ["AiohttpTransport", "InboundClientProtocol"]
 
@@ -20,16 +21,32 @@ CLOSE_TIMEOUT = 5.0
 
 
 class AiohttpTransport:
-    """See `Transport`. The socket is prepared by the caller."""
+    """See `Transport`. The socket is prepared by the caller.
 
-    def __init__(self, socket: web.WebSocketResponse, *, send_timeout: float = SEND_TIMEOUT) -> None:
+    With `heartbeat_seconds` the socket must have been made with `autoping=False` and no heartbeat of its own: `heartbeat`
+    then watches it and ends its TCP `connection`, until that ends by itself.
+    """
+
+    def __init__(
+        self,
+        socket: web.WebSocketResponse,
+        *,
+        send_timeout: float = SEND_TIMEOUT,
+        heartbeat_seconds: float | None = None,
+        connection: asyncio.Transport | None = None,
+    ) -> None:
         self._socket = socket
         self._send_timeout = send_timeout
         self._sending = asyncio.Lock()
+        self.heartbeat: Heartbeat | None = None
+        if heartbeat_seconds is not None and connection is not None:
+            watch_socket(connection.get_extra_info("socket"))
+            self.heartbeat = Heartbeat(seconds=heartbeat_seconds, ping=socket.ping, end=connection.abort)
+            self.heartbeat.start()
 
     async def receive(self) -> bytes:
         """Return the next packet. Raises ConnectionLostError, or RemoteProtocolError for a text frame."""
-        message = await self._socket.receive()
+        message = await self._receive()
         if message.type is WSMsgType.BINARY:
             data: bytes = message.data
             return data
@@ -39,6 +56,25 @@ class AiohttpTransport:
         code = message.data if message.type is WSMsgType.CLOSE else self._socket.close_code
         orderly = message.type is WSMsgType.CLOSE
         raise ConnectionLostError("the connection ended", clean=orderly, close_code=code)
+
+    async def _receive(self) -> WSMessage:
+        heartbeat = self.heartbeat
+        if heartbeat is None:
+            return await self._socket.receive()
+        heartbeat.listen()
+        try:
+            while (message := await self._socket.receive()).type in (WSMsgType.PING, WSMsgType.PONG):
+                heartbeat.heard()
+                if message.type is WSMsgType.PING:
+                    with contextlib.suppress(ConnectionError, RuntimeError):
+                        await self._socket.pong(message.data)
+        except BaseException:
+            heartbeat.stop()
+            raise
+        heartbeat.heard(listening=False)
+        if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
+            heartbeat.stop()
+        return message
 
     async def send(self, packets: Iterable[bytes]) -> None:
         """Send these packets contiguously. Raises ConnectionLostError, also when the other side is too slow."""

@@ -1,15 +1,18 @@
 """What every document store does, whichever engine it is of."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from doubles.postgres import empty_database
 
 from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.documents import DocumentKey, DocumentStore
 from meshhost.stores.memory.documents import MemoryDocumentStore
+from meshhost.stores.postgres.documents import PostgresDocumentStore
 from meshhost.stores.sqlite.documents import SqliteDocumentStore
 from meshhost.testing.clock import FakeClock
 
@@ -24,16 +27,20 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[DocumentStore]:
-    makers: dict[str, Callable[[], DocumentStore]] = {
-        "memory": lambda: MemoryDocumentStore(clock=clock),
-        "sqlite": lambda: SqliteDocumentStore(tmp_path / "documents.db", clock=clock),
-    }
-    made = makers[request.param]()
-    await made.open()
-    yield made
-    await made.close()
+    async with AsyncExitStack() as stack:
+        made: DocumentStore
+        if request.param == "memory":
+            made = MemoryDocumentStore(clock=clock)
+        elif request.param == "sqlite":
+            made = SqliteDocumentStore(tmp_path / "documents.db", clock=clock)
+        else:
+            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_server")))
+            made = PostgresDocumentStore(database, clock=clock)
+        await made.open()
+        stack.push_async_callback(made.close)
+        yield made
 
 
 async def loaded(store: DocumentStore, key: DocumentKey = KEY) -> tuple[bytes, list[bytes]]:
@@ -133,3 +140,18 @@ async def test_a_closed_store_refuses_and_can_be_opened_again(store: DocumentSto
         await store.load(KEY)
     await store.open()
     assert await loaded(store) == (b"first", [])
+
+
+@pytest.mark.parametrize("room", [None, "lobby"])
+async def test_a_tenant_or_a_room_is_deleted_and_its_neighbours_are_not(store: DocumentStore, room: str | None) -> None:
+    for number in range(25):
+        await store.create(DocumentKey(ROOM, f"{number}.page"), b"x")
+    kept = [DocumentKey(OTHER_TENANT, "a.page")]
+    for key in (*kept, DocumentKey(OTHER_ROOM, "a.page")):
+        await store.create(key, b"x")
+        await store.append(key, b"y")
+    for _ in range(2):
+        await store.delete_all(ROOM.tenant, room)
+    assert await store.list(ROOM, "") == []
+    assert len(await store.list(OTHER_ROOM, "")) == (1 if room else 0)
+    assert await loaded(store, kept[0]) == (b"x", [b"y"])

@@ -1,31 +1,38 @@
 """What every identity store does, whichever engine it is of."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from doubles.postgres import empty_database
 
 from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError
 from meshhost.identity.keys import ApiKey, new_api_key
 from meshhost.identity.roles import Role
-from meshhost.stores.identity import CLOSED, IdentityStore, KeyInfo, KeyRights, Project, RoomInfo
+from meshhost.stores.identity import CLOSED, IdentityStore, KeyInfo, KeyRights, Project, RoomDeletion, RoomInfo
 from meshhost.stores.memory.identity import MemoryIdentityStore
+from meshhost.stores.postgres.identity import PostgresIdentityStore
 from meshhost.stores.sqlite.identity import SqliteIdentityStore
 
 ACME, RIVAL = Project("11111111-2222-3333-4444-555555555555", "acme"), Project("rival-id", "rival")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[IdentityStore]:
-    makers: dict[str, Callable[[], IdentityStore]] = {
-        "memory": MemoryIdentityStore,
-        "sqlite": lambda: SqliteIdentityStore(tmp_path / "identity.db"),
-    }
-    made = makers[request.param]()
-    await made.open()
-    yield made
-    await made.close()
+    async with AsyncExitStack() as stack:
+        made: IdentityStore
+        if request.param == "memory":
+            made = MemoryIdentityStore()
+        elif request.param == "sqlite":
+            made = SqliteIdentityStore(tmp_path / "identity.db")
+        else:
+            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_server")))
+            made = PostgresIdentityStore(database)
+        await made.open()
+        stack.push_async_callback(made.close)
+        yield made
 
 
 async def add_key(store: IdentityStore, *, name: str = "n", description: str = "d") -> ApiKey:
@@ -270,3 +277,31 @@ async def test_a_rename_is_seen_with_the_keys(store: IdentityStore) -> None:
     second = await store.read_keys(first.version)
     assert second is not None
     assert second.names == {ACME.id: "acme-inc"}
+
+
+async def test_the_deletion_of_a_room_is_remembered_and_changes_the_version(store: IdentityStore) -> None:
+    await store.add_project(Project("p", "acme"))
+    await store.add_room("p", RoomInfo("r", "lobby", "{}"))
+    before = await store.read_keys()
+    assert before is not None
+    await store.begin_room_deletion("p", "lobby", 10.0)
+    assert await store.find_room("p", "lobby") is None
+    begun = await store.read_keys(before.version)
+    assert begun is not None
+    assert begun.deleted_rooms == {("p", "lobby"): RoomDeletion(10.0, ended=False)}
+    await store.end_room_deletion("p", "lobby")
+    await store.end_room_deletion("p", "other")
+    ended = await store.read_keys(begun.version)
+    assert ended is not None
+    assert ended.deleted_rooms == {("p", "lobby"): RoomDeletion(10.0, ended=True)}
+    await store.add_room("p", RoomInfo("r2", "lobby", "{}"))
+    await store.begin_room_deletion("p", "lobby", 5.0)  # a clock that was set back
+    await store.end_room_deletion("p", "lobby")
+    again = await store.read_keys()
+    assert again is not None
+    assert again.deleted_rooms == {("p", "lobby"): RoomDeletion(10.0, ended=True)}
+    await store.close_project("p")
+    await store.delete_project("p")
+    gone = await store.read_keys()
+    assert gone is not None
+    assert gone.deleted_rooms == {}

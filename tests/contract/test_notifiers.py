@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
+from doubles.postgres import empty_database
 
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.local_notifier import LocalNotifier
 from meshhost.stores.notifier import Hint, Notifier
+from meshhost.stores.postgres.notifier import PostgresNotifier
 from meshhost.stores.queues import QueueKey
 
 JOBS, MAIL = (QueueKey(RoomKey(TenantId("acme"), "lobby"), name) for name in ("jobs", "mail"))
@@ -31,12 +34,18 @@ class Subscriber:
         return self._hints.empty()
 
 
-@pytest.fixture(params=[LocalNotifier])
+@pytest.fixture(params=["local", "postgresql"])
 async def notifier(request: pytest.FixtureRequest) -> AsyncIterator[Notifier]:
-    made: Notifier = request.param()
-    await made.open()
-    yield made
-    await made.close()
+    async with AsyncExitStack() as stack:
+        made: Notifier
+        if request.param == "local":
+            made = LocalNotifier()
+        else:
+            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_server")))
+            made = PostgresNotifier(database)
+        await made.open()
+        stack.push_async_callback(made.close)
+        yield made
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The SQLite store does what the plain model in memory does, whatever the order of operations."""
+"""Every durable store does what the plain model in memory does, whatever the order of operations."""
 
 import asyncio
 import contextlib
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.postgres import PostgresServer, empty_database
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -16,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from meshhost.errors import RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.memory.queues import MemoryQueueStore
+from meshhost.stores.postgres.queues import PostgresQueueStore
 from meshhost.stores.queues import EndReason, HolderId, Lease, NewMessage, QueueKey, QueueLimits, QueueStore
 from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.testing.clock import FakeClock
@@ -37,28 +39,31 @@ _MISCOUNTED = """
 
 
 class BothStores(RuleBasedStateMachine):
-    """Does everything to both, and compares all answers."""
+    """Does everything to the model and to a store, and compares all answers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
         self.clock = FakeClock()
         self.runner = asyncio.Runner()
         self.model = MemoryQueueStore(limits=LIMITS, clock=self.clock)
-        self.store = SqliteQueueStore(Path(self.folder.name) / "q.db", limits=LIMITS, clock=self.clock)
+        self.store = self.make()
         self.leases: list[Lease] = []
         self.sent: set[int] = set()
         self.ended: set[int] = set()  # acked, drained or deleted
         for backend in (self.model, self.store):
             self.runner.run(backend.open())
 
+    def make(self) -> QueueStore:
+        """The store, not opened."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Look at what the closed store keeps."""
+
     def teardown(self) -> None:
         self.runner.run(self.store.close())
-        with contextlib.closing(sqlite3.connect(self.store._database.path)) as file:
-            assert file.execute(_STRAYS).fetchall() == []
-            assert file.execute(_MISCOUNTED).fetchall() == []
+        self.check()
         self.runner.close()
-        self.folder.cleanup()
 
     def both(self, operation: Callable[[QueueStore], Awaitable[Any]]) -> Any:
         """Return what both returned; None when both refused in the same words."""
@@ -164,5 +169,62 @@ async def _said(operation: Awaitable[None]) -> bool:
     return True
 
 
-BothStores.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestBothStores = pytest.mark.timeout(300)(BothStores.TestCase)
+class SqliteAndModel(BothStores):
+    """SQLite, in a file of its own for each example."""
+
+    def make(self) -> QueueStore:
+        """See BothStores."""
+        self.folder = tempfile.TemporaryDirectory()
+        self.file = Path(self.folder.name) / "q.db"
+        return SqliteQueueStore(self.file, limits=LIMITS, clock=self.clock)
+
+    def check(self) -> None:
+        """No content is without its message, and the counters are right."""
+        with contextlib.closing(sqlite3.connect(self.file)) as file:
+            assert file.execute(_STRAYS).fetchall() == []
+            assert file.execute(_MISCOUNTED).fetchall() == []
+        self.folder.cleanup()
+
+
+class PostgresAndModel(BothStores):
+    """PostgreSQL, with new tables for each example."""
+
+    server: PostgresServer  # set by the fixture below
+
+    def make(self) -> QueueStore:
+        """See BothStores."""
+        self.stack = contextlib.AsyncExitStack()
+        self.database = self.runner.run(self.stack.enter_async_context(empty_database(self.server)))
+        return PostgresQueueStore(self.database, limits=LIMITS, clock=self.clock)
+
+    def check(self) -> None:
+        """No content is without its message, but for what waits to be deleted; and a sweep deletes that."""
+
+        async def strays() -> list[Any]:
+            await self.store.open()
+            await self.store.sweep()
+            await self.store.close()
+            found = await self.database.rows(
+                "SELECT message_id FROM meshhost.contents EXCEPT SELECT id FROM"
+                " (SELECT id FROM meshhost.messages UNION ALL SELECT id FROM meshhost.dead_letters) AS kept"
+            )
+            return [*found, *await self.database.rows("SELECT lane FROM meshhost.dropped_lanes")]
+
+        assert self.runner.run(strays()) == []
+        self.runner.run(self.stack.aclose())
+
+
+SqliteAndModel.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestSqliteAndModel = pytest.mark.timeout(300)(SqliteAndModel.TestCase)
+
+
+@pytest.mark.timeout(300)
+class TestPostgresAndModel(PostgresAndModel.TestCase):  # type: ignore[name-defined, misc]
+    """Runs the machine on a real server."""
+
+    settings = settings(max_examples=15, stateful_step_count=40, deadline=None)
+
+    @pytest.fixture(autouse=True)
+    def tell_server(self, postgres_server: PostgresServer) -> None:
+        """Tell the machine where the server is."""
+        PostgresAndModel.server = postgres_server

@@ -3,9 +3,11 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from doubles.postgres import empty_database
 
 from meshhost.errors import (
     InvalidRequestError,
@@ -16,6 +18,7 @@ from meshhost.errors import (
 )
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.memory.queues import MemoryQueueStore
+from meshhost.stores.postgres.queues import PostgresQueueStore
 from meshhost.stores.queues import (
     Delivery,
     EndReason,
@@ -43,16 +46,20 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[QueueStore]:
-    makers: dict[str, Callable[[], QueueStore]] = {
-        "memory": lambda: MemoryQueueStore(limits=LIMITS, clock=clock),
-        "sqlite": lambda: SqliteQueueStore(tmp_path / "queues.db", limits=LIMITS, clock=clock),
-    }
-    backend = makers[request.param]()
-    await backend.open()
-    yield backend
-    await backend.close()
+    async with AsyncExitStack() as stack:
+        backend: QueueStore
+        if request.param == "memory":
+            backend = MemoryQueueStore(limits=LIMITS, clock=clock)
+        elif request.param == "sqlite":
+            backend = SqliteQueueStore(tmp_path / "queues.db", limits=LIMITS, clock=clock)
+        else:
+            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_server")))
+            backend = PostgresQueueStore(database, limits=LIMITS, clock=clock)
+        await backend.open()
+        stack.push_async_callback(backend.close)
+        yield backend
 
 
 async def put(store: QueueStore, *bodies: str, queue: QueueKey = JOBS) -> list[int]:
@@ -108,6 +115,39 @@ async def test_deleting_a_queue_deletes_its_messages_dead_ones_too(store: QueueS
     assert await bodies(store) == []
     assert await store.dead_letters(JOBS) == []
     assert await bodies(store, MAIL) == ["other"]
+
+
+@pytest.mark.parametrize("room", [None, "lobby"])
+async def test_a_tenant_or_a_room_is_deleted_and_its_neighbours_are_not(store: QueueStore, room: str | None) -> None:
+    upstairs = QueueKey(RoomKey(ROOM.tenant, "lobby-2"), "jobs")
+    await put(store, "dead", "a")
+    await put(store, "b", queue=MAIL)
+    await put(store, "c", queue=upstairs)
+    await put(store, "d", queue=ELSEWHERE)
+    await kill(store)
+    lease = (await take(store, queue=MAIL)).lease
+    for _ in range(2):
+        await store.delete_all(ROOM.tenant, room)
+    assert await store.stats(ROOM) == []
+    assert await store.exists(upstairs) is (room is not None)
+    with pytest.raises(LeaseLostError):
+        await store.ack(lease)
+    assert await bodies(store, ELSEWHERE) == ["d"]
+    await put(store, "new")
+    assert await bodies(store) == ["new"]
+    assert await store.dead_letters(JOBS) == []
+
+
+async def test_dead_letters_are_listed_in_pages(store: QueueStore) -> None:
+    await put(store, "a", "b", "c", "d")
+    for _ in range(4):
+        await kill(store, "x" * 50)
+    first = await store.dead_letters(JOBS, limit=3)
+    assert [letter.body for letter in first] == ["d", "c", "b"]
+    rest = await store.dead_letters(JOBS, before=(first[-1].died_at, first[-1].message_id))
+    assert [letter.body for letter in rest] == ["a"]
+    assert [letter.body for letter in await store.dead_letters(JOBS, max_bytes=60)] == ["d", "c"]
+    assert [letter.body for letter in await store.dead_letters(JOBS, max_bytes=1)] == ["d"]
 
 
 async def test_a_lease_from_before_the_deletion_of_its_queue_is_lost(store: QueueStore) -> None:
@@ -187,11 +227,17 @@ async def test_ids_are_never_used_again(store: QueueStore) -> None:
 
 @pytest.mark.parametrize("text", ["", "\0", "grüße 👋🏽", "\u2028", "a" * 900, '"; DROP TABLE messages; --'])
 async def test_texts_come_back_as_they_were(store: QueueStore, text: str) -> None:
-    queue = QueueKey(ROOM, f"q {text}")
+    queue = QueueKey(ROOM, f"q {text}".replace("\0", ""))
     await store.send(queue, NewMessage(text, {"k": text[:10]}))
     delivery = await take(store, queue=queue)
     assert (delivery.body, delivery.headers) == (text, {"k": text[:10]})
     assert (await stats(store)).name == queue.name
+
+
+async def test_a_name_with_a_nul_is_refused(store: QueueStore) -> None:
+    with pytest.raises(InvalidRequestError, match="NUL"):
+        await store.send(QueueKey(ROOM, "a\0b"), NewMessage("a"))
+    assert not await store.exists(QueueKey(ROOM, "a\0b"))
 
 
 async def test_what_is_not_unicode_is_refused(store: QueueStore) -> None:
@@ -748,3 +794,84 @@ async def test_the_queues_of_a_tenant_are_counted_with_their_messages_dead_ones_
     assert await store.of_tenant(TenantId("acme")) == (2, 2)
     await store.delete(JOBS)
     assert await store.of_tenant(TenantId("acme")) == (1, 1)
+
+
+async def test_a_message_sent_again_under_its_id_is_stored_once(store: QueueStore) -> None:
+    first = await store.send(JOBS, NewMessage("a", sender_id="s1"))
+    assert await store.send(JOBS, NewMessage("changed", sender_id="s1"), create=False) == first
+    assert await store.send(JOBS, NewMessage("b", sender_id="s2")) != first
+    assert await store.send(MAIL, NewMessage("c", sender_id="s1")) != first
+    assert await bodies(store) == ["a", "b"]
+    assert await bodies(store, MAIL) == ["c"]
+
+
+async def test_concurrent_sends_under_one_id_are_one(store: QueueStore) -> None:
+    ids = await asyncio.gather(*(store.send(JOBS, NewMessage("a", sender_id="s")) for _ in range(8)))
+    assert len(set(ids)) == 1
+    assert await bodies(store) == ["a"]
+
+
+async def test_an_id_outlives_its_message_and_a_full_queue_answers_it(store: QueueStore) -> None:
+    first = await store.send(JOBS, NewMessage("a", sender_id="s"))
+    await store.ack((await take(store)).lease)
+    await put(store, *"bcdef")
+    assert await store.send(JOBS, NewMessage("a", sender_id="s")) == first
+    with pytest.raises(LimitExceededError):
+        await store.send(JOBS, NewMessage("a", sender_id="other"))
+    await store.drain(JOBS)
+    assert await store.send(JOBS, NewMessage("a", sender_id="other")) > first  # what was refused is not remembered
+
+
+async def test_an_id_is_forgotten_after_its_time_and_with_its_queue(store: QueueStore, clock: FakeClock) -> None:
+    first = await store.send(JOBS, NewMessage("a", sender_id="s"))
+    await clock.advance(LIMITS.remember_ids_seconds - 1)
+    await store.sweep()
+    assert await store.send(JOBS, NewMessage("a", sender_id="s")) == first
+    await clock.advance(2)
+    second = await store.send(JOBS, NewMessage("a", sender_id="s"))
+    await store.sweep()
+    assert first < second == await store.send(JOBS, NewMessage("a", sender_id="s"))
+    await store.delete(JOBS)
+    assert await store.send(JOBS, NewMessage("a", sender_id="s")) > second
+
+
+async def test_an_id_that_is_not_unicode_is_refused(store: QueueStore) -> None:
+    with pytest.raises(InvalidRequestError, match="id: expected Unicode"):
+        await store.send(JOBS, NewMessage("a", sender_id="\ud800"))
+
+
+@pytest.mark.parametrize("step", [-86_400.0, -30.0, 40.0, 86_400.0])
+async def test_a_clock_that_is_set_ends_and_prolongs_no_lease_and_no_delay(
+    store: QueueStore, clock: FakeClock, step: float
+) -> None:
+    await put(store, "a", "b", "c")
+    await store.send(MAIL, NewMessage("m", sender_id="s"))
+    leased, failed = await take(store, seconds=30), await take(store, seconds=30)
+    await store.nack(failed.lease, reason=EndReason.FAILED, delay=20)
+    await clock.advance(1)
+    clock.step(step)
+    assert await bodies(store) == ["c"]  # before it was noticed
+    assert await store.sweep() == []
+    assert await bodies(store) == []
+    due = await store.next_due()
+    assert due == pytest.approx(clock.time() + 19)
+    await clock.advance(19.5)
+    assert await store.sweep() == [JOBS]
+    assert await bodies(store) == ["b"]
+    extended = await store.extend(leased.lease, seconds=30)
+    assert extended.expires_at == pytest.approx(clock.time() + 30)
+    await clock.advance(29)
+    await store.sweep()
+    await store.ack(leased.lease)
+    first = await store.send(MAIL, NewMessage("m", sender_id="s"))
+    assert await bodies(store, MAIL) == ["m"]
+    await clock.advance(LIMITS.remember_ids_seconds)
+    assert await store.send(MAIL, NewMessage("m", sender_id="s")) > first
+
+
+async def test_what_people_read_is_the_time_of_the_wall(store: QueueStore, clock: FakeClock) -> None:
+    clock.step(-5000.0)
+    await put(store, "a")
+    await clock.advance(10)
+    assert (await take(store)).sent_at == pytest.approx(clock.time() - 10)
+    assert (await stats(store)).oldest_age == pytest.approx(10)

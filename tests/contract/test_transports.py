@@ -10,10 +10,12 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from doubles.memory_transport import MemoryTransport
+from websockets.asyncio.client import connect
 
 from meshhost.errors import ConnectionLostError, InvalidRequestError, RemoteProtocolError, RoomRefusedError
 from meshhost.transport.base import Transport
-from meshhost.transport.websocket_client import WebSocketClientProtocol, _proxy
+from meshhost.transport.client_socket import ClientSocket
+from meshhost.transport.websocket_client import WebSocketClientProtocol, WebSocketTransport, _proxy
 from meshhost.transport.websocket_server import AiohttpTransport, InboundClientProtocol
 
 LARGE = 4 * 1024 * 1024 - 13
@@ -96,34 +98,27 @@ async def line(
 
         yield Line(near, far, near.break_connection, text, far.hold)
         return
-    monkeypatch.setattr("meshhost.transport.websocket_client.SEND_TIMEOUT", 0.5)
     own, url = server
     if request.param == "client by proxy":
         monkeypatch.setattr("meshhost.transport.websocket_client.get_proxy", lambda _: proxy)
         monkeypatch.setattr("websockets.asyncio.client.get_proxy", lambda _: proxy)
-    _proxy.cache_clear()
-    client: Any = await WebSocketClientProtocol(url=url, token="t").connect()
-    _proxy.cache_clear()
-    socket, _ = await own.accepted.get()
-    answering = AiohttpTransport(socket, send_timeout=0.5)
-    if request.param == "client by proxy":
-        tcp = client._connection.transport
-        stop = socket._req.transport.pause_reading
-        yield Line(client, answering, tcp.abort, lambda: socket.send_str("hello"), stop)
-        tcp.abort()
-        return
-    tcp = client._transport
-
-    async def send_text() -> None:
-        client._protocol.send_text(b"hello")
-        client._flush()
-
-    if request.param == "client":
-        stop = socket._req.transport.pause_reading
-        yield Line(client, answering, tcp.abort, lambda: socket.send_str("hello"), stop)
+    if request.param == "server":
+        connection = await connect(f"ws{url.removeprefix('http')}", compression=None, max_size=None, proxy=None)
+        client: ClientSocket | WebSocketTransport = WebSocketTransport(connection, send_timeout=0.5)
     else:
-        yield Line(answering, client, tcp.abort, send_text, tcp.pause_reading)
-    tcp.abort()
+        _proxy.cache_clear()
+        client = await WebSocketClientProtocol(url=url, token="t", send_timeout=0.5).connect()
+        _proxy.cache_clear()
+    socket, upgrade = await own.accepted.get()
+    answering = AiohttpTransport(socket, send_timeout=0.5)
+    if request.param == "server":
+        yield Line(
+            answering, client, client.abort, lambda: connection.send("hello"), connection.transport.pause_reading
+        )
+    else:
+        assert isinstance(upgrade.transport, asyncio.Transport)
+        yield Line(client, answering, client.abort, lambda: socket.send_str("hello"), upgrade.transport.pause_reading)
+    client.abort()
 
 
 async def test_packets_arrive_whole_and_in_order(line: Line) -> None:

@@ -2,25 +2,36 @@
 
 import stat
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from doubles.postgres import empty_database
 
 from meshhost.errors import RoomError, SettingsError
 from meshhost.identity.tenant import TenantId
 from meshhost.stores.memory.usage import MemoryUsageStore
+from meshhost.stores.postgres.usage import PostgresUsageStore
 from meshhost.stores.sqlite.usage import SqliteUsageStore
 from meshhost.stores.usage import HOUR, UsageCounts, UsageKey, UsageRow, UsageStore, hour_of
 
 ACME, RIVAL = TenantId("acme"), TenantId("rival")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[UsageStore]:
-    made: UsageStore = MemoryUsageStore() if request.param == "memory" else SqliteUsageStore(tmp_path / "usage.db")
-    await made.open()
-    yield made
-    await made.close()
+    async with AsyncExitStack() as stack:
+        made: UsageStore
+        if request.param == "memory":
+            made = MemoryUsageStore()
+        elif request.param == "sqlite":
+            made = SqliteUsageStore(tmp_path / "usage.db")
+        else:
+            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_server")))
+            made = PostgresUsageStore(database)
+        await made.open()
+        stack.push_async_callback(made.close)
+        yield made
 
 
 def key(
@@ -90,3 +101,11 @@ async def test_a_file_is_private_is_read_again_and_has_one_owner(tmp_path: Path)
     await again.open()
     assert list(await again.read(ACME)) == [UsageRow(key(), counts())]
     await again.close()
+
+
+async def test_the_usage_of_one_tenant_is_deleted(store: UsageStore) -> None:
+    await store.add({key(hour): counts() for hour in range(300)} | {key(tenant=RIVAL): counts()})
+    for _ in range(2):
+        await store.delete(ACME)
+    assert await store.read(ACME) == []
+    assert len(await store.read(RIVAL)) == 1

@@ -153,9 +153,17 @@ class Home:
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> Home:
+def database_url() -> str | None:
+    """Where a home keeps its data; None: in files of its own. A module that runs on several engines overrides this."""
+    return None
+
+
+@pytest.fixture
+async def home(tmp_path: Path, database_url: str | None) -> Home:
     made = Home(tmp_path)
     made.copy_example()
+    if database_url is not None:
+        made.environment["MESHHOST_DATABASE_URL"] = database_url
     made.environment["MESHHOST_API_KEY"] = json.loads(await made.cli("setup", "--json"))["api_key"]
     return made
 

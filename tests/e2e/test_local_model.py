@@ -118,14 +118,14 @@ async def test_the_model_saves_its_own_poem_and_reports(client: AsyncOpenAI, met
 
 async def test_answers_repeat_and_a_killed_child_is_replaced(client: AsyncOpenAI, provider: LocalProvider) -> None:
     first = await client.responses.create(model=MODEL, input="Say hello.", max_output_tokens=20)
-    pid = provider._process.pid
+    pid = provider.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
 
     second = await client.responses.create(model=MODEL, input="Say hello.", max_output_tokens=20)
 
     assert second.output_text == first.output_text
-    assert provider._process.pid not in {None, pid}
+    assert provider.pid not in {None, pid}
 
 
 async def test_chat_and_models_pass_plainly(client: AsyncOpenAI) -> None:
@@ -148,7 +148,7 @@ async def test_a_generation_that_dies_fails_the_response(client: AsyncOpenAI, pr
         stream = await client.responses.create(model=MODEL, input="Tell a long story.", stream=True)
         async for event in stream:
             types.append(event.type)
-            if event.type == "response.output_text.delta" and (pid := provider._process.pid) is not None:
+            if event.type == "response.output_text.delta" and (pid := provider.pid) is not None:
                 os.kill(pid, signal.SIGKILL)
     assert types[-1] == "response.failed"
 

@@ -43,6 +43,26 @@ def free_port() -> int:
         return port
 
 
+def test_the_programs_of_the_first_pages_are_typed(tmp_path: Path) -> None:
+    """They are what users begin with, and some begin with `mypy --strict`."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    for page in (ROOT / "README.md", ROOT / "docs" / "tutorial.md", ROOT / "docs" / "how-to" / "run.md"):
+        for number, step in enumerate(step for step in steps_of(page) if step.language == "python"):
+            (folder / f"{page.stem.lower()}_{number}.py").write_text(step.text)
+    programs = sorted(str(file) for file in folder.iterdir())
+    assert len(programs) == 4
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(tmp_path / "cache"), *programs],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def write(upstream: ScriptedUpstream, path: str, text: str) -> None:
     """The model's next two answers: it writes this file, and is done."""
     upstream.call_tool("write_file", {"path": path, "text": text, "overwrite": False}).say("done")

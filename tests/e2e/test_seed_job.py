@@ -15,6 +15,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 POEM = "Silicon dreams in rows of light."
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """Each engine."""
+    return None if request.param == "sqlite" else request.getfixturevalue("postgres_server").new_database()
+
+
 @pytest.fixture
 async def upstream(home: Any) -> AsyncIterator[ScriptedUpstream]:
     """A provider that the room server's gateway uses."""

@@ -1,6 +1,11 @@
 """Two tenants on one running room server, managed by its operator, with real processes."""
 
+import signal
+import sqlite3
+import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +60,46 @@ def test_two_tenants_share_a_server_and_nothing_else(operator: Cli) -> None:
     assert operator.json("key", "list", "--tenant", "acme-inc") == []
     acme.error("queue", "list", "--room", "room")
     send(rival, "and still here")
+
+
+def test_a_tenant_is_deleted_through_a_crash_and_its_neighbour_stays(tmp_path: Path) -> None:
+    operator = Cli(tmp_path)
+    with serving(operator) as (server, ready):
+        operator.url = ready["url"]
+        acme, key = tenant(operator, "acme")
+        rival, _ = tenant(operator, "rival")
+        notes = tmp_path / "notes.txt"
+        notes.write_text("secret")
+        for cli in (acme, rival):
+            send(cli, "job")
+            cli.out("storage", "cp", str(notes), "room:notes.txt", "--room", "room")
+        operator.out("tenant", "delete", "acme", "--yes")
+        assert [one["name"] for one in operator.json("tenant", "list")] == ["rival"]
+        acme.error("queue", "list", "--room", "room")
+        # A room, whose deletion the server does not survive: it is killed as soon as the record is on disk.
+        with operator.popen("room", "delete", "room", "--tenant", "rival", "--yes", stderr=subprocess.DEVNULL):
+            with closing(sqlite3.connect(tmp_path / "data" / "identity.db")) as identity:
+                while not identity.execute("SELECT 1 FROM deleted_room").fetchall():
+                    time.sleep(0.001)
+            server.send_signal(signal.SIGKILL)
+            server.wait()
+    data = tmp_path / "data"
+    assert key["tenant"] == "acme"
+    with serving(operator) as (_, ready):
+        operator.url = rival.url = acme.url = ready["url"]
+        assert rival.json("queue", "list", "--room", "room") == []
+        assert rival.json("storage", "ls", "--room", "room") == []
+        acme.error("queue", "list", "--room", "room")
+        made = operator.json("tenant", "create", "acme")
+        assert made["name"] == "acme"
+    left = [str(path) for path in data.rglob("*") if path.name == "notes.txt"]
+    assert left == []
+
+
+def test_a_deletion_is_confirmed(operator: Cli) -> None:
+    operator.out("tenant", "create", "acme")
+    refused = operator.run("tenant", "delete", "acme")  # nobody answers
+    assert (refused.returncode, refused.stderr.decode().endswith("meshhost: aborted\n")) == (1, True)
+    assert [one["name"] for one in operator.json("tenant", "list")] == ["acme"]
+    assert operator.run("tenant", "delete", "acme", input=b"y\n").returncode == 0
+    assert operator.json("tenant", "list") == []

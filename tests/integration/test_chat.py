@@ -798,10 +798,10 @@ async def test_only_so_many_threads_are_open_and_an_idle_one_makes_room(server: 
     async with chatting(server, bot) as ann:
         first, second = await ann.thread("a.thread"), await ann.thread("b.thread")
         await ann.ask(first, "one", "a.thread")
-        await reached(lambda: bot._threads.find("a.thread").is_idle)
+        await reached(lambda: bot.open_threads.find("a.thread").is_idle)
         await ann.say(second, "two", "b.thread")
         await asyncio.wait_for(busy.reached.wait(), 10)
-        assert [thread.path for thread in bot._threads] == ["b.thread"]
+        assert [thread.path for thread in bot.open_threads] == ["b.thread"]
         await ann.say(first, "three", "a.thread")
         assert "1 threads of 'bot' are busy" in await ann.refused()
         busy.event.set()
@@ -816,7 +816,7 @@ async def test_draining_finishes_the_answer_and_sends_the_others_away(server: Ru
         await ann.say(log, "a")
         await asyncio.wait_for(first.reached.wait(), 10)
         await ann.say(log, "b")
-        await reached(lambda: bool(bot._threads.find(PATH)._waiting))
+        await reached(lambda: "waiting=1" in repr(bot.open_threads.find(PATH)))
         async with asyncio.TaskGroup() as group:
             draining = group.create_task(bot.drain())
             assert "about to leave" in await ann.refused()
@@ -877,7 +877,7 @@ async def test_slashes_around_a_path_make_no_other_thread(server: RunningServer)
         await ann.room.sync.flush(PATH)
         await ann.tell("chat", path=f"/{PATH}", text="b")
         await ann.answered(f"/{PATH}")
-        assert [thread.path for thread in bot._threads] == [PATH]
+        assert [thread.path for thread in bot.open_threads] == [PATH]
         assert texts(log) == ["a", "one", "b", "two"]
 
 
@@ -890,8 +890,7 @@ async def test_an_answer_survives_a_lost_connection(server: RunningServer) -> No
         await asyncio.wait_for(pause.reached.wait(), 10)
         again = asyncio.Event()
         bot.room.on("reconnected", again.set)
-        assert bot.room._keeper.session is not None
-        await bot.room._keeper.session._transport.close()
+        server.cut(bot.room)
         pause.event.set()
         await asyncio.wait_for(again.wait(), 10)
         await ann.answered()

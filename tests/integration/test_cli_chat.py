@@ -194,8 +194,7 @@ async def test_an_end_that_was_said_while_the_connection_was_lost_is_seen_in_the
             made.tell = lost  # type: ignore[method-assign]
             again = asyncio.Event()
             user.on("reconnected", again.set)
-            assert user._keeper.session is not None
-            await user._keeper.session._transport.close()
+            server.cut(user)
             await again.wait()
             pause.event.set()
 

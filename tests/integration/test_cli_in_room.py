@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import meshhost
 from meshhost.app.embedded import ServerOptions
 from meshhost.cli import serving
 from meshhost.cli.connect import ServerAccess, get_json
@@ -51,6 +52,27 @@ def command(capsys: pytest.CaptureFixture[str], environment: pytest.MonkeyPatch)
         return code, *capsys.readouterr()
 
     return run_command
+
+
+async def test_a_program_and_a_command_meet_in_a_room(server: RunningServer, command: Command) -> None:
+    async with meshhost.connect() as room:
+        await room.queues.send(name="jobs", message={"n": 1})
+        _, out, _ = await command("queue", "list", "--json")
+
+    assert [queue["name"] for queue in json.loads(out)] == ["jobs"]
+
+
+async def test_a_command_joins_with_a_ready_made_token(
+    server: RunningServer, command: Command, environment: pytest.MonkeyPatch
+) -> None:
+    _, out, _ = await command("token", "create", "--name", "holder", "--json")
+    environment.delenv("MESHHOST_API_KEY")
+    environment.setenv("MESHHOST_TOKEN", json.loads(out)["token"])
+
+    assert await command("queue", "send", "--queue", "jobs", "--json", "1") == (0, "1\n", "")
+    code, _, said = await command("queue", "send", "--queue", "jobs", "--json", "1", "--room", "elsewhere")
+    assert code == 1
+    assert "MESHHOST_TOKEN" in said or "elsewhere" in said
 
 
 async def test_a_large_file_travels_in_chunks(server: RunningServer, command: Command, tmp_path: Path) -> None:

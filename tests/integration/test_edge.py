@@ -2,12 +2,17 @@
 
 import asyncio
 import contextlib
+import logging
+import resource
+import sys
 from collections.abc import AsyncIterator
 
 import aiohttp
+import psutil
 import pytest
 from aiohttp import web
 
+from meshhost.edge import descriptors
 from meshhost.edge.listener import EdgeLimits, GuardedSite
 
 HALF = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
@@ -142,3 +147,78 @@ async def test_connections_are_capped() -> None:
         assert b"200" in await kept[2].reader.readuntil(b"ok")
         for raw in kept:
             raw.writer.close()
+
+
+_FEW_DESCRIPTORS = """
+import asyncio, logging, resource, sys
+from aiohttp import web
+from meshhost.edge import listener
+
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+listener._LOG_SECONDS = 1000.0
+resource.setrlimit(resource.RLIMIT_NOFILE, (48, 120))
+
+async def main():
+    runner = web.AppRunner(web.Application(), access_log=None)
+    await runner.setup()
+    await listener.GuardedSite(runner, "127.0.0.1", 0).start()
+    print(runner.addresses[0][1], resource.getrlimit(resource.RLIMIT_NOFILE)[0], flush=True)
+    await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_flood_of_connections_is_refused_before_descriptors_run_out() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _FEW_DESCRIPTORS, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    port, limit = map(int, (await process.stdout.readline()).split())
+    assert limit == 120  # raised from 48
+    raws: list[Raw] = []
+    try:
+        for _ in range(6):
+            raws += await asyncio.gather(*(Raw.open(port, WHOLE) for _ in range(50)))
+            await asyncio.sleep(0.2)
+        lines = await asyncio.gather(*(raw.reader.readline() for raw in raws), return_exceptions=True)
+        answers = [line for line in lines if isinstance(line, bytes)]
+        assert all(isinstance(line, bytes | ConnectionError) for line in lines)
+        await asyncio.sleep(1.0)  # refused connections have a moment to take their answer
+        assert psutil.Process(process.pid).num_fds() <= 108
+        assert 60 < sum(b"404" in answer for answer in answers) < 100
+        assert all(b"503" in answer or b"404" in answer or not answer for answer in answers)
+        assert any(b"503" in answer for answer in answers)
+        raws[0].writer.write(WHOLE)
+        async with asyncio.timeout(5):
+            while b"404" not in await raws[0].reader.readline():
+                pass
+        await asyncio.sleep(1.5)  # the site logs once a second
+    finally:
+        for raw in raws:
+            raw.writer.close()
+        process.kill()
+        _, log = await process.communicate()
+    assert b"too many file descriptors are in use" in log
+    assert len(log.splitlines()) < 40
+
+
+def test_asyncio_logs_once_in_a_while_that_it_cannot_accept() -> None:
+    accepting = descriptors.AcceptFilter()
+
+    def passed(text: str) -> int:
+        return sum(accepting.filter(logging.makeLogRecord({"msg": text})) for _ in range(1000))
+
+    assert passed("socket.accept() out of system resource") == 1
+    assert passed("another") == 1000
+
+
+def test_the_limit_of_descriptors_is_raised_as_far_as_allowed() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+        raised = descriptors.raise_limit()
+        assert raised == min(hard, 1_048_576) or hard == resource.RLIM_INFINITY
+        assert descriptors.raise_limit() == raised == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

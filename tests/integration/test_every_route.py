@@ -74,6 +74,8 @@ ROOM_SERVER: Mapping[tuple[str, str], Mapping[str, int | str]] = {
     ("GET", "/tenants/{tenant}"): PROJECT,
     ("PATCH", "/tenants/{tenant}"): OPERATOR,
     ("PATCH", "/tenants/{tenant}/quota"): OPERATOR,
+    ("DELETE", "/tenants/{tenant}"): OPERATOR,
+    ("DELETE", "/tenants/{tenant}/rooms/{room_name}"): PROJECT,
     ("POST", "/tenants/{tenant}/suspend"): OPERATOR,
     ("POST", "/tenants/{tenant}/resume"): OPERATOR,
     ("GET", "/tenants/{tenant}/keys"): PROJECT,
@@ -92,6 +94,7 @@ HOST: Mapping[tuple[str, str], Mapping[str, int | str]] = {
     ("GET", "/.well-known/meshhost-service.json"): PUBLIC,
     ("GET", "/.well-known/meshagent-service.json"): PUBLIC,
     ("GET", "/agents"): ADMIN,
+    ("GET", "/agents/logs"): ADMIN,
     ("GET", "/agents/{id}"): ADMIN,
     ("DELETE", "/agents/{id}"): ADMIN,
     ("GET", "/tenants"): ADMIN,
@@ -137,11 +140,8 @@ async def wrong(
 
 async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
     other = new_api_key("99999999-2222-3333-4444-555555555555")
-    async with running_server(tmp_path) as server, aiohttp.ClientSession() as http:
-        identity = server.server._parts.access.identity
-        identity._extra_keys = lambda: [server.key, other]
-        identity._read_extra()
-        app = server.server._parts.app
+    async with running_server(tmp_path, other_keys=[other]) as server, aiohttp.ClientSession() as http:
+        app = server.server.parts.app
         assert routes_of(app) == set(ROOM_SERVER)
         past = datetime.now(UTC) - timedelta(minutes=1)
         credentials = {
@@ -159,6 +159,7 @@ async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
             "room": "room",
             "name": "room",
             "id": "none",
+            "room_name": "gone",
             "token": "x",
         }
         parameters |= {"what": "services", "rest": "more", "path": "files"}

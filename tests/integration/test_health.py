@@ -20,13 +20,15 @@ import psutil
 import pytest
 
 from meshhost.app.service_runner import run_service
-from meshhost.errors import SettingsError
+from meshhost.errors import SettingsError, StorageFullError
 from meshhost.hosting.agents.current import acting_for
 from meshhost.hosting.processes.options import ProcessOptions, Program
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.tenant import AgentKey, RoomKey, TenantId
 from meshhost.identity.webhooks import webhook_body
 from meshhost.logs import log_context
+from meshhost.queues import service as queue_service_module
+from meshhost.stores.sqlite import space
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.supervision.state import State
 from meshhost.testing.agents import QuietAgent
@@ -357,3 +359,33 @@ async def test_who_runs_a_service_is_told_what_it_waits_for(
         async with asyncio.timeout(60):
             await run_service(str(program), room="room", progress=lambda step, text, _: steps.append((step, text)))
     assert ("waiting", "the host is not ready: process pool: ImportError: the weights are") in steps
+
+
+async def test_a_full_disk_is_told_by_readyz_metrics_and_the_error(
+    server: RunningServer, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space, "_KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(queue_service_module, "_CHECK_SECONDS", 0.0)
+
+    async def get(path: str) -> tuple[int, str]:
+        async with http.get(server.url + path) as response:
+            return response.status, await response.text()
+
+    async with server.client() as room:
+        await room.queues.send(name="q", message=1)
+        assert (await get("/readyz"))[0] == 200
+        monkeypatch.setattr(space, "_LEAST_BYTES", 2**62)
+        monkeypatch.setattr(space, "_RESERVE_BYTES", 2**62)
+        with pytest.raises(StorageFullError, match="storage full"):
+            await room.queues.send(name="q", message=2)
+        status, text = await get("/readyz")
+        assert (status, json.loads(text)["reason"].split(":")[0]) == (503, "storage full")
+        leased = await room.queues.lease(name="q")
+        assert leased is not None
+        await leased.ack()
+        metrics = (await get("/metrics"))[1]
+        assert 'meshhost_room_requests_total{outcome="failed",type="queues.send"} 1.0' in metrics
+        assert 'meshhost_room_requests_total{outcome="accepted",type="queues.send"} 1.0' in metrics
+        monkeypatch.undo()
+        await asyncio.sleep(0.3)  # the answer before is kept for a moment
+        await room.queues.send(name="q", message=2)

@@ -58,13 +58,13 @@ def _misbehaving() -> Any:
 misbehaving = _misbehaving()
 
 
-async def soon(awaitable: Awaitable[Any], seconds: float = 8.0) -> Any:
+async def soon(awaitable: Awaitable[Any], seconds: float = 20.0) -> Any:
     """What is awaited here comes soon, or the test fails."""
     async with asyncio.timeout(seconds):
         return await awaitable
 
 
-async def until(condition: Callable[[], bool], what: str, seconds: float = 8.0) -> None:
+async def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
     """Wait for what no event tells of: the state of other processes."""
     end = time.monotonic() + seconds
     while not condition():
@@ -159,6 +159,13 @@ class Hosted:
         spawn = self.host.parts.supervisor.find(answer["spawn_id"])
         assert spawn is not None
         return spawn
+
+    async def called_when_it_has_time(self, cls: type, **data: Any) -> SupervisedAgent:
+        """As `called`, of a host whose loop was just blocked: it refuses calls until it has caught up."""
+        async with asyncio.timeout(20):
+            while (await self.post(cls.__name__, **data))[0] == 503:  # noqa: ASYNC110 - nothing tells when
+                await asyncio.sleep(0.1)
+        return await self.called(cls, **data)
 
     async def text(self, path: str) -> str:
         async with self.http.get(f"http://127.0.0.1:{self.host.port}{path}") as response:
@@ -407,9 +414,7 @@ async def test_a_process_does_not_stay_for_a_thread_of_its_agent(
     hosted = await serve("process", classes=[misbehaving.LeavesAThread], restart=RestartPolicy(kind="temporary"))
     spawn = await hosted.called(misbehaving.LeavesAThread)
     await soon(spawn.wait_state(State.RUNNING))
-    began = time.monotonic()
-    await soon(spawn.wait_state(State.STOPPED))
-    assert time.monotonic() - began < 4
+    await soon(spawn.wait_state(State.STOPPED))  # its thread sleeps for ten minutes
     (record,) = [record for record in caplog.records if "threads did not end in time" in record.getMessage()]
     assert "asyncio_0" in str(vars(record)["threads"])
 
@@ -703,19 +708,25 @@ async def test_hooks_run_before_a_process_is_ready_and_the_right_host_of_two_is_
 
 @both_ways
 @pytest.mark.parametrize(
-    ("program", "error", "text"),
+    ("program", "boot_seconds", "error", "text"),
     [
-        ("raises.py", "ImportError", "no module named better"),
-        ("hook_raises.py", "OSError", "the weights are gone"),
-        ("hostless.py", "MeshhostError", "the program ended without running a ServiceHost with the paths ['/Normal']"),
-        ("missing.py", "FileNotFoundError", "missing.py"),
-        ("slow.py", "MeshhostError", "the program was not ready in its process within 2 s"),
+        ("raises.py", 60.0, "ImportError", "no module named better"),
+        ("hook_raises.py", 60.0, "OSError", "the weights are gone"),
+        (
+            "hostless.py",
+            60.0,
+            "MeshhostError",
+            "the program ended without running a ServiceHost with the paths ['/Normal']",
+        ),
+        ("missing.py", 60.0, "FileNotFoundError", "missing.py"),
+        ("slow.py", 2.0, "MeshhostError", "the program was not ready in its process within 2 s"),
     ],
 )
 async def test_a_program_that_does_not_come_to_its_host_is_a_crash_that_says_why(
-    serve: Serve, program: str, error: str, text: str
+    serve: Serve, program: str, boot_seconds: float, error: str, text: str
 ) -> None:
-    hosted = await serve("process", program=program, classes=[misbehaving.Normal], options={"boot_seconds": 2.0})
+    options = {"boot_seconds": boot_seconds}
+    hosted = await serve("process", program=program, classes=[misbehaving.Normal], options=options)
     spawn = await hosted.called(misbehaving.Normal)
     await soon(spawn.wait_state(State.FAILED))
     assert spawn.last_error is not None
@@ -846,7 +857,8 @@ async def test_a_call_does_not_fail_because_the_template_was_just_killed(serve: 
 
 
 async def test_a_template_that_hangs_is_replaced(serve: Serve) -> None:
-    hosted = await serve("process", options={"fork_seconds": 0.3})
+    # Long enough for the template that takes its place to fork on a busy machine: only the stopped one must miss it.
+    hosted = await serve("process", options={"fork_seconds": 2.0})
     pool = hosted.host.parts.pool
     await until(lambda: pool.template is not None, "a template is there")
     template = pool.template
@@ -1037,21 +1049,22 @@ async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
 async def test_who_blocks_the_loop_is_named_and_moved_to_a_process(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("MESHHOST_BLOCK_SECONDS", "0.2")
+    # Long enough for what a busy machine does to everybody, which is not the agent's doing.
+    monkeypatch.setenv("MESHHOST_BLOCK_SECONDS", "0.6")
 
     class CrashesLater(misbehaving.Normal):  # type: ignore[misc, name-defined]
         async def wait_ended(self) -> None:
-            time.sleep(0.6)  # noqa: ASYNC251 - that is the point
+            time.sleep(1.5)  # noqa: ASYNC251 - that is the point
             await asyncio.Event().wait()
 
     hosted = await serve("task", classes=[CrashesLater], on_block="isolate", blocks_allowed=2)
     for number in range(2):
-        spawn = await hosted.called(CrashesLater, identity=f"agent-{number}")
+        spawn = await hosted.called_when_it_has_time(CrashesLater, identity=f"agent-{number}")
         await soon(spawn.wait_state(State.RUNNING))
         counted = f'meshhost_loop_blocks_total{{path="/CrashesLater"}} {number + 1}.0'
         await until(lambda text=counted: text in hosted.host.parts.metrics.render().decode(), "the block was counted")
     # From now on in a process, where the program's class of this name crashes.
-    moved = await hosted.called(CrashesLater, identity="moved")
+    moved = await hosted.called_when_it_has_time(CrashesLater, identity="moved")
     await soon(moved.wait_state(State.FAILED))
 
     assert moved.last_error is not None
@@ -1059,11 +1072,11 @@ async def test_who_blocks_the_loop_is_named_and_moved_to_a_process(
     blocked = [record for record in caplog.records if record.getMessage() == "event loop is blocked"]
     assert [record.identity for record in blocked] == ["agent-0", "agent-1"]
     assert blocked[0].spawn_id
-    assert "time.sleep(0.6)" in blocked[0].stack
+    assert "time.sleep(1.5)" in blocked[0].stack
     live = json.loads(await hosted.text("/livez"))
     assert live["ok"] is True
     assert live["last_block"]["path"] == "/CrashesLater"
-    assert live["last_block"]["seconds"] > 0.2
+    assert live["last_block"]["seconds"] > 0.6
     metrics = await hosted.text("/metrics")
     assert 'meshhost_loop_blocks_total{path="/CrashesLater"} 2.0' in metrics
     assert "meshhost_loop_lag_seconds_count" in metrics

@@ -137,9 +137,11 @@ def sdk(sdk_python: Path, tmp_path: Path) -> Sdk:
     return Sdk(sdk_python, tmp_path)
 
 
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[RunningServer]:
-    async with running_server(tmp_path / "server") as running:
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RunningServer]:
+    """A room server on each engine: the SDK must not notice which."""
+    url = None if request.param == "sqlite" else request.getfixturevalue("postgres_server").new_database()
+    async with running_server(tmp_path / "server", database_url=url) as running:
         yield running
 
 

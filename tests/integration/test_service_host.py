@@ -952,8 +952,8 @@ logging.basicConfig()
 form = logging.Formatter("%(message)s %(threads)s", defaults={"threads": ""})
 logging.getLogger().handlers[0].setFormatter(form)
 async def main():
-    asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)
-    threading.Thread(target=time.sleep, args=(60,), name="of a library").start()
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 600)
+    threading.Thread(target=time.sleep, args=(600,), name="of a library").start()
     asyncio.get_running_loop().call_later(0.5, lambda: print("running", flush=True))
     await ServiceHost(port=0, webhook_secret="", drain_seconds=0.2).run()
 asyncio.run(main())
@@ -970,16 +970,14 @@ async def test_a_stop_does_not_wait_for_threads_beyond_its_deadline(tmp_path: Pa
     try:
         await soon(process.stdout.readline(), 30)
         await asyncio.sleep(0.5)
-        began = time.monotonic()
         for _ in range(signals):
             process.terminate()
             await asyncio.sleep(0.3)
-        _, errors = await soon(process.communicate(), 20)
+        _, errors = await soon(process.communicate(), 20)  # its threads sleep for ten minutes
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert time.monotonic() - began < 6
     assert process.returncode == 0
     if signals == 1:
         assert "the process ends without them" in errors.decode()

@@ -160,6 +160,18 @@ async def test_a_program_that_ends_ends_the_run_with_its_code(
     assert await ran(program(fake(before=before)), Steps()) == code
 
 
+@pytest.mark.parametrize(("source", "told"), [("x = 1", ["server", "ended"]), ("raise ValueError", ["server"])])
+async def test_a_program_that_ends_in_order_and_served_nothing_is_explained(
+    program: Callable[[str], str], server: RunningServer, source: str, told: list[str]
+) -> None:
+    steps = Steps()
+    await ran(program(source), steps)
+    assert steps.told == told
+    if "ended" in told:
+        text = "the program ended with exit code 0 before it served a path: does it end with asyncio.run(host.run())?"
+        assert steps.facts["ended"] == {"reason": text}
+
+
 async def test_a_program_that_ends_after_it_was_called_ends_the_run(
     program: Callable[[str], str], server: RunningServer
 ) -> None:

@@ -304,9 +304,8 @@ async def test_a_drained_worker_finishes_its_message_and_takes_no_other(
 
 async def test_a_worker_ends_with_its_room(server: RunningServer) -> None:
     worker = make_worker()
-    async with working(server, worker) as room:
-        room._keeper._give_up(ConnectionLostError("the room has ended", close_code=4004))
-        room._keeper.session._transport.abort()  # type: ignore[union-attr]
+    async with working(server, worker):
+        server.server.parts.directory.end(server.server.rooms[0])
         with pytest.raises(ConnectionLostError):
             await soon(worker.wait_ended())
 

@@ -155,7 +155,7 @@ class LeavesAThread(Normal):
     """It ends, and what it has begun in a thread does not."""
 
     async def wait_ended(self) -> None:
-        asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)
+        asyncio.get_running_loop().run_in_executor(None, time.sleep, 600)
         await asyncio.sleep(0.1)
 
 

@@ -61,3 +61,14 @@ async def test_sleeping_no_time_returns() -> None:
     await clock.sleep(0)
     await clock.sleep(-1)
     assert clock.sleepers == 0
+
+
+async def test_time_that_is_skipped_wakes_nobody() -> None:
+    clock = FakeClock(start=5)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(clock.sleep(2))
+        await asyncio.sleep(0)
+        clock.skip(3)
+        assert (clock.time(), clock.monotonic(), clock.sleepers) == (8, 8, 1)
+        await clock.advance(0)
+    assert clock.sleepers == 0

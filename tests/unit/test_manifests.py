@@ -294,7 +294,7 @@ def test_variables_in_compose_are_settings_and_secrets_are_taken_from_the_enviro
         assert name in KNOWN
         assert isinstance(value, str)
         assert interpolated(value) <= {name}
-        assert f"\n{name}=" in example
+        assert re.search(rf"^#?{name}=", example, re.MULTILINE)
         if name in SECRET:
             assert re.fullmatch(rf"\$\{{{name}:\?.+\}}", value)
     plain = {name: value for name, value in service["environment"].items() if not interpolated(value)}
@@ -335,3 +335,33 @@ def test_compose_gives_the_host_time_to_drain_and_stops_it_first() -> None:
 
 def test_the_page_about_deploying_names_the_file_for_compose() -> None:
     assert "config/docker-compose.yml" in (ROOT / "docs" / "how-to" / "deploy.md").read_text()
+
+
+# systemd
+
+
+def unit(name: str) -> dict[str, list[str]]:
+    """The settings of the section [Service], each with its values."""
+    section = (CONFIG / "systemd" / f"{name}.service").read_text().partition("[Service]\n")[2].partition("\n[")[0]
+    found: dict[str, list[str]] = {}
+    for line in (one for one in section.splitlines() if "=" in one and not one.startswith("#")):
+        key, _, value = line.partition("=")
+        found.setdefault(key, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize(("name", "data"), [("meshhost-rooms", "meshhost"), ("meshhost-host", "meshhost-host")])
+def test_a_unit_of_systemd_sets_known_variables_and_keeps_data_where_it_may_write(name: str, data: str) -> None:
+    service = unit(name)
+    environment = dict(pair.split("=", 1) for line in service["Environment"] for pair in line.split())
+    assert environment.keys() <= KNOWN.keys()
+    assert str(Settings(**environment).data_dir) == f"/var/lib/{data}"
+    assert service["StateDirectory"] == [data]
+    assert (service["ProtectSystem"], service["KillMode"]) == (["strict"], ["mixed"])
+
+
+def test_a_unit_of_systemd_gives_its_server_time_to_stop() -> None:
+    drain = 60
+    assert f"MESHHOST_DRAIN_SECONDS={drain}" in " ".join(unit("meshhost-host")["Environment"])
+    assert float(unit("meshhost-host")["TimeoutStopSec"][0]) > drain + max(STOP_MARGIN, 10)
+    assert float(unit("meshhost-rooms")["TimeoutStopSec"][0]) >= 2 * 10 + STOP_MARGIN

@@ -1,12 +1,15 @@
 """Every setting is in the example environment file, and nothing else is; and each has a description for the reference."""
 
+import re
+import shlex
 from pathlib import Path
 
 from pydantic import AliasChoices
 
 from meshhost.settings import Settings
 
-EXAMPLE = Path(__file__).parents[2] / "config" / ".env.example"
+ROOT = Path(__file__).parents[2]
+EXAMPLE, DOCKERFILE = ROOT / "config" / ".env.example", ROOT / "Dockerfile"
 
 
 def names_read() -> set[str]:
@@ -18,8 +21,17 @@ def names_read() -> set[str]:
 
 
 def test_the_example_environment_lists_every_variable_that_is_read() -> None:
-    written = {line.partition("=")[0] for line in EXAMPLE.read_text().splitlines() if "=" in line and line[0] != "#"}
-    assert written == names_read()
+    written = re.findall(r"^#?([A-Z_]+)=", EXAMPLE.read_text(), re.MULTILINE)
+    assert sorted(written) == sorted(names_read())
+
+
+def test_the_example_environment_takes_nothing_back_that_the_image_sets() -> None:
+    instruction = re.search(r"^ENV ((?:.*\\\n)*.*)$", DOCKERFILE.read_text(), re.MULTILINE)
+    assert instruction is not None
+    in_image = {pair.partition("=")[0] for pair in shlex.split(instruction[1].replace("\\\n", " "))}
+    in_example = set(re.findall(r"^([A-Z_]+)=", EXAMPLE.read_text(), re.MULTILINE))
+    assert len(in_image) == 5
+    assert in_image.isdisjoint(in_example)
 
 
 def test_every_setting_has_a_description_that_is_a_sentence() -> None:

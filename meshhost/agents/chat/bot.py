@@ -133,6 +133,11 @@ class ChatBot(SingleRoomAgent):
         await super().install_requirements(participant_id)
 
     @property
+    def open_threads(self) -> OpenThreads:
+        """The open threads, for programs and tests that look into the bot."""
+        return self._threads
+
+    @property
     def activity(self) -> str | None:
         """The answers in progress, one of them with its thread and duration."""
         return self._threads.activity

@@ -1,4 +1,4 @@
-"""`meshhost room`: runs a room server, lists its rooms, and shows the calls of their configured services.
+"""`meshhost room`: runs a room server, lists and deletes its rooms, and shows the calls of their configured services.
 
 `serve` runs the server in this process (`meshhost.cli.serving`) with the options of the command line and the server's file. The
 other commands ask a running server over REST, with the API key of the project; they join no room.
@@ -110,6 +110,34 @@ def list_services(name: Annotated[str, typer.Argument(help="Name of the room.")]
     ]
     columns = ("IDENTITY", "STATE", "URL", "CALLED", "NEXT CALL", "ERROR")
     print_table(columns, rows, empty="no service is called into this room, or it is not open")
+
+
+@app.command()
+def delete(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the room.")],
+    tenant: Annotated[
+        str | None,
+        typer.Option("--tenant", metavar="NAME", help="Its tenant, by name or id (default: that of the key)."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a room with its queues, files and documents, as the operator or with an admin's key.
+
+    Tokens and file addresses of the room stop working at once, also for a room that is made again under the name.
+    """
+    from meshhost.cli.connect import resolve_room, server_access
+    from meshhost.cli.managing import confirm, delete_all_of, tenant_path
+    from meshhost.cli.output import print_json, print_line
+
+    room = resolve_room(name)
+    owner = tenant or server_access().project_id
+    confirm(f"room {room}", yes=yes)
+    answer = delete_all_of(tenant_path(owner, "rooms", room), f"room {room}")
+    if as_json:
+        print_json(answer)
+    else:
+        print_line(f"deleted room {room} of tenant {answer['name']}")
 
 
 def _call_state(call: dict[str, Any]) -> str:

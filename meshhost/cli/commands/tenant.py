@@ -1,4 +1,4 @@
-"""`meshhost tenant`: makes, lists, renames and suspends the tenants of a running room server, for its operator.
+"""`meshhost tenant`: makes, lists, renames, suspends and deletes the tenants of a running room server, for its operator.
 
 Requests go through `meshhost.cli.managing` to `/tenants` of the server, so that changes take effect at once. A tenant is named
 by its name or its id.
@@ -142,6 +142,23 @@ def resume(name: _Name, as_json: JsonOption = False) -> None:
     from meshhost.cli.managing import manage, tenant_path
 
     _print(manage("POST", tenant_path(name, "resume"), {}), "resumed", as_json=as_json)
+
+
+@app.command()
+def delete(
+    name: _Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a tenant with its keys, rooms, queues, files, documents and usage.
+
+    Its tokens and file addresses stop working at once and its rooms end. Its id is never used again.
+    """
+    from meshhost.cli.managing import confirm, delete_all_of, manage, tenant_path
+
+    tenant = manage("GET", tenant_path(name))
+    confirm(f"tenant {tenant['name']} ({tenant['id']})", yes=yes)
+    _print(delete_all_of(tenant_path(tenant["id"]), f"tenant {tenant['name']}"), "deleted", as_json=as_json)
 
 
 def _print(tenant: dict[str, Any], what: str, *, as_json: bool) -> None:

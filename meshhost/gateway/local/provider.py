@@ -54,6 +54,11 @@ class LocalProvider:
         self._session: ClientSession | None = None
         self._passing: tuple[LlamaAddress, OpenAICompatibleProvider] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """The child's process id; None while there is none."""
+        return self._process.pid
+
     async def start(self) -> None:
         """See Provider. The child is started later, by the first request."""
         self._command()

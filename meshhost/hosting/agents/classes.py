@@ -2,16 +2,18 @@
 
 A host constructs an agent for each call, without arguments or with `call=`, and needs its `start` and `stop`. A mistake in that
 would otherwise be a crash with a traceback at each start; here it is one sentence at the decorator. `Route` calls
-`check_agent_class`. What cannot be seen without running the program's code is left to the start.
+`check_agent_class`. What cannot be seen without running the program's code is left to the start, where `life` asks
+`place_of_call` for the line of the program that is wrong.
 """
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from meshhost.errors import SettingsError
 
-__all__ = ["check_agent_class"]
+__all__ = ["check_agent_class", "place_of_call"]
 
 _EXPECTED = "expected a class with async methods start(room=…) and stop()"
 
@@ -35,6 +37,19 @@ def check_agent_class(path: str, cls: object) -> None:
             f"pass them to super().__init__ in a constructor of your own, as in super().__init__({needed[0]}=…), or bind "
             f"a factory: add_path({path!r}, cls=lambda: {made})"
         )
+
+
+def place_of_call(error: TypeError) -> str | None:
+    """Where a constructor called something with wrong arguments, as `main.py, line 12`; None when that is not what happened.
+
+    Such as `super().__init__(name="writer")` of a Worker without its queue. Python raises that in the frame of the caller.
+    """
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    if step is None or step.tb_frame.f_code.co_name != "__init__" or "argument" not in str(error):
+        return None
+    return f"{Path(step.tb_frame.f_code.co_filename).name}, line {step.tb_lineno}"
 
 
 def _has_method(cls: type, name: str) -> bool:

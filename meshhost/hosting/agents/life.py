@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from meshhost.containment import exits_go_to, is_requested
-from meshhost.errors import RequestTimeoutError, RoomError
+from meshhost.errors import RequestTimeoutError, RoomError, SettingsError
 from meshhost.hosting.agents.assignment import Assignment
+from meshhost.hosting.agents.classes import place_of_call
 from meshhost.room.call import CallContext
 from meshhost.room.client import RoomClient
 from meshhost.room.reconnect import is_final
@@ -183,10 +184,16 @@ class AgentLife:
 
 
 def _construct(cls: Callable[..., Any], call: CallContext) -> AnyAgent:
-    agent: AnyAgent = cls(call=call) if _takes_call(cls) else cls()
+    agent: AnyAgent
+    try:
+        agent = cls(call=call) if _takes_call(cls) else cls()
+    except TypeError as error:
+        if (place := place_of_call(error)) is None:
+            raise
+        raise SettingsError(f"{getattr(cls, '__name__', cls)} cannot be made: {error} ({place})") from error
     # By hand: isinstance with the protocol takes ten times as long.
     if not (callable(getattr(agent, "start", None)) and callable(getattr(agent, "stop", None))):
-        raise RoomError(f"{getattr(cls, '__name__', cls)} is not an agent: it needs start(room=…) and stop()")
+        raise SettingsError(f"{getattr(cls, '__name__', cls)} is not an agent: it needs start(room=…) and stop()")
     return agent
 
 

@@ -46,11 +46,15 @@ class LedgerEntry:
 
 
 class Ledger:
-    """The file at `path`, readable by its owner only, because it holds tokens. Opened and closed once."""
+    """The file at `path`, readable by its owner only, because it holds tokens. Opened and closed once.
 
-    def __init__(self, path: Path, *, clock: Clock) -> None:
+    It keeps the last `max_remembered` signatures of calls.
+    """
+
+    def __init__(self, path: Path, *, clock: Clock, max_remembered: int = MAX_REMEMBERED) -> None:
         self._path = path
         self._clock = clock
+        self._max_remembered = max_remembered
         self._thread = SqliteThread(SqliteFile(path, migrations=_MIGRATIONS, what="host ledger"))
 
     def __repr__(self) -> str:
@@ -71,7 +75,7 @@ class Ledger:
 
     async def put(self, entry: LedgerEntry, signature: str | None = None) -> None:
         """Record the agent, or its latest call with its signature; durable when this returns. Raises OSError, RoomError."""
-        await self._thread.run(_put(entry, self._clock.time(), signature))
+        await self._thread.run(_put(entry, self._clock.time(), signature, self._max_remembered))
 
     async def signatures(self) -> list[str]:
         """The ids of the signatures that are known, oldest first. Raises OSError, RoomError."""
@@ -79,7 +83,7 @@ class Ledger:
 
     async def put_signature(self, signature: str) -> None:
         """Record the signature of a call; durable when this returns. Raises OSError, RoomError."""
-        await self._thread.run(functools.partial(_put_signature, signature=signature))
+        await self._thread.run(functools.partial(_put_signature, signature=signature, keep=self._max_remembered))
 
     async def remove(self, entry_id: str) -> None:
         """Forget the agent. Raises OSError, RoomError."""
@@ -201,7 +205,7 @@ def _all(connection: sqlite3.Connection) -> list[_Row]:
     return connection.execute("SELECT id, path, call FROM spawns ORDER BY recorded_at, rowid").fetchall()
 
 
-def _put(entry: LedgerEntry, now: float, signature: str | None = None) -> Operation[None]:
+def _put(entry: LedgerEntry, now: float, signature: str | None = None, keep: int = MAX_REMEMBERED) -> Operation[None]:
     request = entry.request
     call = {
         "tenant": request.tenant,
@@ -223,7 +227,7 @@ def _put(entry: LedgerEntry, now: float, signature: str | None = None) -> Operat
             row,
         )
         if signature is not None:
-            _put_signature(connection, signature)
+            _put_signature(connection, signature, keep)
 
     return put
 
@@ -232,10 +236,10 @@ def _all_signatures(connection: sqlite3.Connection) -> list[str]:
     return [signature for (signature,) in connection.execute("SELECT id FROM signatures ORDER BY number")]
 
 
-def _put_signature(connection: sqlite3.Connection, signature: str) -> None:
+def _put_signature(connection: sqlite3.Connection, signature: str, keep: int) -> None:
     added = connection.execute("INSERT OR IGNORE INTO signatures (id) VALUES (?)", (signature,))
     if added.rowcount:
-        connection.execute("DELETE FROM signatures WHERE number <= ?", ((added.lastrowid or 0) - MAX_REMEMBERED,))
+        connection.execute("DELETE FROM signatures WHERE number <= ?", ((added.lastrowid or 0) - keep,))
 
 
 def _remove(entry_id: str) -> Operation[None]:

@@ -17,7 +17,8 @@ from meshhost.clock import Clock
 from meshhost.edge.same_machine import is_local_program
 from meshhost.errors import CallRefusedError
 from meshhost.hosting.agents.assignment import HostedAgent
-from meshhost.hosting.http.pages import AgentQuery, page_of
+from meshhost.hosting.http.pages import AgentQuery, LogQuery, page_of
+from meshhost.hosting.observe.recent_logs import RecentLogs
 from meshhost.hosting.tenants.freezes import MAX_REASON_LENGTH, Freeze
 from meshhost.hosting.tenants.quarantine import EVERY_PATH, Hold
 from meshhost.hosting.tenants.tenancy import Tenancy, TenantFacts
@@ -82,7 +83,7 @@ class AdminRoutes:
     """The routes of the operator.
 
     `memory_of` gives an agent's memory in bytes when it has a process of its own, else None; `isolation_of` gives `task` or
-    `process`. `drain` makes the host take no more calls and drains its agents in the background.
+    `process`. `drain` makes the host take no more calls and drains its agents in the background. `logs` has the last records.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class AdminRoutes:
         drain: Callable[[], None],
         memory_of: Callable[[HostedAgent], int | None],
         isolation_of: Callable[[HostedAgent], str],
+        logs: RecentLogs,
     ) -> None:
         self._guard = guard
         self._supervisor = supervisor
@@ -103,11 +105,13 @@ class AdminRoutes:
         self._drain_host = drain
         self._memory_of = memory_of
         self._isolation_of = isolation_of
+        self._logs = logs
         self._tasks = TaskOwner("admin")
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Add the routes. To be called before routes that match any path are added."""
         router.add_get("/agents", self._list)
+        router.add_get("/agents/logs", self._show_logs)
         router.add_get("/agents/{id}", self._describe)
         router.add_delete("/agents/{id}", self._dismiss)
         router.add_get("/tenants", self._tenants)
@@ -126,6 +130,12 @@ class AdminRoutes:
         agents, cursor = page_of(self._supervisor.live, query, find=self._supervisor.find)
         page: dict[str, Any] = {"agents": [self._as_json(agent, now) for agent in agents]}
         return web.json_response(page if cursor is None else {**page, "next": cursor})
+
+    async def _show_logs(self, request: web.Request) -> web.Response:
+        self._guard.check(request)
+        query = _checked(LogQuery, dict(request.query))
+        records, last = self._logs.after(query.after, limit=query.limit, fields=query.fields)
+        return web.json_response({"records": records, "next": last})
 
     async def _describe(self, request: web.Request) -> web.Response:
         agent = self._agent(request)

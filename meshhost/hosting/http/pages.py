@@ -1,4 +1,4 @@
-"""Lists the agents of a host in pages: filter, order, and where the next page begins.
+"""Lists the agents of a host in pages: filter, order, and where the next page begins; and what may be asked of its logs.
 
 `GET /agents` uses it. Agents come and go between two requests, so a page does not count positions: a cursor holds the start
 time and id of the last agent, and the next page begins after that place in the order.
@@ -16,7 +16,7 @@ from meshhost.hosting.agents.assignment import HostedAgent
 from meshhost.supervision.state import State
 from meshhost.tenant_names import known_name_of
 
-__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "MIN_PREFIX", "AgentQuery", "page_of"]
+__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "MIN_PREFIX", "AgentQuery", "LogQuery", "page_of"]
 
 DEFAULT_LIMIT = 1000
 MAX_LIMIT = 10_000
@@ -59,6 +59,25 @@ class AgentQuery(BaseModel):
             return False
         wanted = ((key.path, self.path), (key.room.name, self.room))
         return all(value is None or own == value for own, value in wanted)
+
+
+class LogQuery(BaseModel):
+    """Which log records to show: the newest `limit` after the number `after`. `id` is the beginning of an agent's id."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: int = Field(default=DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)
+    after: int = Field(default=0, ge=0)
+    id: str | None = Field(default=None, min_length=MIN_PREFIX)
+    tenant: str | None = None
+    path: str | None = None
+    room: str | None = None
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields that a record must have."""
+        wanted = {"spawn_id": self.id, "tenant": self.tenant, "path": self.path, "room": self.room}
+        return {name: value for name, value in wanted.items() if value is not None}
 
 
 def page_of(

@@ -20,6 +20,7 @@ __all__ = [
     "memory_of",
     "reap_group",
     "signal_when_parent_ends",
+    "subreaper",
 ]
 
 # From <linux/prctl.h>.
@@ -91,7 +92,7 @@ class Adoption:
         with self._lock:
             if self._users == 0:
                 # The program may have set this for itself: the last user restores what was there.
-                self._before = _subreaper()
+                self._before = subreaper()
                 _prctl(_PR_SET_CHILD_SUBREAPER, 1)
             self._users += 1
 
@@ -107,7 +108,8 @@ adoption = Adoption()
 """The one of this process: being a subreaper is an attribute of the whole process."""
 
 
-def _subreaper() -> int:
+def subreaper() -> int:
+    """1 when this process adopts the orphans among its descendants, else 0. Raises OSError where that is unknown."""
     found = ctypes.c_int()
     _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.addressof(found))
     return found.value

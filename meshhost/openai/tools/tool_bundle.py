@@ -15,6 +15,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, StatusCode
 
 from meshhost.errors import InvalidRequestError, MeshhostError
+from meshhost.guard import guarding
 from meshhost.openai.tools.answer import cleaned
 from meshhost.protocol.json_values import load_json
 from meshhost.protocol.messages import ErrorResponse, Response
@@ -75,7 +76,10 @@ class ToolBundle:
         if entry is None:
             return ErrorResponse(f"there is no tool {name!r}; there are: {', '.join(self._entries) or 'none'}")
         span.set_attribute("tool.toolkit", entry.toolkit.name)
-        return await entry.toolkit.execute(context=context, name=entry.tool.name, arguments=_parsed(arguments))
+        parsed = _parsed(arguments)
+        # `Toolkit.execute` keeps in what a tool raises, but a program may override it.
+        with guarding():
+            return await entry.toolkit.execute(context=context, name=entry.tool.name, arguments=parsed)
 
     def _free_name(self, toolkit: Toolkit, tool: Tool) -> str:
         plain = _safe(tool.name)

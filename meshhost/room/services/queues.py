@@ -7,6 +7,9 @@ then counts as settled on arrival.
 """
 
 import builtins
+import contextlib
+import secrets
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +19,7 @@ from meshhost.errors import ConnectionLostError, RoomError
 from meshhost.protocol.json_values import check_finite
 from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse, Response, TextResponse
 from meshhost.room.link import Reply, RoomLink
-from meshhost.room.replies import reading
+from meshhost.room.replies import reading, value_of
 
 __all__ = ["DeadMessage", "LeasedMessage", "NackReason", "Queue", "QueuesClient"]
 
@@ -24,6 +27,10 @@ NackReason = Literal["failed", "interrupted", "released"]
 DEFAULT_LEASE_SECONDS = 30.0
 # As many as the server takes.
 MAX_LOST = 64
+# The extension of servers that store a message once, however often it is sent under one id.
+_SEND_ID = "send_id"
+# The extension of servers that settle what a receive without waiting got when the client confirms that its caller has it.
+_CONFIRM = "confirm_receive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +129,9 @@ class QueuesClient:
     ) -> str | None:
         """Put a message (any JSON value) at the end of the queue.
 
-        Returns its id once it is on the server's disk (None from a MeshAgent server). `headers` are delivered with it. Raises
+        Returns its id once it is on the server's disk (None from a MeshAgent server). `headers` are delivered with it. When the
+        connection is lost before the server answered, the message is sent again over the next one; our server stores it once
+        (from another, ConnectionLostError leaves open whether it was stored). Raises
         NotFoundError when the queue does not exist and `create` is false, LimitExceededError when message or queue are too
         large, InvalidRequestError that names the field when a number is NaN or infinite.
         """
@@ -130,16 +139,34 @@ class QueuesClient:
         request: Header = {"name": name, "create": create, "message": message}
         if headers:
             request["headers"] = dict(headers)
-        answer = await self._room.send_request("queues.send", request)
+        resume = _SEND_ID if self._offers(_SEND_ID) else None
+        if resume is not None:
+            request["id"] = _new_send_id()
+        response, _ = await self._room.request("queues.send", request, resume=resume)
+        answer = value_of(response, "queues.send")
         return str(answer["id"]) if isinstance(answer, dict) and "id" in answer else None
+
+    def _offers(self, extension: str) -> bool:
+        with contextlib.suppress(RoomError):  # not connected yet, which the request says better
+            return extension in self._room.extensions.get("extensions", ())
+        return False
 
     async def receive(self, *, name: str, create: bool = True, wait: bool = True) -> Any:
         """Take the next message, or return None. With `wait`, the server replies within about 20 s.
 
-        The message is settled by the next `receive` on this queue (at once without `wait`). If the connection is lost before
-        that, it comes back. Use `lease` to settle explicitly.
+        The message is settled by the next `receive` on this queue (without `wait`, as soon as this returns it). If the
+        connection is lost or the caller is cancelled before that, it comes back. Use `lease` to settle explicitly.
         """
-        response, _ = await self._room.request("queues.receive", {"name": name, "create": create, "wait": wait})
+        header: Header = {"name": name, "create": create, "wait": wait}
+        call = None if wait or not self._offers(_CONFIRM) else uuid.uuid4().hex
+        if call is not None:
+            header |= {"call": call, "confirm": True}
+        response, _ = await self._room.request("queues.receive", header)
+        if call is not None and not isinstance(response, EmptyResponse):
+            # In the same turn of the loop in which the caller gets the message. When the caller was cancelled before, the
+            # session has given the request up, and the message goes back.
+            with contextlib.suppress(ConnectionLostError):
+                await self._room.notify("queues.received", {"name": name, "call": call})
         return _message(response)
 
     async def lease(
@@ -190,9 +217,16 @@ class QueuesClient:
 
     async def dead(self, *, name: str, limit: int = 100) -> builtins.list[DeadMessage]:
         """The newest dead messages of the queue."""
-        answer = await self._room.send_request("queues.dead", {"name": name, "limit": limit})
-        with reading("queues.dead"):
-            return [DeadMessage(**letter) for letter in answer["dead"]]
+        found: builtins.list[DeadMessage] = []
+        request: dict[str, Any] = {"name": name}
+        while True:
+            answer = await self._room.send_request("queues.dead", request | {"limit": limit - len(found)})
+            with reading("queues.dead"):
+                found += [DeadMessage(**letter) for letter in answer["dead"]]
+                # A server of ours answers with a part of what is large.
+                if not answer.get("more") or not answer["dead"] or len(found) >= limit:
+                    return found
+                request["before"] = [found[-1].died_at, int(found[-1].id)]
 
     async def replay(self, *, name: str, ids: Sequence[str] | None = None) -> int:
         """Make dead messages ready again, all of them or those with these ids; returns how many."""
@@ -200,6 +234,11 @@ class QueuesClient:
         answer = await self._room.send_request("queues.replay", request)
         with reading("queues.replay"):
             return int(answer["replayed"])
+
+
+def _new_send_id() -> str:
+    # The time comes first, so that the server's index of ids grows at its end.
+    return f"{time.time_ns():016x}{secrets.token_hex(8)}"
 
 
 def _message(response: Response) -> Any:

@@ -9,31 +9,35 @@ into the next one. Updates of the server are applied in the task that reads the 
 
 Invariants: local edits reach the server in order. After a reconnect the document is connected again and its whole state is
 sent, so that an edit whose request was lost with the connection is not lost; the server ignores what it has already.
+
+The code of documents is loaded with the first document: the CRDT takes longer to load than all the rest of a room client, of
+which this module is a part.
 """
+
+from __future__ import annotations
 
 import asyncio
 import base64
 import binascii
 import contextlib
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from meshhost.documents.document import MeshDocument
-from meshhost.documents.schema import MeshSchema
 from meshhost.errors import ConnectionLostError, InvalidRequestError, NotFoundError, RequestTimeoutError, RoomError
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import ErrorResponse
 from meshhost.room.link import RoomLink
 from meshhost.room.replies import error_from, reading
-from meshhost.room.services.open_document import OpenDocument
 from meshhost.tasks import first_of
+
+if TYPE_CHECKING:
+    from meshhost.documents.document import MeshDocument
+    from meshhost.room.services.open_document import OpenDocument
 
 __all__ = ["SyncClient"]
 
 logger = logging.getLogger(__name__)
 
-# Seconds to wait for the content that the server sends after its reply.
-STATE_TIMEOUT = 60.0
 # Seconds before an edit that the server failed to store is sent again.
 RETRY_DELAY = 1.0
 
@@ -73,6 +77,8 @@ class SyncClient:
         Raises NotFoundError without a document or schema, AccessDeniedError, InvalidRequestError for a path without an
         extension or a wrong schema, RequestTimeoutError.
         """
+        from meshhost.room.services.open_document import OpenDocument
+
         while True:
             opened = self._open.setdefault(path, OpenDocument(path))
             async with opened.changing:
@@ -111,6 +117,9 @@ class SyncClient:
         await self._room.send_request("room.sync", {"path": path}, data)
 
     async def _begin(self, opened: OpenDocument, create: bool) -> MeshDocument:
+        from meshhost.documents.document import MeshDocument
+        from meshhost.documents.schema import MeshSchema
+
         try:
             answer = await self._room.send_request("room.connect", {"path": opened.path, "create": create})
             with reading("room.connect"):
@@ -119,7 +128,7 @@ class SyncClient:
             opened.is_connected.set()
             for state in opened.early:
                 self._apply(opened, state)
-            async with asyncio.timeout(STATE_TIMEOUT):
+            async with asyncio.timeout(self._room.request_timeout):
                 await opened.has_state.wait()
         except TimeoutError:
             self._end(opened)
@@ -170,14 +179,14 @@ class SyncClient:
                 self._emit_saved(opened)
             elif type(refusal) is RoomError:  # the server failed, it did not refuse
                 opened.add_first(edits)
-                await asyncio.sleep(RETRY_DELAY)
+                await self._room.clock.sleep(RETRY_DELAY)
             else:
                 await self._take_back(opened, refusal, state_follows)
 
     async def _take_back(self, opened: OpenDocument, refusal: RoomError, state_follows: bool) -> None:
         if state_follows:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STATE_TIMEOUT):
+                async with asyncio.timeout(self._room.request_timeout):
                     await opened.corrected.wait()
         if not opened.corrected.is_set():
             opened.correct()
@@ -215,7 +224,7 @@ class SyncClient:
         opened.is_connected.set()
 
     async def _restore_later(self, opened: OpenDocument, document: MeshDocument) -> None:
-        await asyncio.sleep(RETRY_DELAY)
+        await self._room.clock.sleep(RETRY_DELAY)
         if self._open.get(opened.path) is opened:
             await self._restore_one(opened, document)
 

@@ -13,7 +13,6 @@ import asyncio
 import logging
 import random
 import re
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +20,7 @@ from urllib.parse import unquote
 
 from yarl import URL
 
+from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AccessDeniedError, CallRefusedError, RoomError, TokenError
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import ApiKey, encode_api_key
@@ -28,7 +28,7 @@ from meshhost.identity.tenant import RoomKey
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.server.calling.records import CallOutcome, CallRecord, UrlRotation, shown_url
 from meshhost.server.calling.webhooks import WebhookSender
-from meshhost.server.config import ConfiguredService, ServicePath
+from meshhost.server.config import CallTimes, ConfiguredService, ServicePath
 from meshhost.server.core.room import Room
 from meshhost.server.core.slots import Slot
 from meshhost.tenant_names import name_of
@@ -38,11 +38,6 @@ __all__ = ["ServiceCaller"]
 logger = logging.getLogger(__name__)
 
 TOKEN_LIFETIME = timedelta(days=7)
-JOIN_SECONDS = 30.0
-FIRST_DELAY = 0.5
-MAX_DELAY = 60.0
-# After an agent was in the room this long, the backoff starts again.
-STABLE_SECONDS = 60.0
 # How often a path of a URL may be encoded.
 _MAX_DECODINGS = 5
 
@@ -62,6 +57,8 @@ class ServiceCaller:
         call_urls: Sequence[str],
         call_secret: str | None,
         count: Callable[[str], None],
+        times: CallTimes = CallTimes(),  # noqa: B008 - immutable
+        clock: Clock | None = None,
     ) -> None:
         self._sender = sender
         self._services = services
@@ -69,6 +66,8 @@ class ServiceCaller:
         self._call_urls = call_urls
         self._call_secret = call_secret
         self._count = count
+        self._times = times
+        self._clock = clock or SystemClock()
         self._records: Slot[list[CallRecord]] = Slot(list)
 
     async def keep_called(self, room: Room) -> None:
@@ -100,38 +99,39 @@ class ServiceCaller:
             raise RoomError(f"the call failed: {error}") from None
 
     async def _keep(self, kept: "_KeptAgent") -> None:
-        failures = 0
+        failures, times = 0, self._times
         while True:
-            began = time.monotonic()
+            began = self._clock.monotonic()
             delay = await self._call_until_gone(kept)
-            failures = 0 if time.monotonic() - began > STABLE_SECONDS else failures + 1
-            backoff = random.uniform(0.5, 1.0) * min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16))  # noqa: S311
+            failures = 0 if self._clock.monotonic() - began > times.stable else failures + 1
+            bound = min(times.max_delay, times.first_delay * 2.0 ** min(failures - 1, 16))
+            backoff = random.uniform(0.5, 1.0) * bound  # noqa: S311
             wait = max(delay, backoff if failures else 0.0)
-            kept.record.next_call_at = time.time() + wait
-            await asyncio.sleep(wait)
+            kept.record.next_call_at = self._clock.time() + wait
+            await self._clock.sleep(wait)
 
     async def _call_until_gone(self, kept: "_KeptAgent") -> float:
         """Call, and wait until the agent failed to join or has left. Returns the seconds that the next host asked to wait."""
         room, identity, record = kept.room, kept.path.identity, kept.record
         retry_after = await self._call_once(kept)
         if retry_after is not None:
-            return kept.urls.failed(time.monotonic(), retry_after)
+            return kept.urls.failed(self._clock.monotonic(), retry_after)
         try:
-            async with asyncio.timeout(JOIN_SECONDS):
+            async with asyncio.timeout(self._times.join):
                 await room.wait_until(lambda: _has(room, identity))
         except TimeoutError:
             logger.warning("called agent did not join in time", extra=kept.log_fields)
             record.ended(CallOutcome.NOT_JOINED)
-            return kept.urls.failed(time.monotonic(), 0.0)
+            return kept.urls.failed(self._clock.monotonic(), 0.0)
         record.ended(CallOutcome.JOINED)
-        record.joined_at = time.time()
+        record.joined_at = self._clock.time()
         await room.wait_until(lambda: not _has(room, identity))
         logger.info("called agent is gone", extra=kept.log_fields)
         return 0.0
 
     async def _call_once(self, kept: "_KeptAgent") -> float | None:
         """Call the current host and record it. Returns None when it accepted, else the seconds it asked to wait."""
-        path, record, url, at = kept.path, kept.record, kept.urls.current, time.time()
+        path, record, url, at = kept.path, kept.record, kept.urls.current, self._clock.time()
         scope = path.scope or ApiScope.agent_default()
         record.next_call_at = None
         try:

@@ -6,13 +6,14 @@ of the same services. The dispatcher does no I/O and never awaits: an operation 
 connection runs it in a task of its own.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pydantic import ValidationError
 
-from meshhost.errors import AccessDeniedError, InvalidRequestError, RoomError
+from meshhost.errors import AccessDeniedError, InvalidRequestError, RoomError, StorageFullError
 from meshhost.protocol.messages import ErrorResponse
 from meshhost.quotas.rates import Rates
 from meshhost.server.core.requests import Answer, Operation, Operations, Request
@@ -26,7 +27,8 @@ logger = logging.getLogger(__name__)
 class Dispatcher:
     """Runs the operations of a table.
 
-    `count` is called with the operation's name (`unknown` for one that is not in the table) and `accepted` or `refused`.
+    `count` is called with the operation's name (`unknown` for one that is not in the table) and the outcome: `accepted` when it
+    was done, `refused` when its sender has to change something, `failed` when the server could not do it, `cancelled`.
     `rates` refuse the requests of a tenant that sends too many.
     """
 
@@ -55,8 +57,18 @@ class Dispatcher:
                 raise
             logger.info("one-way message refused", extra={"message_type": name, "reason": str(error)})
             return None
-        self._count(name, "accepted")
-        return operation.run(request, body)
+        try:
+            answer = operation.run(request, body)
+        except BaseException as error:
+            self.finished(request, error)
+            raise
+        if not isinstance(answer, Coroutine):
+            self.finished(request)
+        return answer
+
+    def finished(self, request: Request, error: BaseException | None = None) -> None:
+        """Count how a request ended. For one that is answered by a coroutine, the caller reports that."""
+        self._count(request.operation, "accepted" if error is None else _outcome(error))
 
     def unreadable(self, request: Request, error: RoomError) -> Answer:
         """Answer a message that could not be read; `request.message` has its id and type only."""
@@ -74,3 +86,9 @@ class Dispatcher:
         if operation.grant is not None and not operation.grant(request.participant.scope, body):
             raise AccessDeniedError(request.message.type, operation.subject(body))
         return body
+
+
+def _outcome(error: BaseException) -> str:
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled"
+    return "refused" if isinstance(error, RoomError) and not isinstance(error, StorageFullError) else "failed"

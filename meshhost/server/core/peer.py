@@ -62,6 +62,18 @@ class Peer(HasSlots, Protocol):
         """Why the server ends this connection; None while it does not."""
         ...
 
+    @property
+    def heard_at(self) -> float:
+        """When anything came from the client last, on the clock of `probe`."""
+        ...
+
+    def probe(self, *, patience: float) -> float:
+        """Ask the client for a sign of life, and do not take its silence for its end within `patience` seconds.
+
+        Returns the present time: a client that answered has a later `heard_at`.
+        """
+        ...
+
     def tell(self, event: Event) -> int:
         """Send an event without waiting. Returns the id of the message that carries it, unique for this peer.
 

@@ -47,14 +47,15 @@ def bearer_of(request: web.Request) -> str:
 class Access:
     """Checks tokens and keys against the identity store. `own_secret` signs file URLs and logins.
 
-    Without an `operator_key` nobody is the operator. Requests are counted in `rates` once their tenant is known: every method
-    that returns a tenant, room or file raises QuotaExceededError, too.
+    Without an `operator_key` nobody is the operator. A file URL is good for `file_seconds`. Requests are counted in `rates`
+    once their tenant is known: every method that returns a tenant, room or file raises QuotaExceededError, too.
     """
 
     identity: IdentityService
     own_secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     operator_key: str | None = field(default=None, repr=False)
     rates: Rates | None = field(default=None, repr=False)
+    file_seconds: float = FILE_URL_SECONDS
 
     def participant(self, request: web.Request, room_name: str) -> tuple[RoomKey, ParticipantToken]:
         """The room that a participant asks for and its token, from the `Authorization` header or the `token` parameter.
@@ -73,8 +74,10 @@ class Access:
             _check_role(self.identity.role_of(token.api_key_id), Role.DEVELOPER)
         if token.grant_scope("room") != room_name:
             raise AccessDeniedError("room", room_name)
-        self._count(tenant or DEFAULT_PROJECT)
-        return RoomKey(TenantId(tenant or DEFAULT_PROJECT), room_name), token
+        room = RoomKey(TenantId(tenant or DEFAULT_PROJECT), room_name)
+        self.identity.deleted_rooms.check(room, token.signed_at)
+        self._count(room.tenant)
+        return room, token
 
     def project(self, request: web.Request) -> str:
         """The project of the API key or login that the request shows, when its role may use the route.
@@ -140,11 +143,12 @@ class Access:
         return self._sign("login", {"project": project_id}, OAUTH_SECONDS)
 
     def sign_file(self, room: RoomKey, path: str, asked_by: Participant) -> str:
-        """A token that fetches one file for FILE_URL_SECONDS, but no longer than the token and the key of who asks for it."""
-        seconds: float = FILE_URL_SECONDS
+        """A token that fetches one file for `file_seconds`, but no longer than the token and the key of who asks for it."""
+        seconds = self.file_seconds
         if asked_by.expires_at is not None:
             seconds = min(seconds, (asked_by.expires_at - datetime.now(UTC)).total_seconds())
-        claims = {"tenant": room.tenant, "room": room.name, "path": path, "key": asked_by.key_id}
+        claims: dict[str, Any] = {"tenant": room.tenant, "room": room.name, "path": path, "key": asked_by.key_id}
+        claims["iat"] = datetime.now(UTC).timestamp()
         return self._sign("file", claims, seconds)
 
     def read_file(self, token: str) -> tuple[RoomKey, str]:
@@ -156,8 +160,10 @@ class Access:
         self.identity.check_tenant(claims["tenant"])
         if claims["key"] is not None:
             self.identity.secret_for(claims["key"], claims["tenant"])
-        self._count(claims["tenant"])
-        return RoomKey(TenantId(claims["tenant"]), claims["room"]), claims["path"]
+        room = RoomKey(TenantId(claims["tenant"]), claims["room"])
+        self.identity.deleted_rooms.check(room, claims["iat"])
+        self._count(room.tenant)
+        return room, claims["path"]
 
     def _count(self, tenant: str) -> None:
         if self.rates is not None:
@@ -169,7 +175,9 @@ class Access:
 
     def _read(self, token: str, kind: str) -> dict[str, Any]:
         try:
-            claims: dict[str, Any] = jwt.decode(token, key=self.own_secret, algorithms=[_ALGORITHM])
+            # `iat` is ours to judge: a clock that is set back must not shut out what was signed before.
+            options: Any = {"verify_iat": False}
+            claims: dict[str, Any] = jwt.decode(token, key=self.own_secret, algorithms=[_ALGORITHM], options=options)
         except (jwt.PyJWTError, ValueError):  # PyJWT raises it for texts that are not Unicode
             raise InvalidTokenError("the token is wrong or has expired") from None
         if claims.get("kind") != kind:

@@ -18,6 +18,7 @@ from meshhost.errors import (
     MeshhostError,
     NotFoundError,
     QuotaExceededError,
+    StorageFullError,
     TenantSuspendedError,
     TokenError,
 )
@@ -41,6 +42,7 @@ _STATUS: dict[type[MeshhostError], int] = {
     OwnedElsewhereError: 421,  # Misdirected Request: right, but sent to the wrong server
     InvalidRequestError: 400,
     QuotaExceededError: 429,
+    StorageFullError: 507,
 }
 
 

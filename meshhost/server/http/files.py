@@ -30,7 +30,7 @@ class FileRoutes:
         app.add_routes([web.get("/files/{token}", self._download)])
 
     def url_of(self, room: RoomKey, path: str, asked_by: Participant) -> str:
-        """A URL under which the file can be fetched for FILE_URL_SECONDS, while the participant's token and key are valid."""
+        """A URL that fetches the file for `Access.file_seconds`, while the participant's token and key are valid."""
         return f"{self._address.url}/files/{self._access.sign_file(room, path, asked_by)}"
 
     async def _download(self, request: web.Request) -> web.StreamResponse:

@@ -1,15 +1,15 @@
 """Probes and metrics of a room server.
 
 `/livez` (and `/`) answers while the event loop runs. `/readyz` answers 200 while participants can join: the server is not
-stopping and the queue store answers. `/metrics` has the numbers in Prometheus form.
+stopping and the queue store has proved, within the last seconds, that it can store a message. `/metrics` has the numbers in
+Prometheus form.
 """
 
 import asyncio
-from contextlib import suppress
 
 from aiohttp import web
 
-from meshhost.errors import RoomError
+from meshhost.errors import RoomError, StorageFullError
 from meshhost.queues.service import QueueService
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.metrics import ServerMetrics
@@ -45,11 +45,16 @@ class HealthRoutes:
     async def _ready(self, _: web.Request) -> web.Response:
         if self._directory.is_stopping:
             return web.json_response({"ok": False, "reason": "stopping"}, status=503)
-        with suppress(OSError, RoomError, TimeoutError):
+        reason = "the queue store does not answer"
+        try:
             async with asyncio.timeout(_CHECK_SECONDS):
                 await self._queues.check()
                 return web.json_response({"ok": True})
-        return web.json_response({"ok": False, "reason": "the queue store does not answer"}, status=503)
+        except StorageFullError as error:
+            reason = str(error)
+        except (OSError, RoomError, TimeoutError):
+            pass
+        return web.json_response({"ok": False, "reason": reason}, status=503)
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
         rooms = self._directory.rooms

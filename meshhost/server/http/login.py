@@ -16,7 +16,6 @@ import html
 import re
 import secrets
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +23,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from meshhost.clock import Clock, SystemClock
 from meshhost.edge.same_machine import is_local_program
 from meshhost.errors import AccessDeniedError, InvalidRequestError, NotFoundError
 from meshhost.server.http.access import OAUTH_SECONDS, Access
@@ -73,8 +73,11 @@ def show_on_console(text: str) -> None:
 class LoginRoutes:
     """Serves `/oauth/authorize` and `/oauth/token`. `show` shows a line to the operator (None: on the server's console)."""
 
-    def __init__(self, access: Access, *, show: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, access: Access, *, show: Callable[[str], None] | None = None, clock: Clock | None = None
+    ) -> None:
         self._access = access
+        self._clock = clock or SystemClock()
         self._show = show
         self._asked: dict[str, _Login] = {}
         self._granted: dict[str, _Login] = {}
@@ -108,7 +111,7 @@ class LoginRoutes:
             target=target,
             state=query.get("state", ""),
             client_id=query.get("client_id", ""),
-            expires_at=time.monotonic() + CODE_SECONDS,
+            expires_at=self._clock.monotonic() + CODE_SECONDS,
             console_code=digits,
         )
         name = _remember(self._asked, login)
@@ -120,7 +123,7 @@ class LoginRoutes:
         form = await request.post()
         name = str(form.get("login", ""))
         login = self._asked.pop(name, None)
-        if login is None or login.expires_at < time.monotonic():
+        if login is None or login.expires_at < self._clock.monotonic():
             raise AccessDeniedError("log in", "this login is over; begin again")
         typed = re.sub(r"[\s-]", "", str(form.get("console_code", "")))
         if not secrets.compare_digest(typed.encode(errors="replace"), login.console_code.encode()):
@@ -140,7 +143,7 @@ class LoginRoutes:
         digest = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
         if (
             login is None
-            or login.expires_at < time.monotonic()
+            or login.expires_at < self._clock.monotonic()
             or not secrets.compare_digest(digest, login.challenge)
             or login.asked_redirect != form.get("redirect_uri")
             or login.client_id != form.get("client_id", "")

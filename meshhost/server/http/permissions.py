@@ -40,6 +40,8 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("GET", _TENANT): Role.VIEWER,
     ("PATCH", _TENANT): OPERATOR,
     ("PATCH", f"{_TENANT}/quota"): OPERATOR,
+    ("DELETE", _TENANT): OPERATOR,
+    ("DELETE", f"{_TENANT}/rooms/{{room_name}}"): Role.ADMIN,
     ("POST", f"{_TENANT}/suspend"): OPERATOR,
     ("POST", f"{_TENANT}/resume"): OPERATOR,
     ("GET", f"{_TENANT}/keys"): Role.VIEWER,

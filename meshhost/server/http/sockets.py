@@ -112,9 +112,7 @@ class RoomSockets:
         self, request: web.Request, key: RoomKey, token: ParticipantToken, dialect: Dialect, handshake: Handshake
     ) -> web.WebSocketResponse:
         """Join the room, stay, leave. Raises OwnedElsewhereError before the upgrade."""
-        socket = web.WebSocketResponse(
-            heartbeat=self._config.heartbeat_seconds, max_msg_size=MAX_FRAME_BYTES, compress=False, timeout=5.0
-        )
+        socket = web.WebSocketResponse(autoping=False, max_msg_size=MAX_FRAME_BYTES, compress=False, timeout=5.0)
         if not socket.can_prepare(request):
             await socket.prepare(request)  # raises, so that a plain GET opens no room
         translator = dialect.translator(handshake)
@@ -123,8 +121,12 @@ class RoomSockets:
             self._metrics.count_join("accepted")
             resume_token = dialect.resume_token(handshake)
             participant = self._directory.join(room, Participant.from_token(token), resume_token=resume_token)
+        transport = AiohttpTransport(
+            socket, heartbeat_seconds=self._config.heartbeat_seconds, connection=request.transport
+        )
         connection = Connection(
-            AiohttpTransport(socket),
+            transport,
+            heartbeat=transport.heartbeat,
             room=room,
             participant=participant,
             dispatch=self._dispatchers[dialect.name],

@@ -1,14 +1,13 @@
-"""The REST API of tenants: making, renaming and suspending them, and their API keys.
+"""The REST API of tenants: making, renaming, suspending and deleting them, and their API keys.
 
 For the operator of the server, who shows the operator's key; the table of `permissions.py` says what a tenant's own key may do
 here, for its own tenant only. A path names a tenant by name or by id. A tenant is what the MeshAgent API calls a project: the
 same keys and rooms are at `/accounts/projects`. `meshhost tenant` and `meshhost key` are the callers.
 
 Changes take effect at once on this server and within two seconds on others over the same store: the identity service tells
-`RoomDirectory` which tenants are closed, see `end_rooms`.
+which tenants are closed, and `Deletions` ends their rooms.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -16,33 +15,25 @@ from aiohttp import web
 from meshhost.errors import InvalidRequestError
 from meshhost.identity.keys import encode_api_key
 from meshhost.identity.roles import Role
+from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.quotas.counts import TenantCounts
 from meshhost.quotas.quota import Resource, check_limit
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.participants import Participant
-from meshhost.server.core.peer import Capability, CloseReason, Event
+from meshhost.server.core.peer import Capability, Event
+from meshhost.server.data.deletion import Deletions
 from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import json_object, query_number, text_of, time_of
 from meshhost.stores.identity import KeyInfo, KeyRights, Project
 from meshhost.tenant_names import name_of
 
-__all__ = ["TenantRoutes", "end_rooms"]
+__all__ = ["TenantRoutes"]
 
 _MAX_LIMIT = 1000
 _MAX_REASON = 200
 DEFAULT_LIMIT = "default"
-
-
-def end_rooms(directory: RoomDirectory, closed: Mapping[str, str]) -> None:
-    """Disconnect the participants of closed tenants with the reason, and end their rooms. Idempotent."""
-    for room in directory.rooms:
-        reason = closed.get(room.key.tenant)
-        if reason is None:
-            continue
-        for participant in room.connected():
-            if participant.peer is not None:
-                participant.peer.close(CloseReason.ACCESS_REVOKED, reason)
-        directory.end(room)
+# A request for a deletion waits this long for its end.
+_DELETE_SECONDS = 10.0
 
 
 def tell_name(directory: RoomDirectory, tenant: str) -> None:
@@ -56,10 +47,11 @@ def tell_name(directory: RoomDirectory, tenant: str) -> None:
 class TenantRoutes:
     """Serves `/tenants`."""
 
-    def __init__(self, access: Access, directory: RoomDirectory, counts: TenantCounts) -> None:
+    def __init__(self, access: Access, deletions: Deletions, directory: RoomDirectory, counts: TenantCounts) -> None:
         self._access = access
         self._directory = directory
         self._counts = counts
+        self._deletions = deletions
         self._identity = access.identity
 
     def add_to(self, app: web.Application) -> None:
@@ -72,6 +64,8 @@ class TenantRoutes:
                 web.get(tenant, self._show),
                 web.patch(tenant, self._rename),
                 web.patch(f"{tenant}/quota", self._set_quota),
+                web.delete(tenant, self._delete),
+                web.delete(f"{tenant}/rooms/{{room_name}}", self._delete_room),
                 web.post(f"{tenant}/suspend", self._suspend),
                 web.post(f"{tenant}/resume", self._resume),
                 web.get(f"{tenant}/keys", self._keys),
@@ -134,6 +128,18 @@ class TenantRoutes:
         await self._identity.resume_project(project.id)
         return web.json_response(_tenant(await self._identity.find_project(project.id)))
 
+    async def _delete(self, request: web.Request) -> web.Response:
+        self._access.check_operator(request)
+        project = await self._access.tenant(request)
+        is_done = await self._deletions.delete_tenant(TenantId(project.id), wait_seconds=_DELETE_SECONDS)
+        return _deleted(project, is_done=is_done)
+
+    async def _delete_room(self, request: web.Request) -> web.Response:
+        project = await self._access.tenant(request)
+        room = RoomKey(TenantId(project.id), check_room_name(request.match_info["room_name"]))
+        is_done = await self._deletions.delete_room(room, wait_seconds=_DELETE_SECONDS)
+        return _deleted(project, is_done=is_done, room=room.name)
+
     async def _keys(self, request: web.Request) -> web.Response:
         project = await self._access.tenant(request)
         return web.json_response({"keys": [_key(key) for key in await self._identity.keys(project.id)]})
@@ -159,6 +165,12 @@ def _knows_names(participant: Participant) -> bool:
 
 def _tenant(project: Project) -> dict[str, Any]:
     return {"id": project.id, "name": project.name, "suspended": project.suspended}
+
+
+def _deleted(project: Project, *, is_done: bool, **more: str) -> web.Response:
+    """202 for a deletion that goes on: the same request waits for it again."""
+    body = {"id": project.id, "name": project.name, **more, "deleted": is_done}
+    return web.json_response(body, status=200 if is_done else 202)
 
 
 def _key(key: KeyInfo) -> dict[str, Any]:

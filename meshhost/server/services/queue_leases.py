@@ -6,6 +6,7 @@ goes back at once instead of waiting for the end of its lease. For a client with
 """
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from meshhost.server.core.peer import Peer
@@ -89,7 +90,14 @@ class ConnectionLeases:
 
     def take_back(self, message_id: int) -> list[Lease]:
         """Remove and return what the answer to this request handed over."""
-        found = [each.lease for queue in self.unsettled.values() for each in queue if each.message_id == message_id]
+        return self._take(lambda each: each.message_id == message_id)
+
+    def take_back_call(self, call: str) -> list[Lease]:
+        """Remove and return what the answer to the request of this name handed over."""
+        return self._take(lambda each: each.call == call)
+
+    def _take(self, which: Callable[[HandedOver], bool]) -> list[Lease]:
+        found = [each.lease for queue in self.unsettled.values() for each in queue if which(each)]
         for lease in found:
             self.discard(lease)
         return found

@@ -8,7 +8,8 @@ whose leases are settled or given back when it ends. A holder is secret: a reque
 A receive can be given up: by its caller, or because the answer was lost with the connection. A delivery that such an answer
 carried has reached nobody: it goes back at once, counts as no delivery, and is not settled by the next receive.
 
-`run` is the one background task; it extends the leases of clients without leases. Invariant: a message that was handed out is
+`run` has two background tasks: one extends the leases of clients without leases, the other one keeps those of clients that live
+but whose event loop is blocked (`blocked_holders.py`). Invariant: a message that was handed out is
 settled or given back in the end, whatever ends first: the request, the connection, the participant or the server.
 """
 
@@ -30,6 +31,7 @@ from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
 from meshhost.server.core.slots import Slot
 from meshhost.server.services import queue_bodies as bodies
+from meshhost.server.services.blocked_holders import BlockedHolders
 from meshhost.server.services.queue_leases import ConnectionLeases, HandedOver, ParticipantLeases
 from meshhost.server.services.settlement import Settlement, on_end, on_receive
 from meshhost.stores.queues import Delivery, EndReason, HolderId, Lease, NewMessage, QueueKey
@@ -41,20 +43,30 @@ logger = logging.getLogger(__name__)
 MAX_WAITING = 64
 DISMISSED_RECEIVE_SECONDS = 1.0
 _ERROR_CHARS = 32 * 1024
+# Dead messages in one reply: encoding it must not hold the event loop.
+_DEAD_BYTES = 1024 * 1024
 
 
 class QueuesService(RoomService):
     """The queues service.
 
     `receive_seconds` is how long a receive waits for a message. `lease_seconds` is the lease of a client without leases, which
-    the server keeps extended while the client is connected.
+    the server keeps extended while the client is connected. `blocked_seconds` is how long a client with leases may be silent on
+    an open connection before its message goes to another one (0: not longer than its lease).
     """
 
     def __init__(
-        self, queues: QueueService, *, receive_seconds: float, lease_seconds: float, clock: Clock | None = None
+        self,
+        queues: QueueService,
+        *,
+        receive_seconds: float,
+        lease_seconds: float,
+        blocked_seconds: float = 600.0,
+        clock: Clock | None = None,
     ) -> None:
         self._queues = queues
         self._clock = clock or SystemClock()
+        self._blocked = BlockedHolders(queues, max_seconds=blocked_seconds, clock=self._clock)
         self._participants = Slot(ParticipantLeases)
         self._peers = Slot(ConnectionLeases)
         # Connections with unsettled leases: the ones that `run` extends. `settle` removes a connection that ended.
@@ -69,6 +81,7 @@ class QueuesService(RoomService):
             "queues.open": Operation(bodies.Named, self._open, _may_open, _name),
             "queues.send": Operation(bodies.Send, self._send, _may_send, _name),
             "queues.receive": Operation(bodies.Receive, self._receive, _may_receive, _name),
+            "queues.received": Operation(bodies.Received, self._received, is_one_way=True, frees=True),
             "queues.ack": Operation(bodies.Leased, self._ack, _may_receive, _name, frees=True),
             "queues.nack": Operation(bodies.Nack, self._nack, _may_receive, _name, frees=True),
             "queues.extend": Operation(bodies.Extend, self._extend, _may_receive, _name, frees=True),
@@ -108,12 +121,12 @@ class QueuesService(RoomService):
         except InvalidRequestError:
             check_finite(body.message, "message")  # names the field; only a refusal pays for the search
             raise
-        message = NewMessage(body=text, headers=headers)
+        message = NewMessage(body=text, headers=headers, sender_id=body.id)
         message_id = await self._queues.send(_key(request, body), message, create=body.create)
         return JsonResponse(json={"id": str(message_id)})
 
     async def _receive(self, request: Request, body: bodies.Receive) -> Answer:
-        settlement = on_receive(wait=body.wait, leases=body.lease is not None)
+        settlement = on_receive(wait=body.wait, leases=body.lease is not None, confirms=body.confirm)
         self._give_back(self._participants.of(request.participant).take_back_calls(body.given_up))
         if settlement is not Settlement.EXPLICIT:
             await self._settle_previous(request, body.name)
@@ -123,6 +136,7 @@ class QueuesService(RoomService):
         handed_over = HandedOver(request.peer, request.message.id, delivery.lease, body.call)
         if settlement is Settlement.EXPLICIT:
             self._participants.of(request.participant).hand_over(handed_over)
+            self._blocked.watch(delivery.lease, body.lease or self._lease_seconds, request.participant)
             return _reply(delivery, body.lease)
         mine = self._peers.of(request.peer)
         mine.hand_over(handed_over)
@@ -172,6 +186,12 @@ class QueuesService(RoomService):
         await self._ack_unless_late(delivery.lease)
         return None
 
+    def _received(self, request: Request, body: bodies.Received) -> Answer:
+        # Answers at once, so that it is done before the end of the connection is read.
+        for lease in self._peers.of(request.peer).take_back_call(body.call):
+            self._queues.ack_soon(lease)
+        return None
+
     def _shown(self, request: Request, body: bodies.Leased) -> Lease:
         """The lease that the client shows; so it has received the delivery."""
         lease = _lease(request, body)
@@ -179,18 +199,24 @@ class QueuesService(RoomService):
         return lease
 
     async def _ack(self, request: Request, body: bodies.Leased) -> Answer:
-        await self._queues.ack(self._shown(request, body))
+        lease = self._shown(request, body)
+        await self._queues.ack(lease)
+        self._blocked.forget(lease)
         return EmptyResponse()
 
     async def _nack(self, request: Request, body: bodies.Nack) -> Answer:
         if body.reason is EndReason.EXPIRED:
             raise InvalidRequestError("reason", "expected failed, interrupted or released")
         error = body.error[:_ERROR_CHARS]
-        dead = await self._queues.nack(self._shown(request, body), reason=body.reason, error=error, delay=body.delay)
+        lease = self._shown(request, body)
+        dead = await self._queues.nack(lease, reason=body.reason, error=error, delay=body.delay)
+        self._blocked.forget(lease)
         return JsonResponse(json={"dead": dead})
 
     async def _extend(self, request: Request, body: bodies.Extend) -> Answer:
-        await self._queues.extend(self._shown(request, body), seconds=body.seconds)
+        lease = self._shown(request, body)
+        await self._queues.extend(lease, seconds=body.seconds)
+        self._blocked.watch(lease, body.seconds, request.participant)
         return JsonResponse(json={"lease_seconds": body.seconds})
 
     async def _drain(self, request: Request, body: bodies.Named) -> Answer:
@@ -202,9 +228,13 @@ class QueuesService(RoomService):
         return EmptyResponse()
 
     async def _dead(self, request: Request, body: bodies.Dead) -> Answer:
-        letters = await self._queues.dead_letters(_key(request, body), limit=body.limit)
+        letters = await self._queues.dead_letters(
+            _key(request, body), limit=body.limit, before=body.before, max_bytes=_DEAD_BYTES
+        )
         return JsonResponse(
             json={
+                # Large letters come in pages: a client of ours asks for the rest until it has as many as it wants.
+                "more": sum(len(letter.body) + len(letter.reason) for letter in letters) >= _DEAD_BYTES,
                 "dead": [
                     {
                         "id": str(letter.message_id),
@@ -216,7 +246,7 @@ class QueuesService(RoomService):
                         "died_at": letter.died_at,
                     }
                     for letter in letters
-                ]
+                ],
             }
         )
 
@@ -225,7 +255,12 @@ class QueuesService(RoomService):
         return JsonResponse(json={"replayed": replayed})
 
     async def run(self) -> None:
-        """Extend, until cancelled, the leases of connected clients that have none themselves."""
+        """Keep, until cancelled, the leases of connected clients that have none themselves or cannot renew them."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._blocked.run(), name="blocked holders")
+            tasks.create_task(self._extend_all(), name="leases of clients without leases")
+
+    async def _extend_all(self) -> None:
         while True:
             await self._clock.sleep(self._lease_seconds / 3)
             for mine in tuple(self._unsettled):

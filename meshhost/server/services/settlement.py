@@ -19,11 +19,15 @@ class Settlement(Enum):
     RETURN = "goes back to the queue"
 
 
-def on_receive(*, wait: bool, leases: bool) -> Settlement:
-    """How a message that is handed out now will be settled. `wait`: the receive may wait; `leases`: it asks for a lease."""
+def on_receive(*, wait: bool, leases: bool, confirms: bool = False) -> Settlement:
+    """How a message that is handed out now will be settled.
+
+    `wait`: the receive may wait; `leases`: it asks for a lease; `confirms`: the client says when the reply reached its caller,
+    which settles the message if its next receive has not.
+    """
     if leases:
         return Settlement.EXPLICIT
-    return Settlement.AT_NEXT if wait else Settlement.AT_ONCE
+    return Settlement.AT_NEXT if wait or confirms else Settlement.AT_ONCE
 
 
 def on_end(*, role: str, orderly: bool) -> Settlement:

@@ -40,6 +40,8 @@ __all__ = ["StorageService"]
 MAX_UPLOADS = 64
 # Uploads up to this size are spooled in memory.
 SPOOL_BYTES = 4 * 1024 * 1024
+# Entries of a list that are prepared before others get their turn in the event loop.
+_PAGE = 250
 
 
 class _Path(Body):
@@ -126,7 +128,13 @@ class StorageService(RoomService):
     async def _list(self, request: Request, body: _Path) -> Answer:
         # An agent lists `.schemas` when it starts and gives up at an error: paths that may not be read are left out instead.
         entries = await self._files.list(request.room.key, clean_path(body.path, may_be_folder=True))
-        return JsonResponse(json={"files": [_entry(entry) for entry in entries if _can_read(request, entry.path)]})
+        shown: list[dict[str, Any]] = []
+        for number, entry in enumerate(entries, 1):
+            if _can_read(request, entry.path):
+                shown.append(_entry(entry))
+            if number % _PAGE == 0:  # a folder may hold many thousands
+                await asyncio.sleep(0)
+        return JsonResponse(json={"files": shown})
 
     async def _open(self, request: Request, body: _Open) -> Answer:
         path = clean_path(body.path)

@@ -19,7 +19,9 @@ gets no answer.
 """
 
 import asyncio
+import errno
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -29,6 +31,7 @@ from meshhost.errors import (
     QuotaExceededError,
     RemoteProtocolError,
     RoomError,
+    StorageFullError,
 )
 from meshhost.protocol.connection import MalformedMessage, MessageReceived, RoomConnection
 from meshhost.protocol.frames import SERVER_SLICE, Limits
@@ -42,13 +45,13 @@ from meshhost.server.core.room import Room
 from meshhost.server.core.slots import Slots
 from meshhost.server.wire.dialect import Translator, Welcome
 from meshhost.transport.base import Transport
+from meshhost.transport.heartbeat import Heartbeat
 from meshhost.transport.outbox import Outbox
 
 __all__ = ["CANCEL_REQUEST", "Connection", "GivenUp"]
 
 logger = logging.getLogger(__name__)
 
-# How long a participant that is disconnected may take to receive its last messages.
 FLUSH_TIMEOUT = 5.0
 # A message that has already arrived is read without a pause: after this many, other tasks get a turn.
 MESSAGES_A_TURN = 16
@@ -65,8 +68,9 @@ E = TypeVar("E", bound=BaseException)
 class Connection:
     """See `Peer`. `max_requests` bounds the requests in progress, `max_waiting_bytes` what waits to be sent.
 
-    `given_up` is called for a request that its client gave up too late: the answer has been sent. `pause` says how many seconds
-    the reader waits before the next message; it also waits after a request that was refused for the tenant's rate.
+    `given_up` is called for a request that its client gave up too late: the answer has been sent. A participant that is
+    disconnected has `flush_timeout` seconds to receive its last messages. `pause` says how many seconds the reader waits before
+    the next message; it also waits after a request that was refused for the tenant's rate.
     """
 
     def __init__(
@@ -81,9 +85,12 @@ class Connection:
         max_requests: int,
         max_waiting_bytes: int,
         given_up: GivenUp = lambda *_: None,
+        heartbeat: Heartbeat | None = None,
+        flush_timeout: float = FLUSH_TIMEOUT,
         pause: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._transport = transport
+        self._heartbeat = heartbeat
         self._room = room
         self._participant = participant
         self._dispatch = dispatch
@@ -93,6 +100,7 @@ class Connection:
         self._slots: Slots = {}
         self._free_requests = asyncio.Semaphore(max_requests)
         self._given_up = given_up
+        self._flush_timeout = flush_timeout
         self._pause = pause
         self._refused_for = 0.0
         self._running: dict[asyncio.Task[None], Request] = {}
@@ -119,6 +127,15 @@ class Connection:
         """See Peer."""
         return None if self._closing is None else self._closing[0]
 
+    @property
+    def heard_at(self) -> float:
+        """See Peer."""
+        return math.inf if self._heartbeat is None else self._heartbeat.heard_at
+
+    def probe(self, *, patience: float) -> float:
+        """See Peer."""
+        return 0.0 if self._heartbeat is None else self._heartbeat.probe(patience=patience)
+
     async def serve(self) -> ConnectionLostError:
         """Serve until the connection ends, and return how it ended. Requests in progress are cancelled then."""
         end = ConnectionLostError()
@@ -134,6 +151,9 @@ class Connection:
             logger.warning("participant broke the protocol", extra={"reason": str(error)})
             await self._transport.close(error.close_code, str(error))
             end = ConnectionLostError(str(error), close_code=error.close_code)
+        finally:
+            if self._heartbeat is not None:  # its reader may have ended elsewhere than in reading
+                self._heartbeat.stop()
         return end
 
     def greet(self, welcome: Welcome) -> None:
@@ -243,8 +263,13 @@ class Connection:
     async def _finish(self, request: Request, answering: Coroutine[Any, Any, Answer]) -> None:
         try:
             answer = await answering
+            self._dispatch.finished(request)
         except Exception as error:  # noqa: BLE001 - as above
+            self._dispatch.finished(request, error)
             answer = _error(error, request.message)
+        except asyncio.CancelledError as error:
+            self._dispatch.finished(request, error)
+            raise
         finally:
             self._handled(asyncio.current_task())
         await self._answer(request, answer)
@@ -274,7 +299,7 @@ class Connection:
         assert self._closing is not None
         reason, text = self._closing
         try:
-            async with asyncio.timeout(FLUSH_TIMEOUT):
+            async with asyncio.timeout(self._flush_timeout):
                 await self._end_requests()
                 await self._outbox.wait_empty()
         except TimeoutError:
@@ -299,6 +324,8 @@ class Connection:
 
 
 def _error(error: Exception, message: MessageReceived) -> Response:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        error = StorageFullError("storage full: the room server's disk has no room for this")
     if isinstance(error, RoomError):
         return ErrorResponse(text=str(error) or type(error).__name__, code=error.code)
     logger.error("request failed", exc_info=error, extra={"message_type": message.type})

@@ -67,6 +67,10 @@ class MemoryDocumentStore:
         self._find(key)
         del self._documents[key]
 
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """See DocumentStore."""
+        self._documents = {key: found for key, found in self._all().items() if not key.room.is_of(tenant, room)}
+
     async def find(self, key: DocumentKey) -> DocumentEntry | None:
         """See DocumentStore."""
         found = self._all().get(key)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError
 from meshhost.identity.keys import ApiKey
-from meshhost.stores.identity import CLOSED, KeyInfo, KeyRights, KeySnapshot, Project, RoomInfo
+from meshhost.stores.identity import CLOSED, KeyInfo, KeyRights, KeySnapshot, Project, RoomDeletion, RoomInfo
 
 __all__ = ["MemoryIdentityStore"]
 
@@ -22,6 +22,7 @@ class _Content:
     used: dict[str, float] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
     quotas: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    deleted_rooms: dict[tuple[str, str], RoomDeletion] = field(default_factory=dict)
 
 
 class MemoryIdentityStore:
@@ -95,6 +96,8 @@ class MemoryIdentityStore:
             raise NotFoundError("no such closed project")
         rooms = self._content.rooms
         self._content.rooms = {place: room for place, room in rooms.items() if place[0] != project_id}
+        gone = self._content.deleted_rooms
+        self._content.deleted_rooms = {place: found for place, found in gone.items() if place[0] != project_id}
         del self._content.projects[project_id]
         self._content.quotas.pop(project_id, None)
 
@@ -109,6 +112,7 @@ class MemoryIdentityStore:
             {key.id: info.rights for key, info in content.keys.values()},
             {one.id: one.suspended for one in content.projects.values() if one.suspended is not None},
             frozenset(content.deleted),
+            dict(content.deleted_rooms),
             {project: dict(limits) for project, limits in content.quotas.items() if limits},
             {one.id: one.name for one in content.projects.values()},
         )
@@ -172,6 +176,20 @@ class MemoryIdentityStore:
             if place[0] == project_id and room.id == room_id:
                 return self._content.rooms.pop(place)
         raise NotFoundError("no such room")
+
+    async def begin_room_deletion(self, project_id: str, name: str, now: float) -> None:
+        """See IdentityStore."""
+        self._all().rooms.pop((project_id, name), None)
+        before = self._content.deleted_rooms.get((project_id, name), RoomDeletion(now, ended=False))
+        self._content.deleted_rooms[project_id, name] = RoomDeletion(max(now, before.at), ended=False)
+        self._version += 1
+
+    async def end_room_deletion(self, project_id: str, name: str) -> None:
+        """See IdentityStore."""
+        found = self._all().deleted_rooms.get((project_id, name))
+        if found is not None and not found.ended:
+            self._content.deleted_rooms[project_id, name] = RoomDeletion(found.at, ended=True)
+            self._version += 1
 
     def _project(self, project_id: str) -> Project:
         found = self._all().projects.get(project_id)

@@ -4,10 +4,11 @@ Read this to understand the contract; the property tests compare every other sto
 so each is atomic in its event loop. Sorting and scanning are linear: this is a model, not a fast store.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from meshhost.clock import Clock, SystemClock
+from meshhost.clock import Clock, SteadyTime, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.queues import (
@@ -51,6 +52,8 @@ class _Message:
 class _Queue:
     messages: dict[int, _Message] = field(default_factory=dict)
     dead: dict[int, tuple[_Message, DeadLetter]] = field(default_factory=dict)
+    # By the sender's id: the message, and until when that is remembered.
+    sent: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def in_order(self) -> list[_Message]:
         return sorted(self.messages.values(), key=lambda message: message.id)
@@ -62,6 +65,7 @@ class MemoryQueueStore:
     def __init__(self, *, limits: QueueLimits = QueueLimits(), clock: Clock | None = None) -> None:  # noqa: B008 - immutable
         self._limits = limits
         self._clock = clock or SystemClock()
+        self._steady = SteadyTime(self._clock)
         self._queues: dict[QueueKey, _Queue] = {}
         self._last_id = 0
         self._open = False
@@ -73,6 +77,10 @@ class MemoryQueueStore:
     async def close(self) -> None:
         """Refuse operations from now on; the messages stay."""
         self._open = False
+
+    async def check(self) -> None:
+        """See QueueStore."""
+        self._all()
 
     async def create(self, queue: QueueKey) -> None:
         """See QueueStore."""
@@ -88,22 +96,32 @@ class MemoryQueueStore:
         """See QueueStore."""
         return queue in self._all()
 
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """See QueueStore."""
+        kept = {key: queue for key, queue in self._all().items() if not key.room.is_of(tenant, room)}
+        self._queues = kept
+
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """See QueueStore."""
         check_message(message, self._limits)
         if create:
             await self.create(queue)
-        messages = self._find(queue).messages
-        if len(messages) >= self._limits.max_depth:
+        found, now = self._find(queue), self._steady.time()
+        first, until = found.sent.get(message.sender_id or "", (0, 0.0))
+        if until > now:
+            return first
+        if len(found.messages) >= self._limits.max_depth:
             raise queue_full(queue, self._limits)
         self._last_id += 1
         content = NewMessage(message.body, dict(message.headers))
-        messages[self._last_id] = _Message(self._last_id, content, sent_at=self._clock.time())
+        found.messages[self._last_id] = _Message(self._last_id, content, sent_at=self._clock.time())
+        if message.sender_id:
+            found.sent[message.sender_id] = (self._last_id, now + self._limits.remember_ids_seconds)
         return self._last_id
 
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
         """See QueueStore."""
-        now = self._clock.time()
+        now = self._steady.time()
         deliveries: list[Delivery] = []
         for message in self._find(queue).in_order():
             if len(deliveries) < limit and message.is_ready(now):
@@ -121,7 +139,7 @@ class MemoryQueueStore:
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
         """See QueueStore."""
         _, message = self._leased(lease)
-        now = self._clock.time()
+        now = self._steady.time()
         message.ended += reason is not EndReason.RELEASED
         message.failures += reason is EndReason.FAILED
         if reason is EndReason.FAILED and message.failures >= self._limits.max_attempts:
@@ -136,12 +154,12 @@ class MemoryQueueStore:
     async def extend(self, lease: Lease, *, seconds: float) -> Lease:
         """See QueueStore."""
         _, message = self._leased(lease)
-        message.due = self._clock.time() + seconds
+        message.due = self._steady.time() + seconds
         return Lease(lease.queue, message.id, message.token, lease.holder, message.due)
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
         """See QueueStore."""
-        soon = self._clock.time() + grace
+        soon = self._steady.time() + grace
         touched = set()
         for queue, message in self._each():
             if message.holder != holder:
@@ -157,7 +175,10 @@ class MemoryQueueStore:
 
     async def sweep(self) -> Sequence[QueueKey]:
         """See QueueStore."""
-        now = self._clock.time()
+        self._follow_the_clock()
+        now = self._steady.time()
+        for found in self._all().values():
+            found.sent = {name: entry for name, entry in found.sent.items() if entry[1] > now}
         due = [(queue, message) for queue, message in self._each() if message.due is not None and message.due <= now]
         for _, message in due:
             message.due = None
@@ -176,19 +197,28 @@ class MemoryQueueStore:
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
         """See QueueStore."""
-        now = self._clock.time()
+        now, steady = self._clock.time(), self._steady.time()
         mine = sorted((key.name, queue) for key, queue in self._all().items() if key.room == room)
-        return [_stats(name, queue, now) for name, queue in mine]
+        return [_stats(name, queue, now, steady) for name, queue in mine]
 
     async def of_tenant(self, tenant: TenantId) -> TenantQueues:
         """See QueueStore."""
         mine = [queue for key, queue in self._all().items() if key.room.tenant == tenant]
         return TenantQueues(len(mine), sum(len(queue.messages) + len(queue.dead) for queue in mine))
 
-    async def dead_letters(self, queue: QueueKey, *, limit: int = 100) -> Sequence[DeadLetter]:
+    async def dead_letters(
+        self,
+        queue: QueueKey,
+        *,
+        limit: int = 100,
+        before: tuple[float, int] | None = None,
+        max_bytes: int | None = None,
+    ) -> Sequence[DeadLetter]:
         """See QueueStore."""
-        letters = [letter for _, letter in self._find(queue).dead.values()]
-        return sorted(letters, key=lambda letter: (letter.died_at, letter.message_id), reverse=True)[:limit]
+        letters = sorted((letter for _, letter in self._find(queue).dead.values()), key=_place, reverse=True)
+        older = [letter for letter in letters if before is None or _place(letter) < before][:limit]
+        sizes = itertools.accumulate((len(letter.body) + len(letter.reason) for letter in older), initial=0)
+        return [letter for letter, size in zip(older, sizes, strict=False) if max_bytes is None or size < max_bytes]
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """See QueueStore."""
@@ -199,6 +229,16 @@ class MemoryQueueStore:
             message.failures = message.interruptions = 0
             found.messages[message_id] = message
         return len(wanted)
+
+    def _follow_the_clock(self) -> None:
+        if not (jump := self._steady.jump()):
+            return
+        for _, message in self._each():
+            if message.due is not None:
+                message.due += jump
+        for queue in self._all().values():
+            queue.sent = {name: (first, until + jump) for name, (first, until) in queue.sent.items()}
+        self._steady.follow(jump)
 
     def _all(self) -> dict[QueueKey, _Queue]:
         if not self._open:
@@ -235,6 +275,10 @@ class MemoryQueueStore:
         found.dead[message.id] = (message, _dead_letter(message, reason, self._clock.time()))
 
 
+def _place(letter: DeadLetter) -> tuple[float, int]:
+    return letter.died_at, letter.message_id
+
+
 def _claim(queue: QueueKey, message: _Message, holder: HolderId, until: float) -> Delivery:
     message.token += 1
     message.holder, message.due = holder, until
@@ -248,9 +292,9 @@ def _claim(queue: QueueKey, message: _Message, holder: HolderId, until: float) -
     )
 
 
-def _stats(name: str, queue: _Queue, now: float) -> QueueStats:
+def _stats(name: str, queue: _Queue, now: float, steady: float) -> QueueStats:
     messages = queue.in_order()
-    waiting = [message for message in messages if not message.is_ready(now)]
+    waiting = [message for message in messages if not message.is_ready(steady)]
     leased = sum(message.holder is not None for message in waiting)
     return QueueStats(
         name=name,

@@ -25,6 +25,10 @@ class MemoryUsageStore:
         for key, counts in sums.items():
             self._rows[key] = self._rows.get(key, UsageCounts()).plus(counts)
 
+    async def delete(self, tenant: TenantId) -> None:
+        """See UsageStore."""
+        self._rows = {key: counts for key, counts in self._rows.items() if key.tenant != tenant}
+
     async def read(
         self,
         tenant: TenantId,

@@ -13,10 +13,12 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AlreadyExistsError, NotFoundError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.documents import DocumentEntry, DocumentKey, StoredDocument
-from meshhost.stores.sqlite.database import SqliteDatabase
-from meshhost.stores.sqlite.statements import Statements
+from meshhost.stores.sqlite.database import SqliteDatabase, Statements
 
 __all__ = ["SqliteDocumentStore"]
+
+# Documents that one operation deletes: each has a few hundred updates at most.
+_BATCH = 10
 
 _SQL = Statements("documents.sql")
 _execute = _SQL.execute
@@ -26,29 +28,30 @@ class SqliteDocumentStore:
     """Keeps the contract of DocumentStore in the file `path`, which one process at a time can have open."""
 
     def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
-        self._database = SqliteDatabase(path, migrations="documents", what="document store")
+        self.database = SqliteDatabase(path, migrations="documents", what="document store")
         self._clock = clock or SystemClock()
 
     def __repr__(self) -> str:
-        return f"<SqliteDocumentStore {str(self._database.path)!r} open={self._database.is_open}>"
+        return f"<SqliteDocumentStore {str(self.database.path)!r} open={self.database.is_open}>"
 
     async def open(self) -> None:
         """See DocumentStore."""
-        await self._database.open()
+        await self.database.open()
 
     async def close(self) -> None:
         """See DocumentStore."""
-        await self._database.close()
+        await self.database.close()
 
     async def create(self, key: DocumentKey, snapshot: bytes) -> None:
         """See DocumentStore."""
 
         def operation(db: sqlite3.Connection) -> None:
+            self.database.require_space(db)
             added = _execute(db, "create", snapshot=snapshot, now=self._clock.time(), **_names(key))
             if added.rowcount == 0:
                 raise AlreadyExistsError(f"document {key.path!r} exists")
 
-        await self._database.run(operation)
+        await self.database.run(operation)
 
     async def load(self, key: DocumentKey) -> StoredDocument | None:
         """See DocumentStore."""
@@ -61,17 +64,18 @@ class SqliteDocumentStore:
             rows = _execute(db, "updates", document=document)
             return StoredDocument(snapshot, [content for (content,) in rows])
 
-        return await self._database.run(operation)
+        return await self.database.run(operation)
 
     async def append(self, key: DocumentKey, update: bytes) -> None:
         """See DocumentStore."""
 
         def operation(db: sqlite3.Connection) -> None:
+            self.database.require_space(db)
             document = _find(db, key)
             _execute(db, "append", document=document, content=update)
             _execute(db, "touch", document=document, now=self._clock.time())
 
-        await self._database.run(operation)
+        await self.database.run(operation)
 
     async def compact(self, key: DocumentKey, snapshot: bytes) -> None:
         """See DocumentStore."""
@@ -81,7 +85,7 @@ class SqliteDocumentStore:
             _execute(db, "replace_snapshot", document=document, snapshot=snapshot, now=self._clock.time())
             _execute(db, "delete_updates", document=document)
 
-        await self._database.run(operation)
+        await self.database.run(operation)
 
     async def delete(self, key: DocumentKey) -> None:
         """See DocumentStore."""
@@ -91,16 +95,29 @@ class SqliteDocumentStore:
             _execute(db, "delete_updates", document=document)
             _execute(db, "delete", document=document)
 
-        await self._database.run(operation)
+        await self.database.run(operation)
+
+    async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
+        """See DocumentStore."""
+
+        def operation(db: sqlite3.Connection) -> int:
+            found = _execute(db, "some_documents", tenant=tenant, room=room, limit=_BATCH).fetchall()
+            for (document,) in found:
+                _execute(db, "delete_updates", document=document)
+                _execute(db, "delete", document=document)
+            return len(found)
+
+        while await self.database.run(operation):
+            pass
 
     async def find(self, key: DocumentKey) -> DocumentEntry | None:
         """See DocumentStore."""
-        row = await self._database.run(lambda db: _execute(db, "entry", **_names(key)).fetchone())
+        row = await self.database.run(lambda db: _execute(db, "entry", **_names(key)).fetchone())
         return None if row is None else DocumentEntry(*row)
 
     async def count(self, tenant: TenantId) -> int:
         """See DocumentStore."""
-        count: int = await self._database.run(lambda db: _execute(db, "count", tenant=tenant).fetchone()[0])
+        count: int = await self.database.run(lambda db: _execute(db, "count", tenant=tenant).fetchone()[0])
         return count
 
     async def list(self, room: RoomKey, folder: str) -> Sequence[DocumentEntry]:
@@ -111,7 +128,7 @@ class SqliteDocumentStore:
             rows = _execute(db, "entries", tenant=room.tenant, room=room.name, prefix=prefix)
             return [DocumentEntry(*row) for row in rows]
 
-        return await self._database.run(operation)
+        return await self.database.read(operation)
 
 
 def _names(key: DocumentKey) -> dict[str, str]:

@@ -37,3 +37,6 @@ DELETE FROM updates WHERE document = :document;
 
 -- name: delete
 DELETE FROM documents WHERE id = :document;
+
+-- name: some_documents
+SELECT id FROM documents WHERE tenant = :tenant AND (:room IS NULL OR room = :room) LIMIT :limit;

@@ -17,6 +17,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from meshhost.errors import SettingsError
+from meshhost.stores.sqlite.tidy import prepare_file
 
 __all__ = ["SqliteFile"]
 
@@ -120,6 +121,7 @@ def _connect(path: Path, migrations: Traversable, what: str) -> sqlite3.Connecti
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, migrations: Traversable, what: str) -> None:
+    prepare_file(connection)
     for setting in _SETTINGS:
         connection.execute(f"PRAGMA {setting}")
     files = sorted((file.name, file) for file in migrations.iterdir() if file.name.endswith(".sql"))

@@ -12,9 +12,8 @@ from pathlib import Path
 from meshhost.errors import AlreadyExistsError, NotFoundError
 from meshhost.identity.keys import ApiKey
 from meshhost.identity.roles import Role
-from meshhost.stores.identity import CLOSED, KeyInfo, KeyRights, KeySnapshot, Project, RoomInfo
-from meshhost.stores.sqlite.database import SqliteDatabase
-from meshhost.stores.sqlite.statements import Statements
+from meshhost.stores.identity import CLOSED, KeyInfo, KeyRights, KeySnapshot, Project, RoomDeletion, RoomInfo
+from meshhost.stores.sqlite.database import SqliteDatabase, Statements
 
 __all__ = ["SqliteIdentityStore"]
 
@@ -107,7 +106,12 @@ class SqliteIdentityStore:
             lambda db: _execute(db, "delete_some_rooms", project=project_id, limit=_BATCH).rowcount
         ):
             pass
-        await self._database.run(lambda db: _changed(_execute(db, "delete_project", id=project_id)))
+
+        def operation(db: sqlite3.Connection) -> None:
+            _changed(_execute(db, "delete_project", id=project_id))
+            _execute(db, "forget_deleted_rooms", id=project_id)
+
+        await self._database.run(operation)
 
     async def read_keys(self, known: int | None = None) -> KeySnapshot | None:
         """See IdentityStore."""
@@ -123,6 +127,7 @@ class SqliteIdentityStore:
                 {row[0]: KeyRights(Role(row[3]), row[4]) for row in rows},
                 dict(_execute(db, "suspended_projects").fetchall()),
                 frozenset(found for (found,) in _execute(db, "deleted_projects")),
+                {(row[0], row[1]): RoomDeletion(row[2], bool(row[3])) for row in _execute(db, "deleted_rooms")},
                 _quotas(_execute(db, "quotas")),
                 {project_id: name for project_id, name, _ in _execute(db, "projects")},
             )
@@ -213,6 +218,19 @@ class SqliteIdentityStore:
             return RoomInfo(*rows[0])
 
         return await self._database.run(operation)
+
+    async def begin_room_deletion(self, project_id: str, name: str, now: float) -> None:
+        """See IdentityStore."""
+
+        def operation(db: sqlite3.Connection) -> None:
+            _execute(db, "begin_room_deletion", project=project_id, name=name, now=now)
+            _execute(db, "delete_room_of_name", project=project_id, name=name)
+
+        await self._database.run(operation)
+
+    async def end_room_deletion(self, project_id: str, name: str) -> None:
+        """See IdentityStore."""
+        await self._database.run(lambda db: _execute(db, "end_room_deletion", project=project_id, name=name).rowcount)
 
 
 def _check_name(db: sqlite3.Connection, project_id: str, name: str) -> None:

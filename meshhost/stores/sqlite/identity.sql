@@ -93,3 +93,19 @@ SELECT id, name, metadata FROM room WHERE project_id = :project ORDER BY name LI
 
 -- name: delete_room
 DELETE FROM room WHERE project_id = :project AND id = :id RETURNING id, name, metadata;
+
+-- name: begin_room_deletion
+INSERT INTO deleted_room (project_id, name, deleted_at, ended) VALUES (:project, :name, :now, 0)
+ON CONFLICT (project_id, name) DO UPDATE SET deleted_at = max(deleted_at, excluded.deleted_at), ended = 0;
+
+-- name: end_room_deletion
+UPDATE deleted_room SET ended = 1 WHERE project_id = :project AND name = :name AND ended = 0;
+
+-- name: delete_room_of_name
+DELETE FROM room WHERE project_id = :project AND name = :name;
+
+-- name: deleted_rooms
+SELECT project_id, name, deleted_at, ended FROM deleted_room;
+
+-- name: forget_deleted_rooms
+DELETE FROM deleted_room WHERE project_id = :id;

@@ -9,6 +9,12 @@ INSERT INTO queues (tenant, room, name) VALUES (:tenant, :room, :name) ON CONFLI
 -- name: delete_queue
 DELETE FROM queues WHERE id = :queue;
 
+-- name: first_id
+SELECT ifnull(first_id, id) FROM queues WHERE id = :queue;
+
+-- name: recreate_queue
+INSERT INTO queues (tenant, room, name, first_id) VALUES (:tenant, :room, :name, :first);
+
 -- name: change_depth
 UPDATE queues SET depth = depth + :change WHERE id = :queue;
 
@@ -18,6 +24,19 @@ INSERT INTO messages (queue_id, sent_at) VALUES (:queue, :now);
 -- name: add_content
 INSERT INTO contents (message_id, body, headers) VALUES (:id, :body, :headers);
 
+-- name: find_sent
+SELECT message_id FROM sent_ids WHERE queue_id = :queue AND sender_id = :sender_id AND forget_at > :now;
+
+-- name: remember_sent
+-- Replaces one that is to be forgotten but was not deleted yet.
+INSERT OR REPLACE INTO sent_ids (queue_id, sender_id, message_id, forget_at)
+VALUES (:queue, :sender_id, :id, :until);
+
+-- name: forget_sent
+DELETE FROM sent_ids WHERE (queue_id, sender_id) IN (
+    SELECT queue_id, sender_id FROM sent_ids INDEXED BY sent_ids_old WHERE forget_at <= :now ORDER BY forget_at LIMIT :limit
+);
+
 -- name: find_content
 SELECT body, headers FROM contents WHERE message_id = :id;
 
@@ -26,7 +45,9 @@ DELETE FROM contents WHERE message_id = :id;
 
 -- name: promote
 -- Each message passes here at most once per lease or retry, so leasing stays O(log n) on average.
-UPDATE messages INDEXED BY messages_waiting SET ready = 1 WHERE queue_id = :queue AND ready = 0 AND due <= :now;
+UPDATE messages SET ready = 1 WHERE id IN (
+    SELECT id FROM messages INDEXED BY messages_waiting WHERE queue_id = :queue AND ready = 0 AND due <= :now LIMIT :limit
+);
 
 -- name: claim
 UPDATE messages
@@ -54,7 +75,9 @@ WHERE id = :id;
 
 -- name: bury
 INSERT INTO dead_letters (id, queue_id, sent_at, failures, ended, token, reason, died_at)
-SELECT id, queue_id, sent_at, failures + :failed, ended + :counted, token, :reason, :now FROM messages WHERE id = :id;
+SELECT
+    messages.id, ifnull(queues.first_id, queues.id), sent_at, failures + :failed, ended + :counted, token, :reason, :now
+FROM messages JOIN queues ON queues.id = messages.queue_id WHERE messages.id = :id;
 
 -- name: extend
 UPDATE messages SET due = :until, ready = 0 WHERE id = :id;
@@ -78,29 +101,31 @@ WHERE messages.holder = :holder AND messages.interruptions >= :most;
 -- name: shorten_holder
 UPDATE messages SET due = min(due, :soon) WHERE holder = :holder AND due IS NOT NULL;
 
--- name: queues_due
-SELECT DISTINCT queues.tenant, queues.room, queues.name
-FROM messages JOIN queues ON queues.id = messages.queue_id
-WHERE messages.due <= :now
-ORDER BY queues.tenant, queues.room, queues.name;
-
 -- name: sweep
-UPDATE messages SET due = NULL, ready = 1 WHERE due <= :now;
+UPDATE messages SET due = NULL, ready = 1
+WHERE id IN (SELECT id FROM messages INDEXED BY messages_due WHERE due <= :now LIMIT :limit)
+RETURNING queue_id;
+
+-- name: queues_of_ids
+SELECT tenant, room, name FROM queues WHERE id IN (SELECT value FROM json_each(:ids));
+
+-- name: move_dues
+UPDATE messages SET due = due + :seconds WHERE due IS NOT NULL;
+
+-- name: move_sent_ids
+UPDATE sent_ids SET forget_at = forget_at + :seconds;
+
+-- name: bound_leases
+UPDATE messages SET due = :latest WHERE due > :latest AND holder IS NOT NULL;
+
+-- name: bound_delays
+UPDATE messages SET due = :latest WHERE due > :latest;
+
+-- name: bound_sent_ids
+UPDATE sent_ids SET forget_at = :latest WHERE forget_at > :latest;
 
 -- name: next_due
 SELECT min(due) FROM messages WHERE due IS NOT NULL;
-
--- name: drain_contents
-DELETE FROM contents WHERE message_id IN (SELECT id FROM messages WHERE queue_id = :queue);
-
--- name: drain_messages
-DELETE FROM messages WHERE queue_id = :queue;
-
--- name: delete_dead_contents
-DELETE FROM contents WHERE message_id IN (SELECT id FROM dead_letters WHERE queue_id = :queue);
-
--- name: delete_dead_letters
-DELETE FROM dead_letters WHERE queue_id = :queue;
 
 -- name: stats
 SELECT
@@ -108,7 +133,7 @@ SELECT
     depth,
     (SELECT count(*) FROM messages WHERE queue_id = queues.id AND ready = 0 AND due > :now) AS waiting,
     (SELECT count(holder) FROM messages WHERE queue_id = queues.id AND ready = 0 AND due > :now) AS leased,
-    (SELECT count(*) FROM dead_letters WHERE queue_id = queues.id) AS dead,
+    (SELECT count(*) FROM dead_letters WHERE queue_id = ifnull(queues.first_id, queues.id)) AS dead,
     (
         SELECT sent_at FROM messages WHERE id = min(
             ifnull((SELECT min(id) FROM messages WHERE queue_id = queues.id AND ready = 0), 9223372036854775807),
@@ -123,20 +148,6 @@ SELECT
     count(*),
     ifnull(sum(depth), 0) + (
         SELECT count(*) FROM dead_letters
-        WHERE queue_id IN (SELECT id FROM queues AS mine WHERE mine.tenant = :tenant)
+        WHERE queue_id IN (SELECT ifnull(mine.first_id, mine.id) FROM queues AS mine WHERE mine.tenant = :tenant)
     )
 FROM queues WHERE tenant = :tenant;
-
--- name: dead_letters
-SELECT dead.id, contents.body, contents.headers, dead.failures, dead.reason, dead.sent_at, dead.died_at
-FROM dead_letters AS dead JOIN contents ON contents.message_id = dead.id
-WHERE dead.queue_id = :queue ORDER BY dead.died_at DESC, dead.id DESC LIMIT :limit;
-
--- name: replay
-INSERT INTO messages (id, queue_id, sent_at, ended, token)
-SELECT id, queue_id, sent_at, ended, token FROM dead_letters
-WHERE queue_id = :queue AND (:ids IS NULL OR id IN (SELECT value FROM json_each(:ids)));
-
--- name: forget_replayed
-DELETE FROM dead_letters
-WHERE queue_id = :queue AND (:ids IS NULL OR id IN (SELECT value FROM json_each(:ids)));

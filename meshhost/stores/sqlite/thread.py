@@ -4,10 +4,11 @@ A durable commit costs an fsync, often several milliseconds. The stores hand ope
 wait, runs each inside a savepoint, commits once, and only then completes the futures of their callers. So sixty-four
 senders at once cost hardly more than one, and the event loop never waits for the disk.
 
-The thread is the only user of the connection. An operation that raises is rolled back alone; when the store itself fails
-(disk full, I/O error), the whole batch is rolled back and each of its callers gets OSError. Invariants: a caller gets its
-result only after the commit; an operation runs even when its caller was cancelled; after `stop` nothing is accepted, and
-what was accepted before is finished.
+The thread is the only user of the connection. An operation that raises is rolled back alone; when the store itself fails (I/O
+error), the whole batch is rolled back and each of its callers gets OSError. When the disk is full, each operation of the batch
+is tried alone, and gets StorageFullError where there is no room for it. Invariants: a caller gets its result only after the
+commit; a file is tidied (`tidy.py`) only while there is no operation; an operation runs even when its caller was cancelled;
+after `stop` nothing is accepted, and what was accepted before is finished.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import contextlib
 import logging
 import sqlite3
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -24,6 +26,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from meshhost.errors import RoomError
 from meshhost.stores.sqlite.file import SqliteFile
+from meshhost.stores.sqlite.space import FreeSpace, storage_full
+from meshhost.stores.sqlite.tidy import Tidier
 
 __all__ = ["Operation", "SqliteThread"]
 
@@ -34,6 +38,10 @@ Operation: TypeAlias = Callable[[sqlite3.Connection], T]
 
 # Bounds how long the first operation of a batch waits for the others.
 _MAX_BATCH = 1000
+_LOG_FULL_SECONDS = 30.0
+# Without a job for this many seconds, the file is tidied, with a pause after each step.
+_IDLE_SECONDS = 1.0
+_STEP_PAUSE = 0.005
 
 
 @dataclass(slots=True)
@@ -57,6 +65,10 @@ class SqliteThread:
 
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
+        self.space = FreeSpace(file.path)
+        self._log_full_again_at = 0.0
+        self._tidier = Tidier(file.path)
+        self._is_untidy = True  # since the last commit, or by an earlier process
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()  # so that no job is put behind the None that ends the thread
         self._stopping = False
@@ -112,15 +124,37 @@ class SqliteThread:
         more = True
         while more:
             batch, more = self._next_batch()
-            try:
-                self._commit(batch)
-            except Exception as error:  # noqa: BLE001 - all callers must get it, whatever it is, and the thread must go on
-                self._roll_back(batch, error)
+            self._commit_or_fail(batch)
             _deliver(batch)
+
+    def _next_job(self) -> _Job | None:
+        """Wait for the next job, and tidy the file meanwhile; one step at a time, as a job that comes waits for its end."""
+        pause = _IDLE_SECONDS
+        while self._is_untidy:
+            with contextlib.suppress(Empty):
+                return self._jobs.get(timeout=pause)
+            pause = _STEP_PAUSE
+            try:
+                self._is_untidy = self._tidier.step(self._file.connection())
+            except Exception as error:
+                logger.debug("store not tidied", extra={"path": str(self._file.path)}, exc_info=error)
+                self._is_untidy = False
+        return self._jobs.get()
+
+    def _commit_or_fail(self, batch: Sequence[_Job]) -> None:
+        try:
+            self._commit(batch)
+        except Exception as error:  # noqa: BLE001 - all callers must get it, whatever it is, and the thread must go on
+            self._roll_back(batch, error)
+            if _is_full(error) and len(batch) > 1:
+                # One that needs much room must not fail those that need none, or free some.
+                for job in batch:
+                    job.error = job.result = None
+                    self._commit_or_fail([job])
 
     def _next_batch(self) -> tuple[list[_Job], bool]:
         batch: list[_Job] = []
-        job = self._jobs.get()
+        job = self._next_job()
         with contextlib.suppress(Empty):
             while job is not None:
                 batch.append(job)
@@ -137,18 +171,28 @@ class SqliteThread:
         for job in batch:
             _run(connection, job)
         connection.execute("COMMIT")
+        self._is_untidy = True
 
     def _roll_back(self, batch: Sequence[_Job], cause: Exception) -> None:
-        logger.warning("store failed", extra={"path": str(self._file.path), "operations": len(batch)}, exc_info=cause)
+        self._log(cause, len(batch))
         try:
             connection = self._file.connection()
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         except Exception:  # noqa: BLE001 - the next batch opens a new connection, and fails if that does
             self._file.discard()
+        text = f"the {self._file.what} {self._file.path} failed: {cause}"
         for job in batch:
-            job.error = OSError(f"the {self._file.what} {self._file.path} failed: {cause}")
+            job.error = storage_full() if _is_full(cause) else OSError(text)
             job.error.__cause__ = cause
+
+    def _log(self, cause: Exception, operations: int) -> None:
+        if _is_full(cause):
+            # Every sender comes again and again until there is room.
+            if time.monotonic() < self._log_full_again_at:
+                return
+            self._log_full_again_at = time.monotonic() + _LOG_FULL_SECONDS
+        logger.warning("store failed", extra={"path": str(self._file.path), "operations": operations}, exc_info=cause)
 
 
 def _uncancellable() -> Future[None]:
@@ -167,6 +211,10 @@ def _run(connection: sqlite3.Connection, job: _Job) -> None:
         job.error = error
         connection.execute("ROLLBACK TO operation")
     connection.execute("RELEASE operation")
+
+
+def _is_full(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
 def _is_failing_store(error: Exception) -> bool:

@@ -39,6 +39,12 @@ FROM usage
 WHERE tenant = :tenant AND hour >= :since AND hour < :until AND (:room IS NULL OR room = :room)
 ORDER BY hour, room, identity, model LIMIT :limit OFFSET :offset
 """
+# A few at a time, so that nobody waits long for the file's thread.
+_DELETE = """
+DELETE FROM usage WHERE (tenant, hour, room, identity, model) IN (
+    SELECT tenant, hour, room, identity, model FROM usage WHERE tenant = :tenant LIMIT 250
+)
+"""
 _MAX_TIME = 2**62
 
 
@@ -79,6 +85,11 @@ class SqliteUsageStore:
             db.executemany(_ADD, rows)
 
         await self._run(operation)
+
+    async def delete(self, tenant: TenantId) -> None:
+        """See UsageStore."""
+        while await self._run(lambda db: db.execute(_DELETE, {"tenant": tenant}).rowcount):
+            pass
 
     async def read(
         self,

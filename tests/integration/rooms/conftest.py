@@ -15,7 +15,6 @@ from meshhost.gateway.provider import ProviderTable
 from meshhost.identity.keys import ApiKey, new_api_key
 from meshhost.protocol.frames import Limits
 from meshhost.queues.service import queue_service
-from meshhost.room.client import RoomClient
 from meshhost.server.config import ServerConfig
 from meshhost.server.core.ownership import RoomOwnership
 from meshhost.server.core.service import RoomService
@@ -116,7 +115,6 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 
 
 Heard = Callable[..., asyncio.Queue[Any]]
-Break = Callable[[RoomClient], None]
 
 
 @pytest.fixture
@@ -129,17 +127,6 @@ def heard() -> Heard:
         return queue
 
     return listen
-
-
-@pytest.fixture
-def break_connection() -> Break:
-    """Cut a client's TCP connection, without a closing word."""
-
-    def cut(room: RoomClient) -> None:
-        session: Any = room._keeper.session
-        session._transport.abort()
-
-    return cut
 
 
 @pytest.fixture

@@ -196,7 +196,7 @@ async def test_what_services_keep_is_freed_when_the_room_ends(serve: Any, http: 
             [live] = server.server.rooms
             kept = [weakref.ref(live), *map(weakref.ref, live.members.values())]
             counts = weakref.ref(counter.counts.of(live))
-            server.server._parts.directory.end(live)
+            server.server.parts.directory.end(live)
             del live
             reason = await room.wait_closed()
             assert isinstance(reason.error, ConnectionLostError)
@@ -243,7 +243,7 @@ async def test_a_dialect_is_added_by_registering_it(serve: Any, http: aiohttp.Cl
         refusal = await client.ask("tack")
         assert isinstance(refusal, ErrorResponse)
         assert "does not offer 'tack'" in refusal.text
-        server.server._parts.directory.end(server.server.rooms[0])
+        server.server.parts.directory.end(server.server.rooms[0])
         end = await client.socket.receive(timeout=5)
         assert (end.type, end.data) == (aiohttp.WSMsgType.CLOSE, 3001)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -15,7 +15,8 @@ from meshhost.errors import (
     ToolError,
 )
 from meshhost.identity.grants import AgentsGrant, ApiScope
-from meshhost.protocol.connection import MessageReceived
+from meshhost.protocol.connection import MessageReceived, ReplyReceived, RoomConnection
+from meshhost.protocol.frames import Message, packets
 from meshhost.protocol.messages import (
     EmptyResponse,
     ErrorResponse,
@@ -29,12 +30,14 @@ from meshhost.protocol.messages import (
 )
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import Participant
+from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.requirements import RequiredSchema, RequiredToolkit
 from meshhost.room.services.agents import ToolDescription, ToolkitDescription
 from meshhost.server.services.agents import registry
 from meshhost.server.services.agents.service import AgentsService
 from meshhost.testing.server import RunningServer
 
+E = TypeVar("E")
 Answer = Callable[[MessageReceived], Awaitable[Response | RoomError]]
 
 
@@ -135,17 +138,26 @@ async def test_a_tools_error_is_raised_in_the_caller(server: RunningServer, answ
 
 
 async def test_an_answer_that_cannot_be_read_is_an_error(server: RunningServer) -> None:
-    async with server.client(name="p", role="tool") as provider, server.client() as caller:
+    provider = await server.client(name="p", role="tool").protocol.connect()
+    connection = RoomConnection()
 
-        async def handler(call: MessageReceived) -> None:
-            packets = provider._keeper.session._connection._cut(
-                call.id, "agent.tool_call_response", _packed({"type": "odd"})
-            )  # type: ignore[union-attr]
-            await provider._keeper.session._outbox.put(packets)  # type: ignore[union-attr]
+    async def received(kind: type[E]) -> E:
+        while not isinstance(event := connection.receive(await provider.receive()), kind):
+            pass
+        return event
 
-        await provider.agents.register_toolkit(_toolkit(), handler, public=True)
-        with pytest.raises(RoomError):
+    async def answer() -> None:
+        call = await received(MessageReceived)
+        await provider.send(packets(Message(call.id, "agent.tool_call_response", _packed({"type": "odd"}))))
+
+    async with server.client() as caller, asyncio.TaskGroup() as tasks:
+        offer = {"name": "kit", "public": True, "tools": {"echo": {"input_schema": {"type": "object"}}}}
+        await provider.send(connection.request("agent.register_toolkit", offer)[1])
+        await received(ReplyReceived)
+        tasks.create_task(answer())
+        with pytest.raises(RoomError, match="type: expected one of json, text"):
             await caller.agents.invoke_tool(toolkit="kit", tool="echo", arguments={})
+    await provider.close()
 
 
 def _packed(header: dict[str, Any]) -> bytes:
@@ -345,11 +357,10 @@ async def test_a_registration_is_its_owners(server: RunningServer) -> None:
                 await b.send_request(f"agent.unregister_{request}", {"id": "nothing"})
 
 
-async def test_registrations_have_a_limit(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "MAX_REGISTRATIONS", 2)
+async def test_registrations_have_a_limit(server: RunningServer) -> None:
     async with server.client() as a:
-        await _offer(a, _echo)
-        await _offer(a, _echo)
+        for _ in range(registry.MAX_REGISTRATIONS):
+            await _offer(a, _echo)
         with pytest.raises(RoomError, match="registrations"):
             await _offer(a, _echo)
 
@@ -395,9 +406,8 @@ async def test_the_developer_log_reaches_those_who_watch(server: RunningServer, 
         assert entries.empty()
 
 
-async def test_watching_survives_a_broken_connection(server: RunningServer, heard: Any, break_connection: Any) -> None:
-    async with server.client(name="a") as a:
-        a._keeper._policy = type(a._keeper._policy)(first_delay=0.0)
+async def test_watching_survives_a_broken_connection(server: RunningServer, heard: Any) -> None:
+    async with server.client(name="a", reconnect=ReconnectPolicy(first_delay=0.0)) as a:
         entries, reconnected = heard(a.developer, "log"), heard(a, "reconnected")
         calls: list[str] = []
 
@@ -407,7 +417,7 @@ async def test_watching_survives_a_broken_connection(server: RunningServer, hear
         a.developer.on("log", handler)
         a.developer.off("log", handler)
         await a.developer.enable()
-        break_connection(a)
+        server.cut(a)
         await reconnected.get()
         await a.developer.log(type="t", data={})
         assert (await entries.get())["type"] == "t"

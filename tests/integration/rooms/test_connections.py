@@ -22,6 +22,8 @@ from meshhost.protocol.messages import EmptyResponse
 from meshhost.room.client import RoomClient, RoomState
 from meshhost.room.participants import RemoteParticipant
 from meshhost.room.reconnect import ReconnectPolicy
+from meshhost.server.core.requests import Answer, Body, Operation, Operations, Request
+from meshhost.server.core.service import RoomService
 from meshhost.testing.server import RunningServer
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 
@@ -63,7 +65,15 @@ async def test_the_handshake_tells_who_and_where(server: RunningServer) -> None:
         assert a.room_name == "my-room"
         assert a.room_url == server.server.room_url("my-room")
         assert a.local_participant.get_attribute("name") == "me"
-        assert set(a.extensions["extensions"]) == {"leases", "resume", "dead_letters", "cancel", "cancel_request"}
+        assert set(a.extensions["extensions"]) == {
+            "leases",
+            "resume",
+            "dead_letters",
+            "cancel",
+            "cancel_request",
+            "send_id",
+            "confirm_receive",
+        }
         async with server.client("my-room", name="other") as b:
             assert b.session_id == a.session_id
 
@@ -220,9 +230,8 @@ async def test_tenants_with_one_room_name_do_not_meet(server: RunningServer, oth
             await b.messaging.send_message(to=to, type="x", message={})
 
 
-async def test_a_broken_connection_is_resumed(server: RunningServer, heard: Any, break_connection: Any) -> None:
-    async with server.client() as a, server.client(name="b", role="agent") as b:
-        b._keeper._policy = AT_ONCE
+async def test_a_broken_connection_is_resumed(server: RunningServer, heard: Any) -> None:
+    async with server.client() as a, server.client(name="b", role="agent", reconnect=AT_ONCE) as b:
         reconnecting, reconnected = heard(b, "reconnecting"), heard(b, "reconnected")
         added = heard(a.messaging, "participant_added", "participant")
         removed = heard(a.messaging, "participant_removed", "participant")
@@ -231,7 +240,7 @@ async def test_a_broken_connection_is_resumed(server: RunningServer, heard: Any,
         await b.local_participant.set_attribute("mood", "fine")
         assert (await added.get()).id == b.local_participant.id
         before = b.local_participant.id
-        break_connection(b)
+        server.cut(b)
         await reconnecting.get()
         await reconnected.get()
         assert b.local_participant.id == before
@@ -239,6 +248,15 @@ async def test_a_broken_connection_is_resumed(server: RunningServer, heard: Any,
         again = await added.get()
         assert (again.id, again.get_attribute("mood")) == (before, "fine")
         assert [one.id for one in b.messaging.remote_participants] == [a.local_participant.id]
+
+
+async def test_only_a_connected_client_of_the_test_server_can_be_cut(server: RunningServer) -> None:
+    stranger = _client(server, server.token("room"))
+    async with stranger:
+        for client in (stranger, server.client()):
+            with pytest.raises(RoomError, match="can be cut"):
+                server.cut(client)
+        assert stranger.is_open
 
 
 async def test_a_resumption_ends_the_old_connection(server: RunningServer) -> None:
@@ -263,13 +281,12 @@ async def test_only_the_same_name_can_resume(server: RunningServer) -> None:
         await transport.close()
 
 
-async def test_requests_under_way_fail_when_the_connection_breaks(server: RunningServer, break_connection: Any) -> None:
-    async with server.client() as a:
-        a._keeper._policy = AT_ONCE
+async def test_requests_under_way_fail_when_the_connection_breaks(server: RunningServer) -> None:
+    async with server.client(reconnect=AT_ONCE) as a:
         async with asyncio.TaskGroup() as tasks:
             parked = tasks.create_task(_error(a.queues.receive(name="q")))
             await a.queues.list()
-            break_connection(a)
+            server.cut(a)
         assert isinstance(parked.result(), ConnectionLostError)
         assert await a.queues.list() is not None
 
@@ -282,24 +299,20 @@ async def _error(awaitable: Any) -> RoomError | None:
     return None
 
 
-async def test_a_request_waits_for_the_connection(server: RunningServer, heard: Any, break_connection: Any) -> None:
-    async with server.client() as a:
-        a._keeper._policy = ReconnectPolicy(first_delay=0.2)
+async def test_a_request_waits_for_the_connection(server: RunningServer, heard: Any) -> None:
+    async with server.client(reconnect=ReconnectPolicy(first_delay=0.2)) as a:
         reconnecting = heard(a, "reconnecting")
-        break_connection(a)
+        server.cut(a)
         await reconnecting.get()
         assert a.state is RoomState.RECONNECTING
         await a.queues.send(name="q", message=1)
         assert a.is_open
 
 
-async def test_a_request_waits_no_longer_than_its_time(
-    server: RunningServer, heard: Any, break_connection: Any
-) -> None:
-    async with server.client() as a:
-        a._keeper._policy = NEVER
+async def test_a_request_waits_no_longer_than_its_time(server: RunningServer, heard: Any) -> None:
+    async with server.client(reconnect=NEVER) as a:
         reconnecting = heard(a, "reconnecting")
-        break_connection(a)
+        server.cut(a)
         await reconnecting.get()
         with pytest.raises(ConnectionLostError, match="reconnecting"):
             await a.send_request("queues.list", {}, timeout=0.01)
@@ -317,11 +330,9 @@ async def test_a_request_that_is_not_answered_in_time_fails(server: RunningServe
 async def test_a_client_finds_its_room_on_a_new_server(serve: Any, heard: Any) -> None:
     async with AsyncExitStack() as clients, AsyncExitStack() as servers:
         first = await servers.enter_async_context(serve())
-        port = first.server._address.port
-        room = await clients.enter_async_context(first.client(name="a"))
-        room._keeper._policy = ReconnectPolicy(first_delay=0.02, max_delay=0.05)
-        other = await clients.enter_async_context(first.client(name="b"))
-        other._keeper._policy = room._keeper._policy
+        port, soon = first.server.port, ReconnectPolicy(first_delay=0.02, max_delay=0.05)
+        room = await clients.enter_async_context(first.client(name="a", reconnect=soon))
+        other = await clients.enter_async_context(first.client(name="b", reconnect=soon))
         await room.messaging.enable()
         await other.messaging.enable()
         before, session = room.local_participant.id, room.session_id
@@ -347,22 +358,49 @@ async def test_a_stopping_server_says_so(serve: Any, http: aiohttp.ClientSession
         assert end.result() == 1001
 
 
+class _Stubborn(RoomService):
+    """Offers `stubborn.work`, which goes on when it is cancelled, until it is released."""
+
+    def __init__(self) -> None:
+        self.begun, self.cancelled, self.release = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def operations(self) -> Operations:
+        return {"stubborn.work": Operation(Body, self._work, lambda scope, body: True)}
+
+    async def _work(self, _: Request, __: Body) -> Answer:
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            await self.release.wait()
+        return EmptyResponse()
+
+
 async def test_a_stopping_server_takes_nobody_in(serve: Any, http: aiohttp.ClientSession) -> None:
-    async with serve() as server:
-        server.server._parts.directory._is_stopping = True
+    service = _Stubborn()
+    async with (
+        serve(room_services=[service]) as server,
+        server.client(reconnect=NEVER) as a,
+        asyncio.TaskGroup() as tasks,
+    ):
+        tasks.create_task(_error(a.send_request("stubborn.work", {})))
+        await service.begun.wait()
+        stop = tasks.create_task(server.server.stop())
+        await service.cancelled.wait()
         with pytest.raises(RoomRefusedError) as caught:
             await server.client().connect()
         assert caught.value.status == 503
         async with http.get(f"{server.url}/readyz") as response:
             assert response.status == 503
-        server.server._parts.directory._is_stopping = False
+        assert not stop.done()
+        service.release.set()
 
 
 async def test_waiting_requests_are_no_obstacle_to_a_stop(serve: Any) -> None:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serve())
-        room = server.client()
-        room._keeper._policy = NEVER
+        room = server.client(reconnect=NEVER)
         async with room, asyncio.timeout(5), asyncio.TaskGroup() as tasks:
             parked = tasks.create_task(_error(room.queues.receive(name="q")))
             await room.queues.list()
@@ -376,8 +414,8 @@ async def test_waiting_requests_are_no_obstacle_to_a_stop(serve: Any) -> None:
 async def test_the_end_of_a_room_ends_all_stays(server: RunningServer) -> None:
     async with server.client() as a:
         (room,) = server.server.rooms
-        server.server._parts.directory.end(room)
-        server.server._parts.directory.end(room)
+        server.server.parts.directory.end(room)
+        server.server.parts.directory.end(room)
         reason = await a.wait_closed()
         assert isinstance(reason.error, ConnectionLostError)
         assert reason.error.close_code == 4004
@@ -400,22 +438,18 @@ async def test_leaving_is_idempotent_and_says_so(server: RunningServer) -> None:
     assert a.is_closed
 
 
-async def test_leaving_while_reconnecting_is_quick(server: RunningServer, heard: Any, break_connection: Any) -> None:
-    async with asyncio.timeout(5), server.client() as a:
-        a._keeper._policy = NEVER
+async def test_leaving_while_reconnecting_is_quick(server: RunningServer, heard: Any) -> None:
+    async with asyncio.timeout(5), server.client(reconnect=NEVER) as a:
         reconnecting = heard(a, "reconnecting")
-        break_connection(a)
+        server.cut(a)
         await reconnecting.get()
 
 
-async def test_a_revoked_token_is_not_tried_for_ever(
-    serve: Any, heard: Any, break_connection: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with serve() as server, server.client() as a:
-        a._keeper._policy = AT_ONCE
+async def test_a_revoked_token_is_not_tried_for_ever(serve: Any, heard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serve() as server, server.client(reconnect=AT_ONCE) as a:
         closed = heard(a, "closed", "reason")
-        monkeypatch.setattr(server.server._parts.access.identity, "find_key", lambda _: None)
-        break_connection(a)
+        monkeypatch.setattr(server.server.engines.identity, "find_key", lambda _: None)
+        server.cut(a)
         reason = await closed.get()
         assert isinstance(reason.error, RoomRefusedError)
         assert reason.error.status == 401
@@ -427,13 +461,12 @@ async def test_a_slow_reader_is_disconnected(serve: Any, http: aiohttp.ClientSes
     async with serve(max_waiting_bytes=100_000) as server, server.client() as a, _raw(http, server, "room") as socket:
         (slow,) = [member for member in server.server.rooms[0].connected() if member.id != a.local_participant.id]
         to = RemoteParticipant(id=slow.id)
-        socket._conn.transport.pause_reading()  # type: ignore[union-attr]
+        # While nobody receives from the socket, aiohttp soon stops to read from the network.
         connection = slow.peer
         for _ in range(3000):
             await a.messaging.send_message(to=to, type="x", message={"x": "y" * 50_000})
             if connection.closing is not None:
                 break
-        socket._conn.transport.resume_reading()  # type: ignore[union-attr]
         assert await _end_of(socket) == 1013
 
 

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,9 @@ from meshhost.errors import (
 )
 from meshhost.identity.grants import ApiScope, StorageGrant, SyncGrant, SyncPathGrant
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.protocol.connection import MessageReceived
+from meshhost.protocol.connection import MessageReceived, RoomConnection
 from meshhost.protocol.frames import Limits
 from meshhost.room.client import RoomClient, RoomState
-from meshhost.room.services import sync
 from meshhost.server.services.documents import open_documents
 from meshhost.server.services.documents import service as handlers
 from meshhost.server.services.documents.service import DocumentsService
@@ -191,21 +190,18 @@ async def test_documents_can_be_made_with_content(room: RoomClient) -> None:
 
 
 async def test_the_answer_to_connect_comes_before_the_state(server: RunningServer, room: RoomClient) -> None:
+    other, connection = await server.client(name="other").protocol.connect(), RoomConnection()
     order: list[str] = []
-    session = room._keeper.session
-    assert session is not None
-    receive = session._connection.receive
-
-    def watched(packet: bytes) -> Any:
-        event = receive(packet)
+    await other.send(connection.request("room.connect", {"path": PAGE})[1])
+    while "room.sync" not in order:
+        event = connection.receive(await other.receive())
         if event is not None:
             order.append(event.type if isinstance(event, MessageReceived) else "answer")
-        return event
-
-    session._connection.receive = watched  # type: ignore[method-assign]
+    assert order[-2:] == ["answer", "room.sync"]
+    assert order.count("answer") == 1
+    await other.close()
     queue = await received(room)
     assert await queue.get() == (PAGE, b"AAA=")
-    assert order == ["answer", "room.sync"]
     # Again, and the full state comes again.
     answer = await room.send_request("room.connect", {"path": PAGE})
     assert answer == {"schema": SCHEMA}
@@ -268,14 +264,13 @@ async def test_an_update_of_somebody_who_is_not_connected_is_kept_or_answered(ro
     await room.send_request("room.disconnect", {"path": "never.page"})
 
 
-async def test_many_documents_at_once_are_too_many(room: RoomClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "MAX_OPEN", 2)
-    await room.sync.open(path="1.page")
-    await room.sync.open(path="2.page")
-    with pytest.raises(RoomError, match="over 2 documents are open"):
-        await room.sync.open(path="3.page")
+async def test_many_documents_at_once_are_too_many(room: RoomClient) -> None:
+    for number in range(handlers.MAX_OPEN):
+        await room.sync.open(path=f"{number}.page")
+    with pytest.raises(RoomError, match=f"over {handlers.MAX_OPEN} documents are open"):
+        await room.sync.open(path="last.page")
     await room.sync.close(path="1.page")
-    await room.sync.open(path="3.page")
+    await room.sync.open(path="last.page")
 
 
 async def test_a_document_that_gets_too_large_goes_back_to_what_it_was(serve: Any) -> None:
@@ -375,9 +370,7 @@ async def test_a_reader_makes_no_document(server: RunningServer, room: RoomClien
 # ---- lost connections, crashes, failing disks -------------------------------------------------------------------------
 
 
-async def test_no_edit_is_lost_by_a_reconnect(
-    server: RunningServer, room: RoomClient, break_connection: Callable[[RoomClient], None]
-) -> None:
+async def test_no_edit_is_lost_by_a_reconnect(server: RunningServer, room: RoomClient) -> None:
     mine = await room.sync.open(path=PAGE)
     async with server.client(name="other") as other:
         theirs = await other.sync.open(path=PAGE)
@@ -385,7 +378,7 @@ async def test_no_edit_is_lost_by_a_reconnect(
         room.on("reconnected", again.set)
         note(mine, "before")
         await room.sync.flush(PAGE)
-        break_connection(room)
+        server.cut(room)
         note(mine, "cut")
         async with asyncio.timeout(10):
             while room.state is not RoomState.RECONNECTING:  # noqa: ASYNC110 - no event tells of it before it is over
@@ -472,19 +465,16 @@ async def test_saved_edits_survive_kill_9_of_the_server(tmp_path: Path) -> None:
         assert bodies(await room.sync.open(path=PAGE, create=False)) == [str(number) for number in range(30)]
 
 
-async def test_long_logs_become_snapshots(
-    server: RunningServer, room: RoomClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(open_documents, "MAX_LOGGED", 3)
-    document = await room.sync.open(path=PAGE)
-    for number in range(10):
+async def test_long_logs_become_snapshots(server: RunningServer, room: RoomClient) -> None:
+    document, edits = await room.sync.open(path=PAGE), open_documents.MAX_LOGGED + 10
+    for number in range(edits):
         note(document, str(number))
         await room.sync.flush(PAGE)
-    stored = await server.server._engines.documents.load(key_of(server))
+    stored = await server.server.engines.documents.load(key_of(server))
     assert stored is not None
-    assert len(stored.updates) <= 3
+    assert len(stored.updates) <= 10
     await room.sync.close(path=PAGE)
-    assert bodies(await room.sync.open(path=PAGE)) == [str(number) for number in range(10)]
+    assert bodies(await room.sync.open(path=PAGE)) == [str(number) for number in range(edits)]
 
 
 async def test_a_compaction_that_fails_loses_nothing(
@@ -493,28 +483,27 @@ async def test_a_compaction_that_fails_loses_nothing(
     async def failing(*_: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(open_documents, "MAX_LOGGED_BYTES", 10)
-    monkeypatch.setattr(server.server._engines.documents, "compact", failing)
+    monkeypatch.setattr(server.server.engines.documents, "compact", failing)
     document = await room.sync.open(path=PAGE)
-    note(document, "kept")
+    long = "kept" * (open_documents.MAX_LOGGED_BYTES // 4)
+    note(document, long)
     await room.sync.close(path=PAGE)
     assert "document not compacted" in caplog.text
-    assert bodies(await room.sync.open(path=PAGE)) == ["kept"]
+    assert bodies(await room.sync.open(path=PAGE)) == [long]
 
 
 async def test_a_disk_that_fails_for_a_while_loses_nothing(
     server: RunningServer, room: RoomClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sync, "RETRY_DELAY", 0.0)
     failures = iter([OSError("disk full"), TimeoutError(), None, None, None, None])
-    append = server.server._engines.documents.append
+    append = server.server.engines.documents.append
 
     async def failing(key: DocumentKey, update: bytes) -> None:
         if failure := next(failures):
             raise failure
         await append(key, update)
 
-    monkeypatch.setattr(server.server._engines.documents, "append", failing)
+    monkeypatch.setattr(server.server.engines.documents, "append", failing)
     document = await room.sync.open(path=PAGE)
     note(document, "stubborn")
     await room.sync.close(path=PAGE)

@@ -37,14 +37,13 @@ async def reply(socket: aiohttp.ClientWebSocketResponse) -> Any:
     raise AssertionError("closed without a reply")
 
 
-async def test_a_client_that_cannot_resume_is_gone_as_soon_as_its_connection_breaks(
-    serve: Any, http: aiohttp.ClientSession, until: Any
-) -> None:
+async def test_a_client_that_cannot_resume_is_gone_as_soon_as_its_connection_breaks(serve: Any, until: Any) -> None:
+    http = aiohttp.ClientSession()
     async with serve(resume_seconds=1000) as server, server.client() as a:
-        socket = await old_client(server, http, name="old", role="agent")
+        await old_client(server, http, name="old", role="agent")
         [room] = server.server.rooms
         await until(lambda: len(room.members) == 2)
-        socket._response.connection.transport.abort()  # type: ignore[union-attr]
+        await http.close()  # closes the TCP connection, without a close frame
         await until(lambda: len(room.members) == 1)
         assert a.is_open
 
@@ -69,7 +68,7 @@ async def test_a_server_that_stops_gives_the_message_of_a_user_back(serve: Any, 
         assert (await reply(socket)).json == 1
         [queue] = await a.queues.list()
         assert queue.size == 0
-        released = server.server._engines.queues
+        released = server.server.engines.queues
         await server.server.stop()
         [stats] = await released.stats(server.server.rooms[0].key)
         assert (stats.ready, stats.leased) == (1, 0)

@@ -9,10 +9,15 @@ import pytest
 from meshhost.errors import AccessDeniedError, InvalidRequestError, LeaseLostError, NotFoundError, RoomError
 from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.protocol.messages import EmptyResponse, JsonResponse, Response
+from meshhost.queues.service import QueueService
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import RemoteParticipant
+from meshhost.room.reconnect import ReconnectPolicy
+from meshhost.server.services import queues
 from meshhost.stores.queues import QueueLimits
 from meshhost.testing.server import RunningServer
+
+NEVER = ReconnectPolicy(first_delay=1000, max_delay=1000)
 
 
 async def _receive(room: RoomClient, *, wait: bool, name: str = "q", create: bool = True) -> Response:
@@ -65,6 +70,26 @@ async def test_a_nacked_message_comes_back_and_dies_after_its_last_attempt(serve
         assert await a.queues.receive(name="q", wait=False) == "poison"
         assert await a.queues.dead(name="q") == []
         assert await a.queues.replay(name="q") == 0
+
+
+async def test_large_dead_messages_come_in_several_replies(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "_DEAD_BYTES", 1000)
+    async with serve(limits=QueueLimits(max_attempts=1)) as server, server.client() as a:
+        for number in range(7):
+            await a.queues.send(name="q", message=f"{number}{'x' * 400}")
+            leased = await a.queues.lease(name="q")
+            assert leased is not None
+            await leased.nack(error="boom")
+        answer = await a.send_request("queues.dead", {"name": "q"})
+        assert (len(answer["dead"]), answer["more"]) == (3, True)
+        assert [letter.message[0] for letter in await a.queues.dead(name="q", limit=6)] == [
+            "6",
+            "5",
+            "4",
+            "3",
+            "2",
+            "1",
+        ]
 
 
 async def test_a_delayed_nack_and_a_release_are_not_failures(server: RunningServer) -> None:
@@ -123,9 +148,7 @@ async def test_expiry_is_not_a_reason_that_clients_may_give(server: RunningServe
             await a.send_request("queues.nack", {"name": "q", "lease": "1.1.h", "reason": "expired"})
 
 
-async def test_what_was_received_without_waiting_is_settled_at_once(
-    server: RunningServer, break_connection: Any
-) -> None:
+async def test_what_was_received_without_waiting_is_settled_at_once(server: RunningServer) -> None:
     async with server.client() as a, server.client(name="w", role="agent") as worker:
         await a.queues.send(name="q", message=7)
         assert await _receive(worker, wait=False) == JsonResponse(json=7)
@@ -174,23 +197,86 @@ async def test_what_was_waited_for_is_settled_by_the_next_receive(server: Runnin
     [("agent", True, True), ("agent", False, True), ("user", True, False), ("user", False, True)],
 )
 async def test_what_becomes_of_an_unsettled_message_when_its_receiver_goes(
-    server: RunningServer, break_connection: Any, until: Any, role: str, orderly: bool, comes_back: bool
+    server: RunningServer, until: Any, role: str, orderly: bool, comes_back: bool
 ) -> None:
     async with server.client(name="watcher") as a:
         await a.queues.send(name="q", message=1)
-        worker = server.client(name="w", role=role)
-        async with worker:
+        # The room must not be joined again before it is left.
+        async with server.client(name="w", role=role, reconnect=NEVER) as worker:
             assert await _receive(worker, wait=True) == JsonResponse(json=1)
             if not orderly:
-                # The room must not be joined again before it is left.
-                worker._keeper._policy = type(worker._keeper._policy)(first_delay=1000, max_delay=1000)
-                break_connection(worker)
+                server.cut(worker)
             else:
                 await worker.close()
             async with asyncio.timeout(10):
                 while (await _size(a))[1]:
                     pass
             assert await _size(a) == ((1, 0) if comes_back else (0, 0))
+
+
+async def test_a_send_whose_answer_is_lost_is_stored_once(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, answers = QueueService.send, 0
+
+    async def store_and_break(service: QueueService, *args: Any, **options: Any) -> int:
+        nonlocal answers
+        message_id = await store(service, *args, **options)
+        answers += 1
+        if answers <= 3:
+            server.cut(sender)
+            await asyncio.Event().wait()  # until the server notices that nobody waits for the answer
+        return message_id
+
+    monkeypatch.setattr(QueueService, "send", store_and_break)
+    async with server.client() as sender:
+        message_id = await sender.queues.send(name="q", message="once")
+        assert answers == 4
+        assert message_id is not None
+        assert await _size(sender) == (1, 0)
+        assert await sender.queues.send(name="q", message="once") != message_id
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 3))
+@pytest.mark.parametrize("how", ["receive", "lease"])
+async def test_a_receive_that_does_not_wait_loses_nothing_when_it_is_cancelled(
+    server: RunningServer, turns: int, how: str
+) -> None:
+    async with server.client() as a, server.client() as b:
+        for number in range(5):
+            await a.queues.send(name="q", message=number)
+        got: list[Any] = []
+
+        async def take() -> None:
+            if how == "receive":
+                got.append(await b.queues.receive(name="q", wait=False))
+            elif (leased := await b.queues.lease(name="q", wait=False)) is not None:
+                got.append(leased.message)
+                await leased.ack()
+
+        tasks = [asyncio.create_task(take()) for _ in range(3)]
+        for _ in range(turns):
+            await asyncio.sleep(0.0005)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        async with asyncio.timeout(10):
+            while True:
+                ready, leased = await _size(a)
+                if leased == 0:
+                    break
+                await asyncio.sleep(0.02)
+        rest = [await a.queues.receive(name="q", wait=False) for _ in range(ready)]
+        assert sorted([*got, *rest]) == [0, 1, 2, 3, 4]
+
+
+async def test_a_message_taken_without_waiting_is_settled_when_its_receiver_leaves(server: RunningServer) -> None:
+    async with server.client() as a:
+        await a.queues.send(name="q", message=1)
+        async with server.client(name="w", role="agent") as worker:
+            assert await worker.queues.receive(name="q", wait=False) == 1
+        assert await a.queues.receive(name="q", wait=False) is None
+        assert await _size(a) == (0, 0)
 
 
 async def test_a_lease_comes_back_when_its_holder_leaves(server: RunningServer) -> None:
@@ -203,27 +289,25 @@ async def test_a_lease_comes_back_when_its_holder_leaves(server: RunningServer) 
         assert (again.attempt, again.delivery) == (1, 2)
 
 
-async def test_a_lease_comes_back_when_its_holder_does_not_come_back(serve: Any, break_connection: Any) -> None:
+async def test_a_lease_comes_back_when_its_holder_does_not_come_back(serve: Any) -> None:
     async with serve(resume_seconds=0.05) as server, server.client() as a:
         await a.queues.send(name="q", message=1)
-        async with server.client(name="w", role="agent") as worker:
-            worker._keeper._policy = type(worker._keeper._policy)(first_delay=1000, max_delay=1000)
+        async with server.client(name="w", role="agent", reconnect=NEVER) as worker:
             assert await worker.queues.lease(name="q", seconds=600) is not None
-            break_connection(worker)
+            server.cut(worker)
             again = await a.queues.lease(name="q")
             assert again is not None
             assert again.delivery == 2
 
 
-async def test_a_lease_outlives_a_resumed_connection(serve: Any, break_connection: Any, heard: Any) -> None:
+async def test_a_lease_outlives_a_resumed_connection(serve: Any, heard: Any) -> None:
     async with serve(resume_seconds=0.3) as server, server.client() as a:
         await a.queues.send(name="q", message=1)
-        async with server.client(name="w", role="agent") as worker:
-            worker._keeper._policy = type(worker._keeper._policy)(first_delay=0.0)
+        async with server.client(name="w", role="agent", reconnect=ReconnectPolicy(first_delay=0.0)) as worker:
             leased = await worker.queues.lease(name="q", seconds=600)
             assert leased is not None
             reconnected = heard(worker, "reconnected")
-            break_connection(worker)
+            server.cut(worker)
             await reconnected.get()
             # Past the time within which the worker could have resumed.
             assert await server_time(a, 0.5) is None

@@ -4,20 +4,26 @@ import asyncio
 import base64
 import hashlib
 import re
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from meshhost.errors import ConnectionLostError, SettingsError
 from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key, parse_api_key
 from meshhost.room.client import RoomClient
 from meshhost.server.config import ServerConfig
+from meshhost.server.http.errors import errors_as_json
+from meshhost.server.http.login import CODE_SECONDS, MAX_CODES, LoginRoutes
 from meshhost.server.server import RoomServer
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.memory.identity import MemoryIdentityStore
+from meshhost.testing.clock import FakeClock
 from meshhost.testing.server import RunningServer
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 
@@ -204,8 +210,8 @@ async def test_active_sessions_are_the_projects_own(
 
 
 async def test_a_project_without_a_key_cannot_sign(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
-    login = rest.server.server._parts.access.sign_login(rest.server.key.project_id)
-    monkeypatch.setattr(rest.server.server._parts.access.identity, "signing_key", lambda _: None)
+    login = rest.server.server.parts.access.sign_login(rest.server.key.project_id)
+    monkeypatch.setattr(rest.server.server.engines.identity, "signing_key", lambda _: None)
     status, _ = await _Rest(rest.server, rest.http, login)("POST", "{P}/rooms/r/connect", json={})
     assert status == 401
 
@@ -216,7 +222,7 @@ async def test_an_unexpected_failure_tells_nothing(
     async def fail(*_: Any) -> None:
         raise ConnectionLostError("inner secret")
 
-    monkeypatch.setattr(rest.server.server._parts.access.identity, "projects", fail)
+    monkeypatch.setattr(rest.server.server.engines.identity, "projects", fail)
     status, body = await rest("GET", "/accounts/projects")
     assert status == 500
     assert "secret" not in body["error"]
@@ -238,7 +244,7 @@ async def test_probes_and_metrics(rest: _Rest, monkeypatch: pytest.MonkeyPatch) 
     async def broken() -> None:
         raise OSError
 
-    monkeypatch.setattr(rest.server.server._engines.queues, "check", broken)
+    monkeypatch.setattr(rest.server.server.engines.queues, "check", broken)
     assert (await rest("GET", "/readyz"))[0] == 503
 
 
@@ -317,14 +323,27 @@ async def test_a_code_is_bound_to_who_asked_for_it(rest: _Rest, shown: list[str]
     assert (await _exchange(rest, await _code(rest, shown), **changed))[0] == 400
 
 
-async def test_an_old_code_is_worth_nothing(rest: _Rest, shown: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_code_is_forgotten_when_there_are_many_newer_ones(rest: _Rest, shown: list[str]) -> None:
     code = await _code(rest, shown)
-    monkeypatch.setattr("meshhost.server.http.login.MAX_CODES", 2)
-    for _ in range(5):
-        await _code(rest, shown)
+    for _ in range(MAX_CODES):
+        newest = await _code(rest, shown)
     assert (await _exchange(rest, code))[0] == 400
-    monkeypatch.setattr("meshhost.server.http.login.CODE_SECONDS", -1.0)
-    assert (await _answered(rest, await _asked(rest, shown)))[0] == 403
+    assert (await _exchange(rest, newest))[0] == 200
+
+
+async def test_an_old_code_is_worth_nothing(rest: _Rest, shown: list[str]) -> None:
+    clock, app = FakeClock(), web.Application(middlewares=[errors_as_json])
+    LoginRoutes(rest.server.server.parts.access, show=shown.append, clock=clock).add_to(app)
+    async with TestServer(app) as own:
+        place: Any = SimpleNamespace(url=str(own.make_url("")).rstrip("/"), key=rest.server.key)
+        login = _Rest(place, rest.http, "nobody")
+        for wait, granted, exchanged in ((CODE_SECONDS - 1, 303, 200), (CODE_SECONDS + 1, 403, 400)):
+            form = await _asked(login, shown)
+            await clock.advance(wait)
+            assert (await _answered(login, form, Origin=login.server.url))[0] == granted
+            code = await _code(login, shown)
+            await clock.advance(wait)
+            assert (await _exchange(login, code))[0] == exchanged
 
 
 @pytest.mark.parametrize(
@@ -410,7 +429,7 @@ async def test_a_login_needs_a_project(rest: _Rest, monkeypatch: pytest.MonkeyPa
     async def none() -> list[Any]:
         return []
 
-    monkeypatch.setattr(rest.server.server._parts.access.identity, "projects", none)
+    monkeypatch.setattr(rest.server.server.engines.identity, "projects", none)
     assert (await rest("GET", "/oauth/authorize", params=AUTHORIZE))[0] == 404
 
 
@@ -421,13 +440,13 @@ async def test_the_login_can_be_turned_off(serve: Any, http: aiohttp.ClientSessi
     async with serve(public_url="https://rooms.example/") as server:
         assert server.url == "https://rooms.example"
         assert server.server.room_url("r") == "wss://rooms.example/rooms/r"
-        async with http.get(f"http://127.0.0.1:{server.server._address.port}/oauth/authorize") as response:
+        async with http.get(f"http://127.0.0.1:{server.server.port}/oauth/authorize") as response:
             assert response.status == 404
 
 
 async def test_an_address_in_use_is_named(serve: Any, server: RunningServer) -> None:
-    with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{server.server._address.port}"):
-        async with serve(port=server.server._address.port):
+    with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{server.server.port}"):
+        async with serve(port=server.server.port):
             pass
 
 

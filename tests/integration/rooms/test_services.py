@@ -1,9 +1,11 @@
 """Calls to service hosts, and the webhooks that tell of a room's life."""
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -17,10 +19,11 @@ from meshhost.identity.keys import ApiKey, encode_api_key
 from meshhost.identity.webhooks import verify_webhook
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import RemoteParticipant
-from meshhost.server.config import ConfiguredService, ServicePath
+from meshhost.server.config import CallTimes, ConfiguredService, ServicePath
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 
 SECRET = "webhook-secret-of-forty-characters-or-so"
+QUICK = CallTimes(first_delay=0.01)
 
 
 class _Host:
@@ -53,9 +56,10 @@ async def host() -> AsyncIterator[_Host]:
         yield host
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshhost.server.calling.caller.FIRST_DELAY", 0.01)
+@pytest.fixture
+def serve(serve: Any) -> Any:
+    """Make room servers that call services again soon."""
+    return functools.partial(serve, call_times=QUICK)
 
 
 def _service(host: _Host, **options: Any) -> ConfiguredService:
@@ -104,11 +108,8 @@ async def test_a_host_that_refuses_is_called_again(serve: Any, host: _Host, capl
     assert len(reasons) == 3
 
 
-async def test_an_agent_that_does_not_join_is_called_again(
-    serve: Any, host: _Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("meshhost.server.calling.caller.JOIN_SECONDS", 0.02)
-    async with serve(services=[_service(host)]) as server, server.client():
+async def test_an_agent_that_does_not_join_is_called_again(serve: Any, host: _Host) -> None:
+    async with serve(services=[_service(host)], call_times=replace(QUICK, join=0.02)) as server, server.client():
         await host.events.get()
         await host.events.get()
 
@@ -117,7 +118,7 @@ async def test_a_room_without_a_signing_key_calls_once_there_is_one(
     serve: Any, host: _Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serve(services=[_service(host)]) as server:
-        identity = server.server._parts.access.identity
+        identity = server.server.engines.identity
         signing_key = identity.signing_key
         tries: asyncio.Queue[str] = asyncio.Queue()
 
@@ -229,7 +230,7 @@ async def test_a_failed_call_is_told(serve: Any, host: _Host, monkeypatch: pytes
     async with serve(call_urls=[host.url], webhook_secret=SECRET) as server, server.client() as a:
         with pytest.raises(RoomError, match="answered 500: oh"):
             await a.agents.make_call(name="bot", url=f"{host.url}/x", arguments={})
-        monkeypatch.setattr(server.server._parts.access.identity, "signing_key", lambda _: None)
+        monkeypatch.setattr(server.server.engines.identity, "signing_key", lambda _: None)
         with pytest.raises(RoomError, match="no API key"):
             await a.agents.make_call(name="bot", url=f"{host.url}/x", arguments={})
 
@@ -263,7 +264,7 @@ async def test_what_became_of_a_rooms_services_is_told_to_its_project_only(
 
         _, _, data = await host.events.get()
         async with _agent(data):
-            joined = server.server._parts.caller.calls
+            joined = server.server.parts.caller.calls
             [room] = server.server.rooms
             await until(lambda: joined(room)[0]["outcome"] == "joined")
             status, answer = await ask()

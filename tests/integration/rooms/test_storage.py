@@ -14,6 +14,7 @@ from meshhost.errors import (
 )
 from meshhost.identity.grants import ApiScope, MessagingGrant, StorageGrant, StoragePathGrant
 from meshhost.protocol.frames import Limits
+from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.server.services import storage as handlers
 from meshhost.server.services.storage import StorageService
 from meshhost.testing.server import RunningServer
@@ -46,14 +47,14 @@ async def test_an_empty_file_is_a_file(server: RunningServer) -> None:
         assert (await a.storage.download(path="empty")).data == b""
 
 
-async def test_a_large_file_goes_over_the_disk_in_order(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "SPOOL_BYTES", 1000)
+async def test_a_large_file_goes_over_the_disk_in_order(server: RunningServer) -> None:
+    size = handlers.SPOOL_BYTES // 10
     async with server.client() as a:
         handle = await a.storage.open(path="big")
         for number in range(30):
-            await a.storage.write(handle=handle, data=bytes([number]) * 100)
+            await a.storage.write(handle=handle, data=bytes([number]) * size)
         await a.storage.close(handle=handle)
-        expected = b"".join(bytes([number]) * 100 for number in range(30))
+        expected = b"".join(bytes([number]) * size for number in range(30))
         assert (await a.storage.download(path="big")).data == expected
 
 
@@ -164,15 +165,12 @@ async def test_a_handle_belongs_to_who_opened_it(server: RunningServer) -> None:
             await b.storage.write(handle=handle, data=b"mine now")
 
 
-async def test_an_unfinished_upload_ends_with_its_connection(
-    server: RunningServer, break_connection: Any, heard: Any
-) -> None:
-    async with server.client() as a:
-        a._keeper._policy = type(a._keeper._policy)(first_delay=0.0)
+async def test_an_unfinished_upload_ends_with_its_connection(server: RunningServer, heard: Any) -> None:
+    async with server.client(reconnect=ReconnectPolicy(first_delay=0.0)) as a:
         handle = await a.storage.open(path="f")
         await a.storage.write(handle=handle, data=b"half")
         reconnected = heard(a, "reconnected")
-        break_connection(a)
+        server.cut(a)
         await reconnected.get()
         with pytest.raises(NotFoundError):
             await a.storage.close(handle=handle)
@@ -222,30 +220,27 @@ async def test_a_download_url_needs_nothing_else(server: RunningServer, http: ai
             assert response.status == 404
 
 
-async def test_a_forged_or_expired_download_url_is_refused(
-    server: RunningServer, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_forged_or_expired_download_url_is_refused(server: RunningServer, http: aiohttp.ClientSession) -> None:
     async with server.client() as a:
         await a.storage.upload(path="f", data=b"1")
         good = await a.storage.download_url(path="f")
-        monkeypatch.setattr("meshhost.server.http.access.FILE_URL_SECONDS", -1)
+        server.server.parts.access.file_seconds = -1
         expired = await a.storage.download_url(path="f")
-        login = server.server._parts.access.sign_login("11111111-2222-3333-4444-555555555555")
+        login = server.server.parts.access.sign_login("11111111-2222-3333-4444-555555555555")
         own_token = a.protocol.token
     for url in (expired, good[:-3] + "abc", f"{server.url}/files/{login}", f"{server.url}/files/{own_token}"):
         async with http.get(url) as response:
             assert response.status == 401
 
 
-async def test_limits_of_uploads_and_downloads(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "MAX_UPLOADS", 2)
+async def test_limits_of_uploads_and_downloads(serve: Any) -> None:
     async with serve(max_upload_bytes=300_000) as server, server.client() as a:
         with pytest.raises(RoomError, match="300000"):
             await a.storage.upload(path="big", data=b"x" * 300_001)
         await a.storage.upload(path="fits", data=b"x" * 300_000)
-        await a.storage.open(path="a")
-        await a.storage.open(path="b")
-        with pytest.raises(RoomError, match="over 2 files"):
+        for number in range(handlers.MAX_UPLOADS):
+            await a.storage.open(path=f"f{number}")
+        with pytest.raises(RoomError, match=f"over {handlers.MAX_UPLOADS} files"):
             await a.storage.open(path="c")
 
 

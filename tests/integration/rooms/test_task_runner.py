@@ -20,6 +20,7 @@ from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import JsonResponse, TextResponse
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import Participant
+from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.requirements import RequiredToolkit
 from meshhost.server.services.agents.service import AgentsService
 from meshhost.testing.scripted_llm import ScriptedCall, ScriptedLLM
@@ -96,9 +97,9 @@ async def add(_: AgentCallContext, arguments: Any) -> Any:
 
 
 @asynccontextmanager
-async def running(server: RunningServer, agent: SingleRoomAgent) -> AsyncIterator[RoomClient]:
+async def running(server: RunningServer, agent: SingleRoomAgent, **options: Any) -> AsyncIterator[RoomClient]:
     """The agent, started in a connection of its own."""
-    async with server.client(name=agent.name, role="agent") as room:
+    async with server.client(name=agent.name, role="agent", **options) as room:
         await agent.start(room=room)
         try:
             yield room
@@ -356,9 +357,7 @@ async def test_an_answer_that_no_message_can_carry_is_an_error(serve: Any) -> No
 
     async with serve(wire=Limits(message_bytes=400_000)) as server, server.client() as user:
         agent = Runner(answer)
-        room = server.client(name="agent", role="agent")
-        room._keeper._limits = Limits(message_bytes=200_000)
-        async with room:
+        async with server.client(name="agent", role="agent", limits=Limits(message_bytes=200_000)) as room:
             await agent.start(room=room)
             error = await error_of(ask(user))
             assert isinstance(error, LimitExceededError)
@@ -457,16 +456,14 @@ async def test_whoever_asked_is_told_when_the_agent_leaves(server: RunningServer
         await agent.stop()
 
 
-async def test_an_agent_is_asked_again_after_a_reconnect(
-    server: RunningServer, user: RoomClient, heard: Any, break_connection: Any
-) -> None:
+async def test_an_agent_is_asked_again_after_a_reconnect(server: RunningServer, user: RoomClient, heard: Any) -> None:
     held = Held()
-    async with running(server, Runner(held)) as room, asyncio.TaskGroup() as tasks:
-        room._keeper._policy = type(room._keeper._policy)(first_delay=0.0)
+    at_once = ReconnectPolicy(first_delay=0.0)
+    async with running(server, Runner(held), reconnect=at_once) as room, asyncio.TaskGroup() as tasks:
         reconnected = heard(room, "reconnected")
         asking = tasks.create_task(error_of(ask(user)))
         await held.begun.get()
-        break_connection(room)
+        server.cut(room)
         assert "has left the room" in str(await asking)
         assert await held.ended.get() == "cancelled"  # its answer could reach nobody
         await reconnected.get()
@@ -501,13 +498,10 @@ async def test_a_connection_offers_one_agent(server: RunningServer, user: RoomCl
         assert await ask(user, {"n": 1}) == {"n": 1}
 
 
-async def test_an_agent_whose_connection_breaks_while_it_leaves_is_stopped(
-    server: RunningServer, break_connection: Any
-) -> None:
+async def test_an_agent_whose_connection_breaks_while_it_leaves_is_stopped(server: RunningServer) -> None:
     agent = Runner(echo)
-    async with running(server, agent) as room:
-        room._keeper._policy = type(room._keeper._policy)(first_delay=60.0)
-        break_connection(room)
+    async with running(server, agent, reconnect=ReconnectPolicy(first_delay=60.0)) as room:
+        server.cut(room)
         await agent.stop()
         with pytest.raises(RoomError, match="not started"):
             agent.room  # noqa: B018

@@ -201,8 +201,7 @@ async def test_it_is_offered_again_after_a_reconnect(server: RunningServer, user
     async with offered(server, Tell()) as kit:
         back = asyncio.Event()
         kit.room.on("reconnected", back.set)
-        session: Any = kit.room._keeper.session
-        session._transport.abort()
+        server.cut(kit.room)
         await back.wait()
         assert isinstance(await invoke(user, "tell"), JsonResponse)
 

@@ -85,16 +85,16 @@ def test_a_chat_bot_tells_of_the_threads_it_answers_in() -> None:
     bot = ChatBot(name="bot", llm_adapter=ScriptedLLM(), clock=clock)
     assert bot.activity is None
     first, second, third = (ChatThread(bot, path) for path in ("a.thread", "b.thread", "c.thread"))
-    bot._threads.add(first)
+    bot.open_threads.add(first)
     assert bot.activity == "opening thread 'a.thread'"
     for thread, kind in ((first, "chat"), (second, "clear"), (third, "chat")):
         thread._context = SimpleNamespace(path=thread.path)  # type: ignore[assignment]
         thread._begin(ChatRequest(kind=kind, path=thread.path, sender_id="x", text="secret", raw={}))  # type: ignore[arg-type]
-    clock._now += 4
+    clock.skip(4)
     assert bot.activity == "an answer in thread 'a.thread' for 4 s"
     assert second.activity == "a request for thread 'b.thread' for 4 s"
     for thread in (second, third):
-        bot._threads.add(thread)
+        bot.open_threads.add(thread)
     assert bot.activity == "an answer in thread 'a.thread' for 4 s; 2 more threads"
     for thread in (first, second, third):
         thread._current = None

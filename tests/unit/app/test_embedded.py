@@ -22,18 +22,18 @@ def environment(monkeypatch, tmp_path):
 
 
 def providers(**tables):
-    return embedded._providers(ServerFile.model_validate(tables), read_settings())
+    return embedded.providers_of(ServerFile.model_validate(tables), read_settings())
 
 
 def test_without_any_setting_the_local_model_answers():
-    assert isinstance(providers()._find("anything"), LocalProvider)
+    assert isinstance(providers().find("anything"), LocalProvider)
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_BASE_URL"])
 def test_openais_variables_name_the_provider(monkeypatch, name):
     monkeypatch.setenv(name, "http://127.0.0.1:1/v1")
     monkeypatch.setenv("OPENAI_MODEL", "gpt-x")
-    provider = providers()._find("anything")
+    provider = providers().find("anything")
     assert isinstance(provider, OpenAICompatibleProvider)
     assert provider._default_model == "gpt-x"
     assert provider._api_key == ("http://127.0.0.1:1/v1" if name == "OPENAI_API_KEY" else "none")
@@ -55,7 +55,7 @@ def test_the_files_providers_win_and_keep_their_keys(monkeypatch, tmp_path):
             {"models": "*", "base_url": "http://127.0.0.1:2/v1"},
         ]
     )
-    first, small, other = [table._find(model) for model in ("gpt-5", "small", "claude")]
+    first, small, other = [table.find(model) for model in ("gpt-5", "small", "claude")]
     assert (first._api_key, first._default_model, first._base_url) == ("sk-file", "gpt-y", "http://127.0.0.1:1/v1")
     assert isinstance(small, LocalProvider)
     assert other._api_key == "sk-environment"
@@ -67,7 +67,7 @@ def test_the_files_providers_win_and_keep_their_keys(monkeypatch, tmp_path):
 )
 def test_the_queues_are_in_a_file(url, path):
     file = ServerFile.model_validate({"queues": {"max_attempts": 3, "max_depth": 4, "max_message_bytes": 5}})
-    limits = embedded._limits(file)
+    limits = embedded.limits_of(file)
     engine = make_engine(EngineRequest(url, Path("data"), limits))
     assert isinstance(engine.queues, SqliteQueueStore)
     assert repr(engine.queues) == f"<SqliteQueueStore {path!r} open=False>"

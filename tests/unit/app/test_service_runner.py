@@ -5,10 +5,10 @@ import sys
 import pytest
 
 from meshhost.app.host_api import endpoints_of
+from meshhost.app.model_hint import missing_model
 from meshhost.app.ports import reserved_port
 from meshhost.app.program import arguments_of, exit_code_of
 from meshhost.app.room_calls import http_url, websocket_url
-from meshhost.app.service_runner import _missing_model
 from meshhost.errors import SettingsError
 from meshhost.hosting.calls.specs import service_spec
 from meshhost.identity.grants import ApiScope
@@ -109,15 +109,15 @@ def test_a_reserved_port_can_be_listened_on_and_is_given_to_nobody_else():
         pass
 
 
-def test_a_missing_model_is_told_with_what_to_do(monkeypatch, tmp_path):
+def test_amissing_model_is_told_with_what_to_do(monkeypatch, tmp_path):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MESHHOST_LOCAL_MODEL", str(tmp_path / "none.gguf"))
-    missing = _missing_model(read_settings())
+    missing = missing_model(read_settings())
     assert "export OPENAI_API_KEY=" in missing
     assert "none.gguf" in missing
     (tmp_path / "none.gguf").touch()
-    assert _missing_model(read_settings()) is None
+    assert missing_model(read_settings()) is None
     monkeypatch.delenv("MESHHOST_LOCAL_MODEL")
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    assert _missing_model(read_settings()) is None
+    assert missing_model(read_settings()) is None

@@ -1,9 +1,12 @@
 """`meshhost host`: what it prints, for what a host answers."""
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from meshhost.cli.commands.host import client, tables
 from meshhost.cli.main import run
@@ -286,7 +289,7 @@ def test_the_screen_shows_first_what_is_wrong(asked: Any) -> None:
     from rich.console import Console
 
     console = Console(width=220, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123 - ends with the test
-    console.print(tables.screen({**TENANTS, "agents": [QUIET, AGENT]}))
+    console.print(tables.screen({**TENANTS, "agents": [QUIET, AGENT]}, console.width))
     console.file.close()
     text = console.export_text()
     assert "frozen, quarantine of all: 60 crashes within 120 s" in text
@@ -299,3 +302,91 @@ def test_a_tenant_is_shown_by_its_name_where_the_host_knows_it() -> None:
     assert tables.agent_row(AGENT | {"tenant_name": "Acme Inc"})[2] == "Acme Inc"
     assert tables.agent_row(AGENT | {"tenant_name": None})[2] == "acme"
     assert tables.tenant_row(TENANTS["tenants"][0] | {"tenant_name": "Acme Inc"})[0] == "Acme Inc"
+
+
+UUID = "e63405ce-3907-4715-ae8e-69ffee67e174"
+
+
+def test_at_80_columns_each_agent_has_a_line_and_what_is_left_out_is_said(
+    asked: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    asked.agents = [one | {"tenant": UUID, "identity": "storage-worker", "room": "my-room"} for one in (QUIET, AGENT)]
+    assert run(["host", "ps"]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert [len(line) <= 80 for line in lines[1:]] == [True, True]
+    assert "e63405ce…" in lines[1]
+    assert err == "left out of the table, to fit: isolation, memory, path, waits for; --json has all\n"
+
+    monkeypatch.setenv("COLUMNS", "240")
+    assert run(["host", "ps"]) == 0
+    out, err = capsys.readouterr()
+    assert UUID in out
+    assert err == ""
+
+
+def test_a_column_that_says_nothing_is_not_shown() -> None:
+    columns, rows, left_out = tables.agent_table([QUIET], 240)
+    assert "MEMORY" not in columns
+    assert "WAITS FOR" not in columns
+    assert (len(rows[0]), left_out) == (len(columns), [])
+
+
+def test_the_host_that_service_run_started_is_found(
+    asked: Any, environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environment.delenv("MESHHOST_PORT")
+    assert client.base_url(None) == "http://127.0.0.1:8081"
+    hosts = tmp_path / "config" / "hosts"
+    hosts.mkdir(parents=True)
+    for pid, port in ((os.getpid(), 4711), (os.getppid(), 4712)):
+        (hosts / f"{pid}.json").write_text(json.dumps({"url": f"http://127.0.0.1:{port}", "room": f"room-{port}"}))
+        if port == 4711:
+            assert client.base_url(None) == "http://127.0.0.1:4711"
+    with pytest.raises(typer.BadParameter, match=r"several hosts run here: .*4711 \(for room room-4711\)"):
+        client.base_url(None)
+    environment.setenv("MESHHOST_PORT", "9000")
+    assert client.base_url(None) == "http://127.0.0.1:9000"
+    assert client.base_url("http://host.example/") == "http://host.example"
+
+
+RECORD = {
+    "number": 7,
+    "time": "2026-11-29T18:00:00.000+00:00",
+    "level": "ERROR",
+    "logger": "meshhost.room.consumer",
+    "message": "processing failed",
+    "room": "r",
+    "traceback": "Traceback:\n  File x\n    \x1b[31mraise\nKeyError: 'to'\n",
+}
+
+
+def test_logs_are_shown_and_followed_from_the_last_record(
+    asked: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries: list[dict[str, str]] = []
+
+    async def request(_: str, method: str, path: str, query: dict[str, str], body: object) -> Any:
+        assert (method, path, body) == ("GET", "/agents/logs", None)
+        queries.append(query)
+        return {"records": [RECORD] if len(queries) != 3 else [], "next": 7}
+
+    def sleep(seconds: float) -> None:
+        if len(queries) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "request", request)
+    monkeypatch.setattr("time.sleep", sleep)
+    assert run(["logs", "--json", "012345"]) == 0
+    assert json.loads(capsys.readouterr().out) == RECORD
+    assert run(["logs", "--follow", "--room", "r", "-n", "5"]) == 130
+    assert queries == [
+        {"id": "012345", "limit": "100"},
+        {"room": "r", "limit": "5"},
+        *[{"room": "r", "after": "7"}] * 2,
+    ]
+    line, *trace = capsys.readouterr().out.splitlines()[:5]
+    assert line.endswith("ERROR meshhost.room.consumer: processing failed room=r")
+    assert trace == ["Traceback:", "  File x", "    [31mraise", "KeyError: 'to'"]

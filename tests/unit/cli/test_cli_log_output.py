@@ -1,11 +1,16 @@
+import asyncio
+import json
 import logging
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from meshhost.cli.log_output import log_for_command, log_for_server
 from meshhost.errors import SettingsError
-from meshhost.logs import LineFormatter, log_context
+from meshhost.guard import guarded
+from meshhost.logs import JsonFormatter, LineFormatter, log_context
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +44,65 @@ def test_an_error_is_a_field_or_a_traceback() -> None:
     short = _line(LineFormatter(is_coloured=False, tracebacks=False), "failed", error=ValueError("x"))
     full = _line(LineFormatter(is_coloured=False, tracebacks=True), "failed", error=ValueError("x"))
 
-    assert short.endswith("failed error=ValueError")
-    assert full.endswith("\nValueError: x")
+    assert short.endswith('failed error="ValueError: x"')
+    assert full.endswith('failed error="ValueError: x"\nValueError: x')
+
+
+def test_a_tenant_is_shown_by_its_name_and_a_host_agent_once() -> None:
+    fields = {"tenant": "e63405ce", "room": "r", "identity": "w", "agent": "w in r", "spawn_id": "a96a8afa4ae9467390d2"}
+    formatter = LineFormatter(is_coloured=False, tracebacks=False)
+
+    assert _line(formatter, "done", **fields).endswith("x: done tenant=e63405ce room=r identity=w spawn_id=a96a8afa")
+    named = _line(formatter, "done", tenant="e63405ce", room="r", tenant_name="acme")
+    assert named.endswith("x: done tenant=acme room=r")
+
+
+def test_a_traceback_begins_at_the_code_that_is_not_ours() -> None:
+    async def program() -> None:
+        raise KeyError("to")
+
+    async def run() -> list[BaseException | None]:
+        return await asyncio.gather(guarded(program()), return_exceptions=True)
+
+    [error] = asyncio.run(run())
+    assert error is not None
+    line = _line(LineFormatter(is_coloured=False, tracebacks=True), "failed", error=error)
+
+    assert "meshhost/guard.py" in "".join(traceback.format_exception(error))
+    assert "in program" in line
+    assert "meshhost/guard.py" not in line
+
+
+def test_a_record_in_json_is_an_object_with_all_of_its_fields() -> None:
+    try:
+        raise KeyError("to")
+    except KeyError as error:
+        text = _line(JsonFormatter(), "took\nit", error=error, tenant="e63405ce", tenant_name="acme", path=Path("/x"))
+    content = json.loads(text)
+
+    assert "\n" not in text
+    assert content["time"].endswith("+00:00")
+    assert "in test_a_record_in_json" in content.pop("traceback")
+    del content["time"]
+    assert content == {
+        "level": "WARNING",
+        "logger": "x",
+        "message": "took\nit",
+        "tenant": "e63405ce",
+        "tenant_name": "acme",
+        "path": "/x",
+        "error": "KeyError: 'to'",
+    }
+
+
+def test_a_server_logs_json_by_a_setting(environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    environment.setenv("MESHHOST_LOG_FORMAT", "json")
+    log_for_server()
+
+    with log_context(room="demo"):
+        logging.getLogger("meshhost.x").info("seen")
+
+    assert json.loads(capsys.readouterr().err)["room"] == "demo"
 
 
 def test_a_server_logs_at_its_level_with_its_context(

@@ -45,7 +45,7 @@ COMMANDS = list(_commands(typer.main.get_command(app)))
 
 def test_the_commands_are_these() -> None:
     expected = {
-        "room": "serve list services",
+        "room": "serve list services delete",
         "service": "run",
         "host": "ps describe stop kill tenants freeze thaw release drain top",
         "queue": "send receive list size drain dead replay",
@@ -53,13 +53,14 @@ def test_the_commands_are_these() -> None:
         "agents": "list list-toolkits invoke-tool ask",
         "messaging": "send broadcast list",
         "token": "create",
-        "tenant": "create list show limit rename suspend resume",
+        "tenant": "create list show limit rename suspend resume delete",
         "key": "create list revoke",
     }
     found = {" ".join(path) for path, command in COMMANDS if not hasattr(command, "commands")}
     assert found == {f"{group} {name}" for group, names in expected.items() for name in names.split()} | {
         "setup",
         "chat",
+        "logs",
     }
 
 
@@ -157,3 +158,15 @@ def test_a_closed_standard_output_is_no_error() -> None:
 def test_a_hint_is_not_doubled(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["queue", "replay", "--queue=q", "--id=x"]) == 2
     assert capsys.readouterr().err.rstrip().endswith("is not a message id: `meshhost queue dead` shows the ids")
+
+
+def test_a_command_in_a_room_loads_no_documents_and_no_reader_of_settings() -> None:
+    program = (
+        "import sys\nimport meshhost.app.connection, meshhost.settings\nmeshhost.settings.read_settings()\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+
+    # Each of these took longer to load than such a command works.
+    assert {"pycrdt", "anyio", "pydantic_settings", "aiohttp"}.isdisjoint(done.stdout.split())

@@ -75,10 +75,9 @@ def test_updates_that_come_too_early_wait_and_are_part_of_the_state() -> None:
         assert each.state() == document.state()
 
 
-def test_only_so_much_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_so_much_may_wait() -> None:
     _, updates = edited(4)
-    monkeypatch.setattr(crdt, "_MAX_WAITING_BYTES", len(updates[2]) + len(updates[3]) - 1)
-    late = SharedDocument()
+    late = SharedDocument(max_waiting_bytes=len(updates[2]) + len(updates[3]) - 1)
     assert late.apply_update(updates[3])
     with pytest.raises(LimitExceededError, match="wait for others"):
         late.apply_update(updates[2])

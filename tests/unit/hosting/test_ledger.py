@@ -32,8 +32,8 @@ def path(tmp_path):
     return tmp_path / "data" / "host-ledger.db"
 
 
-def spawn_ledger(path):
-    return AgentLedger(Ledger(path, clock=FakeClock()))
+def spawn_ledger(path, **options):
+    return AgentLedger(Ledger(path, clock=FakeClock(), **options))
 
 
 async def reopened(path):
@@ -57,9 +57,8 @@ async def test_what_was_recorded_is_there_after_the_process(path):
     assert "secret" not in repr(first)
 
 
-async def test_signatures_are_known_after_the_process_and_bounded(path, monkeypatch):
-    monkeypatch.setattr("meshhost.hosting.calls.ledger.MAX_REMEMBERED", 3)
-    ledger = spawn_ledger(path)
+async def test_signatures_are_known_after_the_process_and_bounded(path):
+    ledger = spawn_ledger(path, max_remembered=3)
     await ledger.open()
     for signature in ["a", "b", "a", "c"]:
         await ledger.record("s1", "/worker", request(), signature)
@@ -113,10 +112,11 @@ async def test_a_ledger_in_use_is_refused(path):
 
 
 async def test_a_call_that_cannot_be_recorded_is_refused_and_says_nothing_secret(path, caplog):
-    ledger = spawn_ledger(path)
+    file = Ledger(path, clock=FakeClock())
+    ledger = AgentLedger(file)
     await ledger.open()
     await ledger.record("s1", "/worker", request())
-    await ledger._ledger.close()
+    await file.close()
     with pytest.raises(CallRefusedError, match="cannot record") as refused:
         await ledger.record("s2", "/worker", request())
     assert (refused.value.status, refused.value.retry_after) == (503, 5.0)
@@ -165,12 +165,13 @@ async def test_a_ledger_that_was_never_opened_closes_at_once(path):
 
 
 async def test_a_ledger_that_cannot_be_read_is_closed_again(path, monkeypatch):
-    ledger = spawn_ledger(path)
+    file = Ledger(path, clock=FakeClock())
+    ledger = AgentLedger(file)
 
     async def fails():
         raise OSError("disk")
 
-    monkeypatch.setattr(ledger._ledger, "entries", fails)
+    monkeypatch.setattr(file, "entries", fails)
     with pytest.raises(OSError, match="disk"):
         await ledger.open()
     assert await reopened(path) == []

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import ConnectionLostError, MeshhostError, RemoteProtocolError, RoomRefusedError
-from meshhost.hosting.processes import messages as process_messages
 from meshhost.hosting.processes.messages import (
+    MAX_FRAME_BYTES,
     Abort,
     Assign,
     Boot,
@@ -127,10 +127,9 @@ def test_what_is_no_message_is_refused(data: bytes) -> None:
         FrameReader().feed(data)
 
 
-def test_a_message_that_is_too_long_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_messages, "MAX_FRAME_BYTES", 10)
-    with pytest.raises(ValueError, match="a ping message of"):
-        encode(Ping(1))
+def test_a_message_that_is_too_long_is_not_sent() -> None:
+    with pytest.raises(ValueError, match=rf"a log message of \d+ bytes: at most {MAX_FRAME_BYTES}"):
+        encode(Log("x", 20, "x" * MAX_FRAME_BYTES, 0.0, "", 1, {}))
 
 
 def test_a_token_is_not_shown() -> None:

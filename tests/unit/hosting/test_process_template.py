@@ -43,11 +43,11 @@ def test_adoption_is_on_from_the_first_user_to_the_last() -> None:
     assert adoption.is_possible()
     adoption.enter()
     adoption.enter()
-    assert linux._subreaper() == 1
+    assert linux.subreaper() == 1
     adoption.leave()
-    assert linux._subreaper() == 1
+    assert linux.subreaper() == 1
     adoption.leave()
-    assert linux._subreaper() == 0
+    assert linux.subreaper() == 0
 
 
 def test_a_program_that_adopts_by_itself_goes_on_to() -> None:
@@ -56,10 +56,10 @@ def test_a_program_that_adopts_by_itself_goes_on_to() -> None:
     try:
         ours.enter()
         ours.leave()
-        assert linux._subreaper() == 1
+        assert linux.subreaper() == 1
     finally:
         own.leave()
-    assert linux._subreaper() == 0
+    assert linux.subreaper() == 0
 
 
 def test_a_system_without_it_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,11 +144,11 @@ async def test_a_child_is_this_processs_own(template: Any, far_end: Any, child: 
         forking = group.create_task(template.fork(1, 2))
         await asyncio.sleep(0)
         assert "forking=1" in repr(template)
-        assert linux._subreaper() == 1
+        assert linux.subreaper() == 1
         far_end[1].send(ForkReply(requested(far_end[1]), child.pid).packed())
         adopted, pidfd = await forking
     os.close(pidfd)
-    assert linux._subreaper() == 0
+    assert linux.subreaper() == 0
     assert adopted.pid == child.pid
     adopted.kill_and_wait()
 

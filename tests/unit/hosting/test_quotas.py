@@ -91,7 +91,7 @@ def test_no_more_pass_than_the_rate_and_one_burst_allow(rate, steps):
     bucket = TokenBucket(rate, max(1.0, rate), clock=clock)
     passed, elapsed = 0, 0.0
     for step in steps:
-        clock._now += step
+        clock.skip(step)
         elapsed += step
         while passed < 3000 and bucket.wait() == 0:
             bucket.take()
@@ -105,6 +105,6 @@ def test_who_waits_as_long_as_told_may_pass(rate):
     bucket = TokenBucket(rate, max(1.0, rate), clock=clock)
     for _ in range(20):
         if (seconds := bucket.wait()) > 0:
-            clock._now += seconds + 1e-6
+            clock.skip(seconds + 1e-6)
         assert bucket.wait() == 0
         bucket.take()

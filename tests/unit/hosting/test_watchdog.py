@@ -123,32 +123,31 @@ async def test_who_holds_the_loop_is_told_while_it_goes_on() -> None:
     assert watched.watchdog.block is None
 
 
+def watching() -> threading.Thread:
+    """The thread of the watchdog that runs."""
+    [thread] = [thread for thread in threading.enumerate() if thread.name == "meshhost loop watchdog"]
+    return thread
+
+
 def test_a_loop_that_is_gone_counts_as_held() -> None:
-    watched: list[LoopWatchdog] = []
+    watchdog = LoopWatchdog(interval=0.01, threshold=0.05)
 
-    async def run() -> None:
-        watched.append(LoopWatchdog(interval=0.01, threshold=0.05))
-        watched[0].start()
+    async def run() -> threading.Thread:
+        watchdog.start()
+        return watching()
 
-    asyncio.run(run())
-    thread = watched[0]._thread
-    assert thread is not None
-    thread.join(5)
-    first = watched[0].held_seconds()
-    assert watched[0].held_seconds() >= first > 0
+    asyncio.run(run()).join(5)
+    first = watchdog.held_seconds()
+    assert watchdog.held_seconds() >= first > 0
 
 
 def test_it_ends_with_its_loop() -> None:
-    watched: list[LoopWatchdog] = []
+    async def run() -> threading.Thread:
+        LoopWatchdog(interval=0.01).start()
+        return watching()
 
-    async def run() -> None:
-        watched.append(LoopWatchdog(interval=0.01))
-        watched[0].start()
-
-    asyncio.run(run())
-    thread = watched[0]._thread
-    assert thread is not None
-    thread.join(5)
+    thread = asyncio.run(run())
+    thread.join(30)
     assert not thread.is_alive()
 
 
@@ -172,8 +171,7 @@ async def test_a_stop_that_comes_between_two_beats_is_not_lost() -> None:
     watched = Watched(threshold=1000)
     watched.watchdog._beaten = ClearedLate()
     watched.watchdog.start()
-    thread = watched.watchdog._thread
-    assert thread is not None
+    thread = watching()
     assert await asyncio.to_thread(reached.wait, 10)
     watched.watchdog.stop()
     assert not thread.is_alive()

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -62,7 +63,9 @@ def test_a_token_carries_exactly_these_claims() -> None:
     text = token.to_jwt(api_key=API_KEY, expiration=LATER)
 
     assert jwt.get_unverified_header(text) == {"alg": "HS256", "typ": "JWT"}
-    assert claims_of(text) == {
+    claims = claims_of(text)
+    assert claims.pop("iat") == pytest.approx(time.time(), abs=30)
+    assert claims == {
         "name": "ada",
         "grants": [
             {"name": "room", "scope": "lobby"},
@@ -102,12 +105,14 @@ def test_a_token_survives_writing_and_reading() -> None:
     assert again.expires_at == LATER
 
 
-@pytest.mark.parametrize("claim", ["name", "grants", "sub", "kid", "version", "exp"])
+@pytest.mark.parametrize("claim", ["name", "grants", "sub", "kid", "version", "exp", "iat"])
 def test_extra_claims_cannot_override_the_own_ones(claim: str) -> None:
     plain = claims_of(ParticipantToken(name="ada").to_jwt(token=SECRET, expiration=LATER))
     extra = ParticipantToken(name="ada", extra_payload={claim: "forged"})
 
-    assert claims_of(extra.to_jwt(token=SECRET, expiration=LATER)) == plain
+    claims = claims_of(extra.to_jwt(token=SECRET, expiration=LATER))
+    assert claims["iat"] == pytest.approx(plain["iat"], abs=30)
+    assert claims | {"iat": 0} == plain | {"iat": 0}
 
 
 # Which key signs

@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import re
 from types import SimpleNamespace
@@ -44,6 +45,17 @@ async def test_tools_of_the_same_name_are_told_apart():
     answer = await bundle.execute(context=ToolContext(room=None, caller=None), name="two_read_it", arguments="{}")
     assert answer == TextResponse("read it")
     assert "two_read_it" in repr(bundle)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), ValueError("odd")])
+async def test_what_an_override_of_a_toolkit_raises_fails_that_call_only(error):
+    class Wrapping(Toolkit):
+        async def execute(self, **_):
+            raise error
+
+    bundle = ToolBundle([Wrapping(name="k", tools=[Named("a")])])
+    answer = await bundle.execute(context=ToolContext(room=None, caller=None), name="a", arguments="{}")
+    assert isinstance(answer, ErrorResponse)
 
 
 def test_a_definition_holds_defs_and_some_description():

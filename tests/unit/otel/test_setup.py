@@ -3,7 +3,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -133,19 +132,17 @@ def test_a_missing_exporter_is_explained(monkeypatch, capsys):
 def test_a_silent_collector_holds_no_process(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
-        "import time\n"
         "from opentelemetry import trace\n"
         "from meshhost.otel import otel_config\n"
         "otel_config(service_name='x', flush_seconds=0.5)\n"
         "with trace.get_tracer('x').start_as_current_span('a'):\n"
         "    pass\n"
-        "print(time.monotonic(), flush=True)\n"
     )
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        environment = {**os.environ, "OTEL_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        # The exporter itself would wait for ten minutes.
+        environment = {**os.environ, "OTEL_EXPORTER_OTLP_TIMEOUT": "600"}
+        environment["OTEL_ENDPOINT"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
         done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, timeout=60)
-        ended = time.monotonic()
-    assert done.returncode == 0
-    assert ended - float(done.stdout) < 4
+    assert done.returncode == 0, done.stderr

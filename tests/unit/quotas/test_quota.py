@@ -16,7 +16,7 @@ def test_every_resource_has_a_limit_and_a_text() -> None:
         error = over_quota(resource, 3)
         assert str(error).startswith(f"over the tenant's quota {resource.limit_name}: 3 ")
         assert str(error).endswith("or ask the operator for a higher limit")
-        assert (error.quota, error.retry_after, error.code) == (resource.limit_name, None, 5005)
+        assert (error.quota, error.retry_after, error.code) == (resource.limit_name, None, 5006)
 
 
 def test_over_quota_is_a_limit_that_was_exceeded() -> None:

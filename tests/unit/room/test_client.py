@@ -12,7 +12,6 @@ from meshhost.errors import ConnectionLostError, NotFoundError, RequestTimeoutEr
 from meshhost.identity.tenant import TenantId
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import EmptyResponse, FileResponse, JsonResponse, LinkResponse, TextResponse
-from meshhost.room import client as module
 from meshhost.room.call import CallContext
 from meshhost.room.client import RoomClient, RoomState
 from meshhost.room.participants import Participant, RemoteParticipant
@@ -321,10 +320,7 @@ async def test_what_was_never_begun_at_the_end_is_dropped_silently(joined: Joine
         room.developer.log_nowait(type="x", data={})
 
 
-async def test_leaving_does_not_wait_for_ever(
-    joined: Joined, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.01)
+async def test_leaving_does_not_wait_for_ever(joined: Joined, caplog: pytest.LogCaptureFixture) -> None:
     free = asyncio.Event()
     async with joined() as room:
 
@@ -337,8 +333,9 @@ async def test_leaving_does_not_wait_for_ever(
 
         room.spawn(stubborn(), "stubborn")
         await asyncio.sleep(0)
-    assert "tasks did not end" in caplog.text
-    free.set()
+        await room.close(timeout=0.01)
+        assert "tasks did not end" in caplog.text
+        free.set()
 
 
 async def test_presence_follows_what_the_server_tells(joined: Joined, fake: Any) -> None:
@@ -394,3 +391,53 @@ async def test_requests_wait_while_the_client_dials(joined: Joined, fake: Any, u
     async with joined() as room:
         fake.near.break_connection()
         await room.respond(1, "x", EmptyResponse())
+
+
+def _offer_send_ids(fake: Any) -> None:
+    fake.hello[2][1]["meshhost"] = {"extensions": ["send_id"]}
+
+
+async def test_a_send_whose_answer_was_lost_is_sent_again_under_its_id(joined: Joined, fake: Any) -> None:
+    _offer_send_ids(fake)
+    async with joined() as room, asyncio.TaskGroup() as tasks:
+        reconnected = _events(room, "reconnected")
+        sending = tasks.create_task(room.queues.send(name="q", message={"n": 1}))
+        first = await fake.next()
+        fake.near.break_connection()
+        await reconnected.get()
+        second = await fake.answer(JsonResponse(json={"id": "7"}), "queues.send")
+        assert await sending == "7"
+        assert first.header == second.header
+        assert first.header["id"]
+        sending = tasks.create_task(room.queues.send(name="q", message={"n": 1}))
+        third = await fake.answer(JsonResponse(json={"id": "8"}), "queues.send")
+        assert third.header["id"] != first.header["id"]
+
+
+async def test_a_server_that_would_store_it_twice_is_not_asked_again(joined: Joined, fake: Any) -> None:
+    async with joined() as room, asyncio.TaskGroup() as tasks:
+        reconnected = _events(room, "reconnected")
+        sending = tasks.create_task(_error(room.queues.send(name="q", message=1)))
+        assert "id" not in (await fake.next()).header
+        fake.near.break_connection()
+        assert isinstance(await sending, ConnectionLostError)
+        await reconnected.get()
+        # Neither is one that was replaced by an older release.
+        _offer_send_ids(fake)
+        fake.near.break_connection()
+        await reconnected.get()
+        sending = tasks.create_task(_error(room.queues.send(name="q", message=1)))
+        assert (await fake.next()).header["id"]
+        del fake.hello[2][1]["meshhost"]
+        fake.near.break_connection()
+        assert isinstance(await sending, ConnectionLostError)
+
+
+async def test_a_send_is_not_resumed_beyond_its_time(joined: Joined, fake: Any) -> None:
+    _offer_send_ids(fake)
+    async with joined(request_timeout=0.2) as room:
+        sending = asyncio.create_task(_error(room.queues.send(name="q", message=1)))
+        await fake.next()
+        fake.failures = [ConnectionLostError("down")] * 100_000
+        fake.near.break_connection()
+        assert isinstance(await sending, ConnectionLostError)

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AccessDeniedError, ConnectionLostError, LeaseLostError, RoomError
 from meshhost.room import consumer as module
 from meshhost.room.consumer import QueueConsumer
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import LeasedMessage
+from meshhost.testing.clock import FakeClock
 from meshhost.usage import Tally, UsageSums, reporting_to
 
 
@@ -52,6 +54,7 @@ class _Room:
     def __init__(self) -> None:
         self.queues = self
         self.is_closed = False
+        self.clock: Clock = SystemClock()
         self.waiting: asyncio.Queue[_Leased | RoomError | None] = asyncio.Queue()
         self.asked: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
@@ -170,25 +173,20 @@ async def test_a_server_without_leases_is_asked_for_no_renewal(running: Any, roo
         assert message.extended == 0
 
 
-async def test_the_lease_is_renewed_at_every_third_of_its_time(
-    running: Any, room: _Room, work: _Work, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slept: list[float] = []
-    sleep = asyncio.sleep
-
-    async def quick(seconds: float) -> None:
-        slept.append(seconds)
-        await sleep(0)
-
+async def test_the_lease_is_renewed_at_every_third_of_its_time(running: Any, room: _Room, work: _Work) -> None:
+    room.clock = clock = FakeClock()
     work.go.clear()
-    monkeypatch.setattr(module.asyncio, "sleep", quick)
     async with running():
         message = _message(seconds=30.0)
         room.waiting.put_nowait(message)
-        await message.many_extensions.wait()
+        await work.begun.get()
+        for number in range(3):
+            await clock.advance(9.9)
+            assert message.extended == number
+            await clock.advance(0.1)
+            assert message.extended == number + 1
         work.go.set()
         assert (await message.settled.get())[0] == "ack"
-    assert set(slept) == {10.0}
 
 
 async def test_a_renewal_that_fails_is_tried_again(running: Any, room: _Room, work: _Work) -> None:
@@ -430,6 +428,21 @@ async def test_whatever_the_processing_raises_fails_its_message_only(
         fine = _message(2)
         room.waiting.put_nowait(fine)
         assert await fine.settled.get() == ("ack", None)
+
+
+async def test_a_failure_is_logged_with_its_error_and_its_traceback_once_for_a_message(
+    running: Any, room: _Room, work: _Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    work.error = KeyError("to")
+    async with running():
+        for attempt in (1, 2, 3):
+            failed = _message(1, attempt=attempt)
+            room.waiting.put_nowait(failed)
+            await failed.settled.get()
+
+    records = [record for record in caplog.records if record.message == "processing failed"]
+    assert [record.__dict__["error"] for record in records] == ["KeyError: 'to'"] * 3
+    assert [record.exc_info is not None for record in records] == [True, False, False]
 
 
 async def test_a_processing_that_cancels_its_own_task_fails_its_message(room: _Room) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from doubles.memory_transport import MemoryTransport
@@ -19,17 +20,16 @@ from meshhost.errors import (
 from meshhost.protocol.connection import MessageReceived, RoomConnection
 from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse, JsonResponse, TextResponse
-from meshhost.room import session as module
 from meshhost.room.session import RoomSession
 
 
 class _Side:
     """The session under test, its transport, and the server's end of it."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, **options: Any) -> None:
         self.near, self.far = MemoryTransport.pair()
         self.messages: asyncio.Queue[MessageReceived] = asyncio.Queue()
-        self.session = RoomSession(self.near, self.messages.put_nowait, limits=limits)
+        self.session = RoomSession(self.near, self.messages.put_nowait, **{"limits": Limits()} | options)
         self.server = RoomConnection()
         self.running: asyncio.Task[RoomError]
 
@@ -41,8 +41,9 @@ class _Side:
 
 
 @asynccontextmanager
-async def _open(limits: Limits | None = None) -> AsyncIterator[_Side]:
-    side = _Side(limits or Limits())
+async def _open(**options: Any) -> AsyncIterator[_Side]:
+    """A running session; keyword arguments are those of RoomSession."""
+    side = _Side(**options)
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         side.running = tasks.create_task(side.session.run())
         yield side
@@ -120,9 +121,8 @@ async def test_every_awaited_reply_fails_when_the_connection_breaks() -> None:
         await side.session.close()
 
 
-async def test_a_request_that_waits_for_room_fails_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OUTBOX_BYTES", 10)
-    async with _open() as side:
+async def test_a_request_that_waits_for_room_fails_too() -> None:
+    async with _open(max_waiting_bytes=10) as side:
         side.far.hold()
         async with asyncio.TaskGroup() as tasks:
             asking = [tasks.create_task(_outcome(side)) for _ in range(3)]
@@ -150,12 +150,11 @@ async def test_closing_sends_what_waits() -> None:
         assert caught.value.close_code == 1000
 
 
-async def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FLUSH_TIMEOUT", 0.01)
+async def test_closing_does_not_wait_for_ever() -> None:
     async with _open() as side:
         side.far.hold()
         await side.session.notify("bye", {})
-        await side.session.close()
+        await side.session.close(flush_timeout=0.01)
         assert isinstance(await side.running, ConnectionLostError)
 
 
@@ -218,7 +217,7 @@ async def test_a_cancelled_session_closes_in_order() -> None:
 
 
 async def test_a_message_over_the_limit_is_not_sent() -> None:
-    async with _open(Limits(message_bytes=200)) as side:
+    async with _open(limits=Limits(message_bytes=200)) as side:
         with pytest.raises(LimitExceededError):
             await side.session.request("x", {"x": "y" * 200}, None, timeout=1)
         with pytest.raises(LocalProtocolError):
@@ -272,9 +271,8 @@ async def test_an_answered_request_and_another_server_are_told_nothing() -> None
         assert (await side.next()).type == "last"
 
 
-async def test_giving_up_is_told_however_much_waits_to_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OUTBOX_BYTES", 100)
-    async with _open() as side, asyncio.TaskGroup() as tasks:
+async def test_giving_up_is_told_however_much_waits_to_be_sent() -> None:
+    async with _open(max_waiting_bytes=100) as side, asyncio.TaskGroup() as tasks:
         side.session.can_cancel = True
         asking = tasks.create_task(_outcome(side))
         request = await side.next()

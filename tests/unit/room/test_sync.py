@@ -22,6 +22,7 @@ from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse, JsonResponse
 from meshhost.room.client import RoomClient
 from meshhost.room.services import sync
+from meshhost.testing.clock import FakeClock
 
 SCHEMA = MeshSchema(
     root_tag_name="page",
@@ -110,11 +111,8 @@ async def test_a_state_that_comes_before_its_answer_is_looked_at_is_kept(joined:
         assert bodies(await opening) == []
 
 
-async def test_a_server_that_sends_no_state_in_time_is_an_error(
-    joined: Joined, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sync, "STATE_TIMEOUT", 0.01)
-    async with joined() as room:
+async def test_a_server_that_sends_no_state_in_time_is_an_error(joined: Joined, server: Server) -> None:
+    async with joined(request_timeout=0.5) as room:
         opening = asyncio.create_task(room.sync.open(path=PATH))
         await server.connect(state=None)
         with pytest.raises(RequestTimeoutError, match=r"no content of 'x.page'"):
@@ -201,14 +199,13 @@ async def test_a_request_that_times_out_is_sent_again(joined: Joined, server: Se
         await room.sync.flush(PATH)
 
 
-async def test_a_server_that_failed_is_asked_again(
-    joined: Joined, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sync, "RETRY_DELAY", 0.0)
-    async with joined() as room:
+async def test_a_server_that_failed_is_asked_again(joined: Joined, server: Server, until: Any) -> None:
+    async with joined(clock=(clock := FakeClock())) as room:
         document = await opened(room, server)
         note(document, "stubborn")
         await server.refuse(RoomError("the store failed"), follows=False)
+        await until(lambda: clock.sleepers)
+        await clock.advance(sync.RETRY_DELAY)
         assert merged(await server.take()) == ["stubborn"]
         await room.sync.flush(PATH)
 
@@ -241,12 +238,9 @@ async def test_edits_made_on_the_corrected_document_are_sent(joined: Joined, ser
 
 
 @pytest.mark.parametrize("follows", [True, False])
-async def test_a_refusal_without_a_state_is_told_all_the_same(
-    joined: Joined, server: Server, monkeypatch: pytest.MonkeyPatch, follows: bool
-) -> None:
-    async with joined() as room:
+async def test_a_refusal_without_a_state_is_told_all_the_same(joined: Joined, server: Server, follows: bool) -> None:
+    async with joined(request_timeout=0.5) as room:
         document = await opened(room, server)
-        monkeypatch.setattr(sync, "STATE_TIMEOUT", 0.01)
         note(document, "x")
         await server.refuse(NotFoundError("no document"), follows=follows)
         with pytest.raises(NotFoundError):
@@ -279,31 +273,29 @@ async def test_a_document_that_cannot_be_connected_again_refuses_its_edits(joine
             await room.sync.flush(PATH)
 
 
-async def test_a_server_that_fails_to_connect_is_asked_again(
-    joined: Joined, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sync, "RETRY_DELAY", 0.0)
-    async with joined() as room:
+async def test_a_server_that_fails_to_connect_is_asked_again(joined: Joined, server: Server, until: Any) -> None:
+    async with joined(clock=(clock := FakeClock())) as room:
         document = await opened(room, server)
         await server.lose()
         await server.fake.answer(ErrorResponse(text="the store failed"), "room.connect")
+        await until(lambda: clock.sleepers)
+        await clock.advance(sync.RETRY_DELAY)
         await server.connect()
         await server.take()
         note(document, "x")
         assert merged(await server.take()) == ["x"]
 
 
-async def test_a_closed_document_is_not_connected_again(
-    joined: Joined, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sync, "RETRY_DELAY", 0.0)
-    async with joined() as room:
-        document = await opened(room, server)
-        account = room.sync._opened(PATH)
+async def test_a_closed_document_is_not_connected_again(joined: Joined, server: Server, until: Any) -> None:
+    async with joined(clock=(clock := FakeClock())) as room:
+        await opened(room, server)
+        await server.lose()
+        await server.fake.answer(ErrorResponse(text="the store failed"), "room.connect")
+        await until(lambda: clock.sleepers)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(room.sync.close(path=PATH))
             await server.fake.answer(type="room.disconnect")
-        await room.sync._restore_later(account, document)
+        await clock.advance(sync.RETRY_DELAY)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(room.storage.exists(path="x"))
             await server.fake.answer(JsonResponse(json={"exists": False}), "storage.exists")

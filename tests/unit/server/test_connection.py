@@ -12,7 +12,6 @@ from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse, JsonResponse, RawOutputs, TextResponse
 from meshhost.server.core.peer import CloseReason, Event
 from meshhost.server.core.requests import Answer, Request
-from meshhost.server.wire import connection as module
 from meshhost.server.wire.dialect import Handshake
 from meshhost.server.wire.sdk06 import SDK_06
 
@@ -24,6 +23,10 @@ class _Dispatch:
         self.begun: asyncio.Queue[str] = asyncio.Queue()
         self.go = asyncio.Event()
         self.cancelled = 0
+        self.finished_with: list[BaseException | None] = []
+
+    def finished(self, request: Request, error: BaseException | None = None) -> None:
+        self.finished_with.append(error)
 
     def __call__(self, request: Request) -> Any:
         kind = request.message.type
@@ -253,11 +256,8 @@ async def test_a_slow_consumer_is_disconnected(serving: Any, dispatch: _Dispatch
         assert (end.clean, end.close_code) == (True, 1013)
 
 
-async def test_one_who_takes_nothing_is_not_waited_for(
-    serving: Any, dispatch: _Dispatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "FLUSH_TIMEOUT", 0.01)
-    async with serving(dispatch) as served:
+async def test_one_who_takes_nothing_is_not_waited_for(serving: Any, dispatch: _Dispatch) -> None:
+    async with serving(dispatch, flush_timeout=0.01) as served:
         served.far.hold()
         served.connection.tell(Event("news", {}))
         served.connection.close(CloseReason.SERVER_STOPPING, "stopping")

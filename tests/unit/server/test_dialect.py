@@ -84,7 +84,15 @@ def test_the_greeting_is_the_one_of_the_protocol() -> None:
                 "attributes": {"name": "n"},
                 "meshhost": {
                     "version": 1,
-                    "extensions": ["leases", "resume", "dead_letters", "cancel", "cancel_request"],
+                    "extensions": [
+                        "leases",
+                        "resume",
+                        "dead_letters",
+                        "cancel",
+                        "cancel_request",
+                        "send_id",
+                        "confirm_receive",
+                    ],
                     "resume_token": "token",
                     "resume_seconds": 10.0,
                     "lease_seconds": 30.0,

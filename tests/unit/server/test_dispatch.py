@@ -1,11 +1,13 @@
 """The table of requests: every operation needs its grant, and reads its body before anything happens."""
 
 import asyncio
+import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from meshhost.errors import NotFoundError, StorageFullError
 from meshhost.identity.grants import (
     AgentsGrant,
     ApiScope,
@@ -18,7 +20,7 @@ from meshhost.identity.grants import (
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse
 from meshhost.queues.service import queue_service
 from meshhost.server.core.dispatch import Dispatcher
-from meshhost.server.core.requests import Operations
+from meshhost.server.core.requests import Body, Operation, Operations
 from meshhost.server.core.service import ServiceSet
 from meshhost.server.services.agents.service import AgentsService
 from meshhost.server.services.developer import DeveloperService
@@ -105,6 +107,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], ApiScope]]] = {
 }
 # About the asker itself: who may be here may do these.
 FREE = {
+    "queues.received",
     "set_attributes",
     "messaging.disable",
     "agent.unregister_toolkit",
@@ -113,7 +116,7 @@ FREE = {
     "agent.ask_response",
     "agent.abandon",
 }
-ONE_WAY = {"set_attributes", "agent.tool_call_response", "agent.ask_response", "agent.abandon"}
+ONE_WAY = {"queues.received", "set_attributes", "agent.tool_call_response", "agent.ask_response", "agent.abandon"}
 
 
 def test_every_operation_has_a_test_of_its_grant(tmp_path: Path) -> None:
@@ -192,3 +195,39 @@ async def test_a_path_that_is_not_plain_is_refused_before_its_grant(serving: Any
         assert isinstance(answer, ErrorResponse)
         assert answer.code == 1002
     await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(None, "accepted"), (NotFoundError("x"), "refused"), (StorageFullError("x"), "failed"), (KeyError("x"), "failed")],
+)
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_request_is_counted_by_what_became_of_it(
+    serving: Any, error: Exception | None, outcome: str, waits: bool
+) -> None:
+    counted: list[tuple[str, str]] = []
+
+    def at_once(*_: Any) -> EmptyResponse:
+        if error is not None:
+            raise error
+        return EmptyResponse()
+
+    async def later(*_: Any) -> EmptyResponse:
+        return at_once()
+
+    table = {"x.do": Operation(Body, later if waits else at_once)}
+    async with serving(Dispatcher(table, count=lambda *outcome: counted.append(outcome))) as served:
+        answer = await served.ask("x.do")
+        assert isinstance(answer, EmptyResponse if error is None else ErrorResponse)
+    assert counted == [("x.do", outcome)]
+
+
+async def test_a_full_disk_under_the_files_has_a_code_too(serving: Any) -> None:
+    async def upload(*_: Any) -> EmptyResponse:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    table = {"x.do": Operation(Body, upload)}
+    async with serving(Dispatcher(table, count=lambda *_: None)) as served:
+        answer = await served.ask("x.do")
+        assert isinstance(answer, ErrorResponse)
+        assert (answer.code, answer.text.split(":")[0]) == (StorageFullError.code, "storage full")

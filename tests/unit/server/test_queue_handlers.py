@@ -14,13 +14,13 @@ from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.services.queue_leases import MAX_RECENT, ConnectionLeases, HandedOver, ParticipantLeases
 from meshhost.server.services.queues import QueuesService
 from meshhost.stores.memory.engine import memory_engine
-from meshhost.stores.queues import HolderId, Lease, NewMessage, QueueKey
+from meshhost.stores.queues import HolderId, Lease, NewMessage, QueueKey, QueueStore
 from meshhost.testing.clock import FakeClock
 
 
 class _World:
-    def __init__(self, queues: QueueService, clock: FakeClock) -> None:
-        self.queues, self.clock = queues, clock
+    def __init__(self, queues: QueueService, store: QueueStore, clock: FakeClock) -> None:
+        self.queues, self.store, self.clock = queues, store, clock
         self.service = QueuesService(queues, receive_seconds=20, lease_seconds=30, clock=clock)
         self.dispatcher = Dispatcher(self.service.operations(), count=lambda *_: None)
 
@@ -36,7 +36,7 @@ async def world() -> AsyncIterator[_World]:
     clock = FakeClock()
     engine = memory_engine(clock=clock)
     async with engine, queue_service(engine, clock=clock) as queues:
-        own = _World(queues, clock)
+        own = _World(queues, engine.queues, clock)
         async with asyncio.TaskGroup() as tasks:
             keeping = tasks.create_task(own.service.run())
             yield own
@@ -166,7 +166,7 @@ async def test_an_answer_that_comes_too_late_gives_its_message_back(
         assert await _stats(world, served) == (1, 1)
         await served.notify("request.cancel", {"id": 12345})
         assert await _stats(world, served) == (1, 1)
-        (letter,) = await world.queues._store.lease(key, HolderId("other"), seconds=1)
+        (letter,) = await world.store.lease(key, HolderId("other"), seconds=1)
         assert (letter.attempt, letter.delivery) == (1, 1)
 
 

@@ -14,14 +14,15 @@ from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import new_api_key
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.identity.tokens import ParticipantToken
-from meshhost.server.calling import caller as module
 from meshhost.server.calling.caller import ServiceCaller
 from meshhost.server.calling.records import MAX_ATTEMPTS, UrlRotation
-from meshhost.server.config import ConfiguredService, ServicePath
+from meshhost.server.config import CallTimes, ConfiguredService, ServicePath
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.room import Room
+from meshhost.testing.clock import FakeClock
 
 KEY = new_api_key("11111111-2222-3333-4444-555555555555")
+TIMES = CallTimes()
 
 
 class _Sender:
@@ -39,15 +40,27 @@ class _Sender:
         return {}
 
 
+class _Clock(FakeClock):
+    """Passes as soon as somebody sleeps, and notes the sleeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slept: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await self.advance(seconds)
+
+
 class _World:
     def __init__(self) -> None:
         self.sender = _Sender()
         self.room = Room(key=RoomKey(TenantId(KEY.project_id), "r"), url="ws://h/rooms/r")
         self.counted: list[str] = []
-        self.slept: list[float] = []
+        self.clock = _Clock()
         self.key_for: Callable[[str], Any] = lambda _: KEY
 
-    def caller(self, *paths: ServicePath, other_urls: Sequence[str] = ()) -> ServiceCaller:
+    def caller(self, *paths: ServicePath, other_urls: Sequence[str] = (), times: CallTimes = TIMES) -> ServiceCaller:
         services = [
             ConfiguredService(url="http://host/", paths=paths, webhook_secret="s", rooms="r*", other_urls=other_urls)
         ]
@@ -58,6 +71,8 @@ class _World:
             call_urls=[],
             call_secret=None,
             count=self.counted.append,
+            times=times,
+            clock=self.clock,
         )
 
     def join(self, name: str, role: str = "agent") -> Participant:
@@ -76,16 +91,8 @@ class _World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> _World:
-    own = _World()
-    sleep = asyncio.sleep
-
-    async def noted(seconds: float) -> None:
-        own.slept.append(seconds)
-        await sleep(0)
-
-    monkeypatch.setattr(module.asyncio, "sleep", noted)
-    return own
+def world() -> _World:
+    return _World()
 
 
 async def _run(world: _World, *paths: ServicePath, until: Callable[[], Any]) -> None:
@@ -131,30 +138,25 @@ async def test_waits_grow_and_honour_the_host(world: _World) -> None:
     world.sender.failures = [CallRefusedError("no", status=503) for _ in range(10)]
     world.sender.failures[2] = CallRefusedError("later", status=429, retry_after=1000.0)
     await _run(world, ServicePath("/w", "worker"), until=world.called)
-    waits = [seconds for seconds in world.slept if seconds > 0]
+    waits = [seconds for seconds in world.clock.slept if seconds > 0]
     assert waits[2] == 1000.0
     for number, wait in enumerate(waits):
-        bound = min(module.MAX_DELAY, module.FIRST_DELAY * 2**number)
+        bound = min(TIMES.max_delay, TIMES.first_delay * 2**number)
         assert number == 2 or bound / 2 <= wait <= bound
     assert world.counted == ["refused"] * 10 + ["accepted"]
 
 
-async def test_an_agent_that_stayed_long_is_called_again_at_once(
-    world: _World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "STABLE_SECONDS", -1.0)
-
+async def test_an_agent_that_stayed_long_is_called_again_at_once(world: _World) -> None:
     async def check() -> None:
         await world.called()
         world.leave(world.join("worker"))
         agent = world.join("worker")
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await world.clock.advance(TIMES.stable + 1)
         world.leave(agent)
         await world.called()
 
     await _run(world, ServicePath("/w", "worker"), until=check)
-    assert set(world.slept) <= {0}
+    assert set(world.clock.slept) <= {0}
 
 
 async def test_one_service_in_trouble_keeps_no_other_back(world: _World) -> None:
@@ -231,8 +233,8 @@ async def test_the_next_host_is_called_when_one_fails_and_the_one_that_works_is_
         ("http://c/w", "accepted", None, None),
     ]
     # The others were not kept waiting by the first, and each try came after a pause.
-    assert all(0 < wait < 1000 for wait in world.slept if wait)
-    assert len([wait for wait in world.slept if wait]) == 3
+    assert all(0 < wait < 1000 for wait in world.clock.slept if wait)
+    assert len([wait for wait in world.clock.slept if wait]) == 3
 
 
 def _unreachable() -> CallRefusedError:
@@ -241,11 +243,8 @@ def _unreachable() -> CallRefusedError:
     return error
 
 
-async def test_a_call_that_nobody_joined_after_goes_to_the_next_host(
-    world: _World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "JOIN_SECONDS", 0.0)
-    caller = world.caller(ServicePath("/w", "worker"), other_urls=["http://b"])
+async def test_a_call_that_nobody_joined_after_goes_to_the_next_host(world: _World) -> None:
+    caller = world.caller(ServicePath("/w", "worker"), other_urls=["http://b"], times=CallTimes(join=0.0))
     async with _kept(caller, world.room):
         assert [(await world.called())[0] for _ in range(3)] == ["http://host/w", "http://b/w", "http://host/w"]
         assert caller.calls(world.room)[0]["attempts"][0]["outcome"] == "not_joined"

@@ -1,5 +1,6 @@
 """Paths and files of rooms."""
 
+import asyncio
 import io
 from pathlib import Path
 
@@ -219,3 +220,40 @@ async def test_the_files_of_a_tenant_are_counted_over_its_rooms(files: RoomFiles
     await _write(files, "x", b"1", room=RoomKey(TenantId("t2"), "r"))
     assert await files.of_tenant(TenantId("t")) == (2, 8)
     assert await files.of_tenant(TenantId("t2")) == (1, 1)
+
+
+async def test_the_files_of_a_room_or_a_tenant_are_deleted_with_their_folders(files: RoomFiles, tmp_path: Path) -> None:
+    upstairs, elsewhere = RoomKey(ROOM.tenant, f"{ROOM.name}-2"), RoomKey(TenantId(f"{ROOM.tenant}-2"), ROOM.name)
+    for room in (ROOM, upstairs, elsewhere):
+        for path in ("a", "b/c/d", "b/e"):
+            await _write(files, path, room=room)
+    for _ in range(2):
+        await files.delete_all(ROOM.tenant, ROOM.name)
+    assert await files.list(ROOM, "") == []
+    assert not (tmp_path / "files" / ROOM.tenant / ROOM.name).exists()
+    assert len(await files.list(upstairs, "")) == 2
+    await files.delete_all(ROOM.tenant)
+    assert not (tmp_path / "files" / ROOM.tenant).exists()
+    assert len(await files.list(elsewhere, "")) == 2
+
+
+@pytest.mark.parametrize(
+    ("tenant", "room"), [("", None), (".", None), ("..", "x"), ("a", ".."), ("a/b", None), ("a", "b/c")]
+)
+async def test_a_deletion_does_not_leave_its_folder(files: RoomFiles, tenant: str, room: str | None) -> None:
+    with pytest.raises(InvalidRequestError):
+        await files.delete_all(TenantId(tenant), room)
+
+
+async def test_a_long_list_lets_others_run(files: RoomFiles, tmp_path: Path) -> None:
+    folder = tmp_path / "files" / ROOM.tenant / ROOM.name
+    folder.mkdir(parents=True)
+    for number in range(2000):
+        (folder / f"{number}.txt").touch()
+    listing = asyncio.create_task(files.list(ROOM, ""))
+    turns = 0
+    while not listing.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert len(listing.result()) == 2000
+    assert turns >= 8

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError, SettingsError
+from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError, SettingsError, StorageFullError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.documents import DocumentKey
 from meshhost.stores.sqlite.documents import SqliteDocumentStore
@@ -111,7 +111,7 @@ async def test_a_crash_between_snapshot_and_log_leaves_what_was(store: SqliteDoc
     def stumble(db: sqlite3.Connection) -> None:
         db.execute("CREATE TRIGGER stumble BEFORE DELETE ON updates BEGIN SELECT raise(ABORT, 'power cut'); END")
 
-    await store._database.run(stumble)
+    await store.database.run(stumble)
     with pytest.raises(sqlite3.IntegrityError, match="power cut"):
         await store.compact(KEY, b"second")
     assert await loaded(store) == (b"first", [b"x"])
@@ -134,7 +134,7 @@ PROGRAM = textwrap.dedent("""
             def die(statement):
                 if statement.startswith("DELETE FROM updates"):
                     os.kill(os.getpid(), signal.SIGKILL)
-            await store._database.run(lambda db: db.set_trace_callback(die))
+            await store.database.run(lambda db: db.set_trace_callback(die))
             await store.compact(key, b"second")
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -156,15 +156,17 @@ async def test_what_was_kept_survives_kill_9(path: Path, when: str) -> None:
     assert (await asyncio.to_thread(path.stat)).st_mode & 0o777 == 0o600
 
 
-async def test_a_disk_that_fails_is_an_os_error_with_nothing_done(store: SqliteDocumentStore) -> None:
+async def test_a_full_disk_is_an_os_error_with_nothing_done(store: SqliteDocumentStore) -> None:
     await store.create(KEY, b"first")
 
     def pages(db: sqlite3.Connection) -> Any:
         return db.execute("PRAGMA page_count").fetchone()[0]
 
-    count = await store._database.run(pages)
-    await store._database.run(lambda db: db.execute(f"PRAGMA max_page_count = {count + 1}").fetchone())
-    with pytest.raises(OSError, match=r"document store .* failed"):
+    count = await store.database.run(pages)
+    await store.database.run(lambda db: db.execute(f"PRAGMA max_page_count = {count + 1}").fetchone())
+    with pytest.raises(OSError, match=r"storage full") as caught:
         await store.append(KEY, b"x" * 100_000)
+    assert isinstance(caught.value, StorageFullError)
+    assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
     await store.append(KEY, b"small")
     assert await loaded(store) == (b"first", [b"small"])

@@ -14,18 +14,21 @@ from typing import Any
 
 import pytest
 
-from meshhost.errors import NotFoundError, RoomError, SettingsError
+from meshhost.errors import NotFoundError, RoomError, SettingsError, StorageFullError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.queues import EndReason, HolderId, NewMessage, QueueKey
+from meshhost.stores.queues import LONGEST_DELAY, LONGEST_LEASE, EndReason, HolderId, NewMessage, QueueKey
 from meshhost.stores.sqlite import file as sqlite_file
 from meshhost.stores.sqlite import thread as sqlite_thread
 from meshhost.stores.sqlite.file import SqliteFile
-from meshhost.stores.sqlite.queues import _SQL, SqliteQueueStore
+from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.stores.sqlite.thread import SqliteThread
+from meshhost.stores.statements import read_statements
+from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
 JOBS = QueueKey(ROOM, "jobs")
 ANN = HolderId("ann")
+VERSION = len(list((Path(sqlite_file.__file__).parent / "migrations" / "queues").glob("*.sql")))
 
 
 @pytest.fixture
@@ -42,11 +45,11 @@ async def store(path: Path) -> AsyncIterator[SqliteQueueStore]:
 
 
 def queue_file(path: Path) -> SqliteFile:
-    return SqliteQueueStore(path)._database.file()
+    return SqliteQueueStore(path).database.file()
 
 
 async def in_thread(store: SqliteQueueStore, operation: Callable[[sqlite3.Connection], Any]) -> Any:
-    return await store._database.run(operation)
+    return await store.database.run(operation)
 
 
 class Hold:
@@ -93,13 +96,13 @@ class Flawed:
 
 
 async def make_flawed(store: SqliteQueueStore, *failing: str) -> None:
-    assert store._database._thread is not None
-    file = store._database._thread._file
+    assert store.database._thread is not None
+    file = store.database._thread._file
 
     def operation(db: sqlite3.Connection) -> None:
         file._connection = Flawed(db, *failing)  # type: ignore[assignment]
 
-    await store._database.run(operation)
+    await store.database.run(operation)
 
 
 # --- The file
@@ -131,7 +134,7 @@ async def test_a_file_of_a_newer_version_is_left_alone(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(SettingsError, match=r"queues\.db is of version 99, newer than 2"):
+    with pytest.raises(SettingsError, match=rf"queues\.db is of version 99, newer than {VERSION}"):
         await SqliteQueueStore(path).open()
 
 
@@ -199,7 +202,7 @@ async def test_the_connection_is_as_durable_as_promised(store: SqliteQueueStore)
         await in_thread(store, lambda db, name=name: db.execute(f"PRAGMA {name}").fetchone()[0])
         for name in ("journal_mode", "synchronous", "user_version")
     ]
-    assert settings == ["wal", 2, 2]
+    assert settings == ["wal", 2, VERSION]
     assert repr(store).endswith("open=True>")
 
 
@@ -382,7 +385,7 @@ async def test_a_cancelled_open_leaves_no_lock(path: Path, monkeypatch: pytest.M
 # --- A failing disk
 
 
-async def test_a_full_disk_fails_the_batch_and_passes(
+async def test_a_full_disk_fails_what_it_has_no_room_for_and_passes(
     store: SqliteQueueStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = await store.send(JOBS, NewMessage("kept"))
@@ -391,15 +394,20 @@ async def test_a_full_disk_fails_the_batch_and_passes(
     async with Hold(store):
         sends = [asyncio.create_task(store.send(JOBS, NewMessage(text))) for text in ("small", "x" * 100_000, "small")]
         await asyncio.sleep(0)
-    for error in await asyncio.gather(*sends, return_exceptions=True):
-        assert isinstance(error, OSError)
-        assert "queues.db failed: database or disk is full" in str(error)
-        assert isinstance(error.__cause__, sqlite3.OperationalError)
+    small, error, other = await asyncio.gather(*sends, return_exceptions=True)
+    assert isinstance(error, StorageFullError)
+    assert isinstance(error, OSError)
+    assert str(error) == "storage full: the room server's disk has no room for this"
+    assert isinstance(error.__cause__, sqlite3.OperationalError)
+    assert isinstance(small, int)
+    assert isinstance(other, int)
+    assert small < other
     assert "store failed" in caplog.text
+    assert "database or disk is full" in caplog.text
     await in_thread(store, lambda db: db.execute("PRAGMA max_page_count = 1000000").fetchone())
     await store.send(JOBS, NewMessage("x" * 100_000))
     deliveries = await store.lease(JOBS, ANN, seconds=9, limit=9)
-    assert [len(delivery.body) for delivery in deliveries] == [4, 100_000]
+    assert [len(delivery.body) for delivery in deliveries] == [4, 5, 5, 100_000]
     assert deliveries[0].lease.message_id == kept
 
 
@@ -433,10 +441,13 @@ async def test_a_transaction_that_cannot_begin_fails_the_batch(store: SqliteQueu
 @pytest.mark.parametrize(
     ("statement", "values", "index"),
     [
-        ("promote", {"queue": 1, "now": 0}, "SEARCH messages USING INDEX messages_waiting (queue_id=? AND due<?)"),
+        (
+            "promote",
+            {"queue": 1, "now": 0, "limit": 1},
+            "SEARCH messages USING INDEX messages_waiting (queue_id=? AND due<?)",
+        ),
         ("next_due", {}, "USING COVERING INDEX messages_due"),
-        ("queues_due", {"now": 0}, "USING COVERING INDEX messages_due (due<?)"),
-        ("sweep", {"now": 0}, "SEARCH messages USING INDEX messages_due"),
+        ("sweep", {"now": 0, "limit": 1}, "SEARCH messages USING COVERING INDEX messages_due (due<?)"),
         (
             "release_holder",
             {"counted": 1, "interrupted": 1, "holder": "ann"},
@@ -448,13 +459,13 @@ async def test_a_transaction_that_cannot_begin_fails_the_batch(store: SqliteQueu
             {"queue": 1, "holder": "ann", "until": 0, "limit": 1},
             "SEARCH messages USING COVERING INDEX messages_in_order (queue_id=? AND ready=?)",
         ),
-        ("drain_messages", {"queue": 1}, "INDEX messages_in_order (queue_id=?)"),
     ],
 )
 async def test_no_statement_reads_all_messages(
     store: SqliteQueueStore, statement: str, values: dict[str, object], index: str
 ) -> None:
-    rows = await in_thread(store, lambda db: db.execute(f"EXPLAIN QUERY PLAN {_SQL[statement]}", values).fetchall())
+    sql = read_statements("meshhost.stores.sqlite", "queues.sql")[statement]
+    rows = await in_thread(store, lambda db: db.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall())
     plan = "\n".join(row[3] for row in rows)
     assert index in plan
     assert "SCAN messages\n" not in f"{plan}\n"
@@ -495,3 +506,25 @@ async def test_opening_an_open_store_does_nothing(store: SqliteQueueStore) -> No
     await store.send(JOBS, NewMessage("1"), create=True)
     await store.open()
     assert [delivery.body for delivery in await store.lease(JOBS, HolderId("ann"), seconds=30)] == ["1"]
+
+
+async def test_a_clock_that_was_set_back_while_the_file_was_closed_prolongs_no_lease_for_ever(path: Path) -> None:
+    clock = FakeClock(2_000_000.0)
+    store = SqliteQueueStore(path, clock=clock)
+    await store.open()
+    for body in "ab":
+        await store.send(JOBS, NewMessage(body))
+    await store.lease(JOBS, ANN, seconds=30)
+    (second,) = await store.lease(JOBS, ANN, seconds=30)
+    await store.nack(second.lease, reason=EndReason.FAILED, delay=60)
+    await store.close()
+    clock.step(-1_000_000.0)
+    await store.open()
+    due = await store.next_due()
+    assert due is not None
+    assert due <= clock.time() + LONGEST_LEASE
+    await clock.advance(LONGEST_LEASE + 1)
+    assert await store.sweep() == [JOBS]
+    await clock.advance(LONGEST_DELAY)
+    assert len(await store.lease(JOBS, ANN, seconds=30, limit=5)) == 2
+    await store.close()

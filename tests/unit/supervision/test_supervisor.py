@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from meshhost.errors import ConnectionLostError, LifecycleError
+from meshhost.errors import ConnectionLostError, InvalidRequestError, LifecycleError, SettingsError
 from meshhost.logs import current_log_context
-from meshhost.supervision.agent import AgentSpec, ErrorReport, SupervisedAgent
+from meshhost.supervision.agent import AgentSpec, SupervisedAgent
 from meshhost.supervision.drain import DrainReport, drain_together
+from meshhost.supervision.error_report import ErrorReport
 from meshhost.supervision.isolation import Aborted, Child, ChildContext, Crashed, Exit, Exited, Run, TaskChild
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.supervision.state import TERMINAL, State
@@ -622,6 +623,38 @@ async def test_a_restart_is_logged_with_the_wait_and_the_error(add: Add, caplog:
     assert record.message == "agent ended and will be started again"
     assert (record.__dict__["tenant"], record.__dict__["retry_in"]) == ("acme", 0.5)
     assert record.exc_info is not None
+    assert record.__dict__["error"] == "ValueError: no such model"
+
+
+async def test_the_traceback_of_an_error_is_logged_once_and_its_line_each_time(
+    add: Add, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(context: ChildContext) -> None:
+        raise ValueError("no such model")
+
+    spawn = add(broken, policy=RestartPolicy(max_restarts=2))
+    for wait in (0.5, 1.0):
+        await spawn.wait_state(State.BACKING_OFF)
+        await clock.advance(wait)
+    await spawn.wait_state(State.FAILED)
+
+    records = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.__dict__["error"] for record in records] == ["ValueError: no such model"] * 3
+    assert [record.exc_info is not None for record in records] == [True, False, False]
+
+
+@pytest.mark.parametrize("error", [SettingsError("no queue"), InvalidRequestError("queue", "is missing")])
+async def test_an_error_that_says_what_is_wrong_is_logged_in_one_line(
+    add: Add, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    async def broken(context: ChildContext) -> None:
+        raise error
+
+    spawn = add(broken, policy=RestartPolicy(kind="temporary"))
+    await spawn.wait_state(State.FAILED)
+
+    [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert (record.exc_info, record.__dict__["error"]) == (None, f"{type(error).__name__}: {error}")
 
 
 async def test_only_the_last_hundred_ended_agents_are_remembered(supervisor: Supervisor, add: Add) -> None:

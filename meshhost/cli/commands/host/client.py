@@ -19,6 +19,8 @@ _ID_LENGTH = 32
 _MIN_PREFIX = 6
 _MAX_CANDIDATES = 5
 _TIMEOUT = 30.0
+# USUAL_PORT of `hosting.service_host`, which would take half a second to load.
+_USUAL_URL = "http://127.0.0.1:8081"
 
 
 def ask(
@@ -82,17 +84,26 @@ def quoted(text: str) -> str:
 
 
 def base_url(given: str | None) -> str:
-    """Return the URL of the host: the given one, else the environment's. Raises BadParameter for none or an invalid one."""
+    """Return the URL of the host. Raises BadParameter for an invalid one, or when several could be meant.
+
+    It is the given one, else that of MESHHOST_HOST_URL, of MESHHOST_PORT, of the host that `meshhost service run` has started,
+    and at last the one where `host.run()` listens by default.
+    """
     from urllib.parse import urlsplit
 
+    from meshhost.app.running_hosts import running_hosts
     from meshhost.settings import read_settings
 
     settings = read_settings()
     url = given or settings.host_url
-    if url is None:
-        if not settings.port:
-            raise typer.BadParameter("name the host, or set MESHHOST_HOST_URL or MESHHOST_PORT", param_hint="--url")
+    if url is None and settings.port:
         return f"http://127.0.0.1:{settings.port}"
+    if url is None:
+        found = running_hosts(settings.config_dir)
+        if len(found) > 1:
+            listed = ", ".join(f"{one} (for room {room})" for one, room in found.items())
+            raise typer.BadParameter(f"several hosts run here: {listed}", param_hint="--url")
+        return next(iter(found), _USUAL_URL)
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise typer.BadParameter("expected a URL such as http://127.0.0.1:8081", param_hint="--url")
     return url.rstrip("/")

@@ -22,7 +22,10 @@ UrlOption = Annotated[
     typer.Option(
         "--url",
         metavar="URL",
-        help="URL of the host (default: MESHHOST_HOST_URL, else port MESHHOST_PORT of this machine).",
+        help=(
+            "URL of the host (default: MESHHOST_HOST_URL, else port MESHHOST_PORT of this machine, else the host that "
+            "`meshhost service run` has started, else port 8081)."
+        ),
     ),
 ]
 AgentArgument = Annotated[

@@ -22,6 +22,7 @@ from meshhost.cli.commands.host.tables import (
     AGENT_COLUMNS,
     TENANT_COLUMNS,
     agent_row,
+    agent_table,
     print_agent,
     print_look,
     screen,
@@ -49,7 +50,7 @@ def ps(
     """List the agents on the host, oldest first."""
     import sys
 
-    from meshhost.cli.output import note, print_json, print_table
+    from meshhost.cli.output import note, print_json
 
     if limit is None and sys.stdout.isatty() and not as_json:
         limit = PAGE
@@ -58,8 +59,7 @@ def ps(
     if as_json:
         print_json(agents)
     else:
-        empty = "no agents match on this host" if filters else "no agents on this host"
-        print_table(AGENT_COLUMNS, [agent_row(agent) for agent in agents], empty=empty)
+        _print_agents(agents, empty="no agents match on this host" if filters else "no agents on this host")
     if are_more:
         note(f"there are more than {len(agents)}: see --limit")
 
@@ -112,6 +112,22 @@ def top(
         print_look(_look(url, filters))
 
 
+def _print_agents(agents: list[dict[str, Any]], *, empty: str) -> None:
+    import shutil
+    import sys
+
+    from meshhost.cli.output import note, print_table
+
+    if not (agents and sys.stdout.isatty()):
+        # For programs: all columns, in this order.
+        print_table(AGENT_COLUMNS, [agent_row(agent) for agent in agents], empty=empty)
+        return
+    columns, rows, left_out = agent_table(agents, shutil.get_terminal_size().columns)
+    print_table(columns, rows, empty=empty)
+    if left_out:
+        note(f"left out of the table, to fit: {', '.join(left_out).lower()}; --json has all")
+
+
 def _filters(**given: str | None) -> dict[str, str]:
     return {name: value for name, value in given.items() if value is not None}
 
@@ -126,7 +142,8 @@ def _watch(url: str | None, filters: dict[str, str], interval: float) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    with Live(screen(_look(url, filters)), console=Console(), screen=True, auto_refresh=False) as live:
+    console = Console()
+    with Live(screen(_look(url, filters), console.width), console=console, screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(interval)
-            live.update(screen(_look(url, filters)), refresh=True)
+            live.update(screen(_look(url, filters), console.width), refresh=True)

@@ -1,7 +1,8 @@
 """What a host answers about agents and tenants, as tables and text for people.
 
-Texts of agents are printed without control characters, and never as markup. Libraries are imported inside the functions, since
-this module is loaded for every `--help`.
+An agent has more columns than a terminal of 80 characters holds. `agent_table` leaves out those that say nothing, and then the
+least needed ones until a line fits; what it left out is said. Texts of agents are printed without control characters, and never
+as markup. Libraries are imported inside the functions, since this module is loaded for every `--help`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["AGENT_COLUMNS", "TENANT_COLUMNS", "agent_row", "print_agent", "print_look", "screen", "tenant_row"]
+__all__ = [
+    "AGENT_COLUMNS",
+    "TENANT_COLUMNS",
+    "agent_row",
+    "agent_table",
+    "print_agent",
+    "print_look",
+    "screen",
+    "tenant_row",
+]
 
 AGENT_COLUMNS = (
     "ID",
@@ -30,6 +40,36 @@ TENANT_COLUMNS = ("TENANT", "AGENTS", "WAITING", "MEMORY", "FROZEN SINCE", "REAS
 
 # Enough to tell agents apart, and for `host describe ID`.
 _SHOWN_ID = 12
+_SHORT_TENANT = 9
+# What is left out of a table that is too wide, in this order.
+_LEFT_OUT = ("ISOLATION", "MEMORY", "PATH", "WAITS FOR", "TENANT", "AGE")
+
+
+def agent_table(agents: Sequence[dict[str, Any]], width: int) -> tuple[list[str], list[list[str]], list[str]]:
+    """Return columns and rows that fit into `width` characters as far as possible, and the columns that were left out."""
+    from meshhost.cli.output import one_line
+
+    rows = [["" if cell is None else one_line(str(cell)) for cell in agent_row(agent)] for agent in agents]
+    table = {name: [row[n] for row in rows] for n, name in enumerate(AGENT_COLUMNS)}
+    shown = {name: cells for name, cells in table.items() if any(cells)}
+    if _width(shown) > width and "TENANT" in shown:
+        # An id of 36 characters takes half of a line; its beginning tells tenants apart.
+        shown["TENANT"] = [_shortened(cell) for cell in shown["TENANT"]]
+    left_out: list[str] = []
+    for name in [one for one in _LEFT_OUT if one in shown]:
+        if _width(shown) <= width:
+            break
+        del shown[name]
+        left_out += [name]
+    return list(shown), [list(row) for row in zip(*shown.values(), strict=True)], left_out
+
+
+def _width(table: dict[str, list[str]]) -> int:
+    return sum(max(len(name), *map(len, cells)) + 1 for name, cells in table.items()) - 1
+
+
+def _shortened(tenant: str) -> str:
+    return f"{tenant[: _SHORT_TENANT - 1]}…" if len(tenant) == 36 and tenant.count("-") == 4 else tenant
 
 
 def print_look(look: dict[str, Any]) -> None:
@@ -40,8 +80,8 @@ def print_look(look: dict[str, Any]) -> None:
     print_table(AGENT_COLUMNS, [agent_row(agent) for agent in look["agents"]], empty="no agents on this host")
 
 
-def screen(look: dict[str, Any]) -> Any:
-    """Return what `host top` shows on a terminal: the headline, the tenants, then the agents, those with a problem first."""
+def screen(look: dict[str, Any], width: int) -> Any:
+    """What `host top` shows on a terminal of this width: the headline, the tenants, then the agents, problems first."""
     from rich.console import Group
     from rich.text import Text
 
@@ -50,10 +90,11 @@ def screen(look: dict[str, Any]) -> Any:
         for one in sorted(look["tenants"], key=lambda one: -one["agents"])
     ]
     agents = sorted(look["agents"], key=lambda agent: (agent["state"] == "running", -agent["restarts"]))
+    columns, rows, _ = agent_table(agents[:100], width)
     return Group(
         Text(_headline(look), style="bold"),
         _table(("TENANT", "AGENTS", "WAITING", "CONDITION"), tenants[:10]),
-        _table(AGENT_COLUMNS, [agent_row(agent) for agent in agents[:100]]),
+        _table(columns, rows),
     )
 
 

@@ -1,0 +1,263 @@
+"""The PostgreSQL database of an engine: a pool of connections, migrations, and errors in our words.
+
+Every store of this package is built on one `PostgresDatabase`, which the engine opens before them and closes after them.
+Most operations of the stores are one statement, which is one round trip and one transaction; `transaction` is for those that
+need more. A connection is borrowed for one operation only, so a pooler in transaction mode (pgbouncer) works in between. It
+is recognised when the database is opened: then statements are not prepared and nobody may LISTEN, since both would need a
+session of their own.
+
+What psycopg raises becomes OSError, with the server's words and never the URL, which may hold a password. An operation that
+was rolled back because it collided with another is tried again. After an error of the connection the idle connections of the
+pool are looked at, so that a restart of PostgreSQL fails what was under way and not one operation for every connection.
+
+Invariant: a cancelled or failed operation leaves its connection without a transaction, or closed.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from importlib import resources
+from typing import Any, LiteralString, TypeAlias, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection, errors
+from psycopg.conninfo import conninfo_to_dict
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from meshhost.errors import InvalidRequestError, RoomError, SettingsError
+from meshhost.tasks import TaskOwner
+
+__all__ = ["Connection", "PostgresDatabase", "Row", "Values"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Row: TypeAlias = tuple[Any, ...]
+Connection: TypeAlias = AsyncConnection[Row]
+Values: TypeAlias = Mapping[str, object]
+
+OPEN_SECONDS = 15.0
+# For a free connection; after that the store has failed, so that every wait ends.
+_BORROW_SECONDS = 10.0
+# An operation that takes longer has failed: a connection may be dead without anybody having been told.
+_OPERATION_SECONDS = 30.0
+# How often an operation is tried that collided with another one.
+_TRIES = 5
+_MIGRATIONS = resources.files("meshhost.stores.postgres") / "migrations"
+# "meshhost" as a number: the advisory lock under which one process migrates.
+_MIGRATION_LOCK = 0x6D657368686F7374
+
+_VERSIONS: LiteralString = """
+CREATE SCHEMA IF NOT EXISTS meshhost;
+CREATE TABLE IF NOT EXISTS meshhost.versions (store text PRIMARY KEY, version integer NOT NULL);
+"""
+
+
+class PostgresDatabase:
+    """The database at `url` (`postgresql://…`), used by at most `connections` operations at a time.
+
+    Raises SettingsError for a URL that psycopg cannot read; the text does not show it.
+    """
+
+    def __init__(self, url: str, *, connections: int = 10) -> None:
+        try:
+            self._target = conninfo_to_dict(url)
+        except psycopg.ProgrammingError:
+            raise SettingsError("MESHHOST_DATABASE_URL: expected postgresql://user:password@host/database") from None
+        self._url = url
+        self._connections = connections
+        self._pool: AsyncConnectionPool[Connection] | None = None
+        self._tasks = TaskOwner("database")
+        self._is_checking = False
+        self.has_sessions = True
+
+    def __repr__(self) -> str:
+        return f"<PostgresDatabase {self.name} open={self._pool is not None}>"
+
+    @property
+    def name(self) -> str:
+        """Where it is, for people: host and database, without user and password."""
+        return f"{self._target.get('host', 'localhost')}/{self._target.get('dbname', '')}"
+
+    async def open(self) -> None:
+        """Connect. Raises SettingsError when the database is not one for us, OSError when it does not answer."""
+        if self._pool is not None:
+            return
+        async with self.session() as connection:
+            self.has_sessions = await _has_sessions(connection)
+            await _check(connection)
+        if not self.has_sessions:
+            logger.info("PostgreSQL is behind a pooler: hints between servers wait for their next look")
+        pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            self._url,
+            min_size=min(2, self._connections),
+            max_size=self._connections,
+            timeout=_BORROW_SECONDS,
+            open=False,
+            name="meshhost",
+            kwargs={"autocommit": True, "prepare_threshold": 5 if self.has_sessions else None},
+        )
+        try:
+            with _translated():
+                await pool.open(wait=True, timeout=OPEN_SECONDS)
+        except BaseException:
+            await pool.close()
+            raise
+        self._pool = pool
+
+    async def close(self) -> None:
+        """Close all connections; operations under way get OSError. Idempotent; it may be opened again."""
+        await self._tasks.stop()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Connection]:
+        """A connection of its own, outside of the pool, for what needs a session (LISTEN)."""
+        with _translated():
+            connection: Connection = await AsyncConnection.connect(
+                self._url, autocommit=True, connect_timeout=int(OPEN_SECONDS), prepare_threshold=None
+            )
+        async with connection:
+            yield connection
+
+    async def rows(self, statement: LiteralString, values: Values = {}) -> list[Row]:  # noqa: B006 - never changed
+        """Run one statement, which is a transaction of its own, and return its rows. Raises OSError, RoomError."""
+
+        async def operation(connection: Connection) -> list[Row]:
+            cursor = await connection.execute(statement, values)
+            return await cursor.fetchall() if cursor.description is not None else []
+
+        return await self._run(operation)
+
+    async def row(self, statement: LiteralString, values: Values = {}) -> Row | None:  # noqa: B006 - never changed
+        """Run one statement and return its first row, or None."""
+        rows = await self.rows(statement, values)
+        return rows[0] if rows else None
+
+    async def count(self, statement: LiteralString, values: Values = {}) -> int:  # noqa: B006 - never changed
+        """Run one statement and return how many rows it changed."""
+
+        async def operation(connection: Connection) -> int:
+            return (await connection.execute(statement, values)).rowcount
+
+        return await self._run(operation)
+
+    async def transaction(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run several statements as one transaction. `operation` may run more than once, each time from the beginning."""
+
+        async def whole(connection: Connection) -> T:
+            async with connection.transaction():
+                return await operation(connection)
+
+        return await self._run(whole)
+
+    async def migrate(self, store: str) -> None:
+        """Bring the tables of a store to the version of this release; several processes may do so at once.
+
+        Raises SettingsError when they are of a newer release.
+        """
+        files = sorted((file.name, file) for file in (_MIGRATIONS / store).iterdir() if file.name.endswith(".sql"))
+
+        async def operation(connection: Connection) -> None:
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+            await connection.execute(_VERSIONS)
+            found = await connection.execute("SELECT version FROM meshhost.versions WHERE store = %s", (store,))
+            row = await found.fetchone()
+            version = 0 if row is None else row[0]
+            if version > len(files):
+                raise SettingsError(
+                    f"the {store} of {self.name} are of version {version}, newer than {len(files)}: "
+                    "install a newer meshhost"
+                )
+            if version == len(files):
+                return
+            for _, file in files[version:]:
+                await connection.execute(file.read_text(encoding="utf-8"))
+            await connection.execute(
+                "INSERT INTO meshhost.versions VALUES (%(store)s, %(version)s) "
+                "ON CONFLICT (store) DO UPDATE SET version = excluded.version",
+                {"store": store, "version": len(files)},
+            )
+
+        await self.transaction(operation)
+
+    async def _run(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
+        pool = self._pool
+        if pool is None:
+            raise RoomError("the database is not open")
+        with _translated():
+            for left in reversed(range(_TRIES)):
+                try:
+                    async with pool.connection() as connection, asyncio.timeout(_OPERATION_SECONDS):
+                        return await operation(connection)
+                except (errors.DeadlockDetected, errors.SerializationFailure):
+                    if not left:
+                        raise
+                except psycopg.OperationalError:
+                    self._check_soon(pool)
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _check_soon(self, pool: "AsyncConnectionPool[Connection]") -> None:
+        """Let the pool look at its idle connections: when the server went away, they are all dead."""
+        if not self._is_checking:
+            self._is_checking = True
+            self._tasks.spawn(self._check(pool), name="check connections")
+
+    async def _check(self, pool: "AsyncConnectionPool[Connection]") -> None:
+        try:
+            with contextlib.suppress(psycopg.Error, PoolClosed, PoolTimeout, TimeoutError):
+                async with asyncio.timeout(OPEN_SECONDS):
+                    await pool.check()
+        finally:
+            self._is_checking = False
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What psycopg raises as OSError; the text is the server's first line, which names no password."""
+    try:
+        yield
+    except errors.DiskFull as error:
+        raise OSError(28, f"PostgreSQL has no space left: {_first_line(error)}") from error
+    except PoolTimeout as error:
+        raise OSError("PostgreSQL gave no connection in time") from error
+    except TimeoutError as error:
+        raise OSError("PostgreSQL did not answer in time") from error
+    except PoolClosed as error:
+        raise OSError("the connection to PostgreSQL was closed") from error
+    except psycopg.DataError as error:
+        # The one value that our tables cannot hold; psycopg notices it before it sends anything.
+        if "NUL" in str(error):
+            raise InvalidRequestError("text", "expected text without the character NUL") from None
+        raise OSError(f"PostgreSQL: {_first_line(error)}") from error
+    except psycopg.Error as error:
+        raise OSError(f"PostgreSQL: {_first_line(error)}") from error
+
+
+def _first_line(error: psycopg.Error) -> str:
+    text = error.diag.message_primary or str(error)
+    return text.strip().partition("\n")[0][:500] or type(error).__name__
+
+
+async def _has_sessions(connection: Connection) -> bool:
+    """Whether this connection is a session of the server. A pooler answers with a process id that it made up."""
+    with _translated():
+        (pid,) = await (await connection.execute("SELECT pg_backend_pid()")).fetchone() or (0,)
+    return bool(pid == connection.info.backend_pid)
+
+
+async def _check(connection: Connection) -> None:
+    with _translated():
+        found = await connection.execute(
+            "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')"
+        )
+        version, encoding = await found.fetchone() or (0, "")
+    if version < 140000:
+        raise SettingsError(f"MESHHOST_DATABASE_URL: expected PostgreSQL 14 or newer, not {version // 10000}")
+    if encoding != "UTF8":
+        raise SettingsError(f"MESHHOST_DATABASE_URL: expected a database with the encoding UTF8, not {encoding}")

@@ -1,0 +1,130 @@
+"""Finds queues and messages in the tables of the queue store, and turns rows into values of its contract.
+
+`queues.py` is the caller, within its operations on the file's thread: each function here is a part of one transaction. The
+statements are those of `queues.sql`.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.queues import Delivery, HolderId, Lease, QueueKey, QueueStats
+from meshhost.stores.refusals import lease_lost, queue_missing
+from meshhost.stores.sqlite.database import Statements
+
+__all__ = [
+    "bury",
+    "delivery_of",
+    "execute",
+    "find",
+    "find_ids",
+    "find_leased",
+    "find_or_create",
+    "keys_of",
+    "look_up",
+    "names_of",
+    "remove",
+    "stats_of",
+]
+
+execute = Statements("queues.sql").execute
+
+
+def names_of(queue: QueueKey) -> dict[str, str]:
+    """Return the values by which statements find the queue."""
+    return {"tenant": queue.room.tenant, "room": queue.room.name, "name": queue.name}
+
+
+def look_up(db: sqlite3.Connection, queue: QueueKey) -> tuple[int, int] | None:
+    """Return the id and depth of a queue, or None."""
+    try:
+        row: tuple[int, int] | None = execute(db, "find_queue", **names_of(queue)).fetchone()
+    except UnicodeEncodeError:  # no such queue can have been made
+        return None
+    return row
+
+
+def find(db: sqlite3.Connection, queue: QueueKey) -> tuple[int, int]:
+    """Return the id and depth of a queue. Raises NotFoundError."""
+    row = look_up(db, queue)
+    if row is None:
+        raise queue_missing(queue)
+    return row
+
+
+def find_ids(db: sqlite3.Connection, queue: QueueKey) -> tuple[int, int]:
+    """Return the queue's id, and the one that it was made with, which its dead letters have. Raises NotFoundError."""
+    found, _ = find(db, queue)
+    (first,) = execute(db, "first_id", queue=found).fetchone()
+    return found, first
+
+
+def find_or_create(db: sqlite3.Connection, queue: QueueKey) -> tuple[int, int]:
+    """Return the id and depth of a queue, which is made if it is missing."""
+    if (row := look_up(db, queue)) is not None:
+        return row
+    execute(db, "create_queue", **names_of(queue))
+    return find(db, queue)
+
+
+def find_leased(db: sqlite3.Connection, lease: Lease) -> tuple[int, int, int]:
+    """Return the queue's id, and how often the message failed and was interrupted. Raises LeaseLostError."""
+    values = {"id": lease.message_id, "token": lease.token, "holder": lease.holder, **names_of(lease.queue)}
+    try:
+        row: tuple[int, int, int] | None = execute(db, "find_leased", **values).fetchone()
+    except (OverflowError, UnicodeEncodeError):  # values no lease of ours has
+        row = None
+    if row is None:
+        raise lease_lost(lease)
+    return row
+
+
+def remove(db: sqlite3.Connection, queue: int, message_id: int) -> None:
+    """Delete the row of a message that is done or dead; its content is the caller's."""
+    execute(db, "delete_message", id=message_id)
+    execute(db, "change_depth", queue=queue, change=-1)
+
+
+def bury(
+    db: sqlite3.Connection, queue: int, message_id: int, reason: str, now: float, *, failed: int = 0, counted: int = 0
+) -> None:
+    """Make a message dead."""
+    execute(db, "bury", id=message_id, reason=reason, now=now, failed=failed, counted=counted)
+    remove(db, queue, message_id)
+
+
+def delivery_of(
+    db: sqlite3.Connection, queue: QueueKey, holder: HolderId, until: float, row: tuple[int, int, int, int, float]
+) -> Delivery:
+    """Return a claimed row, with its content, as a delivery."""
+    message_id, token, failures, ended, sent_at = row
+    body, headers = execute(db, "find_content", id=message_id).fetchone()
+    return Delivery(
+        lease=Lease(queue, message_id, token, holder, until),
+        body=body,
+        headers=json.loads(headers),
+        attempt=failures + 1,
+        delivery=ended + 1,
+        sent_at=sent_at,
+    )
+
+
+def stats_of(
+    now: float, name: str, depth: int, waiting: int, leased: int, dead: int, oldest: float | None
+) -> QueueStats:
+    """Return a row of counts as stats."""
+    return QueueStats(
+        name=name,
+        ready=depth - waiting,
+        leased=leased,
+        delayed=waiting - leased,
+        dead=dead,
+        oldest_age=None if oldest is None else max(now - oldest, 0.0),
+    )
+
+
+def keys_of(rows: Iterable[tuple[Any, ...]]) -> list[QueueKey]:
+    """Return rows of names as keys."""
+    return [QueueKey(RoomKey(TenantId(tenant), room), name) for tenant, room, name in rows]

