@@ -21,6 +21,7 @@
         ├── AlreadyExistsError
         ├── LimitExceededError          too large, too many
         │   └── QuotaExceededError      more than the tenant's quota
+        ├── StorageFullError            the disk of the room server is full (an OSError, too)
         ├── RequestTimeoutError         no reply within the deadline
         ├── ConnectionLostError         the connection ended; whether a request was done is unknown
         ├── RoomRefusedError            the room server refused the connection; carries the HTTP status

@@ -2,7 +2,8 @@
 
 `start` spawns one task that runs a QueueConsumer (`meshhost.room.consumer`): it leases a message, calls `process_message`
 and settles the message by how that ended, one message at a time. The consumer renews the lease meanwhile and survives
-reconnects; this class adds the model, the toolkits and the hooks that a program overrides.
+reconnects; this class adds the toolkits, the hooks that a program overrides, and the model, which a program with its own
+`process_message` may leave out.
 
 `drain` lets the message in progress finish; `stop` cancels the task, and the consumer then gives the message back. Invariant:
 a message is acked only after `process_message` has returned, so nothing that was accepted is lost.
@@ -34,6 +35,8 @@ __all__ = ["Worker"]
 
 logger = logging.getLogger(__name__)
 
+_NEEDS_MODEL = "has no model: pass llm_adapter=…, or override process_message without calling super()"
+
 
 class Worker(SingleRoomAgent):
     """Takes messages from `queue`, one at a time, and lets the model do what each says, with the toolkits.
@@ -42,6 +45,9 @@ class Worker(SingleRoomAgent):
     its last attempt, and then dead-lettered with the traceback. If the worker stops meanwhile, the message goes back at once;
     if its process dies, when the lease expires. `rules` tell the model how to behave, `tool_adapter` turns tool answers into
     messages for the model, `requires` adds toolkits of the room.
+
+    A class that overrides `process_message` needs no `llm_adapter`: the work is then its own code. Any other raises
+    InvalidRequestError without one.
     """
 
     def __init__(
@@ -53,13 +59,15 @@ class Worker(SingleRoomAgent):
         description: str | None = None,
         requires: Sequence[Requirement] | None = None,
         labels: Sequence[str] | None = None,
-        llm_adapter: LLMAdapter[Any],
+        llm_adapter: LLMAdapter[Any] | None = None,
         tool_adapter: ToolResponseAdapter | None = None,
         toolkits: Sequence[Toolkit] | None = None,
         rules: Sequence[str] | None = None,
     ) -> None:
         if not queue:
             raise InvalidRequestError("queue", "a Worker needs the name of a queue (is WORKER_QUEUE set?)")
+        if llm_adapter is None and type(self).process_message is Worker.process_message:
+            raise InvalidRequestError("llm_adapter", f"worker {name!r} {_NEEDS_MODEL}")
         super().__init__(name=name, title=title, description=description, requires=requires, labels=labels)
         self._queue = queue
         self._llm_adapter = llm_adapter
@@ -106,8 +114,9 @@ class Worker(SingleRoomAgent):
         await self._consumer.run()
 
     async def init_chat_context(self) -> AgentChatContext:
-        """Return a conversation in the model adapter's form, with the worker's rules."""
-        context = self._llm_adapter.create_chat_context()
+        """Return a conversation with the worker's rules, in the form of the model's adapter if there is one."""
+        adapter = self._llm_adapter
+        context = await super().init_chat_context() if adapter is None else adapter.create_chat_context()
         if self._rules:
             context.append_rules(self._rules)
         return context
@@ -131,8 +140,10 @@ class Worker(SingleRoomAgent):
         """Let the model do what the message says; return its last answer.
 
         An override may leave out `room`. It may be a plain `def`: it then runs in a thread, which holds up nobody else, but
-        goes on to its end when the worker is stopped.
+        goes on to its end when the worker is stopped. Raises InvalidRequestError when the worker has no model.
         """
+        if self._llm_adapter is None:
+            raise InvalidRequestError("llm_adapter", f"worker {self.name!r} {_NEEDS_MODEL}")
         await _call(self.append_message_context, message=message, chat_context=chat_context, room=self.room)
         return await self._llm_adapter.next(
             context=chat_context, room=room or self.room, toolkits=toolkits, tool_adapter=self._tool_adapter

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_reader.blocks import ROOT, steps_of
+from page_reader.blocks import ROOT, steps_of, steps_under
 from page_reader.runner import Reader, path_with_our_commands
 
 from meshhost.testing.scripted_upstream import ScriptedUpstream
@@ -88,6 +88,16 @@ async def test_the_tutorial_does_what_it_says(shell: Any) -> None:
 async def test_the_page_about_testing_has_a_test_that_passes(shell: Any) -> None:
     async with reading(shell) as (reader, _):
         await reader.follow(steps_of(ROOT / "docs" / "how-to" / "test-your-agents.md"))
+
+
+async def test_the_page_about_agents_has_a_worker_without_a_model_and_a_chat_bot_that_work(shell: Any) -> None:
+    page = ROOT / "docs" / "how-to" / "write-an-agent.md"
+    async with reading(shell) as (reader, upstream):
+        await shell.run("-c", "meshhost setup")
+        await reader.follow(steps_under(page, "A worker without a model"))
+        assert upstream.requests == []
+        upstream.say("Hello!")
+        await reader.follow(steps_under(page, "A chat bot"))
 
 
 async def test_the_page_about_backups_copies_what_a_running_server_keeps(home: Any) -> None:

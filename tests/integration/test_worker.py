@@ -123,6 +123,41 @@ class Add(Tool):
 # Processing
 
 
+async def test_a_worker_with_its_own_process_message_needs_no_model(server: RunningServer, user: RoomClient) -> None:
+    class Adder(Worker):
+        def __init__(self) -> None:
+            super().__init__(queue="jobs", name="adder", rules=["Be exact."], toolkits=[Toolkit(name="none", tools=[])])
+
+        async def process_message(self, *, message: Any, room: RoomClient, **_: Any) -> None:
+            await room.storage.upload(path="sum.txt", data=str(sum(message["numbers"])).encode())
+
+    await user.queues.send(name="jobs", message={"numbers": [1, 2]})
+    async with working(server, Adder()):
+        await settled(user)
+    assert (await user.storage.download(path="sum.txt")).data == b"3"
+
+
+def test_a_worker_without_a_model_and_without_its_own_process_message_is_refused_when_it_is_made() -> None:
+    with pytest.raises(
+        InvalidRequestError, match=r"worker 'w' has no model: pass llm_adapter=…, or override process_message"
+    ):
+        Worker(queue="jobs", name="w")
+
+
+async def test_asking_for_the_model_that_a_worker_does_not_have_dead_letters_with_the_reason(
+    server: RunningServer, user: RoomClient
+) -> None:
+    class Asking(Worker):
+        async def process_message(self, **arguments: Any) -> Any:
+            return await super().process_message(**arguments)
+
+    await user.queues.send(name="jobs", message="hello")
+    async with working(server, Asking(queue="jobs", name="asking")):
+        await settled(user)
+    [dead] = await user.queues.dead(name="jobs")
+    assert "worker 'asking' has no model" in dead.reason
+
+
 async def test_messages_are_processed_in_order_with_rules_and_tools_and_acked(
     server: RunningServer, user: RoomClient
 ) -> None:

@@ -47,6 +47,13 @@ def steps_of(page: Path) -> list[Step]:
     return list(_steps(page.read_text()))
 
 
+def steps_under(page: Path, heading: str) -> list[Step]:
+    """Those of one section of the page: from this second-level heading to the next."""
+    _, found, after = page.read_text().partition(f"\n## {heading}\n")
+    assert found, f"{page} has no section {heading!r}"
+    return list(_steps(after.partition("\n## ")[0]))
+
+
 def _steps(text: str) -> Iterator[Step]:
     mark, end = "", 0
     for match in _STEP.finditer(text):

@@ -11,12 +11,14 @@ sides use are assigned as a whole, which is atomic under the interpreter lock, s
 import asyncio
 import logging
 import sys
+import sysconfig
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
 from meshhost.hosting.agents.current import current_agent
@@ -29,6 +31,14 @@ logger = logging.getLogger(__name__)
 
 INTERVAL = 0.1
 _MAX_STACK = 4_000
+_MAX_FRAMES = 15
+# Of those, the frames of the program, which say more than those of the libraries that it calls.
+_OWN_FRAMES = 10
+_LIBRARIES = (
+    *(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    f"{Path(__file__).parents[2]}/",
+    "<frozen ",
+)
 _STOP_SECONDS = 2.0
 
 
@@ -165,11 +175,26 @@ def _seen(loop: asyncio.AbstractEventLoop, loop_thread: int, asked: float) -> Bl
     return Block(
         began=asked,
         seconds=time.monotonic() - asked,
-        stack="" if frame is None else "".join(traceback.format_stack(frame))[-_MAX_STACK:],
+        stack="" if frame is None else _readable(frame),
         task="" if task is None else task.get_name(),
         agent=None if context is None else context.run(current_agent),
         fields={} if context is None else context.run(current_log_context),
     )
+
+
+def _readable(frame: FrameType) -> str:
+    """The stack as text, innermost call last: the program's own frames and the innermost others, at most 15."""
+    stack = traceback.extract_stack(frame)
+    own = [number for number, one in enumerate(stack) if not one.filename.startswith(_LIBRARIES)][-_OWN_FRAMES:]
+    others = [number for number in range(len(stack)) if number not in own][-(_MAX_FRAMES - len(own)) :]
+    shown = sorted([*own, *others])
+    lines, last = [], -1
+    for number in shown:
+        if number > last + 1:
+            lines.append(f"  … {number - last - 1} more\n")
+        lines += traceback.format_list([stack[number]])
+        last = number
+    return "".join(lines)[-_MAX_STACK:]
 
 
 def _context_of(frame: FrameType) -> Context | None:

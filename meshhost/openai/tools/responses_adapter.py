@@ -15,6 +15,7 @@ from opentelemetry import trace
 from meshhost.agents.adapter import LLMAdapter, ToolResponseAdapter
 from meshhost.agents.context import AgentChatContext
 from meshhost.openai.proxy import get_client
+from meshhost.openai.tools.built_types import types_are_built
 from meshhost.openai.tools.exchange import Exchange
 from meshhost.openai.tools.retry import RetryPolicy
 from meshhost.openai.tools.stream import ANSWER_TIMEOUT, Event
@@ -94,6 +95,7 @@ class OpenAIResponsesAdapter(LLMAdapter[Event]):
         is an `output_schema`. Raises LLMError (with the HTTP status if any) and LLMRefusalError; tokens are added to
         `context.usage` in any case. After a cancellation the conversation can be continued.
         """
+        await types_are_built()
         name = model or self._model
         bundle = ToolBundle(toolkits)
         tool_context = ToolContext(room=room, caller=room.local_participant, on_behalf_of=on_behalf_of)

@@ -15,6 +15,7 @@ from meshhost.room.participants import RemoteParticipant
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.server.services import queues
 from meshhost.stores.queues import QueueLimits
+from meshhost.tasks import uninterrupted
 from meshhost.testing.server import RunningServer
 
 NEVER = ReconnectPolicy(first_delay=1000, max_delay=1000)
@@ -252,7 +253,7 @@ async def test_a_receive_that_does_not_wait_loses_nothing_when_it_is_cancelled(
                 got.append(await b.queues.receive(name="q", wait=False))
             elif (leased := await b.queues.lease(name="q", wait=False)) is not None:
                 got.append(leased.message)
-                await leased.ack()
+                await uninterrupted(leased.ack(), timeout=5)
 
         tasks = [asyncio.create_task(take()) for _ in range(3)]
         for _ in range(turns):

@@ -1,7 +1,9 @@
 """Who holds the event loop is seen from outside."""
 
 import asyncio
+import copy
 import logging
+import re
 import threading
 import time
 
@@ -56,6 +58,36 @@ async def test_a_block_is_told_with_its_agent_its_task_and_its_stack(caplog: pyt
     assert [record.getMessage() for record in records] == ["event loop is blocked", "event loop runs again"]
     assert [record.path for record in records] == ["/greedy", "/greedy"]
     assert records[0].levelno == logging.ERROR
+
+
+async def test_a_deep_stack_is_cut_to_the_programs_frames_and_the_innermost_ones() -> None:
+    def slow(seconds: float) -> float:
+        time.sleep(seconds)
+        return 1.0
+
+    async def copies_a_deep_value() -> None:
+        class Slow:
+            def __deepcopy__(self, memo: object) -> float:
+                return slow(0.4)
+
+        value: object = Slow()
+        for _ in range(30):
+            value = [value]
+        copy.deepcopy(value)
+
+    watched = Watched()
+    watched.watchdog.start()
+    async with asyncio.timeout(10):
+        await watched.turned.wait()
+        await asyncio.create_task(copies_a_deep_value())
+        block = await watched.blocks.get()
+    watched.watchdog.stop()
+
+    frames = [line for line in block.stack.splitlines() if line.startswith("  File ")]
+    assert len(frames) == 15
+    assert "copies_a_deep_value" in block.stack
+    assert frames[-1].endswith("in slow")
+    assert re.search(r"^  … \d+ more$", block.stack, re.MULTILINE)
 
 
 async def test_short_work_is_no_block() -> None:
