@@ -17,6 +17,7 @@ from meshhost.app.embedded import ServerOptions, open_room_server
 from meshhost.errors import ConnectionLostError, NotFoundError, QuotaExceededError, RoomRefusedError
 from meshhost.gateway.provider import ProviderTable
 from meshhost.identity.keys import new_api_key
+from meshhost.quotas.quota import Resource
 from meshhost.room.client import RoomClient
 from meshhost.server.server import RoomServer
 from meshhost.testing.server import RunningServer
@@ -169,6 +170,32 @@ async def test_messages_and_queues_of_a_tenant_are_bounded(tenants: Tenants, sta
     await acme.queues.close(name="q")
     await acme.queues.open(name="third")
     assert await accepted([acme.queues.send(name="third", message={"n": n}) for n in range(20)]) == 10
+
+
+async def test_the_deletion_of_a_room_or_tenant_makes_the_counts_right(tenants: Tenants) -> None:
+    await tenants.limit(max_queues=1, max_messages=1, max_files=1, max_documents=1)
+    schema = json.dumps(document_schema.to_json()).encode()
+    for _ in range(2):
+        async with tenants.acme.client() as room:
+            await room.queues.send(name="q", message={})
+            await room.storage.upload(path=".schemas/page.json", data=schema)
+            await room.sync.create(path="a.page")
+            for over in (
+                room.queues.send(name="q", message={}),
+                room.storage.upload(path="file", data=b""),
+                room.sync.create(path="b.page"),
+            ):
+                with pytest.raises(QuotaExceededError):
+                    await over
+        status, answer, _ = await tenants.ask(OPERATOR_KEY, "DELETE", f"/tenants/{ACME.project_id}/rooms/room")
+        assert (status, answer["deleted"]) == (200, True)
+        kept = {"queues": 0, "messages": 0, "files": 0, "stored_bytes": 0, "documents": 0}
+        assert (await tenants.use()).items() >= kept.items()
+    counts = tenants.server.engines.counts
+    assert counts.known()[ACME.project_id].keys() >= {Resource.MESSAGES, Resource.FILES}
+    status, answer, _ = await tenants.ask(OPERATOR_KEY, "DELETE", f"/tenants/{ACME.project_id}")
+    assert (status, answer["deleted"]) == (200, True)
+    assert counts.known().get(ACME.project_id, {}).keys().isdisjoint({Resource.MESSAGES, Resource.FILES})
 
 
 async def test_counts_are_right_again_after_a_restart(served: Served) -> None:

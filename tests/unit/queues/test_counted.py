@@ -118,6 +118,20 @@ async def test_queues_are_counted_once_each_however_they_are_made(queues: QueueS
     assert await used(counts) == (2, 0)
 
 
+async def test_the_deletion_of_a_room_or_tenant_makes_room(queues: QueueService, counts: LocalCounts) -> None:
+    elsewhere = QueueKey(RoomKey(ROOM.tenant, "cellar"), "jobs")
+    for room in (ROOM.name, None):
+        assert await send(queues, elsewhere) == 1
+        assert await send(queues, times=9) == 4
+        await queues.delete_all(ROOM.tenant, room)
+        assert await used(counts) == ((1, 1) if room else (0, 0))
+        assert await send(queues) == 1  # the queue is made again, and counted
+        assert await used(counts) == ((2, 2) if room else (1, 1))
+        await queues.delete(JOBS)
+        if room:
+            await queues.delete(elsewhere)
+
+
 async def test_a_send_to_a_known_queue_asks_the_store_nothing_more(queues: QueueService, store: Store) -> None:
     assert await send(queues, times=1) == 1
     assert sorted(store.asked) == ["count", "exists"]

@@ -100,6 +100,16 @@ async def test_what_is_kept_is_counted_once_and_then_in_memory(counts: LocalCoun
     assert counts.known() == {"acme": {MESSAGES: 9, QUEUES: 1}}
 
 
+async def test_of_a_tenant_that_was_deleted_only_what_is_still_open_is_known(counts: LocalCounts, store: Store) -> None:
+    for tenant in ("acme", "rival"):
+        store.kept[tenant] = 7
+        assert await sent(counts, tenant, 1) == 1
+    async with held(counts, "acme", ROOMS):
+        counts.forget("acme")
+        assert counts.known() == {"acme": {ROOMS: 1}, "rival": {MESSAGES: 8, QUEUES: 1}}
+    assert counts.known()["acme"] == {ROOMS: 0}
+
+
 async def test_concurrent_callers_never_pass_the_limit_together(counts: LocalCounts, store: Store) -> None:
     store.kept["acme"] = 4
     assert await sent(counts, "acme", 100, store) == 6
