@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from meshhost.errors import QuotaExceededError
 from meshhost.identity.tenant import TenantId
 from meshhost.quotas.counts import TenantCounts
 from meshhost.quotas.quota import Resource
@@ -40,8 +41,16 @@ class CountedQueues:
             return self._store.send(queue, message, create=create)
 
         if create and queue not in self._known:
-            return await self._make(queue, operation, Resource.MESSAGES)
-        return await self._add(queue.room.tenant, operation, Resource.MESSAGES)
+            sending = self._make(queue, operation, Resource.MESSAGES)
+        else:
+            sending = self._add(queue.room.tenant, operation, Resource.MESSAGES)
+        try:
+            return await sending
+        except QuotaExceededError:
+            # It may be one that was stored before, sent again because the answer was lost.
+            if message.sender_id and (first := await self._store.find_sent(queue, message.sender_id)) is not None:
+                return first
+            raise
 
     async def create(self, queue: QueueKey) -> None:
         """See QueueStore."""

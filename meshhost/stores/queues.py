@@ -223,6 +223,10 @@ class QueueStore(Protocol):
         """
         ...
 
+    async def find_sent(self, queue: QueueKey, sender_id: str) -> int | None:
+        """Return the id of the message that `send` would return for this `sender_id` without storing one, or None."""
+        ...
+
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
         """Claim up to `limit` ready messages for `seconds`, in one operation; empty when none is ready.
 

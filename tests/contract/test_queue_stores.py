@@ -805,6 +805,17 @@ async def test_a_message_sent_again_under_its_id_is_stored_once(store: QueueStor
     assert await bodies(store, MAIL) == ["c"]
 
 
+async def test_an_id_is_found_as_long_as_it_is_remembered(store: QueueStore, clock: FakeClock) -> None:
+    assert await store.find_sent(JOBS, "s") is None
+    first = await store.send(JOBS, NewMessage("a", sender_id="s"))
+    await store.ack((await take(store)).lease)
+    assert await store.find_sent(JOBS, "s") == first
+    for queue, sender_id in ((JOBS, "t"), (JOBS, "\ud800"), (MAIL, "s"), (ELSEWHERE, "s")):
+        assert await store.find_sent(queue, sender_id) is None
+    await clock.advance(LIMITS.remember_ids_seconds + 1)
+    assert await store.find_sent(JOBS, "s") is None
+
+
 async def test_concurrent_sends_under_one_id_are_one(store: QueueStore) -> None:
     ids = await asyncio.gather(*(store.send(JOBS, NewMessage("a", sender_id="s")) for _ in range(8)))
     assert len(set(ids)) == 1

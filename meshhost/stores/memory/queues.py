@@ -119,6 +119,12 @@ class MemoryQueueStore:
             found.sent[message.sender_id] = (self._last_id, now + self._limits.remember_ids_seconds)
         return self._last_id
 
+    async def find_sent(self, queue: QueueKey, sender_id: str) -> int | None:
+        """See QueueStore."""
+        found = self._all().get(queue)
+        first, until = (0, 0.0) if found is None else found.sent.get(sender_id, (0, 0.0))
+        return first if until > self._steady.time() else None
+
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
         """See QueueStore."""
         now = self._steady.time()

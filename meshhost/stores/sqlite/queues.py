@@ -142,9 +142,7 @@ class SqliteQueueStore:
         def operation(db: sqlite3.Connection) -> int:
             self.database.require_space(db)
             found, depth = find_or_create(db, queue) if create else find(db, queue)
-            now = self._steady.time()
-            if sender_id and (sent := execute(db, "find_sent", queue=found, sender_id=sender_id, now=now).fetchone()):
-                first: int = sent[0]
+            if sender_id and (first := self._find_sent(db, found, sender_id)) is not None:
                 return first
             if depth >= self._limits.max_depth:
                 raise queue_full(queue, self._limits)
@@ -152,11 +150,23 @@ class SqliteQueueStore:
             execute(db, "add_content", id=message_id, body=body, headers=headers)
             execute(db, "change_depth", queue=found, change=1)
             if sender_id:
-                until = now + self._limits.remember_ids_seconds
+                until = self._steady.time() + self._limits.remember_ids_seconds
                 execute(db, "remember_sent", queue=found, sender_id=sender_id, id=message_id, until=until)
             return message_id or 0
 
         return await self.database.run(operation)
+
+    async def find_sent(self, queue: QueueKey, sender_id: str) -> int | None:
+        """See QueueStore."""
+
+        def operation(db: sqlite3.Connection) -> int | None:
+            row = look_up(db, queue)
+            return None if row is None else self._find_sent(db, row[0], sender_id)
+
+        try:
+            return await self.database.run(operation)
+        except UnicodeEncodeError:  # no message can have been sent under it
+            return None
 
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
         """See QueueStore."""
@@ -336,6 +346,10 @@ class SqliteQueueStore:
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """See QueueStore."""
         return await replay_dead_letters(self.database, functools.partial(find_ids, queue=queue), message_ids)
+
+    def _find_sent(self, db: sqlite3.Connection, queue: int, sender_id: str) -> int | None:
+        row = execute(db, "find_sent", queue=queue, sender_id=sender_id, now=self._steady.time()).fetchone()
+        return None if row is None else row[0]
 
     def _is_poison(self, interruptions: int) -> bool:
         return interruptions >= self._limits.max_interruptions

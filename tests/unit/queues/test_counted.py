@@ -132,6 +132,14 @@ async def test_the_deletion_of_a_room_or_tenant_makes_room(queues: QueueService,
             await queues.delete(elsewhere)
 
 
+async def test_a_message_that_is_sent_again_is_answered_over_the_limit_too(queues: QueueService) -> None:
+    first = await queues.send(JOBS, NewMessage("x", sender_id="s"))
+    assert await send(queues, times=9) == 4
+    assert await queues.send(JOBS, NewMessage("x", sender_id="s")) == first
+    with pytest.raises(QuotaExceededError):
+        await queues.send(JOBS, NewMessage("x", sender_id="other"))
+
+
 async def test_a_send_to_a_known_queue_asks_the_store_nothing_more(queues: QueueService, store: Store) -> None:
     assert await send(queues, times=1) == 1
     assert sorted(store.asked) == ["count", "exists"]
