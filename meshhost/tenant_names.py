@@ -1,9 +1,9 @@
 """What people see of tenants in this process: their present names, and which of them have a label of their own in metrics.
 
 Everything in the code is keyed by a tenant's id, which never changes; a name is only shown. A room server learns the names from
-its identity store, a service host from the calls and from the greetings of rooms; both report them here with `learn`, and logs,
-tables, webhooks and metrics look them up with `name_of` when they show something, so that a rename is seen at once. No code may
-decide by a name.
+its identity store, a service host from the calls and from the greetings of rooms (not from agents' processes, which run a
+tenant's code); both report them here with `learn`, and logs, tables, webhooks and metrics look them up with `name_of` when they
+show something, so that a rename is seen at once. No code may decide by a name.
 
 `TenantLabels` bounds the labels: each label value costs memory here and in Prometheus for good, so only the first tenants that
 come get one of their own, and all others share the label `other`. A leaf, without I/O.
