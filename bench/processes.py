@@ -84,9 +84,16 @@ async def wait_answers(url: str, *, seconds: float = 60) -> None:
 
 @asynccontextmanager
 async def room_server(
-    home: Path, *, python: str = sys.executable, environment: Mapping[str, str | None] | None = None
+    home: Path,
+    *,
+    python: str = sys.executable,
+    environment: Mapping[str, str | None] | None = None,
+    config: Path | None = None,
 ) -> AsyncIterator[tuple[str, str]]:
-    """Our room server on SQLite with `synchronous=FULL`, run by this interpreter; gives its URL and an API key."""
+    """Our room server on SQLite with `synchronous=FULL`, run by this interpreter; gives its URL and an API key.
+
+    `config` is the server's file.
+    """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     settings: dict[str, str | None] = {
@@ -101,6 +108,7 @@ async def room_server(
     async with running(*meshhost, "setup", "--json", stdout=PIPE, **options) as setup:
         output, _ = await setup.communicate()
     serve = [*meshhost, "room", "serve", "--port", port, "--data-dir", home / "data"]
+    serve += [] if config is None else ["--config", config]
     async with running(*serve, stdout=DEVNULL, stderr=DEVNULL, **options):
         await wait_answers(f"{url}/readyz")
         yield url, json.loads(output)["api_key"]

@@ -20,6 +20,7 @@
         ├── NotFoundError
         ├── AlreadyExistsError
         ├── LimitExceededError          too large, too many
+        │   └── QuotaExceededError      more than the tenant's quota
         ├── StorageFullError            the disk of the room server is full (an OSError, too)
         ├── RequestTimeoutError         no reply within the deadline
         ├── ConnectionLostError         the connection ended; whether a request was done is unknown
@@ -50,6 +51,7 @@ __all__ = [
     "MeshhostError",
     "NotFoundError",
     "ProtocolError",
+    "QuotaExceededError",
     "RemoteProtocolError",
     "RequestTimeoutError",
     "RoomError",
@@ -186,6 +188,21 @@ class LimitExceededError(RoomError):
     """Too large or too many; the text names the limit."""
 
     code = 5003
+
+
+class QuotaExceededError(LimitExceededError):
+    """The tenant wants more than its quota allows.
+
+    `quota` names the limit (as `ServerQuota` does; "" when a client read the error from a reply), `retry_after` the seconds
+    after which another try makes sense (None: when the tenant has freed something).
+    """
+
+    code = 5006
+
+    def __init__(self, text: str, *, quota: str = "", retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.quota = quota
+        self.retry_after = retry_after
 
 
 class StorageFullError(RoomError, OSError):

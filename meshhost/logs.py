@@ -20,6 +20,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
 
+from meshhost.tenant_names import known_name_of
+
 __all__ = [
     "ContextFilter",
     "JsonFormatter",
@@ -63,13 +65,21 @@ def current_log_context() -> Mapping[str, object]:
 
 
 class ContextFilter(logging.Filter):
-    """Passes every record and adds the context's fields to it. A record's own `extra` wins."""
+    """Passes every record and adds the context's fields to it. A record's own `extra` wins.
+
+    A record with a `tenant`, which is an id, also gets its present `tenant_name`, if that is known in this process.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Always true."""
         for name, value in _fields.get().items():
             if not hasattr(record, name):
                 setattr(record, name, value)
+        tenant = getattr(record, "tenant", None)
+        if isinstance(tenant, str) and not hasattr(record, "tenant_name"):
+            tenant_name = known_name_of(tenant)
+            if tenant_name is not None:
+                record.tenant_name = tenant_name
         return True
 
 

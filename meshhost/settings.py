@@ -280,6 +280,11 @@ class Settings(BaseModel):
         validation_alias=_names("TENANT_LABELS"),
         description="Number of tenants that have their own label in /metrics; all others share one. 0 for none.",
     )
+    tenant_label: Literal["id", "name"] = Field(
+        "id",
+        validation_alias=_names("TENANT_LABEL"),
+        description="What the label of a tenant in /metrics shows: its id, which never changes, or its present name.",
+    )
     ledger: str | None = Field(
         None,
         validation_alias=_names("LEDGER"),

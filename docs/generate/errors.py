@@ -32,6 +32,7 @@ WHAT_TO_DO = {
     "NotFoundError": "Check the name; list what there is with `meshhost queue list`, `storage ls`, `agents list`.",
     "AlreadyExistsError": "Take another name, or say that overwriting is meant.",
     "LimitExceededError": "Send less, or raise the limit in the [room server's file](server-file.md).",
+    "QuotaExceededError": "Free something, or wait; the operator raises the limit with `meshhost tenant limit`.",
     "StorageFullError": "Free space on the room server's disk; let workers empty the queues. Then send again.",
     "RequestTimeoutError": "Ask again if doing it twice does no harm.",
     "ConnectionLostError": "Ask again if doing it twice does no harm; the client reconnects by itself.",

@@ -1,8 +1,10 @@
 """The endpoints of a room server, one entry for each route of its application."""
 
+from dataclasses import fields
 from typing import Any
 
 from docs.generate.openapi import ERROR, TEXT, Answer, Endpoint, Parameter, Schema, array, obj
+from meshhost.quotas.quota import Resource, ServerQuota
 
 __all__ = ["ENDPOINTS", "SECURITY"]
 
@@ -66,6 +68,17 @@ _USAGE = obj(
 _SESSION = obj(id=TEXT, room_name=TEXT, participants=array(obj(name=TEXT, role=TEXT)))
 
 _TENANT_ANSWER = obj(id=TEXT, name=TEXT, suspended=_NULLABLE)
+_LIMIT: Schema = {"type": ["number", "null"], "description": "Null: no limit."}
+_LIMIT_NAMES = [field.name for field in fields(ServerQuota)]
+_LIMITS: dict[str, Schema] = dict.fromkeys(_LIMIT_NAMES, _LIMIT)
+_USE: dict[str, Schema] = {resource.value: {"type": ["integer", "null"]} for resource in Resource}
+_TENANT_SHOWN = obj(
+    id=TEXT,
+    name=TEXT,
+    suspended=_NULLABLE,
+    quota=obj(**_LIMITS),
+    use={**obj(**_USE), "description": "Null: not known."},
+)
 _DELETED = obj(id=TEXT, name=TEXT, deleted={"type": "boolean"})
 _TENANT_KEY = obj(id=TEXT, name=TEXT, description=TEXT, role=TEXT, expires_at=_TIME, last_used_at=_TIME)
 
@@ -74,6 +87,12 @@ _UNAUTHORIZED = Answer(401, "The key or token is missing, wrong, revoked or expi
 _FORBIDDEN = Answer(403, "The token is for another room.", ERROR)
 _NO_PROJECT = Answer(404, "No such project, or it is not the key's.", ERROR)
 _NO_ROOM = Answer(404, "No such project or room.", ERROR)
+_OVER_QUOTA = Answer(
+    429,
+    "The tenant is over its quota; `quota` names the limit.",
+    obj(("error", "code", "quota"), error=TEXT, code=_INTEGER, quota=TEXT),
+    headers={"Retry-After": "Seconds to wait."},
+)
 _PROJECT = "/accounts/projects/{project}"
 _PAGE = (
     Parameter("limit", "Most rooms in the answer; at most 1000.", {"type": "integer", "default": 50}),
@@ -108,6 +127,7 @@ _ROOMS = (
             _BAD,
             _UNAUTHORIZED,
             _FORBIDDEN,
+            _OVER_QUOTA,
             Answer(503, "The server stops.", headers={"Retry-After": "Seconds to wait."}),
         ],
         description="A WebSocket upgrade. The room opens when its first participant joins.",
@@ -375,8 +395,17 @@ _TENANTS = (
         "GET",
         _TENANT,
         "Show a tenant",
-        [Answer(200, "The tenant.", _TENANT_ANSWER), _NO_TENANT],
+        [Answer(200, "The tenant, its limits and what it uses of them.", _TENANT_SHOWN), _NO_TENANT],
         description="Also with any key of the tenant.",
+    ),
+    _of_tenants(
+        "PATCH",
+        f"{_TENANT}/quota",
+        "Set limits of a tenant",
+        [Answer(200, "The tenant, its limits and what it uses of them.", _TENANT_SHOWN), _BAD, _NO_TENANT],
+        description="""Limits that are not named stay; `default` lets the server's default hold again. What is over a new limit
+        stays too. Other servers over the same store follow within 2 s.""",
+        body=obj(**{name: {"type": ["number", "string", "null"]} for name in _LIMITS}),
     ),
     _of_tenants(
         "PATCH",
@@ -461,7 +490,12 @@ _TENANTS = (
         "POST",
         f"{_TENANT}/keys",
         "Make an API key of a tenant",
-        [Answer(200, "The key, with its `value`, which is shown only here.", _TENANT_KEY), _BAD, _NO_TENANT],
+        [
+            Answer(200, "The key, with its `value`, which is shown only here.", _TENANT_KEY),
+            _BAD,
+            _NO_TENANT,
+            _OVER_QUOTA,
+        ],
         description="Also with an admin's key of the tenant.",
         body=obj(
             name={"type": "string", "default": "key"},

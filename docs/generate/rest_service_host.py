@@ -90,7 +90,7 @@ _QUERY_TEXTS = {
     "limit": "Most agents in the answer.",
     "after": "`next` of the page before.",
     "id": "Only ids that begin so.",
-    "tenant": "Only this tenant's.",
+    "tenant": "Only this tenant's, by id or name.",
     "path": "Only those of this path.",
     "room": "Only those of rooms of this name.",
     "state": "Only those in this state.",

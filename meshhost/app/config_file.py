@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from meshhost.errors import SettingsError
 from meshhost.identity.grants import ApiScope
+from meshhost.quotas.quota import ServerQuota
 from meshhost.server.config import ConfiguredService, ServicePath
 from meshhost.validation import first_problem
 
@@ -45,6 +46,8 @@ class _Server(_Table):
     max_upload_bytes: int = Field(1024 * 1024 * 1024, ge=1)
     call_urls: list[str] = Field(default_factory=list)
     oauth: bool = True
+    tenant_labels: int = Field(0, ge=0)
+    tenant_label: Literal["id", "name"] = "id"
 
 
 class _Queues(_Table):
@@ -52,6 +55,24 @@ class _Queues(_Table):
     max_interruptions: int = Field(5, ge=1)
     max_depth: int = Field(1_000_000, ge=1)
     max_message_bytes: int = Field(8 * 1024 * 1024, ge=1)
+
+
+class _Quota(_Table):
+    max_rooms: int = Field(1_000, ge=0)
+    max_connections: int = Field(20_000, ge=0)
+    max_agents: int = Field(10_000, ge=0)
+    max_queues: int = Field(10_000, ge=0)
+    max_messages: int = Field(2_000_000, ge=0)
+    max_stored_bytes: int | None = Field(None, ge=0)
+    max_files: int | None = Field(None, ge=0)
+    max_documents: int = Field(100_000, ge=0)
+    max_keys: int = Field(1_000, ge=0)
+    max_uploads: int = Field(1_000, ge=0)
+    requests_per_second: float | None = Field(None, gt=0)
+
+    def server_quota(self) -> ServerQuota:
+        """Return the quota of a tenant for which the operator set nothing else."""
+        return ServerQuota(**self.model_dump())
 
 
 class _Storage(_Table):
@@ -108,6 +129,7 @@ class ServerFile(_Table):
 
     server: _Server = Field(default_factory=_Server)
     queues: _Queues = Field(default_factory=_Queues)
+    quota: _Quota = Field(default_factory=_Quota)
     storage: _Storage = Field(default_factory=_Storage)
     webhooks: _Webhooks = Field(default_factory=_Webhooks)
     services: list[_Service] = Field(default_factory=list)

@@ -24,6 +24,7 @@ from meshhost.identity.keys import ApiKey
 from meshhost.protocol.frames import Limits
 from meshhost.queues.over_engine import queue_service
 from meshhost.server.config import ServerConfig
+from meshhost.server.data.counts import tenant_counts
 from meshhost.server.server import RoomServer
 from meshhost.settings import Settings, read_settings
 from meshhost.stores.document_files import FilesAndDocuments
@@ -74,21 +75,25 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
         engine.identity,
         extra_keys=options.extra_keys or RecentKeys(),
         default_secret=settings.secret.get_secret_value() if settings.secret else None,
+        default_quota=options.file.quota.server_quota(),
     )
+    files = FilesAndDocuments(store, engine.documents)
     async with (
         engine,
         identity,
-        queue_service(engine, lease_seconds=config.lease_seconds) as queues,
+        tenant_counts(identity, engine, files) as counts,
+        queue_service(engine, lease_seconds=config.lease_seconds, counts=counts) as queues,
         Meter(engine.usage) as meter,
     ):
         server = RoomServer(
             config,
             queues=queues,
             documents=engine.documents,
-            files=FilesAndDocuments(store, engine.documents),
+            files=files,
             identity=identity,
             providers=providers,
             meter=meter,
+            counts=counts,
         )
         try:
             await server.start()
@@ -121,6 +126,8 @@ def _config(options: ServerOptions, *, has_former_life: bool) -> ServerConfig:
         call_urls=file.server.call_urls,
         oauth=file.server.oauth if "oauth" in file.server.model_fields_set else None,
         operator_key=options.operator_key,
+        tenant_labels=file.server.tenant_labels,
+        tenant_label=file.server.tenant_label,
     )
 
 

@@ -14,6 +14,7 @@ from meshhost.errors import (
     InvalidRequestError,
     LLMError,
     NotFoundError,
+    QuotaExceededError,
     SettingsError,
     TokenError,
 )
@@ -46,8 +47,8 @@ def add_gateway_routes(
 ) -> None:
     """Serve `/rooms/{room}/v1/{path}` for the operations that `operations.py` lists.
 
-    `authenticate` returns the caller, or raises TokenError (answered with 401) or AccessDeniedError (403). `max_body_bytes`
-    bounds a request's body. The caller of this function stops `providers` and `meter`.
+    `authenticate` returns the caller, or raises TokenError (answered with 401), AccessDeniedError (403) or QuotaExceededError
+    (429). `max_body_bytes` bounds a request's body. The caller of this function stops `providers` and `meter`.
     """
     gateway = _Gateway(providers, authenticate, meter, max_body_bytes)
     app.router.add_route("*", "/rooms/{room}/v1/{path:.*}", gateway.handle)
@@ -70,6 +71,10 @@ class _Gateway:
             return error_response(401, str(error), type="authentication_error", code="invalid_token")
         except AccessDeniedError as error:
             return error_response(403, str(error), type="permission_error", code="permission_denied")
+        except QuotaExceededError as error:
+            return error_response(
+                429, str(error), type="rate_limit_error", code="quota_exceeded", retry_after=error.retry_after
+            )
 
     async def _answer(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         path = request.match_info["path"]

@@ -84,7 +84,9 @@ class HostAssembly:
         self.intake = Intake()
         self.supervisor: Supervisor[AgentKey] = Supervisor(clock=clock, cleanup_seconds=options.cleanup_seconds)
         self.ledger = None if options.ledger is None else AgentLedger(Ledger(options.ledger, clock=clock))
-        self.metrics = HostMetrics(lambda: self.supervisor.live, tenant_labels=options.tenant_labels)
+        self.metrics = HostMetrics(
+            lambda: self.supervisor.live, tenant_labels=options.tenant_labels, tenant_label=options.tenant_label
+        )
         self.pool = ProcessPool(
             options.processes, paths=routes.process_paths, observe=self.metrics.observe_process_start
         )

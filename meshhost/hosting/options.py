@@ -24,6 +24,7 @@ from meshhost.hosting.tenants.quarantine import QuarantinePolicy
 from meshhost.hosting.tenants.quotas import TenantQuota
 from meshhost.settings import Settings
 from meshhost.supervision.agent import CLEANUP_SECONDS
+from meshhost.tenant_names import TenantLabel
 
 __all__ = ["HostOptions", "OnBlock"]
 
@@ -57,6 +58,7 @@ class HostOptions:
     quarantine: QuarantinePolicy = field(default_factory=QuarantinePolicy)
     max_starts: int = 32
     tenant_labels: int = 50
+    tenant_label: TenantLabel = "id"
     ledger: Path | None = None
     admin_key: str | None = field(default=None, repr=False)
     health_port: int = 0
@@ -131,6 +133,7 @@ class HostOptions:
             quarantine=quarantine or QuarantinePolicy(),
             max_starts=settings.max_starts,
             tenant_labels=settings.tenant_labels,
+            tenant_label=settings.tenant_label,
             ledger=_ledger_path(ledger, settings),
             admin_key=_secret(admin_key, settings.admin_key),
             health_port=_first(health_port, settings.health_port, 0),

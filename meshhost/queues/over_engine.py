@@ -11,6 +11,7 @@ from meshhost.backoff import Backoff
 from meshhost.clock import Clock
 from meshhost.queues.service import QueueService
 from meshhost.queues.sweeper import QueueSweeper
+from meshhost.quotas.counts import UNCOUNTED, TenantCounts
 from meshhost.stores.engine import Engine
 
 __all__ = ["queue_service"]
@@ -24,6 +25,7 @@ def queue_service(
     random: Callable[[], float] = _random.random,
     lease_seconds: float = 30.0,
     max_waiters: int = 10_000,
+    counts: TenantCounts = UNCOUNTED,
 ) -> QueueService:
     """Return the service over an engine's queue store and notifier, not started; for the arguments see QueueService."""
     return QueueService(
@@ -35,4 +37,5 @@ def queue_service(
         random=random,
         lease_seconds=lease_seconds,
         max_waiters=max_waiters,
+        counts=counts,
     )

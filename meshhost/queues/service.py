@@ -5,9 +5,10 @@
 from the sweeper, and through the notifier from other processes over the same store. A hint goes to a waiting receiver here
 first; only when none takes it is it published to the others, and a hint from others is never published again.
 
-Invariants: a message leased for a receiver that no longer wants it is given back, so leasing runs in a task that a cancelled
-receiver does not end; and a hint is followed or passed on. Tasks: one sweeper from `start` to `stop`, one per lease,
-one per message given back. `stop` ends all waits with None, cancels the sweeper, and waits for the others within its timeout.
+Two invariants. A message that was leased for a receiver that no longer wants it (cancelled, ended, stopped) is given back;
+`claims.py` does that. And a hint is followed or passed on. What adds or removes queues and messages goes through `counted.py`,
+for the quota of the tenant. Tasks: one sweeper from `start` to `stop`, and those of the claims. `stop` ends all waits with
+None, cancels the sweeper, and waits for the claims within its timeout.
 """
 
 import asyncio
@@ -18,11 +19,13 @@ from typing import Self
 
 from meshhost.backoff import Backoff
 from meshhost.clock import Clock, SystemClock
-from meshhost.errors import LeaseLostError, NotFoundError, RequestTimeoutError
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.queues.claims import Claims
+from meshhost.queues.counted import CountedQueues
 from meshhost.queues.store_check import StoreCheck
 from meshhost.queues.sweeper import QueueSweeper
 from meshhost.queues.waiters import Waiter, Waiters
+from meshhost.quotas.counts import UNCOUNTED, TenantCounts
 from meshhost.stores.notifier import Hint, Notifier
 from meshhost.stores.queues import (
     DeadLetter,
@@ -52,7 +55,8 @@ class QueueService:
     """The queues of one process over a store that others may use too.
 
     Store and notifier are opened before `start` and closed after `stop` by their owner. Operations raise what those of
-    QueueStore raise. `random` returns a number from 0 to 1; `lease_seconds` is for receivers that name no time.
+    QueueStore raise, and QuotaExceededError where something would be added that `counts` refuses. `random` returns a number
+    from 0 to 1; `lease_seconds` is for receivers that name no time.
     """
 
     def __init__(
@@ -66,8 +70,10 @@ class QueueService:
         random: Callable[[], float] = _random.random,
         lease_seconds: float = 30.0,
         max_waiters: int = 10_000,
+        counts: TenantCounts = UNCOUNTED,
     ) -> None:
         self._store = store
+        self._counted = CountedQueues(store, counts)
         self._clock = clock or SystemClock()
         self._retry = retry
         self._random = random
@@ -77,7 +83,7 @@ class QueueService:
         self._sweeper = sweeper
         self._check = StoreCheck(store, self._clock)
         self._sweeping = TaskOwner("queues")
-        self._claims = TaskOwner("queue claims")
+        self._claims = Claims(store, self._counted, claimed_until=sweeper.tell, wake=self._wake)
         # Called, without waiting, with each queue in which a message became ready; they must not raise.
         self.on_ready: list[Callable[[QueueKey], None]] = []
 
@@ -122,7 +128,7 @@ class QueueService:
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """Store the message, wake one receiver, and return the message's id."""
-        message_id = await self._store.send(queue, message, create=create)
+        message_id = await self._counted.send(queue, message, create=create)
         self._wake(Hint(queue))
         return message_id
 
@@ -142,7 +148,7 @@ class QueueService:
         """
         seconds = self._lease_seconds if lease_seconds is None else lease_seconds
         if wait_seconds <= 0:
-            return await self._claim(queue, holder, seconds, create=create)
+            return await self._claims.claim(queue, holder, seconds, create=create)
         waiter = self._waiters.add(queue, holder)
         try:
             return await self._wait(waiter, self._clock.monotonic() + wait_seconds, seconds, create=create)
@@ -153,7 +159,7 @@ class QueueService:
 
     async def ack(self, lease: Lease) -> None:
         """Settle the message as done."""
-        await self._store.ack(lease)
+        await self._counted.ack(lease)
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay | None = None) -> bool:
         """Settle the message as not done; return whether it was dead-lettered.
@@ -187,26 +193,26 @@ class QueueService:
 
     def give_back(self, lease: Lease) -> None:
         """The delivery reached nobody: release it in the background, uncounted. A lease that was lost is ignored."""
-        self._claims.spawn(self._give_back(lease), name="give back")
+        self._claims.give_back(lease)
 
     def ack_soon(self, lease: Lease) -> None:
         """Settle the message as done, in the background. A lease that was lost is ignored."""
-        self._claims.spawn(self._ack_soon(lease), name="ack")
+        self._claims.ack_soon(lease)
 
     async def create(self, queue: QueueKey) -> None:
         """Create the queue if it is missing."""
-        await self._store.create(queue)
+        await self._counted.create(queue)
 
     async def delete(self, queue: QueueKey) -> None:
         """Remove the queue with its messages; receivers that wait for it get NotFoundError."""
-        await self._store.delete(queue)
+        await self._counted.delete(queue)
         self._waiters.end_queue(queue, queue_missing(queue))
         # Receivers elsewhere look, find no queue, and pass the hint on to the next.
         self._publish(Hint(queue, many=True))
 
     async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
         """Delete all queues of a tenant, or of one of its rooms. Nobody may receive there any more."""
-        await self._store.delete_all(tenant, room)
+        await self._counted.delete_all(tenant, room)
 
     async def exists(self, queue: QueueKey) -> bool:
         """Return whether the queue exists."""
@@ -214,7 +220,7 @@ class QueueService:
 
     async def drain(self, queue: QueueKey) -> int:
         """Delete all messages of the queue but the dead; return how many."""
-        return await self._store.drain(queue)
+        return await self._counted.drain(queue)
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
         """Return what is in each queue of a room, by name."""
@@ -302,87 +308,13 @@ class QueueService:
         """Take the waiter's hint and lease. The hint is passed on when it may stand for more, or when leasing failed."""
         many = waiter.take()
         try:
-            delivery = await self._claim(waiter.queue, waiter.holder, seconds, create=create)
+            delivery = await self._claims.claim(waiter.queue, waiter.holder, seconds, create=create)
         except BaseException:
             self._pass_on(Hint(waiter.queue, many=True))
             raise
         if delivery is not None and many:
             self._pass_on(Hint(waiter.queue, many=True))
         if waiter.over():
-            self._abandon(delivery)
+            self._claims.abandon(delivery)
             return None
         return delivery
-
-    async def _claim(self, queue: QueueKey, holder: HolderId, seconds: float, *, create: bool) -> Delivery | None:
-        """Lease a message. When cancelled, a message that was leased meanwhile is given back."""
-        claimed: asyncio.Future[Delivery | None] = asyncio.get_running_loop().create_future()
-        self._claims.spawn(self._lease_into(claimed, queue, holder, seconds, create=create), name="claim")
-        try:
-            return await claimed
-        except asyncio.CancelledError:
-            if not claimed.cancelled() and claimed.exception() is None:
-                self._abandon(claimed.result())
-            raise
-
-    async def _lease_into(
-        self,
-        claimed: asyncio.Future[Delivery | None],
-        queue: QueueKey,
-        holder: HolderId,
-        seconds: float,
-        *,
-        create: bool,
-    ) -> None:
-        try:
-            delivery = await self._lease(queue, holder, seconds, create=create)
-        except Exception as error:  # noqa: BLE001 - raised where the claim is awaited
-            _fail(claimed, error)
-            return
-        except asyncio.CancelledError:  # by `stop`, whose time was up
-            _fail(claimed, RequestTimeoutError("the queue store did not answer before the service stopped"))
-            raise
-        if claimed.done():
-            self._abandon(delivery)
-        else:
-            claimed.set_result(delivery)
-
-    async def _lease(self, queue: QueueKey, holder: HolderId, seconds: float, *, create: bool) -> Delivery | None:
-        try:
-            deliveries = await self._store.lease(queue, holder, seconds=seconds)
-        except NotFoundError:
-            if not create:
-                raise
-            await self._store.create(queue)
-            return None
-        for delivery in deliveries:
-            self._sweeper.tell(delivery.lease.expires_at)
-            return delivery
-        return None
-
-    def _abandon(self, delivery: Delivery | None) -> None:
-        if delivery is not None:
-            self.give_back(delivery.lease)
-
-    async def _ack_soon(self, lease: Lease) -> None:
-        try:
-            await self._store.ack(lease)
-        except (LeaseLostError, NotFoundError):
-            return
-        except Exception as error:
-            logger.warning("a message was not settled", extra={"queue": str(lease.queue)}, exc_info=error)
-
-    async def _give_back(self, lease: Lease) -> None:
-        try:
-            await self._store.nack(lease, reason=EndReason.RELEASED)
-        except (LeaseLostError, NotFoundError):
-            return
-        except Exception as error:
-            # There is no caller to raise it to; the lease will expire.
-            logger.warning("giving a message back failed", extra={"queue": str(lease.queue)}, exc_info=error)
-            return
-        self._wake(Hint(lease.queue))
-
-
-def _fail(claimed: asyncio.Future[Delivery | None], error: Exception) -> None:
-    if not claimed.done():
-        claimed.set_exception(error)

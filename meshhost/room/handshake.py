@@ -8,11 +8,12 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from meshhost import tenant_names
 from meshhost.errors import RequestTimeoutError, RoomError
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import Header
 
-__all__ = ["Handshake", "Welcome"]
+__all__ = ["Handshake", "Welcome", "learn_tenant"]
 
 _TYPES = ("room_ready", "connected")
 
@@ -31,6 +32,15 @@ class Welcome:
         """Whether the server offers this extension of the protocol."""
         names = self.extensions.get("extensions")
         return isinstance(names, list) and extension in names
+
+
+def learn_tenant(said: object) -> None:
+    """Take over the name of the room's tenant, as the server says it: `{"id", "name"}`. Anything else is ignored."""
+    match said:
+        case {"id": str(tenant), "name": str(name)}:
+            tenant_names.learn({tenant: name})
+        case _:
+            pass
 
 
 class Handshake:
@@ -66,6 +76,9 @@ class Handshake:
         """What both messages say. Raises RoomError when a member is missing."""
         ready, connected = self._headers["room_ready"], self._headers["connected"]
         extensions = connected.get("meshhost")
+        if isinstance(extensions, dict):
+            # Not kept with each client: it is the same for all clients of a tenant.
+            learn_tenant(extensions.pop("tenant", None))
         try:
             return Welcome(
                 room_name=str(ready["room_name"]),

@@ -30,7 +30,7 @@ from meshhost.errors import ConnectionLostError, RequestTimeoutError, RoomError
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import Header
-from meshhost.room.handshake import Handshake, Welcome
+from meshhost.room.handshake import Handshake, Welcome, learn_tenant
 from meshhost.room.link import Reply
 from meshhost.room.participants import LocalParticipant
 from meshhost.room.reconnect import ReconnectPolicy, is_final
@@ -247,7 +247,11 @@ class ConnectionKeeper:
         await session.notify("set_attributes", changed)
 
     def _take(self, message: MessageReceived) -> None:
-        if self._handshake is None or not self._handshake.take(message):
+        if self._handshake is not None and self._handshake.take(message):
+            return
+        if message.type == "tenant.renamed":
+            learn_tenant(message.header)
+        else:
             self._on_message(message)
 
     def _give_up(self, error: RoomError) -> None:

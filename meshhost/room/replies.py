@@ -16,6 +16,7 @@ from meshhost.errors import (
     LeaseLostError,
     LimitExceededError,
     NotFoundError,
+    QuotaExceededError,
     RequestTimeoutError,
     RoomError,
     StorageFullError,
@@ -39,6 +40,7 @@ _PLAIN = (
     RequestTimeoutError,
     LeaseLostError,
     LimitExceededError,
+    QuotaExceededError,
     StorageFullError,
     ToolError,
 )

@@ -17,13 +17,15 @@ from meshhost.gateway.provider import ProviderTable
 from meshhost.gateway.routes import add_gateway_routes
 from meshhost.identity.tenant import RoomKey
 from meshhost.queues.service import QueueService
+from meshhost.quotas.counts import TenantCounts
+from meshhost.quotas.rates import TenantRates
 from meshhost.server.address import Address
 from meshhost.server.calling.caller import ServiceCaller
 from meshhost.server.calling.service import CallingService
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import ServerConfig
 from meshhost.server.core.directory import RoomDirectory
-from meshhost.server.core.ownership import RoomOwnership
+from meshhost.server.core.ownership import CountedOwnership, RoomOwnership
 from meshhost.server.core.service import RoomService, ServiceSet
 from meshhost.server.data.deletion import Deletions
 from meshhost.server.data.exports import Exports
@@ -46,11 +48,13 @@ from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.storage import StorageService
 from meshhost.server.services.work import WorkService
+from meshhost.server.tenant_metrics import TenantUseCollector
 from meshhost.server.wire.dialect import Dialect, Dialects
 from meshhost.server.wire.sdk06 import SDK_06
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
+from meshhost.tenant_names import TenantLabels
 
 __all__ = ["Engines", "Parts", "assemble"]
 
@@ -68,6 +72,7 @@ class Engines:
     identity: IdentityService
     providers: ProviderTable
     meter: Meter
+    counts: TenantCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +103,12 @@ def assemble(
 
     Raises ValueError when two services offer an operation of the same name.
     """
-    access = Access(engines.identity, operator_key=config.operator_key)
+    rates = TenantRates(engines.identity.quota_of)
+    access = Access(engines.identity, operator_key=config.operator_key, rates=rates)
     metrics, sender = ServerMetrics(), WebhookSender()
+    if config.tenant_labels > 0:
+        labels = TenantLabels(config.tenant_labels, label=config.tenant_label)
+        metrics.register(TenantUseCollector(engines.counts, labels))
     files = FileRoutes(engines.files, access, address)
     caller = ServiceCaller(
         sender,
@@ -138,7 +147,7 @@ def assemble(
     )
     directory = RoomDirectory(
         all_services,
-        ownership=ownership,
+        ownership=CountedOwnership(ownership, engines.counts),
         url_of=address.room_url,
         linger_seconds=config.linger_seconds,
         resume_seconds=config.resume_seconds,
@@ -157,6 +166,7 @@ def assemble(
         documents=engines.documents,
         files=engines.files,
         meter=engines.meter,
+        counts=engines.counts,
     )
     engines.identity.on_closed(deletions.end_rooms)
     stores: dict[str, Any] = {
@@ -175,6 +185,8 @@ def assemble(
         operations=all_services.operations(),
         given_up=all_services.given_up,
         metrics=metrics,
+        counts=engines.counts,
+        rates=rates,
     )
     app = web.Application(middlewares=[errors_as_json])
     sockets.add_to(app)
@@ -183,7 +195,7 @@ def assemble(
     rest = RestRoutes(access, directory, engines.queues, url_of=address.room_url, calls_of=caller.calls)
     UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else
     rest.add_to(app)
-    TenantRoutes(access, deletions).add_to(app)
+    TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
     ArchiveRoutes(access, exports, imports).add_to(app)
     if config.has_login:
         LoginRoutes(access).add_to(app)
@@ -219,6 +231,7 @@ def _room_services(
             sign_url=files.url_of,
             max_upload_bytes=config.max_upload_bytes,
             max_download_bytes=max_payload,
+            counts=engines.counts,
         ),
         AgentsService(
             engines.files,
@@ -229,5 +242,10 @@ def _room_services(
         ),
         DeveloperService(),
         # Updates travel as base64, which takes four bytes for three.
-        DocumentsService(engines.documents, engines.files, max_bytes=min(MAX_DOCUMENT_BYTES, max_payload // 4 * 3)),
+        DocumentsService(
+            engines.documents,
+            engines.files,
+            max_bytes=min(MAX_DOCUMENT_BYTES, max_payload // 4 * 3),
+            counts=engines.counts,
+        ),
     ]

@@ -12,6 +12,7 @@ from typing import Any
 from meshhost.edge.listener import EdgeLimits
 from meshhost.identity.grants import ApiScope
 from meshhost.protocol.frames import Limits
+from meshhost.tenant_names import TenantLabel
 
 __all__ = ["CallTimes", "ConfiguredService", "ServerConfig", "ServicePath"]
 
@@ -76,7 +77,8 @@ class ServerConfig:
     for agents of its former life to come back before it calls a service with several hosts. `webhook_urls` receive a webhook
     when a room starts or ends. `call_urls` are the prefixes of URLs that `agent.call` may call. `oauth` turns on the loopback
     login that the MeshAgent CLI's `setup` uses (None: where there is no `public_url`). `edge` bounds connections and half-sent
-    requests. `operator_key` is the key that manages tenants; without one nobody does.
+    requests. `operator_key` is the key that manages tenants; without one nobody does. The first `tenant_labels` tenants have
+    a label of their own in the metrics, which shows their id or name.
     """
 
     host: str = "127.0.0.1"
@@ -102,6 +104,8 @@ class ServerConfig:
     oauth: bool | None = None
     edge: EdgeLimits = field(default_factory=EdgeLimits)
     operator_key: str | None = field(default=None, repr=False)
+    tenant_labels: int = 0
+    tenant_label: TenantLabel = "id"
 
     @property
     def has_login(self) -> bool:

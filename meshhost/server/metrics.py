@@ -1,15 +1,16 @@
 """The metrics of a room server, in Prometheus form.
 
 Counters are incremented where things happen: requests by the dispatcher, joins by the handshake, calls by the service caller.
-Gauges are set when the metrics are read. No label names a tenant, a room or a participant: metrics are seen by operators who
-must not learn about tenants, and their number must stay bounded. Queues are counted by name, over all rooms: the names are the
-programs'. Participants may make up any number of them, so the first names to be seen have labels of their own, those with the
-most messages before others, and all that follow share one.
+Gauges are set when the metrics are read. No label names a room or a participant, and none a tenant unless the operator chose so
+(`tenant_metrics.py`): everybody may read the metrics, and their number must stay bounded. Queues are counted by name, over all
+rooms: the names are the programs'. Participants may make up any number of them, so the first names to be seen have labels of
+their own, those with the most messages before others, and all that follow share one.
 """
 
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.registry import Collector
 
 from meshhost.server.core.room import Room
 from meshhost.stores.queues import QueueStats
@@ -50,6 +51,10 @@ class ServerMetrics:
         )
         self._rooms = Gauge("meshhost_rooms_open", "Open rooms", registry=registry)
         self._connected = Gauge("meshhost_participants_connected", "Connected participants", registry=registry)
+
+    def register(self, collector: Collector) -> None:
+        """Show the metrics of this collector too."""
+        self._registry.register(collector)
 
     def count_request(self, type: str, outcome: str) -> None:
         """Count a request. `type` is the operation's name, or `unknown`: never what a client made up."""

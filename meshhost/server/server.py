@@ -19,6 +19,7 @@ from meshhost.errors import SettingsError
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
 from meshhost.queues.service import QueueService
+from meshhost.quotas.counts import LocalCounts, TenantCounts
 from meshhost.server.address import Address
 from meshhost.server.assembly import Engines, Parts, assemble
 from meshhost.server.config import ServerConfig
@@ -47,8 +48,9 @@ class RoomServer:
     """A room server. Make it in a running event loop, `start` it once, and `stop` it.
 
     The engines (`queues`, `documents`, `files`, `identity`, `providers`, `meter`) belong to the caller, who opens them before
-    `start` and closes them after `stop`; without a `meter`, usage is kept in memory only. `services` and `dialects` are added
-    to those that every server has; `ownership` decides which rooms this server may open (by default all).
+    `start` and closes them after `stop`; without a `meter`, usage is kept in memory only, and without `counts` only what is
+    open is counted for the quotas of tenants. `services` and `dialects` are added to those that every server has; `ownership`
+    decides which rooms this server may open (by default all).
     """
 
     def __init__(
@@ -61,13 +63,16 @@ class RoomServer:
         identity: IdentityService,
         providers: ProviderTable,
         meter: Meter | None = None,
+        counts: TenantCounts | None = None,
         services: Sequence[RoomService] = (),
         dialects: Sequence[Dialect] = (),
         ownership: RoomOwnership | None = None,
     ) -> None:
         self._config = config
         self._address = Address(config)
-        self._engines = Engines(queues, documents, files, identity, providers, meter or Meter(MemoryUsageStore()))
+        counts = counts or LocalCounts(identity.quota_of)
+        meter = meter or Meter(MemoryUsageStore())
+        self._engines = Engines(queues, documents, files, identity, providers, meter, counts)
         self._parts = assemble(
             config,
             self._engines,

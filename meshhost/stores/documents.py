@@ -90,6 +90,10 @@ class DocumentStore(Protocol):
         """Return the names of the tenant's rooms that have documents, sorted."""
         ...
 
+    async def count(self, tenant: TenantId) -> int:
+        """Return how many documents a tenant has in all its rooms."""
+        ...
+
     async def list(self, room: RoomKey, folder: str) -> Sequence[DocumentEntry]:
         """Return all documents below the folder ("" is the room), in subfolders too, by path."""
         ...

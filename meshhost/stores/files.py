@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import obstore
 from obstore.exceptions import AlreadyExistsError as ObjectExistsError
@@ -26,7 +26,7 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from meshhost.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 
-__all__ = ["Entry", "RoomFiles", "clean_path", "mime_type_of", "open_object_store"]
+__all__ = ["Entry", "RoomFiles", "TenantFiles", "clean_path", "mime_type_of", "open_object_store"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,13 @@ class Entry:
     def name(self) -> str:
         """The last segment of the path."""
         return self.path.rpartition("/")[2]
+
+
+class TenantFiles(NamedTuple):
+    """How many files a tenant has in all its rooms, and their bytes together."""
+
+    files: int
+    stored_bytes: int
 
 
 def clean_path(path: str, *, may_be_folder: bool = False) -> str:
@@ -189,6 +196,19 @@ class RoomFiles:
         await self._file(room, path)
         with _errors(path):
             await obstore.delete_async(self._store, _key(room, path))
+
+    async def of_tenant(self, tenant: TenantId) -> TenantFiles:
+        """Count the files of a tenant, for its quota. Looks at each of them, without holding the event loop."""
+        files = stored_bytes = 0
+        try:
+            async for page in obstore.list(self._store, tenant):
+                files += len(page)
+                stored_bytes += sum(meta["size"] for meta in page)
+        except FileNotFoundError:
+            pass
+        except BaseError as error:
+            raise _failure(error) from None
+        return TenantFiles(files, stored_bytes)
 
     async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
         """Delete all files of a tenant, or of one of its rooms; idempotent, a page at a time. A crash may leave some."""

@@ -9,7 +9,7 @@ again.
 This module is pure: values and signatures, no I/O.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -37,6 +37,10 @@ class KeyRights:
 
     role: Role = Role.ADMIN
     expires_at: float | None = None
+
+    def has_expired(self, now: float) -> bool:
+        """Return whether the key is worth nothing any more at this time, in seconds since the epoch."""
+        return self.expires_at is not None and self.expires_at <= now
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class KeySnapshot:
 
     `rights` are those of each key by its id, `suspended` the reasons of suspended projects by id, `deleted` the ids of projects
     that were deleted, `deleted_rooms` the rooms that were deleted, by project and name, also those that were made again.
+    `quotas` are the limits that were set for single projects, by id and by the name of the limit, None for no limit; `names`
+    are the names of projects by id.
     """
 
     version: int
@@ -77,6 +83,8 @@ class KeySnapshot:
     suspended: Mapping[str, str] = field(default_factory=dict)
     deleted: frozenset[str] = frozenset()
     deleted_rooms: Mapping[tuple[str, str], RoomDeletion] = field(default_factory=dict)
+    quotas: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,15 @@ class IdentityStore(Protocol):
         """
         ...
 
+    async def set_quota(
+        self, project_id: str, limits: Mapping[str, float | None], *, unset: Collection[str] = ()
+    ) -> None:
+        """Record limits of a project by name (None: no limit), and remove those in `unset`; others stay.
+
+        Changes the version of the keys. Raises NotFoundError, also for a project that is being deleted.
+        """
+        ...
+
     async def close_project(self, project_id: str) -> None:
         """Begin to delete a project: its keys are gone, and none can be added, by any process, from now on.
 
@@ -142,8 +159,8 @@ class IdentityStore(Protocol):
     async def read_keys(self, known: int | None = None) -> KeySnapshot | None:
         """Return all API keys, or None when their version is still `known`.
 
-        Versions are compared for equality only. After a change of keys or of a suspension returned, in any process, no later
-        call returns what was before or takes an older version for the present one.
+        Versions are compared for equality only. After a change of keys, limits, a name or a suspension returned, in any
+        process, no later call returns what was before or takes an older version for the present one.
         """
         ...
 

@@ -10,8 +10,10 @@ its revocation, and a new one is accepted everywhere by then. While the store ca
 failing disk or network must not lock every tenant out. Changes made here count at once: a lock keeps a read that began before
 a change from being applied after it, which would bring a revoked key back.
 
-The same task learns of suspended and deleted tenants, ends what expired keys began, and records when keys were last used: a
-request only notes its key in memory, at most once a minute per key.
+The same task learns of suspended and deleted tenants, and of their limits and names, ends what expired keys began, and records
+when keys were last used (`identity.key_uses`).
+
+Longer than 400 lines because every question about who may do what is answered from the one snapshot that is kept here.
 """
 
 import asyncio
@@ -22,6 +24,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Self
 
+from meshhost import tenant_names
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import (
     AlreadyExistsError,
@@ -32,9 +35,11 @@ from meshhost.errors import (
     RoomError,
     TenantSuspendedError,
 )
+from meshhost.identity.key_uses import KeyUses
 from meshhost.identity.keys import ApiKey, new_api_key
 from meshhost.identity.roles import Role
 from meshhost.identity.tenant import RoomKey, check_tenant_name
+from meshhost.quotas.quota import Resource, ServerQuota, check_limit, check_room_for
 from meshhost.stores.deleted_rooms import DeletedRooms
 from meshhost.stores.identity import IdentityStore, KeyInfo, KeyRights, KeySnapshot, Project, RoomInfo
 from meshhost.tasks import TaskOwner
@@ -45,8 +50,6 @@ logger = logging.getLogger(__name__)
 
 # Half of the two seconds within which a revoked key is dead on every server: the other half is for the store to answer.
 REFRESH_SECONDS = 1.0
-# A key that is used all the time is written this often.
-_USE_SECONDS = 60.0
 
 
 class IdentityService:
@@ -54,7 +57,7 @@ class IdentityService:
 
     The store is opened before `start` and closed after `stop` by its owner. `extra_keys` is asked again when a key is
     unknown, so that a key that `meshhost setup` wrote works at once. Tokens without a key id are verified with
-    `default_secret`. Operations raise what those of IdentityStore raise.
+    `default_secret`; `default_quota` has the limits of a tenant with none of its own. Operations raise what the store raises.
     """
 
     def __init__(
@@ -63,12 +66,15 @@ class IdentityService:
         *,
         extra_keys: Callable[[], list[ApiKey]] = list,
         default_secret: str | None = None,
+        default_quota: ServerQuota = ServerQuota(),  # noqa: B008 - immutable
         clock: Clock | None = None,
     ) -> None:
         self.deleted_rooms = DeletedRooms(store, clock or SystemClock())
         self._store = store
         self._extra_keys = extra_keys
         self._default_secret = default_secret
+        self._default_quota = default_quota
+        self._quotas: Mapping[str, ServerQuota] = {}  # of tenants with limits of their own
         self._clock = clock or SystemClock()
         self._keys: Mapping[str, ApiKey] = {}
         self._rights: Mapping[str, KeyRights] = {}
@@ -77,8 +83,7 @@ class IdentityService:
         self._closed: Mapping[str, str] = {}  # both, by id, with the text for those who are disconnected
         self._version: int | None = None
         self._expired: set[str] = set()
-        self._noted: dict[str, float] = {}  # by key: when its use was noted last
-        self._unwritten: dict[str, float] = {}
+        self._uses = KeyUses()
         self._extra: dict[str, ApiKey] = {}
         self._changing = asyncio.Lock()
         self._on_revoked: list[Callable[[Collection[str]], object]] = []
@@ -103,7 +108,7 @@ class IdentityService:
         """Stop reading keys. Idempotent. The store is still open: last uses are written if it takes them."""
         await self._tasks.stop()
         with contextlib.suppress(OSError, RoomError):
-            await self._write_uses()
+            await self._uses.write(self._store.record_key_use)
 
     def on_revoked(self, listener: Callable[[Collection[str]], object]) -> None:
         """Call the listener with the ids of keys that were revoked, here or on another server, or expired; it must not raise.
@@ -136,10 +141,10 @@ class IdentityService:
         """Note that a verified key, or a token that it signed, is used. Raises ExpiredTokenError when it has expired."""
         rights = self._rights.get(key_id)
         now = self._clock.time()
-        if rights is not None and rights.expires_at is not None and rights.expires_at <= now:
+        if rights is not None and rights.has_expired(now):
             raise ExpiredTokenError("the API key has expired: ask for a new one")
-        if rights is not None and now - self._noted.get(key_id, float("-inf")) >= _USE_SECONDS:
-            self._noted[key_id] = self._unwritten[key_id] = now
+        if rights is not None:
+            self._uses.note(key_id, now)
 
     def check_tenant(self, project_id: str) -> None:
         """Raise TenantSuspendedError for a suspended project, InvalidTokenError for a deleted one."""
@@ -147,6 +152,10 @@ class IdentityService:
             raise InvalidTokenError("the tenant was deleted")
         if project_id in self._suspended:
             raise TenantSuspendedError(self._suspended[project_id])
+
+    def quota_of(self, project_id: str) -> ServerQuota:
+        """Return what a tenant may take of this server now."""
+        return self._quotas.get(project_id, self._default_quota)
 
     @property
     def deleted_projects(self) -> frozenset[str]:
@@ -216,7 +225,9 @@ class IdentityService:
     async def projects(self) -> Sequence[Project]:
         """Return all projects, by name and id."""
         await self._record_extra_projects()
-        return await self._store.projects()
+        projects = await self._store.projects()
+        tenant_names.learn({project.id: project.name for project in projects})
+        return projects
 
     async def find_project(self, name_or_id: str) -> Project:
         """Return the project of this id, else of this name. Raises NotFoundError."""
@@ -231,11 +242,21 @@ class IdentityService:
         """Record and return a new project. Raises InvalidRequestError for its name, AlreadyExistsError."""
         project = Project(str(uuid.uuid4()), check_tenant_name(name))
         await self._store.add_project(project)
+        tenant_names.learn({project.id: project.name})
         return project
 
     async def rename_project(self, project_id: str, name: str) -> None:
         """Give a project another name. Raises NotFoundError, AlreadyExistsError, InvalidRequestError."""
         await self._store.rename_project(project_id, check_tenant_name(name))
+        tenant_names.learn({project_id: name})
+
+    async def set_quota(
+        self, project_id: str, limits: Mapping[str, float | None], *, unset: Collection[str] = ()
+    ) -> None:
+        """Set limits (None: no limit); those in `unset` are the default's again. Raises NotFoundError, InvalidRequestError."""
+        checked = {name: check_limit(name, value) for name, value in limits.items()}
+        await self._store.set_quota(project_id, checked, unset=unset)
+        await self._refresh()
 
     async def suspend_project(self, project_id: str, reason: str) -> None:
         """Refuse all keys and tokens of a project, at once here and within two seconds elsewhere. Raises NotFoundError."""
@@ -269,15 +290,20 @@ class IdentityService:
         description: str,
         rights: KeyRights = KeyRights(),  # noqa: B008 - immutable
     ) -> ApiKey:
-        """Record and return a new key of a project. Raises NotFoundError for an unknown project, InvalidRequestError."""
-        if rights.expires_at is not None and rights.expires_at <= self._clock.time():
+        """Record and return a new key of a project. Raises NotFoundError, InvalidRequestError, QuotaExceededError."""
+        if rights.has_expired(self._clock.time()):
             raise InvalidRequestError("expires_at", "expected a time in the future")
         key = new_api_key(project_id)
         async with self._changing:
+            check_room_for(Resource.KEYS, self.key_count(project_id), self.quota_of(project_id))
             await self._store.add_key(key, name=name, description=description, rights=rights)
             self._rights = {**self._rights, key.id: rights}
             self._replace_keys({**self._keys, key.id: key})
         return key
+
+    def key_count(self, project_id: str) -> int:
+        """Return how many keys were created for a project; extra keys are not among them."""
+        return sum(key.project_id == project_id for key in self._keys.values())
 
     async def keys(self, project_id: str) -> Sequence[KeyInfo]:
         """Return the keys that were created for a project; extra keys are not among them."""
@@ -317,7 +343,7 @@ class IdentityService:
                 await self._refresh()
                 self._report_expired()
                 self._tell_closed()
-                await self._write_uses()
+                await self._uses.write(self._store.record_key_use)
                 is_failing = False
             except Exception as error:
                 # Whatever is wrong with the store, later revocations must be seen. Logged once per outage.
@@ -333,6 +359,8 @@ class IdentityService:
 
     def _take(self, snapshot: KeySnapshot) -> None:
         self._version, self._rights = snapshot.version, snapshot.rights
+        tenant_names.learn(snapshot.names)
+        self._quotas = {tenant: self._default_quota.changed(limits) for tenant, limits in snapshot.quotas.items()}
         self.deleted_rooms.take(snapshot.deleted_rooms)
         self._replace_closed(snapshot.suspended, snapshot.deleted)
         self._replace_keys({key.id: key for key in snapshot.keys})
@@ -346,7 +374,7 @@ class IdentityService:
         if not key_ids:
             return
         for key_id in key_ids:
-            self._noted.pop(key_id, None)
+            self._uses.forget(key_id)
         for listener in self._on_revoked:
             listener(key_ids)
 
@@ -363,26 +391,14 @@ class IdentityService:
 
     def _may_sign(self, key_id: str) -> bool:
         rights = self._rights.get(key_id, KeyRights())
-        is_live = rights.expires_at is None or rights.expires_at > self._clock.time()
-        return is_live and rights.role.includes(Role.DEVELOPER)
+        return rights.role.includes(Role.DEVELOPER) and not rights.has_expired(self._clock.time())
 
     def _report_expired(self) -> None:
         """End what keys began that have expired since the last look."""
         now = self._clock.time()
-        ends = ((key_id, rights.expires_at) for key_id, rights in self._rights.items())
-        expired = {key_id for key_id, end in ends if end is not None and end <= now}
+        expired = {key_id for key_id, rights in self._rights.items() if rights.has_expired(now)}
         newly, self._expired = expired - self._expired, expired
         self._tell_revoked(newly)
-
-    async def _write_uses(self) -> None:
-        used, self._unwritten = self._unwritten, {}
-        if not used:
-            return
-        try:
-            await self._store.record_key_use(used)
-        except BaseException:
-            self._unwritten = {**used, **self._unwritten}
-            raise
 
     async def _record_extra_projects(self) -> None:
         for key in self._read_extra():

@@ -33,6 +33,7 @@ __all__ = [
     "QueueStats",
     "QueueStore",
     "StoredMessage",
+    "TenantQueues",
 ]
 
 # Seconds. No lease and no delay before a retry may be longer.
@@ -52,6 +53,13 @@ class QueueKey(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.room}/{self.name}"
+
+
+class TenantQueues(NamedTuple):
+    """How many queues a tenant has in all its rooms, and how many messages are in them, dead ones included."""
+
+    queues: int
+    messages: int
 
 
 class EndReason(StrEnum):
@@ -236,6 +244,10 @@ class QueueStore(Protocol):
         """
         ...
 
+    async def find_sent(self, queue: QueueKey, sender_id: str) -> int | None:
+        """Return the id of the message that `send` would return for this `sender_id` without storing one, or None."""
+        ...
+
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
         """Claim up to `limit` ready messages for `seconds`, in one operation; empty when none is ready.
 
@@ -317,6 +329,10 @@ class QueueStore(Protocol):
 
     async def totals(self) -> QueueStats:
         """Return the sum over all queues of all rooms, under the name `""`: one consistent view of the moment."""
+        ...
+
+    async def of_tenant(self, tenant: TenantId) -> TenantQueues:
+        """Count the queues of a tenant and their messages: for its quota, about once a minute."""
         ...
 
     async def dead_letters(

@@ -123,6 +123,15 @@ async def test_an_entry_tells_when_the_document_was_created_and_changed(store: D
     assert await store.find(DocumentKey(ROOM, "no")) is None
 
 
+async def test_the_documents_of_a_tenant_are_counted_over_its_rooms(store: DocumentStore) -> None:
+    assert await store.count(TenantId("t")) == 0
+    for room in ("r", "s"):
+        await store.create(DocumentKey(RoomKey(TenantId("t"), room), "a.page"), b"x")
+    await store.create(DocumentKey(RoomKey(TenantId("other"), "r"), "a.page"), b"x")
+    await store.delete(DocumentKey(RoomKey(TenantId("t"), "s"), "a.page"))
+    assert await store.count(TenantId("t")) == 1
+
+
 async def test_a_closed_store_refuses_and_can_be_opened_again(store: DocumentStore) -> None:
     await store.create(KEY, b"first")
     await store.close()

@@ -235,6 +235,50 @@ async def test_all_rooms_of_a_large_tenant_are_deleted(store: IdentityStore) -> 
     assert list(await store.rooms(ACME.id, limit=1, offset=0)) == []
 
 
+async def test_limits_of_a_project_are_read_with_the_keys(store: IdentityStore) -> None:
+    await store.add_project(ACME)
+    first = await store.read_keys()
+    assert first is not None
+    assert dict(first.quotas) == {}
+    await store.set_quota(ACME.id, {"max_rooms": 3, "max_queues": None})
+    second = await store.read_keys(first.version)
+    assert second is not None
+    assert second.quotas == {ACME.id: {"max_rooms": 3, "max_queues": None}}
+    await store.set_quota(ACME.id, {"max_rooms": 4, "requests_per_second": 0.5}, unset=["max_queues", "max_keys"])
+    third = await store.read_keys(second.version)
+    assert third is not None
+    assert third.quotas == {ACME.id: {"max_rooms": 4, "requests_per_second": 0.5}}
+    await store.set_quota(ACME.id, {}, unset=["max_rooms", "requests_per_second"])
+    fourth = await store.read_keys(third.version)
+    assert fourth is not None
+    assert dict(fourth.quotas) == {}
+    with pytest.raises(NotFoundError):
+        await store.set_quota("nobody", {"max_rooms": 1})
+
+
+async def test_the_limits_of_a_deleted_project_are_gone(store: IdentityStore) -> None:
+    await store.add_project(ACME)
+    await store.set_quota(ACME.id, {"max_rooms": 3})
+    await store.close_project(ACME.id)
+    with pytest.raises(NotFoundError):
+        await store.set_quota(ACME.id, {"max_rooms": 4})
+    await store.delete_project(ACME.id)
+    found = await store.read_keys()
+    assert found is not None
+    assert dict(found.quotas) == {}
+
+
+async def test_a_rename_is_seen_with_the_keys(store: IdentityStore) -> None:
+    await store.add_project(ACME)
+    first = await store.read_keys()
+    assert first is not None
+    assert first.names == {ACME.id: "acme"}
+    await store.rename_project(ACME.id, "acme-inc")
+    second = await store.read_keys(first.version)
+    assert second is not None
+    assert second.names == {ACME.id: "acme-inc"}
+
+
 async def test_the_deletion_of_a_room_is_remembered_and_changes_the_version(store: IdentityStore) -> None:
     await store.add_project(Project("p", "acme"))
     await store.add_room("p", RoomInfo("r", "lobby", "{}"))

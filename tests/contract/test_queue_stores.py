@@ -783,6 +783,21 @@ async def test_poisonous_messages_do_not_keep_the_others_back(store: QueueStore,
     assert (await stats(store)).dead == 2
 
 
+async def test_the_queues_of_a_tenant_are_counted_with_their_messages_dead_ones_too(store: QueueStore) -> None:
+    assert await store.of_tenant(TenantId("acme")) == (0, 0)
+    await put(store, "dead", "alive", "leased")
+    await kill(store)
+    await take(store)
+    await put(store, "other", queue=QueueKey(RoomKey(TenantId("acme"), "cellar"), "jobs"))
+    await put(store, "rival's", queue=ELSEWHERE)
+    assert await store.of_tenant(TenantId("acme")) == (2, 4)
+    assert await store.of_tenant(TenantId("rival")) == (1, 1)
+    await store.drain(JOBS)
+    assert await store.of_tenant(TenantId("acme")) == (2, 2)
+    await store.delete(JOBS)
+    assert await store.of_tenant(TenantId("acme")) == (1, 1)
+
+
 async def test_a_message_sent_again_under_its_id_is_stored_once(store: QueueStore) -> None:
     first = await store.send(JOBS, NewMessage("a", sender_id="s1"))
     assert await store.send(JOBS, NewMessage("changed", sender_id="s1"), create=False) == first
@@ -790,6 +805,17 @@ async def test_a_message_sent_again_under_its_id_is_stored_once(store: QueueStor
     assert await store.send(MAIL, NewMessage("c", sender_id="s1")) != first
     assert await bodies(store) == ["a", "b"]
     assert await bodies(store, MAIL) == ["c"]
+
+
+async def test_an_id_is_found_as_long_as_it_is_remembered(store: QueueStore, clock: FakeClock) -> None:
+    assert await store.find_sent(JOBS, "s") is None
+    first = await store.send(JOBS, NewMessage("a", sender_id="s"))
+    await store.ack((await take(store)).lease)
+    assert await store.find_sent(JOBS, "s") == first
+    for queue, sender_id in ((JOBS, "t"), (JOBS, "\ud800"), (MAIL, "s"), (ELSEWHERE, "s")):
+        assert await store.find_sent(queue, sender_id) is None
+    await clock.advance(LIMITS.remember_ids_seconds + 1)
+    assert await store.find_sent(JOBS, "s") is None
 
 
 async def test_concurrent_sends_under_one_id_are_one(store: QueueStore) -> None:

@@ -1,5 +1,6 @@
 """Two tenants on one running room server, managed by its operator, with real processes."""
 
+import json
 import signal
 import sqlite3
 import subprocess
@@ -35,8 +36,12 @@ def tenant(operator: Cli, name: str) -> tuple[Cli, Any]:
     return Cli(home, operator.url, {"MESHHOST_API_KEY": key["value"]}), key
 
 
+def sending(text: str) -> tuple[str, ...]:
+    return ("queue", "send", "--room", "room", "--queue", "q", "--json", f'"{text}"')
+
+
 def send(cli: Cli, text: str) -> None:
-    cli.out("queue", "send", "--room", "room", "--queue", "q", "--json", f'"{text}"')
+    cli.out(*sending(text))
 
 
 def test_two_tenants_share_a_server_and_nothing_else(operator: Cli) -> None:
@@ -111,6 +116,86 @@ def test_a_tenant_is_deleted_through_a_crash_and_its_neighbour_stays(tmp_path: P
         assert made["name"] == "acme"
     left = [str(path) for path in data.rglob("*") if path.name == "notes.txt"]
     assert left == []
+
+
+def test_a_tenant_at_its_limits_is_refused_through_a_crash_and_its_neighbour_is_not(tmp_path: Path) -> None:
+    operator = Cli(tmp_path)
+    with serving(operator) as (server, ready):
+        operator.url = ready["url"]
+        acme, _ = tenant(operator, "acme")
+        rival, _ = tenant(operator, "rival")
+        operator.out("tenant", "limit", "acme", "--messages", "2", "--files", "0")
+        for cli in (acme, acme, rival, rival, rival):
+            send(cli, "job")
+        assert "over the tenant's quota max_messages: 2 messages" in acme.error(*sending("job"))
+        notes = tmp_path / "notes.txt"
+        notes.write_text("notes")
+        assert "quota max_files" in acme.error("storage", "cp", str(notes), "room:notes.txt", "--room", "room")
+        server.send_signal(signal.SIGKILL)
+        server.wait()
+    with serving(operator) as (_, ready):
+        operator.url = rival.url = acme.url = ready["url"]
+        shown = operator.json("tenant", "show", "acme")
+        assert (shown["quota"]["max_messages"], shown["use"]["messages"]) == (2, 2)
+        assert "quota max_messages" in acme.error(*sending("job"))
+        send(rival, "job")
+        acme.out("queue", "drain", "--room", "room", "--queue", "q")
+        send(acme, "job")
+        operator.out("tenant", "limit", "acme", "--messages", "default")
+        for _ in range(2):
+            send(acme, "job")
+
+
+WORKER = """
+import asyncio
+
+from meshhost.agents.worker import Worker
+from meshhost.api.services import ServiceHost
+
+host = ServiceHost()
+
+
+@host.path("/work", identity="worker")
+class Idle(Worker):
+    def __init__(self):
+        super().__init__(queue="jobs", name="worker")
+
+    async def process_message(self, *, message, room):
+        pass
+
+
+asyncio.run(host.run())
+"""
+
+
+def test_a_running_host_shows_a_renamed_tenant_by_its_new_name(operator: Cli) -> None:
+    acme, key = tenant(operator, "acme")
+    (acme.home / "worker.py").write_text(WORKER)
+    with (acme.home / "service.log").open("w") as log:
+        service = acme.popen("service", "run", "worker.py", "--room", "room", stdout=log, stderr=log)
+    with service:
+        try:
+            agent = until_shown(acme, "acme")
+            operator.out("tenant", "rename", "acme", "acme-inc")
+            renamed = until_shown(acme, "acme-inc")
+            assert (renamed["id"], renamed["restarts"], renamed["tenant"]) == (agent["id"], 0, agent["tenant"])
+            assert "acme-inc" in acme.out("host", "ps")
+            assert "acme-inc" in acme.out("host", "tenants")
+            assert key["tenant"] == "acme"
+        finally:
+            service.send_signal(signal.SIGINT)
+            service.wait(timeout=60)
+
+
+def until_shown(cli: Cli, name: str) -> Any:
+    """Ask the host until it runs an agent and shows its tenant by this name; return the agent."""
+    for _ in range(40):
+        done = cli.run("host", "ps", "--json")  # fails until the host is there
+        agents = json.loads(done.stdout) if done.returncode == 0 else []
+        if [agent["tenant_name"] for agent in agents] == [name]:
+            return agents[0]
+        time.sleep(0.25)
+    raise AssertionError(f"{done.stdout!r} {done.stderr!r}\n{(cli.home / 'service.log').read_text()}")
 
 
 def test_a_deletion_is_confirmed(operator: Cli) -> None:

@@ -73,6 +73,7 @@ ROOM_SERVER: Mapping[tuple[str, str], Mapping[str, int | str]] = {
     ("GET", "/tenants"): OPERATOR,
     ("GET", "/tenants/{tenant}"): PROJECT,
     ("PATCH", "/tenants/{tenant}"): OPERATOR,
+    ("PATCH", "/tenants/{tenant}/quota"): OPERATOR,
     ("DELETE", "/tenants/{tenant}"): OPERATOR,
     ("DELETE", "/tenants/{tenant}/rooms/{room_name}"): PROJECT,
     ("GET", "/tenants/{tenant}/archive"): OPERATOR,

@@ -309,6 +309,7 @@ async def test_the_operator_sees_agents_and_dismisses_them(serve: Serve, acme: R
         "id": first.id,
         "state": "running",
         "tenant": ACME,
+        "tenant_name": "default",
         "room": "room",
         "identity": "agent",
         "path": "/agent",

@@ -16,6 +16,7 @@ __all__ = ["app"]
 app = typer.Typer(help="Manage the tenants of a room server, as its operator.")
 
 _PAGE = 1000
+_LIMIT = "N|none|default"
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Name or id of the tenant.")]
 
 
@@ -52,15 +53,59 @@ def list_tenants(as_json: JsonOption = False) -> None:
 
 @app.command()
 def show(name: _Name, as_json: JsonOption = False) -> None:
-    """Show a tenant."""
+    """Show a tenant, its limits, and how much of them it uses."""
     from meshhost.cli.managing import manage, tenant_path
-    from meshhost.cli.output import print_json, print_table
 
-    tenant = manage("GET", tenant_path(name))
-    if as_json:
-        print_json(tenant)
-        return
-    print_table(("", ""), [("name", tenant["name"]), ("id", tenant["id"]), ("state", _state(tenant))], empty="")
+    _print_with_quota(manage("GET", tenant_path(name)), as_json=as_json)
+
+
+@app.command()
+def limit(
+    name: _Name,
+    rooms: Annotated[str | None, typer.Option("--rooms", metavar=_LIMIT, help="Open rooms.")] = None,
+    connections: Annotated[str | None, typer.Option("--connections", metavar=_LIMIT, help="Open connections.")] = None,
+    agents: Annotated[
+        str | None, typer.Option("--agents", metavar=_LIMIT, help="Connected agents, over all hosts.")
+    ] = None,
+    queues: Annotated[str | None, typer.Option("--queues", metavar=_LIMIT, help="Queues.")] = None,
+    messages: Annotated[
+        str | None, typer.Option("--messages", metavar=_LIMIT, help="Messages in queues, dead ones included.")
+    ] = None,
+    stored_bytes: Annotated[
+        str | None, typer.Option("--stored-bytes", metavar=_LIMIT, help="Bytes of stored files.")
+    ] = None,
+    files: Annotated[str | None, typer.Option("--files", metavar=_LIMIT, help="Stored files.")] = None,
+    documents: Annotated[str | None, typer.Option("--documents", metavar=_LIMIT, help="Documents.")] = None,
+    keys: Annotated[str | None, typer.Option("--keys", metavar=_LIMIT, help="API keys.")] = None,
+    uploads: Annotated[str | None, typer.Option("--uploads", metavar=_LIMIT, help="Uploads in progress.")] = None,
+    requests_per_second: Annotated[
+        str | None,
+        typer.Option("--requests-per-second", metavar=_LIMIT, help="Requests of REST and in rooms per second."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set limits of a tenant, and show them with their use.
+
+    A limit is a number, `none` for no limit, or `default` for the server's own default. Limits that are not named stay.
+    """
+    from meshhost.cli.managing import manage, tenant_path
+
+    given = {
+        "max_rooms": rooms,
+        "max_connections": connections,
+        "max_agents": agents,
+        "max_queues": queues,
+        "max_messages": messages,
+        "max_stored_bytes": stored_bytes,
+        "max_files": files,
+        "max_documents": documents,
+        "max_keys": keys,
+        "max_uploads": uploads,
+        "requests_per_second": requests_per_second,
+    }
+    body = {limit: _parsed(limit, text) for limit, text in given.items() if text is not None}
+    path = tenant_path(name, "quota") if body else tenant_path(name)
+    _print_with_quota(manage("PATCH", path, body) if body else manage("GET", path), as_json=as_json)
 
 
 @app.command()
@@ -164,6 +209,36 @@ def _print(tenant: dict[str, Any], what: str, *, as_json: bool) -> None:
         print_json(tenant)
     else:
         print_line(f"{what} tenant {tenant['name']} ({tenant['id']})")
+
+
+def _parsed(limit: str, text: str) -> float | str | None:
+    """The limit as the REST API takes it. Raises typer.BadParameter."""
+    if text in ("none", "default"):
+        return None if text == "none" else text
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        option = limit.removeprefix("max_").replace("_", "-")
+        raise typer.BadParameter(f"--{option}: expected a number, none or default") from None
+
+
+def _print_with_quota(tenant: dict[str, Any], *, as_json: bool) -> None:
+    from meshhost.cli.output import print_json, print_table
+
+    if as_json:
+        print_json(tenant)
+        return
+    print_table(("", ""), [("name", tenant["name"]), ("id", tenant["id"]), ("state", _state(tenant))], empty="")
+    use = tenant["use"]
+    rows = [
+        (
+            name,
+            use.get(name.removeprefix("max_")),
+            "no limit" if limit is None else f"{limit:g}" if limit % 1 else int(limit),
+        )
+        for name, limit in tenant["quota"].items()
+    ]
+    print_table(("LIMIT", "USED", "AT MOST"), rows, empty="")
 
 
 def _state(tenant: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from meshhost import tenant_names
 from meshhost.errors import CallRefusedError, TokenError
 from meshhost.hosting.agents.assignment import CallRequest
 from meshhost.identity.tenant import TenantId
@@ -41,6 +42,7 @@ class _CallData(BaseModel):
     room_url: str = Field(min_length=1, max_length=2048)
     token: str = Field(min_length=1, repr=False)
     arguments: Any = Field(default_factory=dict)
+    tenant_name: str | None = None
 
     @field_validator("arguments")
     @classmethod
@@ -94,6 +96,8 @@ def admit(data: Mapping[str, Any], allowed: AllowedRooms) -> CallRequest:
     room = token.grant_scope("room")
     if room != call.room_name or unquote(urlsplit(call.room_url).path.rstrip("/").rpartition("/")[2]) != room:
         raise CallRefusedError("data.token: the token is for another room", status=403)
+    if call.tenant_name is not None and token.project_id is not None:
+        tenant_names.learn({token.project_id: call.tenant_name})
     expires_at = token.expires_at.timestamp() if token.expires_at is not None else None
     if expires_at is not None and expires_at <= time.time():
         raise CallRefusedError("data.token: the token has expired", status=403)

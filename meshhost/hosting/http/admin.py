@@ -27,6 +27,7 @@ from meshhost.identity.tenant import AgentKey
 from meshhost.supervision.state import TERMINAL, State
 from meshhost.supervision.supervisor import Supervisor
 from meshhost.tasks import TaskOwner
+from meshhost.tenant_names import known_name_of
 from meshhost.validation import first_problem
 
 __all__ = ["AdminGuard", "AdminRoutes"]
@@ -231,6 +232,7 @@ class AdminRoutes:
             "id": agent.id,
             "state": agent.state.value,
             "tenant": key.tenant,
+            "tenant_name": known_name_of(key.tenant),
             "room": key.room.name,
             "identity": key.identity,
             "path": key.path,
@@ -250,6 +252,7 @@ class AdminRoutes:
         quota, freeze = self._tenancy.quotas.of(facts.tenant), self._tenancy.frozen.get(facts.tenant)
         return {
             "tenant": facts.tenant,
+            "tenant_name": known_name_of(facts.tenant),
             "agents": facts.agents,
             "waiting": facts.waiting,
             "memory_bytes": facts.memory_bytes,

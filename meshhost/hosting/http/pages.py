@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from meshhost.errors import CallRefusedError
 from meshhost.hosting.agents.assignment import HostedAgent
 from meshhost.supervision.state import State
+from meshhost.tenant_names import known_name_of
 
 __all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "MIN_PREFIX", "AgentQuery", "LogQuery", "page_of"]
 
@@ -54,7 +55,9 @@ class AgentQuery(BaseModel):
         if self.state not in (None, agent.state) or not agent.id.startswith(self.id or ""):
             return False
         key = agent.key
-        wanted = ((key.tenant, self.tenant), (key.path, self.path), (key.room.name, self.room))
+        if self.tenant not in (None, key.tenant, known_name_of(key.tenant)):
+            return False
+        wanted = ((key.path, self.path), (key.room.name, self.room))
         return all(value is None or own == value for own, value in wanted)
 
 

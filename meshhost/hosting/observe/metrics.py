@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.registry import Collector
 
 from meshhost.hosting.agents.assignment import HostedAgent
-from meshhost.hosting.observe.tenant_labels import TenantLabels
 from meshhost.hosting.observe.usage_metrics import UsageMetrics
 from meshhost.supervision.state import State
+from meshhost.tenant_names import TenantLabel, TenantLabels
 from meshhost.usage import UsageSink
 
 __all__ = ["HostMetrics"]
@@ -26,13 +26,19 @@ _LAGS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 3
 class HostMetrics:
     """The metrics of one host, in a registry of their own.
 
-    `live` returns the live agents. At most `tenant_labels` tenants have labels of their own.
+    `live` returns the live agents. At most `tenant_labels` tenants have labels of their own, which show their id or name.
     """
 
-    def __init__(self, live: Callable[[], Iterable[HostedAgent]], *, tenant_labels: int = 0) -> None:
+    def __init__(
+        self,
+        live: Callable[[], Iterable[HostedAgent]],
+        *,
+        tenant_labels: int = 0,
+        tenant_label: TenantLabel = "id",
+    ) -> None:
         registry = self._registry = CollectorRegistry()
         self._live = live
-        self._labels = TenantLabels(tenant_labels)
+        self._labels = TenantLabels(tenant_labels, label=tenant_label)
         self._usage = UsageMetrics(self._labels.of)
         registry.register(self._usage)
         self._calls = Counter(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from meshhost.clock import Clock
 from meshhost.errors import CallRefusedError, SettingsError
 from meshhost.hosting.refusals import RETRY_SOON_SECONDS
+from meshhost.quotas.token_bucket import TokenBucket
 
 __all__ = ["Quotas", "TenantQuota", "TokenBucket"]
 
@@ -42,43 +43,6 @@ class TenantQuota:
             raise SettingsError("quota memory_mb must be more than 0 (None: no limit)")
         if self.max_waiting < 1 or self.weight < 1:
             raise SettingsError("quota max_waiting and weight must be at least 1")
-
-
-class TokenBucket:
-    """Lets `rate` events per second pass on average, and `burst` at once."""
-
-    __slots__ = ("_at", "_clock", "_tokens", "burst", "rate")
-
-    def __init__(self, rate: float, burst: float, *, clock: Clock) -> None:
-        self.rate = rate
-        self.burst = burst
-        self._clock = clock
-        self._tokens = burst
-        self._at = clock.monotonic()
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it equals a new bucket."""
-        self._refill()
-        return self._tokens >= self.burst
-
-    def wait(self) -> float:
-        """Seconds until the next event may pass; 0 when it may now. Changes nothing."""
-        self._refill()
-        return 0.0 if self._tokens >= 1 else (1 - self._tokens) / self.rate
-
-    def take(self) -> None:
-        """Let one event pass. Only allowed while `wait` is 0."""
-        self._refill()
-        self._tokens -= 1
-
-    def _refill(self) -> None:
-        now = self._clock.monotonic()
-        self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
-        # Rounding may leave a token just below 1 forever, and `wait` would never be 0.
-        if 0 < 1 - self._tokens < 1e-9:
-            self._tokens = 1.0
-        self._at = now
 
 
 class Quotas:

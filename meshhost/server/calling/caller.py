@@ -37,6 +37,7 @@ from meshhost.server.config import CallTimes, ConfiguredService
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.room import Room
 from meshhost.server.core.slots import Slot
+from meshhost.tenant_names import name_of
 
 __all__ = ["ServiceCaller"]
 
@@ -206,6 +207,7 @@ class ServiceCaller:
             "room_url": room.url,
             "token": self._token(room.key, identity, scope, called_at=shown_url(url) if is_kept else None),
             "arguments": arguments,
+            "tenant_name": name_of(room.key.tenant),
         }
         try:
             await self._sender.send(url, "room.call", data, secret=secret)

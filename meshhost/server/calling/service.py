@@ -19,6 +19,7 @@ from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Peer
 from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
+from meshhost.tenant_names import name_of
 
 __all__ = ["CallingService"]
 
@@ -84,6 +85,7 @@ class CallingService(RoomService):
             await self._send("room.ended", {"room_name": room.key.name, "tenant": room.key.tenant})
 
     async def _send(self, event: str, data: dict[str, str]) -> None:
+        data = {**data, "tenant_name": name_of(data["tenant"])}
         for url in self._webhook_urls:
             try:
                 await self._sender.send(url, event, data, secret=self._webhook_secret)

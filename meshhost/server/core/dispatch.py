@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from meshhost.errors import AccessDeniedError, InvalidRequestError, RoomError, StorageFullError
 from meshhost.protocol.messages import ErrorResponse
+from meshhost.quotas.rates import Rates
 from meshhost.server.core.requests import Answer, Operation, Operations, Request
 from meshhost.validation import invalid_request
 
@@ -28,11 +29,15 @@ class Dispatcher:
 
     `count` is called with the operation's name (`unknown` for one that is not in the table) and the outcome: `accepted` when it
     was done, `refused` when its sender has to change something, `failed` when the server could not do it, `cancelled`.
+    `rates` refuse the requests of a tenant that sends too many.
     """
 
-    def __init__(self, operations: Operations, *, count: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, operations: Operations, *, count: Callable[[str, str], None], rates: Rates | None = None
+    ) -> None:
         self._operations = dict(operations)
         self._count = count
+        self._rates = rates
 
     def __call__(self, request: Request) -> Answer | Coroutine[Any, Any, Answer]:
         """Answer a request, at once or by a coroutine. Raises RoomError for one that is refused."""
@@ -42,6 +47,9 @@ class Dispatcher:
             self._count("unknown", "refused")
             raise InvalidRequestError("type", f"this room server does not offer {request.message.type!r}")
         try:
+            if self._rates is not None:
+                may_refuse = not (operation.frees or operation.is_one_way)
+                self._rates.take(request.room.key.tenant, may_refuse=may_refuse)
             body = self._check(operation, request)
         except RoomError as error:
             self._count(name, "refused")

@@ -9,8 +9,10 @@ from typing import Protocol
 
 from meshhost.errors import RoomError
 from meshhost.identity.tenant import RoomKey
+from meshhost.quotas.counts import TenantCounts
+from meshhost.quotas.quota import Resource
 
-__all__ = ["OwnedElsewhereError", "RoomOwnership", "SingleServer"]
+__all__ = ["CountedOwnership", "OwnedElsewhereError", "RoomOwnership", "SingleServer"]
 
 
 class OwnedElsewhereError(RoomError):
@@ -34,6 +36,37 @@ class RoomOwnership(Protocol):
     async def release(self, key: RoomKey) -> None:
         """Give the room up: it has ended here. Must not raise; a server that dies without it loses its rooms by a timeout."""
         ...
+
+
+class CountedOwnership:
+    """Another ownership, with the open rooms counted for the quota of their tenant: `claim` raises QuotaExceededError too."""
+
+    def __init__(self, ownership: RoomOwnership, counts: TenantCounts) -> None:
+        self._ownership = ownership
+        self._counts = counts
+        # A room that is opened again before its end is over is claimed twice and released once.
+        self._claimed: set[RoomKey] = set()
+
+    async def claim(self, key: RoomKey) -> None:
+        """See RoomOwnership."""
+        if key not in self._claimed:
+            await self._counts.take(key.tenant, Resource.ROOMS)
+            self._claimed.add(key)
+        try:
+            await self._ownership.claim(key)
+        except BaseException:
+            self._give_back(key)
+            raise
+
+    async def release(self, key: RoomKey) -> None:
+        """See RoomOwnership."""
+        self._give_back(key)
+        await self._ownership.release(key)
+
+    def _give_back(self, key: RoomKey) -> None:
+        if key in self._claimed:
+            self._claimed.discard(key)
+            self._counts.give_back(key.tenant, Resource.ROOMS)
 
 
 class SingleServer:

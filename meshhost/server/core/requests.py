@@ -61,8 +61,9 @@ class Operation(Generic[B]):
 
     `run` answers at once or returns a coroutine that does; only operations that do not wait may answer at once. `grant` tells
     whether a scope allows the request (None: every participant may), and `subject` what the denial names. A one-way operation
-    gets no reply, so its errors are only logged. `on_unreadable` handles a message that could not be read because it was too
-    large or malformed; without it such a message is answered with the error.
+    gets no reply, so its errors are only logged. An operation that `frees` something (it settles a message), and a one-way one,
+    is not refused when its tenant sends too many requests per second. `on_unreadable` handles a message that could not be read
+    because it was too large or malformed; without it such a message is answered with the error.
     """
 
     body: type[B]
@@ -70,6 +71,7 @@ class Operation(Generic[B]):
     grant: Callable[[ApiScope, B], bool] | None = None
     subject: Callable[[B], str] = lambda _: ""
     is_one_way: bool = False
+    frees: bool = False
     on_unreadable: Callable[[Request, RoomError], None] | None = None
 
 

@@ -2,7 +2,8 @@
 
 A deletion begins with a record in the identity store. From then on tokens, keys and file addresses are refused, here at once
 and within two seconds by other servers over the same store, and open rooms end with the reason. Then queues, documents, files
-and usage are deleted, in steps that hold up nobody, and last the record says so. A server that was killed meanwhile finds the
+and usage are deleted, in steps that hold up nobody, and last the record says so. What is counted for the quota of the tenant is
+counted anew. A server that was killed meanwhile finds the
 record at its next start. The record of a tenant is kept for ever: every server over the identity store deletes what it keeps of
 it in stores of its own, and no tenant gets the id again.
 
@@ -21,6 +22,8 @@ from meshhost.errors import AlreadyExistsError, MeshhostError, NotFoundError
 from meshhost.gateway.meter import Meter
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.service import QueueService
+from meshhost.quotas.counts import TenantCounts
+from meshhost.quotas.quota import Resource
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.peer import CloseReason
 from meshhost.server.core.room import Room
@@ -35,6 +38,8 @@ logger = logging.getLogger(__name__)
 # Seconds for the connections of a room that ended to be over.
 _LEAVE_SECONDS = 10.0
 _ROOMS = 250
+# What is to be counted again after a deletion; queues see to it themselves.
+_KEPT = (Resource.DOCUMENTS, Resource.FILES, Resource.STORED_BYTES)
 
 
 class Deletions:
@@ -49,6 +54,7 @@ class Deletions:
         documents: DocumentStore,
         files: RoomFiles,
         meter: Meter,
+        counts: TenantCounts,
     ) -> None:
         self._identity = identity
         self._directory = directory
@@ -56,6 +62,7 @@ class Deletions:
         self._documents = documents
         self._files = files
         self._meter = meter
+        self._counts = counts
         self._deleted: set[str] = set()  # tenants of which this process knows that nothing is left
         self._ended: set[Room] = set()  # rooms whose connections may not be over yet
         self._wanted = asyncio.Event()
@@ -120,6 +127,7 @@ class Deletions:
     async def _delete_tenant(self, tenant: TenantId) -> None:
         await self._delete_content(tenant, None)
         await self._meter.forget(tenant)
+        self._counts.forget(tenant)
         with contextlib.suppress(NotFoundError):  # it was deleted before, perhaps by another server
             await self._identity.delete_project(tenant)
             logger.info("tenant deleted", extra={"tenant": tenant})
@@ -154,6 +162,8 @@ class Deletions:
             await self._queues.delete_all(tenant, room)
             await self._documents.delete_all(tenant, room)
             await self._files.delete_all(tenant, room)
+            for resource in _KEPT:
+                self._counts.doubt(tenant, resource)
             if not is_last:
                 await self._connections_over(tenant, room)
 

@@ -21,6 +21,7 @@ from meshhost.identity.keys import ApiKey, parse_api_key
 from meshhost.identity.roles import Role
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.identity.tokens import ParticipantToken
+from meshhost.quotas.rates import Rates
 from meshhost.server.core.participants import Participant
 from meshhost.server.http.permissions import OPERATOR, needed_for
 from meshhost.stores.identity import Project
@@ -46,12 +47,14 @@ def bearer_of(request: web.Request) -> str:
 class Access:
     """Checks tokens and keys against the identity store. `own_secret` signs file URLs and logins.
 
-    Without an `operator_key` nobody is the operator. A file URL is good for `file_seconds`.
+    Without an `operator_key` nobody is the operator. A file URL is good for `file_seconds`. Requests are counted in `rates`
+    once their tenant is known: every method that returns a tenant, room or file raises QuotaExceededError, too.
     """
 
     identity: IdentityService
     own_secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     operator_key: str | None = field(default=None, repr=False)
+    rates: Rates | None = field(default=None, repr=False)
     file_seconds: float = FILE_URL_SECONDS
 
     def participant(self, request: web.Request, room_name: str) -> tuple[RoomKey, ParticipantToken]:
@@ -73,6 +76,7 @@ class Access:
             raise AccessDeniedError("room", room_name)
         room = RoomKey(TenantId(tenant or DEFAULT_PROJECT), room_name)
         self.identity.deleted_rooms.check(room, token.signed_at)
+        self._count(room.tenant)
         return room, token
 
     def project(self, request: web.Request) -> str:
@@ -92,6 +96,7 @@ class Access:
             self.identity.check_use(key.id)
             project, role = key.project_id, self.identity.role_of(key.id)
         _check_role(role, needed_for(request))
+        self._count(project)
         return project
 
     def is_operator(self, request: web.Request) -> bool:
@@ -157,7 +162,12 @@ class Access:
             self.identity.secret_for(claims["key"], claims["tenant"])
         room = RoomKey(TenantId(claims["tenant"]), claims["room"])
         self.identity.deleted_rooms.check(room, claims["iat"])
+        self._count(room.tenant)
         return room, claims["path"]
+
+    def _count(self, tenant: str) -> None:
+        if self.rates is not None:
+            self.rates.take(tenant)
 
     def _sign(self, kind: str, claims: dict[str, Any], seconds: float) -> str:
         payload = {"kind": kind, "exp": datetime.now(UTC) + timedelta(seconds=seconds), **claims}

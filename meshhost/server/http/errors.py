@@ -5,6 +5,7 @@ status of its own is a fault of the server: it is logged, and the client learns 
 """
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -16,6 +17,7 @@ from meshhost.errors import (
     InvalidRequestError,
     MeshhostError,
     NotFoundError,
+    QuotaExceededError,
     StorageFullError,
     TenantSuspendedError,
     TokenError,
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 # When a client may try again at a server that stops: its successor listens by then, or another server does.
 RETRY_AFTER_SECONDS = 1
+# When another try makes sense for a tenant that has to free something first.
+QUOTA_RETRY_SECONDS = 5.0
 INTERNAL_ERROR = 500
 _STATUS: dict[type[MeshhostError], int] = {
     TokenError: 401,
@@ -37,6 +41,7 @@ _STATUS: dict[type[MeshhostError], int] = {
     AlreadyExistsError: 409,
     OwnedElsewhereError: 421,  # Misdirected Request: right, but sent to the wrong server
     InvalidRequestError: 400,
+    QuotaExceededError: 429,
     StorageFullError: 507,
 }
 
@@ -48,10 +53,15 @@ def status_of(error: MeshhostError) -> int:
 
 def error_response(error: MeshhostError, *, status: int) -> web.Response:
     """The answer to a request that failed with this error."""
-    body = {"error": str(error)}
+    body: dict[str, str | int] = {"error": str(error)}
+    headers: dict[str, str] = {}
     if isinstance(error, OwnedElsewhereError):
         body["server_url"] = error.server_url
-    return web.json_response(body, status=status)
+    if isinstance(error, QuotaExceededError):
+        body |= {"code": error.code, "quota": error.quota}
+        seconds = QUOTA_RETRY_SECONDS if error.retry_after is None else error.retry_after
+        headers["Retry-After"] = str(max(math.ceil(seconds), 1))
+    return web.json_response(body, status=status, headers=headers)
 
 
 def stopping_response() -> web.Response:

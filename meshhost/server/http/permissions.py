@@ -39,6 +39,7 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("GET", "/tenants"): OPERATOR,
     ("GET", _TENANT): Role.VIEWER,
     ("PATCH", _TENANT): OPERATOR,
+    ("PATCH", f"{_TENANT}/quota"): OPERATOR,
     ("DELETE", _TENANT): OPERATOR,
     ("DELETE", f"{_TENANT}/rooms/{{room_name}}"): Role.ADMIN,
     ("GET", f"{_TENANT}/archive"): OPERATOR,

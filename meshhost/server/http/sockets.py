@@ -9,8 +9,10 @@ server stops, the participant is greeted and disconnected with the reason.
 """
 
 import asyncio
+import functools
 import logging
 import time
+from contextlib import AbstractAsyncContextManager
 
 from aiohttp import web
 
@@ -19,6 +21,9 @@ from meshhost.identity.tenant import RoomKey
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.logs import log_context
 from meshhost.protocol.connection import NO_RESUME
+from meshhost.quotas.counts import UNCOUNTED, TenantCounts, held
+from meshhost.quotas.quota import Resource
+from meshhost.quotas.rates import Rates
 from meshhost.server.config import ServerConfig
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.dispatch import Dispatcher
@@ -56,16 +61,20 @@ class RoomSockets:
         operations: Operations,
         given_up: GivenUp,
         metrics: ServerMetrics,
+        counts: TenantCounts = UNCOUNTED,
+        rates: Rates,
     ) -> None:
         self._config = config
         self._access = access
         self._directory = directory
         self._dialects = dialects
         self._dispatchers = {
-            dialect.name: Dispatcher(dialect.operations(operations), count=metrics.count_request)
+            dialect.name: Dispatcher(dialect.operations(operations), count=metrics.count_request, rates=rates)
             for dialect in dialects
         }
         self._given_up = given_up
+        self._counts = counts
+        self._rates = rates
         self._metrics = metrics
 
     def add_to(self, app: web.Application) -> None:
@@ -79,13 +88,26 @@ class RoomSockets:
         dialect = self._dialects.choose(handshake)
         try:
             key, token = self._access.participant(request, request.match_info["room"])
-            return await self._serve(request, key, token, dialect, handshake)
+            async with self._place(key, token, dialect.resume_token(handshake)):
+                return await self._serve(request, key, token, dialect, handshake)
         except MeshhostError as error:
             self._metrics.count_join("refused")
             status = status_of(error)
             if status == INTERNAL_ERROR:
                 raise
             return error_response(error, status=dialect.refusal_status(status))
+
+    def _place(
+        self, key: RoomKey, token: ParticipantToken, resume_token: str | None
+    ) -> AbstractAsyncContextManager[None]:
+        """The connection's place in the counts of its tenant. Raises QuotaExceededError when entered."""
+        room = self._directory.find(key)
+        members = () if room is None or resume_token is None else room.members.values()
+        # It takes the place of a connection that has just ended, or is about to: the participant must not be lost for it.
+        replaces = any(member.resume_token == resume_token for member in members)
+        is_agent = token.role != "user"
+        resources = (Resource.CONNECTIONS, Resource.AGENTS) if is_agent else (Resource.CONNECTIONS,)
+        return held(self._counts, key.tenant, *resources, may_refuse=not replaces)
 
     async def _serve(
         self, request: web.Request, key: RoomKey, token: ParticipantToken, dialect: Dialect, handshake: Handshake
@@ -117,6 +139,7 @@ class RoomSockets:
             max_requests=self._config.max_requests,
             max_waiting_bytes=self._config.max_waiting_bytes,
             given_up=self._given_up,
+            pause=functools.partial(self._rates.pause, key.tenant),
         )
         # No await between joining the room and `serve`, where the participant is certain to leave it again.
         with log_context(tenant=key.tenant, room=key.name, identity=participant.name):
@@ -150,6 +173,7 @@ class RoomSockets:
             resume_seconds=self._config.resume_seconds,
             lease_seconds=self._config.lease_seconds,
             max_message_bytes=self._config.limits.message_bytes,
+            tenant=room.key.tenant,
         )
 
     @staticmethod

@@ -16,24 +16,41 @@ from meshhost.errors import InvalidRequestError
 from meshhost.identity.keys import encode_api_key
 from meshhost.identity.roles import Role
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
+from meshhost.quotas.counts import TenantCounts
+from meshhost.quotas.quota import Resource, check_limit
+from meshhost.server.core.directory import RoomDirectory
+from meshhost.server.core.participants import Participant
+from meshhost.server.core.peer import Capability, Event
 from meshhost.server.data.deletion import Deletions
 from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import json_object, query_number, text_of, time_of
 from meshhost.stores.identity import KeyInfo, KeyRights, Project
+from meshhost.tenant_names import name_of
 
 __all__ = ["TenantRoutes"]
 
 _MAX_LIMIT = 1000
 _MAX_REASON = 200
+DEFAULT_LIMIT = "default"
 # A request for a deletion waits this long for its end.
 _DELETE_SECONDS = 10.0
+
+
+def tell_name(directory: RoomDirectory, tenant: str) -> None:
+    """Tell the participants of a tenant its present name, for their logs and tables; clients that can resume know the event."""
+    event = Event("tenant.renamed", {"id": tenant, "name": name_of(tenant)})
+    for room in directory.rooms:
+        if room.key.tenant == tenant:
+            room.tell((each for each in room.connected() if _knows_names(each)), event)
 
 
 class TenantRoutes:
     """Serves `/tenants`."""
 
-    def __init__(self, access: Access, deletions: Deletions) -> None:
+    def __init__(self, access: Access, deletions: Deletions, directory: RoomDirectory, counts: TenantCounts) -> None:
         self._access = access
+        self._directory = directory
+        self._counts = counts
         self._deletions = deletions
         self._identity = access.identity
 
@@ -46,6 +63,7 @@ class TenantRoutes:
                 web.get("/tenants", self._list),
                 web.get(tenant, self._show),
                 web.patch(tenant, self._rename),
+                web.patch(f"{tenant}/quota", self._set_quota),
                 web.delete(tenant, self._delete),
                 web.delete(f"{tenant}/rooms/{{room_name}}", self._delete_room),
                 web.post(f"{tenant}/suspend", self._suspend),
@@ -68,12 +86,31 @@ class TenantRoutes:
         return web.json_response({"tenants": [_tenant(project) for project in found]})
 
     async def _show(self, request: web.Request) -> web.Response:
-        return web.json_response(_tenant(await self._access.tenant(request)))
+        return web.json_response(await self._with_quota(await self._access.tenant(request)))
+
+    async def _set_quota(self, request: web.Request) -> web.Response:
+        """Set limits: a number, null for no limit, or "default"."""
+        self._access.check_operator(request)
+        body, project = await json_object(request), await self._access.tenant(request)
+        unset = [name for name, limit in body.items() if limit == DEFAULT_LIMIT]
+        for name in unset:
+            check_limit(name, None)
+        limits = {name: limit for name, limit in body.items() if limit != DEFAULT_LIMIT}
+        await self._identity.set_quota(project.id, limits, unset=unset)
+        return web.json_response(await self._with_quota(project))
+
+    async def _with_quota(self, project: Project) -> dict[str, Any]:
+        used = await self._counts.use(project.id)
+        use = {resource.value: used.get(resource) for resource in Resource}
+        use[Resource.KEYS.value] = self._identity.key_count(project.id)
+        quota = self._identity.quota_of(project.id)
+        return {**_tenant(project), "quota": quota.as_json(), "use": use}
 
     async def _rename(self, request: web.Request) -> web.Response:
         self._access.check_operator(request)
         body, project = await json_object(request), await self._access.tenant(request)
         await self._identity.rename_project(project.id, text_of(body, "name"))
+        tell_name(self._directory, project.id)
         return web.json_response(_tenant(await self._identity.find_project(project.id)))
 
     async def _suspend(self, request: web.Request) -> web.Response:
@@ -120,6 +157,10 @@ class TenantRoutes:
         project = await self._access.tenant(request)
         await self._identity.delete_key(project.id, request.match_info["id"])
         return web.Response(status=204)
+
+
+def _knows_names(participant: Participant) -> bool:
+    return participant.peer is not None and Capability.RESUME in participant.peer.capabilities
 
 
 def _tenant(project: Project) -> dict[str, Any]:

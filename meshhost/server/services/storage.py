@@ -15,10 +15,18 @@ from typing import Any
 
 from pydantic import Field
 
-from meshhost.errors import AlreadyExistsError, InvalidRequestError, LimitExceededError, NotFoundError
+from meshhost.errors import (
+    AlreadyExistsError,
+    InvalidRequestError,
+    LimitExceededError,
+    NotFoundError,
+    QuotaExceededError,
+)
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey
 from meshhost.protocol.messages import EmptyResponse, FileResponse, JsonResponse
+from meshhost.quotas.counts import UNCOUNTED, TenantCounts
+from meshhost.quotas.quota import Resource
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Event, Peer
 from meshhost.server.core.requests import Answer, Body, Operation, Operations, Request
@@ -50,13 +58,17 @@ class _Handle(Body):
 
 @dataclass(slots=True, eq=False)
 class Upload:
-    """A file that is being written. `file` is a spooled temporary file; `size` counts what was received so far."""
+    """A file that is being written. `file` is a spooled temporary file; `size` counts what was received so far.
+
+    `taken` are the bytes that it has in the counts of its tenant.
+    """
 
     participant: Participant
     path: str
     overwrite: bool
     file: Any
     size: int = 0
+    taken: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -70,11 +82,13 @@ class StorageService(RoomService):
         sign_url: Callable[[RoomKey, str, Participant], str],
         max_upload_bytes: int,
         max_download_bytes: int,
+        counts: TenantCounts = UNCOUNTED,
     ) -> None:
         self._files = files
         self._sign_url = sign_url
         self._max_upload_bytes = max_upload_bytes
         self._max_download_bytes = max_download_bytes
+        self._counts = counts
         self._uploads: Slot[dict[str, Upload]] = Slot(dict)
 
     def operations(self) -> Operations:
@@ -97,7 +111,7 @@ class StorageService(RoomService):
         if not uploads:
             return
         for handle in [handle for handle, upload in uploads.items() if upload.participant is participant]:
-            uploads.pop(handle).file.close()
+            self._drop(room, handle)
 
     def uploads(self, room: Room) -> dict[str, Upload]:
         """The uploads in progress in a room, by handle."""
@@ -134,6 +148,10 @@ class StorageService(RoomService):
             raise InvalidRequestError("path", f"{path!r} is a folder")
         if entry is not None and not body.overwrite:
             raise AlreadyExistsError(f"{path!r} exists: overwrite it, or take another path")
+        tenant = request.room.key.tenant
+        # So that a full tenant is refused before it sends anything, and that a write never waits for the first count.
+        await self._counts.take(tenant, Resource.STORED_BYTES, 0)
+        await self._counts.take(tenant, Resource.UPLOADS)
         handle = str(uuid.uuid4())
         file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 - closed with the upload
         uploads[handle] = Upload(request.participant, path, body.overwrite, file)
@@ -144,27 +162,76 @@ class StorageService(RoomService):
         data = request.message.payload
         upload.size += len(data)
         if upload.size > self._max_upload_bytes:
-            self._uploads.of(request.room).pop(body.handle).file.close()
+            self._drop(request.room, body.handle)
             raise LimitExceededError(f"file of over {self._max_upload_bytes} bytes")
-        if upload.size <= SPOOL_BYTES:
-            upload.file.write(data)
-        else:
-            async with (
-                upload.lock
-            ):  # writes to the disk run in a thread, one after the other in the order of the requests
+        size = upload.size
+        async with upload.lock:  # one write after the other, in the order of the requests
+            await self._take_bytes(request, body.handle, upload, len(data))
+            if size <= SPOOL_BYTES:
+                upload.file.write(data)
+            else:
                 await asyncio.to_thread(upload.file.write, data)
         return EmptyResponse()
+
+    async def _take_bytes(self, request: Request, handle: str, upload: Upload, count: int) -> None:
+        """Count what is received as stored. Raises QuotaExceededError, and drops the upload then."""
+        tenant = request.room.key.tenant
+        try:
+            await self._counts.take(tenant, Resource.STORED_BYTES, count)
+        except QuotaExceededError:
+            self._drop(request.room, handle)
+            raise
+        if self._uploads.of(request.room).get(handle) is not upload:  # dropped while we waited
+            self._counts.give_back(tenant, Resource.STORED_BYTES, count)
+            raise _no_handle()
+        upload.taken += count
+
+    def _drop(self, room: Room, handle: str) -> None:
+        """End an upload without storing it. An unknown one is ignored."""
+        upload = self._uploads.of(room).pop(handle, None)
+        if upload is not None:
+            self._end(room, upload)
+
+    def _end(self, room: Room, upload: Upload) -> None:
+        upload.file.close()
+        self._counts.give_back(room.key.tenant, Resource.UPLOADS)
+        self._counts.give_back(room.key.tenant, Resource.STORED_BYTES, upload.taken)
 
     async def _close(self, request: Request, body: _Handle) -> Answer:
         upload = self._upload(request, body)
         async with upload.lock:
-            self._uploads.of(request.room).pop(body.handle, None)
+            if self._uploads.of(request.room).pop(body.handle, None) is None:
+                raise _no_handle()
             try:
-                await self._files.write(request.room.key, upload.path, upload.file, overwrite=upload.overwrite)
+                await self._store(request.room.key, upload)
             finally:
-                upload.file.close()
+                self._end(request.room, upload)
         _tell_changed(request, "storage.file.updated", upload.path)
         return EmptyResponse()
+
+    async def _store(self, room: RoomKey, upload: Upload) -> None:
+        """Store the file, and count it: one more, or the bytes of the one that it replaces less."""
+        counts, tenant, is_stored = self._counts, room.tenant, False
+        replaced = await self._files.stat(room, upload.path) if upload.overwrite else None
+        files = 1 if replaced is None else 0
+        await counts.take(tenant, Resource.FILES, files)
+        since = counts.mark()
+        try:
+            await self._files.write(room, upload.path, upload.file, overwrite=upload.overwrite)
+            is_stored = True
+        except asyncio.CancelledError:
+            is_stored = True  # perhaps
+            counts.doubt(tenant, Resource.FILES)
+            raise
+        finally:
+            if is_stored:
+                counts.keep(tenant, Resource.FILES, files, since=since)
+                counts.keep(tenant, Resource.STORED_BYTES, upload.taken, since=since)
+                upload.taken = 0
+            else:
+                counts.give_back(tenant, Resource.FILES, files)
+        if replaced is not None:
+            counts.free(tenant, Resource.STORED_BYTES, replaced.size or 0, since=since)
 
     async def _download(self, request: Request, body: _Path) -> Answer:
         path = clean_path(body.path)
@@ -180,15 +247,27 @@ class StorageService(RoomService):
 
     async def _delete(self, request: Request, body: _Path) -> Answer:
         path = clean_path(body.path)
+        tenant = request.room.key.tenant
+        entry = await self._files.stat(request.room.key, path)
+        since = self._counts.mark()
         await self._files.delete(request.room.key, path)
+        if entry is not None and entry.size is not None:
+            self._counts.free(tenant, Resource.FILES, since=since)
+            self._counts.free(tenant, Resource.STORED_BYTES, entry.size, since=since)
+        else:  # only a document has no size
+            self._counts.free(tenant, Resource.DOCUMENTS, since=since)
         _tell_changed(request, "storage.file.deleted", path)
         return EmptyResponse()
 
     def _upload(self, request: Request, body: _Handle) -> Upload:
         upload = self._uploads.of(request.room).get(body.handle)
         if upload is None or upload.participant is not request.participant:
-            raise NotFoundError("no such file handle: it was closed, or its connection was lost")
+            raise _no_handle()
         return upload
+
+
+def _no_handle() -> NotFoundError:
+    return NotFoundError("no such file handle: it was closed, or its connection was lost")
 
 
 def _has_storage(scope: ApiScope, _: Body) -> bool:

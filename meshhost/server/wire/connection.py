@@ -25,10 +25,18 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from meshhost.errors import ConnectionLostError, LimitExceededError, RemoteProtocolError, RoomError, StorageFullError
+from meshhost.errors import (
+    ConnectionLostError,
+    LimitExceededError,
+    QuotaExceededError,
+    RemoteProtocolError,
+    RoomError,
+    StorageFullError,
+)
 from meshhost.protocol.connection import MalformedMessage, MessageReceived, RoomConnection
 from meshhost.protocol.frames import SERVER_SLICE, Limits
 from meshhost.protocol.messages import ErrorResponse, Header, Response
+from meshhost.quotas.rates import MAX_PAUSE
 from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Capability, CloseReason, Event, Peer
@@ -61,7 +69,8 @@ class Connection:
     """See `Peer`. `max_requests` bounds the requests in progress, `max_waiting_bytes` what waits to be sent.
 
     `given_up` is called for a request that its client gave up too late: the answer has been sent. A participant that is
-    disconnected has `flush_timeout` seconds to receive its last messages.
+    disconnected has `flush_timeout` seconds to receive its last messages. `pause` says how many seconds the reader waits before
+    the next message; it also waits after a request that was refused for the tenant's rate.
     """
 
     def __init__(
@@ -78,6 +87,7 @@ class Connection:
         given_up: GivenUp = lambda *_: None,
         heartbeat: Heartbeat | None = None,
         flush_timeout: float = FLUSH_TIMEOUT,
+        pause: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._transport = transport
         self._heartbeat = heartbeat
@@ -91,6 +101,8 @@ class Connection:
         self._free_requests = asyncio.Semaphore(max_requests)
         self._given_up = given_up
         self._flush_timeout = flush_timeout
+        self._pause = pause
+        self._refused_for = 0.0
         self._running: dict[asyncio.Task[None], Request] = {}
         # Those whose handler has not returned yet, with the message id: the client may still cancel them.
         self._handling: dict[asyncio.Task[None], int] = {}
@@ -185,6 +197,9 @@ class Connection:
     async def _read(self, tasks: asyncio.TaskGroup) -> None:
         turn = 0
         while True:
+            if (seconds := max(self._pause(), self._refused_for)) > 0:
+                self._refused_for = 0.0
+                await asyncio.sleep(seconds)
             received = self._protocol.receive(await self._transport.receive())
             turn = (turn + 1) % MESSAGES_A_TURN
             if turn == 0:
@@ -218,6 +233,9 @@ class Connection:
             return
         try:
             answer = self._dispatch(request)
+        except QuotaExceededError as error:
+            self._refused_for = min(error.retry_after or 0.0, MAX_PAUSE)
+            answer = _error(error, request.message)
         except Exception as error:  # noqa: BLE001 - a handler's bug must not end the connection
             answer = _error(error, request.message)
         if not isinstance(answer, Coroutine):

@@ -38,7 +38,7 @@ class Handshake:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """What a participant learns when it has joined. Times in seconds."""
+    """What a participant learns when it has joined. Times in seconds; `tenant` is the id."""
 
     room_name: str
     room_url: str
@@ -49,6 +49,7 @@ class Welcome:
     resume_seconds: float
     lease_seconds: float
     max_message_bytes: int
+    tenant: str
 
 
 class Translator(Protocol):

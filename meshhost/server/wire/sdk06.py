@@ -13,6 +13,7 @@ from meshhost.protocol.messages import Header, Response, wire_safe
 from meshhost.server.core.peer import Capability, CloseReason, Event
 from meshhost.server.core.requests import Operations
 from meshhost.server.wire.dialect import Handshake, Welcome, WireEvent
+from meshhost.tenant_names import name_of
 
 __all__ = ["SDK_06", "Sdk06"]
 
@@ -88,6 +89,7 @@ class _Translator:
                 "resume_seconds": welcome.resume_seconds,
                 "lease_seconds": welcome.lease_seconds,
                 "max_message_bytes": welcome.max_message_bytes,
+                "tenant": {"id": welcome.tenant, "name": name_of(welcome.tenant)},
             },
         }
         return [("room_ready", ready, b""), ("connected", connected, b"")]

@@ -80,6 +80,10 @@ class MemoryDocumentStore:
         """See DocumentStore."""
         return sorted({key.room.name for key in self._all() if key.room.tenant == tenant})
 
+    async def count(self, tenant: TenantId) -> int:
+        """See DocumentStore."""
+        return sum(key.room.tenant == tenant for key in self._all())
+
     async def list(self, room: RoomKey, folder: str) -> Sequence[DocumentEntry]:
         """See DocumentStore."""
         prefix = f"{folder}/" if folder else ""

@@ -4,7 +4,7 @@ Used by the memory engine, for tests and rooms that need no durability. The cont
 Methods do not await anything, so each is atomic in its event loop.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError
@@ -21,6 +21,7 @@ class _Content:
     rooms: dict[tuple[str, str], RoomInfo] = field(default_factory=dict)  # by project and name
     used: dict[str, float] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
+    quotas: dict[str, dict[str, float | None]] = field(default_factory=dict)
     deleted_rooms: dict[tuple[str, str], RoomDeletion] = field(default_factory=dict)
 
 
@@ -58,6 +59,7 @@ class MemoryIdentityStore:
         renamed = replace(self._project(project_id), name=name)
         self._check_name(renamed)
         self._content.projects[project_id] = renamed
+        self._version += 1
 
     async def suspend_project(self, project_id: str, reason: str | None) -> None:
         """See IdentityStore."""
@@ -65,6 +67,18 @@ class MemoryIdentityStore:
         if project_id in self._content.deleted:
             raise NotFoundError("no such project")
         self._content.projects[project_id] = replace(project, suspended=reason)
+        self._version += 1
+
+    async def set_quota(
+        self, project_id: str, limits: Mapping[str, float | None], *, unset: Collection[str] = ()
+    ) -> None:
+        """See IdentityStore."""
+        self._project(project_id)
+        if project_id in self._content.deleted:
+            raise NotFoundError("no such project")
+        present = self._content.quotas.get(project_id, {})
+        kept = {name: value for name, value in present.items() if name not in unset}
+        self._content.quotas[project_id] = {**kept, **limits}
         self._version += 1
 
     async def close_project(self, project_id: str) -> None:
@@ -85,6 +99,7 @@ class MemoryIdentityStore:
         gone = self._content.deleted_rooms
         self._content.deleted_rooms = {place: found for place, found in gone.items() if place[0] != project_id}
         del self._content.projects[project_id]
+        self._content.quotas.pop(project_id, None)
 
     async def read_keys(self, known: int | None = None) -> KeySnapshot | None:
         """See IdentityStore."""
@@ -98,6 +113,8 @@ class MemoryIdentityStore:
             {one.id: one.suspended for one in content.projects.values() if one.suspended is not None},
             frozenset(content.deleted),
             dict(content.deleted_rooms),
+            {project: dict(limits) for project, limits in content.quotas.items() if limits},
+            {one.id: one.name for one in content.projects.values()},
         )
 
     async def add_key(

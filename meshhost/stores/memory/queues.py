@@ -24,6 +24,7 @@ from meshhost.stores.queues import (
     QueueLimits,
     QueueStats,
     StoredMessage,
+    TenantQueues,
 )
 from meshhost.stores.refusals import check_message, check_name, lease_lost, not_open, queue_full, queue_missing
 
@@ -119,6 +120,12 @@ class MemoryQueueStore:
         if message.sender_id:
             found.sent[message.sender_id] = (self._last_id, now + self._limits.remember_ids_seconds)
         return self._last_id
+
+    async def find_sent(self, queue: QueueKey, sender_id: str) -> int | None:
+        """See QueueStore."""
+        found = self._all().get(queue)
+        first, until = (0, 0.0) if found is None else found.sent.get(sender_id, (0, 0.0))
+        return first if until > self._steady.time() else None
 
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
         """See QueueStore."""
@@ -219,6 +226,11 @@ class MemoryQueueStore:
             everything.messages |= queue.messages
             everything.dead |= queue.dead
         return _stats("", everything, self._clock.time(), self._steady.time())
+
+    async def of_tenant(self, tenant: TenantId) -> TenantQueues:
+        """See QueueStore."""
+        mine = [queue for key, queue in self._all().items() if key.room.tenant == tenant]
+        return TenantQueues(len(mine), sum(len(queue.messages) + len(queue.dead) for queue in mine))
 
     async def dead_letters(
         self,

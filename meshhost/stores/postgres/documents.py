@@ -95,6 +95,11 @@ class PostgresDocumentStore(Lifetime):
         """See DocumentStore."""
         return [name for (name,) in await self.database.rows(_SQL["rooms_of_tenant"], {"tenant": tenant})]
 
+    async def count(self, tenant: TenantId) -> int:
+        """See DocumentStore."""
+        ((number,),) = await self.database.rows(_SQL["count"], {"tenant": tenant})
+        return int(number)
+
     async def list(self, room: RoomKey, folder: str) -> Sequence[DocumentEntry]:
         """See DocumentStore."""
         values = {"tenant": room.tenant, "room": room.name, "prefix": f"{folder}/" if folder else ""}

@@ -12,6 +12,9 @@ SELECT path, created_at, updated_at FROM meshhost.documents
 WHERE tenant = %(tenant)s AND room = %(room)s AND starts_with(path, %(prefix)s)
 ORDER BY path
 
+-- name: count
+SELECT count(*) FROM meshhost.documents WHERE tenant = %(tenant)s
+
 -- name: create
 INSERT INTO meshhost.documents (tenant, room, path, snapshot, created_at, updated_at)
 VALUES (%(tenant)s, %(room)s, %(path)s, %(snapshot)s, %(now)s, %(now)s)

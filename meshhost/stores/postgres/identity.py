@@ -5,7 +5,7 @@ triggers count up (`migrations/identity`): a change of keys holds that row until
 version for newer than the keys it has read. These changes are rare; nothing that happens for each request touches the row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from psycopg import errors
 
@@ -62,6 +62,25 @@ class PostgresIdentityStore(Lifetime):
     async def suspend_project(self, project_id: str, reason: str | None) -> None:
         """See IdentityStore."""
         _changed(await self.database.count(_SQL["suspend_project"], {"id": project_id, "reason": reason}))
+
+    async def set_quota(
+        self, project_id: str, limits: Mapping[str, float | None], *, unset: Collection[str] = ()
+    ) -> None:
+        """See IdentityStore."""
+        removed: Values = {"project": project_id, "names": [name for name in unset if name not in limits]}
+        changed: Values = {
+            "project": project_id,
+            "names": list(limits),
+            "values": [None if limit is None else float(limit) for limit in limits.values()],
+        }
+
+        async def operation(connection: Connection) -> None:
+            if await _row(connection, "share_project", {"id": project_id}) is None:
+                raise NotFoundError("no such project")
+            await connection.execute(_SQL["delete_limits"], removed)
+            await connection.execute(_SQL["set_limits"], changed)
+
+        await self.database.transaction(operation)
 
     async def close_project(self, project_id: str) -> None:
         """See IdentityStore."""
@@ -196,6 +215,10 @@ async def _snapshot(connection: Connection) -> KeySnapshot:
     suspended = await (await connection.execute(_SQL["suspended_projects"])).fetchall()
     deleted = await (await connection.execute(_SQL["deleted_projects"])).fetchall()
     rooms = await (await connection.execute(_SQL["deleted_rooms"])).fetchall()
+    names = await (await connection.execute(_SQL["project_names"])).fetchall()
+    quotas: dict[str, dict[str, float | None]] = {}
+    for project, name, value in await (await connection.execute(_SQL["quotas"])).fetchall():
+        quotas.setdefault(project, {})[name] = value
     return KeySnapshot(
         version,
         [ApiKey(*row[:3]) for row in rows],
@@ -203,6 +226,8 @@ async def _snapshot(connection: Connection) -> KeySnapshot:
         dict(suspended),
         frozenset(project for (project,) in deleted),
         {(project, name): RoomDeletion(*state) for project, name, *state in rooms},
+        quotas,
+        dict(names),
     )
 
 

@@ -22,6 +22,20 @@ UPDATE meshhost.projects SET name = %(name)s WHERE id = %(id)s
 UPDATE meshhost.projects SET suspended = %(reason)s
 WHERE id = %(id)s AND NOT EXISTS (SELECT FROM meshhost.deleted_projects WHERE id = %(id)s)
 
+-- name: quotas
+SELECT project_id, name, value FROM meshhost.tenant_quotas
+
+-- name: delete_limits
+DELETE FROM meshhost.tenant_quotas WHERE project_id = %(project)s AND name = ANY (%(names)s::text[])
+
+-- name: set_limits
+INSERT INTO meshhost.tenant_quotas (project_id, name, value)
+SELECT %(project)s, changed.name, changed.value FROM unnest(%(names)s::text[], %(values)s::float8[]) AS changed (name, value)
+ON CONFLICT (project_id, name) DO UPDATE SET value = excluded.value
+
+-- name: project_names
+SELECT id, name FROM meshhost.projects
+
 -- name: lock_project
 SELECT id FROM meshhost.projects WHERE id = %(id)s FOR UPDATE
 
@@ -53,7 +67,7 @@ SELECT id, suspended FROM meshhost.projects WHERE suspended IS NOT NULL
 SELECT id FROM meshhost.deleted_projects
 
 -- name: share_project
--- Waits for a deletion of the project that has begun, and holds one off until the key is there.
+-- Waits for a deletion of the project that has begun, and holds one off until the key or the limit is there.
 SELECT id FROM meshhost.projects
 WHERE id = %(id)s AND NOT EXISTS (SELECT FROM meshhost.deleted_projects WHERE deleted_projects.id = projects.id)
 FOR SHARE

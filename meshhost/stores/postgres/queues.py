@@ -44,6 +44,7 @@ from meshhost.stores.queues import (
     QueueKey,
     QueueLimits,
     StoredMessage,
+    TenantQueues,
 )
 from meshhost.stores.refusals import check_message, check_name, lease_lost, queue_full, queue_missing
 from meshhost.stores.statements import read_statements
@@ -134,7 +135,7 @@ class PostgresQueueStore(QueueOverview):
             raise queue_missing(queue)
         sender_id = message.sender_id.encode() if message.sender_id else None
         if not await self._depths.reserve(queue):
-            if (first := await self._find_sent(queue, sender_id)) is not None:
+            if message.sender_id and (first := await self.find_sent(queue, message.sender_id)) is not None:
                 return first
             raise queue_full(queue, self._limits)
         is_stored = True  # also when nobody knows, because this call was cancelled or the connection was lost
@@ -147,10 +148,12 @@ class PostgresQueueStore(QueueOverview):
             raise queue_missing(queue)
         return sent[0]
 
-    async def _find_sent(self, queue: QueueKey, sender_id: bytes | None) -> int | None:
-        if sender_id is None:
+    async def find_sent(self, queue: QueueKey, sender_id: str) -> int | None:
+        """See QueueStore."""
+        if not is_storable(queue):
             return None
-        values = {"sender_id": sender_id, "steady": self._steady.time(), **names_of(queue)}
+        encoded = sender_id.encode(errors="surrogatepass")  # for one that no message can have been sent under
+        values = {"sender_id": encoded, "steady": self._steady.time(), **names_of(queue)}
         row = await self.database.row(_SQL["find_sent"], values)
         return None if row is None else int(row[0])
 
@@ -277,6 +280,11 @@ class PostgresQueueStore(QueueOverview):
         count = await self.database.transaction(operation)
         self._depths.left(queue, count)
         return count
+
+    async def of_tenant(self, tenant: TenantId) -> TenantQueues:
+        """See QueueStore."""
+        ((queues, messages),) = await self.database.rows(_SQL["of_tenant"], {"tenant": tenant})
+        return TenantQueues(queues, messages)
 
     async def dead_letters(
         self,

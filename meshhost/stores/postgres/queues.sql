@@ -239,6 +239,14 @@ SELECT
     min(sent_at)
 FROM meshhost.messages WHERE lane IN (SELECT queues.lane FROM meshhost.queues)
 
+-- name: of_tenant
+SELECT count(*), coalesce(sum(fresh.count + waiting.count + dead.count), 0)::bigint
+FROM meshhost.queues
+CROSS JOIN LATERAL (SELECT count(*) FROM meshhost.messages WHERE messages.lane = queues.lane AND ready) AS fresh
+CROSS JOIN LATERAL (SELECT count(*) FROM meshhost.messages WHERE messages.lane = queues.lane AND NOT ready) AS waiting
+CROSS JOIN LATERAL (SELECT count(*) FROM meshhost.dead_letters WHERE dead_letters.queue = queues.id) AS dead
+WHERE tenant = %(tenant)s
+
 -- name: drop_some_queues
 WITH doomed AS MATERIALIZED (
     SELECT id, lane FROM meshhost.queues

@@ -121,6 +121,11 @@ class SqliteDocumentStore:
             lambda db: [name for (name,) in _execute(db, "rooms_of_tenant", tenant=tenant).fetchall()]
         )
 
+    async def count(self, tenant: TenantId) -> int:
+        """See DocumentStore."""
+        count: int = await self.database.run(lambda db: _execute(db, "count", tenant=tenant).fetchone()[0])
+        return count
+
     async def list(self, room: RoomKey, folder: str) -> Sequence[DocumentEntry]:
         """See DocumentStore."""
         prefix = f"{folder}/" if folder else ""

@@ -12,6 +12,9 @@ SELECT path, created_at, updated_at FROM documents
 WHERE tenant = :tenant AND room = :room AND substr(path, 1, length(:prefix)) = :prefix
 ORDER BY path;
 
+-- name: count
+SELECT count(*) FROM documents WHERE tenant = :tenant;
+
 -- name: create
 INSERT INTO documents (tenant, room, path, snapshot, created_at, updated_at)
 VALUES (:tenant, :room, :path, :snapshot, :now, :now)

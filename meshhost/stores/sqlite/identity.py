@@ -6,7 +6,7 @@ tenants. The version of the keys is a row that triggers count up, see `migration
 """
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from meshhost.errors import AlreadyExistsError, NotFoundError
@@ -71,6 +71,21 @@ class SqliteIdentityStore:
         """See IdentityStore."""
         await self._database.run(lambda db: _changed(_execute(db, "suspend_project", id=project_id, reason=reason)))
 
+    async def set_quota(
+        self, project_id: str, limits: Mapping[str, float | None], *, unset: Collection[str] = ()
+    ) -> None:
+        """See IdentityStore."""
+
+        def operation(db: sqlite3.Connection) -> None:
+            if _execute(db, "find_open_project", id=project_id).fetchone() is None:
+                raise NotFoundError("no such project")
+            for name in {*unset, *limits}:
+                _execute(db, "delete_limit", project=project_id, name=name)
+            for name, value in limits.items():
+                _execute(db, "add_limit", project=project_id, name=name, value=value)
+
+        await self._database.run(operation)
+
     async def close_project(self, project_id: str) -> None:
         """See IdentityStore."""
 
@@ -113,6 +128,8 @@ class SqliteIdentityStore:
                 dict(_execute(db, "suspended_projects").fetchall()),
                 frozenset(found for (found,) in _execute(db, "deleted_projects")),
                 {(row[0], row[1]): RoomDeletion(row[2], bool(row[3]), row[4]) for row in _execute(db, "deleted_rooms")},
+                _quotas(_execute(db, "quotas")),
+                {project_id: name for project_id, name, _ in _execute(db, "projects")},
             )
 
         return await self._database.run(operation)
@@ -226,6 +243,13 @@ class SqliteIdentityStore:
 def _check_name(db: sqlite3.Connection, project_id: str, name: str) -> None:
     if _execute(db, "find_other_name", id=project_id, name=name).fetchone() is not None:
         raise AlreadyExistsError(f"there is a tenant {name!r}")
+
+
+def _quotas(rows: Iterable[tuple[str, str, float | None]]) -> dict[str, dict[str, float | None]]:
+    found: dict[str, dict[str, float | None]] = {}
+    for project_id, name, value in rows:
+        found.setdefault(project_id, {})[name] = value
+    return found
 
 
 def _changed(cursor: sqlite3.Cursor) -> None:

@@ -21,6 +21,15 @@ UPDATE project SET name = :name WHERE id = :id;
 -- name: suspend_project
 UPDATE project SET suspended = :reason WHERE id = :id AND id NOT IN (SELECT id FROM deleted_project);
 
+-- name: quotas
+SELECT project_id, name, value FROM tenant_quota;
+
+-- name: delete_limit
+DELETE FROM tenant_quota WHERE project_id = :project AND name = :name;
+
+-- name: add_limit
+INSERT INTO tenant_quota (project_id, name, value) VALUES (:project, :name, :value);
+
 -- name: suspended_projects
 SELECT id, suspended FROM project WHERE suspended IS NOT NULL;
 

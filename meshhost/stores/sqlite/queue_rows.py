@@ -10,23 +10,27 @@ from collections.abc import Iterable
 from typing import Any
 
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.poison import poison
 from meshhost.stores.queues import LONGEST_DELAY, Delivery, HolderId, Lease, QueueKey, QueueStats, StoredMessage
 from meshhost.stores.refusals import lease_lost, queue_missing
 from meshhost.stores.sqlite.database import Statements
 
 __all__ = [
     "bury",
+    "bury_poisoned",
     "delivery_of",
     "execute",
     "find",
     "find_ids",
     "find_leased",
     "find_or_create",
+    "find_sent",
     "keys_of",
     "look_up",
     "names_of",
     "remove",
     "restore",
+    "rooms_with_work",
     "stats_of",
     "stored_page",
 ]
@@ -172,3 +176,25 @@ def restore(
     if message.died_at is not None:
         # By way of `messages`: ids are given there.
         bury(db, queue, added, message.reason or "", message.died_at)
+
+
+def find_sent(db: sqlite3.Connection, queue: int, sender_id: str, *, now: float) -> int | None:
+    """Return the message that was stored for this id of a sender, when it is still remembered."""
+    row = execute(db, "find_sent", queue=queue, sender_id=sender_id, now=now).fetchone()
+    return None if row is None else row[0]
+
+
+def bury_poisoned(db: sqlite3.Connection, holder: HolderId, *, most: int, now: float) -> None:
+    """Bury what this holder leased, where its end makes one interruption too many."""
+    for message_id, found, *names in execute(db, "poisoned_of_holder", holder=holder, most=most - 1).fetchall():
+        (queue,) = keys_of([tuple(names)])
+        bury(db, found, message_id, poison(queue, most), now, counted=1)
+
+
+def rooms_with_work(db: sqlite3.Connection, *, soon: float, room: RoomKey | None) -> list[RoomKey]:
+    """Return the rooms, of all or only this one, with a message that is ready, leased, or due by `soon`."""
+    if room is None:
+        rows = execute(db, "rooms_with_work", soon=soon)
+    else:
+        rows = execute(db, "room_with_work", tenant=room.tenant, room=room.name, soon=soon)
+    return [RoomKey(TenantId(tenant), name) for tenant, name in rows]

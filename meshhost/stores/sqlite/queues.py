@@ -39,23 +39,27 @@ from meshhost.stores.queues import (
     QueueLimits,
     QueueStats,
     StoredMessage,
+    TenantQueues,
 )
 from meshhost.stores.refusals import check_message, check_name, queue_full
 from meshhost.stores.sqlite.database import SqliteDatabase
 from meshhost.stores.sqlite.dead_letters import read_dead_letters, replay_dead_letters
 from meshhost.stores.sqlite.queue_rows import (
     bury,
+    bury_poisoned,
     delivery_of,
     execute,
     find,
     find_ids,
     find_leased,
     find_or_create,
+    find_sent,
     keys_of,
     look_up,
     names_of,
     remove,
     restore,
+    rooms_with_work,
     stats_of,
     stored_page,
 )
@@ -144,9 +148,7 @@ class SqliteQueueStore:
         def operation(db: sqlite3.Connection) -> int:
             self.database.require_space(db)
             found, depth = find_or_create(db, queue) if create else find(db, queue)
-            now = self._steady.time()
-            if sender_id and (sent := execute(db, "find_sent", queue=found, sender_id=sender_id, now=now).fetchone()):
-                first: int = sent[0]
+            if sender_id and (first := find_sent(db, found, sender_id, now=self._steady.time())) is not None:
                 return first
             if depth >= self._limits.max_depth:
                 raise queue_full(queue, self._limits)
@@ -154,11 +156,23 @@ class SqliteQueueStore:
             execute(db, "add_content", id=message_id, body=body, headers=headers)
             execute(db, "change_depth", queue=found, change=1)
             if sender_id:
-                until = now + self._limits.remember_ids_seconds
+                until = self._steady.time() + self._limits.remember_ids_seconds
                 execute(db, "remember_sent", queue=found, sender_id=sender_id, id=message_id, until=until)
             return message_id or 0
 
         return await self.database.run(operation)
+
+    async def find_sent(self, queue: QueueKey, sender_id: str) -> int | None:
+        """See QueueStore."""
+
+        def operation(db: sqlite3.Connection) -> int | None:
+            row = look_up(db, queue)
+            return None if row is None else find_sent(db, row[0], sender_id, now=self._steady.time())
+
+        try:
+            return await self.database.run(operation)
+        except UnicodeEncodeError:  # no message can have been sent under it
+            return None
 
     async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
         """See QueueStore."""
@@ -236,7 +250,7 @@ class SqliteQueueStore:
             touched = keys_of(execute(db, "queues_of_holder", holder=holder))
             if grace <= 0:
                 if is_interruption(reason):
-                    self._bury_poisoned(db, holder)
+                    bury_poisoned(db, holder, most=self._limits.max_interruptions, now=self._clock.time())
                 counted = reason is not EndReason.RELEASED
                 execute(db, "release_holder", holder=holder, counted=counted, interrupted=is_interruption(reason))
             else:
@@ -319,16 +333,8 @@ class SqliteQueueStore:
 
     async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
         """See QueueStore."""
-
-        def operation(db: sqlite3.Connection) -> list[RoomKey]:
-            soon = self._steady.time() + within
-            if room is None:
-                rows = execute(db, "rooms_with_work", soon=soon)
-            else:
-                rows = execute(db, "room_with_work", tenant=room.tenant, room=room.name, soon=soon)
-            return [RoomKey(TenantId(tenant), name) for tenant, name in rows]
-
-        return await self.database.read(operation)
+        soon = self._steady.time() + within
+        return await self.database.read(lambda db: rooms_with_work(db, soon=soon, room=room))
 
     async def rooms_of(self, tenant: TenantId) -> Sequence[str]:
         """See QueueStore."""
@@ -342,6 +348,12 @@ class SqliteQueueStore:
             return stats_of(now, *execute(db, "totals", now=self._steady.time()).fetchone())
 
         return await self.database.read(operation)
+
+    async def of_tenant(self, tenant: TenantId) -> TenantQueues:
+        """See QueueStore."""
+        # Among the operations that write, not beside them: a count has seen those that began before it (`quotas.counts`).
+        queues, messages = await self.database.run(lambda db: execute(db, "of_tenant", tenant=tenant).fetchone())
+        return TenantQueues(queues, messages)
 
     async def dead_letters(
         self,
@@ -383,10 +395,3 @@ class SqliteQueueStore:
 
     def _is_poison(self, interruptions: int) -> bool:
         return interruptions >= self._limits.max_interruptions
-
-    def _bury_poisoned(self, db: sqlite3.Connection, holder: HolderId) -> None:
-        """Bury what this holder leased, where its end makes one interruption too many."""
-        most = self._limits.max_interruptions
-        for message_id, found, *names in execute(db, "poisoned_of_holder", holder=holder, most=most - 1).fetchall():
-            (queue,) = keys_of([tuple(names)])
-            bury(db, found, message_id, poison(queue, most), self._clock.time(), counted=1)

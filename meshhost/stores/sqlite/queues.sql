@@ -194,3 +194,13 @@ SELECT * FROM (
 -- name: restore_message
 INSERT INTO messages (queue_id, sent_at, failures, interruptions, ended, due, ready)
 VALUES (:queue, :sent_at, :failures, :interruptions, :ended, :due, :due IS NULL);
+
+-- name: of_tenant
+-- Both sums read indexes only; the second one is over the tenant's dead letters.
+SELECT
+    count(*),
+    ifnull(sum(depth), 0) + (
+        SELECT count(*) FROM dead_letters
+        WHERE queue_id IN (SELECT ifnull(mine.first_id, mine.id) FROM queues AS mine WHERE mine.tenant = :tenant)
+    )
+FROM queues WHERE tenant = :tenant;

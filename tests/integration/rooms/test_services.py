@@ -141,8 +141,9 @@ async def test_a_room_tells_of_its_start_and_its_end(serve: Any, host: _Host) ->
             path, event, data = await host.events.get()
             assert (path, event) == ("/hook", "room.started")
             url, tenant = server.server.room_url("lobby"), server.key.project_id
-            assert data == {"room_name": "lobby", "room_url": url, "tenant": tenant}
-        assert (await host.events.get())[1:] == ("room.ended", {"room_name": "lobby", "tenant": tenant})
+            named = {"tenant": tenant, "tenant_name": "default"}
+            assert data == {"room_name": "lobby", "room_url": url, **named}
+        assert (await host.events.get())[1:] == ("room.ended", {"room_name": "lobby", **named})
         assert server.server.rooms == []
 
 

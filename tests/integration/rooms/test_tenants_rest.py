@@ -166,3 +166,20 @@ async def test_a_suspension_ends_connections_on_every_server_and_leaves_neighbou
         assert (await rest(OPERATOR_KEY, "POST", "/tenants/acme/resume", json={}))[0] == 200
         async with here.client("room") as back:
             await back.queues.list()
+
+
+async def test_participants_learn_the_name_of_their_tenant_and_its_renames(
+    rest: Rest, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: asyncio.Queue[Any] = asyncio.Queue()
+    # The names of a process are shared by the server and the client of this test.
+    monkeypatch.setattr("meshhost.room.keeper.learn_tenant", learned.put_nowait)
+    monkeypatch.setattr("meshhost.room.handshake.learn_tenant", learned.put_nowait)
+    tenant = await rest.tenant("acme")
+    server = RunningServer(rest.server.server, parse_api_key(await rest.key(tenant)))
+    room = await stack.enter_async_context(server.client())
+    assert await learned.get() == {"id": tenant, "name": "acme"}
+    assert (await rest(OPERATOR_KEY, "PATCH", f"/tenants/{tenant}", json={"name": "acme-inc"}))[0] == 200
+    async with asyncio.timeout(5):
+        assert await learned.get() == {"id": tenant, "name": "acme-inc"}
+    await room.queues.list()

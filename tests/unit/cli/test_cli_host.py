@@ -307,6 +307,13 @@ def test_the_screen_shows_first_what_is_wrong(asked: Any) -> None:
     assert "[red][31mworker" in text
 
 
+def test_a_tenant_is_shown_by_its_name_where_the_host_knows_it() -> None:
+    assert tables.agent_row(AGENT)[2] == "acme"
+    assert tables.agent_row(AGENT | {"tenant_name": "Acme Inc"})[2] == "Acme Inc"
+    assert tables.agent_row(AGENT | {"tenant_name": None})[2] == "acme"
+    assert tables.tenant_row(TENANTS["tenants"][0] | {"tenant_name": "Acme Inc"})[0] == "Acme Inc"
+
+
 UUID = "e63405ce-3907-4715-ae8e-69ffee67e174"
 
 

@@ -53,7 +53,7 @@ def test_the_commands_are_these() -> None:
         "agents": "list list-toolkits invoke-tool ask",
         "messaging": "send broadcast list",
         "token": "create",
-        "tenant": "create list show rename suspend resume delete export import",
+        "tenant": "create list show limit rename suspend resume delete export import",
         "key": "create list revoke",
     }
     found = {" ".join(path) for path, command in COMMANDS if not hasattr(command, "commands")}

@@ -11,6 +11,7 @@ from meshhost.errors import CallRefusedError
 from meshhost.hosting.calls.admission import AllowedRooms, admit, parse_event
 from meshhost.identity.keys import encode_api_key, new_api_key
 from meshhost.identity.tokens import NO_EXPIRATION, ParticipantGrant, ParticipantToken
+from meshhost.tenant_names import name_of
 
 PROJECT = "11111111-2222-3333-4444-555555555555"
 KEY = encode_api_key(new_api_key(PROJECT))
@@ -54,6 +55,13 @@ def test_a_good_call_is_admitted_with_what_its_token_says():
     assert call.arguments == {"a": 1}
     assert before + 24 * 3600 <= call.expires_at <= before + 24 * 3600 + 60
     assert call.token not in repr(call)
+
+
+def test_a_call_says_the_name_of_its_tenant():
+    admitted(tenant_name="acme")
+    assert name_of(PROJECT) == "acme"
+    refusal(403, tenant_name="rival", token=token("elsewhere"))
+    assert name_of(PROJECT) == "acme"
 
 
 def test_a_token_of_no_project_belongs_to_the_default_tenant_and_may_live_for_ever(monkeypatch):

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.hosting.observe.metrics import HostMetrics
-from meshhost.hosting.observe.tenant_labels import OTHER, TenantLabels
 from meshhost.identity.tenant import AgentKey, RoomKey, TenantId
 from meshhost.supervision.state import State
+from meshhost.tenant_names import OTHER, TenantLabels
 from meshhost.usage import report_message, report_tokens, reporting_to
 
 

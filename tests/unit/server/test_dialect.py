@@ -8,6 +8,7 @@ from meshhost.protocol.messages import EmptyResponse, JsonResponse, RawOutputs
 from meshhost.server.core.peer import Capability, CloseReason, Event
 from meshhost.server.wire.dialect import Dialects, Handshake, Welcome
 from meshhost.server.wire.sdk06 import SDK_06
+from meshhost.tenant_names import learn
 
 PLAIN = Handshake({}, {})
 TRANSLATOR = SDK_06.translator(PLAIN)
@@ -71,7 +72,8 @@ def test_an_answer_that_hangs_old_clients_is_turned_into_json() -> None:
 
 
 def test_the_greeting_is_the_one_of_the_protocol() -> None:
-    welcome = Welcome("r", "ws://h/rooms/r", "s", "p", {"name": "n"}, "token", 10.0, 30.0, 99)
+    welcome = Welcome("r", "ws://h/rooms/r", "s", "p", {"name": "n"}, "token", 10.0, 30.0, 99, "t-greeted")
+    learn({"t-greeted": "acme"})
     assert TRANSLATOR.greeting(welcome) == [
         ("room_ready", {"room_name": "r", "room_url": "ws://h/rooms/r", "session_id": "s"}, b""),
         (
@@ -95,6 +97,7 @@ def test_the_greeting_is_the_one_of_the_protocol() -> None:
                     "resume_seconds": 10.0,
                     "lease_seconds": 30.0,
                     "max_message_bytes": 99,
+                    "tenant": {"id": "t-greeted", "name": "acme"},
                 },
             },
             b"",

@@ -212,6 +212,16 @@ async def test_a_folder_may_be_named_like_an_upload_in_progress(files: RoomFiles
     assert (await files.stat(ROOM, folder)).is_folder  # type: ignore[union-attr]
 
 
+async def test_the_files_of_a_tenant_are_counted_over_its_rooms(files: RoomFiles) -> None:
+    assert await files.of_tenant(TenantId("t")) == (0, 0)
+    await _write(files, "a/b.txt", b"123")
+    await _write(files, "c", b"45", room=OTHER)
+    await _write(files, "c", b"45678", room=OTHER, again=True)
+    await _write(files, "x", b"1", room=RoomKey(TenantId("t2"), "r"))
+    assert await files.of_tenant(TenantId("t")) == (2, 8)
+    assert await files.of_tenant(TenantId("t2")) == (1, 1)
+
+
 async def test_the_files_of_a_room_or_a_tenant_are_deleted_with_their_folders(files: RoomFiles, tmp_path: Path) -> None:
     upstairs, elsewhere = RoomKey(ROOM.tenant, f"{ROOM.name}-2"), RoomKey(TenantId(f"{ROOM.tenant}-2"), ROOM.name)
     for room in (ROOM, upstairs, elsewhere):

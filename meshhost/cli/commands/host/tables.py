@@ -86,7 +86,7 @@ def screen(look: dict[str, Any], width: int) -> Any:
     from rich.text import Text
 
     tenants = [
-        (one["tenant"], one["agents"], one["waiting"], _condition(one))
+        (_tenant(one), one["agents"], one["waiting"], _condition(one))
         for one in sorted(look["tenants"], key=lambda one: -one["agents"])
     ]
     agents = sorted(look["agents"], key=lambda agent: (agent["state"] == "running", -agent["restarts"]))
@@ -139,7 +139,8 @@ def tenant_row(tenant: dict[str, Any]) -> tuple[object, ...]:
 
     freeze = tenant["freeze"] or {"since": None, "reason": None, "until_restart": False}
     return (
-        *(tenant[name] for name in ("tenant", "agents", "waiting")),
+        _tenant(tenant),
+        *(tenant[name] for name in ("agents", "waiting")),
         _shown_memory(tenant["memory_bytes"]),
         shown_time(freeze["since"]) + (" (until this host restarts)" if freeze["until_restart"] else ""),
         freeze["reason"],
@@ -154,7 +155,9 @@ def agent_row(agent: dict[str, Any]) -> tuple[object, ...]:
 
     return (
         agent["id"][:_SHOWN_ID],
-        *(agent[name] for name in ("state", "tenant", "room", "identity", "path", "isolation")),
+        agent["state"],
+        _tenant(agent),
+        *(agent[name] for name in ("room", "identity", "path", "isolation")),
         shown_age(agent["age_seconds"]),
         agent["restarts"],
         _shown_memory(agent["memory_bytes"]),
@@ -178,6 +181,11 @@ def print_agent(agent: dict[str, Any]) -> None:
         for line in error["traceback"].splitlines():
             # Keep the indentation: without it a traceback cannot be read.
             print(" " * (len(line) - len(line.lstrip())) + one_line(line), flush=True)
+
+
+def _tenant(shown: dict[str, Any]) -> str:
+    """The tenant's name, or its id where the host does not know the name or is of an older release."""
+    return str(shown.get("tenant_name") or shown["tenant"])
 
 
 def _shown_memory(size: int | None) -> str:

@@ -6,6 +6,7 @@ refused update is answered as if it were taken, and the true state follows as an
 arrives before the answer to its `sync.open`.
 """
 
+import asyncio
 import json
 import logging
 from contextlib import AbstractAsyncContextManager, suppress
@@ -27,6 +28,8 @@ from meshhost.errors import (
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey
 from meshhost.protocol.messages import EmptyResponse, JsonResponse
+from meshhost.quotas.counts import UNCOUNTED, TenantCounts
+from meshhost.quotas.quota import Resource
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Event, Peer
 from meshhost.server.core.requests import Answer, Body, Operation, Operations, Request
@@ -68,10 +71,18 @@ class _Connect(_Document):
 class DocumentsService(RoomService):
     """The documents service. `max_bytes` bounds a document."""
 
-    def __init__(self, store: DocumentStore, files: RoomFiles, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> None:
+    def __init__(
+        self,
+        store: DocumentStore,
+        files: RoomFiles,
+        *,
+        max_bytes: int = MAX_DOCUMENT_BYTES,
+        counts: TenantCounts = UNCOUNTED,
+    ) -> None:
         self._store = store
         self._files = files
         self._max_bytes = max_bytes
+        self._counts = counts
         self._rooms = Slot(RoomDocuments)
 
     def operations(self) -> Operations:
@@ -80,7 +91,7 @@ class DocumentsService(RoomService):
             "sync.create": Operation(_Create, self._create, _may_write, _subject),
             "sync.open": Operation(_Connect, self._connect, _may_read, _subject),
             # Its grant is checked by the handler: a MeshAgent client that gets an error never sends an edit again.
-            "sync.update": Operation(_Document, self._sync),
+            "sync.update": Operation(_Document, self._sync, frees=True),
             "sync.close": Operation(_Document, self._disconnect),
         }
 
@@ -186,9 +197,24 @@ class DocumentsService(RoomService):
         key = DocumentKey(request.room.key, path)
         if await self._store.find(key) is None and await self._files.stat(request.room.key, path) is not None:
             raise InvalidRequestError("path", f"a file or folder stands at {path!r}")
-        await self._store.create(key, state)
+        await self._create_counted(key, state)
         # A document that was deleted while it was open may still be in memory.
         self._rooms.of(request.room).forget(path)
+
+    async def _create_counted(self, key: DocumentKey, state: bytes) -> None:
+        tenant = key.room.tenant
+        await self._counts.take(tenant, Resource.DOCUMENTS)
+        since = self._counts.mark()
+        try:
+            await self._store.create(key, state)
+        except asyncio.CancelledError:
+            self._counts.keep(tenant, Resource.DOCUMENTS, since=since)  # it may have been created
+            self._counts.doubt(tenant, Resource.DOCUMENTS)
+            raise
+        except BaseException:
+            self._counts.give_back(tenant, Resource.DOCUMENTS)
+            raise
+        self._counts.keep(tenant, Resource.DOCUMENTS, since=since)
 
     async def _schema(self, room: RoomKey, path: str) -> Any:
         stem, _, extension = path.rpartition("/")[2].rpartition(".")

@@ -1,0 +1,65 @@
+"""Requests per second of tenants."""
+
+import pytest
+
+from meshhost.errors import QuotaExceededError
+from meshhost.quotas.quota import ServerQuota
+from meshhost.quotas.rates import TenantRates
+from meshhost.testing.clock import FakeClock
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+def passed(rates: TenantRates, tenant: str, requests: int) -> int:
+    count = 0
+    for _ in range(requests):
+        try:
+            rates.take(tenant)
+        except QuotaExceededError:
+            continue
+        count += 1
+    return count
+
+
+async def test_a_tenant_gets_its_burst_and_then_its_rate(clock: FakeClock) -> None:
+    rates = TenantRates(lambda _: ServerQuota(requests_per_second=20.0), clock=clock)
+    assert passed(rates, "acme", 100) == 20
+    assert rates.pause("acme") == 0.0
+    await clock.advance(0.5)
+    assert passed(rates, "acme", 100) == 10
+
+
+def test_a_tenant_over_its_rate_takes_nothing_of_another(clock: FakeClock) -> None:
+    rates = TenantRates(lambda _: ServerQuota(requests_per_second=20.0), clock=clock)
+    assert passed(rates, "acme", 100) == 20
+    assert passed(rates, "rival", 100) == 20
+
+
+def test_a_tenant_without_a_rate_is_never_refused(clock: FakeClock) -> None:
+    rates = TenantRates(lambda _: ServerQuota(), clock=clock)
+    assert passed(rates, "acme", 1000) == 1000
+    assert rates.pause("acme") == 0.0
+
+
+async def test_what_must_not_be_refused_makes_a_debt_of_at_most_a_burst(clock: FakeClock) -> None:
+    rates = TenantRates(lambda _: ServerQuota(requests_per_second=20.0), clock=clock)
+    for _ in range(500):
+        rates.take("acme", may_refuse=False)
+    assert rates.pause("acme") == 1.0
+    await clock.advance(0.5)
+    assert rates.pause("acme") == pytest.approx(0.5)
+    await clock.advance(0.6)
+    assert passed(rates, "acme", 10) == 2
+
+
+def test_a_changed_rate_holds_at_once(clock: FakeClock) -> None:
+    quotas = {"acme": ServerQuota(requests_per_second=20.0)}
+    rates = TenantRates(quotas.__getitem__, clock=clock)
+    assert passed(rates, "acme", 100) == 20
+    quotas["acme"] = ServerQuota(requests_per_second=50.0)
+    assert passed(rates, "acme", 100) == 50
+    quotas["acme"] = ServerQuota()
+    assert passed(rates, "acme", 100) == 100
