@@ -45,7 +45,7 @@ COMMANDS = list(_commands(typer.main.get_command(app)))
 
 def test_the_commands_are_these() -> None:
     expected = {
-        "room": "serve list services delete",
+        "room": "serve list services delete export import",
         "service": "run",
         "host": "ps describe stop kill tenants freeze thaw release drain top",
         "queue": "send receive list size drain dead replay",
@@ -53,7 +53,7 @@ def test_the_commands_are_these() -> None:
         "agents": "list list-toolkits invoke-tool ask",
         "messaging": "send broadcast list",
         "token": "create",
-        "tenant": "create list show rename suspend resume delete",
+        "tenant": "create list show rename suspend resume delete export import",
         "key": "create list revoke",
     }
     found = {" ".join(path) for path, command in COMMANDS if not hasattr(command, "commands")}
