@@ -34,6 +34,8 @@ _MAX_PATH_BYTES = 900
 _MAX_SEGMENT_BYTES = 240
 # Entries that are handled before others get their turn in the event loop.
 _PAGE = 250
+# Bytes of a file that are in memory at once; object stores take no smaller parts than 5 MiB.
+_RESTORE_CHUNK = 8 * 1024 * 1024
 # How a local store names files that are being written; it does not list them.
 _STAGED = re.compile(r"#[0-9]+$")
 
@@ -188,6 +190,19 @@ class RoomFiles:
             await obstore.put_async(self._store, _key(room, path), file, mode=mode, use_multipart=False)  # type: ignore[arg-type]
         except ObjectExistsError:
             raise AlreadyExistsError(f"{path!r} exists: overwrite it, or take another path") from None
+        except BaseError as error:
+            raise _failure(error) from None
+
+    async def restore(self, room: RoomKey, path: str, file: IO[bytes]) -> None:
+        """Store a file of an archive in a room that nobody uses yet, a part at a time: it may be larger than the memory."""
+        try:
+            await obstore.put_async(
+                self._store,
+                _key(room, path),
+                file,
+                chunk_size=_RESTORE_CHUNK,
+                max_concurrency=2,
+            )
         except BaseError as error:
             raise _failure(error) from None
 

@@ -49,7 +49,7 @@ __all__ = [
 # A message of the greatest size has less than this in JSON, and so has a document.
 _LONGEST_LINE: Final = 64 * 1024 * 1024
 # Lines that are stored at once, and their size: a store is not held up for longer than a few milliseconds.
-_STEP: Final = 100
+_STEP: Final = 200
 _STEP_SIZE: Final = 512 * 1024
 _MOST = 2**31 - 1
 _MOST_TOKENS = 2**62

@@ -184,7 +184,7 @@ class Imports:
             case "document":
                 await self._store_document(room, content)
             case "file":
-                await self._files.write(room, part.place, content, overwrite=False)
+                await self._files.restore(room, part.place, content)
             case _:
                 lines = lines_of(content)
                 while some := await asyncio.to_thread(some_lines, lines):

@@ -240,7 +240,7 @@ async def test_a_drain_that_a_crash_ended_goes_on_and_its_messages_never_come_ba
     ("statements", "name", "values", "index"),
     [
         (REMOVALS, "some_messages", {"queue": 1, "limit": 1}, "INDEX messages_in_order (queue_id=?)"),
-        (REMOVALS, "some_deads", {"queue": 1, "limit": 1}, "INDEX dead_letters_in_order (queue_id=?)"),
+        (REMOVALS, "some_deads", {"queue": 1, "limit": 1}, "INDEX dead_letters_by_id (queue_id=?)"),
         (
             DEAD_LETTERS,
             "dead_letters",
