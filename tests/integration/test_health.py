@@ -27,7 +27,7 @@ from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.tenant import AgentKey, RoomKey, TenantId
 from meshhost.identity.webhooks import webhook_body
 from meshhost.logs import log_context
-from meshhost.queues import service as queue_service_module
+from meshhost.queues import store_check
 from meshhost.stores.sqlite import space
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.supervision.state import State
@@ -365,7 +365,7 @@ async def test_a_full_disk_is_told_by_readyz_metrics_and_the_error(
     server: RunningServer, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(space, "_KEPT_SECONDS", 0.0)
-    monkeypatch.setattr(queue_service_module, "_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(store_check, "_CHECK_SECONDS", 0.0)
 
     async def get(path: str) -> tuple[int, str]:
         async with http.get(server.url + path) as response:

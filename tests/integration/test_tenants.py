@@ -328,7 +328,12 @@ async def test_the_operator_sees_agents_and_dismisses_them(serve: Serve, acme: R
     assert "RuntimeError: the agent crashed" in described["last_error"]["traceback"]
     assert (await hosted.ask("GET", "/agents/unknown")).status == 404
 
-    assert (await hosted.ask("DELETE", f"/agents/{first.id}")).json == {"ok": True, "spawn_id": first.id}
+    assert (await hosted.ask("DELETE", f"/agents/{first.id}")).json == {
+        "ok": True,
+        "spawn_id": first.id,
+        "called_again": False,
+        "paused_seconds": None,
+    }
     await soon(first.wait_state(State.STOPPED))
     assert (await hosted.ask("DELETE", f"/agents/{second.id}?abort=1")).status == 202
     await soon(second.wait_state(State.STOPPED))
@@ -530,7 +535,7 @@ async def test_the_command_line_shows_and_steers_a_host(
 @pytest.mark.parametrize(
     ("arguments", "environment", "said"),
     [
-        (["ps"], {}, "set MESHHOST_HOST_URL"),
+        (["ps"], {}, "cannot reach the service host at http://127.0.0.1:8081: is it running? see MESHHOST_HOST_URL"),
         (["ps", "--url", "ftp://x"], {}, "expected a URL"),
         (["ps"], {"MESHHOST_PORT": "1"}, "cannot reach the service host at http://127.0.0.1:1"),
         (["ps"], {"MESHHOST_HOST_URL": "{host}", "MESHHOST_ADMIN_KEY": "wrong"}, "401: the admin key is wrong"),
