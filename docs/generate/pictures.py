@@ -20,7 +20,7 @@ def pages() -> dict[str, str]:
 
 def _parts() -> str:
     boxes = [
-        Box(20, 20, 200, 116, "Who uses a room", ["meshhost command line", "your programs", "any MeshAgent SDK"]),
+        Box(20, 20, 200, 116, "Who uses a room", ["meshhost command line", "your programs", "MeshAgent SDK 0.6.13"]),
         Box(
             300,
             20,
@@ -47,8 +47,8 @@ def _parts() -> str:
     arrows = [
         Arrow([(220, 70), (300, 70)], "WebSocket", text_at=(260, 62)),
         Arrow([(220, 104), (300, 104)], "REST", text_at=(260, 97)),
-        Arrow([(600, 60), (760, 60)], "room.call (signed POST)"),
-        Arrow([(780, 150), (600, 150)], "each agent joins the room", text_at=(684, 142)),
+        Arrow([(600, 60), (760, 60)], "signed POST /worker"),
+        Arrow([(760, 150), (600, 150)], "an agent joins", text_at=(680, 142)),
         Arrow([(450, 220), (450, 262)]),
     ]
     return draw_map(

@@ -34,6 +34,9 @@ _TIME: Schema = {"type": ["number", "null"], "description": "Seconds since 1970.
 _NULLABLE: Schema = {"type": ["string", "null"]}
 _OBJECT: Schema = {"type": "object"}
 _ROOM = obj(("id", "name", "metadata"), id=TEXT, name=TEXT, metadata=_OBJECT)
+_LISTED_ROOM = obj(
+    ("id", "name", "metadata", "open"), id=_NULLABLE, name=TEXT, metadata=_OBJECT, open={"type": "boolean"}
+)
 _KEY = obj(("id", "name"), id=TEXT, name=TEXT, description=TEXT)
 _ATTEMPT = obj(at=_NUMBER, url=TEXT, outcome=TEXT, status={"type": ["integer", "null"]}, error=_NULLABLE)
 _CALL = obj(
@@ -233,8 +236,15 @@ _PROJECTS = (
         "GET",
         f"{_PROJECT}/rooms",
         "List rooms",
-        [Answer(200, "The rooms.", obj(rooms=array(_ROOM))), _BAD, _UNAUTHORIZED, _NO_PROJECT],
-        parameters=_PAGE,
+        [Answer(200, "The rooms.", obj(rooms=array(_LISTED_ROOM))), _BAD, _UNAUTHORIZED, _NO_PROJECT],
+        parameters=(
+            *_PAGE,
+            Parameter(
+                "all",
+                "1: also rooms that were never recorded, but are open or have a queue; they have no id.",
+                {"enum": ["0", "1", "true"], "default": "0"},
+            ),
+        ),
         auth="apiKey",
         tag="Projects",
     ),

@@ -243,8 +243,22 @@ _ADMIN = (
         "DELETE",
         "/agents/{id}",
         "Stop an agent",
-        [Answer(202, "It is asked to leave, or aborted.", obj(ok=_BOOLEAN, spawn_id=TEXT)), _UNAUTHORIZED, _NO_AGENT],
-        parameters=(Parameter("abort", "1 aborts it at once.", {"enum": ["0", "1", "true"], "default": "0"}),),
+        [
+            Answer(
+                202,
+                "It is asked to leave, or aborted. `called_again`: a room server keeps it in its room, and calls it again.",
+                obj(ok=_BOOLEAN, spawn_id=TEXT, called_again=_BOOLEAN, paused_seconds=_NULL_NUMBER),
+            ),
+            _BAD,
+            _UNAUTHORIZED,
+            _NO_AGENT,
+        ],
+        parameters=(
+            Parameter("abort", "1 aborts it at once.", {"enum": ["0", "1", "true"], "default": "0"}),
+            Parameter(
+                "for", "Seconds in which calls for the agent are refused with 503; 0 ends that.", {"type": "number"}
+            ),
+        ),
         auth="adminKey",
         tag="Administration",
     ),

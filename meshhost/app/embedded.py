@@ -22,7 +22,7 @@ from meshhost.gateway.provider import Provider, ProviderTable
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.identity.keys import ApiKey
 from meshhost.protocol.frames import Limits
-from meshhost.queues.service import queue_service
+from meshhost.queues.over_engine import queue_service
 from meshhost.server.config import ServerConfig
 from meshhost.server.data.counts import tenant_counts
 from meshhost.server.server import RoomServer
@@ -64,12 +64,13 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
     """Start a room server, and stop it when the block is left. Raises SettingsError when it cannot run."""
     settings = read_settings()
     _make_data_dir(options.data_dir)
+    has_former_life = any(options.data_dir.iterdir())
     providers = options.providers or providers_of(options.file, settings)
     engine = make_engine(
         EngineRequest(options.database_url, options.data_dir, limits_of(options.file)), options.engines
     )
     store = open_object_store(options.file.storage.url or options.data_dir / "storage")
-    config = _config(options)
+    config = _config(options, has_former_life=has_former_life)
     identity = IdentityService(
         engine.identity,
         extra_keys=options.extra_keys or RecentKeys(),
@@ -102,7 +103,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
             await providers.stop()
 
 
-def _config(options: ServerOptions) -> ServerConfig:
+def _config(options: ServerOptions, *, has_former_life: bool) -> ServerConfig:
     file = options.file
     # A queue must not accept a message that the server could never deliver.
     if file.queues.max_message_bytes + _ENVELOPE_BYTES > file.server.max_message_bytes:
@@ -116,6 +117,8 @@ def _config(options: ServerOptions) -> ServerConfig:
         limits=Limits(message_bytes=file.server.max_message_bytes),
         resume_seconds=file.server.resume_seconds,
         linger_seconds=file.server.linger_seconds,
+        # Only a server that ran before has agents that may come back.
+        return_seconds=file.server.resume_seconds if has_former_life else 0.0,
         max_upload_bytes=file.server.max_upload_bytes,
         services=file.configured_services(),
         webhook_urls=file.webhooks.urls,

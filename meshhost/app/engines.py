@@ -1,7 +1,8 @@
 """Which engine a room server runs on: the scheme of MESHHOST_DATABASE_URL names one of the table ENGINES.
 
-An engine is made by a function from an `EngineRequest` to an `Engine` that is not opened yet. Adding one is writing its
-stores and adding its function to the table; a program that embeds a room server may pass a table of its own.
+The room server looks here once, at its start. Each entry of the table is a function that takes an `EngineRequest` and returns
+an `Engine`, which the server opens. To add an engine, write its stores and add its function to the table; a program that embeds
+a room server may pass a table of its own.
 """
 
 from collections.abc import Callable, Mapping

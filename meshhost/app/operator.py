@@ -3,6 +3,7 @@
 It is no API key: it belongs to no tenant and opens no room. MESHHOST_OPERATOR_KEY wins; else it is in `operator.key` of the
 configuration directory, readable by its owner only. `meshhost room serve` writes the file when it first starts, so that
 commands of the same user find it. On another machine the variable is set.
+`meshhost room serve` makes the key, the commands `meshhost tenant` and `meshhost key` find it. It is never logged.
 """
 
 import contextlib

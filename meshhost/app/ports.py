@@ -1,4 +1,8 @@
-"""A free TCP port for a program that this process is about to start, and that can only be told a number."""
+"""A free TCP port for a program that this process is about to start, and that can only be told a number.
+
+`meshhost service run` uses it for the port of the program that it runs, which it must know to call it. The port stays bound
+for as long as the block lasts: there is no moment in which another program could take it.
+"""
 
 import socket
 from collections.abc import Iterator

@@ -84,10 +84,11 @@ def resolve_room(given: str | None) -> str:
         raise typer.BadParameter(str(error).removeprefix("room name: "), param_hint="--room") from None
 
 
-def run_in_room(given: str | None, use: Callable[[RoomClient], Awaitable[T]]) -> T:
+def run_in_room(given: str | None, use: Callable[[RoomClient], Awaitable[T]], *, only_looks: bool = False) -> T:
     """Join the room, run `use` and leave; return what `use` returns. Raises BadParameter and MeshhostError.
 
-    The participant has the token in MESHHOST_TOKEN if there is one, else all rights of a user.
+    The participant has the token in MESHHOST_TOKEN if there is one, else all rights of a user. With `only_looks` a room that
+    sleeps is not woken: no agent is called into it.
     """
     from meshhost.app.connection import room_token
     from meshhost.cli.log_output import log_for_command
@@ -99,14 +100,14 @@ def run_in_room(given: str | None, use: Callable[[RoomClient], Awaitable[T]]) ->
     token = room_token(read_settings(), name, name=PARTICIPANT_NAME, permissions=ApiScope.full())
 
     async def work() -> T:
-        async with joined_room(server_url(), token, name) as room:
+        async with joined_room(server_url(), token, name, only_looks=only_looks) as room:
             return await use(room)
 
     return asyncio.run(work())
 
 
 @asynccontextmanager
-async def joined_room(api_url: str, token: str, name: str) -> AsyncIterator[RoomClient]:
+async def joined_room(api_url: str, token: str, name: str, *, only_looks: bool = False) -> AsyncIterator[RoomClient]:
     """Join the room at the server with the token; yield its client.
 
     Raises ConnectionLostError or RoomRefusedError when it cannot be joined; the text says what to do.
@@ -116,7 +117,7 @@ async def joined_room(api_url: str, token: str, name: str) -> AsyncIterator[Room
     from meshhost.transport.websocket_client import WebSocketClientProtocol
 
     url = f"{api_url}/rooms/{quote(name)}"
-    room = RoomClient(protocol=WebSocketClientProtocol(url=url, token=token))
+    room = RoomClient(protocol=WebSocketClientProtocol(url=url, token=token, only_looks=only_looks))
     try:
         await room.connect()
     except ConnectionLostError as error:
@@ -153,12 +154,22 @@ async def send_json(
     except (aiohttp.ClientError, TimeoutError) as error:
         raise _unreachable(api_url, error) from None
     if status >= 400:
-        text = answer[:500].decode(errors="replace")
-        raise _refused(api_url, status, f"the room server refused the request ({status}): {text}")
+        raise _refused(api_url, status, f"the room server refused the request ({status}): {_text_of(answer)}")
     try:
         return json.loads(answer) if answer else None
     except ValueError:
         raise RoomError(f"{api_url} did not answer with JSON: is it a room server?") from None
+
+
+def _text_of(answer: bytes) -> str:
+    """The text of an error that a room server answered with, as JSON with a member `error`; anything else as it is, cut."""
+    try:
+        parsed = json.loads(answer)
+    except ValueError:
+        parsed = None
+    if isinstance(parsed, dict) and isinstance(parsed.get("error"), str):
+        return str(parsed["error"])
+    return answer[:500].decode(errors="replace")
 
 
 def _unreachable(api_url: str, cause: BaseException) -> Exception:

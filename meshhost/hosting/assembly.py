@@ -32,6 +32,7 @@ from meshhost.hosting.calls.guard import CallGuard
 from meshhost.hosting.calls.hosted_agents import ChildFactory, HostedAgents, task_children
 from meshhost.hosting.calls.intake import Intake
 from meshhost.hosting.calls.ledger import AgentLedger, Ledger, LedgerEntry
+from meshhost.hosting.calls.pauses import Pauses
 from meshhost.hosting.calls.resume import resume
 from meshhost.hosting.calls.route import Route, Routes
 from meshhost.hosting.draining import HostDrain
@@ -90,6 +91,7 @@ class HostAssembly:
             options.processes, paths=routes.process_paths, observe=self.metrics.observe_process_start
         )
         self.tenancy = _tenancy(options, clock, self.supervisor, self.pool, self.ledger)
+        self.pauses = Pauses(clock)
         self.agents = HostedAgents(
             self.supervisor,
             routes=routes,
@@ -100,6 +102,7 @@ class HostAssembly:
             },
             max_agents=options.max_agents,
             max_processes=options.processes.max_running,
+            pauses=self.pauses,
             ledger=self.ledger,
             usage_sink=self.metrics.usage_sink,
         )
@@ -125,6 +128,8 @@ class HostAssembly:
             memory_of=self.agents.memory_of,
             isolation_of=self.agents.isolation_of,
             logs=self.logs,
+            is_kept=self.agents.is_kept,
+            pauses=self.pauses,
         )
         self.http = HostRoutes(
             routes=routes,

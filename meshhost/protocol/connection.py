@@ -31,6 +31,7 @@ from meshhost.protocol.messages import (
 )
 
 __all__ = [
+    "LOOK_HEADER",
     "NO_RESUME",
     "RESPONSE",
     "RESUME_HEADER",
@@ -45,6 +46,8 @@ RESPONSE = "__response__"
 # Sent at the handshake by clients that can resume: the resume token of the lost session, or NO_RESUME at first.
 RESUME_HEADER = "Meshhost-Resume"
 NO_RESUME = "-"
+# Sent at the handshake by clients that only look: a room that sleeps need not wake for them.
+LOOK_HEADER = "Meshhost-Look"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,13 @@ from typing import Self
 
 from meshhost.backoff import Backoff
 from meshhost.clock import Clock, SystemClock
-from meshhost.errors import RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.claims import Claims
 from meshhost.queues.counted import CountedQueues
+from meshhost.queues.store_check import StoreCheck
 from meshhost.queues.sweeper import QueueSweeper
 from meshhost.queues.waiters import Waiter, Waiters
 from meshhost.quotas.counts import UNCOUNTED, TenantCounts
-from meshhost.stores.engine import Engine
 from meshhost.stores.notifier import Hint, Notifier
 from meshhost.stores.queues import (
     DeadLetter,
@@ -43,14 +42,13 @@ from meshhost.stores.queues import (
 from meshhost.stores.refusals import queue_missing
 from meshhost.tasks import TaskOwner
 
-__all__ = ["QueueService", "queue_service"]
+__all__ = ["QueueService"]
 
 logger = logging.getLogger(__name__)
 
 # A hint may be lost (a sender cancelled between commit and wake, a notifier that lost its connection): a receiver that waits
 # looks at least this often.
 _POLL_SECONDS = 5.0
-_CHECK_SECONDS = 2.0
 
 
 class QueueService:
@@ -83,11 +81,11 @@ class QueueService:
         self._waiters = Waiters(max_waiters=max_waiters)
         self._notifier = notifier
         self._sweeper = sweeper
-        self._checking = asyncio.Lock()
-        self._check_error: OSError | RoomError | None = None
-        self._check_again_at = 0.0
+        self._check = StoreCheck(store, self._clock)
         self._sweeping = TaskOwner("queues")
         self._claims = Claims(store, self._counted, claimed_until=sweeper.tell, wake=self._wake)
+        # Called, without waiting, with each queue in which a message became ready; they must not raise.
+        self.on_ready: list[Callable[[QueueKey], None]] = []
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -121,19 +119,7 @@ class QueueService:
 
         That is tried at most every few seconds: the answer is kept meanwhile, as probes may come from anywhere.
         """
-        async with self._checking:
-            if self._clock.monotonic() < self._check_again_at:
-                if self._check_error is not None:
-                    raise self._check_error
-                return
-            self._check_error = None
-            try:
-                await self._store.check()
-            except (OSError, RoomError) as error:
-                self._check_error = error.with_traceback(None)
-                raise
-            finally:
-                self._check_again_at = self._clock.monotonic() + _CHECK_SECONDS
+        await self._check()
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """Store the message, wake one receiver, and return the message's id."""
@@ -235,6 +221,18 @@ class QueueService:
         """Return what is in each queue of a room, by name."""
         return await self._store.stats(room)
 
+    async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
+        """Return the rooms (of all, or of this one) with a message that is ready, leased, or ready within `within` seconds."""
+        return await self._store.rooms_with_work(within=within, room=room)
+
+    async def rooms_of(self, tenant: TenantId) -> Sequence[str]:
+        """Return the names of the tenant's rooms that have a queue, sorted."""
+        return await self._store.rooms_of(tenant)
+
+    async def totals(self) -> QueueStats:
+        """Return the sum over all queues of all rooms."""
+        return await self._store.totals()
+
     async def dead_letters(
         self,
         queue: QueueKey,
@@ -265,6 +263,12 @@ class QueueService:
         return self._retry.delay(attempt, self._random) if reason is EndReason.FAILED else 0.0
 
     def _wake(self, hint: Hint) -> None:
+        """A message became ready: wake receivers and tell those who registered with `on_ready`."""
+        self._pass_on(hint)
+        for tell in self.on_ready:
+            tell(hint.queue)
+
+    def _pass_on(self, hint: Hint) -> None:
         # Receivers here that have a hint already are too few for one more message: it may be for another process.
         if not self._waiters.wake(hint):
             self._publish(hint)
@@ -301,35 +305,11 @@ class QueueService:
         try:
             delivery = await self._claims.claim(waiter.queue, waiter.holder, seconds, create=create)
         except BaseException:
-            self._wake_many(waiter.queue)
+            self._pass_on(Hint(waiter.queue, many=True))
             raise
         if delivery is not None and many:
-            self._wake_many(waiter.queue)
+            self._pass_on(Hint(waiter.queue, many=True))
         if waiter.over():
             self._claims.abandon(delivery)
             return None
         return delivery
-
-
-def queue_service(
-    engine: Engine,
-    *,
-    clock: Clock | None = None,
-    retry: Backoff = Backoff(),  # noqa: B008 - immutable
-    random: Callable[[], float] = _random.random,
-    lease_seconds: float = 30.0,
-    max_waiters: int = 10_000,
-    counts: TenantCounts = UNCOUNTED,
-) -> QueueService:
-    """Return the service over an engine's queue store and notifier, not started; for the arguments see QueueService."""
-    return QueueService(
-        engine.queues,
-        notifier=engine.notifier,
-        sweeper=QueueSweeper(engine.queues, clock=clock),
-        clock=clock,
-        retry=retry,
-        random=random,
-        lease_seconds=lease_seconds,
-        max_waiters=max_waiters,
-        counts=counts,
-    )

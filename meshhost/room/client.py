@@ -230,26 +230,26 @@ class RoomClient:
     async def close(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
         """Leave the room: send what waits, close, end the tasks; log those that outlive `timeout`. Idempotent; never raises."""
         await self._keeper.close()
-        left = await self._tasks.stop(timeout=timeout)
-        if left:
+        if left := await self._tasks.stop(timeout=timeout):
             logger.warning("tasks did not end with the room", extra={"tasks": left})
 
     def forget(self) -> None:
-        """Break all reference cycles through this client, which must be closed and not used any more.
-
-        Its memory is then freed at once. Otherwise it waits for the next full garbage collection, which is rare in a process
-        that keeps thousands of clients.
-        """
+        """Break the reference cycles of this closed client: its memory is freed at once, not by a rare full collection."""
         self._queues = self._messaging = self._storage = self._agents = self._developer = self._sync = None
         self._handlers.clear()
         self._restorers.clear()
         self._events.close()
         self._keeper.break_cycles()
 
+    @property
+    def close_reason(self) -> CloseReason:
+        """Why the room was left for good, once it was."""
+        return self._keeper.reason or CloseReason()
+
     async def wait_closed(self) -> CloseReason:
         """Wait until the room was left for good and return why."""
         await self._keeper.closed.wait()
-        return self._keeper.reason or CloseReason()
+        return self.close_reason
 
     def on_closed(self, callback: Callable[[], object]) -> None:
         """Call `callback` once when the room is left for good, for any reason; at once if it was already. It must not raise."""

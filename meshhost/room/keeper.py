@@ -207,7 +207,8 @@ class ConnectionKeeper:
             try:
                 return await self._dial(resume=resume if isinstance(resume, str) else None)
             except RoomError as error:
-                if is_final(error) and not isinstance(error, RequestTimeoutError):
+                is_same = self._protocol.token == self._dialled_token
+                if is_final(error) and is_same and not isinstance(error, RequestTimeoutError):
                     self._give_up(error)
                     return None
                 logger.info("room connection failed again", extra={"attempt": attempt, "reason": str(error)})

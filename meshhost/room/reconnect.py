@@ -14,8 +14,9 @@ __all__ = ["ReconnectPolicy", "is_final"]
 
 # 4000: the session was resumed on another connection; 4001: the token expired or was revoked; 4004: the room ended.
 _FINAL_CLOSE_CODES = frozenset({4000, 4001, 4004})
-# Bad request, bad token, missing grant, no such room, room gone: another try with the same token cannot change these.
-_FINAL_STATUSES = frozenset({400, 401, 403, 404, 410})
+# Bad request, bad token, missing grant, no such room, place taken, room gone: another try with the same token cannot change
+# these.
+_FINAL_STATUSES = frozenset({400, 401, 403, 404, 409, 410})
 
 
 @dataclass(frozen=True, slots=True)

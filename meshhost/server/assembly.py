@@ -5,14 +5,16 @@ returns the few that `RoomServer` starts and stops. The services and dialects of
 program adds are passed in. This is the only module of `server/` that imports both services and HTTP.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
 
+from meshhost.errors import MeshhostError
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
 from meshhost.gateway.routes import add_gateway_routes
+from meshhost.identity.tenant import RoomKey
 from meshhost.queues.service import QueueService
 from meshhost.quotas.counts import TenantCounts
 from meshhost.quotas.rates import TenantRates
@@ -41,6 +43,7 @@ from meshhost.server.services.documents.service import MAX_DOCUMENT_BYTES, Docum
 from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.storage import StorageService
+from meshhost.server.services.work import WorkService
 from meshhost.server.tenant_metrics import TenantUseCollector
 from meshhost.server.wire.dialect import Dialect, Dialects
 from meshhost.server.wire.sdk06 import SDK_06
@@ -110,11 +113,30 @@ def assemble(
         call_urls=config.call_urls,
         call_secret=config.webhook_secret,
         count=metrics.count_call,
+        return_seconds=config.return_seconds,
     )
+    waking = _Waking(engines.identity.check_tenant)
+    queues = QueuesService(
+        engines.queues,
+        receive_seconds=config.receive_seconds,
+        lease_seconds=config.lease_seconds,
+        blocked_seconds=config.blocked_seconds,
+    )
+    messaging = MessagingService(on_dismissed=queues.dismiss)
     all_services = ServiceSet(
         [
-            *_room_services(config, engines, files, caller),
-            CallingService(caller, sender, webhook_urls=config.webhook_urls, webhook_secret=config.webhook_secret),
+            # Messaging comes first: others learn that a participant is gone before its calls fail.
+            messaging,
+            queues,
+            *_room_services(config, engines, files, caller, waking),
+            WorkService(engines.queues, linger_seconds=config.linger_seconds, need=waking.need),
+            CallingService(
+                caller,
+                sender,
+                webhook_urls=config.webhook_urls,
+                webhook_secret=config.webhook_secret,
+                dismiss=messaging.dismiss,
+            ),
             *services,
         ]
     )
@@ -125,6 +147,7 @@ def assemble(
         linger_seconds=config.linger_seconds,
         resume_seconds=config.resume_seconds,
     )
+    waking.directory = directory
     # Also for keys that another server or process revoked: the identity service notices within 2 s.
     engines.identity.on_revoked(
         lambda key_ids: directory.close_participants(
@@ -156,7 +179,7 @@ def assemble(
     sockets.add_to(app)
     files.add_to(app)
     HealthRoutes(directory, engines.queues, metrics).add_to(app)
-    rest = RestRoutes(access, directory, url_of=address.room_url, calls_of=caller.calls)
+    rest = RestRoutes(access, directory, engines.queues, url_of=address.room_url, calls_of=caller.calls)
     UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else
     rest.add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
@@ -166,20 +189,29 @@ def assemble(
     return Parts(app, directory, all_services, sender, caller, access, metrics, deletions)
 
 
+class _Waking:
+    """Wakes rooms for services. Services are made before the directory, which calls them; it is set when it is made."""
+
+    directory: RoomDirectory
+
+    def __init__(self, check_tenant: Callable[[str], None]) -> None:
+        self._check_tenant = check_tenant
+
+    def need(self, key: RoomKey) -> None:
+        if self.directory.find(key) is None:
+            try:
+                self._check_tenant(key.tenant)
+            except MeshhostError:  # suspended or deleted: its work waits
+                return
+        self.directory.need(key)
+
+
 def _room_services(
-    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller
+    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller, waking: _Waking
 ) -> Sequence[RoomService]:
-    """The services of every room. Messaging comes first: others learn that a participant is gone before its calls fail."""
-    queues = QueuesService(
-        engines.queues,
-        receive_seconds=config.receive_seconds,
-        lease_seconds=config.lease_seconds,
-        blocked_seconds=config.blocked_seconds,
-    )
+    """The other services of every room."""
     max_payload = config.limits.message_bytes - _ENVELOPE_BYTES
     return [
-        MessagingService(on_dismissed=queues.dismiss),
-        queues,
         StorageService(
             engines.files,
             sign_url=files.url_of,
@@ -187,7 +219,13 @@ def _room_services(
             max_download_bytes=max_payload,
             counts=engines.counts,
         ),
-        AgentsService(engines.files, call_seconds=config.call_seconds, call_out=caller.call_out),
+        AgentsService(
+            engines.files,
+            call_seconds=config.call_seconds,
+            call_out=caller.call_out,
+            is_coming=caller.is_coming,
+            need=waking.need,
+        ),
         DeveloperService(),
         # Updates travel as base64, which takes four bytes for three.
         DocumentsService(

@@ -36,7 +36,9 @@ class ServerMetrics:
         )
         self._joins = Counter("meshhost_room_joins", "Attempts to join a room", ["outcome"], registry=registry)
         self._calls = Counter("meshhost_room_calls", "Calls sent to service hosts", ["outcome"], registry=registry)
-        self._messages = Gauge("meshhost_queue_messages", "Messages in open rooms", ["state"], registry=registry)
+        self._messages = Gauge(
+            "meshhost_queue_messages", "Messages in all queues, also of closed rooms", ["state"], registry=registry
+        )
         self._oldest = Gauge("meshhost_queue_oldest_age_seconds", "Age of the oldest message", registry=registry)
         self._by_name = Gauge(
             "meshhost_queue_name_messages",
@@ -66,13 +68,16 @@ class ServerMetrics:
         """Count a call of a service host."""
         self._calls.labels(outcome).inc()
 
-    def render(self, rooms: Sequence[Room], queues: Sequence[QueueStats]) -> bytes:
-        """All metrics as text. `rooms` are the open rooms, `queues` the state of their queues."""
-        self._rooms.set(len(rooms))
+    def render(self, rooms: Sequence[Room], queues: Sequence[QueueStats], totals: QueueStats) -> bytes:
+        """All metrics as text.
+
+        `rooms` are the open rooms, `queues` the state of their queues, `totals` the sum over all queues, also of closed rooms.
+        """
+        self._rooms.set(sum(room.is_awake for room in rooms))
         self._connected.set(sum(len(room.connected()) for room in rooms))
         for state in _STATES:
-            self._messages.labels(state).set(sum(getattr(queue, state) for queue in queues))
-        self._oldest.set(max((queue.oldest_age or 0.0 for queue in queues), default=0.0))
+            self._messages.labels(state).set(getattr(totals, state))
+        self._oldest.set(totals.oldest_age or 0.0)
         self._set_by_name(queues)
         return generate_latest(self._registry)
 

@@ -297,6 +297,23 @@ class QueueStore(Protocol):
         """Count the queues of a tenant and their messages: for its quota, about once a minute."""
         ...
 
+    async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
+        """Return the rooms (of all, or of this one) that have undone work, sorted.
+
+        Work is a message that is ready, that has a lease (also one that expired), or that becomes ready within `within`
+        seconds. Dead messages and those delayed for longer are none. The cost grows with the queues that are not empty and
+        with the leases, not with the messages.
+        """
+        ...
+
+    async def rooms_of(self, tenant: TenantId) -> Sequence[str]:
+        """Return the names of the tenant's rooms that have a queue, empty or not, sorted."""
+        ...
+
+    async def totals(self) -> QueueStats:
+        """Return the sum over all queues of all rooms, under the name `""`: one consistent view of the moment."""
+        ...
+
     async def dead_letters(
         self,
         queue: QueueKey,

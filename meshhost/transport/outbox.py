@@ -4,8 +4,8 @@ The packets of one message must be contiguous, also when its sender is cancelled
 the outbox and never write themselves. What the transport takes without waiting is sent at once; the rest is written in
 order by one task: `run()`, or, where many connections are idle, a task that exists only while something waits (`begin`).
 The bytes that may wait are bounded: a client waits for room (`put`); a server, which one slow reader must not hold up,
-refuses (`offer`). Invariants: first in, first out, also past a sender that waits for room; and when sending has ended no
-caller keeps waiting.
+refuses (`offer`). Invariants: messages are sent in the order in which they were given,
+and one that came later never passes a sender that waits for room; when sending has ended, every waiting caller gets an error.
 """
 
 import asyncio

@@ -22,7 +22,7 @@ from websockets.proxy import get_proxy
 from websockets.uri import WebSocketURI, parse_uri
 
 from meshhost.errors import ConnectionLostError, InvalidRequestError, RemoteProtocolError, RoomRefusedError
-from meshhost.protocol.connection import NO_RESUME, RESUME_HEADER
+from meshhost.protocol.connection import LOOK_HEADER, NO_RESUME, RESUME_HEADER
 from meshhost.transport.base import close_reason
 from meshhost.transport.client_socket import ClientSocket, Timeouts, open_socket
 
@@ -49,12 +49,18 @@ class WebSocketClientProtocol:
     """The address of a room and the token to join it with.
 
     `url` is the room's WebSocket URL (http and https are taken as ws and wss), `token` the participant token as JWT text,
-    `heartbeat` the seconds of silence before a ping, `send_timeout` the seconds that a server may take nothing. One object may
-    dial any number of times.
+    `heartbeat` the seconds of silence before a ping, `send_timeout` the seconds that a server may take nothing. A client that
+    `only_looks` does not wake a room that sleeps. One object may dial any number of times.
     """
 
     def __init__(
-        self, *, url: str, token: str, heartbeat: float = HEARTBEAT, send_timeout: float = SEND_TIMEOUT
+        self,
+        *,
+        url: str,
+        token: str,
+        heartbeat: float = HEARTBEAT,
+        send_timeout: float = SEND_TIMEOUT,
+        only_looks: bool = False,
     ) -> None:
         parts = urlsplit(url)
         scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
@@ -64,6 +70,7 @@ class WebSocketClientProtocol:
         self._token = token
         self._heartbeat = heartbeat
         self._send_timeout = send_timeout
+        self._only_looks = only_looks
 
     def __repr__(self) -> str:
         return f"<WebSocketClientProtocol {self._url}>"
@@ -85,6 +92,8 @@ class WebSocketClientProtocol:
     async def connect(self, *, resume: str | None = None) -> "ClientSocket | WebSocketTransport":
         """Dial. Raises RoomRefusedError with the HTTP status, ConnectionLostError when the server cannot be reached."""
         headers = {"Authorization": f"Bearer {self._token}", RESUME_HEADER: resume or NO_RESUME}
+        if self._only_looks:
+            headers[LOOK_HEADER] = "1"
         try:
             uri = parse_uri(self._url)
             if _proxy(uri.secure, uri.host, uri.port, int(time.monotonic() / _PROXY_SECONDS)) is None:

@@ -886,3 +886,64 @@ async def test_what_people_read_is_the_time_of_the_wall(store: QueueStore, clock
     await clock.advance(10)
     assert (await take(store)).sent_at == pytest.approx(clock.time() - 10)
     assert (await stats(store)).oldest_age == pytest.approx(10)
+
+
+# --- Rooms with work
+
+
+async def test_a_room_has_work_while_a_message_is_ready_leased_or_nearly_due(
+    store: QueueStore, clock: FakeClock
+) -> None:
+    assert await store.rooms_with_work(within=10) == []
+    await store.create(MAIL)
+    await put(store, "a")
+    await put(store, "b", queue=ELSEWHERE)
+    assert await store.rooms_with_work(within=10) == [ROOM, ELSEWHERE.room]
+    assert await store.rooms_with_work(within=10, room=ROOM) == [ROOM]
+    leased = await take(store, seconds=100)
+    assert await store.rooms_with_work(within=0, room=ROOM) == [ROOM]
+    await store.nack(leased.lease, reason=EndReason.FAILED, delay=50)
+    assert await store.rooms_with_work(within=10, room=ROOM) == []
+    assert await store.rooms_with_work(within=10) == [ELSEWHERE.room]
+    assert await store.rooms_with_work(within=60, room=ROOM) == [ROOM]
+    await clock.advance(41)
+    assert await store.rooms_with_work(within=10, room=ROOM) == [ROOM]
+    await clock.advance(9)
+    delivery = await take(store)
+    await clock.advance(31)  # the lease expired: whoever comes finds work
+    await store.sweep()
+    assert await store.rooms_with_work(within=0, room=ROOM) == [ROOM]
+    await store.ack(delivery.lease)
+    assert await store.rooms_with_work(within=1000, room=ROOM) == []
+
+
+async def test_the_dead_are_no_work(store: QueueStore) -> None:
+    await put(store, "a")
+    await kill(store)
+    assert await store.rooms_with_work(within=1000) == []
+    await store.replay(JOBS)
+    assert await store.rooms_with_work(within=0) == [ROOM]
+
+
+async def test_the_rooms_of_a_tenant_are_those_with_a_queue(store: QueueStore) -> None:
+    await store.create(JOBS)
+    await store.create(MAIL)
+    await store.create(QueueKey(RoomKey(ROOM.tenant, "attic"), "jobs"))
+    await store.create(ELSEWHERE)
+    assert await store.rooms_of(ROOM.tenant) == ["attic", "lobby"]
+    assert await store.rooms_of(TenantId("nobody")) == []
+
+
+async def test_totals_are_the_sum_over_all_rooms(store: QueueStore, clock: FakeClock) -> None:
+    assert await store.totals() == QueueStats("", ready=0, leased=0, delayed=0, dead=0, oldest_age=None)
+    await put(store, "dies")
+    await kill(store)
+    await put(store, "a", "b", queue=ELSEWHERE)
+    await clock.advance(5)
+    await put(store, "c", "d", queue=MAIL)
+    await take(store, queue=ELSEWHERE)
+    failed = await take(store, queue=MAIL)
+    await store.nack(failed.lease, reason=EndReason.FAILED, delay=100)
+    assert await store.totals() == QueueStats("", ready=2, leased=1, delayed=1, dead=1, oldest_age=5)
+    await clock.advance(30)
+    assert await store.totals() == QueueStats("", ready=3, leased=0, delayed=1, dead=1, oldest_age=35)

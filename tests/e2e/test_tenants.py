@@ -67,6 +67,21 @@ def test_two_tenants_share_a_server_and_nothing_else(operator: Cli) -> None:
     send(rival, "and still here")
 
 
+def test_a_viewers_key_signs_no_token_and_a_refusal_is_a_sentence(operator: Cli) -> None:
+    operator.out("tenant", "create", "acme")
+    key = operator.json("key", "create", "--tenant", "acme", "--role", "viewer")
+    home = operator.home / "acme"
+    home.mkdir()
+    viewer = Cli(home, operator.url, {"MESHHOST_API_KEY": key["value"]})
+    assert "a token signed by it opens no room" in viewer.error("token", "create", "--name", "ada", "--room", "room")
+
+    refused = viewer.error("tenant", "create", "rival")
+    assert "the room server refused the request (403): " in refused
+    assert '{"error"' not in refused
+    offline = Cli(home, "http://127.0.0.1:9", {"MESHHOST_API_KEY": key["value"]})
+    assert offline.out("token", "create", "--name", "ada", "--room", "room").startswith("ey")
+
+
 def test_a_tenant_is_deleted_through_a_crash_and_its_neighbour_stays(tmp_path: Path) -> None:
     operator = Cli(tmp_path)
     with serving(operator) as (server, ready):

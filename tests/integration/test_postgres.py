@@ -9,7 +9,7 @@ from doubles.postgres import PostgresServer, running_postgres
 
 from meshhost.errors import RoomError, SettingsError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.queues.service import queue_service
+from meshhost.queues.over_engine import queue_service
 from meshhost.stores.postgres.database import PostgresDatabase
 from meshhost.stores.postgres.engine import postgres_engine
 from meshhost.stores.postgres.exclusive import ExclusiveUse

@@ -25,7 +25,7 @@ from meshhost.errors import (
 )
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.protocol.messages import TextResponse
-from meshhost.queues.service import queue_service
+from meshhost.queues.over_engine import queue_service
 from meshhost.room.client import RoomClient
 from meshhost.room.consumer import QueueConsumer
 from meshhost.room.requirements import RequiredSchema, RequiredToolkit

@@ -244,7 +244,7 @@ async def test_the_developer_log_is_watched(cli: Any, agent: RoomClient) -> None
 async def test_what_a_room_server_does_not_offer_is_refused_with_a_hint(cli: Any, command: Any, what: str) -> None:
     said = await cli(*command, "--project-id", cli.project)
     assert said.code == 1
-    assert f"501, message='meshhost does not offer {what}: see From MeshAgent in its README'" in said.err
+    assert f"501, message='meshhost does not offer {what}: see Migrate from MeshAgent in its documentation'" in said.err
 
 
 async def test_a_room_is_not_renamed(cli: Any) -> None:

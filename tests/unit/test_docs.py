@@ -213,6 +213,19 @@ def test_the_page_about_dependencies_names_each_of_them() -> None:
     assert named == required | set(PROJECT["project"]["optional-dependencies"])
 
 
+def test_every_section_of_the_room_protocol_that_the_code_cites_is_on_its_page() -> None:
+    page = (ROOT / "docs" / "reference" / "room-protocol.md").read_text()
+    sections = set(re.findall(r"^##+ ([\d.]+?)\.? ", page, re.MULTILINE))
+    cited = {
+        (path.relative_to(ROOT).as_posix(), section)
+        for folder in ("meshhost", "tests", "docs")
+        for path in (ROOT / folder).rglob("*.py")
+        for section in re.findall(r"(?<!design )§(\d+(?:\.\d+)?)", path.read_text())
+    }
+    assert len(cited) > 40
+    assert {one for one in cited if one[1] not in sections} == set()
+
+
 @pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "images").glob("*.svg")), ids=name_of)
 def test_a_picture_is_whole_and_loads_nothing(picture: Path) -> None:
     root = ET.fromstring(picture.read_text())

@@ -27,6 +27,7 @@ from meshhost.server import server as room_server
 from meshhost.server.http import health as room_health
 from meshhost.server.metrics import ServerMetrics
 from meshhost.settings import Settings
+from meshhost.stores.queues import QueueStats
 from meshhost.supervision.state import State
 from meshhost.usage import OUTCOMES
 
@@ -49,7 +50,7 @@ def names_shown() -> set[str]:
     load = LoadMeter(clock=clock, live=lambda: 0, max_agents=1)
     host.register(ProcessMetrics(ProcessPool(ProcessOptions(), paths=list)))
     host.register(TenancyCollector(Tenancy(clock=clock, live=tuple, load=load)))
-    text = (host.render() + ServerMetrics().render([], [])).decode()
+    text = (host.render() + ServerMetrics().render([], [], QueueStats("", 0, 0, 0, 0, None))).decode()
     kinds = re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE)
     return {name + suffix for name, kind in kinds for suffix in _SUFFIXES[kind]}
 

@@ -1,7 +1,8 @@
 """The attachments of a chat message as messages for the model: texts, images, or just the name of another file.
 
-Limits keep one message from filling the model's context: texts share MAX_TEXT_CHARS, an image may have MAX_IMAGE_BYTES. The
-kind of a file is told from its bytes, never from its name.
+Limits keep one message from filling the model's context: texts share MAX_TEXT_CHARS, an image may have MAX_IMAGE_BYTES.
+Called by `ChatBot` for each message that has attachments. Whether a file is a text or an image is decided by its bytes, never
+by its name, which a participant has chosen.
 """
 
 import base64

@@ -1,4 +1,8 @@
-"""A chat thread as the hooks of a ChatBot see it. MeshAgent programs import `ChatThreadContext` from `agents.chat`."""
+"""A chat thread as the hooks of a ChatBot see it.
+
+`thread.py` makes one when it opens a thread; the bot passes it to the hooks of a program until the thread is closed.
+MeshAgent programs import `ChatThreadContext` from `agents.chat`, so its attributes keep their names.
+"""
 
 from meshhost.agents.context import AgentChatContext
 from meshhost.documents.document import MeshDocument

@@ -1,9 +1,9 @@
 """The decisions of a chat bot as pure functions, without tasks or I/O, so that they can be tested with plain values.
 
 `parse_request` reads a participant's message, `judge` decides what happens to it while the thread is busy, `compact`
-shortens a conversation that has become too long, `is_refused` tells whether an error lies in the conversation, `explained`
-turns an error into a text for people. Used by `bot.py`,
-`threads.py` and `thread.py`.
+shortens a conversation that has become too long, `is_refused` says whether the model refused the conversation itself, so
+that sending it again fails again, and `explained` turns an error into a text for people. Used by `bot.py`, `threads.py` and
+`thread.py`.
 """
 
 import json

@@ -2,6 +2,7 @@
 
 A bot offers builders (`ChatBot.get_thread_toolkit_builders`); a message names one and may configure it. The configuration
 comes from a participant, so it is parsed by the builder's pydantic model before anything is made of it.
+`ChatBot` calls `make_toolkits` for each message; a name that it does not offer is an error for the sender alone.
 """
 
 from collections.abc import Mapping, Sequence

@@ -103,7 +103,7 @@ def list_queues(room: RoomOption = None, as_json: JsonOption = False) -> None:
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.output import print_json, print_table, shown_age
 
-    queues = run_in_room(room, lambda client: client.queues.list())
+    queues = run_in_room(room, lambda client: client.queues.list(), only_looks=True)
     if as_json:
         print_json([_queue_json(entry) for entry in queues])
         return
@@ -118,7 +118,7 @@ def size(queue: QueueOption, room: RoomOption = None, as_json: JsonOption = Fals
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.output import print_json, print_line
 
-    found = run_in_room(room, lambda client: _need_queue(client, queue))
+    found = run_in_room(room, lambda client: _need_queue(client, queue), only_looks=True)
     if as_json:
         print_json(_queue_json(found))
     else:
@@ -165,7 +165,7 @@ def dead(
         await _need_queue(client, queue)
         return await client.queues.dead(name=queue, limit=limit)
 
-    letters = run_in_room(room, use)
+    letters = run_in_room(room, use, only_looks=True)
     if as_json:
         print_json([asdict(letter) for letter in letters])
         return

@@ -69,7 +69,7 @@ def list_rooms(as_json: JsonOption = False) -> None:
     rows = [
         (
             room["name"],
-            "open" if room["is_open"] else "",
+            "open" if room["is_open"] else "closed",
             ", ".join(f"{p['name']} ({p['role']})" for p in room["participants"]),
         )
         for room in rooms
@@ -147,17 +147,17 @@ def _call_state(call: dict[str, Any]) -> str:
 
 
 async def _rooms(access: Any) -> list[dict[str, Any]]:
-    """Return all stored and open rooms, sorted by name. A room that was never stored has no id."""
+    """Return all rooms that the server knows, open or closed, sorted by name. A room that was never stored has no id."""
     from meshhost.cli.connect import get_json
 
     project = f"/accounts/projects/{access.project_id}"
     rooms: dict[str, dict[str, Any]] = {}
     while True:
-        page = (await get_json(access, f"{project}/rooms", limit=_PAGE, offset=len(rooms)))["rooms"]
-        rooms |= {room["name"]: room | {"is_open": False, "participants": []} for room in page}
+        page = (await get_json(access, f"{project}/rooms", all=1, limit=_PAGE, offset=len(rooms)))["rooms"]
+        rooms |= {room["name"]: room | {"open": False, "is_open": False, "participants": []} for room in page}
         if len(page) < _PAGE:
             break
     for session in (await get_json(access, f"{project}/sessions/active"))["sessions"]:
         room = rooms.setdefault(session["room_name"], {"id": None, "name": session["room_name"], "metadata": {}})
-        room |= {"is_open": True, "participants": session["participants"]}
+        room |= {"open": True, "is_open": True, "participants": session["participants"]}
     return [rooms[name] for name in sorted(rooms)]

@@ -33,7 +33,7 @@ def ls(path: RoomPath = "", room: RoomOption = None, as_json: JsonOption = False
     from meshhost.cli.connect import run_in_room
     from meshhost.cli.output import print_json, print_table, shown_time
 
-    entries = run_in_room(room, lambda client: _entries(client, _room_path(path)))
+    entries = run_in_room(room, lambda client: _entries(client, _room_path(path)), only_looks=True)
     if as_json:
         print_json([asdict(entry) for entry in entries])
         return
@@ -49,7 +49,7 @@ def cat(path: RoomPath, room: RoomOption = None) -> None:
     from meshhost.cli.output import need_stdout
 
     need_stdout()
-    run_in_room(room, lambda client: write_to_stdout(client, _room_path(path)))
+    run_in_room(room, lambda client: write_to_stdout(client, _room_path(path)), only_looks=True)
 
 
 @app.command()

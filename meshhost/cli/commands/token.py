@@ -1,7 +1,7 @@
 """`meshhost token`: signs participant tokens with the API key of the project.
 
-Nothing is sent to a server: a token is valid wherever the key is known. So a mistake in it shows only when a participant joins,
-and options are checked strictly here.
+A token is made here and is valid wherever the key is known, also when no server can be reached. A mistake in it would show only
+when a participant joins, so options are checked strictly, and a server that answers is asked whether the key may sign tokens.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import typer
 from meshhost.cli.options import JsonOption, RoomOption
 
 if TYPE_CHECKING:
+    from meshhost.cli.connect import ServerAccess
     from meshhost.identity.grants import ApiScope
 
 __all__ = ["app"]
@@ -22,6 +23,7 @@ __all__ = ["app"]
 app = typer.Typer(help="Create tokens for participants.")
 
 _ROLES = ("user", "agent", "tool")
+_SECONDS_TO_ASK = 2.0
 _LIFETIME = re.compile("([1-9][0-9]{0,8})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -68,12 +70,39 @@ def create(
     token.add_room_grant(room_name)
     token.add_role_grant(role)
     token.add_api_grant(ApiScope.agent_default() if scope is None else _read_scope(scope))
-    jwt = token.to_jwt(api_key=server_access().api_key, expiration=expiration)
+    access = server_access()
+    _check_key(access)
+    jwt = token.to_jwt(api_key=access.api_key, expiration=expiration)
     if not as_json:
         print_line(jwt)
         return
     expires_at = None if expiration == NO_EXPIRATION else expiration.isoformat(timespec="seconds")
     print_json({"token": jwt, "room": room_name, "name": name, "role": role, "expires_at": expires_at})
+
+
+def _check_key(access: ServerAccess) -> None:
+    """Raise SettingsError when the server says that the key is a viewer's; do nothing when it cannot be asked."""
+    import asyncio
+
+    from meshhost.cli.connect import get_json
+    from meshhost.cli.managing import tenant_path
+    from meshhost.errors import MeshhostError, SettingsError
+    from meshhost.identity.keys import parse_api_key
+    from meshhost.identity.roles import Role
+
+    async def keys() -> list[dict[str, object]]:
+        async with asyncio.timeout(_SECONDS_TO_ASK):
+            return list((await get_json(access, tenant_path(access.project_id, "keys")))["keys"])
+
+    try:
+        known = asyncio.run(keys())
+    except (MeshhostError, TimeoutError, KeyError, TypeError):
+        return
+    own = parse_api_key(access.api_key).id
+    if any(key.get("id") == own and key.get("role") == Role.VIEWER for key in known):
+        raise SettingsError(
+            "the API key is a viewer's, and a token signed by it opens no room: use a developer's or an admin's key"
+        )
 
 
 def _expiration(lifetime: str) -> datetime:

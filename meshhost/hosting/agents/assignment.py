@@ -45,7 +45,8 @@ class Assignment:
     """What one agent was started for: its latest call, and the connection to its room.
 
     `id` is the call's id as the agent sees it. `pid` is the agent's own process, while it has one. `on_renew` is called with a
-    repeated call while the agent lives in another process.
+    repeated call while the agent lives in another process. `on_missed` is called when an agent in another process ended for
+    good before it saw a repeated call that was answered for it: the call needs another agent.
     """
 
     request: CallRequest
@@ -54,6 +55,7 @@ class Assignment:
     agent: HostedAgent | None = None
     on_renew: Callable[[CallRequest], None] | None = None
     pid: int | None = None
+    on_missed: Callable[[CallRequest], None] | None = None
 
     def renew(self, request: CallRequest) -> None:
         """Take over a repeated call. Its token is used when the agent connects again."""

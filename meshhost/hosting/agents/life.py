@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from meshhost.containment import exits_go_to, is_requested
-from meshhost.errors import RequestTimeoutError, RoomError, SettingsError
+from meshhost.errors import RequestTimeoutError, RoomError, RoomRefusedError, SettingsError
 from meshhost.hosting.agents.assignment import Assignment
 from meshhost.hosting.agents.classes import place_of_call
 from meshhost.room.call import CallContext
@@ -32,6 +32,8 @@ __all__ = ["STOP_SECONDS", "AgentLife", "AnyAgent"]
 
 logger = logging.getLogger(__name__)
 
+# How a room server refuses an agent whose place is gone, or taken by another.
+_UNWANTED = frozenset({404, 409})
 STOP_SECONDS = 20.0
 """How long an agent's `stop()` may take."""
 
@@ -120,6 +122,9 @@ class AgentLife:
             # A server that was too slow to answer may answer next time.
             if is_final(error) and not isinstance(error, RequestTimeoutError):
                 self._assignment.end_for_good(str(error))
+            if isinstance(error, RoomRefusedError) and error.status in _UNWANTED:
+                logger.info("agent is not wanted in its room", extra={"reason": str(error)})
+                return  # no crash: it came back from a ledger, and another has its place meanwhile
             raise
         try:
             await self._take_part(room, call, child, leaving)
@@ -135,12 +140,19 @@ class AgentLife:
             child.started()
             leave = leaving.set
             child.draining.on_set(leave)
-            room.on_closed(leave)
+            room.on_closed(functools.partial(self._room_closed, room, leaving))
             await self._wait_end(room, agent, leaving)
             await self._drain(agent, room)
         finally:
             child.current = _STOPPING
             await self._stop(agent)
+
+    def _room_closed(self, room: RoomClient, leaving: _Leaving) -> None:
+        error = room.close_reason.error
+        if error is not None:
+            # At once, not when the agent's task runs next: a call in between must not be answered with an agent that ends.
+            self._assignment.end_for_good(f"the room is closed: {error}")
+        leaving.set()
 
     async def _wait_end(self, room: RoomClient, agent: AnyAgent, leaving: _Leaving) -> None:
         """Return when the agent must leave or has ended; raise the error that it ended with."""
@@ -155,7 +167,7 @@ class AgentLife:
         if leaving.is_dismissed:
             self._assignment.end_for_good("dismissed")
         elif room.is_closed:
-            self._assignment.end_for_good(f"the room is closed: {await room.wait_closed()}")
+            self._assignment.end_for_good(f"the room is closed: {room.close_reason}")
 
     async def _drain(self, agent: AnyAgent, room: RoomClient) -> None:
         drain = getattr(agent, "drain", None)

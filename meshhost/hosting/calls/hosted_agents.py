@@ -18,15 +18,17 @@ from meshhost.hosting.agents.assignment import Assignment, CallRequest, HostedAg
 from meshhost.hosting.agents.current import acting_for
 from meshhost.hosting.agents.life import STOP_SECONDS, AgentLife
 from meshhost.hosting.calls.ledger import AgentLedger, LedgerEntry
+from meshhost.hosting.calls.pauses import Pauses
 from meshhost.hosting.calls.route import Route, Routes
 from meshhost.hosting.processes.linux import memory_of
 from meshhost.hosting.refusals import RETRY_SOON_SECONDS
 from meshhost.hosting.tenants.tenancy import Tenancy, Turns
+from meshhost.identity.called import called_at
 from meshhost.identity.tenant import AgentKey
 from meshhost.supervision.agent import AgentSpec
 from meshhost.supervision.isolation import Child, in_tasks
 from meshhost.supervision.policy import RestartPolicy
-from meshhost.supervision.state import State
+from meshhost.supervision.state import TERMINAL, State
 from meshhost.supervision.supervisor import Supervisor
 from meshhost.transport.base import ClientProtocol
 from meshhost.transport.websocket_client import WebSocketClientProtocol
@@ -56,7 +58,8 @@ class HostedAgents:
 
     `routes` says which paths have processes. `children` makes what runs an agent, by isolation (`task`, `process`). `tenancy`
     decides who may start and when. `ledger`, if there is one, records who must live after a restart of the host.
-    `usage_sink` gives the sink for an agent's usage reports, by path and tenant.
+    `pauses` are the agents that an operator keeps away. `usage_sink` gives the sink for an agent's usage reports, by path and
+    tenant.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class HostedAgents:
         children: Mapping[str, ChildFactory],
         max_agents: int,
         max_processes: int,
+        pauses: Pauses | None = None,
         ledger: AgentLedger | None = None,
         usage_sink: Callable[[str, str], UsageSink | None] = lambda _path, _tenant: None,
     ) -> None:
@@ -77,6 +81,7 @@ class HostedAgents:
         self._children = children
         self._max_agents = max_agents
         self._max_processes = max_processes
+        self._pauses = pauses
         self._ledger = ledger
         self._usage_sink = usage_sink
         # The ids of the agents that have a process of their own or are about to get one.
@@ -101,10 +106,12 @@ class HostedAgents:
 
         `protocol` is an open connection to the room, for a call that came with one; such a call always gets a new agent.
         With a ledger, the agent and the call's `signature` are on disk when this returns. Raises CallRefusedError: 503 when
-        the host is full, overloaded or draining or cannot record the agent; 429 when the tenant is over its quota, frozen or
-        in quarantine.
+        the host is full, overloaded or draining, cannot record the agent, or an operator keeps it away; 429 when the tenant is
+        over its quota, frozen or in quarantine.
         """
         self._tenancy.check_call(request.tenant)
+        if self._pauses is not None:
+            self._pauses.check(request.agent_key(route.path))
         if self._ledger is not None and protocol is not None and signature is not None:
             await self._ledger.record_signature(signature)
         agent, is_new = await self._find_or_start(route, request, protocol)
@@ -115,6 +122,8 @@ class HostedAgents:
                 if is_new:
                     agent.abort()
                 raise
+            if agent.state in TERMINAL:  # it ended while it was recorded
+                self._ledger.ended(agent.id)
         return agent
 
     def answer_again(self, route: Route, request: CallRequest) -> HostedAgent:
@@ -138,6 +147,11 @@ class HostedAgents:
         if self._ledger is not None:
             self._ledger.resumed(agent.id, entry)
         return True
+
+    def is_kept(self, agent: HostedAgent) -> bool:
+        """Whether a room server keeps this live agent in its room by calling it again when it is gone."""
+        assignment = self._assignments.get(agent.id)
+        return assignment is not None and called_at(assignment.request.token) is not None
 
     def pid_of(self, agent: HostedAgent) -> int | None:
         """The process that a live agent has to itself now; None for others."""
@@ -246,11 +260,26 @@ class HostedAgents:
         in_process = may_move and self._routes.needs_process(route)
         if in_process:
             self._in_process.add(agent.id)
+            assignment.on_missed = functools.partial(self._start_for_missed, route)
         child = self._children["process" if in_process else "task"](route, assignment)
         return self._tenancy.queued(agent, turns, child, in_process=in_process)
 
+    def _start_for_missed(self, route: Route, request: CallRequest) -> None:
+        """Start another agent for a call that was answered with one that was about to end."""
+        key = request.agent_key(route.path)
+        if self._present(key):
+            return
+        try:
+            agent = self._start(route, request, key, None, is_checked=True)
+        except CallRefusedError as error:
+            # The room server notices that no agent comes, and calls again.
+            logger.warning("agent that was called cannot start", extra={**key.log_fields(), "reason": str(error)})
+            return
+        if self._ledger is not None:
+            self._ledger.record_later(agent.id, route.path, request)
+
     def _changed(self, agent: HostedAgent, _: State, new: State) -> None:
-        if new in (State.STOPPED, State.FAILED):
+        if new in TERMINAL:
             self._assignments.pop(agent.id, None)
             self._in_process.discard(agent.id)
             if self._ledger is not None:

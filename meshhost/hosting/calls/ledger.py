@@ -8,6 +8,7 @@ Invariant: an agent whose call was answered with 200 is on disk. When its end ca
 which is the safe side.
 """
 
+import contextlib
 import functools
 import json
 import logging
@@ -153,9 +154,17 @@ class AgentLedger:
         entry_id = self._ids.setdefault(agent_id, uuid.uuid4().hex)
         await self._recorded(self._ledger.put(LedgerEntry(entry_id, path, request), signature), agent_id)
 
+    def record_later(self, agent_id: str, path: str, request: CallRequest) -> None:
+        """Record an agent in the background; a failure is logged."""
+        self._tasks.spawn(self._record_or_log(agent_id, path, request), name=f"records {agent_id}")
+
     async def record_signature(self, signature: str) -> None:
         """Record the signature of a call that needs no entry; durable when this returns. Raises CallRefusedError (503)."""
         await self._recorded(self._ledger.put_signature(signature))
+
+    async def _record_or_log(self, agent_id: str, path: str, request: CallRequest) -> None:
+        with contextlib.suppress(CallRefusedError):  # logged already
+            await self.record(agent_id, path, request)
 
     async def _recorded(self, writing: Awaitable[None], agent_id: str | None = None) -> None:
         try:

@@ -17,6 +17,7 @@ from meshhost.clock import Clock
 from meshhost.edge.same_machine import is_local_program
 from meshhost.errors import CallRefusedError
 from meshhost.hosting.agents.assignment import HostedAgent
+from meshhost.hosting.calls.pauses import MAX_PAUSE_SECONDS, Pauses
 from meshhost.hosting.http.pages import AgentQuery, LogQuery, page_of
 from meshhost.hosting.observe.recent_logs import RecentLogs
 from meshhost.hosting.tenants.freezes import MAX_REASON_LENGTH, Freeze
@@ -46,6 +47,12 @@ class _Release(BaseModel):
 
     tenant: str = Field(min_length=1)
     path: str = EVERY_PATH
+
+
+class _Dismissal(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    seconds: float | None = Field(default=None, alias="for", ge=0, le=MAX_PAUSE_SECONDS, allow_inf_nan=False)
 
 
 class _Freeze(BaseModel):
@@ -83,7 +90,8 @@ class AdminRoutes:
     """The routes of the operator.
 
     `memory_of` gives an agent's memory in bytes when it has a process of its own, else None; `isolation_of` gives `task` or
-    `process`. `drain` makes the host take no more calls and drains its agents in the background. `logs` has the last records.
+    `process`; `is_kept` whether a room server calls it again when it is gone; `pauses` keeps one away. `drain` makes the host
+    take no more calls and drains its agents in the background. `logs` has the last records.
     """
 
     def __init__(
@@ -97,6 +105,8 @@ class AdminRoutes:
         memory_of: Callable[[HostedAgent], int | None],
         isolation_of: Callable[[HostedAgent], str],
         logs: RecentLogs,
+        is_kept: Callable[[HostedAgent], bool],
+        pauses: Pauses,
     ) -> None:
         self._guard = guard
         self._supervisor = supervisor
@@ -106,6 +116,8 @@ class AdminRoutes:
         self._memory_of = memory_of
         self._isolation_of = isolation_of
         self._logs = logs
+        self._is_kept = is_kept
+        self._pauses = pauses
         self._tasks = TaskOwner("admin")
 
     def add_to(self, router: web.UrlDispatcher) -> None:
@@ -147,6 +159,10 @@ class AdminRoutes:
     async def _dismiss(self, request: web.Request) -> web.Response:
         agent = self._agent(request)
         abort = request.query.get("abort", "0") in ("1", "true")
+        seconds = _checked(_Dismissal, dict(request.query)).seconds
+        is_kept = self._is_kept(agent)
+        if seconds is not None:
+            self._pauses.pause(agent.key, seconds)
         if agent.state not in TERMINAL:
             fields = {"spawn_id": agent.id, "agent": agent.name, "abort": abort}
             logger.info("agent is dismissed by the operator", extra=fields)
@@ -154,7 +170,8 @@ class AdminRoutes:
                 agent.abort()
             else:
                 self._tasks.spawn(self._supervisor.stop(agent), name=f"drains {agent.name}")
-        return web.json_response({"ok": True, "spawn_id": agent.id}, status=202)
+        answer = {"ok": True, "spawn_id": agent.id, "called_again": is_kept, "paused_seconds": seconds}
+        return web.json_response(answer, status=202)
 
     async def _tenants(self, request: web.Request) -> web.Response:
         self._guard.check(request)

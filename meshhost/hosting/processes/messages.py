@@ -211,9 +211,10 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class EndForGood:
-    """The agent ends now and must not be started again."""
+    """The agent ends now and must not be started again. `renewals` counts the `Renew` messages that it has seen."""
 
     reason: str
+    renewals: int = 0
     kind: Literal["end_for_good"] = "end_for_good"
 
 

@@ -68,8 +68,9 @@ _MAX_DUMP = 16_000
 class AgentProcess:
     """A child process that leads a session of its own. Made by `launch`, ended by `end` or `dispose`.
 
-    `on_end_for_good` gets the reason when the child says that its end is final and no crash; `on_usage` gets what the agent
-    reports. `spawn_id` is the id of the agent it runs, "" before. `unforkable` is set by a template that cannot fork, to why.
+    `on_end_for_good` gets the reason, and how many renewals the child saw, when its end is final and no crash; `on_usage` gets
+    what the agent reports. `spawn_id` is the id of the agent it runs, "" before. `unforkable` is set by a template that cannot
+    fork, to why.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class AgentProcess:
         dump_fd: int,
     ) -> None:
         self.pid = handle.pid
-        self.on_end_for_good: Callable[[str], None] = lambda _: None
+        self.on_end_for_good: Callable[[str, int], None] = lambda _reason, _renewals: None
         self.on_usage: Callable[[UsageSums], None] = lambda _: None
         self.is_assigned = False
         self.spawn_id = ""
@@ -351,8 +352,8 @@ class AgentProcess:
                 self._ready.set()
             case Started():
                 self._started.set()
-            case EndForGood(reason=reason):
-                self.on_end_for_good(reason)
+            case EndForGood(reason=reason, renewals=renewals):
+                self.on_end_for_good(reason, renewals)
             case Ended():
                 self._report(message.usage)
                 self._ended = message

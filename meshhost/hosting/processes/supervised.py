@@ -16,15 +16,15 @@ from meshhost.supervision.isolation import Child, ChildContext, TaskChild
 from meshhost.tasks import first_of
 from meshhost.usage import current_sink
 
-__all__ = ["process_child"]
+__all__ = ["ProcessLife", "process_child"]
 
 
 def process_child(pool: ProcessPool, path: str, assignment: Assignment, *, grace: float) -> Child:
     """A child whose agent, that of this path, runs in a process of the pool. `grace` is the seconds that it may drain."""
-    return TaskChild(_ProcessLife(pool, path, assignment, grace).run, assignment.request.identity)
+    return TaskChild(ProcessLife(pool, path, assignment, grace).run, assignment.request.identity)
 
 
-class _ProcessLife:
+class ProcessLife:
     """One run of an agent in a process, for an assignment."""
 
     def __init__(self, pool: ProcessPool, path: str, assignment: Assignment, grace: float) -> None:
@@ -32,17 +32,19 @@ class _ProcessLife:
         self._path = path
         self._assignment = assignment
         self._grace = grace
+        self._renewals = 0
+        self._is_ending = False
 
     async def run(self, child: ChildContext) -> None:
         """Returns when the agent left in order; raises what it, or its process, crashed with."""
         process = await self._pool.acquire()
         try:
             process.spawn_id = self._assignment.agent.id if self._assignment.agent is not None else ""
-            process.on_end_for_good = self._assignment.end_for_good
+            process.on_end_for_good = self.end_for_good
             if (sink := current_sink()) is not None:
                 process.on_usage = sink.add
             self._assignment.pid = process.pid
-            self._assignment.on_renew = lambda request: process.send(Renew(_call(request)))
+            self._assignment.on_renew = lambda request: self.renew(process, request)
             process.assign(self._assign_message())
             await process.wait_started()
             if not process.has_ended:
@@ -53,6 +55,21 @@ class _ProcessLife:
             self._assignment.on_renew = self._assignment.pid = None
             await self._pool.release(process)
         process.raise_crash()
+
+    def renew(self, process: AgentProcess, request: CallRequest) -> None:
+        """Pass a repeated call on to the process."""
+        self._renewals += 1
+        process.send(Renew(_call(request)))
+
+    def end_for_good(self, reason: str, renewals: int) -> None:
+        """The process says that its agent ends for good, having seen so many repeated calls."""
+        self._assignment.end_for_good(reason)
+        if self._is_ending:
+            return
+        self._is_ending = True
+        # The two messages have crossed: a call was answered with an agent that was about to end.
+        if renewals < self._renewals and self._assignment.on_missed is not None:
+            self._assignment.on_missed(self._assignment.request)
 
     def _assign_message(self) -> Assign:
         trace: dict[str, str] = {}

@@ -2,8 +2,9 @@
 
 For each agent that a configured service has in a room, one task calls the service's host, waits until the agent joins, waits
 until it is gone, and calls again: with a backoff when calls fail or the agent keeps leaving, and at the next of the service's
-hosts when one fails. The tasks belong to the room and are cancelled when it ends (`service.py`). `records.py` keeps what became
-of the calls, for operators.
+hosts when one fails. An agent that is there already, because its host brought it back, is not called; for that the server waits
+a while after its own start. The tasks belong to the room and are cancelled when it ends (`service.py`). `kept.py` knows which
+member is which agent, `records.py` keeps what became of the calls, for operators.
 
 A call carries a token that the agent joins with. It is signed with the tenant's key and marks the agent as called by the
 server, so that it does not keep the room open by itself.
@@ -13,7 +14,9 @@ import asyncio
 import logging
 import random
 import re
+import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
@@ -22,13 +25,16 @@ from yarl import URL
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AccessDeniedError, CallRefusedError, RoomError, TokenError
+from meshhost.identity.called import ADDRESS_CLAIM, SERVICE_CLAIM
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import ApiKey, encode_api_key
 from meshhost.identity.tenant import RoomKey
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
-from meshhost.server.calling.records import CallOutcome, CallRecord, UrlRotation, shown_url
+from meshhost.server.calling.kept import KeptAgent, Unwanted, unwanted
+from meshhost.server.calling.records import CallOutcome, shown_url
 from meshhost.server.calling.webhooks import WebhookSender
-from meshhost.server.config import CallTimes, ConfiguredService, ServicePath
+from meshhost.server.config import CallTimes, ConfiguredService
+from meshhost.server.core.participants import Participant
 from meshhost.server.core.room import Room
 from meshhost.server.core.slots import Slot
 from meshhost.tenant_names import name_of
@@ -45,7 +51,8 @@ _MAX_DECODINGS = 5
 class ServiceCaller:
     """Sends `room.call`. `key_for` returns the key that signs the tokens of a tenant's agents.
 
-    `call_urls` are the URL prefixes that `agent.call` may reach; configured services are trusted without them.
+    `call_urls` are the URL prefixes that `agent.call` may reach; configured services are trusted without them. For the first
+    `return_seconds` no service with several hosts is called: its agent may come back by itself, from any of them.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class ServiceCaller:
         call_secret: str | None,
         count: Callable[[str], None],
         times: CallTimes = CallTimes(),  # noqa: B008 - immutable
+        return_seconds: float = 0.0,
         clock: Clock | None = None,
     ) -> None:
         self._sender = sender
@@ -68,25 +76,39 @@ class ServiceCaller:
         self._count = count
         self._times = times
         self._clock = clock or SystemClock()
-        self._records: Slot[list[CallRecord]] = Slot(list)
+        self._kept: Slot[list[KeptAgent]] = Slot(list)
+        self._quiet_until = self._clock.monotonic() + return_seconds
 
     async def keep_called(self, room: Room) -> None:
         """Call every service that wants the room, and again whenever its agent is gone. Runs until cancelled."""
-        records = self._records.of(room)
+        agents = self._kept.of(room)
         try:
             async with asyncio.TaskGroup() as tasks:
-                for service in self._services:
-                    if service.wants(room.key.name):
-                        for path in service.paths:
-                            kept = _KeptAgent(room, service, path)
-                            records.append(kept.record)
-                            tasks.create_task(self._keep(kept), name=f"service {path.identity}")
+                for kept in self._wanted(room):
+                    agents.append(kept)
+                    tasks.create_task(self._keep(kept), name=f"service {kept.path.identity}")
         finally:
-            records.clear()
+            agents.clear()
 
     def calls(self, room: Room) -> list[dict[str, Any]]:
         """The calls of each service of a room and their outcomes, as JSON."""
-        return [record.as_json(is_present=_has(room, record.identity)) for record in self._records.of(room)]
+        return [kept.record.as_json(is_present=kept.is_present) for kept in self._kept.of(room)]
+
+    def is_coming(self, room: Room, but: str, within: float) -> bool:
+        """Whether an agent of a configured service may join within these seconds, or has only just joined.
+
+        `but` is the identity of one that does not count. False means: what is not in the room now is offered by nobody.
+        """
+        agents = self._kept.of(room) or self._wanted(room)
+        return any(kept.is_coming(within=within) for kept in agents if kept.path.identity != but)
+
+    def unwanted(self, room: Room, joining: Participant) -> Unwanted | None:
+        """Return which agent of a configured service must leave when this one joins; None when all may stay."""
+        return unwanted(self._services, room, joining)
+
+    def _wanted(self, room: Room) -> list[KeptAgent]:
+        wanted = [service for service in self._services if service.wants(room.key.name)]
+        return [KeptAgent(room, service, path) for service in wanted for path in service.paths]
 
     async def call_out(self, room: Room, url: str, identity: str, arguments: dict[str, Any], scope: ApiScope) -> None:
         """Call one agent into the room for a participant that asked. Raises AccessDeniedError or RoomError."""
@@ -98,7 +120,7 @@ class ServiceCaller:
         except (CallRefusedError, TokenError) as error:
             raise RoomError(f"the call failed: {error}") from None
 
-    async def _keep(self, kept: "_KeptAgent") -> None:
+    async def _keep(self, kept: KeptAgent) -> None:
         failures, times = 0, self._times
         while True:
             began = self._clock.monotonic()
@@ -110,32 +132,49 @@ class ServiceCaller:
             kept.record.next_call_at = self._clock.time() + wait
             await self._clock.sleep(wait)
 
-    async def _call_until_gone(self, kept: "_KeptAgent") -> float:
-        """Call, and wait until the agent failed to join or has left. Returns the seconds that the next host asked to wait."""
-        room, identity, record = kept.room, kept.path.identity, kept.record
-        retry_after = await self._call_once(kept)
-        if retry_after is not None:
-            return kept.urls.failed(self._clock.monotonic(), retry_after)
-        try:
-            async with asyncio.timeout(self._times.join):
-                await room.wait_until(lambda: _has(room, identity))
-        except TimeoutError:
-            logger.warning("called agent did not join in time", extra=kept.log_fields)
-            record.ended(CallOutcome.NOT_JOINED)
-            return kept.urls.failed(self._clock.monotonic(), 0.0)
-        record.ended(CallOutcome.JOINED)
+    async def _call_until_gone(self, kept: KeptAgent) -> float:
+        """Call, and wait until the agent failed to join or has left. Returns the seconds that the next host asked to wait.
+
+        An agent that is there already, or comes by itself while the server waits for those of its former life, is not called.
+        """
+        room, record = kept.room, kept.record
+        if await self._is_there(kept):
+            record.next_call_at = None
+        else:
+            retry_after = await self._call_once(kept)
+            if retry_after is not None:
+                return kept.urls.failed(self._clock.monotonic(), retry_after)
+            try:
+                async with asyncio.timeout(self._times.join):
+                    await room.wait_until(lambda: kept.is_present)
+            except TimeoutError:
+                logger.warning("called agent did not join in time", extra=kept.log_fields)
+                record.ended(CallOutcome.NOT_JOINED)
+                return kept.urls.failed(self._clock.monotonic(), 0.0)
+            record.ended(CallOutcome.JOINED)
         record.joined_at = self._clock.time()
-        await room.wait_until(lambda: not _has(room, identity))
+        await room.wait_until(lambda: not kept.is_present)
         logger.info("called agent is gone", extra=kept.log_fields)
         return 0.0
 
-    async def _call_once(self, kept: "_KeptAgent") -> float | None:
+    async def _is_there(self, kept: KeptAgent) -> bool:
+        # Called at its one host, an agent that lives is found there. Of several hosts, only the agent itself knows its own.
+        quiet = self._quiet_until - self._clock.monotonic()
+        if quiet > 0 and len(kept.service.all_urls) > 1:
+            kept.record.next_call_at = self._clock.time() + quiet
+            with suppress(TimeoutError):
+                async with asyncio.timeout(quiet):
+                    await kept.room.wait_until(lambda: kept.is_present)
+        return kept.is_present
+
+    async def _call_once(self, kept: KeptAgent) -> float | None:
         """Call the current host and record it. Returns None when it accepted, else the seconds it asked to wait."""
         path, record, url, at = kept.path, kept.record, kept.urls.current, self._clock.time()
         scope = path.scope or ApiScope.agent_default()
         record.next_call_at = None
         try:
-            await self._call(kept.room, url, path.identity, path.arguments, scope, secret=kept.service.webhook_secret)
+            secret = kept.service.webhook_secret
+            await self._call(kept.room, url, path.identity, path.arguments, scope, secret=secret, is_kept=True)
         except CallRefusedError as error:
             logger.warning("service call failed", extra={**kept.log_fields, "reason": str(error)})
             # The sender raises from within its handler when the host could not be reached, else outside of one.
@@ -153,12 +192,20 @@ class ServiceCaller:
         return None
 
     async def _call(
-        self, room: Room, url: str, identity: str, arguments: dict[str, Any], scope: ApiScope, *, secret: str | None
+        self,
+        room: Room,
+        url: str,
+        identity: str,
+        arguments: dict[str, Any],
+        scope: ApiScope,
+        *,
+        secret: str | None,
+        is_kept: bool = False,
     ) -> None:
         data = {
             "room_name": room.key.name,
             "room_url": room.url,
-            "token": self._token(room.key, identity, scope),
+            "token": self._token(room.key, identity, scope, called_at=shown_url(url) if is_kept else None),
             "arguments": arguments,
             "tenant_name": name_of(room.key.tenant),
         }
@@ -169,7 +216,12 @@ class ServiceCaller:
             raise
         self._count("accepted")
 
-    def _token(self, room: RoomKey, identity: str, scope: ApiScope) -> str:
+    def _token(self, room: RoomKey, identity: str, scope: ApiScope, *, called_at: str | None) -> str:
+        # Each call has a token of its own, also two within a second: an agent whose room has just ended sees by its new token
+        # that it was called again, and comes back instead of ending.
+        claims: dict[str, Any] = {SERVICE_CLAIM: True, "jti": uuid.uuid4().hex}
+        if called_at is not None:
+            claims[ADDRESS_CLAIM] = called_at
         token = ParticipantToken(
             name=identity,
             grants=[
@@ -177,27 +229,11 @@ class ServiceCaller:
                 ParticipantGrant(name="role", scope="agent"),
                 ParticipantGrant(name="api", scope=scope),
             ],
-            extra_payload={"meshhost_service": True},
+            extra_payload=claims,
         )
         return token.to_jwt(
             api_key=encode_api_key(self._key_for(room.tenant)), expiration=datetime.now(UTC) + TOKEN_LIFETIME
         )
-
-
-class _KeptAgent:
-    """One agent of a service that is kept in a room: where it is called next, and how its calls went."""
-
-    def __init__(self, room: Room, service: ConfiguredService, path: ServicePath) -> None:
-        self.room = room
-        self.service = service
-        self.path = path
-        self.urls = UrlRotation(service, path)
-        self.record = CallRecord(shown_url(self.urls.current), path.path, path.identity)
-        self.log_fields = {"room": room.key.name, "tenant": room.key.tenant, "identity": path.identity}
-
-
-def _has(room: Room, identity: str) -> bool:
-    return any(member.name == identity and member.role != "user" for member in room.members.values())
 
 
 def _normal(url: str) -> str | None:

@@ -1,15 +1,22 @@
 """Connects the calling of agents, and the webhooks about rooms, to the life of a room.
 
-When a room opens, its webhooks are sent and then its configured agents are called; both run in the room's own task, so they end
-with the room. The service offers no operations: the agents service calls agents in on request through `ServiceCaller.call_out`.
+When a room wakes, its webhooks are sent and then its configured agents are called; both run in the room's own task, so they end
+with the room. An agent whose place is taken, or whose service is not configured any more, does not stay: one that its host has
+just started is refused, one that comes back on a new connection is told to leave (`dismiss` sends it the message). Its host
+ends it for good and forgets it. The service offers no operations: the agents service calls agents in on request through
+`ServiceCaller.call_out`.
 """
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from meshhost.errors import CallRefusedError
+from meshhost.errors import AlreadyExistsError, CallRefusedError, NotFoundError
 from meshhost.server.calling.caller import ServiceCaller
+from meshhost.server.calling.kept import Unwanted
 from meshhost.server.calling.webhooks import WebhookSender
+from meshhost.server.core.participants import Participant
+from meshhost.server.core.peer import Peer
 from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
 from meshhost.tenant_names import name_of
@@ -18,17 +25,54 @@ __all__ = ["CallingService"]
 
 logger = logging.getLogger(__name__)
 
+REPEAT_SECONDS = 5.0
+
 
 class CallingService(RoomService):
     """Sends `room.started` and `room.ended` to `webhook_urls`, and keeps a room's configured agents in it."""
 
     def __init__(
-        self, caller: ServiceCaller, sender: WebhookSender, *, webhook_urls: Sequence[str], webhook_secret: str | None
+        self,
+        caller: ServiceCaller,
+        sender: WebhookSender,
+        *,
+        webhook_urls: Sequence[str],
+        webhook_secret: str | None,
+        dismiss: Callable[[Participant, str], None],
     ) -> None:
         self._caller = caller
         self._sender = sender
         self._webhook_urls = webhook_urls
         self._webhook_secret = webhook_secret
+        self._dismiss = dismiss
+
+    def check_join(self, room: Room, joining: Participant) -> None:
+        """See RoomService: refuse an agent that its host starts again although its place is taken or gone.
+
+        Its host then ends it before it has begun to work, and forgets it. An agent that was at work when it lost its
+        connection is let in and told to leave, so that it can settle what it holds.
+        """
+        found = self._caller.unwanted(room, joining)
+        if found is None or found.member is not joining:
+            return
+        logger.warning("agent is refused", extra=_fields(room, joining, found))
+        raise NotFoundError(found.reason) if found.rival is None else AlreadyExistsError(found.reason)
+
+    def joined(self, room: Room, participant: Participant, peer: Peer) -> None:
+        """See RoomService: keep one agent for each path of each configured service."""
+        found = self._caller.unwanted(room, participant)
+        if found is None:
+            return
+        logger.warning("agent is told to leave", extra=_fields(room, participant, found))
+        found.member.is_leaving = True
+        room.changed()
+        self._dismiss(found.member, found.reason)
+        # An agent of the SDK listens for the message only after it has joined.
+        asyncio.get_running_loop().call_later(REPEAT_SECONDS, self._dismiss_again, found, found.member.peer)
+
+    def _dismiss_again(self, found: Unwanted, peer: Peer | None) -> None:
+        if found.member.peer is peer:
+            self._dismiss(found.member, found.reason)
 
     async def opened(self, room: Room) -> None:
         """See RoomService."""
@@ -36,8 +80,9 @@ class CallingService(RoomService):
         await self._caller.keep_called(room)
 
     async def ended(self, room: Room) -> None:
-        """See RoomService."""
-        await self._send("room.ended", {"room_name": room.key.name, "tenant": room.key.tenant})
+        """See RoomService. A room that was only looked at never started."""
+        if room.is_awake:
+            await self._send("room.ended", {"room_name": room.key.name, "tenant": room.key.tenant})
 
     async def _send(self, event: str, data: dict[str, str]) -> None:
         data = {**data, "tenant_name": name_of(data["tenant"])}
@@ -47,3 +92,7 @@ class CallingService(RoomService):
             except CallRefusedError as error:
                 fields = {"tenant": data["tenant"], "room": data["room_name"], "reason": str(error)}
                 logger.warning("webhook failed", extra={"event": event, **fields})
+
+
+def _fields(room: Room, joining: Participant, found: Unwanted) -> dict[str, str]:
+    return {"tenant": room.key.tenant, "room": room.key.name, "identity": joining.name, "reason": found.reason}

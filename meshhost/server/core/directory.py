@@ -1,9 +1,13 @@
 """The open rooms of this server: which exist, who is in them, and when each begins and ends.
 
-A room starts when its first participant arrives, if this server may own it (`ownership.py`). It ends when nobody was in it for
-`linger_seconds` except agents that the server called in itself, and those have no work left; or when it is deleted. The
-handshake (`http/sockets.py`) calls `opening`, `join`, `attach` and, at the end of the connection, `leave`; REST calls `end` and
-`close_participants`. The directory tells the services what happens through their hooks.
+A room starts when its first participant arrives or when there is work for it (`need`), if this server may own it
+(`ownership.py`). It ends when nobody was in it for `linger_seconds` except agents that the server called in itself, and no
+service has work for them; or when it is deleted. The handshake (`http/sockets.py`) calls `opening`, `join`, `attach` and, at
+the end of the connection, `leave`; REST calls `delete` and `close_participants`. The directory tells the services what happens
+through their hooks.
+
+A room that is only looked at is open but asleep: its services are not told, so no agent is called and no webhook sent. It wakes
+when a participant arrives that does more than look, or when there is work, and else ends with its last participant.
 
 All state is changed synchronously in the event loop, so a participant is never half in a room. Three kinds of background task
 run here, all owned by the directory and cancelled by `stop`: the services' `opened` hooks, one task per room; the hooks that
@@ -12,6 +16,7 @@ follow a room's end or a participant's loss; and the checks of rooms that linger
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -57,6 +62,10 @@ class RoomDirectory:
         self._tasks = TaskOwner("rooms")
         self._timers: set[asyncio.TimerHandle] = set()
         self._lost: dict[Participant, asyncio.TimerHandle] = {}
+        self._lingering: dict[Room, asyncio.TimerHandle] = {}
+        self._waking: set[RoomKey] = set()
+        # Deleted rooms: their work does not open them again; a participant does.
+        self._deleted: set[RoomKey] = set()
         self._is_stopping = False
 
     @property
@@ -73,29 +82,61 @@ class RoomDirectory:
         """The room, if it is open."""
         return self._rooms.get(key)
 
-    async def open(self, key: RoomKey) -> Room:
-        """The room, started if it is not open. Raises OwnedElsewhereError when another server owns it."""
+    async def open(self, key: RoomKey, *, wakes: bool = True) -> Room:
+        """The room, opened if it is not open, and woken. Raises OwnedElsewhereError when another server owns it.
+
+        With `wakes` false, a room that is not awake stays asleep.
+        """
         room = self._rooms.get(key)
-        if room is not None:
-            return room
-        async with self._claim_lock(key):
-            await self._ownership.claim(key)
-            # Someone else may have opened it while we waited.
-            return self._rooms.get(key) or self._start(key)
+        if room is None:
+            async with self._claim_lock(key):
+                await self._ownership.claim(key)
+                # Someone else may have opened it while we waited.
+                room = self._rooms.get(key)
+                if room is None:
+                    room = self._rooms[key] = Room(key=key, url=self._url_of(key.name))
+        if wakes:
+            self.wake(room)
+        return room
 
     @asynccontextmanager
-    async def opening(self, key: RoomKey) -> AsyncIterator[Room]:
+    async def opening(self, key: RoomKey, *, wakes: bool = True) -> AsyncIterator[Room]:
         """Open the room, and keep it open during the block, in which a participant arrives. Raises as `open` does."""
-        room = await self.open(key)
+        if wakes:
+            self._deleted.discard(key)
+        room = await self.open(key, wakes=wakes)
         room.arriving += 1
-        has_arrived = False
         try:
             yield room
-            has_arrived = True
         finally:
             room.arriving -= 1
-            if not has_arrived:
-                self._linger_if_unused(room)
+            # Nobody may have arrived, or only an agent that the server called in and that came back by itself.
+            self._linger_if_unused(room)
+
+    def wake(self, room: Room) -> None:
+        """Tell the services that the room is open, so that its agents are called. No effect when it is awake or has ended."""
+        if room.is_awake or self._rooms.get(room.key) is not room:
+            return
+        room.is_awake = True
+        logger.info("room started", extra={"tenant": room.key.tenant, "room": room.key.name})
+        self._opened[room] = self._tasks.spawn(self._services.opened(room), name=f"room {room.key.name}")
+
+    def need(self, key: RoomKey) -> None:
+        """There is work in this room: wake it, opened in the background if it is closed. Does not wait and never raises.
+
+        Called for every message that is sent, so it costs little for a room that is awake.
+        """
+        room = self._rooms.get(key)
+        if room is not None:
+            room.has_new_work = True
+            self.wake(room)
+        elif not (self._is_stopping or key in self._waking or key in self._deleted):
+            self._waking.add(key)
+            self._tasks.spawn(self._open_for_work(key), name=f"wakes room {key.name}")
+
+    def check_join(self, room: Room, joining: Participant) -> None:
+        """Raise the error with which a service refuses a participant that wants to join for the first time."""
+        self._services.check_join(room, joining)
 
     def join(self, room: Room, joining: Participant, *, resume_token: str | None) -> Participant:
         """Add a participant to the room, or return the member that comes back with its resume token.
@@ -117,7 +158,7 @@ class RoomDirectory:
 
     def attach(self, room: Room, participant: Participant, peer: Peer) -> None:
         """The participant is reached through this peer from now on."""
-        participant.peer = peer
+        participant.peer, participant.attached_at = peer, time.monotonic()
         if timer := self._lost.pop(participant, None):
             timer.cancel()
             self._timers.discard(timer)
@@ -171,23 +212,38 @@ class RoomDirectory:
         """Disconnect the participants whose right to be here has ended; they cannot resume."""
         self._close(which, CloseReason.ACCESS_REVOKED, reason)
 
+    def delete(self, key: RoomKey) -> None:
+        """End the room if it is open. Work that it still has does not wake it; a participant that arrives does."""
+        self._deleted.add(key)
+        if (room := self._rooms.get(key)) is not None:
+            self.end(room)
+
     def end(self, room: Room) -> None:
         """End the room now. Idempotent."""
         if self._rooms.get(room.key) is not room:
             return
         del self._rooms[room.key]
-        self._opened.pop(room).cancel()
+        self._stop_lingering(room)
+        if opened := self._opened.pop(room, None):
+            opened.cancel()
         for participant in room.connected():
             if participant.peer is not None:
                 participant.peer.close(CloseReason.ROOM_ENDED, "the room has ended")
-        logger.info("room ended", extra={"tenant": room.key.tenant, "room": room.key.name})
+        if room.is_awake:
+            logger.info("room ended", extra={"tenant": room.key.tenant, "room": room.key.name})
         self._tasks.spawn(self._ended(room), name=f"end of room {room.key.name}")
 
-    def _start(self, key: RoomKey) -> Room:
-        room = self._rooms[key] = Room(key=key, url=self._url_of(key.name))
-        logger.info("room started", extra={"tenant": key.tenant, "room": key.name})
-        self._opened[room] = self._tasks.spawn(self._services.opened(room), name=f"room {key.name}")
-        return room
+    async def _open_for_work(self, key: RoomKey) -> None:
+        try:
+            room = await self.open(key)
+        except (OSError, TimeoutError, MeshhostError) as error:
+            # Another server has it, or the next look for work tries again.
+            fields = {"tenant": key.tenant, "room": key.name, "reason": str(error)}
+            logger.info("room with work is not opened here", extra=fields)
+        else:
+            self._linger_if_unused(room)
+        finally:
+            self._waking.discard(key)
 
     async def _ended(self, room: Room) -> None:
         await self._services.ended(room)
@@ -217,15 +273,35 @@ class RoomDirectory:
         self._linger_if_unused(room)
 
     def _linger_if_unused(self, room: Room) -> None:
-        if self._rooms.get(room.key) is room and not room.is_in_use():
-            self._later(self._linger_seconds, lambda: self._tasks.spawn(self._end_if_idle(room), name="linger"))
+        if self._rooms.get(room.key) is not room or room.is_in_use():
+            return
+        if not room.is_awake:
+            self.end(room)  # nobody but those who looked knows of it
+            return
+        # One timer for each room, counted from the last to leave.
+        self._stop_lingering(room)
+        self._lingering[room] = self._later(self._linger_seconds, lambda: self._check_idle(room))
+
+    def _stop_lingering(self, room: Room) -> None:
+        if timer := self._lingering.pop(room, None):
+            timer.cancel()
+            self._timers.discard(timer)
+
+    def _check_idle(self, room: Room) -> None:
+        del self._lingering[room]
+        self._tasks.spawn(self._end_if_idle(room), name="linger")
 
     async def _end_if_idle(self, room: Room) -> None:
         if self._rooms.get(room.key) is not room or room.is_in_use():
             return
-        if room.members and await self._has_work(room):
+        room.has_new_work = False
+        has_work = await self._has_work(room)
+        # While we waited, someone may have come, or come and left again, or a message may have become ready.
+        if room.is_in_use() or room in self._lingering:
+            return
+        if has_work or room.has_new_work:
             self._linger_if_unused(room)
-        elif not room.is_in_use():  # someone may have come while we waited
+        else:
             self.end(room)
 
     async def _has_work(self, room: Room) -> bool:

@@ -24,6 +24,7 @@ class Capability(Enum):
 
     RESUME = "the client can come back as the same participant after its connection was lost"
     CANCEL = "the client understands that a call it works on was cancelled"
+    LOOK = "the client only looks: the room need not wake for it"
 
 
 class CloseReason(Enum):

@@ -24,7 +24,8 @@ class Room:
     """One life of a room. Members are participants with a connection, or without one for less than the resume time.
 
     `url` is the WebSocket address under which clients reach the room. `arriving` counts handshakes in progress: the room stays
-    open for them.
+    open for them. `is_awake`: the services know that it is open and its agents are called; a room that is only looked at
+    sleeps. `has_new_work` is set when a message became ready, and cleared before the directory asks whether there is work.
     """
 
     key: RoomKey
@@ -32,6 +33,8 @@ class Room:
     session_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     members: dict[str, Participant] = field(default_factory=dict)
     arriving: int = 0
+    is_awake: bool = False
+    has_new_work: bool = False
     slots: Slots = field(default_factory=dict, repr=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 

@@ -54,7 +54,17 @@ class RoomService(Protocol):
         return
 
     async def opened(self, room: Room) -> None:
-        """A room was opened. Runs as a task; it may run as long as the room is open and is cancelled when the room ends."""
+        """A room was opened and is awake. Runs as a task, as long as the room is open; cancelled when the room ends.
+
+        Not called for a room that was only looked at, for which `ended` is called all the same.
+        """
+        return
+
+    def check_join(self, room: Room, joining: Participant) -> None:
+        """A participant asks to join for the first time; raise the MeshhostError to refuse it with.
+
+        Not called for one that comes back on a new connection, nor for clients that do not tell the two apart.
+        """
         return
 
     def joined(self, room: Room, participant: Participant, peer: Peer) -> None:
@@ -84,7 +94,7 @@ class RoomService(Protocol):
         return
 
     async def has_work(self, room: Room) -> bool:
-        """Whether the agents that the server called into the room still have work, so that the room must stay open."""
+        """Whether there is work for the agents that the server calls into the room, so that the room must stay open."""
         return False
 
     async def ended(self, room: Room) -> None:
@@ -123,6 +133,11 @@ class ServiceSet:
         async with asyncio.TaskGroup() as tasks:
             for service in self._services:
                 tasks.create_task(self._opened(service, room), name=f"{_name(service)} in room {room.key.name}")
+
+    def check_join(self, room: Room, joining: Participant) -> None:
+        """See RoomService. Raises what the first service that refuses raises."""
+        for service in self._services:
+            service.check_join(room, joining)
 
     def joined(self, room: Room, participant: Participant, peer: Peer) -> None:
         """See RoomService."""

@@ -58,5 +58,6 @@ class HealthRoutes:
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
         rooms = self._directory.rooms
-        queues = [queue for room in rooms for queue in await self._queues.stats(room.key)]
-        return web.Response(body=self._metrics.render(rooms, queues), content_type="text/plain", charset="utf-8")
+        stats = [each for room in rooms for each in await self._queues.stats(room.key)]
+        body = self._metrics.render(rooms, stats, await self._queues.totals())
+        return web.Response(body=body, content_type="text/plain", charset="utf-8")

@@ -17,6 +17,7 @@ from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import encode_api_key
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
+from meshhost.queues.service import QueueService
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.room import Room
 from meshhost.server.http.access import Access
@@ -26,6 +27,7 @@ from meshhost.stores.identity import RoomInfo
 __all__ = ["RestRoutes"]
 
 _MAX_LIMIT = 1000
+_ALL = 2**31
 
 
 class RestRoutes:
@@ -35,6 +37,7 @@ class RestRoutes:
         self,
         access: Access,
         directory: RoomDirectory,
+        queues: QueueService,
         *,
         url_of: Callable[[str], str],
         calls_of: Callable[[Room], list[dict[str, Any]]],
@@ -44,6 +47,7 @@ class RestRoutes:
         self._directory = directory
         self._url_of = url_of
         self._calls_of = calls_of
+        self._queues = queues
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
@@ -104,8 +108,24 @@ class RestRoutes:
     async def _rooms(self, request: web.Request) -> web.Response:
         project = self.project(request)
         limit, offset = query_number(request, "limit", 50), query_number(request, "offset", 0)
-        rooms = await self._identity.rooms(project, limit=min(limit, _MAX_LIMIT), offset=offset)
-        return web.json_response({"rooms": [_room(room) for room in rooms]})
+        if request.query.get("all") not in ("1", "true"):
+            rooms = await self._identity.rooms(project, limit=min(limit, _MAX_LIMIT), offset=offset)
+            return web.json_response({"rooms": [_room(room) | self._open(project, room.name) for room in rooms]})
+        known = await self._known_rooms(project)
+        page = sorted(known)[offset : offset + min(limit, _MAX_LIMIT)]
+        return web.json_response({"rooms": [known[name] | self._open(project, name) for name in page]})
+
+    async def _known_rooms(self, project: str) -> dict[str, dict[str, Any]]:
+        """All rooms by name: recorded, open, or with a queue. A room that was never recorded has no id."""
+        tenant = TenantId(project)
+        names = {room.key.name for room in self._directory.rooms if room.key.tenant == tenant and room.is_awake}
+        names |= set(await self._queues.rooms_of(tenant))
+        known: dict[str, dict[str, Any]] = {name: {"id": None, "name": name, "metadata": {}} for name in names}
+        return known | {room.name: _room(room) for room in await self._identity.rooms(project, limit=_ALL, offset=0)}
+
+    def _open(self, project: str, name: str) -> dict[str, bool]:
+        room = self._directory.find(RoomKey(TenantId(project), name))
+        return {"open": room is not None and room.is_awake}
 
     async def _room(self, request: web.Request) -> web.Response:
         room = await self._identity.find_room(self.project(request), request.match_info["name"])
@@ -116,9 +136,7 @@ class RestRoutes:
     async def _delete_room(self, request: web.Request) -> web.Response:
         project = self.project(request)
         room = await self._identity.delete_room(project, request.match_info["id"])
-        opened = self._directory.find(RoomKey(TenantId(project), room.name))
-        if opened is not None:
-            self._directory.end(opened)
+        self._directory.delete(RoomKey(TenantId(project), room.name))
         return web.Response(status=204)
 
     async def _connect(self, request: web.Request) -> web.Response:
@@ -146,7 +164,7 @@ class RestRoutes:
 
     async def _active(self, request: web.Request) -> web.Response:
         project = self.project(request)
-        rooms = [room for room in self._directory.rooms if room.key.tenant == project]
+        rooms = [room for room in self._directory.rooms if room.key.tenant == project and room.is_awake]
         return web.json_response(
             {
                 "sessions": [
@@ -165,7 +183,7 @@ class RestRoutes:
         self.project(request)
         what = request.match_info["what"]
         shown = what if what.replace("-", "").isalnum() and what.isascii() else "this"
-        text = f"meshhost does not offer {request.method} {shown}: see From MeshAgent in its README"
+        text = f"meshhost does not offer {request.method} {shown}: see Migrate from MeshAgent in its documentation"
         return web.json_response({"error": text}, status=501, reason=text)
 
     def project(self, request: web.Request) -> str:

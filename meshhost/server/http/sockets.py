@@ -20,6 +20,7 @@ from meshhost.errors import ConnectionLostError, MeshhostError
 from meshhost.identity.tenant import RoomKey
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.logs import log_context
+from meshhost.protocol.connection import NO_RESUME
 from meshhost.quotas.counts import UNCOUNTED, TenantCounts, held
 from meshhost.quotas.quota import Resource
 from meshhost.quotas.rates import Rates
@@ -27,7 +28,7 @@ from meshhost.server.config import ServerConfig
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.core.participants import Participant
-from meshhost.server.core.peer import CloseReason
+from meshhost.server.core.peer import Capability, CloseReason
 from meshhost.server.core.requests import Operations
 from meshhost.server.core.room import Room
 from meshhost.server.http.access import Access
@@ -111,16 +112,19 @@ class RoomSockets:
     async def _serve(
         self, request: web.Request, key: RoomKey, token: ParticipantToken, dialect: Dialect, handshake: Handshake
     ) -> web.WebSocketResponse:
-        """Join the room, stay, leave. Raises OwnedElsewhereError before the upgrade."""
+        """Join the room, stay, leave. Raises OwnedElsewhereError, or why it may not join, before the upgrade."""
         socket = web.WebSocketResponse(autoping=False, max_msg_size=MAX_FRAME_BYTES, compress=False, timeout=5.0)
         if not socket.can_prepare(request):
             await socket.prepare(request)  # raises, so that a plain GET opens no room
         translator = dialect.translator(handshake)
-        async with self._directory.opening(key) as room:
+        wakes = Capability.LOOK not in translator.capabilities
+        joining, resume_token = Participant.from_token(token), dialect.resume_token(handshake)
+        async with self._directory.opening(key, wakes=wakes) as room:
+            if resume_token == NO_RESUME:
+                self._directory.check_join(room, joining)
             await socket.prepare(request)
             self._metrics.count_join("accepted")
-            resume_token = dialect.resume_token(handshake)
-            participant = self._directory.join(room, Participant.from_token(token), resume_token=resume_token)
+            participant = self._directory.join(room, joining, resume_token=resume_token)
         transport = AiohttpTransport(
             socket, heartbeat_seconds=self._config.heartbeat_seconds, connection=request.transport
         )

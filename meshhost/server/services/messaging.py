@@ -62,6 +62,13 @@ class MessagingService(RoomService):
             "messaging.broadcast": Operation(_Broadcast, self._broadcast, _may_broadcast),
         }
 
+    def dismiss(self, participant: Participant, reason: str) -> None:
+        """Ask a participant, in the name of the server, to leave for good."""
+        if participant.peer is not None:
+            message = {"from_participant_id": "", "type": "dismiss", "message": {"reason": reason}}
+            participant.peer.tell(Event("messaging.message", message))
+        self._on_dismissed(participant)
+
     def disconnected(self, room: Room, participant: Participant, peer: Peer) -> None:
         """See RoomService: who is not connected is not visible."""
         self._hide(room, participant)

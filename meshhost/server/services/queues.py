@@ -309,11 +309,6 @@ class QueuesService(RoomService):
             with _logged():
                 await self._queues.release_holder(leases.holder, reason=EndReason.INTERRUPTED)
 
-    async def has_work(self, room: Room) -> bool:
-        """See RoomService: whether any queue holds a message that is not dead."""
-        stats = await self._queues.stats(room.key)
-        return any(queue.ready + queue.leased + queue.delayed for queue in stats)
-
     async def _extend_unsettled(self, mine: ConnectionLeases) -> None:
         for lease in mine.leases():
             try:

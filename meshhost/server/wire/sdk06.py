@@ -1,4 +1,4 @@
-"""The dialect of MeshAgent SDK 0.6 and of meshhost's own client (room-protocol.md describes it).
+"""The dialect of MeshAgent SDK 0.6 and of meshhost's own client (docs/reference/room-protocol.md describes it).
 
 The server's operations have the names of this dialect, except for documents, which SDK 0.6 treats as requests of the room
 itself. Bodies are the server's own, so translation is a look-up of the name. meshhost's client is recognised by a header of the
@@ -8,7 +8,7 @@ that it does not know.
 
 from collections.abc import Callable
 
-from meshhost.protocol.connection import RESUME_HEADER, MessageReceived
+from meshhost.protocol.connection import LOOK_HEADER, RESUME_HEADER, MessageReceived
 from meshhost.protocol.messages import Header, Response, wire_safe
 from meshhost.server.core.peer import Capability, CloseReason, Event
 from meshhost.server.core.requests import Operations
@@ -52,10 +52,15 @@ def _refused_attributes(event: Event) -> WireEvent:
     return "room.status", {"status": "refused", **event.body}, event.payload
 
 
+def _waiting_request(event: Event) -> WireEvent:
+    return "room.status", {"status": "waiting", **event.body}, event.payload
+
+
 # Events whose body differs too.
 _EVENTS: dict[str, Callable[[Event], WireEvent]] = {
     "agent.tool_call": _tool_call,
     "attributes.refused": _refused_attributes,
+    "request.waits": _waiting_request,
 }
 
 
@@ -111,6 +116,7 @@ class _Translator:
 
 _SDK = _Translator(frozenset())
 _MESHHOST = _Translator(frozenset({Capability.RESUME, Capability.CANCEL}))
+_LOOKING = _Translator(frozenset({Capability.RESUME, Capability.CANCEL, Capability.LOOK}))
 
 
 class Sdk06:
@@ -136,7 +142,9 @@ class Sdk06:
 
     def translator(self, handshake: Handshake) -> _Translator:
         """See Dialect. A client that can resume sends the header at its first handshake already, with a placeholder."""
-        return _MESHHOST if RESUME_HEADER in handshake.headers else _SDK
+        if RESUME_HEADER not in handshake.headers:
+            return _SDK
+        return _LOOKING if LOOK_HEADER in handshake.headers else _MESHHOST
 
 
 SDK_06 = Sdk06()

@@ -1,4 +1,8 @@
-"""An engine in this process's memory: for tests and short-lived room servers; nothing outlasts the process."""
+"""An engine in this process's memory: for tests and short-lived room servers; nothing outlasts the process.
+
+Chosen by `meshhost.app.engines`, and used by the contract tests as the simplest of all. It keeps what the other engines keep,
+with the same answers: a program cannot tell which it runs on until the process ends.
+"""
 
 from meshhost.clock import Clock
 from meshhost.stores.engine import Engine

@@ -212,6 +212,24 @@ class MemoryQueueStore:
         mine = [queue for key, queue in self._all().items() if key.room.tenant == tenant]
         return TenantQueues(len(mine), sum(len(queue.messages) + len(queue.dead) for queue in mine))
 
+    async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
+        """See QueueStore."""
+        soon = self._steady.time() + within
+        busy = {key.room for key, message in self._each() if message.is_ready(soon) or message.holder is not None}
+        return sorted(found for found in busy if room is None or found == room)
+
+    async def rooms_of(self, tenant: TenantId) -> Sequence[str]:
+        """See QueueStore."""
+        return sorted({key.room.name for key in self._all() if key.room.tenant == tenant})
+
+    async def totals(self) -> QueueStats:
+        """See QueueStore."""
+        everything = _Queue()
+        for queue in self._all().values():
+            everything.messages |= queue.messages
+            everything.dead |= queue.dead
+        return _stats("", everything, self._clock.time(), self._steady.time())
+
     async def dead_letters(
         self,
         queue: QueueKey,

@@ -8,20 +8,20 @@ once more, which at-least-once delivery allows.
 
 Draining or deleting a queue of any size is one small transaction, which leaves its messages behind where nobody looks
 (`dropped_lanes`); `sweep` deletes them in small batches, in any process, also after a crash. `max_depth` is kept as the
-contract says, without a row that all senders lock (`depths.py`).
+contract says, without a row that all senders lock (`depths.py`). What the queues of rooms hold is read in `overview.py`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from meshhost.clock import Clock, SteadyTime, SystemClock
+from meshhost.clock import Clock, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.postgres.batches import Batcher
 from meshhost.stores.postgres.database import Connection, PostgresDatabase, Values
 from meshhost.stores.postgres.dead_letters import read_dead_letters, replay_dead_letters
 from meshhost.stores.postgres.depths import Depths
-from meshhost.stores.postgres.lifetime import Lifetime
+from meshhost.stores.postgres.overview import QueueOverview
 from meshhost.stores.postgres.queue_rows import (
     delivery_of,
     is_possible,
@@ -41,8 +41,6 @@ from meshhost.stores.queues import (
     NewMessage,
     QueueKey,
     QueueLimits,
-    QueueStats,
-    TenantQueues,
 )
 from meshhost.stores.refusals import check_message, check_name, lease_lost, queue_full, queue_missing
 from meshhost.stores.statements import read_statements
@@ -68,7 +66,7 @@ class _Send:
 _Sent = tuple[int, bool] | None
 
 
-class PostgresQueueStore(Lifetime):
+class PostgresQueueStore(QueueOverview):
     """Keeps the contract of QueueStore in `database`, which several processes may use at once."""
 
     def __init__(
@@ -78,11 +76,8 @@ class PostgresQueueStore(Lifetime):
         limits: QueueLimits = QueueLimits(),  # noqa: B008 - immutable
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(database, migrations="queues", what="queue store")
+        super().__init__(database, clock=clock or SystemClock())
         self._limits = limits
-        self._clock = clock or SystemClock()
-        # For leases, delays and ids. A clock that is set does not move stored times: other processes keep theirs.
-        self._steady = SteadyTime(self._clock)
         self._sends: Batcher[_Send, _Sent] = Batcher(self._send_many)
         self._acks: Batcher[Lease, bool] = Batcher(self._ack_many)
         self._depths = Depths(limits.max_depth, self._depth)
@@ -281,21 +276,6 @@ class PostgresQueueStore(Lifetime):
         count = await self.database.transaction(operation)
         self._depths.left(queue, count)
         return count
-
-    async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
-        """See QueueStore."""
-        now = self._clock.time()
-        values: Values = {"tenant": room.tenant, "room": room.name, "now": self._steady.time()}
-        rows = await self.database.rows(_SQL["stats"], values)
-        return [
-            QueueStats(name, ready, leased, delayed, dead, None if oldest is None else max(now - oldest, 0.0))
-            for name, ready, leased, delayed, dead, oldest in rows
-        ]
-
-    async def of_tenant(self, tenant: TenantId) -> TenantQueues:
-        """See QueueStore."""
-        ((queues, messages),) = await self.database.rows(_SQL["of_tenant"], {"tenant": tenant})
-        return TenantQueues(queues, messages)
 
     async def dead_letters(
         self,

@@ -224,6 +224,29 @@ CROSS JOIN LATERAL (SELECT count(*) FROM meshhost.messages WHERE messages.lane =
 CROSS JOIN LATERAL (SELECT count(*) FROM meshhost.dead_letters WHERE dead_letters.queue = queues.id) AS dead
 WHERE tenant = %(tenant)s
 
+-- name: rooms_with_work
+-- Of all rooms, or of one. Each queue is asked two questions that an index answers with one row; leases are collected once.
+SELECT DISTINCT tenant, room FROM meshhost.queues
+WHERE (%(tenant)s::text IS NULL OR (tenant = %(tenant)s AND room = %(room)s)) AND (
+    EXISTS (SELECT 1 FROM meshhost.messages WHERE messages.lane = queues.lane AND ready)
+    OR EXISTS (SELECT 1 FROM meshhost.messages WHERE messages.lane = queues.lane AND NOT ready AND due <= %(soon)s)
+    OR lane IN (SELECT messages.lane FROM meshhost.messages WHERE holder IS NOT NULL)
+)
+ORDER BY tenant, room
+
+-- name: rooms_of
+SELECT DISTINCT room FROM meshhost.queues WHERE tenant = %(tenant)s ORDER BY room
+
+-- name: totals
+-- Without the messages and dead letters that are being deleted.
+SELECT
+    count(*) FILTER (WHERE ready OR due <= %(now)s),
+    count(*) FILTER (WHERE due > %(now)s AND holder IS NOT NULL),
+    count(*) FILTER (WHERE due > %(now)s AND holder IS NULL),
+    (SELECT count(*) FROM meshhost.dead_letters WHERE queue IN (SELECT id FROM meshhost.queues)),
+    min(sent_at)
+FROM meshhost.messages WHERE lane IN (SELECT queues.lane FROM meshhost.queues)
+
 -- name: drop_some_queues
 WITH doomed AS MATERIALIZED (
     SELECT id, lane FROM meshhost.queues

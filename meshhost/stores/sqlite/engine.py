@@ -1,4 +1,8 @@
-"""The engine of a single room server: SQLite files in its data directory."""
+"""The engine of a single room server: SQLite files in its data directory.
+
+Chosen by `meshhost.app.engines` when MESHHOST_DATABASE_URL names nothing else. Each store has a file of its own, so that a slow
+one holds up no other, and each file has its own thread and connection. One process uses them at a time.
+"""
 
 from pathlib import Path
 

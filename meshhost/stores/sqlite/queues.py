@@ -297,8 +297,8 @@ class SqliteQueueStore:
 
     async def next_due(self) -> float | None:
         """See QueueStore."""
-        due: float | None = await self.database.run(lambda db: execute(db, "next_due").fetchone()[0])
-        return due
+        row = await self.database.run(lambda db: execute(db, "next_due").fetchone())
+        return None if row is None else float(row[0])
 
     async def drain(self, queue: QueueKey) -> int:
         """See QueueStore."""
@@ -330,6 +330,32 @@ class SqliteQueueStore:
         # Among the operations that write, not beside them: a count has seen those that began before it (`quotas.counts`).
         queues, messages = await self.database.run(lambda db: execute(db, "of_tenant", tenant=tenant).fetchone())
         return TenantQueues(queues, messages)
+
+    async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
+        """See QueueStore."""
+
+        def operation(db: sqlite3.Connection) -> list[RoomKey]:
+            soon = self._steady.time() + within
+            if room is None:
+                rows = execute(db, "rooms_with_work", soon=soon)
+            else:
+                rows = execute(db, "room_with_work", tenant=room.tenant, room=room.name, soon=soon)
+            return [RoomKey(TenantId(tenant), name) for tenant, name in rows]
+
+        return await self.database.read(operation)
+
+    async def rooms_of(self, tenant: TenantId) -> Sequence[str]:
+        """See QueueStore."""
+        return await self.database.read(lambda db: [name for (name,) in execute(db, "rooms_of", tenant=tenant)])
+
+    async def totals(self) -> QueueStats:
+        """See QueueStore."""
+
+        def operation(db: sqlite3.Connection) -> QueueStats:
+            now = self._clock.time()
+            return stats_of(now, *execute(db, "totals", now=self._steady.time()).fetchone())
+
+        return await self.database.read(operation)
 
     async def dead_letters(
         self,

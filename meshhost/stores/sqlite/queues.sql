@@ -125,7 +125,9 @@ UPDATE messages SET due = :latest WHERE due > :latest;
 UPDATE sent_ids SET forget_at = :latest WHERE forget_at > :latest;
 
 -- name: next_due
-SELECT min(due) FROM messages WHERE due IS NOT NULL;
+-- What is being deleted is never due.
+SELECT due FROM messages INDEXED BY messages_due
+WHERE due IS NOT NULL AND queue_id IN (SELECT id FROM queues) ORDER BY due LIMIT 1;
 
 -- name: stats
 SELECT
@@ -151,3 +153,37 @@ SELECT
         WHERE queue_id IN (SELECT ifnull(mine.first_id, mine.id) FROM queues AS mine WHERE mine.tenant = :tenant)
     )
 FROM queues WHERE tenant = :tenant;
+
+-- name: rooms_with_work
+-- Each queue is asked three questions that an index answers with one row; the leases are collected once.
+SELECT DISTINCT tenant, room FROM queues
+WHERE depth > 0 AND (
+    EXISTS (SELECT 1 FROM messages INDEXED BY messages_in_order WHERE queue_id = queues.id AND ready = 1)
+    OR EXISTS (SELECT 1 FROM messages INDEXED BY messages_waiting WHERE queue_id = queues.id AND ready = 0 AND due <= :soon)
+    OR id IN (SELECT queue_id FROM messages INDEXED BY messages_held WHERE holder IS NOT NULL)
+)
+ORDER BY tenant, room;
+
+-- name: room_with_work
+SELECT DISTINCT tenant, room FROM queues
+WHERE tenant = :tenant AND room = :room AND depth > 0 AND (
+    EXISTS (SELECT 1 FROM messages INDEXED BY messages_in_order WHERE queue_id = queues.id AND ready = 1)
+    OR EXISTS (SELECT 1 FROM messages INDEXED BY messages_waiting WHERE queue_id = queues.id AND ready = 0 AND due <= :soon)
+    OR id IN (SELECT queue_id FROM messages INDEXED BY messages_held WHERE holder IS NOT NULL)
+);
+
+-- name: rooms_of
+SELECT DISTINCT room FROM queues WHERE tenant = :tenant ORDER BY room;
+
+-- name: totals
+-- As stats, over all queues; without what is being deleted. Ids grow in order of acceptance: the oldest has the smallest.
+SELECT
+    '',
+    (SELECT ifnull(sum(depth), 0) FROM queues),
+    (SELECT count(*) FROM messages INDEXED BY messages_due WHERE due > :now AND queue_id IN (SELECT id FROM queues)),
+    (
+        SELECT count(*) FROM messages INDEXED BY messages_held
+        WHERE holder IS NOT NULL AND due > :now AND queue_id IN (SELECT id FROM queues)
+    ),
+    (SELECT count(*) FROM dead_letters WHERE queue_id IN (SELECT ifnull(first_id, id) FROM queues)),
+    (SELECT sent_at FROM messages WHERE queue_id IN (SELECT id FROM queues) ORDER BY id LIMIT 1);

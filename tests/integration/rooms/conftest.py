@@ -14,7 +14,7 @@ from meshhost.backoff import Backoff
 from meshhost.gateway.provider import ProviderTable
 from meshhost.identity.keys import ApiKey, new_api_key
 from meshhost.protocol.frames import Limits
-from meshhost.queues.service import queue_service
+from meshhost.queues.over_engine import queue_service
 from meshhost.server.config import ServerConfig
 from meshhost.server.core.ownership import RoomOwnership
 from meshhost.server.core.service import RoomService

@@ -482,7 +482,7 @@ def test_the_url_is_one_that_can_be_dialled(host: str, shown: str) -> None:
     ],
 )
 async def test_what_is_not_offered_says_so_in_the_reason_phrase(rest: _Rest, method: str, path: str, what: str) -> None:
-    text = f"meshhost does not offer {what}: see From MeshAgent in its README"
+    text = f"meshhost does not offer {what}: see Migrate from MeshAgent in its documentation"
     url = rest.server.url + path.replace("{P}", rest.base)
     async with rest.http.request(method, url, headers=rest.headers) as response:
         assert (response.status, response.reason, await response.json()) == (501, text, {"error": text})

@@ -31,6 +31,7 @@ from meshhost.server.services.agents.service import AgentsService
 from meshhost.server.wire.connection import MESSAGES_A_TURN
 from meshhost.server.wire.dialect import Handshake
 from meshhost.server.wire.sdk06 import SDK_06
+from meshhost.stores.queues import QueueStats
 from meshhost.testing.server import RunningServer
 from meshhost.tools.hosting import RemoteToolkit
 from meshhost.tools.tool import Tool, ToolContext
@@ -415,7 +416,7 @@ async def test_a_participant_that_floods_does_not_keep_its_neighbours_waiting(
 
 def handled(server: RunningServer) -> int:
     """How many requests the server has handled; all of them but those of the user are the flooder's."""
-    text = server.server.parts.metrics.render([], []).decode()
+    text = server.server.parts.metrics.render([], [], QueueStats("", 0, 0, 0, 0, None)).decode()
     return sum(int(float(count)) for count in re.findall(r"^meshhost_room_requests_total.* (\S+)$", text, re.MULTILINE))
 
 

@@ -28,11 +28,11 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Any:
     for service in ("queues", "storage", "agents", "messaging"):
         setattr(fake, service, AsyncMock())
 
-    def run_in_room(given: str | None, use: Callable[[Any], Awaitable[Any]]) -> Any:
+    def run_in_room(given: str | None, use: Callable[[Any], Awaitable[Any]], *, only_looks: bool = False) -> Any:
         async def work() -> Any:
             return await use(fake)
 
-        fake.joined = given
+        fake.joined, fake.only_looks = given, only_looks
         return asyncio.run(work())
 
     monkeypatch.setattr("meshhost.cli.connect.run_in_room", run_in_room)

@@ -126,6 +126,29 @@ def test_queues_are_shown(client: Any, capsys: pytest.CaptureFixture[str]) -> No
     assert "no queue 'c'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "only_looks"),
+    [
+        ("queue list", True),
+        ("queue size --queue q", True),
+        ("queue dead --queue q", True),
+        ("storage ls x/", True),
+        ("queue send --queue q --json 1", False),
+        ("agents list", False),
+    ],
+)
+def test_commands_that_only_show_what_is_stored_do_not_wake_the_room(
+    client: Any, command: str, only_looks: bool
+) -> None:
+    client.queues.list.return_value = [Queue("q", 0)]
+    client.queues.dead.return_value = []
+    client.queues.send.return_value = "1"
+    client.storage.list.return_value = []
+    client.agents.list_agents.return_value = []
+    assert run(command.split()) == 0
+    assert client.only_looks is only_looks
+
+
 def test_dead_messages_are_shown_and_replayed(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
     client.queues.list.return_value = [Queue("q", 0)]
     client.queues.dead.return_value = [

@@ -129,6 +129,16 @@ def test_an_agent_is_described_with_its_traceback(asked: Any, capsys: pytest.Cap
     ("arguments", "request_made", "said"),
     [
         (["stop", "012345"], ("DELETE", f"/agents/{AGENT['id']}", {}), "was asked to leave"),
+        (
+            ["stop", "012345", "--for", "10m"],
+            ("DELETE", f"/agents/{AGENT['id']}", {"for": "600"}),
+            "its calls are refused for 10m\n",
+        ),
+        (
+            ["stop", "012345", "--for", "0"],
+            ("DELETE", f"/agents/{AGENT['id']}", {"for": "0"}),
+            "its calls are accepted\n",
+        ),
         (["kill", "012345"], ("DELETE", f"/agents/{AGENT['id']}", {"abort": "1"}), "was aborted"),
         (["freeze", "a/../b", "--force"], ("POST", "/tenants/a%2F..%2Fb/freeze", {}), "tenant a/../b is frozen\n"),
         (["freeze", "acme"], ("POST", "/tenants/acme/freeze", {}), "acme is frozen until this host restarts"),

@@ -1,4 +1,6 @@
 import asyncio
+import functools
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -8,6 +10,7 @@ from meshhost.hosting.agents.life import AnyAgent
 from meshhost.hosting.calls.hosted_agents import HostedAgents, task_children
 from meshhost.hosting.calls.route import Route, Routes
 from meshhost.hosting.observe.load import LoadMeter
+from meshhost.hosting.processes.supervised import ProcessLife
 from meshhost.hosting.tenants.tenancy import Tenancy
 from meshhost.identity.tenant import AgentKey, RoomKey, TenantId
 from meshhost.supervision.policy import RestartPolicy
@@ -69,9 +72,9 @@ def spawns(supervisor, assignments, tmp_path):
         supervisor,
         routes=Routes(),
         tenancy=Tenancy(clock=clock, live=lambda: supervisor.live, load=load),
-        children={"task": child},
+        children={"task": child, "process": child},
         max_agents=2,
-        max_processes=0,
+        max_processes=2,
     )
 
 
@@ -152,3 +155,47 @@ async def test_an_assignment_that_has_ended_or_drains_is_not_ended_again(spawns,
 def test_what_is_an_agent():
     assert isinstance(QuietAgent(), AnyAgent)
     assert not isinstance(object(), AnyAgent)
+
+
+async def turns_of_the_loop():
+    """Let the agents' tasks begin."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def called_in_process(spawns, assignments):
+    """An agent in a process of its own, and what the host knows of its life; the process is not real."""
+    agent = await spawns.answer(route(isolation="process"), request())
+    await turns_of_the_loop()
+    [assignment] = assignments
+    life, process = ProcessLife(MagicMock(), "/worker", assignment, 1.0), MagicMock()
+    assignment.on_renew = functools.partial(life.renew, process)
+    return agent, life, process
+
+
+async def test_a_call_that_crossed_the_end_of_an_agent_in_a_process_starts_another(spawns, supervisor, assignments):
+    first, life, process = await called_in_process(spawns, assignments)
+    assert await spawns.answer(route(isolation="process"), request(token="second")) is first
+    process.send.assert_called_once()
+    life.end_for_good("the room is closed", 0)  # sent before the renewal arrived
+    life.end_for_good("the room is closed", 0)
+    [old, new] = supervisor.live
+    assert (old, old.state) == (first, State.DRAINING)
+    await turns_of_the_loop()
+    assert assignments[1].request.token == "second"
+    assert await spawns.answer(route(isolation="process"), request(token="third")) is new
+
+
+async def test_an_agent_in_a_process_that_saw_every_call_ends_for_good(spawns, supervisor, assignments):
+    first, life, _ = await called_in_process(spawns, assignments)
+    await spawns.answer(route(isolation="process"), request(token="second"))
+    life.end_for_good("the room is closed", 1)
+    assert supervisor.live == (first,)
+
+
+async def test_a_missed_call_at_a_draining_host_is_logged(spawns, supervisor, assignments, caplog):
+    _, life, _ = await called_in_process(spawns, assignments)
+    await spawns.answer(route(isolation="process"), request(token="second"))
+    supervisor.abort_all()
+    life.end_for_good("the room is closed", 0)
+    assert "agent that was called cannot start" in caplog.text

@@ -385,3 +385,98 @@ def test_two_services_cannot_offer_the_same_operation(world: _World) -> None:
 
     with pytest.raises(ValueError, match=r"x\.y"):
         ServiceSet([One(), One()]).operations()
+
+
+async def test_a_room_that_only_called_agents_come_back_to_ends_when_they_have_no_work(world: _World) -> None:
+    async with world.directory.opening(KEY) as room:
+        agent = world.enter(room, "agent", service=True)
+    assert [await world.next() for _ in range(2)] == [("started", "r"), ("ended", "r")]
+    peer: Any = agent.peer
+    assert peer.closed == [CloseReason.ROOM_ENDED]
+
+
+async def test_work_opens_a_room_and_keeps_it_open_without_anybody_in_it(world: _World) -> None:
+    world.work = True
+    world.directory.need(KEY)
+    world.directory.need(KEY)
+    assert await world.next() == ("started", "r")
+    [room] = world.directory.rooms
+    for _ in range(3):
+        world.looked.clear()
+        async with asyncio.timeout(5):
+            await world.looked.wait()
+    assert (world.directory.rooms, room.members) == ([room], {})
+    world.work = False
+    assert await world.next() == ("ended", "r")
+
+
+async def test_work_that_comes_while_the_room_is_asked_for_work_keeps_it_open(world: _World) -> None:
+    asked: list[Room] = []
+
+    async def look(room: Room) -> bool:
+        asked.append(room)
+        if len(asked) == 1:
+            world.directory.need(KEY)  # the store had answered already
+        return False
+
+    world.has_work = look  # type: ignore[method-assign]
+    room, user = await world.join()
+    await world.leave(room, user, gone=True)
+    assert [await world.next() for _ in range(3)] == [("left", "p"), ("started", "r"), ("ended", "r")]
+    assert asked == [room, room]
+
+
+async def test_a_room_lingers_from_the_last_who_left(world: _World) -> None:
+    own = _World(linger=0.2)
+    room, first = await own.join("a")
+    await own.leave(room, first, gone=True)
+    await asyncio.sleep(0.15)
+    _, second = await own.join("b")
+    await own.leave(room, second, gone=True)
+    await asyncio.sleep(0.1)  # past the first deadline, before the second
+    assert own.directory.rooms == [room]
+    await own.directory.stop(timeout=0.05)
+
+
+async def test_a_room_that_is_only_looked_at_sleeps_and_is_gone_with_who_looked(world: _World) -> None:
+    async with world.directory.opening(KEY, wakes=False) as room:
+        looker = world.enter(room, "looker")
+    assert (room.is_awake, world.directory.rooms) == (False, [room])
+    await world.leave(room, looker, gone=True)
+    assert world.directory.rooms == []
+    assert [await world.next() for _ in range(2)] == [("left", "looker"), ("ended", "r")]
+
+
+@pytest.mark.parametrize("how", ["arrival", "work"])
+async def test_a_room_that_is_looked_at_wakes_when_it_is_needed(world: _World, how: str) -> None:
+    async with world.directory.opening(KEY, wakes=False) as room:
+        world.enter(room, "looker")
+    if how == "work":
+        world.directory.need(KEY)
+    else:
+        assert (await world.join())[0] is room
+    assert await world.next() == ("started", "r")
+    assert room.is_awake
+
+
+async def test_a_deleted_room_is_not_woken_by_what_it_left_until_somebody_comes(world: _World) -> None:
+    room, participant = await world.join()
+    world.work = True
+    world.directory.delete(KEY)
+    await world.leave(room, participant, gone=True)
+    world.directory.need(KEY)
+    await asyncio.sleep(0)
+    assert world.directory.rooms == []
+    async with world.directory.opening(KEY) as again:
+        user = world.enter(again, "user")
+    await world.leave(again, user, gone=True)
+    await asyncio.sleep(0.05)
+    assert world.directory.rooms == [again]
+
+
+async def test_work_in_a_room_of_another_server_opens_nothing(world: _World) -> None:
+    world.ownership.elsewhere[KEY] = "https://b.example"
+    world.directory.need(KEY)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert world.directory.rooms == []

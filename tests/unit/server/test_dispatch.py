@@ -18,7 +18,7 @@ from meshhost.identity.grants import (
     StoragePathGrant,
 )
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse
-from meshhost.queues.service import queue_service
+from meshhost.queues.over_engine import queue_service
 from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.core.requests import Body, Operation, Operations
 from meshhost.server.core.service import ServiceSet

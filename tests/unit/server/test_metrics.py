@@ -11,7 +11,7 @@ def stats(name: str, *, ready: int = 0, dead: int = 0, age: float | None = None)
 
 
 def shown(metrics: ServerMetrics, *queues: QueueStats) -> dict[tuple[str, ...], float]:
-    families = text_string_to_metric_families(metrics.render([], queues).decode())
+    families = text_string_to_metric_families(metrics.render([], queues, stats("")).decode())
     return {
         tuple(sample.labels.values()): sample.value
         for family in families

@@ -9,7 +9,8 @@ import pytest
 from meshhost.errors import LeaseLostError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.messages import EmptyResponse, JsonResponse
-from meshhost.queues.service import QueueService, queue_service
+from meshhost.queues.over_engine import queue_service
+from meshhost.queues.service import QueueService
 from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.services.queue_leases import MAX_RECENT, ConnectionLeases, HandedOver, ParticipantLeases
 from meshhost.server.services.queues import QueuesService

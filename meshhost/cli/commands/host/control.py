@@ -1,7 +1,8 @@
 """The commands of `meshhost host` that change something: stop, kill, freeze, thaw, release, drain.
 
-Each sends one request by `client`; `drain` then waits by `draining`. A name that the host does not know is an error here,
-since a host accepts any: an agent's id by `full_id`, a tenant by `_need_tenant`. Libraries are imported inside the functions,
+Each sends one request through `client`; `drain` then waits with `draining`. The host accepts any name, so that a tenant can be
+frozen before it comes; a person who types one that the host does not know has mistyped it, so `full_id` and `_need_tenant` ask
+the host first. Libraries are imported inside the functions,
 since this module is loaded for every `--help`.
 """
 
@@ -20,10 +21,31 @@ __all__ = ["drain", "freeze", "kill", "release", "stop", "thaw"]
 _MAX_NAMED = 10
 
 
-def stop(agent_id: AgentArgument, url: UrlOption = None, as_json: JsonOption = False) -> None:
-    """Dismiss an agent: it finishes its work in progress and leaves for good."""
-    answer = ask(url, "DELETE", f"/agents/{quoted(full_id(url, agent_id))}")
-    _say(answer, as_json, f"agent {answer['spawn_id']} was asked to leave")
+def stop(
+    agent_id: AgentArgument,
+    pause: Annotated[
+        str | None,
+        typer.Option(
+            "--for", metavar="TIME", help="Refuse its calls for this time, such as 30m, 12h or 7d; 0 ends that."
+        ),
+    ] = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Dismiss an agent: it finishes its work in progress and leaves.
+
+    A room server calls an agent of a configured service again, unless --for keeps it away. The host forgets that when it
+    restarts.
+    """
+    query = {} if pause is None else {"for": str(_pause_seconds(pause))}
+    answer = ask(url, "DELETE", f"/agents/{quoted(full_id(url, agent_id))}", query=query)
+    if pause is not None:
+        end = f"; its calls are refused for {pause}" if query["for"] != "0" else "; its calls are accepted"
+    elif answer.get("called_again", False):  # older hosts do not say it
+        end = "; its room server will call it again: --for TIME keeps it away"
+    else:
+        end = ""
+    _say(answer, as_json, f"agent {answer['spawn_id']} was asked to leave{end}")
 
 
 def kill(agent_id: AgentArgument, url: UrlOption = None, as_json: JsonOption = False) -> None:
@@ -135,3 +157,12 @@ def _say(answer: dict[str, Any], as_json: bool, sentence: str) -> None:
         print_json(answer)
     else:
         print_line(sentence)
+
+
+def _pause_seconds(text: str) -> int:
+    from meshhost.cli.lifetime import lifetime_seconds
+
+    seconds = 0 if text == "0" else lifetime_seconds(text, option="--for")
+    if seconds is None:
+        raise typer.BadParameter("expected a time such as 30m, 12h or 7d", param_hint="--for")
+    return seconds

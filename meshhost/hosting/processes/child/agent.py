@@ -67,10 +67,17 @@ class _ChildAssignment(Assignment):
     """An assignment whose supervisor is in the host."""
 
     send: Callable[[Message], None] = lambda _: None
+    renewals: int = 0
+
+    def renew(self, request: CallRequest) -> None:
+        """See Assignment."""
+        self.renewals += 1
+        # Without super(): it does not work in a dataclass with slots.
+        Assignment.renew(self, request)
 
     def end_for_good(self, reason: str) -> None:
         """Tell the host that the agent ends now and must not be started again."""
-        self.send(EndForGood(reason))
+        self.send(EndForGood(reason, self.renewals))
 
 
 class AgentRole:

@@ -2,8 +2,8 @@
 
 A forked process must be what a booted one is. Some of what a program has begun does not survive a fork (threads, child
 processes, tasks of an event loop), and some would be shared by all children (connections, databases, positions in files).
-`why_unforkable` looks for all of these; when it finds one, the host boots processes instead and logs the reason. It must rather
-refuse a safe program than accept an unsafe one: what it does not know counts as unsafe.
+`why_unforkable` looks for all of these; when it finds one, the host boots processes instead and logs the reason. Whatever it
+does not know counts as unsafe: to boot a process that could have been forked costs time, to fork an unsafe one breaks it.
 
 Called by `child.template`, once, in the event loop of the program.
 """

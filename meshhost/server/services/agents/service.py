@@ -1,8 +1,9 @@
 """Answers the requests of the agents service: registrations, tool calls, asks, and calling agents in (room-protocol §11).
 
 A tool call or an ask is passed on to its provider as an event, and the task of the caller's request waits for the answer
-(`calls.py`). What is registered is in `registry.py`. Both are kept per room and end with the connection that made them: when a
-provider's connection ends, its registrations are removed and the calls to it fail.
+(`calls.py`). A request for something that is not registered yet, but may soon be, waits for it (`arrivals.py`). What is
+registered is in `registry.py`. All are kept per room and end with the connection that made them: when a provider's connection
+ends, its registrations are removed and the calls to it fail.
 
 Extension "cancel": a peer with `Capability.CANCEL` receives `agent.tool_call_cancelled {"id": message id}` or
 `agent.ask_cancelled {"task_id"}` when nobody waits for its answer any more: the caller left, the deadline passed, or the
@@ -13,10 +14,11 @@ import json
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from meshhost.errors import InvalidRequestError, NotFoundError, RequestTimeoutError, RoomError, ToolError
 from meshhost.identity.grants import ApiScope
+from meshhost.identity.tenant import RoomKey
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse, JsonResponse, unpack_response
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Capability, Event, Peer
@@ -25,15 +27,25 @@ from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
 from meshhost.server.core.slots import Slot
 from meshhost.server.services.agents import bodies
+from meshhost.server.services.agents.arrivals import ARRIVAL_SECONDS, Arrivals
 from meshhost.server.services.agents.built_in import built_in_name, provide_schema
 from meshhost.server.services.agents.calls import Call, CallAnswer, PendingCalls
 from meshhost.server.services.agents.registry import Registered, Registry, tool_list, toolkit_card
 from meshhost.stores.files import RoomFiles
 
-__all__ = ["AgentsInRoom", "AgentsService", "CallOut"]
+__all__ = ["AgentsInRoom", "AgentsService", "CallOut", "IsComing"]
+
+T = TypeVar("T")
 
 # Calls an agent into the room at a URL: room, URL, identity, arguments, scope. Raises RoomError when it cannot.
 CallOut = Callable[[Room, str, str, dict[str, Any], ApiScope], Awaitable[None]]
+
+# Whether an agent of a configured service may join a room within these seconds: room, identity that does not count, seconds.
+IsComing = Callable[[Room, str, float], bool]
+
+
+def _nobody_is_coming(room: Room, but: str, within: float) -> bool:
+    return False
 
 
 @dataclass(slots=True)
@@ -42,13 +54,27 @@ class AgentsInRoom:
 
     registry: Registry = field(default_factory=Registry)
     calls: PendingCalls = field(default_factory=PendingCalls)
+    arrivals: Arrivals = field(default_factory=Arrivals)
 
 
 class AgentsService(RoomService):
-    """The agents service. `call_seconds` bounds every wait for the answer of another participant."""
+    """The agents service. `call_seconds` bounds every wait for the answer of another participant.
 
-    def __init__(self, files: RoomFiles, *, call_seconds: float, call_out: CallOut) -> None:
+    `is_coming` says whether agents are on their way into a room, `need` wakes a room that sleeps.
+    """
+
+    def __init__(
+        self,
+        files: RoomFiles,
+        *,
+        call_seconds: float,
+        call_out: CallOut,
+        is_coming: IsComing = _nobody_is_coming,
+        need: Callable[[RoomKey], None] = lambda _: None,
+    ) -> None:
         self._files = files
+        self._is_coming = is_coming
+        self._need = need
         self._call_seconds = call_seconds
         self._call_out = call_out
         self._rooms = Slot(AgentsInRoom)
@@ -79,6 +105,7 @@ class AgentsService(RoomService):
         if (mine := self._rooms.get(room)) is not None:
             mine.calls.fail(participant)
             mine.registry.drop(participant)
+            mine.arrivals.look()
 
     def in_room(self, room: Room) -> AgentsInRoom:
         """What is registered and in progress in a room."""
@@ -88,14 +115,17 @@ class AgentsService(RoomService):
 
     def _register_toolkit(self, request: Request, body: bodies.Toolkit) -> Answer:
         description, size = _description(body)
-        registry = self._rooms.of(request.room).registry
-        new_id = registry.add_toolkit(request.participant, body.name, description, size, public=body.public)
+        mine = self._rooms.of(request.room)
+        new_id = mine.registry.add_toolkit(request.participant, body.name, description, size, public=body.public)
+        mine.arrivals.look()
         return JsonResponse(json={"id": new_id})
 
     def _register_agent(self, request: Request, body: bodies.Agent) -> Answer:
         description, size = _description(body)
-        registry = self._rooms.of(request.room).registry
-        return JsonResponse(json={"id": registry.add_agent(request.participant, body.name, description, size)})
+        mine = self._rooms.of(request.room)
+        new_id = mine.registry.add_agent(request.participant, body.name, description, size)
+        mine.arrivals.look()
+        return JsonResponse(json={"id": new_id})
 
     def _unregister_toolkit(self, request: Request, body: bodies.Unregister) -> Answer:
         return _unregister(request, self._rooms.of(request.room).registry.toolkits, body)
@@ -115,7 +145,9 @@ class AgentsService(RoomService):
 
     async def _invoke_tool(self, request: Request, body: bodies.InvokeTool) -> Answer:
         mine, caller = self._rooms.of(request.room), request.participant
-        provider = mine.registry.toolkit(body.toolkit, caller, body.participant_id)
+        provider = await self._found(
+            request, body.call, lambda: mine.registry.toolkit(body.toolkit, caller, body.participant_id)
+        )
         if body.tool not in provider.description["tools"]:
             raise NotFoundError(f"toolkit {body.toolkit!r} has no tool {body.tool!r}")
         peer = provider.participant.peer
@@ -137,27 +169,55 @@ class AgentsService(RoomService):
 
     async def _ask(self, request: Request, body: bodies.Ask) -> Answer:
         mine, caller = self._rooms.of(request.room), request.participant
-        agent = mine.registry.agent(body.agent)
-        if agent is None or agent.participant.peer is None:
-            raise NotFoundError(f"no agent {body.agent!r} in this room")
+
+        def find() -> tuple[Peer, Participant, list[dict[str, Any]]]:
+            agent = mine.registry.agent(body.agent)
+            if agent is None or agent.participant.peer is None:
+                raise NotFoundError(f"no agent {body.agent!r} in this room")
+            toolkits = _toolkits_for_ask(mine.registry, caller, body.requires or [])
+            return agent.participant.peer, agent.participant, toolkits
+
+        peer, agent, toolkits = await self._found(request, body.call, find)
         task_id = str(uuid.uuid4())
         asked: dict[str, Any] = {
             "task_id": task_id,
             "arguments": body.arguments,
             "caller_id": caller.id,
-            "toolkits": _toolkits_for_ask(mine.registry, caller, body.requires or []),
+            "toolkits": toolkits,
         }
         if body.on_behalf_of_id is not None:
             asked["on_behalf_of_id"] = body.on_behalf_of_id
-        peer = agent.participant.peer
         peer.tell(Event("agent.ask", asked, trace=request.message.trace))
-        call = Call(agent.participant, task_id, peer, caller, body.call)
+        call = Call(agent, task_id, peer, caller, body.call)
         answer, _ = await self._wait(mine.calls, call, f"agent {body.agent!r}")
         if "answer" not in answer:
             code = answer.get("code")
             text = str(answer.get("error") or "the agent failed")
             return ErrorResponse(text=text, code=code if isinstance(code, int) else None)
         return JsonResponse(json={"answer": answer["answer"]})
+
+    async def _found(self, request: Request, key: str | None, find: Callable[[], T]) -> T:
+        """What `find` returns, now or when a configured service has brought it. Raises its NotFoundError, or ToolError.
+
+        A caller that has to wait gets the event `request.waits`, which its client shows as a status of the room.
+        """
+        try:
+            return find()
+        except NotFoundError as error:
+            missing = str(error)  # but an agent may be on its way
+        room, caller = request.room, request.participant
+        self._need(room.key)
+        seconds = min(self._call_seconds, ARRIVAL_SECONDS)
+
+        def is_coming() -> bool:
+            return self._is_coming(room, caller.name, seconds)
+
+        if is_coming():
+            text = f"{missing} yet: waiting up to {seconds:g} s for one that is on its way"
+            request.peer.tell(Event("request.waits", {"message": text}))
+        return await self._rooms.of(room).arrivals.wait(
+            find, is_coming=is_coming, timeout=seconds, caller=caller, key=key
+        )
 
     async def _wait(self, calls: PendingCalls, call: Call, what: str) -> CallAnswer:
         is_answered = False
@@ -186,7 +246,9 @@ class AgentsService(RoomService):
         self._rooms.of(request.room).calls.answer_unreadable(request.participant, request.message.id, error)
 
     def _abandon(self, request: Request, body: bodies.Abandon) -> Answer:
-        self._rooms.of(request.room).calls.abandon(request.participant, body.call)
+        mine = self._rooms.of(request.room)
+        mine.calls.abandon(request.participant, body.call)
+        mine.arrivals.abandon(request.participant, body.call)
         return None
 
     # ---- calling agents in ----------------------------------------------------------------------------------------
