@@ -1,4 +1,4 @@
-"""The two tenants of `bench/neighbours.py`: `measure - URL TOKEN` prints p99s as JSON, `flood KIND URL TOKEN` floods.
+"""The two tenants of `bench/neighbours.py`: `measure - URL TOKEN` prints times as JSON, `flood KIND URL TOKEN` floods.
 
 A flood prints `ready`, runs until its standard input ends, and prints how many operations per second it made. Whatever the
 server answers counts: a flood does not wait when it is refused.
@@ -45,15 +45,16 @@ def connect() -> RoomClient:
     return RoomClient(protocol=WebSocketClientProtocol(url=url, token=token))
 
 
-async def p99_of(operation: Callable[[], Awaitable[object]]) -> float:
-    """The p99 of an operation in ms, one at a time."""
+async def times_of(what: str, operation: Callable[[], Awaitable[object]]) -> dict[str, float]:
+    """The median and the p99 of an operation in ms, one at a time."""
     found = []
     for _ in range(SAMPLES):
         begun = time.perf_counter()
         await operation()
         found.append(time.perf_counter() - begun)
         await asyncio.sleep(PAUSE_SECONDS)
-    return statistics.quantiles(found, n=100)[98] * 1000
+    hundredths = statistics.quantiles(found, n=100)
+    return {f"{what}_p50": hundredths[49] * 1000, f"{what}_p99": hundredths[98] * 1000}
 
 
 async def measure() -> None:
@@ -61,10 +62,11 @@ async def measure() -> None:
     async with connect() as provider, connect() as room:
         toolkit = RemoteToolkit(name="kit", title="Kit", tools=[Echo()], public=True)
         await toolkit.start(room=provider)
-        call = await p99_of(lambda: room.agents.invoke_tool(toolkit="kit", tool="echo", arguments={}))
-        send = await p99_of(lambda: room.queues.send(name=f"q-{os.getpid()}", message={"text": "x" * 200}))
+        call = await times_of("call", lambda: room.agents.invoke_tool(toolkit="kit", tool="echo", arguments={}))
+        message = {"text": "x" * 200}
+        send = await times_of("send", lambda: room.queues.send(name=f"q-{os.getpid()}", message=message))
         await toolkit.stop()
-    print(json.dumps({"call_p99": call, "send_p99": send}))
+    print(json.dumps(call | send))
 
 
 async def connections() -> None:

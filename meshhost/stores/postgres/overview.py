@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from meshhost.clock import Clock, SteadyTime
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.postgres.database import Lifetime, PostgresDatabase
-from meshhost.stores.queues import QueueStats
+from meshhost.stores.queues import QueueStats, TenantQueues
 from meshhost.stores.statements import read_statements
 
 __all__ = ["QueueOverview"]
@@ -33,6 +33,11 @@ class QueueOverview(Lifetime):
             _SQL["stats"], {"tenant": room.tenant, "room": room.name, "now": self._steady.time()}
         )
         return [_stats(now, *row) for row in rows]
+
+    async def of_tenant(self, tenant: TenantId) -> TenantQueues:
+        """See QueueStore."""
+        ((queues, messages),) = await self.database.rows(_SQL["of_tenant"], {"tenant": tenant})
+        return TenantQueues(queues, messages)
 
     async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
         """See QueueStore."""

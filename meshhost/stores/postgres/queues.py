@@ -44,7 +44,6 @@ from meshhost.stores.queues import (
     QueueKey,
     QueueLimits,
     StoredMessage,
-    TenantQueues,
 )
 from meshhost.stores.refusals import check_message, check_name, lease_lost, queue_full, queue_missing
 from meshhost.stores.statements import read_statements
@@ -280,11 +279,6 @@ class PostgresQueueStore(QueueOverview):
         count = await self.database.transaction(operation)
         self._depths.left(queue, count)
         return count
-
-    async def of_tenant(self, tenant: TenantId) -> TenantQueues:
-        """See QueueStore."""
-        ((queues, messages),) = await self.database.rows(_SQL["of_tenant"], {"tenant": tenant})
-        return TenantQueues(queues, messages)
 
     async def dead_letters(
         self,
