@@ -5,7 +5,7 @@ returns the few that `RoomServer` starts and stops. The services and dialects of
 program adds are passed in. This is the only module of `server/` that imports both services and HTTP.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +120,7 @@ def assemble(
         count=metrics.count_call,
         return_seconds=config.return_seconds,
     )
-    waking = _Waking(engines.identity.check_tenant)
+    waking = _Waking(engines.identity)
     queues = QueuesService(
         engines.queues,
         receive_seconds=config.receive_seconds,
@@ -208,14 +208,16 @@ class _Waking:
 
     directory: RoomDirectory
 
-    def __init__(self, check_tenant: Callable[[str], None]) -> None:
-        self._check_tenant = check_tenant
+    def __init__(self, identity: IdentityService) -> None:
+        self._identity = identity
 
     def need(self, key: RoomKey) -> None:
         if self.directory.find(key) is None:
             try:
-                self._check_tenant(key.tenant)
+                self._identity.check_tenant(key.tenant)
             except MeshhostError:  # suspended or deleted: its work waits
+                return
+            if self._identity.deleted_rooms.is_known(key):  # what an import has brought so far waits for the rest
                 return
         self.directory.need(key)
 
