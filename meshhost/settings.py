@@ -2,29 +2,19 @@
 
 Each variable is `MESHHOST_<NAME>`, also read as `MESHAGENT_<NAME>` when ours is unset, so that a MeshAgent deployment keeps
 its environment. `OPENAI_*` and `OTEL_*` keep their usual names. Values are read when `read_settings` is called, never at
-import, so that tests and programs may set them first. It is read by us and not by `pydantic-settings`, whose import took longer
-than all that a short command does. Programs and `meshhost.app` read settings and pass plain values on:
+import, so that tests and programs may set them first. Programs and `meshhost.app` read settings and pass plain values on:
 the lower layers never see the environment (import-linter enforces it). The reference page of the settings is made from the
 descriptions here.
 """
 
 import logging
-import os
 import re
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from meshhost.errors import SettingsError
 
@@ -39,10 +29,10 @@ def _names(name: str) -> AliasChoices:
     return AliasChoices(f"MESHHOST_{name}", f"MESHAGENT_{name}")
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """The environment at one moment. Field names are the variables' names in lower case without their prefix."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, validate_default=True)
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, allow_inf_nan=False)
 
     api_url: str = Field(
         DEFAULT_API_URL,
@@ -376,10 +366,8 @@ def read_settings() -> Settings:
 
     Raises SettingsError that names the wrong variable and never shows its value.
     """
-    # Upper and lower case are the same, as everywhere in this environment since the first version; an empty value is none.
-    variables = {name.upper(): value for name, value in os.environ.items() if value}
     try:
-        return Settings.model_validate(variables)
+        return Settings()
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         text = first["msg"].removeprefix("Value error, ")
