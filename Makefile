@@ -36,9 +36,9 @@ help:
 demo: $(VENV)/.run
 	@$(BIN)/python agents/storage_worker/demo.py
 
-# Property tests try fewer examples here than in `make test`.
+# Property tests try fewer examples here than in `make test`, and nothing that starts a database runs.
 check: lint
-	$(BIN)/python -m $(PYTEST) --quiet --hypothesis-profile=check tests/unit tests/contract tests/test_exports.py
+	$(BIN)/python -m $(PYTEST) --quiet --hypothesis-profile=check -m 'not slow' tests/unit tests/contract tests/test_exports.py
 
 # Whole programs, and those of others, are run without coverage: it would double their time and tell nothing new.
 test: $(VENV)/.dev

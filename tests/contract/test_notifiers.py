@@ -34,7 +34,7 @@ class Subscriber:
         return self._hints.empty()
 
 
-@pytest.fixture(params=["local", "postgresql"])
+@pytest.fixture(params=["local", pytest.param("postgresql", marks=pytest.mark.slow)])
 async def notifier(request: pytest.FixtureRequest) -> AsyncIterator[Notifier]:
     async with AsyncExitStack() as stack:
         made: Notifier

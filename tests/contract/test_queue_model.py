@@ -218,6 +218,7 @@ SqliteAndModel.TestCase.settings = settings(max_examples=60, stateful_step_count
 TestSqliteAndModel = pytest.mark.timeout(300)(SqliteAndModel.TestCase)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 class TestPostgresAndModel(PostgresAndModel.TestCase):  # type: ignore[name-defined, misc]
     """Runs the machine on a real server."""

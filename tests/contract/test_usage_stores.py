@@ -18,7 +18,7 @@ from meshhost.stores.usage import HOUR, UsageCounts, UsageKey, UsageRow, UsageSt
 ACME, RIVAL = TenantId("acme"), TenantId("rival")
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[UsageStore]:
     async with AsyncExitStack() as stack:
         made: UsageStore
