@@ -1,4 +1,7 @@
-"""The sample for nginx, in front of a real room server. Skipped where nginx or openssl is not installed."""
+"""The sample for nginx, in front of a real room server.
+
+Where nginx is not installed, Debian's package is unpacked into a folder of the test. Skipped where that is impossible too.
+"""
 
 import asyncio
 import contextlib
@@ -16,13 +19,8 @@ import meshhost
 from meshhost.testing.server import RunningServer, running_server
 
 SAMPLE = Path(__file__).parents[2] / "config" / "nginx" / "meshhost.conf"
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin") or shutil.which("nginx")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(60),
-    pytest.mark.skipif(NGINX is None or shutil.which("openssl") is None, reason="needs nginx and openssl"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 @dataclass
@@ -64,6 +62,24 @@ def configuration(folder: Path, server: RunningServer, proxy: Proxy) -> str:
     )
 
 
+@pytest.fixture(scope="module")
+def nginx(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The program: the machine's, or the one of Debian's package."""
+    found = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin") or shutil.which("nginx")
+    if found is not None:
+        return found
+    if shutil.which("apt-get") is None or shutil.which("openssl") is None:
+        pytest.skip("needs openssl, and nginx or Debian's packages")
+    folder = tmp_path_factory.mktemp("nginx")
+    download = ["apt-get", "download", "--quiet", "nginx"]
+    if subprocess.run(download, cwd=folder, check=False, capture_output=True).returncode:
+        subprocess.run(["apt-get", "update", "--quiet"], check=True, capture_output=True)
+        subprocess.run(download, cwd=folder, check=True, capture_output=True)
+    [package] = folder.glob("nginx_*.deb")
+    subprocess.run(["dpkg-deb", "--extract", str(package), str(folder)], check=True, capture_output=True)
+    return str(folder / "usr" / "sbin" / "nginx")
+
+
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
@@ -74,12 +90,14 @@ def certificate(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def proxied(tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
+async def proxied(
+    nginx: str, tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Proxy]:
     proxy = Proxy(free_port(), free_port())
     async with running_server(tmp_path / "server") as server:
         file = tmp_path / "nginx.conf"
         file.write_text(configuration(tmp_path, server, proxy))
-        process = await asyncio.create_subprocess_exec(str(NGINX), "-p", str(tmp_path), "-c", str(file))
+        process = await asyncio.create_subprocess_exec(nginx, "-p", str(tmp_path), "-c", str(file))
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         monkeypatch.setenv("MESHHOST_API_URL", proxy.url)
         monkeypatch.setenv("MESHHOST_API_KEY", server.api_key)

@@ -41,8 +41,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     )
     if mounting.returncode != 0:
         pytest.skip("needs the right to mount a file system")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    try:
+        yield folder
+    finally:  # what stays mounted keeps pytest from deleting its folders
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 async def _fill(store: SqliteQueueStore, body: str) -> int:
