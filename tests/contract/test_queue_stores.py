@@ -101,6 +101,13 @@ async def test_a_queue_exists_once_it_is_made(store: QueueStore) -> None:
     assert not await store.exists(ELSEWHERE)
 
 
+async def test_a_store_that_works_says_so(store: QueueStore) -> None:
+    await store.check()
+    await store.close()
+    with pytest.raises(RoomError):
+        await store.check()
+
+
 async def test_making_a_queue_again_keeps_its_messages(store: QueueStore) -> None:
     await put(store, "a")
     await store.create(JOBS)

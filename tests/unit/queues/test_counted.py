@@ -7,13 +7,15 @@ import pytest
 
 from meshhost.errors import InvalidRequestError, LimitExceededError, NotFoundError, QuotaExceededError
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.queues import counted
+from meshhost.queues.counted import CountedQueues
 from meshhost.queues.service import QueueService
 from meshhost.queues.sweeper import QueueSweeper
-from meshhost.quotas.counts import LocalCounts
+from meshhost.quotas.counts import UNCOUNTED, LocalCounts
 from meshhost.quotas.quota import Resource, ServerQuota
 from meshhost.stores.local_notifier import LocalNotifier
 from meshhost.stores.memory.queues import MemoryQueueStore
-from meshhost.stores.queues import EndReason, HolderId, NewMessage, QueueKey, QueueLimits
+from meshhost.stores.queues import EndReason, HolderId, Lease, NewMessage, QueueKey, QueueLimits
 
 ROOM, RIVAL = RoomKey(TenantId("acme"), "lobby"), RoomKey(TenantId("rival"), "lobby")
 JOBS, ANN = QueueKey(ROOM, "jobs"), HolderId("ann")
@@ -176,3 +178,42 @@ async def test_after_a_crash_the_count_is_what_is_stored(store: Store, counts: L
     await notifier.open()
     async with QueueService(store, notifier=notifier, sweeper=QueueSweeper(store), counts=counts) as service:
         assert await send(service, times=9) == 1
+
+
+class Failing(Store):
+    """Raises what it is told to, where messages go."""
+
+    error: BaseException = OSError("the disk is full")
+
+    async def ack(self, lease: Lease) -> None:
+        raise self.error
+
+    async def drain(self, queue: QueueKey) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize(("operation", "error"), [("ack", asyncio.CancelledError()), ("drain", OSError("disk full"))])
+async def test_a_tenant_is_counted_again_when_nobody_knows_what_happened(operation: str, error: BaseException) -> None:
+    store = Failing()
+    await store.open()
+    store.error = error
+    doubted: list[tuple[str, Resource]] = []
+
+    class Doubting(type(UNCOUNTED)):  # type: ignore[misc]
+        def doubt(self, tenant: str, resource: Resource) -> None:
+            doubted.append((tenant, resource))
+
+    queues = CountedQueues(store, Doubting())
+    await queues.send(JOBS, NewMessage("a"), create=True)
+    (delivery,) = await store.lease(JOBS, ANN, seconds=30)
+    with pytest.raises(type(error)):
+        await (queues.ack(delivery.lease) if operation == "ack" else queues.drain(JOBS))
+    assert doubted == [("acme", Resource.MESSAGES)]
+
+
+async def test_too_many_known_queues_are_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counted, "_MAX_KNOWN", 1)
+    queues = CountedQueues(store, UNCOUNTED)
+    for name in ("a", "b", "a"):
+        await queues.create(QueueKey(ROOM, name))
+    assert store.asked.count("exists") == 3
