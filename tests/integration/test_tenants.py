@@ -510,7 +510,7 @@ async def test_the_command_line_shows_and_steers_a_host(
     first, second = await hosted.started(acme), await hosted.started(acme, identity="second")
     listed = (await cli("ps")).splitlines()
     assert [line.split("\t")[:6] for line in listed] == [
-        [spawn.id[:12], "running", ACME, "room", identity, "/agent"]
+        [spawn.id[:12], "running", "default", "room", identity, "/agent"]  # the tenant by its name
         for spawn, identity in ((first, "agent"), (second, "second"))
     ]
     assert [agent["id"] for agent in json.loads(await cli("ps", "--json", "--tenant", ACME))] == [first.id, second.id]

@@ -39,10 +39,11 @@ class Removals:
         self._tasks = TaskOwner("queue removals")
         self._running: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Go on with what is marked, if the task does not run."""
+    def start(self) -> asyncio.Task[None]:
+        """Go on with what is marked, if the task does not run; return the task."""
         if self._running is None or self._running.done():
             self._running = self._tasks.spawn(self._remove(), name="batches")
+        return self._running
 
     async def stop(self) -> None:
         """End the task; what is left is removed after the next `start`."""
@@ -50,9 +51,7 @@ class Removals:
 
     async def finished(self) -> None:
         """Return when nothing that was marked before is left."""
-        self.start()
-        if self._running is not None:
-            await asyncio.wait({self._running})
+        await asyncio.wait({self.start()})
 
     async def _remove(self) -> None:
         while True:

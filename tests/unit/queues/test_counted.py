@@ -217,3 +217,10 @@ async def test_too_many_known_queues_are_forgotten(store: Store, monkeypatch: py
     for name in ("a", "b", "a"):
         await queues.create(QueueKey(ROOM, name))
     assert store.asked.count("exists") == 3
+
+
+async def test_a_queue_that_is_known_is_not_made_again(store: Store) -> None:
+    queues = CountedQueues(store, UNCOUNTED)
+    for _ in range(2):
+        await queues.create(JOBS)
+    assert store.asked.count("exists") == 1
