@@ -5,7 +5,7 @@ import json
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -127,29 +127,3 @@ async def test_a_killed_room_server_wakes_rooms_with_work_when_it_is_back(home: 
             await site.until_done(1, 2, 3)
             assert await site.agents(0) == 1
     assert site.done() == [1, 2, 3]
-
-
-async def test_two_hosts_of_a_service_have_one_agent_whoever_is_killed(home: Any, ports: list[int]) -> None:
-    site = Site(home, ports)
-    async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(site.server())
-        first = await stack.enter_async_context(site.host(0, ledger=True))
-        await stack.enter_async_context(site.host(1))
-        await site.send(1)
-        await site.until_done(1)
-        assert [await site.agents(number) for number in (0, 1)] == [1, 0]
-
-        await _kill(first)
-        await site.send(2)
-        await site.until_done(1, 2)
-        again = await stack.enter_async_context(site.host(0, ledger=True))
-        await again.line("agent is not wanted in its room")
-        assert [await site.agents(number) for number in (0, 1)] == [0, 1]
-
-        await _kill(server)
-        await stack.enter_async_context(site.server())
-        for job in (3, 4):
-            await site.send(job)
-        await site.until_done(1, 2, 3, 4)
-        assert sum([await site.agents(number) for number in (0, 1)]) == 1
-    assert site.done() == [1, 2, 3, 4]
