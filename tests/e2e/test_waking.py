@@ -5,7 +5,7 @@ import json
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ asyncio.run(host.run())
 class Site:
     """A home with a room server that calls one service, and the hosts of that service."""
 
-    def __init__(self, home: Any, ports: list[int]) -> None:
+    def __init__(self, home: Any, ports: list[int], *, linger_seconds: float = 2.0) -> None:
         self.home = home
         self.ports = ports
         directory: Path = home.directory
@@ -51,7 +51,7 @@ class Site:
         (directory / "secret").write_text(SECRET)
         urls = json.dumps([f"http://127.0.0.1:{port}" for port in ports])
         (directory / "meshhost.toml").write_text(
-            "[server]\nlinger_seconds = 2.0\nresume_seconds = 3.0\n"
+            f"[server]\nlinger_seconds = {linger_seconds}\nresume_seconds = 3.0\n"
             f'[[services]]\nurls = {urls}\nsecret_file = "{directory / "secret"}"\n'
             'paths = [{ path = "/worker", identity = "worker" }]\n'
         )
@@ -127,3 +127,30 @@ async def test_a_killed_room_server_wakes_rooms_with_work_when_it_is_back(home: 
             await site.until_done(1, 2, 3)
             assert await site.agents(0) == 1
     assert site.done() == [1, 2, 3]
+
+
+async def test_two_hosts_of_a_service_have_one_agent_whoever_is_killed(home: Any, ports: list[int]) -> None:
+    # The room outlives its jobs, so that there is an agent to lose and to bring back.
+    site = Site(home, ports, linger_seconds=120.0)
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(site.server())
+        first = await stack.enter_async_context(site.host(0, ledger=True))
+        await stack.enter_async_context(site.host(1))
+        await site.send(1)
+        await site.until_done(1)
+        assert [await site.agents(number) for number in (0, 1)] == [1, 0]
+
+        await _kill(first)
+        await site.send(2)
+        await site.until_done(1, 2)
+        again = await stack.enter_async_context(site.host(0, ledger=True))
+        await again.line("agent is not wanted in its room")
+        assert [await site.agents(number) for number in (0, 1)] == [0, 1]
+
+        await _kill(server)
+        await stack.enter_async_context(site.server())
+        for job in (3, 4):
+            await site.send(job)
+        await site.until_done(1, 2, 3, 4)
+        assert sum([await site.agents(number) for number in (0, 1)]) == 1
+    assert site.done() == [1, 2, 3, 4]

@@ -116,12 +116,17 @@ class RestRoutes:
         return web.json_response({"rooms": [known[name] | self._open(project, name) for name in page]})
 
     async def _known_rooms(self, project: str) -> dict[str, dict[str, Any]]:
-        """All rooms by name: recorded, open, or with a queue. A room that was never recorded has no id."""
+        """All rooms by name: recorded, open, or with a queue, but none that is being deleted or imported.
+
+        A room that was never recorded has no id.
+        """
         tenant = TenantId(project)
         names = {room.key.name for room in self._directory.rooms if room.key.tenant == tenant and room.is_awake}
         names |= set(await self._queues.rooms_of(tenant))
         known: dict[str, dict[str, Any]] = {name: {"id": None, "name": name, "metadata": {}} for name in names}
-        return known | {room.name: _room(room) for room in await self._identity.rooms(project, limit=_ALL, offset=0)}
+        known |= {room.name: _room(room) for room in await self._identity.rooms(project, limit=_ALL, offset=0)}
+        in_between = self._identity.deleted_rooms
+        return {name: room for name, room in known.items() if not in_between.is_known(RoomKey(tenant, name))}
 
     def _open(self, project: str, name: str) -> dict[str, bool]:
         room = self._directory.find(RoomKey(TenantId(project), name))

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.called import ADDRESS_CLAIM, SERVICE_CLAIM
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import ApiKey, new_api_key
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.protocol.messages import JsonResponse
 from meshhost.room.client import RoomClient
@@ -588,3 +590,20 @@ async def _restarted(
     tables = {"server": {"linger_seconds": linger, "resume_seconds": 3.0}, "services": services}
     async with running_server(data, port=port, key=key, file=ServerFile.model_validate(tables)) as server:
         yield server
+
+
+@pytest.mark.parametrize("marker", ["lobby", ""], ids=["the room", "its tenant"])
+async def test_what_is_being_imported_wakes_no_room_until_all_of_it_is_there(
+    serve: Any, until: Until, marker: str
+) -> None:
+    async with serve() as server:
+        tenant, engines = TenantId(server.key.project_id), server.server.engines
+        lobby = RoomKey(tenant, "lobby")
+        await engines.identity.import_until(RoomKey(tenant, marker), time.time() + 60)
+        await engines.queues.send(QueueKey(lobby, "jobs"), NewMessage("1"))
+        # Work of another room came after it, and its room is awake: this one was passed over.
+        await engines.queues.send(QueueKey(RoomKey(TenantId("other"), "attic"), "jobs"), NewMessage("2"))
+        await until(lambda: [room.key.name for room in server.server.rooms] == ["attic"])
+        await engines.identity.end_import(RoomKey(tenant, marker), is_complete=True)
+        await engines.queues.send(QueueKey(lobby, "jobs"), NewMessage("3"))
+        await until(lambda: {room.key.name for room in server.server.rooms} == {"attic", "lobby"})
