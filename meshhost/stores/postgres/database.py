@@ -23,13 +23,13 @@ from typing import Any, LiteralString, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, errors
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from meshhost.errors import InvalidRequestError, RoomError, SettingsError
 from meshhost.tasks import TaskOwner
 
-__all__ = ["Connection", "Lifetime", "PostgresDatabase", "Row", "Values"]
+__all__ = ["OPEN_SECONDS", "Connection", "Lifetime", "PostgresDatabase", "Row", "Values"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ Connection: TypeAlias = AsyncConnection[Row]
 Values: TypeAlias = Mapping[str, object]
 
 OPEN_SECONDS = 15.0
+_KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 # For a free connection; after that the store has failed, so that every wait ends.
 _BORROW_SECONDS = 10.0
 # An operation that takes longer has failed: a connection may be dead without anybody having been told.
@@ -66,7 +67,10 @@ class PostgresDatabase:
             self._target = conninfo_to_dict(url)
         except psycopg.ProgrammingError:
             raise SettingsError("MESHHOST_DATABASE_URL: expected postgresql://user:password@host/database") from None
-        self._url = url
+        # A server that lost its power or its network says nothing: without these a statement would wait for it for hours.
+        self._url = make_conninfo(
+            url, **{name: value for name, value in _KEEPALIVE.items() if name not in self._target}
+        )
         self._connections = connections
         self._pool: AsyncConnectionPool[Connection] | None = None
         self._tasks = TaskOwner("database")

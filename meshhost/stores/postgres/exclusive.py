@@ -17,7 +17,7 @@ import psycopg
 
 from meshhost.backoff import Backoff
 from meshhost.errors import SettingsError
-from meshhost.stores.postgres.database import Connection, PostgresDatabase
+from meshhost.stores.postgres.database import OPEN_SECONDS, Connection, PostgresDatabase
 from meshhost.tasks import TaskOwner
 
 __all__ = ["ExclusiveUse"]
@@ -71,14 +71,14 @@ class ExclusiveUse:
                     attempt = 0
                     while True:
                         await asyncio.sleep(_LOOK_SECONDS)
-                        await connection.execute("SELECT 1")
-            except SettingsError as error:
-                held.set_exception(error)
-                return
-            except (OSError, psycopg.Error) as error:
+                        async with asyncio.timeout(OPEN_SECONDS):
+                            await connection.execute("SELECT 1")
+            except Exception as error:
                 if not held.done():
-                    held.set_exception(error if isinstance(error, OSError) else OSError(str(error)))
+                    held.set_exception(error if isinstance(error, SettingsError | OSError) else OSError(str(error)))
                     return
+                if not isinstance(error, OSError | psycopg.Error):
+                    raise
                 attempt += 1
                 await asyncio.sleep(_RETRY.delay(attempt, random.random))
 

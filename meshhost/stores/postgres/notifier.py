@@ -10,7 +10,6 @@ look. The same holds while the session is lost, and for what is dropped beyond `
 """
 
 import asyncio
-import contextlib
 import json
 import logging
 import random
@@ -21,6 +20,7 @@ import psycopg
 
 from meshhost.backoff import Backoff
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.local_notifier import LocalNotifier
 from meshhost.stores.notifier import Hint, Listener
 from meshhost.stores.postgres.database import PostgresDatabase
 from meshhost.stores.queues import QueueKey
@@ -44,7 +44,7 @@ class PostgresNotifier:
     def __init__(self, database: PostgresDatabase, *, reconnect: Backoff = _RECONNECT) -> None:
         self._database = database
         self._reconnect = reconnect
-        self._listeners: list[Listener] = []
+        self._here = LocalNotifier()
         self._tasks = TaskOwner("notifier")
         self._pending: dict[QueueKey, bool] = {}
         self._is_pending = asyncio.Event()
@@ -57,6 +57,7 @@ class PostgresNotifier:
         if self._is_open:
             return
         self._is_open = True
+        await self._here.open()
         if self._database.has_sessions:
             listening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._tasks.spawn(self._listen(listening), name="listen")
@@ -67,32 +68,25 @@ class PostgresNotifier:
         """See Notifier."""
         self._is_open = False
         await self._tasks.stop()
+        await self._here.close()
         self._pending.clear()
 
     def subscribe(self, listener: Listener) -> None:
         """See Notifier."""
-        if listener not in self._listeners:
-            self._listeners.append(listener)
+        self._here.subscribe(listener)
 
     def unsubscribe(self, listener: Listener) -> None:
         """See Notifier."""
-        if listener in self._listeners:
-            self._listeners.remove(listener)
+        self._here.unsubscribe(listener)
 
     def publish(self, hint: Hint, *, by: Listener) -> None:
         """See Notifier."""
         if not self._is_open:
             return
-        self._tell(hint, other_than=by)
+        self._here.publish(hint, by=by)
         if self._database.has_sessions and (hint.queue in self._pending or len(self._pending) < _MOST):
             self._pending[hint.queue] = hint.many or hint.queue in self._pending
             self._is_pending.set()
-
-    def _tell(self, hint: Hint, *, other_than: Listener | None = None) -> None:
-        # A copy: a listener may unsubscribe while it is called.
-        for listener in tuple(self._listeners):
-            if listener != other_than:
-                listener(hint)
 
     async def _send(self) -> None:
         while True:
@@ -118,22 +112,35 @@ class PostgresNotifier:
                         listening.set_result(None)
                     async for notification in connection.notifies():
                         self._take(notification.payload)
-            except (OSError, psycopg.Error) as error:
+            except Exception as error:
                 if not listening.done():
                     listening.set_exception(error if isinstance(error, OSError) else OSError(str(error)))
                     return
+                if not isinstance(error, OSError | psycopg.Error):
+                    raise
                 attempt += 1
                 delay = self._reconnect.delay(attempt, random.random)
                 logger.warning("the session for hints was lost", extra={"reason": str(error), "retry_in": delay})
                 await asyncio.sleep(delay)
 
     def _take(self, payload: str) -> None:
-        with contextlib.suppress(ValueError, TypeError, KeyError):  # another program may notify on the channel too
-            origin, hints = json.loads(payload)
-            if origin == self._origin:
-                return
-            for tenant, room, name, many in hints:
-                self._tell(Hint(QueueKey(RoomKey(TenantId(tenant), room), name), bool(many)))
+        for hint in _hints(payload, but=self._origin):
+            self._here.publish(hint, by=_elsewhere)
+
+
+def _elsewhere(hint: Hint) -> None:
+    """Stands for the publisher of a hint of another process: every subscriber here gets it."""
+
+
+def _hints(payload: str, *, but: str) -> Sequence[Hint]:
+    """The hints in a payload of another process; none for what is no payload of ours, as any program may notify."""
+    try:
+        origin, hints = json.loads(payload)
+        if origin == but:
+            return []
+        return [Hint(QueueKey(RoomKey(TenantId(tenant), room), name), bool(many)) for tenant, room, name, many in hints]
+    except (ValueError, TypeError):
+        return []
 
 
 def _payloads(origin: str, hints: Iterable[Hint]) -> Sequence[str]:
