@@ -23,6 +23,8 @@ _CHUNK = 1024 * 1024
 # The server sends and takes what it can; this long without any of it means that it is gone.
 _STALLED_SECONDS = 60.0
 _CONNECT_SECONDS = 30.0
+# Far more than any import takes: a server whose machine has gone does not say so.
+_IMPORT_SECONDS = 3600.0
 # What takes less is imported before anybody wonders.
 _LARGE_BYTES = 8 * 1024 * 1024
 
@@ -106,8 +108,8 @@ async def _upload(file: Path, path: str, advance: Callable[[int], None], sent: C
                 advance(len(chunk))
         sent()
 
-    # The answer comes when all is imported, which has no deadline.
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
+    # The answer comes when all is imported.
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_IMPORT_SECONDS)
     url = server_url()
     try:
         async with (

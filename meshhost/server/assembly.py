@@ -7,7 +7,6 @@ program adds are passed in. This is the only module of `server/` that imports bo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from aiohttp import web
 
@@ -30,6 +29,7 @@ from meshhost.server.core.service import RoomService, ServiceSet
 from meshhost.server.data.deletion import Deletions
 from meshhost.server.data.exports import Exports
 from meshhost.server.data.imports import Imports
+from meshhost.server.data.kept import Kept
 from meshhost.server.http.access import Access
 from meshhost.server.http.archives import ArchiveRoutes
 from meshhost.server.http.errors import errors_as_json
@@ -159,24 +159,11 @@ def assemble(
             lambda participant: participant.key_id in key_ids, "the API key was revoked"
         )
     )
-    deletions = Deletions(
-        engines.identity,
-        directory,
-        queues=engines.queues,
-        documents=engines.documents,
-        files=engines.files,
-        meter=engines.meter,
-        counts=engines.counts,
-    )
+    kept = Kept(engines.identity, engines.queues, engines.documents, engines.files, engines.meter, engines.counts)
+    deletions = Deletions(kept, directory)
     engines.identity.on_closed(deletions.end_rooms)
-    stores: dict[str, Any] = {
-        "queues": engines.queues,
-        "documents": engines.documents,
-        "files": engines.files,
-        "meter": engines.meter,
-    }
-    exports = Exports(engines.identity, **stores)
-    imports = Imports(engines.identity, directory, exports, **stores)
+    exports = Exports(kept)
+    imports = Imports(kept, directory, exports)
     sockets = RoomSockets(
         config,
         access=access,
@@ -217,7 +204,8 @@ class _Waking:
                 self._identity.check_tenant(key.tenant)
             except MeshhostError:  # suspended or deleted: its work waits
                 return
-            if self._identity.deleted_rooms.is_known(key):  # what an import has brought so far waits for the rest
+            # What an import of the room, or of its tenant, has brought so far waits for the rest.
+            if any(self._identity.deleted_rooms.is_known(RoomKey(key.tenant, name)) for name in (key.name, "")):
                 return
         self.directory.need(key)
 

@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from doubles.postgres import empty_database
+from doubles.engines import EVERY_ENGINE, opened_store
 
 from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
@@ -27,19 +26,14 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(params=EVERY_ENGINE)
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[DocumentStore]:
-    async with AsyncExitStack() as stack:
-        made: DocumentStore
-        if request.param == "memory":
-            made = MemoryDocumentStore(clock=clock)
-        elif request.param == "sqlite":
-            made = SqliteDocumentStore(tmp_path / "documents.db", clock=clock)
-        else:
-            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_server")))
-            made = PostgresDocumentStore(database, clock=clock)
-        await made.open()
-        stack.push_async_callback(made.close)
+    async with opened_store(
+        request,
+        memory=lambda: MemoryDocumentStore(clock=clock),
+        sqlite=lambda: SqliteDocumentStore(tmp_path / "documents.db", clock=clock),
+        postgresql=lambda database: PostgresDocumentStore(database, clock=clock),
+    ) as made:
         yield made
 
 

@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from doubles.postgres import empty_database
+from doubles.engines import EVERY_ENGINE, opened_store
 
 from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError
 from meshhost.identity.keys import ApiKey, new_api_key
@@ -19,19 +18,14 @@ from meshhost.stores.sqlite.identity import SqliteIdentityStore
 ACME, RIVAL = Project("11111111-2222-3333-4444-555555555555", "acme"), Project("rival-id", "rival")
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(params=EVERY_ENGINE)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[IdentityStore]:
-    async with AsyncExitStack() as stack:
-        made: IdentityStore
-        if request.param == "memory":
-            made = MemoryIdentityStore()
-        elif request.param == "sqlite":
-            made = SqliteIdentityStore(tmp_path / "identity.db")
-        else:
-            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_server")))
-            made = PostgresIdentityStore(database)
-        await made.open()
-        stack.push_async_callback(made.close)
+    async with opened_store(
+        request,
+        memory=MemoryIdentityStore,
+        sqlite=lambda: SqliteIdentityStore(tmp_path / "identity.db"),
+        postgresql=PostgresIdentityStore,
+    ) as made:
         yield made
 
 

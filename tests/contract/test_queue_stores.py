@@ -3,12 +3,11 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from doubles.postgres import empty_database
+from doubles.engines import EVERY_ENGINE, opened_store
 
 from meshhost.errors import (
     InvalidRequestError,
@@ -48,20 +47,15 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(params=EVERY_ENGINE)
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[QueueStore]:
-    async with AsyncExitStack() as stack:
-        backend: QueueStore
-        if request.param == "memory":
-            backend = MemoryQueueStore(limits=LIMITS, clock=clock)
-        elif request.param == "sqlite":
-            backend = SqliteQueueStore(tmp_path / "queues.db", limits=LIMITS, clock=clock)
-        else:
-            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_server")))
-            backend = PostgresQueueStore(database, limits=LIMITS, clock=clock)
-        await backend.open()
-        stack.push_async_callback(backend.close)
-        yield backend
+    async with opened_store(
+        request,
+        memory=lambda: MemoryQueueStore(limits=LIMITS, clock=clock),
+        sqlite=lambda: SqliteQueueStore(tmp_path / "queues.db", limits=LIMITS, clock=clock),
+        postgresql=lambda database: PostgresQueueStore(database, limits=LIMITS, clock=clock),
+    ) as made:
+        yield made
 
 
 async def put(store: QueueStore, *bodies: str, queue: QueueKey = JOBS) -> list[int]:

@@ -2,11 +2,10 @@
 
 import stat
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from doubles.postgres import empty_database
+from doubles.engines import EVERY_ENGINE, opened_store
 
 from meshhost.errors import RoomError, SettingsError
 from meshhost.identity.tenant import TenantId
@@ -18,19 +17,14 @@ from meshhost.stores.usage import HOUR, UsageCounts, UsageKey, UsageRow, UsageSt
 ACME, RIVAL = TenantId("acme"), TenantId("rival")
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(params=EVERY_ENGINE)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[UsageStore]:
-    async with AsyncExitStack() as stack:
-        made: UsageStore
-        if request.param == "memory":
-            made = MemoryUsageStore()
-        elif request.param == "sqlite":
-            made = SqliteUsageStore(tmp_path / "usage.db")
-        else:
-            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_server")))
-            made = PostgresUsageStore(database)
-        await made.open()
-        stack.push_async_callback(made.close)
+    async with opened_store(
+        request,
+        memory=MemoryUsageStore,
+        sqlite=lambda: SqliteUsageStore(tmp_path / "usage.db"),
+        postgresql=PostgresUsageStore,
+    ) as made:
         yield made
 
 

@@ -2,10 +2,9 @@
 
 A deletion begins with a record in the identity store. From then on tokens, keys and file addresses are refused, here at once
 and within two seconds by other servers over the same store, and open rooms end with the reason. Then queues, documents, files
-and usage are deleted, in steps that hold up nobody, and last the record says so. What is counted for the quota of the tenant is
-counted anew. A server that was killed meanwhile finds the
-record at its next start. The record of a tenant is kept for ever: every server over the identity store deletes what it keeps of
-it in stores of its own, and no tenant gets the id again.
+and usage are deleted, in steps that hold up nobody, and last the record says so; what counts for the quota of the tenant is
+counted anew. A server that was killed meanwhile finds the record at its next start. The record of a tenant is kept for ever:
+every server over the identity store deletes what it keeps of it in stores of its own, and no tenant gets the id again.
 
 What an interrupted import left is deleted in the same way (`imports.py`).
 
@@ -19,17 +18,12 @@ import logging
 from collections.abc import Iterator, Mapping
 
 from meshhost.errors import AlreadyExistsError, MeshhostError, NotFoundError
-from meshhost.gateway.meter import Meter
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.queues.service import QueueService
-from meshhost.quotas.counts import TenantCounts
-from meshhost.quotas.quota import Resource
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.peer import CloseReason
 from meshhost.server.core.room import Room
-from meshhost.stores.documents import DocumentStore
-from meshhost.stores.files import RoomFiles
-from meshhost.stores.identity_service import REFRESH_SECONDS, IdentityService
+from meshhost.server.data.kept import Kept
+from meshhost.stores.identity_service import REFRESH_SECONDS
 
 __all__ = ["Deletions"]
 
@@ -38,31 +32,14 @@ logger = logging.getLogger(__name__)
 # Seconds for the connections of a room that ended to be over.
 _LEAVE_SECONDS = 10.0
 _ROOMS = 250
-# What is to be counted again after a deletion; queues see to it themselves.
-_KEPT = (Resource.DOCUMENTS, Resource.FILES, Resource.STORED_BYTES)
 
 
 class Deletions:
     """Deletes tenants and rooms from the stores of this server."""
 
-    def __init__(
-        self,
-        identity: IdentityService,
-        directory: RoomDirectory,
-        *,
-        queues: QueueService,
-        documents: DocumentStore,
-        files: RoomFiles,
-        meter: Meter,
-        counts: TenantCounts,
-    ) -> None:
-        self._identity = identity
+    def __init__(self, kept: Kept, directory: RoomDirectory) -> None:
+        self._kept = kept
         self._directory = directory
-        self._queues = queues
-        self._documents = documents
-        self._files = files
-        self._meter = meter
-        self._counts = counts
         self._deleted: set[str] = set()  # tenants of which this process knows that nothing is left
         self._ended: set[Room] = set()  # rooms whose connections may not be over yet
         self._wanted = asyncio.Event()
@@ -70,7 +47,7 @@ class Deletions:
 
     def end_rooms(self, closed: Mapping[str, str]) -> None:
         """End the rooms of these tenants, by id and reason, and those that are being deleted. Idempotent."""
-        records = self._identity.deleted_rooms
+        records = self._kept.identity.deleted_rooms
         deleted = dict.fromkeys(records.unfinished, "the room was deleted")
         deleted |= dict.fromkeys(records.importing, "the room is being imported")
         for room in self._directory.rooms:
@@ -90,7 +67,7 @@ class Deletions:
         """
         done = self._done(tenant)
         try:
-            await self._identity.close_project(tenant)
+            await self._kept.identity.close_project(tenant)
         except BaseException:
             self._waiting.pop(tenant, None)
             raise
@@ -102,11 +79,11 @@ class Deletions:
 
         Raises AlreadyExistsError while an archive is imported into the room, OSError.
         """
-        if self._identity.deleted_rooms.is_importing(room):
+        if self._kept.identity.deleted_rooms.is_importing(room):
             raise AlreadyExistsError(f"room {room.name!r} is being imported: wait for the end, then delete it")
         done = self._done(room)
-        if room not in self._identity.deleted_rooms.unfinished:
-            await self._identity.begin_room_deletion(room)
+        if room not in self._kept.identity.deleted_rooms.unfinished:
+            await self._kept.identity.begin_room_deletion(room)
         self.end_rooms({})
         return await self._wait(done, wait_seconds)
 
@@ -114,10 +91,10 @@ class Deletions:
         """Delete what is to be deleted, until cancelled: what a former process left, and what is begun from now on."""
         while True:
             self._wanted.clear()
-            for tenant in sorted(self._identity.deleted_projects - self._deleted):
+            for tenant in sorted(self._kept.identity.deleted_projects - self._deleted):
                 with _logged({"tenant": tenant}):
                     await self._delete_tenant(TenantId(tenant))
-            for room in self._identity.deleted_rooms.unfinished:
+            for room in self._kept.identity.deleted_rooms.unfinished:
                 with _logged({"tenant": room.tenant, "room": room.name}):
                     await (self._delete_room(room) if room.name else self._delete_import(room))
             with contextlib.suppress(TimeoutError):
@@ -126,10 +103,10 @@ class Deletions:
 
     async def _delete_tenant(self, tenant: TenantId) -> None:
         await self._delete_content(tenant, None)
-        await self._meter.forget(tenant)
-        self._counts.forget(tenant)
+        await self._kept.meter.forget(tenant)
+        self._kept.counts.forget(tenant)
         with contextlib.suppress(NotFoundError):  # it was deleted before, perhaps by another server
-            await self._identity.delete_project(tenant)
+            await self._kept.identity.delete_project(tenant)
             logger.info("tenant deleted", extra={"tenant": tenant})
         self._deleted.add(tenant)
         self._report(tenant)
@@ -137,33 +114,32 @@ class Deletions:
     async def _delete_room(self, room: RoomKey) -> None:
         self.end_rooms({})
         await self._delete_content(room.tenant, room.name)
-        record = await self._identity.find_room(room.tenant, room.name)
+        record = await self._kept.identity.find_room(room.tenant, room.name)
         if record is not None:  # an import that was interrupted brought it; a deletion begins with it
             with contextlib.suppress(NotFoundError):
-                await self._identity.delete_room(room.tenant, record.id)
-        await self._identity.end_room_deletion(room)
+                await self._kept.identity.delete_room(room.tenant, record.id)
+        await self._kept.identity.end_room_deletion(room)
         logger.info("room deleted", extra={"tenant": room.tenant, "room": room.name})
         self._report(room)
 
     async def _delete_import(self, marker: RoomKey) -> None:
         """Delete what the interrupted import of a tenant left, unless the tenant is there: then all is there."""
         tenant = marker.tenant
-        if tenant not in {project.id for project in await self._identity.projects()}:
+        if tenant not in {project.id for project in await self._kept.identity.projects()}:
             await self._delete_content(tenant, None)
-            await self._meter.forget(tenant)
-            while rooms := await self._identity.rooms(tenant, limit=_ROOMS, offset=0):
+            await self._kept.meter.forget(tenant)
+            while rooms := await self._kept.identity.rooms(tenant, limit=_ROOMS, offset=0):
                 for room in rooms:
-                    await self._identity.delete_room(tenant, room.id)
+                    await self._kept.identity.delete_room(tenant, room.id)
             logger.info("interrupted import deleted", extra={"tenant": tenant})
-        await self._identity.end_room_deletion(marker)
+        await self._kept.identity.end_room_deletion(marker)
 
     async def _delete_content(self, tenant: TenantId, room: str | None) -> None:
         for is_last in (False, True):
-            await self._queues.delete_all(tenant, room)
-            await self._documents.delete_all(tenant, room)
-            await self._files.delete_all(tenant, room)
-            for resource in _KEPT:
-                self._counts.doubt(tenant, resource)
+            await self._kept.queues.delete_all(tenant, room)
+            await self._kept.documents.delete_all(tenant, room)
+            await self._kept.files.delete_all(tenant, room)
+            self._kept.count_again(tenant)
             if not is_last:
                 await self._connections_over(tenant, room)
 

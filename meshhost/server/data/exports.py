@@ -16,14 +16,11 @@ from meshhost.archives.manifest import MANIFEST, Manifest
 from meshhost.archives.tar import TarEncoder
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import NotFoundError, RoomError
-from meshhost.gateway.meter import Meter
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.queues.service import QueueService
 from meshhost.server.data.content import line_of_bytes, line_of_message, line_of_usage, to_line
-from meshhost.stores.documents import DocumentKey, DocumentStore
-from meshhost.stores.files import RoomFiles
+from meshhost.server.data.kept import Kept
+from meshhost.stores.documents import DocumentKey
 from meshhost.stores.identity import Project
-from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.queues import QueueKey
 
 __all__ = ["Exports"]
@@ -36,30 +33,17 @@ _ROOMS = 500
 class Exports:
     """Reads the stores of this server."""
 
-    def __init__(
-        self,
-        identity: IdentityService,
-        *,
-        queues: QueueService,
-        documents: DocumentStore,
-        files: RoomFiles,
-        meter: Meter,
-        clock: Clock | None = None,
-    ) -> None:
-        self._identity = identity
-        self._queues = queues
-        self._documents = documents
-        self._files = files
-        self._meter = meter
+    def __init__(self, kept: Kept, *, clock: Clock | None = None) -> None:
+        self._kept = kept
         self._clock = clock or SystemClock()
 
     async def exists(self, room: RoomKey) -> bool:
         """Whether anything is kept of the room."""
-        if await self._identity.find_room(room.tenant, room.name) is not None:
+        if await self._kept.identity.find_room(room.tenant, room.name) is not None:
             return True
-        if await self._queues.stats(room) or await self._documents.list(room, ""):
+        if await self._kept.queues.stats(room) or await self._kept.documents.list(room, ""):
             return True
-        return bool(await self._files.list(room, ""))
+        return bool(await self._kept.files.list(room, ""))
 
     async def room(self, room: RoomKey) -> AsyncIterator[bytes]:
         """Yield an archive of a room. Raises RoomError, OSError when a store fails: what was yielded is worth nothing then."""
@@ -75,38 +59,38 @@ class Exports:
         yield self._manifest(tar, Manifest("tenant", project.name, self._clock.time()))
         for name in await self._rooms(tenant):
             room = RoomKey(tenant, name)
-            if not self._identity.deleted_rooms.is_known(room):
+            if not self._kept.identity.deleted_rooms.is_known(room):
                 async for chunk in self._room(tar, room):
                     yield chunk
         offset = 0
-        while rows := await self._meter.read(tenant, limit=_PAGE, offset=offset):
+        while rows := await self._kept.meter.read(tenant, limit=_PAGE, offset=offset):
             yield tar.entry(f"usage/{offset // _PAGE + 1:08}.jsonl", b"".join(map(line_of_usage, rows)))
             offset += len(rows)
         yield tar.finish()
 
     async def _rooms(self, tenant: TenantId) -> Sequence[str]:
-        found = {*await self._queues.rooms_of(tenant), *await self._documents.rooms(tenant)}
-        found |= set(await self._files.rooms(tenant))
+        found = {*await self._kept.queues.rooms_of(tenant), *await self._kept.documents.rooms(tenant)}
+        found |= set(await self._kept.files.rooms(tenant))
         offset = 0
-        while page := await self._identity.rooms(tenant, limit=_ROOMS, offset=offset):
+        while page := await self._kept.identity.rooms(tenant, limit=_ROOMS, offset=offset):
             found |= {room.name for room in page}
             offset += len(page)
         return sorted(found)
 
     async def _room(self, tar: TarEncoder, room: RoomKey) -> AsyncIterator[bytes]:
-        record = await self._identity.find_room(room.tenant, room.name)
+        record = await self._kept.identity.find_room(room.tenant, room.name)
         folder = f"rooms/{room.name}"
         yield tar.entry(f"{folder}/room.json", to_line({"metadata": None if record is None else record.metadata}))
-        for number, stats in enumerate(await self._queues.stats(room), 1):
+        for number, stats in enumerate(await self._kept.queues.stats(room), 1):
             async for chunk in self._queue(tar, QueueKey(room, stats.name), f"{folder}/queues/{number:08}"):
                 yield chunk
-        for number, entry in enumerate(await self._documents.list(room, ""), 1):
-            found = await self._documents.load(DocumentKey(room, entry.path))
+        for number, entry in enumerate(await self._kept.documents.list(room, ""), 1):
+            found = await self._kept.documents.load(DocumentKey(room, entry.path))
             if found is not None:
                 lines = [to_line({"path": entry.path}), line_of_bytes("snapshot", found.snapshot)]
                 lines += [line_of_bytes("update", update) for update in found.updates]
                 yield tar.entry(f"{folder}/documents/{number:08}.jsonl", b"".join(lines))
-        async for path in self._files.all_paths(room):
+        async for path in self._kept.files.all_paths(room):
             with contextlib.suppress(NotFoundError):  # deleted since
                 async for chunk in self._file(tar, room, path, folder):
                     yield chunk
@@ -115,12 +99,12 @@ class Exports:
         yield tar.entry(f"{folder}/queue.json", to_line({"name": queue.name}))
         after, part = 0, 0
         with contextlib.suppress(NotFoundError):  # deleted since
-            while page := await self._queues.store.stored(queue, after=after, limit=_PAGE, max_bytes=_PAGE_BYTES):
+            while page := await self._kept.queues.store.stored(queue, after=after, limit=_PAGE, max_bytes=_PAGE_BYTES):
                 after, part = page[-1].id, part + 1
                 yield tar.entry(f"{folder}/{part:08}.jsonl", b"".join(map(line_of_message, page)))
 
     async def _file(self, tar: TarEncoder, room: RoomKey, path: str, folder: str) -> AsyncIterator[bytes]:
-        size, chunks = await self._files.open(room, path)
+        size, chunks = await self._kept.files.open(room, path)
         yield tar.begin(f"{folder}/files/{path}", size)
         left = size
         async for chunk in chunks:

@@ -21,9 +21,7 @@ from typing import IO
 from meshhost.archives.tar import Entry, open_entry, read_entries
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AlreadyExistsError, InvalidRequestError, LimitExceededError, NotFoundError, RoomError
-from meshhost.gateway.meter import Meter
 from meshhost.identity.tenant import RoomKey, TenantId, check_tenant_name
-from meshhost.queues.service import QueueService
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.data.checking import Summary, check_archive, metadata_of
 from meshhost.server.data.content import (
@@ -38,10 +36,9 @@ from meshhost.server.data.content import (
     usage_of,
 )
 from meshhost.server.data.exports import Exports
-from meshhost.stores.documents import DocumentKey, DocumentStore
-from meshhost.stores.files import RoomFiles
+from meshhost.server.data.kept import Kept
+from meshhost.stores.documents import DocumentKey
 from meshhost.stores.identity import Project
-from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.queues import QueueKey
 from meshhost.tasks import TaskOwner, uninterrupted
 
@@ -55,25 +52,10 @@ _RENEW_SECONDS = 15.0
 class Imports:
     """Imports archives into the stores of this server."""
 
-    def __init__(
-        self,
-        identity: IdentityService,
-        directory: RoomDirectory,
-        exports: Exports,
-        *,
-        queues: QueueService,
-        documents: DocumentStore,
-        files: RoomFiles,
-        meter: Meter,
-        clock: Clock | None = None,
-    ) -> None:
-        self._identity = identity
+    def __init__(self, kept: Kept, directory: RoomDirectory, exports: Exports, *, clock: Clock | None = None) -> None:
+        self._kept = kept
         self._directory = directory
         self._exports = exports
-        self._queues = queues
-        self._documents = documents
-        self._files = files
-        self._meter = meter
         self._clock = clock or SystemClock()
 
     async def room(self, room: RoomKey, file: IO[bytes]) -> Summary:
@@ -88,7 +70,7 @@ class Imports:
         async with self._importing(room):
             metadata = await self._store(room.tenant, file, marker=room)
             if metadata is not None:  # last, as records are listed
-                await self._identity.create_room(room.tenant, room.name, metadata=metadata, if_not_exists=True)
+                await self._kept.identity.create_room(room.tenant, room.name, metadata=metadata, if_not_exists=True)
         return summary
 
     async def tenant(self, name: str, file: IO[bytes]) -> tuple[Project, Summary]:
@@ -99,26 +81,26 @@ class Imports:
         marker = RoomKey(TenantId(project.id), "")
         async with self._importing(marker):
             await self._store(marker.tenant, file, marker=marker)
-            await self._identity.add_project(project)
+            await self._kept.identity.add_project(project)
         return project, summary
 
     async def require_new_tenant(self, name: str) -> None:
         """Raise AlreadyExistsError when there is a tenant of the name, InvalidRequestError for the name."""
         check_tenant_name(name)
         with contextlib.suppress(NotFoundError):
-            await self._identity.find_project(name)
+            await self._kept.identity.find_project(name)
             raise AlreadyExistsError(f"there is a tenant {name!r}: import it under another name")
 
     async def require_new_room(self, room: RoomKey) -> None:
         """Raise AlreadyExistsError when anything of the room is there, or it is being deleted or imported."""
-        is_there = self._directory.find(room) is not None or self._identity.deleted_rooms.is_known(room)
+        is_there = self._directory.find(room) is not None or self._kept.identity.deleted_rooms.is_known(room)
         if is_there or await self._exports.exists(room):
             raise AlreadyExistsError(f"room {room.name!r} is there: delete it, or import under another name")
 
     @contextlib.asynccontextmanager
     async def _importing(self, marker: RoomKey) -> AsyncIterator[None]:
         """Keep a record of the import until the block ends, with what is imported complete or to be deleted."""
-        await self._identity.import_until(marker, self._clock.time() + _LEASE_SECONDS)
+        await self._kept.identity.import_until(marker, self._clock.time() + _LEASE_SECONDS)
         renewal = TaskOwner("import")
         renewal.spawn(self._renew(marker), name="record")
         try:
@@ -126,11 +108,12 @@ class Imports:
                 yield
             finally:
                 await renewal.stop()
-            await self._identity.end_import(marker, is_complete=True)
+                self._kept.count_again(marker.tenant)  # nothing was counted on the way
+            await self._kept.identity.end_import(marker, is_complete=True)
         except BaseException as error:
             # When this fails too, or the process ends, the record runs out.
             with contextlib.suppress(OSError, RoomError):
-                await uninterrupted(self._identity.end_import(marker, is_complete=False))
+                await uninterrupted(self._kept.identity.end_import(marker, is_complete=False))
             if isinstance(error, LimitExceededError):
                 raise InvalidRequestError("archive", f"nothing was imported: {error}") from None
             raise
@@ -138,15 +121,15 @@ class Imports:
     async def _renew(self, marker: RoomKey) -> None:
         while True:
             await self._clock.sleep(_RENEW_SECONDS)
-            if not self._identity.deleted_rooms.is_importing(marker):
+            if not self._kept.identity.deleted_rooms.is_importing(marker):
                 return  # it ran out, and may be deleted already: the import ends with its next entry
             with contextlib.suppress(OSError):  # tried again; without success the record runs out, which is noticed
-                await self._identity.import_until(marker, self._clock.time() + _LEASE_SECONDS)
+                await self._kept.identity.import_until(marker, self._clock.time() + _LEASE_SECONDS)
 
     def _check_going_on(self, marker: RoomKey) -> None:
-        if marker.tenant in self._identity.deleted_projects:
+        if marker.tenant in self._kept.identity.deleted_projects:
             raise NotFoundError("the tenant was deleted")
-        if not self._identity.deleted_rooms.is_importing(marker):
+        if not self._kept.identity.deleted_rooms.is_importing(marker):
             raise RoomError("the import was given up: its record could not be written in time")
 
     async def _store(self, tenant: TenantId, file: IO[bytes], *, marker: RoomKey) -> str | None:
@@ -165,7 +148,7 @@ class Imports:
             queues.clear()
             metadata = metadata_of(object_of(open_entry(file, entry).read()))
             if metadata is not None and not marker.name:
-                await self._identity.create_room(tenant, room.name, metadata=metadata, if_not_exists=True)
+                await self._kept.identity.create_room(tenant, room.name, metadata=metadata, if_not_exists=True)
         self._check_going_on(marker)
         return metadata
 
@@ -176,23 +159,23 @@ class Imports:
         match part.kind:
             case "queue":
                 queue = queues[part.place] = QueueKey(room, text_in(object_of(content.read()), "name"))
-                await self._queues.create(queue)
+                await self._kept.queues.create(queue)
             case "messages":
                 lines = lines_of(content)
                 while some := await asyncio.to_thread(some_lines, lines):
-                    await self._queues.store.restore(queues[part.place], [message_of(line) for line in some])
+                    await self._kept.queues.store.restore(queues[part.place], [message_of(line) for line in some])
             case "document":
                 await self._store_document(room, content)
             case "file":
-                await self._files.restore(room, part.place, content)
+                await self._kept.files.restore(room, part.place, content)
             case _:
                 lines = lines_of(content)
                 while some := await asyncio.to_thread(some_lines, lines):
-                    await self._meter.restore([usage_of(line, room.tenant) for line in some])
+                    await self._kept.meter.restore([usage_of(line, room.tenant) for line in some])
 
     async def _store_document(self, room: RoomKey, content: IO[bytes]) -> None:
         lines = lines_of(content)
         key = DocumentKey(room, text_in(await asyncio.to_thread(next, lines), "path"))
-        await self._documents.create(key, bytes_of(await asyncio.to_thread(next, lines), "snapshot"))
+        await self._kept.documents.create(key, bytes_of(await asyncio.to_thread(next, lines), "snapshot"))
         while (line := await asyncio.to_thread(next, lines, None)) is not None:
-            await self._documents.append(key, bytes_of(line, "update"))
+            await self._kept.documents.append(key, bytes_of(line, "update"))
