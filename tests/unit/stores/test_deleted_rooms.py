@@ -26,6 +26,17 @@ async def test_nothing_opens_a_room_that_is_being_imported(rooms: DeletedRooms) 
     rooms.check(ROOM, None)
 
 
+async def test_a_deletion_refuses_what_was_signed_before_it(rooms: DeletedRooms) -> None:
+    signed_before = FakeClock().time() - 1
+    await rooms.begin(ROOM)
+    with pytest.raises(InvalidTokenError, match="being deleted"):
+        rooms.check(ROOM, FakeClock().time() + 1)
+    await rooms.end(ROOM)
+    with pytest.raises(InvalidTokenError, match="was deleted"):
+        rooms.check(ROOM, signed_before)
+    rooms.check(ROOM, FakeClock().time() + 1)
+
+
 async def test_an_import_that_was_given_up_cannot_be_completed(rooms: DeletedRooms) -> None:
     await rooms.import_until(ROOM, FakeClock().time() + 60)
     await rooms.give_up_import(ROOM)
