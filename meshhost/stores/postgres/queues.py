@@ -136,7 +136,7 @@ class PostgresQueueStore(QueueOverview):
         if not await self._depths.reserve(queue):
             if message.sender_id and (first := await self.find_sent(queue, message.sender_id)) is not None:
                 return first
-            raise queue_full(queue, self._limits)
+            raise queue_full(queue, self._limits.max_depth)
         is_stored = True  # also when nobody knows, because this call was cancelled or the connection was lost
         try:
             sent = await self._sends.do(_Send(queue, message.body.encode(), headers.encode(), create, sender_id))
