@@ -1,7 +1,7 @@
 """Queues and messages of a tenant, counted for its quota."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -34,8 +34,8 @@ class Store(MemoryQueueStore):
         await asyncio.sleep(0)
         return await super().exists(queue)
 
-    async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
-        found = await super().send(queue, message, create=create)
+    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> Sequence[int]:
+        found = await super().send_many(queue, messages, create=create)
         if self.hangs:
             await asyncio.Event().wait()
         return found
@@ -185,7 +185,7 @@ class Failing(Store):
 
     error: BaseException = OSError("the disk is full")
 
-    async def ack(self, lease: Lease) -> None:
+    async def ack(self, lease: Lease, *, result: str | None = None) -> bool:
         raise self.error
 
     async def drain(self, queue: QueueKey) -> int:
@@ -204,7 +204,7 @@ async def test_a_tenant_is_counted_again_when_nobody_knows_what_happened(operati
             doubted.append((tenant, resource))
 
     queues = CountedQueues(store, Doubting())
-    await queues.send(JOBS, NewMessage("a"), create=True)
+    await queues.send_many(JOBS, [NewMessage("a")], create=True)
     (delivery,) = await store.lease(JOBS, ANN, seconds=30)
     with pytest.raises(type(error)):
         await (queues.ack(delivery.lease) if operation == "ack" else queues.drain(JOBS))
