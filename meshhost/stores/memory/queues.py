@@ -140,7 +140,8 @@ class MemoryQueueStore:
             limit = min(limit, found.settings.concurrency - in_progress)
         deliveries: list[Delivery] = []
         while len(deliveries) < limit:
-            ready = [message for message in found.in_order() if message.is_ready(now)]
+            claimed = {delivery.lease.message_id for delivery in deliveries}
+            ready = [message for message in found.in_order() if message.is_ready(now) and message.id not in claimed]
             if not ready:
                 break
             if not self._end_instead(queue, found, ready[0], now):
