@@ -11,8 +11,8 @@ import pytest
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AccessDeniedError, ConnectionLostError, LeaseLostError, RoomError
-from meshhost.room import consumer as module
-from meshhost.room.consumer import QueueConsumer
+from meshhost.room.consuming import job
+from meshhost.room.consuming import QueueConsumer
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import LeasedMessage
 from meshhost.testing.clock import FakeClock
@@ -158,7 +158,7 @@ async def test_a_long_traceback_keeps_its_end(running: Any, room: _Room, work: _
         message = _message()
         room.waiting.put_nowait(message)
         _, (_, error, _) = await message.settled.get()
-        assert len(error) == module.MAX_REASON_CHARS
+        assert len(error) == job.MAX_REASON_CHARS
         assert error.endswith("end\n")
 
 
