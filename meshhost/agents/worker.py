@@ -194,7 +194,7 @@ class Worker(SingleRoomAgent):
         rules = [rule for toolkit in toolkits for rule in toolkit.all_rules()]
         if rules:
             chat_context.append_rules(rules)
-        fields = {"queue": self._queue, "message": leased.id, "attempt": leased.attempt}
+        fields = {"queue": self._queue, "message_id": leased.id, "attempt": leased.attempt}
         logger.info("took a message", extra=fields)
         values = {"chat_context": chat_context, "room": room, "message": message, "toolkits": toolkits}
         extra = {

@@ -108,7 +108,7 @@ class Job:
 
     @property
     def _fields(self) -> dict[str, Any]:
-        return {"queue": self.leased.queue, "message": self.leased.id, "attempt": self.leased.attempt}
+        return {"queue": self.leased.queue, "message_id": self.leased.id, "attempt": self.leased.attempt}
 
     def stop(self, reason: StopReason) -> None:
         """End the processing, for one of these reasons; the rest of the job goes on. Does nothing when it is over."""

@@ -27,16 +27,19 @@ class _Leased(LeasedMessage):
     fail: list[Exception] = field(default_factory=list)
     extended: int = 0
     many_extensions: asyncio.Event = field(default_factory=asyncio.Event)
+    progress: list[Any] = field(default_factory=list)
 
-    async def ack(self) -> None:
-        self._note("ack")
+    async def ack(self, *, result: Any = None) -> None:
+        self._note("ack", result)
 
     async def nack(self, *, reason: Any = "failed", error: str = "", delay: float | None = None) -> bool:
         self._note("nack", (reason, error, delay))
         return False
 
-    async def extend(self, *, seconds: float | None = None) -> None:
+    async def extend(self, *, seconds: float | None = None, progress: Any = None) -> None:
         self.extended += 1
+        if progress is not None:
+            self.progress.append(progress)
         if self.extended >= 3:
             self.many_extensions.set()
         if self.fail:
@@ -383,7 +386,7 @@ async def test_a_message_that_was_acked_while_the_consumer_was_stopped_is_report
 ) -> None:
     asked, answered = asyncio.Event(), asyncio.Event()
 
-    async def ack(_: _Leased) -> None:
+    async def ack(_: _Leased, *, result: Any = None) -> None:
         asked.set()
         await answered.wait()
 
