@@ -42,7 +42,7 @@ class CountedQueues:
         try:
             return await self._send(queue, messages, len(messages), create=create)
         except QuotaExceededError:
-            # Some may be stored already, and sent again because the answer was lost.
+            # They may be stored already, and sent again because the answer was lost.
             new = await self._count_new(queue, messages)
             if new == len(messages):
                 raise
@@ -62,9 +62,14 @@ class CountedQueues:
         return await self._add(queue.room.tenant, operation, taken)
 
     async def _count_new(self, queue: QueueKey, messages: Sequence[NewMessage]) -> int:
-        names = {message.sender_id for message in messages if message.sender_id}
-        known = {name for name in names if await self._store.find_sent(queue, name) is not None}
-        return len(names - known) + sum(not message.sender_id for message in messages)
+        """How many of the messages are not stored yet. The first one says whether it is worth the queries for the others."""
+        first, *others = messages
+        if not await self._is_known(queue, first):
+            return len(messages)
+        return len([message for message in others if not await self._is_known(queue, message)])
+
+    async def _is_known(self, queue: QueueKey, message: NewMessage) -> bool:
+        return bool(message.sender_id) and await self._store.find_sent(queue, message.sender_id or "") is not None
 
     async def create(self, queue: QueueKey) -> None:
         """See QueueStore."""

@@ -53,6 +53,8 @@ logger = logging.getLogger(__name__)
 # A hint may be lost (a sender cancelled between commit and wake, a notifier that lost its connection): a receiver that waits
 # looks at least this often.
 _POLL_SECONDS = 5.0
+# The settings that may make messages ready.
+_LETS_THROUGH = frozenset({"paused", "concurrency"})
 # A result, and a report of progress, as JSON text.
 MAX_VALUE_BYTES = 64 * 1024
 
@@ -249,7 +251,7 @@ class QueueService(QueueReader):
     async def configure(self, queue: QueueKey, changes: Mapping[str, Any]) -> QueueSettings:
         """Change these settings of the queue and return all. Raises InvalidRequestError that names the setting."""
         settings = await self._configuring.change(queue, changes)
-        if not settings.paused:
+        if not (settings.paused or changes.keys().isdisjoint(_LETS_THROUGH)):
             self._wake_many(queue)
         return settings
 
@@ -265,6 +267,7 @@ class QueueService(QueueReader):
         """End the leases of a holder that is gone, now or within `grace` seconds; return the queues concerned."""
         queues = await self._store.release_holder(holder, reason=reason, grace=grace)
         for queue in queues:
+            self._watches.tell(queue)
             self._ready_in(grace, queue, many=True)
         return queues
 

@@ -98,11 +98,19 @@ class QueueMessagesClient:
                 return record
 
     async def _wait_once(self, name: str, id: str, seconds: float, seen: str | None) -> Any:
-        request: Header = {"name": name, "id": id, "wait": seconds}
+        request: Header = {"name": name, "id": id}
+        try:
+            async with asyncio.timeout(seconds):
+                await self._waits.acquire()
+        except TimeoutError:  # others have their turn: look instead of waiting
+            return await self._ask("queues.get", request)
+        request["wait"] = seconds
         if seen is not None:
             request["seen"] = seen
-        async with self._waits:
+        try:
             return await self._ask("queues.get", request, timeout=seconds + self._room.request_timeout)
+        finally:
+            self._waits.release()
 
     async def find(
         self,

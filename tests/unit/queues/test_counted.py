@@ -142,6 +142,34 @@ async def test_a_message_that_is_sent_again_is_answered_over_the_limit_too(queue
         await queues.send(JOBS, NewMessage("x", sender_id="other"))
 
 
+async def test_a_batch_takes_as_many_places_as_it_has_messages(queues: QueueService, counts: LocalCounts) -> None:
+    await queues.send_many(JOBS, [NewMessage("x")] * 3)
+    with pytest.raises(QuotaExceededError):
+        await queues.send_many(JOBS, [NewMessage("x")] * 3)
+    assert await used(counts) == (1, 3)
+    await queues.send_many(JOBS, [NewMessage("x")] * 2)
+    assert await used(counts) == (1, 5)
+
+
+async def test_a_batch_that_is_sent_again_is_answered_over_the_limit_too(queues: QueueService) -> None:
+    batch = [NewMessage("x", sender_id=f"s{number}") for number in range(4)]
+    first = await queues.send_many(JOBS, batch)
+    assert await queues.send_many(JOBS, batch) == first
+    # Only what is new needs a place.
+    more = await queues.send_many(JOBS, [*batch, NewMessage("x", sender_id="s4")])
+    assert more[:4] == first
+    with pytest.raises(QuotaExceededError):
+        await queues.send_many(JOBS, [*batch, NewMessage("x", sender_id="s5"), NewMessage("x")])
+
+
+async def test_room_is_made_by_cancelling_what_nobody_works_on(queues: QueueService) -> None:
+    ids = await queues.send_many(JOBS, [NewMessage("x")] * 5)
+    assert await queues.receive(JOBS, ANN) is not None
+    for message_id in ids:
+        await queues.cancel(JOBS, message_id)
+    assert await send(queues, times=9) == 4
+
+
 async def test_a_send_to_a_known_queue_asks_the_store_nothing_more(queues: QueueService, store: Store) -> None:
     assert await send(queues, times=1) == 1
     assert sorted(store.asked) == ["count", "exists"]
