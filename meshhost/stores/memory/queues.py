@@ -139,12 +139,14 @@ class MemoryQueueStore:
             in_progress = sum(message.is_leased(now) for message in found.messages.values())
             limit = min(limit, found.settings.concurrency - in_progress)
         deliveries: list[Delivery] = []
+        claimed: set[int] = set()  # with a lease of 0 seconds they are ready again at once
         while len(deliveries) < limit:
-            ready = [message for message in found.in_order() if message.is_ready(now)]
+            ready = [each for each in found.in_order() if each.is_ready(now) and each.id not in claimed]
             if not ready:
                 break
             if not self._end_instead(queue, found, ready[0], now):
                 deliveries.append(self._claim(queue, found, ready[0], holder, now + seconds, by))
+                claimed.add(ready[0].id)
         return sorted(deliveries, key=lambda delivery: (-delivery.priority, delivery.lease.message_id))
 
     def _end_instead(self, queue: QueueKey, found: MemoryQueue, message: MemoryMessage, now: float) -> bool:
