@@ -43,7 +43,7 @@ from meshhost.stores.queues import (
     QueueSettings,
     QueueStore,
 )
-from meshhost.stores.refusals import queue_missing
+from meshhost.stores.shared.refusals import queue_missing
 from meshhost.tasks import TaskOwner
 
 __all__ = ["MAX_VALUE_BYTES", "QueueService"]

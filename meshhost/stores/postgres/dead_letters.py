@@ -12,8 +12,8 @@ from meshhost.stores.postgres.database import Connection, PostgresDatabase
 from meshhost.stores.postgres.messages.keys import lock_keys
 from meshhost.stores.postgres.queue_rows import is_storable, lock_queue, names_of
 from meshhost.stores.queues import DeadLetter, QueueKey
-from meshhost.stores.refusals import queue_missing
-from meshhost.stores.statements import read_statements
+from meshhost.stores.shared.refusals import queue_missing
+from meshhost.stores.shared.statements import read_statements
 
 __all__ = ["BATCH", "read_dead_letters", "replay_dead_letters"]
 

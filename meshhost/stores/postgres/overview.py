@@ -10,7 +10,7 @@ from meshhost.clock import Clock, SteadyTime
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.postgres.database import Lifetime, PostgresDatabase
 from meshhost.stores.queues import QueueStats, TenantQueues
-from meshhost.stores.statements import read_statements
+from meshhost.stores.shared.statements import read_statements
 
 __all__ = ["QueueOverview"]
 

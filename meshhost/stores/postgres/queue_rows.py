@@ -11,8 +11,8 @@ from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.postgres.database import Connection, Row
 from meshhost.stores.queue_settings import parse_settings
 from meshhost.stores.queues import Delivery, HolderId, Lease, QueueKey
-from meshhost.stores.refusals import queue_missing
-from meshhost.stores.statements import read_statements
+from meshhost.stores.shared.refusals import queue_missing
+from meshhost.stores.shared.statements import read_statements
 
 __all__ = [
     "MAX_ID",

@@ -40,7 +40,7 @@ from meshhost.stores.queues import (
     QueueLimits,
     StoredMessage,
 )
-from meshhost.stores.refusals import check_message, check_name, queue_missing
+from meshhost.stores.shared.refusals import check_message, check_name, queue_missing
 
 __all__ = ["PostgresQueueStore"]
 

@@ -12,8 +12,8 @@ from meshhost.stores.postgres.database import Connection, PostgresDatabase, Row
 from meshhost.stores.postgres.messages.keys import hash_of_key, lock_keys
 from meshhost.stores.postgres.queue_rows import is_storable, names_of
 from meshhost.stores.queues import LONGEST_DELAY, QueueKey, StoredMessage
-from meshhost.stores.refusals import queue_missing
-from meshhost.stores.statements import read_statements
+from meshhost.stores.shared.refusals import queue_missing
+from meshhost.stores.shared.statements import read_statements
 
 __all__ = ["read_stored", "restore_messages"]
 

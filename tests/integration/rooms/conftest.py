@@ -24,10 +24,10 @@ from meshhost.stores.document_files import FilesAndDocuments
 from meshhost.stores.engine import Engine
 from meshhost.stores.files import open_object_store
 from meshhost.stores.identity_service import IdentityService
-from meshhost.stores.local_notifier import LocalNotifier
 from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.memory.usage import MemoryUsageStore
 from meshhost.stores.queues import QueueLimits
+from meshhost.stores.shared.local_notifier import LocalNotifier
 from meshhost.stores.sqlite.documents import SqliteDocumentStore
 from meshhost.stores.sqlite.identity import SqliteIdentityStore
 from meshhost.testing.server import RunningServer

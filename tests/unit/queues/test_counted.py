@@ -13,9 +13,9 @@ from meshhost.queues.service import QueueService
 from meshhost.queues.sweeper import QueueSweeper
 from meshhost.quotas.counts import UNCOUNTED, LocalCounts
 from meshhost.quotas.quota import Resource, ServerQuota
-from meshhost.stores.local_notifier import LocalNotifier
 from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.queues import EndReason, HolderId, Lease, NewMessage, QueueKey, QueueLimits
+from meshhost.stores.shared.local_notifier import LocalNotifier
 
 ROOM, RIVAL = RoomKey(TenantId("acme"), "lobby"), RoomKey(TenantId("rival"), "lobby")
 JOBS, ANN = QueueKey(ROOM, "jobs"), HolderId("ann")

@@ -13,10 +13,10 @@ from meshhost.queues import reader
 from meshhost.queues.reader import fingerprint
 from meshhost.queues.service import MAX_VALUE_BYTES, QueueService
 from meshhost.queues.sweeper import QueueSweeper
-from meshhost.stores.local_notifier import LocalNotifier
 from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.messages import MessageQuery, MessageRecord, MessageState
 from meshhost.stores.queues import Delivery, EndReason, HolderId, NewMessage, QueueKey, QueueLimits, QueueSettings
+from meshhost.stores.shared.local_notifier import LocalNotifier
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from meshhost.stores.messages import EndReason, MessageState
-from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.postgres.database import Connection, Row
 from meshhost.stores.postgres.messages.endings import Ended, Ending, end_messages, json_bytes, let_follow, note_of
 from meshhost.stores.postgres.messages.keys import lock_keys, lock_of_queue
@@ -19,7 +18,8 @@ from meshhost.stores.postgres.messages.tables import SQL, QueueTables
 from meshhost.stores.postgres.queue_rows import delivery_of, is_possible, is_storable, keys_of, names_of, values_of
 from meshhost.stores.queue_settings import parse_settings
 from meshhost.stores.queues import Delivery, HolderId, Lease, QueueKey
-from meshhost.stores.refusals import lease_lost, queue_missing
+from meshhost.stores.shared.poison import is_interruption, poison
+from meshhost.stores.shared.refusals import lease_lost, queue_missing
 
 __all__ = ["claim", "prolong", "release_all"]
 

@@ -15,8 +15,8 @@ from meshhost.stores.postgres.messages.keys import hash_of_key
 from meshhost.stores.postgres.messages.tables import QueueTables
 from meshhost.stores.postgres.queue_rows import MAX_ID, is_storable, names_of
 from meshhost.stores.queues import QueueKey
-from meshhost.stores.refusals import queue_missing
-from meshhost.stores.statements import read_statements
+from meshhost.stores.shared.refusals import queue_missing
+from meshhost.stores.shared.statements import read_statements
 
 __all__ = ["find_messages", "get_message"]
 

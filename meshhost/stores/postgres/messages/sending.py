@@ -17,7 +17,7 @@ from meshhost.stores.postgres.messages.keys import hash_of_key, lock_keys
 from meshhost.stores.postgres.messages.tables import SQL, QueueTables
 from meshhost.stores.postgres.queue_rows import is_storable, names_of
 from meshhost.stores.queues import QueueKey
-from meshhost.stores.refusals import check_batch, check_message, check_name, queue_full, queue_missing
+from meshhost.stores.shared.refusals import check_batch, check_message, check_name, queue_full, queue_missing
 
 __all__ = ["Sending"]
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from meshhost.stores.messages import EndReason, MessageState
-from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.postgres.batches import Batcher
 from meshhost.stores.postgres.database import Connection, Row
 from meshhost.stores.postgres.messages.endings import Ending, end_messages, error_text, json_bytes, let_follow, note_of
@@ -18,7 +17,8 @@ from meshhost.stores.postgres.messages.tables import SQL, QueueTables
 from meshhost.stores.postgres.queue_rows import MAX_ID, is_possible, is_storable, keys_of, names_of, values_of
 from meshhost.stores.queue_settings import parse_settings
 from meshhost.stores.queues import Delay, Lease, QueueKey
-from meshhost.stores.refusals import lease_lost, queue_missing
+from meshhost.stores.shared.poison import is_interruption, poison
+from meshhost.stores.shared.refusals import lease_lost, queue_missing
 
 __all__ = ["Acks", "cancel_message", "end_expired", "give_back"]
 

@@ -10,7 +10,7 @@ from meshhost.clock import Clock, SteadyTime
 from meshhost.stores.messages import MAX_HISTORY
 from meshhost.stores.postgres.database import PostgresDatabase
 from meshhost.stores.queue_settings import DEFAULT_RESULT_TTL, QueueLimits
-from meshhost.stores.statements import read_statements
+from meshhost.stores.shared.statements import read_statements
 
 __all__ = ["SQL", "QueueTables"]
 

@@ -39,7 +39,7 @@ from meshhost.stores.queues import (
     StoredMessage,
     TenantQueues,
 )
-from meshhost.stores.refusals import check_batch, check_message, check_name
+from meshhost.stores.shared.refusals import check_batch, check_message, check_name
 from meshhost.stores.sqlite.database import SqliteDatabase
 from meshhost.stores.sqlite.queues import archive, life
 from meshhost.stores.sqlite.queues.dead_letters import read_dead_letters, replay_dead_letters
