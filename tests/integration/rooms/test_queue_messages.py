@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,6 +25,13 @@ from meshhost.room.services.queues import LeasedMessage, MessageRecord, NewMessa
 from meshhost.server.services import queue_replies
 from meshhost.stores.queues import QueueLimits
 from meshhost.testing.server import RunningServer
+
+
+@pytest.fixture
+async def server(serve: Any) -> AsyncIterator[RunningServer]:
+    """A room server with its queues in SQLite."""
+    async with serve(queues_on_disk=True) as running:
+        yield running
 
 
 async def take(room: RoomClient, name: str = "q", **options: Any) -> LeasedMessage:
