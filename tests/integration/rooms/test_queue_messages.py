@@ -347,6 +347,8 @@ async def test_messages_are_found_over_all_pages(server: RunningServer) -> None:
         assert len([record async for record in a.queues.find("q", key="even", limit=55)]) == 55
         assert [record.message["n"] async for record in a.queues.find("q", text='"n": 118')] == [118]
         assert len([record async for record in a.queues.find("q", states=["blocked"])]) == 59
+        await a.queues.send("letters", {"to": "Zoë 😀"})
+        assert len([record async for record in a.queues.find("letters", text="Zoë 😀")]) == 1
         assert [record async for record in a.queues.find("q", since=time.time() + 60)] == []
         soon = datetime.now(UTC) + timedelta(minutes=1)
         assert len([record async for record in a.queues.find("q", until=soon)]) == 70
