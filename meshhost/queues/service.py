@@ -185,10 +185,11 @@ class QueueService(QueueReader):
         seconds = self._lease_seconds if lease_seconds is None else lease_seconds
         wanted = Wanted(queue, holder, seconds, limit, by)
         if wait_seconds <= 0:
-            return await self._claims.claim(wanted, create=create)
+            return self._handed_over(await self._claims.claim(wanted, create=create))
         waiter = self._waiters.add(queue, holder)
         try:
-            return await self._wait(waiter, self._clock.monotonic() + wait_seconds, wanted, create=create)
+            deadline = self._clock.monotonic() + wait_seconds
+            return self._handed_over(await self._wait(waiter, deadline, wanted, create=create))
         finally:
             hint = self._waiters.remove(waiter)
             if hint is not None:
@@ -353,6 +354,11 @@ class QueueService(QueueReader):
             self._sweeper.tell(self._clock.time() + seconds)
         else:
             self._wake(Hint(queue, many))
+
+    def _handed_over(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        for delivery in deliveries:
+            self._watches.tell(delivery.lease.queue, delivery.lease.message_id)
+        return deliveries
 
     async def _wait(self, waiter: Waiter, deadline: float, wanted: Wanted, *, create: bool) -> Sequence[Delivery]:
         # The waiter is in line before the first look into the store: a message that is sent after that look wakes it.

@@ -160,6 +160,16 @@ async def test_progress_wakes_only_who_asks_for_it(
     assert await ended(for_end) is MessageState.DONE
 
 
+async def test_who_asks_for_news_learns_at_once_that_somebody_works_on_the_message(
+    service: QueueService, tasks: asyncio.TaskGroup, clock: FakeClock
+) -> None:
+    message = await service.send(JOBS, NewMessage("a"))
+    waiting = watch(service, tasks, message, seen=fingerprint(await known(service, message)))
+    await clock.advance(0)
+    await take(service)
+    assert await ended(waiting) is MessageState.LEASED
+
+
 async def test_a_wait_that_is_over_returns_what_is_known(
     service: QueueService, tasks: asyncio.TaskGroup, clock: FakeClock
 ) -> None:
