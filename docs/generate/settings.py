@@ -134,7 +134,8 @@ The [room server's file](server-file.md) has what the room server does not take 
 _FILE_INTRO = """
 `meshhost room serve --config FILE` reads this TOML file. Every table and member may be left out; a name that is not here is
 an error. `config/meshhost.toml` has all of them with their defaults, `config/production.toml` is a start for a deployment.
-`[[services]]`, `[[services.paths]]` and `[[providers]]` may be repeated.
+`[[services]]`, `[[services.paths]]` and `[[providers]]` may be repeated. SIGHUP reads `[[services]]` again; the rest counts
+from the next start on.
 """
 
 

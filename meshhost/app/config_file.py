@@ -1,7 +1,8 @@
 """The schema of `meshhost.toml`, the configuration file of a room server, and how it is read.
 
 Unknown names are errors, so that a misspelt setting is not ignored; an error names the member that is wrong. Secrets are never
-in the file: it names the files that hold them. Read by `meshhost room serve`, and turned into arguments by `embedded`.
+in the file: it names the files that hold them. `meshhost room serve` reads it at its start, and its services again at each
+SIGHUP; `embedded` turns it into arguments.
 """
 
 import re
@@ -19,7 +20,7 @@ from meshhost.quotas.quota import ServerQuota
 from meshhost.server.config import ConfiguredService, ServicePath
 from meshhost.validation import first_problem
 
-__all__ = ["ProviderEntry", "ServerFile", "read_secret_file", "read_server_file"]
+__all__ = ["ProviderEntry", "ServerFile", "changed_tables", "read_secret_file", "read_server_file"]
 
 
 class _Table(BaseModel):
@@ -173,6 +174,12 @@ def read_server_file(path: Path | None) -> ServerFile:
     except ValidationError as error:
         where, message = first_problem(error)
         raise SettingsError(f"{path}: {where}: {message.removeprefix('Value error, ')}") from None
+
+
+def changed_tables(running: ServerFile, read: ServerFile) -> list[str]:
+    """Return the tables, apart from `services`, that differ from the running ones: they are read at the start only."""
+    tables = [name for name in ServerFile.model_fields if name != "services"]
+    return [name for name in tables if getattr(running, name) != getattr(read, name)]
 
 
 def read_secret_file(path: Path | None) -> str | None:
