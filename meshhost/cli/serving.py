@@ -59,7 +59,7 @@ def _operator_key(settings: Settings) -> str | None:
         return None
 
 
-async def _serve(options: ServerOptions, config: Path | None, *, as_json: bool) -> None:
+async def _serve(options: ServerOptions, config: Path | None = None, *, as_json: bool) -> None:
     async with stop_signals() as stop:
         await first_of(_serve_until(stop, options, config, as_json=as_json), stop.wait_forced())
 
