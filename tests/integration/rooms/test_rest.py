@@ -200,6 +200,15 @@ async def test_connect_gives_a_token_that_joins(rest: _Rest) -> None:
         assert session["participants"] == [{"name": "cli", "role": "user"}]
 
 
+async def test_what_connect_signs_ends_with_the_key_that_asked(rest: _Rest) -> None:
+    _, made = await rest("POST", "{P}/api-keys", json={"name": "mine", "description": ""})
+    mine = _Rest(rest.server, rest.http, made["value"])
+    _, body = await mine("POST", "{P}/rooms/lobby/connect", json={})
+    async with RoomClient(protocol=WebSocketClientProtocol(url=body["room_url"], token=body["jwt"])) as room:
+        await rest("DELETE", f"{{P}}/api-keys/{made['id']}")
+        assert (await room.wait_closed()).error is not None
+
+
 async def test_active_sessions_are_the_projects_own(
     server: RunningServer, http: aiohttp.ClientSession, other_key: ApiKey
 ) -> None:
@@ -211,7 +220,7 @@ async def test_active_sessions_are_the_projects_own(
 
 async def test_a_project_without_a_key_cannot_sign(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     login = rest.server.server.parts.access.sign_login(rest.server.key.project_id)
-    monkeypatch.setattr(rest.server.server.engines.identity, "signing_key", lambda _: None)
+    monkeypatch.setattr(rest.server.server.engines.identity, "signing_key", lambda *_: None)
     status, _ = await _Rest(rest.server, rest.http, login)("POST", "{P}/rooms/r/connect", json={})
     assert status == 401
 

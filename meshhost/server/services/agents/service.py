@@ -38,8 +38,8 @@ __all__ = ["AgentsInRoom", "AgentsService", "CallOut", "IsComing"]
 
 T = TypeVar("T")
 
-# Calls an agent into the room at a URL: room, URL, identity, arguments, scope. Raises RoomError when it cannot.
-CallOut = Callable[[Room, str, str, dict[str, Any], ApiScope], Awaitable[None]]
+# Calls an agent into the room at a URL: room, who asks, URL, identity, arguments, scope. Raises RoomError when it cannot.
+CallOut = Callable[[Room, Participant, str, str, dict[str, Any], ApiScope], Awaitable[None]]
 
 # Whether an agent of a configured service may join a room within these seconds: room, identity that does not count, seconds.
 IsComing = Callable[[Room, str, float], bool]
@@ -258,18 +258,20 @@ class AgentsService(RoomService):
     # ---- calling agents in ----------------------------------------------------------------------------------------
 
     async def _call(self, request: Request, body: bodies.CallAgent) -> Answer:
-        wanted = body.api or ApiScope.agent_default()
-        scope = wanted.intersection(request.participant.scope)
-        if not await self._is_built_in(request.room, body.url):
-            await self._call_out(request.room, body.url, body.name, body.arguments, scope)
+        if not await self._is_built_in(request, body.url):
+            wanted = body.api or ApiScope.agent_default()
+            await self._call_out(request.room, request.participant, body.url, body.name, body.arguments, wanted)
         return EmptyResponse()
 
-    async def _is_built_in(self, room: Room, url: str) -> bool:
+    async def _is_built_in(self, request: Request, url: str) -> bool:
+        """Whether the room has what the URL asks for, as far as the caller may see that; what it may not see is not there."""
+        room, caller = request.room, request.participant
         match built_in_name(url):
             case ("toolkits", name):
-                return any(entry.name == name for entry in self._rooms.of(room).registry.toolkits.values())
+                visible = self._rooms.of(room).registry.visible_toolkits(caller, None)
+                return any(entry.name == name for entry in visible)
             case ("schemas", name):
-                return await provide_schema(self._files, room.key, name)
+                return await provide_schema(self._files, room.key, name, caller.scope)
             case _:
                 return False
 
