@@ -49,7 +49,10 @@ VARIABLES: dict[str, dict[str, str]] = {
     "Service host": {
         "MESHHOST_HOST": "Address to listen on for calls. Default: 127.0.0.1.",
         "MESHHOST_PORT": "Port to listen on for calls. Default: 8081 with `host.run()`, else a free one.",
-        "MESHHOST_WEBHOOK_SECRET": "Secret that signs calls. Without one the host accepts calls from programs of its own machine only, and none that a proxy forwards.",
+        "MESHHOST_WEBHOOK_SECRET": (
+            "Secret that signs calls. Without one the host accepts calls from programs of its own machine only, "
+            "and none that a proxy forwards."
+        ),
         "MESHHOST_ALLOWED_ROOM_URLS": "Room servers that a call may name besides `MESHHOST_API_URL`, separated by commas.",
         "MESHHOST_MAX_AGENTS": "Agents that may live on the host at once.",
         "MESHHOST_DRAIN_SECONDS": "Seconds that agents may take to leave when the host stops; a path can have its own.",
