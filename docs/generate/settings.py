@@ -90,6 +90,8 @@ FILE: dict[str, str] = {
     "server.max_upload_bytes": "Largest file.",
     "server.call_urls": "URL prefixes of hosts that participants may call by `agent.call`.",
     "server.oauth": "Whether the login of the MeshAgent CLI's `setup` is served. It answers this machine only.",
+    "server.require_token_expiry": "Whether tokens that never expire are refused. Those that MeshAgent's SDK signs have no end "
+    "unless the program gives one.",
     "server.tenant_labels": "Tenants that have their own label in `/metrics`, which everybody may read; 0 for none.",
     "server.tenant_label": "What that label shows: the `id`, which never changes, or the present `name`.",
     "queues.max_attempts": "Failed attempts after which a message is dead-lettered.",

@@ -48,7 +48,8 @@ class Access:
     """Checks tokens and keys against the identity store. `own_secret` signs file URLs and logins.
 
     Without an `operator_key` nobody is the operator. A file URL is good for `file_seconds`. Requests are counted in `rates`
-    once their tenant is known: every method that returns a tenant, room or file raises QuotaExceededError, too.
+    once their tenant is known: every method that returns a tenant, room or file raises QuotaExceededError, too. With
+    `requires_expiry` participant tokens that never expire are refused.
     """
 
     identity: IdentityService
@@ -56,6 +57,7 @@ class Access:
     operator_key: str | None = field(default=None, repr=False)
     rates: Rates | None = field(default=None, repr=False)
     file_seconds: float = FILE_URL_SECONDS
+    requires_expiry: bool = False
 
     def participant(self, request: web.Request, room_name: str) -> tuple[RoomKey, ParticipantToken]:
         """The room that a participant asks for and its token, from the `Authorization` header or the `token` parameter.
@@ -66,6 +68,8 @@ class Access:
         check_room_name(room_name)
         text = request.query.get("token") or bearer_of(request)
         token = ParticipantToken.verified(text, secret_for=self.identity.secret_for)
+        if self.requires_expiry and token.expires_at is None:
+            raise InvalidTokenError("the token never expires, which this room server does not take: sign one with exp")
         # A token without a key id is signed with the server's own secret, which speaks for one project only.
         tenant = token.project_id if token.api_key_id is not None else None
         self.identity.check_tenant(tenant or DEFAULT_PROJECT)

@@ -23,7 +23,7 @@ from meshhost.errors import (
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key
 from meshhost.identity.roles import Role
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
+from meshhost.identity.tokens import NO_EXPIRATION, ParticipantGrant, ParticipantToken
 from meshhost.server.core.participants import Participant
 from meshhost.server.http.access import Access, bearer_of
 from meshhost.stores.identity import KeyRights
@@ -102,6 +102,16 @@ async def test_a_token_is_for_its_room_and_its_time(access: Access) -> None:
     ):
         with pytest.raises(error):
             access.participant(_request(token), room)
+
+
+async def test_a_token_without_an_end_is_refused_where_the_operator_says_so(access: Access) -> None:
+    endless = ParticipantToken(name="me", grants=[ParticipantGrant(name="room", scope="r")])
+    request = _request(endless.to_jwt(api_key=encode_api_key(KEY), expiration=NO_EXPIRATION))
+    access.participant(request, "r")
+    strict = Access(access.identity, requires_expiry=True)
+    strict.participant(_request(_token()), "r")
+    with pytest.raises(InvalidTokenError, match="exp"):
+        strict.participant(request, "r")
 
 
 async def test_a_token_signed_otherwise_is_refused(access: Access) -> None:
