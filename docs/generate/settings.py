@@ -49,7 +49,10 @@ VARIABLES: dict[str, dict[str, str]] = {
     "Service host": {
         "MESHHOST_HOST": "Address to listen on for calls. Default: 127.0.0.1.",
         "MESHHOST_PORT": "Port to listen on for calls. Default: 8081 with `host.run()`, else a free one.",
-        "MESHHOST_WEBHOOK_SECRET": "Secret that signs calls. Without one the host accepts calls from its own machine only.",
+        "MESHHOST_WEBHOOK_SECRET": (
+            "Secret that signs calls. Without one the host accepts calls from programs of its own machine only, "
+            "and none that a proxy forwards."
+        ),
         "MESHHOST_ALLOWED_ROOM_URLS": "Room servers that a call may name besides `MESHHOST_API_URL`, separated by commas.",
         "MESHHOST_MAX_AGENTS": "Agents that may live on the host at once.",
         "MESHHOST_DRAIN_SECONDS": "Seconds that agents may take to leave when the host stops; a path can have its own.",
@@ -87,6 +90,8 @@ FILE: dict[str, str] = {
     "server.max_upload_bytes": "Largest file.",
     "server.call_urls": "URL prefixes of hosts that participants may call by `agent.call`.",
     "server.oauth": "Whether the login of the MeshAgent CLI's `setup` is served. It answers this machine only.",
+    "server.require_token_expiry": "Whether tokens that never expire are refused. Those that MeshAgent's SDK signs have no end "
+    "unless the program gives one.",
     "server.tenant_labels": "Tenants that have their own label in `/metrics`, which everybody may read; 0 for none.",
     "server.tenant_label": "What that label shows: the `id`, which never changes, or the present `name`.",
     "queues.max_attempts": "Failed attempts after which a message is dead-lettered.",

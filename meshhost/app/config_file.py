@@ -47,6 +47,7 @@ class _Server(_Table):
     max_upload_bytes: int = Field(1024 * 1024 * 1024, ge=1)
     call_urls: list[str] = Field(default_factory=list)
     oauth: bool = True
+    require_token_expiry: bool = False
     tenant_labels: int = Field(0, ge=0)
     tenant_label: Literal["id", "name"] = "id"
 

@@ -125,6 +125,7 @@ def _config(options: ServerOptions, *, has_former_life: bool) -> ServerConfig:
         webhook_secret=read_secret_file(file.webhooks.secret_file),
         call_urls=file.server.call_urls,
         oauth=file.server.oauth if "oauth" in file.server.model_fields_set else None,
+        require_token_expiry=file.server.require_token_expiry,
         operator_key=options.operator_key,
         tenant_labels=file.server.tenant_labels,
         tenant_label=file.server.tenant_label,

@@ -104,7 +104,12 @@ def assemble(
     Raises ValueError when two services offer an operation of the same name.
     """
     rates = TenantRates(engines.identity.quota_of)
-    access = Access(engines.identity, operator_key=config.operator_key, rates=rates)
+    access = Access(
+        engines.identity,
+        operator_key=config.operator_key,
+        rates=rates,
+        requires_expiry=config.require_token_expiry,
+    )
     metrics, sender = ServerMetrics(), WebhookSender()
     if config.tenant_labels > 0:
         labels = TenantLabels(config.tenant_labels, label=config.tenant_label)

@@ -77,8 +77,9 @@ class ServerConfig:
     for agents of its former life to come back before it calls a service with several hosts. `webhook_urls` receive a webhook
     when a room starts or ends. `call_urls` are the prefixes of URLs that `agent.call` may call. `oauth` turns on the loopback
     login that the MeshAgent CLI's `setup` uses (None: where there is no `public_url`). `edge` bounds connections and half-sent
-    requests. `operator_key` is the key that manages tenants; without one nobody does. The first `tenant_labels` tenants have
-    a label of their own in the metrics, which shows their id or name.
+    requests. With `require_token_expiry` tokens of participants that never expire are refused. `operator_key` is the key that
+    manages tenants; without one nobody does. The first `tenant_labels` tenants have a label of their own in the metrics, which
+    shows their id or name.
     """
 
     host: str = "127.0.0.1"
@@ -102,6 +103,7 @@ class ServerConfig:
     webhook_secret: str | None = field(default=None, repr=False)
     call_urls: Sequence[str] = ()
     oauth: bool | None = None
+    require_token_expiry: bool = False
     edge: EdgeLimits = field(default_factory=EdgeLimits)
     operator_key: str | None = field(default=None, repr=False)
     tenant_labels: int = 0

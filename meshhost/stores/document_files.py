@@ -45,9 +45,15 @@ class FilesAndDocuments(RoomFiles):
         return sorted(found.values(), key=lambda entry: entry.path)
 
     async def write(self, room: RoomKey, path: str, file: IO[bytes], *, overwrite: bool) -> None:
-        """See RoomFiles. A document is not written over: it has grants, a history and readers of its own."""
-        if await self._is_document(room, path):
-            raise InvalidRequestError("path", f"{path!r} is a document: edit it as one, or take another path")
+        """See RoomFiles. A document is not written over: it has grants, a history and readers of its own.
+
+        Nor is anything written below one, which would make it look like a folder.
+        """
+        segments = path.split("/")
+        for length in range(len(segments), 0, -1):
+            part = "/".join(segments[:length])
+            if await self._is_document(room, part):
+                raise InvalidRequestError("path", f"{part!r} is a document: edit it as one, or take another path")
         await super().write(room, path, file, overwrite=overwrite)
 
     async def delete(self, room: RoomKey, path: str) -> None:

@@ -3,7 +3,7 @@
 Reading is one request. Writing takes several: `storage.open` answers with a handle, `storage.write` adds the payload of each
 message, `storage.close` stores the file. Until then an upload is spooled in memory, above SPOOL_BYTES on the disk, so a client
 that disappears leaves no half file: its uploads are dropped with its connection. Participants that may read a path are told
-when its file changes.
+when its file changes. Documents are listed among the files; to delete one needs the grant to write it as a document, too.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import Field
 
 from meshhost.errors import (
+    AccessDeniedError,
     AlreadyExistsError,
     InvalidRequestError,
     LimitExceededError,
@@ -249,12 +250,16 @@ class StorageService(RoomService):
         path = clean_path(body.path)
         tenant = request.room.key.tenant
         entry = await self._files.stat(request.room.key, path)
+        if entry is not None and _is_document(entry) and not _may_write_document(request, path):
+            raise AccessDeniedError(
+                request.message.type, f"{path} (a document: the token does not grant sync.write of it)"
+            )
         since = self._counts.mark()
         await self._files.delete(request.room.key, path)
         if entry is not None and entry.size is not None:
             self._counts.free(tenant, Resource.FILES, since=since)
             self._counts.free(tenant, Resource.STORED_BYTES, entry.size, since=since)
-        else:  # only a document has no size
+        else:
             self._counts.free(tenant, Resource.DOCUMENTS, since=since)
         _tell_changed(request, "storage.file.deleted", path)
         return EmptyResponse()
@@ -289,6 +294,16 @@ def _can_read(request: Request, path: str) -> bool:
 
 def _subject(body: _Path) -> str:
     return body.path
+
+
+def _is_document(entry: Entry) -> bool:
+    # Only a document has no size.
+    return not entry.is_folder and entry.size is None
+
+
+def _may_write_document(request: Request, path: str) -> bool:
+    sync = request.participant.scope.sync
+    return sync is not None and sync.can_write(path)
 
 
 def _tell_changed(request: Request, event: str, path: str) -> None:
