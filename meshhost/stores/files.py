@@ -166,13 +166,24 @@ class RoomFiles:
             result = await obstore.get_async(self._store, _key(room, path))
         return int(result.meta["size"]), result.stream()
 
+    async def size(self, room: RoomKey, path: str, *, max_bytes: int) -> int:
+        """Return the size of the file. Raises RoomError when it is more than `max_bytes`."""
+        size = (await self._file(room, path)).size or 0
+        if size > max_bytes:
+            raise RoomError(f"{path!r} has {size} bytes, a download at most {max_bytes}: use its download URL")
+        return size
+
     async def read(self, room: RoomKey, path: str, *, max_bytes: int) -> bytes:
         """Return the bytes of the file. Raises RoomError when there are more than `max_bytes`."""
-        entry = await self._file(room, path)
-        if (entry.size or 0) > max_bytes:
-            raise RoomError(f"{path!r} has {entry.size} bytes, a download at most {max_bytes}: use its download URL")
+        await self.size(room, path, max_bytes=max_bytes)
+        return await self.load(room, path, max_bytes=max_bytes)
+
+    async def load(self, room: RoomKey, path: str, *, max_bytes: int) -> bytes:
+        """Do as `read`, for a path whose `size` was asked just now: it is a file."""
         with _errors(path):
             result = await obstore.get_async(self._store, _key(room, path))
+            if result.meta["size"] > max_bytes:  # replaced meanwhile
+                raise RoomError(f"{path!r} was replaced by a larger file: ask for it again")
             return bytes(await result.bytes_async())
 
     async def stream(self, room: RoomKey, path: str) -> Any:

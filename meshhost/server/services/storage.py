@@ -234,9 +234,18 @@ class StorageService(RoomService):
             counts.free(tenant, Resource.STORED_BYTES, replaced.size or 0, since=since)
 
     async def _download(self, request: Request, body: _Path) -> Answer:
-        path = clean_path(body.path)
-        data = await self._files.read(request.room.key, path, max_bytes=self._max_download_bytes)
-        return FileResponse(data=data, name=path.rpartition("/")[2], mime_type=mime_type_of(path))
+        path, peer = clean_path(body.path), request.peer
+        size = await self._files.size(request.room.key, path, max_bytes=self._max_download_bytes)
+        await peer.reserve(size)  # before it is read: a client may ask for many files and take none of them
+        try:
+            data = await self._files.load(request.room.key, path, max_bytes=size)
+        except BaseException:
+            peer.give_back(size)
+            raise
+        answer = FileResponse(data=data, name=path.rpartition("/")[2], mime_type=mime_type_of(path))
+        del data
+        await request.reply(answer, reserved=size)
+        return None
 
     async def _download_url(self, request: Request, body: _Path) -> Answer:
         path = clean_path(body.path)
