@@ -75,16 +75,16 @@ class ServerConfig:
 
     `public_url` is where participants reach it (None: the address it listens on). `resume_seconds` is how long a participant
     whose connection was lost may come back as itself; `linger_seconds` how long a room stays open when only agents that the
-    server called in are there; `receive_seconds` how long a receive waits for a message; `blocked_seconds` how
-    long a worker whose event loop is blocked keeps its message; `call_seconds` how long a tool or
-    agent may take to answer. `max_requests` bounds the requests in progress of one connection, `max_waiting_bytes` what waits
-    to be sent on it. All connections together hold at most `max_in_flight_bytes` of messages. A message has `message_seconds`
-    to arrive, and another one for every `edge.bytes_per_second` of it that came. `call_times` paces the calls of `services`.
-    `return_seconds` is how long after its start the server waits for agents of its former life to come back before it calls a
-    service with several hosts. `webhook_urls` receive a webhook when a room starts or ends. `call_urls` are the prefixes of
-    URLs that `agent.call` may call. `oauth` turns on the loopback login that the MeshAgent CLI's `setup` uses (None: where
-    there is no `public_url`). `edge` bounds connections and half-sent requests. `operator_key` is the key that manages tenants; without one nobody does. The first `tenant_labels` tenants have
-    a label of their own in the metrics, which shows their id or name.
+    server called in are there; `receive_seconds` how long a receive waits for a message; `blocked_seconds` how long a worker
+    whose event loop is blocked keeps its message; `call_seconds` how long a tool or agent may take to answer. `max_requests`
+    bounds the requests in progress of one connection, `max_waiting_bytes` what waits to be sent on it. All connections
+    together hold at most `max_in_flight_bytes` of messages. A message has `message_seconds` to arrive, and another one for
+    every `edge.bytes_per_second` of it that came. `call_times` paces the calls of `services`. `return_seconds` is how long
+    after its start the server waits for agents of its former life to come back before it calls a service with several hosts.
+    `webhook_urls` receive a webhook when a room starts or ends. `call_urls` are the prefixes of URLs that `agent.call` may
+    call. `oauth` turns on the loopback login that the MeshAgent CLI's `setup` uses (None: where there is no `public_url`).
+    `edge` bounds connections and half-sent requests. `operator_key` is the key that manages tenants; without one nobody does.
+    The first `tenant_labels` tenants have a label of their own in the metrics, which shows their id or name.
     """
 
     host: str = "127.0.0.1"

@@ -1,5 +1,8 @@
 """Files of a room over the wire."""
 
+import os
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -11,6 +14,7 @@ from meshhost.errors import (
     InvalidRequestError,
     NotFoundError,
     RoomError,
+    StorageFullError,
 )
 from meshhost.identity.grants import ApiScope, MessagingGrant, StorageGrant, StoragePathGrant
 from meshhost.protocol.frames import Limits
@@ -48,7 +52,7 @@ async def test_an_empty_file_is_a_file(server: RunningServer) -> None:
 
 
 async def test_a_large_file_goes_over_the_disk_in_order(server: RunningServer) -> None:
-    size = handlers.SPOOL_BYTES // 10
+    size = (4 * 1024 * 1024) // 10
     async with server.client() as a:
         handle = await a.storage.open(path="big")
         for number in range(30):
@@ -254,3 +258,27 @@ async def test_a_file_too_large_for_a_message_is_had_by_url(serve: Any, http: ai
             await a.storage.download(path="f")
         async with http.get(await a.storage.download_url(path="f")) as response:
             assert len(await response.read()) == 100_000
+
+
+async def test_an_upload_ends_before_the_disk_is_full(
+    serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve() as server, server.client() as a:
+        handle = await a.storage.open(path="f")
+        await a.storage.write(handle=handle, data=bytes(1_000_000))
+        disk = os.statvfs(tmp_path)
+        # As if others had filled the disk up to two reserves.
+        left = {"f_bavail": 2 * 64 * 1024 * 1024 // disk.f_frsize}
+        monkeypatch.setattr(
+            os, "statvfs", lambda _: SimpleNamespace(f_frsize=disk.f_frsize, f_blocks=disk.f_blocks, **left)
+        )
+        with pytest.raises(StorageFullError):
+            await a.storage.write(handle=handle, data=bytes(1_000_000))
+        with pytest.raises(NotFoundError):
+            await a.storage.write(handle=handle, data=b"x")
+        with pytest.raises(StorageFullError):
+            await a.storage.upload(path="small", data=b"x")
+        await a.queues.send(name="jobs", message={"n": 1})
+        assert not server.server.service(StorageService).uploads(server.server.rooms[0])
+        monkeypatch.undo()
+        await a.storage.upload(path="small", data=b"x")
