@@ -16,6 +16,7 @@ from meshhost.protocol.json_values import dump_json, load_header
 __all__ = [
     "META",
     "EmptyResponse",
+    "EncodedJson",
     "ErrorResponse",
     "FileResponse",
     "Header",
@@ -101,6 +102,18 @@ class JsonResponse:
     def to_json(self) -> Header:
         """Return the wire header."""
         return {"type": self.type, "json": self.json, "usage": self.usage}
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedJson(JsonResponse):
+    """A JSON value that its maker has encoded already as `text`, in steps: encoding a large one cannot be interrupted."""
+
+    json: Any = None
+    text: str = "null"
+
+    def to_json(self) -> Header:
+        """Return the wire header, without the value."""
+        return {"type": self.type, "usage": self.usage}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +227,11 @@ def pack_response(response: Response, extra: Header | None = None) -> bytes:
 
 def pack_body(response: Response, extra: Header | None = None) -> tuple[bytes, bytes]:
     """Return the body as `pack_response` does, header and payload apart."""
-    header = pack_header(response.to_json() | (extra or {}))
-    return header, response.data if isinstance(response, FileResponse) else b""
+    header = response.to_json() | (extra or {})
+    if isinstance(response, EncodedJson):
+        encoded = f'{{"json": {response.text}, {dump_json(header, other_as_text=True)[1:]}'.encode()
+        return _LENGTH.pack(len(encoded)) + encoded, b""
+    return pack_header(header), response.data if isinstance(response, FileResponse) else b""
 
 
 def unpack_response(header: Header, payload: bytes) -> Response:

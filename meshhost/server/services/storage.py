@@ -22,7 +22,8 @@ from meshhost.errors import (
 )
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey
-from meshhost.protocol.messages import EmptyResponse, FileResponse, JsonResponse
+from meshhost.protocol.json_values import dump_json
+from meshhost.protocol.messages import EmptyResponse, EncodedJson, FileResponse, JsonResponse
 from meshhost.quotas.counts import UNCOUNTED, TenantCounts
 from meshhost.quotas.quota import Resource
 from meshhost.server.core.participants import Participant
@@ -37,7 +38,7 @@ from meshhost.stores.files import Entry, RoomFiles, clean_path, mime_type_of
 __all__ = ["StorageService"]
 
 MAX_UPLOADS = 64
-# Entries of a list that are prepared before others get their turn in the event loop.
+# Entries of a list that are prepared and encoded before others get their turn in the event loop.
 _PAGE = 250
 
 
@@ -122,13 +123,14 @@ class StorageService(RoomService):
     async def _list(self, request: Request, body: _Path) -> Answer:
         # An agent lists `.schemas` when it starts and gives up at an error: paths that may not be read are left out instead.
         entries = await self._files.list(request.room.key, clean_path(body.path, may_be_folder=True))
-        shown: list[dict[str, Any]] = []
-        for number, entry in enumerate(entries, 1):
-            if _can_read(request, entry.path):
-                shown.append(_entry(entry))
-            if number % _PAGE == 0:  # a folder may hold many thousands
+        texts: list[str] = []
+        for start in range(0, len(entries), _PAGE):
+            if start > 0:  # a folder may hold many thousands
                 await asyncio.sleep(0)
-        return JsonResponse(json={"files": shown})
+            page = [_entry(entry) for entry in entries[start : start + _PAGE] if _can_read(request, entry.path)]
+            if page:
+                texts.append(dump_json(page)[1:-1])
+        return EncodedJson(text=f'{{"files": [{", ".join(texts)}]}}')
 
     async def _open(self, request: Request, body: _Open) -> Answer:
         path = clean_path(body.path)

@@ -1,5 +1,6 @@
 """Files of a room over the wire."""
 
+import asyncio
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -282,3 +283,21 @@ async def test_an_upload_ends_before_the_disk_is_full(
         assert not server.server.service(StorageService).uploads(server.server.rooms[0])
         monkeypatch.undo()
         await a.storage.upload(path="small", data=b"x")
+
+
+async def test_a_long_list_is_whole_and_lets_others_run(server: RunningServer, tmp_path: Path) -> None:
+    async with server.client() as a:
+        await a.storage.upload(path="many/0", data=b"1")
+        (first,) = [found for found in tmp_path.rglob("many/0") if found.is_file()]  # noqa: ASYNC240 - a test's own folder
+        for number in range(1, 2000):
+            first.with_name(str(number)).touch()
+        listing = asyncio.create_task(a.storage.list(path="many"))
+        turns = 0
+        while not listing.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert sorted(int(entry.name) for entry in listing.result()) == list(range(2000))
+        assert turns > 2 * 2000 // 250
+        blind = ApiScope(storage=StorageGrant(paths=[StoragePathGrant(path="elsewhere")]))
+        async with server.client(name="b", scope=blind) as b:
+            assert await b.storage.list(path="many") == []
