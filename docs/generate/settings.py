@@ -87,6 +87,11 @@ FILE: dict[str, str] = {
     "server.linger_seconds": "Seconds a room stays open after its last participant that no service brought has left.",
     "server.resume_seconds": "Seconds in which a participant whose connection was lost can return as the same participant.",
     "server.max_message_bytes": "Largest message between participant and server.",
+    "server.max_header_bytes": "Largest JSON header of a message from a participant. Messages of queues, arguments and JSON "
+    "answers of tools travel in it.",
+    "server.max_in_flight_bytes": "Bytes of messages that are received, handled or sent, of all tenants. One without room "
+    "waits up to 10 s and is then refused.",
+    "server.message_seconds": "Seconds that a message has to arrive, and one more for every `edge.bytes_per_second` of it.",
     "server.max_upload_bytes": "Largest file.",
     "server.call_urls": "URL prefixes of hosts that participants may call by `agent.call`.",
     "server.oauth": "Whether the login of the MeshAgent CLI's `setup` is served. It answers this machine only.",
@@ -108,6 +113,7 @@ FILE: dict[str, str] = {
     "quota.max_documents": "Documents of one tenant.",
     "quota.max_keys": "API keys of one tenant.",
     "quota.max_uploads": "Uploads of one tenant in progress.",
+    "quota.max_in_flight_bytes": "Bytes of one tenant's messages that are received, handled or sent.",
     "quota.requests_per_second": "Requests of one tenant per second, by REST and in rooms. Default: no limit.",
     "storage.url": "Object store of files, such as `s3://bucket/prefix`. Default: `storage` in the data directory.",
     "webhooks.urls": "Addresses that receive `room.started` and `room.ended`.",
@@ -139,7 +145,8 @@ The [room server's file](server-file.md) has what the room server does not take 
 _FILE_INTRO = """
 `meshhost room serve --config FILE` reads this TOML file. Every table and member may be left out; a name that is not here is
 an error. `config/meshhost.toml` has all of them with their defaults, `config/production.toml` is a start for a deployment.
-`[[services]]`, `[[services.paths]]` and `[[providers]]` may be repeated.
+`[[services]]`, `[[services.paths]]` and `[[providers]]` may be repeated. SIGHUP reads `[[services]]` again; the rest counts
+from the next start on.
 """
 
 

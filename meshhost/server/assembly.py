@@ -17,6 +17,7 @@ from meshhost.gateway.routes import add_gateway_routes
 from meshhost.identity.tenant import RoomKey
 from meshhost.queues.service import QueueService
 from meshhost.quotas.counts import TenantCounts
+from meshhost.quotas.in_flight import InFlight
 from meshhost.quotas.rates import TenantRates
 from meshhost.server.address import Address
 from meshhost.server.calling.caller import ServiceCaller
@@ -179,6 +180,7 @@ def assemble(
         metrics=metrics,
         counts=engines.counts,
         rates=rates,
+        in_flight=InFlight(config.max_in_flight_bytes, engines.identity.quota_of),
     )
     app = web.Application(middlewares=[errors_as_json])
     sockets.add_to(app)

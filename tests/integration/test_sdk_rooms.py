@@ -597,7 +597,9 @@ async def test_the_developer_log_goes_both_ways(sdk: Sdk, server: RunningServer)
 
 
 async def test_messages_of_many_megabytes_go_both_ways(sdk: Sdk, tmp_path: Path) -> None:
-    file = ServerFile.model_validate({"server": {"max_upload_bytes": 16 * 1024 * 1024}})
+    file = ServerFile.model_validate(
+        {"server": dict.fromkeys(("max_upload_bytes", "max_header_bytes"), 16 * 1024 * 1024)}
+    )
     async with running_server(tmp_path / "server", file=file) as server:
         seen = await sdk.lines("large", server, over=17 * 1024 * 1024)
 

@@ -543,6 +543,10 @@ async def test_an_agent_whose_token_is_refused_fails_at_once_and_says_why(serve:
     assert spawn.last_error.type == "RoomRefusedError"
     assert "401" in spawn.last_error.text
     assert spawn.reason == spawn.last_error.text
+    assert hosted.host.agents == ()
+    kept = (await hosted.get("/agents?state=failed")).json["agents"]
+    assert [(agent["id"], agent["last_error"]["type"]) for agent in kept] == [(spawn.id, "RoomRefusedError")]
+    assert (await hosted.get("/agents")).json["agents"] == []
 
 
 async def test_a_room_server_that_says_no_hello_is_tried_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

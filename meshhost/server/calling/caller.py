@@ -4,7 +4,8 @@ For each agent that a configured service has in a room, one task calls the servi
 until it is gone, and calls again: with a backoff when calls fail or the agent keeps leaving, and at the next of the service's
 hosts when one fails. An agent that is there already, because its host brought it back, is not called; for that the server waits
 a while after its own start. The tasks belong to the room and are cancelled when it ends (`service.py`). `kept.py` knows which
-member is which agent, `records.py` keeps what became of the calls, for operators.
+member is which agent, `records.py` keeps what became of the calls, for operators. When the services are replaced while the
+server runs, the tasks of agents that are configured as before go on; the others are cancelled, and new ones begin.
 
 A call carries a token that the agent joins with. It is signed with a key of the tenant and marks the agent as called by the
 server, so that it does not keep the room open by itself. For a participant the server calls only what `call_urls.py` lets it
@@ -86,13 +87,25 @@ class ServiceCaller:
     async def keep_called(self, room: Room) -> None:
         """Call every service that wants the room, and again whenever its agent is gone. Runs until cancelled."""
         agents = self._kept.of(room)
+        tasks: dict[KeptAgent, asyncio.Task[None]] = {}
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for kept in self._wanted(room):
-                    agents.append(kept)
-                    tasks.create_task(self._keep(kept), name=f"service {kept.path.identity}")
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    present = self._services
+                    wanted = self._wanted(room)
+                    agents[:] = _kept_on(agents, wanted)
+                    for gone in tasks.keys() - set(agents):
+                        tasks.pop(gone).cancel()
+                    for kept in agents:
+                        if kept not in tasks:
+                            tasks[kept] = group.create_task(self._keep(kept), name=f"service {kept.path.identity}")
+                    await room.wait_until(lambda present=present: self._services is not present)  # type: ignore[misc]
         finally:
             agents.clear()
+
+    def replace(self, services: Sequence[ConfiguredService]) -> None:
+        """Call these services from now on; the caller wakes the rooms, by `Room.changed`."""
+        self._services = services
 
     def calls(self, room: Room) -> list[dict[str, Any]]:
         """The calls of each service of a room and their outcomes, as JSON."""
@@ -275,3 +288,14 @@ def _would_lose(member: Participant, identity: str, scope: ApiScope, end: dateti
     if member.name != identity or member.asked_at is None or member.expires_at is None:
         return False
     return end + _SAME_END < member.expires_at or not scope.covers(member.scope)
+
+
+def _kept_on(before: Sequence[KeptAgent], wanted: Sequence[KeptAgent]) -> list[KeptAgent]:
+    """The wanted agents; one that was wanted before in the same way is still the same object."""
+    left, now = list(before), []
+    for new in wanted:
+        old = next(filter(new.is_configured_as, left), None)
+        if old is not None:
+            left.remove(old)
+        now.append(old or new)
+    return now

@@ -38,6 +38,11 @@ class KeptAgent:
         """Whether the agent is in the room, or was less than the resume time ago, and is to stay."""
         return any(self._is_mine(member) for member in self.room.members.values())
 
+    def is_configured_as(self, other: "KeptAgent") -> bool:
+        """Whether this is called as the other one is: the same path of the same hosts, with the same secret and arguments."""
+        mine, its = self.service, other.service
+        return (self.path, mine.all_urls, mine.webhook_secret) == (other.path, its.all_urls, its.webhook_secret)
+
     def is_coming(self, *, within: float) -> bool:
         """Whether it may join within these seconds, or has only just joined."""
         for member in self.room.members.values():
