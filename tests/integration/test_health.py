@@ -28,7 +28,7 @@ from meshhost.identity.tenant import AgentKey, RoomKey, TenantId
 from meshhost.identity.webhooks import webhook_body
 from meshhost.logs import log_context
 from meshhost.queues import store_check
-from meshhost.stores.sqlite import space
+from meshhost.stores.disk import space
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.supervision.state import State
 from meshhost.testing.agents import QuietAgent
