@@ -27,7 +27,6 @@ __all__ = ["EdgeLimits", "GuardedSite"]
 logger = logging.getLogger(__name__)
 
 _SWEEP_SECONDS = 1.0
-_LOG_SECONDS = 10.0
 # What is left of the file descriptors for stores, calls and logs. The second is for all that the process has open: agents'
 # connections to their rooms count there too.
 _DESCRIPTOR_SHARE = 0.8
@@ -47,7 +46,8 @@ class EdgeLimits:
     The headers of a request have `header_seconds` to arrive, and its body may pause for `body_idle_seconds`. At most
     `max_connections` are open (None: 80 % of the file descriptors that the process may have). Of those whose headers are
     incomplete there are at most `max_incomplete`, and `max_incomplete_per_address` from one address; from this machine, which
-    a reverse proxy makes the address of everybody, as many as in total.
+    a reverse proxy makes the address of everybody, as many as in total. What was dropped and refused is logged every
+    `log_seconds`.
     """
 
     header_seconds: float = 10.0
@@ -55,6 +55,7 @@ class EdgeLimits:
     max_connections: int | None = None
     max_incomplete: int = 1024
     max_incomplete_per_address: int = 128
+    log_seconds: float = 10.0
 
     def connections(self) -> int:
         """The most connections that may be open at once."""
@@ -157,7 +158,7 @@ class _Guard:
             self._drop(next(iter(self._incomplete)), _TOO_SLOW)
         for connection in [each for each in self.open if each.body_stalled(now - self.limits.body_idle_seconds)]:
             self._drop(connection, None)
-        if now - self._logged_at > _LOG_SECONDS:
+        if now - self._logged_at > self.limits.log_seconds:
             self._log(now)
 
     def _log(self, now: float) -> None:

@@ -54,11 +54,13 @@ class ConfiguredService:
 class CallTimes:
     """Seconds between the calls of a configured service: a called agent has `join` to join.
 
+    One that joined within the last `start` may not have registered yet what it offers, and is waited for.
     After a failed call the next one waits, between half of a bound and all of it; the bound doubles from `first_delay` to
     `max_delay`. After an agent was in the room for `stable`, the bound starts again.
     """
 
     join: float = 30.0
+    start: float = 10.0
     first_delay: float = 0.5
     max_delay: float = 60.0
     stable: float = 60.0
@@ -70,8 +72,9 @@ class ServerConfig:
 
     `public_url` is where participants reach it (None: the address it listens on). `resume_seconds` is how long a participant
     whose connection was lost may come back as itself; `linger_seconds` how long a room stays open when only agents that the
-    server called in are there; `receive_seconds` how long a receive waits for a message; `blocked_seconds` how
-    long a worker whose event loop is blocked keeps its message; `call_seconds` how long a tool or
+    server called in are there; `look_seconds` how often it looks for closed rooms with work; `receive_seconds` how long a
+    receive waits for a message; `blocked_seconds` how long a worker whose event loop is blocked keeps its message;
+    `call_seconds` how long a tool or
     agent may take to answer. `max_requests` bounds the requests in progress of one connection, `max_waiting_bytes` what waits
     to be sent on it. `call_times` paces the calls of `services`. `return_seconds` is how long after its start the server waits
     for agents of its former life to come back before it calls a service with several hosts. `webhook_urls` receive a webhook
@@ -87,6 +90,7 @@ class ServerConfig:
     limits: Limits = field(default_factory=Limits)
     resume_seconds: float = 10.0
     linger_seconds: float = 60.0
+    look_seconds: float = 60.0
     receive_seconds: float = 20.0
     lease_seconds: float = 30.0
     blocked_seconds: float = 600.0

@@ -155,13 +155,13 @@ from aiohttp import web
 from meshhost.edge import listener
 
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-listener._LOG_SECONDS = 1000.0
 resource.setrlimit(resource.RLIMIT_NOFILE, (48, 120))
 
 async def main():
     runner = web.AppRunner(web.Application(), access_log=None)
     await runner.setup()
-    await listener.GuardedSite(runner, "127.0.0.1", 0).start()
+    limits = listener.EdgeLimits(log_seconds=60.0)
+    await listener.GuardedSite(runner, "127.0.0.1", 0, limits=limits).start()
     print(runner.addresses[0][1], resource.getrlimit(resource.RLIMIT_NOFILE)[0], flush=True)
     await asyncio.sleep(1000)
 
