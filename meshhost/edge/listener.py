@@ -28,7 +28,6 @@ __all__ = ["GuardedSite"]
 logger = logging.getLogger(__name__)
 
 _SWEEP_SECONDS = 1.0
-_LOG_SECONDS = 10.0
 # Of the file descriptors, for all that the process has open: agents' connections to their rooms count too.
 _HIGHEST_SHARE = 0.9
 _LAST_SHARE = 0.95
@@ -40,14 +39,25 @@ _TOO_MANY = _ANSWER % (b"503 Service Unavailable", b"Retry-After: 1\r\n")
 
 
 class GuardedSite(web.TCPSite):
-    """A TCPSite with limits, for an application that was prepared with `watch_requests`."""
+    """A TCPSite with limits, for an application that was prepared with `watch_requests`.
 
-    def __init__(self, runner: web.AppRunner, host: str, port: int, *, limits: EdgeLimits | None = None) -> None:
+    What was dropped and refused is logged every `log_seconds`.
+    """
+
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        host: str,
+        port: int,
+        *,
+        limits: EdgeLimits | None = None,
+        log_seconds: float = 10.0,
+    ) -> None:
         super().__init__(runner, host, port, reuse_address=True)
         raise_limit()
         quiet_accept()
         self._address = (host, port)
-        self._guard = _Guard(limits or EdgeLimits(), watchers_of(runner.app))
+        self._guard = _Guard(limits or EdgeLimits(), watchers_of(runner.app), log_seconds)
 
     async def start(self) -> None:
         """Listen. Raises OSError."""
@@ -73,8 +83,9 @@ class GuardedSite(web.TCPSite):
 class _Guard:
     """The connections of one site. `incomplete` has those whose headers are incomplete, the oldest first."""
 
-    def __init__(self, limits: EdgeLimits, watchers: Watchers) -> None:
+    def __init__(self, limits: EdgeLimits, watchers: Watchers, log_seconds: float) -> None:
         self.limits = limits
+        self._log_seconds = log_seconds
         self.watchers = watchers
         self.max_connections = limits.connections()
         self._highest = most_descriptors(_HIGHEST_SHARE)
@@ -142,7 +153,7 @@ class _Guard:
                 self._drop(connection, _TOO_SLOW)
         for connection in [each for each in self.open if each.is_body_late(now, self.limits)]:
             self._drop(connection, _TOO_SLOW)
-        if now - self._logged_at > _LOG_SECONDS:
+        if now - self._logged_at > self._log_seconds:
             self._log(now)
 
     def _log(self, now: float) -> None:

@@ -24,16 +24,19 @@ T = TypeVar("T")
 # What an operation adds.
 Places: TypeAlias = tuple[Resource, int]
 
-# Beyond this many the names are forgotten and asked for again.
-_MAX_KNOWN = 100_000
+_MOST_KNOWN = 100_000
 
 
 class CountedQueues:
-    """Runs operations of `store`, and tells `counts`. They raise what the store raises, and QuotaExceededError."""
+    """Runs operations of `store`, and tells `counts`. They raise what the store raises, and QuotaExceededError.
 
-    def __init__(self, store: QueueStore, counts: TenantCounts) -> None:
+    Beyond `most_known` queues their names are forgotten and asked for again.
+    """
+
+    def __init__(self, store: QueueStore, counts: TenantCounts, *, most_known: int = _MOST_KNOWN) -> None:
         self._store = store
         self._counts = counts
+        self._most_known = most_known
         self._known: set[QueueKey] = set()
         self._making: dict[QueueKey, asyncio.Lock] = {}
 
@@ -175,6 +178,6 @@ class CountedQueues:
         return done
 
     def _remember(self, queue: QueueKey) -> None:
-        if len(self._known) >= _MAX_KNOWN:
+        if len(self._known) >= self._most_known:
             self._known.clear()
         self._known.add(queue)

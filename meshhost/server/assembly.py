@@ -141,7 +141,12 @@ def assemble(
             messaging,
             queues,
             *_room_services(config, engines, files, caller, waking),
-            WorkService(engines.queues, linger_seconds=config.linger_seconds, need=waking.need),
+            WorkService(
+                engines.queues,
+                linger_seconds=config.linger_seconds,
+                look_seconds=config.look_seconds,
+                need=waking.need,
+            ),
             CallingService(
                 caller,
                 sender,

@@ -220,7 +220,6 @@ from aiohttp import web
 from meshhost.edge import listener, watched
 
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-listener._LOG_SECONDS = 1000.0
 resource.setrlimit(resource.RLIMIT_NOFILE, (48, 120))
 
 async def main():
@@ -228,7 +227,7 @@ async def main():
     watched.watch_requests(app)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await listener.GuardedSite(runner, "127.0.0.1", 0).start()
+    await listener.GuardedSite(runner, "127.0.0.1", 0, log_seconds=60.0).start()
     print(runner.addresses[0][1], resource.getrlimit(resource.RLIMIT_NOFILE)[0], flush=True)
     await asyncio.sleep(1000)
 

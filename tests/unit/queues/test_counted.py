@@ -7,7 +7,6 @@ import pytest
 
 from meshhost.errors import InvalidRequestError, LimitExceededError, NotFoundError, QuotaExceededError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.queues import counted
 from meshhost.queues.counted import CountedQueues
 from meshhost.queues.service import QueueService
 from meshhost.queues.sweeper import QueueSweeper
@@ -239,9 +238,8 @@ async def test_a_tenant_is_counted_again_when_nobody_knows_what_happened(operati
     assert doubted == [("acme", Resource.MESSAGES)]
 
 
-async def test_too_many_known_queues_are_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counted, "_MAX_KNOWN", 1)
-    queues = CountedQueues(store, UNCOUNTED)
+async def test_too_many_known_queues_are_forgotten(store: Store) -> None:
+    queues = CountedQueues(store, UNCOUNTED, most_known=1)
     for name in ("a", "b", "a"):
         await queues.create(QueueKey(ROOM, name))
     assert store.asked.count("exists") == 3
