@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from meshhost.errors import SettingsError
 from meshhost.identity.grants import ApiScope
 from meshhost.quotas.quota import ServerQuota
-from meshhost.server.config import ConfiguredService, ServicePath
+from meshhost.server.config import MAX_HEADER_BYTES, ConfiguredService, ServicePath
 from meshhost.validation import first_problem
 
 __all__ = ["ProviderEntry", "ServerFile", "changed_tables", "read_secret_file", "read_server_file"]
@@ -44,9 +44,13 @@ class _Server(_Table):
     linger_seconds: float = Field(60.0, ge=0)
     resume_seconds: float = Field(10.0, ge=0, le=300)
     max_message_bytes: int = Field(64 * 1024 * 1024, ge=64 * 1024)
+    max_header_bytes: int = Field(MAX_HEADER_BYTES, ge=64 * 1024)
+    max_in_flight_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024)
+    message_seconds: float = Field(30.0, gt=0)
     max_upload_bytes: int = Field(1024 * 1024 * 1024, ge=1)
     call_urls: list[str] = Field(default_factory=list)
     oauth: bool = True
+    require_token_expiry: bool = False
     tenant_labels: int = Field(0, ge=0)
     tenant_label: Literal["id", "name"] = "id"
 
@@ -69,6 +73,7 @@ class _Quota(_Table):
     max_documents: int = Field(100_000, ge=0)
     max_keys: int = Field(1_000, ge=0)
     max_uploads: int = Field(1_000, ge=0)
+    max_in_flight_bytes: int | None = Field(128 * 1024 * 1024, ge=1024 * 1024)
     requests_per_second: float | None = Field(None, gt=0)
 
     def server_quota(self) -> ServerQuota:

@@ -287,7 +287,7 @@ async def test_a_malformed_call_is_refused_with_400_and_the_field(serve: Serve, 
 async def test_a_header_that_is_no_text_is_refused_with_400(serve: Serve, header: bytes) -> None:
     hosted = await serve(quiet())
     reader, writer = await asyncio.open_connection("127.0.0.1", hosted.host.port)
-    head = b"POST /agent HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nConnection: close\r\nMeshhost-Webhook: "
+    head = b"POST /agent HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\nMeshhost-Webhook: "
     writer.write(head + header + b"\r\n\r\n")
     answer = await soon(reader.read())
     writer.close()

@@ -15,7 +15,7 @@ from meshhost.server.config import ConfiguredService, ServicePath
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.room import Room
 
-__all__ = ["KeptAgent", "Unwanted", "unwanted"]
+__all__ = ["KeptAgent", "Unwanted", "is_kept_at", "unwanted"]
 
 
 class KeptAgent:
@@ -85,6 +85,21 @@ def unwanted(services: Sequence[ConfiguredService], room: Room, joining: Partici
         if other is not joining and not other.is_leaving and _place(services, room, other) == place:
             return Unwanted(other, joining) if other.called_at == joining.called_at else Unwanted(joining, other)
     return None
+
+
+def is_kept_at(services: Sequence[ConfiguredService], room: Room, identity: str, url: str) -> bool | None:
+    """Return whether a configured agent of this identity is called at this address; None when the room has no such agent."""
+    places = [
+        (service, path)
+        for service in services
+        if service.wants(room.key.name)
+        for path in service.paths
+        if path.identity == identity
+    ]
+    if not places:
+        return None
+    # Not without its query: that may change what the host does.
+    return any(url == base.rstrip("/") + path.path for service, path in places for base in service.all_urls)
 
 
 def _place(services: Sequence[ConfiguredService], room: Room, member: Participant) -> tuple[int, str] | None:
