@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from meshhost.edge.watched import watch_requests
 from meshhost.errors import MeshhostError
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
@@ -188,6 +189,7 @@ def assemble(
         in_flight=InFlight(config.max_in_flight_bytes, engines.identity.quota_of),
     )
     app = web.Application(middlewares=[errors_as_json])
+    watch_requests(app)
     sockets.add_to(app)
     files.add_to(app)
     HealthRoutes(directory, engines.queues, metrics).add_to(app)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from meshhost.edge.listener import EdgeLimits
+from meshhost.edge.limits import EdgeLimits
 from meshhost.identity.grants import ApiScope
 from meshhost.protocol.frames import Limits
 from meshhost.tenant_names import TenantLabel

@@ -27,6 +27,7 @@ from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.tenant import AgentKey, RoomKey, TenantId
 from meshhost.identity.webhooks import webhook_body
 from meshhost.logs import log_context
+from meshhost.stores.disk import space as disk_space
 from meshhost.stores.sqlite import space
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.supervision.state import State
@@ -372,8 +373,8 @@ async def test_a_full_disk_is_told_by_readyz_metrics_and_the_error(
     async with server.client() as room:
         await room.queues.send(name="q", message=1)
         assert (await get("/readyz"))[0] == 200
-        monkeypatch.setattr(space, "_LEAST_BYTES", 2**62)
-        monkeypatch.setattr(space, "_RESERVE_BYTES", 2**62)
+        monkeypatch.setattr(disk_space, "_LEAST_BYTES", 2**62)
+        monkeypatch.setattr(disk_space, "_RESERVE_BYTES", 2**62)
         with pytest.raises(StorageFullError, match="storage full"):
             await room.queues.send(name="q", message=2)
         async with asyncio.timeout(10):

@@ -94,6 +94,8 @@ def test_the_greeting_is_the_one_of_the_protocol() -> None:
                         "cancel_request",
                         "send_id",
                         "confirm_receive",
+                        "ack_many",
+                        "message_life",
                     ],
                     "resume_token": "token",
                     "resume_seconds": 10.0,
