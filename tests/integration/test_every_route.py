@@ -38,6 +38,8 @@ PROJECTS = group(own_key=OPEN, other_key=OPEN)
 OPERATOR = group(own_key=403, other_key=403)
 # The token of another tenant leads into that tenant's own room of the same name.
 ROOM = group(own_token=OPEN, other_token=OPEN)
+# Also for keys, each in a room of its own tenant.
+OF_ROOM = group(own_token=OPEN, other_token=OPEN, own_key=OPEN, other_key=OPEN)
 GATEWAY = group(own_token=OPEN, other_token=OPEN)
 # The credential is the signed token in the path, which is none of these.
 FILE = group()
@@ -55,6 +57,16 @@ ROOM_SERVER: Mapping[tuple[str, str], Mapping[str, int | str]] = {
     ("GET", "/metrics"): PUBLIC,
     ("GET", "/rooms/{room}"): ROOM,
     ("GET", "/files/{token}"): FILE,
+    ("GET", "/rooms/{room}/queues"): OF_ROOM,
+    ("GET", "/rooms/{room}/queues/{queue}/messages"): OF_ROOM,
+    ("GET", "/rooms/{room}/queues/{queue}/messages/{id}"): OF_ROOM,
+    ("DELETE", "/rooms/{room}/queues/{queue}/messages/{id}"): OF_ROOM,
+    ("GET", "/rooms/{room}/queues/{queue}/settings"): OF_ROOM,
+    ("PATCH", "/rooms/{room}/queues/{queue}/settings"): OF_ROOM,
+    ("POST", "/rooms/{room}/queues/{queue}/pause"): OF_ROOM,
+    ("POST", "/rooms/{room}/queues/{queue}/resume"): OF_ROOM,
+    ("POST", "/rooms/{room}/queues/{queue}/purge"): OF_ROOM,
+    ("POST", "/rooms/{room}/queues/{queue}/replay"): OF_ROOM,
     ("GET", "/accounts/projects"): PROJECTS,
     ("POST", f"{P}/api-keys"): PROJECT,
     ("GET", f"{P}/api-keys"): PROJECT,
@@ -161,6 +173,7 @@ async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
             "project": server.key.project_id,
             "tenant": server.key.project_id,
             "room": "room",
+            "queue": "jobs",
             "name": "room",
             "id": "none",
             "room_name": "gone",
