@@ -62,6 +62,9 @@ OPERATOR = dict.fromkeys(CREDENTIALS, 401) | {
 # The token of another tenant leads into that tenant's own room of the same name.
 ROOM = group(own_token=OPEN, other_token=OPEN, other_room_token=403, viewer_token=403, suspended_token=403)
 GATEWAY = ROOM
+# Also for keys, each in a room of its own tenant; those of viewers only look.
+LOOK = ROOM | {name: OPEN for name in ("own key", "developer key", "viewer key", "other key")} | {"suspended key": 403}
+CHANGE = LOOK | {"viewer key": 403}
 # The credential is the signed token in the path, which is none of these.
 FILE = group()
 # For programs of this machine, as which the test asks; the rest is in rooms/test_rest.py.
@@ -75,6 +78,16 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/metrics"): PUBLIC,
     ("GET", "/rooms/{room}"): ROOM,
     ("GET", "/files/{token}"): FILE,
+    ("GET", "/rooms/{room}/queues"): LOOK,
+    ("GET", "/rooms/{room}/queues/{queue}/messages"): LOOK,
+    ("GET", "/rooms/{room}/queues/{queue}/messages/{id}"): LOOK,
+    ("DELETE", "/rooms/{room}/queues/{queue}/messages/{id}"): CHANGE,
+    ("GET", "/rooms/{room}/queues/{queue}/settings"): LOOK,
+    ("PATCH", "/rooms/{room}/queues/{queue}/settings"): CHANGE,
+    ("POST", "/rooms/{room}/queues/{queue}/pause"): CHANGE,
+    ("POST", "/rooms/{room}/queues/{queue}/resume"): CHANGE,
+    ("POST", "/rooms/{room}/queues/{queue}/purge"): CHANGE,
+    ("POST", "/rooms/{room}/queues/{queue}/replay"): CHANGE,
     ("GET", "/accounts/projects"): PROJECTS,
     ("POST", f"{P}/api-keys"): MANAGE,
     ("GET", f"{P}/api-keys"): VIEW,
@@ -200,6 +213,7 @@ async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
             "project": server.key.project_id,
             "tenant": server.key.project_id,
             "room": "room",
+            "queue": "jobs",
             "name": "room",
             "id": "none",
             "room_name": "gone",
