@@ -26,6 +26,7 @@ from meshhost.stores.files import open_object_store
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.local_notifier import LocalNotifier
 from meshhost.stores.memory.queues import MemoryQueueStore
+from meshhost.stores.memory.triggers import MemoryTriggerStore
 from meshhost.stores.memory.usage import MemoryUsageStore
 from meshhost.stores.queues import QueueLimits
 from meshhost.stores.sqlite.documents import SqliteDocumentStore
@@ -67,6 +68,7 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
             documents=SqliteDocumentStore(tmp_path / f"documents-{uuid.uuid4()}.db"),
             identity=SqliteIdentityStore(tmp_path / "identity.db"),
             usage=MemoryUsageStore(),
+            triggers=MemoryTriggerStore(),
             notifier=LocalNotifier(),
         )
         identity = IdentityService(engine.identity, extra_keys=lambda: [own, other_key], default_secret=default_secret)
@@ -80,6 +82,7 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
                 files=files,
                 identity=identity,
                 providers=ProviderTable({}),
+                triggers=engine.triggers,
                 services=room_services,
                 dialects=dialects,
                 ownership=ownership,
