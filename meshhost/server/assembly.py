@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from meshhost.errors import MeshhostError
+from meshhost.errors import MeshhostError, NotFoundError
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
 from meshhost.gateway.routes import add_gateway_routes
@@ -39,6 +39,8 @@ from meshhost.server.http.login import LoginRoutes
 from meshhost.server.http.rest import RestRoutes
 from meshhost.server.http.sockets import RoomSockets
 from meshhost.server.http.tenants import TenantRoutes
+from meshhost.server.http.triggers.scheduled_tasks import ScheduledTaskRoutes
+from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.services.agents.service import AgentsService
@@ -46,6 +48,7 @@ from meshhost.server.services.developer import DeveloperService
 from meshhost.server.services.documents.service import MAX_DOCUMENT_BYTES, DocumentsService
 from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
+from meshhost.server.services.schedules import SchedulingService
 from meshhost.server.services.storage import StorageService
 from meshhost.server.services.work import WorkService
 from meshhost.server.tenant_metrics import TenantUseCollector
@@ -54,7 +57,10 @@ from meshhost.server.wire.sdk06 import SDK_06
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.triggers.contract import TriggerStore
 from meshhost.tenant_names import TenantLabels
+from meshhost.triggers.scheduler import Scheduler
+from meshhost.triggers.schedules import Schedules
 
 __all__ = ["Engines", "Parts", "assemble"]
 
@@ -73,6 +79,7 @@ class Engines:
     providers: ProviderTable
     meter: Meter
     counts: TenantCounts
+    triggers: TriggerStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,8 @@ def assemble(
         lease_seconds=config.lease_seconds,
         blocked_seconds=config.blocked_seconds,
     )
+    scheduler = Scheduler(engines.triggers, engines.queues, check_room=waking.check)
+    schedules = Schedules(engines.triggers, engines.queues, on_change=scheduler.wake)
     messaging = MessagingService(on_dismissed=queues.dismiss)
     all_services = ServiceSet(
         [
@@ -135,6 +144,7 @@ def assemble(
             queues,
             *_room_services(config, engines, files, caller, waking),
             WorkService(engines.queues, linger_seconds=config.linger_seconds, need=waking.need),
+            SchedulingService(scheduler, linger_seconds=config.linger_seconds),
             CallingService(
                 caller,
                 sender,
@@ -159,7 +169,15 @@ def assemble(
             lambda participant: participant.key_id in key_ids, "the API key was revoked"
         )
     )
-    kept = Kept(engines.identity, engines.queues, engines.documents, engines.files, engines.meter, engines.counts)
+    kept = Kept(
+        engines.identity,
+        engines.queues,
+        engines.documents,
+        engines.files,
+        engines.meter,
+        engines.counts,
+        engines.triggers,
+    )
     deletions = Deletions(kept, directory)
     engines.identity.on_closed(deletions.end_rooms)
     exports = Exports(kept)
@@ -181,7 +199,9 @@ def assemble(
     HealthRoutes(directory, engines.queues, metrics).add_to(app)
     rest = RestRoutes(access, directory, engines.queues, url_of=address.room_url, calls_of=caller.calls)
     UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else
+    ScheduledTaskRoutes(access, schedules, rest.project).add_to(app)
     rest.add_to(app)
+    ScheduleRoutes(access, schedules).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
     ArchiveRoutes(access, exports, imports).add_to(app)
     if config.has_login:
@@ -201,13 +221,17 @@ class _Waking:
     def need(self, key: RoomKey) -> None:
         if self.directory.find(key) is None:
             try:
-                self._identity.check_tenant(key.tenant)
-            except MeshhostError:  # suspended or deleted: its work waits
-                return
-            # What an import of the room, or of its tenant, has brought so far waits for the rest.
-            if any(self._identity.deleted_rooms.is_known(RoomKey(key.tenant, name)) for name in (key.name, "")):
+                self.check(key)
+            except MeshhostError:  # its work waits
                 return
         self.directory.need(key)
+
+    def check(self, key: RoomKey) -> None:
+        """Raise a MeshhostError for a room that must not get to work: its tenant is suspended, or it is not there yet."""
+        self._identity.check_tenant(key.tenant)
+        # What an import of the room, or of its tenant, has brought so far waits for the rest.
+        if any(self._identity.deleted_rooms.is_known(RoomKey(key.tenant, name)) for name in (key.name, "")):
+            raise NotFoundError("the room is being deleted or imported")
 
 
 def _room_services(

@@ -172,9 +172,9 @@ def message_for(schedule: Schedule, occurrence: float | None) -> NewMessage:
     return NewMessage(dump_json(schedule.spec.message), headers, sender_id=f"schedule:{schedule.id}:{occurrence:.3f}")
 
 
-def new_trigger_id(now: float) -> str:
-    """Return an id that nobody can guess; later ones are greater."""
-    return f"{int(now * 1000):012x}{secrets.token_hex(16)}"
+def new_trigger_id(now: float, random_bytes: int = 4) -> str:
+    """Return an id; later ones are greater. With 16 random bytes nobody can guess it."""
+    return f"{int(now * 1000):012x}{secrets.token_hex(random_bytes)}"
 
 
 class Schedules:

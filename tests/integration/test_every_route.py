@@ -38,6 +38,8 @@ PROJECTS = group(own_key=OPEN, other_key=OPEN)
 OPERATOR = group(own_key=403, other_key=403)
 # The token of another tenant leads into that tenant's own room of the same name.
 ROOM = group(own_token=OPEN, other_token=OPEN)
+# Also for keys, each in a room of its own tenant.
+OF_ROOM = group(own_token=OPEN, other_token=OPEN, own_key=OPEN, other_key=OPEN)
 GATEWAY = group(own_token=OPEN, other_token=OPEN)
 # The credential is the signed token in the path, which is none of these.
 FILE = group()
@@ -67,6 +69,18 @@ ROOM_SERVER: Mapping[tuple[str, str], Mapping[str, int | str]] = {
     ("GET", f"{P}/rooms/{{name}}/calls"): PROJECT,
     ("GET", f"{P}/sessions/active"): PROJECT,
     ("GET", f"{P}/usage"): PROJECT,
+    ("POST", f"{P}/rooms/{{name}}/scheduled-tasks"): PROJECT,
+    ("GET", f"{P}/scheduled-tasks"): PROJECT,
+    ("PUT", f"{P}/scheduled-tasks/{{id}}"): PROJECT,
+    ("DELETE", f"{P}/scheduled-tasks/{{id}}"): PROJECT,
+    ("GET", f"{P}/scheduled-tasks/{{id}}/runs"): PROJECT,
+    ("GET", "/schedules"): PROJECTS,
+    ("POST", "/rooms/{room}/schedules"): OF_ROOM,
+    ("GET", "/rooms/{room}/schedules"): OF_ROOM,
+    ("GET", "/rooms/{room}/schedules/{id}"): OF_ROOM,
+    ("PATCH", "/rooms/{room}/schedules/{id}"): OF_ROOM,
+    ("DELETE", "/rooms/{room}/schedules/{id}"): OF_ROOM,
+    ("POST", "/rooms/{room}/schedules/{id}/run"): OF_ROOM,
     ("*", f"{P}/{{what}}"): PROJECT,
     ("*", f"{P}/{{what}}/{{rest}}"): PROJECT,
     ("POST", "/tenants"): OPERATOR,

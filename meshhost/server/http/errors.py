@@ -15,6 +15,7 @@ from meshhost.errors import (
     AccessDeniedError,
     AlreadyExistsError,
     InvalidRequestError,
+    LimitExceededError,
     MeshhostError,
     NotFoundError,
     QuotaExceededError,
@@ -42,6 +43,7 @@ _STATUS: dict[type[MeshhostError], int] = {
     OwnedElsewhereError: 421,  # Misdirected Request: right, but sent to the wrong server
     InvalidRequestError: 400,
     QuotaExceededError: 429,
+    LimitExceededError: 429,
     StorageFullError: 507,
 }
 

@@ -49,6 +49,7 @@ def test_the_commands_are_these() -> None:
         "service": "run",
         "host": "ps describe stop kill tenants freeze thaw release drain top",
         "queue": "send receive list size drain dead replay",
+        "schedule": "add list show pause resume remove run-now preview",
         "storage": "ls cat cp rm",
         "agents": "list list-toolkits invoke-tool ask",
         "messaging": "send broadcast list",
