@@ -39,6 +39,7 @@ from meshhost.server.http.login import LoginRoutes
 from meshhost.server.http.rest import RestRoutes
 from meshhost.server.http.sockets import RoomSockets
 from meshhost.server.http.tenants import TenantRoutes
+from meshhost.server.http.triggers.messages import MessageRoutes
 from meshhost.server.http.triggers.scheduled_tasks import ScheduledTaskRoutes
 from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
@@ -202,6 +203,7 @@ def assemble(
     ScheduledTaskRoutes(access, schedules, rest.project).add_to(app)
     rest.add_to(app)
     ScheduleRoutes(access, schedules).add_to(app)
+    MessageRoutes(access, engines.queues, most_bytes=config.limits.message_bytes).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
     ArchiveRoutes(access, exports, imports).add_to(app)
     if config.has_login:

@@ -5,11 +5,28 @@ from typing import Any
 
 from aiohttp import web
 
-from meshhost.errors import InvalidRequestError
+from meshhost.errors import InvalidRequestError, LimitExceededError
 
-__all__ = ["json_object", "query_number", "text_of", "time_of"]
+__all__ = ["BodyTooLargeError", "bounded_body", "json_object", "query_number", "text_of", "time_of"]
 
 _MAX_DIGITS = 15
+
+
+class BodyTooLargeError(LimitExceededError):
+    """The body of a request is larger than its route takes."""
+
+
+async def bounded_body(request: web.Request, most: int) -> bytes:
+    """The body, of at most `most` bytes. Raises BodyTooLargeError without reading more than that."""
+    error = BodyTooLargeError(f"the body is too large: at most {most} bytes are taken")
+    if request.content_length is not None and request.content_length > most:
+        raise error
+    found = bytearray()
+    async for chunk in request.content.iter_any():
+        found += chunk
+        if len(found) > most:
+            raise error
+    return bytes(found)
 
 
 async def json_object(request: web.Request) -> dict[str, Any]:

@@ -41,6 +41,7 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("GET", f"{_PROJECT}/usage"): Role.VIEWER,
     ("*", f"{_PROJECT}/{{what}}"): Role.VIEWER,  # answered with 501
     ("*", f"{_PROJECT}/{{what}}/{{rest}}"): Role.VIEWER,
+    ("POST", f"{_ROOM}/queues/{{queue}}/messages"): Role.DEVELOPER,
     ("GET", "/schedules"): Role.VIEWER,
     ("POST", f"{_ROOM}/schedules"): Role.DEVELOPER,
     ("GET", f"{_ROOM}/schedules"): Role.VIEWER,

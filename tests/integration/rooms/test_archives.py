@@ -208,7 +208,7 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
             RECORD,
             (
                 "rooms/room/triggers/1.jsonl",
-                b'{"kind": "schedule", "content": {"spec": {"queue": "q", "message": 1, "cron": "x"}, "state": {"created_at": 1}}}\n',
+                b'{"kind":"schedule","content":{"spec":{"queue":"q","message":1,"cron":"x"},"state":{"created_at":1}}}\n',
             ),
         ),
         "expected five fields",
