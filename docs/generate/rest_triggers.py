@@ -3,6 +3,7 @@
 from typing import Any
 
 from docs.generate.openapi import ERROR, TEXT, Answer, Endpoint, Parameter, Schema, array, obj
+from meshhost.triggers.signatures import Scheme
 
 __all__ = ["SCHEDULED_TASKS", "TRIGGERS"]
 
@@ -60,6 +61,30 @@ _RUN = obj(
     error=TEXT,
 )
 _SCHEDULE = obj(**_SHOWN)
+_HOOK_SPEC: dict[str, Schema] = {
+    "queue": TEXT,
+    "verify": {"enum": [scheme.value for scheme in Scheme], "default": Scheme.STANDARD.value},
+    "name": {"type": "string", "default": ""},
+    "headers": {"type": "array", "items": TEXT, "description": "Names of headers that messages keep."},
+}
+_HOOK_SHOWN: dict[str, Schema] = {
+    "id": TEXT,
+    "room": TEXT,
+    **_HOOK_SPEC,
+    "created_at": _NUMBER,
+    "ready": {"type": "boolean", "description": "False: it has no secret and refuses everything."},
+    "url": TEXT,
+}
+_HOOK = obj(**_HOOK_SHOWN)
+_HOOK_MADE = obj(**_HOOK_SHOWN, secret=_NULLABLE)
+_DELIVERY = obj(
+    at=_NUMBER,
+    outcome={"enum": ["stored", "refused", "failed", "challenge"]},
+    bytes=_INTEGER,
+    message_id=TEXT,
+    delivery=_NULLABLE,
+    error=TEXT,
+)
 _ROOM = "/rooms/{room}"
 
 
@@ -130,6 +155,66 @@ TRIGGERS = (
         "POST",
         f"{_ROOM}/schedules/{{id}}/run",
         "Send the message of a schedule now",
+        [Answer(200, "The id of the message.", obj(id=TEXT)), _MISSING, _TOO_MANY],
+    ),
+    Endpoint(
+        "POST",
+        "/hooks/{id}",
+        "Deliver to a hook",
+        [
+            Answer(200, "The id of the message, which is stored.", obj(id=TEXT)),
+            Answer(400, "The body is not what its headers say.", ERROR),
+            Answer(401, "The signature is wrong, missing or too old.", ERROR),
+            Answer(404, "No such hook.", ERROR),
+            Answer(413, "The body is too large.", ERROR),
+            Answer(
+                429,
+                "The address was refused too often, or the queue is full.",
+                ERROR,
+                headers={"Retry-After": "Seconds to wait."},
+            ),
+        ],
+        description="""For foreign services, which sign as the hook says. A delivery becomes one message, and one that is
+        repeated is stored once. Slack's question who is here is answered with its challenge, as text.""",
+        parameters=(Parameter("id", "The id of the hook, which nobody can guess.", place="path"),),
+        body={"description": "JSON, a form, text, a CloudEvent, or other bytes, which become base64."},
+        is_body_required=False,
+        tag="Starting work",
+    ),
+    _of_room(
+        "POST",
+        f"{_ROOM}/hooks",
+        "Make a hook",
+        [Answer(200, "The hook; `secret` is shown only here.", _HOOK_MADE), _BAD, _TOO_MANY],
+        description="""An address that a foreign service posts to. The secret is made for `standard-webhooks` and `github`
+        unless one is given; `stripe` and `slack` show theirs, which is given here.""",
+        body=obj(("queue",), **_HOOK_SPEC, secret=_NULLABLE),
+    ),
+    _of_room(
+        "GET",
+        f"{_ROOM}/hooks",
+        "List the hooks of a room",
+        [Answer(200, "The hooks, the oldest first.", obj(hooks=array(_HOOK))), _BAD],
+        parameters=_PAGE,
+    ),
+    _of_room(
+        "GET",
+        f"{_ROOM}/hooks/{{id}}",
+        "Show a hook and its last deliveries",
+        [Answer(200, "The hook.", obj(**_HOOK_SHOWN, deliveries=array(_DELIVERY))), _MISSING],
+    ),
+    _of_room("DELETE", f"{_ROOM}/hooks/{{id}}", "Delete a hook", [Answer(204, "Deleted."), _MISSING]),
+    _of_room(
+        "POST",
+        f"{_ROOM}/hooks/{{id}}/secret",
+        "Change the secret of a hook",
+        [Answer(200, "The hook; `secret` is shown only here.", _HOOK_MADE), _BAD, _MISSING],
+        body=obj(secret={**_NULLABLE, "description": "Null: a new one is made."}),
+    ),
+    _of_room(
+        "POST",
+        f"{_ROOM}/hooks/{{id}}/test",
+        "Deliver a signed test message to a hook",
         [Answer(200, "The id of the message.", obj(id=TEXT)), _MISSING, _TOO_MANY],
     ),
 )

@@ -39,6 +39,7 @@ from meshhost.server.http.login import LoginRoutes
 from meshhost.server.http.rest import RestRoutes
 from meshhost.server.http.sockets import RoomSockets
 from meshhost.server.http.tenants import TenantRoutes
+from meshhost.server.http.triggers.hooks import HookRoutes
 from meshhost.server.http.triggers.messages import MessageRoutes
 from meshhost.server.http.triggers.scheduled_tasks import ScheduledTaskRoutes
 from meshhost.server.http.triggers.schedules import ScheduleRoutes
@@ -60,6 +61,7 @@ from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.triggers.contract import TriggerStore
 from meshhost.tenant_names import TenantLabels
+from meshhost.triggers.hooks import Hooks
 from meshhost.triggers.scheduler import Scheduler
 from meshhost.triggers.schedules import Schedules
 
@@ -204,6 +206,8 @@ def assemble(
     rest.add_to(app)
     ScheduleRoutes(access, schedules).add_to(app)
     MessageRoutes(access, engines.queues, most_bytes=config.limits.message_bytes).add_to(app)
+    hooks = Hooks(engines.triggers, engines.queues, check_room=waking.check)
+    HookRoutes(access, hooks, address, most_bytes=config.limits.message_bytes, rates=rates).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
     ArchiveRoutes(access, exports, imports).add_to(app)
     if config.has_login:

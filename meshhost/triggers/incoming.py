@@ -18,7 +18,7 @@ from meshhost.errors import InvalidRequestError, LimitExceededError
 from meshhost.protocol.json_values import dump_json, load_json
 from meshhost.stores.queues import NewMessage
 
-__all__ = ["MOST_MESSAGES", "Incoming", "json_in", "media_of", "messages_in", "trace_of"]
+__all__ = ["MOST_MESSAGES", "Incoming", "data_in", "json_in", "media_of", "messages_in", "trace_of"]
 
 MOST_MESSAGES: Final = 1000
 _MOST_ATTRIBUTES = 50
@@ -94,6 +94,23 @@ def json_in(body: bytes, what: str = "body") -> Any:
         raise InvalidRequestError(what, f"not JSON: {error}") from None
 
 
+def data_in(media: str, body: bytes) -> tuple[Any, Mapping[str, str]]:
+    """Return a body of any media type as a JSON value, and the header that says how: JSON, text, else base64.
+
+    Raises InvalidRequestError for JSON and text that are none.
+    """
+    if not body:
+        return None, {}
+    if media in {"", "application/json"} or media.endswith("+json"):
+        return json_in(body), {}
+    if not media.startswith("text/"):
+        return base64.b64encode(body).decode(), _BASE64
+    try:
+        return body.decode(), {}
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError("body", f"not UTF-8 at byte {error.start}") from None
+
+
 def _few(values: list[Any]) -> list[Any]:
     if not values:
         raise InvalidRequestError("body", "expected at least one message")
@@ -135,16 +152,8 @@ def _binary_event(headers: Mapping[str, str], media: str, body: bytes, trace: Ma
     }
     if media:
         attributes["datacontenttype"] = headers["content-type"]
-    if not body:
-        return _message_of(attributes, None, "body", trace)
-    if media in {"", "application/json"} or media.endswith("+json"):
-        return _message_of(attributes, json_in(body), "body", trace)
-    if media.startswith("text/"):
-        try:
-            return _message_of(attributes, body.decode(), "body", trace)
-        except UnicodeDecodeError as error:
-            raise InvalidRequestError("body", f"not UTF-8 at byte {error.start}") from None
-    return _message_of(attributes, base64.b64encode(body).decode(), "body", {**trace, **_BASE64})
+    data, more = data_in(media, body)
+    return _message_of(attributes, data, "body", {**trace, **more})
 
 
 def _message_of(attributes: Mapping[str, Any], data: Any, what: str, trace: Mapping[str, str]) -> NewMessage:

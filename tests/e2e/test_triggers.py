@@ -1,8 +1,12 @@
 """What starts work from outside, with real processes: a room asleep gets its agent called, which settles the message."""
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import json
 import signal
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +16,8 @@ import pytest
 from tests.e2e.test_waking import Site, ports
 
 __all__ = ["ports"]
+
+JSON = {"Content-Type": "application/json"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -46,6 +52,33 @@ async def test_a_message_sent_by_rest_wakes_its_room(home: Any, ports: list[int]
         await site.until_done(1, 2, 3)
         await until_settled(site)
     assert site.done() == [1, 2, 3]
+
+
+async def test_signed_deliveries_of_github_and_standard_webhooks_are_settled(
+    home: Any,
+    ports: list[int],
+) -> None:
+    site = Site(home, ports[:1])
+    async with site.server(), site.host(0):
+        create = ("hook", "create", "--room=works", "--queue=jobs", "--json")
+        github = json.loads(await home.cli(*create, "--verify=github"))
+        digest = hmac.new(github["secret"].encode(), b"1", hashlib.sha256).hexdigest()
+        signed = {"X-Hub-Signature-256": f"sha256={digest}", "X-GitHub-Delivery": "72d3162e", "X-GitHub-Event": "push"}
+        path = github["url"].partition(str(home.port))[2]
+        for _ in range(2):
+            assert await post(site, path, b"1", JSON | signed) == {"id": "1"}
+        await site.until_done(1)
+
+        standard = json.loads(await home.cli(*create, "--verify=standard-webhooks"))
+        secret, now = base64.b64decode(standard["secret"].removeprefix("whsec_")), str(int(time.time()))
+        code = base64.b64encode(hmac.digest(secret, f"msg_1.{now}.2".encode(), "sha256")).decode()
+        signed = {"webhook-id": "msg_1", "webhook-timestamp": now, "webhook-signature": f"v1,{code}"}
+        path = standard["url"].partition(str(home.port))[2]
+        for _ in range(2):
+            assert await post(site, path, b"2", JSON | signed) == {"id": "2"}
+        await site.until_done(1, 2)
+        await until_settled(site)
+    assert site.done() == [1, 2]
 
 
 async def test_a_schedule_sends_once_although_its_server_is_killed(home: Any, ports: list[int]) -> None:

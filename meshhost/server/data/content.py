@@ -30,6 +30,7 @@ from meshhost.stores.files import clean_path
 from meshhost.stores.queues import StoredMessage
 from meshhost.stores.triggers.contract import Trigger, TriggerKind
 from meshhost.stores.usage import UsageCounts, UsageKey, UsageRow
+from meshhost.triggers.hooks import HOOK_ID_BYTES, Hook, HookSpec
 from meshhost.triggers.schedules import Schedule, ScheduleSpec, ScheduleState, new_trigger_id
 from meshhost.triggers.timing import check_time
 
@@ -185,9 +186,11 @@ def line_of_trigger(trigger: Trigger) -> bytes:
 
 def trigger_of(value: Mapping[str, Any], room: RoomKey, now: float) -> Trigger:
     """Return the trigger in a line as a new one of this room. Raises InvalidRequestError."""
-    content = value.get("content")
-    if not isinstance(content, dict) or value.get("kind") != TriggerKind.SCHEDULE:
-        raise damaged("a line is no schedule")
+    content, kind = value.get("content"), value.get("kind")
+    if not isinstance(content, dict) or kind not in set(TriggerKind):
+        raise damaged("a line is no schedule and no hook")
+    if kind == TriggerKind.HOOK:
+        return _hook_of(content, room, now)
     state = content.get("state")
     if not isinstance(state, dict) or (created_at := _time(state, "created_at")) is None:
         raise damaged("state: expected that of a schedule")
@@ -205,6 +208,15 @@ def trigger_of(value: Mapping[str, Any], room: RoomKey, now: float) -> Trigger:
         sent=_count(state, "sent", _MOST),
     )
     return Schedule(new_trigger_id(now), room, spec, kept).trigger()
+
+
+def _hook_of(content: Mapping[str, Any], room: RoomKey, now: float) -> Trigger:
+    """A hook has another address than before, and no secret: its owner gives it one."""
+    try:
+        spec = HookSpec.parse(content.get("spec"))
+    except InvalidRequestError as error:
+        raise damaged(str(error)) from None
+    return Hook(new_trigger_id(now, HOOK_ID_BYTES), room, spec, now).trigger()
 
 
 def line_of_usage(row: UsageRow) -> bytes:

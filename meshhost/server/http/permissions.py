@@ -49,6 +49,12 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("PATCH", f"{_ROOM}/schedules/{{id}}"): Role.DEVELOPER,
     ("DELETE", f"{_ROOM}/schedules/{{id}}"): Role.DEVELOPER,
     ("POST", f"{_ROOM}/schedules/{{id}}/run"): Role.DEVELOPER,
+    ("POST", f"{_ROOM}/hooks"): Role.DEVELOPER,
+    ("GET", f"{_ROOM}/hooks"): Role.DEVELOPER,  # the address of a hook is half of a secret
+    ("GET", f"{_ROOM}/hooks/{{id}}"): Role.DEVELOPER,
+    ("DELETE", f"{_ROOM}/hooks/{{id}}"): Role.DEVELOPER,
+    ("POST", f"{_ROOM}/hooks/{{id}}/secret"): Role.DEVELOPER,
+    ("POST", f"{_ROOM}/hooks/{{id}}/test"): Role.DEVELOPER,
     ("POST", "/tenants"): OPERATOR,
     ("GET", "/tenants"): OPERATOR,
     ("GET", _TENANT): Role.VIEWER,

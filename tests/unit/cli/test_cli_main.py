@@ -50,6 +50,7 @@ def test_the_commands_are_these() -> None:
         "host": "ps describe stop kill tenants freeze thaw release drain top",
         "queue": "send receive list size drain dead replay",
         "schedule": "add list show pause resume remove run-now preview",
+        "hook": "create list show test rotate delete",
         "storage": "ls cat cp rm",
         "agents": "list list-toolkits invoke-tool ask",
         "messaging": "send broadcast list",
