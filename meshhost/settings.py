@@ -66,7 +66,8 @@ class Settings(BaseSettings):
         None,
         validation_alias=_names("WEBHOOK_SECRET"),
         description=(
-            "Secret that room servers sign calls with. A service host without one accepts calls from this machine only."
+            "Secret that room servers sign calls with. A service host without one accepts calls from programs of this "
+            "machine only, and none that a proxy forwards."
         ),
     )
     host: str | None = Field(

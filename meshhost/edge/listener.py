@@ -55,6 +55,7 @@ class EdgeLimits:
     max_connections: int | None = None
     max_incomplete: int = 1024
     max_incomplete_per_address: int = 128
+    bytes_per_second: float = 1024.0
 
     def connections(self) -> int:
         """The most connections that may be open at once."""

@@ -17,6 +17,7 @@ from meshhost.gateway.routes import add_gateway_routes
 from meshhost.identity.tenant import RoomKey
 from meshhost.queues.service import QueueService
 from meshhost.quotas.counts import TenantCounts
+from meshhost.quotas.in_flight import InFlight
 from meshhost.quotas.rates import TenantRates
 from meshhost.server.address import Address
 from meshhost.server.calling.caller import ServiceCaller
@@ -114,7 +115,12 @@ def assemble(
     Raises ValueError when two services offer an operation of the same name.
     """
     rates = TenantRates(engines.identity.quota_of)
-    access = Access(engines.identity, operator_key=config.operator_key, rates=rates)
+    access = Access(
+        engines.identity,
+        operator_key=config.operator_key,
+        rates=rates,
+        requires_expiry=config.require_token_expiry,
+    )
     metrics, sender = ServerMetrics(), WebhookSender()
     if config.tenant_labels > 0:
         labels = TenantLabels(config.tenant_labels, label=config.tenant_label)
@@ -195,6 +201,7 @@ def assemble(
         metrics=metrics,
         counts=engines.counts,
         rates=rates,
+        in_flight=InFlight(config.max_in_flight_bytes, engines.identity.quota_of),
     )
     app = web.Application(middlewares=[errors_as_json])
     sockets.add_to(app)

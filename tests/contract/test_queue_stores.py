@@ -836,6 +836,22 @@ async def test_an_id_outlives_its_message_and_a_full_queue_answers_it(store: Que
     assert await store.send(JOBS, NewMessage("a", sender_id="other")) > first  # what was refused is not remembered
 
 
+async def test_a_drain_forgets_no_id(store: QueueStore, clock: FakeClock) -> None:
+    first = await store.send(JOBS, NewMessage("a", sender_id="s"))
+    for _ in range(2):
+        await store.send(JOBS, NewMessage("b"))
+        await store.drain(JOBS)
+        assert await store.find_sent(JOBS, "s") == first
+        assert await store.send(JOBS, NewMessage("a", sender_id="s")) == first
+    second = await store.send(JOBS, NewMessage("c", sender_id="t"))
+    assert await store.send(JOBS, NewMessage("c", sender_id="t")) == second
+    assert await bodies(store) == ["c"]
+    await clock.advance(LIMITS.remember_ids_seconds)
+    assert await store.send(JOBS, NewMessage("a", sender_id="s")) > second
+    await store.delete(JOBS)
+    assert await store.send(JOBS, NewMessage("c", sender_id="t")) > second  # another queue of that name
+
+
 async def test_an_id_is_forgotten_after_its_time_and_with_its_queue(store: QueueStore, clock: FakeClock) -> None:
     first = await store.send(JOBS, NewMessage("a", sender_id="s"))
     await clock.advance(LIMITS.remember_ids_seconds - 1)

@@ -14,7 +14,7 @@ import pytest
 import meshhost
 from meshhost.app.embedded import ServerOptions
 from meshhost.cli import serving
-from meshhost.cli.connect import ServerAccess, get_json
+from meshhost.cli.connect import ServerAccess, get_json, joined_room, server_access
 from meshhost.cli.main import run
 from meshhost.errors import RoomError
 from meshhost.settings import Settings
@@ -60,6 +60,12 @@ async def test_a_program_and_a_command_meet_in_a_room(server: RunningServer, com
         _, out, _ = await command("queue", "list", "--json")
 
     assert [queue["name"] for queue in json.loads(out)] == ["jobs"]
+
+
+async def test_a_program_joins_a_room_with_the_commands_access_to_a_server(server: RunningServer) -> None:
+    async with joined_room(server_access(), "demo") as room:
+        assert room.local_participant.get_attribute("name") == "cli"
+        await room.queues.send(name="jobs", message={"n": 1})
 
 
 async def test_a_command_joins_with_a_ready_made_token(

@@ -25,12 +25,14 @@ INSERT INTO messages (queue_id, sent_at) VALUES (:queue, :now);
 INSERT INTO contents (message_id, body, headers) VALUES (:id, :body, :headers);
 
 -- name: find_sent
-SELECT message_id FROM sent_ids WHERE queue_id = :queue AND sender_id = :sender_id AND forget_at > :now;
+-- By the id that the queue was made with: a drain gives it another one, and forgets none of its senders' ids.
+SELECT message_id FROM sent_ids
+WHERE queue_id = (SELECT ifnull(first_id, id) FROM queues WHERE id = :queue) AND sender_id = :sender_id AND forget_at > :now;
 
 -- name: remember_sent
 -- Replaces one that is to be forgotten but was not deleted yet.
 INSERT OR REPLACE INTO sent_ids (queue_id, sender_id, message_id, forget_at)
-VALUES (:queue, :sender_id, :id, :until);
+SELECT ifnull(first_id, id), :sender_id, :id, :until FROM queues WHERE id = :queue;
 
 -- name: forget_sent
 DELETE FROM sent_ids WHERE (queue_id, sender_id) IN (

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import re
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,9 +14,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from meshhost.errors import ConnectionLostError, SettingsError
+from meshhost.errors import ConnectionLostError, RoomRefusedError, SettingsError
 from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key, parse_api_key
+from meshhost.identity.tokens import NO_EXPIRATION
 from meshhost.room.client import RoomClient
 from meshhost.server.config import ServerConfig
 from meshhost.server.http.errors import errors_as_json
@@ -200,6 +202,15 @@ async def test_connect_gives_a_token_that_joins(rest: _Rest) -> None:
         assert session["participants"] == [{"name": "cli", "role": "user"}]
 
 
+async def test_what_connect_signs_ends_with_the_key_that_asked(rest: _Rest) -> None:
+    _, made = await rest("POST", "{P}/api-keys", json={"name": "mine", "description": ""})
+    mine = _Rest(rest.server, rest.http, made["value"])
+    _, body = await mine("POST", "{P}/rooms/lobby/connect", json={})
+    async with RoomClient(protocol=WebSocketClientProtocol(url=body["room_url"], token=body["jwt"])) as room:
+        await rest("DELETE", f"{{P}}/api-keys/{made['id']}")
+        assert (await room.wait_closed()).error is not None
+
+
 async def test_active_sessions_are_the_projects_own(
     server: RunningServer, http: aiohttp.ClientSession, other_key: ApiKey
 ) -> None:
@@ -211,7 +222,7 @@ async def test_active_sessions_are_the_projects_own(
 
 async def test_a_project_without_a_key_cannot_sign(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     login = rest.server.server.parts.access.sign_login(rest.server.key.project_id)
-    monkeypatch.setattr(rest.server.server.engines.identity, "signing_key", lambda _: None)
+    monkeypatch.setattr(rest.server.server.engines.identity, "signing_key", lambda *_: None)
     status, _ = await _Rest(rest.server, rest.http, login)("POST", "{P}/rooms/r/connect", json={})
     assert status == 401
 
@@ -448,6 +459,23 @@ async def test_an_address_in_use_is_named(serve: Any, server: RunningServer) -> 
     with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{server.server.port}"):
         async with serve(port=server.server.port):
             pass
+
+
+async def test_tokens_without_an_end_can_be_refused(serve: Any, http: aiohttp.ClientSession) -> None:
+    for is_required in (False, True):
+        async with serve(require_token_expiry=is_required) as server:
+            endless = server.token("room", expiration=NO_EXPIRATION)
+            url = server.server.room_url("room")
+            room = RoomClient(protocol=WebSocketClientProtocol(url=url, token=endless))
+            with pytest.raises(RoomRefusedError, match="exp") if is_required else nullcontext():
+                async with room:
+                    await room.queues.list()
+            headers = {"Authorization": f"Bearer {endless}"}
+            async with http.get(f"{server.url}/rooms/room/v1/models", headers=headers) as answer:
+                assert (answer.status == 401) is is_required
+            # Those that the server signs itself have an end.
+            async with server.client() as other:
+                await other.queues.list()
 
 
 async def test_the_gateway_takes_tokens_of_its_room_only(server: RunningServer, http: aiohttp.ClientSession) -> None:

@@ -32,6 +32,7 @@ from meshhost.server.config import CallTimes, ConfiguredService, ServicePath
 from meshhost.server.core.participants import Participant
 from meshhost.server.services.agents.service import AgentsService
 from meshhost.stores.queues import NewMessage, QueueKey
+from meshhost.supervision.state import State
 from meshhost.testing.agents import QuietAgent
 from meshhost.testing.server import RunningServer, running_server
 from meshhost.tools.hosting import RemoteToolkit
@@ -495,7 +496,10 @@ async def test_an_agent_whose_path_is_not_configured_any_more_is_dismissed(
         async with _restarted(tmp_path, port, key, service(host)) as server, server.client():
             await until(lambda: len(host.agents) == 1)
         async with _restarted(tmp_path, port, key, service(host, path="counter")) as server, server.client():
-            await until(lambda: [agent.key.path for agent in host.agents] == ["/counter"])
+            # One that still starts when its server goes would wait for that server until its drain is over.
+            await until(
+                lambda: [(agent.key.path, agent.state) for agent in host.agents] == [("/counter", State.RUNNING)]
+            )
     async with hosting(ledger=ledger) as host:
         assert [agent.key.path for agent in host.agents] == ["/counter"]
 

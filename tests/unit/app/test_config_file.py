@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from meshhost.app.config_file import ServerFile, read_secret_file, read_server_file
+from meshhost.app.config_file import ServerFile, changed_tables, read_secret_file, read_server_file
 from meshhost.errors import SettingsError
 
 WHOLE = """
@@ -201,3 +201,12 @@ def test_a_secret_of_several_lines_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="several lines") as caught:
         read_secret_file(tmp_path / "secret")
     assert "hush" not in str(caught.value)
+
+
+def test_what_differs_from_the_running_file_is_named_by_table(written):
+    running = read_server_file(written("[server]\nlinger_seconds = 3\n"))
+    read = read_server_file(
+        written("[server]\nlinger_seconds = 4\n[quota]\nmax_rooms = 1\n[[services]]\nurl = 'http://a'\npaths = []")
+    )
+    assert changed_tables(running, read) == ["server", "quota"]
+    assert changed_tables(running, running) == []
