@@ -33,6 +33,7 @@ from meshhost.server.data.imports import Imports
 from meshhost.server.data.kept import Kept
 from meshhost.server.http.access import Access
 from meshhost.server.http.archives import ArchiveRoutes
+from meshhost.server.http.bodies import BodyReader
 from meshhost.server.http.errors import errors_as_json
 from meshhost.server.http.files import FileRoutes
 from meshhost.server.http.health import HealthRoutes
@@ -191,6 +192,7 @@ def assemble(
     engines.identity.on_closed(deletions.end_rooms)
     exports = Exports(kept)
     imports = Imports(kept, directory, exports)
+    in_flight = InFlight(config.max_in_flight_bytes, engines.identity.quota_of)
     sockets = RoomSockets(
         config,
         access=access,
@@ -201,7 +203,7 @@ def assemble(
         metrics=metrics,
         counts=engines.counts,
         rates=rates,
-        in_flight=InFlight(config.max_in_flight_bytes, engines.identity.quota_of),
+        in_flight=in_flight,
     )
     app = web.Application(middlewares=[errors_as_json])
     sockets.add_to(app)
@@ -212,9 +214,15 @@ def assemble(
     ScheduledTaskRoutes(access, schedules, rest.project).add_to(app)
     rest.add_to(app)
     ScheduleRoutes(access, schedules).add_to(app)
-    MessageRoutes(access, engines.queues, most_bytes=config.limits.message_bytes).add_to(app)
+    bodies = BodyReader(
+        in_flight,
+        most_bytes=config.limits.message_bytes,
+        seconds=config.message_seconds,
+        bytes_per_second=config.edge.bytes_per_second,
+    )
+    MessageRoutes(access, engines.queues, bodies).add_to(app)
     hooks = Hooks(engines.triggers, engines.queues, check_room=waking.check)
-    HookRoutes(access, hooks, address, most_bytes=config.limits.message_bytes, rates=rates).add_to(app)
+    HookRoutes(access, hooks, address, bodies, rates=rates).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
     ArchiveRoutes(access, exports, imports).add_to(app)
     if config.has_login:

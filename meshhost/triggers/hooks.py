@@ -41,7 +41,7 @@ __all__ = ["HOOK_ID_BYTES", "Accepted", "Hook", "HookSpec", "Hooks"]
 logger = logging.getLogger(__name__)
 
 HOOK_ID_BYTES: Final = 16
-_ID = re.compile(r"[0-9a-f]{44}")
+_ID = re.compile(r"[0-9a-f]{46}")
 _FORM: Final = "application/x-www-form-urlencoded"
 _PLAIN: Final[Mapping[str, str]] = {}
 _MOST_FIELDS: Final = 1000

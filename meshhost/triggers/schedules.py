@@ -174,7 +174,7 @@ def message_for(schedule: Schedule, occurrence: float | None) -> NewMessage:
 
 def new_trigger_id(now: float, random_bytes: int = 4) -> str:
     """Return an id; later ones are greater. With 16 random bytes nobody can guess it."""
-    return f"{int(now * 1000):012x}{secrets.token_hex(random_bytes)}"
+    return f"{int(now * 1_000_000):014x}{secrets.token_hex(random_bytes)}"
 
 
 class Schedules:

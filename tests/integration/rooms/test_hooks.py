@@ -91,7 +91,7 @@ async def test_a_stranger_learns_nothing_and_is_slowed_down(rest: Rest) -> None:
     _, made = await rest("POST", PATH, {"queue": "jobs", "verify": "github"})
     _, fresh = await rest("POST", PATH, {"queue": "jobs", "verify": "github"})
     assert (await post(rest, made["url"], b"1", github(made["secret"], b"1")))[0] == 200
-    unknown = f"{rest.server.url}/hooks/{'0' * 44}"
+    unknown = f"{rest.server.url}/hooks/{'0' * 46}"
     first = await post(rest, unknown, b"1")
     assert first == (404, '{"error": "no such hook"}')
     assert [await post(rest, f"{rest.server.url}/hooks/x", b"1") for _ in range(3)] == [first] * 3

@@ -1,11 +1,13 @@
 """Sending to queues over REST: with keys and tokens, many messages at once, again, and into rooms that sleep."""
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
 import pytest
 
+from meshhost.edge.listener import EdgeLimits
 from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.frames import Limits
@@ -114,3 +116,23 @@ async def test_wrong_names_are_told(send: Sender) -> None:
         assert (await send(1, path=path))[0] == 400
     assert (await send(1, path="/rooms/room/queues/a%00b/messages"))[0] == 400
     assert (await send(data=b"{"))[0] == 400
+
+
+async def test_a_body_that_does_not_arrive_is_given_up_and_one_without_room_waits(
+    serve: Any, stack: AsyncExitStack, http: aiohttp.ClientSession
+) -> None:
+    wire, edge = Limits(message_bytes=400_000), EdgeLimits(bytes_per_second=10_000_000)
+    server = serve(wire=wire, edge=edge, message_seconds=1.0, max_in_flight_bytes=300_000, limits=QueueLimits())
+    send = Sender(http, await stack.enter_async_context(server))
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", send.server.server.port)
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {send.server.api_key}\r\nContent-Length: 200000\r\n\r\n"
+    writer.write(head.encode() + b"x" * 100_000)
+    await writer.drain()
+    answer, second = await asyncio.gather(reader.readuntil(b"\r\n\r\n"), send("y" * 300_000))
+    writer.write(b"x" * 100_000)  # it comes too late, and is read and dropped
+    await writer.drain()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert second[0] == 200
+    assert (await send("z" * 390_000))[0] == 429  # more than may ever be in flight

@@ -205,7 +205,7 @@ async def test_a_secret_is_made_given_and_changed(hooks: Hooks) -> None:
         await made(hooks, "stripe")
     with pytest.raises(InvalidRequestError, match="secret: a hook that verifies nothing has none"):
         await made(hooks, "none", SECRET)
-    bare = Hook("0" * 44, ROOM, HookSpec.parse({"queue": "jobs"}), 0.0)
+    bare = Hook("0" * 46, ROOM, HookSpec.parse({"queue": "jobs"}), 0.0)
     assert not bare.shown()["ready"]
     with pytest.raises(InvalidTokenError, match="no secret yet"):
         await deliver(hooks, bare, b"1")
@@ -219,7 +219,7 @@ async def test_an_unknown_hook_and_one_of_a_suspended_tenant_look_alike(
 
     hooks = Hooks(engine.triggers, queues, clock=clock, check_room=check)
     hook = await made(hooks)
-    for hook_id in (hook.id, "0" * 44, "x", "../etc"):
+    for hook_id in (hook.id, "0" * 46, "x", "../etc"):
         with pytest.raises(NotFoundError, match=r"^no such hook$"):
             await hooks.receive(hook_id)
     assert (await Hooks(engine.triggers, queues).receive(hook.id)).id == hook.id

@@ -17,7 +17,7 @@ from meshhost.quotas.rates import Rates
 from meshhost.quotas.token_bucket import TokenBucket
 from meshhost.server.address import Address
 from meshhost.server.http.access import Access
-from meshhost.server.http.bodies import bounded_body, json_object, query_number
+from meshhost.server.http.bodies import BodyReader, json_object, query_number
 from meshhost.server.http.triggers.callers import RoomCaller, room_caller
 from meshhost.triggers.hooks import Hook, Hooks, HookSpec
 
@@ -56,22 +56,22 @@ class RefusedAddresses:
 
 
 class HookRoutes:
-    """Serves hooks. `rates` count the deliveries of a tenant; `most_bytes` bounds a body."""
+    """Serves hooks. `rates` count the deliveries of a tenant; `bodies` reads what is delivered."""
 
     def __init__(
         self,
         access: Access,
         hooks: Hooks,
         address: Address,
+        bodies: BodyReader,
         *,
-        most_bytes: int,
         rates: Rates | None = None,
         refused: RefusedAddresses | None = None,
     ) -> None:
         self._access = access
         self._hooks = hooks
         self._address = address
-        self._most_bytes = most_bytes
+        self._bodies = bodies
         self._rates = rates
         self._refused = refused or RefusedAddresses()
         self._proven: OrderedDict[str, None] = OrderedDict()
@@ -103,15 +103,15 @@ class HookRoutes:
             raise
         if self._rates is not None:
             self._rates.take(hook.room.tenant)
-        body = await bounded_body(request, self._most_bytes)
-        try:
-            accepted = await self._hooks.deliver(hook, request.headers, body)
-        except InvalidTokenError as error:
-            if wait > 0:  # who goes on is not worth another line for the owner
-                raise _too_often(wait) from None
-            self._refused.count(sender)
-            await self._hooks.log_refusal(hook, error, len(body))
-            raise
+        async with self._bodies.body_of(request, hook.room.tenant) as body:
+            try:
+                accepted = await self._hooks.deliver(hook, request.headers, body)
+            except InvalidTokenError as error:
+                if wait > 0:  # who goes on is not worth another line for the owner
+                    raise _too_often(wait) from None
+                self._refused.count(sender)
+                await self._hooks.log_refusal(hook, error, len(body))
+                raise
         self._proven[hook_id] = None
         if len(self._proven) > _MOST_KNOWN:
             self._proven.popitem(last=False)

@@ -6,15 +6,17 @@ in order, one after the other: where one of them is refused, the answer says whi
 request with an `Idempotency-Key` may be sent again then, and each of its messages is stored once.
 """
 
+from collections.abc import Sequence
+
 from aiohttp import web
 
 from meshhost.errors import InvalidRequestError, MeshhostError
 from meshhost.queues.service import QueueService
 from meshhost.server.http.access import Access
-from meshhost.server.http.bodies import bounded_body
+from meshhost.server.http.bodies import BodyReader
 from meshhost.server.http.errors import INTERNAL_ERROR, error_response, status_of
 from meshhost.server.http.triggers.callers import room_caller
-from meshhost.stores.queues import QueueKey
+from meshhost.stores.queues import NewMessage, QueueKey
 from meshhost.stores.refusals import check_name
 from meshhost.triggers.incoming import messages_in
 
@@ -24,12 +26,12 @@ _MAX_NAME = 200
 
 
 class MessageRoutes:
-    """Serves sending. `most_bytes` bounds the body of a request."""
+    """Serves sending. Bodies are read by `bodies`."""
 
-    def __init__(self, access: Access, queues: QueueService, *, most_bytes: int) -> None:
+    def __init__(self, access: Access, queues: QueueService, bodies: BodyReader) -> None:
         self._access = access
         self._queues = queues
-        self._most_bytes = most_bytes
+        self._bodies = bodies
 
     def add_to(self, app: web.Application) -> None:
         """Register the route."""
@@ -42,8 +44,11 @@ class MessageRoutes:
             raise InvalidRequestError("queue", f"expected a name of at most {_MAX_NAME} characters")
         check_name(queue)
         caller.check_send(queue.name)
-        body = await bounded_body(request, self._most_bytes)
-        messages, is_many = messages_in(request.headers, body, key=request.headers.get("Idempotency-Key"))
+        async with self._bodies.body_of(request, caller.room.tenant) as body:
+            found = messages_in(request.headers, body, key=request.headers.get("Idempotency-Key"))
+            return await self._store(queue, found.messages, is_many=found.is_many)
+
+    async def _store(self, queue: QueueKey, messages: Sequence[NewMessage], *, is_many: bool) -> web.Response:
         ids: list[str] = []
         for number, message in enumerate(messages):
             try:
