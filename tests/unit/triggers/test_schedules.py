@@ -232,6 +232,26 @@ async def test_what_was_read_long_ago_is_read_again_before_it_is_sent(
     assert await sent(queues, clock) == ["2027-03-27T16:00:00Z"]
 
 
+async def test_a_schedule_that_cannot_be_moved_on_is_sent_for_once(queues: QueueService, clock: FakeClock) -> None:
+    class ReadOnly(MemoryTriggerStore):
+        fails = True
+
+        async def replace(self, trigger: Trigger, entry: LogEntry | None = None) -> bool:
+            if self.fails:
+                raise OSError("the disk is read-only")
+            return await super().replace(trigger, entry)
+
+    store = ReadOnly(is_open=True)
+    await Schedules(store, queues, clock=clock).create(ROOM, hourly())
+    scheduler = Scheduler(store, queues, clock=clock)
+    clock.skip(HOUR)
+    with pytest.raises(OSError, match="read-only"):
+        await scheduler.send_due()
+    store.fails = False
+    await scheduler.send_due()
+    assert await sent(queues, clock) == ["2027-03-27T13:00:00Z"]
+
+
 async def test_an_occurrence_that_cannot_be_sent_is_tried_again(
     schedules: Schedules, engine: Engine, queues: QueueService, clock: FakeClock
 ) -> None:
