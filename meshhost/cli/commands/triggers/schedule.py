@@ -253,4 +253,5 @@ def _shown(time: float, zone: str) -> str:
 
     from meshhost.triggers.timing import zone_of
 
-    return f"{datetime.fromtimestamp(time, zone_of(zone)):%a %Y-%m-%d %H:%M:%S %Z}"
+    moment = datetime.fromtimestamp(time, zone_of(zone))
+    return f"{moment:%a %Y-%m-%d} {moment:%H:%M:%S %Z}" if moment.second else f"{moment:%a %Y-%m-%d %H:%M %Z}"
