@@ -45,6 +45,13 @@ async def state(room: RoomClient, id: str | None, name: str = "q") -> str | None
     return None if record is None else record.state
 
 
+async def all_ready(room: RoomClient, count: int) -> None:
+    """Wait until what goes back in the background is ready again."""
+    async with asyncio.timeout(5):
+        while (await room.queues.list())[0].ready != count:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
+
+
 # --- Options
 
 
@@ -368,6 +375,7 @@ async def test_large_messages_are_found_in_several_replies(
         # What does not fit is not leased.
         leased = await a.queues.lease_many("q", limit=6)
         assert [each.message[0] for each in leased] == ["0", "1"]
+        await all_ready(a, 4)
         again = await a.queues.lease_many("q", limit=6)
         assert [(each.message[0], each.delivery) for each in again] == [("2", 1), ("3", 1)]
 
@@ -502,9 +510,7 @@ async def test_several_that_reached_nobody_all_come_back(server: RunningServer) 
             if not leasing.cancelled():
                 for leased in leasing.result():
                     await leased.nack(reason="released")
-            async with asyncio.timeout(5):
-                while (await a.queues.list())[0].ready != 3:  # noqa: ASYNC110 - nothing tells of it
-                    await asyncio.sleep(0.01)
+            await all_ready(a, 3)
         assert {each.delivery for each in await a.queues.lease_many("q", limit=3)} == {1}
 
 
