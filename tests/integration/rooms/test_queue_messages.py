@@ -312,6 +312,17 @@ async def test_a_result_that_is_too_large_or_no_json_leaves_the_message_leased(
         assert await state(a, message_id) == "done"
 
 
+async def test_of_several_acks_none_is_done_when_one_is_wrong(server: RunningServer) -> None:
+    async with server.client() as a:
+        ids = await a.queues.send_many("q", [1, 2])
+        first, second = await a.queues.lease_many("q", limit=2)
+        with pytest.raises(InvalidRequestError, match=r"acks\[1\]\.result: expected at most 65536 bytes"):
+            await a.queues.ack_many("q", [(first, 1), (second, "x" * 70_000)])
+        assert [await state(a, each) for each in ids] == ["leased", "leased"]
+        assert await a.queues.ack_many("q", [(first, 1), (second, None)]) == [True, True]
+        assert await a.queues.ack_many("q", [(first, 1), (second, None)]) == [False, False]
+
+
 # --- Cancelling
 
 
