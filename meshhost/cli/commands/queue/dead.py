@@ -1,4 +1,7 @@
-"""`meshhost queue dead` and `replay`: the messages that failed at their last attempt, and putting them back."""
+"""`meshhost queue dead` and `replay`: the messages that failed at their last attempt, and putting them back.
+
+The commands ask the room's queue service over a connection of their own; nothing is kept here, and a listing changes nothing.
+"""
 
 from __future__ import annotations
 

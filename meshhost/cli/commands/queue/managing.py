@@ -1,4 +1,8 @@
-"""`meshhost queue list`, `size`, `purge` and `delete`: the queues of a room as wholes."""
+"""`meshhost queue list`, `size`, `purge` and `delete`: the queues of a room as wholes.
+
+The commands ask the room's queue service over a connection of their own. What deletes asks first at a terminal, and elsewhere
+wants `--yes`: nothing is deleted by a typing error.
+"""
 
 from __future__ import annotations
 
