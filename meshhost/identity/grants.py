@@ -292,6 +292,10 @@ class ApiScope(_Grant):
             if (section := getattr(self, name)) is not None
         }
 
+    def covers(self, other: ApiScope) -> bool:
+        """Return whether this scope permits everything that the other permits; when in doubt, False."""
+        return self.intersection(other) == other.intersection(other)
+
     def intersection(self, other: ApiScope) -> ApiScope:
         """Return the scope that permits what both scopes permit. It is never wider than either."""
         both: dict[str, Any] = {

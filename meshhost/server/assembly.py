@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from meshhost.edge.watched import watch_requests
 from meshhost.errors import MeshhostError, NotFoundError
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
@@ -153,7 +154,12 @@ def assemble(
             messaging,
             queues,
             *_room_services(config, engines, files, caller, waking),
-            WorkService(engines.queues, linger_seconds=config.linger_seconds, need=waking.need),
+            WorkService(
+                engines.queues,
+                linger_seconds=config.linger_seconds,
+                look_seconds=config.look_seconds,
+                need=waking.need,
+            ),
             SchedulingService(scheduler, linger_seconds=config.linger_seconds),
             CallingService(
                 caller,
@@ -206,6 +212,7 @@ def assemble(
         in_flight=in_flight,
     )
     app = web.Application(middlewares=[errors_as_json])
+    watch_requests(app)
     sockets.add_to(app)
     files.add_to(app)
     HealthRoutes(directory, engines.queues, metrics).add_to(app)

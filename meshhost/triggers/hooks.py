@@ -28,8 +28,9 @@ from meshhost.errors import InvalidRequestError, InvalidTokenError, MeshhostErro
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.json_values import dump_json
 from meshhost.queues.service import QueueService
-from meshhost.stores.queues import NewMessage, QueueKey
-from meshhost.stores.refusals import check_name
+from meshhost.stores.messages import NewMessage
+from meshhost.stores.queues import QueueKey
+from meshhost.stores.shared.refusals import check_name
 from meshhost.stores.triggers.contract import LogEntry, Trigger, TriggerKind, TriggerLimits, TriggerStore
 from meshhost.triggers.incoming import data_in, media_of, messages_in, trace_of
 from meshhost.triggers.schedules import new_trigger_id

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from meshhost.errors import InvalidRequestError, LimitExceededError
 from meshhost.protocol.json_values import dump_json, load_json
-from meshhost.stores.queues import NewMessage
+from meshhost.stores.messages import NewMessage
 
 __all__ = ["MOST_MESSAGES", "Incoming", "data_in", "json_in", "media_of", "messages_in", "trace_of"]
 

@@ -24,8 +24,9 @@ from meshhost.errors import InvalidRequestError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.json_values import dump_json
 from meshhost.queues.service import QueueService
-from meshhost.stores.queues import NewMessage, QueueKey
-from meshhost.stores.refusals import check_name
+from meshhost.stores.messages import NewMessage
+from meshhost.stores.queues import QueueKey
+from meshhost.stores.shared.refusals import check_name
 from meshhost.stores.triggers.contract import LogEntry, Trigger, TriggerKind, TriggerLimits, TriggerStore
 from meshhost.triggers.timing import Cron, Interval, Once, Timing, check_time, zone_of
 from meshhost.validation import invalid_request

@@ -1,6 +1,7 @@
 """Commands against a real room server, in this process. The command runs in a thread, since it has a loop of its own."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -226,7 +227,11 @@ async def test_what_is_not_a_room_server_is_said(server: RunningServer) -> None:
 async def test_a_server_runs_until_it_is_told_to_stop(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ready = asyncio.Event()
     said: list[str] = []
-    environment.setattr(serving, "print_line", lambda text: (said.append(text), ready.set()))
+    frozen: list[int] = []
+    gc.unfreeze()
+    environment.setattr(
+        serving, "print_line", lambda text: (said.append(text), frozen.append(gc.get_freeze_count()), ready.set())
+    )
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(serving._serve(ServerOptions(port=0, data_dir=tmp_path / "data"), as_json=False))
@@ -234,6 +239,8 @@ async def test_a_server_runs_until_it_is_told_to_stop(environment: pytest.Monkey
         os.kill(os.getpid(), signal.SIGTERM)
 
     assert said[0].startswith("room server ready at http://127.0.0.1:")
+    assert frozen[0] > 10_000  # no collection looks at what was loaded
+    gc.unfreeze()
 
 
 async def _value(value: str) -> str:

@@ -10,7 +10,8 @@ server runs, the tasks of agents that are configured as before go on; the others
 A call carries a token that the agent joins with. It is signed with a key of the tenant and marks the agent as called by the
 server, so that it does not keep the room open by itself. For a participant the server calls only what `call_urls.py` lets it
 call, and gives away nothing that the participant does not have: the token grants no more than the participant's, ends with it,
-is signed with the same key, so that it ends with that too, and takes no configured agent's place.
+is signed with the same key, so that it ends with that too, and takes the place of no configured agent, nor of one that is there
+with more rights.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from typing import Any
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AccessDeniedError, CallRefusedError, RoomError, TokenError
-from meshhost.identity.called import ADDRESS_CLAIM, SERVICE_CLAIM
+from meshhost.identity.called import ADDRESS_CLAIM, ASKED_ADDRESS_CLAIM, SERVICE_CLAIM
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import ApiKey, encode_api_key
 from meshhost.identity.tenant import RoomKey
@@ -44,6 +45,9 @@ __all__ = ["ServiceCaller"]
 logger = logging.getLogger(__name__)
 
 TOKEN_LIFETIME = timedelta(days=7)
+
+# Tokens whose ends differ by less than this end alike: a token has whole seconds, and calls take time.
+_SAME_END = timedelta(seconds=30)
 
 # Returns the key of this id that a tenant's tokens may be signed with, or without an id any. Raises TokenError.
 KeyFor = Callable[[str, str | None], ApiKey]
@@ -113,7 +117,9 @@ class ServiceCaller:
         `but` is the identity of one that does not count. False means: what is not in the room now is offered by nobody.
         """
         agents = self._kept.of(room) or self._wanted(room)
-        return any(kept.is_coming(within=within) for kept in agents if kept.path.identity != but)
+        return any(
+            kept.is_coming(within=within, start=self._times.start) for kept in agents if kept.path.identity != but
+        )
 
     def unwanted(self, room: Room, joining: Participant) -> Unwanted | None:
         """Return which agent of a configured service must leave when this one joins; None when all may stay."""
@@ -129,7 +135,8 @@ class ServiceCaller:
         """Call one agent into the room for a participant that asked.
 
         A call of a configured agent at its own address does nothing: the server keeps it in the room, and the participant's
-        token for it could only be weaker. Raises AccessDeniedError or RoomError.
+        token for it could only be weaker. Neither does one of an agent that is there with a token that grants more or lasts
+        longer. Raises AccessDeniedError or RoomError.
         """
         # First, so that nobody learns anything of an address that may not be called.
         allowed = self._call_urls.allowed(url)
@@ -143,6 +150,13 @@ class ServiceCaller:
                 f"{url} (the agent {identity!r} of this room is configured elsewhere: choose another name)",
             )
         scope = wanted.intersection(caller.scope)
+        for member in room.connected():
+            if _would_lose(member, identity, scope, self._end_for(caller)):
+                if member.asked_at == shown_url(allowed):
+                    return
+                raise AccessDeniedError(
+                    "agent.call", f"{url} (an agent {identity!r} with more rights is in the room: choose another name)"
+                )
         try:
             await self._call(room, allowed, identity, arguments, scope, secret=self._call_secret, caller=caller)
         except (CallRefusedError, TokenError) as error:
@@ -251,8 +265,7 @@ class ServiceCaller:
         # Each call has a token of its own, also two within a second: an agent whose room has just ended sees by its new token
         # that it was called again, and comes back instead of ending.
         claims: dict[str, Any] = {SERVICE_CLAIM: True, "jti": uuid.uuid4().hex}
-        if caller is None:
-            claims[ADDRESS_CLAIM] = called_at
+        claims[ADDRESS_CLAIM if caller is None else ASKED_ADDRESS_CLAIM] = called_at
         token = ParticipantToken(
             name=identity,
             grants=[
@@ -262,11 +275,21 @@ class ServiceCaller:
             ],
             extra_payload=claims,
         )
-        expires_at = datetime.now(UTC) + TOKEN_LIFETIME
-        if caller is not None and caller.expires_at is not None:
-            expires_at = min(expires_at, caller.expires_at)
         key = self._key_for(room.tenant, None if caller is None else caller.key_id)
-        return token.to_jwt(api_key=encode_api_key(key), expiration=expires_at)
+        return token.to_jwt(api_key=encode_api_key(key), expiration=self._end_for(caller))
+
+    @staticmethod
+    def _end_for(caller: Participant | None) -> datetime:
+        """When the token of an agent ends that is called for this participant, or for the server."""
+        latest = datetime.now(UTC) + TOKEN_LIFETIME
+        return latest if caller is None or caller.expires_at is None else min(latest, caller.expires_at)
+
+
+def _would_lose(member: Participant, identity: str, scope: ApiScope, end: datetime) -> bool:
+    """Whether a member is an agent of this identity that a participant asked for and that would lose by such a token."""
+    if member.name != identity or member.asked_at is None or member.expires_at is None:
+        return False
+    return end + _SAME_END < member.expires_at or not scope.covers(member.scope)
 
 
 def _kept_on(before: Sequence[KeptAgent], wanted: Sequence[KeptAgent]) -> list[KeptAgent]:

@@ -12,6 +12,7 @@ from meshhost.errors import AccessDeniedError, RoomRefusedError
 from meshhost.identity.grants import (
     AgentsGrant,
     ApiScope,
+    QueuesGrant,
     StorageGrant,
     StoragePathGrant,
 )
@@ -129,6 +130,34 @@ async def test_a_called_agent_ends_with_the_key_of_its_caller(
         with pytest.raises(RoomRefusedError):
             async with agent_of(data):
                 pass
+
+
+async def test_an_agent_that_was_called_keeps_its_token_when_one_with_fewer_rights_calls_it(
+    serve: Any, host: CalledHost, until: Any
+) -> None:
+    wide = ApiScope(agents=AgentsGrant(), queues=QueuesGrant())
+    soon = datetime.now(UTC) + timedelta(seconds=60)
+    async with (
+        serve() as server,
+        server.client("free", name="wide", scope=wide) as owner,
+        server.client("free", name="narrow", scope=CALLER) as narrow,
+        server.client("free", name="brief", scope=wide, expiration=soon) as brief,
+    ):
+        await call(owner, f"{host.url}/x", name="x")
+        _, _, data = await host.events.get()
+        async with agent_of(data):
+            for other in (narrow, brief):
+                await call(other, f"{host.url}/x", name="x")  # it is there: nothing is sent
+                with pytest.raises(AccessDeniedError, match="in the room"):
+                    await call(other, f"{host.url}/y", name="x")
+            assert host.events.empty()
+            # With the same rights it may be called again, and elsewhere.
+            for path in ("/x", "/y"):
+                await call(owner, host.url + path, name="x")
+                assert (await host.events.get())[0] == path
+        await until(lambda: all(member.name != "x" for member in server.server.rooms[0].connected()))
+        await call(narrow, f"{host.url}/x", name="x")
+        assert (await host.events.get())[0] == "/x"
 
 
 async def test_without_a_grant_for_files_a_call_neither_writes_nor_finds_any(serve: Any) -> None:

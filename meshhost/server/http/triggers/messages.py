@@ -16,8 +16,9 @@ from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import BodyReader
 from meshhost.server.http.errors import INTERNAL_ERROR, error_response, status_of
 from meshhost.server.http.triggers.callers import room_caller
-from meshhost.stores.queues import NewMessage, QueueKey
-from meshhost.stores.refusals import check_name
+from meshhost.stores.messages import NewMessage
+from meshhost.stores.queues import QueueKey
+from meshhost.stores.shared.refusals import check_name
 from meshhost.triggers.incoming import messages_in
 
 __all__ = ["MessageRoutes"]

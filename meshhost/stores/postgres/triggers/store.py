@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from meshhost.errors import AlreadyExistsError, LimitExceededError, NotFoundError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.postgres.database import Connection, Lifetime, PostgresDatabase, Row
-from meshhost.stores.statements import read_statements
+from meshhost.stores.shared.statements import read_statements
 from meshhost.stores.triggers.contract import LOG_ENTRIES, LogEntry, Trigger, TriggerKind, TriggerLimits
 
 __all__ = ["PostgresTriggerStore"]

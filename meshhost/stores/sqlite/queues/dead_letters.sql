@@ -15,9 +15,17 @@ SELECT id FROM dead_letters WHERE queue_id = :first AND died_at <= :until ORDER 
 
 -- name: replay
 -- The plus keeps the planner from reading all letters of the queue for each batch.
-INSERT INTO messages (id, queue_id, sent_at, ended, token)
-SELECT id, :queue, sent_at, ended, token FROM dead_letters
-WHERE +queue_id = :first AND id IN (SELECT value FROM json_each(:ids));
+INSERT INTO messages (id, queue_id, sent_at, ended, token, priority, began_at, worker, history)
+SELECT id, :queue, sent_at, ended, token, priority, began_at, worker, history FROM dead_letters
+WHERE +queue_id = :first AND key IS NULL AND id IN (SELECT value FROM json_each(:ids));
+
+-- name: keyed
+SELECT id, key FROM dead_letters
+WHERE +queue_id = :first AND key IS NOT NULL AND id IN (SELECT value FROM json_each(:ids)) ORDER BY id;
+
+-- name: replay_keyed
+INSERT INTO messages (id, queue_id, sent_at, ended, token, priority, key, ready, began_at, worker, history)
+SELECT id, :queue, sent_at, ended, token, priority, key, :ready, began_at, worker, history FROM dead_letters WHERE id = :id;
 
 -- name: forget_replayed
 DELETE FROM dead_letters WHERE +queue_id = :first AND id IN (SELECT value FROM json_each(:ids));

@@ -14,21 +14,23 @@ from typing import TypeAlias
 
 from meshhost.stores.queues import DeadLetter
 from meshhost.stores.sqlite.database import SqliteDatabase, Statements
+from meshhost.stores.sqlite.queues.rows import QueueRow
+from meshhost.stores.sqlite.queues.rows import execute as execute_queues
+from meshhost.stores.sqlite.queues.sending import HELD_BACK
 
 __all__ = ["BATCH", "read_dead_letters", "replay_dead_letters"]
 
 BATCH = 250
 _PAGE = 50
 
-_SQL = Statements("dead_letters.sql")
-_execute = _SQL.execute
+_execute = Statements("queues/dead_letters.sql").execute
 
-# The queue's present id, and the one that it was made with. Raises NotFoundError.
-FindIds: TypeAlias = Callable[[sqlite3.Connection], tuple[int, int]]
+# Returns the queue. Raises NotFoundError.
+Find: TypeAlias = Callable[[sqlite3.Connection], QueueRow]
 
 
 async def read_dead_letters(
-    database: SqliteDatabase, find: FindIds, *, limit: int, before: tuple[float, int] | None, max_bytes: int | None
+    database: SqliteDatabase, find: Find, *, limit: int, before: tuple[float, int] | None, max_bytes: int | None
 ) -> Sequence[DeadLetter]:
     """See `QueueStore.dead_letters`."""
     found: list[DeadLetter] = []
@@ -45,7 +47,7 @@ async def read_dead_letters(
     return found
 
 
-async def replay_dead_letters(database: SqliteDatabase, find: FindIds, message_ids: Sequence[int] | None) -> int:
+async def replay_dead_letters(database: SqliteDatabase, find: Find, message_ids: Sequence[int] | None) -> int:
     """See `QueueStore.replay`."""
     if message_ids is not None:
         await database.read(find)
@@ -59,11 +61,10 @@ async def replay_dead_letters(database: SqliteDatabase, find: FindIds, message_i
 
 
 def _page(
-    db: sqlite3.Connection, find: FindIds, place: tuple[float, int], limit: int, max_bytes: float
+    db: sqlite3.Connection, find: Find, place: tuple[float, int], limit: int, max_bytes: float
 ) -> list[DeadLetter]:
-    _, first = find(db)
     found: list[DeadLetter] = []
-    rows = _execute(db, "dead_letters", first=first, died_at=place[0], id=place[1], limit=limit)
+    rows = _execute(db, "dead_letters", first=find(db).first, died_at=place[0], id=place[1], limit=limit)
     for message_id, body, headers, *rest in rows:
         found.append(DeadLetter(message_id, body, json.loads(headers), *rest))
         max_bytes -= _size(found[-1])
@@ -76,22 +77,25 @@ def _size(letter: DeadLetter) -> int:
     return len(letter.body) + len(letter.reason)
 
 
-def _last_death(db: sqlite3.Connection, find: FindIds) -> float:
-    _, first = find(db)
-    (last,) = _execute(db, "last_death", first=first).fetchone()
+def _last_death(db: sqlite3.Connection, find: Find) -> float:
+    (last,) = _execute(db, "last_death", first=find(db).first).fetchone()
     return -math.inf if last is None else float(last)
 
 
-def _replay_some(db: sqlite3.Connection, find: FindIds, until: float) -> int:
-    _, first = find(db)
-    return _replay(db, find, [found for (found,) in _execute(db, "some_dead", first=first, until=until, limit=BATCH)])
+def _replay_some(db: sqlite3.Connection, find: Find, until: float) -> int:
+    rows = _execute(db, "some_dead", first=find(db).first, until=until, limit=BATCH)
+    return _replay(db, find, [found for (found,) in rows])
 
 
-def _replay(db: sqlite3.Connection, find: FindIds, message_ids: list[int]) -> int:
-    queue, first = find(db)
-    ids = json.dumps(message_ids)
-    count = _execute(db, "replay", queue=queue, first=first, ids=ids).rowcount
-    _execute(db, "forget_replayed", first=first, ids=ids)
+def _replay(db: sqlite3.Connection, find: Find, message_ids: list[int]) -> int:
+    queue = find(db)
+    values = {"queue": queue.id, "first": queue.first, "ids": json.dumps(message_ids)}
+    count = _execute(db, "replay", **values).rowcount
+    for message_id, key in _execute(db, "keyed", **values).fetchall():
+        is_behind = execute_queues(db, "has_key", queue=queue.id, key=key).fetchone() is not None
+        _execute(db, "replay_keyed", id=message_id, queue=queue.id, ready=HELD_BACK if is_behind else 1)
+        count += 1
+    _execute(db, "forget_replayed", **values)
     # The same column that a send changes: `depth` counts what is not dead.
-    db.execute("UPDATE queues SET depth = depth + ? WHERE id = ?", (count, queue))
+    execute_queues(db, "change_depth", queue=queue.id, change=count)
     return count

@@ -1,13 +1,13 @@
 -- The statements of removal.py, by name.
 
 -- name: add_removal
-INSERT INTO removals (queue_id, dead) VALUES (:queue, :dead) ON CONFLICT DO NOTHING;
+INSERT INTO removals (queue_id, dead) VALUES (:queue, :what) ON CONFLICT DO NOTHING;
 
 -- name: next_removal
 SELECT queue_id, dead FROM removals LIMIT 1;
 
 -- name: end_removal
-DELETE FROM removals WHERE queue_id = :queue AND dead = :dead;
+DELETE FROM removals WHERE queue_id = :queue AND dead = :what;
 
 -- name: some_messages
 SELECT id FROM messages WHERE queue_id = :queue LIMIT :limit;
@@ -23,6 +23,12 @@ DELETE FROM messages WHERE id = :id;
 
 -- name: remove_dead
 DELETE FROM dead_letters WHERE id = :id;
+
+-- name: some_outcomes
+SELECT id FROM outcomes WHERE queue_id = :queue LIMIT :limit;
+
+-- name: remove_outcome
+DELETE FROM outcomes WHERE id = :id;
 
 -- name: some_queues
 SELECT id, ifnull(first_id, id) FROM queues WHERE tenant = :tenant AND (:room IS NULL OR room = :room) LIMIT :limit;

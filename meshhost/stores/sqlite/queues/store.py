@@ -1,30 +1,30 @@
-"""Queues in a SQLite file: the queue store of a single room server.
+"""`SqliteQueueStore`: the contract of `meshhost.stores.queues.QueueStore` over one file; read that first.
 
-Keeps the contract of `meshhost.stores.queues.QueueStore`; read that first. Every method is one operation on the file's thread
-(`thread.py`), so it is atomic and group-committed. The file belongs to one process at a time, which makes the promises about
-several processes easy: ids come from AUTOINCREMENT, `max_depth` is a counter per queue that is changed in the transaction of
-each send and settlement, and two sweeps cannot overlap.
+Every method is one operation on the file's thread (`../thread.py`), so it is atomic and group-committed. The file belongs to
+one process at a time, which makes the promises about several processes easy: ids come from AUTOINCREMENT, `max_depth` is a
+counter per queue that is changed in the transaction of each send and settlement, and two sweeps cannot overlap.
 
 A message is a row in `messages` (small, rewritten by each lease) and one in `contents` (body and headers, written once).
-`ready` and `due` tell its state: see the comments in `migrations/queues`.
+`ready` and `due` tell its state: see the comments in `../migrations/queues`.
 
 No operation may hold the thread for long, however much is in a queue. What a drain or deletion leaves is removed in the
-background (`removal.py`), what time makes ready is changed in batches, and what only reads has a connection of its own.
+background (`removal.py`), what time changes is changed in batches, and what only reads has a connection of its own.
 
-Longer than 400 lines because every method of the contract is an operation here, and they share its private parts.
+Longer than 400 lines because every method of the contract is one here.
 """
 
-import functools
 import json
 import logging
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from meshhost.clock import Clock, SteadyTime, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.poison import is_interruption, poison
+from meshhost.stores.messages import MessagePage, MessageQuery, MessageRecord, MessageState
+from meshhost.stores.queue_settings import LONGEST_RESULT_TTL, QueueSettings
 from meshhost.stores.queues import (
     LONGEST_DELAY,
     LONGEST_LEASE,
@@ -41,38 +41,35 @@ from meshhost.stores.queues import (
     StoredMessage,
     TenantQueues,
 )
-from meshhost.stores.refusals import check_message, check_name, queue_full
+from meshhost.stores.shared.refusals import check_batch, check_message, check_name
 from meshhost.stores.sqlite.database import SqliteDatabase
-from meshhost.stores.sqlite.dead_letters import read_dead_letters, replay_dead_letters
-from meshhost.stores.sqlite.queue_rows import (
-    bury,
-    bury_poisoned,
-    delivery_of,
+from meshhost.stores.sqlite.queues import archive, life
+from meshhost.stores.sqlite.queues.dead_letters import read_dead_letters, replay_dead_letters
+from meshhost.stores.sqlite.queues.leasing import Times, claim, end, end_what_is_over, release
+from meshhost.stores.sqlite.queues.removal import DEAD, OUTCOMES, Removals, hide_some_queues, mark
+from meshhost.stores.sqlite.queues.rows import (
+    LeasedRow,
     execute,
     find,
-    find_ids,
     find_leased,
     find_or_create,
     find_sent,
     keys_of,
     look_up,
     names_of,
-    remove,
-    restore,
     rooms_with_work,
     stats_of,
-    stored_page,
 )
-from meshhost.stores.sqlite.removal import Removals, hide_some_queues, mark
+from meshhost.stores.sqlite.queues.sending import send
 
 __all__ = ["SqliteQueueStore"]
 
 logger = logging.getLogger(__name__)
 
-# Batches of ids that one sweep forgets.
+# Batches of ids and outcomes that one sweep forgets.
 _FORGET_BATCHES = 20
 
-# Messages that one operation makes ready, when time does it to many at once.
+# Messages that one operation makes ready or ends, when time does it to many at once.
 _BATCH = 500
 
 
@@ -120,10 +117,11 @@ class SqliteQueueStore:
         """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> None:
-            found, first = find_ids(db, queue)
-            execute(db, "delete_queue", queue=found)
-            mark(db, found)
-            mark(db, first, dead=True)
+            found = find(db, queue)
+            execute(db, "delete_queue", queue=found.id)
+            mark(db, found.id)
+            mark(db, found.first, DEAD)
+            mark(db, found.first, OUTCOMES)
 
         await self.database.run(operation)
         self.removals.start()
@@ -140,25 +138,21 @@ class SqliteQueueStore:
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """See QueueStore."""
-        headers = check_message(message, self._limits)
-        body, sender_id = message.body, message.sender_id
+        (message_id,) = await self.send_many(queue, (message,), create=create)
+        return message_id
+
+    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> Sequence[int]:
+        """See QueueStore."""
+        check_batch(messages)
+        texts = [(message, check_message(message, self._limits)) for message in messages]
         if create:
             check_name(queue)
 
-        def operation(db: sqlite3.Connection) -> int:
+        def operation(db: sqlite3.Connection) -> list[int]:
             self.database.require_space(db)
-            found, depth = find_or_create(db, queue) if create else find(db, queue)
-            if sender_id and (first := find_sent(db, found, sender_id, now=self._steady.time())) is not None:
-                return first
-            if depth >= self._limits.max_depth:
-                raise queue_full(queue, self._limits)
-            message_id = execute(db, "add_message", queue=found, now=self._clock.time()).lastrowid
-            execute(db, "add_content", id=message_id, body=body, headers=headers)
-            execute(db, "change_depth", queue=found, change=1)
-            if sender_id:
-                until = self._steady.time() + self._limits.remember_ids_seconds
-                execute(db, "remember_sent", queue=found, sender_id=sender_id, id=message_id, until=until)
-            return message_id or 0
+            found = find_or_create(db, queue) if create else find(db, queue)
+            now = self._now()
+            return send(db, queue, found, texts, self._limits, now=now.wall, steady=now.steady)
 
         return await self.database.run(operation)
 
@@ -167,118 +161,131 @@ class SqliteQueueStore:
 
         def operation(db: sqlite3.Connection) -> int | None:
             row = look_up(db, queue)
-            return None if row is None else find_sent(db, row[0], sender_id, now=self._steady.time())
+            return None if row is None else find_sent(db, row, sender_id, now=self._steady.time())
 
         try:
             return await self.database.run(operation)
         except UnicodeEncodeError:  # no message can have been sent under it
             return None
 
-    async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
+    async def lease(
+        self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1, by: str = ""
+    ) -> Sequence[Delivery]:
         """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> list[Delivery] | None:
-            found, _ = find(db, queue)
-            now = self._steady.time()
-            if execute(db, "promote", queue=found, now=now, limit=_BATCH).rowcount == _BATCH:
-                return None  # there may be more, and an older one among them
-            rows: list[tuple[Any, ...]] = []
-            while True:
-                left = limit - len(rows)
-                claimed = execute(db, "claim", queue=found, holder=holder, until=now + seconds, limit=left).fetchall()
-                healthy = [row[:-1] for row in claimed if not self._is_poison(row[-1])]
-                for message_id, *_, interruptions in claimed:
-                    if self._is_poison(interruptions):
-                        bury(db, found, message_id, poison(queue, interruptions), self._clock.time())
-                rows += healthy
-                if len(healthy) == len(claimed):
-                    break
-            return [delivery_of(db, queue, holder, now + seconds, row) for row in sorted(rows)]
+            found, now = find(db, queue), self._now()
+            if found.settings.paused:
+                return []
+            if execute(db, "promote", queue=found.id, now=now.steady, limit=_BATCH).rowcount == _BATCH:
+                return None  # there may be more, and one that comes first among them
+            return claim(db, queue, found, self._limits, holder=holder, by=by, seconds=seconds, limit=limit, now=now)
 
-        while (deliveries := await self.database.run(operation)) is None:
+        while (deliveries := await self.database.run(operation, is_durable=False)) is None:
             pass
         return deliveries
 
-    async def ack(self, lease: Lease) -> None:
+    async def ack(self, lease: Lease, *, result: str | None = None) -> bool:
         """See QueueStore."""
 
-        def operation(db: sqlite3.Connection) -> None:
-            found, *_ = find_leased(db, lease)
-            execute(db, "delete_content", id=lease.message_id)
-            remove(db, found, lease.message_id)
+        def operation(db: sqlite3.Connection) -> bool:
+            found = find_leased(db, lease)
+            of_queue = (found.queue, found.first, found.settings_text)
+            follows = end(db, *of_queue, lease.message_id, MessageState.DONE, self._now(), result=result)
+            return follows or found.settings.concurrency is not None
 
-        await self.database.run(operation)
+        return await self.database.run(operation)
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
         """See QueueStore."""
         text = error.encode(errors="backslashreplace").decode()  # an exception's text may hold lone surrogates
 
         def operation(db: sqlite3.Connection) -> bool:
-            found, failures, interruptions = find_leased(db, lease)
-            failed, interrupted = reason is EndReason.FAILED, is_interruption(reason)
-            if failed and failures + 1 >= self._limits.max_attempts:
-                bury(db, found, lease.message_id, text, self._clock.time(), failed=1, counted=1)
-                return True
-            if interrupted and self._is_poison(interruptions + 1):
-                why = poison(lease.queue, interruptions + 1)
-                bury(db, found, lease.message_id, why, self._clock.time(), counted=1)
-                return True
-            seconds = delay(max(failures + failed, 1)) if callable(delay) else delay
-            due = self._steady.time() + seconds if seconds > 0 else None
-            counted = reason is not EndReason.RELEASED
-            values = {"failed": failed, "counted": counted, "interrupted": interrupted}
-            execute(db, "give_back", id=lease.message_id, due=due, **values)
-            return False
+            found, now = find_leased(db, lease), self._now()
+            is_dead = release(db, lease, found, self._limits, reason=reason, error=text, now=now)
+            if is_dead is False:
+                failures = found.failures + (reason is EndReason.FAILED)
+                seconds = delay(max(failures, 1), found.settings) if callable(delay) else delay
+                due = now.steady + seconds if seconds > 0 else None
+                execute(db, "give_back", id=lease.message_id, due=due)
+            return bool(is_dead)
 
         return await self.database.run(operation)
 
-    async def extend(self, lease: Lease, *, seconds: float) -> Lease:
+    async def extend(self, lease: Lease, *, seconds: float, progress: str | None = None) -> Lease:
         """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> Lease:
-            find_leased(db, lease)
+            found = find_leased(db, lease)
             until = self._steady.time() + seconds
-            execute(db, "extend", id=lease.message_id, until=until)
-            return Lease(lease.queue, lease.message_id, lease.token, lease.holder, until)
+            execute(db, "extend", id=lease.message_id, until=until, progress=progress)
+            return replace(lease, expires_at=until, is_cancelled=bool(found.is_cancelled))
 
-        return await self.database.run(operation)
+        return await self.database.run(operation, is_durable=False)
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
         """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> list[QueueKey]:
+            now = self._now()
             touched = keys_of(execute(db, "queues_of_holder", holder=holder))
-            if grace <= 0:
-                if is_interruption(reason):
-                    bury_poisoned(db, holder, most=self._limits.max_interruptions, now=self._clock.time())
-                counted = reason is not EndReason.RELEASED
-                execute(db, "release_holder", holder=holder, counted=counted, interrupted=is_interruption(reason))
-            else:
-                execute(db, "shorten_holder", holder=holder, soon=self._steady.time() + grace)
+            if grace > 0:
+                execute(db, "shorten_holder", holder=holder, soon=now.steady + grace)
+                return touched
+            for message_id, *row in execute(db, "leased_by", holder=holder).fetchall():
+                (queue,) = keys_of([tuple(row[-3:])])
+                lease = Lease(queue, message_id, 0, holder, 0.0)
+                found = LeasedRow(*row[:-3])
+                if release(db, lease, found, self._limits, reason=reason, error="", now=now) is False:
+                    execute(db, "give_back", id=message_id, due=None)
             return touched
 
         return await self.database.run(operation)
 
+    async def get(self, queue: QueueKey, message_id: int) -> MessageRecord | None:
+        """See QueueStore."""
+        return await self.database.read(lambda db: life.get(db, find(db, queue), message_id, self._now()))
+
+    async def find(self, queue: QueueKey, query: MessageQuery) -> MessagePage:
+        """See QueueStore."""
+        return await self.database.read(lambda db: life.find_page(db, find(db, queue), query, self._now()))
+
+    async def cancel(self, queue: QueueKey, message_id: int) -> MessageState | None:
+        """See QueueStore."""
+        return await self.database.run(lambda db: life.cancel(db, find(db, queue), message_id, self._now()))
+
+    async def settings(self, queue: QueueKey) -> QueueSettings:
+        """See QueueStore."""
+        return (await self.database.run(lambda db: find(db, queue))).settings
+
+    async def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
+        """See QueueStore."""
+        text = settings.to_json()
+        await self.database.run(lambda db: execute(db, "configure", queue=find(db, queue).id, settings=text))
+
     async def sweep(self) -> Sequence[QueueKey]:
         """See QueueStore."""
 
-        def operation(db: sqlite3.Connection) -> tuple[int, list[QueueKey]]:
+        def operation(db: sqlite3.Connection) -> tuple[bool, list[QueueKey]]:
             self._follow_the_clock(db)
-            rows = execute(db, "sweep", now=self._steady.time(), limit=_BATCH).fetchall()
+            now = self._now()
+            over, ready = end_what_is_over(db, now, limit=_BATCH)
+            rows = execute(db, "sweep", now=now.steady, limit=_BATCH).fetchall()
             ids = json.dumps(list({queue for (queue,) in rows}))
-            return len(rows), keys_of(execute(db, "queues_of_ids", ids=ids))
+            return _BATCH in (over, len(rows)), ready + keys_of(execute(db, "queues_of_ids", ids=ids))
 
-        await self._forget_sent()
+        for what in ("forget_sent", "forget_outcomes"):
+            await self._forget(what)
         found: set[QueueKey] = set()
-        while True:
-            count, queues = await self.database.run(operation)
+        has_more = True
+        while has_more:
+            has_more, queues = await self.database.run(operation)
             found.update(queues)
-            if count < _BATCH:
-                return sorted(found)
+        return sorted(found)
 
-    async def _forget_sent(self) -> None:
+    async def _forget(self, what: str) -> None:
         def operation(db: sqlite3.Connection) -> int:
-            return execute(db, "forget_sent", now=self._steady.time(), limit=_BATCH).rowcount
+            return execute(db, what, now=self._steady.time(), limit=_BATCH).rowcount
 
         for _ in range(_FORGET_BATCHES):
             if await self.database.run(operation) < _BATCH:
@@ -289,7 +296,7 @@ class SqliteQueueStore:
             logger.warning(
                 "the wall clock was set: leases and delays keep their lengths", extra={"seconds": round(jump, 3)}
             )
-            for statement in ("move_dues", "move_sent_ids"):
+            for statement in ("move_dues", "move_delays", "move_ends", "move_sent_ids", "move_outcomes"):
                 execute(db, statement, seconds=jump)
             self._steady.follow(jump)
 
@@ -299,23 +306,30 @@ class SqliteQueueStore:
         now = self._steady.time()
         execute(db, "bound_leases", latest=now + LONGEST_LEASE)
         execute(db, "bound_delays", latest=now + LONGEST_DELAY)
+        execute(db, "bound_ends", latest=now + LONGEST_DELAY)
+        execute(db, "bound_outcomes", latest=now + LONGEST_RESULT_TTL)
         execute(db, "bound_sent_ids", latest=now + self._limits.remember_ids_seconds)
 
     async def next_due(self) -> float | None:
         """See QueueStore."""
-        row = await self.database.run(lambda db: execute(db, "next_due").fetchone())
-        return None if row is None else float(row[0])
+
+        def operation(db: sqlite3.Connection) -> list[float]:
+            rows = (execute(db, statement).fetchone() for statement in ("next_due", "next_end"))
+            return [row[0] for row in rows if row is not None]
+
+        return min(await self.database.run(operation), default=None)
 
     async def drain(self, queue: QueueKey) -> int:
         """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> int:
-            (found, first), (_, depth) = find_ids(db, queue), find(db, queue)
-            if depth:
-                execute(db, "delete_queue", queue=found)
-                execute(db, "recreate_queue", first=first, **names_of(queue))
-                mark(db, found)
-            return depth
+            found = find(db, queue)
+            if found.depth:
+                execute(db, "delete_queue", queue=found.id)
+                kept = {"first": found.first, "settings": found.settings_text}
+                execute(db, "recreate_queue", **kept, **names_of(queue))
+                mark(db, found.id)
+            return found.depth
 
         depth = await self.database.run(operation)
         self.removals.start()
@@ -364,34 +378,34 @@ class SqliteQueueStore:
         max_bytes: int | None = None,
     ) -> Sequence[DeadLetter]:
         """See QueueStore."""
-        find = functools.partial(find_ids, queue=queue)
-        return await read_dead_letters(self.database, find, limit=limit, before=before, max_bytes=max_bytes)
+        look = partial(find, queue=queue)
+        return await read_dead_letters(self.database, look, limit=limit, before=before, max_bytes=max_bytes)
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """See QueueStore."""
-        return await replay_dead_letters(self.database, functools.partial(find_ids, queue=queue), message_ids)
+        return await replay_dead_letters(self.database, partial(find, queue=queue), message_ids)
 
     async def stored(self, queue: QueueKey, *, after: int, limit: int, max_bytes: int) -> Sequence[StoredMessage]:
         """See QueueStore. Read beside the thread that writes: an archive holds up nobody."""
 
         def operation(db: sqlite3.Connection) -> list[StoredMessage]:
-            shift = self._clock.time() - self._steady.time()
-            return stored_page(db, find_ids(db, queue), after=after, limit=limit, max_bytes=max_bytes, shift=shift)
+            page = {"after": after, "limit": limit, "max_bytes": max_bytes}
+            return archive.stored_page(db, find(db, queue), now=self._now(), **page)
 
         return await self.database.read(operation)
 
     async def restore(self, queue: QueueKey, messages: Sequence[StoredMessage]) -> None:
         """See QueueStore."""
         check_name(queue)
-        headers = [check_message(NewMessage(message.body, message.headers), self._limits) for message in messages]
+        headers = [check_message(archive.new_message(message), self._limits) for message in messages]
 
         def operation(db: sqlite3.Connection) -> None:
             self.database.require_space(db)
-            found, _ = find_or_create(db, queue)
+            found, now = find_or_create(db, queue), self._now()
             for message, text in zip(messages, headers, strict=True):
-                restore(db, found, message, text, now=self._clock.time(), steady=self._steady.time())
+                archive.restore(db, found, message, text, now)
 
         await self.database.run(operation)
 
-    def _is_poison(self, interruptions: int) -> bool:
-        return interruptions >= self._limits.max_interruptions
+    def _now(self) -> Times:
+        return Times(self._clock.time(), self._steady.time())

@@ -16,7 +16,7 @@ import time
 from meshhost.stores.sqlite.database import SqliteDatabase, Statements
 from meshhost.tasks import TaskOwner
 
-__all__ = ["BATCH", "Removals", "hide_some_queues", "mark"]
+__all__ = ["BATCH", "DEAD", "MESSAGES", "OUTCOMES", "Removals", "hide_some_queues", "mark"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,11 @@ _SECONDS = 0.005
 _PAUSE_SECONDS = 0.01
 _RETRY_SECONDS = 5.0
 
-_SQL = Statements("removals.sql")
-_execute = _SQL.execute
+_execute = Statements("queues/removals.sql").execute
+
+# What is removed, as the table `removals` says it, and the tables' names in the statements.
+MESSAGES, DEAD, OUTCOMES = range(3)
+_NAMES = ("message", "dead", "outcome")
 
 
 class Removals:
@@ -65,18 +68,19 @@ class Removals:
             await asyncio.sleep(pause)
 
 
-def mark(db: sqlite3.Connection, queue: int, *, dead: bool = False) -> None:
-    """Have the messages with this queue's id, or its dead letters, removed. The queue must not have that id any more."""
-    _execute(db, "add_removal", queue=queue, dead=dead)
+def mark(db: sqlite3.Connection, queue: int, what: int = MESSAGES) -> None:
+    """Have the messages with this queue's id, its dead letters or outcomes removed. No queue may have that id any more."""
+    _execute(db, "add_removal", queue=queue, what=what)
 
 
 def hide_some_queues(db: sqlite3.Connection, tenant: str, room: str | None) -> bool:
-    """Delete at most BATCH queues of a tenant or room, and mark their messages; return False when there were none."""
+    """Delete at most BATCH queues of a tenant or room, and mark what they held; return False when there were none."""
     found = _execute(db, "some_queues", tenant=tenant, room=room, limit=BATCH).fetchall()
     for queue, first in found:
         _execute(db, "hide_queue", queue=queue)
         mark(db, queue)
-        mark(db, first, dead=True)
+        mark(db, first, DEAD)
+        mark(db, first, OUTCOMES)
     return bool(found)
 
 
@@ -85,15 +89,14 @@ def _remove_some(db: sqlite3.Connection) -> bool:
     found = _execute(db, "next_removal").fetchone()
     if found is None:
         return False
-    queue, dead = found
-    kind = "dead" if dead else "message"
-    end = time.monotonic() + _SECONDS
-    ids = _execute(db, f"some_{kind}s", queue=queue, limit=BATCH).fetchall()
+    queue, what = found
+    until = time.monotonic() + _SECONDS
+    ids = _execute(db, f"some_{_NAMES[what]}s", queue=queue, limit=BATCH).fetchall()
     for (message_id,) in ids:
         _execute(db, "remove_content", id=message_id)
-        _execute(db, f"remove_{kind}", id=message_id)
-        if time.monotonic() > end:
+        _execute(db, f"remove_{_NAMES[what]}", id=message_id)
+        if time.monotonic() > until:
             break
     if not ids:
-        _execute(db, "end_removal", queue=queue, dead=dead)
+        _execute(db, "end_removal", queue=queue, what=what)
     return True
