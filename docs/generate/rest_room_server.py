@@ -4,6 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 from docs.generate.openapi import ERROR, TEXT, Answer, Endpoint, Parameter, Schema, array, obj
+from docs.generate.rest_queues import QUEUES
 from docs.generate.rest_triggers import SCHEDULED_TASKS, TRIGGERS
 from meshhost.quotas.quota import Resource, ServerQuota
 
@@ -167,6 +168,7 @@ _ROOMS = (
         auth="participantToken",
         tag="LLM gateway",
     ),
+    *QUEUES,
 )
 
 _PROJECTS = (

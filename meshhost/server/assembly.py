@@ -39,6 +39,7 @@ from meshhost.server.http.errors import errors_as_json
 from meshhost.server.http.files import FileRoutes
 from meshhost.server.http.health import HealthRoutes
 from meshhost.server.http.login import LoginRoutes
+from meshhost.server.http.queues import QueueRoutes
 from meshhost.server.http.rest import RestRoutes
 from meshhost.server.http.sockets import RoomSockets
 from meshhost.server.http.tenants import TenantRoutes
@@ -215,6 +216,7 @@ def assemble(
     watch_requests(app)
     sockets.add_to(app)
     files.add_to(app)
+    QueueRoutes(access, engines.queues).add_to(app)
     HealthRoutes(directory, engines.queues, metrics).add_to(app)
     rest = RestRoutes(access, directory, engines.queues, url_of=address.room_url, calls_of=caller.calls)
     UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else

@@ -21,7 +21,19 @@ _PROJECT = "/accounts/projects/{project}"
 _TENANT = "/tenants/{tenant}"
 _ROOM = "/rooms/{room}"
 
+_QUEUES = "/rooms/{room}/queues"
+
 NEEDED: Mapping[tuple[str, str], Role | str] = {
+    ("GET", _QUEUES): Role.VIEWER,
+    ("GET", f"{_QUEUES}/{{queue}}/messages"): Role.VIEWER,  # without contents
+    ("GET", f"{_QUEUES}/{{queue}}/messages/{{id}}"): Role.VIEWER,
+    ("DELETE", f"{_QUEUES}/{{queue}}/messages/{{id}}"): Role.DEVELOPER,
+    ("GET", f"{_QUEUES}/{{queue}}/settings"): Role.VIEWER,
+    ("PATCH", f"{_QUEUES}/{{queue}}/settings"): Role.DEVELOPER,
+    ("POST", f"{_QUEUES}/{{queue}}/pause"): Role.DEVELOPER,
+    ("POST", f"{_QUEUES}/{{queue}}/resume"): Role.DEVELOPER,
+    ("POST", f"{_QUEUES}/{{queue}}/purge"): Role.DEVELOPER,
+    ("POST", f"{_QUEUES}/{{queue}}/replay"): Role.DEVELOPER,
     ("GET", "/accounts/projects"): Role.VIEWER,
     ("GET", f"{_PROJECT}/api-keys"): Role.VIEWER,
     ("POST", f"{_PROJECT}/api-keys"): Role.ADMIN,
