@@ -93,7 +93,7 @@ _QUERY_TEXTS = {
     "tenant": "Only this tenant's, by id or name.",
     "path": "Only those of this path.",
     "room": "Only those of rooms of this name.",
-    "state": "Only those in this state.",
+    "state": "Only those in this state; `failed`: those that failed for good within the last hour, not listed otherwise.",
 }
 
 

@@ -46,10 +46,21 @@ VARIABLES: dict[str, dict[str, str]] = {
         "OPENAI_MODEL": "Model used when a request names none.",
         "MESHHOST_LOCAL_MODEL": "GGUF file of the local model. Default: the installed one.",
     },
+    "Room server and service host": {
+        "MESHHOST_EDGE_HEADER_SECONDS": "Seconds that the headers of a request have to arrive.",
+        "MESHHOST_EDGE_BODY_IDLE_SECONDS": "Seconds that the body of a request may pause; then 408.",
+        "MESHHOST_EDGE_BYTES_PER_SECOND": "Slowest sender: a body or message has a second more for each of so many bytes.",
+        "MESHHOST_EDGE_MAX_CONNECTIONS": "Connections that may be open. Default: 80 % of the file descriptors.",
+        "MESHHOST_EDGE_MAX_INCOMPLETE": "Connections whose headers are incomplete; the oldest are dropped.",
+        "MESHHOST_EDGE_MAX_INCOMPLETE_PER_ADDRESS": "Those from one address; from this machine's own, as many as in all.",
+    },
     "Service host": {
         "MESHHOST_HOST": "Address to listen on for calls. Default: 127.0.0.1.",
         "MESHHOST_PORT": "Port to listen on for calls. Default: 8081 with `host.run()`, else a free one.",
-        "MESHHOST_WEBHOOK_SECRET": "Secret that signs calls. Without one the host accepts calls from its own machine only.",
+        "MESHHOST_WEBHOOK_SECRET": (
+            "Secret that signs calls. Without one the host accepts calls from programs of its own machine only, "
+            "and none that a proxy forwards."
+        ),
         "MESHHOST_ALLOWED_ROOM_URLS": "Room servers that a call may name besides `MESHHOST_API_URL`, separated by commas.",
         "MESHHOST_MAX_AGENTS": "Agents that may live on the host at once.",
         "MESHHOST_DRAIN_SECONDS": "Seconds that agents may take to leave when the host stops; a path can have its own.",
@@ -84,11 +95,24 @@ FILE: dict[str, str] = {
     "server.linger_seconds": "Seconds a room stays open after its last participant that no service brought has left.",
     "server.resume_seconds": "Seconds in which a participant whose connection was lost can return as the same participant.",
     "server.max_message_bytes": "Largest message between participant and server.",
+    "server.max_header_bytes": "Largest JSON header of a message from a participant. Messages of queues, arguments and JSON "
+    "answers of tools travel in it.",
+    "server.max_in_flight_bytes": "Bytes of messages that are received, handled or sent, of all tenants. One without room "
+    "waits up to 10 s and is then refused.",
+    "server.message_seconds": "Seconds that a message has to arrive, and one more for every `edge.bytes_per_second` of it.",
     "server.max_upload_bytes": "Largest file.",
     "server.call_urls": "URL prefixes of hosts that participants may call by `agent.call`.",
     "server.oauth": "Whether the login of the MeshAgent CLI's `setup` is served. It answers this machine only.",
+    "server.require_token_expiry": "Whether tokens that never expire are refused. Those that MeshAgent's SDK signs have no end "
+    "unless the program gives one.",
     "server.tenant_labels": "Tenants that have their own label in `/metrics`, which everybody may read; 0 for none.",
     "server.tenant_label": "What that label shows: the `id`, which never changes, or the present `name`.",
+    "edge.header_seconds": "Seconds that the headers of a request have to arrive.",
+    "edge.body_idle_seconds": "Seconds that the body of a request may pause; then 408.",
+    "edge.bytes_per_second": "Slowest sender: a body or message has a second more for each of so many bytes.",
+    "edge.max_connections": "Connections that may be open. Default: 80 % of the file descriptors.",
+    "edge.max_incomplete": "Connections whose headers are incomplete; the oldest are dropped.",
+    "edge.max_incomplete_per_address": "Those from one address; from this machine's own, as many as in all.",
     "queues.max_attempts": "Failed attempts after which a message is dead-lettered.",
     "queues.max_interruptions": "Deliveries that end interrupted or expired after which a message is dead-lettered as poison.",
     "queues.max_depth": "Most messages in one queue.",
@@ -103,6 +127,7 @@ FILE: dict[str, str] = {
     "quota.max_documents": "Documents of one tenant.",
     "quota.max_keys": "API keys of one tenant.",
     "quota.max_uploads": "Uploads of one tenant in progress.",
+    "quota.max_in_flight_bytes": "Bytes of one tenant's messages that are received, handled or sent.",
     "quota.requests_per_second": "Requests of one tenant per second, by REST and in rooms. Default: no limit.",
     "storage.url": "Object store of files, such as `s3://bucket/prefix`. Default: `storage` in the data directory.",
     "webhooks.urls": "Addresses that receive `room.started` and `room.ended`.",
@@ -134,7 +159,8 @@ The [room server's file](server-file.md) has what the room server does not take 
 _FILE_INTRO = """
 `meshhost room serve --config FILE` reads this TOML file. Every table and member may be left out; a name that is not here is
 an error. `config/meshhost.toml` has all of them with their defaults, `config/production.toml` is a start for a deployment.
-`[[services]]`, `[[services.paths]]` and `[[providers]]` may be repeated.
+`[[services]]`, `[[services.paths]]` and `[[providers]]` may be repeated. SIGHUP reads `[[services]]` again; the rest counts
+from the next start on.
 """
 
 

@@ -1,25 +1,28 @@
 """The schema of `meshhost.toml`, the configuration file of a room server, and how it is read.
 
 Unknown names are errors, so that a misspelt setting is not ignored; an error names the member that is wrong. Secrets are never
-in the file: it names the files that hold them. Read by `meshhost room serve`, and turned into arguments by `embedded`.
+in the file: it names the files that hold them. `meshhost room serve` reads it at its start, and its services again at each
+SIGHUP; `embedded` turns it into arguments.
 """
 
 import re
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
 from meshhost.identity.grants import ApiScope
 from meshhost.quotas.quota import ServerQuota
-from meshhost.server.config import ConfiguredService, ServicePath
+from meshhost.server.config import MAX_HEADER_BYTES, ConfiguredService, ServicePath
 from meshhost.validation import first_problem
 
-__all__ = ["ProviderEntry", "ServerFile", "read_secret_file", "read_server_file"]
+__all__ = ["ProviderEntry", "ServerFile", "changed_tables", "read_secret_file", "read_server_file"]
 
 
 class _Table(BaseModel):
@@ -43,11 +46,28 @@ class _Server(_Table):
     linger_seconds: float = Field(60.0, ge=0)
     resume_seconds: float = Field(10.0, ge=0, le=300)
     max_message_bytes: int = Field(64 * 1024 * 1024, ge=64 * 1024)
+    max_header_bytes: int = Field(MAX_HEADER_BYTES, ge=64 * 1024)
+    max_in_flight_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024)
+    message_seconds: float = Field(30.0, gt=0)
     max_upload_bytes: int = Field(1024 * 1024 * 1024, ge=1)
     call_urls: list[str] = Field(default_factory=list)
     oauth: bool = True
+    require_token_expiry: bool = False
     tenant_labels: int = Field(0, ge=0)
     tenant_label: Literal["id", "name"] = "id"
+
+
+class _Edge(_Table):
+    header_seconds: float = Field(10.0, gt=0)
+    body_idle_seconds: float = Field(30.0, gt=0)
+    bytes_per_second: float = Field(1024.0, gt=0)
+    max_connections: int | None = Field(None, gt=0)
+    max_incomplete: int = Field(1024, gt=0)
+    max_incomplete_per_address: int = Field(128, gt=0)
+
+    def limits(self, others: EdgeLimits) -> EdgeLimits:
+        """Return these limits, and `others` (those of the environment) for what the file does not set."""
+        return replace(others, **self.model_dump(exclude_unset=True))
 
 
 class _Queues(_Table):
@@ -68,6 +88,7 @@ class _Quota(_Table):
     max_documents: int = Field(100_000, ge=0)
     max_keys: int = Field(1_000, ge=0)
     max_uploads: int = Field(1_000, ge=0)
+    max_in_flight_bytes: int | None = Field(128 * 1024 * 1024, ge=1024 * 1024)
     requests_per_second: float | None = Field(None, gt=0)
 
     def server_quota(self) -> ServerQuota:
@@ -128,6 +149,7 @@ class ServerFile(_Table):
     """The whole file. Every table is optional."""
 
     server: _Server = Field(default_factory=_Server)
+    edge: _Edge = Field(default_factory=_Edge)
     queues: _Queues = Field(default_factory=_Queues)
     quota: _Quota = Field(default_factory=_Quota)
     storage: _Storage = Field(default_factory=_Storage)
@@ -173,6 +195,12 @@ def read_server_file(path: Path | None) -> ServerFile:
     except ValidationError as error:
         where, message = first_problem(error)
         raise SettingsError(f"{path}: {where}: {message.removeprefix('Value error, ')}") from None
+
+
+def changed_tables(running: ServerFile, read: ServerFile) -> list[str]:
+    """Return the tables, apart from `services`, that differ from the running ones: they are read at the start only."""
+    tables = [name for name in ServerFile.model_fields if name != "services"]
+    return [name for name in tables if getattr(running, name) != getattr(read, name)]
 
 
 def read_secret_file(path: Path | None) -> str | None:

@@ -16,7 +16,7 @@ from meshhost.room.client import RoomClient
 from meshhost.settings import Settings, read_settings
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 
-__all__ = ["connect", "room_token"]
+__all__ = ["connect", "room_token", "signed_room_token"]
 
 
 def connect(
@@ -46,8 +46,14 @@ def room_token(
     """Return MESHHOST_TOKEN, else a token for the room that is signed with the API key. Raises SettingsError."""
     if settings.token is not None:
         return settings.token.get_secret_value()
+    scope = ApiScope.agent_default() if permissions is None else permissions
+    return signed_room_token(api_key_of(settings), room, name=name, role=role, permissions=scope)
+
+
+def signed_room_token(api_key: str, room: str, *, name: str, role: str, permissions: ApiScope) -> str:
+    """Return a token for the room, signed with the API key."""
     token = ParticipantToken(name=name)
     token.add_room_grant(room)
     token.add_role_grant(role)
-    token.add_api_grant(ApiScope.agent_default() if permissions is None else permissions)
-    return token.to_jwt(api_key=api_key_of(settings))
+    token.add_api_grant(permissions)
+    return token.to_jwt(api_key=api_key)

@@ -70,7 +70,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
         EngineRequest(options.database_url, options.data_dir, limits_of(options.file)), options.engines
     )
     store = open_object_store(options.file.storage.url or options.data_dir / "storage")
-    config = _config(options, has_former_life=has_former_life)
+    config = _config(options, settings, has_former_life=has_former_life)
     identity = IdentityService(
         engine.identity,
         extra_keys=options.extra_keys or RecentKeys(),
@@ -103,18 +103,31 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
             await providers.stop()
 
 
-def _config(options: ServerOptions, *, has_former_life: bool) -> ServerConfig:
+def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool) -> ServerConfig:
     file = options.file
     # A queue must not accept a message that the server could never deliver.
     if file.queues.max_message_bytes + _ENVELOPE_BYTES > file.server.max_message_bytes:
         raise SettingsError(
             f"queues.max_message_bytes: expected at most server.max_message_bytes less {_ENVELOPE_BYTES} for headers"
         )
+    # Unset, it is what the store takes at most: an archive may hold messages from before there was a limit for headers.
+    if "max_message_bytes" in file.queues.model_fields_set and (
+        file.queues.max_message_bytes + _ENVELOPE_BYTES > file.server.max_header_bytes
+    ):
+        raise SettingsError(
+            f"queues.max_message_bytes: expected at most server.max_header_bytes less {_ENVELOPE_BYTES}, as messages of queues "
+            "travel in headers: raise server.max_header_bytes too"
+        )
+    if file.server.max_message_bytes > file.server.max_in_flight_bytes:
+        raise SettingsError("server.max_in_flight_bytes: expected at least server.max_message_bytes")
     return ServerConfig(
         host=options.host,
         port=options.port,
         public_url=file.server.public_url,
-        limits=Limits(message_bytes=file.server.max_message_bytes),
+        limits=Limits(message_bytes=file.server.max_message_bytes, header_bytes=file.server.max_header_bytes),
+        max_in_flight_bytes=file.server.max_in_flight_bytes,
+        message_seconds=file.server.message_seconds,
+        edge=file.edge.limits(settings.edge),
         resume_seconds=file.server.resume_seconds,
         linger_seconds=file.server.linger_seconds,
         # Only a server that ran before has agents that may come back.
@@ -125,6 +138,7 @@ def _config(options: ServerOptions, *, has_former_life: bool) -> ServerConfig:
         webhook_secret=read_secret_file(file.webhooks.secret_file),
         call_urls=file.server.call_urls,
         oauth=file.server.oauth if "oauth" in file.server.model_fields_set else None,
+        require_token_expiry=file.server.require_token_expiry,
         operator_key=options.operator_key,
         tenant_labels=file.server.tenant_labels,
         tenant_label=file.server.tenant_label,

@@ -2,18 +2,23 @@
 
 Used by `service_runner`. The program leads a session of its own, so that Ctrl-C in a terminal reaches only this process, which
 passes it on once. It ends with the block of `running_program`, and, on Linux, when this process is killed.
+
+Who wants to see its log gets each record (`on_record`): the program then writes its log as JSON, and its stderr comes through
+this process, which passes it on line by line.
 """
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import shlex
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from meshhost.errors import SettingsError
 from meshhost.hosting.processes.linux import signal_when_parent_ends
@@ -21,6 +26,11 @@ from meshhost.hosting.processes.linux import signal_when_parent_ends
 __all__ = ["RunningProgram", "arguments_of", "exit_code_of", "running_program"]
 
 logger = logging.getLogger(__name__)
+
+# A longer line of the program's stderr is passed on in parts.
+_MAX_LINE = 1024 * 1024
+# What a process of the program's own holds open is not waited for any longer.
+_LAST_LINES_SECONDS = 2.0
 
 
 class RunningProgram:
@@ -64,20 +74,70 @@ class RunningProgram:
 
 @asynccontextmanager
 async def running_program(
-    arguments: list[str], *, variables: Mapping[str, str], stop_seconds: float
+    arguments: list[str],
+    *,
+    variables: Mapping[str, str],
+    stop_seconds: float,
+    on_record: Callable[[dict[str, Any]], None] | None = None,
 ) -> AsyncIterator[RunningProgram]:
-    """Start the program with these variables added to its environment; it is ended when the block is left."""
+    """Start the program with these variables added to its environment; it is ended when the block is left.
+
+    `on_record` gets each record that it logs, as `logs.JsonFormatter` writes it, before the record appears on stderr. A program
+    that has set up logs of another form has none.
+    """
+    added = variables if on_record is None else {**variables, "MESHHOST_LOG_FORMAT": "json"}
     process = await asyncio.create_subprocess_exec(
         *arguments,
-        env={**os.environ, **variables},  # noqa: TID251 - handed on, not read
+        env={**os.environ, **added},  # noqa: TID251 - handed on, not read
         start_new_session=True,
         preexec_fn=_die_with_parent,
+        stderr=None if on_record is None else asyncio.subprocess.PIPE,
+        limit=_MAX_LINE,
     )
     program = RunningProgram(process, stop_seconds=stop_seconds)
+    async with _passed_on(process.stderr, on_record):
+        try:
+            yield program
+        finally:
+            await program.end()
+
+
+@asynccontextmanager
+async def _passed_on(
+    stderr: asyncio.StreamReader | None, on_record: Callable[[dict[str, Any]], None] | None
+) -> AsyncIterator[None]:
+    """Write to our stderr what comes, and hand out the records in it, until the end of the block and of what came before it."""
+    if stderr is None or on_record is None:
+        yield
+        return
+    reading = asyncio.get_running_loop().create_task(_pass_on(stderr, on_record), name="stderr of the program")
     try:
-        yield program
+        yield
     finally:
-        await program.end()
+        await asyncio.wait({reading}, timeout=_LAST_LINES_SECONDS)
+        reading.cancel()
+        await asyncio.wait({reading})
+
+
+async def _pass_on(stderr: asyncio.StreamReader, on_record: Callable[[dict[str, Any]], None]) -> None:
+    while line := await _line(stderr):
+        text = line.decode(errors="replace")
+        with contextlib.suppress(ValueError):
+            record = json.loads(text) if text.startswith("{") else None
+            if isinstance(record, dict):
+                on_record(record)
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    """The next line, or a part of a very long one; empty at the end."""
+    try:
+        return await stream.readuntil()
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except asyncio.LimitOverrunError as error:
+        return await stream.read(error.consumed)
 
 
 def arguments_of(command: str) -> list[str]:

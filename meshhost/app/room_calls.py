@@ -10,11 +10,15 @@ from typing import Any
 import aiohttp
 
 from meshhost.app.host_api import Endpoint, get_json
+from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import parse_api_key
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.server.calling.webhooks import WebhookSender
 
 __all__ = ["RoomCalls", "http_url", "websocket_url"]
+
+# As whom the room server is asked for its models; it joins no room.
+_ASKING = "service-run"
 
 
 class RoomCalls:
@@ -32,18 +36,10 @@ class RoomCalls:
 
     async def call(self, host_url: str, endpoint: Endpoint) -> None:
         """Call the agent of an endpoint into the room. Raises CallRefusedError."""
-        token = ParticipantToken(
-            name=endpoint.identity,
-            grants=[
-                ParticipantGrant(name="room", scope=self._room),
-                ParticipantGrant(name="role", scope="agent"),
-                ParticipantGrant(name="api", scope=endpoint.scope),
-            ],
-        )
         data: dict[str, Any] = {
             "room_name": self._room,
             "room_url": f"{websocket_url(self._api_url)}/rooms/{self._room}",
-            "token": token.to_jwt(api_key=self._api_key),
+            "token": self._token(endpoint.identity, endpoint.scope),
             "arguments": {},
         }
         await self._sender.send(host_url + endpoint.path, "room.call", data, secret=self._webhook_secret)
@@ -60,6 +56,27 @@ class RoomCalls:
             if session["room_name"] == self._room
             for participant in session["participants"]
         }
+
+    async def models(self) -> list[str] | None:
+        """Return the models that the room server offers in this room; None when it does not say."""
+        token = self._token(_ASKING, ApiScope.agent_default())
+        url = f"{http_url(self._api_url)}/rooms/{self._room}/v1/models"
+        answer = await get_json(self._session, url, {"Authorization": f"Bearer {token}"})
+        data = answer.get("data") if isinstance(answer, dict) else None
+        if not isinstance(data, list):
+            return None
+        return [str(model.get("id")) for model in data if isinstance(model, dict)]
+
+    def _token(self, identity: str, scope: ApiScope) -> str:
+        token = ParticipantToken(
+            name=identity,
+            grants=[
+                ParticipantGrant(name="room", scope=self._room),
+                ParticipantGrant(name="role", scope="agent"),
+                ParticipantGrant(name="api", scope=scope),
+            ],
+        )
+        return token.to_jwt(api_key=self._api_key)
 
 
 def http_url(api_url: str) -> str:

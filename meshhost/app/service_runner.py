@@ -12,6 +12,7 @@ a race: `running_program` ends it when its block is left, whatever the reason.
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -49,8 +50,17 @@ STOP_MARGIN = 15.0
 Progress = Callable[[str, str, dict[str, Any]], None]
 """Called at each step, with a word for programs, a sentence for people, and its facts.
 
-The words are server, no_model, host, waiting, called, joined, reloaded and ended.
+The words are server, no_model, host, waiting, called, joined, reloaded and ended; and of a job taken, done, failed and dead.
 """
+
+# What a worker logs of a job, and the word for it. The readable form has the lines of the log itself.
+_JOB_STEPS = {
+    ("meshhost.agents.worker", "took a message"): "taken",
+    ("meshhost.agents.worker", "message done"): "done",
+    ("meshhost.room.consumer", "processing failed"): "failed",
+    ("meshhost.room.consumer", "message dead-lettered"): "dead",
+}
+_JOB_FACTS = ("identity", "room", "path", "queue", "attempt", "seconds", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +79,17 @@ class RunTimes:
 
 
 async def run_service(
-    command: str, *, room: str, progress: Progress, reload: bool = False, times: RunTimes | None = None
+    command: str,
+    *,
+    room: str,
+    progress: Progress,
+    reload: bool = False,
+    shows_jobs: bool = False,
+    times: RunTimes | None = None,
 ) -> int:
     """Run the program until it ends or a signal stops it; return its exit code (0 when a signal stopped it in order).
 
+    With `shows_jobs` the progress has the steps of its workers' jobs too, and its log is JSON.
     With `reload` it is drained and started again when a Python file in its folder changes; then only a signal ends the run.
     Raises SettingsError when it cannot be run, and CallRefusedError when it refuses a call.
     """
@@ -81,7 +98,11 @@ async def run_service(
     settings = read_settings()
     arguments = arguments_of(command)
     api_key = api_key_of(settings)
-    async with stop_signals() as signals, aiohttp.ClientSession() as session, _room_server(settings, session, progress):
+    async with (
+        stop_signals() as signals,
+        aiohttp.ClientSession() as session,
+        _room_server(settings, session, progress) as is_embedded,
+    ):
         secret = settings.webhook_secret
         calls = RoomCalls(
             session,
@@ -90,11 +111,14 @@ async def run_service(
             api_key=api_key,
             webhook_secret=secret.get_secret_value() if secret is not None else None,
         )
+        if not is_embedded:
+            await _tell_without_models(calls, settings.api_url, progress)
         folder = Path(arguments[1]).parent
         sources = SourceWatch(folder, interval=times.look_at_sources) if reload else None
+        on_record = functools.partial(_show_job, progress) if shows_jobs else None
         changed: list[str] | None = None
         while True:
-            async with _started(arguments, settings, times, room) as (program, host_url):
+            async with _started(arguments, settings, times, room, on_record) as (program, host_url):
                 run = _Run(settings, times, program, HostApi(session, host_url), calls, room, progress)
                 work = run.until_ended(changed) if sources is None else run.until_changed(sources, signals, changed)
                 outcome = await first_of(work, _stop(signals, program))
@@ -110,7 +134,11 @@ async def run_service(
 
 @asynccontextmanager
 async def _started(
-    arguments: list[str], settings: Settings, times: RunTimes, room: str
+    arguments: list[str],
+    settings: Settings,
+    times: RunTimes,
+    room: str,
+    on_record: Callable[[dict[str, Any]], None] | None,
 ) -> AsyncIterator[tuple[RunningProgram, str]]:
     """Start the program on a free port; yield it and the URL of its host."""
     with reserved_port() as port:
@@ -121,9 +149,18 @@ async def _started(
         }
         stop_seconds = settings.drain_seconds + times.stop_margin
         url = f"http://127.0.0.1:{port}"
-        async with running_program(arguments, variables=variables, stop_seconds=stop_seconds) as program:
+        async with running_program(
+            arguments, variables=variables, stop_seconds=stop_seconds, on_record=on_record
+        ) as program:
             with announced(settings.config_dir, url, room=room):
                 yield program, url
+
+
+def _show_job(progress: Progress, record: dict[str, Any]) -> None:
+    """Tell the step of a job that a record of the program's log is about, if it is about one."""
+    text = str(record.get("message"))
+    if (step := _JOB_STEPS.get((str(record.get("logger")), text))) is not None:
+        progress(step, text, {name: record[name] for name in _JOB_FACTS if name in record})
 
 
 class _Run:
@@ -244,16 +281,21 @@ class _Run:
             reasons = await self._host.not_ready()
             logger.warning("agent did not join in time; the host keeps trying", extra={**fields, "not_ready": reasons})
             return
-        self._progress("joined", f"{endpoint.identity} joined room {self._room}", fields)
+        # That it is there is all that the room server knows. Its own start may still go on, or fail.
+        text = f"{endpoint.identity} joined room {self._room}: it is connected (`meshhost host ps` shows its state)"
+        self._progress("joined", text, fields)
 
 
 @asynccontextmanager
-async def _room_server(settings: Settings, session: aiohttp.ClientSession, progress: Progress) -> AsyncIterator[None]:
-    """Use the room server at MESHHOST_API_URL, or start one in this process when none answers there. Raises SettingsError."""
+async def _room_server(settings: Settings, session: aiohttp.ClientSession, progress: Progress) -> AsyncIterator[bool]:
+    """Use the room server at MESHHOST_API_URL, or start one in this process when none answers there: then yield True.
+
+    Raises SettingsError.
+    """
     base = http_url(settings.api_url)
     if await _answers(session, f"{base}/livez"):
         progress("server", f"room server ready at {base}", {"url": base, "embedded": False})
-        yield
+        yield False
         return
     parts = urlsplit(base)
     if not is_loopback(parts.hostname) or parts.scheme != "http":
@@ -271,7 +313,14 @@ async def _room_server(settings: Settings, session: aiohttp.ClientSession, progr
         progress("server", text, fields)
         if (missing := missing_model(settings)) is not None:
             progress("no_model", missing, {"url": server.url})
-        yield
+        yield True
+
+
+async def _tell_without_models(calls: RoomCalls, api_url: str, progress: Progress) -> None:
+    if await calls.models() == []:
+        url = http_url(api_url)
+        text = f"agents that use a model will fail: the room server at {url} can name none; its log says why"
+        progress("no_model", text, {"url": url})
 
 
 async def _stop(signals: StopSignals, program: RunningProgram) -> None:

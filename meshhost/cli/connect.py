@@ -102,24 +102,31 @@ def run_in_room(given: str | None, use: Callable[[RoomClient], Awaitable[T]], *,
     token = room_token(read_settings(), name, name=PARTICIPANT_NAME, permissions=ApiScope.full())
 
     async def work() -> T:
-        async with joined_room(server_url(), token, name, only_looks=only_looks) as room:
+        async with joined_room(server_url(), name, token=token, only_looks=only_looks) as room:
             return await use(room)
 
     return asyncio.run(work())
 
 
 @asynccontextmanager
-async def joined_room(api_url: str, token: str, name: str, *, only_looks: bool = False) -> AsyncIterator[RoomClient]:
-    """Join the room at the server with the token; yield its client.
+async def joined_room(
+    server: ServerAccess | str, name: str, *, token: str | None = None, only_looks: bool = False
+) -> AsyncIterator[RoomClient]:
+    """Join the room with the token; yield its client.
 
-    Raises ConnectionLostError or RoomRefusedError when it cannot be joined; the text says what to do.
+    `server` is the URL of a room server, or the access to one: its key then signs a token with all rights of a user, if none is
+    given. Raises ConnectionLostError or RoomRefusedError when the room cannot be joined; the text says what to do.
     """
     from meshhost.errors import ConnectionLostError, RoomRefusedError
     from meshhost.room.client import RoomClient
     from meshhost.transport.websocket_client import WebSocketClientProtocol
 
+    if isinstance(server, ServerAccess):
+        api_url, token = server.api_url, token or _token_of_user(server, name)
+    else:
+        api_url = server
     url = f"{api_url}/rooms/{quote(name)}"
-    room = RoomClient(protocol=WebSocketClientProtocol(url=url, token=token, only_looks=only_looks))
+    room = RoomClient(protocol=WebSocketClientProtocol(url=url, token=token or "", only_looks=only_looks))
     try:
         await room.connect()
     except ConnectionLostError as error:
@@ -130,6 +137,13 @@ async def joined_room(api_url: str, token: str, name: str, *, only_looks: bool =
         yield room
     finally:
         await room.close()
+
+
+def _token_of_user(access: ServerAccess, room: str) -> str:
+    from meshhost.app.connection import signed_room_token
+    from meshhost.identity.grants import ApiScope
+
+    return signed_room_token(access.api_key, room, name=PARTICIPANT_NAME, role="user", permissions=ApiScope.full())
 
 
 async def get_json(access: ServerAccess, path: str, **query: str | int) -> Any:

@@ -10,17 +10,26 @@ from typing import Any
 from meshhost.errors import TokenError
 from meshhost.identity.tokens import ParticipantToken
 
-__all__ = ["ADDRESS_CLAIM", "SERVICE_CLAIM", "address_of", "called_at"]
+__all__ = ["ADDRESS_CLAIM", "ASKED_ADDRESS_CLAIM", "SERVICE_CLAIM", "address_of", "asked_address_of", "called_at"]
 
 SERVICE_CLAIM = "meshhost_service"
 """In the token of an agent that a room server called: true."""
 ADDRESS_CLAIM = "meshhost_called_at"
 """In the token of a configured service's agent: the address that was called, without credentials."""
 
+ASKED_ADDRESS_CLAIM = "meshhost_asked_at"
+"""In the token of an agent that a participant asked for: the address that was called, without credentials."""
+
 
 def address_of(token: ParticipantToken) -> str | None:
     """Return the address at which a configured service was called for this token's agent; None for other tokens."""
     value: Any = token.extra_payload.get(ADDRESS_CLAIM)
+    return value if isinstance(value, str) else None
+
+
+def asked_address_of(token: ParticipantToken) -> str | None:
+    """Return the address that was called for this token's agent because a participant asked; None for other tokens."""
+    value: Any = token.extra_payload.get(ASKED_ADDRESS_CLAIM)
     return value if isinstance(value, str) else None
 
 

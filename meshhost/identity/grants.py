@@ -12,11 +12,12 @@ a file, or a folder and all below it, and a sync entry is exactly one document. 
 from __future__ import annotations
 
 import builtins
-import re
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
+
+from meshhost.identity.spans import Span, joined, normal_path, pattern_span, prefix_span
 
 __all__ = [
     "AdminGrant",
@@ -45,7 +46,10 @@ class _Grant(BaseModel):
 
 
 class AgentsGrant(_Grant):
-    """Register, list and use agents and toolkits."""
+    """Register, list, use, call and dismiss agents and toolkits.
+
+    `dismiss` is an extension, which tokens of MeshAgent's SDK do not have; `can_dismiss` says how its absence is read.
+    """
 
     register_agent: bool = True
     register_public_toolkit: bool = True
@@ -54,6 +58,11 @@ class AgentsGrant(_Grant):
     use_agents: bool = True
     use_tools: bool = True
     allowed_toolkits: list[str] | None = None
+    dismiss: bool | None = None
+
+    def can_dismiss(self, *, is_user: bool) -> bool:
+        """Return whether agents may be told to leave; by default those who may call them may, unless they are agents."""
+        return is_user and self.call if self.dismiss is None else self.dismiss
 
     def can_use_toolkit(self, toolkit: str) -> bool:
         """Return whether tools of this toolkit may be listed and invoked."""
@@ -134,13 +143,13 @@ class _PathGrant(_Grant):
     includes_below: ClassVar[bool]
 
     @property
-    def span(self) -> _Span:
+    def span(self) -> Span:
         if self.path.endswith("*"):
-            return _prefix_span(_joined(self.path[:-1]).lstrip("/"))
-        stem = _normal(self.path)
+            return prefix_span(joined(self.path[:-1]).lstrip("/"))
+        stem = normal_path(self.path)
         if not self.includes_below:
-            return _Span(stem, None)
-        return _Span(stem, f"{stem}/" if stem else "")
+            return Span(stem, None)
+        return Span(stem, f"{stem}/" if stem else "")
 
 
 class SyncPathGrant(_PathGrant):
@@ -283,6 +292,10 @@ class ApiScope(_Grant):
             if (section := getattr(self, name)) is not None
         }
 
+    def covers(self, other: ApiScope) -> bool:
+        """Return whether this scope permits everything that the other permits; when in doubt, False."""
+        return self.intersection(other) == other.intersection(other)
+
     def intersection(self, other: ApiScope) -> ApiScope:
         """Return the scope that permits what both scopes permit. It is never wider than either."""
         both: dict[str, Any] = {
@@ -296,42 +309,8 @@ class ApiScope(_Grant):
         return ApiScope.model_validate(both)
 
 
-class _Span(NamedTuple):
-    """The texts that an entry covers: `stem` itself, and all that begin with `below` (None: nothing more).
-
-    Two spans are nested or disjoint, never overlapping; `intersection` rests on that.
-    """
-
-    stem: str
-    below: str | None
-
-    def contains(self, text: str) -> bool:
-        return text == self.stem or (self.below is not None and text.startswith(self.below))
-
-    def covers(self, other: _Span) -> bool:
-        if other.below is None:
-            return self.contains(other.stem)
-        return self.below is not None and self.contains(other.stem) and other.below.startswith(self.below)
-
-
-def _prefix_span(text: str) -> _Span:
-    return _Span(text, text)
-
-
-def _pattern_span(pattern: str) -> _Span:
-    return _prefix_span(pattern[:-1]) if pattern.endswith("*") else _Span(pattern, None)
-
-
-def _joined(path: str) -> str:
-    return re.sub("/+", "/", path)
-
-
-def _normal(path: str) -> str:
-    return _joined(path).strip("/")
-
-
 def _deciding(entries: Iterable[_PathGrant], path: str) -> _PathGrant | None:
-    wanted = _normal(path)
+    wanted = normal_path(path)
     # Where `.` and `..` lead is known to the file system only, so a limited grant permits no such path.
     if not {".", ".."}.isdisjoint(wanted.split("/")):
         return None
@@ -348,7 +327,7 @@ def _allows_write(entry: _PathGrant | None) -> bool:
 
 
 def _matches_any(patterns: Iterable[str], text: str) -> bool:
-    return any(_pattern_span(pattern).contains(text) for pattern in patterns)
+    return any(pattern_span(pattern).contains(text) for pattern in patterns)
 
 
 def _narrower(mine: _Grant, theirs: _Grant) -> dict[str, Any]:
@@ -356,6 +335,8 @@ def _narrower(mine: _Grant, theirs: _Grant) -> dict[str, Any]:
 
 
 def _narrower_value(name: str, mine: Any, theirs: Any) -> Any:
+    if name == "dismiss":  # unlike elsewhere, its absence permits less than True
+        return False if False in (mine, theirs) else mine and theirs
     if isinstance(mine, bool):
         return mine and theirs
     if mine is None or theirs is None:
@@ -387,7 +368,7 @@ def _narrower_paths(mine: Sequence[_PathGrant], theirs: Sequence[_PathGrant]) ->
 
 
 def _covered_patterns(patterns: Sequence[str], others: Sequence[str]) -> list[str]:
-    return [p for p in patterns if any(_pattern_span(other).covers(_pattern_span(p)) for other in others)]
+    return [p for p in patterns if any(pattern_span(other).covers(pattern_span(p)) for other in others)]
 
 
 def _narrower_table(mine: TableGrant, theirs: TableGrant) -> TableGrant:

@@ -24,8 +24,9 @@ from meshhost.protocol.messages import (
     ErrorResponse,
     Header,
     Response,
-    pack_message,
-    pack_response,
+    header_too_large,
+    pack_body,
+    pack_header,
     unpack_message,
     unpack_response,
 )
@@ -97,6 +98,20 @@ class RoomConnection:
         self._awaited: set[int] | None = None
 
     @property
+    def is_receiving(self) -> bool:
+        """Whether a message of the other side has begun and is not complete."""
+        return self._assembler.is_receiving
+
+    @property
+    def is_dropping(self) -> bool:
+        """Whether nothing is kept of the message that is being received."""
+        return self._assembler.is_dropping
+
+    def drop_unfinished(self) -> None:
+        """Keep nothing of the message that is being received. When its last packet comes, it is reported as malformed."""
+        self._assembler.drop()
+
+    @property
     def awaited(self) -> frozenset[int]:
         """The ids of the requests that have no reply yet."""
         return frozenset(self._awaited or ())
@@ -129,7 +144,7 @@ class RoomConnection:
     ) -> tuple[int, Packets]:
         """Make a message that gets no `__response__`; return its id and its packets. Raises as `request` does."""
         meta: Header = {META: {"v": 1, "otel": trace}} if trace is not None else {}
-        packed = self._cut(self._next_id, type, pack_message(header | meta, payload))
+        packed = self._cut(self._next_id, type, pack_header(header | meta), payload or b"")
         message_id, self._next_id = self._next_id, self._next_id + 1
         return message_id, packed
 
@@ -139,7 +154,7 @@ class RoomConnection:
 
     def respond(self, message_id: int, type: str, response: Response, extra: Header | None = None) -> Packets:
         """Do as `reply`, with another type than `__response__`: for `agent.tool_call_response`. Raises LimitExceededError."""
-        return self._cut(message_id, type, pack_response(response, extra))
+        return self._cut(message_id, type, *pack_body(response, extra))
 
     def abandon(self, request_id: int) -> None:
         """Forget a request whose caller no longer waits. A late reply is then dropped."""
@@ -154,14 +169,13 @@ class RoomConnection:
         if message is None:
             return None
         if isinstance(message, OversizedMessage):
-            limit = self._limits.message_bytes
-            return self._malformed(message, LimitExceededError(f"message of {message.size} bytes, at most {limit}"))
+            return self._malformed(message, self._not_kept(message))
         try:
-            header, payload = unpack_message(message.data)
+            header, payload = unpack_message(message.data, max_header_bytes=self._limits.header_bytes)
             meta = header.pop(META, None)
             if message.type == RESPONSE:
                 return self._receive_reply(message.id, header, payload)
-        except InvalidRequestError as error:
+        except (InvalidRequestError, LimitExceededError) as error:
             return self._malformed(message, error)
         return MessageReceived(message.id, message.type, header, payload, _trace(meta))
 
@@ -190,11 +204,18 @@ class RoomConnection:
             return None
         return ReplyReceived(message.id, ErrorResponse(text=f"unreadable reply: {error}"), {})
 
-    def _cut(self, message_id: int, type: str, data: bytes) -> Packets:
-        check_size(len(data), self._limits)
+    def _not_kept(self, message: OversizedMessage) -> RoomError:
+        if message.header_size:
+            return header_too_large(message.header_size, self._limits.header_bytes)
+        limit = self._limits.message_bytes
+        text = f"at most {limit}" if message.size > limit else "and no room for it now: try again later"
+        return LimitExceededError(f"message of {message.size} bytes, {text}")
+
+    def _cut(self, message_id: int, type: str, header: bytes, payload: bytes) -> Packets:
+        check_size(len(header) + len(payload), self._limits)
         if len(type.encode()) > self._limits.type_bytes:
             raise LocalProtocolError(f"message type of over {self._limits.type_bytes} bytes")
-        return packets(Message(message_id, type, data), slice_bytes=self._slice_bytes)
+        return packets(Message(message_id, type, header), slice_bytes=self._slice_bytes, tail=payload)
 
 
 def _trace(meta: Any) -> dict[str, str]:

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from meshhost.errors import InvalidRequestError, RoomError
+from meshhost.errors import InvalidRequestError, LimitExceededError, RoomError
 from meshhost.protocol.json_values import dump_json, load_header
 
 __all__ = [
     "META",
     "EmptyResponse",
+    "EncodedJson",
     "ErrorResponse",
     "FileResponse",
     "Header",
@@ -26,6 +27,9 @@ __all__ = [
     "TextResponse",
     "Usage",
     "ensure_response",
+    "header_too_large",
+    "pack_body",
+    "pack_header",
     "pack_message",
     "pack_response",
     "unpack_message",
@@ -42,21 +46,33 @@ META = "__meshagent__"
 
 
 def pack_message(header: Header, data: bytes | None = None) -> bytes:
-    """Return 8 bytes of header length, the header as JSON, and the payload. Values that JSON does not know become texts.
+    """Return 8 bytes of header length, the header as JSON, and the payload. Raises as `pack_header`."""
+    return pack_header(header) + (data or b"")
 
-    Raises InvalidRequestError for NaN and Infinity, which readers in other languages refuse.
+
+def pack_header(header: Header) -> bytes:
+    """Return 8 bytes of header length, and the header as JSON: what precedes the payload in a message.
+
+    Values that JSON does not know become texts. Raises InvalidRequestError for NaN and Infinity, which readers in other
+    languages refuse.
     """
     encoded = dump_json(header, other_as_text=True).encode()
-    return b"".join((_LENGTH.pack(len(encoded)), encoded, data or b""))
+    return _LENGTH.pack(len(encoded)) + encoded
 
 
-def unpack_message(data: bytes) -> tuple[Header, bytes]:
-    """Return header and payload. Raises InvalidRequestError when the header is not a JSON object of the stated length."""
+def unpack_message(data: bytes, *, max_header_bytes: int | None = None) -> tuple[Header, bytes]:
+    """Return header and payload.
+
+    Raises InvalidRequestError when the header is not a JSON object of the stated length, LimitExceededError when it is longer
+    than `max_header_bytes`; it is not read then.
+    """
     if len(data) < _LENGTH.size:
         raise InvalidRequestError("message", "expected a header: 8 bytes of length, then a JSON object")
     (length,) = _LENGTH.unpack_from(data)
     if length > len(data) - _LENGTH.size:
         raise InvalidRequestError("message", "the header is longer than the message")
+    if max_header_bytes is not None and length > max_header_bytes:
+        raise header_too_large(length, max_header_bytes)
     end = _LENGTH.size + length
     try:
         header = load_header(data[_LENGTH.size : end])
@@ -65,6 +81,11 @@ def unpack_message(data: bytes) -> tuple[Header, bytes]:
     if not isinstance(header, dict):
         raise InvalidRequestError("message", "the header is not a JSON object")
     return header, data[end:]
+
+
+def header_too_large(size: int, limit: int | None) -> LimitExceededError:
+    """Return the error for a message whose header is too large."""
+    return LimitExceededError(f"header of {size} bytes, at most {limit}: send what is large as bytes, or as a file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +102,18 @@ class JsonResponse:
     def to_json(self) -> Header:
         """Return the wire header."""
         return {"type": self.type, "json": self.json, "usage": self.usage}
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedJson(JsonResponse):
+    """A JSON value that its maker has encoded already as `text`, in steps: encoding a large one cannot be interrupted."""
+
+    json: Any = None
+    text: str = "null"
+
+    def to_json(self) -> Header:
+        """Return the wire header, without the value."""
+        return {"type": self.type, "usage": self.usage}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +221,17 @@ _MEMBERS: dict[str, tuple[type[Any], dict[str, type]]] = {
 
 def pack_response(response: Response, extra: Header | None = None) -> bytes:
     """Return the body as message bytes. `extra` members are added to the header; old clients ignore them."""
+    header, payload = pack_body(response, extra)
+    return header + payload
+
+
+def pack_body(response: Response, extra: Header | None = None) -> tuple[bytes, bytes]:
+    """Return the body as `pack_response` does, header and payload apart."""
     header = response.to_json() | (extra or {})
-    return pack_message(header, response.data if isinstance(response, FileResponse) else None)
+    if isinstance(response, EncodedJson):
+        encoded = f'{{"json": {response.text}, {dump_json(header, other_as_text=True)[1:]}'.encode()
+        return _LENGTH.pack(len(encoded)) + encoded, b""
+    return pack_header(header), response.data if isinstance(response, FileResponse) else b""
 
 
 def unpack_response(header: Header, payload: bytes) -> Response:

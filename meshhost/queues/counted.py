@@ -24,16 +24,19 @@ T = TypeVar("T")
 # What an operation adds.
 Places: TypeAlias = tuple[Resource, int]
 
-# Beyond this many the names are forgotten and asked for again.
-_MAX_KNOWN = 100_000
+_MOST_KNOWN = 100_000
 
 
 class CountedQueues:
-    """Runs operations of `store`, and tells `counts`. They raise what the store raises, and QuotaExceededError."""
+    """Runs operations of `store`, and tells `counts`. They raise what the store raises, and QuotaExceededError.
 
-    def __init__(self, store: QueueStore, counts: TenantCounts) -> None:
+    Beyond `most_known` queues their names are forgotten and asked for again.
+    """
+
+    def __init__(self, store: QueueStore, counts: TenantCounts, *, most_known: int = _MOST_KNOWN) -> None:
         self._store = store
         self._counts = counts
+        self._most_known = most_known
         self._known: set[QueueKey] = set()
         self._making: dict[QueueKey, asyncio.Lock] = {}
 
@@ -42,7 +45,7 @@ class CountedQueues:
         try:
             return await self._send(queue, messages, len(messages), create=create)
         except QuotaExceededError:
-            # Some may be stored already, and sent again because the answer was lost.
+            # They may be stored already, and sent again because the answer was lost.
             new = await self._count_new(queue, messages)
             if new == len(messages):
                 raise
@@ -62,9 +65,14 @@ class CountedQueues:
         return await self._add(queue.room.tenant, operation, taken)
 
     async def _count_new(self, queue: QueueKey, messages: Sequence[NewMessage]) -> int:
-        names = {message.sender_id for message in messages if message.sender_id}
-        known = {name for name in names if await self._store.find_sent(queue, name) is not None}
-        return len(names - known) + sum(not message.sender_id for message in messages)
+        """How many of the messages are not stored yet. The first one says whether it is worth the queries for the others."""
+        first, *others = messages
+        if not await self._is_known(queue, first):
+            return len(messages)
+        return len([message for message in others if not await self._is_known(queue, message)])
+
+    async def _is_known(self, queue: QueueKey, message: NewMessage) -> bool:
+        return bool(message.sender_id) and await self._store.find_sent(queue, message.sender_id or "") is not None
 
     async def create(self, queue: QueueKey) -> None:
         """See QueueStore."""
@@ -170,6 +178,6 @@ class CountedQueues:
         return done
 
     def _remember(self, queue: QueueKey) -> None:
-        if len(self._known) >= _MAX_KNOWN:
+        if len(self._known) >= self._most_known:
             self._known.clear()
         self._known.add(queue)

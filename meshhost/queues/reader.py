@@ -19,8 +19,9 @@ from meshhost.stores.queues import DeadLetter, QueueKey, QueueStats, QueueStore
 
 __all__ = ["QueueReader", "fingerprint"]
 
-# What `peek` looks at: more messages that are ready are too many to be sorted for one request.
-_MOST_PEEKED = 10_000
+# What `peek` looks at, in messages that are ready and in characters: more is too much to read for one request.
+_MOST_PEEKED = 5_000
+_MOST_PEEKED_CHARS = 64 * 1024 * 1024
 _PEEKED_PAGE = 100
 
 
@@ -96,18 +97,19 @@ class QueueReader:
     async def peek(self, queue: QueueKey, *, limit: int) -> Sequence[MessageRecord]:
         """Return the messages that will be delivered next, in their order, without leasing them.
 
-        Raises LimitExceededError when over ten thousand are ready: the store finds them by age and not by priority.
+        Raises LimitExceededError when many thousands are ready: the store finds them by age and not by priority.
         """
-        query, seen = MessageQuery(states=frozenset({MessageState.READY}), limit=_PEEKED_PAGE), 0
+        query, seen, chars = MessageQuery(states=frozenset({MessageState.READY}), limit=_PEEKED_PAGE), 0, 0
         first: list[MessageRecord] = []
         while True:
             page = await self._store.find(queue, query)
             seen += len(page.messages)
+            chars += sum(len(record.body or "") for record in page.messages)
             first = heapq.nsmallest(limit, [*first, *page.messages], key=lambda record: (-record.priority, record.id))
             if page.next is None:
                 return first
-            if seen >= _MOST_PEEKED:
-                raise LimitExceededError(f"over {_MOST_PEEKED} messages are ready, too many to say which are next")
+            if seen >= _MOST_PEEKED or chars >= _MOST_PEEKED_CHARS:
+                raise LimitExceededError(f"over {seen} messages are ready, too many to look for those that are next")
             query = replace(query, before=page.next)
 
     async def wait(

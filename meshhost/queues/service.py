@@ -43,7 +43,7 @@ from meshhost.stores.queues import (
     QueueSettings,
     QueueStore,
 )
-from meshhost.stores.refusals import queue_missing
+from meshhost.stores.shared.refusals import queue_missing
 from meshhost.tasks import TaskOwner
 
 __all__ = ["MAX_VALUE_BYTES", "QueueService"]
@@ -53,6 +53,8 @@ logger = logging.getLogger(__name__)
 # A hint may be lost (a sender cancelled between commit and wake, a notifier that lost its connection): a receiver that waits
 # looks at least this often.
 _POLL_SECONDS = 5.0
+# The settings that may make messages ready.
+_LETS_THROUGH = frozenset({"paused", "concurrency"})
 # A result, and a report of progress, as JSON text.
 MAX_VALUE_BYTES = 64 * 1024
 
@@ -183,10 +185,11 @@ class QueueService(QueueReader):
         seconds = self._lease_seconds if lease_seconds is None else lease_seconds
         wanted = Wanted(queue, holder, seconds, limit, by)
         if wait_seconds <= 0:
-            return await self._claims.claim(wanted, create=create)
+            return self._handed_over(await self._claims.claim(wanted, create=create))
         waiter = self._waiters.add(queue, holder)
         try:
-            return await self._wait(waiter, self._clock.monotonic() + wait_seconds, wanted, create=create)
+            deadline = self._clock.monotonic() + wait_seconds
+            return self._handed_over(await self._wait(waiter, deadline, wanted, create=create))
         finally:
             hint = self._waiters.remove(waiter)
             if hint is not None:
@@ -249,7 +252,7 @@ class QueueService(QueueReader):
     async def configure(self, queue: QueueKey, changes: Mapping[str, Any]) -> QueueSettings:
         """Change these settings of the queue and return all. Raises InvalidRequestError that names the setting."""
         settings = await self._configuring.change(queue, changes)
-        if not settings.paused:
+        if not (settings.paused or changes.keys().isdisjoint(_LETS_THROUGH)):
             self._wake_many(queue)
         return settings
 
@@ -265,6 +268,7 @@ class QueueService(QueueReader):
         """End the leases of a holder that is gone, now or within `grace` seconds; return the queues concerned."""
         queues = await self._store.release_holder(holder, reason=reason, grace=grace)
         for queue in queues:
+            self._watches.tell(queue)
             self._ready_in(grace, queue, many=True)
         return queues
 
@@ -350,6 +354,11 @@ class QueueService(QueueReader):
             self._sweeper.tell(self._clock.time() + seconds)
         else:
             self._wake(Hint(queue, many))
+
+    def _handed_over(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        for delivery in deliveries:
+            self._watches.tell(delivery.lease.queue, delivery.lease.message_id)
+        return deliveries
 
     async def _wait(self, waiter: Waiter, deadline: float, wanted: Wanted, *, create: bool) -> Sequence[Delivery]:
         # The waiter is in line before the first look into the store: a message that is sent after that look wakes it.

@@ -58,7 +58,8 @@ class ServerQuota:
     """The limits of one tenant on a room server; None means no limit.
 
     `max_agents` are connected agents, whichever hosts run them. `max_messages` are those in all queues, dead ones included.
-    `requests_per_second` are requests of REST and in rooms, on average and in bursts of as many (at least 10).
+    `max_in_flight_bytes` are those of messages that are received, handled or sent. `requests_per_second` are requests of REST
+    and in rooms, on average and in bursts of as many (at least 10).
     """
 
     max_rooms: int | None = 1_000
@@ -71,6 +72,7 @@ class ServerQuota:
     max_documents: int | None = 100_000
     max_keys: int | None = 1_000
     max_uploads: int | None = 1_000
+    max_in_flight_bytes: int | None = 128 * 1024 * 1024
     requests_per_second: float | None = None
 
     def limit_of(self, resource: Resource) -> int | None:

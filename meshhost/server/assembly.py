@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from meshhost.edge.watched import watch_requests
 from meshhost.errors import MeshhostError
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
@@ -17,6 +18,7 @@ from meshhost.gateway.routes import add_gateway_routes
 from meshhost.identity.tenant import RoomKey
 from meshhost.queues.service import QueueService
 from meshhost.quotas.counts import TenantCounts
+from meshhost.quotas.in_flight import InFlight
 from meshhost.quotas.rates import TenantRates
 from meshhost.server.address import Address
 from meshhost.server.calling.caller import ServiceCaller
@@ -105,7 +107,12 @@ def assemble(
     Raises ValueError when two services offer an operation of the same name.
     """
     rates = TenantRates(engines.identity.quota_of)
-    access = Access(engines.identity, operator_key=config.operator_key, rates=rates)
+    access = Access(
+        engines.identity,
+        operator_key=config.operator_key,
+        rates=rates,
+        requires_expiry=config.require_token_expiry,
+    )
     metrics, sender = ServerMetrics(), WebhookSender()
     if config.tenant_labels > 0:
         labels = TenantLabels(config.tenant_labels, label=config.tenant_label)
@@ -135,7 +142,12 @@ def assemble(
             messaging,
             queues,
             *_room_services(config, engines, files, caller, waking),
-            WorkService(engines.queues, linger_seconds=config.linger_seconds, need=waking.need),
+            WorkService(
+                engines.queues,
+                linger_seconds=config.linger_seconds,
+                look_seconds=config.look_seconds,
+                need=waking.need,
+            ),
             CallingService(
                 caller,
                 sender,
@@ -175,8 +187,10 @@ def assemble(
         metrics=metrics,
         counts=engines.counts,
         rates=rates,
+        in_flight=InFlight(config.max_in_flight_bytes, engines.identity.quota_of),
     )
     app = web.Application(middlewares=[errors_as_json])
+    watch_requests(app)
     sockets.add_to(app)
     files.add_to(app)
     QueueRoutes(access, engines.queues).add_to(app)

@@ -22,7 +22,8 @@ from meshhost.queues.service import QueueService
 from meshhost.quotas.counts import LocalCounts, TenantCounts
 from meshhost.server.address import Address
 from meshhost.server.assembly import Engines, Parts, assemble
-from meshhost.server.config import ServerConfig
+from meshhost.server.calling.service import CallingService
+from meshhost.server.config import ConfiguredService, ServerConfig
 from meshhost.server.core.ownership import RoomOwnership, SingleServer
 from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
@@ -116,6 +117,15 @@ class RoomServer:
     def room_url(self, room_name: str) -> str:
         """The WebSocket URL of a room."""
         return self._address.room_url(room_name)
+
+    def replace_services(self, services: Sequence[ConfiguredService]) -> None:
+        """Call these services into rooms from now on, instead of those before.
+
+        Agents of services and paths that are gone are told to leave their rooms, as those are that a service has no more in a
+        room by its pattern. New ones are called into open rooms at once. An agent that stays is not interrupted: what changed
+        for it, as arguments and rights, counts from its next call on.
+        """
+        self.service(CallingService).replace_services(services, self.rooms)
 
     async def start(self) -> None:
         """Listen and serve. Raises SettingsError when the address cannot be listened on; nothing is left running then."""

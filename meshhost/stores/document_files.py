@@ -13,6 +13,7 @@ from obstore.store import ObjectStore
 
 from meshhost.errors import InvalidRequestError
 from meshhost.identity.tenant import RoomKey
+from meshhost.stores.disk.upload import Upload
 from meshhost.stores.documents import DocumentEntry, DocumentKey, DocumentStore
 from meshhost.stores.files import Entry, RoomFiles
 
@@ -36,18 +37,28 @@ class FilesAndDocuments(RoomFiles):
 
     async def list(self, room: RoomKey, path: str) -> Sequence[Entry]:
         """See RoomFiles."""
-        found = {entry.path: entry for entry in await super().list(room, path)}
+        files = await super().list(room, path)
+        documents = await self._documents.list(room, path)
+        if not documents:
+            return files
+        found = {entry.path: entry for entry in files}
         start = len(path) + 1 if path else 0
-        for document in await self._documents.list(room, path):
+        for document in documents:
             name, separator, _ = document.path[start:].partition("/")
             own = document.path[:start] + name
             found.setdefault(own, Entry(path=own, is_folder=True) if separator else _entry(document))
         return sorted(found.values(), key=lambda entry: entry.path)
 
-    async def write(self, room: RoomKey, path: str, file: IO[bytes], *, overwrite: bool) -> None:
-        """See RoomFiles. A document is not written over: it has grants, a history and readers of its own."""
-        if await self._is_document(room, path):
-            raise InvalidRequestError("path", f"{path!r} is a document: edit it as one, or take another path")
+    async def write(self, room: RoomKey, path: str, file: Upload | IO[bytes], *, overwrite: bool) -> None:
+        """See RoomFiles. A document is not written over: it has grants, a history and readers of its own.
+
+        Nor is anything written below one, which would make it look like a folder.
+        """
+        segments = path.split("/")
+        for length in range(len(segments), 0, -1):
+            part = "/".join(segments[:length])
+            if await self._is_document(room, part):
+                raise InvalidRequestError("path", f"{part!r} is a document: edit it as one, or take another path")
         await super().write(room, path, file, overwrite=overwrite)
 
     async def delete(self, room: RoomKey, path: str) -> None:
@@ -56,6 +67,12 @@ class FilesAndDocuments(RoomFiles):
             await self._documents.delete(DocumentKey(room, path))
         else:
             await super().delete(room, path)
+
+    async def _folder_at(self, room: RoomKey, path: str) -> Entry | None:
+        entry = await super()._folder_at(room, path)
+        if entry is None and await self._documents.list(room, path):
+            return Entry(path=path, is_folder=True)
+        return entry
 
     async def _file(self, room: RoomKey, path: str) -> Entry:
         entry = await super()._file(room, path)

@@ -7,10 +7,11 @@ Errors of the library are translated here, once; its texts name local paths and 
 
 import asyncio
 import contextlib
+import functools
 import logging
 import mimetypes
-import re
 import shutil
+import tempfile
 import unicodedata
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from meshhost.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.disk.folder import STAGED, FolderEntry, LocalFolder
+from meshhost.stores.disk.space import require_room, storage_full
+from meshhost.stores.disk.upload import Upload
 
 __all__ = ["Entry", "RoomFiles", "TenantFiles", "clean_path", "mime_type_of", "open_object_store"]
 
@@ -36,8 +40,6 @@ _MAX_SEGMENT_BYTES = 240
 _PAGE = 250
 # Bytes of a file that are in memory at once; object stores take no smaller parts than 5 MiB.
 _RESTORE_CHUNK = 8 * 1024 * 1024
-# How a local store names files that are being written; it does not list them.
-_STAGED = re.compile(r"#[0-9]+$")
 
 
 def open_object_store(location: Path | str) -> ObjectStore:
@@ -84,7 +86,7 @@ def clean_path(path: str, *, may_be_folder: bool = False) -> str:
         raise InvalidRequestError("path", "expected segments that are not empty, '.' or '..'")
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in cleaned) or "\\" in cleaned:
         raise InvalidRequestError("path", "expected no control characters and no backslash")
-    if not may_be_folder and _STAGED.search(cleaned):
+    if not may_be_folder and STAGED.search(cleaned):
         raise InvalidRequestError("path", "expected a name that does not end with '#' and digits")
     if len(cleaned.encode()) > _MAX_PATH_BYTES or any(len(part.encode()) > _MAX_SEGMENT_BYTES for part in segments):
         raise InvalidRequestError("path", f"expected at most {_MAX_PATH_BYTES} bytes, {_MAX_SEGMENT_BYTES} a segment")
@@ -99,17 +101,26 @@ class RoomFiles:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._folder: LocalFolder | None = None
+        if isinstance(store, LocalStore) and store.prefix is not None:
+            self._folder = LocalFolder(Path(store.prefix))
+        # Keys of files that are being created in parts, which a remote store does not do in one step.
+        self._creating: set[str] = set()
+
+    def new_upload(self) -> Upload:
+        """Return what will be a file: add its bytes, `write` it, and close it in any case."""
+        return Upload(Path(tempfile.gettempdir()) if self._folder is None else self._folder.root)
 
     async def stat(self, room: RoomKey, path: str) -> Entry | None:
         """Return the file or folder at the path, or None."""
         if path == "":
             return Entry(path="", is_folder=True)
-        if _STAGED.search(path):  # no file has such a name, and the store fails when it is asked for one
-            return Entry(path=path, is_folder=True) if await self.list(room, path) else None
+        if STAGED.search(path):  # no file has such a name, and the store fails when it is asked for one
+            return await self._folder_at(room, path)
         try:
             found = await obstore.head_async(self._store, _key(room, path))
         except FileNotFoundError:
-            return Entry(path=path, is_folder=True) if await self.list(room, path) else None
+            return await self._folder_at(room, path)
         except BaseError as error:
             if _is_below_a_file(error):
                 return None
@@ -118,6 +129,8 @@ class RoomFiles:
 
     async def list(self, room: RoomKey, path: str) -> Sequence[Entry]:
         """Return what is in the folder, by name; nothing when there is no such folder."""
+        if self._folder is not None:
+            return await self._list_locally(self._folder, room, path)
         prefix = _key(room, path)
         try:
             found = await obstore.list_with_delimiter_async(self._store, prefix)
@@ -137,6 +150,27 @@ class RoomFiles:
                 await asyncio.sleep(0)
         folders = [Entry(path=folder.rstrip("/")[cut:], is_folder=True) for folder in found["common_prefixes"]]
         return sorted(files + folders, key=lambda entry: entry.path)
+
+    async def _folder_at(self, room: RoomKey, path: str) -> Entry | None:
+        if self._folder is None:
+            is_there = bool(await RoomFiles.list(self, room, path))
+        else:
+            with _errors(path):
+                is_there = bool(await asyncio.to_thread(next, self._folder.pages(_key(room, path), 1), []))
+        return Entry(path=path, is_folder=True) if is_there else None
+
+    async def _list_locally(self, folder: LocalFolder, room: RoomKey, path: str) -> Sequence[Entry]:
+        start = f"{path}/" if path else ""
+        pages = folder.pages(_key(room, path), _PAGE)
+        entries: list[Entry] = []
+        is_last = False
+        while not is_last:  # a folder may hold many thousands
+            with _errors(path):
+                page: list[FolderEntry] = await asyncio.to_thread(next, pages, [])
+            is_last = len(page) < _PAGE
+            entries += [Entry(start + name, size is None, size, updated_at) for name, size, updated_at in page]
+        sort = functools.partial(sorted, entries, key=lambda entry: entry.path)
+        return sort() if len(entries) <= _PAGE else await asyncio.to_thread(sort)
 
     async def rooms(self, tenant: TenantId) -> Sequence[str]:
         """Return the names of the tenant's rooms that have files, sorted."""
@@ -166,13 +200,24 @@ class RoomFiles:
             result = await obstore.get_async(self._store, _key(room, path))
         return int(result.meta["size"]), result.stream()
 
+    async def size(self, room: RoomKey, path: str, *, max_bytes: int) -> int:
+        """Return the size of the file. Raises RoomError when it is more than `max_bytes`."""
+        size = (await self._file(room, path)).size or 0
+        if size > max_bytes:
+            raise RoomError(f"{path!r} has {size} bytes, a download at most {max_bytes}: use its download URL")
+        return size
+
     async def read(self, room: RoomKey, path: str, *, max_bytes: int) -> bytes:
         """Return the bytes of the file. Raises RoomError when there are more than `max_bytes`."""
-        entry = await self._file(room, path)
-        if (entry.size or 0) > max_bytes:
-            raise RoomError(f"{path!r} has {entry.size} bytes, a download at most {max_bytes}: use its download URL")
+        await self.size(room, path, max_bytes=max_bytes)
+        return await self.load(room, path, max_bytes=max_bytes)
+
+    async def load(self, room: RoomKey, path: str, *, max_bytes: int) -> bytes:
+        """Do as `read`, for a path whose `size` was asked just now: it is a file."""
         with _errors(path):
             result = await obstore.get_async(self._store, _key(room, path))
+            if result.meta["size"] > max_bytes:  # replaced meanwhile
+                raise RoomError(f"{path!r} was replaced by a larger file: ask for it again")
             return bytes(await result.bytes_async())
 
     async def stream(self, room: RoomKey, path: str) -> Any:
@@ -182,19 +227,52 @@ class RoomFiles:
             result = await obstore.get_async(self._store, _key(room, path))
         return result.stream()
 
-    async def write(self, room: RoomKey, path: str, file: IO[bytes], *, overwrite: bool) -> None:
-        """Store the file's bytes from its start, in one step."""
-        file.seek(0)
+    async def write(self, room: RoomKey, path: str, file: Upload | IO[bytes], *, overwrite: bool) -> None:
+        """Store the bytes of a complete upload, or of a small file from its start, in one step.
+
+        An upload may be larger than the memory. Raises StorageFullError.
+        """
         try:
-            mode = "overwrite" if overwrite else "create"
-            await obstore.put_async(self._store, _key(room, path), file, mode=mode, use_multipart=False)  # type: ignore[arg-type]
-        except ObjectExistsError:
-            raise AlreadyExistsError(f"{path!r} exists: overwrite it, or take another path") from None
+            if not isinstance(file, Upload):
+                await self._put(room, path, file, overwrite=overwrite)
+            elif self._folder is not None:
+                await asyncio.to_thread(self._folder.place, file, _key(room, path), overwrite=overwrite)
+            else:
+                with await asyncio.to_thread(file.open) as content:
+                    put = self._put if file.size <= _RESTORE_CHUNK else self._put_in_parts
+                    await put(room, path, content, overwrite=overwrite)
+        except (ObjectExistsError, FileExistsError):
+            raise _exists(path) from None
+        except (NotADirectoryError, IsADirectoryError):
+            raise _in_the_way() from None
         except BaseError as error:
             raise _failure(error) from None
 
+    async def _put(self, room: RoomKey, path: str, file: IO[bytes], *, overwrite: bool) -> None:
+        file.seek(0)
+        mode = "overwrite" if overwrite else "create"
+        await obstore.put_async(self._store, _key(room, path), file, mode=mode, use_multipart=False)  # type: ignore[arg-type]
+
+    async def _put_in_parts(self, room: RoomKey, path: str, file: IO[bytes], *, overwrite: bool) -> None:
+        """Store a large file. Of two that create the same one here the second fails; a room has one server."""
+        key = _key(room, path)
+        if not overwrite and key in self._creating:
+            raise _exists(path)
+        self._creating.add(key)
+        try:
+            if not overwrite and await RoomFiles.stat(self, room, path) is not None:
+                raise _exists(path)
+            await obstore.put_async(self._store, key, file, chunk_size=_RESTORE_CHUNK, max_concurrency=2)
+        finally:
+            self._creating.discard(key)
+
     async def restore(self, room: RoomKey, path: str, file: IO[bytes]) -> None:
-        """Store a file of an archive in a room that nobody uses yet, a part at a time: it may be larger than the memory."""
+        """Store a file of an archive in a room that nobody uses yet, a part at a time: it may be larger than the memory.
+
+        Raises StorageFullError.
+        """
+        if self._folder is not None:
+            await asyncio.to_thread(require_room, self._folder.root, _RESTORE_CHUNK)
         try:
             await obstore.put_async(
                 self._store,
@@ -268,7 +346,7 @@ def _errors(path: str) -> Iterator[None]:
         yield
     except FileNotFoundError:  # deleted since it was found
         raise _missing(path) from None
-    except BaseError as error:
+    except (BaseError, OSError) as error:
         raise _failure(error) from None
 
 
@@ -276,13 +354,23 @@ def _missing(path: str) -> NotFoundError:
     return NotFoundError(f"no file {path!r} in this room")
 
 
-def _is_below_a_file(error: BaseError) -> bool:
+def _exists(path: str) -> AlreadyExistsError:
+    return AlreadyExistsError(f"{path!r} exists: overwrite it, or take another path")
+
+
+def _in_the_way() -> InvalidRequestError:
+    return InvalidRequestError("path", "a file stands where the path has a folder, or the reverse")
+
+
+def _is_below_a_file(error: Exception) -> bool:
     return "Not a directory" in str(error)
 
 
-def _failure(error: BaseError) -> RoomError:
+def _failure(error: Exception) -> RoomError:
     # The library's text holds a dump of the error with local paths: participants get its class only.
     if _is_below_a_file(error) or "Is a directory" in str(error):
-        return InvalidRequestError("path", "a file stands where the path has a folder, or the reverse")
+        return _in_the_way()
+    if "No space left" in str(error) or "Disk quota exceeded" in str(error):
+        return storage_full()
     logger.error("the object store failed", exc_info=error)
     return RoomError(f"the room's storage failed ({type(error).__name__}); the room server's log says why")

@@ -207,11 +207,13 @@ class IdentityService:
         same = hmac.compare_digest(expected.encode(), shown.secret.encode(errors="surrogatepass"))
         return same and is_known
 
-    def signing_key(self, project_id: str) -> ApiKey | None:
-        """Return a key of the project to sign tokens with, or None when it has none that may."""
+    def signing_key(self, project_id: str, key_id: str | None = None) -> ApiKey | None:
+        """Return the key of the project that has this id, or without one any, if it may sign tokens; else None."""
         if project_id in self._deleted or project_id in self._suspended:
             return None
         keys = [*self._keys.values(), *self._extra.values()]
+        if key_id is not None:
+            keys = [key for key in (self.find_key(key_id),) if key is not None]
         return next((key for key in keys if key.project_id == project_id and self._may_sign(key.id)), None)
 
     async def own_project(self) -> Project | None:

@@ -101,7 +101,7 @@ class MessageRecord:
     `due_at` is when a delayed or failed message becomes ready, `lease_until` when the lease of a leased one ends. `began_at`
     and `by` are those of the present or last delivery. `progress` and `result` are JSON texts; the result is that of a message
     that is done. Body and headers are not kept of a message that ended, unless it is dead; `reason` says why that is.
-    `is_cancelling`: it was cancelled while it was leased, and its holder was not heard of since.
+    `is_cancelling`: it was cancelled while it was leased, and its holder has not settled it yet.
     """
 
     id: int

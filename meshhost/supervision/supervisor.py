@@ -2,7 +2,8 @@
 
 `Supervisor.add` makes a `SupervisedAgent` and one task that runs its `supervise`; that task is the agent's for all its
 lives, and a crash in one agent never reaches another. Observers in `on_change` learn of each change of state; hosting counts
-metrics and enforces quotas there. The supervisor keeps the last 100 agents that ended, so that an operator can read why.
+metrics and enforces quotas there. The supervisor keeps the last 100 agents that ended, so that an operator can read why, and
+apart from them those that failed for good, as long as no other agent has their key.
 
 After `drain_all` or `abort_all` no agent can be added: a host that stops cannot fill up again behind the drain.
 """
@@ -28,6 +29,9 @@ logger = logging.getLogger(__name__)
 Observer = Callable[[SupervisedAgent[KeyT], State, State], None]
 
 _MAX_FINISHED = 100
+# Of agents that failed for good: how many are kept, and for how long.
+_MAX_FAILED = 100
+_FAILED_SECONDS = 3600.0
 
 
 class _AgentMarks(Mapping[str, object]):
@@ -75,6 +79,7 @@ class Supervisor(Generic[KeyT]):
         self._live: dict[str, SupervisedAgent[KeyT]] = {}
         self._by_key: dict[KeyT, tuple[SupervisedAgent[KeyT], ...]] = {}
         self._finished: deque[SupervisedAgent[KeyT]] = deque(maxlen=_MAX_FINISHED)
+        self._failed: dict[KeyT, SupervisedAgent[KeyT]] = {}
         self._closing = False
 
     def __repr__(self) -> str:
@@ -95,15 +100,26 @@ class Supervisor(Generic[KeyT]):
         """The last 100 agents that ended, oldest first."""
         return tuple(self._finished)
 
+    @property
+    def failed(self) -> tuple[SupervisedAgent[KeyT], ...]:
+        """The agents that failed for good within the last hour, oldest first: at most 100.
+
+        One for each key, until another agent gets the key.
+        """
+        since = self._environment.clock.time() - _FAILED_SECONDS
+        for key in [key for key, agent in self._failed.items() if agent.state_since < since]:
+            del self._failed[key]
+        return tuple(self._failed.values())
+
     def with_key(self, key: KeyT) -> tuple[SupervisedAgent[KeyT], ...]:
         """The agents with this key that have not ended, oldest first."""
         return self._by_key.get(key, ())
 
     def find(self, agent_id: str) -> SupervisedAgent[KeyT] | None:
-        """The agent with this id, if it lives or is among the last that ended."""
+        """The agent with this id, if it lives or is among the last that ended or failed."""
         if (agent := self._live.get(agent_id)) is not None:
             return agent
-        return next((agent for agent in self._finished if agent.id == agent_id), None)
+        return next((agent for agent in (*self._finished, *self.failed) if agent.id == agent_id), None)
 
     def add(self, spec: AgentSpec[KeyT]) -> SupervisedAgent[KeyT]:
         """Start supervising; returns at once. LifecycleError after `drain_all` or `abort_all`."""
@@ -112,6 +128,7 @@ class Supervisor(Generic[KeyT]):
         agent = SupervisedAgent(spec, self._environment)
         self._live[agent.id] = agent
         self._by_key[spec.key] = (*self.with_key(spec.key), agent)
+        self._failed.pop(spec.key, None)
         # The task copies the context here, so no context manager stays open for each idle agent.
         with log_context_of(_AgentMarks(agent)):
             self._tasks.spawn(agent.supervise(), name=spec.name)
@@ -167,3 +184,8 @@ class Supervisor(Generic[KeyT]):
         else:
             del self._by_key[agent.key]
         self._finished.append(agent)
+        if agent.state is State.FAILED and agent.key not in self._by_key:
+            self._failed.pop(agent.key, None)
+            self._failed[agent.key] = agent
+            if len(self._failed) > _MAX_FAILED:
+                del self._failed[next(iter(self._failed))]

@@ -112,11 +112,12 @@ async def running_server(
     providers: ProviderTable | None = None,
     other_keys: Sequence[ApiKey] = (),
     database_url: str | None = None,
+    operator_key: str | None = None,
 ) -> AsyncIterator[RunningServer]:
     """A room server on a free port of this machine, with its data in `data_dir`.
 
     It knows `key` (by default a new one) and `other_keys`, which may belong to other projects. All but files is kept in
-    SQLite there, unless `database_url` names another database.
+    SQLite there, unless `database_url` names another database. `operator_key` manages tenants; without one nobody does.
     """
     own = key or new_api_key(_PROJECT)
     options = ServerOptions(
@@ -126,6 +127,7 @@ async def running_server(
         file=file or ServerFile(),
         providers=providers or ProviderTable({}),
         extra_keys=lambda: [own, *other_keys],
+        operator_key=operator_key,
     )
     async with open_room_server(options) as server:
         yield RunningServer(server, own)

@@ -11,24 +11,45 @@ and one that came later never passes a sender that waits for room; when sending 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from meshhost.errors import ConnectionLostError, LimitExceededError
 from meshhost.protocol.frames import Packets
 from meshhost.tasks import LightEvent
 from meshhost.transport.base import Transport
 
-__all__ = ["Outbox"]
+__all__ = ["Budget", "Outbox"]
 
 # A larger message is sent with back-pressure.
 _AT_ONCE_BYTES = 64 * 1024
 
 
-class Outbox:
-    """FIFO of messages for one transport; at most `max_bytes` wait, or one message of any size."""
+class Budget(Protocol):
+    """Bounds what waits in several outboxes together. `meshhost.quotas.in_flight.Account` is one."""
 
-    def __init__(self, transport: Transport, *, max_bytes: int) -> None:
+    def take(self, size: int, *, may_refuse: bool = True) -> bool:
+        """Hold `size` bytes; False when there is no room for them now."""
+        ...
+
+    async def reserve(self, size: int) -> None:
+        """Hold `size` bytes as soon as there is room. Raises LimitExceededError when there can never be."""
+        ...
+
+    def give_back(self, size: int) -> None:
+        """Hold `size` bytes less."""
+        ...
+
+
+class Outbox:
+    """FIFO of messages for one transport; at most `max_bytes` wait, or one message of any size.
+
+    What waits is held in the `budget`, if there is one: it may make senders wait, and refuse offers while something waits here.
+    """
+
+    def __init__(self, transport: Transport, *, max_bytes: int, budget: Budget | None = None) -> None:
         self._transport = transport
         self._max_bytes = max_bytes
+        self._budget = budget
         # Created when needed: an empty deque takes more memory than the rest of the outbox.
         self._waiting: deque[Packets] | None = None
         self._bytes = 0
@@ -83,6 +104,38 @@ class Outbox:
             return
         if not over_limit and not self._fits(message):
             raise LimitExceededError(f"over {self._max_bytes} bytes wait to be sent")
+        may_refuse = bool(self._waiting) and not over_limit
+        if self._budget is not None and not self._budget.take(message.size, may_refuse=may_refuse):
+            raise LimitExceededError("too many bytes wait to be sent to all participants")
+        self._append(message)
+
+    async def put(self, message: Packets, *, reserved: int = 0) -> None:
+        """Add a message, waiting for room. The caller must set a timeout. Raises ConnectionLostError when sending has ended.
+
+        `reserved` bytes of the budget are held for it already; they are given back in any case. Raises LimitExceededError for
+        a message that is larger than the budget.
+        """
+        try:
+            async with self._turn:  # a small message must not overtake a large one that waits for room
+                while not self._fits(message) and not self._ended:
+                    self._has_room.clear()
+                    await self._has_room.wait()
+                if self._ended:
+                    raise ConnectionLostError
+                if self._is_sent_at_once(message):
+                    return
+                if self._budget is not None:
+                    if reserved:  # what surrounds the reserved bytes in the message is small
+                        self._budget.take(message.size - reserved, may_refuse=False)
+                        reserved = 0
+                    elif not self._budget.take(message.size):
+                        await self._budget.reserve(message.size)
+                self._append(message)
+        finally:
+            if reserved and self._budget is not None:
+                self._budget.give_back(reserved)
+
+    def _append(self, message: Packets) -> None:
         if self._waiting is None:
             self._waiting = deque()
         self._waiting.append(message)
@@ -90,16 +143,6 @@ class Outbox:
         if not self._ended:
             self._emptied.clear()
             self._start_writing()
-
-    async def put(self, message: Packets) -> None:
-        """Add a message, waiting for room. The caller must set a timeout. Raises ConnectionLostError when sending has ended."""
-        async with self._turn:  # a small message must not overtake a large one that waits for room
-            while not self._fits(message) and not self._ended:
-                self._has_room.clear()
-                await self._has_room.wait()
-            if self._ended:
-                raise ConnectionLostError
-            self.offer(message)
 
     async def wait_empty(self) -> None:
         """Return when all that was added is handed to the transport. The caller must set a timeout.
@@ -130,6 +173,8 @@ class Outbox:
             await self._transport.send(message)
             self._waiting.popleft()
             self._bytes -= message.size
+            if self._budget is not None:
+                self._budget.give_back(message.size)
             self._has_room.set()
         self._waiting = None
         self._emptied.set()

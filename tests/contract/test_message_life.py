@@ -232,6 +232,11 @@ async def test_a_drain_leaves_no_key_behind(store: QueueStore) -> None:
     assert await bodies(store) == ["c"]
 
 
+async def test_no_message_is_twice_in_one_claim(store: QueueStore) -> None:
+    await store.send(JOBS, NewMessage("a"))
+    assert len(await store.lease(JOBS, ANN, seconds=0, limit=3)) == 1
+
+
 # --- Time to live
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,12 @@ class Site:
     async def send(self, job: int) -> None:
         await self.home.cli("queue", "send", "--room=works", "--queue=jobs", "--json", str(job))
 
+    def rewrite(self, change: Callable[[str], str]) -> str:
+        """Change the room server's file; returns its new text."""
+        file: Path = self.home.directory / "meshhost.toml"
+        file.write_text(changed := change(file.read_text()))
+        return changed
+
     async def until_done(self, *jobs: int) -> None:
         async with asyncio.timeout(60):
             while self.done() != list(jobs):  # noqa: ASYNC110 - a file of another process
@@ -127,6 +133,34 @@ async def test_a_killed_room_server_wakes_rooms_with_work_when_it_is_back(home: 
             await site.until_done(1, 2, 3)
             assert await site.agents(0) == 1
     assert site.done() == [1, 2, 3]
+
+
+async def test_the_services_of_the_file_are_read_again_at_a_hangup(home: Any, ports: list[int]) -> None:
+    site = Site(home, ports[:1], linger_seconds=120.0)
+    whole = site.rewrite(lambda text: text)
+    async with site.host(0), site.server() as server:
+        await site.send(1)
+        await site.until_done(1)
+
+        site.rewrite(lambda text: text.replace("path =", "pfad ="))
+        server.signal(signal.SIGHUP)
+        refusal = await server.line("services are not read again: those of before stay")
+        assert "meshhost.toml: services.0.paths.0." in refusal
+        assert await site.agents(0) == 1
+
+        site.rewrite(lambda _: "[server]\nlinger_seconds = 1.0\n")
+        server.signal(signal.SIGHUP)
+        await server.line("services are read again")
+        assert "server" in await server.line("needs a restart of the room server")
+        async with asyncio.timeout(60):
+            while await site.agents(0):  # asks another process
+                pass
+
+        site.rewrite(lambda _: whole)
+        server.signal(signal.SIGHUP)
+        await site.send(2)
+        await site.until_done(1, 2)
+        assert await site.agents(0) == 1
 
 
 async def test_two_hosts_of_a_service_have_one_agent_whoever_is_killed(home: Any, ports: list[int]) -> None:

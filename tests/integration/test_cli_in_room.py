@@ -1,6 +1,7 @@
 """Commands against a real room server, in this process. The command runs in a thread, since it has a loop of its own."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 import meshhost
 from meshhost.app.embedded import ServerOptions
 from meshhost.cli import serving
-from meshhost.cli.connect import ServerAccess, get_json
+from meshhost.cli.connect import ServerAccess, get_json, joined_room, server_access
 from meshhost.cli.main import run
 from meshhost.errors import RoomError
 from meshhost.settings import Settings
@@ -60,6 +61,12 @@ async def test_a_program_and_a_command_meet_in_a_room(server: RunningServer, com
         _, out, _ = await command("queue", "list", "--json")
 
     assert [queue["name"] for queue in json.loads(out)] == ["jobs"]
+
+
+async def test_a_program_joins_a_room_with_the_commands_access_to_a_server(server: RunningServer) -> None:
+    async with joined_room(server_access(), "demo") as room:
+        assert room.local_participant.get_attribute("name") == "cli"
+        await room.queues.send(name="jobs", message={"n": 1})
 
 
 async def test_a_command_joins_with_a_ready_made_token(
@@ -224,7 +231,11 @@ async def test_what_is_not_a_room_server_is_said(server: RunningServer) -> None:
 async def test_a_server_runs_until_it_is_told_to_stop(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ready = asyncio.Event()
     said: list[str] = []
-    environment.setattr(serving, "print_line", lambda text: (said.append(text), ready.set()))
+    frozen: list[int] = []
+    gc.unfreeze()
+    environment.setattr(
+        serving, "print_line", lambda text: (said.append(text), frozen.append(gc.get_freeze_count()), ready.set())
+    )
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(serving._serve(ServerOptions(port=0, data_dir=tmp_path / "data"), as_json=False))
@@ -232,6 +243,8 @@ async def test_a_server_runs_until_it_is_told_to_stop(environment: pytest.Monkey
         os.kill(os.getpid(), signal.SIGTERM)
 
     assert said[0].startswith("room server ready at http://127.0.0.1:")
+    assert frozen[0] > 10_000  # no collection looks at what was loaded
+    gc.unfreeze()
 
 
 async def _value(value: str) -> str:

@@ -1,114 +1,151 @@
 """Every route with every kind of credential, generated from the route tables: a route that is missing here fails.
 
 `Group` says what each kind of credential gets. A new route needs a line in ROOM_SERVER or HOST, which is the moment to decide
-who may use it.
+who may use it. What people of a tenant may do by their roles is here as VIEW, DEVELOP and MANAGE; that the server's own table
+of roles has every route, and that each role includes the one below it, is in rooms/test_tenants_rest.py.
 """
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 from aiohttp import web
 
 from meshhost.hosting.service_host import ServiceHost
-from meshhost.identity.keys import encode_api_key, new_api_key
+from meshhost.identity.grants import ApiScope
+from meshhost.identity.keys import encode_api_key, new_api_key, parse_api_key
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.identity.tokens import ParticipantToken
+from meshhost.identity.webhooks import MAX_AGE_SECONDS, sign_webhook
+from meshhost.server.core.participants import Participant
 from meshhost.testing.agents import QuietAgent
-from meshhost.testing.server import running_server
+from meshhost.testing.server import RunningServer, running_server
+
+Group = Mapping[str, int | str]
+Headers = Mapping[str, str]
 
 ADMIN_KEY = "admin-key"
+OPERATOR_KEY = "operator-key-of-more-than-thirty-two-characters"
+SECRET = "webhook-secret-of-more-than-32-characters"
 OPEN = "served"  # neither 401 nor 403 nor a failure of the server; what else depends on the request
-CREDENTIALS = ("none", "garbage", "expired", "other token", "other key", "own token", "own key")
+
+# --- What a room server gives to whom
+
+# Of the tenant: its key of the role admin (own key), of the others, a login, a token for this room and for another one.
+OWN = ("own key", "developer key", "viewer key", "login", "own token", "viewer token", "other room token", "file token")
+OTHERS = ("other key", "other token", "operator key", "suspended key", "suspended token")
+NOBODY = ("none", "garbage", "not bearer", "expired token", "unsigned token", "revoked key", "revoked token")
+CREDENTIALS = (*OWN, *OTHERS, *NOBODY)
 
 
-def group(**special: int | str) -> Mapping[str, int | str]:
+def group(**special: int | str) -> Group:
     """401 for all credentials but those named; `_` in a name stands for a space."""
     return dict.fromkeys(CREDENTIALS, 401) | {name.replace("_", " "): status for name, status in special.items()}
 
 
 PUBLIC = dict.fromkeys(CREDENTIALS, OPEN)
-# The tenant comes from the key, so another tenant's project does not exist.
-PROJECT = group(own_key=OPEN, other_key=404)
+# A suspended tenant is told so. The tenant comes from the key, so another tenant's project does not exist.
+MANAGE = group(own_key=OPEN, login=OPEN, developer_key=403, viewer_key=403, other_key=404, suspended_key=403)
+DEVELOP = MANAGE | {"developer key": OPEN}
+VIEW = DEVELOP | {"viewer key": OPEN}
 # A key of another tenant sees its own projects.
-PROJECTS = group(own_key=OPEN, other_key=OPEN)
-# Tenants are managed with the operator's key, which none of these is; test_tenants_rest.py tries it.
-OPERATOR = group(own_key=403, other_key=403)
+PROJECTS = VIEW | {"other key": OPEN}
+# A tenant at its name or id; the operator's key opens all.
+TENANT_VIEW, TENANT_MANAGE = VIEW | {"operator key": OPEN}, MANAGE | {"operator key": OPEN}
+OPERATOR = dict.fromkeys(CREDENTIALS, 401) | {
+    **dict.fromkeys(("own key", "login", "developer key", "viewer key", "other key", "suspended key"), 403),
+    "operator key": OPEN,
+}
 # The token of another tenant leads into that tenant's own room of the same name.
-ROOM = group(own_token=OPEN, other_token=OPEN)
-# Also for keys, each in a room of its own tenant.
-OF_ROOM = group(own_token=OPEN, other_token=OPEN, own_key=OPEN, other_key=OPEN)
-GATEWAY = group(own_token=OPEN, other_token=OPEN)
+ROOM = group(own_token=OPEN, other_token=OPEN, other_room_token=403, viewer_token=403, suspended_token=403)
+GATEWAY = ROOM
+# Also for keys, each in a room of its own tenant. An unknown thing of the room is not found by those who may look for it.
+ROOM_VIEW = (
+    ROOM
+    | {name: VIEW[name] for name in ("own key", "developer key", "viewer key", "suspended key")}
+    | {"other key": OPEN}
+)
+ROOM_DEVELOP = ROOM_VIEW | {"viewer key": 403}
 # The credential is the signed token in the path, which is none of these.
 FILE = group()
 # For programs of this machine, as which the test asks; the rest is in rooms/test_rest.py.
 LOGIN = PUBLIC
-ADMIN = group(own_key=OPEN)
-# Signed calls only: no bearer opens them.
-CALL = group()
 
 P = "/accounts/projects/{project}"
-ROOM_SERVER: Mapping[tuple[str, str], Mapping[str, int | str]] = {
+ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/"): PUBLIC,
     ("GET", "/livez"): PUBLIC,
     ("GET", "/readyz"): PUBLIC,
     ("GET", "/metrics"): PUBLIC,
     ("GET", "/rooms/{room}"): ROOM,
     ("GET", "/files/{token}"): FILE,
-    ("GET", "/rooms/{room}/queues"): OF_ROOM,
-    ("GET", "/rooms/{room}/queues/{queue}/messages"): OF_ROOM,
-    ("GET", "/rooms/{room}/queues/{queue}/messages/{id}"): OF_ROOM,
-    ("DELETE", "/rooms/{room}/queues/{queue}/messages/{id}"): OF_ROOM,
-    ("GET", "/rooms/{room}/queues/{queue}/settings"): OF_ROOM,
-    ("PATCH", "/rooms/{room}/queues/{queue}/settings"): OF_ROOM,
-    ("POST", "/rooms/{room}/queues/{queue}/pause"): OF_ROOM,
-    ("POST", "/rooms/{room}/queues/{queue}/resume"): OF_ROOM,
-    ("POST", "/rooms/{room}/queues/{queue}/purge"): OF_ROOM,
-    ("POST", "/rooms/{room}/queues/{queue}/replay"): OF_ROOM,
+    ("GET", "/rooms/{room}/queues"): ROOM_VIEW,
+    ("GET", "/rooms/{room}/queues/{queue}/messages"): ROOM_VIEW,
+    ("GET", "/rooms/{room}/queues/{queue}/messages/{id}"): ROOM_VIEW,
+    ("DELETE", "/rooms/{room}/queues/{queue}/messages/{id}"): ROOM_DEVELOP,
+    ("GET", "/rooms/{room}/queues/{queue}/settings"): ROOM_VIEW,
+    ("PATCH", "/rooms/{room}/queues/{queue}/settings"): ROOM_DEVELOP,
+    ("POST", "/rooms/{room}/queues/{queue}/pause"): ROOM_DEVELOP,
+    ("POST", "/rooms/{room}/queues/{queue}/resume"): ROOM_DEVELOP,
+    ("POST", "/rooms/{room}/queues/{queue}/purge"): ROOM_DEVELOP,
+    ("POST", "/rooms/{room}/queues/{queue}/replay"): ROOM_DEVELOP,
     ("GET", "/accounts/projects"): PROJECTS,
-    ("POST", f"{P}/api-keys"): PROJECT,
-    ("GET", f"{P}/api-keys"): PROJECT,
-    ("DELETE", f"{P}/api-keys/{{id}}"): PROJECT,
-    ("POST", f"{P}/rooms"): PROJECT,
-    ("GET", f"{P}/rooms"): PROJECT,
-    ("GET", f"{P}/rooms/{{name}}"): PROJECT,
-    ("DELETE", f"{P}/rooms/{{id}}"): PROJECT,
-    ("POST", f"{P}/rooms/{{name}}/connect"): PROJECT,
-    ("GET", f"{P}/rooms/{{name}}/calls"): PROJECT,
-    ("GET", f"{P}/sessions/active"): PROJECT,
-    ("GET", f"{P}/usage"): PROJECT,
-    ("*", f"{P}/{{what}}"): PROJECT,
-    ("*", f"{P}/{{what}}/{{rest}}"): PROJECT,
+    ("POST", f"{P}/api-keys"): MANAGE,
+    ("GET", f"{P}/api-keys"): VIEW,
+    ("DELETE", f"{P}/api-keys/{{id}}"): MANAGE,
+    ("POST", f"{P}/rooms"): DEVELOP,
+    ("GET", f"{P}/rooms"): VIEW,
+    ("GET", f"{P}/rooms/{{name}}"): VIEW,
+    ("DELETE", f"{P}/rooms/{{id}}"): DEVELOP,
+    ("POST", f"{P}/rooms/{{name}}/connect"): DEVELOP,
+    ("GET", f"{P}/rooms/{{name}}/calls"): VIEW,
+    ("GET", f"{P}/sessions/active"): VIEW,
+    ("GET", f"{P}/usage"): VIEW,
+    ("*", f"{P}/{{what}}"): VIEW,
+    ("*", f"{P}/{{what}}/{{rest}}"): VIEW,
     ("POST", "/tenants"): OPERATOR,
     ("GET", "/tenants"): OPERATOR,
-    ("GET", "/tenants/{tenant}"): PROJECT,
+    ("GET", "/tenants/{tenant}"): TENANT_VIEW,
     ("PATCH", "/tenants/{tenant}"): OPERATOR,
     ("PATCH", "/tenants/{tenant}/quota"): OPERATOR,
     ("DELETE", "/tenants/{tenant}"): OPERATOR,
-    ("DELETE", "/tenants/{tenant}/rooms/{room_name}"): PROJECT,
+    ("DELETE", "/tenants/{tenant}/rooms/{room_name}"): TENANT_MANAGE,
     ("GET", "/tenants/{tenant}/archive"): OPERATOR,
     ("PUT", "/tenants/{tenant}/archive"): OPERATOR,
-    ("GET", "/tenants/{tenant}/rooms/{room_name}/archive"): PROJECT,
-    ("PUT", "/tenants/{tenant}/rooms/{room_name}/archive"): PROJECT,
+    ("GET", "/tenants/{tenant}/rooms/{room_name}/archive"): TENANT_MANAGE,
+    ("PUT", "/tenants/{tenant}/rooms/{room_name}/archive"): TENANT_MANAGE,
     ("POST", "/tenants/{tenant}/suspend"): OPERATOR,
     ("POST", "/tenants/{tenant}/resume"): OPERATOR,
-    ("GET", "/tenants/{tenant}/keys"): PROJECT,
-    ("POST", "/tenants/{tenant}/keys"): PROJECT,
-    ("DELETE", "/tenants/{tenant}/keys/{id}"): PROJECT,
+    ("GET", "/tenants/{tenant}/keys"): TENANT_VIEW,
+    ("POST", "/tenants/{tenant}/keys"): TENANT_MANAGE,
+    ("DELETE", "/tenants/{tenant}/keys/{id}"): TENANT_MANAGE,
     ("GET", "/oauth/authorize"): LOGIN,
     ("POST", "/oauth/authorize"): LOGIN | dict.fromkeys(CREDENTIALS, 403),
     ("POST", "/oauth/token"): LOGIN,
     ("*", "/rooms/{room}/v1/{path}"): GATEWAY,
 }
-HOST: Mapping[tuple[str, str], Mapping[str, int | str]] = {
-    ("GET", "/"): PUBLIC,
-    ("GET", "/livez"): PUBLIC,
-    ("GET", "/readyz"): PUBLIC,
-    ("GET", "/metrics"): PUBLIC,
-    ("GET", "/.well-known/meshhost-service.json"): PUBLIC,
-    ("GET", "/.well-known/meshagent-service.json"): PUBLIC,
+
+# --- What a service host gives to whom
+
+HOST_CREDENTIALS = (
+    *("none", "garbage", "not bearer", "room token", "API key", "admin key"),
+    *("signature", "signature of another secret", "old signature", "signature of another body"),
+)
+ANYBODY = dict.fromkeys(HOST_CREDENTIALS, OPEN)
+# Neither does a signature open what the admin key does, nor the reverse.
+ADMIN = dict.fromkeys(HOST_CREDENTIALS, 401) | {"admin key": OPEN}
+CALL = dict.fromkeys(HOST_CREDENTIALS, 401) | {"signature": OPEN}
+
+HOST: Mapping[tuple[str, str], Group] = {
+    ("GET", "/"): ANYBODY,
+    ("GET", "/livez"): ANYBODY,
+    ("GET", "/readyz"): ANYBODY,
+    ("GET", "/metrics"): ANYBODY,
+    ("GET", "/.well-known/meshhost-service.json"): ANYBODY,
+    ("GET", "/.well-known/meshagent-service.json"): ANYBODY,
     ("GET", "/agents"): ADMIN,
     ("GET", "/agents/logs"): ADMIN,
     ("GET", "/agents/{id}"): ADMIN,
@@ -121,6 +158,13 @@ HOST: Mapping[tuple[str, str], Mapping[str, int | str]] = {
     ("POST", "/{path}"): CALL,
     ("GET", "/{path}"): CALL,
 }
+# Without keys and secrets a host serves programs of its machine only.
+STRANGERS: Mapping[str, Headers] = {
+    "a proxy": {"X-Forwarded-For": "10.0.0.1"},
+    "a proxy that says so": {"Via": "1.1 proxy"},
+    "a page": {"Origin": "http://evil.example"},
+    "another name": {"Host": "evil.example"},
+}
 
 
 def routes_of(app: web.Application) -> set[tuple[str, str]]:
@@ -132,20 +176,22 @@ def routes_of(app: web.Application) -> set[tuple[str, str]]:
 async def wrong(
     http: aiohttp.ClientSession,
     url: str,
-    table: Mapping[tuple[str, str], Mapping[str, int | str]],
-    credentials: Mapping[str, str | None],
+    table: Mapping[tuple[str, str], Group],
+    credentials: Mapping[str, Headers],
     parameters: Mapping[str, str],
-    **options: Any,
+    *,
+    parameters_of: Mapping[str, Mapping[str, str]] | None = None,
+    headers: Headers | None = None,
 ) -> list[str]:
-    """What was answered other than the table says."""
+    """What was answered other than the table says. `parameters_of` has others for some credentials."""
     found = []
     for (method, path), expected in table.items():
-        for name in CREDENTIALS:
-            bearer = credentials[name]
-            headers = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
+        assert set(expected) == set(credentials), f"{method} {path} does not say what each credential gets"
+        for name, own in credentials.items():
             verb = "POST" if method == "*" else method
-            target = url + path.format_map(parameters)
-            async with http.request(verb, target, headers=headers | options.get("headers", {}), json={}) as answer:
+            target = url + path.format_map({**parameters, **(parameters_of or {}).get(name, {})})
+            sent = {**(headers or {}), "Content-Type": "application/json", **own}
+            async with http.request(verb, target, headers=sent, data=b"{}") as answer:
                 status = answer.status
             wanted = expected[name]
             right = status not in {401, 403} and (status < 500 or status == 501) if wanted == OPEN else status == wanted
@@ -154,21 +200,19 @@ async def wrong(
     return found
 
 
+def bearer(text: str) -> Headers:
+    return {"Authorization": f"Bearer {text}"}
+
+
 async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
     other = new_api_key("99999999-2222-3333-4444-555555555555")
-    async with running_server(tmp_path, other_keys=[other]) as server, aiohttp.ClientSession() as http:
+    async with (
+        running_server(tmp_path, other_keys=[other], operator_key=OPERATOR_KEY) as server,
+        aiohttp.ClientSession() as http,
+    ):
         app = server.server.parts.app
         assert routes_of(app) == set(ROOM_SERVER)
-        past = datetime.now(UTC) - timedelta(minutes=1)
-        credentials = {
-            "none": None,
-            "garbage": "x.y.z",
-            "expired": server.token("room", expiration=past),
-            "other token": _token(encode_api_key(other)),
-            "other key": encode_api_key(other),
-            "own token": server.token("room"),
-            "own key": server.api_key,
-        }
+        credentials = await _credentials(server, http, encode_api_key(other))
         parameters = {
             "project": server.key.project_id,
             "tenant": server.key.project_id,
@@ -180,37 +224,106 @@ async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
             "token": "x",
         }
         parameters |= {"what": "services", "rest": "more", "path": "files"}
-        assert await wrong(http, server.url, ROOM_SERVER, credentials, parameters) == []
+        # What the operator may do would be done.
+        parameters_of = {"operator key": {"tenant": "none"}}
+        assert set(credentials) == set(CREDENTIALS)
+        assert await wrong(http, server.url, ROOM_SERVER, credentials, parameters, parameters_of=parameters_of) == []
 
-        headers = {"Authorization": f"Bearer {encode_api_key(other)}"}
+        headers = bearer(encode_api_key(other))
         async with http.get(f"{server.url}/accounts/projects", headers=headers) as answer:
             assert server.key.project_id not in await answer.text()
 
 
-async def test_every_route_of_the_service_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MESHHOST_ADMIN_KEY", ADMIN_KEY)
-    host = ServiceHost(port=0, webhook_secret="secret", allowed_room_urls=["http://localhost"])
+async def _credentials(server: RunningServer, http: aiohttp.ClientSession, other: str) -> Mapping[str, Headers]:
+    async def operate(method: str, path: str, body: Any) -> Any:
+        async with http.request(method, server.url + path, json=body, headers=bearer(OPERATOR_KEY)) as answer:
+            assert answer.status < 300, await answer.text()
+            return await answer.json() if answer.status == 200 else None
+
+    own = server.key.project_id
+    keys = {
+        role: (await operate("POST", f"/tenants/{own}/keys", {"role": role}))["value"]
+        for role in ("developer", "viewer")
+    }
+    revoked = (await operate("POST", f"/tenants/{own}/keys", {"role": "admin"}))["value"]
+    await operate("DELETE", f"/tenants/{own}/keys/{parse_api_key(revoked).id}", None)
+    acme = (await operate("POST", "/tenants", {"name": "acme"}))["id"]
+    suspended = (await operate("POST", f"/tenants/{acme}/keys", {"role": "admin"}))["value"]
+    await operate("POST", f"/tenants/{acme}/suspend", {"reason": "unpaid"})
+    asked_by = Participant(name="a", role="user", scope=ApiScope(), key_id=server.key.id, expires_at=None)
+    access = server.server.parts.access
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    return {
+        "own key": bearer(server.api_key),
+        "developer key": bearer(keys["developer"]),
+        "viewer key": bearer(keys["viewer"]),
+        "login": bearer(access.sign_login(own)),
+        "own token": bearer(server.token("room")),
+        "viewer token": bearer(_token(keys["viewer"])),
+        "other room token": bearer(server.token("other")),
+        "file token": bearer(access.sign_file(RoomKey(TenantId(own), "room"), "f", asked_by)),
+        "other key": bearer(other),
+        "other token": bearer(_token(other)),
+        "operator key": bearer(OPERATOR_KEY),
+        "suspended key": bearer(suspended),
+        "suspended token": bearer(_token(suspended)),
+        "none": {},
+        "garbage": bearer("x.y.z"),
+        "not bearer": {"Authorization": f"Basic {server.api_key}"},
+        "expired token": bearer(server.token("room", expiration=past)),
+        "unsigned token": bearer(server.token("room").rpartition(".")[0] + "."),
+        "revoked key": bearer(revoked),
+        "revoked token": bearer(_token(revoked)),
+    }
+
+
+async def test_every_route_of_the_service_host() -> None:
+    host = ServiceHost(port=0, webhook_secret=SECRET, admin_key=ADMIN_KEY, allowed_room_urls=["http://localhost"])
     host.add_path("/agent", cls=QuietAgent)
-    app = host.parts.http.application()
-    assert routes_of(app) == set(HOST)
+    assert routes_of(host.parts.http.application()) == set(HOST)
+    key = encode_api_key(new_api_key("99999999-2222-3333-4444-555555555555"))
+    now = time.time()
+    signed = {
+        "signature": sign_webhook(b"{}", secret=SECRET, now=now),
+        "signature of another secret": sign_webhook(b"{}", secret="x" * 40, now=now),
+        "old signature": sign_webhook(b"{}", secret=SECRET, now=now - 2 * MAX_AGE_SECONDS),
+        "signature of another body": sign_webhook(b"[]", secret=SECRET, now=now),
+    }
+    credentials: dict[str, Headers] = {
+        "none": {},
+        "garbage": bearer("x.y.z"),
+        "not bearer": {"Authorization": f"Basic {ADMIN_KEY}"},
+        "room token": bearer(_token(key)),
+        "API key": bearer(key),
+        "admin key": bearer(ADMIN_KEY),
+        **{name: {"Meshhost-Signature": signature} for name, signature in signed.items()},
+    }
+    assert await _wrong_of_host(host, HOST, credentials) == []
+
+
+async def test_every_route_of_a_host_without_secrets() -> None:
+    host = ServiceHost(port=0, webhook_secret="", admin_key="", allowed_room_urls=["http://localhost"])
+    host.add_path("/agent", cls=QuietAgent)
+    names = ("a program", *STRANGERS)
+    closed: Group = dict.fromkeys(names, 401) | {"a program": OPEN}
+    table = {route: dict.fromkeys(names, OPEN) if who is ANYBODY else closed for route, who in HOST.items()}
+    assert await _wrong_of_host(host, table, {"a program": {}, **STRANGERS}) == []
+
+
+async def _wrong_of_host(
+    host: ServiceHost, table: Mapping[tuple[str, str], Group], credentials: Mapping[str, Headers]
+) -> list[str]:
     await host.start()
     try:
-        key = encode_api_key(new_api_key("99999999-2222-3333-4444-555555555555"))
-        credentials = dict.fromkeys(CREDENTIALS, "x.y.z") | {
-            "none": None,
-            "other token": _token(key),
-            "other key": key,
-            "own key": ADMIN_KEY,
-        }
         parameters = {"id": "none", "tenant": "t", "path": "agent"}
-        # `Upgrade` makes a GET of a path a call over a WebSocket; without it the answer is 405.
-        options = {"headers": {"Upgrade": "websocket"}}
-        table = {route: expected for route, expected in HOST.items() if route != ("POST", "/drain")}
+        # The last: it ends the host.
+        drain = {("POST", "/drain"): table["POST", "/drain"]}
+        others = {route: expected for route, expected in table.items() if route not in drain}
         async with aiohttp.ClientSession() as http:
             url = f"http://127.0.0.1:{host.port}"
-            assert await wrong(http, url, table, credentials, parameters, **options) == []
-            drain = {("POST", "/drain"): HOST["POST", "/drain"]}
-            assert await wrong(http, url, drain, credentials, parameters) == []
+            # `Upgrade` makes a GET of a path a call over a WebSocket; without it the answer is 405.
+            found = await wrong(http, url, others, credentials, parameters, headers={"Upgrade": "websocket"})
+            return found + await wrong(http, url, drain, credentials, parameters)
     finally:
         await host.stop()
 

@@ -468,15 +468,26 @@ async def test_a_toolkit_of_the_sdk_is_used_by_our_client(sdk: Sdk, server: Runn
         assert await ours.agents.list_toolkits() == []
 
 
-async def test_a_private_toolkit_of_the_sdk_needs_its_participant_to_be_named(sdk: Sdk, server: RunningServer) -> None:
-    async with server.client() as ours, sdk.run("toolkit", server, public=False) as program:
-        owner = (await program.line())["id"]
-        assert await ours.agents.list_toolkits() == []
-        assert [toolkit.name for toolkit in await ours.agents.list_toolkits(owner)] == ["math"]
-        with pytest.raises(NotFoundError):
-            await ours.agents.invoke_tool(toolkit="math", tool="add", arguments={"a": 1, "b": 2})
-        arguments = {"a": 1, "b": 2}
-        await ours.agents.invoke_tool(toolkit="math", tool="add", arguments=arguments, participant_id=owner)
+async def test_a_private_toolkit_of_the_sdk_is_for_agents_that_its_participant_asked(
+    sdk: Sdk, server: RunningServer
+) -> None:
+    async with server.client(role="agent") as ours, server.client(name="other", role="agent") as other:
+        await ours.messaging.enable()
+        me = ours.local_participant.id
+        async with sdk.run("toolkit", server, public=False, asks=me) as program:
+            owner = (await program.line())["id"]
+            assert await program.line() == {"asked": me}
+            await _use_private_toolkit(ours, owner)
+            assert await other.agents.list_toolkits(owner) == []
+
+
+async def _use_private_toolkit(ours: RoomClient, owner: str) -> None:
+    assert await ours.agents.list_toolkits() == []
+    assert [toolkit.name for toolkit in await ours.agents.list_toolkits(owner)] == ["math"]
+    with pytest.raises(NotFoundError):
+        await ours.agents.invoke_tool(toolkit="math", tool="add", arguments={"a": 1, "b": 2})
+    arguments = {"a": 1, "b": 2}
+    await ours.agents.invoke_tool(toolkit="math", tool="add", arguments=arguments, participant_id=owner)
 
 
 async def test_a_call_ends_when_the_process_of_its_toolkit_is_killed(sdk: Sdk, server: RunningServer) -> None:
@@ -586,7 +597,9 @@ async def test_the_developer_log_goes_both_ways(sdk: Sdk, server: RunningServer)
 
 
 async def test_messages_of_many_megabytes_go_both_ways(sdk: Sdk, tmp_path: Path) -> None:
-    file = ServerFile.model_validate({"server": {"max_upload_bytes": 16 * 1024 * 1024}})
+    file = ServerFile.model_validate(
+        {"server": dict.fromkeys(("max_upload_bytes", "max_header_bytes"), 16 * 1024 * 1024)}
+    )
     async with running_server(tmp_path / "server", file=file) as server:
         seen = await sdk.lines("large", server, over=17 * 1024 * 1024)
 

@@ -287,7 +287,7 @@ async def test_a_malformed_call_is_refused_with_400_and_the_field(serve: Serve, 
 async def test_a_header_that_is_no_text_is_refused_with_400(serve: Serve, header: bytes) -> None:
     hosted = await serve(quiet())
     reader, writer = await asyncio.open_connection("127.0.0.1", hosted.host.port)
-    head = b"POST /agent HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nConnection: close\r\nMeshhost-Webhook: "
+    head = b"POST /agent HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\nMeshhost-Webhook: "
     writer.write(head + header + b"\r\n\r\n")
     answer = await soon(reader.read())
     writer.close()
@@ -543,6 +543,10 @@ async def test_an_agent_whose_token_is_refused_fails_at_once_and_says_why(serve:
     assert spawn.last_error.type == "RoomRefusedError"
     assert "401" in spawn.last_error.text
     assert spawn.reason == spawn.last_error.text
+    assert hosted.host.agents == ()
+    kept = (await hosted.get("/agents?state=failed")).json["agents"]
+    assert [(agent["id"], agent["last_error"]["type"]) for agent in kept] == [(spawn.id, "RoomRefusedError")]
+    assert (await hosted.get("/agents")).json["agents"] == []
 
 
 async def test_a_room_server_that_says_no_hello_is_tried_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ async def test_a_change_drains_the_program_and_starts_it_again(tmp_path: Path, m
         monkeypatch.setenv("MESHHOST_API_URL", server.url)
         async with asyncio.timeout(50):
             assert await run_service("main.py", room="room", progress=progress, reload=True, times=QUICK) == 0
-    steps = ["server", "host", "called", "joined"]
+    steps = ["server", "no_model", "host", "called", "joined"]
     again = ["host", "called", "reloaded", "joined"]
     assert [step for step, _ in told] == [*steps, *again, "ended", *again]
     assert [facts["identity"] for step, facts in told if step == "joined"] == ["first", "second", "third"]
@@ -152,5 +152,5 @@ async def test_a_second_signal_while_the_program_drains_skips_the_wait(
         async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
             tasks.create_task(interrupt())
             code = await run_service("main.py", room="room", progress=progress, reload=True, times=QUICK)
-    assert (code, steps) == (0, ["server", "host", "called", "joined"])
+    assert (code, steps) == (0, ["server", "no_model", "host", "called", "joined"])
     assert (folder / "stopped").exists()  # its stop() was awaited all the same

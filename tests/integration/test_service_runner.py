@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from meshhost.app.config_file import ServerFile
 from meshhost.app.ports import reserved_port
 from meshhost.app.service_runner import RunTimes, run_service
 from meshhost.errors import CallRefusedError, InvalidRequestError, SettingsError
+from meshhost.gateway.provider import Caller, ProviderTable
 from meshhost.hosting.calls.specs import service_spec
 from meshhost.identity.keys import encode_api_key, new_api_key
 from meshhost.server.calling.webhooks import WebhookSender
@@ -34,6 +37,25 @@ REAL = """
 
         async def stop(self):
             pass
+
+    asyncio.run(host.run())
+"""
+
+WORKING = """
+    import asyncio
+    from meshhost.agents.worker import Worker
+    from meshhost.api.services import ServiceHost
+
+    host = ServiceHost()
+
+    @host.path("/jobs", identity="clerk")
+    class Clerk(Worker):
+        def __init__(self):
+            super().__init__(queue="jobs", name="clerk")
+
+        async def process_message(self, *, message):
+            if message == "bad":
+                raise ValueError("bad")
 
     asyncio.run(host.run())
 """
@@ -107,6 +129,24 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         yield running
 
 
+class OneModel:
+    """A provider that offers a model, and answers nothing."""
+
+    name = "one"
+
+    async def start(self) -> None:
+        """See Provider."""
+
+    async def stop(self) -> None:
+        """See Provider."""
+
+    async def models(self) -> list[str]:
+        return ["small"]
+
+    async def handle(self, request: web.Request, path: str, caller: Caller) -> web.StreamResponse:
+        return web.Response(status=503)
+
+
 class Steps:
     """What was told, and what is done at a step."""
 
@@ -126,9 +166,43 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-async def ran(command: str, steps: Steps, room: str = "room", **times: float) -> int:
+async def ran(command: str, steps: Steps, room: str = "room", *, shows_jobs: bool = False, **times: float) -> int:
     async with asyncio.timeout(30):
-        return await run_service(command, room=room, progress=steps, times=RunTimes(**times))
+        return await run_service(command, room=room, progress=steps, shows_jobs=shows_jobs, times=RunTimes(**times))
+
+
+async def test_the_steps_of_jobs_are_told_to_programs(
+    program: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    file = ServerFile.model_validate({"queues": {"max_attempts": 1}})
+    async with running_server(tmp_path / "server", key=KEY, file=file) as server, server.client() as user:
+        monkeypatch.setenv("MESHHOST_API_URL", server.url)
+        for message in ("bad", "good"):
+            await user.queues.send(name="jobs", message=message)
+        steps = Steps(done=terminate)
+        assert await ran(program(WORKING), steps, shows_jobs=True) == 0
+    jobs = [step for step in steps.told if step in {"taken", "failed", "dead", "done"}]
+    assert jobs == ["taken", "failed", "dead", "taken", "done"]
+    about = {"identity": "clerk", "room": "room", "path": "/jobs", "queue": "jobs", "attempt": 1}
+    assert steps.facts["taken"] == steps.facts["dead"] == about
+    assert steps.facts["failed"] == about | {"error": "ValueError: bad"}
+    assert steps.facts["done"].keys() == about.keys() | {"seconds"}
+    log = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    assert "message done" in [record["message"] for record in log]
+
+
+async def test_what_a_program_writes_to_stderr_is_passed_on_whatever_it_is(
+    program: Callable[[str], str], server: RunningServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    noise = 'sys.stderr.write("{\\nnot a record\\n[1]\\n" + "x" * 3_000_000 + "\\nlast"); sys.stderr.flush()'
+    assert await ran(program(fake(before=f"{noise}; os._exit(3)")), Steps(), shows_jobs=True) == 3
+    written = capfd.readouterr().err
+    assert written.startswith("{\nnot a record\n[1]\nxxx")
+    assert written.endswith("x\nlast")
+    assert written.count("x") == 3_000_000
 
 
 async def test_a_program_runs_with_a_room_server_that_is_started_for_it(
@@ -146,8 +220,29 @@ async def test_a_program_runs_with_a_room_server_that_is_started_for_it(
 async def test_a_room_server_that_runs_is_used(program: Callable[[str], str], server: RunningServer) -> None:
     steps = Steps(called=terminate)
     assert await ran(program(fake()), steps) == 143
-    assert steps.told == ["server", "host", "called"]
+    assert steps.told == ["server", "no_model", "host", "called"]
     assert steps.facts["server"] == {"url": server.url, "embedded": False}
+    assert steps.facts["no_model"] == {"url": server.url}
+
+
+async def test_a_room_server_that_has_a_model_is_not_complained_about(
+    program: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Steps(called=terminate)
+    async with running_server(tmp_path / "server", key=KEY, providers=ProviderTable({"*": OneModel()})) as server:
+        monkeypatch.setenv("MESHHOST_API_URL", server.url)
+        await ran(program(fake()), steps)
+    assert steps.told == ["server", "host", "called"]
+
+
+async def test_a_room_server_that_does_not_tell_its_models_is_not_complained_about(
+    program: Callable[[str], str], server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another project's key: the server refuses its token.
+    monkeypatch.setenv("MESHHOST_API_KEY", encode_api_key(new_api_key("99999999-2222-3333-4444-555555555555")))
+    steps = Steps(called=terminate)
+    await ran(program(fake()), steps)
+    assert steps.told == ["server", "host", "called"]
 
 
 @pytest.mark.parametrize(
@@ -160,13 +255,13 @@ async def test_a_program_that_ends_ends_the_run_with_its_code(
     assert await ran(program(fake(before=before)), Steps()) == code
 
 
-@pytest.mark.parametrize(("source", "told"), [("x = 1", ["server", "ended"]), ("raise ValueError", ["server"])])
+@pytest.mark.parametrize(("source", "told"), [("x = 1", ["ended"]), ("raise ValueError", [])])
 async def test_a_program_that_ends_in_order_and_served_nothing_is_explained(
     program: Callable[[str], str], server: RunningServer, source: str, told: list[str]
 ) -> None:
     steps = Steps()
     await ran(program(source), steps)
-    assert steps.told == told
+    assert steps.told == ["server", "no_model", *told]
     if "ended" in told:
         text = "the program ended with exit code 0 before it served a path: does it end with asyncio.run(host.run())?"
         assert steps.facts["ended"] == {"reason": text}

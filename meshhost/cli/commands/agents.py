@@ -41,7 +41,8 @@ def list_agents(room: RoomOption = None, as_json: JsonOption = False) -> None:
 def list_toolkits(
     room: RoomOption = None,
     participant_id: Annotated[
-        str | None, typer.Option("--participant-id", metavar="ID", help="Include private toolkits of this participant.")
+        str | None,
+        typer.Option("--participant-id", metavar="ID", help="Of toolkits with one name show this participant's."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

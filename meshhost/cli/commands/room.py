@@ -38,7 +38,7 @@ def serve(
 ) -> None:
     """Run the room server until SIGTERM or Ctrl-C.
 
-    A second signal ends it at once.
+    A second signal ends it at once. SIGHUP reads the services of the configuration file again.
     """
     from meshhost.app.config_file import read_server_file
     from meshhost.app.embedded import ServerOptions
@@ -53,7 +53,7 @@ def serve(
         database_url=database_url or settings.database_url,
         file=read_server_file(config),
     )
-    serve_rooms(options, as_json=as_json)
+    serve_rooms(options, as_json=as_json, config=config)
 
 
 @app.command("list")

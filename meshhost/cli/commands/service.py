@@ -28,7 +28,7 @@ def run(*, file: str, room: str, json: bool, reload: bool = False) -> None:
         if step == "joined" and sys.stderr.isatty() and not json:
             note(f"send it work: meshhost queue send --room={room} --queue=… --json='{{…}}'; Ctrl-C stops")
 
-    exit_code = asyncio.run(run_service(file, room=room, progress=progress, reload=reload))
+    exit_code = asyncio.run(run_service(file, room=room, progress=progress, reload=reload, shows_jobs=json))
     if exit_code:
         note(f"the program ended with exit code {exit_code}")
         raise typer.Exit(exit_code)

@@ -1,4 +1,7 @@
-"""Checks who sent a call: with a secret, calls must be signed; without one, only this machine may call.
+"""Checks who sent a call: with a secret, calls must be signed; without one, only programs of this machine may call.
+
+Without a secret a call that a proxy on this machine forwards, or that a web page makes, is refused as well, as far as it can be
+told (`edge.same_machine`): such a proxy speaks for the whole world.
 
 The signature covers the raw body and a timestamp. `CallGuard` remembers signatures far longer than they are fresh, so that it
 knows a call that comes again even when the wall clock is set back: a proxy repeats a call whose answer was lost, an attacker
@@ -9,15 +12,14 @@ ledger signatures are known after a restart too (`remember`).
 secret that must have signed the call. All in the event loop; no I/O.
 """
 
-import functools
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from aiohttp import web
 
 from meshhost.clock import Clock
+from meshhost.edge.same_machine import is_local_program
 from meshhost.errors import CallRefusedError, InvalidTokenError, TokenError
 from meshhost.hosting.calls.admission import parse_event
 from meshhost.identity.tokens import ParticipantToken
@@ -45,7 +47,7 @@ class Signed:
 class CallGuard:
     """Checks that a call comes from the room server, and knows those that came before.
 
-    `secrets` are by tenant; calls of other tenants must be signed with `secret` (None: they must come from this machine).
+    `secrets` are by tenant; calls of other tenants must be signed with `secret` (None: programs of this machine make them).
     """
 
     def __init__(
@@ -84,9 +86,11 @@ class CallGuard:
         """
         secret = self._secret_of(body)
         if secret is None:
-            if not _is_loopback(request.remote):
+            if not is_local_program(request):
                 raise CallRefusedError(
-                    "this host has no webhook secret and takes calls from its machine only", status=401
+                    "this host has no webhook secret and takes calls from programs of its machine only, without a proxy; "
+                    "set MESHHOST_WEBHOOK_SECRET on both sides",
+                    status=401,
                 )
             return Signed()
         header = next((request.headers[name] for name in SIGNATURE_HEADERS if name in request.headers), None)
@@ -123,13 +127,3 @@ def _tenant_of(body: bytes) -> str | None:
         return ParticipantToken.from_jwt(token, validate=False).project_id or "default"
     except (CallRefusedError, TokenError):
         return None
-
-
-@functools.lru_cache(maxsize=256)
-def _is_loopback(host: str | None) -> bool:
-    try:
-        address = ip_address(host or "")
-    except ValueError:
-        return False
-    # A host that listens on IPv6 sees its IPv4 callers as ::ffff:127.0.0.1.
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

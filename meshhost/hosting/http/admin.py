@@ -139,7 +139,9 @@ class AdminRoutes:
     async def _list(self, request: web.Request) -> web.Response:
         self._guard.check(request)
         query, now = _checked(AgentQuery, dict(request.query)), self._clock.time()
-        agents, cursor = page_of(self._supervisor.live, query, find=self._supervisor.find)
+        # Others than the living are listed only for who asks for them: callers count the agents of a host, and wait for none.
+        listed = self._supervisor.failed if query.state is State.FAILED else self._supervisor.live
+        agents, cursor = page_of(listed, query, find=self._supervisor.find)
         page: dict[str, Any] = {"agents": [self._as_json(agent, now) for agent in agents]}
         return web.json_response(page if cursor is None else {**page, "next": cursor})
 

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from meshhost.errors import AccessDeniedError, RoomError
 from meshhost.room.client import RoomClient
 from meshhost.room.consuming.job import SETTLE_TIMEOUT, Failures, Job, Process
+from meshhost.room.consuming.settling import Acks
 from meshhost.room.reconnect import ReconnectPolicy
-from meshhost.room.services.queues import LeasedMessage
+from meshhost.room.services.queues import MAX_LEASED, LeasedMessage
 from meshhost.tasks import LightEvent, TaskOwner, first_of, uninterrupted
 
 __all__ = ["QueueConsumer"]
@@ -66,6 +67,7 @@ class QueueConsumer:
         self._is_over = False
         self._processing: set[Job] = set()
         self._tasks = TaskOwner(f"queue {queue}")
+        self._acks = Acks(room=room, queue=queue, tasks=self._tasks) if concurrency > 1 else None
         self._renewing: asyncio.Task[None] | None = None
         # LightEvents, because a host has thousands of idle workers.
         self._draining = LightEvent()
@@ -120,10 +122,11 @@ class QueueConsumer:
 
         async def receive() -> None:
             nonlocal received
-            options = {"name": self._queue, "create": True, "wait": True, "seconds": self._lease_seconds}
+            queues, name, seconds = self._room.queues, self._queue, self._lease_seconds
             if limit > 1:
-                received = await self._room.queues.lease_many(limit=limit, **options)
-            elif (leased := await self._room.queues.lease(**options)) is not None:
+                most = min(limit, MAX_LEASED)
+                received = await queues.lease_many(name=name, limit=most, create=True, wait=True, seconds=seconds)
+            elif (leased := await queues.lease(name=name, create=True, wait=True, seconds=seconds)) is not None:
                 received = (leased,)
 
         try:
@@ -159,6 +162,7 @@ class QueueConsumer:
             failures=self._failures,
             is_ending=self._is_ending,
             on_processed=self._processed,
+            ack=None if self._acks is None else self._acks.ack,
         )
         self._processing.add(job)
         self._jobs += 1

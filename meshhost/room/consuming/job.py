@@ -88,6 +88,7 @@ class Job:
         failures: Failures,
         is_ending: Callable[[], bool],
         on_processed: Callable[["Job"], object],
+        ack: Callable[[LeasedMessage, Any], Awaitable[None]] | None = None,
     ) -> None:
         self.leased = leased
         self.began = time.monotonic()
@@ -98,6 +99,7 @@ class Job:
         self._failures = failures
         self._is_ending = is_ending
         self._on_processed = on_processed
+        self._ack_with_others = ack
         # What is reported unless the server confirms another outcome.
         self._outcome: Outcome = "lost"
         self._stopped: StopReason | None = None
@@ -176,16 +178,34 @@ class Job:
             elif self._stopped == "lease lost":
                 logger.warning("lease lost while processing", extra=self._fields)
             else:
-                text = _result_of(result, self._fields)
-                await self._settle(lambda: self._ack(text))
+                kept = self._kept(result)
+                await self._settle(lambda: self._ack(kept))
+
+    def _kept(self, result: Any) -> Any:
+        """Return the result that the server is to keep; None when there is none, or none that it could keep."""
+        if result is None or not self.leased.keeps_results:
+            return None
+        try:
+            text = json.dumps(result, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            kind = type(result).__name__
+            logger.debug("a result is no JSON value and is not kept", extra=self._fields | {"type": kind})
+            return None
+        if len(text) > MAX_RESULT_CHARS:
+            sizes = {"characters": len(text), "most": MAX_RESULT_CHARS}
+            logger.warning("a result is too large and is not kept: store it as a file", extra=self._fields | sizes)
+            return None
+        # Not `result`: what is not plain JSON in it (tuples, numbers as keys) was converted.
+        return json.loads(text)
 
     async def _processed(self) -> Any:
         """Return what the processing returned, or nothing when it was stopped. Raises what it raised."""
         self._task = task = asyncio.current_task()
         token = _current.set(self)
+        timeout = asyncio.timeout(self._deadline)
         try:
             with guarding():
-                async with asyncio.timeout(self._deadline) as timeout:
+                async with timeout:
                     return await self._process(self.leased)
         except TimeoutError as error:
             if not timeout.expired():
@@ -214,8 +234,11 @@ class Job:
 
     # Each records the outcome itself: a cancellation may prevent the caller from seeing the result.
 
-    async def _ack(self, result: str | None) -> None:
-        await (self.leased.ack() if result is None else self.leased.ack(result=json.loads(result)))
+    async def _ack(self, result: Any) -> None:
+        if self._ack_with_others is not None:
+            await self._ack_with_others(self.leased, result)
+        else:
+            await self.leased.ack(result=result)
         self._outcome = "done"
 
     async def _nack(self, error: str) -> None:
@@ -261,24 +284,6 @@ class Job:
 
 def _nothing(_: Job) -> None:
     """The end of the processing was reported already."""
-
-
-def _result_of(result: Any, fields: dict[str, Any]) -> str | None:
-    """Return what the processing returned as JSON text; None when there is nothing to keep."""
-    if result is None:
-        return None
-    try:
-        text = json.dumps(result, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        logger.debug("a result is no JSON value and is not kept", extra=fields | {"type": type(result).__name__})
-        return None
-    if len(text) > MAX_RESULT_CHARS:
-        logger.warning(
-            "a result is too large to be kept: store it as a file and return its path",
-            extra=fields | {"characters": len(text), "most": MAX_RESULT_CHARS},
-        )
-        return None
-    return text
 
 
 def _queued_seconds(leased: LeasedMessage) -> float | None:

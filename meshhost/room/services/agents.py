@@ -137,7 +137,10 @@ class AgentsClient:
             return [_agent(entry) for entry in answer["agents"]]
 
     async def list_toolkits(self, participant_id: str | None = None) -> list[ToolkitDescription]:
-        """Toolkits that we may use; with `participant_id`, also the private toolkits of that participant."""
+        """Toolkits that we may use; with `participant_id`, those of that participant first.
+
+        Its private ones are among them when we are an agent or a tool that it asked.
+        """
         answer = await self._room.send_request("agent.list_toolkits", {"participant_id": participant_id})
         with reading("agent.list_toolkits"):
             return [_toolkit(name, entry) for name, entry in answer["tools"].items()]
@@ -154,6 +157,9 @@ class AgentsClient:
         attachment: bytes | None = None,
     ) -> Response:
         """Invoke a tool and return the body of its answer.
+
+        `participant_id` names the participant whose toolkit is meant, also a private one if it asked us. `on_behalf_of_id` is
+        ours, or that of a participant that asked us.
 
         Raises NotFoundError when no participant offers it, AccessDeniedError, or RoomError with the tool's own error.
         """

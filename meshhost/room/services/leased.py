@@ -86,6 +86,11 @@ class LeasedMessage:
         """Let those who wait for the message see this; the lease is extended as well. See `extend`."""
         await self.extend(progress=progress)
 
+    def shown(self, result: Any = None) -> Header:
+        """What settles this message together with others (`QueuesClient.ack_many`). Raises as `ack` does for a result."""
+        header: Header = {"lease": self._lease}
+        return header if result is None else header | {"result": self._kept(result, "result")}
+
     def _kept(self, value: Any, field: str) -> Any:
         if not self.keeps_results:
             raise RoomError(

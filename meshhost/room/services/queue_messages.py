@@ -32,8 +32,9 @@ MESSAGE_LIFE = "message_life"
 # One request of a `wait`; the server answers earlier if it wants.
 _WAIT_SECONDS = 20.0
 _PAUSE_SECONDS = 1.0
-# Waits on the wire at once: others take turns with them. Below what the server accepts on one connection.
-_MOST_WAITS = 100
+# Waits on the wire at once, below what the server accepts on one connection. When there are more, they take turns.
+_MOST_WAITS = 200
+_TURN_SECONDS = 1.0
 _PAGE = 50
 
 
@@ -98,11 +99,19 @@ class QueueMessagesClient:
                 return record
 
     async def _wait_once(self, name: str, id: str, seconds: float, seen: str | None) -> Any:
-        request: Header = {"name": name, "id": id, "wait": seconds}
+        request: Header = {"name": name, "id": id}
+        try:
+            async with asyncio.timeout(seconds):
+                await self._waits.acquire()
+        except TimeoutError:  # others have their turn: look instead of waiting
+            return await self._ask("queues.get", request)
+        request["wait"] = min(seconds, _TURN_SECONDS) if self._waits.locked() else seconds
         if seen is not None:
             request["seen"] = seen
-        async with self._waits:
+        try:
             return await self._ask("queues.get", request, timeout=seconds + self._room.request_timeout)
+        finally:
+            self._waits.release()
 
     async def find(
         self,

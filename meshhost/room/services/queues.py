@@ -15,7 +15,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, overload
 
-from meshhost.errors import ConnectionLostError, InvalidRequestError, MessageFailedError, RequestTimeoutError, RoomError
+from meshhost.errors import (
+    ConnectionLostError,
+    InvalidRequestError,
+    LeaseLostError,
+    MessageFailedError,
+    RequestTimeoutError,
+    RoomError,
+)
 from meshhost.protocol.json_values import check_finite
 from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse, Response, TextResponse
 from meshhost.room.link import Reply, RoomLink
@@ -52,6 +59,9 @@ DEFAULT_ID_SECONDS = 24 * 3600.0
 # As many as the server takes.
 MAX_LOST = 64
 MAX_LEASED = 50
+# The extension of servers that take several acks in one request, and how many they take.
+ACK_MANY = "ack_many"
+MAX_ACKS = 100
 # The extension of servers that store a message once, however often it is sent under one id.
 _SEND_ID = "send_id"
 # The extension of servers that settle what a receive without waiting got when the client confirms that its caller has it.
@@ -277,6 +287,21 @@ class QueuesClient(QueueMessagesClient):
             pairs = zip(_message(response), extra["delivery"], strict=True)
             return [leased_message(message, name, delivery, self._room) for message, delivery in pairs]
 
+    async def ack_many(self, name: str, settled: Sequence[tuple[LeasedMessage, Any]]) -> builtins.list[bool]:
+        """Report success of up to 100 leased messages of one queue, each with its result (None: none), in one request.
+
+        Returns for each whether it is done; False: its lease was lost. Raises what `LeasedMessage.ack` raises for any other
+        reason; some may be done then, and acking them again says that their leases are lost. A server that cannot settle
+        several at once is asked for one after the other.
+        """
+        if not self._offers(ACK_MANY):
+            return [await _is_acked(leased, result) for leased, result in settled]
+        acks = [leased.shown(result) for leased, result in settled]
+        answer = await self._room.send_request("queues.ack_many", {"name": name, "acks": acks})
+        with reading("queues.ack_many"):
+            lost = set(answer["lost"])
+        return [number not in lost for number in range(len(acks))]
+
     async def _request_lease(self, header: Header) -> Reply:
         lost, call = self._lost, uuid.uuid4().hex
         try:
@@ -315,6 +340,14 @@ class QueuesClient(QueueMessagesClient):
         answer = await self._room.send_request("queues.replay", request)
         with reading("queues.replay"):
             return int(answer["replayed"])
+
+
+async def _is_acked(leased: LeasedMessage, result: Any) -> bool:
+    try:
+        await leased.ack(result=result)
+    except LeaseLostError:
+        return False
+    return True
 
 
 def _new_send_id() -> str:

@@ -4,33 +4,34 @@ For each agent that a configured service has in a room, one task calls the servi
 until it is gone, and calls again: with a backoff when calls fail or the agent keeps leaving, and at the next of the service's
 hosts when one fails. An agent that is there already, because its host brought it back, is not called; for that the server waits
 a while after its own start. The tasks belong to the room and are cancelled when it ends (`service.py`). `kept.py` knows which
-member is which agent, `records.py` keeps what became of the calls, for operators.
+member is which agent, `records.py` keeps what became of the calls, for operators. When the services are replaced while the
+server runs, the tasks of agents that are configured as before go on; the others are cancelled, and new ones begin.
 
-A call carries a token that the agent joins with. It is signed with the tenant's key and marks the agent as called by the
-server, so that it does not keep the room open by itself.
+A call carries a token that the agent joins with. It is signed with a key of the tenant and marks the agent as called by the
+server, so that it does not keep the room open by itself. For a participant the server calls only what `call_urls.py` lets it
+call, and gives away nothing that the participant does not have: the token grants no more than the participant's, ends with it,
+is signed with the same key, so that it ends with that too, and takes the place of no configured agent, nor of one that is there
+with more rights.
 """
 
 import asyncio
 import logging
 import random
-import re
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import unquote
-
-from yarl import URL
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AccessDeniedError, CallRefusedError, RoomError, TokenError
-from meshhost.identity.called import ADDRESS_CLAIM, SERVICE_CLAIM
+from meshhost.identity.called import ADDRESS_CLAIM, ASKED_ADDRESS_CLAIM, SERVICE_CLAIM
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import ApiKey, encode_api_key
 from meshhost.identity.tenant import RoomKey
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
-from meshhost.server.calling.kept import KeptAgent, Unwanted, unwanted
+from meshhost.server.calling.call_urls import CallUrls
+from meshhost.server.calling.kept import KeptAgent, Unwanted, is_kept_at, unwanted
 from meshhost.server.calling.records import CallOutcome, shown_url
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import CallTimes, ConfiguredService
@@ -44,12 +45,16 @@ __all__ = ["ServiceCaller"]
 logger = logging.getLogger(__name__)
 
 TOKEN_LIFETIME = timedelta(days=7)
-# How often a path of a URL may be encoded.
-_MAX_DECODINGS = 5
+
+# Tokens whose ends differ by less than this end alike: a token has whole seconds, and calls take time.
+_SAME_END = timedelta(seconds=30)
+
+# Returns the key of this id that a tenant's tokens may be signed with, or without an id any. Raises TokenError.
+KeyFor = Callable[[str, str | None], ApiKey]
 
 
 class ServiceCaller:
-    """Sends `room.call`. `key_for` returns the key that signs the tokens of a tenant's agents.
+    """Sends `room.call`. `key_for` returns the key that signs the token of a tenant's agent.
 
     `call_urls` are the URL prefixes that `agent.call` may reach; configured services are trusted without them. For the first
     `return_seconds` no service with several hosts is called: its agent may come back by itself, from any of them.
@@ -60,7 +65,7 @@ class ServiceCaller:
         sender: WebhookSender,
         *,
         services: Sequence[ConfiguredService],
-        key_for: Callable[[str], ApiKey],
+        key_for: KeyFor,
         call_urls: Sequence[str],
         call_secret: str | None,
         count: Callable[[str], None],
@@ -71,7 +76,7 @@ class ServiceCaller:
         self._sender = sender
         self._services = services
         self._key_for = key_for
-        self._call_urls = call_urls
+        self._call_urls = CallUrls(call_urls)
         self._call_secret = call_secret
         self._count = count
         self._times = times
@@ -82,13 +87,25 @@ class ServiceCaller:
     async def keep_called(self, room: Room) -> None:
         """Call every service that wants the room, and again whenever its agent is gone. Runs until cancelled."""
         agents = self._kept.of(room)
+        tasks: dict[KeptAgent, asyncio.Task[None]] = {}
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for kept in self._wanted(room):
-                    agents.append(kept)
-                    tasks.create_task(self._keep(kept), name=f"service {kept.path.identity}")
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    present = self._services
+                    wanted = self._wanted(room)
+                    agents[:] = _kept_on(agents, wanted)
+                    for gone in tasks.keys() - set(agents):
+                        tasks.pop(gone).cancel()
+                    for kept in agents:
+                        if kept not in tasks:
+                            tasks[kept] = group.create_task(self._keep(kept), name=f"service {kept.path.identity}")
+                    await room.wait_until(lambda present=present: self._services is not present)  # type: ignore[misc]
         finally:
             agents.clear()
+
+    def replace(self, services: Sequence[ConfiguredService]) -> None:
+        """Call these services from now on; the caller wakes the rooms, by `Room.changed`."""
+        self._services = services
 
     def calls(self, room: Room) -> list[dict[str, Any]]:
         """The calls of each service of a room and their outcomes, as JSON."""
@@ -100,7 +117,9 @@ class ServiceCaller:
         `but` is the identity of one that does not count. False means: what is not in the room now is offered by nobody.
         """
         agents = self._kept.of(room) or self._wanted(room)
-        return any(kept.is_coming(within=within) for kept in agents if kept.path.identity != but)
+        return any(
+            kept.is_coming(within=within, start=self._times.start) for kept in agents if kept.path.identity != but
+        )
 
     def unwanted(self, room: Room, joining: Participant) -> Unwanted | None:
         """Return which agent of a configured service must leave when this one joins; None when all may stay."""
@@ -110,13 +129,36 @@ class ServiceCaller:
         wanted = [service for service in self._services if service.wants(room.key.name)]
         return [KeptAgent(room, service, path) for service in wanted for path in service.paths]
 
-    async def call_out(self, room: Room, url: str, identity: str, arguments: dict[str, Any], scope: ApiScope) -> None:
-        """Call one agent into the room for a participant that asked. Raises AccessDeniedError or RoomError."""
-        normal = _normal(url)
-        if normal is None or not any(_is_below(normal, allowed) for allowed in self._call_urls):
+    async def call_out(
+        self, room: Room, caller: Participant, url: str, identity: str, arguments: dict[str, Any], wanted: ApiScope
+    ) -> None:
+        """Call one agent into the room for a participant that asked.
+
+        A call of a configured agent at its own address does nothing: the server keeps it in the room, and the participant's
+        token for it could only be weaker. Neither does one of an agent that is there with a token that grants more or lasts
+        longer. Raises AccessDeniedError or RoomError.
+        """
+        # First, so that nobody learns anything of an address that may not be called.
+        allowed = self._call_urls.allowed(url)
+        if allowed is None:
             raise AccessDeniedError("agent.call", f"{url} (not among the URLs this room server may call)")
+        if caller.scope.admin is None and (kept := is_kept_at(self._services, room, identity, allowed)) is not None:
+            if kept:
+                return
+            raise AccessDeniedError(
+                "agent.call",
+                f"{url} (the agent {identity!r} of this room is configured elsewhere: choose another name)",
+            )
+        scope = wanted.intersection(caller.scope)
+        for member in room.connected():
+            if _would_lose(member, identity, scope, self._end_for(caller)):
+                if member.asked_at == shown_url(allowed):
+                    return
+                raise AccessDeniedError(
+                    "agent.call", f"{url} (an agent {identity!r} with more rights is in the room: choose another name)"
+                )
         try:
-            await self._call(room, normal, identity, arguments, scope, secret=self._call_secret)
+            await self._call(room, allowed, identity, arguments, scope, secret=self._call_secret, caller=caller)
         except (CallRefusedError, TokenError) as error:
             raise RoomError(f"the call failed: {error}") from None
 
@@ -174,7 +216,7 @@ class ServiceCaller:
         record.next_call_at = None
         try:
             secret = kept.service.webhook_secret
-            await self._call(kept.room, url, path.identity, path.arguments, scope, secret=secret, is_kept=True)
+            await self._call(kept.room, url, path.identity, path.arguments, scope, secret=secret)
         except CallRefusedError as error:
             logger.warning("service call failed", extra={**kept.log_fields, "reason": str(error)})
             # The sender raises from within its handler when the host could not be reached, else outside of one.
@@ -200,12 +242,12 @@ class ServiceCaller:
         scope: ApiScope,
         *,
         secret: str | None,
-        is_kept: bool = False,
+        caller: Participant | None = None,
     ) -> None:
         data = {
             "room_name": room.key.name,
             "room_url": room.url,
-            "token": self._token(room.key, identity, scope, called_at=shown_url(url) if is_kept else None),
+            "token": self._token(room.key, identity, scope, caller, called_at=shown_url(url)),
             "arguments": arguments,
             "tenant_name": name_of(room.key.tenant),
         }
@@ -216,12 +258,14 @@ class ServiceCaller:
             raise
         self._count("accepted")
 
-    def _token(self, room: RoomKey, identity: str, scope: ApiScope, *, called_at: str | None) -> str:
+    def _token(
+        self, room: RoomKey, identity: str, scope: ApiScope, caller: Participant | None, *, called_at: str
+    ) -> str:
+        """A token for the agent; without a caller it is one that the server keeps in the room."""
         # Each call has a token of its own, also two within a second: an agent whose room has just ended sees by its new token
         # that it was called again, and comes back instead of ending.
         claims: dict[str, Any] = {SERVICE_CLAIM: True, "jti": uuid.uuid4().hex}
-        if called_at is not None:
-            claims[ADDRESS_CLAIM] = called_at
+        claims[ADDRESS_CLAIM if caller is None else ASKED_ADDRESS_CLAIM] = called_at
         token = ParticipantToken(
             name=identity,
             grants=[
@@ -231,31 +275,29 @@ class ServiceCaller:
             ],
             extra_payload=claims,
         )
-        return token.to_jwt(
-            api_key=encode_api_key(self._key_for(room.tenant)), expiration=datetime.now(UTC) + TOKEN_LIFETIME
-        )
+        key = self._key_for(room.tenant, None if caller is None else caller.key_id)
+        return token.to_jwt(api_key=encode_api_key(key), expiration=self._end_for(caller))
+
+    @staticmethod
+    def _end_for(caller: Participant | None) -> datetime:
+        """When the token of an agent ends that is called for this participant, or for the server."""
+        latest = datetime.now(UTC) + TOKEN_LIFETIME
+        return latest if caller is None or caller.expires_at is None else min(latest, caller.expires_at)
 
 
-def _normal(url: str) -> str | None:
-    """The URL as it will be sent, without `.` and `..`; None for a text that is no URL, or that hides its dots.
-
-    Proxies and frameworks decode a path again (`%252e`) and drop parameters of segments (`..;`), so a path is refused when
-    any such reading of it has a segment of dots.
-    """
-    try:
-        parsed = URL(url)
-    except ValueError:
-        return None
-    path = parsed.raw_path
-    for _ in range(_MAX_DECODINGS):
-        segments = [segment.partition(";")[0].strip() for segment in re.split(r"[/\\]", path)]
-        if parsed.user is not None or not {".", ".."}.isdisjoint(segments) or not path.isprintable():
-            return None
-        if (decoded := unquote(path)) == path:
-            return str(parsed)
-        path = decoded
-    return None
+def _would_lose(member: Participant, identity: str, scope: ApiScope, end: datetime) -> bool:
+    """Whether a member is an agent of this identity that a participant asked for and that would lose by such a token."""
+    if member.name != identity or member.asked_at is None or member.expires_at is None:
+        return False
+    return end + _SAME_END < member.expires_at or not scope.covers(member.scope)
 
 
-def _is_below(url: str, allowed: str) -> bool:
-    return url == allowed or url.startswith(allowed.rstrip("/") + "/")
+def _kept_on(before: Sequence[KeptAgent], wanted: Sequence[KeptAgent]) -> list[KeptAgent]:
+    """The wanted agents; one that was wanted before in the same way is still the same object."""
+    left, now = list(before), []
+    for new in wanted:
+        old = next(filter(new.is_configured_as, left), None)
+        if old is not None:
+            left.remove(old)
+        now.append(old or new)
+    return now

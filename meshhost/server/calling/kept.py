@@ -15,10 +15,7 @@ from meshhost.server.config import ConfiguredService, ServicePath
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.room import Room
 
-__all__ = ["START_SECONDS", "KeptAgent", "Unwanted", "unwanted"]
-
-START_SECONDS = 10.0
-"""An agent that joined so recently may not have registered yet what it offers."""
+__all__ = ["KeptAgent", "Unwanted", "is_kept_at", "unwanted"]
 
 
 class KeptAgent:
@@ -38,11 +35,16 @@ class KeptAgent:
         """Whether the agent is in the room, or was less than the resume time ago, and is to stay."""
         return any(self._is_mine(member) for member in self.room.members.values())
 
-    def is_coming(self, *, within: float) -> bool:
-        """Whether it may join within these seconds, or has only just joined."""
+    def is_configured_as(self, other: "KeptAgent") -> bool:
+        """Whether this is called as the other one is: the same path of the same hosts, with the same secret and arguments."""
+        mine, its = self.service, other.service
+        return (self.path, mine.all_urls, mine.webhook_secret) == (other.path, its.all_urls, its.webhook_secret)
+
+    def is_coming(self, *, within: float, start: float) -> bool:
+        """Whether it may join within these seconds, or has joined within the last `start` seconds."""
         for member in self.room.members.values():
             if self._is_mine(member) and member.peer is not None:
-                return time.monotonic() - member.attached_at < START_SECONDS
+                return time.monotonic() - member.attached_at < start
         next_call_at = self.record.next_call_at
         return next_call_at is None or next_call_at - time.time() < within
 
@@ -83,6 +85,21 @@ def unwanted(services: Sequence[ConfiguredService], room: Room, joining: Partici
         if other is not joining and not other.is_leaving and _place(services, room, other) == place:
             return Unwanted(other, joining) if other.called_at == joining.called_at else Unwanted(joining, other)
     return None
+
+
+def is_kept_at(services: Sequence[ConfiguredService], room: Room, identity: str, url: str) -> bool | None:
+    """Return whether a configured agent of this identity is called at this address; None when the room has no such agent."""
+    places = [
+        (service, path)
+        for service in services
+        if service.wants(room.key.name)
+        for path in service.paths
+        if path.identity == identity
+    ]
+    if not places:
+        return None
+    # Not without its query: that may change what the host does.
+    return any(url == base.rstrip("/") + path.path for service, path in places for base in service.all_urls)
 
 
 def _place(services: Sequence[ConfiguredService], room: Room, member: Participant) -> tuple[int, str] | None:

@@ -9,12 +9,13 @@ ends it for good and forgets it. The service offers no operations: the agents se
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from meshhost.errors import AlreadyExistsError, CallRefusedError, NotFoundError
 from meshhost.server.calling.caller import ServiceCaller
 from meshhost.server.calling.kept import Unwanted
 from meshhost.server.calling.webhooks import WebhookSender
+from meshhost.server.config import ConfiguredService
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Peer
 from meshhost.server.core.room import Room
@@ -60,9 +61,23 @@ class CallingService(RoomService):
 
     def joined(self, room: Room, participant: Participant, peer: Peer) -> None:
         """See RoomService: keep one agent for each path of each configured service."""
-        found = self._caller.unwanted(room, participant)
-        if found is None:
-            return
+        if (found := self._caller.unwanted(room, participant)) is not None:
+            self._tell_to_leave(room, participant, found)
+
+    def replace_services(self, services: Sequence[ConfiguredService], rooms: Iterable[Room]) -> None:
+        """Keep the agents of these services in the rooms from now on. Those of services and paths that are gone must leave.
+
+        One that has no connection at the moment is told when it comes back (`joined`).
+        """
+        self._caller.replace(services)
+        for room in rooms:
+            for member in room.connected():
+                found = None if member.is_leaving else self._caller.unwanted(room, member)
+                if found is not None and found.rival is None:
+                    self._tell_to_leave(room, member, found)
+            room.changed()
+
+    def _tell_to_leave(self, room: Room, participant: Participant, found: Unwanted) -> None:
         logger.warning("agent is told to leave", extra=_fields(room, participant, found))
         found.member.is_leaving = True
         room.changed()

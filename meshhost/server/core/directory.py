@@ -144,7 +144,9 @@ class RoomDirectory:
         A connection that this member still has is closed.
         """
         for member in room.members.values():
-            if resume_token is not None and member.resume_token == resume_token and member.name == joining.name:
+            # Rights may change with the token; who it is, and of which kind, may not.
+            is_same = (member.name, member.role) == (joining.name, joining.role)
+            if resume_token is not None and member.resume_token == resume_token and is_same:
                 if member.peer is not None:
                     self._services.disconnected(room, member, member.peer)
                     member.peer.close(CloseReason.RESUMED_ELSEWHERE, "resumed on another connection")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from meshhost.identity.called import SERVICE_CLAIM, address_of
+from meshhost.identity.called import SERVICE_CLAIM, address_of, asked_address_of
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.server.core.peer import Peer
@@ -25,7 +25,8 @@ class Participant:
 
     `peer` is None while the connection is lost. `resume_token` is secret: a client that shows it comes back as this
     participant. `called_by_service` marks an agent that the server itself called into the room, also one that its host started
-    again by itself: it does not keep the room open. `called_at` is the address at which a configured service was called for it.
+    again by itself: it does not keep the room open. `called_at` is the address at which a configured service was called for it,
+    `asked_at` the one that was called because a participant asked.
     `is_leaving`: the server told it to leave, so it counts as gone. `attached_at` is when it got its connection (monotonic).
     `slots` holds what services know about the participant.
     """
@@ -37,6 +38,7 @@ class Participant:
     expires_at: datetime | None
     called_by_service: bool = False
     called_at: str | None = None
+    asked_at: str | None = None
     is_leaving: bool = False
     attached_at: float = 0.0
     attributes: dict[str, Any] = field(default_factory=dict)
@@ -56,6 +58,7 @@ class Participant:
             expires_at=token.expires_at,
             called_by_service=bool(token.extra_payload.get(SERVICE_CLAIM)),
             called_at=address_of(token),
+            asked_at=asked_address_of(token),
             attributes={"name": token.name},
         )
 

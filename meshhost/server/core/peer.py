@@ -82,11 +82,31 @@ class Peer(HasSlots, Protocol):
         """
         ...
 
-    async def reply(self, message_id: int, operation: str, response: Response, extra: Header | None = None) -> None:
+    async def reply(
+        self,
+        message_id: int,
+        operation: str,
+        response: Response,
+        extra: Header | None = None,
+        *,
+        reserved: int = 0,
+    ) -> None:
         """Answer the request `message_id`, which asked for `operation`; `extra` is added to the header of the answer.
 
-        Waits while too much waits to be sent. Raises ConnectionLostError. Services call `Request.reply` instead.
+        Waits while too much waits to be sent. `reserved` bytes are held for the answer by `reserve`; the peer gives them back,
+        whatever happens. Raises ConnectionLostError. Services call `Request.reply` instead.
         """
+        ...
+
+    async def reserve(self, size: int) -> None:
+        """Wait until there is room for an answer of `size` bytes, and hold it. For what is loaded only to be sent.
+
+        The caller passes it on to `reply`, or gives it back. Raises LimitExceededError when there can never be room.
+        """
+        ...
+
+    def give_back(self, size: int) -> None:
+        """Hold `size` bytes less than `reserve` did."""
         ...
 
     async def flush(self) -> None:

@@ -41,9 +41,12 @@ class Request:
     message: MessageReceived
     operation: str
 
-    async def reply(self, response: Response, extra: Header | None = None) -> None:
-        """Reply now, before the handler returns; the handler must then return None. Raises ConnectionLostError."""
-        await self.peer.reply(self.message.id, self.operation, response, extra)
+    async def reply(self, response: Response, extra: Header | None = None, *, reserved: int = 0) -> None:
+        """Reply now, before the handler returns; the handler must then return None. Raises ConnectionLostError.
+
+        `reserved` is what `Peer.reserve` holds for this answer.
+        """
+        await self.peer.reply(self.message.id, self.operation, response, extra, reserved=reserved)
 
 
 class Body(BaseModel):

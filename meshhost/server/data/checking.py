@@ -25,7 +25,7 @@ from meshhost.server.data.content import (
     usage_of,
 )
 from meshhost.stores.queues import QueueKey
-from meshhost.stores.refusals import check_name
+from meshhost.stores.shared.refusals import check_name
 
 __all__ = ["Summary", "check_archive", "metadata_of"]
 

@@ -26,7 +26,7 @@ from meshhost.archives.tar import damaged
 from meshhost.errors import InvalidRequestError
 from meshhost.identity.tenant import TenantId, check_room_name
 from meshhost.stores.files import clean_path
-from meshhost.stores.queues import StoredMessage
+from meshhost.stores.messages import HIGHEST_PRIORITY, StoredMessage
 from meshhost.stores.usage import UsageCounts, UsageKey, UsageRow
 
 __all__ = [
@@ -142,7 +142,7 @@ def message_of(value: Mapping[str, Any]) -> StoredMessage:
     headers = value.get("headers", {})
     if not isinstance(headers, dict):
         raise damaged("headers: expected an object")
-    died_at, reason = _time(value, "died_at"), value.get("reason")
+    died_at, reason, key = _time(value, "died_at"), value.get("reason"), value.get("key")
     return StoredMessage(
         id=0,
         body=_text(value.get("body"), "body"),
@@ -154,6 +154,9 @@ def message_of(value: Mapping[str, Any]) -> StoredMessage:
         due_at=_time(value, "due_at"),
         reason=None if reason is None else _text(reason, "reason"),
         died_at=died_at,
+        priority=_count(value, "priority", HIGHEST_PRIORITY, least=-HIGHEST_PRIORITY),
+        key=None if key is None else _text(key, "key"),
+        expires_at=_time(value, "expires_at"),
     )
 
 
@@ -205,8 +208,8 @@ def _time(value: Mapping[str, Any], name: str) -> float | None:
     return float(found)
 
 
-def _count(value: Mapping[str, Any], name: str, most: int) -> int:
+def _count(value: Mapping[str, Any], name: str, most: int, *, least: int = 0) -> int:
     found = value.get(name, 0)
-    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= most:
+    if isinstance(found, bool) or not isinstance(found, int) or not least <= found <= most:
         raise damaged(f"{name}: expected a count")
     return found

@@ -48,7 +48,8 @@ class Access:
     """Checks tokens and keys against the identity store. `own_secret` signs file URLs and logins.
 
     Without an `operator_key` nobody is the operator. A file URL is good for `file_seconds`. Requests are counted in `rates`
-    once their tenant is known: every method that returns a tenant, room or file raises QuotaExceededError, too.
+    once their tenant is known: every method that returns a tenant, room or file raises QuotaExceededError, too. With
+    `requires_expiry` participant tokens that never expire are refused.
     """
 
     identity: IdentityService
@@ -56,6 +57,7 @@ class Access:
     operator_key: str | None = field(default=None, repr=False)
     rates: Rates | None = field(default=None, repr=False)
     file_seconds: float = FILE_URL_SECONDS
+    requires_expiry: bool = False
 
     def participant(self, request: web.Request, room_name: str) -> tuple[RoomKey, ParticipantToken]:
         """The room that a participant asks for and its token, from the `Authorization` header or the `token` parameter.
@@ -66,6 +68,8 @@ class Access:
         check_room_name(room_name)
         text = request.query.get("token") or bearer_of(request)
         token = ParticipantToken.verified(text, secret_for=self.identity.secret_for)
+        if self.requires_expiry and token.expires_at is None:
+            raise InvalidTokenError("the token never expires, which this room server does not take: sign one with exp")
         # A token without a key id is signed with the server's own secret, which speaks for one project only.
         tenant = token.project_id if token.api_key_id is not None else None
         self.identity.check_tenant(tenant or DEFAULT_PROJECT)
@@ -99,6 +103,14 @@ class Access:
         self._count(project)
         return project
 
+    def signer(self, request: web.Request) -> ApiKey:
+        """The key that signs tokens for who shows an API key or a login: that key itself, so that they end with it.
+
+        Raises as `project` does.
+        """
+        project, bearer = self.project(request), bearer_of(request)
+        return self.key_for(project, parse_api_key(bearer).id if bearer.startswith("ma-") else None)
+
     def is_operator(self, request: web.Request) -> bool:
         """Whether the request shows the operator's key. Raises InvalidTokenError when it shows nothing."""
         shown = bearer_of(request).encode(errors="surrogatepass")
@@ -131,11 +143,13 @@ class Access:
             raise AccessDeniedError("use", "llm")
         return Caller(tenant=key.tenant, room=key, identity=token.name)
 
-    def key_for(self, project_id: str) -> ApiKey:
-        """A key that signs participant tokens of the project. Raises TokenError when it has none."""
-        key = self.identity.signing_key(project_id)
+    def key_for(self, project_id: str, key_id: str | None = None) -> ApiKey:
+        """The project's key of this id, or without one any, to sign participant tokens with. Raises TokenError."""
+        key = self.identity.signing_key(project_id, key_id)
         if key is None:
-            raise InvalidTokenError("the project has no API key")
+            raise InvalidTokenError(
+                "the project has no API key" if key_id is None else "the API key was revoked, or may sign no tokens"
+            )
         return key
 
     def sign_login(self, project_id: str) -> str:
@@ -154,12 +168,13 @@ class Access:
     def read_file(self, token: str) -> tuple[RoomKey, str]:
         """The file that a token fetches.
 
-        Raises TenantSuspendedError, and TokenError, also when the key was revoked with which the file was asked for.
+        Raises TenantSuspendedError, and TokenError, also when the key with which the file was asked for was revoked or expired.
         """
         claims = self._read(token, "file")
         self.identity.check_tenant(claims["tenant"])
         if claims["key"] is not None:
             self.identity.secret_for(claims["key"], claims["tenant"])
+            self.identity.check_use(claims["key"])
         room = RoomKey(TenantId(claims["tenant"]), claims["room"])
         self.identity.deleted_rooms.check(room, claims["iat"])
         self._count(room.tenant)

@@ -27,6 +27,7 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.edge.same_machine import is_local_program
 from meshhost.errors import AccessDeniedError, InvalidRequestError, NotFoundError
 from meshhost.server.http.access import OAUTH_SECONDS, Access
+from meshhost.server.http.bodies import form_of
 
 __all__ = ["LoginRoutes", "loopback_redirect"]
 
@@ -120,7 +121,7 @@ class LoginRoutes:
 
     async def _grant(self, request: web.Request) -> web.Response:
         _check_same_machine(request)
-        form = await request.post()
+        form = await form_of(request)
         name = str(form.get("login", ""))
         login = self._asked.pop(name, None)
         if login is None or login.expires_at < self._clock.monotonic():
@@ -137,7 +138,7 @@ class LoginRoutes:
 
     async def _token(self, request: web.Request) -> web.Response:
         _check_same_machine(request)
-        form = await request.post()
+        form = await form_of(request)
         login = self._granted.pop(str(form.get("code", "")), None)
         verifier = str(form.get("code_verifier", ""))
         digest = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")

@@ -28,7 +28,7 @@ from meshhost.server.http.triggers.callers import RoomCaller, room_caller
 from meshhost.server.services import queue_bodies as bodies
 from meshhost.server.services import queue_replies as replies
 from meshhost.stores.queues import MessageQuery, MessageRecord, QueueKey
-from meshhost.stores.refusals import check_name
+from meshhost.stores.shared.refusals import check_name
 from meshhost.validation import invalid_request
 
 __all__ = ["QueueRoutes"]

@@ -146,6 +146,7 @@ class RestRoutes:
 
     async def _connect(self, request: web.Request) -> web.Response:
         project = self.project(request)
+        key = self._access.signer(request)
         name = check_room_name(request.match_info["name"])
         token = ParticipantToken(
             name="cli",
@@ -155,7 +156,7 @@ class RestRoutes:
                 ParticipantGrant(name="api", scope=ApiScope.full()),
             ],
         )
-        jwt = token.to_jwt(api_key=encode_api_key(self._access.key_for(project)))
+        jwt = token.to_jwt(api_key=encode_api_key(key))
         return web.json_response({"jwt": jwt, "room_name": name, "project_id": project, "room_url": self._url_of(name)})
 
     async def _calls(self, request: web.Request) -> web.Response:

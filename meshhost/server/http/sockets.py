@@ -22,6 +22,7 @@ from meshhost.identity.tokens import ParticipantToken
 from meshhost.logs import log_context
 from meshhost.protocol.connection import NO_RESUME
 from meshhost.quotas.counts import UNCOUNTED, TenantCounts, held
+from meshhost.quotas.in_flight import InFlight
 from meshhost.quotas.quota import Resource
 from meshhost.quotas.rates import Rates
 from meshhost.server.config import ServerConfig
@@ -36,6 +37,7 @@ from meshhost.server.http.errors import INTERNAL_ERROR, error_response, status_o
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.wire.connection import Connection, GivenUp
 from meshhost.server.wire.dialect import Dialect, Dialects, Handshake, Welcome
+from meshhost.server.wire.inbox import Arrivals
 from meshhost.transport.websocket_server import AiohttpTransport
 
 __all__ = ["RoomSockets"]
@@ -63,6 +65,7 @@ class RoomSockets:
         metrics: ServerMetrics,
         counts: TenantCounts = UNCOUNTED,
         rates: Rates,
+        in_flight: InFlight,
     ) -> None:
         self._config = config
         self._access = access
@@ -75,6 +78,8 @@ class RoomSockets:
         self._given_up = given_up
         self._counts = counts
         self._rates = rates
+        self._in_flight = in_flight
+        self._arrivals = Arrivals(seconds=config.message_seconds, bytes_per_second=config.edge.bytes_per_second)
         self._metrics = metrics
 
     def add_to(self, app: web.Application) -> None:
@@ -138,6 +143,9 @@ class RoomSockets:
             limits=self._config.limits,
             max_requests=self._config.max_requests,
             max_waiting_bytes=self._config.max_waiting_bytes,
+            received=self._in_flight.account(key.tenant, max_bytes=self._config.connection_bytes),
+            sent=self._in_flight.account(key.tenant, max_bytes=self._config.connection_bytes),
+            arrivals=self._arrivals,
             given_up=self._given_up,
             pause=functools.partial(self._rates.pause, key.tenant),
         )

@@ -2,7 +2,8 @@
 
 A participant that enables messaging is visible: it learns of the other visible participants, and they learn when it comes,
 changes its attributes or goes. Messages are passed on as they are. Only the server makes messages whose type begins with
-`messaging.` or `participant.`, so that nobody can forge the presence of another.
+`messaging.` or `participant.`, so that nobody can forge the presence of another. The message `dismiss`, which makes an agent
+leave for good, needs a grant of its own.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from meshhost.server.core.requests import Answer, Body, Operation, Operations, R
 from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
 from meshhost.server.core.slots import Slot
+from meshhost.server.services.asking import note_asked
 
 __all__ = ["MessagingService"]
 
@@ -109,6 +111,7 @@ class MessagingService(RoomService):
         target = request.room.member(body.to_participant_id)
         event = _message(request.participant, body.type, body.message, request.message.payload)
         request.room.tell([target], event)
+        note_asked(target, request.participant.id)
         if body.type == "dismiss":
             self._on_dismissed(target)
         return EmptyResponse()
@@ -141,9 +144,16 @@ def _message(sender: Participant, type: str, message: dict[str, Any], payload: b
 def _check_type(request: Request, type: str) -> None:
     if type.startswith(_RESERVED):
         raise InvalidRequestError("type", "this message type is the room server's own")
-    # Agents are dismissed by people and by whatever called them, not by one another.
-    if type == "dismiss" and request.participant.role != "user" and request.participant.scope.admin is None:
-        raise AccessDeniedError("messaging.send", "dismiss")
+    if type == "dismiss" and not _may_dismiss(request.participant):
+        raise AccessDeniedError(request.message.type, "dismiss (the token does not grant agents.dismiss)")
+
+
+def _may_dismiss(participant: Participant) -> bool:
+    scope = participant.scope
+    if scope.admin is not None:
+        return True
+    # Agents are dismissed by people, and by agents only that were granted it by name.
+    return scope.agents is not None and scope.agents.can_dismiss(is_user=participant.role == "user")
 
 
 def _may_list(scope: ApiScope, _: Body) -> bool:

@@ -16,6 +16,7 @@ from meshhost.stores.queues import LONGEST_DELAY, LONGEST_LEASE, MAX_BATCH
 
 __all__ = [
     "Ack",
+    "AckMany",
     "Configure",
     "Dead",
     "Extend",
@@ -38,6 +39,7 @@ __all__ = [
 
 MAX_NAME = 200
 MAX_GIVEN_UP = 64
+MAX_ACKS = 100
 # Deliveries in one answer.
 MAX_LEASED = 50
 
@@ -120,6 +122,19 @@ class Ack(Leased):
     """`result` is any JSON value; null is none."""
 
     result: Any = None
+
+
+class Settled(Body):
+    """A delivery that is done: what was handed out with it, and its result (any JSON value; null is none)."""
+
+    lease: str
+    result: Any = None
+
+
+class AckMany(Named):
+    """Deliveries of one queue that are done."""
+
+    acks: list[Settled] = Field(min_length=1, max_length=MAX_ACKS)
 
 
 class Nack(Leased):

@@ -5,10 +5,12 @@ of a message, but neither contents nor history: those belong to the receivers. A
 bounded time, as a receive is, and the client asks again.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from meshhost.errors import InvalidRequestError, LimitExceededError
+from meshhost.protocol.json_values import dump_json
 from meshhost.protocol.messages import JsonResponse
 from meshhost.queues.service import QueueService
 from meshhost.server.core.requests import Answer, Operation, Operations, Request
@@ -67,7 +69,7 @@ class QueueMessages:
         query = MessageQuery(
             states=None if body.states is None else frozenset(body.states),
             key=body.key,
-            text=body.text,
+            text=None if body.text is None else _as_stored(body.text),
             since=body.since,
             until=body.until,
             before=body.before,
@@ -102,6 +104,11 @@ class QueueMessages:
                 raise InvalidRequestError(f"settings.{name}", "expected a value, not null")
         settings = await self._queues.configure(key_of(request, body), changes)
         return JsonResponse(json={"settings": asdict(settings)})
+
+
+def _as_stored(text: str) -> str:
+    """The text as it is within a stored message, whose JSON is ASCII."""
+    return re.sub(r"[^\x00-\x7f]", lambda letter: dump_json(letter[0])[1:-1], text)
 
 
 def _bounded(found: Sequence[MessageRecord]) -> Sequence[MessageRecord]:

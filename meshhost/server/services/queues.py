@@ -86,6 +86,7 @@ class QueuesService(RoomService):
             "queues.receive": Operation(bodies.Receive, self._receive, may_receive, name_of),
             "queues.received": Operation(bodies.Received, self._received, is_one_way=True, frees=True),
             "queues.ack": Operation(bodies.Ack, self._ack, may_receive, name_of, frees=True),
+            "queues.ack_many": Operation(bodies.AckMany, self._ack_many, may_receive, name_of, frees=True),
             "queues.nack": Operation(bodies.Nack, self._nack, may_receive, name_of, frees=True),
             "queues.extend": Operation(bodies.Extend, self._extend, may_receive, name_of, frees=True),
             "queues.drain": Operation(bodies.Named, self._drain, may_receive, name_of),
@@ -231,6 +232,24 @@ class QueuesService(RoomService):
         await self._queues.ack(lease, result=result)
         self._blocked.forget(lease)
         return EmptyResponse()
+
+    async def _ack_many(self, request: Request, body: bodies.AckMany) -> Answer:
+        # Side by side: the store commits them together. Of one that is not ours any more only the client is told.
+        settled = await asyncio.gather(
+            *(self._ack_of_many(request, body.name, each) for each in body.acks), return_exceptions=True
+        )
+        for outcome in settled:
+            if isinstance(outcome, BaseException):
+                # Some may be done; the client shows their leases again, and finds them settled.
+                raise outcome
+        return JsonResponse(json={"lost": [number for number, is_done in enumerate(settled) if not is_done]})
+
+    async def _ack_of_many(self, request: Request, queue: str, each: bodies.Settled) -> bool:
+        try:
+            await self._ack(request, bodies.Ack(name=queue, lease=each.lease, result=each.result))
+        except LeaseLostError:
+            return False
+        return True
 
     async def _nack(self, request: Request, body: bodies.Nack) -> Answer:
         if body.reason is EndReason.EXPIRED:

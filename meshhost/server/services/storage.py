@@ -1,13 +1,12 @@
 """The files of a room (room-protocol §10).
 
 Reading is one request. Writing takes several: `storage.open` answers with a handle, `storage.write` adds the payload of each
-message, `storage.close` stores the file. Until then an upload is spooled in memory, above SPOOL_BYTES on the disk, so a client
-that disappears leaves no half file: its uploads are dropped with its connection. Participants that may read a path are told
-when its file changes.
+message, `storage.close` stores the file. Until then an upload has no name, so a client that disappears leaves no half file: its
+uploads are dropped with its connection. Participants that may read a path are told when its file changes. Documents
+are listed among the files; to delete one needs the grant to write it as a document, too.
 """
 
 import asyncio
-import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 from pydantic import Field
 
 from meshhost.errors import (
+    AccessDeniedError,
     AlreadyExistsError,
     InvalidRequestError,
     LimitExceededError,
@@ -24,7 +24,8 @@ from meshhost.errors import (
 )
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey
-from meshhost.protocol.messages import EmptyResponse, FileResponse, JsonResponse
+from meshhost.protocol.json_values import dump_json
+from meshhost.protocol.messages import EmptyResponse, EncodedJson, FileResponse, JsonResponse
 from meshhost.quotas.counts import UNCOUNTED, TenantCounts
 from meshhost.quotas.quota import Resource
 from meshhost.server.core.participants import Participant
@@ -33,14 +34,13 @@ from meshhost.server.core.requests import Answer, Body, Operation, Operations, R
 from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
 from meshhost.server.core.slots import Slot
+from meshhost.stores.disk.upload import Upload
 from meshhost.stores.files import Entry, RoomFiles, clean_path, mime_type_of
 
 __all__ = ["StorageService"]
 
 MAX_UPLOADS = 64
-# Uploads up to this size are spooled in memory.
-SPOOL_BYTES = 4 * 1024 * 1024
-# Entries of a list that are prepared before others get their turn in the event loop.
+# Entries of a list that are prepared and encoded before others get their turn in the event loop.
 _PAGE = 250
 
 
@@ -57,16 +57,13 @@ class _Handle(Body):
 
 
 @dataclass(slots=True, eq=False)
-class Upload:
-    """A file that is being written. `file` is a spooled temporary file; `size` counts what was received so far.
-
-    `taken` are the bytes that it has in the counts of its tenant.
-    """
+class _Writing:
+    """A file that is being written. `size` counts what was received so far, `taken` what is in the counts of its tenant."""
 
     participant: Participant
     path: str
     overwrite: bool
-    file: Any
+    file: Upload
     size: int = 0
     taken: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -89,7 +86,7 @@ class StorageService(RoomService):
         self._max_upload_bytes = max_upload_bytes
         self._max_download_bytes = max_download_bytes
         self._counts = counts
-        self._uploads: Slot[dict[str, Upload]] = Slot(dict)
+        self._uploads: Slot[dict[str, _Writing]] = Slot(dict)
 
     def operations(self) -> Operations:
         """See RoomService."""
@@ -113,7 +110,7 @@ class StorageService(RoomService):
         for handle in [handle for handle, upload in uploads.items() if upload.participant is participant]:
             self._drop(room, handle)
 
-    def uploads(self, room: Room) -> dict[str, Upload]:
+    def uploads(self, room: Room) -> dict[str, _Writing]:
         """The uploads in progress in a room, by handle."""
         return self._uploads.of(room)
 
@@ -128,13 +125,14 @@ class StorageService(RoomService):
     async def _list(self, request: Request, body: _Path) -> Answer:
         # An agent lists `.schemas` when it starts and gives up at an error: paths that may not be read are left out instead.
         entries = await self._files.list(request.room.key, clean_path(body.path, may_be_folder=True))
-        shown: list[dict[str, Any]] = []
-        for number, entry in enumerate(entries, 1):
-            if _can_read(request, entry.path):
-                shown.append(_entry(entry))
-            if number % _PAGE == 0:  # a folder may hold many thousands
+        texts: list[str] = []
+        for start in range(0, len(entries), _PAGE):
+            if start > 0:  # a folder may hold many thousands
                 await asyncio.sleep(0)
-        return JsonResponse(json={"files": shown})
+            page = [_entry(entry) for entry in entries[start : start + _PAGE] if _can_read(request, entry.path)]
+            if page:
+                texts.append(dump_json(page)[1:-1])
+        return EncodedJson(text=f'{{"files": [{", ".join(texts)}]}}')
 
     async def _open(self, request: Request, body: _Open) -> Answer:
         path = clean_path(body.path)
@@ -153,8 +151,7 @@ class StorageService(RoomService):
         await self._counts.take(tenant, Resource.STORED_BYTES, 0)
         await self._counts.take(tenant, Resource.UPLOADS)
         handle = str(uuid.uuid4())
-        file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 - closed with the upload
-        uploads[handle] = Upload(request.participant, path, body.overwrite, file)
+        uploads[handle] = _Writing(request.participant, path, body.overwrite, self._files.new_upload())
         return JsonResponse(json={"handle": handle})
 
     async def _write(self, request: Request, body: _Handle) -> Answer:
@@ -164,16 +161,16 @@ class StorageService(RoomService):
         if upload.size > self._max_upload_bytes:
             self._drop(request.room, body.handle)
             raise LimitExceededError(f"file of over {self._max_upload_bytes} bytes")
-        size = upload.size
         async with upload.lock:  # one write after the other, in the order of the requests
             await self._take_bytes(request, body.handle, upload, len(data))
-            if size <= SPOOL_BYTES:
-                upload.file.write(data)
-            else:
-                await asyncio.to_thread(upload.file.write, data)
+            try:
+                await upload.file.add(data)
+            except OSError:  # above all, no room
+                self._drop(request.room, body.handle)
+                raise
         return EmptyResponse()
 
-    async def _take_bytes(self, request: Request, handle: str, upload: Upload, count: int) -> None:
+    async def _take_bytes(self, request: Request, handle: str, upload: _Writing, count: int) -> None:
         """Count what is received as stored. Raises QuotaExceededError, and drops the upload then."""
         tenant = request.room.key.tenant
         try:
@@ -192,7 +189,7 @@ class StorageService(RoomService):
         if upload is not None:
             self._end(room, upload)
 
-    def _end(self, room: Room, upload: Upload) -> None:
+    def _end(self, room: Room, upload: _Writing) -> None:
         upload.file.close()
         self._counts.give_back(room.key.tenant, Resource.UPLOADS)
         self._counts.give_back(room.key.tenant, Resource.STORED_BYTES, upload.taken)
@@ -209,7 +206,7 @@ class StorageService(RoomService):
         _tell_changed(request, "storage.file.updated", upload.path)
         return EmptyResponse()
 
-    async def _store(self, room: RoomKey, upload: Upload) -> None:
+    async def _store(self, room: RoomKey, upload: _Writing) -> None:
         """Store the file, and count it: one more, or the bytes of the one that it replaces less."""
         counts, tenant, is_stored = self._counts, room.tenant, False
         replaced = await self._files.stat(room, upload.path) if upload.overwrite else None
@@ -234,9 +231,18 @@ class StorageService(RoomService):
             counts.free(tenant, Resource.STORED_BYTES, replaced.size or 0, since=since)
 
     async def _download(self, request: Request, body: _Path) -> Answer:
-        path = clean_path(body.path)
-        data = await self._files.read(request.room.key, path, max_bytes=self._max_download_bytes)
-        return FileResponse(data=data, name=path.rpartition("/")[2], mime_type=mime_type_of(path))
+        path, peer = clean_path(body.path), request.peer
+        size = await self._files.size(request.room.key, path, max_bytes=self._max_download_bytes)
+        await peer.reserve(size)  # before it is read: a client may ask for many files and take none of them
+        try:
+            data = await self._files.load(request.room.key, path, max_bytes=size)
+        except BaseException:
+            peer.give_back(size)
+            raise
+        answer = FileResponse(data=data, name=path.rpartition("/")[2], mime_type=mime_type_of(path))
+        del data
+        await request.reply(answer, reserved=size)
+        return None
 
     async def _download_url(self, request: Request, body: _Path) -> Answer:
         path = clean_path(body.path)
@@ -249,17 +255,21 @@ class StorageService(RoomService):
         path = clean_path(body.path)
         tenant = request.room.key.tenant
         entry = await self._files.stat(request.room.key, path)
+        if entry is not None and _is_document(entry) and not _may_write_document(request, path):
+            raise AccessDeniedError(
+                request.message.type, f"{path} (a document: the token does not grant sync.write of it)"
+            )
         since = self._counts.mark()
         await self._files.delete(request.room.key, path)
         if entry is not None and entry.size is not None:
             self._counts.free(tenant, Resource.FILES, since=since)
             self._counts.free(tenant, Resource.STORED_BYTES, entry.size, since=since)
-        else:  # only a document has no size
+        else:
             self._counts.free(tenant, Resource.DOCUMENTS, since=since)
         _tell_changed(request, "storage.file.deleted", path)
         return EmptyResponse()
 
-    def _upload(self, request: Request, body: _Handle) -> Upload:
+    def _upload(self, request: Request, body: _Handle) -> _Writing:
         upload = self._uploads.of(request.room).get(body.handle)
         if upload is None or upload.participant is not request.participant:
             raise _no_handle()
@@ -289,6 +299,16 @@ def _can_read(request: Request, path: str) -> bool:
 
 def _subject(body: _Path) -> str:
     return body.path
+
+
+def _is_document(entry: Entry) -> bool:
+    # Only a document has no size.
+    return not entry.is_folder and entry.size is None
+
+
+def _may_write_document(request: Request, path: str) -> bool:
+    sync = request.participant.scope.sync
+    return sync is not None and sync.can_write(path)
 
 
 def _tell_changed(request: Request, event: str, path: str) -> None:

@@ -36,6 +36,7 @@ from meshhost.errors import (
 from meshhost.protocol.connection import MalformedMessage, MessageReceived, RoomConnection
 from meshhost.protocol.frames import SERVER_SLICE, Limits
 from meshhost.protocol.messages import ErrorResponse, Header, Response
+from meshhost.quotas.in_flight import Account
 from meshhost.quotas.rates import MAX_PAUSE
 from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.core.participants import Participant
@@ -44,6 +45,7 @@ from meshhost.server.core.requests import Answer, Request
 from meshhost.server.core.room import Room
 from meshhost.server.core.slots import Slots
 from meshhost.server.wire.dialect import Translator, Welcome
+from meshhost.server.wire.inbox import Arrivals, Inbox
 from meshhost.transport.base import Transport
 from meshhost.transport.heartbeat import Heartbeat
 from meshhost.transport.outbox import Outbox
@@ -68,6 +70,7 @@ E = TypeVar("E", bound=BaseException)
 class Connection:
     """See `Peer`. `max_requests` bounds the requests in progress, `max_waiting_bytes` what waits to be sent.
 
+    `received` and `sent` are its accounts of bytes in flight, and `arrivals` watches that its messages arrive in time.
     `given_up` is called for a request that its client gave up too late: the answer has been sent. A participant that is
     disconnected has `flush_timeout` seconds to receive its last messages. `pause` says how many seconds the reader waits before
     the next message; it also waits after a request that was refused for the tenant's rate.
@@ -84,6 +87,9 @@ class Connection:
         limits: Limits,
         max_requests: int,
         max_waiting_bytes: int,
+        received: Account,
+        sent: Account,
+        arrivals: Arrivals,
         given_up: GivenUp = lambda *_: None,
         heartbeat: Heartbeat | None = None,
         flush_timeout: float = FLUSH_TIMEOUT,
@@ -96,7 +102,9 @@ class Connection:
         self._dispatch = dispatch
         self._translator = translator
         self._protocol = RoomConnection(limits=limits, slice_bytes=SERVER_SLICE)
-        self._outbox = Outbox(transport, max_bytes=max_waiting_bytes)
+        self._inbox = Inbox(transport, self._protocol, account=received, arrivals=arrivals, late=self._end_late)
+        self._sent = sent
+        self._outbox = Outbox(transport, max_bytes=max_waiting_bytes, budget=sent)
         self._slots: Slots = {}
         self._free_requests = asyncio.Semaphore(max_requests)
         self._given_up = given_up
@@ -154,6 +162,8 @@ class Connection:
         finally:
             if self._heartbeat is not None:  # its reader may have ended elsewhere than in reading
                 self._heartbeat.stop()
+            self._inbox.close()
+            self._sent.close()
         return end
 
     def greet(self, welcome: Welcome) -> None:
@@ -172,15 +182,36 @@ class Connection:
             self._closing = (reason, text)
             self._close_asked.set()
 
-    async def reply(self, message_id: int, operation: str, response: Response, extra: Header | None = None) -> None:
+    async def reply(
+        self,
+        message_id: int,
+        operation: str,
+        response: Response,
+        extra: Header | None = None,
+        *,
+        reserved: int = 0,
+    ) -> None:
         """See Peer. An answer over the limit becomes an error."""
         response, extra = self._translator.answer(operation, response, extra)
         try:
             packets = self._protocol.reply(message_id, response, extra)
+            del response  # it may be large, and wait long
+            reserved, held = 0, reserved
+            await self._outbox.put(packets, reserved=held)
         except LimitExceededError as error:
             refusal, _ = self._translator.answer(operation, ErrorResponse(text=str(error), code=error.code), None)
-            packets = self._protocol.reply(message_id, refusal)
-        await self._outbox.put(packets)
+            await self._outbox.put(self._protocol.reply(message_id, refusal))
+        finally:
+            self.give_back(reserved)
+
+    async def reserve(self, size: int) -> None:
+        """See Peer."""
+        await self._sent.reserve(size)
+
+    def give_back(self, size: int) -> None:
+        """See Peer."""
+        if size:
+            self._sent.give_back(size)
 
     async def flush(self) -> None:
         """See Peer."""
@@ -194,24 +225,35 @@ class Connection:
             self.close(CloseReason.TOO_SLOW, "too slow: too many messages wait for this participant")
         return message_id
 
+    def _end_late(self) -> None:
+        self.close(CloseReason.TOO_SLOW, "too slow: a message was begun and not finished in time")
+
     async def _read(self, tasks: asyncio.TaskGroup) -> None:
         turn = 0
         while True:
             if (seconds := max(self._pause(), self._refused_for)) > 0:
                 self._refused_for = 0.0
                 await asyncio.sleep(seconds)
-            received = self._protocol.receive(await self._transport.receive())
+            received, held = await self._inbox.receive()
             turn = (turn + 1) % MESSAGES_A_TURN
             if turn == 0:
                 await asyncio.sleep(0)
-            if isinstance(received, MessageReceived):
-                request = await self._translate(received)
-                if request is not None:
-                    await self._begin(tasks, request)
-            elif isinstance(received, MalformedMessage):
-                request = await self._translate(MessageReceived(received.id, received.type, {}, b"", {}))
-                if request is not None:
-                    await self._answer(request, self._unreadable(request, received.error))
+            if received is None:
+                continue
+            is_in_progress = False
+            try:
+                if isinstance(received, MessageReceived):
+                    request = await self._translate(received)
+                    if request is not None:
+                        is_in_progress = await self._begin(tasks, request, held)
+                elif isinstance(received, MalformedMessage):
+                    request = await self._translate(MessageReceived(received.id, received.type, {}, b"", {}))
+                    if request is not None:
+                        await self._answer(request, self._unreadable(request, received.error))
+            finally:
+                if not is_in_progress:
+                    self._inbox.release(held)
+                del received  # the next message may take long to come
 
     async def _translate(self, message: MessageReceived) -> Request | None:
         try:
@@ -227,10 +269,11 @@ class Connection:
         except Exception as bug:  # noqa: BLE001 - as in _begin
             return _error(bug, request.message)
 
-    async def _begin(self, tasks: asyncio.TaskGroup, request: Request) -> None:
+    async def _begin(self, tasks: asyncio.TaskGroup, request: Request, held: int) -> bool:
+        """Answer the request, or begin to: True, and then the `held` bytes of its message are released at the end."""
         if request.operation == CANCEL_REQUEST:
             self._cancel(request.message.header.get("id"))
-            return
+            return False
         try:
             answer = self._dispatch(request)
         except QuotaExceededError as error:
@@ -240,7 +283,7 @@ class Connection:
             answer = _error(error, request.message)
         if not isinstance(answer, Coroutine):
             await self._answer(request, answer)
-            return
+            return False
         try:
             await self._free_requests.acquire()
         except asyncio.CancelledError:
@@ -250,15 +293,20 @@ class Connection:
             answer.close()
             self._free_requests.release()
             await self._refuse(request)
-            return
+            return False
         task = tasks.create_task(self._finish(request, answer), name=f"request {request.message.type}")
-        # When the connection ends before the task has run at all, nobody else closes the coroutine.
-        task.add_done_callback(lambda _: answer.close())
+
+        def end(_: asyncio.Task[None]) -> None:
+            answer.close()  # when the connection ends before the task has run at all, nobody else does
+            self._inbox.release(held)
+
+        task.add_done_callback(end)
         self._running[task] = request
         task.add_done_callback(self._running.pop)
         self._handling[task] = request.message.id
         # A task that is cancelled before its first step never runs `_finish`.
         task.add_done_callback(self._handled)
+        return True
 
     async def _finish(self, request: Request, answering: Coroutine[Any, Any, Answer]) -> None:
         try:

@@ -27,6 +27,7 @@ _EXTENSIONS = (
     "cancel_request",
     "send_id",
     "confirm_receive",
+    "ack_many",
     "message_life",
 )
 

@@ -14,7 +14,6 @@ from meshhost.clock import Clock, SteadyTime, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.memory.queue_state import MemoryMessage, MemoryQueue
 from meshhost.stores.messages import MessagePage, MessageQuery, MessageRecord, MessageState
-from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.queue_settings import QueueSettings
 from meshhost.stores.queues import (
     LONGEST_DELAY,
@@ -31,7 +30,8 @@ from meshhost.stores.queues import (
     StoredMessage,
     TenantQueues,
 )
-from meshhost.stores.refusals import (
+from meshhost.stores.shared.poison import is_interruption, poison
+from meshhost.stores.shared.refusals import (
     check_batch,
     check_message,
     check_name,

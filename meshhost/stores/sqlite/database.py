@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from meshhost.errors import RoomError
+from meshhost.stores.shared.statements import read_statements
 from meshhost.stores.sqlite.file import SqliteFile
 from meshhost.stores.sqlite.reader import SqliteReader
 from meshhost.stores.sqlite.thread import Operation, SqliteThread
-from meshhost.stores.statements import read_statements
 
 __all__ = ["SqliteDatabase", "Statements"]
 

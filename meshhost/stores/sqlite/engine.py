@@ -7,8 +7,8 @@ one holds up no other, and each file has its own thread and connection. One proc
 from pathlib import Path
 
 from meshhost.stores.engine import Engine
-from meshhost.stores.local_notifier import LocalNotifier
 from meshhost.stores.queues import QueueLimits
+from meshhost.stores.shared.local_notifier import LocalNotifier
 from meshhost.stores.sqlite.documents import SqliteDocumentStore
 from meshhost.stores.sqlite.identity import SqliteIdentityStore
 from meshhost.stores.sqlite.queues import SqliteQueueStore

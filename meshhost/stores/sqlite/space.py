@@ -6,24 +6,21 @@ has, or what `PRAGMA max_page_count` leaves if that is less. Asking costs two sy
 For the thread of the store only.
 """
 
-import os
 import sqlite3
 import time
 from pathlib import Path
 
-from meshhost.errors import StorageFullError
+from meshhost.stores.disk.space import has_room, reserve_of, storage_full
 
 __all__ = ["FreeSpace"]
 
 # Between checkpoints the log grows to 4 MiB, or by one commit, and a checkpoint lets the file grow by as much.
-_RESERVE_BYTES = 64 * 1024 * 1024
-_LEAST_BYTES = 16 * 1024 * 1024
-_SHARE = 0.05
+_LARGEST_SHARE = 0.05
 _KEPT_SECONDS = 0.2
 
 
 class FreeSpace:
-    """The room for a store's file `path`. The reserve is 64 MiB, on a small file system a twentieth of it or 16 MiB."""
+    """The room for a store's file `path`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -40,19 +37,12 @@ class FreeSpace:
             raise storage_full()
 
     def _is_missing(self, db: sqlite3.Connection) -> bool:
-        disk = os.statvfs(self._path.parent)
-        size = disk.f_blocks * disk.f_frsize
-        if disk.f_bavail * disk.f_frsize < min(_RESERVE_BYTES, max(_LEAST_BYTES, size * _SHARE)):
+        if not has_room(self._path.parent):
             return True
         page_size, most, used, unused = (
             db.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_size", "max_page_count", "page_count", "freelist_count")
         )
         left: int = (most - used + unused) * page_size
-        reserve: float = min(_RESERVE_BYTES, most * page_size * _SHARE)
-        return left < reserve
-
-
-def storage_full() -> StorageFullError:
-    """Return the error for what a full disk prevents."""
-    return StorageFullError("storage full: the room server's disk has no room for this")
+        size: int = most * page_size
+        return left < min(reserve_of(size), size * _LARGEST_SHARE)

@@ -25,8 +25,9 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
 from meshhost.errors import RoomError
+from meshhost.stores.disk.space import storage_full
 from meshhost.stores.sqlite.file import SqliteFile
-from meshhost.stores.sqlite.space import FreeSpace, storage_full
+from meshhost.stores.sqlite.space import FreeSpace
 from meshhost.stores.sqlite.tidy import Tidier
 
 __all__ = ["Operation", "SqliteThread"]

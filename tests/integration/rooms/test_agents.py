@@ -29,7 +29,7 @@ from meshhost.protocol.messages import (
     pack_message,
 )
 from meshhost.room.client import RoomClient
-from meshhost.room.participants import Participant
+from meshhost.room.participants import Participant, RemoteParticipant
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.requirements import RequiredSchema, RequiredToolkit
 from meshhost.room.services.agents import ToolDescription, ToolkitDescription
@@ -84,7 +84,7 @@ async def test_a_tool_is_found_and_invoked(server: RunningServer) -> None:
             arguments={"a": 1},
             attachment=b"12345",
             caller_context={"c": 2},
-            on_behalf_of_id="somebody",
+            on_behalf_of_id=caller.local_participant.id,
         )
         assert isinstance(answer, JsonResponse)
         assert answer.json == {
@@ -92,7 +92,7 @@ async def test_a_tool_is_found_and_invoked(server: RunningServer) -> None:
             "arguments": {"a": 1},
             "caller_id": caller.local_participant.id,
             "caller_context": {"c": 2},
-            "on_behalf_of_id": "somebody",
+            "on_behalf_of_id": caller.local_participant.id,
             "size": 5,
         }
         await provider.agents.unregister_toolkit("kit", registration)
@@ -164,8 +164,15 @@ def _packed(header: dict[str, Any]) -> bytes:
     return pack_message(header)
 
 
-async def test_private_toolkits_are_for_their_owner_and_for_those_who_name_it(server: RunningServer) -> None:
-    async with server.client(name="p", role="agent") as provider, server.client() as caller:
+async def _ask(room: RoomClient, other: RoomClient) -> None:
+    """Give an agent the right to use what belongs to the room's participant."""
+    to = RemoteParticipant(id=other.local_participant.id)
+    await room.messaging.send_message(to=to, type="chat", message={})
+
+
+async def test_private_toolkits_are_for_their_owner_and_for_agents_that_it_asked(server: RunningServer) -> None:
+    async with server.client(name="p") as provider, server.client(role="agent") as caller:
+        await _ask(provider, caller)
         await _offer(provider, _echo, public=False, toolkit=_toolkit("ui"))
         owner = provider.local_participant.id
         assert await caller.agents.list_toolkits() == []
@@ -197,7 +204,8 @@ async def test_of_toolkits_with_one_name_the_nearest_and_newest_answers(server: 
             return answer.text
 
         ids = {room: room.local_participant.id for room in (a, b, c)}
-        async with server.client(name="d") as d:
+        async with server.client(name="d", role="agent") as d:
+            await _ask(c, d)
             assert await ask(d) == "b"
             assert await ask(d, ids[a]) == "a"
             assert await ask(d, ids[c]) == "c"
@@ -315,12 +323,12 @@ async def test_an_agent_is_asked_and_answers(server: RunningServer) -> None:
             "<RequiredToolkit kit>",
             "<RequiredSchema thread>",
         ]
-        behalf = Participant(id="somebody")
+        behalf = Participant(id=caller.local_participant.id)
         requires = [RequiredToolkit(name="kit", tools=["bare"]), RequiredSchema(name="thread")]
         answer = await caller.agents.ask(agent="helper", arguments={"a": 1}, on_behalf_of=behalf, requires=requires)
         assert answer == {"sum": 3}
         header = asked[0].header
-        assert (header["arguments"], header["on_behalf_of_id"]) == ({"a": 1}, "somebody")
+        assert (header["arguments"], header["on_behalf_of_id"]) == ({"a": 1}, behalf.id)
         (toolkit,) = header["toolkits"]
         assert [tool["name"] for tool in toolkit["tools"]] == ["bare"]
         await caller.agents.ask(agent="helper", arguments={}, requires=[RequiredToolkit(name="kit")])

@@ -53,8 +53,9 @@ async def fill(rest: Rest, key: RoomKey) -> None:
     """Put something of every kind and state into the stores."""
     engines = rest.server.server.engines
     jobs = QueueKey(key, "jöbs/1")
-    for body in ("dead", "delayed", "leased", "ready"):
+    for body in ("dead", "delayed", "leased"):
         await engines.queues.send(jobs, NewMessage(json.dumps(body), {"trace": "1"}))
+    await engines.queues.send(jobs, NewMessage('"ready"', {"trace": "1"}, priority=-1, key="user-1", ttl=3600.0))
     for _ in range(5):
         (dead,) = await engines.queues.store.lease(jobs, HOLDER, seconds=30)
         await engines.queues.nack(dead.lease, reason=EndReason.FAILED, error="boom", delay=0.0)
@@ -87,6 +88,9 @@ async def content(rest: Rest, key: RoomKey) -> dict[str, Any]:
                 one.reason,
                 one.died_at,
                 bool(one.due_at),
+                one.priority,
+                one.key,
+                bool(one.expires_at),
             )
             for one in await engines.queues.store.stored(QueueKey(key, name), after=0, limit=100, max_bytes=10**6)
         ]

@@ -538,6 +538,29 @@ async def test_documents_are_seen_among_the_files(room: RoomClient) -> None:
         await room.storage.delete(path="a/no")
 
 
+async def test_a_grant_for_files_alone_neither_deletes_nor_replaces_a_document(
+    server: RunningServer, room: RoomClient
+) -> None:
+    await room.sync.create(path=PAGE)
+    scopes = [ApiScope(storage=StorageGrant()), READ_ONLY]
+    for scope in scopes:
+        async with server.client(name="files", scope=scope) as files:
+            with pytest.raises(AccessDeniedError, match="sync"):
+                await files.storage.delete(path=PAGE)
+            for overwrite in (True, False):
+                with pytest.raises(RoomError):
+                    await files.storage.upload(path=PAGE, data=b"x", overwrite=overwrite)
+            # A folder of the document's name would hide it.
+            with pytest.raises(InvalidRequestError, match="is a document"):
+                await files.storage.upload(path=f"{PAGE}/x", data=b"x")
+            await files.storage.upload(path="a/plain", data=b"x", overwrite=True)
+            await files.storage.delete(path="a/plain")
+    assert await room.storage.exists(path=PAGE)
+    writer = ApiScope(storage=StorageGrant(), sync=SyncGrant(paths=[SyncPathGrant(path="a/*")]))
+    async with server.client(name="both", scope=writer) as both:
+        await both.storage.delete(path=PAGE)
+
+
 async def test_a_file_is_not_written_over_a_document(room: RoomClient) -> None:
     await room.sync.create(path=PAGE)
     for overwrite in (True, False):

@@ -1,12 +1,13 @@
 """Messages, presence and attributes between real participants."""
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from meshhost.errors import AccessDeniedError, InvalidRequestError, NotFoundError
-from meshhost.identity.grants import ApiScope, MessagingGrant
+from meshhost.identity.grants import AgentsGrant, ApiScope, MessagingGrant
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import RemoteParticipant
 from meshhost.testing.server import RunningServer
@@ -86,13 +87,39 @@ async def test_a_message_to_somebody_who_left_is_an_error(server: RunningServer)
 
 
 async def test_an_agent_cannot_dismiss_another(server: RunningServer, heard: Any) -> None:
-    plain = ApiScope(messaging=MessagingGrant())
+    plain = ApiScope(messaging=MessagingGrant(), agents=AgentsGrant())
     async with server.client(name="a", role="agent", scope=plain) as agent, server.client(name="u") as user:
-        with pytest.raises(AccessDeniedError):
+        with pytest.raises(AccessDeniedError, match=r"agents\.dismiss"):
             await agent.messaging.send_message(to=_as_seen(user), type="dismiss", message={})
         messages = heard(agent.messaging, "message", "message")
         await user.messaging.send_message(to=_as_seen(agent), type="dismiss", message={})
         assert (await messages.get()).type == "dismiss"
+
+
+@pytest.mark.parametrize(
+    ("role", "agents", "may"),
+    [
+        ("user", None, False),
+        ("user", AgentsGrant(call=False), False),
+        ("user", AgentsGrant(call=False, dismiss=True), True),
+        ("user", AgentsGrant(dismiss=False), False),
+        ("user", AgentsGrant(), True),
+        ("agent", AgentsGrant(), False),
+        ("agent", AgentsGrant(dismiss=True), True),
+    ],
+)
+async def test_dismissing_needs_a_grant_of_its_own(
+    server: RunningServer, role: str, agents: AgentsGrant | None, may: bool
+) -> None:
+    scope = ApiScope(messaging=MessagingGrant(), agents=agents)
+    async with server.client(name="a", role="agent") as agent, server.client(role=role, scope=scope) as other:
+        ways = [
+            other.messaging.send_message(to=_as_seen(agent), type="dismiss", message={}),
+            other.messaging.broadcast_message(type="dismiss", message={}),
+        ]
+        for way in ways:
+            with nullcontext() if may else pytest.raises(AccessDeniedError, match=r"agents\.dismiss"):
+                await way
 
 
 async def test_the_name_is_what_the_token_says(server: RunningServer, heard: Any) -> None:

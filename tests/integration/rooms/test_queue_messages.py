@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,6 +25,13 @@ from meshhost.room.services.queues import LeasedMessage, MessageRecord, NewMessa
 from meshhost.server.services import queue_replies
 from meshhost.stores.queues import QueueLimits
 from meshhost.testing.server import RunningServer
+
+
+@pytest.fixture
+async def server(serve: Any) -> AsyncIterator[RunningServer]:
+    """A room server with its queues in SQLite."""
+    async with serve(queues_on_disk=True) as running:
+        yield running
 
 
 async def take(room: RoomClient, name: str = "q", **options: Any) -> LeasedMessage:
@@ -339,6 +347,8 @@ async def test_messages_are_found_over_all_pages(server: RunningServer) -> None:
         assert len([record async for record in a.queues.find("q", key="even", limit=55)]) == 55
         assert [record.message["n"] async for record in a.queues.find("q", text='"n": 118')] == [118]
         assert len([record async for record in a.queues.find("q", states=["blocked"])]) == 59
+        await a.queues.send("letters", {"to": "Zoë 😀"})
+        assert len([record async for record in a.queues.find("letters", text="Zoë 😀")]) == 1
         assert [record async for record in a.queues.find("q", since=time.time() + 60)] == []
         soon = datetime.now(UTC) + timedelta(minutes=1)
         assert len([record async for record in a.queues.find("q", until=soon)]) == 70

@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import hashlib
+import logging
 import re
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,9 +15,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from meshhost.errors import ConnectionLostError, SettingsError
+from meshhost.errors import ConnectionLostError, RoomRefusedError, SettingsError
 from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key, parse_api_key
+from meshhost.identity.tokens import NO_EXPIRATION
 from meshhost.room.client import RoomClient
 from meshhost.server.config import ServerConfig
 from meshhost.server.http.errors import errors_as_json
@@ -200,6 +203,15 @@ async def test_connect_gives_a_token_that_joins(rest: _Rest) -> None:
         assert session["participants"] == [{"name": "cli", "role": "user"}]
 
 
+async def test_what_connect_signs_ends_with_the_key_that_asked(rest: _Rest) -> None:
+    _, made = await rest("POST", "{P}/api-keys", json={"name": "mine", "description": ""})
+    mine = _Rest(rest.server, rest.http, made["value"])
+    _, body = await mine("POST", "{P}/rooms/lobby/connect", json={})
+    async with RoomClient(protocol=WebSocketClientProtocol(url=body["room_url"], token=body["jwt"])) as room:
+        await rest("DELETE", f"{{P}}/api-keys/{made['id']}")
+        assert (await room.wait_closed()).error is not None
+
+
 async def test_active_sessions_are_the_projects_own(
     server: RunningServer, http: aiohttp.ClientSession, other_key: ApiKey
 ) -> None:
@@ -211,7 +223,7 @@ async def test_active_sessions_are_the_projects_own(
 
 async def test_a_project_without_a_key_cannot_sign(rest: _Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     login = rest.server.server.parts.access.sign_login(rest.server.key.project_id)
-    monkeypatch.setattr(rest.server.server.engines.identity, "signing_key", lambda _: None)
+    monkeypatch.setattr(rest.server.server.engines.identity, "signing_key", lambda *_: None)
     status, _ = await _Rest(rest.server, rest.http, login)("POST", "{P}/rooms/r/connect", json={})
     assert status == 401
 
@@ -450,6 +462,23 @@ async def test_an_address_in_use_is_named(serve: Any, server: RunningServer) -> 
             pass
 
 
+async def test_tokens_without_an_end_can_be_refused(serve: Any, http: aiohttp.ClientSession) -> None:
+    for is_required in (False, True):
+        async with serve(require_token_expiry=is_required) as server:
+            endless = server.token("room", expiration=NO_EXPIRATION)
+            url = server.server.room_url("room")
+            room = RoomClient(protocol=WebSocketClientProtocol(url=url, token=endless))
+            with pytest.raises(RoomRefusedError, match="exp") if is_required else nullcontext():
+                async with room:
+                    await room.queues.list()
+            headers = {"Authorization": f"Bearer {endless}"}
+            async with http.get(f"{server.url}/rooms/room/v1/models", headers=headers) as answer:
+                assert (answer.status == 401) is is_required
+            # Those that the server signs itself have an end.
+            async with server.client() as other:
+                await other.queues.list()
+
+
 async def test_the_gateway_takes_tokens_of_its_room_only(server: RunningServer, http: aiohttp.ClientSession) -> None:
     empty, queues = (server.token("room", scope=scope) for scope in (ApiScope(), ApiScope(queues=QueuesGrant())))
     agent = server.token("room", scope=ApiScope.agent_default())
@@ -489,3 +518,50 @@ async def test_what_is_not_offered_says_so_in_the_reason_phrase(rest: _Rest, met
     async with rest.http.request(method, url) as response:
         assert response.status == 401
     assert (await rest(method, path.replace("{P}", "/accounts/projects/another")))[0] == 404
+
+
+MALFORMED = {
+    "no HTTP": b"what?\r\n\r\n",
+    "a length below zero": b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    "a name with a space": b"GET /livez HTTP/1.1\r\nHost: x\r\na b: c\r\n\r\n",
+    "a broken chunk": b"POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "what is not packed as it says": b"POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+    b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
+    "half a body": b"POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 9\r\n\r\n{",
+}
+
+
+@pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED.keys())
+async def test_a_malformed_request_is_told_so_and_leaves_no_traceback(
+    rest: _Rest, caplog: pytest.LogCaptureFixture, raw: bytes
+) -> None:
+    if b"%s" in raw:
+        raw = raw % (f"{rest.base}/rooms".encode(), rest.server.api_key.encode())
+    reader, writer = await asyncio.open_connection("127.0.0.1", rest.server.server.port)
+    writer.write(raw)
+    writer.write_eof()
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    assert re.match(rb"HTTP/1\.[01] 400 ", answer) or answer == b""
+    assert b"Traceback" not in answer
+    # The server goes on, and wrote nothing down that a sender could fill the log with.
+    assert (await rest("GET", "/livez"))[0] == 200
+    assert [
+        record.getMessage() for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR
+    ] == []
+
+
+async def test_a_fault_of_the_server_itself_is_still_logged(
+    rest: _Rest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest.server.server.engines.identity, "rooms", None)
+    status, body = await _whole(rest, "GET", f"{rest.base}/rooms")
+    assert status == 500
+    assert "Traceback" not in body
+    assert any(record.exc_info for record in caplog.records if record.levelno >= logging.ERROR)
+
+
+async def _whole(rest: _Rest, method: str, path: str) -> tuple[int, str]:
+    async with rest.http.request(method, rest.server.url + path, headers=rest.headers) as answer:
+        return answer.status, await answer.text()

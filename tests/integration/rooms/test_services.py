@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -11,48 +10,20 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from meshhost.errors import AccessDeniedError, RoomError
 from meshhost.identity.grants import ApiScope, MessagingGrant, QueuesGrant
 from meshhost.identity.keys import ApiKey, encode_api_key
-from meshhost.identity.webhooks import verify_webhook
-from meshhost.room.client import RoomClient
 from meshhost.room.participants import RemoteParticipant
 from meshhost.server.config import CallTimes, ConfiguredService, ServicePath
-from meshhost.transport.websocket_client import WebSocketClientProtocol
+from tests.integration.rooms.called_host import SECRET, CalledHost, agent_of, called_host
 
-SECRET = "webhook-secret-of-forty-characters-or-so"
 QUICK = CallTimes(first_delay=0.01)
 
 
-class _Host:
-    """A service host: checks the signature, notes the event, and lets the test join as the agent."""
-
-    def __init__(self) -> None:
-        self.events: asyncio.Queue[tuple[str, str, dict[str, Any]]] = asyncio.Queue()
-        self.answers: list[web.Response] = []
-        self.server: TestServer
-
-    @property
-    def url(self) -> str:
-        return str(self.server.make_url("")).rstrip("/")
-
-    async def handle(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        verify_webhook(body, request.headers["Meshagent-Signature"], secret=SECRET, now=time.time())
-        assert request.headers["Meshagent-Signature"] == request.headers["Meshhost-Signature"]
-        message = await request.json()
-        self.events.put_nowait((request.path, message["event"], message["data"]))
-        return self.answers.pop(0) if self.answers else web.json_response({"ok": True})
-
-
 @pytest.fixture
-async def host() -> AsyncIterator[_Host]:
-    host = _Host()
-    app = web.Application()
-    app.router.add_post("/{path:.*}", host.handle)
-    async with TestServer(app) as host.server:
+async def host() -> AsyncIterator[CalledHost]:
+    async with called_host() as host:
         yield host
 
 
@@ -62,31 +33,27 @@ def serve(serve: Any) -> Any:
     return functools.partial(serve, call_times=QUICK)
 
 
-def _service(host: _Host, **options: Any) -> ConfiguredService:
+def _service(host: CalledHost, **options: Any) -> ConfiguredService:
     path = ServicePath("/worker", "worker", arguments={"a": 1})
     return ConfiguredService(url=host.url + "/", paths=[path], webhook_secret=SECRET, **options)
 
 
-def _agent(data: dict[str, Any]) -> RoomClient:
-    return RoomClient(protocol=WebSocketClientProtocol(url=data["room_url"], token=data["token"]))
-
-
-async def test_a_configured_service_is_called_and_called_again(serve: Any, host: _Host) -> None:
+async def test_a_configured_service_is_called_and_called_again(serve: Any, host: CalledHost) -> None:
     async with AsyncExitStack() as agents, serve(services=[_service(host)]) as server, server.client():
         path, event, data = await host.events.get()
         assert (path, event) == ("/worker", "room.call")
         assert (data["room_name"], data["room_url"]) == ("room", server.server.room_url("room"))
         assert data["arguments"] == {"a": 1}
-        first = await agents.enter_async_context(_agent(data))
+        first = await agents.enter_async_context(agent_of(data))
         assert first.local_participant.get_attribute("name") == "worker"
         assert host.events.empty()
         await first.close()
         _, _, data = await host.events.get()
-        second = await agents.enter_async_context(_agent(data))
+        second = await agents.enter_async_context(agent_of(data))
         await second.close()
 
 
-async def test_a_service_is_called_into_its_rooms_only(serve: Any, host: _Host) -> None:
+async def test_a_service_is_called_into_its_rooms_only(serve: Any, host: CalledHost) -> None:
     services = [_service(host, rooms="work-*")]
     async with serve(services=services) as server, server.client("play") as play, server.client("work-1"):
         assert (await host.events.get())[2]["room_name"] == "work-1"
@@ -94,7 +61,9 @@ async def test_a_service_is_called_into_its_rooms_only(serve: Any, host: _Host) 
         assert host.events.empty()
 
 
-async def test_a_host_that_refuses_is_called_again(serve: Any, host: _Host, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_host_that_refuses_is_called_again(
+    serve: Any, host: CalledHost, caplog: pytest.LogCaptureFixture
+) -> None:
     host.answers = [
         web.Response(status=503, headers={"Retry-After": "0"}, text="busy"),
         web.Response(status=429, headers={"Retry-After": "soon"}),
@@ -108,21 +77,21 @@ async def test_a_host_that_refuses_is_called_again(serve: Any, host: _Host, capl
     assert len(reasons) == 3
 
 
-async def test_an_agent_that_does_not_join_is_called_again(serve: Any, host: _Host) -> None:
+async def test_an_agent_that_does_not_join_is_called_again(serve: Any, host: CalledHost) -> None:
     async with serve(services=[_service(host)], call_times=replace(QUICK, join=0.02)) as server, server.client():
         await host.events.get()
         await host.events.get()
 
 
 async def test_a_room_without_a_signing_key_calls_once_there_is_one(
-    serve: Any, host: _Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    serve: Any, host: CalledHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serve(services=[_service(host)]) as server:
         identity = server.server.engines.identity
         signing_key = identity.signing_key
         tries: asyncio.Queue[str] = asyncio.Queue()
 
-        def none(project_id: str) -> None:
+        def none(project_id: str, _: str | None) -> None:
             tries.put_nowait(project_id)
 
         monkeypatch.setattr(identity, "signing_key", none)
@@ -134,7 +103,7 @@ async def test_a_room_without_a_signing_key_calls_once_there_is_one(
     assert "service call not signed" in caplog.text
 
 
-async def test_a_room_tells_of_its_start_and_its_end(serve: Any, host: _Host) -> None:
+async def test_a_room_tells_of_its_start_and_its_end(serve: Any, host: CalledHost) -> None:
     urls = ["http://127.0.0.1:1/gone", f"{host.url}/hook"]
     async with serve(webhook_urls=urls, webhook_secret=SECRET, linger_seconds=0.02) as server:
         async with server.client("lobby"):
@@ -147,7 +116,7 @@ async def test_a_room_tells_of_its_start_and_its_end(serve: Any, host: _Host) ->
         assert server.server.rooms == []
 
 
-async def test_a_room_waits_a_little_for_its_participants(serve: Any, host: _Host) -> None:
+async def test_a_room_waits_a_little_for_its_participants(serve: Any, host: CalledHost) -> None:
     hooks = {"webhook_urls": [f"{host.url}/hook"], "webhook_secret": SECRET}
     async with serve(**hooks, linger_seconds=0.2) as server:
         async with server.client() as a:
@@ -159,14 +128,14 @@ async def test_a_room_waits_a_little_for_its_participants(serve: Any, host: _Hos
         assert [(await host.events.get())[1] for _ in range(2)] == ["room.started", "room.ended"]
 
 
-async def test_called_agents_keep_a_room_only_while_there_is_work(serve: Any, host: _Host, until: Any) -> None:
+async def test_called_agents_keep_a_room_only_while_there_is_work(serve: Any, host: CalledHost, until: Any) -> None:
     services, hook = [_service(host)], [f"{host.url}/hook"]
     async with serve(services=services, webhook_urls=hook, webhook_secret=SECRET, linger_seconds=0.02) as server:
         user = server.client()
         async with user:
             await host.events.get()
             _, _, data = await host.events.get()
-            async with _agent(data) as agent:
+            async with agent_of(data) as agent:
                 await user.queues.send(name="q", message=1)
                 leased = await agent.queues.lease(name="q")
                 assert leased is not None
@@ -179,7 +148,7 @@ async def test_called_agents_keep_a_room_only_while_there_is_work(serve: Any, ho
         assert (await host.events.get())[1] == "room.ended"
 
 
-async def test_a_participant_calls_an_agent_in(serve: Any, host: _Host) -> None:
+async def test_a_participant_calls_an_agent_in(serve: Any, host: CalledHost) -> None:
     async with serve(call_urls=[f"{host.url}/agents"], webhook_secret=SECRET) as server:
         scope = ApiScope.full()
         scope = scope.model_copy(update={"queues": QueuesGrant(send=["a"]), "storage": None})
@@ -188,7 +157,7 @@ async def test_a_participant_calls_an_agent_in(serve: Any, host: _Host) -> None:
             await a.agents.make_call(name="bot", url=f"{host.url}/agents/bot", arguments={"x": 1}, api=wanted)
             path, _, data = await host.events.get()
             assert (path, data["arguments"]) == ("/agents/bot", {"x": 1})
-            async with _agent(data) as bot:
+            async with agent_of(data) as bot:
                 assert bot.local_participant.get_attribute("name") == "bot"
                 await bot.queues.send(name="a", message=1)
                 for refused in (bot.queues.send(name="b", message=1), bot.storage.list(path="")):
@@ -217,7 +186,7 @@ async def test_a_participant_calls_an_agent_in(serve: Any, host: _Host) -> None:
         "@h",
     ],
 )
-async def test_only_permitted_urls_are_called(serve: Any, host: _Host, path: str) -> None:
+async def test_only_permitted_urls_are_called(serve: Any, host: CalledHost, path: str) -> None:
     async with serve(call_urls=[f"{host.url}/agents"], webhook_secret=SECRET) as server, server.client() as a:
         for url in (host.url + path, "http://[", "file:///etc/passwd", ""):
             with pytest.raises(AccessDeniedError):
@@ -225,20 +194,20 @@ async def test_only_permitted_urls_are_called(serve: Any, host: _Host, path: str
         assert host.events.empty()
 
 
-async def test_a_failed_call_is_told(serve: Any, host: _Host, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_call_is_told(serve: Any, host: CalledHost, monkeypatch: pytest.MonkeyPatch) -> None:
     host.answers = [web.Response(status=500, text="oh")]
     async with serve(call_urls=[host.url], webhook_secret=SECRET) as server, server.client() as a:
         with pytest.raises(RoomError, match="answered 500: oh"):
             await a.agents.make_call(name="bot", url=f"{host.url}/x", arguments={})
-        monkeypatch.setattr(server.server.engines.identity, "signing_key", lambda _: None)
-        with pytest.raises(RoomError, match="no API key"):
+        monkeypatch.setattr(server.server.engines.identity, "signing_key", lambda *_: None)
+        with pytest.raises(RoomError, match="the API key was revoked"):
             await a.agents.make_call(name="bot", url=f"{host.url}/x", arguments={})
 
 
-async def test_an_agent_of_a_service_can_be_dismissed_and_comes_back(serve: Any, host: _Host, heard: Any) -> None:
+async def test_an_agent_of_a_service_can_be_dismissed_and_comes_back(serve: Any, host: CalledHost, heard: Any) -> None:
     async with serve(services=[_service(host)]) as server, server.client() as user:
         _, _, data = await host.events.get()
-        async with _agent(data) as agent:
+        async with agent_of(data) as agent:
             messages = heard(agent.messaging, "message", "message")
             to = RemoteParticipant(id=agent.local_participant.id)
             await user.messaging.send_message(to=to, type="dismiss", message={})
@@ -247,7 +216,7 @@ async def test_an_agent_of_a_service_can_be_dismissed_and_comes_back(serve: Any,
 
 
 async def test_what_became_of_a_rooms_services_is_told_to_its_project_only(
-    serve: Any, host: _Host, http: aiohttp.ClientSession, other_key: ApiKey, until: Any
+    serve: Any, host: CalledHost, http: aiohttp.ClientSession, other_key: ApiKey, until: Any
 ) -> None:
     gone = "http://user:hush@127.0.0.1:1"
     service = ConfiguredService(
@@ -263,7 +232,7 @@ async def test_what_became_of_a_rooms_services_is_told_to_its_project_only(
                 return response.status, await response.json()
 
         _, _, data = await host.events.get()
-        async with _agent(data):
+        async with agent_of(data):
             joined = server.server.parts.caller.calls
             [room] = server.server.rooms
             await until(lambda: joined(room)[0]["outcome"] == "joined")

@@ -1,5 +1,9 @@
 """Files of a room over the wire."""
 
+import asyncio
+import os
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -11,6 +15,7 @@ from meshhost.errors import (
     InvalidRequestError,
     NotFoundError,
     RoomError,
+    StorageFullError,
 )
 from meshhost.identity.grants import ApiScope, MessagingGrant, StorageGrant, StoragePathGrant
 from meshhost.protocol.frames import Limits
@@ -48,7 +53,7 @@ async def test_an_empty_file_is_a_file(server: RunningServer) -> None:
 
 
 async def test_a_large_file_goes_over_the_disk_in_order(server: RunningServer) -> None:
-    size = handlers.SPOOL_BYTES // 10
+    size = (4 * 1024 * 1024) // 10
     async with server.client() as a:
         handle = await a.storage.open(path="big")
         for number in range(30):
@@ -254,3 +259,45 @@ async def test_a_file_too_large_for_a_message_is_had_by_url(serve: Any, http: ai
             await a.storage.download(path="f")
         async with http.get(await a.storage.download_url(path="f")) as response:
             assert len(await response.read()) == 100_000
+
+
+async def test_an_upload_ends_before_the_disk_is_full(
+    serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve() as server, server.client() as a:
+        handle = await a.storage.open(path="f")
+        await a.storage.write(handle=handle, data=bytes(1_000_000))
+        disk = os.statvfs(tmp_path)
+        # As if others had filled the disk up to two reserves.
+        left = {"f_bavail": 2 * 64 * 1024 * 1024 // disk.f_frsize}
+        monkeypatch.setattr(
+            os, "statvfs", lambda _: SimpleNamespace(f_frsize=disk.f_frsize, f_blocks=disk.f_blocks, **left)
+        )
+        with pytest.raises(StorageFullError):
+            await a.storage.write(handle=handle, data=bytes(1_000_000))
+        with pytest.raises(NotFoundError):
+            await a.storage.write(handle=handle, data=b"x")
+        with pytest.raises(StorageFullError):
+            await a.storage.upload(path="small", data=b"x")
+        await a.queues.send(name="jobs", message={"n": 1})
+        assert not server.server.service(StorageService).uploads(server.server.rooms[0])
+        monkeypatch.undo()
+        await a.storage.upload(path="small", data=b"x")
+
+
+async def test_a_long_list_is_whole_and_lets_others_run(server: RunningServer, tmp_path: Path) -> None:
+    async with server.client() as a:
+        await a.storage.upload(path="many/0", data=b"1")
+        (first,) = [found for found in tmp_path.rglob("many/0") if found.is_file()]  # noqa: ASYNC240 - a test's own folder
+        for number in range(1, 2000):
+            first.with_name(str(number)).touch()
+        listing = asyncio.create_task(a.storage.list(path="many"))
+        turns = 0
+        while not listing.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert sorted(int(entry.name) for entry in listing.result()) == list(range(2000))
+        assert turns > 2 * 2000 // 250
+        blind = ApiScope(storage=StorageGrant(paths=[StoragePathGrant(path="elsewhere")]))
+        async with server.client(name="b", scope=blind) as b:
+            assert await b.storage.list(path="many") == []

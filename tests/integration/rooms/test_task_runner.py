@@ -19,7 +19,7 @@ from meshhost.errors import InvalidRequestError, LimitExceededError, LLMError, N
 from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import JsonResponse, TextResponse
 from meshhost.room.client import RoomClient
-from meshhost.room.participants import Participant
+from meshhost.room.participants import Participant, RemoteParticipant
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.requirements import RequiredToolkit
 from meshhost.server.services.agents.service import AgentsService
@@ -247,7 +247,11 @@ async def test_required_toolkits_are_those_that_whoever_asks_sees(server: Runnin
         return names
 
     own = Toolkit(name="own", tools=[])
-    async with server.client(name="p", role="tool") as provider, server.client(name="other") as other:
+    async with (
+        server.client(name="p", role="tool") as provider,
+        server.client(name="other") as other,
+        server.client(name="between", role="agent") as between,
+    ):
         await RemoteToolkit(name="math", tools=[public]).start(room=provider)
         await RemoteToolkit(name="math", tools=[private], public=False).start(room=other)
         agent = Runner(use, requires=[RequiredToolkit(name="math", tools=["add"])], toolkits=[own])
@@ -256,7 +260,9 @@ async def test_required_toolkits_are_those_that_whoever_asks_sees(server: Runnin
             assert (len(public.contexts), len(private.contexts)) == (1, 0)
             await ask(other)
             assert (len(public.contexts), len(private.contexts)) == (1, 1)
-            await ask(user, on_behalf_of=other.local_participant)
+            to = RemoteParticipant(id=between.local_participant.id)
+            await other.messaging.send_message(to=to, type="chat", message={})
+            await ask(between, on_behalf_of=other.local_participant)
             assert (len(public.contexts), len(private.contexts)) == (1, 2)
 
 
@@ -267,15 +273,15 @@ async def test_the_agent_knows_who_asks_and_for_whom(server: RunningServer, user
         seen.append(context)
 
     async with running(server, Runner(look)) as room:
-        assert await ask(user, on_behalf_of=Participant(id="somebody")) is None
+        me = user.local_participant.id
+        assert await ask(user, on_behalf_of=Participant(id=me)) is None
         await ask(user)
         await user.messaging.enable()
         await room.messaging.enable()
         await ask(user)
-    me = user.local_participant.id
     assert [(context.caller.id, context.on_behalf_of and context.on_behalf_of.id) for context in seen if context.caller]
     assert seen[0].caller is not None
-    assert (seen[0].caller.id, seen[0].on_behalf_of and seen[0].on_behalf_of.id) == (me, "somebody")
+    assert (seen[0].caller.id, seen[0].on_behalf_of and seen[0].on_behalf_of.id) == (me, me)
     assert seen[1].on_behalf_of is None
     assert seen[0].chat is not seen[1].chat
 

@@ -57,6 +57,12 @@ async def main() -> None:
         toolkit = RemoteToolkit(name="math", title="Math", tools=tools, public=given.get("public", True))
         await toolkit.start(room=room)
         say(id=room.local_participant.id)
+        if "asks" in given:
+            await room.messaging.enable()
+            for participant in room.messaging.get_participants():
+                if participant.id == given["asks"]:
+                    await room.messaging.send_message(to=participant, type="chat", message={})
+            say(asked=given["asks"])
         await heard()
         await toolkit.stop()
 

@@ -13,6 +13,7 @@ from meshhost.identity.grants import ApiScope
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import ErrorResponse, JsonResponse, TextResponse
 from meshhost.room.client import RoomClient
+from meshhost.room.participants import RemoteParticipant
 from meshhost.testing.server import RunningServer, running_server
 from meshhost.tools.remote import RemoteToolkit
 from meshhost.tools.tool import BaseTool, Tool, ToolContext
@@ -95,13 +96,13 @@ async def test_a_toolkit_is_described_and_called_with_the_circumstances(
         assert described.thumbnail_url == "http://x/y.png"
         [tool] = described.tools  # one without arguments cannot be called from afar
         assert (tool.name, tool.supports_context, tool.defs) == ("tell", True, {"X": {"type": "string"}})
-        answer = await invoke(user, "tell", attachment=b"file", caller_context={"chat": 1}, on_behalf_of_id="someone")
+        me = user.local_participant.id
+        answer = await invoke(user, "tell", attachment=b"file", caller_context={"chat": 1}, on_behalf_of_id=me)
         own = await running.room.agents.invoke_tool(toolkit="kit", tool="tell", arguments={})
 
-    me = user.local_participant.id
     assert answer == JsonResponse({"caller": me, "attached": "file", "about": {"chat": 1}})
     context = tell.contexts[0]
-    assert context.on_behalf_of.id == "someone"
+    assert context.on_behalf_of.id == me
     assert tell.contexts[1].on_behalf_of is None
     assert own.json["caller"] == tell.contexts[1].caller.id
     assert tell.contexts[1].caller is not None
@@ -187,14 +188,16 @@ async def test_a_call_that_comes_when_it_has_stopped_is_dropped() -> None:
     await kit._on_call(MessageReceived(1, "agent.tool_call.kit", {"name": "tell", "arguments": {}}, b"", {}))
 
 
-async def test_a_private_toolkit_is_seen_by_those_who_name_its_owner(server: RunningServer, user: RoomClient) -> None:
-    async with offered(server, Tell(), public=False) as kit:
+async def test_a_private_toolkit_is_seen_by_agents_that_its_owner_asked(server: RunningServer) -> None:
+    async with offered(server, Tell(), public=False) as kit, server.client("room", name="agent", role="agent") as agent:
         owner = kit.room.local_participant.id
-        assert await user.agents.list_toolkits() == []
-        assert [one.name for one in await user.agents.list_toolkits(participant_id=owner)] == ["kit"]
+        to = RemoteParticipant(id=agent.local_participant.id)
+        await kit.room.messaging.send_message(to=to, type="chat", message={})
+        assert await agent.agents.list_toolkits() == []
+        assert [one.name for one in await agent.agents.list_toolkits(participant_id=owner)] == ["kit"]
         with pytest.raises(NotFoundError):
-            await invoke(user, "tell")
-        assert isinstance(await invoke(user, "tell", participant_id=owner), JsonResponse)
+            await invoke(agent, "tell")
+        assert isinstance(await invoke(agent, "tell", participant_id=owner), JsonResponse)
 
 
 async def test_it_is_offered_again_after_a_reconnect(server: RunningServer, user: RoomClient) -> None:

@@ -382,8 +382,12 @@ def test_the_room_is_named_or_set(environment: pytest.MonkeyPatch) -> None:
 
 
 def test_room_serve_reads_options_before_the_environment(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    served: list[tuple[ServerOptions, bool]] = []
-    environment.setattr(serving, "serve_rooms", lambda options, *, as_json: served.append((options, as_json)))
+    served: list[tuple[ServerOptions, bool, Path | None]] = []
+
+    def serve(options: ServerOptions, *, as_json: bool, config: Path | None) -> None:
+        served.append((options, as_json, config))
+
+    environment.setattr(serving, "serve_rooms", serve)
     environment.setenv("MESHHOST_DATABASE_URL", "sqlite:///from-environment")
     (tmp_path / "meshhost.toml").write_text("[server]\nlinger_seconds = 5\n")
 
@@ -393,7 +397,8 @@ def test_room_serve_reads_options_before_the_environment(environment: pytest.Mon
         == 0
     )
 
-    (first, _), (second, as_json) = served
+    (first, _, no_file), (second, as_json, config) = served
+    assert (no_file, config) == (None, tmp_path / "meshhost.toml")
     assert (first.host, first.port, first.data_dir) == ("127.0.0.1", 8080, tmp_path / "data")
     assert first.database_url == "sqlite:///from-environment"
     assert (second.port, second.data_dir, second.file.server.linger_seconds) == (9, Path("x"), 5)

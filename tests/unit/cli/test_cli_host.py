@@ -66,7 +66,9 @@ class Asked(list[tuple[str, str, dict[str, str]]]):
     per_page = 1000
 
     def page(self, query: dict[str, str]) -> dict[str, Any]:
-        agents = [agent for agent in self.agents if agent["id"].startswith(query.get("id", ""))]
+        is_failed = query.get("state") == "failed"
+        there = [agent for agent in self.agents if (agent["state"] == "failed") == is_failed]
+        agents = [agent for agent in there if agent["id"].startswith(query.get("id", ""))]
         start, limit = int(query.get("after", "0")), min(int(query["limit"]), self.per_page)
         more = {"next": str(start + limit)} if len(agents) > start + limit else {}
         return {"agents": agents[start : start + limit], **more}
@@ -111,7 +113,22 @@ def test_agents_are_listed_in_one_line_each(asked: Any, capsys: pytest.CaptureFi
         "",
     ]
     assert second.split("\t")[7:] == ["2m", "2", "50 MB", "its next start after a crash"]
-    assert asked == [("GET", "https://host.example/agents", {"tenant": "acme", "limit": "1000"})]
+    query, url = {"tenant": "acme", "limit": "1000"}, "https://host.example/agents"
+    assert asked == [("GET", url, query), ("GET", url, query | {"state": "failed"})]
+
+
+def test_agents_that_failed_for_good_are_listed_after_the_living(
+    asked: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = AGENT | {"id": "a" * 32, "state": "failed", "waits_for": None, "reason": "gave up"}
+    asked.agents = [failed, QUIET]
+    assert run(["host", "ps", "--json"]) == 0
+    assert [agent["id"] for agent in json.loads(capsys.readouterr().out)] == [QUIET["id"], failed["id"]]
+    assert run(["host", "ps", "--limit", "1"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert run(["host", "ps", "--state", "failed"]) == 0
+    assert capsys.readouterr().out.startswith("a" * 12)
+    assert run(["host", "describe", "aaaaaa"]) == 0
 
 
 def test_an_agent_is_described_with_its_traceback(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -292,7 +309,7 @@ def test_top_goes_on_at_a_terminal_until_ctrl_c(
     monkeypatch.setattr("time.sleep", sleep)
     assert run(["host", "top", "--interval", "0.5"]) == 130
     assert sleeps == [0.5, 0.5]
-    assert len(asked) == 4
+    assert [path.rpartition("/")[2] for _, path, _ in asked] == ["tenants", "agents", "agents"] * 2
 
 
 def test_the_screen_shows_first_what_is_wrong(asked: Any) -> None:

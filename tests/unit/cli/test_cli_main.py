@@ -169,4 +169,4 @@ def test_a_command_in_a_room_loads_no_documents() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
 
     # Each of these took longer to load than such a command works.
-    assert {"pycrdt", "anyio", "aiohttp"}.isdisjoint(done.stdout.split())
+    assert {"pycrdt", "anyio", "aiohttp", "opentelemetry"}.isdisjoint(done.stdout.split())

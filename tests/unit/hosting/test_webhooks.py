@@ -1,4 +1,5 @@
 import pytest
+from aiohttp import HttpVersion10, HttpVersion11
 from aiohttp.test_utils import make_mocked_request
 
 from meshhost.errors import CallRefusedError
@@ -16,11 +17,9 @@ def clock():
     return FakeClock()
 
 
-def request(remote="127.0.0.1", **headers):
-    made = make_mocked_request(
-        "POST", "/agent", headers={name.replace("_", "-"): value for name, value in headers.items()}
-    )
-    return made.clone(remote=remote)
+def request(remote="127.0.0.1", version=HttpVersion11, **headers):
+    sent = {"Host": "127.0.0.1:8081"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    return make_mocked_request("POST", "/agent", headers=sent, version=version).clone(remote=remote)
 
 
 def refused(guard, call, body=BODY):
@@ -35,9 +34,39 @@ def test_without_a_secret_this_machine_may_call(remote, clock):
     CallGuard(None, clock=clock).check(request(remote), BODY)
 
 
-@pytest.mark.parametrize("remote", ["10.0.0.1", "::ffff:10.0.0.1", "2001:db8::1", "localhost", "", "0.0.0.0"])
+@pytest.mark.parametrize("remote", ["10.0.0.1", "::ffff:10.0.0.1", "2001:db8::1", "", "0.0.0.0"])
 def test_without_a_secret_nobody_else_may(remote, clock):
-    assert "machine only" in refused(CallGuard(None, clock=clock), request(remote))
+    assert "MESHHOST_WEBHOOK_SECRET" in refused(CallGuard(None, clock=clock), request(remote))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X_Forwarded_For": "127.0.0.1"},
+        {"X_Forwarded_Proto": "https"},
+        {"X_Forwarded_Port": "443"},
+        {"x_forwarded_server": "a"},
+        {"Forwarded": "for=10.0.0.1"},
+        {"Via": "1.1 proxy"},
+        {"X_Real_IP": "10.0.0.1"},
+        # A proxy that passes the name on that it was asked for, and a page in a browser of this machine.
+        {"Host": "hosts.example"},
+        {"Host": "hosts.example:8081"},
+        {"Origin": "https://evil.example"},
+        # nginx speaks 1.0 unless it is told otherwise, and then adds no header at all.
+        {"version": HttpVersion10},
+    ],
+)
+def test_without_a_secret_what_a_proxy_or_a_page_passes_on_is_refused(headers, clock):
+    assert "MESHHOST_WEBHOOK_SECRET" in refused(CallGuard(None, clock=clock), request(**headers))
+
+
+def test_with_a_secret_a_proxy_may_pass_calls_on(clock):
+    signature = sign_webhook(BODY, secret=SECRET, now=clock.time())
+    call = request(
+        Meshhost_Signature=signature, X_Forwarded_For="10.0.0.1", Host="hosts.example", version=HttpVersion10
+    )
+    CallGuard(SECRET, clock=clock).check(call, BODY)
 
 
 def test_a_missing_secret_is_logged_once_at_the_start(clock, caplog):

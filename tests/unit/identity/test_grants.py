@@ -384,3 +384,32 @@ def test_no_intersection_brings_the_llm_back() -> None:
     for a in scopes:
         for b in scopes:
             assert a.intersection(b).can_use_llm is (a.can_use_llm and b.can_use_llm)
+
+
+def test_a_scope_covers_what_permits_no_more() -> None:
+    limited = ApiScope(queues=QueuesGrant(send=["a"]), storage=storage([("data", True), ("data/mine", False)]))
+    for scope in (ApiScope.full(), ApiScope.agent_default(), limited, ApiScope()):
+        assert scope.covers(scope)
+        assert scope.covers(ApiScope())
+    assert ApiScope.agent_default().covers(limited)
+    assert not limited.covers(ApiScope.agent_default())
+    assert not limited.covers(limited.model_copy(update={"queues": QueuesGrant(send=["a", "b"])}))
+    assert not limited.covers(limited.model_copy(update={"storage": storage([("data", False)])}))
+
+
+def test_those_who_may_call_agents_may_dismiss_them_unless_they_are_agents() -> None:
+    grants = [AgentsGrant(call=call, dismiss=dismiss) for call in (True, False) for dismiss in (None, True, False)]
+
+    assert [grant.can_dismiss(is_user=True) for grant in grants] == [True, True, False, False, True, False]
+    assert [grant.can_dismiss(is_user=False) for grant in grants] == [False, True, False, False, True, False]
+
+
+@given(data=st.data())
+def test_no_intersection_brings_the_right_to_dismiss_back(data: st.DataObject) -> None:
+    agents = st.builds(AgentsGrant, call=st.booleans(), dismiss=st.sampled_from([None, True, False]))
+    sides = data.draw(agents), data.draw(agents)
+    both = ApiScope(agents=sides[0]).intersection(ApiScope(agents=sides[1])).agents
+
+    assert both is not None
+    for is_user in (True, False):
+        assert not both.can_dismiss(is_user=is_user) or all(side.can_dismiss(is_user=is_user) for side in sides)

@@ -266,3 +266,32 @@ def test_a_reply_over_the_limit_ends_the_wait() -> None:
     assert isinstance(event, ReplyReceived)
     assert isinstance(event.response, ErrorResponse)
     assert asker.awaited == frozenset()
+
+
+@pytest.mark.parametrize("slice_bytes", [4, 20, 1000])
+def test_a_header_over_the_limit_is_refused_before_it_is_read(slice_bytes: int) -> None:
+    server = RoomConnection(limits=Limits(header_bytes=40))
+    not_json = struct.pack(">Q", 41) + b"{" * 41
+
+    event = deliver(server, packets(Message(1, "t", not_json), slice_bytes=slice_bytes))
+
+    assert isinstance(event, MalformedMessage)
+    assert str(event.error) == "header of 41 bytes, at most 40: send what is large as bytes, or as a file"
+    fits = {"a": "x" * 31}
+    assert deliver(server, raw_message(2, "t", pack_message(fits, b"p" * 100))) == MessageReceived(
+        2, "t", fits, b"p" * 100, {}
+    )
+
+
+def test_a_message_that_was_dropped_can_be_answered() -> None:
+    server = RoomConnection()
+    first, last = packets(Message(1, "t", pack_message({})))
+    server.receive(first)
+    assert server.is_receiving
+    server.drop_unfinished()
+    assert server.is_dropping
+    event = server.receive(last)
+
+    assert isinstance(event, MalformedMessage)
+    assert "no room for it now" in str(event.error)
+    assert not server.is_receiving

@@ -1,6 +1,7 @@
 """Packets: any message in any slicing survives, and nothing else gets through."""
 
 import struct
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -170,3 +171,61 @@ def test_any_bytes_raise_nothing_but_protocol_errors_and_never_leak(stream: list
             assembler.receive(b"")
 
     assert joined(assembler, list(packets(sentinel, slice_bytes=7))) == [sentinel]
+
+
+@pytest.mark.parametrize("slice_bytes", [1, 2, 3, 5, 100])
+def test_what_follows_the_data_is_cut_with_it(slice_bytes: int) -> None:
+    cut = packets(Message(1, "t", b"abcd"), slice_bytes=slice_bytes, tail=b"efg")
+
+    assert cut.size == 7
+    assert list(cut) == list(packets(Message(1, "t", b"abcdefg"), slice_bytes=slice_bytes))
+
+
+def test_a_message_in_very_many_slices_takes_little_more_than_its_bytes() -> None:
+    assembler = PacketAssembler()
+    assembler.receive(header(1, 100_001))
+    tracemalloc.start()
+    for number in range(1, 100_001):
+        assembler.receive(data(1, number, b"x"))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert held < 200_000
+    assert assembler.receive(data(1, 100_001)) == Message(1, "t", b"x" * 100_000)
+
+
+def test_a_large_message_is_kept_in_pieces_and_arrives_whole() -> None:
+    large = Message(1, "t", bytes(range(256)) * 16_000)
+
+    for slice_bytes in (1024, 9 * 1024, 64 * 1024):
+        assert joined(PacketAssembler(), list(packets(large, slice_bytes=slice_bytes))) == [large]
+    mixed = [b"a" * 10, b"b" * 10_000, b"c" * 10, b"d" * 10]
+    stream = [header(1, 4), *(data(1, number, slice_) for number, slice_ in enumerate(mixed, 1))]
+    assert joined(PacketAssembler(), stream) == [Message(1, "t", b"".join(mixed))]
+
+
+def test_an_unfinished_message_can_be_dropped_and_the_next_one_is_whole() -> None:
+    assembler = PacketAssembler()
+    first, *rest = packets(Message(1, "t", b"abcdef"), slice_bytes=2)
+    assert not assembler.is_receiving
+    assembler.receive(first)
+    assert assembler.is_receiving
+    assembler.drop()
+    assert assembler.is_dropping
+
+    assert joined(assembler, rest) == [OversizedMessage(1, "t", 6)]
+    assert not assembler.is_dropping
+    assert joined(assembler, list(packets(Message(2, "t", b"abc")))) == [Message(2, "t", b"abc")]
+
+
+def test_a_message_with_a_header_over_the_limit_is_dropped_from_its_first_packet_on() -> None:
+    assembler = PacketAssembler(Limits(header_bytes=10))
+    large, fits = struct.pack(">Q", 11) + b"x" * 20, struct.pack(">Q", 10) + b"x" * 20
+
+    assert joined(assembler, list(packets(Message(1, "t", large), slice_bytes=14))) == [
+        OversizedMessage(1, "t", 28, 11)
+    ]
+    for slice_bytes in (7, 14, 28):
+        assert joined(assembler, list(packets(Message(1, "t", fits), slice_bytes=slice_bytes))) == [
+            Message(1, "t", fits)
+        ]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from meshhost.errors import InvalidRequestError, RoomError
 from meshhost.protocol.messages import (
     EmptyResponse,
+    EncodedJson,
     ErrorResponse,
     FileResponse,
     JsonResponse,
@@ -196,3 +197,12 @@ def test_raw_outputs_are_made_readable_for_every_client() -> None:
 @pytest.mark.parametrize("response", RESPONSES[:-1], ids=range(len(RESPONSES) - 1))
 def test_every_other_body_is_wire_safe_as_it_is(response: Response) -> None:
     assert wire_safe(response) is response
+
+
+def test_what_was_encoded_before_arrives_like_any_other_json() -> None:
+    encoded = EncodedJson(text='{"files": [1, "é"]}', usage={"n": 1})
+
+    header, payload = unpack_message(pack_response(encoded, {"more": 2}))
+    assert unpack_response(header, payload) == JsonResponse(json={"files": [1, "é"]}, usage={"n": 1})
+    assert header["more"] == 2
+    assert EncodedJson().text == "null"

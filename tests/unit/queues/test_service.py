@@ -18,10 +18,10 @@ from meshhost.errors import (
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.service import QueueService
 from meshhost.queues.sweeper import QueueSweeper
-from meshhost.stores.local_notifier import LocalNotifier
 from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.notifier import Hint, Notifier
 from meshhost.stores.queues import Delivery, EndReason, HolderId, Lease, NewMessage, QueueKey, QueueLimits, QueueStore
+from meshhost.stores.shared.local_notifier import LocalNotifier
 from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.testing.clock import FakeClock
 

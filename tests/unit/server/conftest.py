@@ -13,11 +13,16 @@ from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.connection import Event, MessageReceived, ReplyReceived, RoomConnection
 from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import Header, Response
+from meshhost.quotas.in_flight import InFlight
+from meshhost.quotas.quota import ServerQuota
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.room import Room
 from meshhost.server.wire.connection import Connection
 from meshhost.server.wire.dialect import Handshake
+from meshhost.server.wire.inbox import Arrivals
 from meshhost.server.wire.sdk06 import SDK_06
+
+IN_FLIGHT = InFlight(1_000_000_000, lambda _: ServerQuota())
 
 
 class Served:
@@ -31,6 +36,9 @@ class Served:
         values: dict[str, Any] = {
             "max_requests": 4,
             "max_waiting_bytes": 100_000,
+            "received": IN_FLIGHT.account("t", max_bytes=100_000_000),
+            "sent": IN_FLIGHT.account("t", max_bytes=100_000_000),
+            "arrivals": Arrivals(seconds=30, bytes_per_second=1000),
             "translator": SDK_06.translator(Handshake({}, {})),
         } | options
         self.connection = Connection(
@@ -88,3 +96,15 @@ def serving() -> Serving:
             served.near.break_connection()
 
     return serve
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool]], Any]:
+    """Wait for something that no event reports."""
+
+    async def wait(holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not holds():  # noqa: ASYNC110 - see above
+                await asyncio.sleep(0.005)
+
+    return wait

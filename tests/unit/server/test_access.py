@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -20,12 +21,15 @@ from meshhost.errors import (
     TokenError,
 )
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key
+from meshhost.identity.roles import Role
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
+from meshhost.identity.tokens import NO_EXPIRATION, ParticipantGrant, ParticipantToken
 from meshhost.server.core.participants import Participant
 from meshhost.server.http.access import Access, bearer_of
+from meshhost.stores.identity import KeyRights
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.memory.identity import MemoryIdentityStore
+from meshhost.testing.clock import FakeClock
 
 KEY = new_api_key("11111111-2222-3333-4444-555555555555")
 FILE = RoomKey(TenantId(KEY.project_id), "r")
@@ -33,10 +37,15 @@ FILE = RoomKey(TenantId(KEY.project_id), "r")
 
 @pytest.fixture
 async def access() -> AsyncIterator[Access]:
+    async with opened_store() as store, IdentityService(store, extra_keys=lambda: [KEY]) as identity:
+        yield Access(identity)
+
+
+@asynccontextmanager
+async def opened_store() -> AsyncIterator[MemoryIdentityStore]:
     store = MemoryIdentityStore()
     await store.open()
-    async with IdentityService(store, extra_keys=lambda: [KEY]) as identity:
-        yield Access(identity)
+    yield store
     await store.close()
 
 
@@ -95,6 +104,16 @@ async def test_a_token_is_for_its_room_and_its_time(access: Access) -> None:
             access.participant(_request(token), room)
 
 
+async def test_a_token_without_an_end_is_refused_where_the_operator_says_so(access: Access) -> None:
+    endless = ParticipantToken(name="me", grants=[ParticipantGrant(name="room", scope="r")])
+    request = _request(endless.to_jwt(api_key=encode_api_key(KEY), expiration=NO_EXPIRATION))
+    access.participant(request, "r")
+    strict = Access(access.identity, requires_expiry=True)
+    strict.participant(_request(_token()), "r")
+    with pytest.raises(InvalidTokenError, match="exp"):
+        strict.participant(request, "r")
+
+
 async def test_a_token_signed_otherwise_is_refused(access: Access) -> None:
     claims = jwt.decode(_token(), options={"verify_signature": False})
     for forged in (jwt.encode(claims, key=None, algorithm="none"), jwt.encode(claims, KEY.secret, algorithm="HS384")):
@@ -150,6 +169,32 @@ async def test_a_file_token_ends_with_the_key_and_the_token_of_who_asked(access:
         access.read_file(token)
     with pytest.raises(InvalidTokenError, match="expired"):
         access.read_file(access.sign_file(FILE, "f", _participant(seconds=-5)))
+
+
+async def test_a_file_token_ends_when_the_key_of_who_asked_expires() -> None:
+    clock = FakeClock()
+    async with opened_store() as store, IdentityService(store, clock=clock) as identity:
+        access, project = Access(identity), await identity.create_project("acme")
+        rights = KeyRights(Role.DEVELOPER, clock.time() + 10)
+        made = await identity.create_key(project.id, name="k", description="", rights=rights)
+        token = access.sign_file(RoomKey(TenantId(project.id), "r"), "f", _participant(made))
+        access.read_file(token)
+        assert access.key_for(project.id, made.id) == made
+        await clock.advance(11.0)
+        with pytest.raises(ExpiredTokenError, match="API key has expired"):
+            access.read_file(token)
+        with pytest.raises(InvalidTokenError, match="revoked"):
+            access.key_for(project.id, made.id)
+
+
+async def test_a_key_signs_for_its_own_project_only(access: Access) -> None:
+    other = await access.identity.create_project("other")
+    made = await access.identity.create_key(other.id, name="k", description="")
+    viewer = await access.identity.create_key(other.id, name="v", description="", rights=KeyRights(Role.VIEWER))
+    assert access.key_for(other.id, made.id) == made
+    for project, key_id in ((KEY.project_id, made.id), (other.id, KEY.id), (other.id, "none"), (other.id, viewer.id)):
+        with pytest.raises(InvalidTokenError, match="revoked"):
+            access.key_for(project, key_id)
 
 
 async def test_what_another_process_or_time_signed_is_refused(access: Access) -> None:

@@ -90,9 +90,11 @@ class _World(RoomService):
         room = await self.directory.open(KEY)
         return room, self.enter(room, name, service=service, resume=resume)
 
-    def enter(self, room: Room, name: str, *, service: bool = False, resume: str | None = None) -> Participant:
+    def enter(
+        self, room: Room, name: str, *, service: bool = False, resume: str | None = None, role: str = "user"
+    ) -> Participant:
         joining = Participant(
-            name=name, role="user", scope=ApiScope(), key_id="k", expires_at=None, called_by_service=service
+            name=name, role=role, scope=ApiScope(), key_id="k", expires_at=None, called_by_service=service
         )
         participant = self.directory.join(room, joining, resume_token=resume)
         self.directory.attach(room, participant, _Peer(Capability.RESUME))  # type: ignore[arg-type]
@@ -166,6 +168,12 @@ async def test_who_cannot_show_the_token_is_somebody_else(world: _World, name: s
     _, other = await world.join(name, resume=token or participant.resume_token)
     assert other is not participant
     assert len(room.members) == 2
+
+
+async def test_a_token_of_another_role_does_not_resume(world: _World) -> None:
+    room, participant = await world.join()
+    other = world.enter(room, "p", resume=participant.resume_token, role="agent")
+    assert other is not participant
 
 
 async def test_resuming_closes_the_old_connection(world: _World) -> None:

@@ -74,6 +74,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], ApiScope]]] = {
     "queues.send_many": [({"name": "q", "messages": [{"message": 1}]}, _without(queues=QueuesGrant(send=["other"])))],
     "queues.receive": [({"name": "q"}, _NO_RECEIVE)],
     "queues.ack": [({"name": "q", "lease": "1.1.h"}, _NO_RECEIVE)],
+    "queues.ack_many": [({"name": "q", "acks": [{"lease": "1.1.h"}]}, _NO_RECEIVE)],
     "queues.nack": [({"name": "q", "lease": "1.1.h"}, _NO_RECEIVE)],
     "queues.extend": [({"name": "q", "lease": "1.1.h", "seconds": 1}, _NO_RECEIVE)],
     "queues.drain": [({"name": "q"}, _NO_RECEIVE)],

@@ -1,21 +1,15 @@
 """The login for users of this machine: which callers count as programs of this machine."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
-from yarl import URL
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
 from meshhost.edge.same_machine import is_local_program
 
 
-def _request(remote: str | None) -> Any:
-    return SimpleNamespace(remote=remote, headers=_Headers(), url=URL("http://localhost:8080/oauth/authorize"))
-
-
-class _Headers(dict[str, str]):
-    def getall(self, name: str, default: list[str]) -> list[str]:
-        return [self[name]] if name in self else default
+def _request(remote: str | None) -> web.Request:
+    made = make_mocked_request("GET", "/oauth/authorize", headers={"Host": "localhost:8080"})
+    return made.clone(remote=remote)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("remote", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"])

@@ -67,7 +67,7 @@ class _World:
         return ServiceCaller(
             self.sender,  # type: ignore[arg-type]
             services=[*services, ConfiguredService(url="http://other", paths=paths, rooms="x")],
-            key_for=lambda tenant: self.key_for(tenant),  # noqa: PLW0108 - a test may change it
+            key_for=lambda tenant, _: self.key_for(tenant),
             call_urls=[],
             call_secret=None,
             count=self.counted.append,

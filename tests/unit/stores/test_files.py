@@ -2,16 +2,20 @@
 
 import asyncio
 import io
+import os
+from collections.abc import Awaitable
 from pathlib import Path
 
+import obstore
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from obstore.exceptions import GenericError
 from obstore.store import MemoryStore
 
-from meshhost.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, RoomError
+from meshhost.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, RoomError, StorageFullError
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.disk.upload import MEMORY_BYTES
 from meshhost.stores.files import Entry, RoomFiles, clean_path, mime_type_of, open_object_store
 
 ROOM = RoomKey(TenantId("t"), "r")
@@ -164,8 +168,9 @@ async def test_a_file_that_vanishes_meanwhile_is_not_found(files: RoomFiles, mon
 
 
 async def test_a_failing_store_tells_no_path_of_the_server(
-    files: RoomFiles, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    files = RoomFiles(open_object_store("memory:///"))
     await _write(files, "there")
 
     async def fail(*_: object, **__: object) -> None:
@@ -257,3 +262,119 @@ async def test_a_long_list_lets_others_run(files: RoomFiles, tmp_path: Path) -> 
         await asyncio.sleep(0)
     assert len(listing.result()) == 2000
     assert turns >= 8
+
+
+async def test_a_failing_folder_tells_no_path_of_the_server(files: RoomFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", fail)
+    for operation in (files.list(ROOM, "d"), files.stat(ROOM, "d")):
+        with pytest.raises(RoomError, match="storage failed") as caught:
+            await operation
+        assert "/" not in str(caught.value)
+
+
+async def _upload(files: RoomFiles, path: str, *parts: bytes, again: bool = False) -> None:
+    upload = files.new_upload()
+    try:
+        for part in parts:
+            await upload.add(part)
+        await files.write(ROOM, path, upload, overwrite=again)
+    finally:
+        upload.close()
+
+
+SIZES = [0, 10, MEMORY_BYTES + 1, 9 * 1024 * 1024]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("where", ["folder", "memory:///"])
+async def test_an_upload_becomes_a_file_in_one_step(tmp_path: Path, where: str, size: int) -> None:
+    files = RoomFiles(open_object_store(tmp_path / where if where == "folder" else where))
+    data = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    await _upload(files, "d/f", data[:100], data[100:])
+    assert await files.read(ROOM, "d/f", max_bytes=size) == data
+    with pytest.raises(AlreadyExistsError):
+        await _upload(files, "d/f", data)
+    await _upload(files, "d/f", b"new", again=True)
+    assert await files.read(ROOM, "d/f", max_bytes=3) == b"new"
+    assert [entry.path for entry in await files.list(ROOM, "d")] == ["d/f"]
+    assert {name for _, _, names in os.walk(tmp_path) for name in names} <= {"f"}
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_an_upload_takes_the_place_of_no_folder(files: RoomFiles, again: bool) -> None:
+    await _write(files, "f")
+    await _write(files, "d/g")
+    for path in ("f/below", "f/further/below", "d"):
+        with pytest.raises(InvalidRequestError):
+            await _upload(files, path, b"x", again=again)
+
+
+async def test_of_two_large_uploads_that_create_one_file_in_a_remote_store_the_second_fails() -> None:
+    files = RoomFiles(open_object_store("memory:///"))
+    large = bytes(9 * 1024 * 1024)
+    outcomes = await asyncio.gather(*(_upload(files, "f", large) for _ in range(2)), return_exceptions=True)
+    assert sorted(map(type, outcomes), key=str) == [type(None), AlreadyExistsError]
+
+
+def _folder_of(home: Path) -> Path:
+    folder = home / "files" / ROOM.tenant / ROOM.name
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("1")
+    (folder / "empty").mkdir()
+    (folder / "link").symlink_to(folder / "a")
+    (folder / "broken").symlink_to(folder / "nothing")
+    return folder
+
+
+FILES = ("a", ".hidden", "ü", "x#y", "%2e", "a b", "deep/f", "deep#3/f", "b#12")
+
+
+async def test_a_local_folder_is_listed_as_the_library_lists_it(files: RoomFiles, tmp_path: Path) -> None:
+    folder = _folder_of(tmp_path)
+    found = obstore.list_with_delimiter(open_object_store(tmp_path / "files"), f"{ROOM.tenant}/{ROOM.name}")
+    start = len(f"{ROOM.tenant}/{ROOM.name}/")
+    expected = {(meta["path"][start:], meta["size"], meta["last_modified"]) for meta in found["objects"]}
+    expected |= {(path[start:], None, None) for path in found["common_prefixes"]}
+    listed = await files.list(ROOM, "")
+    as_listed = {
+        (entry.path, entry.size, entry.updated_at and entry.updated_at.replace(microsecond=0)) for entry in listed
+    }
+    assert as_listed == {(path, size, at and at.replace(microsecond=0)) for path, size, at in expected}
+    # What the library cannot read ends a list of its own.
+    (folder / "c\nd").write_text("1")
+    (folder / os.fsdecode(b"\xff")).write_text("1")
+    assert await files.list(ROOM, "") == listed
+
+
+async def _outcome(operation: Awaitable[None]) -> type[BaseException] | None:
+    try:
+        await operation
+    except RoomError as error:
+        return type(error)
+    return None
+
+
+async def test_an_upload_leaves_the_reserve_of_the_disk(small_disk: Path) -> None:
+    files = RoomFiles(open_object_store(small_disk / "files"))
+    upload = files.new_upload()
+    outcomes = [await _outcome(upload.add(bytes(1024 * 1024))) for _ in range(40)]
+    assert outcomes[0] is None
+    assert outcomes[-1] is StorageFullError
+    assert 0 < upload.size < 10 * 1024 * 1024
+    with pytest.raises(StorageFullError):
+        await _upload(files, "small", b"x")
+    with pytest.raises(StorageFullError):
+        await files.restore(ROOM, "restored", io.BytesIO(b"x"))
+    upload.close()
+    await _upload(files, "small", b"x")
+
+
+async def test_a_disk_that_is_full_all_the_same_is_reported_as_full(small_disk: Path) -> None:
+    files = RoomFiles(open_object_store(small_disk / "files"))
+    (small_disk / "filler").write_bytes(bytes(39 * 1024 * 1024))
+    with pytest.raises(StorageFullError):
+        await _write(files, "f", bytes(4 * 1024 * 1024))

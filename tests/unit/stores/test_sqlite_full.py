@@ -3,8 +3,7 @@
 import asyncio
 import os
 import sqlite3
-import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,22 +28,6 @@ async def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     await backend.database.run(lambda db: db.execute("PRAGMA max_page_count = 200").fetchone())
     yield backend
     await backend.close()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of forty megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounting = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", folder], capture_output=True, check=False
-    )
-    if mounting.returncode != 0:
-        pytest.skip("needs the right to mount a file system")
-    try:
-        yield folder
-    finally:  # what stays mounted keeps pytest from deleting its folders
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 async def _fill(store: SqliteQueueStore, body: str) -> int:

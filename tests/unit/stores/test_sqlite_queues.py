@@ -17,12 +17,12 @@ import pytest
 from meshhost.errors import NotFoundError, RoomError, SettingsError, StorageFullError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.queues import LONGEST_DELAY, LONGEST_LEASE, EndReason, HolderId, NewMessage, QueueKey
+from meshhost.stores.shared.statements import read_statements
 from meshhost.stores.sqlite import file as sqlite_file
 from meshhost.stores.sqlite import thread as sqlite_thread
 from meshhost.stores.sqlite.file import SqliteFile
 from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.stores.sqlite.thread import SqliteThread
-from meshhost.stores.statements import read_statements
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")

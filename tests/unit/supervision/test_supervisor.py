@@ -130,6 +130,37 @@ async def test_an_agent_runs_and_is_found_by_id_and_key(supervisor: Supervisor, 
     assert supervisor.find("nobody") is None
 
 
+async def test_an_agent_that_failed_for_good_is_kept_until_another_has_its_key_or_an_hour_is_over(
+    supervisor: Supervisor, add: Add, clock: FakeClock
+) -> None:
+    async def failed(name: str) -> SupervisedAgent:
+        async def fails(_: ChildContext) -> None:
+            raise ValueError("no such model")
+
+        spawn = add(fails, name, policy=RestartPolicy(kind="temporary"))
+        await spawn.wait_state(State.FAILED)
+        return spawn
+
+    mail, post = await failed("mail"), await failed("post")
+    assert supervisor.failed == (mail, post)
+    again = add(Puppet().run, "mail")
+    assert supervisor.failed == (post,)
+    await supervisor.stop(again, 1)
+    assert supervisor.failed == (post,)
+
+    for number in range(100):
+        await failed(f"other {number}")
+    assert post not in supervisor.failed
+    assert len(supervisor.failed) == 100
+    await clock.advance(1800)
+    last = await failed("last")
+    for _ in range(100):
+        await supervisor.stop(add(Puppet().run, "busy"), 1)
+    assert supervisor.find(last.id) is last  # however many have ended in order since
+    await clock.advance(1801)
+    assert supervisor.failed == (last,)
+
+
 async def test_a_crashed_agent_is_started_again_later_and_later(add: Add, clock: FakeClock) -> None:
     puppet = Puppet()
     spawn = add(puppet.run)

@@ -41,7 +41,21 @@ def ask(
 
 
 def agents_of(url: str | None, query: dict[str, str], most: int | None = None) -> tuple[list[dict[str, Any]], bool]:
-    """Return at most `most` agents that match the query, read page by page, and whether there are more."""
+    """Return at most `most` agents that match the query, read page by page, and whether there are more.
+
+    Those that live come first, then those that failed for good, which a host keeps for a while.
+    """
+    agents, are_more = _pages(url, query, most)
+    if "state" in query or are_more or (most is not None and len(agents) >= most):
+        return agents, are_more
+    left = None if most is None else most - len(agents)
+    failed, are_more = _pages(url, {**query, "state": "failed"}, left)
+    # Of an agent that failed between the two questions the host has told both.
+    known = {agent["id"] for agent in agents}
+    return agents + [agent for agent in failed if agent["id"] not in known], are_more
+
+
+def _pages(url: str | None, query: dict[str, str], most: int | None) -> tuple[list[dict[str, Any]], bool]:
     agents: list[dict[str, Any]] = []
     while True:
         limit = PAGE if most is None else min(PAGE, most - len(agents))
@@ -54,9 +68,9 @@ def agents_of(url: str | None, query: dict[str, str], most: int | None = None) -
 
 
 def full_id(url: str | None, given: str) -> str:
-    """Return the id of the one living agent whose id begins with `given`. Raises BadParameter when there is not exactly one.
+    """Return the id of the one agent, living or failed for good, whose id begins with `given`.
 
-    A whole id is returned as it is: it may be that of an agent which has ended.
+    A whole id is returned as it is: it may be that of an agent that has ended. Raises BadParameter unless exactly one is found.
     """
     if len(given) >= _ID_LENGTH:
         return given

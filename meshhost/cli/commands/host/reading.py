@@ -47,7 +47,7 @@ def ps(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the agents on the host, oldest first."""
+    """List the agents on the host, oldest first, and then those that failed for good within the last hour."""
     import sys
 
     from meshhost.cli.output import note, print_json

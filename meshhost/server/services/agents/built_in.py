@@ -2,7 +2,8 @@
 
 An agent of the SDK that requires a schema or a toolkit calls for it with `agent.call` at an address on port 8080, also when the
 room has it already (room-protocol §11.6). For such a call there is nothing to do: the agents service answers it at once. The
-schema of chat threads is stored in the room when it is missing, because every chat agent requires it.
+schema of chat threads is stored in the room when it is missing, because every chat agent requires it. Both are for callers that
+may read, or write, the schema as a file: to call is no way around the grant for files.
 """
 
 import json
@@ -11,6 +12,7 @@ from io import BytesIO
 
 from meshhost.documents.thread_schema import thread_schema
 from meshhost.errors import AlreadyExistsError
+from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey
 from meshhost.stores.files import RoomFiles, clean_path
 
@@ -27,12 +29,14 @@ def built_in_name(url: str) -> tuple[str, str] | None:
     return kind, name
 
 
-async def provide_schema(files: RoomFiles, room: RoomKey, name: str) -> bool:
-    """Whether the room has this schema now; the schema of threads is stored if it is missing."""
-    path = clean_path(f".schemas/{name}.json")
+async def provide_schema(files: RoomFiles, room: RoomKey, name: str, scope: ApiScope) -> bool:
+    """Whether the room has this schema now, for who may read it; the one of threads is stored by who may write it."""
+    path, storage = clean_path(f".schemas/{name}.json"), scope.storage
+    if storage is None or not storage.can_read(path):
+        return False
     if await files.stat(room, path) is not None:
         return True
-    if name != "thread":
+    if name != "thread" or not storage.can_write(path):
         return False
     with suppress(AlreadyExistsError):  # another agent was faster
         schema = BytesIO(json.dumps(thread_schema.to_json()).encode())

@@ -1,8 +1,9 @@
 """The toolkits and agents that participants of a room have registered, and which of them a request means.
 
 Of several public toolkits, or agents, with one name the newest registration answers; when it goes, the one before takes over.
-A private toolkit hides public ones from its owner and from a request that names its owner; nobody else sees it. A registration
-belongs to the connection that made it and ends with it.
+A private toolkit hides public ones from its owner, and from a request that names its owner and is made by an agent or tool
+which the owner has asked (`services.asking`); nobody else sees it. A registration belongs to the connection that made it and
+ends with it.
 """
 
 import uuid
@@ -12,6 +13,7 @@ from typing import Any
 
 from meshhost.errors import LimitExceededError, NotFoundError
 from meshhost.server.core.participants import Participant
+from meshhost.server.services.asking import has_asked
 
 __all__ = ["MAX_DESCRIPTIONS", "MAX_REGISTRATIONS", "Registered", "Registry", "tool_list", "toolkit_card"]
 
@@ -72,14 +74,18 @@ class Registry:
         return found
 
     def visible_toolkits(self, caller: Participant, participant_id: str | None) -> list[Registered]:
-        """Public toolkits, the caller's own, and those of the participant with this id; one per name, the nearest."""
+        """Public toolkits, the caller's own, and those of the participant with this id; one per name, the nearest.
+
+        A participant that has not asked the caller shows its private ones to itself only.
+        """
         agents = caller.scope.agents
+        is_asked = participant_id is not None and has_asked(participant_id, caller)
         by_name: dict[str, Registered] = {}
         for entry in self.toolkits.values():
             owner = entry.participant
             if agents is None or not agents.can_use_toolkit(entry.name):
                 continue
-            if not (entry.is_public or owner is caller or owner.id == participant_id):
+            if not (entry.is_public or owner is caller or (is_asked and owner.id == participant_id)):
                 continue
             present = by_name.get(entry.name)
             if present is None or _nearness(entry, caller, participant_id) >= _nearness(

@@ -31,14 +31,15 @@ from meshhost.server.services.agents.arrivals import ARRIVAL_SECONDS, Arrivals
 from meshhost.server.services.agents.built_in import built_in_name, provide_schema
 from meshhost.server.services.agents.calls import Call, CallAnswer, PendingCalls
 from meshhost.server.services.agents.registry import Registered, Registry, tool_list, toolkit_card
+from meshhost.server.services.asking import behalf_of, note_asked
 from meshhost.stores.files import RoomFiles
 
 __all__ = ["AgentsInRoom", "AgentsService", "CallOut", "IsComing"]
 
 T = TypeVar("T")
 
-# Calls an agent into the room at a URL: room, URL, identity, arguments, scope. Raises RoomError when it cannot.
-CallOut = Callable[[Room, str, str, dict[str, Any], ApiScope], Awaitable[None]]
+# Calls an agent into the room at a URL: room, who asks, URL, identity, arguments, scope. Raises RoomError when it cannot.
+CallOut = Callable[[Room, Participant, str, str, dict[str, Any], ApiScope], Awaitable[None]]
 
 # Whether an agent of a configured service may join a room within these seconds: room, identity that does not count, seconds.
 IsComing = Callable[[Room, str, float], bool]
@@ -145,6 +146,7 @@ class AgentsService(RoomService):
 
     async def _invoke_tool(self, request: Request, body: bodies.InvokeTool) -> Answer:
         mine, caller = self._rooms.of(request.room), request.participant
+        behalf_of(request, body.on_behalf_of_id)  # refuse at once, not after a wait
         provider = await self._found(
             request, body.call, lambda: mine.registry.toolkit(body.toolkit, caller, body.participant_id)
         )
@@ -153,13 +155,14 @@ class AgentsService(RoomService):
         peer = provider.participant.peer
         if peer is None:
             raise ToolError("the participant that offers the tool has left the room")
+        behalf = _note_asked(request, provider.participant, body.on_behalf_of_id)
         asked = {
             "toolkit": body.toolkit,
             "name": body.tool,
             "arguments": body.arguments,
             "caller_id": caller.id,
             "caller_context": body.caller_context,
-            "on_behalf_of_id": body.on_behalf_of_id,
+            "on_behalf_of_id": behalf,
         }
         message = request.message
         message_id = peer.tell(Event("agent.tool_call", asked, message.payload, message.trace))
@@ -169,6 +172,7 @@ class AgentsService(RoomService):
 
     async def _ask(self, request: Request, body: bodies.Ask) -> Answer:
         mine, caller = self._rooms.of(request.room), request.participant
+        behalf_of(request, body.on_behalf_of_id)
 
         def find() -> tuple[Peer, Participant, list[dict[str, Any]]]:
             agent = mine.registry.agent(body.agent)
@@ -185,8 +189,8 @@ class AgentsService(RoomService):
             "caller_id": caller.id,
             "toolkits": toolkits,
         }
-        if body.on_behalf_of_id is not None:
-            asked["on_behalf_of_id"] = body.on_behalf_of_id
+        if (behalf := _note_asked(request, agent, body.on_behalf_of_id)) is not None:
+            asked["on_behalf_of_id"] = behalf
         peer.tell(Event("agent.ask", asked, trace=request.message.trace))
         call = Call(agent, task_id, peer, caller, body.call)
         answer, _ = await self._wait(mine.calls, call, f"agent {body.agent!r}")
@@ -254,18 +258,20 @@ class AgentsService(RoomService):
     # ---- calling agents in ----------------------------------------------------------------------------------------
 
     async def _call(self, request: Request, body: bodies.CallAgent) -> Answer:
-        wanted = body.api or ApiScope.agent_default()
-        scope = wanted.intersection(request.participant.scope)
-        if not await self._is_built_in(request.room, body.url):
-            await self._call_out(request.room, body.url, body.name, body.arguments, scope)
+        if not await self._is_built_in(request, body.url):
+            wanted = body.api or ApiScope.agent_default()
+            await self._call_out(request.room, request.participant, body.url, body.name, body.arguments, wanted)
         return EmptyResponse()
 
-    async def _is_built_in(self, room: Room, url: str) -> bool:
+    async def _is_built_in(self, request: Request, url: str) -> bool:
+        """Whether the room has what the URL asks for, as far as the caller may see that; what it may not see is not there."""
+        room, caller = request.room, request.participant
         match built_in_name(url):
             case ("toolkits", name):
-                return any(entry.name == name for entry in self._rooms.of(room).registry.toolkits.values())
+                visible = self._rooms.of(room).registry.visible_toolkits(caller, None)
+                return any(entry.name == name for entry in visible)
             case ("schemas", name):
-                return await provide_schema(self._files, room.key, name)
+                return await provide_schema(self._files, room.key, name, caller.scope)
             case _:
                 return False
 
@@ -284,6 +290,15 @@ def _unregister(request: Request, registered: dict[str, Registered], body: bodie
         raise NotFoundError("no such registration of this participant")
     del registered[body.id]
     return EmptyResponse()
+
+
+def _note_asked(request: Request, asked: Participant, claimed: str | None) -> str | None:
+    """Note who asks; return the id of the participant on whose behalf, or None. Raises AccessDeniedError."""
+    behalf = behalf_of(request, claimed)
+    for asker in (request.participant.id, behalf):
+        if asker is not None:
+            note_asked(asked, asker)
+    return behalf
 
 
 def _toolkits_for_ask(registry: Registry, caller: Participant, requires: list[dict[str, Any]]) -> list[dict[str, Any]]:

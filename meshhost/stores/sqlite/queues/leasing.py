@@ -10,11 +10,11 @@ import json
 import sqlite3
 from typing import NamedTuple
 
-from meshhost.stores.history import add_to_history
 from meshhost.stores.messages import AttemptRecord, EndReason, MessageState
-from meshhost.stores.poison import is_interruption, poison
 from meshhost.stores.queue_settings import parse_settings
 from meshhost.stores.queues import Delivery, HolderId, Lease, QueueKey, QueueLimits
+from meshhost.stores.shared.history import add_to_history
+from meshhost.stores.shared.poison import is_interruption, poison
 from meshhost.stores.sqlite.queues.rows import LeasedRow, QueueRow, execute, keys_of
 from meshhost.stores.sqlite.queues.sending import HELD_BACK
 

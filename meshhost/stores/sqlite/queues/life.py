@@ -9,8 +9,8 @@ import json
 import sqlite3
 from typing import NamedTuple
 
-from meshhost.stores.history import load_history
 from meshhost.stores.messages import EndReason, MessagePage, MessageQuery, MessageRecord, MessageState
+from meshhost.stores.shared.history import load_history
 from meshhost.stores.sqlite.database import Statements
 from meshhost.stores.sqlite.queues.leasing import Times, end, note_end
 from meshhost.stores.sqlite.queues.rows import QueueRow

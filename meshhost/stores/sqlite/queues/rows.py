@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.queue_settings import QueueSettings, parse_settings
 from meshhost.stores.queues import Lease, QueueKey, QueueStats
-from meshhost.stores.refusals import lease_lost, queue_missing
+from meshhost.stores.shared.refusals import lease_lost, queue_missing
 from meshhost.stores.sqlite.database import Statements
 
 __all__ = [

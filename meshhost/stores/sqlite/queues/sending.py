@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from meshhost.stores.messages import NewMessage
 from meshhost.stores.queues import QueueKey, QueueLimits
-from meshhost.stores.refusals import queue_full
+from meshhost.stores.shared.refusals import queue_full
 from meshhost.stores.sqlite.queues.rows import QueueRow, execute, find_sent
 
 __all__ = ["HELD_BACK", "add", "send"]

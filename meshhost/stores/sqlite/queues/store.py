@@ -9,6 +9,8 @@ A message is a row in `messages` (small, rewritten by each lease) and one in `co
 
 No operation may hold the thread for long, however much is in a queue. What a drain or deletion leaves is removed in the
 background (`removal.py`), what time changes is changed in batches, and what only reads has a connection of its own.
+
+Longer than 400 lines because every method of the contract is one here.
 """
 
 import json
@@ -39,7 +41,7 @@ from meshhost.stores.queues import (
     StoredMessage,
     TenantQueues,
 )
-from meshhost.stores.refusals import check_batch, check_message, check_name
+from meshhost.stores.shared.refusals import check_batch, check_message, check_name
 from meshhost.stores.sqlite.database import SqliteDatabase
 from meshhost.stores.sqlite.queues import archive, life
 from meshhost.stores.sqlite.queues.dead_letters import read_dead_letters, replay_dead_letters

@@ -1,7 +1,7 @@
 -- When and in which order a message is delivered, and what is known of it. A message is held back (`ready` = 2) behind an earlier
 -- one of its key; of each key exactly one message, the first, is not. Such a message has no `due`: `delayed_until` is what its
 -- `due` will be. `expires_at` is the end of its ttl. `began_at` and `worker` are about the present or last delivery, `history`
--- (JSON, see stores/history.py) about the newest that ended without an ack.
+-- (JSON, see stores/shared/history.py) about the newest that ended without an ack.
 ALTER TABLE messages ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE messages ADD COLUMN key TEXT;
 ALTER TABLE messages ADD COLUMN delayed_until REAL;

@@ -1,0 +1,97 @@
+"""Every operation of a room with every section of a scope: each is opened by the one that the table names and by no other.
+
+The operations come from the services of a running server, so that a new one fails until its line here says who may use it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from meshhost.errors import AccessDeniedError
+from meshhost.identity.grants import ApiScope
+from meshhost.testing.server import RunningServer
+
+# What these do concerns only what their sender began, or is checked when it is known what it is about.
+FREE: Mapping[str, str] = {
+    "agent.abandon": "gives up a call of its own",
+    "agent.ask_response": "answers an ask that it got",
+    "agent.tool_call_response": "answers a call that it got",
+    "agent.unregister_agent": "its own registration",
+    "agent.unregister_toolkit": "its own registration",
+    "messaging.disable": "hides itself",
+    "queues.received": "confirms what it received",
+    "set_attributes": "its own",
+    "sync.close": "closes what it opened",
+    "sync.update": "its handler checks the grant: a client that gets an error never sends an edit again",
+}
+ON_THE_WIRE = {"sync.create": "room.create", "sync.open": "room.connect"}
+# Section, the switch or list in it that closes the operation, and a body.
+PATH = {"path": "a/b"}
+QUEUE = {"name": "q"}
+LEASE = {**QUEUE, "lease": "x"}
+ALL: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
+    "agent.ask": ("agents", {"use_agents": False}, {"agent": "a"}),
+    "agent.call": ("agents", {"call": False}, {"name": "n", "url": "http://h/"}),
+    "agent.invoke_tool": ("agents", {"allowed_toolkits": []}, {"toolkit": "t", "tool": "x"}),
+    "agent.list_agents": ("agents", {"use_agents": False}, {}),
+    "agent.list_toolkits": ("agents", {"use_tools": False}, {}),
+    "agent.register_agent": ("agents", {"register_agent": False}, {"name": "n"}),
+    "agent.register_toolkit": ("agents", {"register_private_toolkit": False}, {"name": "n", "tools": {}}),
+    "developer.log": ("developer", {"logs": False}, {"type": "t", "data": {}}),
+    "developer.unwatch": ("developer", {"logs": False}, {}),
+    "developer.watch": ("developer", {"logs": False}, {}),
+    "messaging.broadcast": ("messaging", {"broadcast": False}, {"type": "t", "message": {}}),
+    "messaging.enable": ("messaging", {"list": False}, {}),
+    "messaging.send": ("messaging", {"send": False}, {"to_participant_id": "p", "type": "t", "message": {}}),
+    "queues.ack": ("queues", {"receive": []}, LEASE),
+    "queues.close": ("queues", {"receive": []}, QUEUE),
+    "queues.dead": ("queues", {"receive": []}, QUEUE),
+    "queues.drain": ("queues", {"receive": []}, QUEUE),
+    "queues.extend": ("queues", {"receive": []}, {**LEASE, "seconds": 1}),
+    "queues.list": ("queues", {"list": False}, {}),
+    "queues.nack": ("queues", {"receive": []}, LEASE),
+    "queues.open": ("queues", {"receive": [], "send": []}, QUEUE),
+    "queues.receive": ("queues", {"receive": []}, QUEUE),
+    "queues.replay": ("queues", {"receive": []}, QUEUE),
+    "queues.send": ("queues", {"send": []}, {**QUEUE, "message": {}}),
+    "storage.close": ("storage", {}, {"handle": "h"}),
+    "storage.delete": ("storage", {"paths": [{"path": "a", "read_only": True}]}, PATH),
+    "storage.download": ("storage", {"paths": []}, PATH),
+    "storage.download_url": ("storage", {"paths": []}, PATH),
+    "storage.exists": ("storage", {"paths": []}, PATH),
+    "storage.list": ("storage", {}, PATH),
+    "storage.open": ("storage", {"paths": [{"path": "a", "read_only": True}]}, PATH),
+    "storage.stat": ("storage", {"paths": []}, PATH),
+    "storage.write": ("storage", {}, {"handle": "h"}),
+    "sync.create": ("sync", {"paths": [{"path": "a/b", "read_only": True}]}, PATH),
+    "sync.open": ("sync", {"paths": []}, PATH),
+}
+
+
+def test_every_operation_says_who_may_use_it(server: RunningServer) -> None:
+    operations = server.server.parts.services.operations()
+    assert set(operations) == set(FREE) | set(ALL)
+    assert {name for name, operation in operations.items() if operation.grant is None} == set(FREE)
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_an_operation_is_opened_by_its_section_only(server: RunningServer, name: str) -> None:
+    operation = server.server.parts.services.operations()[name]
+    section, limits, values = ALL[name]
+    body = operation.body.model_validate(values)
+    assert operation.grant is not None
+    opened = {other for other in ApiScope.model_fields if operation.grant(ApiScope.model_validate({other: {}}), body)}
+    assert opened == {section}
+    assert not operation.grant(ApiScope(), body)
+    others = {other: {} for other in ApiScope.model_fields if other != section}
+    assert not operation.grant(ApiScope.model_validate(others), body)
+    if limits:
+        assert not operation.grant(ApiScope.model_validate({**others, section: limits}), body)
+
+
+async def test_a_participant_without_rights_is_refused_each_of_them(server: RunningServer) -> None:
+    async with server.client(scope=ApiScope()) as room:
+        for name, (_, _, values) in ALL.items():
+            with pytest.raises(AccessDeniedError):
+                await room.send_request(ON_THE_WIRE.get(name, name), values)
