@@ -1,6 +1,6 @@
 """`meshhost queue dead` and `replay`: the messages that failed at their last attempt, and putting them back.
 
-The commands ask the room's queue service over a connection of their own; nothing is kept here, and a listing changes nothing.
+A dead message stays until it is replayed or cancelled, or its queue is deleted; `purge` leaves it where it is.
 """
 
 from __future__ import annotations

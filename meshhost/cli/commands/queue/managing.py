@@ -1,7 +1,6 @@
 """`meshhost queue list`, `size`, `purge` and `delete`: the queues of a room as wholes.
 
-The commands ask the room's queue service over a connection of their own. What deletes asks first at a terminal, and elsewhere
-wants `--yes`: nothing is deleted by a typing error.
+What deletes asks first (`checks.confirm`), but for `drain`, the former name of `purge`: scripts that use it were never asked.
 """
 
 from __future__ import annotations
