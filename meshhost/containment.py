@@ -21,10 +21,9 @@ from typing import Any
 
 from meshhost.errors import MeshhostError
 
-__all__ = ["UNCLAIMED_SECONDS", "as_exception", "contain_exits", "exits_go_to", "is_contained", "is_requested"]
+__all__ = ["as_exception", "contain_exits", "exits_go_to", "is_contained", "is_requested"]
 
-UNCLAIMED_SECONDS = 1.0
-"""How long an exit in a task waits for someone who awaits the task; then it is the crash of the agent."""
+_UNCLAIMED_SECONDS = 1.0
 
 Crash = Callable[[Exception], None]
 
@@ -39,11 +38,14 @@ def exits_go_to(crash: Crash) -> None:
     _crash.set(crash)
 
 
-def contain_exits(loop: asyncio.AbstractEventLoop) -> None:
-    """Contain the exits of all tasks of agents that this loop makes from now on. Idempotent; keeps a task factory of others."""
+def contain_exits(loop: asyncio.AbstractEventLoop, *, unclaimed_seconds: float = _UNCLAIMED_SECONDS) -> None:
+    """Contain the exits of all tasks of agents that this loop makes from now on. Idempotent; keeps a task factory of others.
+
+    An exit in a task waits `unclaimed_seconds` for someone who awaits the task; then it is the crash of the agent.
+    """
     factory = loop.get_task_factory()
     if not isinstance(factory, _TaskFactory):
-        loop.set_task_factory(_TaskFactory(factory))
+        loop.set_task_factory(_TaskFactory(factory, unclaimed_seconds))
 
 
 def as_exception(error: BaseException) -> Exception:
@@ -85,7 +87,8 @@ def is_contained(error: BaseException) -> bool:
 class _TaskFactory:
     """Makes the tasks of a loop: those in the context of an agent with a contained coroutine, all others as before."""
 
-    def __init__(self, earlier: Callable[..., Any] | None) -> None:
+    def __init__(self, earlier: Callable[..., Any] | None, unclaimed_seconds: float) -> None:
+        self.unclaimed_seconds = unclaimed_seconds
         self._make: Callable[..., Any] = earlier if earlier is not None else _plain_task
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
@@ -151,7 +154,11 @@ class _Contained(Coroutine[Any, Any, Any]):
         kept = as_exception(error)
         task = asyncio.current_task()
         if task is not None and isinstance(error, SystemExit | KeyboardInterrupt):
-            asyncio.get_running_loop().call_later(UNCLAIMED_SECONDS, _report_unclaimed, task, self._crash)
+            loop = asyncio.get_running_loop()
+            # Asked here and not kept: there is one of these for each task of each agent.
+            factory = loop.get_task_factory()
+            seconds = factory.unclaimed_seconds if isinstance(factory, _TaskFactory) else _UNCLAIMED_SECONDS
+            loop.call_later(seconds, _report_unclaimed, task, self._crash)
         return kept
 
 

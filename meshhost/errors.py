@@ -26,7 +26,8 @@
         ├── ConnectionLostError         the connection ended; whether a request was done is unknown
         ├── RoomRefusedError            the room server refused the connection; carries the HTTP status
         ├── ToolError                   a tool or its provider failed
-        └── LeaseLostError              the message was leased again or settled
+        ├── LeaseLostError              the message was leased again or settled
+        └── MessageFailedError          a message whose result was waited for was not done
 
 An error keeps its facts as attributes and composes its text from them. Texts are shown to users: no secrets, no payloads.
 Errors of libraries are translated to these once, where the library is called; only OSError passes through, for a disk or
@@ -49,6 +50,7 @@ __all__ = [
     "LimitExceededError",
     "LocalProtocolError",
     "MeshhostError",
+    "MessageFailedError",
     "NotFoundError",
     "ProtocolError",
     "QuotaExceededError",
@@ -261,3 +263,20 @@ class LeaseLostError(RoomError):
     """The lease shown is not the message's present lease: it expired and the message was leased again, or is settled."""
 
     code = 5002
+
+
+class MessageFailedError(RoomError):
+    """The message whose result was waited for ended without one.
+
+    `state` is how it ended (`dead`, `cancelled`, `expired`; None: nothing is known of it any more), `reason` the last error of
+    a dead one.
+    """
+
+    code = 5007
+
+    def __init__(self, message_id: str, *, state: str | None, reason: str = "") -> None:
+        known = f"is {state}" if state else "is not known any more: it was purged, or its queue keeps no results"
+        super().__init__(f"message {message_id} {known}{f': {reason}' if reason else ''}")
+        self.message_id = message_id
+        self.state = state
+        self.reason = reason

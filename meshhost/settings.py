@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
 
 __all__ = ["DEFAULT_API_URL", "Settings", "read_settings"]
@@ -27,6 +28,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 def _names(name: str) -> AliasChoices:
     return AliasChoices(f"MESHHOST_{name}", f"MESHAGENT_{name}")
+
+
+def _edge(name: str, default: float | None, description: str) -> Any:
+    return Field(default, gt=0, validation_alias=_names(f"EDGE_{name}"), description=description)
 
 
 class Settings(BaseSettings):
@@ -299,6 +304,12 @@ class Settings(BaseSettings):
             "else the host that `meshhost service run` has started, else port 8081."
         ),
     )
+    edge_header_seconds: float = _edge("HEADER_SECONDS", 10.0, "Seconds that the headers of a request have to arrive.")
+    edge_body_idle_seconds: float = _edge("BODY_IDLE_SECONDS", 30.0, "Seconds that the body of a request may pause.")
+    edge_bytes_per_second: float = _edge("BYTES_PER_SECOND", 1024.0, "Least bytes of a body or message per second.")
+    edge_max_connections: int | None = _edge("MAX_CONNECTIONS", None, "Connections. Unset: by the file descriptors.")
+    edge_max_incomplete: int = _edge("MAX_INCOMPLETE", 1024, "Connections whose headers are incomplete.")
+    edge_max_incomplete_per_address: int = _edge("MAX_INCOMPLETE_PER_ADDRESS", 128, "As many of them from one address.")
     openai_api_key: SecretStr | None = Field(
         None,
         validation_alias="OPENAI_API_KEY",
@@ -345,6 +356,11 @@ class Settings(BaseSettings):
     def log_level_number(self) -> int:
         """The level as the logging module counts it."""
         return logging.getLevelNamesMapping()[self.log_level.upper()]
+
+    @property
+    def edge(self) -> EdgeLimits:
+        """What a listening port admits."""
+        return EdgeLimits(**{name: getattr(self, f"edge_{name}") for name in EdgeLimits.__slots__})
 
     @field_validator("api_url")
     @classmethod

@@ -38,9 +38,10 @@ __all__ = [
     "reporting_to",
 ]
 
-Outcome = Literal["done", "failed", "dead", "released", "lost"]
-"""What happened to a message: `done`; `failed`, it will be retried; `dead`, that was its last attempt; `released`, the agent
-gave it back because it stops; `lost`, it will be retried since its lease was lost or it could not be settled."""
+Outcome = Literal["done", "failed", "dead", "cancelled", "released", "lost"]
+"""What happened to a message: `done`; `failed`, it will be retried; `dead`, that was its last attempt; `cancelled`, somebody
+cancelled it meanwhile; `released`, the agent gave it back because it stops; `lost`, it will be retried since its lease was lost
+or it could not be settled."""
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)

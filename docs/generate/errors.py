@@ -39,6 +39,7 @@ WHAT_TO_DO = {
     "RoomRefusedError": "Read the status: 401 token, 403 room, 503 the server stops.",
     "ToolError": "Read the text, which comes from the tool; see the log of the agent that provides it.",
     "LeaseLostError": "Stop working on the message: another worker has it, or it is settled.",
+    "MessageFailedError": "Read the state and the reason; a dead message can be replayed.",
 }
 
 _INTRO = """

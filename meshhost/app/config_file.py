@@ -8,12 +8,14 @@ SIGHUP; `embedded` turns it into arguments.
 import re
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
 from meshhost.identity.grants import ApiScope
 from meshhost.quotas.quota import ServerQuota
@@ -53,6 +55,19 @@ class _Server(_Table):
     require_token_expiry: bool = False
     tenant_labels: int = Field(0, ge=0)
     tenant_label: Literal["id", "name"] = "id"
+
+
+class _Edge(_Table):
+    header_seconds: float = Field(10.0, gt=0)
+    body_idle_seconds: float = Field(30.0, gt=0)
+    bytes_per_second: float = Field(1024.0, gt=0)
+    max_connections: int | None = Field(None, gt=0)
+    max_incomplete: int = Field(1024, gt=0)
+    max_incomplete_per_address: int = Field(128, gt=0)
+
+    def limits(self, others: EdgeLimits) -> EdgeLimits:
+        """Return these limits, and `others` (those of the environment) for what the file does not set."""
+        return replace(others, **self.model_dump(exclude_unset=True))
 
 
 class _Queues(_Table):
@@ -134,6 +149,7 @@ class ServerFile(_Table):
     """The whole file. Every table is optional."""
 
     server: _Server = Field(default_factory=_Server)
+    edge: _Edge = Field(default_factory=_Edge)
     queues: _Queues = Field(default_factory=_Queues)
     quota: _Quota = Field(default_factory=_Quota)
     storage: _Storage = Field(default_factory=_Storage)

@@ -70,7 +70,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
         EngineRequest(options.database_url, options.data_dir, limits_of(options.file)), options.engines
     )
     store = open_object_store(options.file.storage.url or options.data_dir / "storage")
-    config = _config(options, has_former_life=has_former_life)
+    config = _config(options, settings, has_former_life=has_former_life)
     identity = IdentityService(
         engine.identity,
         extra_keys=options.extra_keys or RecentKeys(),
@@ -94,6 +94,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
             providers=providers,
             meter=meter,
             counts=counts,
+            triggers=engine.triggers,
         )
         try:
             await server.start()
@@ -103,7 +104,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
             await providers.stop()
 
 
-def _config(options: ServerOptions, *, has_former_life: bool) -> ServerConfig:
+def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool) -> ServerConfig:
     file = options.file
     # A queue must not accept a message that the server could never deliver.
     if file.queues.max_message_bytes + _ENVELOPE_BYTES > file.server.max_message_bytes:
@@ -127,6 +128,7 @@ def _config(options: ServerOptions, *, has_former_life: bool) -> ServerConfig:
         limits=Limits(message_bytes=file.server.max_message_bytes, header_bytes=file.server.max_header_bytes),
         max_in_flight_bytes=file.server.max_in_flight_bytes,
         message_seconds=file.server.message_seconds,
+        edge=file.edge.limits(settings.edge),
         resume_seconds=file.server.resume_seconds,
         linger_seconds=file.server.linger_seconds,
         # Only a server that ran before has agents that may come back.

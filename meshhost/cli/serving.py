@@ -8,6 +8,7 @@ With a configuration file, SIGHUP has the `[[services]]` of the file read again;
 """
 
 import asyncio
+import gc
 import logging
 import os
 from contextlib import AsyncExitStack
@@ -68,6 +69,10 @@ async def _serve_until(stop: StopSignals, options: ServerOptions, config: Path |
     async with AsyncExitStack() as stack:
         hangup = await stack.enter_async_context(hangups()) if config is not None else asyncio.Event()
         server = await stack.enter_async_context(open_room_server(options))
+        # What is loaded by now stays for good. Frozen, it is not looked through by each full collection, which held everybody
+        # up for 30 to 40 ms.
+        gc.collect()
+        gc.freeze()
         data_dir = str(options.data_dir.absolute())
         if as_json:
             print_json({"url": server.url, "data_dir": data_dir, "pid": os.getpid()})

@@ -1,9 +1,9 @@
 """A listening site that ends connections which do not finish their requests, and bounds how many there are.
 
 aiohttp waits for ever for the rest of a request, so anybody could take all file descriptors with half-sent ones. `GuardedSite`
-puts a `_Connection` between each socket and aiohttp's handler of it. It passes everything on unchanged and notes two times:
-since when a request's headers are incomplete (also: since when the connection waits for its first byte), and when data came
-last. One timer per site looks at them every second.
+puts a `_Connection` between each socket and aiohttp's handler of it. It passes everything on unchanged and notes since when a
+request's headers are incomplete (also: since when the connection waits for its first byte), when data came last, and how fast a
+body comes. One timer per site looks at them every second. A middleware reports when a request is complete (`watched.py`).
 
 A connection whose headers are incomplete costs its sender nothing, so they are bounded apart from all others: when there are
 too many, of one address or in total, the oldest is dropped and the newest admitted. That way a flood of half-sent requests
@@ -14,23 +14,21 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler  # for its type; only what asyncio.Protocol has is called
 
 from meshhost.edge.descriptors import most_descriptors, quiet_accept, raise_limit
+from meshhost.edge.limits import EdgeLimits
+from meshhost.edge.watched import Watchers, watchers_of
 from meshhost.loopback import is_loopback
 
-__all__ = ["EdgeLimits", "GuardedSite"]
+__all__ = ["GuardedSite"]
 
 logger = logging.getLogger(__name__)
 
 _SWEEP_SECONDS = 1.0
-_LOG_SECONDS = 10.0
-# What is left of the file descriptors for stores, calls and logs. The second is for all that the process has open: agents'
-# connections to their rooms count there too.
-_DESCRIPTOR_SHARE = 0.8
+# Of the file descriptors, for all that the process has open: agents' connections to their rooms count too.
 _HIGHEST_SHARE = 0.9
 _LAST_SHARE = 0.95
 # How long a refused connection may take to send what it has to.
@@ -40,42 +38,31 @@ _TOO_SLOW = _ANSWER % (b"408 Request Timeout", b"")
 _TOO_MANY = _ANSWER % (b"503 Service Unavailable", b"Retry-After: 1\r\n")
 
 
-@dataclass(frozen=True, slots=True)
-class EdgeLimits:
-    """What a site admits.
+class GuardedSite(web.TCPSite):
+    """A TCPSite with limits, for an application that was prepared with `watch_requests`.
 
-    The headers of a request have `header_seconds` to arrive, and its body may pause for `body_idle_seconds`. At most
-    `max_connections` are open (None: 80 % of the file descriptors that the process may have). Of those whose headers are
-    incomplete there are at most `max_incomplete`, and `max_incomplete_per_address` from one address; from this machine, which
-    a reverse proxy makes the address of everybody, as many as in total.
+    What was dropped and refused is logged at most every `log_seconds`.
     """
 
-    header_seconds: float = 10.0
-    body_idle_seconds: float = 30.0
-    max_connections: int | None = None
-    max_incomplete: int = 1024
-    max_incomplete_per_address: int = 128
-    bytes_per_second: float = 1024.0
-
-    def connections(self) -> int:
-        """The most connections that may be open at once."""
-        if self.max_connections is not None:
-            return self.max_connections
-        return most_descriptors(_DESCRIPTOR_SHARE)
-
-
-class GuardedSite(web.TCPSite):
-    """A TCPSite with limits."""
-
-    def __init__(self, runner: web.AppRunner, host: str, port: int, *, limits: EdgeLimits | None = None) -> None:
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        host: str,
+        port: int,
+        *,
+        limits: EdgeLimits | None = None,
+        log_seconds: float = 10.0,
+    ) -> None:
         super().__init__(runner, host, port, reuse_address=True)
         raise_limit()
         quiet_accept()
         self._address = (host, port)
-        self._guard = _Guard(limits or EdgeLimits())
+        self._guard = _Guard(limits or EdgeLimits(), watchers_of(runner.app), log_seconds)
 
     async def start(self) -> None:
         """Listen. Raises OSError."""
+        # `_runner` and `_server` are what subclasses of BaseSite have: it registers the site, so that the runner knows its
+        # address and closes it. A test fails when that changes.
         await web.BaseSite.start(self)
         make = self._runner.server
         if make is None:
@@ -96,8 +83,10 @@ class GuardedSite(web.TCPSite):
 class _Guard:
     """The connections of one site. `incomplete` has those whose headers are incomplete, the oldest first."""
 
-    def __init__(self, limits: EdgeLimits) -> None:
+    def __init__(self, limits: EdgeLimits, watchers: Watchers, log_seconds: float) -> None:
         self.limits = limits
+        self._log_seconds = log_seconds
+        self.watchers = watchers
         self.max_connections = limits.connections()
         self._highest = most_descriptors(_HIGHEST_SHARE)
         self._last = most_descriptors(_LAST_SHARE)
@@ -154,11 +143,17 @@ class _Guard:
         self._timer = loop.call_later(_SWEEP_SECONDS, self._sweep, loop)
         now = time.monotonic()
         oldest = now - self.limits.header_seconds
-        while self._incomplete and next(iter(self._incomplete.values())) < oldest:
-            self._drop(next(iter(self._incomplete)), _TOO_SLOW)
-        for connection in [each for each in self.open if each.body_stalled(now - self.limits.body_idle_seconds)]:
-            self._drop(connection, None)
-        if now - self._logged_at > _LOG_SECONDS:
+        for connection, since in list(self._incomplete.items()):
+            if since >= oldest:
+                break
+            if connection.is_writing():  # the next request came before the answer to the last one was taken
+                self._incomplete[connection] = now
+                self._incomplete.move_to_end(connection)
+            else:
+                self._drop(connection, _TOO_SLOW)
+        for connection in [each for each in self.open if each.is_body_late(now, self.limits)]:
+            self._drop(connection, _TOO_SLOW)
+        if now - self._logged_at > self._log_seconds:
             self._log(now)
 
     def _log(self, now: float) -> None:
@@ -186,7 +181,12 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._is_admitted = False
         self._in_headers = False
+        self._request: web.BaseRequest | None = None
+        self._has_answer = False
+        # Of the body of the request: since when it comes, when data came last, and how much of it.
+        self._body_since = 0.0
         self._last_data = 0.0
+        self._body_bytes = 0
         self.address = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -201,6 +201,7 @@ class _Connection(asyncio.Protocol):
             return
         self._is_admitted = True
         self._guard.open.add(self)
+        self._guard.watchers[transport] = self
         self._handler.connection_made(transport)
         self._begin_headers()
 
@@ -208,15 +209,27 @@ class _Connection(asyncio.Protocol):
         if not self._is_admitted:
             self.end(None)
             return
-        handler = self._handler
-        self._last_data = time.monotonic()
-        # Between requests the handler has none in progress and none waiting: these bytes begin the next one.
-        if not self._in_headers and not _has_request(handler):
+        if self._request is not None:
+            self._last_data = time.monotonic()
+            self._body_bytes += len(data)
+        elif not self._in_headers:  # between requests: these bytes begin the next one
             self._begin_headers()
-        handler.data_received(data)
-        if self._in_headers and _has_request(handler):
-            self._in_headers = False
-            self._guard.end_headers(self)
+        self._handler.data_received(data)
+
+    def begin_request(self, request: web.BaseRequest) -> None:
+        """See Watched."""
+        self._in_headers = False
+        self._guard.end_headers(self)
+        self._request, self._has_answer, self._body_bytes = request, False, 0
+        self._body_since = self._last_data = time.monotonic()
+
+    def begin_answer(self) -> None:
+        """See Watched."""
+        self._has_answer = True
+
+    def end_request(self) -> None:
+        """See Watched."""
+        self._request = None
 
     def eof_received(self) -> None:
         if self._is_admitted:
@@ -225,6 +238,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._guard.end_headers(self)
         self._guard.open.discard(self)
+        self._guard.watchers.pop(self._transport, None)
         if self._is_admitted:
             self._handler.connection_lost(exc)
 
@@ -234,20 +248,31 @@ class _Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._handler.resume_writing()
 
-    def body_stalled(self, since: float) -> bool:
-        """Whether a body is incomplete and nothing of it came since then, though it could have."""
-        handler = self._handler
-        request = handler._current_request  # noqa: SLF001
-        if request is None or self._last_data >= since or handler._reading_paused:  # noqa: SLF001
+    def is_writing(self) -> bool:
+        """Whether the other side has not taken all of an answer yet."""
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
+    def is_body_late(self, now: float, limits: EdgeLimits) -> bool:
+        """Whether a body is incomplete that should have come by now. Called once in each _SWEEP_SECONDS."""
+        if self._request is None or self._transport is None or self._request.content.is_eof():
             return False
-        return not request.content.is_eof()
+        if not self._transport.is_reading():  # it is not taken at the moment
+            self._body_since += _SWEEP_SECONDS
+            self._last_data = now
+            return False
+        idle = limits.body_idle_seconds
+        return (
+            now - self._last_data > idle or now - self._body_since > idle + self._body_bytes / limits.bytes_per_second
+        )
 
     def end(self, answer: bytes | None) -> None:
-        """Close the connection, after this answer."""
-        if self._transport is not None and not self._transport.is_closing():
-            if answer is not None:
-                self._transport.write(answer)
-            self._transport.close()
+        """Close the connection, after this answer; without it where an answer of aiohttp's has begun."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            has_begun = self.is_writing() or (self._request is not None and self._has_answer)
+            if answer is not None and not has_begun:
+                transport.write(answer)
+            transport.close()
 
     def refuse(self, answer: bytes, *, linger: bool) -> None:
         """Answer and close; with `linger` after the request has come, since closing with unread data discards the answer."""
@@ -260,8 +285,3 @@ class _Connection(asyncio.Protocol):
     def _begin_headers(self) -> None:
         self._in_headers = True
         self._guard.begin_headers(self)
-
-
-def _has_request(handler: RequestHandler) -> bool:
-    # aiohttp has no public name for this; tests with half-sent requests fail if it changes.
-    return bool(handler._messages) or handler._current_request is not None or handler._upgraded  # noqa: SLF001

@@ -228,10 +228,10 @@ class HostAssembly:
         host = self.options.host
         if self.port == 0 and self.usual_port:
             with suppress(OSError):  # taken: then any other
-                await GuardedSite(runner, host, self.usual_port).start()
+                await GuardedSite(runner, host, self.usual_port, limits=self.options.edge).start()
         try:
             if not runner.addresses:
-                await GuardedSite(runner, host, self.port).start()
+                await GuardedSite(runner, host, self.port, limits=self.options.edge).start()
         except OSError as error:
             text = f"cannot listen on {host}:{self.port}: {error.strerror or error}; choose another port"
             raise SettingsError(text) from None

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
+from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
 from meshhost.hosting.agents.life import STOP_SECONDS
 from meshhost.hosting.http.routes import BODY_SECONDS
@@ -64,6 +65,7 @@ class HostOptions:
     health_port: int = 0
     live_seconds: float = 30.0
     start_seconds: float = 60.0
+    edge: EdgeLimits = field(default_factory=EdgeLimits)
 
     cleanup_seconds: float = CLEANUP_SECONDS
     stop_seconds: float = STOP_SECONDS
@@ -139,6 +141,7 @@ class HostOptions:
             health_port=_first(health_port, settings.health_port, 0),
             live_seconds=settings.live_seconds,
             start_seconds=settings.start_seconds,
+            edge=settings.edge,
         )
 
 

@@ -33,7 +33,9 @@ _HEADER = struct.Struct(">QII")
 _DATA = struct.Struct(">QI")
 # A message begins with the length of its header; that of one data packet is looked at when it is read.
 _HEADER_LENGTH = struct.Struct(">Q")
-# A large message is kept in pieces of about this size: a buffer that grows would be copied again and again.
+# Smaller slices are copied together into pieces of about _PIECE_BYTES: an object for each takes more memory than its bytes.
+# One buffer for all would be copied again and again as it grows.
+_SMALL_SLICE = 8 * 1024
 _PIECE_BYTES = 1024 * 1024
 _MAX_ID = 2**64 - 1
 
@@ -92,6 +94,9 @@ class Packets:
         message_id, step = self._message.id & _MAX_ID, self._slice_bytes
         count = -(-self.size // step)
         yield _HEADER.pack(message_id, 0, count) + self._message.type.encode()
+        if count == 1:
+            yield b"".join((_DATA.pack(message_id, 1), self._message.data, self._tail))
+            return
         data, tail = memoryview(self._message.data), memoryview(self._tail)
         for number in range(count):
             start, end = number * step, (number + 1) * step
@@ -110,7 +115,7 @@ class PacketAssembler:
     def __init__(self, limits: Limits = Limits()) -> None:
         self._limits = limits
         self._is_dropped = False
-        self._pieces: list[bytes | bytearray] = []
+        self._pieces: list[bytes | bytearray | memoryview] = []
         self._clear()
 
     @property
@@ -186,10 +191,15 @@ class PacketAssembler:
                 self._header_size = length
                 self.drop()
                 return
-        # Buffers rather than slices: an object for each of very many small slices takes more memory than the bytes.
-        if not self._pieces or len(self._pieces[-1]) >= _PIECE_BYTES:
-            self._pieces.append(bytearray())
-        self._pieces[-1] += memoryview(packet)[_DATA.size :]
+        data = memoryview(packet)[_DATA.size :]
+        if len(data) >= _SMALL_SLICE:
+            self._pieces.append(data)
+            return
+        last = self._pieces[-1] if self._pieces else None
+        if not isinstance(last, bytearray) or len(last) >= _PIECE_BYTES:
+            last = bytearray()
+            self._pieces.append(last)
+        last += data
 
     def _complete(self) -> Message | OversizedMessage:
         message: Message | OversizedMessage

@@ -3,12 +3,14 @@
 `QueueService` uses it for each look into the store. The store may have leased a message at the moment at which its receiver is
 cancelled, and that message must not wait for the end of its lease: so leasing runs in a task of its own, which a cancelled
 receiver does not take down with it, and a message that comes too late for its receiver is given back. Tasks: one per lease in
-progress, one per message that is given back or acked in the background. `wait` returns when they are done; `stop` cancels them.
+progress, one per message that is given back or settled in the background. `wait` returns when they are done; `stop` cancels
+them.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, NamedTuple
 
 from meshhost.errors import LeaseLostError, NotFoundError, RequestTimeoutError
 from meshhost.queues.counted import CountedQueues
@@ -16,9 +18,19 @@ from meshhost.stores.notifier import Hint
 from meshhost.stores.queues import Delivery, EndReason, HolderId, Lease, QueueKey, QueueStore
 from meshhost.tasks import TaskOwner
 
-__all__ = ["Claims"]
+__all__ = ["Claims", "Wanted"]
 
 logger = logging.getLogger(__name__)
+
+
+class Wanted(NamedTuple):
+    """Which messages are to be leased, for whom and for how long; see QueueStore."""
+
+    queue: QueueKey
+    holder: HolderId
+    seconds: float
+    limit: int = 1
+    by: str = ""
 
 
 class Claims:
@@ -46,13 +58,13 @@ class Claims:
         """Cancel what is not done, and wait for it. Receivers that wait for a lease get RequestTimeoutError."""
         await self._tasks.stop(timeout=timeout)
 
-    async def claim(self, queue: QueueKey, holder: HolderId, seconds: float, *, create: bool) -> Delivery | None:
-        """Lease a message. When cancelled, a message that was leased meanwhile is given back.
+    async def claim(self, wanted: Wanted, *, create: bool) -> Sequence[Delivery]:
+        """Lease messages. When cancelled, those that were leased meanwhile are given back.
 
-        Returns None when none is ready. A missing queue is created, or raises NotFoundError when `create` is false.
+        Empty when none is ready. A missing queue is created, or raises NotFoundError when `create` is false.
         """
-        claimed: asyncio.Future[Delivery | None] = asyncio.get_running_loop().create_future()
-        self._tasks.spawn(self._lease_into(claimed, queue, holder, seconds, create=create), name="claim")
+        claimed: asyncio.Future[Sequence[Delivery]] = asyncio.get_running_loop().create_future()
+        self._tasks.spawn(self._lease_into(claimed, wanted, create=create), name="claim")
         try:
             return await claimed
         except asyncio.CancelledError:
@@ -60,31 +72,22 @@ class Claims:
                 self.abandon(claimed.result())
             raise
 
-    def abandon(self, delivery: Delivery | None) -> None:
-        """Give back what was leased, if anything was. See `give_back`."""
-        if delivery is not None:
+    def abandon(self, deliveries: Sequence[Delivery]) -> None:
+        """Give back what was leased. See `give_back`."""
+        for delivery in deliveries:
             self.give_back(delivery.lease)
 
     def give_back(self, lease: Lease) -> None:
         """Release the message in the background, uncounted. A lease that was lost is ignored."""
         self._tasks.spawn(self._give_back(lease), name="give back")
 
-    def ack_soon(self, lease: Lease) -> None:
-        """Settle the message as done, in the background. A lease that was lost is ignored."""
-        acked = _settled(self._counted.ack(lease), lease, "a message was not settled")
-        self._tasks.spawn(acked, name="ack")
+    def in_background(self, settling: Coroutine[Any, Any, object], lease: Lease) -> None:
+        """Settle a message by this coroutine. A lease that was lost is ignored."""
+        self._tasks.spawn(_settled(settling, lease, "a message was not settled"), name="settle")
 
-    async def _lease_into(
-        self,
-        claimed: asyncio.Future[Delivery | None],
-        queue: QueueKey,
-        holder: HolderId,
-        seconds: float,
-        *,
-        create: bool,
-    ) -> None:
+    async def _lease_into(self, claimed: asyncio.Future[Sequence[Delivery]], wanted: Wanted, *, create: bool) -> None:
         try:
-            delivery = await self._lease(queue, holder, seconds, create=create)
+            deliveries = await self._lease(wanted, create=create)
         except Exception as error:  # noqa: BLE001 - raised where the claim is awaited
             _fail(claimed, error)
             return
@@ -92,22 +95,22 @@ class Claims:
             _fail(claimed, RequestTimeoutError("the queue store did not answer before the service stopped"))
             raise
         if claimed.done():
-            self.abandon(delivery)
+            self.abandon(deliveries)
         else:
-            claimed.set_result(delivery)
+            claimed.set_result(deliveries)
 
-    async def _lease(self, queue: QueueKey, holder: HolderId, seconds: float, *, create: bool) -> Delivery | None:
+    async def _lease(self, wanted: Wanted, *, create: bool) -> Sequence[Delivery]:
+        queue, holder, seconds, limit, by = wanted
         try:
-            deliveries = await self._store.lease(queue, holder, seconds=seconds)
+            deliveries = await self._store.lease(queue, holder, seconds=seconds, limit=limit, by=by)
         except NotFoundError:
             if not create:
                 raise
             await self._counted.create(queue)
-            return None
-        for delivery in deliveries:
-            self._claimed_until(delivery.lease.expires_at)
-            return delivery
-        return None
+            return []
+        if deliveries:
+            self._claimed_until(min(delivery.lease.expires_at for delivery in deliveries))
+        return deliveries
 
     async def _give_back(self, lease: Lease) -> None:
         released = self._store.nack(lease, reason=EndReason.RELEASED)
@@ -127,6 +130,6 @@ async def _settled(operation: Awaitable[object], lease: Lease, failure: str) -> 
     return True
 
 
-def _fail(claimed: asyncio.Future[Delivery | None], error: Exception) -> None:
+def _fail(claimed: asyncio.Future[Sequence[Delivery]], error: Exception) -> None:
     if not claimed.done():
         claimed.set_exception(error)

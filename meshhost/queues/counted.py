@@ -1,56 +1,78 @@
 """The operations of a queue store that add or remove queues and messages, counted for the quota of their tenant.
 
 `QueueService` uses it for exactly those operations. A message takes its place before it is stored and frees it when it is acked
-or drained; a message that dies keeps it. Whether an operation makes a queue is only known to the store, so it is asked once for
-each queue that this process has not seen; from then on the queue is known, and a send costs no further query.
+or drained; one that dies keeps it, and one that was cancelled or whose ttl is over is noticed by the next count. Whether an
+operation makes a queue is only known to the store, so it is asked once for each queue that this process has not seen; from then
+on the queue is known, and a send costs no further query.
 
 An operation whose caller was cancelled may have happened or not: then the tenant is counted again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias, TypeVar
 
 from meshhost.errors import QuotaExceededError
 from meshhost.identity.tenant import TenantId
 from meshhost.quotas.counts import TenantCounts
 from meshhost.quotas.quota import Resource
-from meshhost.stores.queues import Lease, NewMessage, QueueKey, QueueStore
+from meshhost.stores.queues import Lease, MessageState, NewMessage, QueueKey, QueueStore
 
 __all__ = ["CountedQueues"]
 
 T = TypeVar("T")
+# What an operation adds.
+Places: TypeAlias = tuple[Resource, int]
 
-# Beyond this many the names are forgotten and asked for again.
-_MAX_KNOWN = 100_000
+_MOST_KNOWN = 100_000
 
 
 class CountedQueues:
-    """Runs operations of `store`, and tells `counts`. They raise what the store raises, and QuotaExceededError."""
+    """Runs operations of `store`, and tells `counts`. They raise what the store raises, and QuotaExceededError.
 
-    def __init__(self, store: QueueStore, counts: TenantCounts) -> None:
+    Beyond `most_known` queues their names are forgotten and asked for again.
+    """
+
+    def __init__(self, store: QueueStore, counts: TenantCounts, *, most_known: int = _MOST_KNOWN) -> None:
         self._store = store
         self._counts = counts
+        self._most_known = most_known
         self._known: set[QueueKey] = set()
         self._making: dict[QueueKey, asyncio.Lock] = {}
 
-    async def send(self, queue: QueueKey, message: NewMessage, *, create: bool) -> int:
+    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool) -> Sequence[int]:
         """See QueueStore."""
-
-        def operation() -> Awaitable[int]:
-            return self._store.send(queue, message, create=create)
-
-        if create and queue not in self._known:
-            sending = self._make(queue, operation, Resource.MESSAGES)
-        else:
-            sending = self._add(queue.room.tenant, operation, Resource.MESSAGES)
         try:
-            return await sending
+            return await self._send(queue, messages, len(messages), create=create)
         except QuotaExceededError:
-            # It may be one that was stored before, sent again because the answer was lost.
-            if message.sender_id and (first := await self._store.find_sent(queue, message.sender_id)) is not None:
-                return first
-            raise
+            # They may be stored already, and sent again because the answer was lost.
+            new = await self._count_new(queue, messages)
+            if new == len(messages):
+                raise
+        if not new:
+            return await self._store.send_many(queue, messages, create=create)
+        return await self._send(queue, messages, new, create=create)
+
+    async def _send(
+        self, queue: QueueKey, messages: Sequence[NewMessage], count: int, *, create: bool
+    ) -> Sequence[int]:
+        def operation() -> Awaitable[Sequence[int]]:
+            return self._store.send_many(queue, messages, create=create)
+
+        taken = (Resource.MESSAGES, count)
+        if create and queue not in self._known:
+            return await self._make(queue, operation, taken)
+        return await self._add(queue.room.tenant, operation, taken)
+
+    async def _count_new(self, queue: QueueKey, messages: Sequence[NewMessage]) -> int:
+        """How many of the messages are not stored yet. The first one says whether it is worth the queries for the others."""
+        first, *others = messages
+        if not await self._is_known(queue, first):
+            return len(messages)
+        return len([message for message in others if not await self._is_known(queue, message)])
+
+    async def _is_known(self, queue: QueueKey, message: NewMessage) -> bool:
+        return bool(message.sender_id) and await self._store.find_sent(queue, message.sender_id or "") is not None
 
     async def create(self, queue: QueueKey) -> None:
         """See QueueStore."""
@@ -84,15 +106,24 @@ class CountedQueues:
             self._counts.doubt(tenant, Resource.QUEUES)
             self._counts.doubt(tenant, Resource.MESSAGES)
 
-    async def ack(self, lease: Lease) -> None:
+    async def ack(self, lease: Lease, *, result: str | None = None) -> bool:
         """See QueueStore."""
         tenant, since = lease.queue.room.tenant, self._counts.mark()
         try:
-            await self._store.ack(lease)
+            is_next_ready = await self._store.ack(lease, result=result)
         except asyncio.CancelledError:
             self._counts.doubt(tenant, Resource.MESSAGES)
             raise
         self._counts.free(tenant, Resource.MESSAGES, since=since)
+        return is_next_ready
+
+    async def cancel(self, queue: QueueKey, message_id: int) -> MessageState | None:
+        """See QueueStore."""
+        try:
+            return await self._store.cancel(queue, message_id)
+        finally:
+            # Whether it had ended before is not known here.
+            self._counts.doubt(queue.room.tenant, Resource.MESSAGES)
 
     async def drain(self, queue: QueueKey) -> int:
         """See QueueStore."""
@@ -105,48 +136,48 @@ class CountedQueues:
         self._counts.free(tenant, Resource.MESSAGES, drained, since=since)
         return drained
 
-    async def _make(self, queue: QueueKey, operation: Callable[[], Awaitable[T]], *resources: Resource) -> T:
+    async def _make(self, queue: QueueKey, operation: Callable[[], Awaitable[T]], *places: Places) -> T:
         """Run an operation that also makes this queue if it is missing. Raises as `_add` does."""
         tenant = queue.room.tenant
         if await self._store.exists(queue):
             self._remember(queue)
-            return await self._add(tenant, operation, *resources)
+            return await self._add(tenant, operation, *places)
         # Of several requests that make a queue at the same moment, the first one does.
         making = self._making.setdefault(queue, asyncio.Lock())
         try:
             async with making:
-                also = () if queue in self._known else (Resource.QUEUES,)
-                made = await self._add(tenant, operation, *also, *resources)
+                also = () if queue in self._known else ((Resource.QUEUES, 1),)
+                made = await self._add(tenant, operation, *also, *places)
                 self._remember(queue)
                 return made
         finally:
             if not making.locked() and self._making.get(queue) is making:
                 del self._making[queue]
 
-    async def _add(self, tenant: str, operation: Callable[[], Awaitable[T]], *resources: Resource) -> T:
-        """Run an operation that adds one of each resource. Raises QuotaExceededError, and what the operation raises."""
+    async def _add(self, tenant: str, operation: Callable[[], Awaitable[T]], *places: Places) -> T:
+        """Run an operation that adds so many of each resource. Raises QuotaExceededError, and what the operation raises."""
         counts, taken = self._counts, 0
         since = counts.mark()
         try:
-            for resource in resources:
-                await counts.take(tenant, resource)
+            for resource, amount in places:
+                await counts.take(tenant, resource, amount)
                 taken += 1
             since = counts.mark()
             done = await operation()
         except BaseException as error:
-            is_unknown = isinstance(error, asyncio.CancelledError) and taken == len(resources)
-            for resource in resources[:taken]:
+            is_unknown = isinstance(error, asyncio.CancelledError) and taken == len(places)
+            for resource, amount in places[:taken]:
                 if is_unknown:
-                    counts.keep(tenant, resource, since=since)
+                    counts.keep(tenant, resource, amount, since=since)
                     counts.doubt(tenant, resource)
                 else:
-                    counts.give_back(tenant, resource)
+                    counts.give_back(tenant, resource, amount)
             raise
-        for resource in resources:
-            counts.keep(tenant, resource, since=since)
+        for resource, amount in places:
+            counts.keep(tenant, resource, amount, since=since)
         return done
 
     def _remember(self, queue: QueueKey) -> None:
-        if len(self._known) >= _MAX_KNOWN:
+        if len(self._known) >= self._most_known:
             self._known.clear()
         self._known.add(queue)

@@ -14,44 +14,52 @@ None, cancels the sweeper, and waits for the claims within its timeout.
 import asyncio
 import logging
 import random as _random
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
 
 from meshhost.backoff import Backoff
-from meshhost.clock import Clock, SystemClock
-from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.queues.claims import Claims
+from meshhost.clock import Clock
+from meshhost.errors import InvalidRequestError
+from meshhost.identity.tenant import TenantId
+from meshhost.queues.claims import Claims, Wanted
+from meshhost.queues.configuring import Configuring
 from meshhost.queues.counted import CountedQueues
+from meshhost.queues.reader import QueueReader
 from meshhost.queues.store_check import StoreCheck
 from meshhost.queues.sweeper import QueueSweeper
 from meshhost.queues.waiters import Waiter, Waiters
 from meshhost.quotas.counts import UNCOUNTED, TenantCounts
 from meshhost.stores.notifier import Hint, Notifier
 from meshhost.stores.queues import (
-    DeadLetter,
     Delay,
     Delivery,
     EndReason,
     HolderId,
     Lease,
+    MessageState,
     NewMessage,
     QueueKey,
-    QueueStats,
+    QueueSettings,
     QueueStore,
 )
-from meshhost.stores.refusals import queue_missing
+from meshhost.stores.shared.refusals import queue_missing
 from meshhost.tasks import TaskOwner
 
-__all__ = ["QueueService"]
+__all__ = ["MAX_VALUE_BYTES", "QueueService", "check_size"]
 
 logger = logging.getLogger(__name__)
 
 # A hint may be lost (a sender cancelled between commit and wake, a notifier that lost its connection): a receiver that waits
 # looks at least this often.
 _POLL_SECONDS = 5.0
+# The settings that may make messages ready.
+_LETS_THROUGH = frozenset({"paused", "concurrency"})
+# A result, and a report of progress, as JSON text.
+MAX_VALUE_BYTES = 64 * 1024
 
 
-class QueueService:
+class QueueService(QueueReader):
     """The queues of one process over a store that others may use too.
 
     Store and notifier are opened before `start` and closed after `stop` by their owner. Operations raise what those of
@@ -70,11 +78,12 @@ class QueueService:
         random: Callable[[], float] = _random.random,
         lease_seconds: float = 30.0,
         max_waiters: int = 10_000,
+        max_watches: int = 10_000,
         counts: TenantCounts = UNCOUNTED,
     ) -> None:
-        self._store = store
+        super().__init__(store, clock=clock, max_watches=max_watches)
         self._counted = CountedQueues(store, counts)
-        self._clock = clock or SystemClock()
+        self._configuring = Configuring(store)
         self._retry = retry
         self._random = random
         self._lease_seconds = lease_seconds
@@ -94,15 +103,10 @@ class QueueService:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    @property
-    def store(self) -> QueueStore:
-        """The store, for archives: they are written and imported beside all receivers."""
-        return self._store
-
     async def start(self) -> None:
         """Begin to sweep, and to listen for the hints of other processes."""
         self._notifier.subscribe(self._waiters.wake)
-        self._sweeping.spawn(self._sweeper.run(self._wake_many), name="sweeper")
+        self._sweeping.spawn(self._sweeper.run(self._swept), name="sweeper")
 
     async def stop(self, *, timeout: float = 10.0) -> None:
         """End all waits with None, stop sweeping, and give back what cancelled receivers claimed.
@@ -111,6 +115,7 @@ class QueueService:
         """
         self._notifier.unsubscribe(self._waiters.wake)
         self._waiters.end_all()
+        self._watches.end_all()
         await self._sweeping.stop(timeout=timeout)
         try:
             async with asyncio.timeout(timeout):
@@ -128,9 +133,21 @@ class QueueService:
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """Store the message, wake one receiver, and return the message's id."""
-        message_id = await self._counted.send(queue, message, create=create)
-        self._wake(Hint(queue))
+        (message_id,) = await self.send_many(queue, [message], create=create)
         return message_id
+
+    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> Sequence[int]:
+        """Store all of the messages or none, wake receivers, and return the messages' ids."""
+        ids = await self._counted.send_many(queue, messages, create=create)
+        now = self._clock.time()
+        for seconds in {message.delay for message in messages if message.delay > 0}:
+            self._sweeper.tell(now + seconds)
+        for seconds in {message.ttl for message in messages if message.ttl is not None}:
+            self._sweeper.tell(now + seconds)
+        ready = sum(message.delay <= 0 for message in messages)
+        if ready:
+            self._wake(Hint(queue, many=ready > 1))
+        return ids
 
     async def receive(
         self,
@@ -140,54 +157,118 @@ class QueueService:
         wait_seconds: float = 0.0,
         lease_seconds: float | None = None,
         create: bool = True,
+        by: str = "",
     ) -> Delivery | None:
-        """Lease the oldest ready message, waiting up to `wait_seconds`; return None when there was none or the wait was ended.
+        """Lease the next message; see `receive_many`."""
+        deliveries = await self.receive_many(
+            queue, holder, limit=1, wait_seconds=wait_seconds, lease_seconds=lease_seconds, create=create, by=by
+        )
+        return deliveries[0] if deliveries else None
 
-        A cancelled receiver keeps no message. Raises LimitExceededError when too many wait, NotFoundError when the queue is
-        missing and `create` is false or when it is deleted meanwhile.
+    async def receive_many(
+        self,
+        queue: QueueKey,
+        holder: HolderId,
+        *,
+        limit: int,
+        wait_seconds: float = 0.0,
+        lease_seconds: float | None = None,
+        create: bool = True,
+        by: str = "",
+    ) -> Sequence[Delivery]:
+        """Lease up to `limit` ready messages, waiting up to `wait_seconds` for the first.
+
+        Empty when there was none or the wait was ended. `by` is what is shown of the holder. A cancelled receiver keeps no
+        message. Raises LimitExceededError when too many wait, NotFoundError when the queue is missing and `create` is false or
+        when it is deleted meanwhile.
         """
         seconds = self._lease_seconds if lease_seconds is None else lease_seconds
+        wanted = Wanted(queue, holder, seconds, limit, by)
         if wait_seconds <= 0:
-            return await self._claims.claim(queue, holder, seconds, create=create)
+            return self._handed_over(await self._claims.claim(wanted, create=create))
         waiter = self._waiters.add(queue, holder)
         try:
-            return await self._wait(waiter, self._clock.monotonic() + wait_seconds, seconds, create=create)
+            deadline = self._clock.monotonic() + wait_seconds
+            return self._handed_over(await self._wait(waiter, deadline, wanted, create=create))
         finally:
             hint = self._waiters.remove(waiter)
             if hint is not None:
                 self._publish(hint)
 
-    async def ack(self, lease: Lease) -> None:
-        """Settle the message as done."""
-        await self._counted.ack(lease)
+    async def ack(self, lease: Lease, *, result: str | None = None) -> None:
+        """Settle the message as done, with this JSON text as its result.
+
+        Raises InvalidRequestError, and leaves the message leased, when the result is too large.
+        """
+        check_size("result", result)
+        is_next_ready = await self._counted.ack(lease, result=result)
+        self._watches.tell(lease.queue, lease.message_id)
+        if is_next_ready:
+            self._wake(Hint(lease.queue))
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay | None = None) -> bool:
         """Settle the message as not done; return whether it was dead-lettered.
 
-        Without a `delay` the retry policy says when a FAILED one is tried again; others are ready at once.
+        Without a `delay` the settings of the queue, or else the retry policy, say when a FAILED one is tried again; others are
+        ready at once.
         """
-        seconds = 0.0
+        seconds, is_bounded = 0.0, False
 
-        def chosen(attempt: int) -> float:
-            nonlocal seconds
-            seconds = self._delay(attempt, reason, delay)
+        def chosen(attempt: int, settings: QueueSettings) -> float:
+            nonlocal seconds, is_bounded
+            seconds, is_bounded = self._delay(attempt, settings, reason, delay), settings.concurrency is not None
             return seconds
 
         dead = await self._store.nack(lease, reason=reason, error=error, delay=chosen)
-        if not dead:
-            self._ready_in(seconds, lease.queue)
+        self._watches.tell(lease.queue, lease.message_id)
+        if seconds > 0:
+            self._sweeper.tell(self._clock.time() + seconds)
+        if seconds <= 0 or is_bounded:
+            # It is ready again, or it has ended and the next one of its key is, or one more may be in progress.
+            self._wake(Hint(lease.queue))
         return dead
 
-    async def extend(self, lease: Lease, *, seconds: float) -> Lease:
-        """Let the lease run `seconds` from now."""
-        extended = await self._store.extend(lease, seconds=seconds)
+    async def extend(self, lease: Lease, *, seconds: float, progress: str | None = None) -> Lease:
+        """Let the lease run `seconds` from now, and report progress (a JSON text) if there is any.
+
+        The lease that is returned says whether the message was cancelled. Raises InvalidRequestError when the progress is too
+        large.
+        """
+        check_size("progress", progress)
+        extended = await self._store.extend(lease, seconds=seconds, progress=progress)
         self._sweeper.tell(extended.expires_at)
+        if progress is not None:
+            self._watches.tell(lease.queue, lease.message_id)
         return extended
+
+    async def cancel(self, queue: QueueKey, message_id: int) -> MessageState | None:
+        """End a message that nobody works on, or have its holder told; see QueueStore."""
+        state = await self._counted.cancel(queue, message_id)
+        self._watches.tell(queue, message_id)
+        if state is MessageState.CANCELLED:
+            self._wake(Hint(queue))
+        return state
+
+    async def configure(self, queue: QueueKey, changes: Mapping[str, Any]) -> QueueSettings:
+        """Change these settings of the queue and return all. Raises InvalidRequestError that names the setting."""
+        settings = await self._configuring.change(queue, changes)
+        if not (settings.paused or changes.keys().isdisjoint(_LETS_THROUGH)):
+            self._wake_many(queue)
+        return settings
+
+    async def pause(self, queue: QueueKey) -> None:
+        """Deliver nothing of this queue until it is resumed."""
+        await self.configure(queue, {"paused": True})
+
+    async def resume(self, queue: QueueKey) -> None:
+        """Deliver the messages of this queue again."""
+        await self.configure(queue, {"paused": False})
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
         """End the leases of a holder that is gone, now or within `grace` seconds; return the queues concerned."""
         queues = await self._store.release_holder(holder, reason=reason, grace=grace)
         for queue in queues:
+            self._watches.tell(queue)
             self._ready_in(grace, queue, many=True)
         return queues
 
@@ -197,7 +278,7 @@ class QueueService:
 
     def ack_soon(self, lease: Lease) -> None:
         """Settle the message as done, in the background. A lease that was lost is ignored."""
-        self._claims.ack_soon(lease)
+        self._claims.in_background(self.ack(lease), lease)
 
     async def create(self, queue: QueueKey) -> None:
         """Create the queue if it is missing."""
@@ -207,6 +288,7 @@ class QueueService:
         """Remove the queue with its messages; receivers that wait for it get NotFoundError."""
         await self._counted.delete(queue)
         self._waiters.end_queue(queue, queue_missing(queue))
+        self._watches.tell(queue)
         # Receivers elsewhere look, find no queue, and pass the hint on to the next.
         self._publish(Hint(queue, many=True))
 
@@ -214,40 +296,11 @@ class QueueService:
         """Delete all queues of a tenant, or of one of its rooms. Nobody may receive there any more."""
         await self._counted.delete_all(tenant, room)
 
-    async def exists(self, queue: QueueKey) -> bool:
-        """Return whether the queue exists."""
-        return await self._store.exists(queue)
-
     async def drain(self, queue: QueueKey) -> int:
         """Delete all messages of the queue but the dead; return how many."""
-        return await self._counted.drain(queue)
-
-    async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
-        """Return what is in each queue of a room, by name."""
-        return await self._store.stats(room)
-
-    async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
-        """Return the rooms (of all, or of this one) with a message that is ready, leased, or ready within `within` seconds."""
-        return await self._store.rooms_with_work(within=within, room=room)
-
-    async def rooms_of(self, tenant: TenantId) -> Sequence[str]:
-        """Return the names of the tenant's rooms that have a queue, sorted."""
-        return await self._store.rooms_of(tenant)
-
-    async def totals(self) -> QueueStats:
-        """Return the sum over all queues of all rooms."""
-        return await self._store.totals()
-
-    async def dead_letters(
-        self,
-        queue: QueueKey,
-        *,
-        limit: int = 100,
-        before: tuple[float, int] | None = None,
-        max_bytes: int | None = None,
-    ) -> Sequence[DeadLetter]:
-        """Return the dead messages of a queue, newest first, or a page of them."""
-        return await self._store.dead_letters(queue, limit=limit, before=before, max_bytes=max_bytes)
+        drained = await self._counted.drain(queue)
+        self._watches.tell(queue)
+        return drained
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """Make dead messages ready again and wake receivers; return how many."""
@@ -260,12 +313,24 @@ class QueueService:
         """Complete this holder's waiting receives with None; what one of them claimed at this moment is given back."""
         self._waiters.end_holder(holder)
 
-    def _delay(self, attempt: int, reason: EndReason, delay: Delay | None) -> float:
+    def _delay(self, attempt: int, settings: QueueSettings, reason: EndReason, delay: Delay | None) -> float:
         if callable(delay):
-            return delay(attempt)
+            return delay(attempt, settings)
         if delay is not None:
             return delay
-        return self._retry.delay(attempt, self._random) if reason is EndReason.FAILED else 0.0
+        return self._retry_of(settings).delay(attempt, self._random) if reason is EndReason.FAILED else 0.0
+
+    def _retry_of(self, settings: QueueSettings) -> Backoff:
+        first, longest, retry = settings.retry_seconds, settings.max_retry_seconds, self._retry
+        if first is None:
+            return retry if longest is None else replace(retry, max_delay=longest)
+        # Who sets a time expects about that time: never less than half of it.
+        longest = max(first, retry.max_delay) if longest is None else longest
+        return replace(retry, first_delay=first, max_delay=longest, jitter=min(retry.jitter, 0.5))
+
+    def _swept(self, queue: QueueKey) -> None:
+        self._watches.tell(queue)
+        self._wake_many(queue)
 
     def _wake(self, hint: Hint) -> None:
         """A message became ready: wake receivers and tell those who registered with `on_ready`."""
@@ -290,31 +355,42 @@ class QueueService:
         else:
             self._wake(Hint(queue, many))
 
-    async def _wait(self, waiter: Waiter, deadline: float, seconds: float, *, create: bool) -> Delivery | None:
+    def _handed_over(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        for delivery in deliveries:
+            self._watches.tell(delivery.lease.queue, delivery.lease.message_id)
+        return deliveries
+
+    async def _wait(self, waiter: Waiter, deadline: float, wanted: Wanted, *, create: bool) -> Sequence[Delivery]:
         # The waiter is in line before the first look into the store: a message that is sent after that look wakes it.
         while not waiter.over():
-            delivery = await self._follow(waiter, seconds, create=create)
-            if delivery is not None:
-                return delivery
+            deliveries = await self._follow(waiter, wanted, create=create)
+            if deliveries:
+                return deliveries
             create = False
             left = deadline - self._clock.monotonic()
             if left <= 0:
                 break
             await waiter.wait(min(left, _POLL_SECONDS), self._clock)
         waiter.check()
-        return None
+        return []
 
-    async def _follow(self, waiter: Waiter, seconds: float, *, create: bool) -> Delivery | None:
+    async def _follow(self, waiter: Waiter, wanted: Wanted, *, create: bool) -> Sequence[Delivery]:
         """Take the waiter's hint and lease. The hint is passed on when it may stand for more, or when leasing failed."""
         many = waiter.take()
         try:
-            delivery = await self._claims.claim(waiter.queue, waiter.holder, seconds, create=create)
+            deliveries = await self._claims.claim(wanted, create=create)
         except BaseException:
             self._pass_on(Hint(waiter.queue, many=True))
             raise
-        if delivery is not None and many:
+        if deliveries and many:
             self._pass_on(Hint(waiter.queue, many=True))
         if waiter.over():
-            self._claims.abandon(delivery)
-            return None
-        return delivery
+            self._claims.abandon(deliveries)
+            return []
+        return deliveries
+
+
+def check_size(field: str, text: str | None) -> None:
+    """Raise InvalidRequestError when a result, or a report of progress, is too large."""
+    if text is not None and (size := len(text.encode(errors="surrogatepass"))) > MAX_VALUE_BYTES:
+        raise InvalidRequestError(field, f"expected at most {MAX_VALUE_BYTES} bytes of JSON, got {size}")

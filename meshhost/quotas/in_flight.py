@@ -167,11 +167,9 @@ class Account:
 
     def give_back(self, size: int) -> None:
         """Hold `size` bytes less. What a closed account held is given back already."""
-        size = min(size, self.held)
-        counted = self.counted(-size)
-        self.held -= size
-        if counted:
-            self._all.change(self.tenant, counted)
+        before, self.held = self.held, max(self.held - size, 0)
+        if before > FREE_BYTES:
+            self._all.change(self.tenant, max(self.held, FREE_BYTES) - before)
         self._all.grant()
 
     def close(self) -> None:

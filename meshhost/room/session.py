@@ -17,9 +17,8 @@ fails with the error that ended it.
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import Callable
-
-from opentelemetry import propagate
 
 from meshhost.errors import ConnectionLostError, LimitExceededError, RemoteProtocolError, RequestTimeoutError, RoomError
 from meshhost.protocol.connection import MessageReceived, ReplyReceived, RoomConnection
@@ -195,5 +194,8 @@ class RoomSession:
 
 def _trace() -> dict[str, str]:
     carrier: dict[str, str] = {}
-    propagate.inject(carrier)
+    if "opentelemetry.trace" in sys.modules:  # else nobody traces, and a short command need not load it
+        from opentelemetry import propagate
+
+        propagate.inject(carrier)
     return carrier

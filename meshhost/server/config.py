@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from meshhost.edge.listener import EdgeLimits
+from meshhost.edge.limits import EdgeLimits
 from meshhost.identity.grants import ApiScope
 from meshhost.protocol.frames import Limits
 from meshhost.tenant_names import TenantLabel
@@ -59,11 +59,13 @@ class ConfiguredService:
 class CallTimes:
     """Seconds between the calls of a configured service: a called agent has `join` to join.
 
+    One that joined within the last `start` may not have registered yet what it offers, and is waited for.
     After a failed call the next one waits, between half of a bound and all of it; the bound doubles from `first_delay` to
     `max_delay`. After an agent was in the room for `stable`, the bound starts again.
     """
 
     join: float = 30.0
+    start: float = 10.0
     first_delay: float = 0.5
     max_delay: float = 60.0
     stable: float = 60.0
@@ -75,17 +77,18 @@ class ServerConfig:
 
     `public_url` is where participants reach it (None: the address it listens on). `resume_seconds` is how long a participant
     whose connection was lost may come back as itself; `linger_seconds` how long a room stays open when only agents that the
-    server called in are there; `receive_seconds` how long a receive waits for a message; `blocked_seconds` how long a worker
-    whose event loop is blocked keeps its message; `call_seconds` how long a tool or agent may take to answer. `max_requests`
-    bounds the requests in progress of one connection, `max_waiting_bytes` what waits to be sent on it. All connections together
-    hold at most `max_in_flight_bytes` of messages. A message has `message_seconds` to arrive, and another one for every
-    `edge.bytes_per_second` of it that came. `call_times` paces the calls of `services`. `return_seconds` is how long after its
-    start the server waits for agents of its former life to come back before it calls a service with several hosts.
-    `webhook_urls` receive a webhook when a room starts or ends. `call_urls` are the prefixes of URLs that `agent.call` may
-    call. `oauth` turns on the loopback login that the MeshAgent CLI's `setup` uses (None: where there is no `public_url`).
-    `edge` bounds connections and half-sent requests. With `require_token_expiry` tokens of participants that never expire are
-    refused. `operator_key` is the key that manages tenants; without one nobody does. The first `tenant_labels` tenants have a
-    label of their own in the metrics, which shows their id or name.
+    server called in are there; `look_seconds` how often it looks for closed rooms with work; `receive_seconds` how long a
+    receive waits for a message; `blocked_seconds` how long a worker whose event loop is blocked keeps its message;
+    `call_seconds` how long a tool or agent may take to answer. `max_requests` bounds the requests in progress of one
+    connection, `max_waiting_bytes` what waits to be sent on it. All connections together hold at most `max_in_flight_bytes` of
+    messages. A message has `message_seconds` to arrive, and another one for every `edge.bytes_per_second` of it that came.
+    `call_times` paces the calls of `services`. `return_seconds` is how long after its start the server waits for agents of its
+    former life to come back before it calls a service with several hosts. `webhook_urls` receive a webhook when a room starts
+    or ends. `call_urls` are the prefixes of URLs that `agent.call` may call. `oauth` turns on the loopback login that the
+    MeshAgent CLI's `setup` uses (None: where there is no `public_url`). `edge` bounds connections and half-sent requests. With
+    `require_token_expiry` tokens of participants that never expire are refused. `operator_key` is the key that manages
+    tenants; without one nobody does. The first `tenant_labels` tenants have a label of their own in the metrics, which shows
+    their id or name.
     """
 
     host: str = "127.0.0.1"
@@ -94,6 +97,7 @@ class ServerConfig:
     limits: Limits = Limits(header_bytes=MAX_HEADER_BYTES)  # noqa: RUF009 - immutable
     resume_seconds: float = 10.0
     linger_seconds: float = 60.0
+    look_seconds: float = 60.0
     receive_seconds: float = 20.0
     lease_seconds: float = 30.0
     blocked_seconds: float = 600.0

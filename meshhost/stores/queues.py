@@ -1,10 +1,10 @@
 """The contract of a queue store: durable queues with leases, for any number of room servers at once.
 
 `meshhost.queues.service` is the caller; every engine implements `QueueStore`, and `tests/contract` pins the prose below by
-running the same tests on each. A message is in one of four states: *ready*, *delayed* (until its retry time), *leased* (until
-the lease is settled, released or runs out) and *dead* (set aside after its last attempt). Two invariants must never break: an
-accepted message is lost by nothing but ack, drain and delete; and a message is changed only by the holder of its present
-lease, which is known by its token (fencing), so that a holder that woke too late is refused.
+running the same tests on each. `messages.py` has the values, with the states of a message's life, and `queue_settings.py` what
+can be set for one queue. Two invariants must never break: an accepted message is lost by nothing but ack, cancel, its own ttl,
+drain and delete; and a message is changed only by the holder of its present lease, which is known by its token (fencing), so
+that a holder that woke too late is refused.
 
 Several processes may use one store. What the contract promises then is said at each method; an engine that serves one process
 only (SQLite, memory) refuses a second opener or cannot have one, and keeps the same promises between concurrent callers.
@@ -12,37 +12,56 @@ This module is pure: values and signatures, no I/O.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import NamedTuple, NewType, Protocol, TypeAlias
 
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.messages import (
+    DeadLetter,
+    EndReason,
+    MessagePage,
+    MessageQuery,
+    MessageRecord,
+    MessageState,
+    NewMessage,
+    StoredMessage,
+)
+from meshhost.stores.queue_settings import QueueLimits, QueueSettings
 
 __all__ = [
     "LONGEST_DELAY",
     "LONGEST_LEASE",
+    "MAX_BATCH",
     "DeadLetter",
     "Delay",
     "Delivery",
     "EndReason",
     "HolderId",
     "Lease",
+    "MessagePage",
+    "MessageQuery",
+    "MessageRecord",
+    "MessageState",
     "NewMessage",
     "QueueKey",
     "QueueLimits",
+    "QueueSettings",
     "QueueStats",
     "QueueStore",
     "StoredMessage",
     "TenantQueues",
 ]
 
-# Seconds. No lease and no delay before a retry may be longer.
+# Seconds. No lease, no delay of a message and none before a retry may be longer.
 LONGEST_LEASE = 3600.0
-LONGEST_DELAY = 7 * 24 * 3600.0
+LONGEST_DELAY = 30 * 24 * 3600.0
+# Messages that one `send_many` stores at most.
+MAX_BATCH = 1000
 
 HolderId = NewType("HolderId", str)
-# Seconds, or a pure function from the attempt that failed (1 for the first) to seconds: only the store knows the attempt.
-Delay: TypeAlias = float | Callable[[int], float]
+# Seconds, or a pure function to seconds from the attempt that failed (1 for the first) and the settings of the queue: only the
+# store knows them.
+Delay: TypeAlias = float | Callable[[int, QueueSettings], float]
 
 
 class QueueKey(NamedTuple):
@@ -62,36 +81,19 @@ class TenantQueues(NamedTuple):
     messages: int
 
 
-class EndReason(StrEnum):
-    """Why a delivery ended without an ack."""
-
-    FAILED = "failed"  # the agent raised: counts against the message
-    INTERRUPTED = "interrupted"  # stop, deploy, crash or lost connection of the host: not the message's fault
-    EXPIRED = "expired"  # the lease was not renewed in time: its holder is gone; an interruption
-    RELEASED = "released"  # handed back before work began: the delivery is not counted at all
-
-
-@dataclass(frozen=True, slots=True)
-class NewMessage:
-    """What is sent: a JSON text and string headers (trace context travels there).
-
-    `sender_id` is the sender's own name for it: a message that is sent again under the same one is stored once.
-    """
-
-    body: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    sender_id: str | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A time-limited exclusive right to a message. `token` grows with every lease of that message."""
+    """A time-limited exclusive right to a message. `token` grows with every lease of that message.
+
+    `is_cancelled`: the message was cancelled; its holder should stop, and settle it in any way.
+    """
 
     queue: QueueKey
     message_id: int
     token: int
     holder: HolderId
     expires_at: float  # wall clock, seconds since the epoch
+    is_cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Delivery:
     """One handing-over of a message.
 
     `attempt` is 1 plus the failures so far; `delivery` is 1 plus all deliveries that ended without an ack, for any reason
-    but RELEASED.
+    but RELEASED. `deadline`: how many seconds the queue gives the holder for it.
     """
 
     lease: Lease
@@ -108,13 +110,17 @@ class Delivery:
     attempt: int
     delivery: int
     sent_at: float
+    priority: int = 0
+    key: str | None = None
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """What is in a queue: ready, leased, delayed and dead messages, and the age in seconds of the oldest that is not dead.
+    """What is in a queue, and the age in seconds of the oldest message that is not dead.
 
-    A message whose lease expired counts as ready, although its late holder may still settle it.
+    `delayed` are those that wait for their time or for their next attempt, `blocked` those behind one of their key. A message
+    whose lease expired counts as ready, although its late holder may still settle it.
     """
 
     name: str
@@ -123,60 +129,8 @@ class QueueStats:
     delayed: int
     dead: int
     oldest_age: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A message set aside after its last attempt, with the reason (an exception's text and traceback)."""
-
-    message_id: int
-    body: str
-    headers: Mapping[str, str]
-    attempts: int
-    reason: str
-    sent_at: float
-    died_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
-    """What a store accepts.
-
-    `max_attempts` failures make a message dead, and so do `max_interruptions` deliveries that ended INTERRUPTED or EXPIRED:
-    such a message ends or blocks its process, and would go round for ever. `max_depth` bounds the messages of one queue that
-    are not dead; `max_message_bytes` bounds body and headers of one message together, as UTF-8. A `sender_id` is remembered
-    for `remember_ids_seconds`: many times as long as a client sends one message again.
-
-    `max_depth` protects the store; it is not a counter to build on. A queue below it is never refused. One process never
-    exceeds it. When several processes send to one queue at the same moment, an engine may exceed it by what the others
-    stored within the last second, because an exact count over processes would be one row that every send has to lock.
-    """
-
-    max_attempts: int = 5
-    max_interruptions: int = 5
-    max_depth: int = 1_000_000
-    max_message_bytes: int = 8 * 1024 * 1024
-    remember_ids_seconds: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
-    """A message as it is kept, for an archive.
-
-    `attempts`, `interruptions` and `deliveries` count as the store does; a dead letter keeps no interruptions. `due_at` is when
-    a delayed message becomes ready; a leased message has none. A dead letter has a `reason` and a time of death.
-    """
-
-    id: int
-    body: str
-    headers: Mapping[str, str]
-    sent_at: float
-    attempts: int = 0
-    interruptions: int = 0
-    deliveries: int = 0
-    due_at: float | None = None
-    reason: str | None = None
-    died_at: float | None = None
+    blocked: int = 0
+    is_paused: bool = False
 
 
 class QueueStore(Protocol):
@@ -239,8 +193,16 @@ class QueueStore(Protocol):
         QueueLimits) or the message too large, InvalidRequestError when a text of it is not Unicode, StorageFullError when
         the disk has no more room than leasing and settling need.
 
-        A message with the `sender_id` of one that this queue took within `remember_ids_seconds` is that one, whatever became
-        of it since: nothing is stored, and the id of the first is returned, also when the queue is full by now.
+        A message with the `sender_id` of one that this queue took within the time that this is remembered is that one, whatever
+        became of it since: nothing is stored, and the id of the first is returned, also when the queue is full by now.
+        """
+        ...
+
+    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> Sequence[int]:
+        """Store up to MAX_BATCH messages in this order, all or none, and return their ids once they are durable.
+
+        Each is as `send` would store it, and raises what `send` would raise. For one whose `sender_id` was taken before, the id
+        of the first one is returned.
         """
         ...
 
@@ -248,24 +210,30 @@ class QueueStore(Protocol):
         """Return the id of the message that `send` would return for this `sender_id` without storing one, or None."""
         ...
 
-    async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
+    async def lease(
+        self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1, by: str = ""
+    ) -> Sequence[Delivery]:
         """Claim up to `limit` ready messages for `seconds`, in one operation; empty when none is ready.
 
-        A message is ready when it is not dead, its retry time has come, and it has no lease or its lease expired. Claiming
-        a message whose lease expired counts that delivery as EXPIRED; one that this makes dead is not handed out. No message
-        is leased to two callers at once.
+        A message is ready when it has not ended, its time or that of its retry has come, no earlier message of its key is left,
+        and it has no lease or its lease expired. Claiming a message whose lease expired counts that delivery as EXPIRED; one
+        that this makes dead, that was cancelled, or whose ttl is over ends instead of being handed out. No message is leased to
+        two callers at once, and no two of one key. `by` is what is shown of the holder.
 
-        The deliveries are in order of id, and are the oldest that were ready when the claim began. A caller may skip
-        messages that another process is claiming at this moment instead of waiting for it, so it may return fewer than
-        `limit`. Raises NotFoundError for a missing queue.
+        A paused queue has nothing that is ready, nor has one with as many unexpired leases as its `concurrency`.
+
+        The deliveries are in order of priority, the highest first, and then of id, and were the first in this order when the
+        claim began. A caller may skip messages that another process is claiming at this moment instead of waiting for it, so it
+        may return fewer than `limit`. Raises NotFoundError for a missing queue.
         """
         ...
 
-    async def ack(self, lease: Lease) -> None:
-        """Delete the message: it is done. Raises LeaseLostError when the lease is not the message's present lease.
+    async def ack(self, lease: Lease, *, result: str | None = None) -> bool:
+        """The message is done, with this result (a JSON text). Raises LeaseLostError when this is not its present lease.
 
         The present lease is known by queue, message, token and holder. One that expired is still the present one until the
-        message is leased again.
+        message is leased again. Returns whether another message may have become ready by this: the next one of the key, or any
+        of a queue with a `concurrency`.
         """
         ...
 
@@ -273,12 +241,44 @@ class QueueStore(Protocol):
         """Make the message ready again after `delay` seconds, at its old place in the order: it is not done.
 
         FAILED counts as an attempt; when that was the last one (`max_attempts`), the message is dead-lettered with `error`
-        as its reason. INTERRUPTED counts towards `max_interruptions`. Returns whether it is dead now. Raises LeaseLostError.
+        as its reason. INTERRUPTED counts towards `max_interruptions`. One that was cancelled meanwhile ends CANCELLED. Returns
+        whether it is dead now; whichever way it ended, another one may have become ready. Raises LeaseLostError.
         """
         ...
 
-    async def extend(self, lease: Lease, *, seconds: float) -> Lease:
-        """Let the lease run for `seconds` from now and return it with its new end. Raises LeaseLostError."""
+    async def extend(self, lease: Lease, *, seconds: float, progress: str | None = None) -> Lease:
+        """Let the lease run for `seconds` from now; return it with its new end, and whether the message was cancelled.
+
+        `progress` (a JSON text) replaces what was reported of this delivery before. Raises LeaseLostError.
+        """
+        ...
+
+    async def get(self, queue: QueueKey, message_id: int) -> MessageRecord | None:
+        """Return what is known of a message of the queue; None when nothing is (any more). Raises NotFoundError."""
+        ...
+
+    async def find(self, queue: QueueKey, query: MessageQuery) -> MessagePage:
+        """Return a page of the messages that fit, the newest first, each without its history. Raises NotFoundError.
+
+        A page may be cut short, so that no call takes long however many messages do not fit.
+        """
+        ...
+
+    async def cancel(self, queue: QueueKey, message_id: int) -> MessageState | None:
+        """End a message that nobody works on, dead or not; have the holder of a leased one told. Returns its state by now.
+
+        That is CANCELLED, or LEASED: its holder learns it by `extend`, and the message ends CANCELLED when its lease ends in
+        any way but by an ack. A message that ended before stays as it is. None: nothing is known of it. Another message may
+        have become ready by this. Raises NotFoundError.
+        """
+        ...
+
+    async def settings(self, queue: QueueKey) -> QueueSettings:
+        """Return what is set for the queue. Raises NotFoundError."""
+        ...
+
+    async def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
+        """Set this for the queue from now on. Raises NotFoundError."""
         ...
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
@@ -290,7 +290,10 @@ class QueueStore(Protocol):
         ...
 
     async def sweep(self) -> Sequence[QueueKey]:
-        """Return the queues in which a message became ready by time alone: a retry came due or a lease expired.
+        """Do what time asks for, and return the queues in which messages became ready by it.
+
+        Messages whose ttl is over end, and what need not be known any more is forgotten. A message becomes ready by time alone
+        when its delay is over or its lease expired, or when one of its key expired.
 
         Every process may sweep at any time. Each such message is reported exactly once, to one caller in one process: the
         others do not see it again, and that caller wakes the receivers that wait for it (through the notifier). When its
@@ -305,6 +308,8 @@ class QueueStore(Protocol):
 
     async def drain(self, queue: QueueKey) -> int:
         """Delete all messages of the queue, leased ones too but not the dead; return how many. Raises NotFoundError.
+
+        Nothing is known of them any more.
 
         They are gone at once for every caller; the space that they took may be freed later, also after a crash.
         """
@@ -353,8 +358,9 @@ class QueueStore(Protocol):
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """Make dead messages (all, or these) ready again with a fresh count of attempts; return how many.
 
-        They take their old places in the order, above `max_depth` if need be. Many are moved in several steps: each is dead or
-        ready at any moment, and a crash may leave some dead. Raises NotFoundError.
+        They take their old places in the order, above `max_depth` if need be, and do not expire; one whose key has messages
+        already comes right after the one of them that is first. Many are moved in several steps: each is dead or ready at any
+        moment, and a crash may leave some dead. Raises NotFoundError.
         """
         ...
 
@@ -369,7 +375,8 @@ class QueueStore(Protocol):
     async def restore(self, queue: QueueKey, messages: Sequence[StoredMessage]) -> None:
         """Store messages of an archive at the end of the queue, which is made if it is missing; all or none.
 
-        They get new ids, in the order that they are given in, and keep everything else. `max_depth` does not count. No delay is
+        They get new ids, in the order that they are given in, and keep everything else; what is left of a ttl goes on from
+        now. `max_depth` does not count. No delay is
         longer than LONGEST_DELAY. Nobody is woken. Raises LimitExceededError for a message that is too large,
         InvalidRequestError for one that is not Unicode, StorageFullError.
         """

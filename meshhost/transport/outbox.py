@@ -125,19 +125,15 @@ class Outbox:
                 if self._is_sent_at_once(message):
                     return
                 if self._budget is not None:
-                    await self._hold(self._budget, message.size, reserved)
-                    reserved = 0
+                    if reserved:  # what surrounds the reserved bytes in the message is small
+                        self._budget.take(message.size - reserved, may_refuse=False)
+                        reserved = 0
+                    elif not self._budget.take(message.size):
+                        await self._budget.reserve(message.size)
                 self._append(message)
         finally:
             if reserved and self._budget is not None:
                 self._budget.give_back(reserved)
-
-    @staticmethod
-    async def _hold(budget: Budget, size: int, reserved: int) -> None:
-        if reserved:  # what surrounds the reserved bytes in the message is small
-            budget.take(size - reserved, may_refuse=False)
-        else:
-            await budget.reserve(size)
 
     def _append(self, message: Packets) -> None:
         if self._waiting is None:

@@ -8,10 +8,10 @@ import pytest
 from doubles.postgres import empty_database
 
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.local_notifier import LocalNotifier
 from meshhost.stores.notifier import Hint, Notifier
 from meshhost.stores.postgres.notifier import PostgresNotifier
 from meshhost.stores.queues import QueueKey
+from meshhost.stores.shared.local_notifier import LocalNotifier
 
 JOBS, MAIL = (QueueKey(RoomKey(TenantId("acme"), "lobby"), name) for name in ("jobs", "mail"))
 

@@ -5,6 +5,7 @@ import contextlib
 import sqlite3
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,31 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from meshhost.errors import RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.memory.queues import MemoryQueueStore
+from meshhost.stores.messages import MessageQuery, MessageRecord, MessageState
 from meshhost.stores.postgres.queues import PostgresQueueStore
+from meshhost.stores.queue_settings import QueueSettings
 from meshhost.stores.queues import EndReason, HolderId, Lease, NewMessage, QueueKey, QueueLimits, QueueStore
 from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
+KEYS = st.sampled_from([None, "k", "l"])
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "delay": st.sampled_from([0.0, 2.0]),
+        "priority": st.sampled_from([-1, 0, 1]),
+        "key": KEYS,
+        "ttl": st.sampled_from([None, 1.0, 4.0]),
+    },
+)
+SETTINGS = st.builds(
+    QueueSettings,
+    paused=st.booleans(),
+    max_attempts=st.sampled_from([None, 1]),
+    concurrency=st.sampled_from([None, 1]),
+    result_ttl=st.sampled_from([0.0, 2.0, 100.0]),
+)
 QUEUES = st.sampled_from([QueueKey(ROOM, "a"), QueueKey(ROOM, "b")])
 HOLDERS = st.sampled_from([HolderId("ann"), HolderId("bob")])
 SECONDS = st.sampled_from([0, 1, 2, 3, 5])
@@ -49,7 +69,8 @@ class BothStores(RuleBasedStateMachine):
         self.store = self.make()
         self.leases: list[Lease] = []
         self.sent: set[int] = set()
-        self.ended: set[int] = set()  # acked, drained or deleted
+        self.ended: set[int] = set()  # acked, cancelled, drained or deleted
+        self.might_end: set[int] = set()  # by a ttl, or by the end of a lease after being cancelled
         for backend in (self.model, self.store):
             self.runner.run(backend.open())
 
@@ -71,12 +92,20 @@ class BothStores(RuleBasedStateMachine):
         assert got == expected
         return None if isinstance(got, tuple) else got
 
-    @rule(queue=QUEUES, create=st.booleans(), body=st.text(max_size=5))
-    def send(self, queue: QueueKey, create: bool, body: str) -> None:
-        message = self.both(lambda backend: backend.send(queue, NewMessage(body), create=create))
+    @rule(queue=QUEUES, create=st.booleans(), body=st.text(max_size=5), options=OPTIONS)
+    def send(self, queue: QueueKey, create: bool, body: str, options: dict[str, Any]) -> None:
+        message = self.both(lambda backend: backend.send(queue, NewMessage(body, **options), create=create))
         if message is not None:
             assert message not in self.sent
             self.sent.add(message)
+            self.might_end |= {message} if options.get("ttl") else set()
+
+    @rule(queue=QUEUES, options=st.lists(OPTIONS, min_size=1, max_size=3))
+    def send_many(self, queue: QueueKey, options: list[dict[str, Any]]) -> None:
+        batch = [NewMessage("x", **each) for each in options]
+        messages = self.both(lambda backend: backend.send_many(queue, batch)) or []
+        self.sent |= set(messages)
+        self.might_end |= {number for number, message in zip(messages, batch, strict=False) if message.ttl}
 
     @rule(queue=QUEUES, holder=HOLDERS, seconds=SECONDS, limit=st.integers(1, 3))
     def lease(self, queue: QueueKey, holder: HolderId, seconds: int, limit: int) -> None:
@@ -84,11 +113,11 @@ class BothStores(RuleBasedStateMachine):
         self.leases += [delivery.lease for delivery in deliveries or ()]
 
     @precondition(lambda self: self.leases)
-    @rule(data=st.data())
-    def ack(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), result=st.sampled_from([None, "1"]))
+    def ack(self, data: st.DataObject, result: str | None) -> None:
         lease = data.draw(st.sampled_from(self.leases))
         newest = max(other.token for other in self.leases if other.message_id == lease.message_id)
-        accepted = self.both(lambda backend: _said(backend.ack(lease)))
+        accepted = self.both(lambda backend: backend.ack(lease, result=result)) is not None
         if accepted:
             assert lease.token == newest
             assert lease.message_id not in self.ended
@@ -98,7 +127,7 @@ class BothStores(RuleBasedStateMachine):
     @rule(data=st.data(), reason=REASONS, delay=SECONDS, by_attempt=st.booleans())
     def nack(self, data: st.DataObject, reason: EndReason, delay: int, by_attempt: bool) -> None:
         lease = data.draw(st.sampled_from(self.leases))
-        chosen = (lambda attempt: float(delay * attempt)) if by_attempt else delay
+        chosen = (lambda attempt, _: float(delay * attempt)) if by_attempt else delay
         self.both(lambda backend: backend.nack(lease, reason=reason, error="boom", delay=chosen))
 
     @precondition(lambda self: self.leases)
@@ -106,6 +135,25 @@ class BothStores(RuleBasedStateMachine):
     def extend(self, data: st.DataObject, seconds: int) -> None:
         lease = data.draw(st.sampled_from(self.leases))
         self.both(lambda backend: backend.extend(lease, seconds=seconds))
+
+    @precondition(lambda self: self.sent)
+    @rule(queue=QUEUES, data=st.data())
+    def cancel(self, queue: QueueKey, data: st.DataObject) -> None:
+        message = data.draw(st.sampled_from(sorted(self.sent)))
+        kept = self.living(queue) | self.dead(queue)
+        state = self.both(lambda backend: backend.cancel(queue, message))
+        if state == MessageState.LEASED:
+            self.might_end.add(message)
+        elif state == MessageState.CANCELLED and message in kept:
+            self.ended.add(message)
+
+    @rule(queue=QUEUES, settings=SETTINGS)
+    def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
+        self.both(lambda backend: _said(backend.configure(queue, settings)))
+
+    @rule(queue=QUEUES, states=st.none() | st.frozensets(st.sampled_from(list(MessageState))), key=KEYS)
+    def find(self, queue: QueueKey, states: frozenset[MessageState] | None, key: str | None) -> None:
+        self.both(lambda backend: _everything(backend, queue, MessageQuery(states=states, key=key, limit=2)))
 
     @rule(holder=HOLDERS, reason=REASONS, grace=SECONDS)
     def release_holder(self, holder: HolderId, reason: EndReason, grace: int) -> None:
@@ -139,13 +187,25 @@ class BothStores(RuleBasedStateMachine):
         self.both(lambda backend: backend.next_due())
         for name in ("a", "b"):
             self.both(lambda backend, name=name: backend.dead_letters(QueueKey(ROOM, name)))
+            for message in sorted(self.sent)[-6:]:
+                self.both(lambda backend, name=name, message=message: backend.get(QueueKey(ROOM, name), message))
+        self.both(lambda backend: backend.rooms_with_work(within=1.0))
 
     @invariant()
     def nothing_is_lost(self) -> None:
         kept: set[int] = set()
         for queue in self.model._queues:
             kept |= self.living(queue) | self.dead(queue)
-        assert kept == self.sent - self.ended
+        lost = self.sent - self.ended - kept
+        # What is left is over: its ttl, or its lease after it was cancelled.
+        assert lost <= self.might_end
+        assert not kept & self.ended
+
+    @invariant()
+    def keys_do_not_overlap(self) -> None:
+        for queue in self.model._queues.values():
+            heads = [message.key for message in queue.messages.values() if message.key and not message.is_held_back]
+            assert sorted(heads) == sorted({message.key for message in queue.messages.values() if message.key})
 
     def living(self, queue: QueueKey) -> set[int]:
         found = self.model._queues.get(queue)
@@ -162,6 +222,16 @@ async def _outcome(operation: Callable[[QueueStore], Awaitable[Any]], backend: Q
     except RoomError as error:
         return type(error), str(error)
     return list(result) if isinstance(result, tuple) else result
+
+
+async def _everything(backend: QueueStore, queue: QueueKey, query: MessageQuery) -> list[MessageRecord]:
+    found: list[MessageRecord] = []
+    while True:
+        page = await backend.find(queue, query)
+        found += page.messages
+        if page.next is None:
+            return found
+        query = replace(query, before=page.next)
 
 
 async def _said(operation: Awaitable[None]) -> bool:

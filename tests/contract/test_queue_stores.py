@@ -27,6 +27,7 @@ from meshhost.stores.queues import (
     NewMessage,
     QueueKey,
     QueueLimits,
+    QueueSettings,
     QueueStats,
     QueueStore,
     StoredMessage,
@@ -432,7 +433,7 @@ async def test_a_delayed_message_waits_and_others_pass_it(store: QueueStore, clo
 async def test_the_delay_may_depend_on_the_attempt(store: QueueStore, clock: FakeClock) -> None:
     seen: list[int] = []
 
-    def delay(attempt: int) -> float:
+    def delay(attempt: int, _: QueueSettings) -> float:
         seen.append(attempt)
         return 10.0 * attempt
 
@@ -449,7 +450,7 @@ async def test_the_delay_may_depend_on_the_attempt(store: QueueStore, clock: Fak
 
 
 async def test_a_delay_that_fails_changes_nothing(store: QueueStore) -> None:
-    def delay(attempt: int) -> float:
+    def delay(attempt: int, _: QueueSettings) -> float:
         raise ZeroDivisionError
 
     await put(store, "a")

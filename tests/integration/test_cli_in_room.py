@@ -1,6 +1,7 @@
 """Commands against a real room server, in this process. The command runs in a thread, since it has a loop of its own."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -75,7 +76,11 @@ async def test_a_command_joins_with_a_ready_made_token(
     environment.delenv("MESHHOST_API_KEY")
     environment.setenv("MESHHOST_TOKEN", json.loads(out)["token"])
 
-    assert await command("queue", "send", "--queue", "jobs", "--json", "1") == (0, "1\n", "")
+    assert await command("queue", "send", "--queue", "jobs", "--json", "1") == (
+        0,
+        "1\n",
+        "meshhost: created queue jobs\n",
+    )
     code, _, said = await command("queue", "send", "--queue", "jobs", "--json", "1", "--room", "elsewhere")
     assert code == 1
     assert "MESHHOST_TOKEN" in said or "elsewhere" in said
@@ -226,7 +231,11 @@ async def test_what_is_not_a_room_server_is_said(server: RunningServer) -> None:
 async def test_a_server_runs_until_it_is_told_to_stop(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ready = asyncio.Event()
     said: list[str] = []
-    environment.setattr(serving, "print_line", lambda text: (said.append(text), ready.set()))
+    frozen: list[int] = []
+    gc.unfreeze()
+    environment.setattr(
+        serving, "print_line", lambda text: (said.append(text), frozen.append(gc.get_freeze_count()), ready.set())
+    )
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(serving._serve(ServerOptions(port=0, data_dir=tmp_path / "data"), as_json=False))
@@ -234,6 +243,8 @@ async def test_a_server_runs_until_it_is_told_to_stop(environment: pytest.Monkey
         os.kill(os.getpid(), signal.SIGTERM)
 
     assert said[0].startswith("room server ready at http://127.0.0.1:")
+    assert frozen[0] > 10_000  # no collection looks at what was loaded
+    gc.unfreeze()
 
 
 async def _value(value: str) -> str:

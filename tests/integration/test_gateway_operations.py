@@ -1,5 +1,6 @@
 """What the gateway forwards with the operator's key, and for whom: operations, stored responses, credentials of callers."""
 
+import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from meshhost.gateway.provider import Caller, ProviderTable
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.gateway.routes import add_gateway_routes
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.quotas.quota import over_rate
 from meshhost.stores.memory.usage import MemoryUsageStore
 
 KEY = "sk-provider-secret"
@@ -50,7 +52,8 @@ async def authenticate(request: web.Request) -> Caller:
 
 @asynccontextmanager
 async def listening(app: web.Application) -> AsyncIterator[str]:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    # The rest of a refused body is awaited for a moment only: a client that left would keep its handler for ten seconds.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, lingering_time=0.5)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
@@ -69,10 +72,13 @@ async def account() -> AsyncIterator[Account]:
 
 
 @asynccontextmanager
-async def gateway_to(account: Account, **options: Any) -> AsyncIterator[str]:
+async def gateway_to(
+    account: Account, *, max_body_bytes: int = 1 << 25, authenticate: Any = authenticate, **options: Any
+) -> AsyncIterator[str]:
     provider = OpenAICompatibleProvider(name="account", base_url=account.base_url, api_key=KEY)
     table, app = ProviderTable({"*": provider}, **options), web.Application()
-    add_gateway_routes(app, providers=table, authenticate=authenticate, meter=Meter(MemoryUsageStore()))
+    meter = Meter(MemoryUsageStore())
+    add_gateway_routes(app, providers=table, authenticate=authenticate, meter=meter, max_body_bytes=max_body_bytes)
     async with listening(app) as url:
         yield f"{url}/rooms/lobby/v1"
     await table.stop()
@@ -146,6 +152,40 @@ async def test_audio_passes_where_the_operator_allows_it(account: Account) -> No
     ):
         assert (await Asker(root, http)("a", "POST", "audio/transcriptions", data=b"sound"))[0] == 200
         assert (await Asker(root, http)("a", "GET", "audio/transcriptions"))[0] == 405
+
+
+@pytest.mark.parametrize("path", sorted(AUDIO))
+async def test_the_limits_of_the_gateway_hold_for_audio_too(account: Account, path: str) -> None:
+    gateway = gateway_to(account, max_body_bytes=2_000_000, extra_operations=AUDIO)
+    async with gateway as root, aiohttp.ClientSession() as http:
+        ask = Asker(root, http)
+        sound = bytes(1_900_000)
+        assert (await ask("a", "POST", path, data=io.BytesIO(sound)))[0] == 200
+        assert account.bodies == [sound]
+        status, body = await ask("a", "POST", path, data=io.BytesIO(bytes(2_100_000)))
+        assert (status, body["error"]["type"]) == (413, "request_too_large")
+        # Without a length, the limit is noticed while the body comes.
+        assert (await ask("a", "POST", path, data=_pieces(2_100_000)))[0] == 413
+        assert (await ask("stranger", "POST", path, data=io.BytesIO(sound)))[0] == 401
+        assert (await ask("a", "POST", f"{path}/more", data=io.BytesIO(sound)))[0] == 404
+        assert len(account.seen) == 1
+
+
+async def test_audio_counts_for_the_rate_of_its_tenant(account: Account) -> None:
+    gateway = gateway_to(account, authenticate=_over_rate, extra_operations=AUDIO)
+    async with gateway as root, aiohttp.ClientSession() as http:
+        status, body = await Asker(root, http)("a", "POST", "audio/speech", json={"model": "m"})
+    assert (status, body["error"]["code"]) == (429, "quota_exceeded")
+    assert account.seen == []
+
+
+async def _pieces(size: int) -> AsyncIterator[bytes]:
+    for _ in range(size // 100_000):
+        yield bytes(100_000)
+
+
+async def _over_rate(request: web.Request) -> Caller:
+    raise over_rate(1.0, 0.5)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -27,7 +27,7 @@ from meshhost.hosting.service_host import ServiceHost
 from meshhost.protocol.messages import TextResponse
 from meshhost.queues.over_engine import queue_service
 from meshhost.room.client import RoomClient
-from meshhost.room.consumer import QueueConsumer
+from meshhost.room.consuming import QueueConsumer
 from meshhost.room.requirements import RequiredSchema, RequiredToolkit
 from meshhost.room.services.queues import LeasedMessage, Queue
 from meshhost.tasks import TaskOwner

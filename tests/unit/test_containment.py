@@ -6,7 +6,6 @@ import gc
 
 import pytest
 
-from meshhost import containment
 from meshhost.containment import as_exception, contain_exits, exits_go_to, is_contained
 from meshhost.errors import MeshhostError
 from meshhost.room.events import EventEmitter
@@ -22,10 +21,9 @@ def crashes():
 
 
 @pytest.fixture
-async def agent(crashes, monkeypatch):
+async def agent(crashes):
     """Runs a coroutine function as an agent's task would run it."""
-    monkeypatch.setattr(containment, "UNCLAIMED_SECONDS", 0.01)
-    contain_exits(asyncio.get_running_loop())
+    contain_exits(asyncio.get_running_loop(), unclaimed_seconds=0.01)
 
     async def run(work):
         async def life():

@@ -122,11 +122,9 @@ def test_every_package_has_its_layer() -> None:
 
 
 def test_circles_are_forbidden_in_every_package_and_imports_for_types_count() -> None:
-    assert contract("acyclic_siblings") == {
-        "name": "modules of one package form no circle",
-        "type": "acyclic_siblings",
-        "ancestors": ["meshhost"],
-    }
+    circles = contract("acyclic_siblings")
+    assert circles["ancestors"] == ["meshhost"]
+    assert not circles.keys() & {"ignore_imports", "depth"}  # every package, at every depth, without exceptions
     assert LINTER["exclude_type_checking_imports"] is False
 
 

@@ -12,14 +12,16 @@ from meshhost.identity.tenant import AgentKey
 __all__ = ["MAX_PAUSE_SECONDS", "Pauses"]
 
 MAX_PAUSE_SECONDS = 365 * 24 * 3600.0
-# Callers ask again this often, so that a pause that an operator ends early is over soon.
-_RETRY_SECONDS = 30.0
 
 
 class Pauses:
-    """The pauses of one host, by the agent's key."""
+    """The pauses of one host, by the agent's key.
 
-    def __init__(self, clock: Clock) -> None:
+    Callers are told to ask again after `retry_seconds`, so that a pause that an operator ends early is over soon.
+    """
+
+    def __init__(self, clock: Clock, *, retry_seconds: float = 30.0) -> None:
+        self.retry_seconds = retry_seconds
         self._clock = clock
         self._until: dict[AgentKey, float] = {}
 
@@ -37,4 +39,4 @@ class Pauses:
         left = self._until.get(key, 0.0) - self._clock.monotonic()
         if left > 0:
             text = f"an operator stopped this agent for another {left:.0f} s"
-            raise CallRefusedError(text, status=503, retry_after=min(left, _RETRY_SECONDS))
+            raise CallRefusedError(text, status=503, retry_after=min(left, self.retry_seconds))

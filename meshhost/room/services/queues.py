@@ -3,7 +3,7 @@
 There are two ways to take a message. `receive` is MeshAgent's: the message is settled by the next `receive`. `lease` is ours:
 the message stays in the queue, invisible to others, until it is acked, nacked or its lease expires; `consumer.py` uses it. On
 the wire both are the request `queues.receive`; a server that does not know leases ignores the extra member, and the message
-then counts as settled on arrival.
+then counts as settled on arrival. What became of messages, and the settings of queues, are `queue_messages.py`.
 """
 
 import builtins
@@ -11,106 +11,68 @@ import contextlib
 import secrets
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, overload
 
-from meshhost.errors import ConnectionLostError, RoomError
+from meshhost.errors import (
+    ConnectionLostError,
+    InvalidRequestError,
+    LeaseLostError,
+    MessageFailedError,
+    RequestTimeoutError,
+    RoomError,
+)
 from meshhost.protocol.json_values import check_finite
 from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse, Response, TextResponse
 from meshhost.room.link import Reply, RoomLink
 from meshhost.room.replies import reading, value_of
+from meshhost.room.services.leased import LeasedMessage, NackReason, leased_message
+from meshhost.room.services.queue_messages import MESSAGE_LIFE, QueueMessagesClient, unix_seconds
+from meshhost.room.services.queue_values import (
+    Attempt,
+    DeadMessage,
+    MessageRecord,
+    MessageState,
+    NewMessage,
+    Queue,
+    QueueSettings,
+    queue,
+)
 
-__all__ = ["DeadMessage", "LeasedMessage", "NackReason", "Queue", "QueuesClient"]
+__all__ = [
+    "Attempt",
+    "DeadMessage",
+    "LeasedMessage",
+    "MessageRecord",
+    "MessageState",
+    "NackReason",
+    "NewMessage",
+    "Queue",
+    "QueueSettings",
+    "QueuesClient",
+]
 
-NackReason = Literal["failed", "interrupted", "released"]
 DEFAULT_LEASE_SECONDS = 30.0
+# For how long the server remembers an id that the caller of `send` chose.
+DEFAULT_ID_SECONDS = 24 * 3600.0
 # As many as the server takes.
 MAX_LOST = 64
+MAX_LEASED = 50
+# The extension of servers that take several acks in one request, and how many they take.
+ACK_MANY = "ack_many"
+MAX_ACKS = 100
 # The extension of servers that store a message once, however often it is sent under one id.
 _SEND_ID = "send_id"
 # The extension of servers that settle what a receive without waiting got when the client confirms that its caller has it.
 _CONFIRM = "confirm_receive"
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """The size of a queue. `size` counts the waiting messages; a MeshAgent server reports nothing else (the rest is None).
-
-    `ready`, `leased`, `delayed` and `dead` count messages; `oldest_age` is the age of the oldest one in seconds.
-    """
-
-    name: str
-    size: int
-    ready: int | None = None
-    leased: int | None = None
-    delayed: int | None = None
-    dead: int | None = None
-    oldest_age: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DeadMessage:
-    """A message that was dead-lettered after its last attempt. `reason` is the last error, times are in Unix seconds."""
-
-    id: str
-    message: Any
-    headers: Mapping[str, str]
-    attempts: int
-    reason: str
-    sent_at: float
-    died_at: float
-
-
-@dataclass(slots=True)
-class LeasedMessage:
-    """A message that is ours for a limited time. Settle it with `ack` or `nack`, or it comes back when the lease expires.
-
-    `attempt` is 1 plus the failures so far, `delivery` 1 plus all earlier deliveries. `seconds` is the duration of the lease
-    unless it is extended. From a server without leases (MeshAgent's), `seconds` is None, the message is settled already, and
-    the methods do nothing.
-    """
-
-    message: Any
-    queue: str
-    attempt: int = 1
-    delivery: int = 1
-    headers: Mapping[str, str] = field(default_factory=dict)
-    sent_at: float | None = None
-    seconds: float | None = None
-    _lease: str | None = field(default=None, repr=False)
-    _room: RoomLink | None = field(default=None, repr=False)
-
-    async def ack(self) -> None:
-        """Report success: the message is deleted. Raises LeaseLostError when the lease has expired."""
-        await self._settle("queues.ack", {})
-
-    async def nack(self, *, reason: NackReason = "failed", error: str = "", delay: float | None = None) -> bool:
-        """Return the message to the queue, to be delivered again after `delay` seconds (None: the server's backoff).
-
-        `failed` counts as an attempt; after the last one the message is dead-lettered with `error`. Returns whether that
-        happened. `interrupted` and `released` count as no attempt: the message did not cause them. Raises LeaseLostError.
-        """
-        header: Header = {"reason": reason, "error": error}
-        reply = await self._settle("queues.nack", header if delay is None else header | {"delay": delay})
-        return isinstance(reply, JsonResponse) and bool(reply.json.get("dead"))
-
-    async def extend(self, *, seconds: float | None = None) -> None:
-        """Extend the lease to `seconds` from now (None: its first duration). Raises LeaseLostError."""
-        await self._settle("queues.extend", {"seconds": self.seconds if seconds is None else seconds})
-
-    async def _settle(self, request: str, header: Header) -> Response | None:
-        if self._room is None or self._lease is None:
-            return None
-        response, _ = await self._room.request(request, {"name": self.queue, "lease": self._lease} | header)
-        return response
-
-
-class QueuesClient:
+class QueuesClient(QueueMessagesClient):
     """Send to and receive from the room's queues. All methods raise RoomError; AccessDeniedError without the grant."""
 
     def __init__(self, *, room: RoomLink) -> None:
-        self._room = room
+        super().__init__(room=room)
         # Calls whose replies the lost connection may have swallowed: the server gives back what those carried.
         self._lost: tuple[str, ...] = ()
 
@@ -118,38 +80,152 @@ class QueuesClient:
         """All queues of the room. The arguments exist for compatibility with the MeshAgent SDK and have no effect."""
         answer = await self._room.send_request("queues.list", {})
         with reading("queues.list"):
-            return [_queue(entry) for entry in answer["queues"]]
+            return [queue(entry) for entry in answer["queues"]]
 
     async def open(self, *, name: str) -> None:
         """Create the queue if it does not exist."""
         await self._room.send_request("queues.open", {"name": name})
 
+    @overload
     async def send(
-        self, *, name: str, message: Any, create: bool = True, headers: Mapping[str, str] | None = None
-    ) -> str | None:
+        self,
+        name: str,
+        message: Any,
+        *,
+        create: bool = True,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+        id_seconds: float | None = None,
+        delay: float | None = None,
+        at: datetime | float | None = None,
+        priority: int = 0,
+        key: str | None = None,
+        ttl: float | None = None,
+        reply: Literal[False] = False,
+    ) -> str | None: ...
+
+    @overload
+    async def send(
+        self,
+        name: str,
+        message: Any,
+        *,
+        create: bool = True,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+        id_seconds: float | None = None,
+        delay: float | None = None,
+        at: datetime | float | None = None,
+        priority: int = 0,
+        key: str | None = None,
+        ttl: float | None = None,
+        reply: Literal[True],
+        timeout: float | None = None,
+        on_progress: Callable[[MessageRecord], Awaitable[None] | None] | None = None,
+    ) -> Any: ...
+
+    async def send(
+        self,
+        name: str,
+        message: Any,
+        *,
+        create: bool = True,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+        id_seconds: float | None = None,
+        delay: float | None = None,
+        at: datetime | float | None = None,
+        priority: int = 0,
+        key: str | None = None,
+        ttl: float | None = None,
+        reply: bool = False,
+        timeout: float | None = None,
+        on_progress: Callable[[MessageRecord], Awaitable[None] | None] | None = None,
+    ) -> Any:
         """Put a message (any JSON value) at the end of the queue.
 
         Returns its id once it is on the server's disk (None from a MeshAgent server). `headers` are delivered with it. When the
         connection is lost before the server answered, the message is sent again over the next one; our server stores it once
-        (from another, ConnectionLostError leaves open whether it was stored). Raises
-        NotFoundError when the queue does not exist and `create` is false, LimitExceededError when message or queue are too
-        large, InvalidRequestError that names the field when a number is NaN or infinite.
+        (from another, ConnectionLostError leaves open whether it was stored).
+
+        `id` is your own name for the message: sent again under it within `id_seconds` (a day unless given), it is stored once,
+        and the first one's id is returned. It is delivered after `delay` seconds or at the time `at` (with a time zone, or in
+        seconds since the epoch), a higher `priority` (-100 to 100) first. Messages of one `key` are delivered one at a time, in
+        order. One that nobody has begun when `ttl` seconds are over is never delivered.
+
+        With `reply`, wait for the result that its worker acks it with, at most `timeout` seconds, and return that instead;
+        see `wait` for `on_progress`. Raises MessageFailedError when the message ends otherwise, RequestTimeoutError when the
+        time is over (the message goes on; so it does when the caller is cancelled).
+
+        Raises NotFoundError when the queue does not exist and `create` is false, LimitExceededError when message or queue are
+        too large, InvalidRequestError that names the field when a value is wrong, and RoomError when the server is not ours and
+        cannot keep an option.
         """
-        check_finite(message, "message")
-        request: Header = {"name": name, "create": create, "message": message}
-        if headers:
-            request["headers"] = dict(headers)
+        new = NewMessage(message, headers or {}, id, id_seconds, delay, at, priority, key, ttl)
+        if reply:
+            self._require("results of messages")
+        request: Header = {"name": name, "create": create} | self._new_message(new)
         resume = _SEND_ID if self._offers(_SEND_ID) else None
-        if resume is not None:
-            request["id"] = _new_send_id()
         response, _ = await self._room.request("queues.send", request, resume=resume)
         answer = value_of(response, "queues.send")
-        return str(answer["id"]) if isinstance(answer, dict) and "id" in answer else None
+        message_id = str(answer["id"]) if isinstance(answer, dict) and "id" in answer else None
+        return await self._result(name, message_id or "", timeout, on_progress) if reply else message_id
 
-    def _offers(self, extension: str) -> bool:
-        with contextlib.suppress(RoomError):  # not connected yet, which the request says better
-            return extension in self._room.extensions.get("extensions", ())
-        return False
+    async def send_many(
+        self, name: str, messages: Sequence[NewMessage | Any], *, create: bool = True
+    ) -> builtins.list[str]:
+        """Put up to 1000 messages at the end of the queue, in this order, all or none; return their ids.
+
+        Each is a NewMessage, with options of its own, or any JSON value. Raises what `send` raises.
+        """
+        self._require("sending many messages at once")
+        new = [each if isinstance(each, NewMessage) else NewMessage(each) for each in messages]
+        entries = [self._new_message(each, path=f"messages[{number}].") for number, each in enumerate(new)]
+        request: Header = {"name": name, "create": create, "messages": entries}
+        response, _ = await self._room.request("queues.send_many", request, resume=MESSAGE_LIFE)
+        answer = value_of(response, "queues.send_many")
+        with reading("queues.send_many"):
+            return [str(message_id) for message_id in answer["ids"]]
+
+    def _new_message(self, new: NewMessage, path: str = "") -> Header:
+        """The message as the server reads it; `path` is where it is in the request. Only what was asked for is sent."""
+        check_finite(new.message, f"{path}message")
+        if new.id_seconds is not None and new.id is None:
+            raise InvalidRequestError(f"{path}id_seconds", "expected together with `id`")
+        options: dict[str, Any] = {
+            "delay": new.delay,
+            "at": unix_seconds(f"{path}at", new.at),
+            "priority": new.priority or None,
+            "key": new.key,
+            "ttl": new.ttl,
+            "id_seconds": new.id_seconds,
+        }
+        options = {name: value for name, value in options.items() if value is not None}
+        for name, value in options.items():
+            check_finite(value, f"{path}{name}")
+            self._require(f"the option `{name}` of messages")
+        if new.id is not None:
+            self._require("the option `id` of messages", _SEND_ID)
+            options = {"id": new.id, "id_seconds": DEFAULT_ID_SECONDS} | options
+        elif self._offers(_SEND_ID):
+            options["id"] = _new_send_id()
+        return {"message": new.message} | ({"headers": dict(new.headers)} if new.headers else {}) | options
+
+    async def _result(
+        self,
+        name: str,
+        message_id: str,
+        timeout: float | None,
+        on_progress: Callable[[MessageRecord], Awaitable[None] | None] | None,
+    ) -> Any:
+        record = await self.wait(name, message_id, timeout=timeout, on_progress=on_progress)
+        if record is None:
+            raise MessageFailedError(message_id, state=None)
+        if record.state == "done":
+            return record.result
+        if record.has_ended:
+            raise MessageFailedError(message_id, state=record.state, reason=record.reason or "")
+        raise RequestTimeoutError(f"message {message_id} was not done within {timeout:g} s")
 
     async def receive(self, *, name: str, create: bool = True, wait: bool = True) -> Any:
         """Take the next message, or return None. With `wait`, the server replies within about 20 s.
@@ -184,17 +260,47 @@ class QueuesClient:
         if not isinstance(delivery, dict):
             return LeasedMessage(message=_message(response), queue=name)
         with reading("queues.receive"):
-            return LeasedMessage(
-                message=_message(response),
-                queue=name,
-                attempt=delivery["attempt"],
-                delivery=delivery["delivery"],
-                headers=delivery["headers"],
-                sent_at=delivery["sent_at"],
-                seconds=delivery["lease_seconds"],
-                _lease=delivery["lease"],
-                _room=self._room,
-            )
+            return leased_message(_message(response), name, delivery, self._room)
+
+    async def lease_many(
+        self,
+        name: str,
+        *,
+        limit: int,
+        create: bool = True,
+        wait: bool = True,
+        seconds: float = DEFAULT_LEASE_SECONDS,
+    ) -> builtins.list[LeasedMessage]:
+        """Lease up to `limit` messages at once (at most 50, of about 1 MiB); with `wait`, wait for the first as `lease` does.
+
+        A server that cannot lease several leases one.
+        """
+        if not self._offers(MESSAGE_LIFE):
+            leased = await self.lease(name=name, create=create, wait=wait, seconds=seconds)
+            return [] if leased is None else [leased]
+        limit = min(limit, MAX_LEASED)
+        header: Header = {"name": name, "create": create, "wait": wait, "lease": seconds, "limit": limit}
+        response, extra = await self._request_lease(header)
+        if isinstance(response, EmptyResponse):
+            return []
+        with reading("queues.receive"):
+            pairs = zip(_message(response), extra["delivery"], strict=True)
+            return [leased_message(message, name, delivery, self._room) for message, delivery in pairs]
+
+    async def ack_many(self, name: str, settled: Sequence[tuple[LeasedMessage, Any]]) -> builtins.list[bool]:
+        """Report success of up to 100 leased messages of one queue, each with its result (None: none), in one request.
+
+        Returns for each whether it is done; False: its lease was lost. Raises what `LeasedMessage.ack` raises for any other
+        reason; some may be done then, and acking them again says that their leases are lost. A server that cannot settle
+        several at once is asked for one after the other.
+        """
+        if not self._offers(ACK_MANY):
+            return [await _is_acked(leased, result) for leased, result in settled]
+        acks = [leased.shown(result) for leased, result in settled]
+        answer = await self._room.send_request("queues.ack_many", {"name": name, "acks": acks})
+        with reading("queues.ack_many"):
+            lost = set(answer["lost"])
+        return [number not in lost for number in range(len(acks))]
 
     async def _request_lease(self, header: Header) -> Reply:
         lost, call = self._lost, uuid.uuid4().hex
@@ -236,6 +342,14 @@ class QueuesClient:
             return int(answer["replayed"])
 
 
+async def _is_acked(leased: LeasedMessage, result: Any) -> bool:
+    try:
+        await leased.ack(result=result)
+    except LeaseLostError:
+        return False
+    return True
+
+
 def _new_send_id() -> str:
     # The time comes first, so that the server's index of ids grows at its end.
     return f"{time.time_ns():016x}{secrets.token_hex(8)}"
@@ -251,8 +365,3 @@ def _message(response: Response) -> Any:
             return None
         case _:
             raise RoomError(f"unexpected {response.type} reply to queues.receive")
-
-
-def _queue(entry: Mapping[str, Any]) -> Queue:
-    extra = {key: entry.get(key) for key in ("ready", "leased", "delayed", "dead", "oldest_age")}
-    return Queue(name=entry["name"], size=int(entry["size"]), **extra)

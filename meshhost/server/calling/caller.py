@@ -117,7 +117,9 @@ class ServiceCaller:
         `but` is the identity of one that does not count. False means: what is not in the room now is offered by nobody.
         """
         agents = self._kept.of(room) or self._wanted(room)
-        return any(kept.is_coming(within=within) for kept in agents if kept.path.identity != but)
+        return any(
+            kept.is_coming(within=within, start=self._times.start) for kept in agents if kept.path.identity != but
+        )
 
     def unwanted(self, room: Room, joining: Participant) -> Unwanted | None:
         """Return which agent of a configured service must leave when this one joins; None when all may stay."""

@@ -15,10 +15,7 @@ from meshhost.server.config import ConfiguredService, ServicePath
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.room import Room
 
-__all__ = ["START_SECONDS", "KeptAgent", "Unwanted", "is_kept_at", "unwanted"]
-
-START_SECONDS = 10.0
-"""An agent that joined so recently may not have registered yet what it offers."""
+__all__ = ["KeptAgent", "Unwanted", "is_kept_at", "unwanted"]
 
 
 class KeptAgent:
@@ -43,11 +40,11 @@ class KeptAgent:
         mine, its = self.service, other.service
         return (self.path, mine.all_urls, mine.webhook_secret) == (other.path, its.all_urls, its.webhook_secret)
 
-    def is_coming(self, *, within: float) -> bool:
-        """Whether it may join within these seconds, or has only just joined."""
+    def is_coming(self, *, within: float, start: float) -> bool:
+        """Whether it may join within these seconds, or has joined within the last `start` seconds."""
         for member in self.room.members.values():
             if self._is_mine(member) and member.peer is not None:
-                return time.monotonic() - member.attached_at < START_SECONDS
+                return time.monotonic() - member.attached_at < start
         next_call_at = self.record.next_call_at
         return next_call_at is None or next_call_at - time.time() < within
 

@@ -5,17 +5,53 @@ lease times and counts are checked here and nowhere else. Members that only clie
 newer clients are ignored: a client of any age is understood.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from meshhost.server.core.requests import Body
-from meshhost.stores.queues import LONGEST_DELAY, LONGEST_LEASE, EndReason
+from meshhost.stores.messages import HIGHEST_PRIORITY, EndReason, MessageState
+from meshhost.stores.queue_settings import LONGEST_RESULT_TTL
+from meshhost.stores.queues import LONGEST_DELAY, LONGEST_LEASE, MAX_BATCH
 
-__all__ = ["Dead", "Extend", "Leased", "Nack", "Named", "Nothing", "Receive", "Received", "Replay", "Send"]
+__all__ = [
+    "Ack",
+    "AckMany",
+    "Configure",
+    "Dead",
+    "Extend",
+    "Find",
+    "Get",
+    "Leased",
+    "Message",
+    "Nack",
+    "Named",
+    "Nothing",
+    "OfMessage",
+    "Peek",
+    "Receive",
+    "Received",
+    "Replay",
+    "Send",
+    "SendMany",
+    "Settings",
+]
 
 MAX_NAME = 200
 MAX_GIVEN_UP = 64
+MAX_ACKS = 100
+# Deliveries in one answer.
+MAX_LEASED = 50
+
+
+def _message_id(value: Any) -> Any:
+    # Ids are answered as texts.
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 19 else value
+
+
+MessageId = Annotated[int, BeforeValidator(_message_id), Field(ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_DELAY, allow_inf_nan=False)]
+Time = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Named(Body):
@@ -24,20 +60,41 @@ class Named(Body):
     name: str = Field(min_length=1, max_length=MAX_NAME)
 
 
-class Send(Named):
-    """`message` is any JSON value. One that is sent again under the same `id` is stored once, and answered like the first."""
+class Message(Body):
+    """`message` is any JSON value. One that is sent again under the same `id` is stored once, and answered like the first.
+
+    `id` is remembered for `id_seconds`. The message waits `delay` seconds, or until `at` (seconds since the epoch).
+    """
 
     message: Any
     id: str | None = Field(None, min_length=1, max_length=MAX_NAME)
-    create: bool = True
     headers: dict[str, str] = Field(default_factory=dict)
+    id_seconds: Seconds | None = None
+    delay: float | None = Field(None, ge=0, le=LONGEST_DELAY, allow_inf_nan=False)
+    at: Time | None = None
+    priority: int = Field(0, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
+    key: str | None = Field(None, min_length=1, max_length=MAX_NAME)
+    ttl: Seconds | None = None
+
+
+class Send(Named, Message):
+    """One message."""
+
+    create: bool = True
+
+
+class SendMany(Named):
+    """Messages that are stored in this order, all or none."""
+
+    messages: list[Message] = Field(min_length=1, max_length=MAX_BATCH)
+    create: bool = True
 
 
 class Receive(Named):
     """`lease` is for how long the client leases the message; without it the server keeps the lease for the client.
 
     `call` names the request. `given_up` are the calls whose replies the client lost with an earlier connection. `confirm`: the
-    client will say when the reply reached its caller (`Received`).
+    client will say when the reply reached its caller (`Received`). With `limit` up to so many are leased, and lists answered.
     """
 
     create: bool = True
@@ -46,6 +103,7 @@ class Receive(Named):
     call: str | None = Field(None, max_length=MAX_NAME)
     given_up: list[str] = Field(default_factory=list, max_length=MAX_GIVEN_UP)
     confirm: bool = False
+    limit: int | None = Field(None, ge=1, le=MAX_LEASED)
 
 
 class Received(Named):
@@ -60,6 +118,25 @@ class Leased(Named):
     lease: str
 
 
+class Ack(Leased):
+    """`result` is any JSON value; null is none."""
+
+    result: Any = None
+
+
+class Settled(Body):
+    """A delivery that is done: what was handed out with it, and its result (any JSON value; null is none)."""
+
+    lease: str
+    result: Any = None
+
+
+class AckMany(Named):
+    """Deliveries of one queue that are done."""
+
+    acks: list[Settled] = Field(min_length=1, max_length=MAX_ACKS)
+
+
 class Nack(Leased):
     """`delay` is in seconds; None leaves it to the server."""
 
@@ -69,9 +146,62 @@ class Nack(Leased):
 
 
 class Extend(Leased):
-    """Let the lease run for `seconds` from now."""
+    """Let the lease run for `seconds` from now. `progress` is any JSON value; null leaves what was reported before."""
 
     seconds: float = Field(gt=0, le=LONGEST_LEASE)
+    progress: Any = None
+
+
+class OfMessage(Named):
+    """A request about the message with this id."""
+
+    id: MessageId
+
+
+class Get(OfMessage):
+    """With `wait`, in seconds, the answer comes when the message has ended, or is not as the client has `seen` it."""
+
+    wait: float | None = Field(None, ge=0, allow_inf_nan=False)
+    seen: str | None = Field(None, max_length=MAX_NAME)
+
+
+class Find(Named):
+    """The messages that fit all of these, the newest first. `before` is the `next` of the page before."""
+
+    states: list[MessageState] | None = None
+    key: str | None = Field(None, max_length=MAX_NAME)
+    text: str | None = Field(None, min_length=1, max_length=MAX_NAME)
+    since: Time | None = None
+    until: Time | None = None
+    before: MessageId | None = None
+    limit: int = Field(50, ge=1, le=200)
+
+
+class Peek(Named):
+    """The next `limit` messages."""
+
+    limit: int = Field(1, ge=1, le=MAX_LEASED)
+
+
+class Settings(BaseModel):
+    """Those that are to be changed. Null is the server's default. One that is unknown is refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    paused: bool | None = None
+    max_attempts: int | None = Field(None, ge=1, lt=2**31)
+    retry_seconds: Seconds | None = None
+    max_retry_seconds: Seconds | None = None
+    max_depth: int | None = Field(None, ge=1, lt=2**31)
+    deadline: Seconds | None = None
+    concurrency: int | None = Field(None, ge=1, lt=2**31)
+    result_ttl: float | None = Field(None, ge=0, le=LONGEST_RESULT_TTL, allow_inf_nan=False)
+
+
+class Configure(Named):
+    """Changes some settings of the queue and keeps the others."""
+
+    settings: Settings
 
 
 class Dead(Named):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from meshhost.server.core.peer import Peer
 from meshhost.stores.queues import HolderId, Lease
 
-__all__ = ["ConnectionLeases", "HandedOver", "ParticipantLeases"]
+__all__ = ["ConnectionLeases", "HandedOver", "ParticipantLeases", "Waiting"]
 
 # A client gives up a request within one round trip of its answer, or when it comes back after a lost connection.
 MAX_RECENT = 64
@@ -101,6 +101,13 @@ class ConnectionLeases:
         for lease in found:
             self.discard(lease)
         return found
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """How many requests of a connection wait for the end of a message."""
+
+    count: int = 0
 
 
 def _is_same(one: Lease, other: Lease) -> bool:

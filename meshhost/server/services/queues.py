@@ -17,24 +17,27 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, MeshhostError, RoomError
-from meshhost.identity.grants import ApiScope
-from meshhost.protocol.json_values import check_finite, dump_json, load_stored_json
-from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse
-from meshhost.queues.service import QueueService
+from meshhost.protocol.json_values import check_finite, dump_json
+from meshhost.protocol.messages import EmptyResponse, JsonResponse
+from meshhost.queues.service import QueueService, check_size
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Peer
-from meshhost.server.core.requests import Answer, Body, Operation, Operations, Request
+from meshhost.server.core.requests import Answer, Operation, Operations, Request
 from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
 from meshhost.server.core.slots import Slot
 from meshhost.server.services import queue_bodies as bodies
+from meshhost.server.services import queue_replies as replies
 from meshhost.server.services.blocked_holders import BlockedHolders
+from meshhost.server.services.queue_access import key_of, lease_of, may_list, may_receive, may_send, may_use, name_of
 from meshhost.server.services.queue_leases import ConnectionLeases, HandedOver, ParticipantLeases
+from meshhost.server.services.queue_messages import QueueMessages
 from meshhost.server.services.settlement import Settlement, on_end, on_receive
-from meshhost.stores.queues import Delivery, EndReason, HolderId, Lease, NewMessage, QueueKey
+from meshhost.stores.queues import LONGEST_DELAY, Delivery, EndReason, Lease, NewMessage
 
 __all__ = ["QueuesService"]
 
@@ -43,8 +46,6 @@ logger = logging.getLogger(__name__)
 MAX_WAITING = 64
 DISMISSED_RECEIVE_SECONDS = 1.0
 _ERROR_CHARS = 32 * 1024
-# Dead messages in one reply: encoding it must not hold the event loop.
-_DEAD_BYTES = 1024 * 1024
 
 
 class QueuesService(RoomService):
@@ -73,90 +74,117 @@ class QueuesService(RoomService):
         self._unsettled: set[ConnectionLeases] = set()
         self._receive_seconds = receive_seconds
         self._lease_seconds = lease_seconds
+        self._messages = QueueMessages(queues, wait_seconds=receive_seconds)
 
     def operations(self) -> Operations:
         """See RoomService."""
         return {
-            "queues.list": Operation(bodies.Nothing, self._list, _may_list),
-            "queues.open": Operation(bodies.Named, self._open, _may_open, _name),
-            "queues.send": Operation(bodies.Send, self._send, _may_send, _name),
-            "queues.receive": Operation(bodies.Receive, self._receive, _may_receive, _name),
+            "queues.list": Operation(bodies.Nothing, self._list, may_list),
+            "queues.open": Operation(bodies.Named, self._open, may_use, name_of),
+            "queues.send": Operation(bodies.Send, self._send, may_send, name_of),
+            "queues.send_many": Operation(bodies.SendMany, self._send_many, may_send, name_of),
+            "queues.receive": Operation(bodies.Receive, self._receive, may_receive, name_of),
             "queues.received": Operation(bodies.Received, self._received, is_one_way=True, frees=True),
-            "queues.ack": Operation(bodies.Leased, self._ack, _may_receive, _name, frees=True),
-            "queues.nack": Operation(bodies.Nack, self._nack, _may_receive, _name, frees=True),
-            "queues.extend": Operation(bodies.Extend, self._extend, _may_receive, _name, frees=True),
-            "queues.drain": Operation(bodies.Named, self._drain, _may_receive, _name),
-            "queues.close": Operation(bodies.Named, self._close, _may_receive, _name),
-            "queues.dead": Operation(bodies.Dead, self._dead, _may_receive, _name),
-            "queues.replay": Operation(bodies.Replay, self._replay, _may_receive, _name),
+            "queues.ack": Operation(bodies.Ack, self._ack, may_receive, name_of, frees=True),
+            "queues.ack_many": Operation(bodies.AckMany, self._ack_many, may_receive, name_of, frees=True),
+            "queues.nack": Operation(bodies.Nack, self._nack, may_receive, name_of, frees=True),
+            "queues.extend": Operation(bodies.Extend, self._extend, may_receive, name_of, frees=True),
+            "queues.drain": Operation(bodies.Named, self._drain, may_receive, name_of),
+            "queues.close": Operation(bodies.Named, self._close, may_receive, name_of),
+            "queues.dead": Operation(bodies.Dead, self._dead, may_receive, name_of),
+            "queues.replay": Operation(bodies.Replay, self._replay, may_receive, name_of),
+            **self._messages.operations(),
         }
 
     async def _list(self, request: Request, _: bodies.Nothing) -> Answer:
         stats = await self._queues.stats(request.room.key)
-        return JsonResponse(
-            json={
-                "queues": [
-                    {
-                        "name": queue.name,
-                        "size": queue.ready + queue.delayed,
-                        "ready": queue.ready,
-                        "leased": queue.leased,
-                        "delayed": queue.delayed,
-                        "dead": queue.dead,
-                        "oldest_age": queue.oldest_age,
-                    }
-                    for queue in stats
-                ]
-            }
-        )
+        return JsonResponse(json={"queues": [replies.listed(queue) for queue in stats]})
 
     async def _open(self, request: Request, body: bodies.Named) -> Answer:
-        await self._queues.create(_key(request, body))
+        await self._queues.create(key_of(request, body))
         return EmptyResponse()
 
     async def _send(self, request: Request, body: bodies.Send) -> Answer:
-        headers = {**request.message.trace, **body.headers}
-        try:
-            text = dump_json(body.message)
-        except InvalidRequestError:
-            check_finite(body.message, "message")  # names the field; only a refusal pays for the search
-            raise
-        message = NewMessage(body=text, headers=headers, sender_id=body.id)
-        message_id = await self._queues.send(_key(request, body), message, create=body.create)
+        message = self._new_message(request, body)
+        message_id = await self._queues.send(key_of(request, body), message, create=body.create)
         return JsonResponse(json={"id": str(message_id)})
 
+    async def _send_many(self, request: Request, body: bodies.SendMany) -> Answer:
+        messages = [
+            self._new_message(request, message, path=f"messages[{number}].")
+            for number, message in enumerate(body.messages)
+        ]
+        ids = await self._queues.send_many(key_of(request, body), messages, create=body.create)
+        return JsonResponse(json={"ids": [str(message_id) for message_id in ids]})
+
+    def _new_message(self, request: Request, body: bodies.Message, path: str = "") -> NewMessage:
+        """The message that a client sends; `path` is where it is in the request."""
+        delay = body.delay or 0.0
+        if body.at is not None:
+            if body.delay is not None:
+                raise InvalidRequestError(f"{path}at", "expected `delay` or `at`, not both")
+            delay = max(body.at - self._clock.time(), 0.0)
+            if delay > LONGEST_DELAY:
+                raise InvalidRequestError(f"{path}at", f"expected a time within {LONGEST_DELAY / 86400:.0f} days")
+        return NewMessage(
+            body=_json_text(body.message, f"{path}message"),
+            headers={**request.message.trace, **body.headers},
+            sender_id=body.id,
+            remember_seconds=body.id_seconds,
+            delay=delay,
+            priority=body.priority,
+            key=body.key,
+            ttl=body.ttl,
+        )
+
     async def _receive(self, request: Request, body: bodies.Receive) -> Answer:
+        if body.limit is not None and body.lease is None:
+            raise InvalidRequestError("limit", "expected together with `lease`")
         settlement = on_receive(wait=body.wait, leases=body.lease is not None, confirms=body.confirm)
         self._give_back(self._participants.of(request.participant).take_back_calls(body.given_up))
         if settlement is not Settlement.EXPLICIT:
             await self._settle_previous(request, body.name)
-        delivery = await self._next(request, body)
-        if delivery is None:
+        deliveries = await self._next(request, body)
+        if not deliveries:
             return EmptyResponse()
-        handed_over = HandedOver(request.peer, request.message.id, delivery.lease, body.call)
         if settlement is Settlement.EXPLICIT:
-            self._participants.of(request.participant).hand_over(handed_over)
-            self._blocked.watch(delivery.lease, body.lease or self._lease_seconds, request.participant)
-            return _reply(delivery, body.lease)
+            return self._hand_over(request, body, deliveries, body.lease or self._lease_seconds)
+        (delivery,) = deliveries
         mine = self._peers.of(request.peer)
-        mine.hand_over(handed_over)
+        mine.hand_over(HandedOver(request.peer, request.message.id, delivery.lease, body.call))
         self._unsettled.add(mine)
         if settlement is Settlement.AT_ONCE:
             return await self._deliver_and_settle(request, delivery)
-        return _reply(delivery)
+        return replies.delivered(delivery)
 
-    async def _next(self, request: Request, body: bodies.Receive) -> Delivery | None:
+    def _hand_over(
+        self, request: Request, body: bodies.Receive, deliveries: Sequence[Delivery], seconds: float
+    ) -> Answer:
+        """Answer with the deliveries, for a client that settles them itself. What does not fit goes back."""
+        kept = replies.fitting(deliveries, [len(delivery.body) for delivery in deliveries], replies.MANY_BYTES)
+        self._give_back([delivery.lease for delivery in deliveries[len(kept) :]])
+        for delivery in kept:
+            handed_over = HandedOver(request.peer, request.message.id, delivery.lease, body.call)
+            self._participants.of(request.participant).hand_over(handed_over)
+            self._blocked.watch(delivery.lease, seconds, request.participant)
+        if body.limit is None:
+            return replies.delivered(kept[0], seconds)
+        return replies.delivered_many(kept, seconds)
+
+    async def _next(self, request: Request, body: bodies.Receive) -> Sequence[Delivery]:
         mine, participant = self._peers.of(request.peer), self._participants.of(request.participant)
         if mine.waiting >= MAX_WAITING:
             raise LimitExceededError(f"over {MAX_WAITING} receives wait on this connection")
         mine.waiting += 1
         try:
-            return await self._queues.receive(
-                _key(request, body),
+            return await self._queues.receive_many(
+                key_of(request, body),
                 mine.holder if body.lease is None else participant.holder,
+                limit=body.limit or 1,
                 wait_seconds=self._wait_seconds(body, is_dismissed=participant.is_dismissed),
                 lease_seconds=self._lease_seconds if body.lease is None else body.lease,
                 create=body.create,
+                by=request.participant.name,
             )
         finally:
             mine.waiting -= 1
@@ -176,7 +204,7 @@ class QueuesService(RoomService):
         # Settled only when the reply is written: if the connection ends before that, the message comes back.
         mine = self._peers.of(request.peer)
         try:
-            await request.reply(*_reply(delivery))
+            await request.reply(*replies.delivered(delivery))
             await request.peer.flush()
         except asyncio.CancelledError:
             # Given up before it was written, or the connection is over: it has reached nobody.
@@ -194,15 +222,35 @@ class QueuesService(RoomService):
 
     def _shown(self, request: Request, body: bodies.Leased) -> Lease:
         """The lease that the client shows; so it has received the delivery."""
-        lease = _lease(request, body)
+        lease = lease_of(request, body)
         self._participants.of(request.participant).settled(lease)
         return lease
 
-    async def _ack(self, request: Request, body: bodies.Leased) -> Answer:
-        lease = self._shown(request, body)
-        await self._queues.ack(lease)
-        self._blocked.forget(lease)
+    async def _ack(self, request: Request, body: bodies.Ack) -> Answer:
+        await self._settle_done(self._shown(request, body), _value_text(body.result, "result"))
         return EmptyResponse()
+
+    async def _ack_many(self, request: Request, body: bodies.AckMany) -> Answer:
+        # All are checked before any is done, so that a client that is refused may ack the others one by one.
+        acks = [
+            (bodies.Leased(name=body.name, lease=each.lease), _value_text(each.result, f"acks[{number}].result"))
+            for number, each in enumerate(body.acks)
+        ]
+        leases = [self._shown(request, shown) for shown, _ in acks]
+        # Side by side: the store commits them together. Of one that is not ours any more only the client is told.
+        outcomes = await asyncio.gather(
+            *(self._settle_done(lease, result) for lease, (_, result) in zip(leases, acks, strict=True)),
+            return_exceptions=True,
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, LeaseLostError):
+                # Some may be done; the client shows their leases again, and finds them settled.
+                raise outcome
+        return JsonResponse(json={"lost": [number for number, lost in enumerate(outcomes) if lost is not None]})
+
+    async def _settle_done(self, lease: Lease, result: str | None) -> None:
+        await self._queues.ack(lease, result=result)
+        self._blocked.forget(lease)
 
     async def _nack(self, request: Request, body: bodies.Nack) -> Answer:
         if body.reason is EndReason.EXPIRED:
@@ -215,43 +263,30 @@ class QueuesService(RoomService):
 
     async def _extend(self, request: Request, body: bodies.Extend) -> Answer:
         lease = self._shown(request, body)
-        await self._queues.extend(lease, seconds=body.seconds)
+        progress = _value_text(body.progress, "progress")
+        extended = await self._queues.extend(lease, seconds=body.seconds, progress=progress)
         self._blocked.watch(lease, body.seconds, request.participant)
-        return JsonResponse(json={"lease_seconds": body.seconds})
+        cancelled = {"cancelled": True} if extended.is_cancelled else {}
+        return JsonResponse(json={"lease_seconds": body.seconds, **cancelled})
 
     async def _drain(self, request: Request, body: bodies.Named) -> Answer:
-        drained = await self._queues.drain(_key(request, body))
+        drained = await self._queues.drain(key_of(request, body))
         return JsonResponse(json={"drained": drained})
 
     async def _close(self, request: Request, body: bodies.Named) -> Answer:
-        await self._queues.delete(_key(request, body))
+        await self._queues.delete(key_of(request, body))
         return EmptyResponse()
 
     async def _dead(self, request: Request, body: bodies.Dead) -> Answer:
         letters = await self._queues.dead_letters(
-            _key(request, body), limit=body.limit, before=body.before, max_bytes=_DEAD_BYTES
+            key_of(request, body), limit=body.limit, before=body.before, max_bytes=replies.MANY_BYTES
         )
-        return JsonResponse(
-            json={
-                # Large letters come in pages: a client of ours asks for the rest until it has as many as it wants.
-                "more": sum(len(letter.body) + len(letter.reason) for letter in letters) >= _DEAD_BYTES,
-                "dead": [
-                    {
-                        "id": str(letter.message_id),
-                        "message": load_stored_json(letter.body),
-                        "headers": dict(letter.headers),
-                        "attempts": letter.attempts,
-                        "reason": letter.reason,
-                        "sent_at": letter.sent_at,
-                        "died_at": letter.died_at,
-                    }
-                    for letter in letters
-                ],
-            }
-        )
+        # Large letters come in pages: a client of ours asks for the rest until it has as many as it wants.
+        more = sum(len(letter.body) + len(letter.reason) for letter in letters) >= replies.MANY_BYTES
+        return JsonResponse(json={"more": more, "dead": [replies.dead_letter(letter) for letter in letters]})
 
     async def _replay(self, request: Request, body: bodies.Replay) -> Answer:
-        replayed = await self._queues.replay(_key(request, body), body.ids)
+        replayed = await self._queues.replay(key_of(request, body), body.ids)
         return JsonResponse(json={"replayed": replayed})
 
     async def run(self) -> None:
@@ -326,6 +361,21 @@ class QueuesService(RoomService):
             await self._queues.ack(lease)
 
 
+def _json_text(value: Any, field: str) -> str:
+    try:
+        return dump_json(value)
+    except InvalidRequestError:
+        check_finite(value, field)  # names the field; only a refusal pays for the search
+        raise
+
+
+def _value_text(value: Any, field: str) -> str | None:
+    """A result, or progress, as it is stored."""
+    text = None if value is None else _json_text(value, field)
+    check_size(field, text)
+    return text
+
+
 @contextlib.contextmanager
 def _logged() -> Iterator[None]:
     try:
@@ -333,53 +383,3 @@ def _logged() -> Iterator[None]:
     except (OSError, MeshhostError):
         # The leases expire without us; the messages come back a little later.
         logger.exception("leases not given back")
-
-
-def _may_list(scope: ApiScope, _: Body) -> bool:
-    return scope.queues is not None and scope.queues.list
-
-
-def _may_send(scope: ApiScope, body: bodies.Named) -> bool:
-    return scope.queues is not None and scope.queues.can_send(body.name)
-
-
-def _may_receive(scope: ApiScope, body: bodies.Named) -> bool:
-    return scope.queues is not None and scope.queues.can_receive(body.name)
-
-
-def _may_open(scope: ApiScope, body: bodies.Named) -> bool:
-    return _may_send(scope, body) or _may_receive(scope, body)
-
-
-def _name(body: bodies.Named) -> str:
-    return body.name
-
-
-def _key(request: Request, body: bodies.Named) -> QueueKey:
-    return QueueKey(request.room.key, body.name)
-
-
-def _reply(delivery: Delivery, lease_seconds: float | None = None) -> tuple[JsonResponse, Header]:
-    response = JsonResponse(json=load_stored_json(delivery.body))
-    if lease_seconds is None:
-        return response, {}
-    lease = delivery.lease
-    return response, {
-        "delivery": {
-            "lease": f"{lease.message_id}.{lease.token}.{lease.holder}",
-            "attempt": delivery.attempt,
-            "delivery": delivery.delivery,
-            "headers": dict(delivery.headers),
-            "sent_at": delivery.sent_at,
-            "lease_seconds": lease_seconds,
-        }
-    }
-
-
-def _lease(request: Request, body: bodies.Leased) -> Lease:
-    """The lease that a client shows. Its holder is a secret that only the receiver of the delivery knows."""
-    parts = body.lease.split(".")
-    if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
-        raise InvalidRequestError("lease", "expected the lease of a delivery")
-    message_id, token, holder = int(parts[0]), int(parts[1]), HolderId(parts[2])
-    return Lease(_key(request, body), message_id, token, holder, expires_at=0.0)

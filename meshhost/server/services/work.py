@@ -3,7 +3,7 @@
 A message may become ready while its room is closed: it was sent through another door, its retry time came, its lease expired,
 or the server was restarted. The queue service reports each such message (`on_ready`), and the room is woken at once. A report
 can be lost with the process, or before this service runs; so `run` looks over all rooms when the server starts and every
-LOOK_SECONDS after that, with one query for all of them. The directory asks `has_work` before it ends a room.
+`look_seconds` after that, with one query for all of them. The directory asks `has_work` before it ends a room.
 
 Waking a room calls its agents. Many rooms at once, as after a restart, are therefore woken a few at a time.
 """
@@ -23,7 +23,6 @@ __all__ = ["WorkService"]
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 60.0
 # Rooms that are woken without a pause, and the pause.
 _AT_ONCE = 20
 _PAUSE_SECONDS = 0.1
@@ -32,9 +31,12 @@ _PAUSE_SECONDS = 0.1
 class WorkService(RoomService):
     """See above. `need` wakes a room; a message that becomes ready within `linger_seconds` counts as work."""
 
-    def __init__(self, queues: QueueService, *, linger_seconds: float, need: Callable[[RoomKey], None]) -> None:
+    def __init__(
+        self, queues: QueueService, *, linger_seconds: float, look_seconds: float, need: Callable[[RoomKey], None]
+    ) -> None:
         self._queues = queues
         self._linger_seconds = linger_seconds
+        self._look_seconds = look_seconds
         self._need = need
 
     async def run(self) -> None:
@@ -43,7 +45,7 @@ class WorkService(RoomService):
         try:
             while True:
                 await self._look()
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(self._look_seconds)
         finally:
             self._queues.on_ready.remove(self._is_ready)
 

@@ -77,6 +77,7 @@ class Inbox:
         # Of the unfinished message: what it holds, and what has come of it.
         self._held = 0
         self.arrived = 0
+        self._is_dropping = False
         self.waits_for_room = False
 
     async def receive(self) -> tuple[Event | None, int]:
@@ -84,28 +85,27 @@ class Inbox:
 
         Raises as `Transport.receive` and `RoomConnection.receive` do.
         """
-        protocol = self._protocol
         packet = await self._transport.receive()
-        size, is_first, has_room = len(packet), not protocol.is_receiving, True
-        if not protocol.is_dropping:
-            if not self._account.take(size):
-                has_room = await self._find_room(size)
-            if has_room:
+        size, has_room, is_first = len(packet), True, self.arrived == 0
+        if not self._is_dropping:
+            if self._account.take(size) or await self._find_room(size):
                 self._held += size
-            elif not is_first:
-                self._drop()
-        event = protocol.receive(packet)
-        if protocol.is_receiving:
-            self.arrived += size
+            else:
+                has_room = False
+                if not is_first:
+                    self._drop()
+        event = self._protocol.receive(packet)
+        if event is None and self._protocol.is_receiving:
             if is_first:
                 self._arrivals.begin(self)
-            if not has_room or protocol.is_dropping:
+            self.arrived += size
+            if not has_room or (not self._is_dropping and self._protocol.is_dropping):
                 self._drop()
             return None, 0
         if not is_first:
             self._arrivals.end(self)
-        held, self._held, self.arrived = self._held, 0, 0
-        if event is None:
+        held, self._held, self.arrived, self._is_dropping = self._held, 0, 0, False
+        if event is None:  # the answer to a request that was given up
             self.release(held)
             held = 0
         return event, held
@@ -126,6 +126,7 @@ class Inbox:
         self._account.close()
 
     def _drop(self) -> None:
+        self._is_dropping = True
         self._protocol.drop_unfinished()
         self.release(self._held)
         self._held = 0

@@ -19,7 +19,17 @@ __all__ = ["SDK_06", "Sdk06"]
 
 _VERSION = 1
 # Extensions of the protocol that this server offers; clients of the SDK ignore them.
-_EXTENSIONS = ("leases", "resume", "dead_letters", "cancel", "cancel_request", "send_id", "confirm_receive")
+_EXTENSIONS = (
+    "leases",
+    "resume",
+    "dead_letters",
+    "cancel",
+    "cancel_request",
+    "send_id",
+    "confirm_receive",
+    "ack_many",
+    "message_life",
+)
 
 # Message types that differ from the operation's name.
 _OPERATIONS = {

@@ -6,12 +6,13 @@ with the same answers: a program cannot tell which it runs on until the process 
 
 from meshhost.clock import Clock
 from meshhost.stores.engine import Engine
-from meshhost.stores.local_notifier import LocalNotifier
 from meshhost.stores.memory.documents import MemoryDocumentStore
 from meshhost.stores.memory.identity import MemoryIdentityStore
 from meshhost.stores.memory.queues import MemoryQueueStore
+from meshhost.stores.memory.triggers import MemoryTriggerStore
 from meshhost.stores.memory.usage import MemoryUsageStore
 from meshhost.stores.queues import QueueLimits
+from meshhost.stores.shared.local_notifier import LocalNotifier
 
 __all__ = ["memory_engine"]
 
@@ -24,5 +25,6 @@ def memory_engine(*, limits: QueueLimits | None = None, clock: Clock | None = No
         documents=MemoryDocumentStore(clock=clock),
         identity=MemoryIdentityStore(),
         usage=MemoryUsageStore(),
+        triggers=MemoryTriggerStore(),
         notifier=LocalNotifier(),
     )

@@ -2,15 +2,19 @@
 
 Read this to understand the contract; the property tests compare every other store with it. Methods do not await anything,
 so each is atomic in its event loop. Sorting and scanning are linear: this is a model, not a fast store.
+
+Longer than 400 lines because each method of the contract is one here, and their order is that of the contract.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 from meshhost.clock import Clock, SteadyTime, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.poison import is_interruption, poison
+from meshhost.stores.memory.queue_state import MemoryMessage, MemoryQueue
+from meshhost.stores.messages import MessagePage, MessageQuery, MessageRecord, MessageState
+from meshhost.stores.queue_settings import QueueSettings
 from meshhost.stores.queues import (
     LONGEST_DELAY,
     DeadLetter,
@@ -26,39 +30,18 @@ from meshhost.stores.queues import (
     StoredMessage,
     TenantQueues,
 )
-from meshhost.stores.refusals import check_message, check_name, lease_lost, not_open, queue_full, queue_missing
+from meshhost.stores.shared.poison import is_interruption, poison
+from meshhost.stores.shared.refusals import (
+    check_batch,
+    check_message,
+    check_name,
+    lease_lost,
+    not_open,
+    queue_full,
+    queue_missing,
+)
 
 __all__ = ["MemoryQueueStore"]
-
-
-@dataclass(slots=True)
-class _Message:
-    id: int
-    content: NewMessage
-    sent_at: float
-    failures: int = 0
-    interruptions: int = 0
-    ended: int = 0  # deliveries that ended without an ack
-    token: int = 0
-    holder: HolderId | None = None  # the last to lease it, until that lease is settled, released or taken over
-    due: float | None = None  # when time makes it ready: its lease expires or its retry comes; None: it is ready
-
-    def is_ready(self, now: float) -> bool:
-        return self.due is None or self.due <= now
-
-    def make_ready(self, *, at: float | None = None) -> None:
-        self.holder, self.due = None, at
-
-
-@dataclass(slots=True)
-class _Queue:
-    messages: dict[int, _Message] = field(default_factory=dict)
-    dead: dict[int, tuple[_Message, DeadLetter]] = field(default_factory=dict)
-    # By the sender's id: the message, and until when that is remembered.
-    sent: dict[str, tuple[int, float]] = field(default_factory=dict)
-
-    def in_order(self) -> list[_Message]:
-        return sorted(self.messages.values(), key=lambda message: message.id)
 
 
 class MemoryQueueStore:
@@ -68,7 +51,7 @@ class MemoryQueueStore:
         self._limits = limits
         self._clock = clock or SystemClock()
         self._steady = SteadyTime(self._clock)
-        self._queues: dict[QueueKey, _Queue] = {}
+        self._queues: dict[QueueKey, MemoryQueue] = {}
         self._last_id = 0
         self._open = False
 
@@ -87,7 +70,7 @@ class MemoryQueueStore:
     async def create(self, queue: QueueKey) -> None:
         """See QueueStore."""
         check_name(queue)
-        self._all().setdefault(queue, _Queue())
+        self._all().setdefault(queue, MemoryQueue())
 
     async def delete(self, queue: QueueKey) -> None:
         """See QueueStore."""
@@ -105,20 +88,38 @@ class MemoryQueueStore:
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """See QueueStore."""
-        check_message(message, self._limits)
+        (message_id,) = await self.send_many(queue, [message], create=create)
+        return message_id
+
+    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> Sequence[int]:
+        """See QueueStore."""
+        check_batch(messages)
+        for message in messages:
+            check_message(message, self._limits)
         if create:
             await self.create(queue)
         found, now = self._find(queue), self._steady.time()
+        known = {name: first for name, (first, until) in found.sent.items() if until > now}
+        new = {message.sender_id for message in messages if message.sender_id and message.sender_id not in known}
+        count = len(new) + sum(not message.sender_id for message in messages)
+        most = found.settings.max_depth or self._limits.max_depth
+        if count and len(found.messages) + count > most:
+            raise queue_full(queue, most)
+        return [self._send(found, message, now) for message in messages]
+
+    def _send(self, found: MemoryQueue, message: NewMessage, now: float) -> int:
         first, until = found.sent.get(message.sender_id or "", (0, 0.0))
         if until > now:
             return first
-        if len(found.messages) >= self._limits.max_depth:
-            raise queue_full(queue, self._limits)
         self._last_id += 1
-        content = NewMessage(message.body, dict(message.headers))
-        found.messages[self._last_id] = _Message(self._last_id, content, sent_at=self._clock.time())
+        content = dataclasses.replace(message, headers=dict(message.headers))
+        added = MemoryMessage(self._last_id, content, sent_at=self._clock.time())
+        added.due = now + message.delay if message.delay > 0 else None
+        added.expires = None if message.ttl is None else now + message.ttl
+        found.add(added)
         if message.sender_id:
-            found.sent[message.sender_id] = (self._last_id, now + self._limits.remember_ids_seconds)
+            seconds = message.remember_seconds or self._limits.remember_ids_seconds
+            found.sent[message.sender_id] = (self._last_id, now + seconds)
         return self._last_id
 
     async def find_sent(self, queue: QueueKey, sender_id: str) -> int | None:
@@ -127,74 +128,175 @@ class MemoryQueueStore:
         first, until = (0, 0.0) if found is None else found.sent.get(sender_id, (0, 0.0))
         return first if until > self._steady.time() else None
 
-    async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
+    async def lease(
+        self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1, by: str = ""
+    ) -> Sequence[Delivery]:
         """See QueueStore."""
-        now = self._steady.time()
+        found, now = self._find(queue), self._steady.time()
+        if found.settings.paused:
+            return []
+        if found.settings.concurrency is not None:
+            in_progress = sum(message.is_leased(now) for message in found.messages.values())
+            limit = min(limit, found.settings.concurrency - in_progress)
         deliveries: list[Delivery] = []
-        for message in self._find(queue).in_order():
-            if len(deliveries) < limit and message.is_ready(now):
-                expired = message.holder is not None
-                message.ended += expired
-                if not (expired and self._interrupt(queue, message, EndReason.EXPIRED)):
-                    deliveries.append(_claim(queue, message, holder, now + seconds))
-        return deliveries
+        while len(deliveries) < limit:
+            claimed = {delivery.lease.message_id for delivery in deliveries}
+            ready = [message for message in found.in_order() if message.is_ready(now) and message.id not in claimed]
+            if not ready:
+                break
+            if not self._end_instead(queue, found, ready[0], now):
+                deliveries.append(self._claim(queue, found, ready[0], holder, now + seconds, by))
+        return sorted(deliveries, key=lambda delivery: (-delivery.priority, delivery.lease.message_id))
 
-    async def ack(self, lease: Lease) -> None:
+    def _end_instead(self, queue: QueueKey, found: MemoryQueue, message: MemoryMessage, now: float) -> bool:
+        """Note that the last lease expired, if it did; end a message that is not to be handed out, and return True."""
+        has_expired = message.holder is not None
+        if has_expired:
+            message.note(EndReason.EXPIRED, "", self._clock.time())
+            message.holder = None
+        if message.is_cancelled:
+            found.end(message, MessageState.CANCELLED, self._clock.time(), now)
+        elif message.is_over(now):
+            found.end(message, MessageState.EXPIRED, self._clock.time(), now)
+        else:
+            return has_expired and self._interrupt(queue, message, EndReason.EXPIRED)
+        return True
+
+    def _claim(
+        self, queue: QueueKey, found: MemoryQueue, message: MemoryMessage, holder: HolderId, until: float, by: str
+    ) -> Delivery:
+        message.token += 1
+        message.holder, message.due = holder, until
+        message.began_at, message.by, message.progress = self._clock.time(), by, None
+        return Delivery(
+            lease=Lease(queue, message.id, message.token, holder, until),
+            body=message.content.body,
+            headers=dict(message.content.headers),
+            attempt=message.failures + 1,
+            delivery=message.ended + 1,
+            sent_at=message.sent_at,
+            priority=message.content.priority,
+            key=message.key,
+            deadline=found.settings.deadline,
+        )
+
+    async def ack(self, lease: Lease, *, result: str | None = None) -> bool:
         """See QueueStore."""
-        messages, message = self._leased(lease)
-        del messages[message.id]
+        found, message = self._leased(lease)
+        now = self._steady.time()
+        follows = found.end(message, MessageState.DONE, self._clock.time(), now, result=result)
+        return follows or found.settings.concurrency is not None
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
         """See QueueStore."""
-        _, message = self._leased(lease)
+        found, message = self._leased(lease)
         now = self._steady.time()
-        message.ended += reason is not EndReason.RELEASED
+        if reason is not EndReason.RELEASED:
+            message.note(reason, error, self._clock.time())
         message.failures += reason is EndReason.FAILED
-        if reason is EndReason.FAILED and message.failures >= self._limits.max_attempts:
-            self._bury(lease.queue, message, error)
+        if message.is_cancelled:
+            found.end(message, MessageState.CANCELLED, self._clock.time(), now)
+            return False
+        if reason is EndReason.FAILED and message.failures >= (
+            found.settings.max_attempts or self._limits.max_attempts
+        ):
+            found.bury(message, error, self._clock.time())
             return True
         if self._interrupt(lease.queue, message, reason):
             return True
-        seconds = delay(max(message.failures, 1)) if callable(delay) else delay
+        seconds = delay(max(message.failures, 1), found.settings) if callable(delay) else delay
         message.make_ready(at=now + seconds if seconds > 0 else None)
         return False
 
-    async def extend(self, lease: Lease, *, seconds: float) -> Lease:
+    async def extend(self, lease: Lease, *, seconds: float, progress: str | None = None) -> Lease:
         """See QueueStore."""
         _, message = self._leased(lease)
         message.due = self._steady.time() + seconds
-        return Lease(lease.queue, message.id, message.token, lease.holder, message.due)
+        message.progress = message.progress if progress is None else progress
+        return dataclasses.replace(lease, expires_at=message.due, is_cancelled=message.is_cancelled)
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
         """See QueueStore."""
-        soon = self._steady.time() + grace
+        now = self._steady.time()
         touched = set()
         for queue, message in self._each():
             if message.holder != holder:
                 continue
             touched.add(queue)
             if grace <= 0:
-                message.ended += reason is not EndReason.RELEASED
-                if not self._interrupt(queue, message, reason):
+                if reason is not EndReason.RELEASED:
+                    message.note(reason, "", self._clock.time())
+                if message.is_cancelled:
+                    self._queues[queue].end(message, MessageState.CANCELLED, self._clock.time(), now)
+                elif not self._interrupt(queue, message, reason):
                     message.make_ready()
             elif message.due is not None:
-                message.due = min(message.due, soon)
+                message.due = min(message.due, now + grace)
         return sorted(touched)
+
+    async def get(self, queue: QueueKey, message_id: int) -> MessageRecord | None:
+        """See QueueStore."""
+        records = self._records(queue)
+        return next((record for record in records if record.id == message_id), None)
+
+    async def find(self, queue: QueueKey, query: MessageQuery) -> MessagePage:
+        """See QueueStore."""
+        records = sorted(self._records(queue), key=lambda record: record.id, reverse=True)
+        older = [record for record in records if query.before is None or record.id < query.before]
+        fitting = [dataclasses.replace(record, history=()) for record in older if query.fits(record)]
+        page = fitting[: query.limit]
+        return MessagePage(page, page[-1].id if len(fitting) > len(page) else None)
+
+    async def cancel(self, queue: QueueKey, message_id: int) -> MessageState | None:
+        """See QueueStore."""
+        found, now = self._find(queue), self._steady.time()
+        if (message := found.messages.get(message_id)) is not None:
+            if message.is_leased(now):
+                message.is_cancelled = True
+                return MessageState.LEASED
+            if message.holder is not None:
+                message.note(EndReason.EXPIRED, "", self._clock.time())
+            found.end(message, MessageState.CANCELLED, self._clock.time(), now)
+        elif message_id in found.dead:
+            message, letter = found.dead.pop(message_id)
+            found.remember(found.dead_record(message, letter), MessageState.CANCELLED, self._clock.time(), now)
+        else:
+            record = await self.get(queue, message_id)
+            return None if record is None else record.state
+        return MessageState.CANCELLED
+
+    async def settings(self, queue: QueueKey) -> QueueSettings:
+        """See QueueStore."""
+        return self._find(queue).settings
+
+    async def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
+        """See QueueStore."""
+        self._find(queue).settings = settings
 
     async def sweep(self) -> Sequence[QueueKey]:
         """See QueueStore."""
         self._follow_the_clock()
         now = self._steady.time()
-        for found in self._all().values():
+        ready = set()
+        for queue, found in self._all().items():
             found.sent = {name: entry for name, entry in found.sent.items() if entry[1] > now}
-        due = [(queue, message) for queue, message in self._each() if message.due is not None and message.due <= now]
-        for _, message in due:
-            message.due = None
-        return sorted({queue for queue, _ in due})
+            found.ended = {number: entry for number, entry in found.ended.items() if entry[1] > now}
+            for message in found.in_order():
+                if message.is_over(now) and found.end(message, MessageState.EXPIRED, self._clock.time(), now):
+                    ready.add(queue)
+            for message in found.messages.values():
+                if message.due is not None and message.is_ready(now):
+                    message.due = None
+                    ready.add(queue)
+        return sorted(ready)
 
     async def next_due(self) -> float | None:
         """See QueueStore."""
-        return min((message.due for _, message in self._each() if message.due is not None), default=None)
+        dues = [message.due for _, message in self._each() if message.due is not None and not message.is_held_back]
+        ends = [
+            message.expires for _, message in self._each() if message.expires is not None and message.holder is None
+        ]
+        return min([*dues, *ends], default=None)
 
     async def drain(self, queue: QueueKey) -> int:
         """See QueueStore."""
@@ -212,7 +314,11 @@ class MemoryQueueStore:
     async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
         """See QueueStore."""
         soon = self._steady.time() + within
-        busy = {key.room for key, message in self._each() if message.is_ready(soon) or message.holder is not None}
+        busy = {
+            key.room
+            for key, message in self._each()
+            if message.holder is not None or (message.is_ready(soon) and not self._queues[key].settings.paused)
+        }
         return sorted(found for found in busy if room is None or found == room)
 
     async def rooms_of(self, tenant: TenantId) -> Sequence[str]:
@@ -221,7 +327,7 @@ class MemoryQueueStore:
 
     async def totals(self) -> QueueStats:
         """See QueueStore."""
-        everything = _Queue()
+        everything = MemoryQueue()
         for queue in self._all().values():
             everything.messages |= queue.messages
             everything.dead |= queue.dead
@@ -250,137 +356,104 @@ class MemoryQueueStore:
         """See QueueStore."""
         found = self._find(queue)
         wanted = [message_id for message_id in found.dead if message_ids is None or message_id in message_ids]
-        for message_id in wanted:
+        for message_id in sorted(wanted):
             message, _ = found.dead.pop(message_id)
             message.failures = message.interruptions = 0
-            found.messages[message_id] = message
+            message.expires = None
+            found.add(message)
         return len(wanted)
 
     async def stored(self, queue: QueueKey, *, after: int, limit: int, max_bytes: int) -> Sequence[StoredMessage]:
         """See QueueStore."""
         found, shift = self._find(queue), self._clock.time() - self._steady.time()
-        everything = [_stored(message, None, shift) for message in found.messages.values()]
-        everything += [_stored(message, letter, shift) for message, letter in found.dead.values()]
+        everything = [message.stored(None, shift) for message in found.messages.values()]
+        everything += [message.stored(letter, shift) for message, letter in found.dead.values()]
         later = sorted((one for one in everything if one.id > after), key=lambda one: one.id)[:limit]
         sizes = itertools.accumulate((len(one.body.encode()) for one in later), initial=0)
         return [one for one, size in zip(later, sizes, strict=False) if size < max_bytes]
 
     async def restore(self, queue: QueueKey, messages: Sequence[StoredMessage]) -> None:
         """See QueueStore."""
-        contents = [NewMessage(message.body, dict(message.headers)) for message in messages]
+        contents = [
+            NewMessage(message.body, dict(message.headers), priority=message.priority, key=message.key)
+            for message in messages
+        ]
         for content in contents:
             check_message(content, self._limits)
         await self.create(queue)
         found, now, steady = self._queues[queue], self._clock.time(), self._steady.time()
         for old, content in zip(messages, contents, strict=True):
             self._last_id += 1
-            message = _Message(self._last_id, content, old.sent_at, old.attempts, old.interruptions, old.deliveries)
+            message = MemoryMessage(
+                self._last_id, content, old.sent_at, old.attempts, old.interruptions, old.deliveries
+            )
             if old.died_at is not None:
-                found.dead[message.id] = (message, _dead_letter(message, old.reason or "", old.died_at))
+                found.dead[message.id] = (message, message.letter(old.reason or "", old.died_at))
                 continue
             if old.due_at is not None and old.due_at > now:
                 message.due = steady + min(old.due_at - now, LONGEST_DELAY)
-            found.messages[message.id] = message
+            if old.expires_at is not None:
+                message.expires = steady + max(old.expires_at - now, 0.0)
+            found.add(message)
 
     def _follow_the_clock(self) -> None:
         if not (jump := self._steady.jump()):
             return
         for _, message in self._each():
-            if message.due is not None:
-                message.due += jump
+            message.due = None if message.due is None else message.due + jump
+            message.expires = None if message.expires is None else message.expires + jump
         for queue in self._all().values():
             queue.sent = {name: (first, until + jump) for name, (first, until) in queue.sent.items()}
+            queue.ended = {number: (record, until + jump) for number, (record, until) in queue.ended.items()}
         self._steady.follow(jump)
 
-    def _all(self) -> dict[QueueKey, _Queue]:
+    def _all(self) -> dict[QueueKey, MemoryQueue]:
         if not self._open:
             raise not_open()
         return self._queues
 
-    def _each(self) -> Iterable[tuple[QueueKey, _Message]]:
+    def _each(self) -> Iterable[tuple[QueueKey, MemoryMessage]]:
         return [(key, message) for key, queue in self._all().items() for message in queue.messages.values()]
 
-    def _find(self, queue: QueueKey) -> _Queue:
+    def _find(self, queue: QueueKey) -> MemoryQueue:
         if (found := self._all().get(queue)) is None:
             raise queue_missing(queue)
         return found
 
-    def _leased(self, lease: Lease) -> tuple[dict[int, _Message], _Message]:
-        messages = self._all().get(lease.queue, _Queue()).messages
-        message = messages.get(lease.message_id)
+    def _records(self, queue: QueueKey) -> list[MessageRecord]:
+        steady = self._steady.time()
+        return self._find(queue).records(steady, self._clock.time() - steady)
+
+    def _leased(self, lease: Lease) -> tuple[MemoryQueue, MemoryMessage]:
+        found = self._all().get(lease.queue, MemoryQueue())
+        message = found.messages.get(lease.message_id)
         if message is None or (message.token, message.holder) != (lease.token, lease.holder):
             raise lease_lost(lease)
-        return messages, message
+        return found, message
 
-    def _interrupt(self, queue: QueueKey, message: _Message, reason: EndReason) -> bool:
+    def _interrupt(self, queue: QueueKey, message: MemoryMessage, reason: EndReason) -> bool:
         """Count how a delivery ended; bury the message, and return True, when that was one interruption too many."""
         message.interruptions += is_interruption(reason)
         if not is_interruption(reason) or message.interruptions < self._limits.max_interruptions:
             return False
-        self._bury(queue, message, poison(queue, message.interruptions))
+        self._queues[queue].bury(message, poison(queue, message.interruptions), self._clock.time())
         return True
-
-    def _bury(self, queue: QueueKey, message: _Message, reason: str) -> None:
-        found = self._queues[queue]
-        del found.messages[message.id]
-        message.make_ready()
-        found.dead[message.id] = (message, _dead_letter(message, reason, self._clock.time()))
 
 
 def _place(letter: DeadLetter) -> tuple[float, int]:
     return letter.died_at, letter.message_id
 
 
-def _claim(queue: QueueKey, message: _Message, holder: HolderId, until: float) -> Delivery:
-    message.token += 1
-    message.holder, message.due = holder, until
-    return Delivery(
-        lease=Lease(queue, message.id, message.token, holder, until),
-        body=message.content.body,
-        headers=dict(message.content.headers),
-        attempt=message.failures + 1,
-        delivery=message.ended + 1,
-        sent_at=message.sent_at,
-    )
-
-
-def _stats(name: str, queue: _Queue, now: float, steady: float) -> QueueStats:
-    messages = queue.in_order()
-    waiting = [message for message in messages if not message.is_ready(steady)]
-    leased = sum(message.holder is not None for message in waiting)
+def _stats(name: str, queue: MemoryQueue, now: float, steady: float) -> QueueStats:
+    states = [message.state(steady) for message in queue.messages.values()]
+    oldest = min(queue.messages.values(), key=lambda message: message.id, default=None)
     return QueueStats(
         name=name,
-        ready=len(messages) - len(waiting),
-        leased=leased,
-        delayed=len(waiting) - leased,
+        ready=states.count(MessageState.READY),
+        leased=states.count(MessageState.LEASED),
+        delayed=states.count(MessageState.DELAYED) + states.count(MessageState.FAILED),
         dead=len(queue.dead),
-        oldest_age=max(now - messages[0].sent_at, 0.0) if messages else None,
-    )
-
-
-def _dead_letter(message: _Message, reason: str, now: float) -> DeadLetter:
-    return DeadLetter(
-        message_id=message.id,
-        body=message.content.body,
-        headers=message.content.headers,
-        attempts=message.failures,
-        reason=reason,
-        sent_at=message.sent_at,
-        died_at=now,
-    )
-
-
-def _stored(message: _Message, letter: DeadLetter | None, shift: float) -> StoredMessage:
-    is_delayed = message.due is not None and message.holder is None
-    return StoredMessage(
-        id=message.id,
-        body=message.content.body,
-        headers=message.content.headers,
-        sent_at=message.sent_at,
-        attempts=message.failures,
-        interruptions=0 if letter else message.interruptions,
-        deliveries=message.ended,
-        due_at=(message.due or 0) + shift if is_delayed else None,
-        reason=letter.reason if letter else None,
-        died_at=letter.died_at if letter else None,
+        oldest_age=max(now - oldest.sent_at, 0.0) if oldest else None,
+        blocked=states.count(MessageState.BLOCKED),
+        is_paused=queue.settings.paused,
     )

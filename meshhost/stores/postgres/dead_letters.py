@@ -9,10 +9,11 @@ import math
 from collections.abc import Sequence
 
 from meshhost.stores.postgres.database import Connection, PostgresDatabase
+from meshhost.stores.postgres.messages.keys import lock_keys
 from meshhost.stores.postgres.queue_rows import is_storable, lock_queue, names_of
 from meshhost.stores.queues import DeadLetter, QueueKey
-from meshhost.stores.refusals import queue_missing
-from meshhost.stores.statements import read_statements
+from meshhost.stores.shared.refusals import queue_missing
+from meshhost.stores.shared.statements import read_statements
 
 __all__ = ["BATCH", "read_dead_letters", "replay_dead_letters"]
 
@@ -86,6 +87,9 @@ async def _last_death(connection: Connection, queue: QueueKey) -> float:
 
 async def _replay(database: PostgresDatabase, queue: QueueKey, message_ids: list[int]) -> int:
     async def operation(connection: Connection) -> int:
+        wanted = {**names_of(queue), "ids": message_ids} if is_storable(queue) else None
+        keys = await (await connection.execute(_SQL["keys_of_dead"], wanted)).fetchall() if wanted else []
+        await lock_keys(connection, ((queue, key_hash) for (key_hash,) in keys))
         number, lane = await lock_queue(connection, queue)
         values = {"queue": number, "lane": lane, "ids": message_ids}
         return (await connection.execute(_SQL["replay"], values)).rowcount

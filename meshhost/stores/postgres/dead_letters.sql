@@ -20,8 +20,23 @@ SELECT dead.id FROM meshhost.dead_letters AS dead JOIN meshhost.queues ON queues
 WHERE tenant = %(tenant)s AND room = %(room)s AND name = %(name)s AND died_at <= %(until)s
 ORDER BY died_at LIMIT %(limit)s
 
+-- name: keys_of_dead
+SELECT DISTINCT key_hash FROM meshhost.dead_letters AS dead JOIN meshhost.queues ON queues.id = dead.queue
+WHERE tenant = %(tenant)s AND room = %(room)s AND name = %(name)s AND dead.id = ANY (%(ids)s::bigint[]) AND key_hash IS NOT NULL
+
 -- name: replay
+-- Runs under the locks of their keys.
 WITH revived AS (
     DELETE FROM meshhost.dead_letters WHERE queue = %(queue)s AND id = ANY (%(ids)s::bigint[]) RETURNING *
 )
-INSERT INTO meshhost.messages (id, lane, sent_at, ended, token) SELECT id, %(lane)s, sent_at, ended, token FROM revived
+INSERT INTO meshhost.messages
+(id, lane, sent_at, ended, token, priority, key, key_hash, began_at, leased_by, history, held_back)
+SELECT
+    id, %(lane)s, sent_at, ended, token, priority, key, key_hash, began_at, leased_by, history,
+    key_hash IS NOT NULL AND (
+        row_number() OVER (PARTITION BY key_hash, key ORDER BY id) > 1 OR EXISTS (
+            SELECT FROM meshhost.messages
+            WHERE messages.lane = %(lane)s AND messages.key_hash = revived.key_hash AND messages.key = revived.key
+        )
+    )
+FROM revived

@@ -13,7 +13,7 @@ from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.documents import DocumentEntry, DocumentKey, StoredDocument
 from meshhost.stores.postgres.batches import Batcher
 from meshhost.stores.postgres.database import Connection, Lifetime, PostgresDatabase
-from meshhost.stores.statements import read_statements
+from meshhost.stores.shared.statements import read_statements
 
 __all__ = ["PostgresDocumentStore"]
 

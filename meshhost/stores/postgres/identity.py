@@ -14,7 +14,7 @@ from meshhost.identity.keys import ApiKey
 from meshhost.identity.roles import Role
 from meshhost.stores.identity import CLOSED, KeyInfo, KeyRights, KeySnapshot, Project, RoomDeletion, RoomInfo
 from meshhost.stores.postgres.database import Connection, Lifetime, PostgresDatabase, Row, Values
-from meshhost.stores.statements import read_statements
+from meshhost.stores.shared.statements import read_statements
 
 __all__ = ["PostgresIdentityStore"]
 

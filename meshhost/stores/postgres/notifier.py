@@ -20,10 +20,10 @@ import psycopg
 
 from meshhost.backoff import Backoff
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.local_notifier import LocalNotifier
 from meshhost.stores.notifier import Hint, Listener
 from meshhost.stores.postgres.database import PostgresDatabase
 from meshhost.stores.queues import QueueKey
+from meshhost.stores.shared.local_notifier import LocalNotifier
 from meshhost.tasks import TaskOwner
 
 __all__ = ["PostgresNotifier"]

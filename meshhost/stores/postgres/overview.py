@@ -10,7 +10,7 @@ from meshhost.clock import Clock, SteadyTime
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.postgres.database import Lifetime, PostgresDatabase
 from meshhost.stores.queues import QueueStats, TenantQueues
-from meshhost.stores.statements import read_statements
+from meshhost.stores.shared.statements import read_statements
 
 __all__ = ["QueueOverview"]
 
@@ -57,5 +57,16 @@ class QueueOverview(Lifetime):
         return _stats(now, "", *row)
 
 
-def _stats(now: float, name: str, ready: int, leased: int, delayed: int, dead: int, oldest: float | None) -> QueueStats:
-    return QueueStats(name, ready, leased, delayed, dead, None if oldest is None else max(now - oldest, 0.0))
+def _stats(
+    now: float,
+    name: str,
+    ready: int,
+    leased: int,
+    delayed: int,
+    dead: int,
+    oldest: float | None,
+    blocked: int,
+    is_paused: bool,
+) -> QueueStats:
+    age = None if oldest is None else max(now - oldest, 0.0)
+    return QueueStats(name, ready, leased, delayed, dead, age, blocked, is_paused)

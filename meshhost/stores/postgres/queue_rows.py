@@ -1,7 +1,7 @@
 """Rows and values of the queues in PostgreSQL: what goes into a statement, and what comes out of one.
 
-For `queues.py` and `dead_letters.py`. What a client sent may be impossible to store or to have been stored (NUL, numbers of any
-size); that is decided here, before a statement fails on it.
+For `queues.py`, `dead_letters.py` and `messages`. What a client sent may be impossible to store or to have been stored (NUL,
+numbers of any size); that is decided here, before a statement fails on it.
 """
 
 import json
@@ -9,17 +9,28 @@ from collections.abc import Iterable, Mapping
 
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.postgres.database import Connection, Row
+from meshhost.stores.queue_settings import parse_settings
 from meshhost.stores.queues import Delivery, HolderId, Lease, QueueKey
-from meshhost.stores.refusals import queue_missing
-from meshhost.stores.statements import read_statements
+from meshhost.stores.shared.refusals import queue_missing
+from meshhost.stores.shared.statements import read_statements
 
-__all__ = ["delete_some", "delivery_of", "is_possible", "is_storable", "keys_of", "lock_queue", "names_of", "values_of"]
+__all__ = [
+    "MAX_ID",
+    "delete_some",
+    "delivery_of",
+    "is_possible",
+    "is_storable",
+    "keys_of",
+    "lock_queue",
+    "names_of",
+    "values_of",
+]
 
 _SQL = read_statements("meshhost.stores.postgres", "queues.sql")
 
 # Rows that a deletion changes in one transaction.
 _BATCH = 1000
-_MAX_ID = 2**63 - 1
+MAX_ID = 2**63 - 1  # of a message
 _MAX_TOKEN = 2**31 - 1
 
 
@@ -44,13 +55,13 @@ def is_storable(queue: QueueKey) -> bool:
 
 def is_possible(lease: Lease) -> bool:
     """Whether a lease of ours can have these values, which a client sent."""
-    is_number = 0 < lease.message_id <= _MAX_ID and 0 < lease.token <= _MAX_TOKEN
+    is_number = 0 < lease.message_id <= MAX_ID and 0 < lease.token <= _MAX_TOKEN
     return is_number and is_storable(lease.queue) and lease.holder.isascii() and "\0" not in lease.holder
 
 
 def delivery_of(queue: QueueKey, holder: HolderId, until: float, row: Row) -> Delivery:
     """The delivery in a row of the statement `lease`."""
-    message_id, token, failures, ended, sent_at, _, body, headers = row
+    message_id, token, failures, ended, sent_at, priority, key, body, headers, settings, *_ = row
     return Delivery(
         lease=Lease(queue, message_id, token, holder, until),
         body=bytes(body).decode(),
@@ -58,6 +69,9 @@ def delivery_of(queue: QueueKey, holder: HolderId, until: float, row: Row) -> De
         attempt=failures + 1,
         delivery=ended + 1,
         sent_at=sent_at,
+        priority=priority,
+        key=None if key is None else bytes(key).decode(),
+        deadline=parse_settings(settings).deadline,
     )
 
 
@@ -85,6 +99,7 @@ async def delete_some(connection: Connection) -> bool:
     values = {"lane": found[0], "queue": found[1], "limit": _BATCH}
     messages = await connection.execute(_SQL["delete_some_messages"], values)
     letters = await connection.execute(_SQL["delete_some_dead_letters"], values)
-    if not messages.rowcount and not letters.rowcount:
+    outcomes = await connection.execute(_SQL["delete_some_outcomes"], values)
+    if not messages.rowcount and not letters.rowcount and not outcomes.rowcount:
         await connection.execute(_SQL["forget_dropped_lane"], values)
     return True

@@ -1,18 +1,19 @@
 """Reads and stores the messages of archives in PostgreSQL: all that a queue holds, page by page.
 
 `PostgresQueueStore` is the caller. A page is one statement, and so one view of messages and dead letters: one that dies or
-is replayed meanwhile is in one page only, as it keeps its id. Messages that wait for a time are sorted for each page, because
-an index of them by id would cost every lease; an archive may take longer than that.
+is replayed meanwhile is in one page only, as it keeps its id. Messages of keys are restored under the locks of these
+(`messages/keys.py`).
 """
 
 import json
 from collections.abc import Sequence
 
-from meshhost.stores.postgres.database import PostgresDatabase, Row
+from meshhost.stores.postgres.database import Connection, PostgresDatabase, Row
+from meshhost.stores.postgres.messages.keys import hash_of_key, lock_keys
 from meshhost.stores.postgres.queue_rows import is_storable, names_of
 from meshhost.stores.queues import LONGEST_DELAY, QueueKey, StoredMessage
-from meshhost.stores.refusals import queue_missing
-from meshhost.stores.statements import read_statements
+from meshhost.stores.shared.refusals import queue_missing
+from meshhost.stores.shared.statements import read_statements
 
 __all__ = ["read_stored", "restore_messages"]
 
@@ -48,6 +49,15 @@ async def restore_messages(
         else None
         for message in messages
     ]
+    keys = [None if message.key is None else message.key.encode() for message in messages]
+    hashes = [hash_of_key(queue, key) for key in keys]
+    # What is left of a ttl goes on from now.
+    expiries = [
+        None
+        if message.expires_at is None or message.died_at is not None
+        else steady + max(message.expires_at - now, 0.0)
+        for message in messages
+    ]
     values: dict[str, object] = {
         **names_of(queue),
         "bodies": [message.body.encode() for message in messages],
@@ -59,13 +69,23 @@ async def restore_messages(
         "dues": dues,
         "reasons": [(message.reason or "").encode() for message in messages],
         "died": [message.died_at for message in messages],
+        "priorities": [message.priority for message in messages],
+        "keys": keys,
+        "key_hashes": hashes,
+        "expiries": expiries,
     }
+
+    async def operation(connection: Connection) -> None:
+        await lock_keys(connection, ((queue, number) for number in hashes))
+        await connection.execute(_SQL["restore"], values)
+
     await database.rows(_SQL["create_queue"], names_of(queue))
-    await database.rows(_SQL["restore"], values)
+    await database.transaction(operation)
 
 
 def _stored(row: Row, shift: float) -> StoredMessage:
-    message_id, body, headers, sent_at, failures, interruptions, ended, due, reason, died_at = row
+    message_id, body, headers, sent_at, failures, interruptions, ended, due, reason, died_at, *options = row
+    priority, key, expires = options
     return StoredMessage(
         id=message_id,
         body=bytes(body).decode(),
@@ -77,4 +97,7 @@ def _stored(row: Row, shift: float) -> StoredMessage:
         due_at=None if due is None else due + shift,
         reason=None if reason is None else bytes(reason).decode(),
         died_at=died_at,
+        priority=priority,
+        key=None if key is None else bytes(key).decode(),
+        expires_at=None if expires is None else expires + shift,
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from meshhost.identity.tenant import TenantId
 from meshhost.stores.postgres.database import Lifetime, PostgresDatabase
-from meshhost.stores.statements import read_statements
+from meshhost.stores.shared.statements import read_statements
 from meshhost.stores.usage import UsageCounts, UsageKey, UsageRow, hour_of
 
 __all__ = ["PostgresUsageStore"]

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from meshhost.errors import RoomError
+from meshhost.stores.shared.statements import read_statements
 from meshhost.stores.sqlite.file import SqliteFile
 from meshhost.stores.sqlite.reader import SqliteReader
 from meshhost.stores.sqlite.thread import Operation, SqliteThread
-from meshhost.stores.statements import read_statements
 
 __all__ = ["SqliteDatabase", "Statements"]
 
@@ -66,12 +66,12 @@ class SqliteDatabase:
                 await reader.stop()
             await self._end_former()
 
-    def run(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
+    def run(self, operation: Operation[T], *, is_durable: bool = True) -> Coroutine[Any, Any, T]:
         """Return what the operation returned once that is durable; see `SqliteThread.run`. Raises RoomError when not open."""
         if self._thread is None:
             raise RoomError(f"the {self._what} is not open")
         # Not `await`: one coroutine less for each operation.
-        return self._thread.run(operation)
+        return self._thread.run(operation, is_durable=is_durable)
 
     def require_space(self, db: sqlite3.Connection) -> None:
         """Raise StorageFullError when only the reserve is left; for operations that add data."""

@@ -49,6 +49,7 @@ _STEP_PAUSE = 0.005
 class _Job:
     operation: Operation[Any]
     future: asyncio.Future[Any]
+    is_durable: bool
     result: Any = None
     error: BaseException | None = None
 
@@ -69,6 +70,7 @@ class SqliteThread:
         self.space = FreeSpace(file.path)
         self._log_full_again_at = 0.0
         self._tidier = Tidier(file.path)
+        self._syncs: tuple[sqlite3.Connection | None, bool] = (None, True)
         self._is_untidy = True  # since the last commit, or by an earlier process
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()  # so that no job is put behind the None that ends the thread
@@ -85,17 +87,18 @@ class SqliteThread:
             self._end()
             raise
 
-    async def run(self, operation: Operation[T]) -> T:
+    async def run(self, operation: Operation[T], *, is_durable: bool = True) -> T:
         """Return what the operation returned, once that is durable; raise what it raised, and then nothing of it is done.
 
-        Raises OSError when the store failed and RoomError when it is not open. An operation whose caller is cancelled runs
-        all the same.
+        One that is not durable is committed too, and survives the end of this process, but perhaps not a power cut. Raises
+        OSError when the store failed and RoomError when it is not open. An operation whose caller is cancelled runs all the
+        same.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         with self._lock:
             if self._stopping:
                 raise RoomError(f"the {self._file.what} is not open")
-            self._jobs.put(_Job(operation, future))
+            self._jobs.put(_Job(operation, future, is_durable))
         return await future
 
     async def stop(self) -> None:
@@ -168,11 +171,18 @@ class SqliteThread:
         if not batch:
             return
         connection = self._file.connection()
+        self._sync(connection, is_durable=any(job.is_durable for job in batch))
         connection.execute("BEGIN IMMEDIATE")
         for job in batch:
             _run(connection, job)
         connection.execute("COMMIT")
         self._is_untidy = True
+
+    def _sync(self, connection: sqlite3.Connection, *, is_durable: bool) -> None:
+        """Have the next commit wait for the disk or not. A commit that waits makes durable what others left behind."""
+        if (connection, is_durable) != self._syncs:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+            self._syncs = (connection, is_durable)
 
     def _roll_back(self, batch: Sequence[_Job], cause: Exception) -> None:
         self._log(cause, len(batch))

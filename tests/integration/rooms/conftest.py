@@ -24,12 +24,14 @@ from meshhost.stores.document_files import FilesAndDocuments
 from meshhost.stores.engine import Engine
 from meshhost.stores.files import open_object_store
 from meshhost.stores.identity_service import IdentityService
-from meshhost.stores.local_notifier import LocalNotifier
 from meshhost.stores.memory.queues import MemoryQueueStore
+from meshhost.stores.memory.triggers import MemoryTriggerStore
 from meshhost.stores.memory.usage import MemoryUsageStore
 from meshhost.stores.queues import QueueLimits
+from meshhost.stores.shared.local_notifier import LocalNotifier
 from meshhost.stores.sqlite.documents import SqliteDocumentStore
 from meshhost.stores.sqlite.identity import SqliteIdentityStore
+from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.testing.server import RunningServer
 
 PROJECT = "11111111-2222-3333-4444-555555555555"
@@ -53,6 +55,7 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
     async def _serve(
         *,
         limits: QueueLimits | None = None,
+        queues_on_disk: bool = False,
         wire: Limits | None = None,
         default_secret: str | None = None,
         room_services: Sequence[RoomService] = (),
@@ -63,10 +66,13 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
         values = {"port": 0, "resume_seconds": 5.0, "receive_seconds": 5.0, "limits": wire or Limits()} | config
         engine = Engine(
             name="test",
-            queues=MemoryQueueStore(limits=limits or QueueLimits()),
+            queues=SqliteQueueStore(tmp_path / f"queues-{uuid.uuid4()}.db", limits=limits or QueueLimits())
+            if queues_on_disk
+            else MemoryQueueStore(limits=limits or QueueLimits()),
             documents=SqliteDocumentStore(tmp_path / f"documents-{uuid.uuid4()}.db"),
             identity=SqliteIdentityStore(tmp_path / "identity.db"),
             usage=MemoryUsageStore(),
+            triggers=MemoryTriggerStore(),
             notifier=LocalNotifier(),
         )
         identity = IdentityService(engine.identity, extra_keys=lambda: [own, other_key], default_secret=default_secret)
@@ -80,6 +86,7 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
                 files=files,
                 identity=identity,
                 providers=ProviderTable({}),
+                triggers=engine.triggers,
                 services=room_services,
                 dialects=dialects,
                 ownership=ownership,

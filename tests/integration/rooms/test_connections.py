@@ -73,6 +73,8 @@ async def test_the_handshake_tells_who_and_where(server: RunningServer) -> None:
             "cancel_request",
             "send_id",
             "confirm_receive",
+            "ack_many",
+            "message_life",
         }
         async with server.client("my-room", name="other") as b:
             assert b.session_id == a.session_id

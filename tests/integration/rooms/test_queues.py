@@ -13,7 +13,7 @@ from meshhost.queues.service import QueueService
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import RemoteParticipant
 from meshhost.room.reconnect import ReconnectPolicy
-from meshhost.server.services import queues
+from meshhost.server.services import queue_replies
 from meshhost.stores.queues import QueueLimits
 from meshhost.tasks import uninterrupted
 from meshhost.testing.server import RunningServer
@@ -74,7 +74,7 @@ async def test_a_nacked_message_comes_back_and_dies_after_its_last_attempt(serve
 
 
 async def test_large_dead_messages_come_in_several_replies(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queues, "_DEAD_BYTES", 1000)
+    monkeypatch.setattr(queue_replies, "MANY_BYTES", 1000)
     async with serve(limits=QueueLimits(max_attempts=1)) as server, server.client() as a:
         for number in range(7):
             await a.queues.send(name="q", message=f"{number}{'x' * 400}")

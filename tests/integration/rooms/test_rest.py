@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import logging
 import re
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -517,3 +518,50 @@ async def test_what_is_not_offered_says_so_in_the_reason_phrase(rest: _Rest, met
     async with rest.http.request(method, url) as response:
         assert response.status == 401
     assert (await rest(method, path.replace("{P}", "/accounts/projects/another")))[0] == 404
+
+
+MALFORMED = {
+    "no HTTP": b"what?\r\n\r\n",
+    "a length below zero": b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    "a name with a space": b"GET /livez HTTP/1.1\r\nHost: x\r\na b: c\r\n\r\n",
+    "a broken chunk": b"POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "what is not packed as it says": b"POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+    b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
+    "half a body": b"POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 9\r\n\r\n{",
+}
+
+
+@pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED.keys())
+async def test_a_malformed_request_is_told_so_and_leaves_no_traceback(
+    rest: _Rest, caplog: pytest.LogCaptureFixture, raw: bytes
+) -> None:
+    if b"%s" in raw:
+        raw = raw % (f"{rest.base}/rooms".encode(), rest.server.api_key.encode())
+    reader, writer = await asyncio.open_connection("127.0.0.1", rest.server.server.port)
+    writer.write(raw)
+    writer.write_eof()
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    assert re.match(rb"HTTP/1\.[01] 400 ", answer) or answer == b""
+    assert b"Traceback" not in answer
+    # The server goes on, and wrote nothing down that a sender could fill the log with.
+    assert (await rest("GET", "/livez"))[0] == 200
+    assert [
+        record.getMessage() for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR
+    ] == []
+
+
+async def test_a_fault_of_the_server_itself_is_still_logged(
+    rest: _Rest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest.server.server.engines.identity, "rooms", None)
+    status, body = await _whole(rest, "GET", f"{rest.base}/rooms")
+    assert status == 500
+    assert "Traceback" not in body
+    assert any(record.exc_info for record in caplog.records if record.levelno >= logging.ERROR)
+
+
+async def _whole(rest: _Rest, method: str, path: str) -> tuple[int, str]:
+    async with rest.http.request(method, rest.server.url + path, headers=rest.headers) as answer:
+        return answer.status, await answer.text()

@@ -222,10 +222,10 @@ async def test_a_message_sent_by_nobody_in_the_room_wakes_it(
 
 
 async def test_the_work_of_a_suspended_tenant_waits_until_it_is_resumed(
-    serve: Any, hosting: Hosting, port: int, until: Until, monkeypatch: pytest.MonkeyPatch
+    serve: Any, hosting: Hosting, port: int, until: Until
 ) -> None:
-    monkeypatch.setattr("meshhost.server.services.work.LOOK_SECONDS", 0.05)
-    async with hosting() as host, serve(port=port, services=[service(host)], linger_seconds=0.05) as server:
+    times = {"linger_seconds": 0.05, "look_seconds": 0.05}
+    async with hosting() as host, serve(port=port, services=[service(host)], **times) as server:
         async with server.client():
             key = server.server.rooms[0].key
         await until(lambda: not server.server.rooms and not host.agents)
@@ -350,11 +350,12 @@ async def test_the_first_ask_and_tool_call_in_a_room_that_slept_are_answered(
             assert await user.agents.ask(agent="counter", arguments={}) == {"asked": {}}
 
 
-async def test_what_nobody_can_offer_is_refused_at_once(
-    serve: Any, hosting: Hosting, port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("meshhost.server.calling.kept.START_SECONDS", 0.3)
-    async with hosting() as host, serve(port=port, services=[service(host, path="counter", rooms="r*")]) as server:
+async def test_what_nobody_can_offer_is_refused_at_once(serve: Any, hosting: Hosting, port: int) -> None:
+    times = CallTimes(first_delay=0.01, start=0.3)
+    async with AsyncExitStack() as stack:
+        host = await stack.enter_async_context(hosting())
+        services = [service(host, path="counter", rooms="r*")]
+        server = await stack.enter_async_context(serve(port=port, services=services, call_times=times))
         async with asyncio.timeout(10):  # far below the 30 s that a request may wait
             async with server.client("other") as user:
                 with pytest.raises(NotFoundError, match="no agent 'counter' in this room"):
@@ -528,10 +529,9 @@ async def test_an_agent_that_an_operator_stops_is_called_again_unless_it_is_kept
     port: int,
     until: Until,
     http: aiohttp.ClientSession,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("meshhost.hosting.calls.pauses._RETRY_SECONDS", 0.05)
     async with hosting() as host, serve(port=port, services=[service(host)]) as server, server.client():
+        host.parts.pauses.retry_seconds = 0.05
         await _agent(server, until)
         [agent] = host.agents
 

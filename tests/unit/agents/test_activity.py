@@ -38,16 +38,16 @@ async def test_a_worker_tells_of_the_message_in_work(now: Any) -> None:
 
     agent = Held(queue="jobs", name="worker", llm_adapter=ScriptedLLM())
     assert agent.activity is None
-    idle = asyncio.Event()
-    idle.set()
-    agent._consumer = SimpleNamespace(idle=idle)  # type: ignore[assignment]
+    agent._consumer = consumer = SimpleNamespace(processing=())  # type: ignore[assignment]
     assert agent.activity is None
-    idle.clear()
     agent._room = SimpleNamespace()  # type: ignore[assignment]
     with pytest.raises(KeyError):
         await agent._process(SimpleNamespace(message="secret"))  # type: ignore[arg-type]
+    consumer.processing = (SimpleNamespace(began=now.seconds),)
     now.seconds += 12.3
     assert agent.activity == "a message of queue 'jobs' for 12 s"
+    consumer.processing = (SimpleNamespace(began=now.seconds), *consumer.processing)
+    assert agent.activity == "2 messages of queue 'jobs' for 12 s"
 
 
 async def test_a_task_runner_tells_how_many_tasks_and_how_old_the_oldest_is(now: Any) -> None:

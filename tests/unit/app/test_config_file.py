@@ -1,9 +1,12 @@
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from meshhost.app.config_file import ServerFile, changed_tables, read_secret_file, read_server_file
+from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
+from meshhost.settings import read_settings
 
 WHOLE = """
 [server]
@@ -210,3 +213,13 @@ def test_what_differs_from_the_running_file_is_named_by_table(written):
     )
     assert changed_tables(running, read) == ["server", "quota"]
     assert changed_tables(running, running) == []
+
+
+def test_what_the_file_says_of_the_port_wins_over_the_environment(written):
+    file = read_server_file(written("[edge]\nheader_seconds = 3\nmax_incomplete = 5"))
+    environment = EdgeLimits(header_seconds=7.0, max_connections=9)
+    assert file.edge.limits(environment) == EdgeLimits(header_seconds=3.0, max_incomplete=5, max_connections=9)
+
+
+def test_all_places_agree_on_what_a_port_admits():
+    assert ServerFile().edge.model_dump() == asdict(EdgeLimits()) == asdict(read_settings().edge)

@@ -1,4 +1,6 @@
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -6,12 +8,13 @@ from meshhost.app import embedded
 from meshhost.app.config_file import ServerFile
 from meshhost.app.embedded import ServerOptions, open_room_server
 from meshhost.app.engines import EngineRequest, make_engine
-from meshhost.errors import SettingsError
+from meshhost.errors import LimitExceededError, SettingsError
 from meshhost.gateway.local.provider import LocalProvider
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.settings import read_settings
 from meshhost.stores.queues import QueueLimits
 from meshhost.stores.sqlite.queues import SqliteQueueStore
+from meshhost.testing.server import running_server
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +97,33 @@ async def test_a_data_directory_that_is_not_writable_is_named(tmp_path, monkeypa
     with pytest.raises(SettingsError, match="is not writable"):
         async with open_room_server(ServerOptions(port=0, data_dir=tmp_path)):
             pass
+
+
+@pytest.mark.parametrize(
+    ("tables", "member"),
+    [
+        ({"queues": {"max_message_bytes": 1024 * 1024}}, "queues.max_message_bytes"),
+        ({"server": {"max_in_flight_bytes": 32 * 1024 * 1024}}, "server.max_in_flight_bytes"),
+    ],
+)
+async def test_limits_that_contradict_each_other_are_named(tmp_path: Path, tables: Any, member: str) -> None:
+    options = ServerOptions(port=0, data_dir=tmp_path, file=ServerFile.model_validate(tables))
+    with pytest.raises(SettingsError, match=f"^{member}: expected at "):
+        async with open_room_server(options):
+            pass
+
+
+async def test_limits_of_the_file_and_the_environment_reach_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESHHOST_EDGE_HEADER_SECONDS", "0.1")
+    tables = {"server": {"max_header_bytes": 100_000, "message_seconds": 9}, "edge": {"bytes_per_second": 5}}
+    async with running_server(tmp_path, file=ServerFile.model_validate(tables)) as server, server.client() as a:
+        with pytest.raises(LimitExceededError, match=r"header of \d+ bytes, at most 100000"):
+            await a.queues.send(name="jobs", message={"text": "x" * 100_000})
+        await a.queues.send(name="jobs", message={"text": "x" * 90_000})
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.server.port)
+        writer.write(b"GET /livez HTTP/1.1\r\n")
+        async with asyncio.timeout(10):
+            assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+        writer.close()

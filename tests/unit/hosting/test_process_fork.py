@@ -22,7 +22,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forking needs L
 @pytest.fixture(autouse=True)
 def only_this_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     # Those of the test runner are not what these tests are about.
-    monkeypatch.setattr(fork_safety, "_ENDING_SECONDS", 0.01)
     names = fork_safety._thread_names()
     found = fork_safety._thread_names
     monkeypatch.setattr(fork_safety, "_thread_names", lambda: [name for name in found() if name not in names])
@@ -30,7 +29,8 @@ def only_this_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def reason(**given: object) -> str | None:
-    return why_unforkable(asyncio.get_running_loop(), (), **{"known": descriptors(), **given})  # type: ignore[arg-type]
+    options = {"known": descriptors(), "ending_seconds": 0.01, **given}
+    return why_unforkable(asyncio.get_running_loop(), (), **options)  # type: ignore[arg-type]
 
 
 async def test_a_quiet_program_can_be_forked() -> None:

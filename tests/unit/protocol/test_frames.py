@@ -197,7 +197,11 @@ def test_a_message_in_very_many_slices_takes_little_more_than_its_bytes() -> Non
 def test_a_large_message_is_kept_in_pieces_and_arrives_whole() -> None:
     large = Message(1, "t", bytes(range(256)) * 16_000)
 
-    assert joined(PacketAssembler(), list(packets(large))) == [large]
+    for slice_bytes in (1024, 9 * 1024, 64 * 1024):
+        assert joined(PacketAssembler(), list(packets(large, slice_bytes=slice_bytes))) == [large]
+    mixed = [b"a" * 10, b"b" * 10_000, b"c" * 10, b"d" * 10]
+    stream = [header(1, 4), *(data(1, number, slice_) for number, slice_ in enumerate(mixed, 1))]
+    assert joined(PacketAssembler(), stream) == [Message(1, "t", b"".join(mixed))]
 
 
 def test_an_unfinished_message_can_be_dropped_and_the_next_one_is_whole() -> None:

@@ -1,21 +1,20 @@
 """Queues and messages of a tenant, counted for its quota."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from meshhost.errors import InvalidRequestError, LimitExceededError, NotFoundError, QuotaExceededError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.queues import counted
 from meshhost.queues.counted import CountedQueues
 from meshhost.queues.service import QueueService
 from meshhost.queues.sweeper import QueueSweeper
 from meshhost.quotas.counts import UNCOUNTED, LocalCounts
 from meshhost.quotas.quota import Resource, ServerQuota
-from meshhost.stores.local_notifier import LocalNotifier
 from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.queues import EndReason, HolderId, Lease, NewMessage, QueueKey, QueueLimits
+from meshhost.stores.shared.local_notifier import LocalNotifier
 
 ROOM, RIVAL = RoomKey(TenantId("acme"), "lobby"), RoomKey(TenantId("rival"), "lobby")
 JOBS, ANN = QueueKey(ROOM, "jobs"), HolderId("ann")
@@ -34,8 +33,8 @@ class Store(MemoryQueueStore):
         await asyncio.sleep(0)
         return await super().exists(queue)
 
-    async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
-        found = await super().send(queue, message, create=create)
+    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> Sequence[int]:
+        found = await super().send_many(queue, messages, create=create)
         if self.hangs:
             await asyncio.Event().wait()
         return found
@@ -142,6 +141,34 @@ async def test_a_message_that_is_sent_again_is_answered_over_the_limit_too(queue
         await queues.send(JOBS, NewMessage("x", sender_id="other"))
 
 
+async def test_a_batch_takes_as_many_places_as_it_has_messages(queues: QueueService, counts: LocalCounts) -> None:
+    await queues.send_many(JOBS, [NewMessage("x")] * 3)
+    with pytest.raises(QuotaExceededError):
+        await queues.send_many(JOBS, [NewMessage("x")] * 3)
+    assert await used(counts) == (1, 3)
+    await queues.send_many(JOBS, [NewMessage("x")] * 2)
+    assert await used(counts) == (1, 5)
+
+
+async def test_a_batch_that_is_sent_again_is_answered_over_the_limit_too(queues: QueueService) -> None:
+    batch = [NewMessage("x", sender_id=f"s{number}") for number in range(4)]
+    first = await queues.send_many(JOBS, batch)
+    assert await queues.send_many(JOBS, batch) == first
+    # Only what is new needs a place.
+    more = await queues.send_many(JOBS, [*batch, NewMessage("x", sender_id="s4")])
+    assert more[:4] == first
+    with pytest.raises(QuotaExceededError):
+        await queues.send_many(JOBS, [*batch, NewMessage("x", sender_id="s5"), NewMessage("x")])
+
+
+async def test_room_is_made_by_cancelling_what_nobody_works_on(queues: QueueService) -> None:
+    ids = await queues.send_many(JOBS, [NewMessage("x")] * 5)
+    assert await queues.receive(JOBS, ANN) is not None
+    for message_id in ids:
+        await queues.cancel(JOBS, message_id)
+    assert await send(queues, times=9) == 4
+
+
 async def test_a_send_to_a_known_queue_asks_the_store_nothing_more(queues: QueueService, store: Store) -> None:
     assert await send(queues, times=1) == 1
     assert sorted(store.asked) == ["count", "exists"]
@@ -185,7 +212,7 @@ class Failing(Store):
 
     error: BaseException = OSError("the disk is full")
 
-    async def ack(self, lease: Lease) -> None:
+    async def ack(self, lease: Lease, *, result: str | None = None) -> bool:
         raise self.error
 
     async def drain(self, queue: QueueKey) -> int:
@@ -204,16 +231,15 @@ async def test_a_tenant_is_counted_again_when_nobody_knows_what_happened(operati
             doubted.append((tenant, resource))
 
     queues = CountedQueues(store, Doubting())
-    await queues.send(JOBS, NewMessage("a"), create=True)
+    await queues.send_many(JOBS, [NewMessage("a")], create=True)
     (delivery,) = await store.lease(JOBS, ANN, seconds=30)
     with pytest.raises(type(error)):
         await (queues.ack(delivery.lease) if operation == "ack" else queues.drain(JOBS))
     assert doubted == [("acme", Resource.MESSAGES)]
 
 
-async def test_too_many_known_queues_are_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counted, "_MAX_KNOWN", 1)
-    queues = CountedQueues(store, UNCOUNTED)
+async def test_too_many_known_queues_are_forgotten(store: Store) -> None:
+    queues = CountedQueues(store, UNCOUNTED, most_known=1)
     for name in ("a", "b", "a"):
         await queues.create(QueueKey(ROOM, name))
     assert store.asked.count("exists") == 3

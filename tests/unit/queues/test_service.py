@@ -18,10 +18,10 @@ from meshhost.errors import (
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.service import QueueService
 from meshhost.queues.sweeper import QueueSweeper
-from meshhost.stores.local_notifier import LocalNotifier
 from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.notifier import Hint, Notifier
 from meshhost.stores.queues import Delivery, EndReason, HolderId, Lease, NewMessage, QueueKey, QueueLimits, QueueStore
+from meshhost.stores.shared.local_notifier import LocalNotifier
 from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.testing.clock import FakeClock
 
@@ -45,11 +45,13 @@ class Store(MemoryQueueStore):
         if operation in self.broken:
             raise OSError(f"{operation} failed")
 
-    async def lease(self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1) -> Sequence[Delivery]:
+    async def lease(
+        self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1, by: str = ""
+    ) -> Sequence[Delivery]:
         if self.meanwhile is not None:
             asyncio.get_running_loop().call_soon(self.meanwhile)
         self.check("lease")
-        deliveries = await super().lease(queue, holder, seconds=seconds, limit=limit)
+        deliveries = await super().lease(queue, holder, seconds=seconds, limit=limit, by=by)
         await self.gate.wait()
         return deliveries
 
@@ -391,7 +393,7 @@ async def test_a_failed_message_is_retried_after_the_policys_wait(
     assert delivery.attempt == 2
 
 
-@pytest.mark.parametrize("delay", [3.0, lambda attempt: 3.0 * attempt])
+@pytest.mark.parametrize("delay", [3.0, lambda attempt, _: 3.0 * attempt])
 async def test_a_given_delay_is_kept(
     service: QueueService, tasks: asyncio.TaskGroup, clock: FakeClock, delay: Any
 ) -> None:

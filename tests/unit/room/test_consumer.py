@@ -11,8 +11,7 @@ import pytest
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AccessDeniedError, ConnectionLostError, LeaseLostError, RoomError
-from meshhost.room import consumer as module
-from meshhost.room.consumer import QueueConsumer
+from meshhost.room.consuming import QueueConsumer, current_job, job
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import LeasedMessage
 from meshhost.testing.clock import FakeClock
@@ -27,16 +26,19 @@ class _Leased(LeasedMessage):
     fail: list[Exception] = field(default_factory=list)
     extended: int = 0
     many_extensions: asyncio.Event = field(default_factory=asyncio.Event)
+    progress: list[Any] = field(default_factory=list)
 
-    async def ack(self) -> None:
-        self._note("ack")
+    async def ack(self, *, result: Any = None) -> None:
+        self._note("ack", result)
 
     async def nack(self, *, reason: Any = "failed", error: str = "", delay: float | None = None) -> bool:
         self._note("nack", (reason, error, delay))
         return False
 
-    async def extend(self, *, seconds: float | None = None) -> None:
+    async def extend(self, *, seconds: float | None = None, progress: Any = None) -> None:
         self.extended += 1
+        if progress is not None:
+            self.progress.append(progress)
         if self.extended >= 3:
             self.many_extensions.set()
         if self.fail:
@@ -57,6 +59,15 @@ class _Room:
         self.clock: Clock = SystemClock()
         self.waiting: asyncio.Queue[_Leased | RoomError | None] = asyncio.Queue()
         self.asked: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def lease_many(self, **options: Any) -> list[_Leased]:
+        leased = await self.lease(**options)
+        return [] if leased is None else [leased]
+
+    async def ack_many(self, name: str, settled: Any) -> list[bool]:
+        for leased, result in settled:
+            await leased.ack(result=result)
+        return [True] * len(settled)
 
     async def lease(self, **options: Any) -> _Leased | None:
         self.asked.put_nowait(options)
@@ -158,7 +169,7 @@ async def test_a_long_traceback_keeps_its_end(running: Any, room: _Room, work: _
         message = _message()
         room.waiting.put_nowait(message)
         _, (_, error, _) = await message.settled.get()
-        assert len(error) == module.MAX_REASON_CHARS
+        assert len(error) == job.MAX_REASON_CHARS
         assert error.endswith("end\n")
 
 
@@ -383,7 +394,7 @@ async def test_a_message_that_was_acked_while_the_consumer_was_stopped_is_report
 ) -> None:
     asked, answered = asyncio.Event(), asyncio.Event()
 
-    async def ack(_: _Leased) -> None:
+    async def ack(_: _Leased, *, result: Any = None) -> None:
         asked.set()
         await answered.wait()
 
@@ -514,3 +525,217 @@ async def test_a_drained_worker_that_is_stopped_returns_its_message_as_interrupt
         consumer.drain()
         consumer.task.cancel()
         assert await message.settled.get() == ("nack", ("interrupted", "", 0.0))
+
+
+# Several at once
+
+
+async def test_up_to_concurrency_messages_are_worked_on_at_once(running: Any, room: _Room, work: _Work) -> None:
+    work.go.clear()
+    async with running(concurrency=3) as consumer:
+        for number in range(5):
+            room.waiting.put_nowait(_message(number))
+        assert [await work.begun.get() for _ in range(3)] == [0, 1, 2]
+        assert room.waiting.qsize() == 2
+        assert len(consumer.processing) == 3
+        work.go.set()
+        assert [await work.begun.get() for _ in range(2)] == [3, 4]
+
+
+async def test_as_many_are_leased_as_there_is_room_for(running: Any, room: _Room, work: _Work) -> None:
+    work.go.clear()
+    async with running(concurrency=3):
+        room.waiting.put_nowait(_message(1))
+        assert (await room.asked.get())["limit"] == 3
+        await work.begun.get()
+        assert (await room.asked.get())["limit"] == 2
+        room.waiting.put_nowait(_message(2))
+        await work.begun.get()
+        assert "limit" not in await room.asked.get()
+        work.go.set()
+
+
+async def test_the_next_message_is_asked_for_while_the_last_one_is_settled(
+    running: Any, room: _Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = asyncio.Event()
+
+    async def ack(self: _Leased, *, result: Any = None) -> None:
+        await answered.wait()
+        self._note("ack", result)
+
+    monkeypatch.setattr(_Leased, "ack", ack)
+    async with running() as consumer:
+        message = _message()
+        room.waiting.put_nowait(message)
+        await room.asked.get()
+        await room.asked.get()
+        assert not consumer.idle.is_set()
+        assert consumer.processing == ()
+        answered.set()
+        await message.settled.get()
+        await consumer.idle.wait()
+
+
+async def test_a_cancelled_worker_gives_all_its_messages_back(running: Any, room: _Room, work: _Work) -> None:
+    work.go.clear()
+    async with running(concurrency=2) as consumer:
+        messages = [_message(number) for number in range(2)]
+        for message in messages:
+            room.waiting.put_nowait(message)
+            await work.begun.get()
+        consumer.task.cancel()
+        await asyncio.wait([consumer.task])
+        assert [message.settled.get_nowait() for message in messages] == [("nack", ("interrupted", "", 0.0))] * 2
+
+
+async def test_a_worker_whose_room_is_lost_gives_its_messages_back(running: Any, room: _Room, work: _Work) -> None:
+    work.go.clear()
+    consumer = QueueConsumer(room=room, queue="q", process=work, concurrency=2)  # type: ignore[arg-type]
+    task = asyncio.create_task(consumer.run())
+    message = _message()
+    room.waiting.put_nowait(message)
+    await work.begun.get()
+    room.is_closed = True
+    room.waiting.put_nowait(ConnectionLostError("ended"))
+    with pytest.raises(ConnectionLostError):
+        await task
+    assert message.settled.get_nowait() == ("nack", ("interrupted", "", 0.0))
+
+
+async def test_all_leases_are_renewed(running: Any, room: _Room, work: _Work) -> None:
+    room.clock = clock = FakeClock()
+    work.go.clear()
+    async with running(concurrency=2):
+        messages = [_message(number, seconds=30.0) for number in range(2)]
+        for message in messages:
+            room.waiting.put_nowait(message)
+            await work.begun.get()
+        await clock.advance(10)
+        assert [message.extended for message in messages] == [1, 1]
+        work.go.set()
+
+
+async def test_a_message_that_comes_after_a_pause_is_renewed_too(running: Any, room: _Room, work: _Work) -> None:
+    room.clock = clock = FakeClock()
+    async with running():
+        room.waiting.put_nowait(_message(1, seconds=30.0))
+        await work.begun.get()
+        await clock.advance(10)
+        work.go.clear()
+        later = _message(2, seconds=30.0)
+        room.waiting.put_nowait(later)
+        await work.begun.get()
+        await clock.advance(10)
+        assert later.extended == 1
+        work.go.set()
+
+
+# Results, deadlines, cancelling and progress
+
+
+@pytest.mark.parametrize(
+    ("returned", "kept"),
+    [
+        ({"sum": 3}, {"sum": 3}),
+        ((1, 2), [1, 2]),
+        (None, None),
+        (object(), None),
+        (float("nan"), None),
+        ("x" * 70_000, None),
+    ],
+)
+async def test_what_the_processing_returns_is_the_result_if_it_can_be(room: _Room, returned: Any, kept: Any) -> None:
+    async def process(_: LeasedMessage) -> Any:
+        return returned
+
+    consumer = QueueConsumer(room=room, queue="q", process=process)  # type: ignore[arg-type]
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(consumer.run())
+        message = _message(id="7")
+        room.waiting.put_nowait(message)
+        assert await message.settled.get() == ("ack", kept)
+        consumer.drain()
+
+
+async def test_a_server_that_keeps_no_results_gets_none(room: _Room) -> None:
+    async def process(_: LeasedMessage) -> Any:
+        return "done"
+
+    consumer = QueueConsumer(room=room, queue="q", process=process)  # type: ignore[arg-type]
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(consumer.run())
+        message = _message()
+        room.waiting.put_nowait(message)
+        assert await message.settled.get() == ("ack", None)
+        consumer.drain()
+
+
+@pytest.mark.parametrize(("own", "of_queue"), [(0.01, None), (None, 0.01), (0.01, 1000.0)])
+async def test_a_message_that_takes_too_long_fails(
+    running: Any, room: _Room, work: _Work, own: float | None, of_queue: float | None
+) -> None:
+    work.go.clear()
+    async with running(deadline=own):
+        message = _message(deadline=of_queue)
+        room.waiting.put_nowait(message)
+        what, (reason, error, _) = await message.settled.get()
+        assert (what, reason) == ("nack", "failed")
+        assert "longer than its deadline of 0.01 s" in error
+    assert work.cancelled == 1
+
+
+async def test_a_timeout_of_the_processing_itself_is_not_taken_for_the_deadline(
+    running: Any, room: _Room, work: _Work
+) -> None:
+    work.error = TimeoutError("of its own")
+    async with running(deadline=1000.0):
+        message = _message()
+        room.waiting.put_nowait(message)
+        assert "TimeoutError: of its own" in (await message.settled.get())[1][1]
+
+
+async def test_a_cancelled_message_ends_its_processing_and_is_given_up(
+    running: Any, room: _Room, work: _Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    work.go.clear()
+    tally = Tally()
+    with reporting_to(tally):
+        async with running():
+            message = _message(seconds=0.003)
+            room.waiting.put_nowait(message)
+            await work.begun.get()
+            message.is_cancelled = True
+            assert await message.settled.get() == ("nack", ("interrupted", "", 0.0))
+    assert tally.sums().messages == {"cancelled": 1}
+    assert "message was cancelled" in caplog.text
+
+
+async def test_progress_is_sent_at_once_and_then_with_the_next_renewal(room: _Room) -> None:
+    room.clock = clock = FakeClock()
+    reported, go = asyncio.Event(), asyncio.Event()
+
+    async def process(_: LeasedMessage) -> None:
+        job = current_job()
+        assert job is not None
+        for progress in (0.1, 0.2, 0.3):
+            await job.report_progress(progress)
+        reported.set()
+        await go.wait()
+
+    consumer = QueueConsumer(room=room, queue="q", process=process)  # type: ignore[arg-type]
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(consumer.run())
+        message = _message(seconds=30.0)
+        room.waiting.put_nowait(message)
+        await reported.wait()
+        assert message.progress == [0.1]
+        await clock.advance(10)
+        assert message.progress == [0.1, 0.3]
+        await clock.advance(10)
+        assert message.progress == [0.1, 0.3]
+        go.set()
+        await message.settled.get()
+        consumer.drain()
+    assert current_job() is None

@@ -2,9 +2,10 @@
 
 import pytest
 
-from meshhost.errors import InvalidRequestError
+from meshhost.errors import ConnectionLostError, InvalidRequestError
 from meshhost.protocol.connection import RESUME_HEADER, MessageReceived
 from meshhost.protocol.messages import EmptyResponse, JsonResponse, RawOutputs
+from meshhost.room.reconnect import is_final
 from meshhost.server.core.peer import Capability, CloseReason, Event
 from meshhost.server.wire.dialect import Dialects, Handshake, Welcome
 from meshhost.server.wire.sdk06 import SDK_06
@@ -54,14 +55,15 @@ def test_an_event_has_the_name_and_body_of_the_wire(event: Event, wire: tuple[st
     assert event.body == before, "one event is shared by all receivers of a broadcast"
 
 
-def test_every_close_reason_has_its_code() -> None:
-    assert {reason: TRANSLATOR.close_code(reason) for reason in CloseReason} == {
-        CloseReason.TOO_SLOW: 1013,
-        CloseReason.SERVER_STOPPING: 1001,
-        CloseReason.RESUMED_ELSEWHERE: 4000,
-        CloseReason.ACCESS_REVOKED: 4001,
-        CloseReason.ROOM_ENDED: 4004,
-    }
+def test_a_client_comes_back_after_those_ends_only_that_are_for_the_moment() -> None:
+    codes = {reason: TRANSLATOR.close_code(reason) for reason in CloseReason}
+    assert len(set(codes.values())) == len(codes)
+    # RFC 6455: an endpoint may send these of the registered codes, and those from 4000 on are for applications.
+    assert all(
+        (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 4000 <= code < 5000 for code in codes.values()
+    )
+    returning = {reason for reason in CloseReason if not is_final(ConnectionLostError("", close_code=codes[reason]))}
+    assert returning == {CloseReason.TOO_SLOW, CloseReason.SERVER_STOPPING}
 
 
 def test_an_answer_that_hangs_old_clients_is_turned_into_json() -> None:
@@ -92,6 +94,8 @@ def test_the_greeting_is_the_one_of_the_protocol() -> None:
                         "cancel_request",
                         "send_id",
                         "confirm_receive",
+                        "ack_many",
+                        "message_life",
                     ],
                     "resume_token": "token",
                     "resume_seconds": 10.0,

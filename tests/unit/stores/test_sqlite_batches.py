@@ -15,14 +15,13 @@ import pytest
 
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.queues import EndReason, HolderId, NewMessage, QueueKey, QueueLimits
-from meshhost.stores.sqlite import removal
 from meshhost.stores.sqlite.database import Statements
-from meshhost.stores.sqlite.queues import SqliteQueueStore
+from meshhost.stores.sqlite.queues import SqliteQueueStore, removal
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
 JOBS = QueueKey(ROOM, "jobs")
-REMOVALS, DEAD_LETTERS = Statements("removals.sql"), Statements("dead_letters.sql")
+REMOVALS, DEAD_LETTERS = Statements("queues/removals.sql"), Statements("queues/dead_letters.sql")
 ANN = HolderId("ann")
 MANY = 3 * 500 + 7
 # A message is a row of its state and one of its content; its queue and the mark of the removal are others.
@@ -53,7 +52,7 @@ def changes(store: SqliteQueueStore, monkeypatch: pytest.MonkeyPatch) -> list[in
     """How many rows each operation changed."""
     run, found = store.database.run, list[int]()
 
-    def counted(operation: Callable[[sqlite3.Connection], Any]) -> Any:
+    def counted(operation: Callable[[sqlite3.Connection], Any], *, is_durable: bool = True) -> Any:
         def count(db: sqlite3.Connection) -> Any:
             before = db.total_changes
             try:
@@ -61,7 +60,7 @@ def changes(store: SqliteQueueStore, monkeypatch: pytest.MonkeyPatch) -> list[in
             finally:
                 found.append(db.total_changes - before)
 
-        return run(count)
+        return run(count, is_durable=is_durable)
 
     monkeypatch.setattr(store.database, "run", counted)
     return found
@@ -198,7 +197,7 @@ async def test_a_read_of_a_million_rows_does_not_hold_up_a_send(store: SqliteQue
 CRASHING = """
 import asyncio, sys
 from pathlib import Path
-from meshhost.stores.sqlite import removal
+from meshhost.stores.sqlite.queues import removal
 from meshhost.stores.sqlite.queues import SqliteQueueStore
 from tests.unit.stores.test_sqlite_batches import JOBS, fill
 
@@ -239,7 +238,7 @@ async def test_a_drain_that_a_crash_ended_goes_on_and_its_messages_never_come_ba
 @pytest.mark.parametrize(
     ("statements", "name", "values", "index"),
     [
-        (REMOVALS, "some_messages", {"queue": 1, "limit": 1}, "INDEX messages_in_order (queue_id=?)"),
+        (REMOVALS, "some_messages", {"queue": 1, "limit": 1}, "INDEX messages_by_id (queue_id=?)"),
         (REMOVALS, "some_deads", {"queue": 1, "limit": 1}, "INDEX dead_letters_by_id (queue_id=?)"),
         (
             DEAD_LETTERS,

@@ -12,10 +12,11 @@ import pytest
 from meshhost.errors import RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.queues import NewMessage, QueueKey, QueueLimits
-from meshhost.stores.sqlite import queues, removal, thread
-from meshhost.stores.sqlite.queues import SqliteQueueStore
+from meshhost.stores.sqlite import thread
+from meshhost.stores.sqlite.queues import SqliteQueueStore, removal
+from meshhost.stores.sqlite.queues import store as queues
+from meshhost.stores.sqlite.queues.removal import Removals
 from meshhost.stores.sqlite.reader import SqliteReader
-from meshhost.stores.sqlite.removal import Removals
 from meshhost.stores.sqlite.tidy import Tidier
 from meshhost.testing.clock import FakeClock
 

@@ -74,7 +74,7 @@ async def test_one_that_needs_much_room_does_not_fail_those_that_need_none(store
         run(large), store.ack(delivery.lease), store.exists(JOBS), run(large), return_exceptions=True
     )
     assert isinstance(results[0], StorageFullError)
-    assert results[1:3] == [None, True]
+    assert results[1:3] == [False, True]
     assert isinstance(results[3], StorageFullError)
     with pytest.raises(NotFoundError):
         await store.drain(QueueKey(JOBS.room, "other"))

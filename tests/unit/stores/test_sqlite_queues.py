@@ -17,12 +17,12 @@ import pytest
 from meshhost.errors import NotFoundError, RoomError, SettingsError, StorageFullError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.queues import LONGEST_DELAY, LONGEST_LEASE, EndReason, HolderId, NewMessage, QueueKey
+from meshhost.stores.shared.statements import read_statements
 from meshhost.stores.sqlite import file as sqlite_file
 from meshhost.stores.sqlite import thread as sqlite_thread
 from meshhost.stores.sqlite.file import SqliteFile
 from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.stores.sqlite.thread import SqliteThread
-from meshhost.stores.statements import read_statements
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
@@ -448,23 +448,27 @@ async def test_a_transaction_that_cannot_begin_fails_the_batch(store: SqliteQueu
         ),
         ("next_due", {}, "USING COVERING INDEX messages_due"),
         ("sweep", {"now": 0, "limit": 1}, "SEARCH messages USING COVERING INDEX messages_due (due<?)"),
+        ("leased_by", {"holder": "ann"}, "SEARCH messages USING INDEX messages_held (holder=?)"),
         (
-            "release_holder",
-            {"counted": 1, "interrupted": 1, "holder": "ann"},
-            "SEARCH messages USING INDEX messages_held (holder=?)",
+            "first_ready",
+            {"queue": 1, "limit": 1},
+            "SEARCH messages USING INDEX messages_in_order (queue_id=? AND ready=?)",
         ),
-        ("poisoned_of_holder", {"holder": "ann", "most": 1}, "SEARCH messages USING INDEX messages_held (holder=?)"),
         (
-            "claim",
-            {"queue": 1, "holder": "ann", "until": 0, "limit": 1},
-            "SEARCH messages USING COVERING INDEX messages_in_order (queue_id=? AND ready=?)",
+            "over",
+            {"now": 0, "limit": 1},
+            "SEARCH messages USING INDEX messages_expiring (expires_at<?)",
         ),
+        ("next_end", {}, "USING INDEX messages_expiring"),
+        ("has_key", {"queue": 1, "key": "k"}, "USING COVERING INDEX messages_of_key (queue_id=? AND key=?)"),
+        ("let_follow", {"queue": 1, "key": "k"}, "USING COVERING INDEX messages_of_key (queue_id=? AND key=?)"),
+        ("forget_outcomes", {"now": 0, "limit": 1}, "USING COVERING INDEX outcomes_old (forget_at<?)"),
     ],
 )
 async def test_no_statement_reads_all_messages(
     store: SqliteQueueStore, statement: str, values: dict[str, object], index: str
 ) -> None:
-    sql = read_statements("meshhost.stores.sqlite", "queues.sql")[statement]
+    sql = read_statements("meshhost.stores.sqlite", "queues/queues.sql")[statement]
     rows = await in_thread(store, lambda db: db.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall())
     plan = "\n".join(row[3] for row in rows)
     assert index in plan

@@ -25,20 +25,24 @@ from meshhost.hosting.processes.cpython import awaited_by, waits_for_files
 __all__ = ["descriptors", "files_to_open_again", "why_unforkable"]
 
 _MAX_NAMED = 5
-# How long a thread that is just ending is waited for.
 _ENDING_SECONDS = 0.2
 # Character devices without a state that processes could share.
 _PLAIN_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/pts/")
 
 
 def why_unforkable(
-    loop: asyncio.AbstractEventLoop, parked: Iterable[asyncio.Task[Any]], known: Iterable[int]
+    loop: asyncio.AbstractEventLoop,
+    parked: Iterable[asyncio.Task[Any]],
+    known: Iterable[int],
+    *,
+    ending_seconds: float = _ENDING_SECONDS,
 ) -> str | None:
     """Why a child forked now would not be what a booted process is, as text for people; None when it may be forked.
 
-    `parked` are tasks that wait forever, `known` the descriptors that a child closes or may share.
+    `parked` are tasks that wait forever, `known` the descriptors that a child closes or may share. A thread that is just ending
+    is waited for, for at most `ending_seconds`.
     """
-    if names := _other_threads():
+    if names := _other_threads(ending_seconds):
         return f"program started threads while it was imported: {_listed(names)}"
     if type(loop) is not asyncio.SelectorEventLoop:
         return f"program runs on an event loop of another kind: {type(loop).__qualname__}"
@@ -73,11 +77,11 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_MAX_NAMED] + (["…"] if len(names) > _MAX_NAMED else []))
 
 
-def _other_threads() -> list[str]:
+def _other_threads(seconds: float) -> list[str]:
     """The names of all threads but this one, after waiting shortly for those that are just ending."""
-    end = time.monotonic() + _ENDING_SECONDS
+    end = time.monotonic() + seconds
     while (names := _thread_names()) and time.monotonic() < end:
-        time.sleep(_ENDING_SECONDS / 10)
+        time.sleep(seconds / 10)
     return names
 
 

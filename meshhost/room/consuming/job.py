@@ -1,0 +1,293 @@
+"""One message in a worker's hands: it is processed within its deadline, and settled by how that ended.
+
+`QueueConsumer` makes a `Job` for each message that it leased and runs it as a task of its own. What the processing raises fails
+the message and nothing else (`guard.py`). A job that is cancelled gives its message back at once; one that is `stop`ped,
+because its lease was lost or its message cancelled, ends its processing and goes on to what is left to be done. Settling is not
+interrupted by a cancellation, only by its own timeout (`uninterrupted`). A job never raises anything but its own cancellation.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, Literal
+
+from opentelemetry import propagate, trace
+from opentelemetry.trace import SpanKind
+
+from meshhost.errors import LeaseLostError, RoomError
+from meshhost.guard import EscapedError, guarding
+from meshhost.logs import describe_error
+from meshhost.room.client import RoomClient
+from meshhost.room.reconnect import ReconnectPolicy
+from meshhost.room.services.queues import LeasedMessage
+from meshhost.tasks import uninterrupted
+from meshhost.usage import Outcome, report_message
+
+__all__ = ["MAX_REASON_CHARS", "MAX_RESULT_CHARS", "DeadlineError", "Failures", "Job", "Process", "current_job"]
+
+logger = logging.getLogger(__name__)
+tracer = trace.get_tracer("meshhost.room.consumer")
+
+MAX_REASON_CHARS = 16 * 1024
+# A server keeps no larger result.
+MAX_RESULT_CHARS = 64 * 1024
+SETTLE_TIMEOUT = 10.0
+# How often at most the progress of a message is sent, in seconds.
+_PROGRESS_SECONDS = 0.5
+
+Process = Callable[[LeasedMessage], Awaitable[Any]]
+StopReason = Literal["lease lost", "cancelled"]
+
+_current: ContextVar["Job | None"] = ContextVar("meshhost_job", default=None)
+
+
+def current_job() -> "Job | None":
+    """The job whose message is being processed by the code that asks, in this task, those it started, or its threads."""
+    return _current.get()
+
+
+class DeadlineError(TimeoutError):
+    """A message was processed for longer than its worker or its queue allows; the attempt has failed."""
+
+
+class Failures:
+    """Decides which failures of a consumer are logged with their traceback: those that are new."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def is_news(self, line: str, attempt: int) -> bool:
+        """Whether this differs from the last one. A later attempt mostly fails as before, and a dead letter keeps its
+        traceback."""
+        is_news = attempt == 1 or line != self._last
+        self._last = line
+        return is_news
+
+
+class Job:
+    """A leased message and its processing.
+
+    `on_processed` is called once, when the processing is over and settling begins. `is_ending` says whether a cancellation is
+    that of the consumer, rather than one by the processing of its own task.
+    """
+
+    def __init__(
+        self,
+        leased: LeasedMessage,
+        *,
+        room: RoomClient,
+        process: Process,
+        deadline: float | None,
+        backoff: ReconnectPolicy,
+        failures: Failures,
+        is_ending: Callable[[], bool],
+        on_processed: Callable[["Job"], object],
+        ack: Callable[[LeasedMessage, Any], Awaitable[None]] | None = None,
+    ) -> None:
+        self.leased = leased
+        self.began = time.monotonic()
+        self._room = room
+        self._process = process
+        self._deadline = deadline
+        self._backoff = backoff
+        self._failures = failures
+        self._is_ending = is_ending
+        self._on_processed = on_processed
+        self._ack_with_others = ack
+        # What is reported unless the server confirms another outcome.
+        self._outcome: Outcome = "lost"
+        self._stopped: StopReason | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._progress: Any = None
+        self._is_reported = True
+        self._reported_at = 0.0
+
+    @property
+    def _fields(self) -> dict[str, Any]:
+        return {"queue": self.leased.queue, "message_id": self.leased.id, "attempt": self.leased.attempt}
+
+    def stop(self, reason: StopReason) -> None:
+        """End the processing, for one of these reasons; the rest of the job goes on. Does nothing when it is over."""
+        if self._task is not None and self._stopped is None:
+            self._stopped = reason
+            self._task.cancel()
+
+    async def renew(self) -> None:
+        """Extend the lease, and send what progress was not sent yet. Ends the processing when the message is not ours any
+        more."""
+        progress = {} if self._is_reported else {"progress": self._progress}
+        try:
+            await self.leased.extend(**progress)
+        except LeaseLostError:
+            self.stop("lease lost")
+        except RoomError as error:
+            # The connection may come back before the lease expires; the next turn tries again.
+            logger.info("lease not renewed", extra=self._fields | {"reason": str(error)})
+        else:
+            self._is_reported = True
+            if self.leased.is_cancelled:
+                self.stop("cancelled")
+
+    async def report_progress(self, progress: Any) -> None:
+        """Report how far the processing is, as a JSON value. Of many reports within a moment only the last one may be sent."""
+        self._progress, self._is_reported = progress, False
+        if self.leased.seconds is not None and time.monotonic() - self._reported_at >= _PROGRESS_SECONDS:
+            self._reported_at = time.monotonic()
+            await self.renew()
+
+    async def run(self) -> None:
+        """Process the message and settle it. Cancelled, it gives the message back, unless it is being settled already."""
+        leased = self.leased
+        context = propagate.extract(dict(leased.headers))
+        try:
+            with tracer.start_as_current_span(
+                f"process {leased.queue}", context=context, kind=SpanKind.CONSUMER
+            ) as span:
+                span.set_attribute("messaging.destination.name", leased.queue)
+                span.set_attribute("messaging.message.attempt", leased.attempt)
+                await self._process_and_settle()
+        finally:
+            self._end_processing()
+            report_message(self._outcome, waited=_queued_seconds(leased), worked=time.monotonic() - self.began)
+
+    async def _process_and_settle(self) -> None:
+        try:
+            result = await self._processed()
+        except asyncio.CancelledError:
+            # We are being stopped: return the message at once instead of letting its lease expire.
+            self._end_processing()
+            with contextlib.suppress(RoomError, TimeoutError):
+                await uninterrupted(self._give_back(), timeout=SETTLE_TIMEOUT)
+            raise
+        except Exception as error:  # noqa: BLE001 - logged there
+            self._end_processing()
+            self._log_failure(error)
+            reason = "".join(traceback.format_exception(error))[-MAX_REASON_CHARS:]
+            await self._settle(lambda: self._nack(reason))
+        else:
+            self._end_processing()
+            if self._stopped == "cancelled":
+                logger.info("message was cancelled", extra=self._fields)
+                await self._settle(self._give_back)
+            elif self._stopped == "lease lost":
+                logger.warning("lease lost while processing", extra=self._fields)
+            else:
+                kept = self._kept(result)
+                await self._settle(lambda: self._ack(kept))
+
+    def _kept(self, result: Any) -> Any:
+        """Return the result that the server is to keep; None when there is none, or none that it could keep."""
+        if result is None or not self.leased.keeps_results:
+            return None
+        try:
+            text = json.dumps(result, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            kind = type(result).__name__
+            logger.debug("a result is no JSON value and is not kept", extra=self._fields | {"type": kind})
+            return None
+        if len(text) > MAX_RESULT_CHARS:
+            sizes = {"characters": len(text), "most": MAX_RESULT_CHARS}
+            logger.warning("a result is too large and is not kept: store it as a file", extra=self._fields | sizes)
+            return None
+        # Not `result`: what is not plain JSON in it (tuples, numbers as keys) was converted.
+        return json.loads(text)
+
+    async def _processed(self) -> Any:
+        """Return what the processing returned, or nothing when it was stopped. Raises what it raised."""
+        self._task = task = asyncio.current_task()
+        token = _current.set(self)
+        timeout = asyncio.timeout(self._deadline)
+        try:
+            with guarding():
+                async with timeout:
+                    return await self._process(self.leased)
+        except TimeoutError as error:
+            if not timeout.expired():
+                raise
+            raise DeadlineError(f"the message took longer than its deadline of {self._deadline:g} s") from error
+        except asyncio.CancelledError as error:
+            if task is None or self._is_ending():
+                raise
+            while task.uncancel():
+                pass
+            if self._stopped is None:
+                raise EscapedError(error) from error
+            return None
+        finally:
+            self._task = None
+            _current.reset(token)
+
+    def _end_processing(self) -> None:
+        report, self._on_processed = self._on_processed, _nothing
+        report(self)
+
+    def _log_failure(self, error: Exception) -> None:
+        line = describe_error(error)
+        is_news = self._failures.is_news(line, self.leased.attempt)
+        logger.error("processing failed", exc_info=error if is_news else None, extra=self._fields | {"error": line})
+
+    # Each records the outcome itself: a cancellation may prevent the caller from seeing the result.
+
+    async def _ack(self, result: Any) -> None:
+        if self._ack_with_others is not None:
+            await self._ack_with_others(self.leased, result)
+        else:
+            await self.leased.ack(result=result)
+        self._outcome = "done"
+
+    async def _nack(self, error: str) -> None:
+        is_dead = await self.leased.nack(reason="failed", error=error)
+        self._outcome = "dead" if is_dead else "failed"
+        if is_dead:
+            logger.error("message dead-lettered", extra=self._fields)
+
+    async def _give_back(self) -> None:
+        # Interrupted, also by a drain: the work may be half done, so the next delivery has to say that it is not the first.
+        is_dead = await self.leased.nack(reason="interrupted", delay=0.0)
+        self._outcome = "dead" if is_dead else "cancelled" if self._stopped == "cancelled" else "released"
+
+    async def _settle(self, settle: Callable[[], Awaitable[None]]) -> None:
+        """Ack or nack, again while the lease runs. When all tries fail, the message comes back: at least once."""
+        try:
+            await uninterrupted(self._try_to_settle(settle), timeout=self.leased.seconds or SETTLE_TIMEOUT)
+        except (RoomError, TimeoutError) as error:
+            reason = str(error) or "no answer while the lease ran"
+            logger.warning("message not settled", extra=self._fields | {"reason": reason})
+
+    async def _try_to_settle(self, settle: Callable[[], Awaitable[None]]) -> None:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                async with asyncio.timeout(SETTLE_TIMEOUT):
+                    await settle()
+            except LeaseLostError:
+                # The try before may have been accepted, and only its answer was lost.
+                if tries == 1:
+                    raise
+                logger.info("message settled already, or lost", extra=self._fields | {"tries": tries})
+            except (RoomError, TimeoutError) as error:
+                if self._room.is_closed or self.leased.seconds is None:
+                    raise
+                # A new connection is waited for inside the request; the lease is the holder's, not the connection's.
+                logger.info("message not settled yet", extra=self._fields | {"reason": str(error)})
+                await self._room.clock.sleep(self._backoff.delay(tries, random.random))
+                continue
+            return
+
+
+def _nothing(_: Job) -> None:
+    """The end of the processing was reported already."""
+
+
+def _queued_seconds(leased: LeasedMessage) -> float | None:
+    """Seconds from sending to the first delivery; None for a later delivery, or when the server does not say."""
+    if leased.sent_at is None or leased.delivery > 1:
+        return None
+    return max(time.time() - leased.sent_at, 0.0)  # two clocks, and one may have been set

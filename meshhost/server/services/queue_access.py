@@ -1,0 +1,52 @@
+"""Which queue a request of `queues.*` is about, and whether a scope allows it: shared by the services of the queues.
+
+Sending and receiving are granted by queue. What changes or reads a whole queue needs the right to receive from it; what became
+of one message may also be asked by its senders (`queue_messages.py` leaves the contents out then).
+"""
+
+from meshhost.errors import InvalidRequestError
+from meshhost.identity.grants import ApiScope
+from meshhost.server.core.requests import Body, Request
+from meshhost.server.services import queue_bodies as bodies
+from meshhost.stores.queues import HolderId, Lease, QueueKey
+
+__all__ = ["key_of", "lease_of", "may_list", "may_receive", "may_send", "may_use", "name_of"]
+
+
+def may_list(scope: ApiScope, _: Body) -> bool:
+    """Whether the scope grants to list the queues."""
+    return scope.queues is not None and scope.queues.list
+
+
+def may_send(scope: ApiScope, body: bodies.Named) -> bool:
+    """Whether it grants to send to the queue."""
+    return scope.queues is not None and scope.queues.can_send(body.name)
+
+
+def may_receive(scope: ApiScope, body: bodies.Named) -> bool:
+    """Whether it grants to receive from the queue."""
+    return scope.queues is not None and scope.queues.can_receive(body.name)
+
+
+def may_use(scope: ApiScope, body: bodies.Named) -> bool:
+    """Whether it grants one of the two."""
+    return may_send(scope, body) or may_receive(scope, body)
+
+
+def name_of(body: bodies.Named) -> str:
+    """What a denial names."""
+    return body.name
+
+
+def key_of(request: Request, body: bodies.Named) -> QueueKey:
+    """The queue of the request's room."""
+    return QueueKey(request.room.key, body.name)
+
+
+def lease_of(request: Request, body: bodies.Leased) -> Lease:
+    """The lease that a client shows. Its holder is a secret that only the receiver of the delivery knows."""
+    parts = body.lease.split(".")
+    if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
+        raise InvalidRequestError("lease", "expected the lease of a delivery")
+    message_id, token, holder = int(parts[0]), int(parts[1]), HolderId(parts[2])
+    return Lease(key_of(request, body), message_id, token, holder, expires_at=0.0)

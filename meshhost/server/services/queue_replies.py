@@ -1,0 +1,118 @@
+"""What the services of the queues answer, as JSON: queues, deliveries, dead letters and what is known of messages.
+
+Called by `queues.py` and `queue_messages.py`. Ids are texts on the wire, because other languages read large numbers inexactly;
+times are seconds since the epoch. Values that senders and workers gave (messages, results, progress) are stored as JSON text
+and answered as the value. Replies with many messages are bounded: `fitting` says how many fit into one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import accumulate
+from typing import Any, TypeVar
+
+from meshhost.protocol.json_values import load_stored_json
+from meshhost.protocol.messages import Header, JsonResponse
+from meshhost.queues.reader import fingerprint
+from meshhost.stores.queues import DeadLetter, Delivery, MessageRecord, QueueStats
+
+__all__ = ["MANY_BYTES", "dead_letter", "delivered", "delivered_many", "fitting", "listed", "record"]
+
+T = TypeVar("T")
+
+# Bodies in one reply: encoding it must not hold the event loop.
+MANY_BYTES = 1024 * 1024
+
+
+def fitting(items: Sequence[T], sizes: Sequence[int], most: int) -> Sequence[T]:
+    """Return the first of the items: those with which the sizes stay within `most`, and at least one."""
+    totals = accumulate(sizes)
+    return [item for number, (item, total) in enumerate(zip(items, totals, strict=True)) if not number or total <= most]
+
+
+def listed(queue: QueueStats) -> dict[str, Any]:
+    """A queue in the answer to `queues.list`."""
+    return {
+        "name": queue.name,
+        "size": queue.ready + queue.delayed + queue.blocked,
+        "ready": queue.ready,
+        "leased": queue.leased,
+        "delayed": queue.delayed,
+        "blocked": queue.blocked,
+        "dead": queue.dead,
+        "oldest_age": queue.oldest_age,
+        "paused": queue.is_paused,
+    }
+
+
+def delivered(delivery: Delivery, lease_seconds: float | None = None) -> tuple[JsonResponse, Header]:
+    """The answer that hands a message over, with its lease if the client has leases."""
+    response = JsonResponse(json=load_stored_json(delivery.body))
+    return response, {} if lease_seconds is None else {"delivery": _delivery(delivery, lease_seconds)}
+
+
+def delivered_many(deliveries: Sequence[Delivery], lease_seconds: float) -> tuple[JsonResponse, Header]:
+    """The answer that hands several messages over: a list of them, and a list of their deliveries."""
+    response = JsonResponse(json=[load_stored_json(delivery.body) for delivery in deliveries])
+    return response, {"delivery": [_delivery(delivery, lease_seconds) for delivery in deliveries]}
+
+
+def _delivery(delivery: Delivery, lease_seconds: float) -> dict[str, Any]:
+    lease = delivery.lease
+    return {
+        "lease": f"{lease.message_id}.{lease.token}.{lease.holder}",
+        "id": str(lease.message_id),
+        "attempt": delivery.attempt,
+        "delivery": delivery.delivery,
+        "headers": dict(delivery.headers),
+        "sent_at": delivery.sent_at,
+        "lease_seconds": lease_seconds,
+        "priority": delivery.priority,
+        "key": delivery.key,
+        "deadline": delivery.deadline,
+    }
+
+
+def dead_letter(letter: DeadLetter) -> dict[str, Any]:
+    """A dead message in the answer to `queues.dead`."""
+    return {
+        "id": str(letter.message_id),
+        "message": load_stored_json(letter.body),
+        "headers": dict(letter.headers),
+        "attempts": letter.attempts,
+        "reason": letter.reason,
+        "sent_at": letter.sent_at,
+        "died_at": letter.died_at,
+    }
+
+
+def record(found: MessageRecord, *, with_contents: bool) -> dict[str, Any]:
+    """What is known of a message; without its contents for one that may only send."""
+    answer = {
+        "id": str(found.id),
+        "state": found.state.value,
+        "sent_at": found.sent_at,
+        "priority": found.priority,
+        "key": found.key,
+        "failures": found.failures,
+        "deliveries": found.deliveries,
+        "due_at": found.due_at,
+        "expires_at": found.expires_at,
+        "began_at": found.began_at,
+        "by": found.by,
+        "lease_until": found.lease_until,
+        "progress": _value(found.progress),
+        "result": _value(found.result),
+        "ended_at": found.ended_at,
+        "reason": found.reason,
+        "cancelling": found.is_cancelling,
+        "seen": fingerprint(found),
+    }
+    if with_contents:
+        answer["message"] = _value(found.body)
+        answer["headers"] = dict(found.headers)
+        answer["history"] = [asdict(attempt) for attempt in found.history]
+    return answer
+
+
+def _value(text: str | None) -> Any:
+    return None if text is None else load_stored_json(text)

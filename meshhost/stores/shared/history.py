@@ -1,0 +1,26 @@
+"""The history of a message as JSON text: how its deliveries ended that ended without an ack.
+
+Engines keep it in a column beside the message and only write it when such a delivery ends, so that a message that succeeds at
+once costs nothing. The newest MAX_HISTORY are kept, with MAX_ERROR_CHARS of each error. This module is pure.
+"""
+
+import json
+
+from meshhost.stores.messages import MAX_ERROR_CHARS, MAX_HISTORY, AttemptRecord, EndReason
+
+__all__ = ["add_to_history", "load_history"]
+
+
+def add_to_history(history: str | None, attempt: AttemptRecord) -> str:
+    """Return the history with one more delivery that ended."""
+    entry = [attempt.began_at, attempt.ended_at, attempt.by, attempt.reason, attempt.error[:MAX_ERROR_CHARS]]
+    return json.dumps([*(json.loads(history) if history else ()), entry][-MAX_HISTORY:])
+
+
+def load_history(history: str | None) -> tuple[AttemptRecord, ...]:
+    """Return what `add_to_history` made, the oldest first."""
+    entries = json.loads(history) if history else ()
+    return tuple(
+        AttemptRecord(began_at, ended_at, by, EndReason(reason), error)
+        for began_at, ended_at, by, reason, error in entries
+    )

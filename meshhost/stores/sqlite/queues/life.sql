@@ -1,0 +1,60 @@
+-- The statements of life.py, by name: what is known of messages, in the columns of `_Row`. `:first` is the id that the queue was
+-- made with. Each page is of ids below `:before`, the newest first.
+
+-- name: message
+SELECT
+    id, NULL AS state, sent_at, priority, key, failures, ended, ready, due, delayed_until, expires_at, holder IS NOT NULL,
+    began_at, worker, progress, is_cancelled, NULL AS result, NULL AS ended_at, NULL AS reason, history, body, headers
+FROM messages CROSS JOIN contents ON message_id = id WHERE id = :id AND queue_id = :queue;
+
+-- name: dead
+SELECT
+    id, 'dead', sent_at, priority, key, failures, ended, NULL, NULL, NULL, NULL, 0,
+    began_at, worker, NULL, 0, NULL, died_at, reason, history, body, headers
+FROM dead_letters CROSS JOIN contents ON message_id = id WHERE id = :id AND queue_id = :first;
+
+-- name: outcome
+SELECT
+    id, state, sent_at, priority, key, failures, ended, NULL, NULL, NULL, NULL, 0,
+    began_at, worker, NULL, 0, result, ended_at, NULL, history, NULL, NULL
+FROM outcomes WHERE id = :id AND queue_id = :first AND forget_at > :now;
+
+-- name: messages
+SELECT
+    id, NULL AS state, sent_at, priority, key, failures, ended, ready, due, delayed_until, expires_at, holder IS NOT NULL,
+    began_at, worker, progress, is_cancelled, NULL AS result, NULL AS ended_at, NULL AS reason, NULL, body, headers
+FROM messages INDEXED BY messages_by_id CROSS JOIN contents ON message_id = id
+WHERE queue_id = :queue AND id < :before ORDER BY id DESC LIMIT :limit;
+
+-- name: waiting_messages
+-- Those that are not ready, which may be few among many that are.
+SELECT
+    id, NULL AS state, sent_at, priority, key, failures, ended, ready, due, delayed_until, expires_at, holder IS NOT NULL,
+    began_at, worker, progress, is_cancelled, NULL AS result, NULL AS ended_at, NULL AS reason, NULL, body, headers
+FROM messages CROSS JOIN contents ON message_id = id
+WHERE id IN (
+    SELECT id FROM messages INDEXED BY messages_in_order
+    WHERE queue_id = :queue AND ready IN (0, 2) AND id < :before ORDER BY id DESC LIMIT :limit
+)
+ORDER BY id DESC;
+
+-- name: messages_of_key
+SELECT
+    id, NULL AS state, sent_at, priority, key, failures, ended, ready, due, delayed_until, expires_at, holder IS NOT NULL,
+    began_at, worker, progress, is_cancelled, NULL AS result, NULL AS ended_at, NULL AS reason, NULL, body, headers
+FROM messages INDEXED BY messages_of_key CROSS JOIN contents ON message_id = id
+WHERE queue_id = :queue AND key = :key AND id < :before ORDER BY id DESC LIMIT :limit;
+
+-- name: deads
+SELECT
+    id, 'dead', sent_at, priority, key, failures, ended, NULL, NULL, NULL, NULL, 0,
+    began_at, worker, NULL, 0, NULL, died_at, reason, NULL, body, headers
+FROM dead_letters INDEXED BY dead_letters_by_id CROSS JOIN contents ON message_id = id
+WHERE queue_id = :first AND id < :before ORDER BY id DESC LIMIT :limit;
+
+-- name: outcomes
+SELECT
+    id, state, sent_at, priority, key, failures, ended, NULL, NULL, NULL, NULL, 0,
+    began_at, worker, NULL, 0, result, ended_at, NULL, NULL, NULL, NULL
+FROM outcomes INDEXED BY outcomes_by_id
+WHERE queue_id = :first AND id < :before AND forget_at > :now ORDER BY id DESC LIMIT :limit;
