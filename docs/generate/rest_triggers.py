@@ -103,13 +103,13 @@ TRIGGERS = (
             Answer(200, "The ids of the messages, which are stored; one alone is `id`.", obj(id=TEXT, ids=array(TEXT))),
             Answer(400, "The body is wrong; the text names the message. None was stored.", ERROR),
             Answer(413, "The body is too large.", ERROR),
-            Answer(429, "The queue is full or a quota is reached. `ids` were stored before that.", ERROR),
+            Answer(429, "The queue is full, a message too large, or a quota reached. None was stored.", ERROR),
         ],
         description="""Stores messages and wakes the room. One JSON value is one message; an array, or lines of JSON
-        (`application/x-ndjson`), are up to 1,000, stored one after the other. CloudEvents are taken in binary and structured
+        (`application/x-ndjson`), are up to 1,000, stored all or none. CloudEvents are taken in binary and structured
         mode and in batches: their data is the message, their attributes its headers `ce-…`, and one with the same source and
-        id is stored once. With the header `Idempotency-Key` a request that is repeated stores each of its messages once (for
-        as long as the queue remembers). With an API key, or a participant token that may send to the queue. `traceparent`
+        id is stored once. With the header `Idempotency-Key` a request that is repeated stores each of its messages once (within
+        a day). With an API key, or a participant token that may send to the queue. `traceparent`
         goes along.""",
         body={"description": "Any JSON value."},
     ),

@@ -28,10 +28,11 @@ from meshhost.errors import InvalidRequestError, InvalidTokenError, MeshhostErro
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.json_values import dump_json
 from meshhost.queues.service import QueueService
-from meshhost.stores.queues import NewMessage, QueueKey
+from meshhost.stores.messages import NewMessage
+from meshhost.stores.queues import QueueKey
 from meshhost.stores.shared.refusals import check_name
 from meshhost.stores.triggers.contract import LogEntry, Trigger, TriggerKind, TriggerLimits, TriggerStore
-from meshhost.triggers.incoming import data_in, media_of, messages_in, trace_of
+from meshhost.triggers.incoming import REMEMBER_SECONDS, data_in, media_of, messages_in, trace_of
 from meshhost.triggers.schedules import new_trigger_id
 from meshhost.triggers.signatures import Scheme, check_secret, new_secret, sign, verify
 from meshhost.validation import invalid_request
@@ -258,7 +259,8 @@ def _message_of(hook: Hook, headers: Mapping[str, str], body: bytes, delivery: s
     key = headers.get("idempotency-key")
     if name is None and key is not None and 0 < len(key) <= 200 and key.isprintable():
         name = f"hook:{hook.id[:20]}:{key}"
-    return NewMessage(dump_json(value), {**trace_of(headers), **kept, **more}, sender_id=name)
+    remember = None if name is None else REMEMBER_SECONDS
+    return NewMessage(dump_json(value), {**trace_of(headers), **kept, **more}, name, remember)
 
 
 def _form_in(body: bytes) -> Any:

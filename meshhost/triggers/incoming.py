@@ -16,11 +16,14 @@ from urllib.parse import unquote
 
 from meshhost.errors import InvalidRequestError, LimitExceededError
 from meshhost.protocol.json_values import dump_json, load_json
-from meshhost.stores.queues import NewMessage
+from meshhost.stores.messages import NewMessage
+from meshhost.stores.queues import MAX_BATCH
 
-__all__ = ["MOST_MESSAGES", "Incoming", "data_in", "json_in", "media_of", "messages_in", "trace_of"]
+__all__ = ["MOST_MESSAGES", "REMEMBER_SECONDS", "Incoming", "data_in", "json_in", "media_of", "messages_in", "trace_of"]
 
-MOST_MESSAGES: Final = 1000
+MOST_MESSAGES: Final = MAX_BATCH
+# How long a repeated request is known: as long as foreign services repeat one.
+REMEMBER_SECONDS: Final = 24 * 3600.0
 _MOST_ATTRIBUTES = 50
 _LONGEST_KEY = 200
 _LINES = {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
@@ -61,7 +64,7 @@ def messages_in(headers: Mapping[str, str], body: bytes, *, key: str | None = No
     elif media in {"", "application/json"} or media.endswith("+json"):
         value = json_in(body)
         if not isinstance(value, list):
-            return Incoming([NewMessage(dump_json(value), trace, sender_id=key)])
+            return Incoming([_named(NewMessage(dump_json(value), trace), key)])
         values = [*_few(value)]
     else:
         expected = "application/json, application/x-ndjson or application/cloudevents+json"
@@ -121,12 +124,12 @@ def _few(values: list[Any]) -> list[Any]:
 
 def _all_named(messages: list[NewMessage], key: str | None) -> Incoming:
     if key is not None:
-        messages = [replace(message, sender_id=f"{key}:{n}") for n, message in enumerate(messages)]
+        messages = [_named(message, f"{key}:{n}") for n, message in enumerate(messages)]
     return Incoming(messages, is_many=True)
 
 
 def _named(message: NewMessage, key: str | None) -> NewMessage:
-    return message if key is None else replace(message, sender_id=key)
+    return message if key is None else replace(message, sender_id=key, remember_seconds=REMEMBER_SECONDS)
 
 
 def _event(event: Any, what: str, trace: Mapping[str, str]) -> NewMessage:
@@ -172,4 +175,4 @@ def _message_of(attributes: Mapping[str, Any], data: Any, what: str, trace: Mapp
             headers[f"ce-{name.lower()}"] = str(value).lower() if isinstance(value, bool) else str(value)
     identity = f"{attributes['source']}\n{attributes['id']}"
     digest = hashlib.sha256(identity.encode(errors="replace")).hexdigest()
-    return NewMessage(dump_json(data), headers, sender_id=f"cloudevent:{digest}")
+    return _named(NewMessage(dump_json(data), headers), f"cloudevent:{digest}")

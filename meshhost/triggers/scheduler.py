@@ -4,7 +4,7 @@ All servers over one store find the same schedules due, and each may be killed b
 once all the same. Its message has a name made of the schedule and the occurrence, under which a queue stores one message, no
 matter how many servers send it; then the schedule moves on by compare-and-set, and the second server does nothing. A server
 that was killed in between leaves the occurrence due, and the next one sends it under the same name, which stores nothing. The
-queue remembers names for a while only: a schedule that was read is sent for at once, or read again.
+queue remembers names for a week: a schedule that was read is sent for at once, or read again.
 
 What is due is judged by the wall clock, and what comes next by the occurrence before. So a clock that is set back delays
 occurrences and repeats none; one that is set forward makes occurrences missed, as when no server was there. The task looks
@@ -27,6 +27,7 @@ from meshhost.identity.tenant import RoomKey
 from meshhost.protocol.json_values import dump_json
 from meshhost.queues.service import QueueService
 from meshhost.queues.waiters import wait_at_most
+from meshhost.stores.messages import ENDED
 from meshhost.stores.queues import QueueKey
 from meshhost.stores.triggers.contract import LogEntry, Trigger, TriggerKind, TriggerStore
 from meshhost.triggers.schedules import Schedule, message_for
@@ -147,12 +148,12 @@ class Scheduler:
 
 
 async def is_undone(queues: QueueService, queue: QueueKey, message_id: int) -> bool:
-    """Whether a message waits or is worked on: it is neither settled nor dead, and its queue is there."""
+    """Whether a message waits or is worked on: it has not ended, and its queue is there."""
     try:
-        page = await queues.store.stored(queue, after=message_id - 1, limit=1, max_bytes=1)
+        record = await queues.store.get(queue, message_id)
     except NotFoundError:
         return False
-    return bool(page) and page[0].id == message_id and page[0].died_at is None
+    return record is not None and record.state not in ENDED
 
 
 class _Run:

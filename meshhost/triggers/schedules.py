@@ -24,7 +24,8 @@ from meshhost.errors import InvalidRequestError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.json_values import dump_json
 from meshhost.queues.service import QueueService
-from meshhost.stores.queues import NewMessage, QueueKey
+from meshhost.stores.messages import NewMessage
+from meshhost.stores.queues import QueueKey
 from meshhost.stores.shared.refusals import check_name
 from meshhost.stores.triggers.contract import LogEntry, Trigger, TriggerKind, TriggerLimits, TriggerStore
 from meshhost.triggers.timing import Cron, Interval, Once, Timing, check_time, zone_of
@@ -33,6 +34,8 @@ from meshhost.validation import invalid_request
 __all__ = ["Schedule", "ScheduleSpec", "ScheduleState", "Schedules", "message_for", "new_trigger_id", "timing_of"]
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024
+# A server that was killed after it sent for an occurrence has this long to come back and not send again.
+REMEMBER_SECONDS: Final = 7 * 24 * 3600.0
 # How often somebody else may be first before a change is given up.
 _TRIES: Final = 20
 Name: TypeAlias = Annotated[str, Field(max_length=200)]
@@ -169,7 +172,12 @@ def message_for(schedule: Schedule, occurrence: float | None) -> NewMessage:
     if occurrence is None:
         return NewMessage(dump_json(schedule.spec.message), headers)
     headers["meshhost-occurrence"] = datetime.fromtimestamp(occurrence, UTC).isoformat().replace("+00:00", "Z")
-    return NewMessage(dump_json(schedule.spec.message), headers, sender_id=f"schedule:{schedule.id}:{occurrence:.3f}")
+    return NewMessage(
+        dump_json(schedule.spec.message),
+        headers,
+        sender_id=f"schedule:{schedule.id}:{occurrence:.3f}",
+        remember_seconds=REMEMBER_SECONDS,
+    )
 
 
 def new_trigger_id(now: float, random_bytes: int = 4) -> str:

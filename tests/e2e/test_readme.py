@@ -106,6 +106,13 @@ async def test_the_page_about_tools_has_a_toolkit_that_can_be_called(shell: Any)
         await reader.follow(steps_under(ROOT / "docs" / "how-to" / "write-a-tool.md", "Offer it"))
 
 
+async def test_the_page_about_sending_work_sends_and_follows_it(shell: Any) -> None:
+    async with reading(shell) as (reader, upstream):
+        await shell.run("-c", "meshhost setup")
+        await reader.follow(steps_of(ROOT / "docs" / "how-to" / "send-work.md"))
+        assert upstream.requests == []
+
+
 async def test_the_page_about_backups_copies_what_a_running_server_keeps(home: Any) -> None:
     [copy] = [step.text for step in steps_of(ROOT / "docs" / "how-to" / "back-up.md") if step.language == "python"]
     (home.directory / "back_up.py").write_text(copy.replace('".meshhost"', '"data"'))

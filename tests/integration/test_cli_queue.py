@@ -183,6 +183,25 @@ async def test_a_line_that_the_server_refuses_is_named(line: str, said: str, que
     assert said in await queue.error("send", "--queue", "q", "--file", str(file), "--with-options")
 
 
+async def test_a_line_that_is_too_large_is_named(queue: Command, room: RoomClient, tmp_path: Path) -> None:
+    file = tmp_path / "jobs.jsonl"
+    file.write_text(f'1\n"{"x" * 2_000_000}"\n3\n')
+    said = await queue.error("send", "--queue", "q", "--file", str(file))
+    assert "line 2: " in said
+    assert "the message before it is stored" in said
+
+
+async def test_a_full_queue_refuses_the_rest_of_a_file(
+    queue: Command, room: RoomClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "MAX_BATCH", 2)
+    await queue.out("configure", "--queue", "q", "--create", "--max-depth", "3")
+    (tmp_path / "jobs.jsonl").write_text("1\n2\n3\n4\n")
+    said = await queue.error("send", "--queue", "q", "--file", "jobs.jsonl")
+    assert "is full" in said
+    assert "the 2 messages before it are stored" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

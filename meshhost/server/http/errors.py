@@ -6,7 +6,7 @@ status of its own is a fault of the server: it is logged, and the client learns 
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -56,8 +56,8 @@ def status_of(error: MeshhostError) -> int:
     return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), INTERNAL_ERROR)
 
 
-def error_response(error: MeshhostError, *, status: int, more: Mapping[str, Any] | None = None) -> web.Response:
-    """The answer to a request that failed with this error, with more members."""
+def error_response(error: MeshhostError, *, status: int) -> web.Response:
+    """The answer to a request that failed with this error."""
     body: dict[str, Any] = {"error": str(error)}
     headers: dict[str, str] = {}
     if isinstance(error, OwnedElsewhereError):
@@ -66,7 +66,7 @@ def error_response(error: MeshhostError, *, status: int, more: Mapping[str, Any]
         body |= {"code": error.code, "quota": error.quota}
         seconds = QUOTA_RETRY_SECONDS if error.retry_after is None else error.retry_after
         headers["Retry-After"] = str(max(math.ceil(seconds), 1))
-    return web.json_response(body | dict(more or {}), status=status, headers=headers)
+    return web.json_response(body, status=status, headers=headers)
 
 
 def stopping_response() -> web.Response:

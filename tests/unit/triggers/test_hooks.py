@@ -24,7 +24,8 @@ from meshhost.queues.service import QueueService
 from meshhost.server.http.triggers.hooks import RefusedAddresses
 from meshhost.stores.engine import Engine
 from meshhost.stores.memory.triggers import MemoryTriggerStore
-from meshhost.stores.queues import QueueKey, StoredMessage
+from meshhost.stores.messages import StoredMessage
+from meshhost.stores.queues import QueueKey
 from meshhost.stores.triggers.contract import LogEntry, TriggerLimits
 from meshhost.testing.clock import FakeClock
 from meshhost.triggers.hooks import Accepted, Hook, Hooks, HookSpec

@@ -30,6 +30,14 @@ def test_one_value_is_one_message() -> None:
     assert parsed({"Traceparent": "00-1-2-01", "Tracestate": "a=b", "Accept": "x"}, 1) == [(1, trace, None)]
 
 
+def test_a_key_is_remembered_for_a_day() -> None:
+    event = json.dumps(ATTRIBUTES).encode()
+    for headers, body, key in ((JSON, b"1", "k"), (JSON, b"[1]", "k"), (EVENT, event, None)):
+        [message] = messages_in(CIMultiDict(headers), body, key=key).messages
+        assert message.remember_seconds == 24 * 3600.0
+    assert messages_in({}, b"1").messages[0].remember_seconds is None
+
+
 def test_an_array_and_lines_are_many_messages_with_a_name_each() -> None:
     expected = [(1, {}, "k:0"), ([2], {}, "k:1"), ("x", {}, "k:2")]
     assert parsed(JSON, [1, [2], "x"], "k") == expected

@@ -1,4 +1,7 @@
-"""`meshhost queue dead` and `replay`: the messages that failed at their last attempt, and putting them back."""
+"""`meshhost queue dead` and `replay`: the messages that failed at their last attempt, and putting them back.
+
+A dead message stays until it is replayed or cancelled, or its queue is deleted; `purge` leaves it where it is.
+"""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ from meshhost.room.services.queues import NewMessage
 
 __all__ = ["Batch", "Line", "Source", "batches", "source_of"]
 
-# As many as the server takes at once, and a size that one request carries easily.
+# As many as the server takes at once, in a size that stays below its 1 MiB for a request, however characters are escaped.
 MAX_BATCH = 1000
-MAX_BATCH_BYTES = 1024 * 1024
+MAX_BATCH_BYTES = 256 * 1024
 _BOM = b"\xef\xbb\xbf"
 _LINES = (".jsonl", ".ndjson")
 _OPTIONS = frozenset({"message", "headers", "id", "delay", "at", "priority", "key", "ttl"})

@@ -1,4 +1,7 @@
-"""`meshhost queue list`, `size`, `purge` and `delete`: the queues of a room as wholes."""
+"""`meshhost queue list`, `size`, `purge` and `delete`: the queues of a room as wholes.
+
+What deletes asks first (`checks.confirm`), but for `drain`, the former name of `purge`: scripts that use it were never asked.
+"""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from meshhost.cli.options import QueueOption, RoomOption
 
 if TYPE_CHECKING:
     from meshhost.cli.commands.queue.lines import Batch, Source
+    from meshhost.errors import RoomError
     from meshhost.room.client import RoomClient
 
 __all__ = ["send"]
@@ -257,18 +258,19 @@ async def _in_thread(call: Callable[[], T]) -> T:
     return await result
 
 
-def _with_line(error: Exception, batch: Batch) -> Exception:
-    """The error with the number of the line where the server named the place in the batch."""
-    from meshhost.errors import InvalidRequestError
+def _with_line(error: RoomError, batch: Batch) -> RoomError:
+    """The error with the number of its line: where the server named the place in the batch, or there is only one."""
+    from meshhost.errors import InvalidRequestError, LimitExceededError
 
-    found = _PLACE.match(str(error))
-    number = -1 if found is None else int(found["a"] or found["b"])
-    if found is None or number >= len(batch.numbers):
-        return error
-    return InvalidRequestError(f"line {batch.numbers[number]}", str(error)[found.end() :].removeprefix(": "))
+    found, text = _PLACE.match(str(error)), str(error)
+    if found is not None and (number := int(found["a"] or found["b"])) < len(batch.numbers):
+        return InvalidRequestError(f"line {batch.numbers[number]}", text[found.end() :].removeprefix(": "))
+    if isinstance(error, LimitExceededError) and len(batch.numbers) == 1:
+        return LimitExceededError(f"line {batch.numbers[0]}: {text}")
+    return error
 
 
-def _after(count: int, error: Exception) -> Exception:
+def _after(count: int, error: RoomError) -> RoomError:
     """The error, with what to do when messages were stored before."""
     from meshhost.errors import RoomError
 

@@ -2,21 +2,18 @@
 
 The answer comes when the messages are stored, and their room wakes as for every message. One JSON value is one message, an
 array or lines of JSON are many, and CloudEvents are taken as they come (`meshhost.triggers.incoming`). Many messages are stored
-in order, one after the other: where one of them is refused, the answer says which, and what was stored before it stays. A
-request with an `Idempotency-Key` may be sent again then, and each of its messages is stored once.
+in order, all or none. A request with an `Idempotency-Key` may be sent again when its answer was lost: each of its messages is
+stored once.
 """
-
-from collections.abc import Sequence
 
 from aiohttp import web
 
-from meshhost.errors import InvalidRequestError, MeshhostError
+from meshhost.errors import InvalidRequestError
 from meshhost.queues.service import QueueService
 from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import BodyReader
-from meshhost.server.http.errors import INTERNAL_ERROR, error_response, status_of
 from meshhost.server.http.triggers.callers import room_caller
-from meshhost.stores.queues import NewMessage, QueueKey
+from meshhost.stores.queues import QueueKey
 from meshhost.stores.shared.refusals import check_name
 from meshhost.triggers.incoming import messages_in
 
@@ -45,17 +42,8 @@ class MessageRoutes:
         check_name(queue)
         caller.check_send(queue.name)
         async with self._bodies.body_of(request, caller.room.tenant) as body:
-            found = messages_in(request.headers, body, key=request.headers.get("Idempotency-Key"))
-            return await self._store(queue, found.messages, is_many=found.is_many)
-
-    async def _store(self, queue: QueueKey, messages: Sequence[NewMessage], *, is_many: bool) -> web.Response:
-        ids: list[str] = []
-        for number, message in enumerate(messages):
-            try:
-                ids.append(str(await self._queues.send(queue, message)))
-            except MeshhostError as error:
-                if not is_many or status_of(error) == INTERNAL_ERROR:
-                    raise
-                more = {"error": f"messages[{number}]: {error}", "ids": ids}
-                return error_response(error, status=status_of(error), more=more)
-        return web.json_response({"ids": ids} if is_many else {"id": ids[0]})
+            messages, is_many = messages_in(request.headers, body, key=request.headers.get("Idempotency-Key"))
+            if not is_many:
+                return web.json_response({"id": str(await self._queues.send(queue, messages[0]))})
+            ids = await self._queues.send_many(queue, messages)
+        return web.json_response({"ids": [str(message_id) for message_id in ids]})
