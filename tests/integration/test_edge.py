@@ -3,12 +3,13 @@
 import ast
 import asyncio
 import contextlib
+import itertools
 import logging
 import resource
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from socket import AF_INET
+from socket import AF_INET, create_connection
 
 import aiohttp
 import psutil
@@ -272,6 +273,23 @@ async def test_a_flood_of_connections_is_refused_before_descriptors_run_out() ->
         _, rest = await process.communicate()
     log += rest
     assert len(log.splitlines()) < 40
+
+
+async def test_a_crowd_of_connections_is_accepted_a_few_at_a_time() -> None:
+    async with served() as port:
+        # Without awaiting: they are in the system's queue, which is long enough for all, when the loop runs next.
+        crowd = [create_connection(("127.0.0.1", port)) for _ in range(200)]
+        counts = [psutil.Process().num_fds()]
+        async with asyncio.timeout(10):
+            while counts[-1] < counts[0] + len(crowd):
+                await asyncio.sleep(0)
+                counts.append(psutil.Process().num_fds())
+        assert max(after - now for now, after in itertools.pairwise(counts)) <= 16
+        for connection in crowd:
+            connection.close()
+        async with asyncio.timeout(10):
+            while psutil.Process().num_fds() > counts[0] - len(crowd):  # noqa: ASYNC110 - the server closes its sides
+                await asyncio.sleep(0.01)
 
 
 def test_asyncio_logs_once_in_a_while_that_it_cannot_accept() -> None:
