@@ -45,6 +45,7 @@ _SHOWN: dict[str, Schema] = {
     "room": TEXT,
     **_SPEC,
     "created_at": _NUMBER,
+    "made_by": {"type": "string", "description": "The participant that made it; empty for an API key."},
     "next_at": _TIME,
     "last_at": _TIME,
     "last_message_id": _NULLABLE,
@@ -72,6 +73,7 @@ _HOOK_SHOWN: dict[str, Schema] = {
     "room": TEXT,
     **_HOOK_SPEC,
     "created_at": _NUMBER,
+    "made_by": {"type": "string", "description": "The participant that made it; empty for an API key."},
     "ready": {"type": "boolean", "description": "False: it has no secret and refuses everything."},
     "url": TEXT,
 }
@@ -235,7 +237,8 @@ SCHEDULED_TASKS = (
         "rooms/{name}/scheduled-tasks",
         "Make a scheduled task",
         [Answer(200, "Its id.", obj(task_id=TEXT)), _BAD, _NO_TASK, _TOO_MANY],
-        description="MeshAgent's form of a schedule; only tasks that send to a queue.",
+        description="""MeshAgent's form of a schedule: a cron line in UTC, or an interval such as `15 minutes`; at most every 15
+        minutes, and only tasks that send an object to a queue.""",
         body=_TASK_SPEC,
     ),
     _of_tasks(
@@ -243,7 +246,11 @@ SCHEDULED_TASKS = (
         "scheduled-tasks",
         "List scheduled tasks",
         [
-            Answer(200, "The tasks.", obj(tasks=array(_OBJECT), total=_INTEGER, continuation_token=_NULLABLE)),
+            Answer(
+                200,
+                "The tasks: schedules that this form can hold.",
+                obj(tasks=array(_OBJECT), total=_INTEGER, continuation_token=_NULLABLE),
+            ),
             _BAD,
             _NO_TASK,
         ],

@@ -83,7 +83,10 @@ class HookSpec(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A hook of a room at one version. Without a `secret`, one that verifies refuses everything."""
+    """A hook of a room at one version, and the participant that made it ("" for an API key).
+
+    Without a `secret`, one that verifies refuses everything.
+    """
 
     id: str
     room: RoomKey
@@ -91,6 +94,7 @@ class Hook:
     created_at: float
     secret: str | None = field(default=None, repr=False)
     version: int = 1
+    made_by: str = ""
 
     @property
     def queue(self) -> QueueKey:
@@ -102,18 +106,31 @@ class Hook:
         """Return the hook that a trigger keeps."""
         content = json.loads(trigger.content)
         spec = HookSpec.model_validate(content["spec"])
-        return Hook(trigger.id, trigger.room, spec, content["created_at"], content["secret"], trigger.version)
+        made_by = content.get("made_by", "")
+        return Hook(trigger.id, trigger.room, spec, content["created_at"], content["secret"], trigger.version, made_by)
 
     def trigger(self) -> Trigger:
         """Return how it is kept."""
-        content = {"spec": self.spec.model_dump(mode="json"), "created_at": self.created_at, "secret": self.secret}
+        content = {
+            "spec": self.spec.model_dump(mode="json"),
+            "created_at": self.created_at,
+            "secret": self.secret,
+            "made_by": self.made_by,
+        }
         return Trigger(self.id, TriggerKind.HOOK, self.room, dump_json(content), None, self.version)
 
     def shown(self) -> dict[str, Any]:
         """Return it as JSON for its owner, without its secret."""
         spec = self.spec.model_dump(mode="json")
         has_secret = self.secret is not None or self.spec.verify is Scheme.NONE
-        return {"id": self.id, "room": self.room.name, **spec, "created_at": self.created_at, "ready": has_secret}
+        return {
+            "id": self.id,
+            "room": self.room.name,
+            **spec,
+            "created_at": self.created_at,
+            "made_by": self.made_by,
+            "ready": has_secret,
+        }
 
 
 class Accepted(NamedTuple):
@@ -141,10 +158,11 @@ class Hooks:
         self._limits = limits
         self._check_room = check_room
 
-    async def create(self, room: RoomKey, spec: HookSpec, secret: str | None = None) -> Hook:
+    async def create(self, room: RoomKey, spec: HookSpec, secret: str | None = None, *, made_by: str = "") -> Hook:
         """Make a hook; without a secret, one is made where the receiver chooses it. Raises LimitExceededError, OSError."""
         now = self._clock.time()
-        hook = Hook(new_trigger_id(now, HOOK_ID_BYTES), room, spec, now, _secret_for(spec.verify, secret))
+        secret = _secret_for(spec.verify, secret)
+        hook = Hook(new_trigger_id(now, HOOK_ID_BYTES), room, spec, now, secret, made_by=made_by)
         await self._store.add(hook.trigger(), self._limits)
         return hook
 
