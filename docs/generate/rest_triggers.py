@@ -113,6 +113,13 @@ TRIGGERS = (
         id is stored once. With the header `Idempotency-Key` a request that is repeated stores each of its messages once (within
         a day). With an API key, or a participant token that may send to the queue. `traceparent`
         goes along.""",
+        parameters=(
+            Parameter("delay", "Seconds to wait before the messages are ready.", _NUMBER),
+            Parameter("at", "When they are ready, in seconds since 1970; instead of `delay`.", _NUMBER),
+            Parameter("priority", "-100 to 100; higher ones are delivered first.", {"type": "integer", "default": 0}),
+            Parameter("key", "Messages of one key are delivered one at a time, in order.", TEXT),
+            Parameter("ttl", "Seconds after which a message that nobody works on is dropped.", _NUMBER),
+        ),
         body={"description": "Any JSON value."},
     ),
     _of_room(

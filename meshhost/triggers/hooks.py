@@ -141,7 +141,10 @@ class Accepted(NamedTuple):
 
 
 class Hooks:
-    """The hooks in `store`. `check_room` raises a MeshhostError when a room may be sent nothing now."""
+    """The hooks in `store`. `check_room` raises a MeshhostError when a room may be sent nothing now.
+
+    `count` counts what became of a delivery: its kind, and the outcome.
+    """
 
     def __init__(
         self,
@@ -151,7 +154,9 @@ class Hooks:
         clock: Clock | None = None,
         limits: TriggerLimits = TriggerLimits(),  # noqa: B008 - immutable
         check_room: Callable[[RoomKey], None] = lambda _: None,
+        count: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
+        self._count = count
         self._store = store
         self._queues = queues
         self._clock = clock or SystemClock()
@@ -246,6 +251,7 @@ class Hooks:
         return Hook.of(found)
 
     async def _log(self, hook: Hook, at: float, content: Mapping[str, Any]) -> None:
+        self._count(TriggerKind.HOOK, content["outcome"])
         try:
             await self._store.add_entry(hook.id, LogEntry(at, dump_json(dict(content))))
         except OSError as error:  # what was stored is stored, and its service must not send it again for this

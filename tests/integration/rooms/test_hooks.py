@@ -62,6 +62,9 @@ async def test_a_signed_delivery_becomes_a_message_and_wakes_the_room(rest: Rest
         ("stored", 15),
     ]
     assert "secret" not in shown
+    _, metrics = await rest("GET", "/metrics")
+    assert 'meshhost_triggers_total{kind="hook",outcome="stored"} 2.0' in metrics
+    assert 'meshhost_triggers_total{kind="hook",outcome="refused"} 1.0' in metrics
     assert (await rest("GET", PATH))[1]["hooks"] == [{name: shown[name] for name in shown if name != "deliveries"}]
 
 

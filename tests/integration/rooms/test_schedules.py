@@ -129,6 +129,7 @@ async def test_a_schedule_that_is_due_wakes_its_room(rest: Rest) -> None:
     assert found is not None
     assert found.is_awake
     assert await rest.messages("jobs", room="sleeper") == ["good morning"]
+    assert 'meshhost_triggers_total{kind="schedule",outcome="sent"} 1.0' in (await rest("GET", "/metrics"))[1]
 
 
 async def test_a_room_with_a_schedule_due_soon_stays_open(
