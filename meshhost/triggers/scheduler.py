@@ -42,6 +42,7 @@ ON_TIME_SECONDS: Final = 60.0
 MOST_MISSED: Final = 100
 LOOK_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 30.0
+LONGEST_RETRY_SECONDS: Final = 600.0
 # A schedule that was read longer ago may have been dealt with elsewhere, and the queue forgets names.
 _STALE_SECONDS: Final = 30.0
 _AT_ONCE: Final = 50
@@ -197,7 +198,10 @@ class _Run:
         if self._error is not None:
             # What was sent before it failed is not sent again.
             due = state.next if self.at is None else self.at
-            return self.schedule.changed(next=due, error=self._error, **sent).trigger(due_at=self.now + RETRY_SECONDS)
+            # The longer it fails, the longer it waits: a thousand schedules of a suspended tenant cost little.
+            late = 0.0 if due is None or state.error is None else self.now - due
+            retry = min(max(late / 2, RETRY_SECONDS), LONGEST_RETRY_SECONDS)
+            return self.schedule.changed(next=due, error=self._error, **sent).trigger(due_at=self.now + retry)
         last = self._due[-1] if self._due else self.now
         following = None if self.schedule.spec.once else self.schedule.timing.after(max(self.now, last))
         return self.schedule.changed(next=following, last=last, error=None, **sent).trigger()
