@@ -45,6 +45,7 @@ _SHOWN: dict[str, Schema] = {
     "room": TEXT,
     **_SPEC,
     "created_at": _NUMBER,
+    "made_by": {"type": "string", "description": "The participant that made it; empty for an API key."},
     "next_at": _TIME,
     "last_at": _TIME,
     "last_message_id": _NULLABLE,
@@ -72,6 +73,7 @@ _HOOK_SHOWN: dict[str, Schema] = {
     "room": TEXT,
     **_HOOK_SPEC,
     "created_at": _NUMBER,
+    "made_by": {"type": "string", "description": "The participant that made it; empty for an API key."},
     "ready": {"type": "boolean", "description": "False: it has no secret and refuses everything."},
     "url": TEXT,
 }
@@ -111,6 +113,13 @@ TRIGGERS = (
         id is stored once. With the header `Idempotency-Key` a request that is repeated stores each of its messages once (within
         a day). With an API key, or a participant token that may send to the queue. `traceparent`
         goes along.""",
+        parameters=(
+            Parameter("delay", "Seconds to wait before the messages are ready.", _NUMBER),
+            Parameter("at", "When they are ready, in seconds since 1970; instead of `delay`.", _NUMBER),
+            Parameter("priority", "-100 to 100; higher ones are delivered first.", {"type": "integer", "default": 0}),
+            Parameter("key", "Messages of one key are delivered one at a time, in order.", TEXT),
+            Parameter("ttl", "Seconds after which a message that nobody works on is dropped.", _NUMBER),
+        ),
         body={"description": "Any JSON value."},
     ),
     _of_room(
@@ -235,7 +244,8 @@ SCHEDULED_TASKS = (
         "rooms/{name}/scheduled-tasks",
         "Make a scheduled task",
         [Answer(200, "Its id.", obj(task_id=TEXT)), _BAD, _NO_TASK, _TOO_MANY],
-        description="MeshAgent's form of a schedule; only tasks that send to a queue.",
+        description="""MeshAgent's form of a schedule: a cron line in UTC, or an interval such as `15 minutes`; at most every 15
+        minutes, and only tasks that send an object to a queue.""",
         body=_TASK_SPEC,
     ),
     _of_tasks(
@@ -243,7 +253,11 @@ SCHEDULED_TASKS = (
         "scheduled-tasks",
         "List scheduled tasks",
         [
-            Answer(200, "The tasks.", obj(tasks=array(_OBJECT), total=_INTEGER, continuation_token=_NULLABLE)),
+            Answer(
+                200,
+                "The tasks: schedules that this form can hold.",
+                obj(tasks=array(_OBJECT), total=_INTEGER, continuation_token=_NULLABLE),
+            ),
             _BAD,
             _NO_TASK,
         ],

@@ -146,7 +146,7 @@ def assemble(
         lease_seconds=config.lease_seconds,
         blocked_seconds=config.blocked_seconds,
     )
-    scheduler = Scheduler(engines.triggers, engines.queues, check_room=waking.check)
+    scheduler = Scheduler(engines.triggers, engines.queues, check_room=waking.check, count=metrics.count_trigger)
     schedules = Schedules(engines.triggers, engines.queues, on_change=scheduler.wake)
     messaging = MessagingService(on_dismissed=queues.dismiss)
     all_services = ServiceSet(
@@ -230,7 +230,7 @@ def assemble(
         bytes_per_second=config.edge.bytes_per_second,
     )
     MessageRoutes(access, engines.queues, bodies).add_to(app)
-    hooks = Hooks(engines.triggers, engines.queues, check_room=waking.check)
+    hooks = Hooks(engines.triggers, engines.queues, check_room=waking.check, count=metrics.count_trigger)
     HookRoutes(access, hooks, address, bodies, rates=rates).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
     ArchiveRoutes(access, exports, imports).add_to(app)

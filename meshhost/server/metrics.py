@@ -36,6 +36,12 @@ class ServerMetrics:
         )
         self._joins = Counter("meshhost_room_joins", "Attempts to join a room", ["outcome"], registry=registry)
         self._calls = Counter("meshhost_room_calls", "Calls sent to service hosts", ["outcome"], registry=registry)
+        self._triggers = Counter(
+            "meshhost_triggers",
+            "Occurrences of schedules and deliveries to hooks",
+            ["kind", "outcome"],
+            registry=registry,
+        )
         self._messages = Gauge(
             "meshhost_queue_messages", "Messages in all queues, also of closed rooms", ["state"], registry=registry
         )
@@ -55,6 +61,10 @@ class ServerMetrics:
     def register(self, collector: Collector) -> None:
         """Show the metrics of this collector too."""
         self._registry.register(collector)
+
+    def count_trigger(self, kind: str, outcome: str) -> None:
+        """Count what became of an occurrence of a schedule, or of a delivery to a hook."""
+        self._triggers.labels(kind, outcome).inc()
 
     def count_request(self, type: str, outcome: str) -> None:
         """Count a request. `type` is the operation's name, or `unknown`: never what a client made up."""

@@ -83,7 +83,10 @@ class HookSpec(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A hook of a room at one version. Without a `secret`, one that verifies refuses everything."""
+    """A hook of a room at one version, and the participant that made it ("" for an API key).
+
+    Without a `secret`, one that verifies refuses everything.
+    """
 
     id: str
     room: RoomKey
@@ -91,6 +94,7 @@ class Hook:
     created_at: float
     secret: str | None = field(default=None, repr=False)
     version: int = 1
+    made_by: str = ""
 
     @property
     def queue(self) -> QueueKey:
@@ -102,18 +106,31 @@ class Hook:
         """Return the hook that a trigger keeps."""
         content = json.loads(trigger.content)
         spec = HookSpec.model_validate(content["spec"])
-        return Hook(trigger.id, trigger.room, spec, content["created_at"], content["secret"], trigger.version)
+        made_by = content.get("made_by", "")
+        return Hook(trigger.id, trigger.room, spec, content["created_at"], content["secret"], trigger.version, made_by)
 
     def trigger(self) -> Trigger:
         """Return how it is kept."""
-        content = {"spec": self.spec.model_dump(mode="json"), "created_at": self.created_at, "secret": self.secret}
+        content = {
+            "spec": self.spec.model_dump(mode="json"),
+            "created_at": self.created_at,
+            "secret": self.secret,
+            "made_by": self.made_by,
+        }
         return Trigger(self.id, TriggerKind.HOOK, self.room, dump_json(content), None, self.version)
 
     def shown(self) -> dict[str, Any]:
         """Return it as JSON for its owner, without its secret."""
         spec = self.spec.model_dump(mode="json")
         has_secret = self.secret is not None or self.spec.verify is Scheme.NONE
-        return {"id": self.id, "room": self.room.name, **spec, "created_at": self.created_at, "ready": has_secret}
+        return {
+            "id": self.id,
+            "room": self.room.name,
+            **spec,
+            "created_at": self.created_at,
+            "made_by": self.made_by,
+            "ready": has_secret,
+        }
 
 
 class Accepted(NamedTuple):
@@ -124,7 +141,10 @@ class Accepted(NamedTuple):
 
 
 class Hooks:
-    """The hooks in `store`. `check_room` raises a MeshhostError when a room may be sent nothing now."""
+    """The hooks in `store`. `check_room` raises a MeshhostError when a room may be sent nothing now.
+
+    `count` counts what became of a delivery: its kind, and the outcome.
+    """
 
     def __init__(
         self,
@@ -134,17 +154,20 @@ class Hooks:
         clock: Clock | None = None,
         limits: TriggerLimits = TriggerLimits(),  # noqa: B008 - immutable
         check_room: Callable[[RoomKey], None] = lambda _: None,
+        count: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
+        self._count = count
         self._store = store
         self._queues = queues
         self._clock = clock or SystemClock()
         self._limits = limits
         self._check_room = check_room
 
-    async def create(self, room: RoomKey, spec: HookSpec, secret: str | None = None) -> Hook:
+    async def create(self, room: RoomKey, spec: HookSpec, secret: str | None = None, *, made_by: str = "") -> Hook:
         """Make a hook; without a secret, one is made where the receiver chooses it. Raises LimitExceededError, OSError."""
         now = self._clock.time()
-        hook = Hook(new_trigger_id(now, HOOK_ID_BYTES), room, spec, now, _secret_for(spec.verify, secret))
+        secret = _secret_for(spec.verify, secret)
+        hook = Hook(new_trigger_id(now, HOOK_ID_BYTES), room, spec, now, secret, made_by=made_by)
         await self._store.add(hook.trigger(), self._limits)
         return hook
 
@@ -228,6 +251,7 @@ class Hooks:
         return Hook.of(found)
 
     async def _log(self, hook: Hook, at: float, content: Mapping[str, Any]) -> None:
+        self._count(TriggerKind.HOOK, content["outcome"])
         try:
             await self._store.add_entry(hook.id, LogEntry(at, dump_json(dict(content))))
         except OSError as error:  # what was stored is stored, and its service must not send it again for this

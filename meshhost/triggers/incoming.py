@@ -14,12 +14,25 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from meshhost.errors import InvalidRequestError, LimitExceededError
 from meshhost.protocol.json_values import dump_json, load_json
-from meshhost.stores.messages import NewMessage
-from meshhost.stores.queues import MAX_BATCH
+from meshhost.stores.messages import HIGHEST_PRIORITY, NewMessage
+from meshhost.stores.queues import LONGEST_DELAY, MAX_BATCH
+from meshhost.validation import invalid_request
 
-__all__ = ["MOST_MESSAGES", "REMEMBER_SECONDS", "Incoming", "data_in", "json_in", "media_of", "messages_in", "trace_of"]
+__all__ = [
+    "MOST_MESSAGES",
+    "REMEMBER_SECONDS",
+    "Incoming",
+    "SendOptions",
+    "data_in",
+    "json_in",
+    "media_of",
+    "messages_in",
+    "trace_of",
+]
 
 MOST_MESSAGES: Final = MAX_BATCH
 # How long a repeated request is known: as long as foreign services repeat one.
@@ -38,6 +51,38 @@ class Incoming(NamedTuple):
 
     messages: Sequence[NewMessage]
     is_many: bool = False
+
+
+class SendOptions(BaseModel):
+    """How the messages of a request are sent, from its query: see `NewMessage`. `at` is in seconds since the epoch."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    delay: float | None = Field(None, ge=0, le=LONGEST_DELAY)
+    at: float | None = None
+    priority: int = Field(0, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
+    key: str | None = Field(None, min_length=1, max_length=_LONGEST_KEY)
+    ttl: float | None = Field(None, gt=0, le=LONGEST_DELAY)
+
+    @staticmethod
+    def parse(query: Mapping[str, str]) -> "SendOptions":
+        """Return the options in a query. Raises InvalidRequestError, which names the one that is wrong."""
+        try:
+            options = SendOptions.model_validate(dict(query))
+        except ValidationError as error:
+            raise invalid_request(error) from None
+        if options.at is not None and options.delay is not None:
+            raise InvalidRequestError("at", "expected `delay` or `at`, not both")
+        return options
+
+    def applied_to(self, messages: Sequence[NewMessage], now: float) -> Sequence[NewMessage]:
+        """Return the messages with these options. Raises InvalidRequestError for a time that is too far away."""
+        delay = self.delay or 0.0
+        if self.at is not None:
+            delay = max(self.at - now, 0.0)
+            if delay > LONGEST_DELAY:
+                raise InvalidRequestError("at", f"expected a time within {LONGEST_DELAY / 86400:.0f} days")
+        return [replace(each, delay=delay, priority=self.priority, key=self.key, ttl=self.ttl) for each in messages]
 
 
 def messages_in(headers: Mapping[str, str], body: bytes, *, key: str | None = None) -> Incoming:

@@ -42,6 +42,7 @@ ON_TIME_SECONDS: Final = 60.0
 MOST_MISSED: Final = 100
 LOOK_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 30.0
+LONGEST_RETRY_SECONDS: Final = 600.0
 # A schedule that was read longer ago may have been dealt with elsewhere, and the queue forgets names.
 _STALE_SECONDS: Final = 30.0
 _AT_ONCE: Final = 50
@@ -51,7 +52,10 @@ _BACKOFF: Final = Backoff(first_delay=0.5, max_delay=30.0)
 
 
 class Scheduler:
-    """Sends for the schedules in `store`. `check_room` raises a MeshhostError when a room may be sent nothing now."""
+    """Sends for the schedules in `store`. `check_room` raises a MeshhostError when a room may be sent nothing now.
+
+    `count` counts what became of a schedule that was due: its kind, and the outcome.
+    """
 
     def __init__(
         self,
@@ -60,7 +64,9 @@ class Scheduler:
         *,
         clock: Clock | None = None,
         check_room: Callable[[RoomKey], None] = lambda _: None,
+        count: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
+        self._count = count
         self._store = store
         self._queues = queues
         self._clock = clock or SystemClock()
@@ -121,7 +127,9 @@ class Scheduler:
         if run.is_stale:
             return
         # Beside us, another server may have done the same.
-        if not await self._store.replace(run.next_version(), run.entry()) and run.message_id is not None:
+        if await self._store.replace(run.next_version(), run.entry()):
+            self._count(trigger.kind, run.outcome)
+        elif run.message_id is not None:
             await self._remember(trigger.id, run.message_id)
 
     async def _follow(self, run: "_Run") -> None:
@@ -190,7 +198,10 @@ class _Run:
         if self._error is not None:
             # What was sent before it failed is not sent again.
             due = state.next if self.at is None else self.at
-            return self.schedule.changed(next=due, error=self._error, **sent).trigger(due_at=self.now + RETRY_SECONDS)
+            # The longer it fails, the longer it waits: a thousand schedules of a suspended tenant cost little.
+            late = 0.0 if due is None or state.error is None else self.now - due
+            retry = min(max(late / 2, RETRY_SECONDS), LONGEST_RETRY_SECONDS)
+            return self.schedule.changed(next=due, error=self._error, **sent).trigger(due_at=self.now + retry)
         last = self._due[-1] if self._due else self.now
         following = None if self.schedule.spec.once else self.schedule.timing.after(max(self.now, last))
         return self.schedule.changed(next=following, last=last, error=None, **sent).trigger()
@@ -199,7 +210,7 @@ class _Run:
         """What its owner reads of it. An error that goes on is told once."""
         if self._error is not None and self._error == self.schedule.state.error:
             return None
-        content: dict[str, Any] = {"outcome": self._outcome(), "occurrence": self._due[-1] if self._due else self.now}
+        content: dict[str, Any] = {"outcome": self.outcome, "occurrence": self._due[-1] if self._due else self.now}
         if self.message_id is not None:
             content |= {"message_id": str(self.message_id), "sent": self.sent}
         if left_out := len(self._due) - self.sent:
@@ -208,7 +219,9 @@ class _Run:
             content["error"] = self._error
         return LogEntry(self.now, dump_json(content))
 
-    def _outcome(self) -> str:
+    @property
+    def outcome(self) -> str:
+        """What became of it, in a word."""
         if self._error is not None:
             return "failed"
         if self.sent:

@@ -28,7 +28,7 @@ from meshhost.stores.messages import NewMessage
 from meshhost.stores.queues import QueueKey
 from meshhost.stores.shared.refusals import check_name
 from meshhost.stores.triggers.contract import LogEntry, Trigger, TriggerKind, TriggerLimits, TriggerStore
-from meshhost.triggers.timing import Cron, Interval, Once, Timing, check_time, zone_of
+from meshhost.triggers.timing import Cron, Interval, Once, Timing, check_time, shortest_gap, zone_of
 from meshhost.validation import invalid_request
 
 __all__ = ["Schedule", "ScheduleSpec", "ScheduleState", "Schedules", "message_for", "new_trigger_id", "timing_of"]
@@ -82,7 +82,8 @@ class ScheduleSpec(BaseModel):
 class ScheduleState:
     """What became of a schedule. `next` is None when it has ended; `last` is the newest occurrence that was dealt with.
 
-    `error` says why the occurrence at `next` could not be sent yet; `sent` counts messages.
+    `error` says why the occurrence at `next` could not be sent yet; `sent` counts messages. `made_by` is the participant that
+    made it, "" for an API key. `gap` is the shortest time between two occurrences, as far as it was looked ahead.
     """
 
     created_at: float
@@ -92,6 +93,8 @@ class ScheduleState:
     message_id: int | None = None
     sent: int = 0
     error: str | None = None
+    made_by: str = ""
+    gap: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,7 @@ class Schedule:
             "room": self.room.name,
             **self.spec.model_dump(),
             "paused": state.is_paused,
+            "made_by": state.made_by,
             "created_at": state.created_at,
             "next_at": None if state.is_paused else state.next,
             "last_at": state.last,
@@ -203,13 +207,15 @@ class Schedules:
         self._limits = limits
         self._on_change = on_change
 
-    async def create(self, room: RoomKey, spec: ScheduleSpec, *, paused: bool = False) -> Schedule:
+    async def create(self, room: RoomKey, spec: ScheduleSpec, *, paused: bool = False, made_by: str = "") -> Schedule:
         """Make a schedule. Raises LimitExceededError, InvalidRequestError when it is never due; OSError."""
         now = self._clock.time()
-        due = timing_of(spec, created_at=now).after(now)
+        timing = timing_of(spec, created_at=now)
+        due = timing.after(now)
         if due is None:
             raise InvalidRequestError("at", "expected a time in the future")
-        schedule = Schedule(new_trigger_id(now), room, spec, ScheduleState(now, due, is_paused=paused))
+        state = ScheduleState(now, due, is_paused=paused, made_by=made_by, gap=shortest_gap(timing, now))
+        schedule = Schedule(new_trigger_id(now), room, spec, state)
         await self._store.add(schedule.trigger(), self._limits)
         self._on_change()
         return schedule
@@ -256,11 +262,13 @@ class Schedules:
 
         def changed(present: Schedule) -> Schedule:
             now = self._clock.time()
-            due = timing_of(spec, created_at=present.state.created_at).after(now)
+            timing = timing_of(spec, created_at=present.state.created_at)
+            due = timing.after(now)
             if due is None:
                 raise InvalidRequestError("at", "expected a time in the future")
             is_paused = present.state.is_paused if paused is None else paused
-            return replace(present, spec=spec).changed(next=due, is_paused=is_paused, error=None)
+            gap = shortest_gap(timing, now)
+            return replace(present, spec=spec).changed(next=due, is_paused=is_paused, error=None, gap=gap)
 
         return await self._change(schedule, changed)
 

@@ -24,7 +24,7 @@ from cronsim import CronSim, CronSimError
 
 from meshhost.errors import InvalidRequestError
 
-__all__ = ["SHORTEST_INTERVAL", "Cron", "Interval", "Once", "Timing", "check_time", "zone_of"]
+__all__ = ["SHORTEST_INTERVAL", "Cron", "Interval", "Once", "Timing", "check_time", "shortest_gap", "zone_of"]
 
 SHORTEST_INTERVAL: Final = 10.0
 LONGEST_INTERVAL: Final = 366 * 24 * 3600.0
@@ -33,6 +33,9 @@ _LATEST: Final = 221_845_392_000.0
 # Longer than any change of a clock: a search backwards begins this much later, see `Cron.up_to`.
 _CHANGE_SECONDS: Final = 2 * 3600.0
 _LONGEST_LINE: Final = 200
+# How many gaps are looked at, and how far ahead: a rare line is searched for day by day.
+_GAPS: Final = 100
+_GAPS_SECONDS: Final = 400 * 24 * 3600.0
 _NAMED: Final = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -151,6 +154,18 @@ class Cron:
         if reverse:
             start = datetime.fromtimestamp(math.floor(time) + 1, self._zone)
         return (found.timestamp() for found in CronSim(self._line, start, reverse=reverse))
+
+
+def shortest_gap(timing: Timing, start: float) -> float | None:
+    """Return the shortest time between two of the next occurrences, within about a year; None when there are not two."""
+    gaps: list[float] = []
+    before = timing.after(start)
+    while before is not None and len(gaps) < _GAPS and before < start + _GAPS_SECONDS:
+        following = timing.after(before)
+        if following is not None:
+            gaps.append(following - before)
+        before = following
+    return min(gaps, default=None)
 
 
 def zone_of(name: str) -> ZoneInfo:

@@ -31,8 +31,8 @@ from meshhost.stores.messages import HIGHEST_PRIORITY, StoredMessage
 from meshhost.stores.triggers.contract import Trigger, TriggerKind
 from meshhost.stores.usage import UsageCounts, UsageKey, UsageRow
 from meshhost.triggers.hooks import HOOK_ID_BYTES, Hook, HookSpec
-from meshhost.triggers.schedules import Schedule, ScheduleSpec, ScheduleState, new_trigger_id
-from meshhost.triggers.timing import check_time
+from meshhost.triggers.schedules import Schedule, ScheduleSpec, ScheduleState, new_trigger_id, timing_of
+from meshhost.triggers.timing import check_time, shortest_gap
 
 __all__ = [
     "Part",
@@ -209,6 +209,7 @@ def trigger_of(value: Mapping[str, Any], room: RoomKey, now: float) -> Trigger:
         is_paused=state.get("is_paused") is True,
         last=_time(state, "last"),
         sent=_count(state, "sent", _MOST),
+        gap=shortest_gap(timing_of(spec, created_at=created_at), now),
     )
     return Schedule(new_trigger_id(now), room, spec, kept).trigger()
 

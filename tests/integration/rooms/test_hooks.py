@@ -62,6 +62,9 @@ async def test_a_signed_delivery_becomes_a_message_and_wakes_the_room(rest: Rest
         ("stored", 15),
     ]
     assert "secret" not in shown
+    _, metrics = await rest("GET", "/metrics")
+    assert 'meshhost_triggers_total{kind="hook",outcome="stored"} 2.0' in metrics
+    assert 'meshhost_triggers_total{kind="hook",outcome="refused"} 1.0' in metrics
     assert (await rest("GET", PATH))[1]["hooks"] == [{name: shown[name] for name in shown if name != "deliveries"}]
 
 
@@ -126,6 +129,7 @@ async def test_a_suspended_tenant_has_no_hooks_to_post_to(rest: Rest) -> None:
 async def test_a_participant_manages_hooks_of_its_queues_only(rest: Rest) -> None:
     mine = rest.server.token("room", scope=ApiScope(queues=QueuesGrant(send=["jobs"])))
     _, made = await rest("POST", PATH, {"queue": "jobs"}, bearer=mine)
+    assert made["made_by"] == "tester"
     assert (await rest("POST", PATH, {"queue": "mail"}, bearer=mine))[0] == 403
     _, other = await rest("POST", PATH, {"queue": "mail"})
     assert [each["id"] for each in (await rest("GET", PATH, bearer=mine))[1]["hooks"]] == [made["id"]]

@@ -3,10 +3,12 @@
 import asyncio
 import time
 from contextlib import AsyncExitStack
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 import aiohttp
 import pytest
+from pydantic import BaseModel, ConfigDict
 
 from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.identity.tenant import RoomKey, TenantId
@@ -55,6 +57,7 @@ async def test_a_schedule_is_made_shown_changed_and_deleted(rest: Rest) -> None:
     assert status == 200
     path = f"/rooms/room/schedules/{made['id']}"
     assert made["next_at"] > time.time()
+    assert made["made_by"] == ""
     assert (await rest("GET", "/rooms/room/schedules"))[1]["schedules"] == [made]
     assert (await rest("GET", "/schedules"))[1]["schedules"] == [made]
     assert (await rest("GET", "/rooms/other/schedules"))[1]["schedules"] == []
@@ -99,7 +102,7 @@ async def test_a_participant_manages_what_sends_to_its_queues_only(rest: Rest) -
     mine = rest.server.token("room", scope=ApiScope(queues=QueuesGrant(send=["jobs"])))
     body = {"queue": "jobs", "message": 1, "every": 3600}
     status, made = await rest("POST", "/rooms/room/schedules", body, bearer=mine)
-    assert status == 200
+    assert (status, made["made_by"]) == (200, "tester")
     assert (await rest("POST", "/rooms/room/schedules", body | {"queue": "mail"}, bearer=mine))[0] == 403
     _, other = await rest("POST", "/rooms/room/schedules", body | {"queue": "mail"})
 
@@ -126,6 +129,7 @@ async def test_a_schedule_that_is_due_wakes_its_room(rest: Rest) -> None:
     assert found is not None
     assert found.is_awake
     assert await rest.messages("jobs", room="sleeper") == ["good morning"]
+    assert 'meshhost_triggers_total{kind="schedule",outcome="sent"} 1.0' in (await rest("GET", "/metrics"))[1]
 
 
 async def test_a_room_with_a_schedule_due_soon_stays_open(
@@ -168,6 +172,59 @@ TASK = {
 }
 
 
+class TheirSpec(BaseModel):
+    """What a client of MeshAgent's SDK 0.56 takes of a server, which it checks strictly."""
+
+    model_config = ConfigDict(extra="forbid")
+    version: Literal["v1"]
+    kind: Literal["ScheduledTask"]
+    metadata: dict[str, Any]
+    schedule: str
+    active: bool
+    once: bool
+    queue: dict[str, Any]
+
+
+class TheirTask(BaseModel):
+    id: str
+    project_id: str
+    room_id: str
+    room_name: str
+    spec: TheirSpec
+    queue_name: str | None
+    payload: dict[str, Any]
+    schedule: str
+    active: bool
+    once: bool
+    annotations: dict[str, str]
+    last_run_id: int | None
+    last_start_time: datetime | None
+    last_end_time: datetime | None
+    last_status: str | None
+    last_return_message: str | None
+
+
+class TheirRun(BaseModel):
+    id: str
+    task_id: str
+    project_id: str
+    room_id: str
+    room_name: str
+    queued_message_id: str | None
+    target: Literal["queue", "container"]
+    status: Literal["pending", "submitting", "retrying", "submitted", "failed"]
+    attempt_count: int
+    error: str | None
+    scheduled_time: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+
+
+async def tasks_of(rest: Rest, query: str = "") -> list[TheirTask]:
+    _, listed = await rest("GET", f"{rest.project}/scheduled-tasks{query}")
+    return [TheirTask.model_validate(task) for task in listed["tasks"]]
+
+
 async def test_scheduled_tasks_of_meshagent_are_schedules(rest: Rest) -> None:
     _, room = await rest("POST", f"{rest.project}/rooms", {"name": "room"})
     status, made = await rest("POST", f"{rest.project}/rooms/room/scheduled-tasks", {"spec": TASK})
@@ -175,48 +232,66 @@ async def test_scheduled_tasks_of_meshagent_are_schedules(rest: Rest) -> None:
     _, other = await rest(
         "POST",
         f"{rest.project}/rooms/mail/scheduled-tasks",
-        {"spec": TASK | {"schedule": {"minutes": 15}, "active": False, "once": True}},
+        {"spec": TASK | {"schedule": "15 Minutes", "active": False, "once": True, "metadata": {}}},
     )
     await rest("POST", f"/rooms/room/schedules/{made['task_id']}/run")
 
-    _, listed = await rest("GET", f"{rest.project}/scheduled-tasks")
-    assert (listed["total"], listed["continuation_token"]) == (2, None)
-    first, second = listed["tasks"]
-    assert first["id"] == made["task_id"]
-    assert (first["room_id"], first["room_name"], first["queue_name"]) == (room["id"], "room", "jobs")
-    assert (first["active"], first["annotations"], first["last_status"]) == (True, {"team": "x"}, "submitted")
-    assert first["spec"] == TASK | {"active": True, "once": False}
-    assert (second["schedule"], second["active"], second["once"]) == ({"seconds": 900.0}, False, True)
+    first, second = await tasks_of(rest)
+    assert (first.id, first.room_id, first.room_name) == (made["task_id"], room["id"], "room")
+    assert (first.active, first.annotations, first.last_status) == (True, {"team": "x"}, "submitted")
+    assert first.spec.model_dump() == TASK | {"active": True, "once": False}
+    assert (second.schedule, second.active, second.once) == ("15 minutes", False, True)
+    assert second.room_id == "mail"  # nobody recorded this room
 
     _, page = await rest("GET", f"{rest.project}/scheduled-tasks?page_size=1")
-    assert page["continuation_token"] == made["task_id"]
-    _, page = await rest(
-        "GET", f"{rest.project}/scheduled-tasks?page_size=1&continuation_token={page['continuation_token']}"
-    )
-    assert [task["id"] for task in page["tasks"]] == [other["task_id"]]
+    assert (page["continuation_token"], page["total"]) == (made["task_id"], 2)
+    rest_of = f"?page_size=1&continuation_token={page['continuation_token']}"
+    assert [task.id for task in await tasks_of(rest, rest_of)] == [other["task_id"]]
+    assert [task.id for task in await tasks_of(rest, "?offset=1")] == [other["task_id"]]
     for query in (f"room_id={room['id']}", "room_id=room", "active=true", f"task_id={made['task_id']}"):
-        _, found = await rest("GET", f"{rest.project}/scheduled-tasks?{query}")
-        assert [task["id"] for task in found["tasks"]] == [made["task_id"]], query
+        assert [task.id for task in await tasks_of(rest, f"?{query}")] == [made["task_id"]], query
 
     task = f"{rest.project}/scheduled-tasks/{made['task_id']}"
     _, runs = await rest("GET", f"{task}/runs?limit=5")
-    assert runs["total"] == 1
-    assert runs["runs"][0] | {"target": "queue", "status": "submitted"} == runs["runs"][0]
-    spec = TASK | {"schedule": {"interval": {"hours": 1, "minutes": 30}}, "metadata": {}}
-    assert (await rest("PUT", task, {"spec": spec}))[0] == 200
-    assert (await rest("GET", f"/rooms/room/schedules/{made['task_id']}"))[1]["every"] == 5400.0
-    spec = TASK | {"schedule": {"cron": "5 5 * * *", "timezone": "Europe/Berlin"}}
-    assert (await rest("PUT", task, {"spec": spec}))[0] == 200
+    [run] = [TheirRun.model_validate(each) for each in runs["runs"]]
+    assert (runs["total"], run.task_id, run.status, run.queued_message_id) == (1, made["task_id"], "submitted", "1")
+    assert (await rest("PUT", task, {"spec": TASK | {"schedule": "2 days"}}))[0] == 200
+    assert (await rest("GET", f"/rooms/room/schedules/{made['task_id']}"))[1]["every"] == 172800.0
+    assert [each.schedule for each in await tasks_of(rest, f"?task_id={made['task_id']}")] == ["2 days"]
     assert (await rest("DELETE", task))[0] == 204
     assert (await rest("DELETE", task))[0] == 404
+
+
+async def test_a_schedule_that_meshagents_clients_would_refuse_is_not_among_its_tasks(rest: Rest) -> None:
+    message = {"queue": "jobs", "message": {"a": 1}}
+    slow = message | {"cron": "0 8 * * 1-5", "timezone": "Europe/Berlin"}
+    _, kept = await rest("POST", "/rooms/room/schedules", slow)
+    for other in (
+        message | {"every": 60},
+        message | {"every": 1000.5},
+        message | {"cron": "*/5 * * * *"},
+        message | {"cron": "0 8 LW * *"},
+        message | {"at": time.time() + 3600},
+        slow | {"message": "text"},
+    ):
+        assert (await rest("POST", "/rooms/room/schedules", other))[0] == 200
+    assert [task.id for task in await tasks_of(rest)] == [kept["id"]]
+    task = f"{rest.project}/scheduled-tasks/{kept['id']}"
+    assert (await rest("PUT", task, {"spec": TASK}))[0] == 200
+    assert (await rest("GET", f"/rooms/room/schedules/{kept['id']}"))[1]["timezone"] == "Europe/Berlin"
+    assert (await rest("PATCH", f"/rooms/room/schedules/{kept['id']}", {"every": 60}))[0] == 200
+    assert await tasks_of(rest) == []
 
 
 async def test_a_scheduled_task_that_cannot_be_is_refused(rest: Rest) -> None:
     for wrong, says in [
         ({"container": {"image": "x"}, "queue": None}, "spec.queue: expected a queue"),
         ({"queue": {"name": "jobs", "storage_write_path": "/x"}}, "spec.queue.storage_write_path: "),
+        ({"queue": {"name": "jobs", "payload": []}}, "spec.queue.payload: "),
         ({"schedule": "0 8 * *"}, "cron: expected five fields"),
-        ({"schedule": {}}, "spec.schedule: expected a cron line, or an interval"),
+        ({"schedule": "*/14 * * * *"}, "spec.schedule: expected at least 15 minutes between two runs"),
+        ({"schedule": "14 minutes"}, "spec.schedule: expected at least 15 minutes between two runs"),
+        ({"schedule": {}}, "spec.schedule: "),
         ({"more": 1}, "spec.more: "),
         ({"version": "v2"}, "spec.version: "),
     ]:

@@ -76,6 +76,17 @@ async def test_a_repeated_request_stores_each_message_once(send: Sender) -> None
     assert len(await send.stored()) == 5
 
 
+async def test_options_are_in_the_query(send: Sender) -> None:
+    assert (await send(1, path=f"{PATH}?priority=1&token=unused"))[0] == 200
+    assert (await send([2, 3], path=f"{PATH}?priority=5"))[0] == 200
+    assert (await send(4, path=f"{PATH}?delay=3600"))[0] == 200
+    status, answer = await send(5, path=f"{PATH}?delay=soon")
+    assert (status, answer["error"].startswith("delay: ")) == (400, True)
+    async with send.server.client("room") as room:
+        found = [await room.queues.receive(name="jobs", wait=False) for _ in range(4)]
+    assert found == [2, 3, 1, None]
+
+
 async def test_of_many_messages_all_are_stored_or_none(
     serve: Any, stack: AsyncExitStack, http: aiohttp.ClientSession
 ) -> None:

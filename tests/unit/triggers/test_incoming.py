@@ -7,7 +7,7 @@ import pytest
 from multidict import CIMultiDict
 
 from meshhost.errors import InvalidRequestError, LimitExceededError
-from meshhost.triggers.incoming import MOST_MESSAGES, messages_in
+from meshhost.triggers.incoming import MOST_MESSAGES, SendOptions, messages_in
 
 JSON = {"Content-Type": "application/json; charset=utf-8"}
 LINES = {"Content-Type": "application/x-ndjson"}
@@ -28,6 +28,35 @@ def test_one_value_is_one_message() -> None:
     assert parsed({"Content-Type": "application/vnd.x+json"}, None) == [(None, {}, None)]
     trace = {"traceparent": "00-1-2-01", "tracestate": "a=b"}
     assert parsed({"Traceparent": "00-1-2-01", "Tracestate": "a=b", "Accept": "x"}, 1) == [(1, trace, None)]
+
+
+def test_options_hold_for_all_messages_of_a_request() -> None:
+    messages = messages_in({}, b"[1, 2]").messages
+    options = SendOptions.parse({"delay": "60", "priority": "-5", "key": "k", "ttl": "9.5"})
+    for message in options.applied_to(messages, now=1000.0):
+        assert (message.delay, message.priority, message.key, message.ttl) == (60.0, -5, "k", 9.5)
+    assert [each.delay for each in SendOptions.parse({"at": "1030"}).applied_to(messages, now=1000.0)] == [30.0] * 2
+    assert [each.delay for each in SendOptions.parse({"at": "5"}).applied_to(messages, now=1000.0)] == [0.0] * 2
+    assert list(SendOptions.parse({}).applied_to(messages, now=0.0)) == list(messages)
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ({"delay": "-1"}, "delay: "),
+        ({"delay": "nan"}, "delay: "),
+        ({"priority": "101"}, "priority: "),
+        ({"priority": "high"}, "priority: "),
+        ({"key": ""}, "key: "),
+        ({"ttl": "0"}, "ttl: "),
+        ({"dealy": "5"}, "dealy: "),
+        ({"delay": "1", "at": "1"}, "at: expected `delay` or `at`, not both"),
+        ({"at": "1e12"}, "at: expected a time within "),
+    ],
+)
+def test_an_option_that_cannot_be_is_named(query: dict[str, str], says: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"^{says}"):
+        SendOptions.parse(query).applied_to([], now=0.0)
 
 
 def test_a_key_is_remembered_for_a_day() -> None:

@@ -272,9 +272,14 @@ async def test_an_occurrence_that_cannot_be_sent_is_tried_again(
     assert "unpaid" in (found.state.error or "")
     assert [run["outcome"] for run in await schedules.runs(made)] == ["failed"]  # told once
 
-    suspended = False
+    clock.skip(HOUR)
     await scheduler.send_due()
-    assert await sent(queues, clock) == ["2027-03-27T13:00:00Z"]
+    assert await engine.triggers.next_due(TriggerKind.SCHEDULE) == clock.time() + 600.0
+
+    suspended = False
+    clock.skip(600.0)
+    await scheduler.send_due()
+    assert await sent(queues, clock) == ["2027-03-27T14:00:00Z"]
     assert (await schedules.get(ROOM.tenant, made.id)).state.error is None
 
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from meshhost.errors import InvalidRequestError
-from meshhost.triggers.timing import Cron, Interval, Once, Timing, check_time
+from meshhost.triggers.timing import Cron, Interval, Once, Timing, check_time, shortest_gap
 
 BERLIN, LORD_HOWE, ADELAIDE = "Europe/Berlin", "Australia/Lord_Howe", "Australia/Adelaide"
 DAY = 24 * 3600.0
@@ -190,6 +190,15 @@ def test_one_time_is_due_once() -> None:
     assert list(once.up_to(10.0, since=10.0, most=5)) == [10.0]
     assert list(once.up_to(9.0, since=0.0, most=5)) == []
     assert list(once.up_to(20.0, since=11.0, most=5)) == []
+
+
+def test_the_shortest_gap_is_found_within_a_year() -> None:
+    start = utc("2027-01-01T00:00")
+    assert shortest_gap(Cron("0 8,9 * * 1"), start) == 3600.0
+    assert shortest_gap(Cron("0 0 29 2 *"), start) is None  # beyond a year
+    assert shortest_gap(Interval(90.0, start), start) == 90.0
+    assert shortest_gap(Once(start + 1), start) is None
+    assert shortest_gap(Once(start), start) is None
 
 
 def test_times_are_those_of_a_calendar() -> None:

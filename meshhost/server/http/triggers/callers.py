@@ -18,10 +18,11 @@ __all__ = ["RoomCaller", "room_caller"]
 
 @dataclass(frozen=True, slots=True)
 class RoomCaller:
-    """The room that a request is about, and the scope of its token; None for an API key."""
+    """The room that a request is about, and the scope and name of its token; None and "" for an API key."""
 
     room: RoomKey
     scope: ApiScope | None
+    name: str = ""
 
     def may_send(self, queue: str) -> bool:
         """Whether the caller may send to this queue."""
@@ -38,7 +39,7 @@ def room_caller(access: Access, request: web.Request) -> RoomCaller:
     name = check_room_name(request.match_info["room"])
     if not bearer_of(request).startswith("ma-"):
         room, token = access.participant(request, name)
-        return RoomCaller(room, token.get_api_grant() or ApiScope())
+        return RoomCaller(room, token.get_api_grant() or ApiScope(), token.name)
     room = RoomKey(TenantId(access.project(request)), name)
     if access.identity.deleted_rooms.is_known(room):
         raise NotFoundError("the room is being deleted or imported")

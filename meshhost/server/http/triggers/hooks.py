@@ -125,7 +125,7 @@ class HookRoutes:
         secret = _secret_in(body)
         spec = HookSpec.parse(body)
         caller.check_send(spec.queue)
-        hook = await self._hooks.create(caller.room, spec, secret)
+        hook = await self._hooks.create(caller.room, spec, secret, made_by=caller.name)
         return web.json_response({**self._shown(hook), "secret": hook.secret})
 
     async def _list(self, request: web.Request) -> web.Response:

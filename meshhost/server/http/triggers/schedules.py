@@ -59,7 +59,8 @@ class ScheduleRoutes:
         paused = _paused(body)
         spec = ScheduleSpec.parse(body)
         caller.check_send(spec.queue)
-        return web.json_response((await self._schedules.create(caller.room, spec, paused=bool(paused))).shown())
+        made = await self._schedules.create(caller.room, spec, paused=bool(paused), made_by=caller.name)
+        return web.json_response(made.shown())
 
     async def _show(self, request: web.Request) -> web.Response:
         _, schedule = await self._found(request)
