@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
@@ -76,6 +77,21 @@ async def downloads_never_read(target: Target) -> None:
         await asyncio.sleep(8)
 
 
+async def slow_readers(target: Target) -> None:
+    """Fetch a file by its URL many times, and take nothing of it."""
+    async with target.client() as room:
+        await room.storage.upload(path="file", data=bytes(FILE_BYTES))
+        url = urlsplit(await room.storage.download_url(path="file"))
+    target.before = target.process.memory_info().rss
+    target.most = 0
+    connections = [await asyncio.open_connection(url.hostname, url.port, limit=1) for _ in range(DOWNLOADS)]
+    for _, writer in connections:
+        writer.write(f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\n\r\n".encode())
+    await asyncio.sleep(5)
+    for _, writer in connections:
+        writer.close()
+
+
 async def large_upload(target: Target) -> None:
     """Upload one large file in order."""
     async with target.client() as room:
@@ -136,6 +152,7 @@ async def send(socket: aiohttp.ClientWebSocketResponse, number: int, kind: str, 
 
 ATTACKS: dict[str, Callable[[Target], Awaitable[None]]] = {
     "downloads": downloads_never_read,
+    "readers": slow_readers,
     "upload": large_upload,
     "unfinished": unfinished_messages,
     "header": large_header,

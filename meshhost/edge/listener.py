@@ -41,7 +41,7 @@ _TOO_MANY = _ANSWER % (b"503 Service Unavailable", b"Retry-After: 1\r\n")
 class GuardedSite(web.TCPSite):
     """A TCPSite with limits, for an application that was prepared with `watch_requests`.
 
-    What was dropped and refused is logged every `log_seconds`.
+    What was dropped and refused is logged at most every `log_seconds`.
     """
 
     def __init__(

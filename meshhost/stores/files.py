@@ -39,6 +39,8 @@ _MAX_SEGMENT_BYTES = 240
 # Entries that are handled before others get their turn in the event loop.
 _PAGE = 250
 # Bytes of a file that are in memory at once; object stores take no smaller parts than 5 MiB.
+# The same of one that is sent, to a reader that may be slow; obstore's own choice is 10 MiB.
+_STREAM_CHUNK = 256 * 1024
 _RESTORE_CHUNK = 8 * 1024 * 1024
 
 
@@ -225,7 +227,7 @@ class RoomFiles:
         await self._file(room, path)
         with _errors(path):
             result = await obstore.get_async(self._store, _key(room, path))
-        return result.stream()
+        return result.stream(min_chunk_size=_STREAM_CHUNK)
 
     async def write(self, room: RoomKey, path: str, file: Upload | IO[bytes], *, overwrite: bool) -> None:
         """Store the bytes of a complete upload, or of a small file from its start, in one step.

@@ -78,6 +78,9 @@ def limit(
     documents: Annotated[str | None, typer.Option("--documents", metavar=_LIMIT, help="Documents.")] = None,
     keys: Annotated[str | None, typer.Option("--keys", metavar=_LIMIT, help="API keys.")] = None,
     uploads: Annotated[str | None, typer.Option("--uploads", metavar=_LIMIT, help="Uploads in progress.")] = None,
+    in_flight_bytes: Annotated[
+        str | None, typer.Option("--in-flight-bytes", metavar=_LIMIT, help="Bytes of messages in memory.")
+    ] = None,
     requests_per_second: Annotated[
         str | None,
         typer.Option("--requests-per-second", metavar=_LIMIT, help="Requests of REST and in rooms per second."),
@@ -101,6 +104,7 @@ def limit(
         "max_documents": documents,
         "max_keys": keys,
         "max_uploads": uploads,
+        "max_in_flight_bytes": in_flight_bytes,
         "requests_per_second": requests_per_second,
     }
     body = {limit: _parsed(limit, text) for limit, text in given.items() if text is not None}

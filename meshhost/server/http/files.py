@@ -1,9 +1,11 @@
 """Downloads of room files by a signed URL, for clients that cannot speak the room protocol.
 
 The storage service asks `FileRoutes.url_of` for a URL; anyone with the URL can fetch that one file until it expires. The file
-is streamed, never held in memory, and never shown as a page of this origin.
+is streamed, never held in memory, and never shown as a page of this origin. A reader that takes nothing is dropped.
 """
 
+import asyncio
+import logging
 from urllib.parse import quote
 
 from aiohttp import web
@@ -15,6 +17,11 @@ from meshhost.server.http.access import Access
 from meshhost.stores.files import RoomFiles, mime_type_of
 
 __all__ = ["FileRoutes"]
+
+logger = logging.getLogger(__name__)
+
+TAKE_SECONDS = 60.0
+"""How long a reader may take for the next part of a file, of some hundred KiB."""
 
 
 class FileRoutes:
@@ -46,7 +53,16 @@ class FileRoutes:
             }
         )
         await response.prepare(request)
-        async for chunk in chunks:
-            await response.write(bytes(chunk))
+        try:
+            async for chunk in chunks:
+                async with asyncio.timeout(TAKE_SECONDS):
+                    await response.write(bytes(chunk))
+        except TimeoutError:
+            logger.info(
+                "a download was ended: its reader took nothing", extra={"tenant": room.tenant, "room": room.name}
+            )
+            if request.transport is not None:
+                request.transport.abort()
+            return response
         await response.write_eof()
         return response

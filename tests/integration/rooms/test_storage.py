@@ -1,10 +1,12 @@
 """Files of a room over the wire."""
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -20,6 +22,7 @@ from meshhost.errors import (
 from meshhost.identity.grants import ApiScope, MessagingGrant, StorageGrant, StoragePathGrant
 from meshhost.protocol.frames import Limits
 from meshhost.room.reconnect import ReconnectPolicy
+from meshhost.server.http import files as file_routes
 from meshhost.server.services import storage as handlers
 from meshhost.server.services.storage import StorageService
 from meshhost.testing.server import RunningServer
@@ -301,3 +304,22 @@ async def test_a_long_list_is_whole_and_lets_others_run(server: RunningServer, t
         blind = ApiScope(storage=StorageGrant(paths=[StoragePathGrant(path="elsewhere")]))
         async with server.client(name="b", scope=blind) as b:
             assert await b.storage.list(path="many") == []
+
+
+async def test_a_reader_that_takes_nothing_of_a_download_is_dropped(
+    server: RunningServer, until: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(file_routes, "TAKE_SECONDS", 0.2)
+    async with server.client() as a:
+        await a.storage.upload(path="large", data=bytes(40_000_000))
+        url = urlsplit(await a.storage.download_url(path="large"))
+    reader, writer = await asyncio.open_connection(url.hostname, url.port, limit=1)
+    writer.write(f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\n\r\n".encode())
+    await until(lambda: "its reader took nothing" in caplog.text)
+    got = 0
+    with contextlib.suppress(ConnectionError):
+        while part := await reader.read(1_000_000):
+            got += len(part)
+    assert got < 40_000_000
+    writer.close()
