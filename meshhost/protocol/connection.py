@@ -93,6 +93,7 @@ class RoomConnection:
         self._limits = limits
         self._slice_bytes = slice_bytes
         self._assembler = PacketAssembler(limits)
+        self._why_dropped = ""
         self._next_id = 1
         # None while nothing is awaited, which is most of the time: an empty set takes more memory than the rest.
         self._awaited: set[int] | None = None
@@ -107,8 +108,12 @@ class RoomConnection:
         """Whether nothing is kept of the message that is being received."""
         return self._assembler.is_dropping
 
-    def drop_unfinished(self) -> None:
-        """Keep nothing of the message that is being received. When its last packet comes, it is reported as malformed."""
+    def drop_unfinished(self, why: str) -> None:
+        """Keep nothing of the message that is being received. When its last packet comes, it is reported as malformed.
+
+        `why` says what stands against it, after its size.
+        """
+        self._why_dropped = why
         self._assembler.drop()
 
     @property
@@ -208,7 +213,7 @@ class RoomConnection:
         if message.header_size:
             return header_too_large(message.header_size, self._limits.header_bytes)
         limit = self._limits.message_bytes
-        text = f"at most {limit}" if message.size > limit else "and no room for it now: try again later"
+        text = f"at most {limit}" if message.size > limit else self._why_dropped
         return LimitExceededError(f"message of {message.size} bytes, {text}")
 
     def _cut(self, message_id: int, type: str, header: bytes, payload: bytes) -> Packets:

@@ -67,6 +67,12 @@ class InFlight:
             return "tenant"
         return "server" if self._total + counted > self._max_bytes else None
 
+    def most_of(self, account: "Account") -> int:
+        """The most that an account could hold if nobody else held anything."""
+        limit = self._quota_of(account.tenant).max_in_flight_bytes
+        counted = self._max_bytes if limit is None else min(self._max_bytes, limit)
+        return min(account.max_bytes, counted + FREE_BYTES)
+
     def has_waiters(self) -> bool:
         """Whether somebody waits: those that come now must wait behind them."""
         return bool(self._waiters)
@@ -82,10 +88,8 @@ class InFlight:
 
     async def wait(self, account: "Account", size: int) -> None:
         """Wait until the account holds `size` more bytes. Raises LimitExceededError if that can never be."""
-        limit = self._quota_of(account.tenant).max_in_flight_bytes
-        most = min(account.max_bytes, self._max_bytes, self._max_bytes if limit is None else limit)
-        if size - FREE_BYTES > most:
-            raise LimitExceededError(f"message of {size} bytes, at most {most} may be in flight")
+        if size > (most := self.most_of(account)):
+            raise LimitExceededError(f"message of {size} bytes, and at most {most} may be in flight")
         waiter = _Waiter(account, size, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         self.grant()
@@ -141,6 +145,11 @@ class Account:
         self.max_bytes = max_bytes
         self.held = 0
         self._is_closed = False
+
+    @property
+    def most(self) -> int:
+        """The most that it could hold if nobody else held anything."""
+        return self._all.most_of(self)
 
     def take(self, size: int, *, may_refuse: bool = True) -> bool:
         """Hold `size` more bytes; False when there is no room for them now, or others wait for it."""

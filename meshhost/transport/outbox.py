@@ -106,7 +106,7 @@ class Outbox:
             raise LimitExceededError(f"over {self._max_bytes} bytes wait to be sent")
         may_refuse = bool(self._waiting) and not over_limit
         if self._budget is not None and not self._budget.take(message.size, may_refuse=may_refuse):
-            raise LimitExceededError("too many bytes wait to be sent to all participants")
+            raise LimitExceededError("too many bytes of all participants wait to be sent")
         self._append(message)
 
     async def put(self, message: Packets, *, reserved: int = 0) -> None:

@@ -90,11 +90,12 @@ async def test_the_page_about_testing_has_a_test_that_passes(shell: Any) -> None
         await reader.follow(steps_of(ROOT / "docs" / "how-to" / "test-your-agents.md"))
 
 
-async def test_the_page_about_agents_has_a_worker_without_a_model_and_a_chat_bot_that_work(shell: Any) -> None:
+async def test_the_page_about_agents_has_workers_without_a_model_and_a_chat_bot_that_work(shell: Any) -> None:
     page = ROOT / "docs" / "how-to" / "write-an-agent.md"
     async with reading(shell) as (reader, upstream):
         await shell.run("-c", "meshhost setup")
         await reader.follow(steps_under(page, "A worker without a model"))
+        await reader.follow(steps_under(page, "A function is enough"))
         assert upstream.requests == []
         upstream.say("Hello!")
         await reader.follow(steps_under(page, "A chat bot"))

@@ -20,6 +20,7 @@ from meshhost.transport.base import Transport
 __all__ = ["Arrivals", "Inbox"]
 
 ROOM_SECONDS = 10.0
+_NO_ROOM = "and no room for it now: try again later"
 _LOOK_SECONDS = 1.0
 
 
@@ -93,14 +94,14 @@ class Inbox:
             else:
                 has_room = False
                 if not is_first:
-                    self._drop()
+                    self._drop(self._why())
         event = self._protocol.receive(packet)
         if event is None and self._protocol.is_receiving:
             if is_first:
                 self._arrivals.begin(self)
             self.arrived += size
             if not has_room or (not self._is_dropping and self._protocol.is_dropping):
-                self._drop()
+                self._drop(self._why())
             return None, 0
         if not is_first:
             self._arrivals.end(self)
@@ -117,7 +118,7 @@ class Inbox:
 
     def end_late(self) -> None:
         """The unfinished message did not arrive in time."""
-        self._drop()
+        self._drop(_NO_ROOM)
         self._late()
 
     def close(self) -> None:
@@ -125,13 +126,20 @@ class Inbox:
         self._arrivals.end(self)
         self._account.close()
 
-    def _drop(self) -> None:
+    def _why(self) -> str:
+        most = self._account.most
+        return _NO_ROOM if self.arrived <= most else f"and at most {most} may be in flight"
+
+    def _drop(self, why: str) -> None:
         self._is_dropping = True
-        self._protocol.drop_unfinished()
+        self._protocol.drop_unfinished(why)
         self.release(self._held)
         self._held = 0
 
     async def _find_room(self, size: int) -> bool:
+        if self._held + size > self._account.most:
+            self.arrived += size  # for the text of the refusal
+            return False  # nor would there be room if it were alone
         self.waits_for_room = True
         try:
             async with asyncio.timeout(ROOM_SECONDS):

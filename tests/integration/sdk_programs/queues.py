@@ -30,7 +30,9 @@ async def main() -> None:
         say(drained=await queues.receive(name="jobs", wait=False))
         await queues.send(name="jobs", message={"n": 9})
         waiting = asyncio.create_task(queues.receive(name="other", wait=True))
-        await room.storage.exists(path="x")
+        # The receive makes the queue, which takes its time.
+        while "other" not in [queue.name for queue in await queues.list(name="", message={})]:  # noqa: ASYNC110 - no event reports it
+            await asyncio.sleep(0)
         await queues.close(name="other")
         say(parked_on_closed=await error_of(waiting))
         await queues.close(name="jobs")

@@ -288,7 +288,7 @@ def test_a_message_that_was_dropped_can_be_answered() -> None:
     first, last = packets(Message(1, "t", pack_message({})))
     server.receive(first)
     assert server.is_receiving
-    server.drop_unfinished()
+    server.drop_unfinished("and no room for it now")
     assert server.is_dropping
     event = server.receive(last)
 

@@ -107,7 +107,7 @@ async def test_who_waits_for_the_server_is_not_starved_by_smaller_ones() -> None
 async def test_what_can_never_fit_is_refused_at_once() -> None:
     account = in_flight().account("t", max_bytes=20 * MB)
 
-    with pytest.raises(LimitExceededError, match="message of 6000000 bytes, at most 5000000"):
+    with pytest.raises(LimitExceededError, match="message of 6000000 bytes, and at most 5065536 may be in flight"):
         await account.reserve(6 * MB)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from meshhost.errors import LimitExceededError
+from meshhost.protocol.connection import RoomConnection
 from meshhost.protocol.frames import Limits
-from meshhost.protocol.messages import EmptyResponse, ErrorResponse, FileResponse, Response
+from meshhost.protocol.messages import EmptyResponse, ErrorResponse, FileResponse, Response, TextResponse
 from meshhost.quotas.in_flight import FREE_BYTES, InFlight
 from meshhost.quotas.quota import ServerQuota
 from meshhost.server.core.peer import CloseReason
@@ -194,3 +195,27 @@ async def test_an_answer_that_can_never_fit_becomes_an_error(serving: Any, every
         assert isinstance(answer, ErrorResponse)
         assert "may be in flight" in answer.text
     assert everything.total == 0
+
+
+async def test_a_message_that_can_never_fit_is_refused_without_a_wait(
+    serving: Any, everything: InFlight, budget: Any
+) -> None:
+    async with asyncio.timeout(5), serving(_Holds(), **budget) as served:
+        await served.send("now", payload=bytes(3 * ROOM))
+        answer = await served.reply()
+        assert isinstance(answer, ErrorResponse)
+        assert f"and at most {ROOM + FREE_BYTES} may be in flight" in answer.text
+        assert everything.total == 0
+        await served.send("now", payload=b"small")
+        assert await served.reply() == EmptyResponse()
+
+
+async def test_an_answer_to_a_request_that_was_given_up_holds_nothing(
+    serving: Any, everything: InFlight, budget: Any
+) -> None:
+    async with serving(_Holds(), **budget) as served:
+        await served.far.send(RoomConnection().reply(7, TextResponse(text="x" * 200_000)))
+        await served.send("now")
+        assert await served.reply() == EmptyResponse()
+        assert everything.total == 0
+        assert budget["received"].held == 0

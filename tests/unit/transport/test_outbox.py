@@ -160,3 +160,78 @@ async def test_the_writing_task_hears_of_a_connection_that_was_lost_meanwhile() 
         await outbox.write()
     with pytest.raises(ConnectionLostError):
         await outbox.put(_message(2))
+
+
+class _Budget:
+    """Takes what it is told to."""
+
+    def __init__(self, *, has_room: bool) -> None:
+        self.has_room = has_room
+        self.held = 0
+        self.asked = asyncio.Event()
+        self.granted = asyncio.Event()
+
+    def take(self, size: int, *, may_refuse: bool = True) -> bool:
+        if may_refuse and not self.has_room:
+            return False
+        self.held += size
+        return True
+
+    async def reserve(self, size: int) -> None:
+        self.asked.set()
+        await self.granted.wait()
+        self.held += size
+
+    def give_back(self, size: int) -> None:
+        self.held -= size
+
+
+async def test_what_waits_is_held_in_the_budget_until_it_is_sent() -> None:
+    near, far = MemoryTransport.pair()
+    budget = _Budget(has_room=True)
+    outbox = Outbox(near, max_bytes=1000, budget=budget)
+    far.hold()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(outbox.run())
+        outbox.offer(_message(1))
+        await outbox.put(_message(2))
+        assert budget.held == 20
+        far.release()
+        await outbox.wait_empty()
+        running.cancel()
+    assert budget.held == 0
+
+
+async def test_without_room_in_the_budget_an_idle_outbox_takes_one_offer_and_senders_wait() -> None:
+    near, _ = MemoryTransport.pair()
+    budget = _Budget(has_room=False)
+    outbox = Outbox(near, max_bytes=1000, budget=budget)
+    outbox.offer(_message(1))
+    with pytest.raises(LimitExceededError, match="of all participants"):
+        outbox.offer(_message(2))
+    outbox.offer(_message(3), over_limit=True)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        putting = tasks.create_task(outbox.put(_message(4)))
+        await budget.asked.wait()
+        assert not putting.done()
+        budget.granted.set()
+        await putting
+        assert budget.held == 30
+        budget.take(8, may_refuse=False)
+        await outbox.put(_message(5), reserved=8)
+        assert budget.held == 40
+
+
+async def test_what_was_reserved_for_a_message_that_is_not_sent_is_given_back() -> None:
+    near, _ = MemoryTransport.pair()
+    budget = _Budget(has_room=True)
+    outbox = Outbox(near, max_bytes=1000, budget=budget)
+    outbox.begin(lambda: None)
+    budget.take(8)
+    await outbox.put(_message(1), reserved=8)  # sent at once
+    assert budget.held == 0
+    outbox.end()
+    budget.take(8)
+    with pytest.raises(ConnectionLostError):
+        await outbox.put(_message(2), reserved=8)
+    assert budget.held == 0
