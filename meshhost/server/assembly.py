@@ -216,7 +216,7 @@ def assemble(
     watch_requests(app)
     sockets.add_to(app)
     files.add_to(app)
-    QueueRoutes(access, engines.queues).add_to(app)
+    QueueRoutes(access, engines.queues, is_stopping=lambda: directory.is_stopping).add_to(app)
     HealthRoutes(directory, engines.queues, metrics).add_to(app)
     rest = RestRoutes(access, directory, engines.queues, url_of=address.room_url, calls_of=caller.calls)
     UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else

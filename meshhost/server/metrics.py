@@ -21,7 +21,7 @@ __all__ = ["ServerMetrics"]
 _QUEUE_LABELS = 50
 _MAX_NAME = 128
 _OTHER = "other"
-_STATES = ("ready", "leased", "delayed", "dead")
+_STATES = ("ready", "leased", "delayed", "blocked", "dead")
 
 
 class ServerMetrics:
@@ -54,6 +54,9 @@ class ServerMetrics:
         )
         self._oldest_by_name = Gauge(
             "meshhost_queue_name_oldest_age_seconds", "Age of the oldest message", ["queue"], registry=registry
+        )
+        self._paused_by_name = Gauge(
+            "meshhost_queue_name_paused", "Paused queues in open rooms by name", ["queue"], registry=registry
         )
         self._rooms = Gauge("meshhost_rooms_open", "Open rooms", registry=registry)
         self._connected = Gauge("meshhost_participants_connected", "Connected participants", registry=registry)
@@ -95,11 +98,13 @@ class ServerMetrics:
         # What was there at the last look and is not any more must not stay.
         self._by_name.clear()
         self._oldest_by_name.clear()
+        self._paused_by_name.clear()
         oldest: dict[str, float] = {}
         for queue in sorted(queues, key=lambda one: -sum(getattr(one, state) for state in _STATES)):
             label = self._label(queue.name)
             for state in _STATES:
                 self._by_name.labels(label, state).inc(getattr(queue, state))
+            self._paused_by_name.labels(label).inc(int(queue.is_paused))
             oldest[label] = max(oldest.get(label, 0.0), queue.oldest_age or 0.0)
         for label, age in oldest.items():
             self._oldest_by_name.labels(label).set(age)

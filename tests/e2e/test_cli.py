@@ -252,7 +252,7 @@ def test_open_rooms_are_listed_with_their_participants(cli: Cli, room: str) -> N
 def test_wrong_usage_is_one_line_and_exit_code_2(cli: Cli) -> None:
     send = ("queue", "send", "--room", "demo", "--queue", "q")
     assert "line 1, column 2" in cli.error(*send, "--json", "{instructions}", code=2)
-    assert "either --json or --file" in cli.error(*send, code=2)
+    assert "one of --json, --text and --file" in cli.error(*send, code=2)
     assert "MESHHOST_ROOM" in cli.error("queue", "list", code=2)
     assert "room:PATH" in cli.error("storage", "cp", "--room", "demo", "a", "b", code=2)
 

@@ -3,12 +3,13 @@
 For programs that join no room: nothing here opens or wakes one, except what makes messages ready again. An API key needs the
 role that `permissions.py` says, a participant token the grants that the same requests need in the room. Contents of messages
 belong to receivers: a viewer's key, and a token that may only send, get states, progress and results without them. Bodies are
-checked with the models of the room's own requests (`services/queue_bodies.py`). A wait ends at once when its client is gone.
+checked with the models of the room's own requests (`services/queue_bodies.py`). A wait ends when its client is gone
+or the server stops.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -38,15 +39,16 @@ Model = TypeVar("Model", bound=BaseModel)
 MAX_WAIT_SECONDS = 60.0
 # Requests of one tenant that wait at the same time.
 MAX_WAITING = 256
-# How often a request that waits looks whether its client is still there.
+# How often a request that waits looks whether its client is still there, and the server goes on.
 _LOOK_SECONDS = 0.5
 
 
 class QueueRoutes:
-    """Serves the queues of rooms."""
+    """Serves the queues of rooms. What waits is answered when the server `is_stopping`."""
 
-    def __init__(self, access: Access, queues: QueueService) -> None:
+    def __init__(self, access: Access, queues: QueueService, *, is_stopping: Callable[[], bool]) -> None:
         self._access = access
+        self._is_stopping = is_stopping
         self._queues = queues
         self._waiting: Counter[TenantId] = Counter()
 
@@ -114,8 +116,12 @@ class QueueRoutes:
             raise LimitExceededError(f"over {MAX_WAITING} requests of this tenant wait for messages")
         self._waiting[tenant] += 1
         try:
-            async with _while_connected(request):
+            async with _until(lambda: self._is_stopping() or _is_gone(request)):
                 return await self._queues.wait(queue, body.id, min(body.wait or 0.0, MAX_WAIT_SECONDS), seen=body.seen)
+        except _CutShortError:
+            if _is_gone(request):
+                raise ConnectionResetError("the client is gone") from None
+            return await self._queues.get(queue, body.id)
         finally:
             self._waiting[tenant] -= 1
             if not self._waiting[tenant]:
@@ -178,13 +184,17 @@ class QueueRoutes:
         return role.includes(Role.DEVELOPER)
 
 
+class _CutShortError(Exception):
+    """A wait was cut short."""
+
+
 @asynccontextmanager
-async def _while_connected(request: web.Request) -> AsyncIterator[None]:
-    """Give up what is done inside when the client is gone. Raises ConnectionResetError then."""
+async def _until(is_over: Callable[[], bool]) -> AsyncIterator[None]:
+    """Cut short what is done inside when it is over, which is looked for now and then. Raises _CutShortError then."""
     loop, cut = asyncio.get_running_loop(), asyncio.timeout(None)
 
     def look() -> None:
-        if request.transport is None or request.transport.is_closing():
+        if is_over():
             cut.reschedule(loop.time())
         else:
             timer[0] = loop.call_later(_LOOK_SECONDS, look)
@@ -196,9 +206,14 @@ async def _while_connected(request: web.Request) -> AsyncIterator[None]:
     except TimeoutError:
         if not cut.expired():
             raise
-        raise ConnectionResetError("the client is gone") from None
+        raise _CutShortError from None
     finally:
         timer[0].cancel()
+
+
+def _is_gone(request: web.Request) -> bool:
+    """Whether nobody waits for the answer any more."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def _checked(model: type[Model], values: Mapping[str, Any]) -> Model:

@@ -213,6 +213,19 @@ async def test_a_client_that_goes_away_leaves_no_wait_behind(
     await until(lambda: rest.queues.watching == 0)
 
 
+async def test_a_server_that_stops_answers_those_who_wait(
+    serve: Any, http: aiohttp.ClientSession, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "_LOOK_SECONDS", 0.01)
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+        rest = Rest(http, await stack.enter_async_context(serve()))
+        message_id = await rest.send()
+        waiting = tasks.create_task(rest.ok("GET", f"{JOBS}/messages/{message_id}?wait=60"))
+        await until(lambda: rest.queues.watching == 1)
+        await rest.server.server.stop()
+    assert waiting.result()["state"] == "ready"
+
+
 async def test_waits_of_a_tenant_are_bounded(rest: Rest, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "MAX_WAITING", 1)
     message_id = await rest.send()

@@ -48,7 +48,7 @@ def _line(record: MessageRecord) -> str:
     if record.state == "leased" and record.by:
         text += f" by {record.by}"
     if record.failures:
-        text += f", {record.failures} failed"
+        text += f", {record.failures} {'attempt' if record.failures == 1 else 'attempts'} failed"
     return text if record.progress is None else f"{text}: {_progress(record.progress)}"
 
 

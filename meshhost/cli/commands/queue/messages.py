@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["cancel", "get", "peek", "search"]
 
-# Of a message in a table; its whole text is in the JSON.
+# Of a message in a row; its whole text is in the JSON. At a terminal, what the other columns mostly leave of a line.
 _SHOWN_CHARS = 120
+_OTHER_CHARS = 46
+_LEAST_CHARS = 20
 
 
 def get(
@@ -238,6 +240,9 @@ def _facts(record: MessageRecord) -> Iterator[tuple[str, str]]:
 
 def _shown_message(record: MessageRecord) -> str:
     """The message, or what is known instead of one that ended."""
+    import shutil
+    import sys
+
     from meshhost.cli.output import last_line, to_json
 
     if record.state == "dead":
@@ -246,4 +251,7 @@ def _shown_message(record: MessageRecord) -> str:
         text = "" if record.result is None else to_json(record.result)
     else:
         text = "" if record.message is None else to_json(record.message)
-    return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 1]}…"
+    most = _SHOWN_CHARS
+    if sys.stdout.isatty():
+        most = max(shutil.get_terminal_size().columns - _OTHER_CHARS, _LEAST_CHARS)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
