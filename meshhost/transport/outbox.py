@@ -20,8 +20,8 @@ from meshhost.transport.base import Transport
 
 __all__ = ["Budget", "Outbox"]
 
-# A larger message is sent with back-pressure.
-_AT_ONCE_BYTES = 64 * 1024
+# A larger message is sent with back-pressure. Half of what a TCP transport of asyncio buffers before it asks for a pause.
+_AT_ONCE_BYTES = 32 * 1024
 
 
 class Budget(Protocol):
@@ -55,6 +55,7 @@ class Outbox:
         self._bytes = 0
         self._start_writer: Callable[[], object] | None = None
         self._is_writing = False
+        self._is_running = False
         self._filled = LightEvent()
         self._emptied = LightEvent()
         self._emptied.set()
@@ -71,12 +72,14 @@ class Outbox:
     def end(self) -> None:
         """End all waits: the connection is over. Idempotent."""
         self._ended = True
+        self._is_running = False
         self._start_writer = None  # it refers to the owner of this outbox: a reference cycle
         self._has_room.set()
         self._emptied.set()
 
     async def run(self) -> None:
         """Send messages as they come, until cancelled. Raises ConnectionLostError. In both cases all waits end."""
+        self._is_running = True
         try:
             while True:
                 await self._write_waiting()
@@ -154,7 +157,8 @@ class Outbox:
             raise ConnectionLostError
 
     def _is_sent_at_once(self, message: Packets) -> bool:
-        if self._start_writer is None or self._ended or self._waiting or message.size > _AT_ONCE_BYTES:
+        has_begun = self._is_running or self._start_writer is not None
+        if not has_begun or self._ended or self._waiting or message.size > _AT_ONCE_BYTES:
             return False
         try:
             return self._transport.send_at_once(message)

@@ -6,7 +6,8 @@ then speaks as a client over the connection that the room server opened.
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 from aiohttp import ClientConnectionResetError, WSMessage, WSMsgType, web
 
@@ -23,8 +24,10 @@ CLOSE_TIMEOUT = 5.0
 class AiohttpTransport:
     """See `Transport`. The socket is prepared by the caller.
 
+    Given its TCP `connection`, small messages are sent without a task.
+
     With `heartbeat_seconds` the socket must have been made with `autoping=False` and no heartbeat of its own: `heartbeat`
-    then watches it and ends its TCP `connection`, until that ends by itself.
+    then watches it and ends the connection, until that ends by itself.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class AiohttpTransport:
         self._socket = socket
         self._send_timeout = send_timeout
         self._sending = asyncio.Lock()
+        self._connection = connection
         self.heartbeat: Heartbeat | None = None
         if heartbeat_seconds is not None and connection is not None:
             watch_socket(connection.get_extra_info("socket"))
@@ -89,14 +93,34 @@ class AiohttpTransport:
             raise ConnectionLostError("the connection ended") from None
 
     def send_at_once(self, packets: Iterable[bytes]) -> bool:
-        """Return False: the library can only send with a wait."""
-        return False
+        """Send these packets, of no more than half of what a TCP transport buffers, if nothing waits to be sent.
+
+        Returns whether they were sent. Raises ConnectionLostError.
+        """
+        connection = self._connection
+        if connection is None or self._socket.compress or self._sending.locked() or connection.get_write_buffer_size():
+            return False
+        try:
+            for packet in packets:
+                _write(self._socket.send_bytes(packet))
+        except (ClientConnectionResetError, ConnectionError, RuntimeError):
+            raise ConnectionLostError("the connection ended") from None
+        return True
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close in order, within CLOSE_TIMEOUT."""
         with contextlib.suppress(TimeoutError, ConnectionError, RuntimeError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._socket.close(code=code, message=close_reason(reason).encode())
+
+
+def _write(sending: Coroutine[Any, Any, None]) -> None:
+    """Do the first step of the library's `send_bytes`, which writes the frame; what may follow is a wait for the buffer."""
+    try:
+        sending.send(None)
+    except StopIteration:
+        return
+    sending.close()
 
 
 class InboundClientProtocol:

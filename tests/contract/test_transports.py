@@ -110,13 +110,13 @@ async def line(
         client = await WebSocketClientProtocol(url=url, token="t", send_timeout=0.5).connect()
         _proxy.cache_clear()
     socket, upgrade = await own.accepted.get()
-    answering = AiohttpTransport(socket, send_timeout=0.5)
+    assert isinstance(upgrade.transport, asyncio.Transport)
+    answering = AiohttpTransport(socket, send_timeout=0.5, connection=upgrade.transport)
     if request.param == "server":
         yield Line(
             answering, client, client.abort, lambda: connection.send("hello"), connection.transport.pause_reading
         )
     else:
-        assert isinstance(upgrade.transport, asyncio.Transport)
         yield Line(client, answering, client.abort, lambda: socket.send_str("hello"), upgrade.transport.pause_reading)
     client.abort()
 
@@ -127,6 +127,35 @@ async def test_packets_arrive_whole_and_in_order(line: Line) -> None:
     await line.far.send(iter(packets))
     assert [await line.far.receive() for _ in packets] == packets
     assert [await line.near.receive() for _ in packets] == packets
+
+
+async def test_what_is_sent_at_once_arrives_in_order_with_the_rest(line: Line) -> None:
+    sent = []
+    for number in range(20):
+        packets = [b"%d" % number, b"x"]
+        if number % 3 == 0 or not line.near.send_at_once(packets):  # one kind of transport can only send with a wait
+            await line.near.send(packets)
+        sent += packets
+    assert [await line.far.receive() for _ in sent] == sent
+
+
+async def test_nothing_is_sent_at_once_to_a_side_that_reads_nothing(line: Line) -> None:
+    line.stop_reading()
+    async with asyncio.timeout(10):
+        while line.near.send_at_once([b"x" * 30_000]):  # noqa: ASYNC110 - until the buffers are full
+            await asyncio.sleep(0)
+    assert not line.near.send_at_once([b"x"])
+
+
+async def test_nothing_is_sent_at_once_on_a_line_that_was_closed(line: Line) -> None:
+    await line.near.close()
+    with pytest.raises(ConnectionLostError):
+        await _send_somehow(line.near, [b"x"])
+
+
+async def _send_somehow(transport: Transport, packets: list[bytes]) -> None:
+    if not transport.send_at_once(packets):
+        await transport.send(packets)
 
 
 async def test_the_largest_packet_passes(line: Line) -> None:

@@ -20,7 +20,7 @@ from meshhost.room.consuming.job import SETTLE_TIMEOUT, Failures, Job, Process
 from meshhost.room.consuming.settling import Acks
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import MAX_LEASED, LeasedMessage
-from meshhost.tasks import LightEvent, TaskOwner, first_of, uninterrupted
+from meshhost.tasks import LightEvent, TaskOwner, uninterrupted, until
 
 __all__ = ["QueueConsumer"]
 
@@ -130,7 +130,7 @@ class QueueConsumer:
                 received = (leased,)
 
         try:
-            await first_of(receive(), self._draining.wait())
+            await until(self._draining, receive())
         except asyncio.CancelledError:
             # Received in the same turn of the loop in which we are stopped: nobody else would return it.
             for leased in received:
