@@ -176,6 +176,8 @@ def assemble(
     engines.identity.on_closed(deletions.end_rooms)
     exports = Exports(kept)
     imports = Imports(kept, directory, exports)
+    in_flight = InFlight(config.max_in_flight_bytes, engines.identity.quota_of)
+    metrics.show_in_flight(lambda: in_flight.total)
     sockets = RoomSockets(
         config,
         access=access,
@@ -186,7 +188,7 @@ def assemble(
         metrics=metrics,
         counts=engines.counts,
         rates=rates,
-        in_flight=InFlight(config.max_in_flight_bytes, engines.identity.quota_of),
+        in_flight=in_flight,
     )
     app = web.Application(middlewares=[errors_as_json])
     watch_requests(app)
