@@ -141,6 +141,7 @@ _IN_PATH = {
     "name": "The room's name.",
     "path": "The rest of the path.",
     "project": "The id of the project that the key belongs to; that of another project is answered with 404.",
+    "queue": "The name of the queue.",
     "rest": "The rest of the path.",
     "room": "The room's name.",
     "tenant": "The tenant's id.",

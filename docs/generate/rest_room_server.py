@@ -4,6 +4,8 @@ from dataclasses import fields
 from typing import Any
 
 from docs.generate.openapi import ERROR, TEXT, Answer, Endpoint, Parameter, Schema, array, obj
+from docs.generate.rest_queues import QUEUES
+from docs.generate.rest_triggers import SCHEDULED_TASKS, TRIGGERS
 from meshhost.quotas.quota import Resource, ServerQuota
 
 __all__ = ["ENDPOINTS", "SECURITY"]
@@ -166,6 +168,7 @@ _ROOMS = (
         auth="participantToken",
         tag="LLM gateway",
     ),
+    *QUEUES,
 )
 
 _PROJECTS = (
@@ -323,6 +326,7 @@ _PROJECTS = (
         auth="apiKey",
         tag="Projects",
     ),
+    *SCHEDULED_TASKS,
     *(
         Endpoint(
             "*",
@@ -349,6 +353,7 @@ _IMPORTED = obj(
     queues=_COUNT,
     messages=_COUNT,
     dead_letters=_COUNT,
+    triggers=_COUNT,
     documents=_COUNT,
     files=_COUNT,
     file_bytes=_COUNT,
@@ -568,5 +573,5 @@ _LOGIN = (
     ),
 )
 
-ENDPOINTS = (*_OPERATIONS, *_ROOMS, *_PROJECTS, *_TENANTS, *_LOGIN)
+ENDPOINTS = (*_OPERATIONS, *_ROOMS, *TRIGGERS, *_PROJECTS, *_TENANTS, *_LOGIN)
 """Every route of the room server."""

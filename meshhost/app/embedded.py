@@ -94,6 +94,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
             providers=providers,
             meter=meter,
             counts=counts,
+            triggers=engine.triggers,
         )
         try:
             await server.start()

@@ -50,17 +50,19 @@ STOP_MARGIN = 15.0
 Progress = Callable[[str, str, dict[str, Any]], None]
 """Called at each step, with a word for programs, a sentence for people, and its facts.
 
-The words are server, no_model, host, waiting, called, joined, reloaded and ended; and of a job taken, done, failed and dead.
+The words are server, no_model, host, waiting, called, joined, reloaded and ended; and of a job taken, done, failed, dead and
+cancelled.
 """
 
 # What a worker logs of a job, and the word for it. The readable form has the lines of the log itself.
 _JOB_STEPS = {
-    ("meshhost.agents.worker", "took a message"): "taken",
-    ("meshhost.agents.worker", "message done"): "done",
-    ("meshhost.room.consumer", "processing failed"): "failed",
-    ("meshhost.room.consumer", "message dead-lettered"): "dead",
+    "took a message": "taken",
+    "message done": "done",
+    "processing failed": "failed",
+    "message dead-lettered": "dead",
+    "message was cancelled": "cancelled",
 }
-_JOB_FACTS = ("identity", "room", "path", "queue", "attempt", "seconds", "error")
+_JOB_FACTS = ("identity", "room", "path", "queue", "message_id", "attempt", "seconds", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +160,8 @@ async def _started(
 
 def _show_job(progress: Progress, record: dict[str, Any]) -> None:
     """Tell the step of a job that a record of the program's log is about, if it is about one."""
-    text = str(record.get("message"))
-    if (step := _JOB_STEPS.get((str(record.get("logger")), text))) is not None:
+    text, is_ours = str(record.get("message")), str(record.get("logger")).startswith("meshhost.")
+    if is_ours and (step := _JOB_STEPS.get(text)) is not None:
         progress(step, text, {name: record[name] for name in _JOB_FACTS if name in record})
 
 

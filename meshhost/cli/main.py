@@ -17,6 +17,7 @@ from meshhost.cli.commands import agents, host, key, messaging, queue, room, sto
 from meshhost.cli.commands.chat import chat
 from meshhost.cli.commands.host.logs import logs
 from meshhost.cli.commands.setup import setup
+from meshhost.cli.commands.triggers import hook, schedule
 from meshhost.cli.errors import USAGE, run_guarded
 from meshhost.cli.options import JsonOption, RoomOption
 from meshhost.cli.output import note, print_line, use_safe_streams
@@ -58,6 +59,8 @@ app.add_typer(room.app, name="room", cls=_Group)
 app.add_typer(service, name="service", cls=_Group)
 app.add_typer(host.app, name="host", cls=_Group)
 app.add_typer(queue.app, name="queue", cls=_Group)
+app.add_typer(schedule.app, name="schedule", cls=_Group)
+app.add_typer(hook.app, name="hook", cls=_Group)
 app.add_typer(storage.app, name="storage", cls=_Group)
 app.add_typer(agents.app, name="agents", cls=_Group)
 app.command()(chat)

@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 __all__ = [
+    "counting",
+    "last_line",
     "need_stdout",
     "note",
     "one_line",
@@ -117,6 +119,28 @@ def working(description: str, *, total: int | None) -> Iterator[Callable[[int], 
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(escape(one_line(description)), total=total)
         yield lambda done: progress.advance(task, done)
+
+
+@contextmanager
+def counting(description: str, *, total: int | None) -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal how much of a file of `total` bytes is done; call what is yielded with the bytes and the messages."""
+    if not sys.stderr.isatty():
+        yield lambda done, count: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(escape(one_line(description)), total=total, count=0)
+        yield lambda done, count: progress.update(task, completed=done, count=count)
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a text, such as that of a traceback."""
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def shown_time(moment: datetime | float | None) -> str:

@@ -12,6 +12,8 @@ displaces itself, and a complete request is answered all the same. All in the ev
 
 import asyncio
 import logging
+import os
+import socket
 import time
 from collections import OrderedDict
 
@@ -28,6 +30,8 @@ __all__ = ["GuardedSite"]
 logger = logging.getLogger(__name__)
 
 _SWEEP_SECONDS = 1.0
+_ACCEPTED_AT_ONCE = 16
+_WAITING_CONNECTIONS = 1024
 # Of the file descriptors, for all that the process has open: agents' connections to their rooms count too.
 _HIGHEST_SHARE = 0.9
 _LAST_SHARE = 0.95
@@ -41,7 +45,7 @@ _TOO_MANY = _ANSWER % (b"503 Service Unavailable", b"Retry-After: 1\r\n")
 class GuardedSite(web.TCPSite):
     """A TCPSite with limits, for an application that was prepared with `watch_requests`.
 
-    What was dropped and refused is logged every `log_seconds`.
+    What was dropped and refused is logged at most every `log_seconds`.
     """
 
     def __init__(
@@ -69,9 +73,14 @@ class GuardedSite(web.TCPSite):
             raise RuntimeError("the runner is not set up")
         host, port = self._address
         loop = asyncio.get_running_loop()
+        # asyncio accepts as many connections in one turn as it is told to keep waiting. A crowd must not hold the loop up for
+        # all others, so it is told few, and the system many.
         self._server = await loop.create_server(
-            lambda: _Connection(make(), self._guard), host, port, backlog=1024, reuse_address=True
+            lambda: _Connection(make(), self._guard), host, port, backlog=_ACCEPTED_AT_ONCE, reuse_address=True
         )
+        for listening in self._server.sockets:
+            with socket.socket(fileno=os.dup(listening.fileno())) as same:
+                same.listen(_WAITING_CONNECTIONS)
         self._guard.start(loop)
 
     async def stop(self) -> None:

@@ -46,7 +46,7 @@ from meshhost.stores.queues import (
 from meshhost.stores.shared.refusals import queue_missing
 from meshhost.tasks import TaskOwner
 
-__all__ = ["MAX_VALUE_BYTES", "QueueService"]
+__all__ = ["MAX_VALUE_BYTES", "QueueService", "check_size"]
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ class QueueService(QueueReader):
 
         Raises InvalidRequestError, and leaves the message leased, when the result is too large.
         """
-        _check_size("result", result)
+        check_size("result", result)
         is_next_ready = await self._counted.ack(lease, result=result)
         self._watches.tell(lease.queue, lease.message_id)
         if is_next_ready:
@@ -234,7 +234,7 @@ class QueueService(QueueReader):
         The lease that is returned says whether the message was cancelled. Raises InvalidRequestError when the progress is too
         large.
         """
-        _check_size("progress", progress)
+        check_size("progress", progress)
         extended = await self._store.extend(lease, seconds=seconds, progress=progress)
         self._sweeper.tell(extended.expires_at)
         if progress is not None:
@@ -390,6 +390,7 @@ class QueueService(QueueReader):
         return deliveries
 
 
-def _check_size(field: str, text: str | None) -> None:
+def check_size(field: str, text: str | None) -> None:
+    """Raise InvalidRequestError when a result, or a report of progress, is too large."""
     if text is not None and (size := len(text.encode(errors="surrogatepass"))) > MAX_VALUE_BYTES:
         raise InvalidRequestError(field, f"expected at most {MAX_VALUE_BYTES} bytes of JSON, got {size}")

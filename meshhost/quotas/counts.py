@@ -36,8 +36,6 @@ Source: TypeAlias = Callable[[str], Awaitable[Mapping[Resource, int]]]
 Mark = NewType("Mark", int)
 """A moment among the counts of a process."""
 
-# How long a request waits for a count: a source may have a million files to look at.
-_WAIT_SECONDS = 2.0
 _RECOUNT_SECONDS = 60.0
 _FRESH_SECONDS = 1.0
 # A count that takes long is made more rarely: at most this share of the time is spent counting, for a tenant at its limit more.
@@ -179,7 +177,8 @@ class _Tally:
 class LocalCounts:
     """Keeps the contract of TenantCounts in this process. Use it as a context manager, or call `stop`.
 
-    `quota_of` returns the present quota of a tenant; `sources` say who counts the resources that are kept.
+    `quota_of` returns the present quota of a tenant; `sources` say who counts the resources that are kept. A request waits for
+    a count for at most `wait_seconds`: a source may have a million files to look at.
     """
 
     def __init__(
@@ -188,7 +187,9 @@ class LocalCounts:
         *,
         sources: Iterable[tuple[frozenset[Resource], Source]] = (),
         clock: Clock | None = None,
+        wait_seconds: float = 2.0,
     ) -> None:
+        self.wait_seconds = wait_seconds
         self._quota_of = quota_of
         self._clock = clock or SystemClock()
         self._source_of: dict[Resource, Source | None] = dict.fromkeys(Resource)
@@ -301,7 +302,7 @@ class LocalCounts:
             return
         pause = tally.seconds / _SHARE_AT_LIMIT - self._age(tally)
         if pause > 0 and tally.counting is None:
-            await self._clock.sleep(min(pause, _WAIT_SECONDS))
+            await self._clock.sleep(min(pause, self.wait_seconds))
         await self._wait_for(self._begin(tally))
 
     def _begin(self, tally: _Tally) -> asyncio.Task[None]:
@@ -311,7 +312,7 @@ class LocalCounts:
 
     async def _wait_for(self, counting: asyncio.Task[None]) -> None:
         # `wait` neither cancels the task with the caller nor raises what it raised.
-        await asyncio.wait([counting], timeout=_WAIT_SECONDS)
+        await asyncio.wait([counting], timeout=self.wait_seconds)
 
     async def _count(self, tally: _Tally) -> None:
         assert tally.source is not None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from meshhost.edge.watched import watch_requests
-from meshhost.errors import MeshhostError
+from meshhost.errors import MeshhostError, NotFoundError
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
 from meshhost.gateway.routes import add_gateway_routes
@@ -34,13 +34,19 @@ from meshhost.server.data.imports import Imports
 from meshhost.server.data.kept import Kept
 from meshhost.server.http.access import Access
 from meshhost.server.http.archives import ArchiveRoutes
+from meshhost.server.http.bodies import BodyReader
 from meshhost.server.http.errors import errors_as_json
 from meshhost.server.http.files import FileRoutes
 from meshhost.server.http.health import HealthRoutes
 from meshhost.server.http.login import LoginRoutes
+from meshhost.server.http.queues import QueueRoutes
 from meshhost.server.http.rest import RestRoutes
 from meshhost.server.http.sockets import RoomSockets
 from meshhost.server.http.tenants import TenantRoutes
+from meshhost.server.http.triggers.hooks import HookRoutes
+from meshhost.server.http.triggers.messages import MessageRoutes
+from meshhost.server.http.triggers.scheduled_tasks import ScheduledTaskRoutes
+from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.services.agents.service import AgentsService
@@ -48,6 +54,7 @@ from meshhost.server.services.developer import DeveloperService
 from meshhost.server.services.documents.service import MAX_DOCUMENT_BYTES, DocumentsService
 from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
+from meshhost.server.services.schedules import SchedulingService
 from meshhost.server.services.storage import StorageService
 from meshhost.server.services.work import WorkService
 from meshhost.server.tenant_metrics import TenantUseCollector
@@ -56,7 +63,11 @@ from meshhost.server.wire.sdk06 import SDK_06
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.triggers.contract import TriggerStore
 from meshhost.tenant_names import TenantLabels
+from meshhost.triggers.hooks import Hooks
+from meshhost.triggers.scheduler import Scheduler
+from meshhost.triggers.schedules import Schedules
 
 __all__ = ["Engines", "Parts", "assemble"]
 
@@ -75,6 +86,7 @@ class Engines:
     providers: ProviderTable
     meter: Meter
     counts: TenantCounts
+    triggers: TriggerStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +146,8 @@ def assemble(
         lease_seconds=config.lease_seconds,
         blocked_seconds=config.blocked_seconds,
     )
+    scheduler = Scheduler(engines.triggers, engines.queues, check_room=waking.check, count=metrics.count_trigger)
+    schedules = Schedules(engines.triggers, engines.queues, on_change=scheduler.wake)
     messaging = MessagingService(on_dismissed=queues.dismiss)
     all_services = ServiceSet(
         [
@@ -147,6 +161,7 @@ def assemble(
                 look_seconds=config.look_seconds,
                 need=waking.need,
             ),
+            SchedulingService(scheduler, linger_seconds=config.linger_seconds),
             CallingService(
                 caller,
                 sender,
@@ -171,7 +186,15 @@ def assemble(
             lambda participant: participant.key_id in key_ids, "the API key was revoked"
         )
     )
-    kept = Kept(engines.identity, engines.queues, engines.documents, engines.files, engines.meter, engines.counts)
+    kept = Kept(
+        engines.identity,
+        engines.queues,
+        engines.documents,
+        engines.files,
+        engines.meter,
+        engines.counts,
+        engines.triggers,
+    )
     deletions = Deletions(kept, directory)
     engines.identity.on_closed(deletions.end_rooms)
     exports = Exports(kept)
@@ -194,10 +217,22 @@ def assemble(
     watch_requests(app)
     sockets.add_to(app)
     files.add_to(app)
+    QueueRoutes(access, engines.queues, is_stopping=lambda: directory.is_stopping).add_to(app)
     HealthRoutes(directory, engines.queues, metrics).add_to(app)
     rest = RestRoutes(access, directory, engines.queues, url_of=address.room_url, calls_of=caller.calls)
     UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else
+    ScheduledTaskRoutes(access, schedules, rest.project).add_to(app)
     rest.add_to(app)
+    ScheduleRoutes(access, schedules).add_to(app)
+    bodies = BodyReader(
+        in_flight,
+        most_bytes=config.limits.message_bytes,
+        seconds=config.message_seconds,
+        bytes_per_second=config.edge.bytes_per_second,
+    )
+    MessageRoutes(access, engines.queues, bodies).add_to(app)
+    hooks = Hooks(engines.triggers, engines.queues, check_room=waking.check, count=metrics.count_trigger)
+    HookRoutes(access, hooks, address, bodies, rates=rates).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
     ArchiveRoutes(access, exports, imports).add_to(app)
     if config.has_login:
@@ -217,13 +252,17 @@ class _Waking:
     def need(self, key: RoomKey) -> None:
         if self.directory.find(key) is None:
             try:
-                self._identity.check_tenant(key.tenant)
-            except MeshhostError:  # suspended or deleted: its work waits
-                return
-            # What an import of the room, or of its tenant, has brought so far waits for the rest.
-            if any(self._identity.deleted_rooms.is_known(RoomKey(key.tenant, name)) for name in (key.name, "")):
+                self.check(key)
+            except MeshhostError:  # its work waits
                 return
         self.directory.need(key)
+
+    def check(self, key: RoomKey) -> None:
+        """Raise a MeshhostError for a room that must not get to work: its tenant is suspended, or it is not there yet."""
+        self._identity.check_tenant(key.tenant)
+        # What an import of the room, or of its tenant, has brought so far waits for the rest.
+        if any(self._identity.deleted_rooms.is_known(RoomKey(key.tenant, name)) for name in (key.name, "")):
+            raise NotFoundError("the room is being deleted or imported")
 
 
 def _room_services(

@@ -86,9 +86,9 @@ class ServerConfig:
     former life to come back before it calls a service with several hosts. `webhook_urls` receive a webhook when a room starts
     or ends. `call_urls` are the prefixes of URLs that `agent.call` may call. `oauth` turns on the loopback login that the
     MeshAgent CLI's `setup` uses (None: where there is no `public_url`). `edge` bounds connections and half-sent requests. With
-    `require_token_expiry` tokens of participants that never expire are refused. `operator_key` is the key that manages tenants;
-    without one nobody does. The first `tenant_labels` tenants have a label of their own in the metrics, which shows their id or
-    name.
+    `require_token_expiry` tokens of participants that never expire are refused. `operator_key` is the key that manages
+    tenants; without one nobody does. The first `tenant_labels` tenants have a label of their own in the metrics, which shows
+    their id or name.
     """
 
     host: str = "127.0.0.1"

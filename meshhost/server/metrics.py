@@ -21,7 +21,7 @@ __all__ = ["ServerMetrics"]
 _QUEUE_LABELS = 50
 _MAX_NAME = 128
 _OTHER = "other"
-_STATES = ("ready", "leased", "delayed", "dead")
+_STATES = ("ready", "leased", "delayed", "blocked", "dead")
 
 
 class ServerMetrics:
@@ -36,6 +36,12 @@ class ServerMetrics:
         )
         self._joins = Counter("meshhost_room_joins", "Attempts to join a room", ["outcome"], registry=registry)
         self._calls = Counter("meshhost_room_calls", "Calls sent to service hosts", ["outcome"], registry=registry)
+        self._triggers = Counter(
+            "meshhost_triggers",
+            "Occurrences of schedules and deliveries to hooks",
+            ["kind", "outcome"],
+            registry=registry,
+        )
         self._messages = Gauge(
             "meshhost_queue_messages", "Messages in all queues, also of closed rooms", ["state"], registry=registry
         )
@@ -49,6 +55,9 @@ class ServerMetrics:
         self._oldest_by_name = Gauge(
             "meshhost_queue_name_oldest_age_seconds", "Age of the oldest message", ["queue"], registry=registry
         )
+        self._paused_by_name = Gauge(
+            "meshhost_queue_name_paused", "Paused queues in open rooms by name", ["queue"], registry=registry
+        )
         self._rooms = Gauge("meshhost_rooms_open", "Open rooms", registry=registry)
         self._connected = Gauge("meshhost_participants_connected", "Connected participants", registry=registry)
 
@@ -60,6 +69,10 @@ class ServerMetrics:
         """Show the bytes of messages in memory, which `total` returns."""
         text = "Bytes of messages that are received, handled or sent, as far as they are counted"
         Gauge("meshhost_in_flight_bytes", text, registry=self._registry).set_function(total)
+
+    def count_trigger(self, kind: str, outcome: str) -> None:
+        """Count what became of an occurrence of a schedule, or of a delivery to a hook."""
+        self._triggers.labels(kind, outcome).inc()
 
     def count_request(self, type: str, outcome: str) -> None:
         """Count a request. `type` is the operation's name, or `unknown`: never what a client made up."""
@@ -90,11 +103,13 @@ class ServerMetrics:
         # What was there at the last look and is not any more must not stay.
         self._by_name.clear()
         self._oldest_by_name.clear()
+        self._paused_by_name.clear()
         oldest: dict[str, float] = {}
         for queue in sorted(queues, key=lambda one: -sum(getattr(one, state) for state in _STATES)):
             label = self._label(queue.name)
             for state in _STATES:
                 self._by_name.labels(label, state).inc(getattr(queue, state))
+            self._paused_by_name.labels(label).inc(int(queue.is_paused))
             oldest[label] = max(oldest.get(label, 0.0), queue.oldest_age or 0.0)
         for label, age in oldest.items():
             self._oldest_by_name.labels(label).set(age)

@@ -32,7 +32,9 @@ from meshhost.server.wire.dialect import Dialect
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.memory.triggers import MemoryTriggerStore
 from meshhost.stores.memory.usage import MemoryUsageStore
+from meshhost.stores.triggers.contract import TriggerStore
 from meshhost.tasks import TaskOwner
 
 __all__ = ["RoomServer"]
@@ -48,10 +50,10 @@ _KEEP_ALIVE_SECONDS = 75.0
 class RoomServer:
     """A room server. Make it in a running event loop, `start` it once, and `stop` it.
 
-    The engines (`queues`, `documents`, `files`, `identity`, `providers`, `meter`) belong to the caller, who opens them before
-    `start` and closes them after `stop`; without a `meter`, usage is kept in memory only, and without `counts` only what is
-    open is counted for the quotas of tenants. `services` and `dialects` are added to those that every server has; `ownership`
-    decides which rooms this server may open (by default all).
+    The engines (`queues`, `documents`, `files`, `identity`, `providers`, `meter`, `triggers`) belong to the caller, who opens
+    them before `start` and closes them after `stop`. Without a `meter`, usage is kept in memory only, without `triggers`
+    schedules and hooks are, and without `counts` only what is open is counted for the quotas of tenants. `services` and
+    `dialects` are added to those that every server has; `ownership` decides which rooms this server may open (by default all).
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class RoomServer:
         providers: ProviderTable,
         meter: Meter | None = None,
         counts: TenantCounts | None = None,
+        triggers: TriggerStore | None = None,
         services: Sequence[RoomService] = (),
         dialects: Sequence[Dialect] = (),
         ownership: RoomOwnership | None = None,
@@ -73,7 +76,9 @@ class RoomServer:
         self._address = Address(config)
         counts = counts or LocalCounts(identity.quota_of)
         meter = meter or Meter(MemoryUsageStore())
-        self._engines = Engines(queues, documents, files, identity, providers, meter, counts)
+        self._engines = Engines(
+            queues, documents, files, identity, providers, meter, counts, triggers or MemoryTriggerStore(is_open=True)
+        )
         self._parts = assemble(
             config,
             self._engines,

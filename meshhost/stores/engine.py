@@ -15,6 +15,7 @@ from meshhost.stores.documents import DocumentStore
 from meshhost.stores.identity import IdentityStore
 from meshhost.stores.notifier import Notifier
 from meshhost.stores.queues import QueueStore
+from meshhost.stores.triggers.contract import TriggerStore
 from meshhost.stores.usage import UsageStore
 
 __all__ = ["Engine", "Openable"]
@@ -44,6 +45,7 @@ class Engine:
     documents: DocumentStore
     identity: IdentityStore
     usage: UsageStore
+    triggers: TriggerStore
     notifier: Notifier
     shared: Sequence[Openable] = ()
 
@@ -70,4 +72,4 @@ class Engine:
                 parts.push_async_callback(part.close)
 
     def _parts(self) -> tuple[Openable, ...]:
-        return (*self.shared, self.identity, self.documents, self.usage, self.queues, self.notifier)
+        return (*self.shared, self.identity, self.documents, self.usage, self.triggers, self.queues, self.notifier)

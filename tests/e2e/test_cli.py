@@ -128,12 +128,48 @@ def test_a_message_travels_through_a_queue(cli: Cli, room: str) -> None:
     assert "no message in queue test" in cli.error("queue", "receive", f"--room={room}", "--queue=test")
 
 
-def test_a_drained_queue_is_empty(cli: Cli, room: str) -> None:
+def test_a_purged_queue_is_empty(cli: Cli, room: str) -> None:
     cli.out("queue", "send", "--room", room, "--queue", "q", "--json", '"x"')
 
-    assert cli.json("queue", "drain", "--room", room, "--queue", "q")["drained"] is True
+    assert "--yes" in cli.error("queue", "purge", "--room", room, "--queue", "q", code=2)
+    assert cli.json("queue", "purge", "--room", room, "--queue", "q", "--yes")["purged"] == 1
 
     assert cli.out("queue", "list", "--room", room).split("\t")[:2] == ["q", "0"]
+
+
+def test_a_file_that_was_sent_in_part_when_the_command_was_killed_is_completed(cli: Cli, room: str) -> None:
+    count = 100_000
+    (cli.home / "jobs.jsonl").write_text("".join(f'{{"job": {number}}}\n' for number in range(count)))
+    command = ("queue", "send", "--room", room, "--queue", "q", "--file", "jobs.jsonl")
+
+    def size() -> int:
+        queues = cli.json("queue", "list", "--room", room)
+        return int(queues[0]["size"]) if queues else 0
+
+    with cli.popen(*command, stdout=subprocess.PIPE) as sending:
+        _until(lambda: size() > 0 or sending.poll() is not None)
+        sending.kill()
+    stored = size()
+    assert sending.returncode == -signal.SIGKILL
+    assert 0 < stored < count
+
+    assert cli.out(*command) == f"{count} messages sent to queue q\n"
+    assert size() == count
+
+
+def test_lines_that_are_piped_in_are_sent(cli: Cli, room: str) -> None:
+    assert cli.out("queue", "send", "--room", room, "--queue", "q", "-f", "-", input=b"1\n2\n").startswith("2 messages")
+
+
+def test_ctrl_c_ends_a_send_that_waits_for_standard_input(cli: Cli, room: str) -> None:
+    command = ("queue", "send", "--room", room, "--queue", "q", "-f", "-", "--id-prefix", "x")
+    with cli.popen(*command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as reading:
+        try:
+            _until(lambda: any(entry["is_open"] and entry["name"] == room for entry in cli.json("room", "list")))
+            reading.send_signal(signal.SIGINT)
+            assert reading.wait(timeout=_SECONDS) == 130
+        finally:
+            reading.kill()
 
 
 def test_a_message_that_could_not_be_printed_stays(cli: Cli, room: str) -> None:
@@ -216,7 +252,7 @@ def test_open_rooms_are_listed_with_their_participants(cli: Cli, room: str) -> N
 def test_wrong_usage_is_one_line_and_exit_code_2(cli: Cli) -> None:
     send = ("queue", "send", "--room", "demo", "--queue", "q")
     assert "line 1, column 2" in cli.error(*send, "--json", "{instructions}", code=2)
-    assert "either --json or --file" in cli.error(*send, code=2)
+    assert "one of --json, --text and --file" in cli.error(*send, code=2)
     assert "MESHHOST_ROOM" in cli.error("queue", "list", code=2)
     assert "room:PATH" in cli.error("storage", "cp", "--room", "demo", "a", "b", code=2)
 

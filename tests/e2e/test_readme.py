@@ -90,11 +90,12 @@ async def test_the_page_about_testing_has_a_test_that_passes(shell: Any) -> None
         await reader.follow(steps_of(ROOT / "docs" / "how-to" / "test-your-agents.md"))
 
 
-async def test_the_page_about_agents_has_a_worker_without_a_model_and_a_chat_bot_that_work(shell: Any) -> None:
+async def test_the_page_about_agents_has_workers_without_a_model_and_a_chat_bot_that_work(shell: Any) -> None:
     page = ROOT / "docs" / "how-to" / "write-an-agent.md"
     async with reading(shell) as (reader, upstream):
         await shell.run("-c", "meshhost setup")
         await reader.follow(steps_under(page, "A worker without a model"))
+        await reader.follow(steps_under(page, "A function is enough"))
         assert upstream.requests == []
         upstream.say("Hello!")
         await reader.follow(steps_under(page, "A chat bot"))
@@ -104,6 +105,13 @@ async def test_the_page_about_tools_has_a_toolkit_that_can_be_called(shell: Any)
     async with reading(shell) as (reader, _):
         await shell.run("-c", "meshhost setup")
         await reader.follow(steps_under(ROOT / "docs" / "how-to" / "write-a-tool.md", "Offer it"))
+
+
+async def test_the_page_about_sending_work_sends_and_follows_it(shell: Any) -> None:
+    async with reading(shell) as (reader, upstream):
+        await shell.run("-c", "meshhost setup")
+        await reader.follow(steps_of(ROOT / "docs" / "how-to" / "send-work.md"))
+        assert upstream.requests == []
 
 
 async def test_the_page_about_backups_copies_what_a_running_server_keeps(home: Any) -> None:

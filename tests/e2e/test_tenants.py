@@ -139,7 +139,7 @@ def test_a_tenant_at_its_limits_is_refused_through_a_crash_and_its_neighbour_is_
         assert (shown["quota"]["max_messages"], shown["use"]["messages"]) == (2, 2)
         assert "quota max_messages" in acme.error(*sending("job"))
         send(rival, "job")
-        acme.out("queue", "drain", "--room", "room", "--queue", "q")
+        acme.out("queue", "purge", "--room", "room", "--queue", "q", "--yes")
         send(acme, "job")
         operator.out("tenant", "limit", "acme", "--messages", "default")
         for _ in range(2):

@@ -76,7 +76,11 @@ async def test_a_command_joins_with_a_ready_made_token(
     environment.delenv("MESHHOST_API_KEY")
     environment.setenv("MESHHOST_TOKEN", json.loads(out)["token"])
 
-    assert await command("queue", "send", "--queue", "jobs", "--json", "1") == (0, "1\n", "")
+    assert await command("queue", "send", "--queue", "jobs", "--json", "1") == (
+        0,
+        "1\n",
+        "meshhost: created queue jobs\n",
+    )
     code, _, said = await command("queue", "send", "--queue", "jobs", "--json", "1", "--room", "elsewhere")
     assert code == 1
     assert "MESHHOST_TOKEN" in said or "elsewhere" in said

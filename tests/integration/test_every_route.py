@@ -62,6 +62,13 @@ OPERATOR = dict.fromkeys(CREDENTIALS, 401) | {
 # The token of another tenant leads into that tenant's own room of the same name.
 ROOM = group(own_token=OPEN, other_token=OPEN, other_room_token=403, viewer_token=403, suspended_token=403)
 GATEWAY = ROOM
+# Also for keys, each in a room of its own tenant. An unknown thing of the room is not found by those who may look for it.
+ROOM_VIEW = (
+    ROOM
+    | {name: VIEW[name] for name in ("own key", "developer key", "viewer key", "suspended key")}
+    | {"other key": OPEN}
+)
+ROOM_DEVELOP = ROOM_VIEW | {"viewer key": 403}
 # The credential is the signed token in the path, which is none of these.
 FILE = group()
 # For programs of this machine, as which the test asks; the rest is in rooms/test_rest.py.
@@ -75,6 +82,16 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/metrics"): PUBLIC,
     ("GET", "/rooms/{room}"): ROOM,
     ("GET", "/files/{token}"): FILE,
+    ("GET", "/rooms/{room}/queues"): ROOM_VIEW,
+    ("GET", "/rooms/{room}/queues/{queue}/messages"): ROOM_VIEW,
+    ("GET", "/rooms/{room}/queues/{queue}/messages/{id}"): ROOM_VIEW,
+    ("DELETE", "/rooms/{room}/queues/{queue}/messages/{id}"): ROOM_DEVELOP,
+    ("GET", "/rooms/{room}/queues/{queue}/settings"): ROOM_VIEW,
+    ("PATCH", "/rooms/{room}/queues/{queue}/settings"): ROOM_DEVELOP,
+    ("POST", "/rooms/{room}/queues/{queue}/pause"): ROOM_DEVELOP,
+    ("POST", "/rooms/{room}/queues/{queue}/resume"): ROOM_DEVELOP,
+    ("POST", "/rooms/{room}/queues/{queue}/purge"): ROOM_DEVELOP,
+    ("POST", "/rooms/{room}/queues/{queue}/replay"): ROOM_DEVELOP,
     ("GET", "/accounts/projects"): PROJECTS,
     ("POST", f"{P}/api-keys"): MANAGE,
     ("GET", f"{P}/api-keys"): VIEW,
@@ -87,6 +104,26 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", f"{P}/rooms/{{name}}/calls"): VIEW,
     ("GET", f"{P}/sessions/active"): VIEW,
     ("GET", f"{P}/usage"): VIEW,
+    ("POST", f"{P}/rooms/{{name}}/scheduled-tasks"): DEVELOP,
+    ("GET", f"{P}/scheduled-tasks"): VIEW,
+    ("PUT", f"{P}/scheduled-tasks/{{id}}"): DEVELOP,
+    ("DELETE", f"{P}/scheduled-tasks/{{id}}"): DEVELOP,
+    ("GET", f"{P}/scheduled-tasks/{{id}}/runs"): VIEW,
+    ("POST", "/rooms/{room}/queues/{queue}/messages"): ROOM_DEVELOP,
+    ("GET", "/schedules"): PROJECTS,
+    ("POST", "/rooms/{room}/schedules"): ROOM_DEVELOP,
+    ("GET", "/rooms/{room}/schedules"): ROOM_VIEW,
+    ("GET", "/rooms/{room}/schedules/{id}"): ROOM_VIEW,
+    ("PATCH", "/rooms/{room}/schedules/{id}"): ROOM_DEVELOP,
+    ("DELETE", "/rooms/{room}/schedules/{id}"): ROOM_DEVELOP,
+    ("POST", "/rooms/{room}/schedules/{id}/run"): ROOM_DEVELOP,
+    ("POST", "/hooks/{id}"): PUBLIC,
+    ("POST", "/rooms/{room}/hooks"): ROOM_DEVELOP,
+    ("GET", "/rooms/{room}/hooks"): ROOM_DEVELOP,
+    ("GET", "/rooms/{room}/hooks/{id}"): ROOM_DEVELOP,
+    ("DELETE", "/rooms/{room}/hooks/{id}"): ROOM_DEVELOP,
+    ("POST", "/rooms/{room}/hooks/{id}/secret"): ROOM_DEVELOP,
+    ("POST", "/rooms/{room}/hooks/{id}/test"): ROOM_DEVELOP,
     ("*", f"{P}/{{what}}"): VIEW,
     ("*", f"{P}/{{what}}/{{rest}}"): VIEW,
     ("POST", "/tenants"): OPERATOR,
@@ -200,6 +237,7 @@ async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
             "project": server.key.project_id,
             "tenant": server.key.project_id,
             "room": "room",
+            "queue": "jobs",
             "name": "room",
             "id": "none",
             "room_name": "gone",

@@ -161,7 +161,10 @@ async def test_no_malformed_request_is_an_error_of_the_room_server(
     server: RunningServer, http: aiohttp.ClientSession, quiet: Callable[[str], None]
 ) -> None:
     tenant = server.key.project_id
-    good = dict.fromkeys(("id", "token", "what", "rest", "path"), "none") | {"project": tenant, "tenant": tenant}
+    good = dict.fromkeys(("id", "token", "what", "rest", "path", "queue"), "none") | {
+        "project": tenant,
+        "tenant": tenant,
+    }
     good |= {"room": "room", "name": "room", "room_name": "gone"}
     for (method, path), who in ROOM_SERVER.items():
         is_gateway_or_room = path.startswith("/rooms/")

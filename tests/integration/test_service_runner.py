@@ -186,9 +186,10 @@ async def test_the_steps_of_jobs_are_told_to_programs(
         assert await ran(program(WORKING), steps, shows_jobs=True) == 0
     jobs = [step for step in steps.told if step in {"taken", "failed", "dead", "done"}]
     assert jobs == ["taken", "failed", "dead", "taken", "done"]
-    about = {"identity": "clerk", "room": "room", "path": "/jobs", "queue": "jobs", "attempt": 1}
-    assert steps.facts["taken"] == steps.facts["dead"] == about
+    about = {"identity": "clerk", "room": "room", "path": "/jobs", "queue": "jobs", "message_id": "1", "attempt": 1}
+    assert steps.facts["dead"] == about
     assert steps.facts["failed"] == about | {"error": "ValueError: bad"}
+    assert steps.facts["taken"] == about | {"message_id": "2"}
     assert steps.facts["done"].keys() == about.keys() | {"seconds"}
     log = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
     assert "message done" in [record["message"] for record in log]

@@ -29,8 +29,8 @@ from meshhost.openai.tools import (
     tool_bundle,
 )
 from meshhost.openai.tools.retry import RetryPolicy
-from meshhost.room import consumer
 from meshhost.room.client import RoomClient
+from meshhost.room.consuming import job
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.supervision.state import State
 from meshhost.testing.scripted_upstream import ScriptedUpstream
@@ -53,7 +53,7 @@ def tracing() -> Iterator[tuple[TracerProvider, InMemorySpanExporter]]:
     """A tracer provider for this module. The library's tracers are bound to it and set free again afterwards."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    modules = (consumer, responses_adapter, exchange, tool_bundle)
+    modules = (job, responses_adapter, exchange, tool_bundle)
     with pytest.MonkeyPatch.context() as patch:
         for module in modules:
             patch.setattr(module, "tracer", provider.get_tracer(module.__name__))

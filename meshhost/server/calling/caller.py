@@ -151,6 +151,8 @@ class ServiceCaller:
             )
         scope = wanted.intersection(caller.scope)
         for member in room.connected():
+            if member.name == identity and member.role == "user":
+                raise AccessDeniedError("agent.call", f"{url} ({identity!r} is in the room: choose another name)")
             if _would_lose(member, identity, scope, self._end_for(caller)):
                 if member.asked_at == shown_url(allowed):
                     return

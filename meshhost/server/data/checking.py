@@ -22,6 +22,7 @@ from meshhost.server.data.content import (
     object_of,
     part_of,
     text_in,
+    trigger_of,
     usage_of,
 )
 from meshhost.stores.queues import QueueKey
@@ -41,6 +42,7 @@ class Summary:
     queues: int = 0
     messages: int = 0
     dead_letters: int = 0
+    triggers: int = 0
     documents: int = 0
     files: int = 0
     file_bytes: int = 0
@@ -109,7 +111,16 @@ class _Checker:
                 summary.files += 1
                 summary.file_bytes += entry.size
             case _:
-                summary.usage_rows += sum(usage_of(line, TenantId("")) is not None for line in lines_of(content))
+                self._check_lines(part, content)
+
+    def _check_lines(self, part: Part, content: IO[bytes]) -> None:
+        for line in lines_of(content):
+            if part.kind == "triggers":
+                trigger_of(line, RoomKey(TenantId(""), part.room), 0.0)
+                self.summary.triggers += 1
+            else:
+                usage_of(line, TenantId(""))
+                self.summary.usage_rows += 1
 
     def _check_document(self, content: IO[bytes]) -> None:
         lines = lines_of(content)

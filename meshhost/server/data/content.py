@@ -6,6 +6,7 @@
     rooms/ROOM/room.json                 the record of a room, null when it has none
     rooms/ROOM/queues/N/queue.json       the name of a queue; N is a number
     rooms/ROOM/queues/N/PART.jsonl       its messages, dead ones too, in order
+    rooms/ROOM/triggers/N.jsonl          schedules and hooks, without their ids and secrets
     rooms/ROOM/documents/N.jsonl         a document: its path, its snapshot, its updates
     rooms/ROOM/files/PATH                a file
     usage/PART.jsonl                     what the tenant spent on models
@@ -24,10 +25,14 @@ from typing import IO, Any, Final
 
 from meshhost.archives.tar import damaged
 from meshhost.errors import InvalidRequestError
-from meshhost.identity.tenant import TenantId, check_room_name
+from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.stores.files import clean_path
 from meshhost.stores.messages import HIGHEST_PRIORITY, StoredMessage
+from meshhost.stores.triggers.contract import Trigger, TriggerKind
 from meshhost.stores.usage import UsageCounts, UsageKey, UsageRow
+from meshhost.triggers.hooks import HOOK_ID_BYTES, Hook, HookSpec
+from meshhost.triggers.schedules import Schedule, ScheduleSpec, ScheduleState, new_trigger_id, timing_of
+from meshhost.triggers.timing import check_time, shortest_gap
 
 __all__ = [
     "Part",
@@ -35,6 +40,7 @@ __all__ = [
     "checked_path",
     "line_of_bytes",
     "line_of_message",
+    "line_of_trigger",
     "line_of_usage",
     "lines_of",
     "message_of",
@@ -43,6 +49,7 @@ __all__ = [
     "some_lines",
     "text_in",
     "to_line",
+    "trigger_of",
     "usage_of",
 ]
 
@@ -58,7 +65,7 @@ _COUNTS = tuple(UsageCounts.__slots__)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An entry by its name. `kind` is room, queue, messages, document, file or usage; `place` is a number or a path."""
+    """An entry by its name. `kind` is one that `part_of` names; `place` is a number or a path."""
 
     kind: str
     room: str = ""
@@ -76,6 +83,8 @@ def part_of(name: str) -> Part:
             return Part("queue", _room(room), number)
         case ["rooms", room, "queues", number, part] if part.endswith(".jsonl"):
             return Part("messages", _room(room), number)
+        case ["rooms", room, "triggers", part] if part.endswith(".jsonl"):
+            return Part("triggers", _room(room), part)
         case ["rooms", room, "documents", part] if part.endswith(".jsonl"):
             return Part("document", _room(room), part)
         case ["rooms", room, "files", *path] if path:
@@ -171,6 +180,47 @@ def bytes_of(value: Mapping[str, Any], name: str) -> bytes:
         return base64.b64decode(_text(value.get(name), name), validate=True)
     except (binascii.Error, ValueError):
         raise damaged(f"{name}: expected base64") from None
+
+
+def line_of_trigger(trigger: Trigger) -> bytes:
+    """Return a schedule or hook as a line. Its id is left out, which for a hook is its address, and so is a secret."""
+    return to_line({"kind": trigger.kind, "content": json.loads(trigger.content) | {"secret": None}})
+
+
+def trigger_of(value: Mapping[str, Any], room: RoomKey, now: float) -> Trigger:
+    """Return the trigger in a line as a new one of this room. Raises InvalidRequestError."""
+    content, kind = value.get("content"), value.get("kind")
+    if not isinstance(content, dict) or kind not in set(TriggerKind):
+        raise damaged("a line is no schedule and no hook")
+    if kind == TriggerKind.HOOK:
+        return _hook_of(content, room, now)
+    state = content.get("state")
+    if not isinstance(state, dict) or (created_at := _time(state, "created_at")) is None:
+        raise damaged("state: expected that of a schedule")
+    try:
+        spec = ScheduleSpec.parse(content.get("spec"))
+        for name in ("created_at", "next", "last"):
+            check_time(_time(state, name) or 0.0)
+    except InvalidRequestError as error:
+        raise damaged(str(error)) from None
+    kept = ScheduleState(
+        created_at,
+        _time(state, "next"),
+        is_paused=state.get("is_paused") is True,
+        last=_time(state, "last"),
+        sent=_count(state, "sent", _MOST),
+        gap=shortest_gap(timing_of(spec, created_at=created_at), now),
+    )
+    return Schedule(new_trigger_id(now), room, spec, kept).trigger()
+
+
+def _hook_of(content: Mapping[str, Any], room: RoomKey, now: float) -> Trigger:
+    """A hook has another address than before, and no secret: its owner gives it one."""
+    try:
+        spec = HookSpec.parse(content.get("spec"))
+    except InvalidRequestError as error:
+        raise damaged(str(error)) from None
+    return Hook(new_trigger_id(now, HOOK_ID_BYTES), room, spec, now).trigger()
 
 
 def line_of_usage(row: UsageRow) -> bytes:

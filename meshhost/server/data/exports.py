@@ -4,9 +4,10 @@
 archive of any size takes the memory of one page (a few hundred messages, a document, a chunk of a file), and a reader that is
 slow slows the export down and nobody else. Stores are read page by page, beside those that write.
 
-An archive is no snapshot of one moment. Each queue is read by id once, then the documents, then the files, room by room: what a
-message refers to was there before the message, and is therefore in the archive unless it was deleted since. Leased messages are
-written as ready. API keys are left out: a hash could verify no token, and a secret belongs into no archive.
+An archive is no snapshot of one moment. Each queue is read by id once, then schedules and hooks, the documents and the files,
+room by room: what a message refers to was there before the message, and is therefore in the archive unless it was deleted
+since. Leased messages are written as ready. API keys are left out: a hash could verify no token, and a secret belongs into no
+archive.
 """
 
 import contextlib
@@ -17,11 +18,12 @@ from meshhost.archives.tar import TarEncoder
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.server.data.content import line_of_bytes, line_of_message, line_of_usage, to_line
+from meshhost.server.data.content import line_of_bytes, line_of_message, line_of_trigger, line_of_usage, to_line
 from meshhost.server.data.kept import Kept
 from meshhost.stores.documents import DocumentKey
 from meshhost.stores.identity import Project
 from meshhost.stores.queues import QueueKey
+from meshhost.stores.triggers.contract import TriggerKind
 
 __all__ = ["Exports"]
 
@@ -42,6 +44,8 @@ class Exports:
         if await self._kept.identity.find_room(room.tenant, room.name) is not None:
             return True
         if await self._kept.queues.stats(room) or await self._kept.documents.list(room, ""):
+            return True
+        if any([await self._kept.triggers.list(*room, kind=kind, limit=1) for kind in TriggerKind]):
             return True
         return bool(await self._kept.files.list(room, ""))
 
@@ -70,7 +74,7 @@ class Exports:
 
     async def _rooms(self, tenant: TenantId) -> Sequence[str]:
         found = {*await self._kept.queues.rooms_of(tenant), *await self._kept.documents.rooms(tenant)}
-        found |= set(await self._kept.files.rooms(tenant))
+        found |= set(await self._kept.files.rooms(tenant)) | set(await self._kept.triggers.rooms(tenant))
         offset = 0
         while page := await self._kept.identity.rooms(tenant, limit=_ROOMS, offset=offset):
             found |= {room.name for room in page}
@@ -84,6 +88,8 @@ class Exports:
         for number, stats in enumerate(await self._kept.queues.stats(room), 1):
             async for chunk in self._queue(tar, QueueKey(room, stats.name), f"{folder}/queues/{number:08}"):
                 yield chunk
+        async for chunk in self._triggers(tar, room, folder):
+            yield chunk
         for number, entry in enumerate(await self._kept.documents.list(room, ""), 1):
             found = await self._kept.documents.load(DocumentKey(room, entry.path))
             if found is not None:
@@ -102,6 +108,14 @@ class Exports:
             while page := await self._kept.queues.store.stored(queue, after=after, limit=_PAGE, max_bytes=_PAGE_BYTES):
                 after, part = page[-1].id, part + 1
                 yield tar.entry(f"{folder}/{part:08}.jsonl", b"".join(map(line_of_message, page)))
+
+    async def _triggers(self, tar: TarEncoder, room: RoomKey, folder: str) -> AsyncIterator[bytes]:
+        part = 0
+        for kind in TriggerKind:
+            after = ""
+            while page := await self._kept.triggers.list(room.tenant, room.name, kind=kind, after=after, limit=_PAGE):
+                after, part = page[-1].id, part + 1
+                yield tar.entry(f"{folder}/triggers/{part:08}.jsonl", b"".join(map(line_of_trigger, page)))
 
     async def _file(self, tar: TarEncoder, room: RoomKey, path: str, folder: str) -> AsyncIterator[bytes]:
         size, chunks = await self._kept.files.open(room, path)

@@ -33,6 +33,7 @@ from meshhost.server.data.content import (
     part_of,
     some_lines,
     text_in,
+    trigger_of,
     usage_of,
 )
 from meshhost.server.data.exports import Exports
@@ -40,6 +41,7 @@ from meshhost.server.data.kept import Kept
 from meshhost.stores.documents import DocumentKey
 from meshhost.stores.identity import Project
 from meshhost.stores.queues import QueueKey
+from meshhost.stores.triggers.contract import TriggerLimits
 from meshhost.tasks import TaskOwner, uninterrupted
 
 __all__ = ["Imports"]
@@ -47,6 +49,8 @@ __all__ = ["Imports"]
 # A server that was killed leaves an import for this long before it is deleted; the record is written this often.
 _LEASE_SECONDS = 60.0
 _RENEW_SECONDS = 15.0
+# What one server accepted, another takes.
+_ANY_NUMBER = TriggerLimits(in_room=2**31, in_tenant=2**31)
 
 
 class Imports:
@@ -164,6 +168,11 @@ class Imports:
                 lines = lines_of(content)
                 while some := await asyncio.to_thread(some_lines, lines):
                     await self._kept.queues.store.restore(queues[part.place], [message_of(line) for line in some])
+            case "triggers":
+                lines = lines_of(content)
+                while some := await asyncio.to_thread(some_lines, lines):
+                    for line in some:
+                        await self._kept.triggers.add(trigger_of(line, room, self._clock.time()), _ANY_NUMBER)
             case "document":
                 await self._store_document(room, content)
             case "file":

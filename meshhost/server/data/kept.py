@@ -13,6 +13,7 @@ from meshhost.quotas.quota import Resource
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.triggers.contract import TriggerStore
 
 __all__ = ["Kept"]
 
@@ -29,6 +30,7 @@ class Kept:
     files: RoomFiles
     meter: Meter
     counts: TenantCounts
+    triggers: TriggerStore
 
     def count_again(self, tenant: TenantId) -> None:
         """What a tenant keeps has changed beside the counts: take it from the stores before it is relied on."""

@@ -3,20 +3,76 @@
 Bodies are read as bytes: which encoding a request claims for its text is up to its sender, and need not be one that exists.
 """
 
+import asyncio
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from meshhost.errors import InvalidRequestError
+from meshhost.errors import InvalidRequestError, LimitExceededError
+from meshhost.quotas.in_flight import Account, InFlight
 
-__all__ = ["form_of", "json_object", "query_number", "text_of", "time_of"]
+__all__ = ["BodyReader", "BodyTooLargeError", "form_of", "json_object", "query_number", "text_of", "time_of"]
 
 _MAX_DIGITS = 15
 _MAX_FIELDS = 100
+
+
+class BodyTooLargeError(LimitExceededError):
+    """The body of a request is larger than its route takes."""
+
+
+class BodyReader:
+    """Reads bodies of at most `most_bytes`, and counts them as bytes in flight of their tenant.
+
+    Each has `seconds` to arrive, and another one for every `bytes_per_second` of it.
+    """
+
+    def __init__(
+        self, in_flight: InFlight, *, most_bytes: int, seconds: float = 30.0, bytes_per_second: float = math.inf
+    ) -> None:
+        self._bytes_per_second = bytes_per_second
+        self._in_flight = in_flight
+        self._most_bytes = most_bytes
+        self._seconds = seconds
+
+    @asynccontextmanager
+    async def body_of(self, request: web.Request, tenant: str) -> AsyncIterator[bytes]:
+        """The body, held until the block ends. While others hold too much, nothing of it is read.
+
+        Raises BodyTooLargeError, InvalidRequestError when it does not arrive in time.
+        """
+        account = self._in_flight.account(tenant, max_bytes=self._most_bytes)
+        try:
+            seconds = self._seconds + (request.content_length or self._most_bytes) / self._bytes_per_second
+            try:
+                async with asyncio.timeout(seconds):
+                    body = await self._read(request, account)
+            except TimeoutError:
+                raise InvalidRequestError("body", f"expected it within {seconds:.0f} s") from None
+            yield body
+        finally:
+            account.close()
+
+    async def _read(self, request: web.Request, account: Account) -> bytes:
+        error = BodyTooLargeError(f"the body is too large: at most {self._most_bytes} bytes are taken")
+        expected = request.content_length or 0
+        if expected > self._most_bytes:
+            raise error
+        await account.reserve(expected)
+        found = bytearray()
+        async for chunk in request.content.iter_any():
+            found += chunk
+            if len(found) > self._most_bytes:
+                raise error
+            if len(found) > expected:  # it did not say how long it is
+                await account.reserve(len(found) - expected)
+                expected = len(found)
+        return bytes(found)
 
 
 async def json_object(request: web.Request) -> dict[str, Any]:

@@ -7,6 +7,7 @@ status of its own is a fault of the server: it is logged, and the client learns 
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -15,6 +16,7 @@ from meshhost.errors import (
     AccessDeniedError,
     AlreadyExistsError,
     InvalidRequestError,
+    LimitExceededError,
     MeshhostError,
     NotFoundError,
     QuotaExceededError,
@@ -23,6 +25,7 @@ from meshhost.errors import (
     TokenError,
 )
 from meshhost.server.core.ownership import OwnedElsewhereError
+from meshhost.server.http.bodies import BodyTooLargeError
 
 __all__ = ["RETRY_AFTER_SECONDS", "error_response", "errors_as_json", "http_logger", "status_of", "stopping_response"]
 
@@ -42,6 +45,8 @@ _STATUS: dict[type[MeshhostError], int] = {
     OwnedElsewhereError: 421,  # Misdirected Request: right, but sent to the wrong server
     InvalidRequestError: 400,
     QuotaExceededError: 429,
+    BodyTooLargeError: 413,
+    LimitExceededError: 429,
     StorageFullError: 507,
 }
 
@@ -53,7 +58,7 @@ def status_of(error: MeshhostError) -> int:
 
 def error_response(error: MeshhostError, *, status: int) -> web.Response:
     """The answer to a request that failed with this error."""
-    body: dict[str, str | int] = {"error": str(error)}
+    body: dict[str, Any] = {"error": str(error)}
     headers: dict[str, str] = {}
     if isinstance(error, OwnedElsewhereError):
         body["server_url"] = error.server_url

@@ -19,8 +19,21 @@ OPERATOR: Final = "operator"
 
 _PROJECT = "/accounts/projects/{project}"
 _TENANT = "/tenants/{tenant}"
+_ROOM = "/rooms/{room}"
+
+_QUEUES = "/rooms/{room}/queues"
 
 NEEDED: Mapping[tuple[str, str], Role | str] = {
+    ("GET", _QUEUES): Role.VIEWER,
+    ("GET", f"{_QUEUES}/{{queue}}/messages"): Role.VIEWER,  # without contents
+    ("GET", f"{_QUEUES}/{{queue}}/messages/{{id}}"): Role.VIEWER,
+    ("DELETE", f"{_QUEUES}/{{queue}}/messages/{{id}}"): Role.DEVELOPER,
+    ("GET", f"{_QUEUES}/{{queue}}/settings"): Role.VIEWER,
+    ("PATCH", f"{_QUEUES}/{{queue}}/settings"): Role.DEVELOPER,
+    ("POST", f"{_QUEUES}/{{queue}}/pause"): Role.DEVELOPER,
+    ("POST", f"{_QUEUES}/{{queue}}/resume"): Role.DEVELOPER,
+    ("POST", f"{_QUEUES}/{{queue}}/purge"): Role.DEVELOPER,
+    ("POST", f"{_QUEUES}/{{queue}}/replay"): Role.DEVELOPER,
     ("GET", "/accounts/projects"): Role.VIEWER,
     ("GET", f"{_PROJECT}/api-keys"): Role.VIEWER,
     ("POST", f"{_PROJECT}/api-keys"): Role.ADMIN,
@@ -32,9 +45,28 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("POST", f"{_PROJECT}/rooms/{{name}}/connect"): Role.DEVELOPER,
     ("GET", f"{_PROJECT}/rooms/{{name}}/calls"): Role.VIEWER,
     ("GET", f"{_PROJECT}/sessions/active"): Role.VIEWER,
+    ("POST", f"{_PROJECT}/rooms/{{name}}/scheduled-tasks"): Role.DEVELOPER,
+    ("GET", f"{_PROJECT}/scheduled-tasks"): Role.VIEWER,
+    ("PUT", f"{_PROJECT}/scheduled-tasks/{{id}}"): Role.DEVELOPER,
+    ("DELETE", f"{_PROJECT}/scheduled-tasks/{{id}}"): Role.DEVELOPER,
+    ("GET", f"{_PROJECT}/scheduled-tasks/{{id}}/runs"): Role.VIEWER,
     ("GET", f"{_PROJECT}/usage"): Role.VIEWER,
     ("*", f"{_PROJECT}/{{what}}"): Role.VIEWER,  # answered with 501
     ("*", f"{_PROJECT}/{{what}}/{{rest}}"): Role.VIEWER,
+    ("POST", f"{_ROOM}/queues/{{queue}}/messages"): Role.DEVELOPER,
+    ("GET", "/schedules"): Role.VIEWER,
+    ("POST", f"{_ROOM}/schedules"): Role.DEVELOPER,
+    ("GET", f"{_ROOM}/schedules"): Role.VIEWER,
+    ("GET", f"{_ROOM}/schedules/{{id}}"): Role.VIEWER,
+    ("PATCH", f"{_ROOM}/schedules/{{id}}"): Role.DEVELOPER,
+    ("DELETE", f"{_ROOM}/schedules/{{id}}"): Role.DEVELOPER,
+    ("POST", f"{_ROOM}/schedules/{{id}}/run"): Role.DEVELOPER,
+    ("POST", f"{_ROOM}/hooks"): Role.DEVELOPER,
+    ("GET", f"{_ROOM}/hooks"): Role.DEVELOPER,  # the address of a hook is half of a secret
+    ("GET", f"{_ROOM}/hooks/{{id}}"): Role.DEVELOPER,
+    ("DELETE", f"{_ROOM}/hooks/{{id}}"): Role.DEVELOPER,
+    ("POST", f"{_ROOM}/hooks/{{id}}/secret"): Role.DEVELOPER,
+    ("POST", f"{_ROOM}/hooks/{{id}}/test"): Role.DEVELOPER,
     ("POST", "/tenants"): OPERATOR,
     ("GET", "/tenants"): OPERATOR,
     ("GET", _TENANT): Role.VIEWER,

@@ -23,7 +23,7 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, MeshhostError, RoomError
 from meshhost.protocol.json_values import check_finite, dump_json
 from meshhost.protocol.messages import EmptyResponse, JsonResponse
-from meshhost.queues.service import QueueService
+from meshhost.queues.service import QueueService, check_size
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Peer
 from meshhost.server.core.requests import Answer, Operation, Operations, Request
@@ -227,29 +227,30 @@ class QueuesService(RoomService):
         return lease
 
     async def _ack(self, request: Request, body: bodies.Ack) -> Answer:
-        lease = self._shown(request, body)
-        result = None if body.result is None else _json_text(body.result, "result")
-        await self._queues.ack(lease, result=result)
-        self._blocked.forget(lease)
+        await self._settle_done(self._shown(request, body), _value_text(body.result, "result"))
         return EmptyResponse()
 
     async def _ack_many(self, request: Request, body: bodies.AckMany) -> Answer:
+        # All are checked before any is done, so that a client that is refused may ack the others one by one.
+        acks = [
+            (bodies.Leased(name=body.name, lease=each.lease), _value_text(each.result, f"acks[{number}].result"))
+            for number, each in enumerate(body.acks)
+        ]
+        leases = [self._shown(request, shown) for shown, _ in acks]
         # Side by side: the store commits them together. Of one that is not ours any more only the client is told.
-        settled = await asyncio.gather(
-            *(self._ack_of_many(request, body.name, each) for each in body.acks), return_exceptions=True
+        outcomes = await asyncio.gather(
+            *(self._settle_done(lease, result) for lease, (_, result) in zip(leases, acks, strict=True)),
+            return_exceptions=True,
         )
-        for outcome in settled:
-            if isinstance(outcome, BaseException):
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, LeaseLostError):
                 # Some may be done; the client shows their leases again, and finds them settled.
                 raise outcome
-        return JsonResponse(json={"lost": [number for number, is_done in enumerate(settled) if not is_done]})
+        return JsonResponse(json={"lost": [number for number, lost in enumerate(outcomes) if lost is not None]})
 
-    async def _ack_of_many(self, request: Request, queue: str, each: bodies.Settled) -> bool:
-        try:
-            await self._ack(request, bodies.Ack(name=queue, lease=each.lease, result=each.result))
-        except LeaseLostError:
-            return False
-        return True
+    async def _settle_done(self, lease: Lease, result: str | None) -> None:
+        await self._queues.ack(lease, result=result)
+        self._blocked.forget(lease)
 
     async def _nack(self, request: Request, body: bodies.Nack) -> Answer:
         if body.reason is EndReason.EXPIRED:
@@ -262,7 +263,7 @@ class QueuesService(RoomService):
 
     async def _extend(self, request: Request, body: bodies.Extend) -> Answer:
         lease = self._shown(request, body)
-        progress = None if body.progress is None else _json_text(body.progress, "progress")
+        progress = _value_text(body.progress, "progress")
         extended = await self._queues.extend(lease, seconds=body.seconds, progress=progress)
         self._blocked.watch(lease, body.seconds, request.participant)
         cancelled = {"cancelled": True} if extended.is_cancelled else {}
@@ -366,6 +367,13 @@ def _json_text(value: Any, field: str) -> str:
     except InvalidRequestError:
         check_finite(value, field)  # names the field; only a refusal pays for the search
         raise
+
+
+def _value_text(value: Any, field: str) -> str | None:
+    """A result, or progress, as it is stored."""
+    text = None if value is None else _json_text(value, field)
+    check_size(field, text)
+    return text
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from meshhost.stores.engine import Engine
 from meshhost.stores.memory.documents import MemoryDocumentStore
 from meshhost.stores.memory.identity import MemoryIdentityStore
 from meshhost.stores.memory.queues import MemoryQueueStore
+from meshhost.stores.memory.triggers import MemoryTriggerStore
 from meshhost.stores.memory.usage import MemoryUsageStore
 from meshhost.stores.queues import QueueLimits
 from meshhost.stores.shared.local_notifier import LocalNotifier
@@ -24,5 +25,6 @@ def memory_engine(*, limits: QueueLimits | None = None, clock: Clock | None = No
         documents=MemoryDocumentStore(clock=clock),
         identity=MemoryIdentityStore(),
         usage=MemoryUsageStore(),
+        triggers=MemoryTriggerStore(),
         notifier=LocalNotifier(),
     )

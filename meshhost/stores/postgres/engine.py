@@ -11,6 +11,7 @@ from meshhost.stores.postgres.exclusive import ExclusiveUse
 from meshhost.stores.postgres.identity import PostgresIdentityStore
 from meshhost.stores.postgres.notifier import PostgresNotifier
 from meshhost.stores.postgres.queues import PostgresQueueStore
+from meshhost.stores.postgres.triggers.store import PostgresTriggerStore
 from meshhost.stores.postgres.usage import PostgresUsageStore
 from meshhost.stores.queues import QueueLimits
 
@@ -29,6 +30,7 @@ def postgres_engine(url: str, *, limits: QueueLimits, is_exclusive: bool = True)
         documents=PostgresDocumentStore(database),
         identity=PostgresIdentityStore(database),
         usage=PostgresUsageStore(database),
+        triggers=PostgresTriggerStore(database),
         notifier=PostgresNotifier(database),
         shared=(database, ExclusiveUse(database)) if is_exclusive else (database,),
     )

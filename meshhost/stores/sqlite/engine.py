@@ -12,6 +12,7 @@ from meshhost.stores.shared.local_notifier import LocalNotifier
 from meshhost.stores.sqlite.documents import SqliteDocumentStore
 from meshhost.stores.sqlite.identity import SqliteIdentityStore
 from meshhost.stores.sqlite.queues import SqliteQueueStore
+from meshhost.stores.sqlite.triggers.store import SqliteTriggerStore
 from meshhost.stores.sqlite.usage import SqliteUsageStore
 
 __all__ = ["sqlite_engine"]
@@ -25,5 +26,6 @@ def sqlite_engine(data_dir: Path, *, queues: Path | None = None, limits: QueueLi
         documents=SqliteDocumentStore(data_dir / "documents.db"),
         identity=SqliteIdentityStore(data_dir / "identity.db"),
         usage=SqliteUsageStore(data_dir / "usage.db"),
+        triggers=SqliteTriggerStore(data_dir / "triggers.db"),
         notifier=LocalNotifier(),
     )

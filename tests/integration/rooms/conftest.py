@@ -25,6 +25,7 @@ from meshhost.stores.engine import Engine
 from meshhost.stores.files import open_object_store
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.memory.queues import MemoryQueueStore
+from meshhost.stores.memory.triggers import MemoryTriggerStore
 from meshhost.stores.memory.usage import MemoryUsageStore
 from meshhost.stores.queues import QueueLimits
 from meshhost.stores.shared.local_notifier import LocalNotifier
@@ -71,6 +72,7 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
             documents=SqliteDocumentStore(tmp_path / f"documents-{uuid.uuid4()}.db"),
             identity=SqliteIdentityStore(tmp_path / "identity.db"),
             usage=MemoryUsageStore(),
+            triggers=MemoryTriggerStore(),
             notifier=LocalNotifier(),
         )
         identity = IdentityService(engine.identity, extra_keys=lambda: [own, other_key], default_secret=default_secret)
@@ -84,6 +86,7 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
                 files=files,
                 identity=identity,
                 providers=ProviderTable({}),
+                triggers=engine.triggers,
                 services=room_services,
                 dialects=dialects,
                 ownership=ownership,

@@ -19,6 +19,7 @@ from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.documents import DocumentKey, StoredDocument
 from meshhost.stores.queues import EndReason, HolderId, NewMessage, QueueKey
 from meshhost.testing.server import RunningServer
+from meshhost.triggers.schedules import Schedules, ScheduleSpec
 from tests.integration.rooms.test_tenants_rest import OPERATOR_KEY, Rest
 
 HOLDER = HolderId("holder")
@@ -69,6 +70,8 @@ async def fill(rest: Rest, key: RoomKey) -> None:
     for path in PATHS:
         await engines.files.write(key, path, io.BytesIO(path.encode() if path != "empty" else b""), overwrite=False)
     await engines.identity.create_room(key.tenant, key.name, metadata='{"color": "red"}', if_not_exists=True)
+    spec = ScheduleSpec.parse({"queue": "jobs", "message": {"a": 1}, "every": 3600, "name": "hourly"})
+    await Schedules(engines.triggers, engines.queues).create(key, spec)
     with engines.meter.measure(Caller(tenant=key.tenant, room=key, identity="ann"), "gpt"):
         pass
 
@@ -94,6 +97,8 @@ async def content(rest: Rest, key: RoomKey) -> dict[str, Any]:
             )
             for one in await engines.queues.store.stored(QueueKey(key, name), after=0, limit=100, max_bytes=10**6)
         ]
+    schedules = await Schedules(engines.triggers, engines.queues).list(key.tenant, key.name)
+    found["schedules"] = [(schedule.spec, schedule.state) for schedule in schedules]
     found["documents"] = [
         await engines.documents.load(DocumentKey(key, entry.path)) for entry in await engines.documents.list(key, "")
     ]
@@ -118,8 +123,9 @@ async def test_a_room_comes_over_with_everything_under_another_name(rest: Rest, 
     path = f"/tenants/{there.tenant}/rooms/copy"
     status, answer = await load(elsewhere, elsewhere.server.api_key, path, archive)
     assert status == 200, answer
-    assert {name: answer[name] for name in ("rooms", "queues", "messages", "dead_letters", "documents", "files")} == {
-        "rooms": 1, "queues": 2, "messages": 3, "dead_letters": 1, "documents": 1, "files": 3,
+    counted = ("rooms", "queues", "messages", "dead_letters", "triggers", "documents", "files")
+    assert {name: answer[name] for name in counted} == {
+        "rooms": 1, "queues": 2, "messages": 3, "dead_letters": 1, "triggers": 1, "documents": 1, "files": 3,
     }  # fmt: skip
     assert await content(elsewhere, there) == await content(rest, own)
     assert (await content(elsewhere, there))["documents"] == [StoredDocument(b"snapshot\0", [b"one", b"two"])]
@@ -195,6 +201,21 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
             ("rooms/room/queues/1/1.jsonl", b'{"body": "ok"}\n{"body": 1}\n'),
         ),
         "expected a text",
+    ),
+    "with a schedule that is none": (lambda _: forged(RECORD, ("rooms/room/triggers/1.jsonl", b"{}\n")), "no schedule"),
+    "with a schedule without a state": (
+        lambda _: forged(RECORD, ("rooms/room/triggers/1.jsonl", b'{"kind": "schedule", "content": {"spec": {}}}\n')),
+        "expected that of a schedule",
+    ),
+    "with a schedule that is never due": (
+        lambda _: forged(
+            RECORD,
+            (
+                "rooms/room/triggers/1.jsonl",
+                b'{"kind":"schedule","content":{"spec":{"queue":"q","message":1,"cron":"x"},"state":{"created_at":1}}}\n',
+            ),
+        ),
+        "expected five fields",
     ),
     "with a number that is none": (
         lambda _: forged(

@@ -160,6 +160,13 @@ async def test_an_agent_that_was_called_keeps_its_token_when_one_with_fewer_righ
         assert (await host.events.get())[0] == "/x"
 
 
+async def test_no_agent_is_called_under_the_name_of_somebody_in_the_room(serve: Any, host: CalledHost) -> None:
+    async with serve() as server, server.client("free", name="ada"), server.client("free", name="eve") as caller:
+        with pytest.raises(AccessDeniedError, match="in the room"):
+            await call(caller, f"{host.url}/x", name="ada")
+        assert host.events.empty()
+
+
 async def test_without_a_grant_for_files_a_call_neither_writes_nor_finds_any(serve: Any) -> None:
     folder = StoragePathGrant(path=".schemas", read_only=True)
     scopes = [

@@ -45,6 +45,13 @@ async def state(room: RoomClient, id: str | None, name: str = "q") -> str | None
     return None if record is None else record.state
 
 
+async def all_ready(room: RoomClient, count: int) -> None:
+    """Wait until what goes back in the background is ready again."""
+    async with asyncio.timeout(5):
+        while (await room.queues.list())[0].ready != count:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
+
+
 # --- Options
 
 
@@ -305,6 +312,17 @@ async def test_a_result_that_is_too_large_or_no_json_leaves_the_message_leased(
         assert await state(a, message_id) == "done"
 
 
+async def test_of_several_acks_none_is_done_when_one_is_wrong(server: RunningServer) -> None:
+    async with server.client() as a:
+        ids = await a.queues.send_many("q", [1, 2])
+        first, second = await a.queues.lease_many("q", limit=2)
+        with pytest.raises(InvalidRequestError, match=r"acks\[1\]\.result: expected at most 65536 bytes"):
+            await a.queues.ack_many("q", [(first, 1), (second, "x" * 70_000)])
+        assert [await state(a, each) for each in ids] == ["leased", "leased"]
+        assert await a.queues.ack_many("q", [(first, 1), (second, None)]) == [True, True]
+        assert await a.queues.ack_many("q", [(first, 1), (second, None)]) == [False, False]
+
+
 # --- Cancelling
 
 
@@ -368,6 +386,7 @@ async def test_large_messages_are_found_in_several_replies(
         # What does not fit is not leased.
         leased = await a.queues.lease_many("q", limit=6)
         assert [each.message[0] for each in leased] == ["0", "1"]
+        await all_ready(a, 4)
         again = await a.queues.lease_many("q", limit=6)
         assert [(each.message[0], each.delivery) for each in again] == [("2", 1), ("3", 1)]
 
@@ -502,9 +521,7 @@ async def test_several_that_reached_nobody_all_come_back(server: RunningServer) 
             if not leasing.cancelled():
                 for leased in leasing.result():
                     await leased.nack(reason="released")
-            async with asyncio.timeout(5):
-                while (await a.queues.list())[0].ready != 3:  # noqa: ASYNC110 - nothing tells of it
-                    await asyncio.sleep(0.01)
+            await all_ready(a, 3)
         assert {each.delivery for each in await a.queues.lease_many("q", limit=3)} == {1}
 
 

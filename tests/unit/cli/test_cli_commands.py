@@ -116,12 +116,12 @@ def test_an_empty_queue_is_exit_code_1(client: Any, capsys: pytest.CaptureFixtur
 
 
 def test_queues_are_shown(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    client.queues.list.return_value = [Queue("a", 2, 1, 0, 1, 3, 90.0), Queue("b", 0)]
+    client.queues.list.return_value = [Queue("a", 2, 1, 0, 1, 3, 90.0, 4, True), Queue("b", 0)]
 
     assert run(["queue", "list"]) == 0
     assert run(["queue", "size", "--queue", "a"]) == 0
     assert run(["queue", "size", "--queue", "b", "--json"]) == 0
-    assert _lines(capsys)[:3] == ["a\t2\t1\t0\t1\t3\t2m", "b\t0\t\t\t\t\t", "2"]
+    assert _lines(capsys)[:3] == ["a\t2\t1\t0\t1\t3\t2m\t4\tpaused", "b\t0\t\t\t\t\t\t\t", "2"]
     assert run(["queue", "size", "--queue", "c"]) == 1
     assert "no queue 'c'" in capsys.readouterr().err
 
@@ -166,12 +166,16 @@ def test_dead_messages_are_shown_and_replayed(client: Any, capsys: pytest.Captur
     assert _lines(capsys)[:2] == ["5\t3\t1970-01-01 00:00:00Z\tValueError: x", "4\t3\t1970-01-01 00:00:00Z\t"]
 
 
-def test_drain_says_so(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_drain_does_what_it_did_and_says_that_it_has_another_name(
+    client: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     client.queues.list.return_value = [Queue("q", 1)]
     assert run(["queue", "drain", "--queue", "q"]) == 0
 
-    client.queues.drain.assert_awaited_once_with(name="q")
-    assert _lines(capsys) == ["all messages of queue q were deleted"]
+    client.queues.purge.assert_awaited_once_with("q")
+    out, err = capsys.readouterr()
+    assert out == "all messages of queue q were deleted\n"
+    assert err.startswith("meshhost: queue drain is deprecated: use `meshhost queue purge`")
 
 
 def test_folders_are_listed(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -461,16 +465,19 @@ def test_why_a_server_is_out_of_reach_is_said_shortly(cause: Any, reason: str) -
     assert reason in reason_of(cause)
 
 
-@pytest.mark.parametrize("command", ["size", "drain", "dead", "replay"])
+@pytest.mark.parametrize("command", [["size"], ["purge", "--yes"], ["delete", "--yes"], ["dead"], ["replay"]])
+@pytest.mark.parametrize(
+    ("name", "said"), [("jbos", "did you mean 'jobs'?"), ("xyz", "there are: jobs, mails")], ids=["near", "far"]
+)
 def test_a_misspelt_queue_is_an_error_that_names_the_others(
-    command: str, client: Any, capsys: pytest.CaptureFixture[str]
+    command: list[str], name: str, said: str, client: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client.room_name, client.queues.list.return_value = "r", [Queue("jobs", 1), Queue("mails", 0)]
 
-    assert run(["queue", command, "--queue=jbos"]) == 1
+    assert run(["queue", *command, f"--queue={name}"]) == 1
 
-    assert capsys.readouterr().err == "meshhost: no queue 'jbos' in room r; there are: jobs, mails\n"
-    assert getattr(client.queues, command, AsyncMock()).await_count == 0
+    assert capsys.readouterr().err == f"meshhost: no queue '{name}' in room r; {said}\n"
+    assert [call for call in client.queues.method_calls if call[0] != "list"] == []
 
 
 def test_receiving_from_a_misspelt_queue_makes_none(client: Any, capsys: pytest.CaptureFixture[str]) -> None:

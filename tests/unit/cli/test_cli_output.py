@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from meshhost.cli.output import (
+    counting,
+    last_line,
     one_line,
     print_json,
     print_table,
@@ -113,6 +115,29 @@ def test_a_small_copy_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         advance(10)
 
     assert terminal.getvalue() == ""
+
+
+def test_the_messages_of_a_file_are_counted_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+
+    with counting("sending to [x]jobs", total=100) as show:
+        show(50, 12345)
+
+    assert "sending to [x]jobs" in terminal.getvalue()
+    assert "12345" in terminal.getvalue()
+
+
+def test_elsewhere_nothing_is_shown_of_a_count(capsys: pytest.CaptureFixture[str]) -> None:
+    with counting("sending", total=None) as show:
+        show(1, 1)
+
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("text", "last"), [("", ""), ("\n", ""), ("Traceback\nValueError: x\n", "ValueError: x")])
+def test_the_last_line_of_a_traceback_says_what_happened(text: str, last: str) -> None:
+    assert last_line(text) == last
 
 
 def test_times_are_shown_in_utc() -> None:

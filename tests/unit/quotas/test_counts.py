@@ -216,10 +216,8 @@ async def test_a_caller_that_is_cancelled_does_not_end_the_count_of_others(count
     assert store.counted == 1
 
 
-async def test_a_source_that_takes_long_keeps_nobody_waiting(
-    counts: LocalCounts, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("meshhost.quotas.counts._WAIT_SECONDS", 0.01)
+async def test_a_source_that_takes_long_keeps_nobody_waiting(counts: LocalCounts, store: Store) -> None:
+    counts.wait_seconds = 0.01
     store.kept["acme"] = 10
     store.answers.clear()
     assert await sent(counts, "acme", 1) == 1

@@ -1,5 +1,7 @@
 """The metrics of a room server: queues by name, with a bounded number of names."""
 
+from dataclasses import replace
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshhost.server.metrics import ServerMetrics
@@ -15,7 +17,7 @@ def shown(metrics: ServerMetrics, *queues: QueueStats) -> dict[tuple[str, ...], 
     return {
         tuple(sample.labels.values()): sample.value
         for family in families
-        if family.name.startswith("meshhost_queue_name")
+        if family.name.startswith(("meshhost_queue_name_messages", "meshhost_queue_name_oldest"))
         for sample in family.samples
         if sample.value
     }
@@ -52,3 +54,17 @@ def test_names_beyond_the_limit_share_a_label_and_the_fullest_come_first() -> No
 def test_a_name_that_cannot_be_shown_has_no_label() -> None:
     for name in ("a\nb", "x" * 129):
         assert shown(ServerMetrics(), stats(name, ready=1)) == {("other", "ready"): 1}
+
+
+def test_blocked_messages_and_paused_queues_are_counted() -> None:
+    metrics = ServerMetrics(queue_labels=1)
+    blocked = replace(stats("jobs", ready=1), blocked=3, is_paused=True)
+    text = metrics.render([], [blocked, blocked, replace(blocked, name="mail")], blocked).decode()
+
+    assert 'meshhost_queue_messages{state="blocked"} 3.0' in text
+    assert 'meshhost_queue_name_messages{queue="jobs",state="blocked"} 6.0' in text
+    assert 'meshhost_queue_name_paused{queue="jobs"} 2.0' in text
+    assert 'meshhost_queue_name_paused{queue="other"} 1.0' in text
+
+    resumed = metrics.render([], [stats("jobs", ready=1)], stats("")).decode()
+    assert 'meshhost_queue_name_paused{queue="jobs"} 0.0' in resumed

@@ -16,7 +16,7 @@ import pytest
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.queues import EndReason, HolderId, NewMessage, QueueKey, QueueLimits
 from meshhost.stores.sqlite.database import Statements
-from meshhost.stores.sqlite.queues import SqliteQueueStore, removal
+from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
@@ -39,9 +39,9 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def store(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqliteQueueStore]:
-    monkeypatch.setattr(removal, "_PAUSE_SECONDS", 0)
+async def store(path: Path, clock: FakeClock) -> AsyncIterator[SqliteQueueStore]:
     store = SqliteQueueStore(path, limits=QueueLimits(max_attempts=1), clock=clock)
+    store.removals.pause_seconds = 0.0
     await store.open()
     yield store
     await store.close()
@@ -197,14 +197,12 @@ async def test_a_read_of_a_million_rows_does_not_hold_up_a_send(store: SqliteQue
 CRASHING = """
 import asyncio, sys
 from pathlib import Path
-from meshhost.stores.sqlite.queues import removal
 from meshhost.stores.sqlite.queues import SqliteQueueStore
 from tests.unit.stores.test_sqlite_batches import JOBS, fill
 
-removal._PAUSE_SECONDS = 0.2
-
 async def main():
     store = SqliteQueueStore(Path(sys.argv[1]))
+    store.removals.pause_seconds = 0.2
     await store.open()
     await fill(store)
     await store.drain(JOBS)

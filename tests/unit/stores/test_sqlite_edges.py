@@ -13,7 +13,7 @@ from meshhost.errors import RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.queues import NewMessage, QueueKey, QueueLimits
 from meshhost.stores.sqlite import thread
-from meshhost.stores.sqlite.queues import SqliteQueueStore, removal
+from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.stores.sqlite.queues import store as queues
 from meshhost.stores.sqlite.queues.removal import Removals
 from meshhost.stores.sqlite.reader import SqliteReader
@@ -60,12 +60,9 @@ class FailsOnce:
         return False
 
 
-async def test_a_removal_that_fails_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(removal, "_RETRY_SECONDS", 0.0)
+async def test_a_removal_that_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     database: Any = FailsOnce()
-    removals = Removals(database)
+    removals = Removals(database, retry_seconds=0.0)
     await removals.finished()
     assert database.operations == 2
     assert "deleted messages still take space" in caplog.text

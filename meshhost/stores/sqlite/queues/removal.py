@@ -23,9 +23,6 @@ logger = logging.getLogger(__name__)
 # Rows that one operation deletes at most, and for how long it may: large bodies take longer than small ones.
 BATCH = 250
 _SECONDS = 0.005
-# The store's thread is for others as long as for this.
-_PAUSE_SECONDS = 0.01
-_RETRY_SECONDS = 5.0
 
 _execute = Statements("queues/removals.sql").execute
 
@@ -35,9 +32,15 @@ _NAMES = ("message", "dead", "outcome")
 
 
 class Removals:
-    """The task that deletes what `mark` named. `start` and `stop` follow those of the store."""
+    """The task that deletes what `mark` named. `start` and `stop` follow those of the store.
 
-    def __init__(self, database: SqliteDatabase) -> None:
+    Between two operations the store's thread is for others for `pause_seconds`, as long as for one. One that fails is tried
+    again after `retry_seconds`.
+    """
+
+    def __init__(self, database: SqliteDatabase, *, pause_seconds: float = 0.01, retry_seconds: float = 5.0) -> None:
+        self.pause_seconds = pause_seconds
+        self.retry_seconds = retry_seconds
         self._database = database
         self._tasks = TaskOwner("queue removals")
         self._running: asyncio.Task[None] | None = None
@@ -61,10 +64,10 @@ class Removals:
             try:
                 if not await self._database.run(_remove_some):
                     return
-                pause = _PAUSE_SECONDS
+                pause = self.pause_seconds
             except OSError as error:
                 logger.warning("deleted messages still take space", extra={"reason": str(error)})
-                pause = _RETRY_SECONDS
+                pause = self.retry_seconds
             await asyncio.sleep(pause)
 
 

@@ -1,0 +1,1 @@
+"""`meshhost schedule` and `meshhost hook`: what starts work in rooms from outside."""

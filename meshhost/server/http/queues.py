@@ -1,0 +1,267 @@
+"""REST of a room's queues: what is in them, what became of messages, and how queues are changed (`/rooms/{room}/queues`).
+
+For programs that join no room: nothing here opens or wakes one, except what makes messages ready again. An API key needs the
+role that `permissions.py` says, a participant token the grants that the same requests need in the room. Contents of messages
+belong to receivers: a viewer's key, and a token that may only send, get states, progress and results without them. Bodies are
+checked with the models of the room's own requests (`services/queue_bodies.py`). A wait ends when its client is gone
+or the server stops.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from meshhost.errors import AccessDeniedError, InvalidRequestError, LimitExceededError, NotFoundError
+from meshhost.identity.grants import ApiScope
+from meshhost.identity.keys import parse_api_key
+from meshhost.identity.roles import Role
+from meshhost.identity.tenant import TenantId
+from meshhost.queues.service import QueueService
+from meshhost.server.http.access import Access, bearer_of
+from meshhost.server.http.bodies import json_object
+from meshhost.server.http.triggers.callers import RoomCaller, room_caller
+from meshhost.server.services import queue_bodies as bodies
+from meshhost.server.services import queue_replies as replies
+from meshhost.stores.queues import MessageQuery, MessageRecord, QueueKey
+from meshhost.stores.shared.refusals import check_name
+from meshhost.validation import invalid_request
+
+__all__ = ["QueueRoutes"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_WAIT_SECONDS = 60.0
+# Requests of one tenant that wait at the same time.
+MAX_WAITING = 256
+# How often a request that waits looks whether its client is still there, and the server goes on.
+_LOOK_SECONDS = 0.5
+
+
+class QueueRoutes:
+    """Serves the queues of rooms. What waits is answered when the server `is_stopping`."""
+
+    def __init__(self, access: Access, queues: QueueService, *, is_stopping: Callable[[], bool]) -> None:
+        self._access = access
+        self._is_stopping = is_stopping
+        self._queues = queues
+        self._waiting: Counter[TenantId] = Counter()
+
+    def add_to(self, app: web.Application) -> None:
+        """Register the routes."""
+        queue = "/rooms/{room}/queues/{queue}"
+        app.add_routes(
+            [
+                web.get("/rooms/{room}/queues", self._list),
+                web.get(f"{queue}/messages", self._find),
+                web.get(f"{queue}/messages/{{id}}", self._get),
+                web.delete(f"{queue}/messages/{{id}}", self._cancel),
+                web.get(f"{queue}/settings", self._settings),
+                web.patch(f"{queue}/settings", self._configure),
+                web.post(f"{queue}/pause", self._pause),
+                web.post(f"{queue}/resume", self._resume),
+                web.post(f"{queue}/purge", self._purge),
+                web.post(f"{queue}/replay", self._replay),
+            ]
+        )
+
+    async def _list(self, request: web.Request) -> web.Response:
+        caller = room_caller(self._access, request)
+        grant = None if caller.scope is None else caller.scope.queues
+        if caller.scope is not None and (grant is None or not grant.list):
+            raise AccessDeniedError("list queues")
+        stats = await self._queues.stats(caller.room)
+        return web.json_response({"queues": [replies.listed(queue) for queue in stats]})
+
+    async def _find(self, request: web.Request) -> web.Response:
+        caller, queue = self._asked(request)
+        _check_receive(caller, queue)
+        with_contents = self._may_read(request, caller, queue)
+        query: dict[str, Any] = {name: text for name, text in request.query.items() if name != "state"}
+        if states := request.query.getall("state", None):
+            query["states"] = states
+        body = _checked(bodies.Find, query | {"name": queue.name})
+        if body.text is not None and not with_contents:
+            raise AccessDeniedError("search the contents of queue", queue.name)
+        page = await self._queues.find(queue, _query(body))
+        kept, after = _fitting(page.messages), page.next
+        if len(kept) < len(page.messages):
+            after = kept[-1].id
+        messages = [replies.record(found, with_contents=with_contents) for found in kept]
+        return web.json_response({"messages": messages, "next": None if after is None else str(after)})
+
+    async def _get(self, request: web.Request) -> web.Response:
+        caller, queue = self._asked(request)
+        if caller.scope is not None and not (_may_receive(caller.scope, queue) or caller.may_send(queue.name)):
+            raise AccessDeniedError("use queue", queue.name)
+        message_id = _message_id(request)
+        if "wait" in request.query:
+            body = _checked(bodies.Get, {"name": queue.name, "id": message_id, **request.query})
+            found = await self._wait(request, queue, body)
+        else:
+            found = await self._queues.get(queue, message_id)
+        if found is None:
+            raise NotFoundError(f"nothing is known of message {message_id} of queue {queue.name!r}")
+        return web.json_response(replies.record(found, with_contents=self._may_read(request, caller, queue)))
+
+    async def _wait(self, request: web.Request, queue: QueueKey, body: bodies.Get) -> MessageRecord | None:
+        """What is known when the message has ended, or when the time is over or nobody waits for the answer any more."""
+        tenant = queue.room.tenant
+        if self._waiting[tenant] >= MAX_WAITING:
+            raise LimitExceededError(f"over {MAX_WAITING} requests of this tenant wait for messages")
+        self._waiting[tenant] += 1
+        try:
+            async with _until(lambda: self._is_stopping() or _is_gone(request)):
+                return await self._queues.wait(queue, body.id, min(body.wait or 0.0, MAX_WAIT_SECONDS), seen=body.seen)
+        except _CutShortError:
+            if _is_gone(request):
+                raise ConnectionResetError("the client is gone") from None
+            return await self._queues.get(queue, body.id)
+        finally:
+            self._waiting[tenant] -= 1
+            if not self._waiting[tenant]:
+                del self._waiting[tenant]
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        queue = self._changed(request)
+        message_id = _message_id(request)
+        state = await self._queues.cancel(queue, message_id)
+        if state is None:
+            raise NotFoundError(f"nothing is known of message {message_id} of queue {queue.name!r}")
+        return web.json_response({"state": state.value})
+
+    async def _settings(self, request: web.Request) -> web.Response:
+        queue = self._changed(request)
+        return web.json_response(asdict(await self._queues.settings(queue)))
+
+    async def _configure(self, request: web.Request) -> web.Response:
+        queue = self._changed(request)
+        changes = _changes(_checked(bodies.Settings, await json_object(request)))
+        return web.json_response(asdict(await self._queues.configure(queue, changes)))
+
+    async def _pause(self, request: web.Request) -> web.Response:
+        return web.json_response(asdict(await self._queues.configure(self._changed(request), {"paused": True})))
+
+    async def _resume(self, request: web.Request) -> web.Response:
+        return web.json_response(asdict(await self._queues.configure(self._changed(request), {"paused": False})))
+
+    async def _purge(self, request: web.Request) -> web.Response:
+        return web.json_response({"purged": await self._queues.drain(self._changed(request))})
+
+    async def _replay(self, request: web.Request) -> web.Response:
+        queue = self._changed(request)
+        body = await json_object(request) if request.can_read_body else {}
+        ids = body.get("ids")
+        if ids is not None:
+            if not isinstance(ids, list):
+                raise InvalidRequestError("ids", "expected a list of message ids, or null for all dead messages")
+            ids = [_checked(bodies.OfMessage, {"name": queue.name, "id": each}).id for each in ids]
+        return web.json_response({"replayed": await self._queues.replay(queue, ids)})
+
+    def _asked(self, request: web.Request) -> tuple[RoomCaller, QueueKey]:
+        caller = room_caller(self._access, request)
+        queue = QueueKey(caller.room, request.match_info["queue"])
+        _checked(bodies.Named, {"name": queue.name})
+        check_name(queue)
+        return caller, queue
+
+    def _changed(self, request: web.Request) -> QueueKey:
+        """The queue of a request that needs the right to receive from it."""
+        caller, queue = self._asked(request)
+        _check_receive(caller, queue)
+        return queue
+
+    def _may_read(self, request: web.Request, caller: RoomCaller, queue: QueueKey) -> bool:
+        """Whether the caller gets the contents of messages."""
+        if caller.scope is not None:
+            return _may_receive(caller.scope, queue)
+        role = self._access.identity.role_of(parse_api_key(bearer_of(request)).id)
+        return role.includes(Role.DEVELOPER)
+
+
+class _CutShortError(Exception):
+    """A wait was cut short."""
+
+
+@asynccontextmanager
+async def _until(is_over: Callable[[], bool]) -> AsyncIterator[None]:
+    """Cut short what is done inside when it is over, which is looked for now and then. Raises _CutShortError then."""
+    loop, cut = asyncio.get_running_loop(), asyncio.timeout(None)
+
+    def look() -> None:
+        if is_over():
+            cut.reschedule(loop.time())
+        else:
+            timer[0] = loop.call_later(_LOOK_SECONDS, look)
+
+    timer = [loop.call_later(_LOOK_SECONDS, look)]
+    try:
+        async with cut:
+            yield
+    except TimeoutError:
+        if not cut.expired():
+            raise
+        raise _CutShortError from None
+    finally:
+        timer[0].cancel()
+
+
+def _is_gone(request: web.Request) -> bool:
+    """Whether nobody waits for the answer any more."""
+    return request.transport is None or request.transport.is_closing()
+
+
+def _checked(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """The values as the model has them. Raises InvalidRequestError."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise invalid_request(error) from None
+
+
+def _query(body: bodies.Find) -> MessageQuery:
+    return MessageQuery(
+        states=None if body.states is None else frozenset(body.states),
+        key=body.key,
+        text=body.text,
+        since=body.since,
+        until=body.until,
+        before=body.before,
+        limit=body.limit,
+    )
+
+
+def _fitting(found: Sequence[MessageRecord]) -> Sequence[MessageRecord]:
+    """The first of these messages: as many as fit into one answer."""
+    sizes = [sum(len(text or "") for text in (each.body, each.reason, each.result, each.progress)) for each in found]
+    return replies.fitting(found, sizes, replies.MANY_BYTES)
+
+
+def _changes(body: bodies.Settings) -> Mapping[str, Any]:
+    changes = body.model_dump(exclude_unset=True)
+    for name in ("paused", "result_ttl"):
+        if name in changes and changes[name] is None:
+            raise InvalidRequestError(name, "expected a value, not null")
+    return changes
+
+
+def _message_id(request: web.Request) -> int:
+    """The id in the path. One that no message can have is not found, as one that no message has."""
+    text = request.match_info["id"]
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise NotFoundError(f"no message {text!r}: expected a number, as sending answers it")
+    return int(text)
+
+
+def _may_receive(scope: ApiScope, queue: QueueKey) -> bool:
+    return scope.queues is not None and scope.queues.can_receive(queue.name)
+
+
+def _check_receive(caller: RoomCaller, queue: QueueKey) -> None:
+    if caller.scope is not None and not _may_receive(caller.scope, queue):
+        raise AccessDeniedError("receive from queue", queue.name)

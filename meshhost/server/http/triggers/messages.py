@@ -1,0 +1,54 @@
+"""`POST /rooms/{room}/queues/{queue}/messages`: sends to a queue of a room without joining it.
+
+The answer comes when the messages are stored, and their room wakes as for every message. One JSON value is one message, an
+array or lines of JSON are many, and CloudEvents are taken as they come (`meshhost.triggers.incoming`). Many messages are
+stored in order, all or none. A request with an `Idempotency-Key` may be sent again when its answer was lost: each of its
+messages is stored once. Options of sending (`delay`, `at`, `priority`, `key`, `ttl`) are in the query, for all messages of a
+request.
+"""
+
+from aiohttp import web
+
+from meshhost.clock import Clock, SystemClock
+from meshhost.errors import InvalidRequestError
+from meshhost.queues.service import QueueService
+from meshhost.server.http.access import Access
+from meshhost.server.http.bodies import BodyReader
+from meshhost.server.http.triggers.callers import room_caller
+from meshhost.stores.queues import QueueKey
+from meshhost.stores.shared.refusals import check_name
+from meshhost.triggers.incoming import SendOptions, messages_in
+
+__all__ = ["MessageRoutes"]
+
+_MAX_NAME = 200
+
+
+class MessageRoutes:
+    """Serves sending. Bodies are read by `bodies`."""
+
+    def __init__(self, access: Access, queues: QueueService, bodies: BodyReader, *, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._access = access
+        self._queues = queues
+        self._bodies = bodies
+
+    def add_to(self, app: web.Application) -> None:
+        """Register the route."""
+        app.add_routes([web.post("/rooms/{room}/queues/{queue}/messages", self._send)])
+
+    async def _send(self, request: web.Request) -> web.Response:
+        caller = room_caller(self._access, request)
+        queue = QueueKey(caller.room, request.match_info["queue"])
+        if len(queue.name) > _MAX_NAME:
+            raise InvalidRequestError("queue", f"expected a name of at most {_MAX_NAME} characters")
+        check_name(queue)
+        caller.check_send(queue.name)
+        options = SendOptions.parse({name: value for name, value in request.query.items() if name != "token"})
+        async with self._bodies.body_of(request, caller.room.tenant) as body:
+            messages, is_many = messages_in(request.headers, body, key=request.headers.get("Idempotency-Key"))
+            messages = options.applied_to(messages, self._clock.time())
+            if not is_many:
+                return web.json_response({"id": str(await self._queues.send(queue, messages[0]))})
+            ids = await self._queues.send_many(queue, messages)
+        return web.json_response({"ids": [str(message_id) for message_id in ids]})

@@ -1,0 +1,1 @@
+"""Schedules and hooks in a SQLite file."""

@@ -1,0 +1,149 @@
+"""Sending to queues over REST: with keys and tokens, many messages at once, again, and into rooms that sleep."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import pytest
+
+from meshhost.edge.listener import EdgeLimits
+from meshhost.identity.grants import ApiScope, QueuesGrant
+from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.protocol.frames import Limits
+from meshhost.stores.queues import QueueKey, QueueLimits
+from meshhost.testing.server import RunningServer
+
+PATH = "/rooms/room/queues/jobs/messages"
+
+
+class Sender:
+    """Sends to a running server, and looks at what is stored there."""
+
+    def __init__(self, http: aiohttp.ClientSession, server: RunningServer) -> None:
+        self.http = http
+        self.server = server
+
+    async def __call__(
+        self, json: Any = None, *, path: str = PATH, bearer: str | None = None, data: Any = None, **headers: str
+    ) -> tuple[int, Any]:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        named["Authorization"] = f"Bearer {bearer or self.server.api_key}"
+        url = self.server.url + path
+        async with self.http.post(url, json=json if data is None else None, data=data, headers=named) as response:
+            return response.status, await response.json()
+
+    async def stored(self) -> list[str]:
+        jobs = QueueKey(RoomKey(TenantId(self.server.key.project_id), "room"), "jobs")
+        found = await self.server.server.engines.queues.store.stored(jobs, after=0, limit=1000, max_bytes=10**9)
+        return [message.body for message in found]
+
+
+@pytest.fixture
+async def send(serve: Any, stack: AsyncExitStack, http: aiohttp.ClientSession) -> Sender:
+    return Sender(http, await stack.enter_async_context(serve()))
+
+
+async def test_a_message_is_stored_and_wakes_its_room(send: Sender) -> None:
+    assert await send({"a": 1}) == (200, {"id": "1"})
+    assert await send.stored() == ['{"a": 1}']
+    directory = send.server.server.parts.directory
+    async with send.server.client("room") as room:
+        leased = await room.queues.lease(name="jobs")
+        assert leased is not None
+        assert leased.message == {"a": 1}
+        await leased.ack()
+        opened = directory.find(RoomKey(TenantId(send.server.key.project_id), "room"))
+        assert opened is not None
+        assert opened.is_awake
+
+
+async def test_many_messages_are_stored_in_order(send: Sender) -> None:
+    assert await send([1, 2]) == (200, {"ids": ["1", "2"]})
+    assert await send(data=b"3\n4\n", Content_Type="application/x-ndjson") == (200, {"ids": ["3", "4"]})
+    assert await send([5]) == (200, {"ids": ["5"]})
+    assert await send.stored() == ["1", "2", "3", "4", "5"]
+
+
+async def test_a_repeated_request_stores_each_message_once(send: Sender) -> None:
+    for _ in range(2):
+        assert await send([1, 2, 3], Idempotency_Key="k") == (200, {"ids": ["1", "2", "3"]})
+        assert await send("x", Idempotency_Key="other") == (200, {"id": "4"})
+    event = {"specversion": "1.0", "id": "A1", "source": "/shop", "type": "order", "data": 1}
+    first = await send(event, Content_Type="application/cloudevents+json")
+    binary = {f"ce-{name}": event[name] for name in ("specversion", "id", "source", "type")}
+    assert await send(1, **binary) == first  # type: ignore[arg-type]
+    assert len(await send.stored()) == 5
+
+
+async def test_options_are_in_the_query(send: Sender) -> None:
+    assert (await send(1, path=f"{PATH}?priority=1&token=unused"))[0] == 200
+    assert (await send([2, 3], path=f"{PATH}?priority=5"))[0] == 200
+    assert (await send(4, path=f"{PATH}?delay=3600"))[0] == 200
+    status, answer = await send(5, path=f"{PATH}?delay=soon")
+    assert (status, answer["error"].startswith("delay: ")) == (400, True)
+    async with send.server.client("room") as room:
+        found = [await room.queues.receive(name="jobs", wait=False) for _ in range(4)]
+    assert found == [2, 3, 1, None]
+
+
+async def test_of_many_messages_all_are_stored_or_none(
+    serve: Any, stack: AsyncExitStack, http: aiohttp.ClientSession
+) -> None:
+    limits = QueueLimits(max_message_bytes=100, max_depth=4)
+    send = Sender(http, await stack.enter_async_context(serve(limits=limits, wire=Limits(message_bytes=5000))))
+    status, answer = await send(["a", "b" * 200, "c"], Idempotency_Key="k")
+    assert (status, "message of 204 bytes" in answer["error"]) == (429, True)
+    status, answer = await send(["a", "b", "c"], Idempotency_Key="k")  # corrected, under the same key
+    assert status == 200
+    assert await send.stored() == ['"a"', '"b"', '"c"']
+    status, answer = await send([4, 5])
+    assert (status, "queue 'jobs' is full" in answer["error"]) == (429, True)
+    assert await send.stored() == ['"a"', '"b"', '"c"']
+    assert (await send(4))[0] == 200
+    status, answer = await send(5)
+    assert (status, "queue 'jobs' is full" in answer["error"]) == (429, True)
+    status, answer = await send("x" * 6000)
+    assert (status, answer["error"]) == (413, "the body is too large: at most 5000 bytes are taken")
+
+    async def chunks() -> Any:
+        for _ in range(10):
+            yield b"x" * 1000
+
+    assert (await send(data=chunks()))[0] == 413
+
+
+async def test_a_token_sends_where_its_grant_allows(send: Sender) -> None:
+    mine = send.server.token("room", scope=ApiScope(queues=QueuesGrant(send=["jobs"])))
+    assert (await send(1, bearer=mine))[0] == 200
+    assert (await send(1, bearer=mine, path="/rooms/room/queues/mail/messages"))[0] == 403
+    assert (await send(1, bearer=mine, path="/rooms/other/queues/jobs/messages"))[0] == 403
+    assert (await send(1, bearer=send.server.token("room", scope=ApiScope())))[0] == 403
+    assert (await send(1, bearer="ma-x"))[0] == 401
+
+
+async def test_wrong_names_are_told(send: Sender) -> None:
+    for path in ("/rooms/Room/queues/jobs/messages", f"/rooms/room/queues/{'x' * 201}/messages"):
+        assert (await send(1, path=path))[0] == 400
+    assert (await send(1, path="/rooms/room/queues/a%00b/messages"))[0] == 400
+    assert (await send(data=b"{"))[0] == 400
+
+
+async def test_a_body_that_does_not_arrive_is_given_up_and_one_without_room_waits(
+    serve: Any, stack: AsyncExitStack, http: aiohttp.ClientSession
+) -> None:
+    wire, edge = Limits(message_bytes=400_000), EdgeLimits(bytes_per_second=10_000_000)
+    server = serve(wire=wire, edge=edge, message_seconds=1.0, max_in_flight_bytes=300_000, limits=QueueLimits())
+    send = Sender(http, await stack.enter_async_context(server))
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", send.server.server.port)
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {send.server.api_key}\r\nContent-Length: 200000\r\n\r\n"
+    writer.write(head.encode() + b"x" * 100_000)
+    await writer.drain()
+    answer, second = await asyncio.gather(reader.readuntil(b"\r\n\r\n"), send("y" * 300_000))
+    writer.write(b"x" * 100_000)  # it comes too late, and is read and dropped
+    await writer.drain()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert second[0] == 200
+    assert (await send("z" * 390_000))[0] == 429  # more than may ever be in flight
