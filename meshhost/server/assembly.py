@@ -200,6 +200,7 @@ def assemble(
     exports = Exports(kept)
     imports = Imports(kept, directory, exports)
     in_flight = InFlight(config.max_in_flight_bytes, engines.identity.quota_of)
+    metrics.show_in_flight(lambda: in_flight.total)
     sockets = RoomSockets(
         config,
         access=access,

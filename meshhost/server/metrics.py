@@ -7,7 +7,7 @@ rooms: the names are the programs'. Participants may make up any number of them,
 their own, those with the most messages before others, and all that follow share one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.registry import Collector
@@ -64,6 +64,11 @@ class ServerMetrics:
     def register(self, collector: Collector) -> None:
         """Show the metrics of this collector too."""
         self._registry.register(collector)
+
+    def show_in_flight(self, total: Callable[[], float]) -> None:
+        """Show the bytes of messages in memory, which `total` returns."""
+        text = "Bytes of messages that are received, handled or sent, as far as they are counted"
+        Gauge("meshhost_in_flight_bytes", text, registry=self._registry).set_function(total)
 
     def count_trigger(self, kind: str, outcome: str) -> None:
         """Count what became of an occurrence of a schedule, or of a delivery to a hook."""

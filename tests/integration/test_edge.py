@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import contextlib
+import io
 import itertools
 import logging
 import resource
@@ -23,6 +24,7 @@ from meshhost.edge.watched import watch_requests
 from meshhost.loopback import is_loopback
 
 HALF = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
+LARGE = 20_000_000
 WHOLE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -42,6 +44,10 @@ async def begun(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def large(_: web.Request) -> web.Response:
+    return web.Response(body=io.BytesIO(bytes(LARGE)))
+
+
 async def patient(request: web.Request) -> web.Response:
     await asyncio.sleep(2.5)
     return web.Response(text=str(len(await request.read())))
@@ -59,7 +65,7 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
 async def served(host: str = "127.0.0.1", **limits: float) -> AsyncIterator[int]:
     app = web.Application(client_max_size=2_000_000)
     app.add_routes([web.get("/livez", live), web.post("/echo", echo), web.get("/socket", socket)])
-    app.add_routes([web.post("/begun", begun), web.post("/patient", patient)])
+    app.add_routes([web.post("/begun", begun), web.post("/patient", patient), web.get("/large", large)])
     watch_requests(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
@@ -169,6 +175,18 @@ async def test_a_body_that_the_server_does_not_take_yet_is_not_late() -> None:
         async with asyncio.timeout(10):
             assert b"200 OK" in await raw.reader.readline()
         raw.writer.close()
+
+
+async def test_a_reader_that_asks_on_before_it_has_read_gets_its_answer_whole() -> None:
+    async with served(header_seconds=0.3) as port:
+        raw = await Raw.open(port, b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.sleep(0.3)
+        raw.writer.write(HALF)
+        await asyncio.sleep(2.5)  # it takes its time, and the rest of its second request is long due
+        head = await raw.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert await raw.reader.readexactly(LARGE) == bytes(LARGE)
+        assert (await raw.rest()).startswith(b"HTTP/1.1 408 ")
 
 
 async def test_complete_requests_and_sockets_may_be_slow() -> None:

@@ -20,11 +20,13 @@ from meshhost.errors import (
     StorageFullError,
 )
 from meshhost.identity.grants import ApiScope, MessagingGrant, StorageGrant, StoragePathGrant
-from meshhost.protocol.frames import Limits
+from meshhost.protocol.frames import Limits, Message, packets
+from meshhost.protocol.messages import pack_message
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.server.http import files as file_routes
 from meshhost.server.services import storage as handlers
 from meshhost.server.services.storage import StorageService
+from meshhost.stores.queues import QueueStats
 from meshhost.testing.server import RunningServer
 
 
@@ -323,3 +325,40 @@ async def test_a_reader_that_takes_nothing_of_a_download_is_dropped(
             got += len(part)
     assert got < 40_000_000
     writer.close()
+
+
+async def test_downloads_that_nobody_reads_hold_no_more_than_their_tenant_may(
+    server: RunningServer, http: aiohttp.ClientSession, until: Any
+) -> None:
+    async with server.client() as a:
+        await a.storage.upload(path="f", data=bytes(20_000_000))
+        async with http.ws_connect(server.server.room_url("room"), headers=_bearer(server)) as silent:
+            for number in range(30):
+                for packet in packets(Message(number, "storage.download", pack_message({"path": "f"}))):
+                    await silent.send_bytes(packet)
+            await until(lambda: _in_flight(server) > 19_000_000)
+            for _ in range(20):  # a neighbour's requests go on meanwhile
+                assert await a.storage.exists(path="f")
+                assert _in_flight(server) <= 66 * 1024 * 1024
+        await until(lambda: _in_flight(server) == 0)
+
+
+async def test_an_unfinished_message_is_given_back_with_its_connection(
+    server: RunningServer, http: aiohttp.ClientSession, until: Any
+) -> None:
+    async with http.ws_connect(server.server.room_url("room"), headers=_bearer(server)) as socket:
+        *all_but_last, _ = packets(Message(1, "storage.write", bytes(5_000_000)))
+        for packet in all_but_last:
+            await socket.send_bytes(packet)
+        await until(lambda: _in_flight(server) > 4_000_000)
+    await until(lambda: _in_flight(server) == 0)
+
+
+def _bearer(server: RunningServer) -> dict[str, str]:
+    return {"Authorization": f"Bearer {server.token('room', name='silent')}"}
+
+
+def _in_flight(server: RunningServer) -> float:
+    text = server.server.parts.metrics.render([], [], QueueStats("", 0, 0, 0, 0, None)).decode()
+    (line,) = [line for line in text.splitlines() if line.startswith("meshhost_in_flight_bytes ")]
+    return float(line.split()[1])
