@@ -195,6 +195,12 @@ async def test_a_delay_that_is_over_behind_a_key_is_not_waited_for(store: QueueS
     assert await bodies(store) == ["b"]
 
 
+async def test_a_lease_goes_on_to_the_one_behind_a_message_that_expired(store: QueueStore, clock: FakeClock) -> None:
+    await store.send_many(JOBS, [NewMessage("a", key="k", ttl=4), NewMessage("b", key="k", delay=2), NewMessage("c")])
+    await clock.advance(5)
+    assert await bodies(store) == ["b", "c"]
+
+
 async def test_one_key_in_two_queues_is_two_keys(store: QueueStore) -> None:
     await store.send(JOBS, NewMessage("a", key="k"))
     await store.send(MAIL, NewMessage("b", key="k"))

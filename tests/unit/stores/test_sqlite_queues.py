@@ -461,7 +461,11 @@ async def test_a_transaction_that_cannot_begin_fails_the_batch(store: SqliteQueu
         ),
         ("next_end", {}, "USING INDEX messages_expiring"),
         ("has_key", {"queue": 1, "key": "k"}, "USING COVERING INDEX messages_of_key (queue_id=? AND key=?)"),
-        ("let_follow", {"queue": 1, "key": "k"}, "USING COVERING INDEX messages_of_key (queue_id=? AND key=?)"),
+        (
+            "let_follow",
+            {"queue": 1, "key": "k", "now": 0},
+            "USING COVERING INDEX messages_of_key (queue_id=? AND key=?)",
+        ),
         ("forget_outcomes", {"now": 0, "limit": 1}, "USING COVERING INDEX outcomes_old (forget_at<?)"),
     ],
 )

@@ -77,4 +77,4 @@ def restore(db: sqlite3.Connection, queue: QueueRow, message: StoredMessage, hea
     execute_queues(db, "change_depth", queue=queue.id, change=1)
     if message.died_at is not None:
         # By way of `messages`: ids are given there.
-        bury(db, queue.id, queue.first, added, message.reason or "", message.died_at)
+        bury(db, queue.id, queue.first, added, message.reason or "", now._replace(wall=message.died_at))

@@ -107,7 +107,7 @@ def _end_instead(
     elif message.expires_at is not None and message.expires_at <= now.steady:
         end(db, row.id, row.first, row.settings_text, message.id, MessageState.EXPIRED, now)
     elif message.has_expired and interruptions >= limits.max_interruptions:
-        bury(db, row.id, row.first, message.id, poison(queue, interruptions), now.wall)
+        bury(db, row.id, row.first, message.id, poison(queue, interruptions), now)
     else:
         return False
     return True
@@ -137,10 +137,10 @@ def release(
         end(db, message.queue, message.first, message.settings_text, lease.message_id, MessageState.CANCELLED, now)
         return None
     if reason is EndReason.FAILED and failures >= (message.settings.max_attempts or limits.max_attempts):
-        bury(db, message.queue, message.first, lease.message_id, error, now.wall)
+        bury(db, message.queue, message.first, lease.message_id, error, now)
         return True
     if is_interruption(reason) and interruptions >= limits.max_interruptions:
-        bury(db, message.queue, message.first, lease.message_id, poison(lease.queue, interruptions), now.wall)
+        bury(db, message.queue, message.first, lease.message_id, poison(lease.queue, interruptions), now)
         return True
     return False
 
@@ -183,22 +183,22 @@ def end(
         values = {"now": now.wall, "forget_at": now.steady + ttl, "result": result}
         execute(db, "add_outcome", id=message_id, first=first, state=state, **values)
     execute(db, "delete_content", id=message_id)
-    return take_out(db, queue, message_id)
+    return take_out(db, queue, message_id, now)
 
 
-def take_out(db: sqlite3.Connection, queue: int, message_id: int) -> bool:
+def take_out(db: sqlite3.Connection, queue: int, message_id: int, now: Times) -> bool:
     """Delete the row of a message; its content is the caller's. Returns whether another one of its key follows."""
     ready, key = execute(db, "delete_message", id=message_id).fetchone()
     execute(db, "change_depth", queue=queue, change=-1)
     if key is None or ready == HELD_BACK:
         return False
-    return execute(db, "let_follow", queue=queue, key=key).rowcount > 0
+    return execute(db, "let_follow", queue=queue, key=key, now=now.steady).rowcount > 0
 
 
-def bury(db: sqlite3.Connection, queue: int, first: int, message_id: int, reason: str, died_at: float) -> None:
+def bury(db: sqlite3.Connection, queue: int, first: int, message_id: int, reason: str, now: Times) -> None:
     """Make a message dead."""
-    execute(db, "bury", id=message_id, first=first, reason=reason, now=died_at)
-    take_out(db, queue, message_id)
+    execute(db, "bury", id=message_id, first=first, reason=reason, now=now.wall)
+    take_out(db, queue, message_id, now)
 
 
 def end_what_is_over(db: sqlite3.Connection, now: Times, *, limit: int) -> tuple[int, list[QueueKey]]:

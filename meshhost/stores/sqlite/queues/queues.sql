@@ -34,7 +34,7 @@ SELECT 1 FROM messages INDEXED BY messages_of_key WHERE queue_id = :queue AND ke
 -- name: let_follow
 -- The first one left of the key is held back no longer.
 UPDATE messages
-SET ready = (delayed_until IS NULL), due = delayed_until, delayed_until = NULL
+SET ready = (delayed_until IS NULL OR delayed_until <= :now), due = delayed_until, delayed_until = NULL
 WHERE id = (
     SELECT id FROM messages INDEXED BY messages_of_key WHERE queue_id = :queue AND key = :key ORDER BY id LIMIT 1
 );
