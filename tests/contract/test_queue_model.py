@@ -47,6 +47,7 @@ QUEUES = st.sampled_from([QueueKey(ROOM, "a"), QueueKey(ROOM, "b")])
 HOLDERS = st.sampled_from([HolderId("ann"), HolderId("bob")])
 SECONDS = st.sampled_from([0, 1, 2, 3, 5])
 REASONS = st.sampled_from(list(EndReason))
+ENDS_OF_HOLDERS = st.sampled_from([reason for reason in EndReason if reason is not EndReason.FAILED])
 LIMITS = QueueLimits(max_attempts=2, max_interruptions=3, max_depth=4)
 
 _STRAYS = """
@@ -155,7 +156,7 @@ class BothStores(RuleBasedStateMachine):
     def find(self, queue: QueueKey, states: frozenset[MessageState] | None, key: str | None) -> None:
         self.both(lambda backend: _everything(backend, queue, MessageQuery(states=states, key=key, limit=2)))
 
-    @rule(holder=HOLDERS, reason=REASONS, grace=SECONDS)
+    @rule(holder=HOLDERS, reason=ENDS_OF_HOLDERS, grace=SECONDS)
     def release_holder(self, holder: HolderId, reason: EndReason, grace: int) -> None:
         self.both(lambda backend: backend.release_holder(holder, reason=reason, grace=grace))
 
