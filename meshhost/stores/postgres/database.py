@@ -19,6 +19,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any, LiteralString, TypeAlias, TypeVar
 
 import psycopg
@@ -29,7 +30,16 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from meshhost.errors import InvalidRequestError, RoomError, SettingsError
 from meshhost.tasks import TaskOwner
 
-__all__ = ["OPEN_SECONDS", "Connection", "Lifetime", "PostgresDatabase", "Row", "Values"]
+__all__ = [
+    "OPEN_SECONDS",
+    "Connection",
+    "Lifetime",
+    "PostgresDatabase",
+    "Row",
+    "Values",
+    "newest_versions",
+    "translated",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +114,7 @@ class PostgresDatabase:
             kwargs={"autocommit": True, "prepare_threshold": 5 if self.has_sessions else None},
         )
         try:
-            with _translated():
+            with translated():
                 await pool.open(wait=True, timeout=OPEN_SECONDS)
         except BaseException:
             await pool.close()
@@ -121,7 +131,7 @@ class PostgresDatabase:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:
         """A connection of its own, outside of the pool, for what needs a session (LISTEN)."""
-        with _translated():
+        with translated():
             connection: Connection = await AsyncConnection.connect(
                 self._url, autocommit=True, connect_timeout=int(OPEN_SECONDS), prepare_threshold=None
             )
@@ -164,7 +174,7 @@ class PostgresDatabase:
 
         Raises SettingsError when they are of a newer release.
         """
-        files = sorted((file.name, file) for file in (_MIGRATIONS / store).iterdir() if file.name.endswith(".sql"))
+        files = _files(store)
 
         async def operation(connection: Connection) -> None:
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
@@ -193,7 +203,7 @@ class PostgresDatabase:
         pool = self._pool
         if pool is None:
             raise RoomError("the database is not open")
-        with _translated():
+        with translated():
             for left in reversed(range(_TRIES)):
                 try:
                     async with pool.connection() as connection, asyncio.timeout(_OPERATION_SECONDS):
@@ -258,8 +268,21 @@ class Lifetime:
         self._is_open = False
 
 
+def newest_versions() -> dict[str, int]:
+    """The version of each store's tables in this release."""
+    stores = sorted(
+        folder.name for folder in _MIGRATIONS.iterdir() if folder.is_dir() and not folder.name.startswith("_")
+    )
+    return {store: len(_files(store)) for store in stores}
+
+
+def _files(store: str) -> list[tuple[str, Traversable]]:
+    """The migrations of a store, in order."""
+    return sorted((file.name, file) for file in (_MIGRATIONS / store).iterdir() if file.name.endswith(".sql"))
+
+
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """What psycopg raises as OSError; the text is the server's first line, which names no password."""
     try:
         yield
@@ -287,13 +310,13 @@ def _first_line(error: psycopg.Error) -> str:
 
 async def _has_sessions(connection: Connection) -> bool:
     """Whether this connection is a session of the server. A pooler answers with a process id that it made up."""
-    with _translated():
+    with translated():
         (pid,) = await (await connection.execute("SELECT pg_backend_pid()")).fetchone() or (0,)
     return bool(pid == connection.info.backend_pid)
 
 
 async def _check(connection: Connection) -> None:
-    with _translated():
+    with translated():
         found = await connection.execute(
             "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')"
         )
