@@ -30,16 +30,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from meshhost.errors import InvalidRequestError, RoomError, SettingsError
 from meshhost.tasks import TaskOwner
 
-__all__ = [
-    "OPEN_SECONDS",
-    "Connection",
-    "Lifetime",
-    "PostgresDatabase",
-    "Row",
-    "Values",
-    "newest_versions",
-    "translated",
-]
+__all__ = ["OPEN_SECONDS", "Connection", "Lifetime", "PostgresDatabase", "Row", "Values", "newest_versions"]
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +105,7 @@ class PostgresDatabase:
             kwargs={"autocommit": True, "prepare_threshold": 5 if self.has_sessions else None},
         )
         try:
-            with translated():
+            with _translated():
                 await pool.open(wait=True, timeout=OPEN_SECONDS)
         except BaseException:
             await pool.close()
@@ -131,7 +122,7 @@ class PostgresDatabase:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:
         """A connection of its own, outside of the pool, for what needs a session (LISTEN)."""
-        with translated():
+        with _translated():
             connection: Connection = await AsyncConnection.connect(
                 self._url, autocommit=True, connect_timeout=int(OPEN_SECONDS), prepare_threshold=None
             )
@@ -169,6 +160,14 @@ class PostgresDatabase:
 
         return await self._run(whole)
 
+    async def snapshot(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run what only reads, and may take long, on a connection of its own; it sees one moment. Raises OSError."""
+        async with self.session() as connection:
+            with _translated():
+                async with connection.transaction():
+                    await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                    return await operation(connection)
+
     async def migrate(self, store: str) -> None:
         """Bring the tables of a store to the version of this release; several processes may do so at once.
 
@@ -203,7 +202,7 @@ class PostgresDatabase:
         pool = self._pool
         if pool is None:
             raise RoomError("the database is not open")
-        with translated():
+        with _translated():
             for left in reversed(range(_TRIES)):
                 try:
                     async with pool.connection() as connection, asyncio.timeout(_OPERATION_SECONDS):
@@ -282,7 +281,7 @@ def _files(store: str) -> list[tuple[str, Traversable]]:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def _translated() -> Iterator[None]:
     """What psycopg raises as OSError; the text is the server's first line, which names no password."""
     try:
         yield
@@ -310,13 +309,13 @@ def _first_line(error: psycopg.Error) -> str:
 
 async def _has_sessions(connection: Connection) -> bool:
     """Whether this connection is a session of the server. A pooler answers with a process id that it made up."""
-    with translated():
+    with _translated():
         (pid,) = await (await connection.execute("SELECT pg_backend_pid()")).fetchone() or (0,)
     return bool(pid == connection.info.backend_pid)
 
 
 async def _check(connection: Connection) -> None:
-    with translated():
+    with _translated():
         found = await connection.execute(
             "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')"
         )

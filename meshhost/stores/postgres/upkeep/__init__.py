@@ -13,7 +13,7 @@ from typing import Literal, LiteralString
 from psycopg.conninfo import conninfo_to_dict
 
 from meshhost.errors import SettingsError
-from meshhost.stores.postgres.database import Connection, PostgresDatabase, newest_versions, translated
+from meshhost.stores.postgres.database import Connection, PostgresDatabase, newest_versions
 from meshhost.stores.postgres.exclusive import LOCK, ExclusiveUse
 from meshhost.stores.upkeep import DatabaseReport, Migration, StoreReport
 
@@ -66,11 +66,7 @@ class PostgresUpkeep:
         await database.open()  # checks version and encoding
         try:
             # Not from the pool: to count takes longer than an operation of a server may.
-            async with database.session() as connection:
-                with translated():
-                    async with connection.transaction():
-                        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                        return await self._report(connection)
+            return await database.snapshot(self._report)
         finally:
             await database.close()
 
