@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +16,12 @@ from meshhost.cli.main import run
 from meshhost.errors import RoomError, SettingsError
 from meshhost.room.client import RoomClient
 from meshhost.stores.postgres.upkeep import PostgresUpkeep, tool_version
-from meshhost.testing.server import running_server
+from meshhost.testing.server import RunningServer, running_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 MESHHOST = [sys.executable, "-m", "meshhost.cli.main", "db"]
+OPERATOR = "an-operators-key-for-tests"
 STORES = ["documents", "identity", "queues", "triggers", "usage"]
 
 
@@ -97,6 +100,48 @@ def migrated_by_two(options: list[str]) -> None:
     assert called("check", *options).returncode == 0
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from meshhost.cli.main import main
+
+left, rename = int(sys.argv.pop(1)), Path.rename
+
+def counted(self, target):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+
+Path.rename = counted
+main()
+"""
+
+
+@pytest.mark.parametrize("renames", [0, 3, 7, 9])
+async def test_a_restore_that_is_killed_is_noticed_by_servers_and_can_be_done_again(
+    tmp_path: Path, renames: int
+) -> None:
+    async with running_server(tmp_path / "data") as server, server.client() as room:
+        await room.queues.send(name="jobs", message={"number": 1})
+    async with running_server(tmp_path / "new") as other, other.client() as room:
+        await room.queues.send(name="jobs", message={"number": 2})
+    archive, options = str(tmp_path / "a.tar"), ["--force", "--yes", "--data-dir", str(tmp_path / "new")]
+    assert (await asyncio.to_thread(called, "backup", archive, "--data-dir", str(tmp_path / "data"))).returncode == 0
+    command = [sys.executable, "-c", KILLED, str(renames), "db", "restore", archive, *options]
+    killed = await asyncio.to_thread(subprocess.run, command, timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    with pytest.raises(SettingsError, match="did not finish"):
+        async with running_server(tmp_path / "new", key=server.key):
+            pass
+    assert (await asyncio.to_thread(called, "check", *options[2:])).returncode == 1
+    done = await asyncio.to_thread(called, "restore", archive, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    async with running_server(tmp_path / "new", key=server.key) as restored, restored.client(name="reader") as room:
+        assert await drained(room) == [1]
+
+
 # PostgreSQL
 
 
@@ -166,6 +211,8 @@ def test_the_commands_for_a_dump_name_the_database_and_no_password(
     assert "secret" not in shown.out + shown.err
     assert run(["db", "restore", "my backup.dump", "--database-url", url]) == 0
     assert capsys.readouterr().out.startswith("pg_restore --single-transaction")
+    assert run(["db", "restore", "my backup.dump", "--check", "--database-url", url]) == 0
+    assert capsys.readouterr().out == "pg_restore --list 'my backup.dump'\n"
 
 
 def test_a_dump_program_that_is_too_old_or_missing_is_reported(
@@ -181,6 +228,41 @@ def test_a_dump_program_that_is_too_old_or_missing_is_reported(
     assert tool_version("pg_dump") == 12
     run(["db", "backup", "x", "--database-url", postgres_server.url])
     assert "is of version 12, too old for PostgreSQL" in capsys.readouterr().err
+
+
+async def test_tenants_and_rooms_move_from_sqlite_to_postgresql_as_the_page_about_scaling_says(
+    postgres_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESHHOST_OPERATOR_KEY", OPERATOR)
+    monkeypatch.setenv("MESHHOST_CONFIG_DIR", str(tmp_path / "config"))
+
+    async def meshhost(server: RunningServer, *arguments: str) -> str:
+        environment = {**os.environ, "MESHHOST_API_URL": server.url, "MESHHOST_API_KEY": server.api_key}
+        command = [*MESHHOST[:-1], *arguments]
+        done = await asyncio.to_thread(
+            subprocess.run, command, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    acme, lobby = str(tmp_path / "acme.tar"), str(tmp_path / "lobby.tar")
+    async with running_server(tmp_path / "old", operator_key=OPERATOR) as old:
+        async with old.client("lobby") as room:
+            await room.queues.send(name="jobs", message={"number": 1})
+        await meshhost(old, "tenant", "create", "acme")
+        await meshhost(old, "tenant", "suspend", "acme")
+        await meshhost(old, "tenant", "export", "acme", acme)
+        await meshhost(old, "room", "export", "lobby", lobby)
+    url = postgres_server.new_database()
+    assert len(await PostgresUpkeep(url).migrate()) == len(STORES)
+    async with running_server(tmp_path / "new", database_url=url, operator_key=OPERATOR, key=old.key) as new:
+        await meshhost(new, "tenant", "import", acme)
+        await meshhost(new, "key", "create", "--tenant", "acme")
+        await meshhost(new, "room", "import", lobby)
+        assert "acme\tactive" in await meshhost(new, "tenant", "list")
+        async with new.client("lobby") as room:
+            assert await drained(room) == [1]
+    assert (await PostgresUpkeep(url).look()).problem is None
 
 
 async def test_what_the_commands_dump_is_what_they_restore(postgres_server: PostgresServer, tmp_path: Path) -> None:

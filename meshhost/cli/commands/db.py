@@ -15,6 +15,7 @@ from meshhost.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from meshhost.stores.postgres.upkeep import PostgresUpkeep
+    from meshhost.stores.sqlite.upkeep.backup import Backup
     from meshhost.stores.sqlite.upkeep.upkeep import SqliteUpkeep
     from meshhost.stores.upkeep import DatabaseReport
 
@@ -123,6 +124,9 @@ def restore(
         bool, typer.Option("--force", help="Replace the databases that are there; they are kept in a folder beside.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask, with --force.")] = False,
+    only_check: Annotated[
+        bool, typer.Option("--check", help="Only check that the backup is whole; a room server may run.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Put the databases of a backup into an empty data folder: all of them or, after an error, none.
@@ -133,7 +137,12 @@ def restore(
 
     upkeep = _upkeep(data_dir, database_url)
     if upkeep.name == "postgresql":
-        _print_tool(upkeep.restore_command(str(file)), "pg_restore", upkeep, as_json=as_json)
+        command = upkeep.list_command(str(file)) if only_check else upkeep.restore_command(str(file))
+        _print_tool(command, "pg_restore", upkeep, as_json=as_json)
+        return
+    if only_check:
+        checked = upkeep.check_backup(file, progress=lambda total: working("checking the backup", total=total))
+        _print_checked(checked, as_json=as_json)
         return
     if force and upkeep.has_databases:
         _confirm(upkeep.data_dir, yes=yes)
@@ -142,12 +151,23 @@ def restore(
     )
     names = [one.name for one in done.databases]
     if as_json:
-        print_json({"databases": names, "created_at": done.created_at, "replaced": None if kept is None else str(kept)})
+        replaced = None if kept is None else str(kept)
+        print_json({"restored": True, "databases": names, "created_at": done.created_at, "replaced": replaced})
         return
     print_line(f"restored {', '.join(names)} into {upkeep.data_dir}")
     if kept is not None:
         print_line(f"the databases of before are in {kept}: delete them when nothing is missing")
     print_line("files of rooms are not in a backup: copy storage/ too, if you have not")
+
+
+def _print_checked(backup: Backup, *, as_json: bool) -> None:
+    from meshhost.cli.output import print_json, print_line, shown_time
+
+    names = [one.name for one in backup.databases]
+    if as_json:
+        print_json({"restored": False, "databases": names, "created_at": backup.created_at, "replaced": None})
+    else:
+        print_line(f"whole: {', '.join(names)}, of {shown_time(backup.created_at)} by meshhost {backup.release}")
 
 
 def _upkeep(data_dir: Path | None, database_url: str | None) -> SqliteUpkeep | PostgresUpkeep:

@@ -105,6 +105,17 @@ def test_a_restore_into_an_empty_folder_asks_nothing(
     assert run(["db", "check", "--data-dir", str(tmp_path / "new")]) == 0
 
 
+def test_a_backup_can_be_checked_alone(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archive = str(tmp_path / "a.tar")
+    assert run(["db", "backup", archive]) == 0
+    capsys.readouterr()
+    assert run(["db", "restore", archive, "--check"]) == 0
+    assert capsys.readouterr().out.startswith("whole: identity.db, ")
+    assert run(["db", "restore", archive, "--check", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["restored"] is False
+    assert not list(data.glob("replaced-*"))
+
+
 def test_a_file_that_is_missing_or_no_backup_is_said_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

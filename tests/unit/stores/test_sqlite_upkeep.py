@@ -19,7 +19,7 @@ from meshhost.queues.over_engine import queue_service
 from meshhost.stores.queues import NewMessage, QueueKey, QueueLimits
 from meshhost.stores.sqlite.engine import sqlite_engine
 from meshhost.stores.sqlite.file import RESTORING, lock_file
-from meshhost.stores.sqlite.upkeep.backup import Progress, read_backup
+from meshhost.stores.sqlite.upkeep.backup import Backup, Progress, read_backup
 from meshhost.stores.sqlite.upkeep.files import database_files
 from meshhost.stores.sqlite.upkeep.upkeep import SqliteUpkeep
 from meshhost.stores.upkeep import Migration
@@ -55,6 +55,10 @@ def back_up(upkeep: SqliteUpkeep, target: Path) -> Path:
 def restore(archive: Path, data_dir: Path, *, replace: bool = False) -> Path | None:
     upkeep = SqliteUpkeep(data_dir)
     return upkeep.restore(archive, replace=replace, progress=lambda _: nullcontext(lambda _: None))[1]
+
+
+def check(upkeep: SqliteUpkeep, archive: Path) -> Backup:
+    return upkeep.check_backup(archive, progress=lambda _: nullcontext(lambda _: None))
 
 
 def names(folder: Path) -> set[str]:
@@ -330,6 +334,16 @@ async def test_nothing_is_restored_while_a_server_runs(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="is in use"):
             restore(archive, tmp_path / "new", replace=True)
     assert bodies(tmp_path / "new") == ["other"]
+
+
+async def test_a_backup_is_checked_without_being_restored(tmp_path: Path) -> None:
+    archive = back_up(await filled(tmp_path / "data", "one"), tmp_path / "backup.tar")
+    upkeep = SqliteUpkeep(tmp_path / "new")
+    assert [one.name for one in check(upkeep, archive).databases] == [f"{name}.db" for name in STORES]
+    archive.write_bytes(archive_of(manifest_of("queues.db"), queues=b"no database" * 500).getvalue())
+    with pytest.raises(OSError, match=r"the database queues\.db is damaged"):
+        check(upkeep, archive)
+    assert names(tmp_path) == {"data", "backup.tar"}
 
 
 async def test_a_damaged_archive_changes_nothing(tmp_path: Path) -> None:

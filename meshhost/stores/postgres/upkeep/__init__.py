@@ -104,13 +104,9 @@ class PostgresUpkeep:
         options = ["--single-transaction", "--exit-on-error", "--no-owner"]
         return shlex.join(["pg_restore", *options, *self._options(), file])
 
-    async def has_tables(self) -> bool:
-        """Whether the database has our schema. Raises OSError, SettingsError."""
-        await self._database.open()
-        try:
-            return await self._has_versions()
-        finally:
-            await self._database.close()
+    def list_command(self, file: str) -> str:
+        """The command that shows whether such a backup can be read."""
+        return shlex.join(["pg_restore", "--list", file])
 
     def _options(self) -> list[str]:
         names = {"host": "host", "port": "port", "user": "username", "dbname": "dbname"}

@@ -8,8 +8,9 @@ a marker (`RESTORING`), and no store opens beside it until a restore has finishe
 
 import contextlib
 import os
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
@@ -20,7 +21,7 @@ from meshhost.stores.sqlite.file import RESTORING, is_restore_unfinished, lock_f
 from meshhost.stores.sqlite.upkeep.backup import Backup, Progress, check_copy, copied, read_backup, synced_folder
 from meshhost.stores.sqlite.upkeep.files import DatabaseFile
 
-__all__ = ["occupied", "restore"]
+__all__ = ["check_backup", "occupied", "restore"]
 
 _PARTS = ("", "-wal", "-shm", "-journal")
 
@@ -28,6 +29,23 @@ _PARTS = ("", "-wal", "-shm", "-journal")
 def occupied(files: Sequence[DatabaseFile]) -> list[Path]:
     """The databases that are there already, with logs that were left of one."""
     return [path for file in files for path in _parts(file.path) if path.exists()]
+
+
+def check_backup(
+    archive: IO[bytes], files: Sequence[DatabaseFile], folder: Path, *, advance: Progress = lambda _: None
+) -> Backup:
+    """Check what `restore` would, and put nothing in place: each database is for a moment in a new folder within `folder`.
+
+    Raises InvalidRequestError, OSError.
+    """
+    backup, entries = read_backup(archive)
+    _check_versions(backup, _targets(entries, files, folder))
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".backup-check-") as scratch:
+        for name, entry in entries.items():
+            path = Path(scratch) / name
+            _stage(archive, entry, path, name, advance)
+            path.unlink()
+    return backup
 
 
 def restore(
@@ -44,8 +62,7 @@ def restore(
     damaged or of a newer release, SettingsError when a server uses the directory, OSError. After an error all is as it was.
     """
     backup, entries = read_backup(archive)
-    known = {file.name: file for file in files}
-    targets = {name: known.get(name) or DatabaseFile(name, data_dir / name) for name in entries}
+    targets = _targets(entries, files, data_dir)
     _check_versions(backup, targets)
     # Stores that the backup does not have are replaced by nothing. What others keep here, such as a host, stays.
     former = [file for file in files if file.newest is not None or file.name in entries]
@@ -68,6 +85,12 @@ def restore(
                 for part in _parts(path):
                     part.unlink(missing_ok=True)
     return backup, kept
+
+
+def _targets(names: Iterable[str], files: Sequence[DatabaseFile], data_dir: Path) -> dict[str, DatabaseFile]:
+    """Where each database of a backup belongs."""
+    known = {file.name: file for file in files}
+    return {name: known.get(name) or DatabaseFile(name, data_dir / name) for name in names}
 
 
 def _check_versions(backup: Backup, targets: dict[str, DatabaseFile]) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 from meshhost.errors import SettingsError
 from meshhost.stores.sqlite.upkeep.backup import Backup, Progress, back_up
 from meshhost.stores.sqlite.upkeep.files import DatabaseFile, database_files, inspect, is_locked, version_of
-from meshhost.stores.sqlite.upkeep.restore import occupied, restore
+from meshhost.stores.sqlite.upkeep.restore import check_backup, occupied, restore
 from meshhost.stores.upkeep import DatabaseReport, Migration
 
 __all__ = ["SqliteUpkeep"]
@@ -58,6 +58,13 @@ class SqliteUpkeep:
     ) -> Backup:
         """Write a backup; see `backup.back_up`. Blocks."""
         return back_up(self.files, target, release=release, progress=progress)
+
+    def check_backup(
+        self, archive: Path, *, progress: Callable[[int], contextlib.AbstractContextManager[Progress]]
+    ) -> Backup:
+        """Check a backup without restoring it; needs space beside it for its largest database. Blocks."""
+        with archive.open("rb") as opened, progress(archive.stat().st_size) as advance:
+            return check_backup(opened, self.files, archive.parent, advance=advance)
 
     def restore(
         self, archive: Path, *, replace: bool, progress: Callable[[int], contextlib.AbstractContextManager[Progress]]
