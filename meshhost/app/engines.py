@@ -9,14 +9,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from meshhost.errors import SettingsError
 from meshhost.stores.engine import Engine
 from meshhost.stores.queues import QueueLimits
 from meshhost.stores.sqlite.engine import sqlite_engine
+from meshhost.stores.sqlite.upkeep.upkeep import SqliteUpkeep
 
-__all__ = ["ENGINES", "EngineMaker", "EngineRequest", "make_engine"]
+if TYPE_CHECKING:
+    from meshhost.stores.postgres.upkeep import PostgresUpkeep
+
+__all__ = ["ENGINES", "EngineMaker", "EngineRequest", "make_engine", "make_upkeep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,15 @@ EngineMaker: TypeAlias = Callable[[EngineRequest], Engine]
 
 def _sqlite(request: EngineRequest) -> Engine:
     """SQLite; the URL, when there is one, names the file of the queues."""
-    if request.url is None:
-        return sqlite_engine(request.data_dir, limits=request.limits)
-    _, separator, path = request.url.partition("://")
+    return sqlite_engine(request.data_dir, queues=_queues_file(request.url), limits=request.limits)
+
+
+def _queues_file(url: str | None) -> Path | None:
+    if url is None:
+        return None
+    _, separator, path = url.partition("://")
     if separator and path.startswith("/") and len(path) > 1:
-        return sqlite_engine(request.data_dir, queues=Path(path[1:]), limits=request.limits)
+        return Path(path[1:])
     raise _unknown_url()
 
 
@@ -47,8 +55,7 @@ def _postgresql(request: EngineRequest) -> Engine:
     try:
         from meshhost.stores.postgres.engine import postgres_engine
     except ImportError:
-        text = "MESHHOST_DATABASE_URL: PostgreSQL needs a package that is missing: pip install 'meshhost[postgres]'"
-        raise SettingsError(text) from None
+        raise _no_psycopg() from None
     return postgres_engine(request.url or "", limits=request.limits)
 
 
@@ -63,6 +70,26 @@ def make_engine(request: EngineRequest, engines: Mapping[str, EngineMaker] = ENG
     if maker is None:
         raise _unknown_url()
     return maker(request)
+
+
+def make_upkeep(url: str | None, data_dir: Path) -> "SqliteUpkeep | PostgresUpkeep":
+    """Return what looks after the databases that the URL names, or those of the data directory. Raises SettingsError."""
+    scheme = "sqlite" if url is None else url.partition(":")[0]
+    if scheme == "sqlite":
+        return SqliteUpkeep(data_dir, queues=_queues_file(url))
+    if scheme not in ENGINES:
+        raise _unknown_url()
+    try:
+        from meshhost.stores.postgres.upkeep import PostgresUpkeep
+    except ImportError:
+        raise _no_psycopg() from None
+    return PostgresUpkeep(url or "")
+
+
+def _no_psycopg() -> SettingsError:
+    return SettingsError(
+        "MESHHOST_DATABASE_URL: PostgreSQL needs a package that is missing: pip install 'meshhost[postgres]'"
+    )
 
 
 def _unknown_url() -> SettingsError:

@@ -13,7 +13,7 @@ import typer
 import typer.core
 
 from meshhost import __version__
-from meshhost.cli.commands import agents, host, key, messaging, queue, room, storage, tenant, token
+from meshhost.cli.commands import agents, db, host, key, messaging, queue, room, storage, tenant, token
 from meshhost.cli.commands.chat import chat
 from meshhost.cli.commands.host.logs import logs
 from meshhost.cli.commands.setup import setup
@@ -69,6 +69,7 @@ app.add_typer(messaging.app, name="messaging", cls=_Group)
 app.add_typer(token.app, name="token", cls=_Group)
 app.add_typer(tenant.app, name="tenant", cls=_Group)
 app.add_typer(key.app, name="key", cls=_Group)
+app.add_typer(db.app, name="db", cls=_Group)
 
 
 def main() -> None:

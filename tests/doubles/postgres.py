@@ -33,11 +33,12 @@ END $$
 
 
 class PostgresServer:
-    """A server with the database `postgres` at `url`."""
+    """A server with the database `postgres` at `url`; `programs` is the folder of `pg_dump` and the like of its version."""
 
     def __init__(self, server: Any) -> None:
         self._server = server
         self.url: str = server.get_uri()
+        self.programs = Path(server.bin_path)
 
     def execute(self, statement: str) -> None:
         """Run a statement, outside of any transaction."""

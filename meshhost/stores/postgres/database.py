@@ -19,6 +19,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any, LiteralString, TypeAlias, TypeVar
 
 import psycopg
@@ -29,7 +30,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from meshhost.errors import InvalidRequestError, RoomError, SettingsError
 from meshhost.tasks import TaskOwner
 
-__all__ = ["OPEN_SECONDS", "Connection", "Lifetime", "PostgresDatabase", "Row", "Values"]
+__all__ = ["OPEN_SECONDS", "Connection", "Lifetime", "PostgresDatabase", "Row", "Values", "newest_versions"]
 
 logger = logging.getLogger(__name__)
 
@@ -159,12 +160,20 @@ class PostgresDatabase:
 
         return await self._run(whole)
 
+    async def snapshot(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run what only reads, and may take long, on a connection of its own; it sees one moment. Raises OSError."""
+        async with self.session() as connection:
+            with _translated():
+                async with connection.transaction():
+                    await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                    return await operation(connection)
+
     async def migrate(self, store: str) -> None:
         """Bring the tables of a store to the version of this release; several processes may do so at once.
 
         Raises SettingsError when they are of a newer release.
         """
-        files = sorted((file.name, file) for file in (_MIGRATIONS / store).iterdir() if file.name.endswith(".sql"))
+        files = _files(store)
 
         async def operation(connection: Connection) -> None:
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
@@ -256,6 +265,19 @@ class Lifetime:
     async def close(self) -> None:
         """Refuse operations from now on. Idempotent; the store may be opened again."""
         self._is_open = False
+
+
+def newest_versions() -> dict[str, int]:
+    """The version of each store's tables in this release."""
+    stores = sorted(
+        folder.name for folder in _MIGRATIONS.iterdir() if folder.is_dir() and not folder.name.startswith("_")
+    )
+    return {store: len(_files(store)) for store in stores}
+
+
+def _files(store: str) -> list[tuple[str, Traversable]]:
+    """The migrations of a store, in order."""
+    return sorted((file.name, file) for file in (_MIGRATIONS / store).iterdir() if file.name.endswith(".sql"))
 
 
 @contextmanager

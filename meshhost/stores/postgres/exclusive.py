@@ -20,12 +20,12 @@ from meshhost.errors import SettingsError
 from meshhost.stores.postgres.database import OPEN_SECONDS, Connection, PostgresDatabase
 from meshhost.tasks import TaskOwner
 
-__all__ = ["ExclusiveUse"]
+__all__ = ["LOCK", "ExclusiveUse"]
 
 logger = logging.getLogger(__name__)
 
 # "meshroom" as a number; advisory locks are apart for each database.
-_LOCK = 0x6D657368726F6F6D
+LOCK = 0x6D657368726F6F6D
 # The session only waits; so often it is asked whether it is still there.
 _LOOK_SECONDS = 5.0
 _RETRY = Backoff(first_delay=0.2, max_delay=5.0)
@@ -85,7 +85,7 @@ class ExclusiveUse:
     async def _take(self, connection: Connection, held: "asyncio.Future[None]") -> None:
         end = asyncio.get_running_loop().time() + self._wait_seconds
         while True:
-            (is_mine,) = await (await connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))).fetchone() or (
+            (is_mine,) = await (await connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,))).fetchone() or (
                 False,
             )
             if is_mine:

@@ -13,16 +13,22 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import time
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from meshhost.errors import SettingsError
 from meshhost.stores.sqlite.tidy import prepare_file
 
-__all__ = ["SqliteFile"]
+__all__ = ["RESTORING", "SqliteFile", "is_restore_unfinished", "lock_file"]
+
+RESTORING = "restore.unfinished"
+"""The file that is beside a database while a restore puts files in place: until it is gone they may not belong together."""
 
 # Another process may hold the write lock of a shared file for the length of a commit.
 _BUSY_SECONDS = 10.0
+# One that only looks whether a file is locked (`upkeep`) has the lock for a moment.
+_LOOK_SECONDS = 0.05
 # A commit is on disk when it returns, also after a power loss; a WAL that grew in a burst is cut back.
 _SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864")
 
@@ -46,11 +52,12 @@ class SqliteFile:
         """Lock the file, create it if it is missing, and bring its schema up to date.
 
         A shared file is unlocked again; this waits for another process that opens it at the same moment. Raises
-        SettingsError when another process holds the file, when it is of a newer version or no database; OSError.
+        SettingsError when another process holds the file, when it is of a newer version or no database, or when a restore
+        did not finish; OSError.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.path, self.what, wait=self._shared)
+        self.lock()
         try:
+            _refuse_unfinished(self.path)
             os.close(_open_private(self.path))
             self.connection()
         except BaseException:
@@ -58,6 +65,12 @@ class SqliteFile:
             raise
         if self._shared:
             self._unlock()
+
+    def lock(self) -> None:
+        """Lock the file, which need not exist, before it is opened; `close` gives the lock back. Raises as `open`."""
+        if self._lock is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = lock_file(self.path, self.what, wait=self._shared)
 
     def connection(self) -> sqlite3.Connection:
         """Return the present connection, or a new one after `discard`. Raises OSError, SettingsError."""
@@ -89,17 +102,42 @@ def _open_private(path: Path) -> int:
     return descriptor
 
 
-def _lock(path: Path, what: str, *, wait: bool = False) -> int:
+def is_restore_unfinished(path: Path) -> bool:
+    """Whether the files beside `path` were left by a restore that was killed while it put them in place."""
+    return path.with_name(RESTORING).exists()
+
+
+def _refuse_unfinished(path: Path) -> None:
+    if is_restore_unfinished(path):
+        raise SettingsError(f"a restore into {path.parent} did not finish: run `meshhost db restore --force` again")
+
+
+def lock_file(path: Path, what: str, *, wait: bool = False) -> int:
+    """Lock the database file `path` and return the descriptor to close when it is released.
+
+    `wait` for another process instead of raising SettingsError. Raises OSError.
+    """
     descriptor = _open_private(path.with_name(f"{path.name}.lock"))
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        is_mine = _try_lock(descriptor, wait=wait)
+        if not is_mine:
+            time.sleep(_LOOK_SECONDS)
+            is_mine = _try_lock(descriptor)
+    except BaseException:
         os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            text = f"the {what} {path} is in use: stop the other server or choose another path"
-            raise SettingsError(text) from None
         raise
+    if not is_mine:
+        os.close(descriptor)
+        raise SettingsError(f"the {what} {path} is in use: stop the other server or choose another path")
     return descriptor
+
+
+def _try_lock(descriptor: int, *, wait: bool = False) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _connect(path: Path, migrations: Traversable, what: str) -> sqlite3.Connection:

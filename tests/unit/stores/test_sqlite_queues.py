@@ -361,14 +361,14 @@ async def test_a_cancelled_close_ends_all_the_same(store: SqliteQueueStore) -> N
 
 async def test_a_cancelled_open_leaves_no_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go = threading.Event(), threading.Event()
-    lock = sqlite_file._lock
+    lock = sqlite_file.lock_file
 
     def slowly(path: Path, what: str, *, wait: bool) -> int:
         begun.set()
         go.wait(10)
         return lock(path, what, wait=wait)
 
-    monkeypatch.setattr(sqlite_file, "_lock", slowly)
+    monkeypatch.setattr(sqlite_file, "lock_file", slowly)
     store = SqliteQueueStore(path)
     opening = asyncio.create_task(store.open())
     await asyncio.to_thread(begun.wait, 10)
