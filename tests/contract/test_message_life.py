@@ -541,6 +541,14 @@ async def test_a_message_whose_holder_is_late_is_cancelled_at_once(store: QueueS
     assert len((await known(store, delivery.lease.message_id)).history) == 1
 
 
+async def test_nothing_is_kept_of_a_dead_message_that_is_cancelled_where_nothing_is_to_be(store: QueueStore) -> None:
+    await set_up(store, QueueSettings(result_ttl=0))
+    await store.send(JOBS, NewMessage("a"))
+    number = await fail(store, times=3)
+    assert await store.cancel(JOBS, number) == CANCELLED
+    assert await store.get(JOBS, number) is None
+
+
 async def test_a_dead_message_can_be_cancelled(store: QueueStore) -> None:
     await store.send(JOBS, NewMessage("a"))
     number = await fail(store, times=3)
@@ -604,6 +612,17 @@ async def test_messages_are_found_by_key_text_and_time(store: QueueStore, clock:
     assert await found(store, MessageQuery(text="%")) == []
     assert await found(store, MessageQuery(since=clock.time())) == [new]
     assert new not in await found(store, MessageQuery(until=clock.time() - 1))
+
+
+async def test_few_among_many_are_found_by_pages_that_are_cut_short(store: QueueStore) -> None:
+    await set_up(store, QueueSettings(max_depth=5000))
+    first = await store.send(JOBS, NewMessage("needle 1"))
+    for _ in range(3):
+        await store.send_many(JOBS, [NewMessage("hay")] * 900)
+    last = await store.send(JOBS, NewMessage("needle 2"))
+    assert await found(store, MessageQuery(text="needle")) == [last, first]
+    assert await found(store, MessageQuery(text="needle", limit=1)) == [last, first]
+    assert len(await found(store, MessageQuery(limit=1000))) == 2702
 
 
 async def test_what_is_found_says_what_is_known(store: QueueStore) -> None:
