@@ -23,9 +23,9 @@ from meshhost.errors import (
     StorageFullError,
     TenantSuspendedError,
     TokenError,
+    TooLargeError,
 )
 from meshhost.server.core.ownership import OwnedElsewhereError
-from meshhost.server.http.bodies import BodyTooLargeError
 
 __all__ = ["RETRY_AFTER_SECONDS", "error_response", "errors_as_json", "http_logger", "status_of", "stopping_response"]
 
@@ -45,7 +45,7 @@ _STATUS: dict[type[MeshhostError], int] = {
     OwnedElsewhereError: 421,  # Misdirected Request: right, but sent to the wrong server
     InvalidRequestError: 400,
     QuotaExceededError: 429,
-    BodyTooLargeError: 413,
+    TooLargeError: 413,
     LimitExceededError: 429,
     StorageFullError: 507,
 }
