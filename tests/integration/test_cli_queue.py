@@ -139,7 +139,11 @@ async def test_each_line_is_sent_once_however_often_the_file_is(
     command = ["send", "--queue", "jobs", "--file", str(file)]
 
     assert await queue.out(*command) == "5 messages sent to queue jobs"
-    assert await queue.out(*command) == "5 messages sent to queue jobs"
+    assert await queue.out(*command) == "0 messages sent to queue jobs; 5 were sent before"
+    file.write_text("".join(f"{number}\n" for number in range(6)))
+    assert await queue.out(*command) == "1 message sent to queue jobs; 5 were sent before"
+    await room.queues.cancel("jobs", "6")
+    file.write_text("".join(f"{number}\n" for number in range(5)))
     assert [each.message for each in await room.queues.peek("jobs", limit=9)] == [0, 1, 2, 3, 4]
     assert await queue.out(*command, "--id-prefix", "again", "--quiet") == ""
     assert len(await room.queues.peek("jobs", limit=50)) == 10

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from meshhost.cli.commands.queue.lines import Batch, Source
     from meshhost.errors import RoomError
     from meshhost.room.client import RoomClient
+    from meshhost.room.services.queues import SentIds
 
 __all__ = ["send"]
 
@@ -70,7 +71,7 @@ def send(
     The id is printed once the message is on the disk of the server. A queue that does not exist is created.
 
     A FILE of lines is sent in batches of up to 1000. Each line is stored once within a day: a run that was interrupted is
-    finished by the same command. A wrong line is named, and those before it are stored.
+    finished by the same command, which says how many were sent before. A wrong line is named, and those before it are stored.
 
     With --wait, progress is shown and the result is printed as JSON; the exit code is 1 when the message is dead, expired or
     cancelled. A TIME is such as 90s, 10m, 2h or 1d.
@@ -160,32 +161,34 @@ class _Sending:
         _export_traces()
         found = batches(source.lines, self.options, prefix=prefix, with_options=with_options)
 
-        async def use(client: RoomClient) -> int:
+        async def use(client: RoomClient) -> tuple[int, int | None]:
             count = 0
+            before: int | None = 0
             with _span(self.queue), counting(f"sending to {self.queue}", total=total) as show:
                 while True:
                     try:
                         batch = await _in_thread(lambda: next(found, None)) if in_thread else next(found, None)
                         if batch is None:
-                            return count
-                        await self._send_batch(client, batch, may_create=count == 0)
+                            return count, before
+                        sent = await self._send_batch(client, batch, may_create=count == 0)
                     except RoomError as error:
                         raise _after(count, error) from None
                     count += len(batch.numbers)
+                    before = None if before is None or sent.before is None else before + sent.before
                     show(batch.end, count)
 
-        count = run_in_room(self.room, use)
+        count, before = run_in_room(self.room, use)
         if not self.is_quiet:
-            print_line(f"{count} {'message' if count == 1 else 'messages'} sent to queue {self.queue}")
+            print_line(_sent_line(self.queue, count, before))
 
-    async def _send_batch(self, client: RoomClient, batch: Batch, *, may_create: bool) -> None:
+    async def _send_batch(self, client: RoomClient, batch: Batch, *, may_create: bool) -> SentIds:
         from meshhost.errors import RoomError
 
-        def call(create: bool) -> Awaitable[list[str]]:
+        def call(create: bool) -> Awaitable[SentIds]:
             return client.queues.send_many(self.queue, batch.messages, create=create)
 
         try:
-            await (self._creating(call) if may_create else call(True))
+            return await (self._creating(call) if may_create else call(True))
         except RoomError as error:
             raise _with_line(error, batch) from None
 
@@ -201,6 +204,15 @@ class _Sending:
         if not self.is_quiet:
             note(f"meshhost: created queue {self.queue}")
         return answer
+
+
+def _sent_line(queue: str, count: int, before: int | None) -> str:
+    """What became of the messages of a file; `before` of them were sent earlier (None: the server does not say how many)."""
+    new = count - (before or 0)
+    text = f"{new} {'message' if new == 1 else 'messages'} sent to queue {queue}"
+    if before is None:
+        return f"{text}, now or before"
+    return f"{text}; {before} {'was' if before == 1 else 'were'} sent before" if before else text
 
 
 def _need_file(*, with_options: bool, id_prefix: str | None) -> None:
