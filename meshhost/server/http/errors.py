@@ -90,11 +90,17 @@ def _is_fault_of_server(record: logging.LogRecord) -> bool:
 async def errors_as_json(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Turn meshhost's errors into answers, and those of a body that broke off or is not encoded as its headers say."""
+    """Turn meshhost's errors into answers, and aiohttp's: refusals, and a body that broke off or is not as its headers say."""
     try:
         return await handler(request)
     except (ConnectionError, web.RequestPayloadError):
         return web.json_response({"error": "body: it broke off, or is not encoded as its headers say"}, status=400)
+    except web.HTTPRequestEntityTooLarge:
+        text = f"the body is too large: at most {request.client_max_size} bytes are taken"
+        return web.json_response({"error": text}, status=413)
+    except web.HTTPClientError as error:  # such as of a method that a path does not have, or of a broken upgrade
+        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return web.json_response({"error": error.text or error.reason}, status=error.status, headers=allow)
     except MeshhostError as error:
         status = status_of(error)
         if status == INTERNAL_ERROR:
