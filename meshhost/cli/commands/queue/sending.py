@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar
 
 import typer
 
-from meshhost.cli.options import QueueOption, RoomOption
+from meshhost.cli.options import QueueOption, RoomOption, check_short
 
 if TYPE_CHECKING:
     from meshhost.cli.commands.queue.lines import Batch, Source
@@ -49,11 +49,17 @@ def send(
         int, typer.Option(min=-100, max=100, metavar="N", help="From -100 to 100, higher ones first.")
     ] = 0,
     key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Messages of one key go one at a time, in order.")
+        str | None,
+        typer.Option(metavar="KEY", help="Messages of one key go one at a time, in order.", callback=check_short),
     ] = None,
     message_id: Annotated[
         str | None,
-        typer.Option("--id", metavar="ID", help="Your own name for it: sent again within a day, stored once."),
+        typer.Option(
+            "--id",
+            metavar="ID",
+            help="Your own name for it: sent again within a day, stored once.",
+            callback=check_short,
+        ),
     ] = None,
     ttl: Annotated[str | None, typer.Option(metavar="TIME", help="Drop it if nobody has begun it by then.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is done and print its result.")] = False,
@@ -78,18 +84,18 @@ def send(
     """
     from meshhost.cli.commands.queue.lines import source_of
     from meshhost.cli.json_input import parse_json
-    from meshhost.cli.times import moment_of, seconds_of
+    from meshhost.cli.times import LONGEST_SECONDS, moment_of, seconds_of
 
     if sum(given is not None for given in (message, text, file)) != 1:
         raise typer.BadParameter("give the message with one of --json, --text and --file", param_hint="--json")
     if delay is not None and at is not None:
         raise typer.BadParameter("give --delay or --at, not both", param_hint="--at")
     options = {
-        "delay": None if delay is None else seconds_of(delay, option="--delay"),
+        "delay": None if delay is None else seconds_of(delay, option="--delay", most=LONGEST_SECONDS),
         "at": None if at is None else moment_of(at, option="--at"),
         "priority": priority or None,
         "key": key,
-        "ttl": None if ttl is None else seconds_of(ttl, option="--ttl"),
+        "ttl": None if ttl is None else seconds_of(ttl, option="--ttl", needs_some=True, most=LONGEST_SECONDS),
     }
     sending = _Sending(
         queue,
@@ -140,8 +146,9 @@ class _Sending:
                 return sent
             if not self.is_quiet:
                 note(f"message {sent} is in queue {self.queue}")
-            from meshhost.cli.commands.queue.following import result_of
+            from meshhost.cli.commands.queue.following import note_paused, result_of
 
+            await note_paused(client, self.queue)
             return await result_of(client, self.queue, sent, timeout=self.timeout)
 
         answer = run_in_room(self.room, use)
