@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
     from meshhost.room.services.queues import SentIds
 
-__all__ = ["send"]
+__all__ = ["send", "sent_line"]
 
 T = TypeVar("T")
 
@@ -186,7 +186,7 @@ class _Sending:
 
         count, before = run_in_room(self.room, use)
         if not self.is_quiet:
-            print_line(_sent_line(self.queue, count, before))
+            print_line(sent_line(self.queue, count, before))
 
     async def _send_batch(self, client: RoomClient, batch: Batch, *, may_create: bool) -> SentIds:
         from meshhost.errors import RoomError
@@ -213,7 +213,7 @@ class _Sending:
         return answer
 
 
-def _sent_line(queue: str, count: int, before: int | None) -> str:
+def sent_line(queue: str, count: int, before: int | None) -> str:
     """What became of the messages of a file; `before` of them were sent earlier (None: the server does not say how many)."""
     new = count - (before or 0)
     text = f"{new} {'message' if new == 1 else 'messages'} sent to queue {queue}"
