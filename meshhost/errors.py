@@ -20,6 +20,7 @@
         ├── NotFoundError
         ├── AlreadyExistsError
         ├── LimitExceededError          too large, too many
+        │   ├── TooLargeError           never accepted, however often it is tried
         │   └── QuotaExceededError      more than the tenant's quota
         ├── StorageFullError            the disk of the room server is full (an OSError, too)
         ├── RequestTimeoutError         no reply within the deadline
@@ -62,6 +63,7 @@ __all__ = [
     "StorageFullError",
     "TenantSuspendedError",
     "TokenError",
+    "TooLargeError",
     "ToolError",
 ]
 
@@ -190,6 +192,10 @@ class LimitExceededError(RoomError):
     """Too large or too many; the text names the limit."""
 
     code = 5003
+
+
+class TooLargeError(LimitExceededError):
+    """Larger or more than is ever accepted: to try again is of no use. On the wire it is a LimitExceededError."""
 
 
 class QuotaExceededError(LimitExceededError):

@@ -19,8 +19,9 @@ The room server and the service host answer JSON. An error is `{"error": "…"}`
 gateway's errors have the form of the OpenAI API. Two OpenAPI 3.1 documents describe every route:
 [openapi.json](openapi.json) for the room server, [openapi-service-host.json](openapi-service-host.json) for a service host.
 
-Everything inside a room (queues, messages, files, documents, tools) goes over the WebSocket of `GET /rooms/{room}`: use
-[`RoomClient`](api/client.md) or a MeshAgent SDK.
+What is inside a room (messages between participants, files, documents, tools, receiving from queues) goes over the WebSocket of
+`GET /rooms/{room}`: use [`RoomClient`](api/client.md) or a MeshAgent SDK. Sending to queues and looking after them, schedules
+and hooks have routes here too, for programs that join no room.
 """
 
 
@@ -28,7 +29,7 @@ def documents() -> dict[str, dict[str, object]]:
     """The OpenAPI documents by file name."""
     room_server = document(
         "meshhost room server",
-        "Projects, rooms and the LLM gateway. What happens inside a room goes over its WebSocket.",
+        "Projects, rooms, their queues, schedules and hooks, and the LLM gateway. The rest of a room goes over its WebSocket.",
         rest_room_server.ENDPOINTS,
         server="http://127.0.0.1:8080",
         security=rest_room_server.SECURITY,

@@ -104,8 +104,8 @@ TRIGGERS = (
         [
             Answer(200, "The ids of the messages, which are stored; one alone is `id`.", obj(id=TEXT, ids=array(TEXT))),
             Answer(400, "The body is wrong; the text names the message. None was stored.", ERROR),
-            Answer(413, "The body is too large.", ERROR),
-            Answer(429, "The queue is full, a message too large, or a quota reached. None was stored.", ERROR),
+            Answer(413, "The body or a message is too large, or there are too many. None was stored.", ERROR),
+            Answer(429, "The queue is full, or a quota reached. None was stored.", ERROR),
         ],
         description="""Stores messages and wakes the room. One JSON value is one message; an array, or lines of JSON
         (`application/x-ndjson`), are up to 1,000, stored all or none. CloudEvents are taken in binary and structured
@@ -175,7 +175,7 @@ TRIGGERS = (
             Answer(400, "The body is not what its headers say.", ERROR),
             Answer(401, "The signature is wrong, missing or too old.", ERROR),
             Answer(404, "No such hook.", ERROR),
-            Answer(413, "The body is too large.", ERROR),
+            Answer(413, "The body or the message is too large.", ERROR),
             Answer(
                 429,
                 "The address was refused too often, or the queue is full.",

@@ -10,16 +10,25 @@ from datetime import datetime
 
 import typer
 
-__all__ = ["moment_of", "past_moment_of", "seconds_of"]
+__all__ = ["LONGEST_SECONDS", "moment_of", "past_moment_of", "seconds_of"]
+
+# The server takes no longer delay, ttl, deadline or time before a retry.
+LONGEST_SECONDS = 30 * 86400.0
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def seconds_of(text: str, *, option: str) -> float:
-    """Return a duration in seconds; without a unit it is in seconds. Raises BadParameter."""
+def seconds_of(text: str, *, option: str, needs_some: bool = False, most: float | None = None) -> float:
+    """Return a duration in seconds; without a unit it is in seconds.
+
+    Raises BadParameter, also for one above `most` seconds, and for none at all when it `needs_some`.
+    """
     seconds = _seconds(text)
     if seconds is None:
         raise typer.BadParameter(f"expected a duration such as 90s, 10m, 2h or 1d, got {text!r}", param_hint=option)
+    if (needs_some and not seconds) or (most is not None and seconds > most):
+        bounds = ["more than 0"] * needs_some + ([] if most is None else [f"at most {_shown(most)}"])
+        raise typer.BadParameter(f"expected {' and '.join(bounds)}, got {text!r}", param_hint=option)
     return seconds
 
 
@@ -35,6 +44,11 @@ def past_moment_of(text: str, *, option: str) -> float:
     """Return a time in seconds since the epoch, which may also be given as how long ago it is. Raises BadParameter."""
     seconds = _seconds(text)
     return moment_of(text, option=option) if seconds is None else time.time() - seconds
+
+
+def _shown(seconds: float) -> str:
+    unit = next(name for name, size in reversed(_UNITS.items()) if seconds >= size and not seconds % size)
+    return f"{seconds / _UNITS[unit]:g}{unit}"
 
 
 def _seconds(text: str) -> float | None:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import pycrdt
 from pycrdt import XmlElement, XmlFragment, XmlText
 
-from meshhost.errors import InvalidRequestError, LimitExceededError
+from meshhost.errors import InvalidRequestError, LimitExceededError, TooLargeError
 
 __all__ = [
     "EMPTY_UPDATE",
@@ -232,7 +232,7 @@ class SharedDocument:
             return
         self._fold()
         if self._recorded_bytes + len(update) > self._max_bytes:
-            raise LimitExceededError(f"a document may have at most {self._max_bytes} bytes")
+            raise TooLargeError(f"a document may have at most {self._max_bytes} bytes")
 
 
 def child_count(node: ElementNode) -> int:

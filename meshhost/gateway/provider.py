@@ -16,8 +16,9 @@ from typing import Protocol
 
 from aiohttp import web
 
-from meshhost.errors import NotFoundError, SettingsError
+from meshhost.errors import MeshhostError, NotFoundError, SettingsError
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.logs import describe_error
 
 __all__ = ["Caller", "Provider", "ProviderTable"]
 
@@ -75,6 +76,8 @@ class ProviderTable:
         self._providers = dict(providers)
         self._prefixes = sorted((p[:-1] for p in self._providers if p.endswith("*")), key=len, reverse=True)
         self._started: dict[int, Provider] = {}
+        # Why providers could not list their models when they were last asked.
+        self._unlisted: dict[int, str] = {}
         self._lock = asyncio.Lock()
 
     async def pick(self, model: str) -> Provider:
@@ -84,16 +87,16 @@ class ProviderTable:
         return provider
 
     async def models(self) -> list[str]:
-        """Return the sorted names of all providers' models; a provider that fails is left out and logged."""
+        """Return the sorted names of all providers' models; a provider that fails is left out, and logged when that is new."""
         found: set[str] = set()
         for provider in self._unique():
             try:
                 await self._start(provider)
                 found.update(await provider.models())
-            except Exception as error:
-                logger.warning(
-                    "a provider could not list its models", extra={"provider": provider.name}, exc_info=error
-                )
+            except Exception as error:  # noqa: BLE001 - logged there
+                self._log_unlisted(provider, error)
+            else:
+                self._unlisted.pop(id(provider), None)
         return sorted(found)
 
     async def stop(self) -> None:
@@ -120,6 +123,20 @@ class ProviderTable:
             if id(provider) not in self._started:
                 await provider.start()
                 self._started[id(provider)] = provider
+
+    def _log_unlisted(self, provider: Provider, error: Exception) -> None:
+        """Log a failure once: agents and hosts ask often, and a server without a model is set up so."""
+        text = describe_error(error)
+        if self._unlisted.get(id(provider)) == text:
+            return
+        self._unlisted[id(provider)] = text
+        # What is raised on purpose says what to do; only anything else needs its traceback.
+        is_known = isinstance(error, MeshhostError | OSError)
+        logger.warning(
+            "a provider could not list its models",
+            extra={"provider": provider.name, "error": text},
+            exc_info=None if is_known else error,
+        )
 
     def _unique(self) -> list[Provider]:
         return list({id(provider): provider for provider in self._providers.values()}.values())

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from meshhost.errors import LimitExceededError, RemoteProtocolError
+from meshhost.errors import RemoteProtocolError, TooLargeError
 
 __all__ = [
     "CLIENT_SLICE",
@@ -217,6 +217,6 @@ class PacketAssembler:
 
 
 def check_size(size: int, limits: Limits) -> None:
-    """Raise LimitExceededError when a message of `size` bytes would be refused by a receiver with these limits."""
+    """Raise TooLargeError when a message of `size` bytes would be refused by a receiver with these limits."""
     if size > limits.message_bytes:
-        raise LimitExceededError(f"message of {size} bytes, at most {limits.message_bytes}")
+        raise TooLargeError(f"message of {size} bytes, at most {limits.message_bytes}")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from meshhost.errors import InvalidRequestError, LimitExceededError, RoomError
+from meshhost.errors import InvalidRequestError, RoomError, TooLargeError
 from meshhost.protocol.json_values import dump_json, load_header
 
 __all__ = [
@@ -63,7 +63,7 @@ def pack_header(header: Header) -> bytes:
 def unpack_message(data: bytes, *, max_header_bytes: int | None = None) -> tuple[Header, bytes]:
     """Return header and payload.
 
-    Raises InvalidRequestError when the header is not a JSON object of the stated length, LimitExceededError when it is longer
+    Raises InvalidRequestError when the header is not a JSON object of the stated length, TooLargeError when it is longer
     than `max_header_bytes`; it is not read then.
     """
     if len(data) < _LENGTH.size:
@@ -83,9 +83,9 @@ def unpack_message(data: bytes, *, max_header_bytes: int | None = None) -> tuple
     return header, data[end:]
 
 
-def header_too_large(size: int, limit: int | None) -> LimitExceededError:
+def header_too_large(size: int, limit: int | None) -> TooLargeError:
     """Return the error for a message whose header is too large."""
-    return LimitExceededError(f"header of {size} bytes, at most {limit}: send what is large as bytes, or as a file")
+    return TooLargeError(f"header of {size} bytes, at most {limit}: send what is large as bytes, or as a file")
 
 
 @dataclass(frozen=True, slots=True)

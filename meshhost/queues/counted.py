@@ -16,7 +16,7 @@ from meshhost.errors import QuotaExceededError
 from meshhost.identity.tenant import TenantId
 from meshhost.quotas.counts import TenantCounts
 from meshhost.quotas.quota import Resource
-from meshhost.stores.queues import Lease, MessageState, NewMessage, QueueKey, QueueStore
+from meshhost.stores.queues import Lease, MessageState, NewMessage, QueueKey, QueueStore, StoredIds
 
 __all__ = ["CountedQueues"]
 
@@ -40,7 +40,7 @@ class CountedQueues:
         self._known: set[QueueKey] = set()
         self._making: dict[QueueKey, asyncio.Lock] = {}
 
-    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool) -> Sequence[int]:
+    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool) -> StoredIds:
         """See QueueStore."""
         try:
             return await self._send(queue, messages, len(messages), create=create)
@@ -53,10 +53,8 @@ class CountedQueues:
             return await self._store.send_many(queue, messages, create=create)
         return await self._send(queue, messages, new, create=create)
 
-    async def _send(
-        self, queue: QueueKey, messages: Sequence[NewMessage], count: int, *, create: bool
-    ) -> Sequence[int]:
-        def operation() -> Awaitable[Sequence[int]]:
+    async def _send(self, queue: QueueKey, messages: Sequence[NewMessage], count: int, *, create: bool) -> StoredIds:
+        def operation() -> Awaitable[StoredIds]:
             return self._store.send_many(queue, messages, create=create)
 
         taken = (Resource.MESSAGES, count)

@@ -42,6 +42,7 @@ from meshhost.stores.queues import (
     QueueKey,
     QueueSettings,
     QueueStore,
+    StoredIds,
 )
 from meshhost.stores.shared.refusals import queue_missing
 from meshhost.tasks import TaskOwner
@@ -136,7 +137,7 @@ class QueueService(QueueReader):
         (message_id,) = await self.send_many(queue, [message], create=create)
         return message_id
 
-    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> Sequence[int]:
+    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> StoredIds:
         """Store all of the messages or none, wake receivers, and return the messages' ids."""
         ids = await self._counted.send_many(queue, messages, create=create)
         now = self._clock.time()

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from meshhost.errors import ConnectionLostError, LimitExceededError
+from meshhost.errors import ConnectionLostError, TooLargeError
 from meshhost.quotas.quota import ServerQuota
 
 __all__ = ["FREE_BYTES", "Account", "InFlight"]
@@ -87,9 +87,9 @@ class InFlight:
             self._by_tenant.pop(tenant, None)
 
     async def wait(self, account: "Account", size: int) -> None:
-        """Wait until the account holds `size` more bytes. Raises LimitExceededError if that can never be."""
+        """Wait until the account holds `size` more bytes. Raises TooLargeError if that can never be."""
         if size > (most := self.most_of(account)):
-            raise LimitExceededError(f"message of {size} bytes, and at most {most} may be in flight")
+            raise TooLargeError(f"message of {size} bytes, and at most {most} may be in flight")
         waiter = _Waiter(account, size, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         self.grant()
@@ -169,7 +169,7 @@ class Account:
     async def reserve(self, size: int) -> None:
         """Hold `size` more bytes, as soon as there is room for them. The caller must give them back.
 
-        Raises LimitExceededError when there can never be, ConnectionLostError when the account is closed meanwhile.
+        Raises TooLargeError when there can never be, ConnectionLostError when the account is closed meanwhile.
         """
         if not self.take(size):
             await self._all.wait(self, size)

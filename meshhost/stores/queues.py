@@ -11,7 +11,7 @@ only (SQLite, memory) refuses a second opener or cannot have one, and keeps the 
 This module is pure: values and signatures, no I/O.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NewType, Protocol, TypeAlias
 
@@ -48,6 +48,7 @@ __all__ = [
     "QueueSettings",
     "QueueStats",
     "QueueStore",
+    "StoredIds",
     "StoredMessage",
     "TenantQueues",
 ]
@@ -133,6 +134,14 @@ class QueueStats:
     is_paused: bool = False
 
 
+class StoredIds(list[int]):
+    """The ids of messages in the order in which they were sent. `new` of them were stored by this call."""
+
+    def __init__(self, ids: Iterable[int], *, new: int) -> None:
+        super().__init__(ids)
+        self.new = new
+
+
 class QueueStore(Protocol):
     """A durable store of queues, shared by all processes that open it.
 
@@ -198,7 +207,7 @@ class QueueStore(Protocol):
         """
         ...
 
-    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> Sequence[int]:
+    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> StoredIds:
         """Store up to MAX_BATCH messages in this order, all or none, and return their ids once they are durable.
 
         Each is as `send` would store it, and raises what `send` would raise. For one whose `sender_id` was taken before, the id

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from meshhost.errors import InvalidRequestError, LimitExceededError
+from meshhost.errors import InvalidRequestError, TooLargeError
 from meshhost.protocol.json_values import dump_json, load_json
 from meshhost.stores.messages import HIGHEST_PRIORITY, NewMessage
 from meshhost.stores.queues import LONGEST_DELAY, MAX_BATCH
@@ -89,7 +89,7 @@ def messages_in(headers: Mapping[str, str], body: bytes, *, key: str | None = No
     """Return the messages in a request, in order. `headers` are looked up as they are: case-insensitive, or in lower case.
 
     `key` is the sender's name for the request (Idempotency-Key). Raises InvalidRequestError, which names the message that is
-    wrong, and LimitExceededError for more than MOST_MESSAGES.
+    wrong, and TooLargeError for more than MOST_MESSAGES.
     """
     if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isprintable()):
         raise InvalidRequestError("Idempotency-Key", f"expected 1 to {_LONGEST_KEY} printable characters")
@@ -163,7 +163,7 @@ def _few(values: list[Any]) -> list[Any]:
     if not values:
         raise InvalidRequestError("body", "expected at least one message")
     if len(values) > MOST_MESSAGES:
-        raise LimitExceededError(f"{len(values)} messages in one request, at most {MOST_MESSAGES} are taken")
+        raise TooLargeError(f"{len(values)} messages in one request, at most {MOST_MESSAGES} are taken")
     return values
 
 

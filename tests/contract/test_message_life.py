@@ -330,7 +330,7 @@ async def test_many_of_a_key_are_in_order(store: QueueStore) -> None:
 
 async def test_of_many_those_that_were_sent_before_are_not_stored_again(store: QueueStore) -> None:
     await set_up(store, QueueSettings(max_depth=3))
-    (first,) = await store.send_many(JOBS, [NewMessage("a", sender_id="1")])
+    (first,) = once = await store.send_many(JOBS, [NewMessage("a", sender_id="1")])
     ids = await store.send_many(
         JOBS,
         [
@@ -342,7 +342,9 @@ async def test_of_many_those_that_were_sent_before_are_not_stored_again(store: Q
     )
     assert (ids[0], ids[1] == ids[2]) == (first, True)
     assert await bodies(store) == ["a", "b", "d"]
-    assert list(await store.send_many(JOBS, [NewMessage("a", sender_id="1")])) == [first]
+    again = await store.send_many(JOBS, [NewMessage("a", sender_id="1")])
+    assert list(again) == [first]
+    assert (once.new, ids.new, again.new) == (1, 2, 0)
 
 
 @pytest.mark.parametrize("count", [0, MAX_BATCH + 1])

@@ -114,13 +114,17 @@ async def test_the_page_about_sending_work_sends_and_follows_it(shell: Any) -> N
         assert upstream.requests == []
 
 
-async def test_the_page_about_backups_copies_what_a_running_server_keeps(home: Any) -> None:
-    [copy] = [step.text for step in steps_of(ROOT / "docs" / "how-to" / "back-up.md") if step.language == "python"]
-    (home.directory / "back_up.py").write_text(copy.replace('".meshhost"', '"data"'))
+async def test_the_page_about_backups_copies_what_a_running_server_keeps_and_puts_it_back(home: Any) -> None:
+    page = (ROOT / "docs" / "how-to" / "back-up.md").read_text()
+    back_up, restore = "meshhost db backup backup-$(date +%F).tar", "meshhost db restore backup-2026-11-30.tar"
+    assert back_up in page
+    assert restore in page
     async with home.room_server():
         await home.send()
-        await home.run("back_up.py")
-    home.environment["MESHHOST_DATA_DIR"] = str(home.directory / "backup")
+        await home.cli("db", "backup", "backup.tar")
+        await home.send("after the backup")
+    home.environment["MESHHOST_DATA_DIR"] = str(home.directory / "restored")
+    await home.cli("db", "restore", "backup.tar")
     async with home.room_server():
         assert (await home.depth())["ready"] == 1
 

@@ -139,7 +139,11 @@ async def test_each_line_is_sent_once_however_often_the_file_is(
     command = ["send", "--queue", "jobs", "--file", str(file)]
 
     assert await queue.out(*command) == "5 messages sent to queue jobs"
-    assert await queue.out(*command) == "5 messages sent to queue jobs"
+    assert await queue.out(*command) == "0 messages sent to queue jobs; 5 were sent before"
+    file.write_text("".join(f"{number}\n" for number in range(6)))
+    assert await queue.out(*command) == "1 message sent to queue jobs; 5 were sent before"
+    await room.queues.cancel("jobs", "6")
+    file.write_text("".join(f"{number}\n" for number in range(5)))
     assert [each.message for each in await room.queues.peek("jobs", limit=9)] == [0, 1, 2, 3, 4]
     assert await queue.out(*command, "--id-prefix", "again", "--quiet") == ""
     assert len(await room.queues.peek("jobs", limit=50)) == 10
@@ -210,6 +214,11 @@ async def test_a_full_queue_refuses_the_rest_of_a_file(
         (["--file", "jobs.jsonl", "--wait"], "for one message"),
         (["--file", "jobs.jsonl", "--id", "x"], "for one message"),
         (["--text", "x", "--json", "1"], "one of --json, --text and --file"),
+        (["--text", "x", "--delay", "31d"], "--delay: expected at most 30d, got '31d'"),
+        (["--text", "x", "--ttl", "0"], "--ttl: expected more than 0 and at most 30d, got '0'"),
+        (["--text", "x", "--key", ""], "'--key': expected 1 to 200 characters, got none"),
+        (["--text", "x", "--id", "x" * 201], "'--id': expected 1 to 200 characters, got 201"),
+        (["--text", "x", "--queue", ""], "'--queue': expected 1 to 200 characters, got none"),
     ],
 )
 async def test_options_that_do_not_fit_are_wrong_usage(
@@ -244,13 +253,29 @@ async def test_a_waiting_send_fails_with_the_reason(end: str, queue: Command, ro
     assert leased is not None
     assert leased.id is not None
     if end == "dead":
-        await leased.nack(error="ValueError: no such city")
+        await leased.nack(error='Traceback (most recent call last):\n  File "x.py"\nValueError: no such city\n')
     else:
         await room.queues.cancel("q", leased.id)
         await leased.nack(reason="interrupted")
     said = await waiting
     assert f"message {leased.id} is {end}" in said
-    assert ("no such city" in said) == (end == "dead")
+    assert "Traceback" not in said
+    whole = f"ValueError: no such city (`meshhost queue get --queue q --json {leased.id}` shows the whole reason)"
+    assert said.endswith(whole) == (end == "dead")
+
+
+async def test_a_waiting_send_says_that_the_queue_is_paused(queue: Command, room: RoomClient) -> None:
+    await room.queues.open(name="q")
+    await room.queues.configure("q", paused=True)
+    code, _, err = await queue("send", "--queue", "q", "--json", "1", "--quiet", "--timeout", "0.1")
+    assert code == 1
+    assert "queue q is paused: `meshhost queue resume --queue q` lets its messages go on" in err
+
+
+@pytest.mark.parametrize("command", ["get", "cancel"])
+async def test_a_number_too_large_for_an_id_is_none(command: str, queue: Command) -> None:
+    said = await queue.error(command, "--queue", "q", "9" * 20, code=2)
+    assert f"'{'9' * 20}' is not a message id: `meshhost queue send` prints it" in said
 
 
 async def test_a_waiting_send_that_takes_too_long_says_how_to_go_on(queue: Command) -> None:

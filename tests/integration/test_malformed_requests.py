@@ -6,6 +6,7 @@ further in test_calls_under_fire.py.
 """
 
 import asyncio
+import io
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -178,6 +179,17 @@ async def test_no_malformed_request_is_an_error_of_the_room_server(
             status = await send(http, "POST" if method == "*" else method, server.url, target, bearer, body, kind)
             assert status < 500 or status == 501, what
             quiet(what)
+
+
+async def test_what_aiohttp_refuses_is_json_too(server: RunningServer, http: aiohttp.ClientSession) -> None:
+    async with http.get(f"{server.url}/hooks/x") as answer:
+        assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+        assert await answer.json() == {"error": "405: Method Not Allowed"}
+    headers = {"Authorization": f"Bearer {server.api_key}"}
+    url = f"{server.url}/rooms/room/queues/q/settings"
+    async with http.patch(url, data=io.BytesIO(b" " * (1024**2 + 1)), headers=headers) as answer:
+        assert answer.status == 413
+        assert await answer.json() == {"error": "the body is too large: at most 1048576 bytes are taken"}
 
 
 async def test_no_malformed_request_is_an_error_of_the_service_host(

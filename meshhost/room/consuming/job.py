@@ -23,13 +23,23 @@ from opentelemetry.trace import SpanKind
 from meshhost.errors import LeaseLostError, RoomError
 from meshhost.guard import EscapedError, guarding
 from meshhost.logs import describe_error
+from meshhost.protocol.json_values import load_json
 from meshhost.room.client import RoomClient
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import LeasedMessage
 from meshhost.tasks import uninterrupted
 from meshhost.usage import Outcome, report_message
 
-__all__ = ["MAX_REASON_CHARS", "MAX_RESULT_CHARS", "DeadlineError", "Failures", "Job", "Process", "current_job"]
+__all__ = [
+    "MAX_REASON_CHARS",
+    "MAX_RESULT_CHARS",
+    "RESULT_ERROR",
+    "DeadlineError",
+    "Failures",
+    "Job",
+    "Process",
+    "current_job",
+]
 
 logger = logging.getLogger(__name__)
 tracer = trace.get_tracer("meshhost.room.consumer")
@@ -37,6 +47,11 @@ tracer = trace.get_tracer("meshhost.room.consumer")
 MAX_REASON_CHARS = 16 * 1024
 # A server keeps no larger result.
 MAX_RESULT_CHARS = 64 * 1024
+# How deep lists and objects of a result may be in each other: what reads it on its way has to be able to.
+MAX_RESULT_DEPTH = 100
+# The one member of what is kept instead of a result that cannot be kept; its value says why.
+RESULT_ERROR = "meshhost_error"
+_TOO_DEEP = f"it is nested too deeply: more than {MAX_RESULT_DEPTH} lists and objects in each other"
 SETTLE_TIMEOUT = 10.0
 # How often at most the progress of a message is sent, in seconds.
 _PROGRESS_SECONDS = 0.5
@@ -182,21 +197,16 @@ class Job:
                 await self._settle(lambda: self._ack(kept))
 
     def _kept(self, result: Any) -> Any:
-        """Return the result that the server is to keep; None when there is none, or none that it could keep."""
+        """Return what the server is to keep of a result: its plain JSON, or why it cannot be kept. None when there is none."""
         if result is None or not self.leased.keeps_results:
             return None
         try:
-            text = json.dumps(result, allow_nan=False)
-        except (TypeError, ValueError, RecursionError):
-            kind = type(result).__name__
-            logger.debug("a result is no JSON value and is not kept", extra=self._fields | {"type": kind})
-            return None
-        if len(text) > MAX_RESULT_CHARS:
-            sizes = {"characters": len(text), "most": MAX_RESULT_CHARS}
-            logger.warning("a result is too large and is not kept: store it as a file", extra=self._fields | sizes)
-            return None
-        # Not `result`: what is not plain JSON in it (tuples, numbers as keys) was converted.
-        return json.loads(text)
+            return _plain_json(result)
+        except ValueError as error:
+            # The work is done, so the message is; who waits for the result has to learn that there was one.
+            reason = f"the result cannot be kept: {error}"
+            logger.warning("a result cannot be kept", extra=self._fields | {"reason": str(error)})
+            return {RESULT_ERROR: reason}
 
     async def _processed(self) -> Any:
         """Return what the processing returned, or nothing when it was stopped. Raises what it raised."""
@@ -280,6 +290,42 @@ class Job:
                 await self._room.clock.sleep(self._backoff.delay(tries, random.random))
                 continue
             return
+
+
+def _plain_json(result: Any) -> Any:
+    """Return the result as the JSON value that the server would keep. Raises ValueError, without contents of the result."""
+    kind = type(result).__name__
+    try:
+        text = json.dumps(result, allow_nan=False)
+    except TypeError as error:
+        raise ValueError(f"{kind} is no JSON value: {error}") from None
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    except ValueError as error:
+        # Python's text has the number, or says "Circular reference detected".
+        text = "NaN and Infinity are none" if "float" in str(error) else str(error)
+        raise ValueError(f"{kind} is no JSON value: {text}") from None
+    if len(text) > MAX_RESULT_CHARS:
+        raise ValueError(f"it has {len(text)} characters as JSON, at most {MAX_RESULT_CHARS}: store it as a file")
+    # Not `result`: what is not plain JSON in it (tuples, numbers as keys) was converted.
+    try:
+        plain = load_json(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    if text.count("[") + text.count("{") > MAX_RESULT_DEPTH and _is_deeper(plain, MAX_RESULT_DEPTH):
+        raise ValueError(_TOO_DEEP)
+    return plain
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether lists and objects are in each other more than `most` times."""
+    level = [value]
+    for _ in range(most + 1):
+        level = [each for each in level if isinstance(each, dict | list)]
+        if not level:
+            return False
+        level = [each for found in level for each in (found.values() if isinstance(found, dict) else found)]
+    return True
 
 
 def _nothing(_: Job) -> None:

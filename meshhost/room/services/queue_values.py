@@ -4,7 +4,7 @@
 answer with more members, which are ignored; one that misses a member here answers wrongly, and the caller gets a RoomError.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ __all__ = [
     "NewMessage",
     "Queue",
     "QueueSettings",
+    "SentIds",
     "message_record",
     "queue",
     "queue_settings",
@@ -144,6 +145,17 @@ def queue(entry: Mapping[str, Any]) -> Queue:
     """Read an entry of the reply to `queues.list`."""
     extra = ("ready", "leased", "delayed", "dead", "oldest_age", "blocked", "paused")
     return Queue(name=entry["name"], size=int(entry["size"]), **{key: entry.get(key) for key in extra})
+
+
+class SentIds(list[str]):
+    """The ids of messages that were sent together, in their order.
+
+    `before` of them had been sent under their id already and were not stored again; None when the server does not say.
+    """
+
+    def __init__(self, ids: Iterable[str], *, before: int | None) -> None:
+        super().__init__(ids)
+        self.before = before
 
 
 def queue_settings(entry: Mapping[str, Any]) -> QueueSettings:

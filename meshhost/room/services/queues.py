@@ -37,6 +37,7 @@ from meshhost.room.services.queue_values import (
     NewMessage,
     Queue,
     QueueSettings,
+    SentIds,
     queue,
 )
 
@@ -51,6 +52,7 @@ __all__ = [
     "Queue",
     "QueueSettings",
     "QueuesClient",
+    "SentIds",
 ]
 
 DEFAULT_LEASE_SECONDS = 30.0
@@ -171,12 +173,11 @@ class QueuesClient(QueueMessagesClient):
         message_id = str(answer["id"]) if isinstance(answer, dict) and "id" in answer else None
         return await self._result(name, message_id or "", timeout, on_progress) if reply else message_id
 
-    async def send_many(
-        self, name: str, messages: Sequence[NewMessage | Any], *, create: bool = True
-    ) -> builtins.list[str]:
-        """Put up to 1000 messages at the end of the queue, in this order, all or none; return their ids.
+    async def send_many(self, name: str, messages: Sequence[NewMessage | Any], *, create: bool = True) -> SentIds:
+        """Put up to 1000 messages at the end of the queue, in this order, all or none; return their ids, a list.
 
-        Each is a NewMessage, with options of its own, or any JSON value. Raises what `send` raises.
+        Each is a NewMessage, with options of its own, or any JSON value. The `before` of the list is how many of them were sent
+        before under the same id, and not stored again. Raises what `send` raises.
         """
         self._require("sending many messages at once")
         new = [each if isinstance(each, NewMessage) else NewMessage(each) for each in messages]
@@ -185,7 +186,7 @@ class QueuesClient(QueueMessagesClient):
         response, _ = await self._room.request("queues.send_many", request, resume=MESSAGE_LIFE)
         answer = value_of(response, "queues.send_many")
         with reading("queues.send_many"):
-            return [str(message_id) for message_id in answer["ids"]]
+            return SentIds((str(message_id) for message_id in answer["ids"]), before=answer.get("before"))
 
     def _new_message(self, new: NewMessage, path: str = "") -> Header:
         """The message as the server reads it; `path` is where it is in the request. Only what was asked for is sent."""

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from meshhost.errors import InvalidRequestError, LimitExceededError
+from meshhost.errors import InvalidRequestError, TooLargeError
 from meshhost.quotas.in_flight import Account, InFlight
 
 __all__ = ["BodyReader", "BodyTooLargeError", "form_of", "json_object", "query_number", "text_of", "time_of"]
@@ -22,7 +22,7 @@ _MAX_DIGITS = 15
 _MAX_FIELDS = 100
 
 
-class BodyTooLargeError(LimitExceededError):
+class BodyTooLargeError(TooLargeError):
     """The body of a request is larger than its route takes."""
 
 

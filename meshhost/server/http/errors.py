@@ -23,9 +23,9 @@ from meshhost.errors import (
     StorageFullError,
     TenantSuspendedError,
     TokenError,
+    TooLargeError,
 )
 from meshhost.server.core.ownership import OwnedElsewhereError
-from meshhost.server.http.bodies import BodyTooLargeError
 
 __all__ = ["RETRY_AFTER_SECONDS", "error_response", "errors_as_json", "http_logger", "status_of", "stopping_response"]
 
@@ -45,7 +45,7 @@ _STATUS: dict[type[MeshhostError], int] = {
     OwnedElsewhereError: 421,  # Misdirected Request: right, but sent to the wrong server
     InvalidRequestError: 400,
     QuotaExceededError: 429,
-    BodyTooLargeError: 413,
+    TooLargeError: 413,
     LimitExceededError: 429,
     StorageFullError: 507,
 }
@@ -90,11 +90,17 @@ def _is_fault_of_server(record: logging.LogRecord) -> bool:
 async def errors_as_json(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Turn meshhost's errors into answers, and those of a body that broke off or is not encoded as its headers say."""
+    """Turn meshhost's errors into answers, and aiohttp's: refusals, and a body that broke off or is not as its headers say."""
     try:
         return await handler(request)
     except (ConnectionError, web.RequestPayloadError):
         return web.json_response({"error": "body: it broke off, or is not encoded as its headers say"}, status=400)
+    except web.HTTPRequestEntityTooLarge:
+        text = f"the body is too large: at most {request.client_max_size} bytes are taken"
+        return web.json_response({"error": text}, status=413)
+    except web.HTTPClientError as error:  # such as of a method that a path does not have, or of a broken upgrade
+        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return web.json_response({"error": error.text or error.reason}, status=error.status, headers=allow)
     except MeshhostError as error:
         status = status_of(error)
         if status == INTERNAL_ERROR:

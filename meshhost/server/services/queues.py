@@ -115,7 +115,7 @@ class QueuesService(RoomService):
             for number, message in enumerate(body.messages)
         ]
         ids = await self._queues.send_many(key_of(request, body), messages, create=body.create)
-        return JsonResponse(json={"ids": [str(message_id) for message_id in ids]})
+        return JsonResponse(json={"ids": [str(message_id) for message_id in ids], "before": len(ids) - ids.new})
 
     def _new_message(self, request: Request, body: bodies.Message, path: str = "") -> NewMessage:
         """The message that a client sends; `path` is where it is in the request."""

@@ -21,6 +21,7 @@ from meshhost.errors import (
     LimitExceededError,
     NotFoundError,
     QuotaExceededError,
+    TooLargeError,
 )
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey
@@ -160,7 +161,7 @@ class StorageService(RoomService):
         upload.size += len(data)
         if upload.size > self._max_upload_bytes:
             self._drop(request.room, body.handle)
-            raise LimitExceededError(f"file of over {self._max_upload_bytes} bytes")
+            raise TooLargeError(f"file of over {self._max_upload_bytes} bytes")
         async with upload.lock:  # one write after the other, in the order of the requests
             await self._take_bytes(request, body.handle, upload, len(data))
             try:

@@ -27,6 +27,7 @@ from meshhost.stores.queues import (
     QueueKey,
     QueueLimits,
     QueueStats,
+    StoredIds,
     StoredMessage,
     TenantQueues,
 )
@@ -91,7 +92,7 @@ class MemoryQueueStore:
         (message_id,) = await self.send_many(queue, [message], create=create)
         return message_id
 
-    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> Sequence[int]:
+    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> StoredIds:
         """See QueueStore."""
         check_batch(messages)
         for message in messages:
@@ -105,7 +106,7 @@ class MemoryQueueStore:
         most = found.settings.max_depth or self._limits.max_depth
         if count and len(found.messages) + count > most:
             raise queue_full(queue, most)
-        return [self._send(found, message, now) for message in messages]
+        return StoredIds([self._send(found, message, now) for message in messages], new=count)
 
     def _send(self, found: MemoryQueue, message: NewMessage, now: float) -> int:
         first, until = found.sent.get(message.sender_id or "", (0, 0.0))

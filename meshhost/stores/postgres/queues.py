@@ -38,6 +38,7 @@ from meshhost.stores.queues import (
     NewMessage,
     QueueKey,
     QueueLimits,
+    StoredIds,
     StoredMessage,
 )
 from meshhost.stores.shared.refusals import check_message, check_name, queue_missing
@@ -111,7 +112,7 @@ class PostgresQueueStore(QueueOverview):
         self.check_open()
         return await self._sending.send(queue, message, create=create)
 
-    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> Sequence[int]:
+    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> StoredIds:
         """See QueueStore."""
         self.check_open()
         return await self._sending.send_many(queue, messages, create=create)

@@ -6,7 +6,14 @@ Called by the stores before they change anything. Texts are shown to users: they
 import json
 from collections.abc import Sequence
 
-from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, NotFoundError, RoomError
+from meshhost.errors import (
+    InvalidRequestError,
+    LeaseLostError,
+    LimitExceededError,
+    NotFoundError,
+    RoomError,
+    TooLargeError,
+)
 from meshhost.stores.messages import HIGHEST_PRIORITY, NewMessage
 from meshhost.stores.queues import LONGEST_DELAY, MAX_BATCH, Lease, QueueKey, QueueLimits
 
@@ -16,7 +23,7 @@ __all__ = ["check_batch", "check_message", "check_name", "lease_lost", "not_open
 def check_message(message: NewMessage, limits: QueueLimits) -> str:
     """Return the headers as JSON text.
 
-    Raises LimitExceededError for a message that is too large, InvalidRequestError for one that is not Unicode or has an
+    Raises TooLargeError for a message that is too large, InvalidRequestError for one that is not Unicode or has an
     option out of its bounds.
     """
     if not 0 <= message.delay <= LONGEST_DELAY:
@@ -35,7 +42,7 @@ def check_message(message: NewMessage, limits: QueueLimits) -> str:
     except UnicodeEncodeError:
         raise InvalidRequestError("message", "expected Unicode text, without lone surrogates") from None
     if size > limits.max_message_bytes:
-        raise LimitExceededError(f"message of {size} bytes, a queue takes at most {limits.max_message_bytes}")
+        raise TooLargeError(f"message of {size} bytes, a queue takes at most {limits.max_message_bytes}")
     return headers
 
 

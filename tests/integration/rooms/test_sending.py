@@ -93,7 +93,7 @@ async def test_of_many_messages_all_are_stored_or_none(
     limits = QueueLimits(max_message_bytes=100, max_depth=4)
     send = Sender(http, await stack.enter_async_context(serve(limits=limits, wire=Limits(message_bytes=5000))))
     status, answer = await send(["a", "b" * 200, "c"], Idempotency_Key="k")
-    assert (status, "message of 204 bytes" in answer["error"]) == (429, True)
+    assert (status, "message of 204 bytes" in answer["error"]) == (413, True)
     status, answer = await send(["a", "b", "c"], Idempotency_Key="k")  # corrected, under the same key
     assert status == 200
     assert await send.stored() == ['"a"', '"b"', '"c"']
@@ -103,6 +103,8 @@ async def test_of_many_messages_all_are_stored_or_none(
     assert (await send(4))[0] == 200
     status, answer = await send(5)
     assert (status, "queue 'jobs' is full" in answer["error"]) == (429, True)
+    status, answer = await send([0] * 1001)
+    assert (status, answer["error"]) == (413, "1001 messages in one request, at most 1000 are taken")
     status, answer = await send("x" * 6000)
     assert (status, answer["error"]) == (413, "the body is too large: at most 5000 bytes are taken")
 
@@ -146,4 +148,4 @@ async def test_a_body_that_does_not_arrive_is_given_up_and_one_without_room_wait
     writer.close()
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert second[0] == 200
-    assert (await send("z" * 390_000))[0] == 429  # more than may ever be in flight
+    assert (await send("z" * 390_000))[0] == 413  # more than may ever be in flight

@@ -7,6 +7,7 @@ import pytest
 
 from meshhost.cli.commands.queue import lines
 from meshhost.cli.commands.queue.lines import batches, source_of
+from meshhost.cli.commands.queue.sending import sent_line
 from meshhost.errors import InvalidRequestError
 from meshhost.room.services.queues import NewMessage
 
@@ -124,3 +125,17 @@ def test_batches_are_bounded_in_number_and_size(monkeypatch: pytest.MonkeyPatch)
     found = list(batches(source_of(io.BytesIO(data), name="x", is_lines=True).lines, {}))
     assert [batch.numbers for batch in found] == [[1, 2, 3], [4], [5], [6], [7], [8]]
     assert found[-1].end == len(data)
+
+
+@pytest.mark.parametrize(
+    ("count", "before", "said"),
+    [
+        (3, 0, "3 messages sent to queue q"),
+        (3, 2, "1 message sent to queue q; 2 were sent before"),
+        (1, 1, "0 messages sent to queue q; 1 was sent before"),
+        (3, None, "3 messages sent to queue q, now or before"),
+    ],
+    ids=["all are new", "some", "none", "a server that does not say"],
+)
+def test_the_output_says_how_many_were_sent_before(count: int, before: int | None, said: str) -> None:
+    assert sent_line("q", count, before) == said

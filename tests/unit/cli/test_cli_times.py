@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import typer
@@ -21,6 +22,22 @@ def test_a_wrong_duration_is_refused_with_the_option(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="expected a duration") as raised:
         seconds_of(text, option="--ttl")
     assert raised.value.param_hint == "--ttl"
+
+
+@pytest.mark.parametrize(
+    ("text", "bounds", "said"),
+    [
+        ("31d", {"most": 30 * 86400.0}, "expected at most 30d, got '31d'"),
+        ("2h", {"most": 5400.0}, "expected at most 90m, got '2h'"),
+        ("0", {"needs_some": True, "most": 60.0}, "expected more than 0 and at most 1m, got '0'"),
+        ("0s", {"needs_some": True}, "expected more than 0, got '0s'"),
+    ],
+)
+def test_a_duration_out_of_its_bounds_is_refused_in_the_units_of_users(text: str, bounds: Any, said: str) -> None:
+    with pytest.raises(typer.BadParameter) as raised:
+        seconds_of(text, option="--ttl", **bounds)
+    assert raised.value.message == said
+    assert seconds_of("1m", option="--ttl", **bounds) == 60
 
 
 def test_a_time_is_read_with_its_offset_and_else_in_the_local_zone() -> None:

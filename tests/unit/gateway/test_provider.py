@@ -96,6 +96,37 @@ async def test_one_bad_provider_hides_neither_the_models_nor_the_stop_of_the_oth
     assert (bad.stops, good.stops) == (1, 1)
 
 
+async def test_models_that_cannot_be_listed_are_logged_once_per_change(caplog: pytest.LogCaptureFixture) -> None:
+    provider = FakeProvider("local", trouble=SettingsError("no model is installed"))
+    table = ProviderTable({"*": provider})
+
+    def logged() -> list[tuple[str, bool]]:
+        found = [(record.__dict__["error"], record.exc_info is not None) for record in caplog.records]
+        caplog.clear()
+        return found
+
+    for _ in range(3):
+        assert await table.models() == []
+    assert logged() == [("SettingsError: no model is installed", False)]
+
+    provider.trouble = KeyError("a bug")
+    await table.models()
+    assert logged() == [("KeyError: 'a bug'", True)]
+
+    provider.trouble = None
+    await table.models()
+    provider.deaf = True
+    for _ in range(2):
+        await table.models()
+    assert logged() == [("LLMError: no list", False)]
+
+    provider.deaf = False
+    await table.models()
+    provider.deaf = True
+    await table.models()
+    assert logged() == [("LLMError: no list", False)]
+
+
 @pytest.mark.parametrize(
     "path", ["responses", "chat/completions", "responses/resp_1/input_items", "models/gpt-4.1:ft~x@y"]
 )

@@ -639,13 +639,12 @@ async def test_a_message_that_comes_after_a_pause_is_renewed_too(running: Any, r
     [
         ({"sum": 3}, {"sum": 3}),
         ((1, 2), [1, 2]),
+        ({1: "one"}, {"1": "one"}),
         (None, None),
-        (object(), None),
-        (float("nan"), None),
-        ("x" * 70_000, None),
+        ([[[]]] * 200, [[[]]] * 200),
     ],
 )
-async def test_what_the_processing_returns_is_the_result_if_it_can_be(room: _Room, returned: Any, kept: Any) -> None:
+async def test_what_the_processing_returns_is_the_result(room: _Room, returned: Any, kept: Any) -> None:
     async def process(_: LeasedMessage) -> Any:
         return returned
 
@@ -656,6 +655,48 @@ async def test_what_the_processing_returns_is_the_result_if_it_can_be(room: _Roo
         room.waiting.put_nowait(message)
         assert await message.settled.get() == ("ack", kept)
         consumer.drain()
+
+
+def _nested(levels: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
+def _circle() -> list[Any]:
+    found: list[Any] = []
+    found.append(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("returned", "why"),
+    [
+        (object(), "object is no JSON value: Object of type object is not JSON serializable"),
+        (float("nan"), "float is no JSON value: NaN and Infinity are none"),
+        (_circle(), "list is no JSON value: Circular reference detected"),
+        ("x" * 70_000, "it has 70002 characters as JSON, at most 65536: store it as a file"),
+        (_nested(150), "it is nested too deeply: more than 100 lists and objects in each other"),
+        (_nested(20_000), "it is nested too deeply: more than 100 lists and objects in each other"),
+    ],
+    ids=["object", "nan", "circle", "large", "nested", "too deep for Python"],
+)
+async def test_a_result_that_cannot_be_kept_says_why_and_the_host_warns(
+    room: _Room, returned: Any, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def process(_: LeasedMessage) -> Any:
+        return returned
+
+    consumer = QueueConsumer(room=room, queue="q", process=process)  # type: ignore[arg-type]
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(consumer.run())
+        message = _message(id="7")
+        room.waiting.put_nowait(message)
+        assert await message.settled.get() == ("ack", {"meshhost_error": f"the result cannot be kept: {why}"})
+        consumer.drain()
+    warned = [record for record in caplog.records if record.message == "a result cannot be kept"]
+    assert [(each.levelname, each.__dict__["reason"]) for each in warned] == [("WARNING", why)]
 
 
 async def test_a_server_that_keeps_no_results_gets_none(room: _Room) -> None:

@@ -66,11 +66,13 @@ def configure(
     """
     from meshhost.cli.commands.queue.checks import queue_named
     from meshhost.cli.connect import run_in_room
-    from meshhost.cli.times import seconds_of
+    from meshhost.cli.times import LONGEST_SECONDS, seconds_of
 
     given = {"retry": retry, "max-retry": max_retry, "deadline": deadline, "result-ttl": result_ttl}
     changes: dict[str, Any] = {
-        _SETTINGS[name]: seconds_of(text, option=f"--{name}") for name, text in given.items() if text is not None
+        _SETTINGS[name]: seconds_of(text, option=f"--{name}", needs_some=name != "result-ttl", most=LONGEST_SECONDS)
+        for name, text in given.items()
+        if text is not None
     }
     numbers = {"max_attempts": max_attempts, "max_depth": max_depth, "concurrency": concurrency}
     changes |= {name: number for name, number in numbers.items() if number is not None}

@@ -15,9 +15,21 @@ if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
     from meshhost.room.services.queues import MessageRecord
 
-__all__ = ["result_of"]
+__all__ = ["note_paused", "result_of"]
 
 _SHOWN_CHARS = 60
+
+
+async def note_paused(client: RoomClient, queue: str) -> None:
+    """Say when the queue is paused, since a wait could be long. Nothing is said to who may not read its settings."""
+    import contextlib
+
+    from meshhost.cli.output import note
+    from meshhost.errors import RoomError
+
+    with contextlib.suppress(RoomError):
+        if (await client.queues.settings(queue)).paused:
+            note(f"queue {queue} is paused: `meshhost queue resume --queue {queue}` lets its messages go on")
 
 
 async def result_of(client: RoomClient, queue: str, message_id: str, *, timeout: float | None) -> Any:
@@ -25,6 +37,7 @@ async def result_of(client: RoomClient, queue: str, message_id: str, *, timeout:
 
     Raises MessageFailedError when it ended otherwise, RequestTimeoutError when it has not ended after `timeout` seconds.
     """
+    from meshhost.cli.output import last_line
     from meshhost.errors import MessageFailedError, RequestTimeoutError
 
     with _shown(message_id) as show:
@@ -36,7 +49,10 @@ async def result_of(client: RoomClient, queue: str, message_id: str, *, timeout:
     if record.state == "done":
         return record.result
     if record.has_ended:
-        raise MessageFailedError(message_id, state=record.state, reason=record.reason or "")
+        reason = last_line(record.reason or "")
+        if reason != (record.reason or "").strip():
+            reason += f" (`meshhost queue get --queue {queue} --json {message_id}` shows the whole reason)"
+        raise MessageFailedError(message_id, state=record.state, reason=reason)
     raise RequestTimeoutError(
         f"message {message_id} has not ended after {timeout:g} s, and goes on: "
         f"`meshhost queue get --queue {queue} {message_id}` shows it"

@@ -25,6 +25,8 @@ __all__ = ["cancel", "get", "peek", "search"]
 _SHOWN_CHARS = 120
 _OTHER_CHARS = 46
 _LEAST_CHARS = 20
+# Ids have at most so many digits.
+_MAX_DIGITS = 18
 
 
 def get(
@@ -194,7 +196,7 @@ async def _cancelled(client: RoomClient, queue: str, message_id: str) -> str | N
 
 
 def _check_id(text: str) -> None:
-    if not text.isascii() or not text.isdecimal():
+    if not text.isascii() or not text.isdecimal() or len(text) > _MAX_DIGITS:
         raise typer.BadParameter(
             f"{text!r} is not a message id: `meshhost queue send` prints it, `meshhost queue search` shows ids",
             param_hint="ID",

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar
 
 import typer
 
-from meshhost.cli.options import QueueOption, RoomOption
+from meshhost.cli.options import QueueOption, RoomOption, check_short
 
 if TYPE_CHECKING:
     from meshhost.cli.commands.queue.lines import Batch, Source
     from meshhost.errors import RoomError
     from meshhost.room.client import RoomClient
+    from meshhost.room.services.queues import SentIds
 
-__all__ = ["send"]
+__all__ = ["send", "sent_line"]
 
 T = TypeVar("T")
 
@@ -48,11 +49,17 @@ def send(
         int, typer.Option(min=-100, max=100, metavar="N", help="From -100 to 100, higher ones first.")
     ] = 0,
     key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Messages of one key go one at a time, in order.")
+        str | None,
+        typer.Option(metavar="KEY", help="Messages of one key go one at a time, in order.", callback=check_short),
     ] = None,
     message_id: Annotated[
         str | None,
-        typer.Option("--id", metavar="ID", help="Your own name for it: sent again within a day, stored once."),
+        typer.Option(
+            "--id",
+            metavar="ID",
+            help="Your own name for it: sent again within a day, stored once.",
+            callback=check_short,
+        ),
     ] = None,
     ttl: Annotated[str | None, typer.Option(metavar="TIME", help="Drop it if nobody has begun it by then.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is done and print its result.")] = False,
@@ -70,25 +77,25 @@ def send(
     The id is printed once the message is on the disk of the server. A queue that does not exist is created.
 
     A FILE of lines is sent in batches of up to 1000. Each line is stored once within a day: a run that was interrupted is
-    finished by the same command. A wrong line is named, and those before it are stored.
+    finished by the same command, which says how many were sent before. A wrong line is named, and those before it are stored.
 
     With --wait, progress is shown and the result is printed as JSON; the exit code is 1 when the message is dead, expired or
     cancelled. A TIME is such as 90s, 10m, 2h or 1d.
     """
     from meshhost.cli.commands.queue.lines import source_of
     from meshhost.cli.json_input import parse_json
-    from meshhost.cli.times import moment_of, seconds_of
+    from meshhost.cli.times import LONGEST_SECONDS, moment_of, seconds_of
 
     if sum(given is not None for given in (message, text, file)) != 1:
         raise typer.BadParameter("give the message with one of --json, --text and --file", param_hint="--json")
     if delay is not None and at is not None:
         raise typer.BadParameter("give --delay or --at, not both", param_hint="--at")
     options = {
-        "delay": None if delay is None else seconds_of(delay, option="--delay"),
+        "delay": None if delay is None else seconds_of(delay, option="--delay", most=LONGEST_SECONDS),
         "at": None if at is None else moment_of(at, option="--at"),
         "priority": priority or None,
         "key": key,
-        "ttl": None if ttl is None else seconds_of(ttl, option="--ttl"),
+        "ttl": None if ttl is None else seconds_of(ttl, option="--ttl", needs_some=True, most=LONGEST_SECONDS),
     }
     sending = _Sending(
         queue,
@@ -139,8 +146,9 @@ class _Sending:
                 return sent
             if not self.is_quiet:
                 note(f"message {sent} is in queue {self.queue}")
-            from meshhost.cli.commands.queue.following import result_of
+            from meshhost.cli.commands.queue.following import note_paused, result_of
 
+            await note_paused(client, self.queue)
             return await result_of(client, self.queue, sent, timeout=self.timeout)
 
         answer = run_in_room(self.room, use)
@@ -160,32 +168,34 @@ class _Sending:
         _export_traces()
         found = batches(source.lines, self.options, prefix=prefix, with_options=with_options)
 
-        async def use(client: RoomClient) -> int:
+        async def use(client: RoomClient) -> tuple[int, int | None]:
             count = 0
+            before: int | None = 0
             with _span(self.queue), counting(f"sending to {self.queue}", total=total) as show:
                 while True:
                     try:
                         batch = await _in_thread(lambda: next(found, None)) if in_thread else next(found, None)
                         if batch is None:
-                            return count
-                        await self._send_batch(client, batch, may_create=count == 0)
+                            return count, before
+                        sent = await self._send_batch(client, batch, may_create=count == 0)
                     except RoomError as error:
                         raise _after(count, error) from None
                     count += len(batch.numbers)
+                    before = None if before is None or sent.before is None else before + sent.before
                     show(batch.end, count)
 
-        count = run_in_room(self.room, use)
+        count, before = run_in_room(self.room, use)
         if not self.is_quiet:
-            print_line(f"{count} {'message' if count == 1 else 'messages'} sent to queue {self.queue}")
+            print_line(sent_line(self.queue, count, before))
 
-    async def _send_batch(self, client: RoomClient, batch: Batch, *, may_create: bool) -> None:
+    async def _send_batch(self, client: RoomClient, batch: Batch, *, may_create: bool) -> SentIds:
         from meshhost.errors import RoomError
 
-        def call(create: bool) -> Awaitable[list[str]]:
+        def call(create: bool) -> Awaitable[SentIds]:
             return client.queues.send_many(self.queue, batch.messages, create=create)
 
         try:
-            await (self._creating(call) if may_create else call(True))
+            return await (self._creating(call) if may_create else call(True))
         except RoomError as error:
             raise _with_line(error, batch) from None
 
@@ -201,6 +211,15 @@ class _Sending:
         if not self.is_quiet:
             note(f"meshhost: created queue {self.queue}")
         return answer
+
+
+def sent_line(queue: str, count: int, before: int | None) -> str:
+    """What became of the messages of a file; `before` of them were sent earlier (None: the server does not say how many)."""
+    new = count - (before or 0)
+    text = f"{new} {'message' if new == 1 else 'messages'} sent to queue {queue}"
+    if before is None:
+        return f"{text}, now or before"
+    return f"{text}; {before} {'was' if before == 1 else 'were'} sent before" if before else text
 
 
 def _need_file(*, with_options: bool, id_prefix: str | None) -> None:

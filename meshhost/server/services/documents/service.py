@@ -24,6 +24,7 @@ from meshhost.errors import (
     LimitExceededError,
     NotFoundError,
     RoomError,
+    TooLargeError,
 )
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey
@@ -193,7 +194,7 @@ class DocumentsService(RoomService):
 
     async def _add(self, request: Request, path: str, state: bytes) -> None:
         if len(state) > self._max_bytes:
-            raise LimitExceededError(f"a document may have at most {self._max_bytes} bytes")
+            raise TooLargeError(f"a document may have at most {self._max_bytes} bytes")
         key = DocumentKey(request.room.key, path)
         if await self._store.find(key) is None and await self._files.stat(request.room.key, path) is not None:
             raise InvalidRequestError("path", f"a file or folder stands at {path!r}")

@@ -16,7 +16,7 @@ from meshhost.stores.postgres.depths import Depths
 from meshhost.stores.postgres.messages.keys import hash_of_key, lock_keys
 from meshhost.stores.postgres.messages.tables import SQL, QueueTables
 from meshhost.stores.postgres.queue_rows import is_storable, names_of
-from meshhost.stores.queues import QueueKey
+from meshhost.stores.queues import QueueKey, StoredIds
 from meshhost.stores.shared.refusals import check_batch, check_message, check_name, queue_full, queue_missing
 
 __all__ = ["Sending"]
@@ -65,7 +65,7 @@ class Sending:
         self._depths.may_hold(queue, sent.most)
         return sent.message_id
 
-    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool) -> Sequence[int]:
+    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool) -> StoredIds:
         """See QueueStore."""
         check_batch(messages)
         sends = self._checked(queue, messages, create=create)
@@ -79,7 +79,7 @@ class Sending:
         if not found:
             raise queue_missing(queue)
         self._depths.may_hold(queue, found[0].most)
-        return [sent.message_id for sent in found]
+        return StoredIds((sent.message_id for sent in found), new=stored)
 
     async def find(self, queue: QueueKey, sender_ids: Sequence[bytes]) -> dict[bytes, int]:
         """Return the messages that the queue took under these ids of senders and remembers."""

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from meshhost.stores.messages import NewMessage
-from meshhost.stores.queues import QueueKey, QueueLimits
+from meshhost.stores.queues import QueueKey, QueueLimits, StoredIds
 from meshhost.stores.shared.refusals import queue_full
 from meshhost.stores.sqlite.queues.rows import QueueRow, execute, find_sent
 
@@ -27,7 +27,7 @@ def send(
     *,
     now: float,
     steady: float,
-) -> list[int]:
+) -> StoredIds:
     """Store messages, each with its headers as JSON text. See `QueueStore.send_many`."""
     most = row.settings.max_depth or limits.max_depth
     ids: list[int] = []
@@ -47,7 +47,7 @@ def send(
             execute(db, "remember_sent", first=row.first, sender_id=message.sender_id, id=ids[-1], until=until)
     if stored:
         execute(db, "change_depth", queue=row.id, change=stored)
-    return ids
+    return StoredIds(ids, new=stored)
 
 
 def add(

@@ -38,6 +38,7 @@ from meshhost.stores.queues import (
     QueueKey,
     QueueLimits,
     QueueStats,
+    StoredIds,
     StoredMessage,
     TenantQueues,
 )
@@ -141,14 +142,14 @@ class SqliteQueueStore:
         (message_id,) = await self.send_many(queue, (message,), create=create)
         return message_id
 
-    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> Sequence[int]:
+    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> StoredIds:
         """See QueueStore."""
         check_batch(messages)
         texts = [(message, check_message(message, self._limits)) for message in messages]
         if create:
             check_name(queue)
 
-        def operation(db: sqlite3.Connection) -> list[int]:
+        def operation(db: sqlite3.Connection) -> StoredIds:
             self.database.require_space(db)
             found = find_or_create(db, queue) if create else find(db, queue)
             now = self._now()
