@@ -12,6 +12,7 @@ reads. They are shown when they are made and never again.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -33,6 +34,7 @@ from meshhost.stores.queues import QueueKey
 from meshhost.stores.shared.refusals import check_name
 from meshhost.stores.triggers.contract import LogEntry, Trigger, TriggerKind, TriggerLimits, TriggerStore
 from meshhost.triggers.incoming import REMEMBER_SECONDS, data_in, media_of, messages_in, trace_of
+from meshhost.triggers.makers import NOBODY, Maker, check_share
 from meshhost.triggers.schedules import new_trigger_id
 from meshhost.triggers.signatures import Scheme, check_secret, new_secret, sign, verify
 from meshhost.validation import invalid_request
@@ -83,7 +85,7 @@ class HookSpec(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A hook of a room at one version, and the participant that made it ("" for an API key).
+    """A hook of a room at one version, and who made it.
 
     Without a `secret`, one that verifies refuses everything.
     """
@@ -94,7 +96,7 @@ class Hook:
     created_at: float
     secret: str | None = field(default=None, repr=False)
     version: int = 1
-    made_by: str = ""
+    maker: Maker = NOBODY
 
     @property
     def queue(self) -> QueueKey:
@@ -106,8 +108,8 @@ class Hook:
         """Return the hook that a trigger keeps."""
         content = json.loads(trigger.content)
         spec = HookSpec.model_validate(content["spec"])
-        made_by = content.get("made_by", "")
-        return Hook(trigger.id, trigger.room, spec, content["created_at"], content["secret"], trigger.version, made_by)
+        maker = Maker(content.get("made_by", ""), content.get("key_id"))
+        return Hook(trigger.id, trigger.room, spec, content["created_at"], content["secret"], trigger.version, maker)
 
     def trigger(self) -> Trigger:
         """Return how it is kept."""
@@ -115,7 +117,8 @@ class Hook:
             "spec": self.spec.model_dump(mode="json"),
             "created_at": self.created_at,
             "secret": self.secret,
-            "made_by": self.made_by,
+            "made_by": self.maker.name,
+            "key_id": self.maker.key_id,
         }
         return Trigger(self.id, TriggerKind.HOOK, self.room, dump_json(content), None, self.version)
 
@@ -128,7 +131,8 @@ class Hook:
             "room": self.room.name,
             **spec,
             "created_at": self.created_at,
-            "made_by": self.made_by,
+            "made_by": self.maker.name,
+            "key_id": self.maker.key_id,
             "ready": has_secret,
         }
 
@@ -162,13 +166,17 @@ class Hooks:
         self._clock = clock or SystemClock()
         self._limits = limits
         self._check_room = check_room
+        self._adding = asyncio.Lock()  # so that of several at once none sees the others too late
 
-    async def create(self, room: RoomKey, spec: HookSpec, secret: str | None = None, *, made_by: str = "") -> Hook:
+    async def create(self, room: RoomKey, spec: HookSpec, secret: str | None = None, *, maker: Maker = NOBODY) -> Hook:
         """Make a hook; without a secret, one is made where the receiver chooses it. Raises LimitExceededError, OSError."""
         now = self._clock.time()
         secret = _secret_for(spec.verify, secret)
-        hook = Hook(new_trigger_id(now, HOOK_ID_BYTES), room, spec, now, secret, made_by=made_by)
-        await self._store.add(hook.trigger(), self._limits)
+        hook = Hook(new_trigger_id(now, HOOK_ID_BYTES), room, spec, now, secret, maker=maker)
+        async with self._adding:
+            if maker.name:
+                check_share(maker, [each.maker for each in await self.list(*room)], "hooks")
+            await self._store.add(hook.trigger(), self._limits)
         return hook
 
     async def list(

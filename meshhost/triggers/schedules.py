@@ -28,6 +28,7 @@ from meshhost.stores.messages import NewMessage
 from meshhost.stores.queues import QueueKey
 from meshhost.stores.shared.refusals import check_name
 from meshhost.stores.triggers.contract import LogEntry, Trigger, TriggerKind, TriggerLimits, TriggerStore
+from meshhost.triggers.makers import NOBODY, Maker, check_share
 from meshhost.triggers.timing import Cron, Interval, Once, Timing, check_time, shortest_gap, zone_of
 from meshhost.validation import invalid_request
 
@@ -82,8 +83,8 @@ class ScheduleSpec(BaseModel):
 class ScheduleState:
     """What became of a schedule. `next` is None when it has ended; `last` is the newest occurrence that was dealt with.
 
-    `error` says why the occurrence at `next` could not be sent yet; `sent` counts messages. `made_by` is the participant that
-    made it, "" for an API key. `gap` is the shortest time between two occurrences, as far as it was looked ahead.
+    `error` says why the occurrence at `next` could not be sent yet; `sent` counts messages. `made_by` and
+    `key_id` say who made it (see `Maker`). `gap` is the shortest time between two occurrences, as far as it was looked ahead.
     """
 
     created_at: float
@@ -94,6 +95,7 @@ class ScheduleState:
     sent: int = 0
     error: str | None = None
     made_by: str = ""
+    key_id: str | None = None
     gap: float | None = None
 
 
@@ -111,6 +113,11 @@ class Schedule:
     def queue(self) -> QueueKey:
         """Where its messages go."""
         return QueueKey(self.room, self.spec.queue)
+
+    @property
+    def maker(self) -> Maker:
+        """Who made it."""
+        return Maker(self.state.made_by, self.state.key_id)
 
     @property
     def timing(self) -> Timing:
@@ -143,6 +150,7 @@ class Schedule:
             **self.spec.model_dump(),
             "paused": state.is_paused,
             "made_by": state.made_by,
+            "key_id": state.key_id,
             "created_at": state.created_at,
             "next_at": None if state.is_paused else state.next,
             "last_at": state.last,
@@ -206,17 +214,24 @@ class Schedules:
         self._clock = clock or SystemClock()
         self._limits = limits
         self._on_change = on_change
+        self._adding = asyncio.Lock()  # so that of several at once none sees the others too late
 
-    async def create(self, room: RoomKey, spec: ScheduleSpec, *, paused: bool = False, made_by: str = "") -> Schedule:
+    async def create(
+        self, room: RoomKey, spec: ScheduleSpec, *, paused: bool = False, maker: Maker = NOBODY
+    ) -> Schedule:
         """Make a schedule. Raises LimitExceededError, InvalidRequestError when it is never due; OSError."""
         now = self._clock.time()
         timing = timing_of(spec, created_at=now)
         due = timing.after(now)
         if due is None:
             raise InvalidRequestError("at", "expected a time in the future")
-        state = ScheduleState(now, due, is_paused=paused, made_by=made_by, gap=shortest_gap(timing, now))
+        made_by, key_id, gap = maker.name, maker.key_id, shortest_gap(timing, now)
+        state = ScheduleState(now, due, is_paused=paused, made_by=made_by, key_id=key_id, gap=gap)
         schedule = Schedule(new_trigger_id(now), room, spec, state)
-        await self._store.add(schedule.trigger(), self._limits)
+        async with self._adding:
+            if maker.name:
+                check_share(maker, [each.maker for each in await self.list(*room)], "schedules")
+            await self._store.add(schedule.trigger(), self._limits)
         self._on_change()
         return schedule
 

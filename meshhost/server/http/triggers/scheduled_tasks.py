@@ -16,9 +16,12 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from meshhost.errors import InvalidRequestError, NotFoundError
+from meshhost.identity.keys import parse_api_key
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
-from meshhost.server.http.access import Access
+from meshhost.server.http.access import Access, bearer_of
 from meshhost.server.http.bodies import json_object, query_number
+from meshhost.server.http.triggers.callers import may_see_contents
+from meshhost.triggers.makers import Maker
 from meshhost.triggers.schedules import Schedule, Schedules, ScheduleSpec, timing_of
 from meshhost.triggers.timing import shortest_gap
 from meshhost.validation import invalid_request
@@ -91,7 +94,9 @@ class ScheduledTaskRoutes:
         if self._access.identity.deleted_rooms.is_known(room):
             raise NotFoundError("no such room")
         spec, is_active = await _spec_in(request, "UTC")
-        schedule = await self._schedules.create(room, spec, paused=not is_active)
+        bearer = bearer_of(request)
+        maker = Maker(key_id=parse_api_key(bearer).id if bearer.startswith("ma-") else None)
+        schedule = await self._schedules.create(room, spec, paused=not is_active, maker=maker)
         return web.json_response({"task_id": schedule.id})
 
     async def _update(self, request: web.Request) -> web.Response:
@@ -123,6 +128,11 @@ class ScheduledTaskRoutes:
         page = page[offset : offset + size]
         has_more = bool(page) and page[-1].id != found[-1].id
         tasks = [await self._task(schedule, ids.get(schedule.room.name)) for schedule in page]
+        if not may_see_contents(self._access, request):
+            for task in tasks:
+                task |= {"payload": {}, "annotations": {}}
+                task["spec"]["queue"]["payload"] = {}
+                task["spec"]["metadata"]["annotations"] = {}
         return web.json_response(
             {"tasks": tasks, "total": len(found), "continuation_token": page[-1].id if has_more else None}
         )
