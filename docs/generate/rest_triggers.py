@@ -76,6 +76,7 @@ _HOOK_SHOWN: dict[str, Schema] = {
     "created_at": _NUMBER,
     "made_by": {"type": "string", "description": "The participant that made it; empty for an API key."},
     "key_id": {**_NULLABLE, "description": "The API key that made it, or that signed the token of the participant."},
+    "error": {**_NULLABLE, "description": "Why it takes nothing any more: the key with which it was made has ended."},
     "ready": {"type": "boolean", "description": "False: it has no secret and refuses everything."},
     "url": TEXT,
 }
@@ -159,7 +160,8 @@ TRIGGERS = (
         f"{_ROOM}/schedules/{{id}}",
         "Change, pause or resume a schedule",
         [Answer(200, "The schedule.", _SCHEDULE), _BAD, _MISSING],
-        description="Members that are not named stay. Another time replaces the one there was.",
+        description="""Members that are not named stay. Another time replaces the one there was. With `paused`
+        false, a schedule whose key has ended goes on with the key that asks.""",
         body=obj(**_SPEC),
     ),
     _of_room("DELETE", f"{_ROOM}/schedules/{{id}}", "Delete a schedule", [Answer(204, "Deleted."), _MISSING]),
@@ -221,6 +223,7 @@ TRIGGERS = (
         f"{_ROOM}/hooks/{{id}}/secret",
         "Change the secret of a hook",
         [Answer(200, "The hook; `secret` is shown only here.", _HOOK_MADE), _BAD, _MISSING],
+        description="A hook whose key has ended goes on with the key that asks.",
         body=obj(secret={**_NULLABLE, "description": "Null: a new one is made."}),
     ),
     _of_room(

@@ -34,7 +34,7 @@ from meshhost.stores.queues import QueueKey
 from meshhost.stores.shared.refusals import check_name
 from meshhost.stores.triggers.contract import LogEntry, Trigger, TriggerKind, TriggerLimits, TriggerStore
 from meshhost.triggers.incoming import REMEMBER_SECONDS, data_in, media_of, messages_in, trace_of
-from meshhost.triggers.makers import NOBODY, Maker, check_share
+from meshhost.triggers.makers import NOBODY, CheckMaker, Maker, check_share, reason_against
 from meshhost.triggers.schedules import new_trigger_id
 from meshhost.triggers.signatures import Scheme, check_secret, new_secret, sign, verify
 from meshhost.validation import invalid_request
@@ -145,7 +145,8 @@ class Accepted(NamedTuple):
 
 
 class Hooks:
-    """The hooks in `store`. `check_room` raises a MeshhostError when a room may be sent nothing now.
+    """The hooks in `store`. `check_room` raises a MeshhostError when a room may be sent nothing now, `check_maker` when the
+    key of a hook has ended.
 
     `count` counts what became of a delivery: its kind, and the outcome.
     """
@@ -158,6 +159,7 @@ class Hooks:
         clock: Clock | None = None,
         limits: TriggerLimits = TriggerLimits(),  # noqa: B008 - immutable
         check_room: Callable[[RoomKey], None] = lambda _: None,
+        check_maker: CheckMaker = lambda *_: None,
         count: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._count = count
@@ -166,6 +168,7 @@ class Hooks:
         self._clock = clock or SystemClock()
         self._limits = limits
         self._check_room = check_room
+        self._check_maker = check_maker
         self._adding = asyncio.Lock()  # so that of several at once none sees the others too late
 
     async def create(self, room: RoomKey, spec: HookSpec, secret: str | None = None, *, maker: Maker = NOBODY) -> Hook:
@@ -201,8 +204,17 @@ class Hooks:
         """Delete it: its address is gone. Raises NotFoundError."""
         await self._store.delete(hook.room.tenant, hook.id)
 
-    async def change_secret(self, hook: Hook, secret: str | None = None) -> Hook:
-        """Give it another secret, a new one by default; the old one is worth nothing at once. Raises RoomError."""
+    def shown(self, hook: Hook) -> dict[str, Any]:
+        """Return it as JSON for its owner; `error` says why it takes nothing any more."""
+        return {**hook.shown(), "error": reason_against(self._check_maker, hook.room, hook.maker)}
+
+    async def change_secret(self, hook: Hook, secret: str | None = None, *, maker: Maker = NOBODY) -> Hook:
+        """Give it another secret, a new one by default; the old one is worth nothing at once.
+
+        Of one whose key has ended, `maker` is the maker from now on. Raises RoomError.
+        """
+        if reason_against(self._check_maker, hook.room, hook.maker) is not None:
+            hook = replace(hook, maker=maker)
         changed = replace(hook, secret=_secret_for(hook.spec.verify, secret), version=hook.version + 1)
         if not await self._store.replace(changed.trigger()):
             raise RoomError("the hook was changed at the same time: try again")
@@ -213,6 +225,7 @@ class Hooks:
         hook = await self._find(hook_id)
         try:
             self._check_room(hook.room)
+            self._check_maker(hook.room, hook.maker)
         except MeshhostError:
             raise NotFoundError("no such hook") from None
         return hook

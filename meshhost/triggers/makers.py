@@ -2,16 +2,17 @@
 
 REST takes the maker from the key or token that is shown, `Schedules` and `Hooks` keep it with what was made. A participant may
 manage what it made itself, by its name and the key that signed its token: another key of the tenant may give that name to
-others.
+others. What was made stops with the key that its maker showed, and goes on when another key takes it over.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
-from meshhost.errors import LimitExceededError
+from meshhost.errors import LimitExceededError, MeshhostError
+from meshhost.identity.tenant import RoomKey
 
-__all__ = ["MOST_OF_A_PARTICIPANT", "NOBODY", "Maker", "check_share"]
+__all__ = ["MOST_OF_A_PARTICIPANT", "NOBODY", "CheckMaker", "Maker", "check_share", "reason_against"]
 
 MOST_OF_A_PARTICIPANT: Final = 20
 """How many of a room's schedules, and of its hooks, one participant may hold."""
@@ -29,6 +30,17 @@ class Maker:
 
 
 NOBODY: Final = Maker()
+CheckMaker: TypeAlias = Callable[[RoomKey, Maker], None]
+"""Raises a MeshhostError when what somebody made in a room must not start work any more: its key has ended."""
+
+
+def reason_against(check: CheckMaker, room: RoomKey, maker: Maker) -> str | None:
+    """Return why what this maker made in the room starts no work any more; None when it does."""
+    try:
+        check(room, maker)
+    except MeshhostError as error:
+        return str(error)
+    return None
 
 
 def check_share(maker: Maker, makers: Iterable[Maker], what: str) -> None:

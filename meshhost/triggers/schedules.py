@@ -28,7 +28,7 @@ from meshhost.stores.messages import NewMessage
 from meshhost.stores.queues import QueueKey
 from meshhost.stores.shared.refusals import check_name
 from meshhost.stores.triggers.contract import LogEntry, Trigger, TriggerKind, TriggerLimits, TriggerStore
-from meshhost.triggers.makers import NOBODY, Maker, check_share
+from meshhost.triggers.makers import NOBODY, CheckMaker, Maker, check_share, reason_against
 from meshhost.triggers.timing import Cron, Interval, Once, Timing, check_time, shortest_gap, zone_of
 from meshhost.validation import invalid_request
 
@@ -198,7 +198,10 @@ def new_trigger_id(now: float, random_bytes: int = 4) -> str:
 
 
 class Schedules:
-    """The schedules in `store`. `on_change` is called when one may be due earlier than was known."""
+    """The schedules in `store`. `on_change` is called when one may be due earlier than was known.
+
+    `check_maker` raises a MeshhostError when the key of a schedule has ended.
+    """
 
     def __init__(
         self,
@@ -208,12 +211,14 @@ class Schedules:
         clock: Clock | None = None,
         limits: TriggerLimits = TriggerLimits(),  # noqa: B008 - immutable
         on_change: Callable[[], None] = lambda: None,
+        check_maker: CheckMaker = lambda *_: None,
     ) -> None:
         self._store = store
         self._queues = queues
         self._clock = clock or SystemClock()
         self._limits = limits
         self._on_change = on_change
+        self._check_maker = check_maker
         self._adding = asyncio.Lock()  # so that of several at once none sees the others too late
 
     async def create(
@@ -261,19 +266,33 @@ class Schedules:
         """Let it send nothing until it is resumed; what is due meanwhile is not missed but left out."""
         return await self._change(schedule, lambda present: present.changed(is_paused=True))
 
-    async def resume(self, schedule: Schedule) -> Schedule:
-        """Let it send again, from its next occurrence on; one whose only time has passed is due at once."""
+    def shown(self, schedule: Schedule) -> dict[str, Any]:
+        """Return it as JSON for its owner; `error` says why it sends nothing now."""
+        reason = reason_against(self._check_maker, schedule.room, schedule.maker)
+        return schedule.shown() if reason is None else {**schedule.shown(), "error": reason}
+
+    async def resume(self, schedule: Schedule, *, maker: Maker = NOBODY) -> Schedule:
+        """Let it send again, from its next occurrence on; one whose only time has passed is due at once.
+
+        Of one whose key has ended, `maker` is the maker from now on.
+        """
 
         def resumed(present: Schedule) -> Schedule:
-            if not present.state.is_paused or present.state.next is None:
-                return present.changed(is_paused=False)
+            taken = self._taken_over(present, maker)
+            if present.state.next is None or not (present.state.is_paused or taken):
+                return present.changed(is_paused=False, **taken)
             due = present.timing.after(self._clock.time())
-            return present.changed(is_paused=False, next=present.state.next if due is None else due)
+            return present.changed(is_paused=False, next=present.state.next if due is None else due, **taken)
 
         return await self._change(schedule, resumed)
 
-    async def change(self, schedule: Schedule, spec: ScheduleSpec, *, paused: bool | None = None) -> Schedule:
-        """Give it another spec; it is due next when that says. Raises InvalidRequestError when it is never due."""
+    async def change(
+        self, schedule: Schedule, spec: ScheduleSpec, *, paused: bool | None = None, maker: Maker = NOBODY
+    ) -> Schedule:
+        """Give it another spec; it is due next when that says. With `paused` False it is resumed too.
+
+        Raises InvalidRequestError when it is never due.
+        """
 
         def changed(present: Schedule) -> Schedule:
             now = self._clock.time()
@@ -282,10 +301,17 @@ class Schedules:
             if due is None:
                 raise InvalidRequestError("at", "expected a time in the future")
             is_paused = present.state.is_paused if paused is None else paused
-            gap = shortest_gap(timing, now)
-            return replace(present, spec=spec).changed(next=due, is_paused=is_paused, error=None, gap=gap)
+            state = {"next": due, "is_paused": is_paused, "error": None, "gap": shortest_gap(timing, now)}
+            taken = self._taken_over(present, maker) if paused is False else {}
+            return replace(present, spec=spec).changed(**(state | taken))
 
         return await self._change(schedule, changed)
+
+    def _taken_over(self, present: Schedule, maker: Maker) -> dict[str, Any]:
+        """The new maker in the state of a schedule whose key has ended; nothing for others."""
+        if reason_against(self._check_maker, present.room, present.maker) is None:
+            return {}
+        return {"made_by": maker.name, "key_id": maker.key_id, "error": None}
 
     async def run_now(self, schedule: Schedule) -> int:
         """Send its message now, beside its occurrences and also when it is paused; return the id of the message."""

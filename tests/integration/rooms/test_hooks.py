@@ -184,6 +184,23 @@ async def test_a_participant_holds_a_share_of_the_hooks_of_a_room_only(rest: Res
     assert (await rest("POST", PATH, {"queue": "jobs"}))[0] == 200
 
 
+async def test_a_hook_stops_with_the_key_of_its_maker_until_another_key_keeps_it(rest: Rest) -> None:
+    key, key_id = await another_key(rest)
+    for maker in (key, token_of(rest, "mine", key=key)):
+        _, made = await rest("POST", PATH, {"queue": "jobs", "verify": "none"}, bearer=maker)
+        assert (await post(rest, made["url"], b"1"))[0] == 200
+    _, other = await rest("POST", PATH, {"queue": "jobs", "verify": "none"})
+    await rest("DELETE", f"/tenants/{rest.server.key.project_id}/keys/{key_id}")
+    assert await post(rest, made["url"], b"1") == (404, '{"error": "no such hook"}')
+    assert (await post(rest, other["url"], b"1"))[0] == 200
+    _, listed = await rest("GET", PATH)
+    assert ["another key" in (each["error"] or "") for each in listed["hooks"]] == [True, True, False]
+    assert (await rest("GET", f"{PATH}/{made['id']}"))[1]["made_by"] == "mine"
+    _, kept = await rest("POST", f"{PATH}/{made['id']}/secret", {})
+    assert (kept["made_by"], kept["key_id"], kept["error"]) == ("", rest.server.key.id, None)
+    assert (await post(rest, made["url"], b"1"))[0] == 200
+
+
 async def test_a_hook_goes_with_an_archive_without_its_address_and_secret(rest: Rest) -> None:
     _, made = await rest("POST", PATH, {"queue": "jobs", "name": "repo"})
     _, open_hook = await rest("POST", PATH, {"queue": "jobs", "verify": "none"})

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from meshhost.identity.grants import ApiScope, QueuesGrant
+from meshhost.identity.keys import parse_api_key
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.testing.server import RunningServer
 from meshhost.triggers.makers import MOST_OF_A_PARTICIPANT
@@ -135,6 +136,28 @@ async def test_a_participant_manages_and_sees_the_schedules_that_it_made_only(re
     for _ in range(MOST_OF_A_PARTICIPANT - 1):
         await rest("POST", path, body, bearer=mine)
     assert (await rest("POST", path, body, bearer=mine))[0] == 429
+
+
+async def test_a_schedule_stops_with_the_key_of_its_maker_until_another_key_keeps_it(rest: Rest) -> None:
+    tenant, path = rest.server.key.project_id, "/rooms/room/schedules"
+    _, key = await rest("POST", f"/tenants/{tenant}/keys", {"name": "k", "role": "developer"}, bearer=OPERATOR_KEY)
+    other = RunningServer(rest.server.server, parse_api_key(key["value"]))
+    soon = time.time() + 1.5
+    made = []
+    for maker in (other.api_key, other.token("room"), rest.server.api_key):
+        body = {"queue": "jobs", "message": len(made), "at": soon}
+        made.append((await rest("POST", path, body, bearer=maker))[1])
+    assert (await rest("DELETE", f"/tenants/{tenant}/keys/{other.key.id}"))[0] < 300
+    await until_sent(rest, f"{path}/{made[2]['id']}")
+    for stopped in made[:2]:
+        _, shown = await rest("GET", f"{path}/{stopped['id']}")
+        assert (shown["sent"], "with another key" in shown["error"]) == (0, True)
+        _, kept = await rest("PATCH", f"{path}/{stopped['id']}", {"paused": False})
+        assert (kept["made_by"], kept["key_id"], kept["error"]) == ("", rest.server.key.id, None)
+        await until_sent(rest, f"{path}/{stopped['id']}")
+    assert sorted(await rest.messages("jobs")) == [0, 1, 2]
+    _, changed = await rest("PATCH", f"{path}/{made[0]['id']}", {"every": 60, "paused": False})
+    assert changed["key_id"] == rest.server.key.id
 
 
 async def test_a_viewers_key_sees_no_contents_of_schedules(rest: Rest) -> None:

@@ -17,7 +17,7 @@ from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.server.http.access import Access, bearer_of
 from meshhost.triggers.makers import Maker
 
-__all__ = ["RoomCaller", "may_see_contents", "room_caller"]
+__all__ = ["RoomCaller", "key_of", "may_see_contents", "room_caller"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,13 @@ def room_caller(access: Access, request: web.Request) -> RoomCaller:
     room = RoomKey(TenantId(access.project(request)), name)
     if access.identity.deleted_rooms.is_known(room):
         raise NotFoundError("the room is being deleted or imported")
-    maker = Maker(key_id=parse_api_key(bearer).id)
-    return RoomCaller(room, None, maker, sees_contents=may_see_contents(access, request))
+    return RoomCaller(room, None, key_of(request), sees_contents=may_see_contents(access, request))
+
+
+def key_of(request: web.Request) -> Maker:
+    """Who makes something with the API key or login that was verified for this request."""
+    bearer = bearer_of(request)
+    return Maker(key_id=parse_api_key(bearer).id if bearer.startswith("ma-") else None)
 
 
 def may_see_contents(access: Access, request: web.Request) -> bool:

@@ -149,8 +149,8 @@ class HookRoutes:
         return web.Response(status=204)
 
     async def _change_secret(self, request: web.Request) -> web.Response:
-        _, hook = await self._found(request)
-        changed = await self._hooks.change_secret(hook, _secret_in(await json_object(request)))
+        caller, hook = await self._found(request)
+        changed = await self._hooks.change_secret(hook, _secret_in(await json_object(request)), maker=caller.maker)
         return web.json_response({**self._shown(changed), "secret": changed.secret})
 
     async def _test(self, request: web.Request) -> web.Response:
@@ -166,7 +166,7 @@ class HookRoutes:
         return caller, found
 
     def _shown(self, hook: Hook) -> dict[str, Any]:
-        return {**hook.shown(), "url": f"{self._address.url}/hooks/{hook.id}"}
+        return {**self._hooks.shown(hook), "url": f"{self._address.url}/hooks/{hook.id}"}
 
 
 def _secret_in(body: dict[str, Any]) -> str | None:

@@ -16,12 +16,10 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from meshhost.errors import InvalidRequestError, NotFoundError
-from meshhost.identity.keys import parse_api_key
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
-from meshhost.server.http.access import Access, bearer_of
+from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import json_object, query_number
-from meshhost.server.http.triggers.callers import may_see_contents
-from meshhost.triggers.makers import Maker
+from meshhost.server.http.triggers.callers import key_of, may_see_contents
 from meshhost.triggers.schedules import Schedule, Schedules, ScheduleSpec, timing_of
 from meshhost.triggers.timing import shortest_gap
 from meshhost.validation import invalid_request
@@ -94,16 +92,14 @@ class ScheduledTaskRoutes:
         if self._access.identity.deleted_rooms.is_known(room):
             raise NotFoundError("no such room")
         spec, is_active = await _spec_in(request, "UTC")
-        bearer = bearer_of(request)
-        maker = Maker(key_id=parse_api_key(bearer).id if bearer.startswith("ma-") else None)
-        schedule = await self._schedules.create(room, spec, paused=not is_active, maker=maker)
+        schedule = await self._schedules.create(room, spec, paused=not is_active, maker=key_of(request))
         return web.json_response({"task_id": schedule.id})
 
     async def _update(self, request: web.Request) -> web.Response:
         """A task has no time zone: that of the schedule stays."""
         schedule = await self._found(request)
         spec, is_active = await _spec_in(request, schedule.spec.timezone)
-        await self._schedules.change(schedule, spec, paused=not is_active)
+        await self._schedules.change(schedule, spec, paused=not is_active, maker=key_of(request))
         return web.json_response({"task_id": schedule.id})
 
     async def _delete(self, request: web.Request) -> web.Response:

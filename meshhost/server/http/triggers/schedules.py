@@ -47,7 +47,7 @@ class ScheduleRoutes:
         tenant = TenantId(self._access.project(request))
         found = await self._schedules.list(tenant, after=request.query.get("after", ""), limit=_limit(request))
         sees_contents = may_see_contents(self._access, request)
-        return web.json_response({"schedules": [_shown(schedule, sees_contents) for schedule in found]})
+        return web.json_response({"schedules": [self._shown(schedule, sees_contents) for schedule in found]})
 
     async def _list(self, request: web.Request) -> web.Response:
         caller = room_caller(self._access, request)
@@ -55,7 +55,7 @@ class ScheduleRoutes:
             caller.room.tenant, caller.room.name, after=request.query.get("after", ""), limit=_limit(request)
         )
         mine = [each for each in found if caller.may_manage(each.spec.queue, each.maker)]
-        return web.json_response({"schedules": [_shown(each, caller.sees_contents) for each in mine]})
+        return web.json_response({"schedules": [self._shown(each, caller.sees_contents) for each in mine]})
 
     async def _create(self, request: web.Request) -> web.Response:
         caller, body = room_caller(self._access, request), await json_object(request)
@@ -63,12 +63,12 @@ class ScheduleRoutes:
         spec = ScheduleSpec.parse(body)
         caller.check_send(spec.queue)
         made = await self._schedules.create(caller.room, spec, paused=bool(paused), maker=caller.maker)
-        return web.json_response(made.shown())
+        return web.json_response(self._shown(made))
 
     async def _show(self, request: web.Request) -> web.Response:
         caller, schedule = await self._found(request)
         return web.json_response(
-            {**_shown(schedule, caller.sees_contents), "runs": await self._schedules.runs(schedule)}
+            {**self._shown(schedule, caller.sees_contents), "runs": await self._schedules.runs(schedule)}
         )
 
     async def _change(self, request: web.Request) -> web.Response:
@@ -80,10 +80,12 @@ class ScheduleRoutes:
             times = dict.fromkeys(_TIMES) if any(body.get(name) is not None for name in _TIMES) else {}
             spec = ScheduleSpec.parse(schedule.spec.model_dump() | times | body)
             caller.check_send(spec.queue)
-            schedule = await self._schedules.change(schedule, spec, paused=paused)
+            schedule = await self._schedules.change(schedule, spec, paused=paused, maker=caller.maker)
+        elif paused:
+            schedule = await self._schedules.pause(schedule)
         elif paused is not None:
-            schedule = await (self._schedules.pause if paused else self._schedules.resume)(schedule)
-        return web.json_response(schedule.shown())
+            schedule = await self._schedules.resume(schedule, maker=caller.maker)
+        return web.json_response(self._shown(schedule))
 
     async def _delete(self, request: web.Request) -> web.Response:
         _, schedule = await self._found(request)
@@ -101,10 +103,9 @@ class ScheduleRoutes:
             raise NotFoundError("no such schedule")
         return caller, found
 
-
-def _shown(schedule: Schedule, sees_contents: bool) -> dict[str, Any]:
-    shown = schedule.shown()
-    return shown if sees_contents else {**shown, "message": None, "headers": {}, "annotations": {}}
+    def _shown(self, schedule: Schedule, sees_contents: bool = True) -> dict[str, Any]:
+        shown = self._schedules.shown(schedule)
+        return shown if sees_contents else {**shown, "message": None, "headers": {}, "annotations": {}}
 
 
 def _limit(request: web.Request) -> int:
