@@ -28,6 +28,7 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidRequestError, InvalidTokenError, MeshhostError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.json_values import dump_json
+from meshhost.queues.reserved import server_id
 from meshhost.queues.service import QueueService
 from meshhost.stores.messages import NewMessage
 from meshhost.stores.queues import QueueKey
@@ -296,14 +297,15 @@ def _message_of(hook: Hook, headers: Mapping[str, str], body: bytes, delivery: s
         if name in headers and name not in _SECRET_HEADERS
     }
     kept["meshhost-hook"] = hook.spec.name or hook.id[:20]
-    name = None if delivery is None else f"hook:{hook.id[:20]}:{delivery}"
+    name = None if delivery is None else server_id("hook", hook.id[:20], delivery)
     if "ce-specversion" in headers or media == "application/cloudevents+json":
         (event,) = messages_in(headers, body).messages
-        return replace(event, headers={**event.headers, **kept}, sender_id=name or event.sender_id)
+        name = name or server_id("hook", hook.id[:20], event.sender_id or "")
+        return replace(event, headers={**event.headers, **kept}, sender_id=name)
     value, more = (_form_in(body), _PLAIN) if media == _FORM else data_in(media, body)
     key = headers.get("idempotency-key")
     if name is None and key is not None and 0 < len(key) <= 200 and key.isprintable():
-        name = f"hook:{hook.id[:20]}:{key}"
+        name = server_id("hook", hook.id[:20], key)
     remember = None if name is None else REMEMBER_SECONDS
     return NewMessage(dump_json(value), {**trace_of(headers), **kept, **more}, name, remember)
 

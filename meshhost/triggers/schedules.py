@@ -23,6 +23,7 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidRequestError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.json_values import dump_json
+from meshhost.queues.reserved import server_id
 from meshhost.queues.service import QueueService
 from meshhost.stores.messages import NewMessage
 from meshhost.stores.queues import QueueKey
@@ -187,7 +188,7 @@ def message_for(schedule: Schedule, occurrence: float | None) -> NewMessage:
     return NewMessage(
         dump_json(schedule.spec.message),
         headers,
-        sender_id=f"schedule:{schedule.id}:{occurrence:.3f}",
+        sender_id=server_id("schedule", schedule.id, f"{occurrence:.3f}"),
         remember_seconds=REMEMBER_SECONDS,
     )
 

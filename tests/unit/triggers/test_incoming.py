@@ -154,3 +154,8 @@ def test_keys_and_numbers_of_messages_are_bounded() -> None:
             parsed(JSON, 1, key)
     with pytest.raises(LimitExceededError, match="1001 messages in one request, at most 1000 are taken"):
         parsed(JSON, [0] * (MOST_MESSAGES + 1))
+
+
+def test_a_key_that_only_the_server_gives_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="Idempotency-Key: expected a text that does not begin with"):
+        messages_in({}, b"1", key="meshhost:hook:0000:1")
