@@ -28,7 +28,7 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidRequestError, InvalidTokenError, MeshhostError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.json_values import dump_json
-from meshhost.queues.reserved import server_id
+from meshhost.queues.reserved import check_header_names, server_id
 from meshhost.queues.service import QueueService
 from meshhost.stores.messages import NewMessage
 from meshhost.stores.queues import QueueKey
@@ -81,6 +81,7 @@ class HookSpec(BaseModel):
         except ValidationError as error:
             raise invalid_request(error) from None
         check_name(QueueKey(RoomKey(TenantId(""), ""), spec.queue))
+        check_header_names(spec.headers)
         return spec
 
 
@@ -296,7 +297,8 @@ def _message_of(hook: Hook, headers: Mapping[str, str], body: bytes, delivery: s
         for name in ("content-type", *_KEPT[hook.spec.verify], *(name.lower() for name in hook.spec.headers))
         if name in headers and name not in _SECRET_HEADERS
     }
-    kept["meshhost-hook"] = hook.spec.name or hook.id[:20]
+    # Anybody who may make a hook may give it the name of another one; what is shown of the id is no address.
+    kept |= {"meshhost-hook": hook.spec.name or hook.id[:20], "meshhost-hook-id": hook.id[:20]}
     name = None if delivery is None else server_id("hook", hook.id[:20], delivery)
     if "ce-specversion" in headers or media == "application/cloudevents+json":
         (event,) = messages_in(headers, body).messages

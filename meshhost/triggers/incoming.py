@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
@@ -218,6 +219,9 @@ def _message_of(attributes: Mapping[str, Any], data: Any, what: str, trace: Mapp
     for name, value in attributes.items():
         if not (name.isascii() and name.isalnum()) or not isinstance(value, str | int | None):
             raise InvalidRequestError(f"{what}.{name[:40]}", "expected the attribute of a CloudEvent")
+        # Workers pass headers on to where a line break begins another header; the specification allows none either.
+        if isinstance(value, str) and any(unicodedata.category(character) == "Cc" for character in value):
+            raise InvalidRequestError(f"{what}.{name[:40]}", "expected a text without control characters")
         if value is not None:
             headers[f"ce-{name.lower()}"] = str(value).lower() if isinstance(value, bool) else str(value)
     identity = f"{attributes['source']}\n{attributes['id']}"

@@ -23,7 +23,7 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidRequestError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.json_values import dump_json
-from meshhost.queues.reserved import server_id
+from meshhost.queues.reserved import check_header_names, server_id
 from meshhost.queues.service import QueueService
 from meshhost.stores.messages import NewMessage
 from meshhost.stores.queues import QueueKey
@@ -74,6 +74,7 @@ class ScheduleSpec(BaseModel):
         except ValidationError as error:
             raise invalid_request(error) from None
         check_name(QueueKey(RoomKey(TenantId(""), ""), spec.queue))
+        check_header_names(spec.headers)
         if len(dump_json(spec.model_dump())) > MAX_MESSAGE_BYTES:
             raise InvalidRequestError("message", f"expected at most {MAX_MESSAGE_BYTES} bytes, headers included")
         timing_of(spec, created_at=0.0)

@@ -633,3 +633,13 @@ async def test_an_id_that_only_the_server_gives_is_refused(serve: Any) -> None:
         with pytest.raises(InvalidRequestError, match=r"^messages\[1\]\.id: expected a text"):
             await a.queues.send_many("q", [1, NewMessage(1, id=taken)])
         assert await a.queues.receive(name="q", wait=False) is None
+
+
+async def test_a_header_that_only_the_server_sets_is_refused(serve: Any) -> None:
+    async with serve() as server, server.client("room", name="a") as a:
+        feigned = {"Meshhost-Schedule": "0000"}
+        with pytest.raises(InvalidRequestError, match=r"^headers: .* leave out 'Meshhost-Schedule'"):
+            await a.queues.send("q", 1, headers=feigned)
+        with pytest.raises(InvalidRequestError, match=r"^messages\[1\]\.headers: .* leave out"):
+            await a.queues.send_many("q", [1, NewMessage(1, headers=feigned)])
+        assert await a.queues.receive(name="q", wait=False) is None
