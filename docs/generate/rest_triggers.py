@@ -10,8 +10,8 @@ __all__ = ["SCHEDULED_TASKS", "TRIGGERS"]
 _BAD = Answer(400, "A field is missing or wrong; the text names it.", ERROR)
 _UNAUTHORIZED = Answer(401, "The key or token is missing, wrong, revoked or expired.", ERROR)
 _FORBIDDEN = Answer(403, "The key's role, or the token's grant for the queue, does not allow it.", ERROR)
-_MISSING = Answer(404, "No such thing in this room, or the token may not send to its queue.", ERROR)
-_TOO_MANY = Answer(429, "The room or tenant has as many as it may, or the queue is full.", ERROR)
+_MISSING = Answer(404, "No such thing in this room, or the token did not make it, or may not send to its queue.", ERROR)
+_TOO_MANY = Answer(429, "The room, tenant or participant has as many as it may, or the queue is full.", ERROR)
 _NUMBER: Schema = {"type": "number"}
 _INTEGER: Schema = {"type": "integer"}
 _FLAG: Schema = {"type": "boolean"}
@@ -46,6 +46,7 @@ _SHOWN: dict[str, Schema] = {
     **_SPEC,
     "created_at": _NUMBER,
     "made_by": {"type": "string", "description": "The participant that made it; empty for an API key."},
+    "key_id": {**_NULLABLE, "description": "The API key that made it, or that signed the token of the participant."},
     "next_at": _TIME,
     "last_at": _TIME,
     "last_message_id": _NULLABLE,
@@ -74,6 +75,8 @@ _HOOK_SHOWN: dict[str, Schema] = {
     **_HOOK_SPEC,
     "created_at": _NUMBER,
     "made_by": {"type": "string", "description": "The participant that made it; empty for an API key."},
+    "key_id": {**_NULLABLE, "description": "The API key that made it, or that signed the token of the participant."},
+    "error": {**_NULLABLE, "description": "Why it takes nothing any more: the key with which it was made has ended."},
     "ready": {"type": "boolean", "description": "False: it has no secret and refuses everything."},
     "url": TEXT,
 }
@@ -135,7 +138,8 @@ TRIGGERS = (
         "Make a schedule",
         [Answer(200, "The schedule.", _SCHEDULE), _BAD, _TOO_MANY],
         description="""A message for a queue of the room at certain times: one of `cron`, `every` and `at`. A participant
-        may do the same with its token, for queues that it may send to.""",
+        may do the same with its token, for queues that it may send to; it then sees and manages those that it made itself, at
+        most 20.""",
         body=obj(("queue", "message"), **_SPEC),
     ),
     _of_room(
@@ -156,7 +160,8 @@ TRIGGERS = (
         f"{_ROOM}/schedules/{{id}}",
         "Change, pause or resume a schedule",
         [Answer(200, "The schedule.", _SCHEDULE), _BAD, _MISSING],
-        description="Members that are not named stay. Another time replaces the one there was.",
+        description="""Members that are not named stay. Another time replaces the one there was. With `paused`
+        false, a schedule whose key has ended goes on with the key that asks.""",
         body=obj(**_SPEC),
     ),
     _of_room("DELETE", f"{_ROOM}/schedules/{{id}}", "Delete a schedule", [Answer(204, "Deleted."), _MISSING]),
@@ -218,6 +223,7 @@ TRIGGERS = (
         f"{_ROOM}/hooks/{{id}}/secret",
         "Change the secret of a hook",
         [Answer(200, "The hook; `secret` is shown only here.", _HOOK_MADE), _BAD, _MISSING],
+        description="A hook whose key has ended goes on with the key that asks.",
         body=obj(secret={**_NULLABLE, "description": "Null: a new one is made."}),
     ),
     _of_room(

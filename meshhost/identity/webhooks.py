@@ -18,7 +18,20 @@ import jwt
 
 from meshhost.errors import InvalidTokenError
 
-__all__ = ["MAX_AGE_SECONDS", "SIGNATURE_HEADERS", "sign_webhook", "verify_webhook", "webhook_body"]
+__all__ = [
+    "CALL_HEADER",
+    "EVENT_HEADERS",
+    "MAX_AGE_SECONDS",
+    "SIGNATURE_HEADERS",
+    "sign_webhook",
+    "verify_webhook",
+    "webhook_body",
+]
+
+# On every webhook that a room server sends, so that what must not take one knows it, signed or not. Its value is the event.
+CALL_HEADER = "Meshhost-Call"
+# The event as JSON in a header, for calls that have no body (room-protocol §18.2).
+EVENT_HEADERS = ("Meshhost-Webhook", "Meshagent-Webhook")
 
 # Ours first; a MeshAgent sender knows the second only.
 SIGNATURE_HEADERS = ("Meshhost-Signature", "Meshagent-Signature")

@@ -7,11 +7,12 @@ program adds are passed in. This is the only module of `server/` that imports bo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
 from meshhost.edge.watched import watch_requests
-from meshhost.errors import MeshhostError, NotFoundError
+from meshhost.errors import InvalidTokenError, MeshhostError, NotFoundError
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
 from meshhost.gateway.routes import add_gateway_routes
@@ -66,6 +67,7 @@ from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.triggers.contract import TriggerStore
 from meshhost.tenant_names import TenantLabels
 from meshhost.triggers.hooks import Hooks
+from meshhost.triggers.makers import Maker
 from meshhost.triggers.scheduler import Scheduler
 from meshhost.triggers.schedules import Schedules
 
@@ -146,8 +148,9 @@ def assemble(
         lease_seconds=config.lease_seconds,
         blocked_seconds=config.blocked_seconds,
     )
-    scheduler = Scheduler(engines.triggers, engines.queues, check_room=waking.check, count=metrics.count_trigger)
-    schedules = Schedules(engines.triggers, engines.queues, on_change=scheduler.wake)
+    checks: Any = {"check_room": waking.check, "check_maker": waking.check_maker, "count": metrics.count_trigger}
+    scheduler = Scheduler(engines.triggers, engines.queues, **checks)
+    schedules = Schedules(engines.triggers, engines.queues, on_change=scheduler.wake, check_maker=waking.check_maker)
     messaging = MessagingService(on_dismissed=queues.dismiss)
     all_services = ServiceSet(
         [
@@ -231,7 +234,7 @@ def assemble(
         bytes_per_second=config.edge.bytes_per_second,
     )
     MessageRoutes(access, engines.queues, bodies).add_to(app)
-    hooks = Hooks(engines.triggers, engines.queues, check_room=waking.check, count=metrics.count_trigger)
+    hooks = Hooks(engines.triggers, engines.queues, **checks)
     HookRoutes(access, hooks, address, bodies, rates=rates).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
     ArchiveRoutes(access, exports, imports).add_to(app)
@@ -263,6 +266,13 @@ class _Waking:
         # What an import of the room, or of its tenant, has brought so far waits for the rest.
         if any(self._identity.deleted_rooms.is_known(RoomKey(key.tenant, name)) for name in (key.name, "")):
             raise NotFoundError("the room is being deleted or imported")
+
+    def check_maker(self, room: RoomKey, maker: Maker) -> None:
+        """Raise InvalidTokenError when the key with which something was made was revoked or has expired."""
+        if maker.key_id is not None and self._identity.signing_key(room.tenant, maker.key_id) is None:
+            raise InvalidTokenError(
+                "the API key with which this was made has ended: with another key, resume it, or rotate the secret of a hook"
+            )
 
 
 def _room_services(

@@ -12,6 +12,7 @@ reads. They are shown when they are made and never again.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -27,12 +28,14 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidRequestError, InvalidTokenError, MeshhostError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.json_values import dump_json
+from meshhost.queues.reserved import check_header_names, server_id
 from meshhost.queues.service import QueueService
 from meshhost.stores.messages import NewMessage
 from meshhost.stores.queues import QueueKey
 from meshhost.stores.shared.refusals import check_name
 from meshhost.stores.triggers.contract import LogEntry, Trigger, TriggerKind, TriggerLimits, TriggerStore
 from meshhost.triggers.incoming import REMEMBER_SECONDS, data_in, media_of, messages_in, trace_of
+from meshhost.triggers.makers import NOBODY, CheckMaker, Maker, check_share, reason_against
 from meshhost.triggers.schedules import new_trigger_id
 from meshhost.triggers.signatures import Scheme, check_secret, new_secret, sign, verify
 from meshhost.validation import invalid_request
@@ -78,12 +81,13 @@ class HookSpec(BaseModel):
         except ValidationError as error:
             raise invalid_request(error) from None
         check_name(QueueKey(RoomKey(TenantId(""), ""), spec.queue))
+        check_header_names(spec.headers)
         return spec
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A hook of a room at one version, and the participant that made it ("" for an API key).
+    """A hook of a room at one version, and who made it.
 
     Without a `secret`, one that verifies refuses everything.
     """
@@ -94,7 +98,7 @@ class Hook:
     created_at: float
     secret: str | None = field(default=None, repr=False)
     version: int = 1
-    made_by: str = ""
+    maker: Maker = NOBODY
 
     @property
     def queue(self) -> QueueKey:
@@ -106,8 +110,8 @@ class Hook:
         """Return the hook that a trigger keeps."""
         content = json.loads(trigger.content)
         spec = HookSpec.model_validate(content["spec"])
-        made_by = content.get("made_by", "")
-        return Hook(trigger.id, trigger.room, spec, content["created_at"], content["secret"], trigger.version, made_by)
+        maker = Maker(content.get("made_by", ""), content.get("key_id"))
+        return Hook(trigger.id, trigger.room, spec, content["created_at"], content["secret"], trigger.version, maker)
 
     def trigger(self) -> Trigger:
         """Return how it is kept."""
@@ -115,7 +119,8 @@ class Hook:
             "spec": self.spec.model_dump(mode="json"),
             "created_at": self.created_at,
             "secret": self.secret,
-            "made_by": self.made_by,
+            "made_by": self.maker.name,
+            "key_id": self.maker.key_id,
         }
         return Trigger(self.id, TriggerKind.HOOK, self.room, dump_json(content), None, self.version)
 
@@ -128,7 +133,8 @@ class Hook:
             "room": self.room.name,
             **spec,
             "created_at": self.created_at,
-            "made_by": self.made_by,
+            "made_by": self.maker.name,
+            "key_id": self.maker.key_id,
             "ready": has_secret,
         }
 
@@ -141,7 +147,8 @@ class Accepted(NamedTuple):
 
 
 class Hooks:
-    """The hooks in `store`. `check_room` raises a MeshhostError when a room may be sent nothing now.
+    """The hooks in `store`. `check_room` raises a MeshhostError when a room may be sent nothing now, `check_maker` when the
+    key of a hook has ended.
 
     `count` counts what became of a delivery: its kind, and the outcome.
     """
@@ -154,6 +161,7 @@ class Hooks:
         clock: Clock | None = None,
         limits: TriggerLimits = TriggerLimits(),  # noqa: B008 - immutable
         check_room: Callable[[RoomKey], None] = lambda _: None,
+        check_maker: CheckMaker = lambda *_: None,
         count: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._count = count
@@ -162,13 +170,18 @@ class Hooks:
         self._clock = clock or SystemClock()
         self._limits = limits
         self._check_room = check_room
+        self._check_maker = check_maker
+        self._adding = asyncio.Lock()  # so that of several at once none sees the others too late
 
-    async def create(self, room: RoomKey, spec: HookSpec, secret: str | None = None, *, made_by: str = "") -> Hook:
+    async def create(self, room: RoomKey, spec: HookSpec, secret: str | None = None, *, maker: Maker = NOBODY) -> Hook:
         """Make a hook; without a secret, one is made where the receiver chooses it. Raises LimitExceededError, OSError."""
         now = self._clock.time()
         secret = _secret_for(spec.verify, secret)
-        hook = Hook(new_trigger_id(now, HOOK_ID_BYTES), room, spec, now, secret, made_by=made_by)
-        await self._store.add(hook.trigger(), self._limits)
+        hook = Hook(new_trigger_id(now, HOOK_ID_BYTES), room, spec, now, secret, maker=maker)
+        async with self._adding:
+            if maker.name:
+                check_share(maker, [each.maker for each in await self.list(*room)], "hooks")
+            await self._store.add(hook.trigger(), self._limits)
         return hook
 
     async def list(
@@ -193,8 +206,17 @@ class Hooks:
         """Delete it: its address is gone. Raises NotFoundError."""
         await self._store.delete(hook.room.tenant, hook.id)
 
-    async def change_secret(self, hook: Hook, secret: str | None = None) -> Hook:
-        """Give it another secret, a new one by default; the old one is worth nothing at once. Raises RoomError."""
+    def shown(self, hook: Hook) -> dict[str, Any]:
+        """Return it as JSON for its owner; `error` says why it takes nothing any more."""
+        return {**hook.shown(), "error": reason_against(self._check_maker, hook.room, hook.maker)}
+
+    async def change_secret(self, hook: Hook, secret: str | None = None, *, maker: Maker = NOBODY) -> Hook:
+        """Give it another secret, a new one by default; the old one is worth nothing at once.
+
+        Of one whose key has ended, `maker` is the maker from now on. Raises RoomError.
+        """
+        if reason_against(self._check_maker, hook.room, hook.maker) is not None:
+            hook = replace(hook, maker=maker)
         changed = replace(hook, secret=_secret_for(hook.spec.verify, secret), version=hook.version + 1)
         if not await self._store.replace(changed.trigger()):
             raise RoomError("the hook was changed at the same time: try again")
@@ -205,6 +227,7 @@ class Hooks:
         hook = await self._find(hook_id)
         try:
             self._check_room(hook.room)
+            self._check_maker(hook.room, hook.maker)
         except MeshhostError:
             raise NotFoundError("no such hook") from None
         return hook
@@ -274,15 +297,17 @@ def _message_of(hook: Hook, headers: Mapping[str, str], body: bytes, delivery: s
         for name in ("content-type", *_KEPT[hook.spec.verify], *(name.lower() for name in hook.spec.headers))
         if name in headers and name not in _SECRET_HEADERS
     }
-    kept["meshhost-hook"] = hook.spec.name or hook.id[:20]
-    name = None if delivery is None else f"hook:{hook.id[:20]}:{delivery}"
+    # Anybody who may make a hook may give it the name of another one; what is shown of the id is no address.
+    kept |= {"meshhost-hook": hook.spec.name or hook.id[:20], "meshhost-hook-id": hook.id[:20]}
+    name = None if delivery is None else server_id("hook", hook.id[:20], delivery)
     if "ce-specversion" in headers or media == "application/cloudevents+json":
         (event,) = messages_in(headers, body).messages
-        return replace(event, headers={**event.headers, **kept}, sender_id=name or event.sender_id)
+        name = name or server_id("hook", hook.id[:20], event.sender_id or "")
+        return replace(event, headers={**event.headers, **kept}, sender_id=name)
     value, more = (_form_in(body), _PLAIN) if media == _FORM else data_in(media, body)
     key = headers.get("idempotency-key")
     if name is None and key is not None and 0 < len(key) <= 200 and key.isprintable():
-        name = f"hook:{hook.id[:20]}:{key}"
+        name = server_id("hook", hook.id[:20], key)
     remember = None if name is None else REMEMBER_SECONDS
     return NewMessage(dump_json(value), {**trace_of(headers), **kept, **more}, name, remember)
 

@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from meshhost.errors import InvalidRequestError, TooLargeError
 from meshhost.protocol.json_values import dump_json, load_json
+from meshhost.queues.reserved import check_sender_id, server_id
 from meshhost.stores.messages import HIGHEST_PRIORITY, NewMessage
 from meshhost.stores.queues import LONGEST_DELAY, MAX_BATCH
 from meshhost.validation import invalid_request
@@ -93,6 +95,7 @@ def messages_in(headers: Mapping[str, str], body: bytes, *, key: str | None = No
     """
     if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isprintable()):
         raise InvalidRequestError("Idempotency-Key", f"expected 1 to {_LONGEST_KEY} printable characters")
+    check_sender_id(key, "Idempotency-Key")
     media, trace = media_of(headers), trace_of(headers)
     if "ce-specversion" in headers and media != "application/cloudevents+json":
         return Incoming([_named(_binary_event(headers, media, body, trace), key)])
@@ -216,8 +219,11 @@ def _message_of(attributes: Mapping[str, Any], data: Any, what: str, trace: Mapp
     for name, value in attributes.items():
         if not (name.isascii() and name.isalnum()) or not isinstance(value, str | int | None):
             raise InvalidRequestError(f"{what}.{name[:40]}", "expected the attribute of a CloudEvent")
+        # Workers pass headers on to where a line break begins another header; the specification allows none either.
+        if isinstance(value, str) and any(unicodedata.category(character) == "Cc" for character in value):
+            raise InvalidRequestError(f"{what}.{name[:40]}", "expected a text without control characters")
         if value is not None:
             headers[f"ce-{name.lower()}"] = str(value).lower() if isinstance(value, bool) else str(value)
     identity = f"{attributes['source']}\n{attributes['id']}"
     digest = hashlib.sha256(identity.encode(errors="replace")).hexdigest()
-    return _named(NewMessage(dump_json(data), headers), f"cloudevent:{digest}")
+    return _named(NewMessage(dump_json(data), headers), server_id("cloudevent", digest))

@@ -10,8 +10,8 @@ What is due is judged by the wall clock, and what comes next by the occurrence b
 occurrences and repeats none; one that is set forward makes occurrences missed, as when no server was there. The task looks
 every few seconds of the monotonic clock, which notices both, and what other servers made.
 
-An occurrence that cannot be sent (its queue is full, its tenant is over its quota or suspended, its room is being imported)
-stays due and is tried again; by then it may count as missed. `run` may be cancelled at any moment.
+An occurrence that cannot be sent (its queue is full, its tenant is over its quota or suspended, its room is being imported, the
+key of its maker has ended) stays due and is tried again; by then it may count as missed. `run` may be cancelled at any moment.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ from meshhost.queues.waiters import wait_at_most
 from meshhost.stores.messages import ENDED
 from meshhost.stores.queues import QueueKey
 from meshhost.stores.triggers.contract import LogEntry, Trigger, TriggerKind, TriggerStore
+from meshhost.triggers.makers import CheckMaker
 from meshhost.triggers.schedules import Schedule, message_for
 
 __all__ = ["MOST_MISSED", "ON_TIME_SECONDS", "Scheduler", "is_undone"]
@@ -52,7 +53,8 @@ _BACKOFF: Final = Backoff(first_delay=0.5, max_delay=30.0)
 
 
 class Scheduler:
-    """Sends for the schedules in `store`. `check_room` raises a MeshhostError when a room may be sent nothing now.
+    """Sends for the schedules in `store`. `check_room` raises a MeshhostError when a room may be sent nothing now,
+    `check_maker` when the key of a schedule has ended.
 
     `count` counts what became of a schedule that was due: its kind, and the outcome.
     """
@@ -64,6 +66,7 @@ class Scheduler:
         *,
         clock: Clock | None = None,
         check_room: Callable[[RoomKey], None] = lambda _: None,
+        check_maker: CheckMaker = lambda *_: None,
         count: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._count = count
@@ -71,6 +74,7 @@ class Scheduler:
         self._queues = queues
         self._clock = clock or SystemClock()
         self._check_room = check_room
+        self._check_maker = check_maker
         self._changed = asyncio.Event()
 
     def wake(self) -> None:
@@ -121,6 +125,7 @@ class Scheduler:
         run = _Run(Schedule.of(trigger), now)
         try:
             self._check_room(trigger.room)
+            self._check_maker(trigger.room, run.schedule.maker)
             await self._follow(run)
         except (OSError, TimeoutError, MeshhostError) as error:
             run.failed(str(error) or type(error).__name__)

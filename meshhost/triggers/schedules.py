@@ -23,11 +23,13 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidRequestError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.json_values import dump_json
+from meshhost.queues.reserved import check_header_names, server_id
 from meshhost.queues.service import QueueService
 from meshhost.stores.messages import NewMessage
 from meshhost.stores.queues import QueueKey
 from meshhost.stores.shared.refusals import check_name
 from meshhost.stores.triggers.contract import LogEntry, Trigger, TriggerKind, TriggerLimits, TriggerStore
+from meshhost.triggers.makers import NOBODY, CheckMaker, Maker, check_share, reason_against
 from meshhost.triggers.timing import Cron, Interval, Once, Timing, check_time, shortest_gap, zone_of
 from meshhost.validation import invalid_request
 
@@ -72,6 +74,7 @@ class ScheduleSpec(BaseModel):
         except ValidationError as error:
             raise invalid_request(error) from None
         check_name(QueueKey(RoomKey(TenantId(""), ""), spec.queue))
+        check_header_names(spec.headers)
         if len(dump_json(spec.model_dump())) > MAX_MESSAGE_BYTES:
             raise InvalidRequestError("message", f"expected at most {MAX_MESSAGE_BYTES} bytes, headers included")
         timing_of(spec, created_at=0.0)
@@ -82,8 +85,8 @@ class ScheduleSpec(BaseModel):
 class ScheduleState:
     """What became of a schedule. `next` is None when it has ended; `last` is the newest occurrence that was dealt with.
 
-    `error` says why the occurrence at `next` could not be sent yet; `sent` counts messages. `made_by` is the participant that
-    made it, "" for an API key. `gap` is the shortest time between two occurrences, as far as it was looked ahead.
+    `error` says why the occurrence at `next` could not be sent yet; `sent` counts messages. `made_by` and
+    `key_id` say who made it (see `Maker`). `gap` is the shortest time between two occurrences, as far as it was looked ahead.
     """
 
     created_at: float
@@ -94,6 +97,7 @@ class ScheduleState:
     sent: int = 0
     error: str | None = None
     made_by: str = ""
+    key_id: str | None = None
     gap: float | None = None
 
 
@@ -111,6 +115,11 @@ class Schedule:
     def queue(self) -> QueueKey:
         """Where its messages go."""
         return QueueKey(self.room, self.spec.queue)
+
+    @property
+    def maker(self) -> Maker:
+        """Who made it."""
+        return Maker(self.state.made_by, self.state.key_id)
 
     @property
     def timing(self) -> Timing:
@@ -143,6 +152,7 @@ class Schedule:
             **self.spec.model_dump(),
             "paused": state.is_paused,
             "made_by": state.made_by,
+            "key_id": state.key_id,
             "created_at": state.created_at,
             "next_at": None if state.is_paused else state.next,
             "last_at": state.last,
@@ -179,7 +189,7 @@ def message_for(schedule: Schedule, occurrence: float | None) -> NewMessage:
     return NewMessage(
         dump_json(schedule.spec.message),
         headers,
-        sender_id=f"schedule:{schedule.id}:{occurrence:.3f}",
+        sender_id=server_id("schedule", schedule.id, f"{occurrence:.3f}"),
         remember_seconds=REMEMBER_SECONDS,
     )
 
@@ -190,7 +200,10 @@ def new_trigger_id(now: float, random_bytes: int = 4) -> str:
 
 
 class Schedules:
-    """The schedules in `store`. `on_change` is called when one may be due earlier than was known."""
+    """The schedules in `store`. `on_change` is called when one may be due earlier than was known.
+
+    `check_maker` raises a MeshhostError when the key of a schedule has ended.
+    """
 
     def __init__(
         self,
@@ -200,23 +213,32 @@ class Schedules:
         clock: Clock | None = None,
         limits: TriggerLimits = TriggerLimits(),  # noqa: B008 - immutable
         on_change: Callable[[], None] = lambda: None,
+        check_maker: CheckMaker = lambda *_: None,
     ) -> None:
         self._store = store
         self._queues = queues
         self._clock = clock or SystemClock()
         self._limits = limits
         self._on_change = on_change
+        self._check_maker = check_maker
+        self._adding = asyncio.Lock()  # so that of several at once none sees the others too late
 
-    async def create(self, room: RoomKey, spec: ScheduleSpec, *, paused: bool = False, made_by: str = "") -> Schedule:
+    async def create(
+        self, room: RoomKey, spec: ScheduleSpec, *, paused: bool = False, maker: Maker = NOBODY
+    ) -> Schedule:
         """Make a schedule. Raises LimitExceededError, InvalidRequestError when it is never due; OSError."""
         now = self._clock.time()
         timing = timing_of(spec, created_at=now)
         due = timing.after(now)
         if due is None:
             raise InvalidRequestError("at", "expected a time in the future")
-        state = ScheduleState(now, due, is_paused=paused, made_by=made_by, gap=shortest_gap(timing, now))
+        made_by, key_id, gap = maker.name, maker.key_id, shortest_gap(timing, now)
+        state = ScheduleState(now, due, is_paused=paused, made_by=made_by, key_id=key_id, gap=gap)
         schedule = Schedule(new_trigger_id(now), room, spec, state)
-        await self._store.add(schedule.trigger(), self._limits)
+        async with self._adding:
+            if maker.name:
+                check_share(maker, [each.maker for each in await self.list(*room)], "schedules")
+            await self._store.add(schedule.trigger(), self._limits)
         self._on_change()
         return schedule
 
@@ -246,19 +268,33 @@ class Schedules:
         """Let it send nothing until it is resumed; what is due meanwhile is not missed but left out."""
         return await self._change(schedule, lambda present: present.changed(is_paused=True))
 
-    async def resume(self, schedule: Schedule) -> Schedule:
-        """Let it send again, from its next occurrence on; one whose only time has passed is due at once."""
+    def shown(self, schedule: Schedule) -> dict[str, Any]:
+        """Return it as JSON for its owner; `error` says why it sends nothing now."""
+        reason = reason_against(self._check_maker, schedule.room, schedule.maker)
+        return schedule.shown() if reason is None else {**schedule.shown(), "error": reason}
+
+    async def resume(self, schedule: Schedule, *, maker: Maker = NOBODY) -> Schedule:
+        """Let it send again, from its next occurrence on; one whose only time has passed is due at once.
+
+        Of one whose key has ended, `maker` is the maker from now on.
+        """
 
         def resumed(present: Schedule) -> Schedule:
-            if not present.state.is_paused or present.state.next is None:
-                return present.changed(is_paused=False)
+            taken = self._taken_over(present, maker)
+            if present.state.next is None or not (present.state.is_paused or taken):
+                return present.changed(is_paused=False, **taken)
             due = present.timing.after(self._clock.time())
-            return present.changed(is_paused=False, next=present.state.next if due is None else due)
+            return present.changed(is_paused=False, next=present.state.next if due is None else due, **taken)
 
         return await self._change(schedule, resumed)
 
-    async def change(self, schedule: Schedule, spec: ScheduleSpec, *, paused: bool | None = None) -> Schedule:
-        """Give it another spec; it is due next when that says. Raises InvalidRequestError when it is never due."""
+    async def change(
+        self, schedule: Schedule, spec: ScheduleSpec, *, paused: bool | None = None, maker: Maker = NOBODY
+    ) -> Schedule:
+        """Give it another spec; it is due next when that says. With `paused` False it is resumed too.
+
+        Raises InvalidRequestError when it is never due.
+        """
 
         def changed(present: Schedule) -> Schedule:
             now = self._clock.time()
@@ -267,10 +303,17 @@ class Schedules:
             if due is None:
                 raise InvalidRequestError("at", "expected a time in the future")
             is_paused = present.state.is_paused if paused is None else paused
-            gap = shortest_gap(timing, now)
-            return replace(present, spec=spec).changed(next=due, is_paused=is_paused, error=None, gap=gap)
+            state = {"next": due, "is_paused": is_paused, "error": None, "gap": shortest_gap(timing, now)}
+            taken = self._taken_over(present, maker) if paused is False else {}
+            return replace(present, spec=spec).changed(**(state | taken))
 
         return await self._change(schedule, changed)
+
+    def _taken_over(self, present: Schedule, maker: Maker) -> dict[str, Any]:
+        """The new maker in the state of a schedule whose key has ended; nothing for others."""
+        if reason_against(self._check_maker, present.room, present.maker) is None:
+            return {}
+        return {"made_by": maker.name, "key_id": maker.key_id, "error": None}
 
     async def run_now(self, schedule: Schedule) -> int:
         """Send its message now, beside its occurrences and also when it is paused; return the id of the message."""

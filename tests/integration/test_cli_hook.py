@@ -60,6 +60,7 @@ async def test_a_hook_is_made_listed_tested_and_deleted(server: RunningServer, c
     assert (await command("test", "repo"))[1] == "1\n"
     assert json.loads((await command("test", made["id"], "--json"))[1]) == {"id": "2"}
     _, out, _ = await command("show", "repo")
+    assert "made by: an API key" in out
     assert f"url: {url}" in out
     assert "stored\t1" in out
     assert json.loads((await command("show", "repo", "--json"))[1])["headers"] == ["X-GitHub-Hook-ID"]

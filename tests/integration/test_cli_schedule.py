@@ -64,6 +64,7 @@ async def test_a_schedule_is_made_listed_paused_run_and_removed(server: RunningS
     assert (await command("run-now", "daily"))[1] == "1\n"
     assert json.loads((await command("run-now", "daily", "--json"))[1]) == {"id": "2"}
     _, out, _ = await command("show", "daily")
+    assert "an API key" in out
     assert "run-now\t2" in out
     assert len(json.loads((await command("show", "daily", "--json"))[1])["runs"]) == 2
     assert (await command("remove", "daily"))[1] == "removed schedule daily\n"

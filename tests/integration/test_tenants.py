@@ -21,12 +21,13 @@ import pytest
 from typer.testing import CliRunner
 
 from meshhost.cli.main import app, run
-from meshhost.errors import SettingsError
+from meshhost.errors import CallRefusedError, SettingsError
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.hosting.tenants.quarantine import QuarantinePolicy
 from meshhost.hosting.tenants.quotas import TenantQuota
 from meshhost.identity.keys import new_api_key
 from meshhost.identity.webhooks import sign_webhook, webhook_body
+from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.supervision.agent import SupervisedAgent
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.supervision.state import State
@@ -353,6 +354,23 @@ ADMIN_ROUTES = [
     ("POST", "/quarantine/release"),
     ("POST", "/drain"),
 ]
+
+
+@pytest.mark.parametrize("key", [None, ADMIN_KEY])
+async def test_a_room_servers_call_administers_nothing(serve: Serve, key: str | None) -> None:
+    hosted = await serve(key=key)
+    await hosted.ask("POST", "/tenants/x/freeze")
+    refused, names = [], ("Meshhost-Call", "Meshhost-Signature", "Meshagent-Signature", "Meshhost-Webhook")
+    event = webhook_body("room.call", {"room_name": "room", "room_url": "ws://127.0.0.1", "token": "t"})
+    for method, path in ADMIN_ROUTES:
+        refused += [await hosted.ask(method, path, headers={**hosted.headers, name: "x"}) for name in names]
+        refused.append(await hosted.ask(method, path, data=event))  # of a room server that does not mark its calls
+    if key is None:
+        with pytest.raises(CallRefusedError, match="answered 403"):
+            await WebhookSender(hosted.http).send(f"{hosted.url}/drain", "room.call", {}, secret=None)
+    assert {answer.status for answer in refused} == {403}
+    assert hosted.host.parts.intake.refuses is None
+    assert "x" in hosted.host.parts.tenancy.frozen
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """The operator's routes: list and dismiss agents, freeze tenants, release quarantines, drain the host.
 
 `meshhost host` and Studio use them. `AdminGuard` checks the admin key first on each route; without a key only programs of this
-machine are let in, and no browser, which a web page could abuse. A dismissal or a drain goes on in the background after the
-202; its task belongs to `AdminRoutes` (dismissals) or to the host's drain.
+machine are let in, and no browser, which a web page could abuse. A room server calls what participants ask it to call, and may
+be on this machine: what can be told to be its call is refused here, whatever key it shows. A dismissal or a drain goes on in
+the background after the 202; its task belongs to `AdminRoutes` (dismissals) or to the host's drain.
 """
 
 import hmac
+import json
 import logging
-from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -24,6 +26,7 @@ from meshhost.hosting.tenants.freezes import MAX_REASON_LENGTH, Freeze
 from meshhost.hosting.tenants.quarantine import EVERY_PATH, Hold
 from meshhost.hosting.tenants.tenancy import Tenancy, TenantFacts
 from meshhost.identity.tenant import AgentKey
+from meshhost.identity.webhooks import CALL_HEADER, EVENT_HEADERS, SIGNATURE_HEADERS
 from meshhost.supervision.state import TERMINAL, State
 from meshhost.supervision.supervisor import Supervisor
 from meshhost.tasks import TaskOwner
@@ -62,16 +65,39 @@ class _Freeze(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_OF_A_CALL = (CALL_HEADER, *SIGNATURE_HEADERS, *EVENT_HEADERS)
 
 
 class AdminGuard:
-    """Admits requests with the admin key; without a key, requests of programs of this machine."""
+    """Admits requests with the admin key; without a key, requests of programs of this machine. Never calls of a room server."""
 
     def __init__(self, key: str | None) -> None:
         self._key = key
 
-    def check(self, request: web.Request) -> None:
-        """Raises CallRefusedError (401)."""
+    def guarded(self, handler: Handler) -> Handler:
+        """The handler of a route, behind `check`."""
+
+        async def checked(request: web.Request) -> web.StreamResponse:
+            await self.check(request)
+            return await handler(request)
+
+        return checked
+
+    async def check(self, request: web.Request) -> None:
+        """Raises CallRefusedError: 401 without the right to administer, 403 for a call of a room server, 400 for its body."""
+        self._check_sender(request)
+        if any(name in request.headers for name in _OF_A_CALL):
+            raise _call_refused()
+        try:
+            body = await request.read()
+        except (ConnectionError, web.RequestPayloadError):
+            raise CallRefusedError("body: it broke off, or is not encoded as its headers say", status=400) from None
+        # Room servers of others, and ours before it marked its calls, are known by what they send.
+        if _is_event(body):
+            raise _call_refused()
+
+    def _check_sender(self, request: web.Request) -> None:
         if self._key is None:
             if not is_local_program(request):
                 raise CallRefusedError(
@@ -122,22 +148,22 @@ class AdminRoutes:
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Add the routes. To be called before routes that match any path are added."""
-        router.add_get("/agents", self._list)
-        router.add_get("/agents/logs", self._show_logs)
-        router.add_get("/agents/{id}", self._describe)
-        router.add_delete("/agents/{id}", self._dismiss)
-        router.add_get("/tenants", self._tenants)
-        router.add_post("/tenants/{tenant}/freeze", self._freeze)
-        router.add_post("/tenants/{tenant}/thaw", self._thaw)
-        router.add_post("/quarantine/release", self._release)
-        router.add_post("/drain", self._drain)
+        guarded = self._guard.guarded
+        router.add_get("/agents", guarded(self._list))
+        router.add_get("/agents/logs", guarded(self._show_logs))
+        router.add_get("/agents/{id}", guarded(self._describe))
+        router.add_delete("/agents/{id}", guarded(self._dismiss))
+        router.add_get("/tenants", guarded(self._tenants))
+        router.add_post("/tenants/{tenant}/freeze", guarded(self._freeze))
+        router.add_post("/tenants/{tenant}/thaw", guarded(self._thaw))
+        router.add_post("/quarantine/release", guarded(self._release))
+        router.add_post("/drain", guarded(self._drain))
 
     async def close(self) -> None:
         """Stop waiting for the dismissals; the agents go on draining."""
         await self._tasks.stop(timeout=1.0)
 
     async def _list(self, request: web.Request) -> web.Response:
-        self._guard.check(request)
         query, now = _checked(AgentQuery, dict(request.query)), self._clock.time()
         # Others than the living are listed only for who asks for them: callers count the agents of a host, and wait for none.
         listed = self._supervisor.failed if query.state is State.FAILED else self._supervisor.live
@@ -146,7 +172,6 @@ class AdminRoutes:
         return web.json_response(page if cursor is None else {**page, "next": cursor})
 
     async def _show_logs(self, request: web.Request) -> web.Response:
-        self._guard.check(request)
         query = _checked(LogQuery, dict(request.query))
         records, last = self._logs.after(query.after, limit=query.limit, fields=query.fields)
         return web.json_response({"records": records, "next": last})
@@ -176,7 +201,6 @@ class AdminRoutes:
         return web.json_response(answer, status=202)
 
     async def _tenants(self, request: web.Request) -> web.Response:
-        self._guard.check(request)
         load, queue = self._tenancy.load.load, self._tenancy.queue
         return web.json_response(
             {
@@ -187,7 +211,6 @@ class AdminRoutes:
         )
 
     async def _freeze(self, request: web.Request) -> web.Response:
-        self._guard.check(request)
         tenant = request.match_info["tenant"]
         wanted = _checked(_Freeze, await request.read() or b"{}")
         freeze = await self._tenancy.frozen.freeze(tenant, reason=wanted.reason)
@@ -195,14 +218,12 @@ class AdminRoutes:
         return web.json_response({"ok": True, "tenant": tenant, "frozen": True, "freeze": _freeze_as_json(freeze)})
 
     async def _thaw(self, request: web.Request) -> web.Response:
-        self._guard.check(request)
         tenant = request.match_info["tenant"]
         await self._tenancy.frozen.thaw(tenant)
         logger.info("tenant is not frozen any more", extra={"tenant": tenant})
         return web.json_response({"ok": True, "tenant": tenant, "frozen": False})
 
     async def _release(self, request: web.Request) -> web.Response:
-        self._guard.check(request)
         wanted = _checked(_Release, await request.read())
         ended = self._tenancy.release(wanted.tenant, wanted.path)
         if not ended:
@@ -211,7 +232,6 @@ class AdminRoutes:
         return web.json_response({"ok": True, "released": [self._hold_as_json(hold) for hold in ended]})
 
     async def _drain(self, request: web.Request) -> web.Response:
-        self._guard.check(request)
         live = self._supervisor.live
         seconds = max((agent.spec.drain_seconds for agent in live), default=0.0)
         logger.warning("host is drained by the operator", extra={"agents": len(live)})
@@ -219,7 +239,6 @@ class AdminRoutes:
         return web.json_response({"ok": True, "agents": len(live), "seconds": seconds}, status=202)
 
     def _agent(self, request: web.Request) -> HostedAgent:
-        self._guard.check(request)
         agent = self._supervisor.find(request.match_info["id"])
         if agent is None:
             raise CallRefusedError("no agent with this id", status=404)
@@ -279,6 +298,19 @@ class AdminRoutes:
             "on_probation": hold.probe is not None,
             "seconds_left": round(self._tenancy.quarantine.seconds_left(hold), 3),
         }
+
+
+def _is_event(body: bytes) -> bool:
+    """Whether a body is a webhook, as a room server posts it."""
+    try:
+        value = json.loads(body) if body else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and "event" in value
+
+
+def _call_refused() -> CallRefusedError:
+    return CallRefusedError("a room server calls agents, and may not administer this host", status=403)
 
 
 def _freeze_as_json(freeze: Freeze) -> dict[str, Any]:

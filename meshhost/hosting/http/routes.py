@@ -34,6 +34,7 @@ from meshhost.hosting.observe.health import HealthAnswer
 from meshhost.hosting.observe.load import Load
 from meshhost.hosting.observe.metrics import HostMetrics
 from meshhost.hosting.startup import StartUp
+from meshhost.identity.webhooks import EVENT_HEADERS
 from meshhost.supervision.state import TERMINAL
 from meshhost.transport.websocket_server import InboundClientProtocol
 
@@ -44,8 +45,6 @@ BODY_SECONDS = 30.0
 """How long the body of a call may take to arrive."""
 
 _BROKEN_BODY = "body: it broke off, or is not encoded as its headers say"
-# The event as JSON in a header, for calls that have no body (room-protocol §18.2).
-_EVENT_HEADERS = ("Meshhost-Webhook", "Meshagent-Webhook")
 _HEARTBEAT_SECONDS = 30.0
 # The longest reason that fits into a close frame.
 _MAX_REASON_BYTES = 123
@@ -218,7 +217,7 @@ class HostRoutes:
     async def _admitted(self, request: web.Request) -> tuple[CallRequest | None, Signed]:
         """The checked call (None for another event), and its signature. Raises CallRefusedError."""
         self._intake.check()
-        header = next((request.headers[name] for name in _EVENT_HEADERS if name in request.headers), None)
+        header = next((request.headers[name] for name in EVENT_HEADERS if name in request.headers), None)
         # aiohttp decodes header bytes that are no UTF-8 to surrogates.
         body = header.encode(errors="surrogateescape") if header is not None else await self._body(request)
         signed = self._guard.check(request, body)

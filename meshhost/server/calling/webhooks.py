@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from meshhost.errors import CallRefusedError
-from meshhost.identity.webhooks import SIGNATURE_HEADERS, sign_webhook, webhook_body
+from meshhost.identity.webhooks import CALL_HEADER, SIGNATURE_HEADERS, sign_webhook, webhook_body
 
 __all__ = ["WebhookSender"]
 
@@ -48,7 +48,7 @@ class WebhookSender:
         if self._session is None:
             raise RuntimeError("this sender has no session: use it as a context manager")
         body = webhook_body(event, data)
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", CALL_HEADER: event}
         if secret is not None:
             # The same signature under both names: a MeshAgent host knows the second only.
             headers |= dict.fromkeys(SIGNATURE_HEADERS, sign_webhook(body, secret=secret, now=time.time()))

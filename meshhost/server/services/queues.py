@@ -23,6 +23,7 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, MeshhostError, RoomError
 from meshhost.protocol.json_values import check_finite, dump_json
 from meshhost.protocol.messages import EmptyResponse, JsonResponse
+from meshhost.queues.reserved import check_header_names, check_sender_id
 from meshhost.queues.service import QueueService, check_size
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Peer
@@ -119,6 +120,8 @@ class QueuesService(RoomService):
 
     def _new_message(self, request: Request, body: bodies.Message, path: str = "") -> NewMessage:
         """The message that a client sends; `path` is where it is in the request."""
+        check_sender_id(body.id, f"{path}id")
+        check_header_names(body.headers, f"{path}headers")
         delay = body.delay or 0.0
         if body.at is not None:
             if body.delay is not None:

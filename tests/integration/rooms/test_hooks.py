@@ -10,9 +10,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from meshhost.identity.grants import ApiScope, QueuesGrant
+from meshhost.identity.grants import AdminGrant, ApiScope, QueuesGrant
+from meshhost.identity.keys import parse_api_key
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.frames import Limits
+from meshhost.testing.server import RunningServer
+from meshhost.triggers.makers import MOST_OF_A_PARTICIPANT
 from tests.integration.rooms.test_schedules import OPERATOR_KEY, Rest
 
 PATH = "/rooms/room/hooks"
@@ -135,6 +138,67 @@ async def test_a_participant_manages_hooks_of_its_queues_only(rest: Rest) -> Non
     assert [each["id"] for each in (await rest("GET", PATH, bearer=mine))[1]["hooks"]] == [made["id"]]
     for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/test"), ("POST", "/secret")):
         assert (await rest(method, f"{PATH}/{other['id']}{path}", {}, bearer=mine))[0] == 404
+
+
+def token_of(rest: Rest, name: str, *, key: str | None = None, admin: bool = False) -> str:
+    """A token that may send to `jobs`, signed with another key than the server's own where one is given."""
+    scope = ApiScope(queues=QueuesGrant(send=["jobs"], receive=[]), admin=AdminGrant() if admin else None)
+    signer = rest.server if key is None else RunningServer(rest.server.server, parse_api_key(key))
+    return signer.token("room", name=name, scope=scope)
+
+
+async def another_key(rest: Rest, role: str = "developer") -> tuple[str, str]:
+    """Another key of the tenant, and its id."""
+    body = {"name": role, "role": role}
+    status, made = await rest("POST", f"/tenants/{rest.server.key.project_id}/keys", body, bearer=OPERATOR_KEY)
+    assert status == 200, made
+    return made["value"], parse_api_key(made["value"]).id
+
+
+async def test_a_participant_manages_and_sees_the_hooks_that_it_made_only(rest: Rest) -> None:
+    key, _ = await another_key(rest)
+    mine, admin = token_of(rest, "mine"), token_of(rest, "chief", admin=True)
+    _, made = await rest("POST", PATH, {"queue": "jobs", "verify": "none"}, bearer=mine)
+    assert (made["made_by"], made["key_id"]) == ("mine", rest.server.key.id)
+    await rest("POST", PATH, {"queue": "jobs"})
+    hook = f"{PATH}/{made['id']}"
+    for other in (token_of(rest, "other"), token_of(rest, "mine", key=key)):
+        assert (await rest("GET", PATH, bearer=other))[1] == {"hooks": []}
+        for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/test"), ("POST", "/secret")):
+            assert (await rest(method, hook + path, {}, bearer=other))[0] == 404
+    assert [each["id"] for each in (await rest("GET", PATH, bearer=mine))[1]["hooks"]] == [made["id"]]
+    assert len((await rest("GET", PATH, bearer=admin))[1]["hooks"]) == 2
+    assert (await rest("POST", f"{hook}/test", bearer=mine))[0] == 200
+    assert (await rest("DELETE", hook, bearer=admin))[0] == 204
+
+
+async def test_a_participant_holds_a_share_of_the_hooks_of_a_room_only(rest: Rest) -> None:
+    made = [
+        (await rest("POST", PATH, {"queue": "jobs"}, bearer=token_of(rest, "mine")))[0]
+        for _ in range(MOST_OF_A_PARTICIPANT)
+    ]
+    assert {*made} == {200}
+    status, answer = await rest("POST", PATH, {"queue": "jobs"}, bearer=token_of(rest, "mine"))
+    assert (status, "20 hooks in this room already" in answer["error"]) == (429, True)
+    assert (await rest("POST", PATH, {"queue": "jobs"}, bearer=token_of(rest, "other")))[0] == 200
+    assert (await rest("POST", PATH, {"queue": "jobs"}))[0] == 200
+
+
+async def test_a_hook_stops_with_the_key_of_its_maker_until_another_key_keeps_it(rest: Rest) -> None:
+    key, key_id = await another_key(rest)
+    for maker in (key, token_of(rest, "mine", key=key)):
+        _, made = await rest("POST", PATH, {"queue": "jobs", "verify": "none"}, bearer=maker)
+        assert (await post(rest, made["url"], b"1"))[0] == 200
+    _, other = await rest("POST", PATH, {"queue": "jobs", "verify": "none"})
+    await rest("DELETE", f"/tenants/{rest.server.key.project_id}/keys/{key_id}")
+    assert await post(rest, made["url"], b"1") == (404, '{"error": "no such hook"}')
+    assert (await post(rest, other["url"], b"1"))[0] == 200
+    _, listed = await rest("GET", PATH)
+    assert ["another key" in (each["error"] or "") for each in listed["hooks"]] == [True, True, False]
+    assert (await rest("GET", f"{PATH}/{made['id']}"))[1]["made_by"] == "mine"
+    _, kept = await rest("POST", f"{PATH}/{made['id']}/secret", {})
+    assert (kept["made_by"], kept["key_id"], kept["error"]) == ("", rest.server.key.id, None)
+    assert (await post(rest, made["url"], b"1"))[0] == 200
 
 
 async def test_a_hook_goes_with_an_archive_without_its_address_and_secret(rest: Rest) -> None:

@@ -623,3 +623,23 @@ async def test_too_many_waits_on_a_connection_are_refused(
         message_id = await a.queues.send("q", 1) or ""
         with pytest.raises(LimitExceededError, match="wait for messages on this connection"):
             await a.queues.wait("q", message_id)
+
+
+async def test_an_id_that_only_the_server_gives_is_refused(serve: Any) -> None:
+    async with serve() as server, server.client("room", name="a") as a:
+        taken = "meshhost:schedule:0000:1.000"
+        with pytest.raises(InvalidRequestError, match=r"^id: expected a text that does not begin with 'meshhost:'"):
+            await a.queues.send("q", 1, id=taken)
+        with pytest.raises(InvalidRequestError, match=r"^messages\[1\]\.id: expected a text"):
+            await a.queues.send_many("q", [1, NewMessage(1, id=taken)])
+        assert await a.queues.receive(name="q", wait=False) is None
+
+
+async def test_a_header_that_only_the_server_sets_is_refused(serve: Any) -> None:
+    async with serve() as server, server.client("room", name="a") as a:
+        feigned = {"Meshhost-Schedule": "0000"}
+        with pytest.raises(InvalidRequestError, match=r"^headers: .* leave out 'Meshhost-Schedule'"):
+            await a.queues.send("q", 1, headers=feigned)
+        with pytest.raises(InvalidRequestError, match=r"^messages\[1\]\.headers: .* leave out"):
+            await a.queues.send_many("q", [1, NewMessage(1, headers=feigned)])
+        assert await a.queues.receive(name="q", wait=False) is None

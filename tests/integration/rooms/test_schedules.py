@@ -11,8 +11,10 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from meshhost.identity.grants import ApiScope, QueuesGrant
+from meshhost.identity.keys import parse_api_key
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.testing.server import RunningServer
+from meshhost.triggers.makers import MOST_OF_A_PARTICIPANT
 
 OPERATOR_KEY = "mo-0123456789abcdef"
 
@@ -117,6 +119,57 @@ async def test_a_participant_manages_what_sends_to_its_queues_only(rest: Rest) -
     nothing = rest.server.token("room", scope=ApiScope())
     assert (await rest("POST", "/rooms/room/schedules", body, bearer=nothing))[0] == 403
     assert (await rest("DELETE", path, bearer=mine))[0] == 204
+
+
+async def test_a_participant_manages_and_sees_the_schedules_that_it_made_only(rest: Rest) -> None:
+    scope = ApiScope(queues=QueuesGrant(send=["jobs"], receive=[]))
+    mine, other = (rest.server.token("room", name=name, scope=scope) for name in ("mine", "other"))
+    path, body = "/rooms/room/schedules", {"queue": "jobs", "message": "secret", "every": 3600}
+    _, by_key = await rest("POST", path, body)
+    _, made = await rest("POST", path, body, bearer=mine)
+    assert (made["made_by"], made["key_id"]) == ("mine", rest.server.key.id)
+    for bearer, schedule in ((other, made), (other, by_key), (mine, by_key)):
+        for method, what in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/run")):
+            assert (await rest(method, f"{path}/{schedule['id']}{what}", {}, bearer=bearer))[0] == 404
+    assert (await rest("GET", path, bearer=other))[1] == {"schedules": []}
+    assert (await rest("GET", path, bearer=mine))[1] == {"schedules": [made]}
+    for _ in range(MOST_OF_A_PARTICIPANT - 1):
+        await rest("POST", path, body, bearer=mine)
+    assert (await rest("POST", path, body, bearer=mine))[0] == 429
+
+
+async def test_a_schedule_stops_with_the_key_of_its_maker_until_another_key_keeps_it(rest: Rest) -> None:
+    tenant, path = rest.server.key.project_id, "/rooms/room/schedules"
+    _, key = await rest("POST", f"/tenants/{tenant}/keys", {"name": "k", "role": "developer"}, bearer=OPERATOR_KEY)
+    other = RunningServer(rest.server.server, parse_api_key(key["value"]))
+    soon = time.time() + 1.5
+    made = []
+    for maker in (other.api_key, other.token("room"), rest.server.api_key):
+        body = {"queue": "jobs", "message": len(made), "at": soon}
+        made.append((await rest("POST", path, body, bearer=maker))[1])
+    assert (await rest("DELETE", f"/tenants/{tenant}/keys/{other.key.id}"))[0] < 300
+    await until_sent(rest, f"{path}/{made[2]['id']}")
+    for stopped in made[:2]:
+        _, shown = await rest("GET", f"{path}/{stopped['id']}")
+        assert (shown["sent"], "with another key" in shown["error"]) == (0, True)
+        _, kept = await rest("PATCH", f"{path}/{stopped['id']}", {"paused": False})
+        assert (kept["made_by"], kept["key_id"], kept["error"]) == ("", rest.server.key.id, None)
+        await until_sent(rest, f"{path}/{stopped['id']}")
+    assert sorted(await rest.messages("jobs")) == [0, 1, 2]
+    _, changed = await rest("PATCH", f"{path}/{made[0]['id']}", {"every": 60, "paused": False})
+    assert changed["key_id"] == rest.server.key.id
+
+
+async def test_a_viewers_key_sees_no_contents_of_schedules(rest: Rest) -> None:
+    tenant, body = rest.server.key.project_id, {"name": "v", "role": "viewer"}
+    _, viewer = await rest("POST", f"/tenants/{tenant}/keys", body, bearer=OPERATOR_KEY)
+    hidden = {"message": {"a": "hidden"}, "headers": {"a": "hidden"}, "annotations": {"a": "hidden"}}
+    _, made = await rest("POST", "/rooms/room/schedules", {"queue": "jobs", "every": 3600} | hidden)
+    for path in ("/schedules", "/rooms/room/schedules", f"/rooms/room/schedules/{made['id']}"):
+        status, answer = await rest("GET", path, bearer=viewer["value"])
+        assert (status, "jobs" in str(answer), "hidden" in str(answer)) == (200, True, False), path
+    status, answer = await rest("GET", f"{rest.project}/scheduled-tasks", bearer=viewer["value"])
+    assert (status, len(answer["tasks"]), "hidden" in str(answer)) == (200, 1, False)
 
 
 async def test_a_schedule_that_is_due_wakes_its_room(rest: Rest) -> None:

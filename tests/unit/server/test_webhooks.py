@@ -47,6 +47,7 @@ async def test_the_answer_is_an_object_or_nothing(sender: WebhookSender, host: A
     host.answer = web.Response(body=body)
     assert await sender.send(host.url, "e", {}, secret=None) == parsed
     assert "Meshhost-Signature" not in host.headers
+    assert host.headers["Meshhost-Call"] == "e"
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("3", 3.0), ("soon", None), ("-1", None), (None, None)])

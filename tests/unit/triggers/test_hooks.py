@@ -81,6 +81,7 @@ async def test_a_delivery_becomes_a_message_with_chosen_headers(hooks: Hooks, qu
         "x-github-delivery": "d1",
         "x-github-hook-id": "7",
         "meshhost-hook": "repo",
+        "meshhost-hook-id": hook.id[:20],
     }
 
 
@@ -270,3 +271,8 @@ async def test_an_address_that_is_refused_too_often_has_to_wait(clock: FakeClock
         refused.count(other)
     assert refused.wait("a") == 0.0  # forgotten
     await asyncio.sleep(0)
+
+
+def test_a_hook_keeps_no_header_that_only_the_server_sets() -> None:
+    with pytest.raises(InvalidRequestError, match="headers: expected no names that begin with 'meshhost-'"):
+        HookSpec.parse({"queue": "jobs", "headers": ["Meshhost-Schedule"]})

@@ -138,6 +138,14 @@ def test_a_cloudevent_in_binary_mode() -> None:
         (EVENT, ATTRIBUTES | {"a-b": "x"}, "body.a-b: expected the attribute"),
         (EVENT, ATTRIBUTES | {"list": []}, "body.list: expected the attribute"),
         (EVENT, ATTRIBUTES | {"data_base64": "?"}, "body.data_base64: expected base64"),
+        (EVENT, ATTRIBUTES | {"subject": "a\r\nb: c"}, "body.subject: expected a text without control characters"),
+        (BATCH, [ATTRIBUTES | {"id": "a\nb"}], r"messages\[0\]\.id: expected a text without control characters"),
+        (EVENT, ATTRIBUTES | {"datacontenttype": "a\0"}, "body.datacontenttype: expected a text without control"),
+        (
+            {f"ce-{name}": text for name, text in ATTRIBUTES.items()} | {"ce-subject": "a%0D%0Ab: c"},
+            b"1",
+            "body.subject: expected a text without control characters",
+        ),
         (EVENT, ATTRIBUTES | {"data_base64": 5}, "body.data_base64: expected base64"),
         (EVENT, ATTRIBUTES | {f"a{n}": "" for n in range(50)}, "body: expected at most 50 attributes"),
         ({"ce-specversion": "1.0"}, b"", "body.id: expected the attribute of a CloudEvent"),
@@ -154,3 +162,8 @@ def test_keys_and_numbers_of_messages_are_bounded() -> None:
             parsed(JSON, 1, key)
     with pytest.raises(LimitExceededError, match="1001 messages in one request, at most 1000 are taken"):
         parsed(JSON, [0] * (MOST_MESSAGES + 1))
+
+
+def test_a_key_that_only_the_server_gives_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="Idempotency-Key: expected a text that does not begin with"):
+        messages_in({}, b"1", key="meshhost:hook:0000:1")

@@ -468,6 +468,7 @@ async def test_a_room_knows_what_is_due_soon(schedules: Schedules, scheduler: Sc
         ({"missed": "twice"}, "missed: "),
         ({"more": 1}, "more: "),
         ({"headers": {"a": 1}}, "headers.a: "),
+        ({"headers": {"Meshhost-Hook": "x"}}, "headers: expected no names that begin with 'meshhost-'"),
     ],
 )
 def test_a_wrong_spec_is_told_which_field_is_wrong(values: dict[str, Any], says: str) -> None:

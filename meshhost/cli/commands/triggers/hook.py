@@ -94,6 +94,9 @@ def show(hook: _Hook, room: RoomOption = None, as_json: JsonOption = False) -> N
         print_json(shown)
         return
     print_line(f"url: {shown['url']}")
+    print_line(f"made by: {shown['made_by'] or 'an API key'}")
+    if shown["error"] is not None:
+        print_line(f"error: {shown['error']}")
     rows = [
         (
             shown_time(each["at"]),
@@ -122,7 +125,10 @@ def send_test(hook: _Hook, room: RoomOption = None, as_json: JsonOption = False)
 
 @app.command()
 def rotate(hook: _Hook, room: RoomOption = None, secret_file: _SecretFile = None, as_json: JsonOption = False) -> None:
-    """Give a hook another secret, a new one by default; the old one is worth nothing at once."""
+    """Give a hook another secret, a new one by default; the old one is worth nothing at once.
+
+    A hook that stopped because the key with which it was made has ended goes on with yours.
+    """
     from meshhost.cli.commands.triggers.asking import ask
     from meshhost.cli.output import print_json, print_line
 

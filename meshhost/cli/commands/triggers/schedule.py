@@ -102,7 +102,8 @@ def show(schedule: _Schedule, room: RoomOption = None, as_json: JsonOption = Fal
         print_json(shown)
         return
     facts = [("id", shown["id"]), ("name", shown["name"]), ("queue", shown["queue"]), ("when", _when(shown))]
-    facts += [("next", _state(shown)), ("missed", shown["missed"]), ("overlap", "yes" if shown["overlap"] else "no")]
+    facts += [("made by", shown["made_by"] or "an API key"), ("next", _state(shown))]
+    facts += [("missed", shown["missed"]), ("overlap", "yes" if shown["overlap"] else "no")]
     print_table(("", ""), [*facts, ("error", shown["error"])], empty="")
     rows = [
         (shown_time(run["at"]), run["outcome"], run.get("message_id"), run.get("error") or run.get("left_out"))
@@ -119,7 +120,10 @@ def pause(schedule: _Schedule, room: RoomOption = None, as_json: JsonOption = Fa
 
 @app.command()
 def resume(schedule: _Schedule, room: RoomOption = None, as_json: JsonOption = False) -> None:
-    """Send again, from the next time on."""
+    """Send again, from the next time on.
+
+    A schedule that stopped because the key with which it was made has ended goes on with yours.
+    """
     _change(schedule, room, {"paused": False}, "resumed", as_json=as_json)
 
 

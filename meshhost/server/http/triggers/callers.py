@@ -1,7 +1,8 @@
 """Who may start work in a room over REST: an API key of its tenant, or a participant token with the grant for the queue.
 
 A key says the tenant, and its role is checked against the table of routes (`permissions.py`). A token says the room, and its
-grant `queues` says to which queues its owner may send; it may manage what sends to those queues and sees nothing else.
+grant `queues` says to which queues its owner may send. Of schedules and hooks a participant manages and sees those that it made
+itself; all of its room only with the grant `admin`. A viewer's key sees when something is sent, and not what.
 """
 
 from dataclasses import dataclass
@@ -10,19 +11,26 @@ from aiohttp import web
 
 from meshhost.errors import AccessDeniedError, NotFoundError
 from meshhost.identity.grants import ApiScope
+from meshhost.identity.keys import parse_api_key
+from meshhost.identity.roles import Role
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.server.http.access import Access, bearer_of
+from meshhost.triggers.makers import Maker
 
-__all__ = ["RoomCaller", "room_caller"]
+__all__ = ["RoomCaller", "key_of", "may_see_contents", "room_caller"]
 
 
 @dataclass(frozen=True, slots=True)
 class RoomCaller:
-    """The room that a request is about, and the scope and name of its token; None and "" for an API key."""
+    """The room that a request is about, and who asks. Without a scope it is an API key.
+
+    `sees_contents` is whether it may see the contents of what it may see at all.
+    """
 
     room: RoomKey
     scope: ApiScope | None
-    name: str = ""
+    maker: Maker
+    sees_contents: bool = True
 
     def may_send(self, queue: str) -> bool:
         """Whether the caller may send to this queue."""
@@ -33,14 +41,32 @@ class RoomCaller:
         if not self.may_send(queue):
             raise AccessDeniedError("send to queue", queue)
 
+    def may_manage(self, queue: str, maker: Maker) -> bool:
+        """Whether the caller may see and change what somebody made that sends to this queue."""
+        if self.scope is None or self.scope.admin is not None:
+            return True
+        return self.may_send(queue) and maker == self.maker  # every token has a name, and no API key has
+
 
 def room_caller(access: Access, request: web.Request) -> RoomCaller:
     """Return who asks. Raises InvalidRequestError for the room's name, TokenError, AccessDeniedError, NotFoundError."""
-    name = check_room_name(request.match_info["room"])
-    if not bearer_of(request).startswith("ma-"):
+    name, bearer = check_room_name(request.match_info["room"]), bearer_of(request)
+    if not bearer.startswith("ma-"):
         room, token = access.participant(request, name)
-        return RoomCaller(room, token.get_api_grant() or ApiScope(), token.name)
+        return RoomCaller(room, token.get_api_grant() or ApiScope(), Maker(token.name, token.api_key_id))
     room = RoomKey(TenantId(access.project(request)), name)
     if access.identity.deleted_rooms.is_known(room):
         raise NotFoundError("the room is being deleted or imported")
-    return RoomCaller(room, None)
+    return RoomCaller(room, None, key_of(request), sees_contents=may_see_contents(access, request))
+
+
+def key_of(request: web.Request) -> Maker:
+    """Who makes something with the API key or login that was verified for this request."""
+    bearer = bearer_of(request)
+    return Maker(key_id=parse_api_key(bearer).id if bearer.startswith("ma-") else None)
+
+
+def may_see_contents(access: Access, request: web.Request) -> bool:
+    """Whether an API key or login that was verified for this request may see contents: a viewer's may not."""
+    bearer = bearer_of(request)
+    return not bearer.startswith("ma-") or access.identity.role_of(parse_api_key(bearer).id).includes(Role.DEVELOPER)

@@ -125,7 +125,7 @@ class HookRoutes:
         secret = _secret_in(body)
         spec = HookSpec.parse(body)
         caller.check_send(spec.queue)
-        hook = await self._hooks.create(caller.room, spec, secret, made_by=caller.name)
+        hook = await self._hooks.create(caller.room, spec, secret, maker=caller.maker)
         return web.json_response({**self._shown(hook), "secret": hook.secret})
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -134,7 +134,9 @@ class HookRoutes:
         found = await self._hooks.list(
             caller.room.tenant, caller.room.name, after=request.query.get("after", ""), limit=limit
         )
-        return web.json_response({"hooks": [self._shown(hook) for hook in found if caller.may_send(hook.spec.queue)]})
+        return web.json_response(
+            {"hooks": [self._shown(each) for each in found if caller.may_manage(each.spec.queue, each.maker)]}
+        )
 
     async def _show(self, request: web.Request) -> web.Response:
         _, hook = await self._found(request)
@@ -147,8 +149,8 @@ class HookRoutes:
         return web.Response(status=204)
 
     async def _change_secret(self, request: web.Request) -> web.Response:
-        _, hook = await self._found(request)
-        changed = await self._hooks.change_secret(hook, _secret_in(await json_object(request)))
+        caller, hook = await self._found(request)
+        changed = await self._hooks.change_secret(hook, _secret_in(await json_object(request)), maker=caller.maker)
         return web.json_response({**self._shown(changed), "secret": changed.secret})
 
     async def _test(self, request: web.Request) -> web.Response:
@@ -159,12 +161,12 @@ class HookRoutes:
     async def _found(self, request: web.Request) -> tuple[RoomCaller, Hook]:
         caller = room_caller(self._access, request)
         found = await self._hooks.get(caller.room.tenant, request.match_info["id"], room=caller.room.name)
-        if not caller.may_send(found.spec.queue):
+        if not caller.may_manage(found.spec.queue, found.maker):
             raise NotFoundError("no such hook")
         return caller, found
 
     def _shown(self, hook: Hook) -> dict[str, Any]:
-        return {**hook.shown(), "url": f"{self._address.url}/hooks/{hook.id}"}
+        return {**self._hooks.shown(hook), "url": f"{self._address.url}/hooks/{hook.id}"}
 
 
 def _secret_in(body: dict[str, Any]) -> str | None:

@@ -19,6 +19,7 @@ from meshhost.errors import InvalidRequestError, NotFoundError
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import json_object, query_number
+from meshhost.server.http.triggers.callers import key_of, may_see_contents
 from meshhost.triggers.schedules import Schedule, Schedules, ScheduleSpec, timing_of
 from meshhost.triggers.timing import shortest_gap
 from meshhost.validation import invalid_request
@@ -91,14 +92,14 @@ class ScheduledTaskRoutes:
         if self._access.identity.deleted_rooms.is_known(room):
             raise NotFoundError("no such room")
         spec, is_active = await _spec_in(request, "UTC")
-        schedule = await self._schedules.create(room, spec, paused=not is_active)
+        schedule = await self._schedules.create(room, spec, paused=not is_active, maker=key_of(request))
         return web.json_response({"task_id": schedule.id})
 
     async def _update(self, request: web.Request) -> web.Response:
         """A task has no time zone: that of the schedule stays."""
         schedule = await self._found(request)
         spec, is_active = await _spec_in(request, schedule.spec.timezone)
-        await self._schedules.change(schedule, spec, paused=not is_active)
+        await self._schedules.change(schedule, spec, paused=not is_active, maker=key_of(request))
         return web.json_response({"task_id": schedule.id})
 
     async def _delete(self, request: web.Request) -> web.Response:
@@ -123,6 +124,11 @@ class ScheduledTaskRoutes:
         page = page[offset : offset + size]
         has_more = bool(page) and page[-1].id != found[-1].id
         tasks = [await self._task(schedule, ids.get(schedule.room.name)) for schedule in page]
+        if not may_see_contents(self._access, request):
+            for task in tasks:
+                task |= {"payload": {}, "annotations": {}}
+                task["spec"]["queue"]["payload"] = {}
+                task["spec"]["metadata"]["annotations"] = {}
         return web.json_response(
             {"tasks": tasks, "total": len(found), "continuation_token": page[-1].id if has_more else None}
         )

@@ -1,6 +1,7 @@
 """REST of schedules: `/rooms/{room}/schedules`, and `/schedules` for all rooms of a tenant.
 
-`meshhost schedule` is the caller. A participant may do the same with its token, for queues that it may send to.
+`meshhost schedule` is the caller. A participant may do the same with its token, for queues that it may send to and with the
+schedules that it made itself (`callers.py`).
 """
 
 from typing import Any
@@ -11,7 +12,7 @@ from meshhost.errors import InvalidRequestError, NotFoundError
 from meshhost.identity.tenant import TenantId
 from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import json_object, query_number
-from meshhost.server.http.triggers.callers import RoomCaller, room_caller
+from meshhost.server.http.triggers.callers import RoomCaller, may_see_contents, room_caller
 from meshhost.triggers.schedules import Schedule, Schedules, ScheduleSpec
 
 __all__ = ["ScheduleRoutes"]
@@ -45,26 +46,30 @@ class ScheduleRoutes:
     async def _list_all(self, request: web.Request) -> web.Response:
         tenant = TenantId(self._access.project(request))
         found = await self._schedules.list(tenant, after=request.query.get("after", ""), limit=_limit(request))
-        return web.json_response({"schedules": [schedule.shown() for schedule in found]})
+        sees_contents = may_see_contents(self._access, request)
+        return web.json_response({"schedules": [self._shown(schedule, sees_contents) for schedule in found]})
 
     async def _list(self, request: web.Request) -> web.Response:
         caller = room_caller(self._access, request)
         found = await self._schedules.list(
             caller.room.tenant, caller.room.name, after=request.query.get("after", ""), limit=_limit(request)
         )
-        return web.json_response({"schedules": [each.shown() for each in found if caller.may_send(each.spec.queue)]})
+        mine = [each for each in found if caller.may_manage(each.spec.queue, each.maker)]
+        return web.json_response({"schedules": [self._shown(each, caller.sees_contents) for each in mine]})
 
     async def _create(self, request: web.Request) -> web.Response:
         caller, body = room_caller(self._access, request), await json_object(request)
         paused = _paused(body)
         spec = ScheduleSpec.parse(body)
         caller.check_send(spec.queue)
-        made = await self._schedules.create(caller.room, spec, paused=bool(paused), made_by=caller.name)
-        return web.json_response(made.shown())
+        made = await self._schedules.create(caller.room, spec, paused=bool(paused), maker=caller.maker)
+        return web.json_response(self._shown(made))
 
     async def _show(self, request: web.Request) -> web.Response:
-        _, schedule = await self._found(request)
-        return web.json_response({**schedule.shown(), "runs": await self._schedules.runs(schedule)})
+        caller, schedule = await self._found(request)
+        return web.json_response(
+            {**self._shown(schedule, caller.sees_contents), "runs": await self._schedules.runs(schedule)}
+        )
 
     async def _change(self, request: web.Request) -> web.Response:
         """Change members of the spec; another time replaces the one there was. `paused` pauses and resumes."""
@@ -75,10 +80,12 @@ class ScheduleRoutes:
             times = dict.fromkeys(_TIMES) if any(body.get(name) is not None for name in _TIMES) else {}
             spec = ScheduleSpec.parse(schedule.spec.model_dump() | times | body)
             caller.check_send(spec.queue)
-            schedule = await self._schedules.change(schedule, spec, paused=paused)
+            schedule = await self._schedules.change(schedule, spec, paused=paused, maker=caller.maker)
+        elif paused:
+            schedule = await self._schedules.pause(schedule)
         elif paused is not None:
-            schedule = await (self._schedules.pause if paused else self._schedules.resume)(schedule)
-        return web.json_response(schedule.shown())
+            schedule = await self._schedules.resume(schedule, maker=caller.maker)
+        return web.json_response(self._shown(schedule))
 
     async def _delete(self, request: web.Request) -> web.Response:
         _, schedule = await self._found(request)
@@ -92,9 +99,13 @@ class ScheduleRoutes:
     async def _found(self, request: web.Request) -> tuple[RoomCaller, Schedule]:
         caller = room_caller(self._access, request)
         found = await self._schedules.get(caller.room.tenant, request.match_info["id"], room=caller.room.name)
-        if not caller.may_send(found.spec.queue):
+        if not caller.may_manage(found.spec.queue, found.maker):
             raise NotFoundError("no such schedule")
         return caller, found
+
+    def _shown(self, schedule: Schedule, sees_contents: bool = True) -> dict[str, Any]:
+        shown = self._schedules.shown(schedule)
+        return shown if sees_contents else {**shown, "message": None, "headers": {}, "annotations": {}}
 
 
 def _limit(request: web.Request) -> int:
