@@ -7,7 +7,7 @@ from typing import Any
 import typer.main
 
 from docs.generate.markdown import code, page, table
-from meshhost.cli.main import app
+from meshhost.cli.main import whole_app
 
 __all__ = ["commands", "pages"]
 
@@ -20,7 +20,7 @@ that says what to do, 2 for wrong usage, 130 when interrupted.
 
 def commands() -> dict[str, Any]:
     """Every command by its words, such as `queue send`, in the order of `--help`."""
-    return dict(_walk(typer.main.get_command(app), ()))
+    return dict(_walk(typer.main.get_command(whole_app()), ()))
 
 
 def pages() -> dict[str, str]:

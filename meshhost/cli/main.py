@@ -1,28 +1,27 @@
-"""`meshhost`: puts all command groups together and runs the command of `sys.argv`.
+"""`meshhost`: puts the command groups together and runs the command of `sys.argv`.
 
-Loaded for every command, so everything here counts for `meshhost --help`: see the docstring of the package.
+Loaded for every command, so everything here counts for `meshhost --help`: see the docstring of the package. To load a group and
+make its options takes several milliseconds, so a command loads its own group only; of the others `GROUPS` has name and help.
 """
 
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 import typer.core
 
 from meshhost import __version__
-from meshhost.cli.commands import agents, db, host, key, messaging, queue, room, storage, tenant, token
 from meshhost.cli.commands.chat import chat
 from meshhost.cli.commands.host.logs import logs
 from meshhost.cli.commands.setup import setup
-from meshhost.cli.commands.triggers import hook, schedule
 from meshhost.cli.errors import USAGE, run_guarded
-from meshhost.cli.options import JsonOption, RoomOption
 from meshhost.cli.output import note, print_line, use_safe_streams
 
-__all__ = ["app", "main", "run"]
+__all__ = ["GROUPS", "main", "run", "whole_app"]
 
 _COMPLETION = "_MESHHOST_COMPLETE"
 
@@ -42,34 +41,57 @@ class _Group(typer.core.TyperGroup):
         return option
 
 
-# Plain help, since rich takes as long to load as everything else. No options for shell completion, since typer converts them
-# with pydantic before it shows the help of any command.
-app = typer.Typer(
-    help="Host AI agents: rooms, queues, tools and services.",
-    cls=_Group,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["--help", "-h"]},
-)
-service = typer.Typer(help="Run the agents of a program.")
+_COMMANDS = "meshhost.cli.commands"
+# By the name of each group, in the order of the help: its module, and what the help says of it.
+GROUPS = {
+    "room": (f"{_COMMANDS}.room", "Run a room server, list its rooms and their services."),
+    "service": ("meshhost.cli.service", "Run the agents of a program."),
+    "host": (f"{_COMMANDS}.host", "Inspect and control a service host."),
+    "queue": (f"{_COMMANDS}.queue", "Send to, receive from and manage the queues of a room."),
+    "schedule": (
+        f"{_COMMANDS}.triggers.schedule",
+        "Send messages at certain times: cron lines, intervals and single times.",
+    ),
+    "hook": (f"{_COMMANDS}.triggers.hook", "Let foreign services, such as GitHub or Stripe, send to a queue."),
+    "storage": (f"{_COMMANDS}.storage", "Read and write the files of a room."),
+    "agents": (f"{_COMMANDS}.agents", "List and use the agents and tools of a room."),
+    "messaging": (f"{_COMMANDS}.messaging", "List the participants of a room, and send messages."),
+    "token": (f"{_COMMANDS}.token", "Create tokens for participants."),
+    "tenant": (f"{_COMMANDS}.tenant", "Manage the tenants of a room server, as its operator."),
+    "key": (f"{_COMMANDS}.key", "Manage the API keys of a tenant."),
+    "db": (f"{_COMMANDS}.db", "Check, migrate, back up and restore the databases of a room server."),
+}
 
-app.command()(setup)
-app.add_typer(room.app, name="room", cls=_Group)
-app.add_typer(service, name="service", cls=_Group)
-app.add_typer(host.app, name="host", cls=_Group)
-app.add_typer(queue.app, name="queue", cls=_Group)
-app.add_typer(schedule.app, name="schedule", cls=_Group)
-app.add_typer(hook.app, name="hook", cls=_Group)
-app.add_typer(storage.app, name="storage", cls=_Group)
-app.add_typer(agents.app, name="agents", cls=_Group)
-app.command()(chat)
-app.command()(logs)
-app.add_typer(messaging.app, name="messaging", cls=_Group)
-app.add_typer(token.app, name="token", cls=_Group)
-app.add_typer(tenant.app, name="tenant", cls=_Group)
-app.add_typer(key.app, name="key", cls=_Group)
-app.add_typer(db.app, name="db", cls=_Group)
+
+def whole_app() -> typer.Typer:
+    """All commands, for shell completion, the reference and tests."""
+    return _app_of(GROUPS)
+
+
+def _app_of(loaded: Container[str]) -> typer.Typer:
+    """The commands, with those groups that are named here; of the others only name and help."""
+    # Plain help, since rich takes as long to load as everything else. No options for shell completion, since typer converts
+    # them with pydantic before it shows the help of any command.
+    app = typer.Typer(
+        help="Host AI agents: rooms, queues, tools and services.",
+        cls=_Group,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+    app.callback()(_root)
+    app.command()(setup)
+    for name, (module, text) in GROUPS.items():
+        group = import_module(module).app if name in loaded else typer.Typer(help=text, callback=_nothing)
+        app.add_typer(group, name=name, cls=_Group)
+    app.command()(chat)
+    app.command()(logs)
+    return app
+
+
+def _nothing() -> None:
+    """A group that is not loaded runs nothing."""
 
 
 def main() -> None:
@@ -99,8 +121,10 @@ def run(arguments: Sequence[str]) -> int:
         from typer._completion_classes import completion_init
 
         completion_init()
-    elif not arguments:
-        arguments = ["--help"]
+        app = whole_app()
+    else:
+        arguments = arguments or ["--help"]
+        app = _app_of(_named_first(arguments))
     command = typer.main.get_command(app)
     return run_guarded(lambda: command.main(args=list(arguments), prog_name="meshhost", standalone_mode=False))
 
@@ -111,7 +135,11 @@ def _print_version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+def _named_first(arguments: Sequence[str]) -> Sequence[str]:
+    """The first word that is no option, which names the command: the options before it take no values."""
+    return [argument for argument in arguments if not argument.startswith("-")][:1]
+
+
 def _root(
     _: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
@@ -119,31 +147,6 @@ def _root(
 ) -> None:
     # Must not import anything: it runs before the help of every command.
     pass
-
-
-@service.callback()
-def _service_group() -> None:
-    # Without a callback, typer would make the only command the group itself.
-    pass
-
-
-@service.command("run")
-def _run_service(
-    file: Annotated[
-        str,
-        typer.Argument(metavar="FILE", help='The program with its arguments, such as main.py or "main.py --verbose".'),
-    ],
-    room: RoomOption = None,
-    reload: Annotated[
-        bool, typer.Option("--reload", help="Restart the program when a Python file in its folder changes.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Run the program in FILE and call the agent of each of its paths into the room."""
-    from meshhost.cli.commands.service import run as run_service
-    from meshhost.cli.connect import resolve_room
-
-    run_service(file=file, room=resolve_room(room), json=as_json, reload=reload)
 
 
 if __name__ == "__main__":

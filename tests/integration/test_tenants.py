@@ -20,7 +20,7 @@ import aiohttp
 import pytest
 from typer.testing import CliRunner
 
-from meshhost.cli.main import app, run
+from meshhost.cli.main import run, whole_app
 from meshhost.errors import CallRefusedError, SettingsError
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.hosting.tenants.quarantine import QuarantinePolicy
@@ -514,7 +514,7 @@ async def test_tenants_may_have_a_secret_of_their_own(serve: Serve, acme: Runnin
 
 
 async def cli(*arguments: str) -> Any:
-    result = await asyncio.to_thread(CliRunner().invoke, app, ["host", *arguments])
+    result = await asyncio.to_thread(CliRunner().invoke, whole_app(), ["host", *arguments])
     assert result.exit_code == 0, (result.output, result.exception)
     return result.output
 

@@ -14,7 +14,7 @@ from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
 from meshhost.app.service_runner import STOP_MARGIN
-from meshhost.cli.main import app
+from meshhost.cli.main import whole_app
 from meshhost.clock import SystemClock
 from meshhost.hosting.http import routes as host_routes
 from meshhost.hosting.observe.load import LoadMeter
@@ -120,7 +120,7 @@ def test_alerts_have_names_of_their_own_and_say_what_to_do() -> None:
 
 
 def test_alerts_name_commands_that_exist() -> None:
-    groups = {group.name: group.typer_instance for group in app.registered_groups}
+    groups = {group.name: group.typer_instance for group in whole_app().registered_groups}
     text = str(rules())
     for group, command in re.findall(r"meshhost (host|queue|room) (\w+)", text):
         instance = groups[group]

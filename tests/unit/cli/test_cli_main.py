@@ -1,3 +1,4 @@
+import importlib
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from meshhost import __version__
-from meshhost.cli.main import app, run
+from meshhost.cli.main import GROUPS, run, whole_app
 
 _HEAVY = {"aiohttp", "openai", "pydantic", "pydantic_settings", "obstore", "websockets", "jwt", "rich", "opentelemetry"}
 
@@ -40,7 +41,7 @@ def _commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]
         yield from _commands(child, *path, name)
 
 
-COMMANDS = list(_commands(typer.main.get_command(app)))
+COMMANDS = list(_commands(typer.main.get_command(whole_app())))
 
 
 def test_the_commands_are_these() -> None:
@@ -67,9 +68,26 @@ def test_the_commands_are_these() -> None:
     }
 
 
+@pytest.mark.parametrize("name", GROUPS)
+def test_the_help_says_of_each_group_what_the_group_says_of_itself(name: str) -> None:
+    module, text = GROUPS[name]
+    assert importlib.import_module(module).app.info.help == text
+
+
+@pytest.mark.parametrize(("arguments", "own"), [(["--help"], set()), (["queue", "list", "--help"], {"queue"})])
+def test_a_command_loads_its_own_group_only(arguments: list[str], own: set[str]) -> None:
+    program = (
+        "import sys\nfrom meshhost.cli.main import GROUPS, run\nrun(sys.argv[1:])\n"
+        "print(*[name for name, (module, _) in GROUPS.items() if module in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=30)
+    # `host` is the package of `logs`, which is a command of its own.
+    assert set(done.stderr.split()) - {"host"} == own
+
+
 @pytest.mark.parametrize("path", [path for path, _ in COMMANDS], ids=" ".join)
 def test_every_command_has_help_that_fits_a_terminal(path: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(app, [*path, "--help"], terminal_width=80)
+    result = CliRunner().invoke(whole_app(), [*path, "--help"], terminal_width=80)
 
     assert result.exit_code == 0
     assert result.output.startswith("Usage: ")
