@@ -116,6 +116,8 @@ async def test_a_host_shows_what_its_workers_did(server: RunningServer, isolatio
         assert numbers["meshhost_tenant_llm_tokens_total input"] == 70
         assert numbers["meshhost_tenant_agents"] == 1
 
+        # The process reports about once a second: a retry must not come within.
+        await room.queues.configure("jobs", retry_seconds=1000)
         await room.queues.send(name="jobs", message="fail")
         numbers = await hosted.shows(meshhost_messages_total__failed=1)
         assert numbers["meshhost_messages_total done"] == 1

@@ -21,6 +21,8 @@ _MAX_CANDIDATES = 5
 _TIMEOUT = 30.0
 # USUAL_PORT of `hosting.service_host`, which would take half a second to load.
 _USUAL_URL = "http://127.0.0.1:8081"
+# What a server of ours says of a route that it does not have.
+_NO_ROUTE = "404: Not Found"
 
 
 def ask(
@@ -152,7 +154,9 @@ async def request(base: str, method: str, path: str, query: dict[str, str], body
     except ValueError:
         answer = None
     if not isinstance(answer, dict) or status >= 300:
-        text = answer.get("error", "") if isinstance(answer, dict) else "is it a service host?"
+        text = answer.get("error", "") if isinstance(answer, dict) else _NO_ROUTE
+        if text == _NO_ROUTE:  # which every host has
+            text = "is it a service host?"
         hint = "; see MESHHOST_ADMIN_KEY" if status == 401 else ""
         raise RoomRefusedError(f"{base} answered {status}: {text}{hint}", status=status)
     return answer
