@@ -5,7 +5,8 @@ and asks again as soon as one was processed: its settlement and the next lease a
 renews the leases of all jobs; it exists while there are any.
 
 Cancelling `run` cancels the jobs, which give their messages back, and returns when they have ended. `drain` lets them finish.
-Invariant: every message that was leased is in a job that settles it, or is given back.
+Invariant: every message that was leased is in a job that settles it, or is given back. A task that fails by a bug of ours ends
+`run` with its error, instead of leaving messages without renewals.
 """
 
 import asyncio
@@ -69,6 +70,7 @@ class QueueConsumer:
         self._tasks = TaskOwner(f"queue {queue}")
         self._acks = Acks(room=room, queue=queue, tasks=self._tasks) if concurrency > 1 else None
         self._renewing: asyncio.Task[None] | None = None
+        self._crash: BaseException | None = None
         # LightEvents, because a host has thousands of idle workers.
         self._draining = LightEvent()
         self._changed = LightEvent()
@@ -101,9 +103,13 @@ class QueueConsumer:
                 failures = 0
                 for leased in received:
                     self._begin(leased)
-            await self.idle.wait()
+            while self._jobs and self._crash is None:
+                self._changed.clear()
+                await self._changed.wait()
+            if self._crash is not None:
+                raise self._crash
         finally:
-            # Cancelled, or the room is lost: the jobs give their messages back.
+            # Cancelled, or the room is lost, or a task has failed: the jobs give their messages back.
             await self._end()
 
     async def _room_left(self) -> int:
@@ -167,10 +173,13 @@ class QueueConsumer:
         self._processing.add(job)
         self._jobs += 1
         self.idle.clear()
-        self._tasks.spawn(job.run(), name="message").add_done_callback(self._ended)
+        task = self._tasks.spawn(job.run(), name="message")
+        task.add_done_callback(self._ended)
+        task.add_done_callback(self._note_crash)
         # A server without leases cannot give a message to another worker.
         if leased.seconds is not None and (self._renewing is None or self._renewing.done()):
             self._renewing = self._tasks.spawn(self._renew(leased.seconds), name="renewals")
+            self._renewing.add_done_callback(self._note_crash)
 
     def _processed(self, job: Job) -> None:
         self._processing.discard(job)
@@ -181,6 +190,11 @@ class QueueConsumer:
         self._changed.set()
         if not self._jobs:
             self.idle.set()
+
+    def _note_crash(self, task: asyncio.Task[None]) -> None:
+        if self._crash is None and not task.cancelled() and (error := task.exception()) is not None:
+            self._crash = error
+            self.drain()
 
     def _is_ending(self) -> bool:
         # The second: the event loop ends, and cancels all tasks in any order.

@@ -3,12 +3,12 @@
 `QueueConsumer` makes a `Job` for each message that it leased and runs it as a task of its own. What the processing raises fails
 the message and nothing else (`guard.py`). A job that is cancelled gives its message back at once; one that is `stop`ped,
 because its lease was lost or its message cancelled, ends its processing and goes on to what is left to be done. Settling is not
-interrupted by a cancellation, only by its own timeout (`uninterrupted`). A job never raises anything but its own cancellation.
+interrupted by a cancellation, only by its own timeout (`uninterrupted`). What else a job raises is a bug of ours, and ends its
+consumer.
 """
 
 import asyncio
 import contextlib
-import json
 import logging
 import random
 import time
@@ -20,38 +20,24 @@ from typing import Any, Literal
 from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind
 
-from meshhost.errors import LeaseLostError, RoomError
+from meshhost.errors import InvalidRequestError, LeaseLostError, RoomError
 from meshhost.guard import EscapedError, guarding
 from meshhost.logs import describe_error
-from meshhost.protocol.json_values import load_json
 from meshhost.room.client import RoomClient
+from meshhost.room.consuming.kept_values import plain_json
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import LeasedMessage
 from meshhost.tasks import uninterrupted
 from meshhost.usage import Outcome, report_message
 
-__all__ = [
-    "MAX_REASON_CHARS",
-    "MAX_RESULT_CHARS",
-    "RESULT_ERROR",
-    "DeadlineError",
-    "Failures",
-    "Job",
-    "Process",
-    "current_job",
-]
+__all__ = ["MAX_REASON_CHARS", "RESULT_ERROR", "DeadlineError", "Failures", "Job", "Process", "current_job"]
 
 logger = logging.getLogger(__name__)
 tracer = trace.get_tracer("meshhost.room.consumer")
 
 MAX_REASON_CHARS = 16 * 1024
-# A server keeps no larger result.
-MAX_RESULT_CHARS = 64 * 1024
-# How deep lists and objects of a result may be in each other: what reads it on its way has to be able to.
-MAX_RESULT_DEPTH = 100
 # The one member of what is kept instead of a result that cannot be kept; its value says why.
 RESULT_ERROR = "meshhost_error"
-_TOO_DEEP = f"it is nested too deeply: more than {MAX_RESULT_DEPTH} lists and objects in each other"
 SETTLE_TIMEOUT = 10.0
 # How often at most the progress of a message is sent, in seconds.
 _PROGRESS_SECONDS = 0.5
@@ -119,8 +105,8 @@ class Job:
         self._outcome: Outcome = "lost"
         self._stopped: StopReason | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._progress: Any = None
-        self._is_reported = True
+        # Progress that the server has not got yet; None: there is none.
+        self._unsent: Any = None
         self._reported_at = 0.0
 
     @property
@@ -134,25 +120,36 @@ class Job:
             self._task.cancel()
 
     async def renew(self) -> None:
-        """Extend the lease, and send what progress was not sent yet. Ends the processing when the message is not ours any
+        """Extend the lease, and send progress that was not sent yet. Ends the processing when the message is not ours any
         more."""
-        progress = {} if self._is_reported else {"progress": self._progress}
+        sent = self._unsent
         try:
-            await self.leased.extend(**progress)
+            await (self.leased.extend() if sent is None else self.leased.extend(progress=sent))
         except LeaseLostError:
             self.stop("lease lost")
         except RoomError as error:
             # The connection may come back before the lease expires; the next turn tries again.
             logger.info("lease not renewed", extra=self._fields | {"reason": str(error)})
         else:
-            self._is_reported = True
+            if self._unsent is sent:  # and nothing newer came meanwhile
+                self._unsent = None
             if self.leased.is_cancelled:
                 self.stop("cancelled")
 
     async def report_progress(self, progress: Any) -> None:
-        """Report how far the processing is, as a JSON value. Of many reports within a moment only the last one may be sent."""
-        self._progress, self._is_reported = progress, False
-        if self.leased.seconds is not None and time.monotonic() - self._reported_at >= _PROGRESS_SECONDS:
+        """Report how far the processing is. Of many reports within a moment only the last one may be sent.
+
+        A server that keeps no progress gets none. Raises InvalidRequestError for what is no JSON value of at most 64 KiB: sent
+        with a renewal, it would be refused together with that, and cost the lease.
+        """
+        try:
+            plain = plain_json(progress)
+        except ValueError as error:
+            raise InvalidRequestError("progress", str(error)) from None
+        if not self.leased.keeps_results:
+            return
+        self._unsent = plain
+        if time.monotonic() - self._reported_at >= _PROGRESS_SECONDS:
             self._reported_at = time.monotonic()
             await self.renew()
 
@@ -201,7 +198,7 @@ class Job:
         if result is None or not self.leased.keeps_results:
             return None
         try:
-            return _plain_json(result)
+            return plain_json(result)
         except ValueError as error:
             # The work is done, so the message is; who waits for the result has to learn that there was one.
             reason = f"the result cannot be kept: {error}"
@@ -290,42 +287,6 @@ class Job:
                 await self._room.clock.sleep(self._backoff.delay(tries, random.random))
                 continue
             return
-
-
-def _plain_json(result: Any) -> Any:
-    """Return the result as the JSON value that the server would keep. Raises ValueError, without contents of the result."""
-    kind = type(result).__name__
-    try:
-        text = json.dumps(result, allow_nan=False)
-    except TypeError as error:
-        raise ValueError(f"{kind} is no JSON value: {error}") from None
-    except RecursionError:
-        raise ValueError(_TOO_DEEP) from None
-    except ValueError as error:
-        # Python's text has the number, or says "Circular reference detected".
-        text = "NaN and Infinity are none" if "float" in str(error) else str(error)
-        raise ValueError(f"{kind} is no JSON value: {text}") from None
-    if len(text) > MAX_RESULT_CHARS:
-        raise ValueError(f"it has {len(text)} characters as JSON, at most {MAX_RESULT_CHARS}: store it as a file")
-    # Not `result`: what is not plain JSON in it (tuples, numbers as keys) was converted.
-    try:
-        plain = load_json(text)
-    except RecursionError:
-        raise ValueError(_TOO_DEEP) from None
-    if text.count("[") + text.count("{") > MAX_RESULT_DEPTH and _is_deeper(plain, MAX_RESULT_DEPTH):
-        raise ValueError(_TOO_DEEP)
-    return plain
-
-
-def _is_deeper(value: Any, most: int) -> bool:
-    """Whether lists and objects are in each other more than `most` times."""
-    level = [value]
-    for _ in range(most + 1):
-        level = [each for each in level if isinstance(each, dict | list)]
-        if not level:
-            return False
-        level = [each for found in level for each in (found.values() if isinstance(found, dict) else found)]
-    return True
 
 
 def _nothing(_: Job) -> None:

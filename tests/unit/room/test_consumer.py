@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from meshhost.clock import Clock, SystemClock
-from meshhost.errors import AccessDeniedError, ConnectionLostError, LeaseLostError, RoomError
+from meshhost.errors import AccessDeniedError, ConnectionLostError, InvalidRequestError, LeaseLostError, RoomError
 from meshhost.room.consuming import QueueConsumer, current_job, job
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import LeasedMessage
@@ -768,7 +768,7 @@ async def test_progress_is_sent_at_once_and_then_with_the_next_renewal(room: _Ro
     consumer = QueueConsumer(room=room, queue="q", process=process)  # type: ignore[arg-type]
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         tasks.create_task(consumer.run())
-        message = _message(seconds=30.0)
+        message = _message(seconds=30.0, id="7")
         room.waiting.put_nowait(message)
         await reported.wait()
         assert message.progress == [0.1]
@@ -780,3 +780,86 @@ async def test_progress_is_sent_at_once_and_then_with_the_next_renewal(room: _Ro
         await message.settled.get()
         consumer.drain()
     assert current_job() is None
+
+
+async def _with_job(room: _Room, message: _Leased, work: Callable[[Any], Any]) -> None:
+    """Run a consumer on one message; `work` is called with its job."""
+
+    async def process(_: LeasedMessage) -> None:
+        job = current_job()
+        assert job is not None
+        await work(job)
+
+    consumer = QueueConsumer(room=room, queue="q", process=process)  # type: ignore[arg-type]
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(consumer.run())
+        room.waiting.put_nowait(message)
+        await message.settled.get()
+        consumer.drain()
+
+
+async def test_progress_that_comes_while_other_progress_is_sent_is_sent_with_the_next_renewal(
+    room: _Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def extend(self: _Leased, *, seconds: float | None = None, progress: Any = None) -> None:
+        self.progress.append(progress)
+        asked.set()
+        await answer.wait()
+
+    async def work(job: Any) -> None:
+        first = asyncio.create_task(job.report_progress(0.1))
+        await asked.wait()
+        await job.report_progress(0.2)
+        answer.set()
+        await first
+        await job.renew()
+        await job.renew()
+
+    monkeypatch.setattr(_Leased, "extend", extend)
+    message = _message(seconds=30.0, id="7")
+    await _with_job(room, message, work)
+    assert message.progress == [0.1, 0.2, None]
+
+
+@pytest.mark.parametrize("progress", [object(), float("nan"), "x" * 70_000], ids=["object", "nan", "large"])
+async def test_progress_that_cannot_be_kept_is_refused_and_the_lease_is_renewed_all_the_same(
+    room: _Room, progress: Any
+) -> None:
+    async def work(job: Any) -> None:
+        with pytest.raises(InvalidRequestError, match="progress"):
+            await job.report_progress(progress)
+        await job.renew()
+
+    message = _message(seconds=30.0, id="7")
+    await _with_job(room, message, work)
+    assert (message.extended, message.progress) == (1, [])
+
+
+async def test_progress_is_not_sent_to_a_server_that_keeps_none(room: _Room) -> None:
+    async def work(job: Any) -> None:
+        await job.report_progress(0.5)
+        await job.renew()
+
+    message = _message(seconds=30.0)
+    await _with_job(room, message, work)
+    assert (message.extended, message.progress) == (1, [])
+
+
+@pytest.mark.parametrize("broken", ["ack", "extend"])
+async def test_an_error_that_is_none_of_the_room_ends_the_consumer(
+    room: _Room, work: _Work, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    async def fail(self: _Leased, **_: Any) -> None:
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr(_Leased, broken, fail)
+    if broken == "extend":
+        work.go.clear()
+    consumer = QueueConsumer(room=room, queue="q", process=work, concurrency=2)  # type: ignore[arg-type]
+    room.waiting.put_nowait(_message(1, seconds=0.003))
+    room.waiting.put_nowait(_message(2, seconds=0.003))
+    async with asyncio.timeout(10):
+        with pytest.raises(ZeroDivisionError):
+            await consumer.run()
