@@ -9,7 +9,7 @@ or the server stops.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ from meshhost.server.http.bodies import json_object
 from meshhost.server.http.triggers.callers import RoomCaller, room_caller
 from meshhost.server.services import queue_bodies as bodies
 from meshhost.server.services import queue_replies as replies
-from meshhost.stores.queues import MessageQuery, MessageRecord, QueueKey
+from meshhost.stores.queues import MessageRecord, QueueKey
 from meshhost.stores.shared.refusals import check_name
 from meshhost.validation import invalid_request
 
@@ -88,12 +88,8 @@ class QueueRoutes:
         body = _checked(bodies.Find, query | {"name": queue.name})
         if body.text is not None and not with_contents:
             raise AccessDeniedError("search the contents of queue", queue.name)
-        page = await self._queues.find(queue, _query(body))
-        kept, after = _fitting(page.messages), page.next
-        if len(kept) < len(page.messages):
-            after = kept[-1].id
-        messages = [replies.record(found, with_contents=with_contents) for found in kept]
-        return web.json_response({"messages": messages, "next": None if after is None else str(after)})
+        page = await self._queues.find(queue, body.query())
+        return web.json_response(replies.page(page, with_contents=with_contents))
 
     async def _get(self, request: web.Request) -> web.Response:
         caller, queue = self._asked(request)
@@ -141,7 +137,7 @@ class QueueRoutes:
 
     async def _configure(self, request: web.Request) -> web.Response:
         queue = self._changed(request)
-        changes = _changes(_checked(bodies.Settings, await json_object(request)))
+        changes = _checked(bodies.Settings, await json_object(request)).changes()
         return web.json_response(asdict(await self._queues.configure(queue, changes)))
 
     async def _pause(self, request: web.Request) -> web.Response:
@@ -222,32 +218,6 @@ def _checked(model: type[Model], values: Mapping[str, Any]) -> Model:
         return model.model_validate(values)
     except ValidationError as error:
         raise invalid_request(error) from None
-
-
-def _query(body: bodies.Find) -> MessageQuery:
-    return MessageQuery(
-        states=None if body.states is None else frozenset(body.states),
-        key=body.key,
-        text=body.text,
-        since=body.since,
-        until=body.until,
-        before=body.before,
-        limit=body.limit,
-    )
-
-
-def _fitting(found: Sequence[MessageRecord]) -> Sequence[MessageRecord]:
-    """The first of these messages: as many as fit into one answer."""
-    sizes = [sum(len(text or "") for text in (each.body, each.reason, each.result, each.progress)) for each in found]
-    return replies.fitting(found, sizes, replies.MANY_BYTES)
-
-
-def _changes(body: bodies.Settings) -> Mapping[str, Any]:
-    changes = body.model_dump(exclude_unset=True)
-    for name in ("paused", "result_ttl"):
-        if name in changes and changes[name] is None:
-            raise InvalidRequestError(name, "expected a value, not null")
-    return changes
 
 
 def _message_id(request: web.Request) -> int:

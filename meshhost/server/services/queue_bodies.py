@@ -5,12 +5,16 @@ lease times and counts are checked here and nowhere else. Members that only clie
 newer clients are ignored: a client of any age is understood.
 """
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from meshhost.errors import InvalidRequestError
+from meshhost.protocol.json_values import dump_json
 from meshhost.server.core.requests import Body
-from meshhost.stores.messages import HIGHEST_PRIORITY, EndReason, MessageState
+from meshhost.stores.messages import HIGHEST_PRIORITY, EndReason, MessageQuery, MessageState
 from meshhost.stores.queue_settings import LONGEST_RESULT_TTL
 from meshhost.stores.queues import LONGEST_DELAY, LONGEST_LEASE, MAX_BATCH
 
@@ -176,6 +180,18 @@ class Find(Named):
     before: MessageId | None = None
     limit: int = Field(50, ge=1, le=200)
 
+    def query(self) -> MessageQuery:
+        """The request as a store understands it."""
+        return MessageQuery(
+            states=None if self.states is None else frozenset(self.states),
+            key=self.key,
+            text=None if self.text is None else _as_stored(self.text),
+            since=self.since,
+            until=self.until,
+            before=self.before,
+            limit=self.limit,
+        )
+
 
 class Peek(Named):
     """The next `limit` messages."""
@@ -196,6 +212,15 @@ class Settings(BaseModel):
     deadline: Seconds | None = None
     concurrency: int | None = Field(None, ge=1, lt=2**31)
     result_ttl: float | None = Field(None, ge=0, le=LONGEST_RESULT_TTL, allow_inf_nan=False)
+
+    def changes(self, *, path: str = "") -> Mapping[str, Any]:
+        """What was given, by name. Raises InvalidRequestError, which names the setting below `path`, for null where there is no
+        server's default."""
+        given = self.model_dump(exclude_unset=True)
+        for name in ("paused", "result_ttl"):
+            if name in given and given[name] is None:
+                raise InvalidRequestError(f"{path}{name}", "expected a value, not null")
+        return given
 
 
 class Configure(Named):
@@ -219,3 +244,8 @@ class Replay(Named):
 
 class Nothing(Body):
     """A request without fields."""
+
+
+def _as_stored(text: str) -> str:
+    """The text as it is within a stored message, whose JSON is ASCII."""
+    return re.sub(r"[^\x00-\x7f]", lambda letter: dump_json(letter[0])[1:-1], text)

@@ -5,12 +5,9 @@ of a message, but neither contents nor history: those belong to the receivers. A
 bounded time, as a receive is, and the client asks again.
 """
 
-import re
-from collections.abc import Sequence
 from dataclasses import asdict
 
-from meshhost.errors import InvalidRequestError, LimitExceededError
-from meshhost.protocol.json_values import dump_json
+from meshhost.errors import LimitExceededError
 from meshhost.protocol.messages import JsonResponse
 from meshhost.queues.service import QueueService
 from meshhost.server.core.requests import Answer, Operation, Operations, Request
@@ -19,7 +16,6 @@ from meshhost.server.services import queue_bodies as bodies
 from meshhost.server.services import queue_replies as replies
 from meshhost.server.services.queue_access import key_of, may_receive, may_use, name_of
 from meshhost.server.services.queue_leases import Waiting
-from meshhost.stores.queues import MessageQuery, MessageRecord
 
 __all__ = ["QueueMessages"]
 
@@ -66,29 +62,13 @@ class QueueMessages:
         )
 
     async def _find(self, request: Request, body: bodies.Find) -> Answer:
-        query = MessageQuery(
-            states=None if body.states is None else frozenset(body.states),
-            key=body.key,
-            text=None if body.text is None else _as_stored(body.text),
-            since=body.since,
-            until=body.until,
-            before=body.before,
-            limit=body.limit,
-        )
-        page = await self._queues.find(key_of(request, body), query)
-        kept, after = _bounded(page.messages), page.next
-        if len(kept) < len(page.messages):
-            after = kept[-1].id
-        return JsonResponse(
-            json={
-                "messages": [replies.record(found, with_contents=True) for found in kept],
-                "next": None if after is None else str(after),
-            }
-        )
+        page = await self._queues.find(key_of(request, body), body.query())
+        return JsonResponse(json=replies.page(page, with_contents=True))
 
     async def _peek(self, request: Request, body: bodies.Peek) -> Answer:
-        found = _bounded(await self._queues.peek(key_of(request, body), limit=body.limit))
-        return JsonResponse(json={"messages": [replies.record(each, with_contents=True) for each in found]})
+        found = await self._queues.peek(key_of(request, body), limit=body.limit)
+        messages, _ = replies.records(found, with_contents=True)
+        return JsonResponse(json={"messages": messages})
 
     async def _cancel(self, request: Request, body: bodies.OfMessage) -> Answer:
         state = await self._queues.cancel(key_of(request, body), body.id)
@@ -98,20 +78,6 @@ class QueueMessages:
         return JsonResponse(json={"settings": asdict(await self._queues.settings(key_of(request, body)))})
 
     async def _configure(self, request: Request, body: bodies.Configure) -> Answer:
-        changes = body.settings.model_dump(exclude_unset=True)
-        for name in ("paused", "result_ttl"):
-            if name in changes and changes[name] is None:
-                raise InvalidRequestError(f"settings.{name}", "expected a value, not null")
+        changes = body.settings.changes(path="settings.")
         settings = await self._queues.configure(key_of(request, body), changes)
         return JsonResponse(json={"settings": asdict(settings)})
-
-
-def _as_stored(text: str) -> str:
-    """The text as it is within a stored message, whose JSON is ASCII."""
-    return re.sub(r"[^\x00-\x7f]", lambda letter: dump_json(letter[0])[1:-1], text)
-
-
-def _bounded(found: Sequence[MessageRecord]) -> Sequence[MessageRecord]:
-    """The first of these messages: as many as fit into one reply."""
-    sizes = [sum(len(text or "") for text in (each.body, each.reason, each.result, each.progress)) for each in found]
-    return replies.fitting(found, sizes, replies.MANY_BYTES)

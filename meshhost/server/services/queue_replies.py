@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from meshhost.protocol.json_values import load_stored_json
 from meshhost.protocol.messages import Header, JsonResponse
 from meshhost.queues.reader import fingerprint
-from meshhost.stores.queues import DeadLetter, Delivery, MessageRecord, QueueStats
+from meshhost.stores.queues import DeadLetter, Delivery, MessagePage, MessageRecord, QueueStats
 
-__all__ = ["MANY_BYTES", "dead_letter", "delivered", "delivered_many", "fitting", "listed", "record"]
+__all__ = ["MANY_BYTES", "dead_letter", "delivered", "delivered_many", "fitting", "listed", "page", "record", "records"]
 
 T = TypeVar("T")
 
@@ -27,6 +27,21 @@ def fitting(items: Sequence[T], sizes: Sequence[int], most: int) -> Sequence[T]:
     """Return the first of the items: those with which the sizes stay within `most`, and at least one."""
     totals = accumulate(sizes)
     return [item for number, (item, total) in enumerate(zip(items, totals, strict=True)) if not number or total <= most]
+
+
+def records(found: Sequence[MessageRecord], *, with_contents: bool) -> tuple[list[dict[str, Any]], int | None]:
+    """The first of these messages as JSON, as many as fit into one answer; and the id of the last one when others do not."""
+    sizes = [sum(len(text or "") for text in (each.body, each.reason, each.result, each.progress)) for each in found]
+    kept = fitting(found, sizes, MANY_BYTES)
+    last = kept[-1].id if len(kept) < len(found) else None
+    return [record(each, with_contents=with_contents) for each in kept], last
+
+
+def page(found: MessagePage, *, with_contents: bool) -> dict[str, Any]:
+    """A page of messages as JSON, cut where they become too many bytes; `next` is where the next page begins."""
+    messages, last = records(found.messages, with_contents=with_contents)
+    after = found.next if last is None else last
+    return {"messages": messages, "next": None if after is None else str(after)}
 
 
 def listed(queue: QueueStats) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.identity.keys import encode_api_key
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.protocol.json_values import dump_json
 from meshhost.queues.service import QueueService
 from meshhost.server.http import queues as routes
 from meshhost.stores.queues import EndReason, HolderId, Lease, NewMessage, QueueKey
@@ -105,6 +106,13 @@ async def test_messages_are_found_in_pages(rest: Rest) -> None:
     second = await rest.ok("GET", f"{JOBS}/messages", params={"limit": 3, "before": first["next"]})
     assert [each["id"] for each in first["messages"] + second["messages"]] == ids[::-1]
     assert second["next"] is None
+
+
+async def test_messages_are_found_by_text_in_any_script(rest: Rest) -> None:
+    await rest.send()
+    named = await rest.send(dump_json("Jürgen 🎈"))
+    answer = await rest.ok("GET", f"{JOBS}/messages", params={"text": "ürgen 🎈"})
+    assert [each["id"] for each in answer["messages"]] == [named]
 
 
 async def test_a_page_ends_where_its_messages_become_too_many_bytes(
