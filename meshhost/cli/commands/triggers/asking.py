@@ -8,9 +8,7 @@ from typing import Any
 
 import typer
 
-__all__ = ["ask", "found", "message_of", "seconds_of", "wrong_option"]
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+__all__ = ["ask", "found", "message_of", "wrong_option"]
 
 
 def ask(method: str, path: str, body: dict[str, Any] | None = None, **query: str | int) -> Any:
@@ -49,17 +47,6 @@ def message_of(message: str | None, file: str | None) -> Any:
     if message is not None:
         return parse_json(message, source="--message")
     return parse_json(read_text(str(file), source="--file"), source="--file")
-
-
-def seconds_of(text: str, option: str) -> float:
-    """Return a duration such as 90s, 15m, 2h or 1d in seconds. Raises BadParameter."""
-    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
-    try:
-        return float(number) * _UNITS[unit]
-    except ValueError:
-        raise typer.BadParameter(
-            f"expected a duration such as 90s, 15m, 2h or 1d, got {text!r}", param_hint=option
-        ) from None
 
 
 def wrong_option(error: Exception) -> typer.BadParameter:

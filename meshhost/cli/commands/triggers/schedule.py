@@ -192,11 +192,12 @@ def _checked(
     values: dict[str, Any], cron: str | None, every: str | None, at: str | None, timezone: str
 ) -> ScheduleSpec:
     """The spec that the options give. Raises BadParameter, which names the option."""
-    from meshhost.cli.commands.triggers.asking import seconds_of, wrong_option
+    from meshhost.cli.commands.triggers.asking import wrong_option
+    from meshhost.cli.times import seconds_of
     from meshhost.errors import InvalidRequestError
     from meshhost.triggers.schedules import ScheduleSpec
 
-    seconds = None if every is None else seconds_of(every, "--every")
+    seconds = None if every is None else seconds_of(every, option="--every")
     try:
         return ScheduleSpec.parse(values | {"cron": cron, "every": seconds, "at": at, "timezone": timezone})
     except InvalidRequestError as error:

@@ -160,13 +160,13 @@ def cancel(db: sqlite3.Connection, queue: QueueRow, message_id: int, now: Times)
     if found is None or found.state in _ENDED:
         return None if found is None else found.state
     if found.state is MessageState.LEASED:
-        db.execute("UPDATE messages SET is_cancelled = 1 WHERE id = ?", (message_id,))
+        _execute(db, "cancel_leased", id=message_id)
         return MessageState.LEASED
     if found.state is MessageState.DEAD:
         _discard(db, queue, message_id, now)
         return MessageState.CANCELLED
-    holder, history = db.execute("SELECT holder, history FROM messages WHERE id = ?", (message_id,)).fetchone()
-    if holder is not None:
+    has_holder, history = _execute(db, "last_delivery", id=message_id).fetchone()
+    if has_holder:
         note_end(db, message_id, EndReason.EXPIRED, "", now, found.began_at, found.by, history)
     end(db, queue.id, queue.first, queue.settings_text, message_id, MessageState.CANCELLED, now)
     return MessageState.CANCELLED

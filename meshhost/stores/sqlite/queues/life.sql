@@ -58,3 +58,10 @@ SELECT
     began_at, worker, NULL, 0, result, ended_at, NULL, NULL, NULL, NULL
 FROM outcomes INDEXED BY outcomes_by_id
 WHERE queue_id = :first AND id < :before AND forget_at > :now ORDER BY id DESC LIMIT :limit;
+
+-- name: cancel_leased
+-- Its holder learns it when it extends the lease.
+UPDATE messages SET is_cancelled = 1 WHERE id = :id;
+
+-- name: last_delivery
+SELECT holder IS NOT NULL, history FROM messages WHERE id = :id;

@@ -2,35 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from meshhost.cli.main import run
-from meshhost.settings import Settings
-from meshhost.testing.server import RunningServer, running_server
+from meshhost.testing.server import RunningServer
 
 Command = Callable[..., Awaitable[tuple[int, str, str]]]
-
-
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    for field in Settings.model_fields.values():
-        for name in getattr(field.validation_alias, "choices", [field.validation_alias]):
-            monkeypatch.delenv(str(name), raising=False)
-    monkeypatch.setenv("MESHHOST_CONFIG_DIR", str(tmp_path / "config"))
-    monkeypatch.setenv("MESHHOST_ROOM", "demo")
-    monkeypatch.setattr("meshhost.cli.log_output.log_for_command", lambda: None)
-    return monkeypatch
-
-
-@pytest.fixture
-async def server(environment: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[RunningServer]:
-    async with running_server(tmp_path / "server") as running:
-        environment.setenv("MESHHOST_API_URL", running.url)
-        environment.setenv("MESHHOST_API_KEY", running.api_key)
-        yield running
 
 
 @pytest.fixture
@@ -86,7 +66,7 @@ async def test_a_name_that_several_have_is_not_guessed(server: RunningServer, co
         (("--cron=61 * * * *",), "--cron: minute: expected 0-59, got '61'"),
         (("--cron=0 8 * *",), "--cron: expected five fields"),
         (("--cron=0 8 * * *", "--timezone=Berlin"), "--timezone: expected the name of a time zone"),
-        (("--every=soon",), "--every: expected a duration such as 90s, 15m, 2h or 1d, got 'soon'"),
+        (("--every=soon",), "--every: expected a duration such as 90s, 10m, 2h or 1d, got 'soon'"),
         (("--every=1s",), "--every: expected from 10 seconds"),
         (("--at=tomorrow",), "--at: expected seconds since 1970"),
         ((), "--cron or --every or --at: expected one of these three"),

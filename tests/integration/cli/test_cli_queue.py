@@ -15,9 +15,8 @@ from meshhost.cli.main import run
 from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.room.client import RoomClient
-from meshhost.settings import Settings
 from meshhost.stores.queues import NewMessage, QueueKey
-from meshhost.testing.server import RunningServer, running_server
+from meshhost.testing.server import RunningServer
 
 
 class Command:
@@ -47,28 +46,7 @@ class Command:
 
 
 @pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    for field in Settings.model_fields.values():
-        for name in getattr(field.validation_alias, "choices", [field.validation_alias]):
-            monkeypatch.delenv(str(name), raising=False)
-    monkeypatch.setenv("MESHHOST_CONFIG_DIR", str(tmp_path / "config"))
-    monkeypatch.setenv("MESHHOST_ROOM", "demo")
-    monkeypatch.chdir(tmp_path)
-    return monkeypatch
-
-
-@pytest.fixture
-async def server(environment: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[RunningServer]:
-    async with running_server(tmp_path / "server") as running:
-        environment.setenv("MESHHOST_API_URL", running.url)
-        environment.setenv("MESHHOST_API_KEY", running.api_key)
-        yield running
-
-
-@pytest.fixture
 def queue(capsys: pytest.CaptureFixture[str], environment: pytest.MonkeyPatch, server: RunningServer) -> Command:
-    # pytest has its own handlers on the root logger.
-    environment.setattr("meshhost.cli.log_output.log_for_command", lambda: None)
     return Command(capsys)
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +18,13 @@ from meshhost.cli import serving
 from meshhost.cli.connect import ServerAccess, get_json, joined_room, server_access
 from meshhost.cli.main import run
 from meshhost.errors import RoomError
-from meshhost.settings import Settings
-from meshhost.testing.server import RunningServer, running_server
+from meshhost.testing.server import RunningServer
 
 Command = Callable[..., Awaitable[tuple[int, str, str]]]
 
 
 @pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    for field in Settings.model_fields.values():
-        for name in getattr(field.validation_alias, "choices", [field.validation_alias]):
-            monkeypatch.delenv(str(name), raising=False)
-    monkeypatch.setenv("MESHHOST_CONFIG_DIR", str(tmp_path / "config"))
-    monkeypatch.setenv("MESHHOST_ROOM", "demo")
-    monkeypatch.chdir(tmp_path)
-    return monkeypatch
-
-
-@pytest.fixture
-async def server(environment: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[RunningServer]:
-    async with running_server(tmp_path / "server") as running:
-        environment.setenv("MESHHOST_API_URL", running.url)
-        environment.setenv("MESHHOST_API_KEY", running.api_key)
-        yield running
-
-
-@pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], environment: pytest.MonkeyPatch) -> Command:
-    # pytest has its own handlers on the root logger.
-    environment.setattr("meshhost.cli.log_output.log_for_command", lambda: None)
-
     async def run_command(*arguments: str) -> tuple[int, str, str]:
         code = await asyncio.to_thread(run, arguments)
         return code, *capsys.readouterr()
