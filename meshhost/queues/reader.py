@@ -5,24 +5,16 @@ when a message has ended: `watches.py` says when it looks.
 """
 
 import hashlib
-import heapq
 from collections.abc import Sequence
-from dataclasses import replace
 
 from meshhost.clock import Clock, SystemClock
-from meshhost.errors import LimitExceededError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.watches import Watches
-from meshhost.stores.messages import ENDED, MessagePage, MessageQuery, MessageRecord, MessageState
+from meshhost.stores.messages import ENDED, MessagePage, MessageQuery, MessageRecord
 from meshhost.stores.queue_settings import QueueSettings
 from meshhost.stores.queues import DeadLetter, QueueKey, QueueStats, QueueStore
 
 __all__ = ["QueueReader", "fingerprint"]
-
-# What `peek` looks at, in messages that are ready and in characters: more is too much to read for one request.
-_MOST_PEEKED = 5_000
-_MOST_PEEKED_CHARS = 64 * 1024 * 1024
-_PEEKED_PAGE = 100
 
 
 def fingerprint(record: MessageRecord | None) -> str:
@@ -95,22 +87,8 @@ class QueueReader:
         return await self._store.find(queue, query)
 
     async def peek(self, queue: QueueKey, *, limit: int) -> Sequence[MessageRecord]:
-        """Return the messages that will be delivered next, in their order, without leasing them.
-
-        Raises LimitExceededError when many thousands are ready: the store finds them by age and not by priority.
-        """
-        query, seen, chars = MessageQuery(states=frozenset({MessageState.READY}), limit=_PEEKED_PAGE), 0, 0
-        first: list[MessageRecord] = []
-        while True:
-            page = await self._store.find(queue, query)
-            seen += len(page.messages)
-            chars += sum(len(record.body or "") for record in page.messages)
-            first = heapq.nsmallest(limit, [*first, *page.messages], key=lambda record: (-record.priority, record.id))
-            if page.next is None:
-                return first
-            if seen >= _MOST_PEEKED or chars >= _MOST_PEEKED_CHARS:
-                raise LimitExceededError(f"over {seen} messages are ready, too many to look for those that are next")
-            query = replace(query, before=page.next)
+        """Return the messages that are delivered next, in their order, without leasing them."""
+        return await self._store.peek(queue, limit=limit)
 
     async def wait(
         self, queue: QueueKey, message_id: int, seconds: float, *, seen: str | None = None

@@ -273,6 +273,13 @@ class QueueStore(Protocol):
         """
         ...
 
+    async def peek(self, queue: QueueKey, *, limit: int) -> Sequence[MessageRecord]:
+        """Return the up to `limit` messages that are ready and come first, in their order, each without its history.
+
+        Whether the queue is paused or has a `concurrency` does not matter. Raises NotFoundError.
+        """
+        ...
+
     async def cancel(self, queue: QueueKey, message_id: int) -> MessageState | None:
         """End a message that nobody works on, dead or not; have the holder of a leased one told. Returns its state by now.
 

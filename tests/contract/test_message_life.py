@@ -633,9 +633,31 @@ async def test_what_is_found_says_what_is_known(store: QueueStore) -> None:
     assert record == await known(store, number)
 
 
+async def test_those_that_are_delivered_next_can_be_seen_without_leasing_them(
+    store: QueueStore, clock: FakeClock
+) -> None:
+    await set_up(store, QueueSettings(max_depth=5000, paused=True))
+    await store.send_many(JOBS, [NewMessage("hay")] * 900)
+    await store.send(JOBS, NewMessage("b", priority=2, key="k"))
+    await store.send(JOBS, NewMessage("behind b", priority=9, key="k"))
+    await store.send(JOBS, NewMessage("a", priority=5))
+    await store.send(JOBS, NewMessage("later", priority=9, delay=10))
+    assert [record.body for record in await store.peek(JOBS, limit=3)] == ["a", "b", "hay"]
+    await clock.advance(10)
+    assert [record.body for record in await store.peek(JOBS, limit=2)] == ["later", "a"]
+    await store.configure(JOBS, QueueSettings())
+    seen = [record.id for record in await store.peek(JOBS, limit=4)]
+    assert seen == [delivery.lease.message_id for delivery in await store.lease(JOBS, ANN, seconds=5, limit=4)]
+    assert not set(seen) & {record.id for record in await store.peek(JOBS, limit=4)}
+    await clock.advance(6)
+    assert [record.id for record in await store.peek(JOBS, limit=4)] == seen
+
+
 async def test_looking_in_a_missing_queue_is_an_error(store: QueueStore) -> None:
     with pytest.raises(NotFoundError):
         await store.find(JOBS, MessageQuery())
+    with pytest.raises(NotFoundError):
+        await store.peek(JOBS, limit=1)
     with pytest.raises(NotFoundError):
         await store.cancel(JOBS, 1)
     with pytest.raises(NotFoundError):

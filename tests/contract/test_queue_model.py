@@ -182,6 +182,10 @@ class BothStores(RuleBasedStateMachine):
         self.runner.run(self.store.close())
         self.runner.run(self.store.open())
 
+    @rule(queue=QUEUES, limit=st.integers(1, 3))
+    def peek(self, queue: QueueKey, limit: int) -> None:
+        self.both(lambda backend: backend.peek(queue, limit=limit))
+
     @invariant()
     def alike(self) -> None:
         self.both(lambda backend: backend.stats(ROOM))

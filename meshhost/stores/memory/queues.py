@@ -248,6 +248,13 @@ class MemoryQueueStore:
         page = fitting[: query.limit]
         return MessagePage(page, page[-1].id if len(fitting) > len(page) else None)
 
+    async def peek(self, queue: QueueKey, *, limit: int) -> Sequence[MessageRecord]:
+        """See QueueStore."""
+        now = self._steady.time()
+        shift = self._clock.time() - now
+        ready = [message for message in self._find(queue).in_order() if message.is_ready(now)]
+        return [dataclasses.replace(message.record(now, shift), history=()) for message in ready[:limit]]
+
     async def cancel(self, queue: QueueKey, message_id: int) -> MessageState | None:
         """See QueueStore."""
         found, now = self._find(queue), self._steady.time()

@@ -20,7 +20,7 @@ from meshhost.stores.postgres.database import Connection, PostgresDatabase
 from meshhost.stores.postgres.dead_letters import read_dead_letters, replay_dead_letters
 from meshhost.stores.postgres.depths import Depths
 from meshhost.stores.postgres.messages.claiming import claim, prolong, release_all
-from meshhost.stores.postgres.messages.records import find_messages, get_message
+from meshhost.stores.postgres.messages.records import find_messages, get_message, next_messages
 from meshhost.stores.postgres.messages.sending import Sending
 from meshhost.stores.postgres.messages.settling import Acks, cancel_message, end_expired, give_back
 from meshhost.stores.postgres.messages.tables import SQL, QueueTables
@@ -162,6 +162,11 @@ class PostgresQueueStore(QueueOverview):
         """See QueueStore."""
         self.check_open()
         return await find_messages(self._tables, queue, query)
+
+    async def peek(self, queue: QueueKey, *, limit: int) -> Sequence[MessageRecord]:
+        """See QueueStore."""
+        self.check_open()
+        return await next_messages(self._tables, queue, limit)
 
     async def cancel(self, queue: QueueKey, message_id: int) -> MessageState | None:
         """See QueueStore."""

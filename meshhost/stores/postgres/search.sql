@@ -88,6 +88,20 @@ SELECT (SELECT id FROM edge), known.* FROM target LEFT JOIN ({records}) AS known
 )
 SELECT NULL, known.* FROM target LEFT JOIN ({records}) AS known ON true
 
+-- name: next
+-- In two parts, as each has an index of its own: what is ready, and what time has made ready and nobody has looked at since.
+{target}, picked AS MATERIALIZED (
+    SELECT id FROM (
+        (SELECT id, priority FROM meshhost.messages WHERE lane = (SELECT lane FROM target) AND ready AND NOT held_back
+        ORDER BY priority DESC, id LIMIT %(limit)s)
+        UNION ALL
+        (SELECT id, priority FROM meshhost.messages WHERE lane = (SELECT lane FROM target) AND NOT ready AND NOT held_back
+        AND num_nonnulls(holder) IN (0, 1) AND due <= %(now)s
+        ORDER BY priority DESC, id LIMIT %(limit)s)
+    ) AS both_kinds ORDER BY priority DESC, id LIMIT %(limit)s
+)
+SELECT NULL, known.* FROM target LEFT JOIN ({records}) AS known ON true ORDER BY known.priority DESC, known.id
+
 -- name: records
 SELECT
     picked.id, {state} AS state, sent_at, priority, key, body, headers, failures, ended,

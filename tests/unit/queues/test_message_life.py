@@ -9,7 +9,6 @@ import pytest
 from meshhost.backoff import Backoff
 from meshhost.errors import InvalidRequestError, LimitExceededError, NotFoundError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.queues import reader
 from meshhost.queues.reader import fingerprint
 from meshhost.queues.service import MAX_VALUE_BYTES, QueueService
 from meshhost.queues.sweeper import QueueSweeper
@@ -463,19 +462,10 @@ async def test_a_wrong_or_unknown_setting_is_refused_by_name(service: QueueServi
 # --- Looking
 
 
-async def test_what_is_next_is_said_in_the_order_of_delivery(
-    service: QueueService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reader, "_PEEKED_PAGE", 2)
+async def test_what_is_next_is_said_in_the_order_of_delivery(service: QueueService) -> None:
     await service.send_many(JOBS, [NewMessage(each, priority=int(each == "d")) for each in "abcdef"])
     assert [each.body for each in await service.peek(JOBS, limit=3)] == ["d", "a", "b"]
     assert len((await service.find(JOBS, MessageQuery())).messages) == 6
-    monkeypatch.setattr(reader, "_MOST_PEEKED", 4)
-    with pytest.raises(LimitExceededError, match="over 4 messages are ready"):
-        await service.peek(JOBS, limit=1)
-    monkeypatch.setattr(reader, "_MOST_PEEKED_CHARS", 2)
-    with pytest.raises(LimitExceededError, match="over 2 messages are ready"):
-        await service.peek(JOBS, limit=1)
 
 
 def test_what_is_news_of_a_message() -> None:

@@ -18,13 +18,14 @@ from meshhost.stores.queues import QueueKey
 from meshhost.stores.shared.refusals import queue_missing
 from meshhost.stores.shared.statements import read_statements
 
-__all__ = ["find_messages", "get_message"]
+__all__ = ["find_messages", "get_message", "next_messages"]
 
 _SCAN = 2000
 _HEAVIEST = 16 * 1024 * 1024
 _PARTS = read_statements("meshhost.stores.postgres", "search.sql")
 _RECORDS = _PARTS["records"].replace("{state}", _PARTS["state"])
 _GET = _PARTS["get"].replace("{target}", _PARTS["target"]).replace("{records}", _RECORDS)
+_NEXT = _PARTS["next"].replace("{target}", _PARTS["target"]).replace("{records}", _RECORDS)
 _OUTCOMES = (MessageState.DONE, MessageState.CANCELLED, MessageState.EXPIRED)
 _WAITING = frozenset({MessageState.LEASED, MessageState.DELAYED, MessageState.FAILED})
 _KEPT = _WAITING | {MessageState.READY, MessageState.BLOCKED}
@@ -35,6 +36,12 @@ async def get_message(tables: QueueTables, queue: QueueKey, message_id: int) -> 
     number = message_id if 0 < message_id <= MAX_ID else 0
     rows = await _rows(tables, queue, _GET, {"id": number, "now": tables.steady.time()})
     return _record(tables, rows[0]) if rows[0][1] is not None else None
+
+
+async def next_messages(tables: QueueTables, queue: QueueKey, limit: int) -> Sequence[MessageRecord]:
+    """See `QueueStore.peek`."""
+    rows = await _rows(tables, queue, _NEXT, {"limit": limit, "now": tables.steady.time()})
+    return [_record(tables, row, has_history=False) for row in rows if row[1] is not None]
 
 
 async def find_messages(tables: QueueTables, queue: QueueKey, query: MessageQuery) -> MessagePage:

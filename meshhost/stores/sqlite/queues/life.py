@@ -17,7 +17,7 @@ from meshhost.stores.sqlite.queues.rows import QueueRow
 from meshhost.stores.sqlite.queues.rows import execute as execute_queues
 from meshhost.stores.sqlite.queues.sending import HELD_BACK
 
-__all__ = ["cancel", "find_page", "get"]
+__all__ = ["cancel", "find_page", "get", "peek"]
 
 _execute = Statements("queues/life.sql").execute
 
@@ -121,6 +121,12 @@ def find_page(db: sqlite3.Connection, queue: QueueRow, query: MessageQuery, now:
         if (before := following) is None:
             return MessagePage(found, None)
     return MessagePage(found, before)
+
+
+def peek(db: sqlite3.Connection, queue: QueueRow, limit: int, now: Times) -> list[MessageRecord]:
+    """See `QueueStore.peek`."""
+    rows = _execute(db, "next_messages", queue=queue.id, now=now.steady, limit=limit)
+    return [_Row(*row).record(now) for row in rows]
 
 
 def _statements(query: MessageQuery) -> list[str]:

@@ -38,6 +38,23 @@ WHERE id IN (
 )
 ORDER BY id DESC;
 
+-- name: next_messages
+-- In two parts, as each has an index of its own: what is ready, and what time has made ready and nobody has looked at since.
+SELECT
+    id, NULL AS state, sent_at, priority, key, failures, ended, ready, due, delayed_until, expires_at, holder IS NOT NULL,
+    began_at, worker, progress, is_cancelled, NULL AS result, NULL AS ended_at, NULL AS reason, NULL, body, headers
+FROM messages CROSS JOIN contents ON message_id = id
+WHERE id IN (
+    SELECT id FROM (
+        SELECT id FROM messages INDEXED BY messages_in_order
+        WHERE queue_id = :queue AND ready = 1 ORDER BY priority DESC, id LIMIT :limit
+    ) UNION ALL SELECT id FROM (
+        SELECT id FROM messages INDEXED BY messages_waiting
+        WHERE queue_id = :queue AND ready = 0 AND due <= :now ORDER BY priority DESC, id LIMIT :limit
+    )
+)
+ORDER BY priority DESC, id LIMIT :limit;
+
 -- name: messages_of_key
 SELECT
     id, NULL AS state, sent_at, priority, key, failures, ended, ready, due, delayed_until, expires_at, holder IS NOT NULL,

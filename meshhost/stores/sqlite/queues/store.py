@@ -251,6 +251,10 @@ class SqliteQueueStore:
         """See QueueStore."""
         return await self.database.read(lambda db: life.find_page(db, find(db, queue), query, self._now()))
 
+    async def peek(self, queue: QueueKey, *, limit: int) -> Sequence[MessageRecord]:
+        """See QueueStore."""
+        return await self.database.read(lambda db: life.peek(db, find(db, queue), limit, self._now()))
+
     async def cancel(self, queue: QueueKey, message_id: int) -> MessageState | None:
         """See QueueStore."""
         return await self.database.run(lambda db: life.cancel(db, find(db, queue), message_id, self._now()))
