@@ -200,7 +200,7 @@ class Worker(SingleRoomAgent):
         extra = {
             "message_id": leased.id,
             "attempt": leased.attempt,
-            "idempotency_key": f"{room.room_name}/{self._queue}/{leased.id}",
+            "idempotency_key": _idempotency_key(room.room_name, leased),
         }
         result = await self._call("process_message", values, extra)
         logger.info("message done", extra=fields | {"seconds": round(time.monotonic() - began, 3)})
@@ -214,6 +214,11 @@ class Worker(SingleRoomAgent):
         if (found := self._hooks.get(hook)) is None:
             found = self._hooks[hook] = _Hook(getattr(self, hook))
         return await call(found.method, **found.chosen(values, extra or {}))
+
+
+def _idempotency_key(room: str, leased: LeasedMessage) -> str:
+    # With the time of sending, as another server, or this one with a new database, gives the same ids again.
+    return f"{room}/{leased.queue}/{leased.id}/{leased.sent_at}"
 
 
 class _Hook:

@@ -86,8 +86,31 @@ async def test_a_function_may_ask_for_the_room_and_for_what_is_known_of_the_mess
         number = await user.queues.send("jobs", "hello")
         assert number is not None
         record = await user.queues.wait("jobs", number, timeout=10)
-    assert record.result == [number, 1, f"room/jobs/{number}"]
+    assert record.result[:2] == [number, 1]
+    assert record.result[2].startswith(f"room/jobs/{number}/")
     assert (await user.storage.download(path="out.txt")).data == b"hello"
+
+
+async def test_the_idempotency_key_is_that_of_all_attempts_and_of_no_message_of_another_server(
+    server: RunningServer, user: RoomClient, tmp_path: Path
+) -> None:
+    keys: list[str] = []
+
+    async def note(message: Any, *, attempt: int, idempotency_key: str) -> None:
+        keys.append(idempotency_key)
+        if attempt == 1:
+            raise ValueError("once more")
+
+    async def done_by(server: RunningServer, room: RoomClient) -> None:
+        await room.queues.open(name="jobs")
+        await room.queues.configure("jobs", retry_seconds=0.01)
+        async with working(server, FunctionWorker(queue="jobs", function=note)):
+            await room.queues.send("jobs", {}, reply=True, timeout=20)
+
+    await done_by(server, user)
+    async with running_server(tmp_path / "other") as other, other.client("room") as room:
+        await done_by(other, room)
+    assert keys[0] == keys[1] != keys[2] == keys[3]
 
 
 async def test_a_message_that_does_not_fit_says_which_field(server: RunningServer, user: RoomClient) -> None:
