@@ -128,6 +128,7 @@ FILE: dict[str, str] = {
     "quota.max_keys": "API keys of one tenant.",
     "quota.max_uploads": "Uploads of one tenant in progress.",
     "quota.max_in_flight_bytes": "Bytes of one tenant's messages that are received, handled or sent.",
+    "quota.weight": "Turns that one tenant has in the stores for each one of a tenant of weight 1, while several want them.",
     "quota.requests_per_second": "Requests of one tenant per second, by REST and in rooms. Default: no limit.",
     "storage.url": "Object store of files, such as `s3://bucket/prefix`. Default: `storage` in the data directory.",
     "webhooks.urls": "Addresses that receive `room.started` and `room.ended`.",

@@ -77,6 +77,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
         default_secret=settings.secret.get_secret_value() if settings.secret else None,
         default_quota=options.file.quota.server_quota(),
     )
+    engine.weights.follow(lambda tenant: identity.quota_of(tenant).weight)
     files = FilesAndDocuments(store, engine.documents)
     async with (
         engine,

@@ -91,7 +91,7 @@ class PostgresQueueStore(QueueOverview):
             await connection.execute(SQL["drop_lane"], {"lane": lane, "queue": number})
             await connection.execute(SQL["delete_queue"], {"queue": number})
 
-        await self.database.transaction(operation)
+        await self.database.transaction(operation, tenant=queue.room.tenant)
         self._depths.left(queue, self._limits.max_depth)
         self._depths.may_hold(queue, None)
 
@@ -191,7 +191,7 @@ class PostgresQueueStore(QueueOverview):
             await begin_anew(connection, values, settings)
             return (await connection.execute(SQL["configure"], values)).rowcount > 0
 
-        if not (is_storable(queue) and await self.database.transaction(operation)):
+        if not (is_storable(queue) and await self.database.transaction(operation, tenant=queue.room.tenant)):
             raise queue_missing(queue)
         self._depths.may_hold(queue, settings.max_depth)
 
@@ -243,7 +243,7 @@ class PostgresQueueStore(QueueOverview):
                 await connection.execute(SQL["new_lane"], {"queue": number})
             return int(count)
 
-        count = await self.database.transaction(operation)
+        count = await self.database.transaction(operation, tenant=queue.room.tenant)
         self._depths.left(queue, count)
         return count
 
