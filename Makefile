@@ -65,6 +65,19 @@ lint: $(VENV)/.check
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-studio; \
+		else echo "skipped the types of Studio: this machine has no npm"; fi
+
+# The browser side has its types in comments. The version is part of the name, so that another one is fetched.
+TYPESCRIPT := $(VENV)/share/node/typescript-7.0.2
+.PHONY: lint-studio
+lint-studio: $(TYPESCRIPT)/.done
+	$(TYPESCRIPT)/node_modules/.bin/tsc --project tests/studio
+
+$(TYPESCRIPT)/.done:
+	@mkdir -p $(@D)
+	npm install --silent --no-audit --no-fund --prefix $(@D) typescript@7.0.2
+	@touch $@
 
 .PHONY: docs docs-reference screenshots
 docs: docs-reference
