@@ -68,11 +68,15 @@ lint: $(VENV)/.check
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-studio; \
 		else echo "skipped the types of Studio: this machine has no npm"; fi
 
-# The browser side has its types in comments. The version is part of the name, so that another one is fetched.
+# The browser side has its types in comments; those of the libraries are laid beside copies of them, so that they are not served.
+# The version is part of the name, so that another one is fetched.
 TYPESCRIPT := $(VENV)/share/node/typescript-7.0.2
+CHECKED := $(VENV)/share/node/studio
 .PHONY: lint-studio
 lint-studio: $(TYPESCRIPT)/.done
-	$(TYPESCRIPT)/node_modules/.bin/tsc --project tests/studio
+	@rm -rf $(CHECKED) && cp -R meshhost/studio/static $(CHECKED) && cp tests/studio/types/*.d.ts $(CHECKED)/vendor
+	@cp tests/studio/tsconfig.json $(CHECKED)
+	cd $(CHECKED) && $(CURDIR)/$(TYPESCRIPT)/node_modules/.bin/tsc --project .
 
 $(TYPESCRIPT)/.done:
 	@mkdir -p $(@D)

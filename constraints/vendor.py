@@ -135,12 +135,9 @@ def _copy(unpacked: dict[str, Path]) -> dict[str, dict[str, str]]:
 
 
 def main() -> None:
-    """Replace the folder, but for our own types (`*.d.ts`) of what Studio uses of the libraries."""
-    for path in STATIC.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif not path.name.endswith(".d.ts"):
-            path.unlink()
+    """Replace the folder."""
+    shutil.rmtree(STATIC, ignore_errors=True)
+    STATIC.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as folder:
         unpacked = _unpacked(Path(folder))
         files = _copy(unpacked)

@@ -9,7 +9,7 @@ import pytest
 STATIC = Path(__file__).parents[3] / "meshhost" / "studio" / "static"
 VENDOR = STATIC / "vendor"
 MANIFEST = json.loads((VENDOR / "manifest.json").read_text())
-OPEN = {"MIT", "(MPL-2.0 OR Apache-2.0)"}
+OPEN = {"MIT", "Apache-2.0", "(MPL-2.0 OR Apache-2.0)"}
 
 
 def test_every_file_is_the_one_of_the_manifest() -> None:
@@ -22,8 +22,7 @@ def test_no_other_file_is_there() -> None:
     licences = {licence for package in MANIFEST["packages"].values() for licence in package["licences"]}
     there = {path.relative_to(VENDOR).as_posix() for path in VENDOR.rglob("*") if path.is_file()}
 
-    ours = {name for name in there if name.endswith(".d.ts")}  # our own types of what we use of a library
-    assert there - ours == {*MANIFEST["files"], *licences, "manifest.json"}
+    assert there == {*MANIFEST["files"], *licences, "manifest.json"}
 
 
 @pytest.mark.parametrize("package", MANIFEST["packages"])
@@ -32,7 +31,7 @@ def test_a_library_has_a_version_an_open_licence_and_its_text(package: str) -> N
 
     assert facts["version"].split(".")[0].isdecimal()
     assert facts["licence"] in OPEN
-    assert all("ermission" in (VENDOR / licence).read_text() for licence in facts["licences"])
+    assert all(len((VENDOR / licence).read_text()) > 500 for licence in facts["licences"])
 
 
 def test_every_file_is_of_a_listed_package_and_says_what_it_was_there() -> None:

@@ -11,6 +11,8 @@ import { signOut } from "./session.js";
 import { openShortcuts, Shortcuts } from "./shortcuts.js";
 import { may, outage, session, setTheme, theme } from "./store.js";
 
+const ICON = new URL("../icon.svg", import.meta.url).href;
+
 /** @param {{children: any}} props */
 export function Shell({ children }) {
   const { path } = useSignal(here);
@@ -58,7 +60,7 @@ function Sidebar({ path }) {
   const inRoom = room && ROOM_SECTIONS.filter((section) => may(section.needs, current));
   const site = SITE_SECTIONS.filter((section) => section.shown(current));
   return html`<div class="sidebar">
-    <a class="brand" href="/studio/"><img src="/studio/static/-/icon.svg" alt="" />meshhost</a>
+    <a class="brand" href="/studio/"><img src=${ICON} alt="" />meshhost</a>
     <nav class="nav" aria-label="Studio">
       ${site.map(
         ({ path: target, title, icon }) => html`<a href=${`/studio${target}`} aria-current=${path === target ? "page" : undefined}>

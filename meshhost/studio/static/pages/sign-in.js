@@ -4,6 +4,8 @@ import { signIn } from "../app/session.js";
 import { session } from "../app/store.js";
 import { html, useEffect, useId, useRef, useSignal, useState } from "../ui/preact.js";
 
+const ICON = new URL("../icon.svg", import.meta.url).href;
+
 export default function SignIn() {
   const current = useSignal(session);
   const [key, setKey] = useState("");
@@ -34,7 +36,7 @@ export default function SignIn() {
   const provider = current?.oidc;
   return html`<main class="sign-in" id="main">
     <div class="card">
-      <p class="brand"><img src="/studio/static/-/icon.svg" alt="" />meshhost Studio</p>
+      <p class="brand"><img src=${ICON} alt="" />meshhost Studio</p>
       <h1>Sign in</h1>
       ${provider &&
       html`<a class="button primary" href=${`/studio/api/oidc/start?return=${encodeURIComponent(location.pathname)}`}>Sign in with ${provider.name}</a>
