@@ -273,12 +273,13 @@ class SqliteAndModel(BothStores):
 class PostgresAndModel(BothStores):
     """PostgreSQL, with new tables for each example."""
 
-    server: PostgresServer  # set by the fixture below
+    server: PostgresServer  # set by the fixtures below
+    pooler: str | None = None
 
     def make(self) -> QueueStore:
         """See BothStores."""
         self.stack = contextlib.AsyncExitStack()
-        self.database = self.runner.run(self.stack.enter_async_context(empty_database(self.server)))
+        self.database = self.runner.run(self.stack.enter_async_context(empty_database(self.server, self.pooler)))
         return PostgresQueueStore(self.database, limits=LIMITS, clock=self.clock)
 
     def check(self) -> None:
@@ -313,3 +314,20 @@ class TestPostgresAndModel(PostgresAndModel.TestCase):  # type: ignore[name-defi
     def tell_server(self, postgres_server: PostgresServer) -> None:
         """Tell the machine where the server is."""
         PostgresAndModel.server = postgres_server
+
+
+class PgbouncerAndModel(PostgresAndModel):
+    """PostgreSQL behind pgbouncer in transaction mode."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+class TestPgbouncerAndModel(PgbouncerAndModel.TestCase):  # type: ignore[name-defined, misc]
+    """Runs the machine through pgbouncer: a few examples, as the statements are the same."""
+
+    settings = settings(max_examples=4, stateful_step_count=40, deadline=None)
+
+    @pytest.fixture(autouse=True)
+    def tell_server(self, postgres_server: PostgresServer, pgbouncer: str) -> None:
+        """Tell the machine where the server is."""
+        PgbouncerAndModel.server, PgbouncerAndModel.pooler = postgres_server, pgbouncer
