@@ -24,7 +24,8 @@ from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededEr
 from meshhost.protocol.json_values import check_finite, dump_json
 from meshhost.protocol.messages import EmptyResponse, JsonResponse
 from meshhost.queues.reserved import check_header_names, check_sender_id
-from meshhost.queues.service import QueueService, check_size
+from meshhost.queues.service import QueueService
+from meshhost.queues.values import check_size
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Peer
 from meshhost.server.core.requests import Answer, Operation, Operations, Request
