@@ -168,8 +168,8 @@ class LargeBodies:
     ) -> AsyncIterator[tuple[Sequence[NewMessage], Sequence[BodyReference]]]:
         """Write the large bodies, and yield the messages as they are to be stored within the block, and the references.
 
-        When the block is refused, the objects are deleted; when it was cancelled or failed, it may have stored the messages, and
-        the reclaimer finds out. Raises TooLargeError, and InvalidRequestError for an upload that is not JSON.
+        When the block is refused, the objects are deleted; when it was cancelled or failed, it may have stored the messages,
+        and the reclaimer finds out. Raises TooLargeError, and InvalidRequestError for an upload that is not JSON.
         """
         written: list[BodyReference] = []
         stored, is_tried = list(messages), False
@@ -186,6 +186,9 @@ class LargeBodies:
             if not is_tried or isinstance(error, _REFUSALS):
                 await uninterrupted(self._delete_quietly(room, written))
             raise
+        finally:
+            for upload in uploads.values():
+                upload.close()
         self._know(written)
 
     async def keep_result(self, room: RoomKey, result: BodyUpload | str) -> BodyReference:

@@ -1,4 +1,5 @@
-"""What is kept beside a message in its row: its progress, and a result of usual size. Larger results are objects (`bodies.py`)."""
+"""What is kept beside a message in its row: its progress, and a result of usual size. Larger results are objects
+(`bodies.py`)."""
 
 from meshhost.errors import InvalidRequestError
 

@@ -1,8 +1,8 @@
 """The objects that hold large bodies, in the object store of the rooms' files but in an area of their own.
 
-The key of an object is `.queues/TENANT/ROOM/NAME`. Files of rooms are below `TENANT/ROOM/`, and no path or URL of a client leads
-out of there (`clean_path`), so that no client can list, read or write an object here. Objects are written once, in one step,
-and never changed. What the object store's library raises is translated here.
+The key of an object is `.queues/TENANT/ROOM/NAME`. Files of rooms are below `TENANT/ROOM/`, and no path or URL of a client
+leads out of there (`clean_path`), so that no client can list, read or write an object here. Objects are written once, in one
+step, and never changed. What the object store's library raises is translated here.
 """
 
 import contextlib
