@@ -27,6 +27,8 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("GET", _QUEUES): Role.VIEWER,
     ("GET", f"{_QUEUES}/{{queue}}/messages"): Role.VIEWER,  # without contents
     ("GET", f"{_QUEUES}/{{queue}}/messages/{{id}}"): Role.VIEWER,
+    ("GET", f"{_QUEUES}/{{queue}}/messages/{{id}}/body"): Role.DEVELOPER,
+    ("GET", f"{_QUEUES}/{{queue}}/messages/{{id}}/result"): Role.VIEWER,
     ("DELETE", f"{_QUEUES}/{{queue}}/messages/{{id}}"): Role.DEVELOPER,
     ("GET", f"{_QUEUES}/{{queue}}/settings"): Role.VIEWER,
     ("PATCH", f"{_QUEUES}/{{queue}}/settings"): Role.DEVELOPER,

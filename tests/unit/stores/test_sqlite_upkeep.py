@@ -163,7 +163,7 @@ async def test_a_later_version_is_a_problem_and_an_earlier_one_is_not(tmp_path: 
     assert report.stores[-1].state == "older"
     execute(tmp_path / "queues.db", "PRAGMA user_version = 99")
     problem = (await upkeep.look()).problem
-    assert problem == "queues: version 99 of the schema is newer than 6: install a newer meshhost"
+    assert problem == "queues: version 99 of the schema is newer than 7: install a newer meshhost"
 
 
 async def test_databases_of_others_are_looked_at_too(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ async def test_databases_of_others_are_looked_at_too(tmp_path: Path) -> None:
 async def test_an_empty_folder_is_migrated_from_nothing_once(tmp_path: Path) -> None:
     upkeep = SqliteUpkeep(tmp_path / "data")
     assert [(change.store, change.before, change.after) for change in await upkeep.migrate()] == [
-        ("identity", 0, 6), ("documents", 0, 1), ("usage", 0, 1), ("triggers", 0, 1), ("queues", 0, 6),
+        ("identity", 0, 6), ("documents", 0, 1), ("usage", 0, 1), ("triggers", 0, 1), ("queues", 0, 7),
     ]  # fmt: skip
     assert await upkeep.migrate() == []
     assert (await upkeep.look()).problem is None
@@ -405,7 +405,7 @@ async def test_a_backup_of_a_later_release_is_refused_with_its_name(tmp_path: Pa
     upkeep = await filled(tmp_path / "data")
     execute(tmp_path / "data" / "queues.db", "PRAGMA user_version = 99")
     archive = back_up(upkeep, tmp_path / "backup.tar")
-    with pytest.raises(InvalidRequestError, match=r"newer than 6: install meshhost 1\.2\.3"):
+    with pytest.raises(InvalidRequestError, match=r"newer than 7: install meshhost 1\.2\.3"):
         restore(archive, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
