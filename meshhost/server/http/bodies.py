@@ -60,8 +60,8 @@ class BodyReader:
             account.close()
 
     async def head_of(self, request: web.Request) -> bytes:
-        """The first bytes of a body, at most some dozen KiB; none when it is empty. Raises InvalidRequestError when none
-        comes.""" try:
+        """The first bytes of a body; none of an empty one. Raises InvalidRequestError when they do not arrive in time."""
+        try:
             async with asyncio.timeout(self._seconds):
                 return await request.content.readany()
         except TimeoutError:
@@ -70,8 +70,7 @@ class BodyReader:
     async def pass_on(
         self, request: web.Request, tenant: str, add: Callable[[bytes], Awaitable[None]], head: bytes
     ) -> None:
-        """Pass the body, of which `head` was read, on in pieces: only one is in memory. Raises as `body_of`, and what `add`
-        does."""
+        """Pass the body on in pieces, after its `head`: only one is in memory. Raises as `body_of`, and what `add` raises."""
         account = self._in_flight.account(tenant, max_bytes=2 * _PIECE)
         seconds = self._seconds + (request.content_length or self._most_bytes) / self._bytes_per_second
         try:

@@ -7,14 +7,13 @@ step, and never changed. What the object store's library raises is translated he
 
 import contextlib
 import os
-import re
 import shutil
 import tempfile
 import uuid
 from asyncio import to_thread
 from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import obstore
 from obstore.exceptions import BaseError
@@ -23,7 +22,7 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore
 from meshhost.errors import NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.bodies.checking import check_body
-from meshhost.stores.bodies.reference import BodyReference
+from meshhost.stores.bodies.reference import BodyReference, is_object_name
 from meshhost.stores.disk.folder import LocalFolder
 from meshhost.stores.disk.upload import Upload
 from meshhost.stores.files import failure_of
@@ -35,7 +34,6 @@ _PAGE = 250
 # Object stores take no smaller parts than 5 MiB.
 _PART = 8 * 1024 * 1024
 _CHUNK = 256 * 1024
-_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 class BodyObject(NamedTuple):
@@ -72,6 +70,16 @@ class BodyObjects:
                 return
             with await to_thread(upload.open) as content:
                 await obstore.put_async(self._store, key, content, chunk_size=_PART, max_concurrency=2)
+
+    async def restore(self, room: RoomKey, reference: BodyReference, content: IO[bytes]) -> None:
+        """Store a body of an archive in a room that nobody uses yet, a part at a time."""
+        upload = self.new_upload()
+        try:
+            while piece := await to_thread(content.read, _CHUNK):
+                await upload.add(piece)
+            await self.write(room, reference, upload)
+        finally:
+            upload.close()
 
     async def read(self, room: RoomKey, reference: BodyReference, offset: int, length: int) -> bytes:
         """Return up to `length` bytes of a body from `offset` on."""
@@ -158,7 +166,7 @@ def _key(room: RoomKey, name: str) -> str:
 
 def _object(meta: "obstore.ObjectMeta") -> BodyObject | None:
     match meta["path"].split("/"):
-        case [_, tenant, room, name] if _NAME.fullmatch(name):
+        case [_, tenant, room, name] if is_object_name(name):
             return BodyObject(RoomKey(TenantId(tenant), room), name, meta["size"], meta["last_modified"].timestamp())
         case _:
             return None  # not ours

@@ -15,13 +15,14 @@ from typing import Final
 
 from meshhost.errors import InvalidRequestError
 
-__all__ = ["BEGINNING_CHARS", "MARK", "NAME_LENGTH", "BodyReference", "is_reference", "name_in"]
+__all__ = ["BEGINNING_CHARS", "MARK", "NAME_LENGTH", "BodyReference", "is_object_name", "is_reference", "name_in"]
 
 MARK: Final = "@"
 NAME_LENGTH: Final = 32
 # What a look at a large body shows: enough to recognise it.
 BEGINNING_CHARS: Final = 500
 
+_NAME = re.compile(r"[0-9a-f]{32}")
 _FORM = re.compile(r"@([0-9a-f]{32}) (\d{1,15}) ([0-9a-f]{64})\n(.{0,500})", re.DOTALL | re.ASCII)
 
 
@@ -50,6 +51,11 @@ class BodyReference:
 def is_reference(text: str) -> bool:
     """Whether the text of a row is a reference, and not the body itself."""
     return text.startswith(MARK)
+
+
+def is_object_name(name: str) -> bool:
+    """Whether an object may have this name."""
+    return _NAME.fullmatch(name) is not None
 
 
 def name_in(text: str) -> str:
