@@ -8,10 +8,10 @@ first; only when none takes it is it published to the others, and a hint from ot
 Two invariants. A message that was leased for a receiver that no longer wants it (cancelled, ended, stopped) is given back;
 `claims.py` does that. And a hint is followed or passed on. What adds or removes queues and messages goes through `counted.py`,
 for the quota of the tenant. Tasks: one sweeper from `start` to `stop`, and those of the claims. `stop` ends all waits with
-None, cancels the sweeper, and waits for the claims within its timeout. Bodies that are too large for a row are kept by
-`bodies.py`.
+None, cancels the sweeper, and waits for the claims within its timeout. What happens is reported to `observers` (`activity`).
+Bodies that are too large for a row are kept by `bodies.py`.
 
-Longer than 400 lines because each operation of the contract that wakes somebody is one here.
+Longer than 400 lines because every operation of the server's queue requests is one method here.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from meshhost.backoff import Backoff
 from meshhost.clock import Clock
 from meshhost.errors import LeaseLostError
 from meshhost.identity.tenant import TenantId
+from meshhost.queues.activity.observer import Outcome, QueueObserver
 from meshhost.queues.bodies import NO_UPLOADS, BodyUpload, LargeBodies, Uploads
 from meshhost.queues.claims import Claims, Wanted
 from meshhost.queues.configuring import Configuring
@@ -61,7 +62,7 @@ logger = logging.getLogger(__name__)
 # looks at least this often.
 _POLL_SECONDS = 5.0
 # The settings that may make messages ready.
-_LETS_THROUGH = frozenset({"paused", "concurrency"})
+_LETS_THROUGH = frozenset({"paused", "concurrency", "rate", "burst", "key_rate"})
 
 
 class QueueService(QueueReader):
@@ -101,6 +102,7 @@ class QueueService(QueueReader):
         self._claims = Claims(store, self._counted, claimed_until=sweeper.tell, wake=self._wake)
         # Called, without waiting, with each queue in which a message became ready; they must not raise.
         self.on_ready: list[Callable[[QueueKey], None]] = []
+        self.observers: list[QueueObserver] = []
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -155,6 +157,8 @@ class QueueService(QueueReader):
             ids = await self._send_large(queue, messages, uploads, create=create)
         else:
             ids = await self._counted.send_many(queue, messages, create=create)
+        for observer in self.observers:
+            observer.sent(queue, ids.new)
         now = self._clock.time()
         for seconds in {message.delay for message in messages if message.delay > 0}:
             self._sweeper.tell(now + seconds)
@@ -230,7 +234,7 @@ class QueueService(QueueReader):
         else:
             is_next_ready = await self._ack_with_large(lease, result)
         self.bodies.settled(lease)
-        self._watches.tell(lease.queue, lease.message_id)
+        self._settled(lease, Outcome.DONE)
         if is_next_ready:
             self._wake(Hint(lease.queue))
 
@@ -256,7 +260,8 @@ class QueueService(QueueReader):
             return seconds
 
         dead = await self._store.nack(lease, reason=reason, error=error, delay=chosen)
-        self._watches.tell(lease.queue, lease.message_id)
+        failed = Outcome.FAILED if reason is EndReason.FAILED else Outcome.RETURNED
+        self._settled(lease, Outcome.DEAD if dead else failed)
         if seconds > 0:
             self._sweeper.tell(self._clock.time() + seconds)
         if seconds <= 0 or is_bounded:
@@ -334,6 +339,8 @@ class QueueService(QueueReader):
         """Delete all queues of a tenant, or of one of its rooms. Nobody may receive there any more."""
         await self._counted.delete_all(tenant, room)
         await self.bodies.delete_all(tenant, room)
+        for observer in self.observers:
+            observer.forget(tenant, room)
 
     async def drain(self, queue: QueueKey) -> int:
         """Delete all messages of the queue but the dead; return how many."""
@@ -400,7 +407,14 @@ class QueueService(QueueReader):
             self._watches.tell(delivery.lease.queue, delivery.lease.message_id)
             if is_reference(delivery.body):
                 self.bodies.handed_over(delivery)
+            for observer in self.observers:
+                observer.started(delivery)
         return deliveries
+
+    def _settled(self, lease: Lease, outcome: Outcome) -> None:
+        self._watches.tell(lease.queue, lease.message_id)
+        for observer in self.observers:
+            observer.settled(lease, outcome)
 
     async def _wait(self, waiter: Waiter, deadline: float, wanted: Wanted, *, create: bool) -> Sequence[Delivery]:
         # The waiter is in line before the first look into the store: a message that is sent after that look wakes it.
