@@ -119,6 +119,7 @@ FILE: dict[str, str] = {
     "queues.max_interruptions": "Deliveries that end interrupted or expired after which a message is dead-lettered as poison.",
     "queues.max_depth": "Most messages in one queue.",
     "queues.max_message_bytes": "Largest queue message.",
+    "queues.inline_bytes": "Largest body of a message that is kept in the database; a larger one goes to the object store.",
     "quota.max_rooms": "Rooms that one tenant may have open.",
     "quota.max_connections": "Connections of participants that one tenant may have open.",
     "quota.max_agents": "Agents of one tenant that may be connected, over all hosts.",

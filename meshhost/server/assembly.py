@@ -53,6 +53,7 @@ from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.services.agents.service import AgentsService
+from meshhost.server.services.bodies.transfer import BodyTransfer
 from meshhost.server.services.developer import DeveloperService
 from meshhost.server.services.documents.service import MAX_DOCUMENT_BYTES, DocumentsService
 from meshhost.server.services.messaging import MessagingService
@@ -151,8 +152,10 @@ def assemble(
         return_seconds=config.return_seconds,
     )
     waking = _Waking(engines.identity)
+    transfer = BodyTransfer(engines.queues, counts=engines.counts)
     queues = QueuesService(
         engines.queues,
+        transfer=transfer,
         receive_seconds=config.receive_seconds,
         lease_seconds=config.lease_seconds,
         blocked_seconds=config.blocked_seconds,
@@ -166,6 +169,7 @@ def assemble(
             # Messaging comes first: others learn that a participant is gone before its calls fail.
             messaging,
             queues,
+            transfer,
             *_room_services(config, engines, files, caller, waking),
             WorkService(
                 engines.queues,

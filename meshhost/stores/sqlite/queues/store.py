@@ -16,7 +16,7 @@ Longer than 400 lines because every method of the contract is one here.
 import json
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -282,6 +282,10 @@ class SqliteQueueStore:
         return await self.database.run(
             lambda db: life.cancel(db, find(db, queue), message_id, self._now()), tenant=queue.room.tenant
         )
+
+    async def referred(self, names: Collection[str]) -> Collection[str]:
+        """See QueueStore."""
+        return await self.database.read(lambda db: life.referred(db, names))
 
     async def settings(self, queue: QueueKey) -> QueueSettings:
         """See QueueStore."""
