@@ -53,6 +53,7 @@ VARIABLES: dict[str, dict[str, str]] = {
         "MESHHOST_EDGE_MAX_CONNECTIONS": "Connections that may be open. Default: 80 % of the file descriptors.",
         "MESHHOST_EDGE_MAX_INCOMPLETE": "Connections whose headers are incomplete; the oldest are dropped.",
         "MESHHOST_EDGE_MAX_INCOMPLETE_PER_ADDRESS": "Those from one address; from this machine's own, as many as in all.",
+        "MESHHOST_EDGE_NEWCOMER_SHARE": "Share of the event loop's time for connections of nobody known, when others have work.",
     },
     "Service host": {
         "MESHHOST_HOST": "Address to listen on for calls. Default: 127.0.0.1.",

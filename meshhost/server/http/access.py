@@ -15,6 +15,7 @@ from typing import Any
 import jwt
 from aiohttp import web
 
+from meshhost.edge.watched import know_sender
 from meshhost.errors import AccessDeniedError, InvalidTokenError, NotFoundError
 from meshhost.gateway.provider import Caller
 from meshhost.identity.keys import ApiKey, parse_api_key
@@ -48,7 +49,8 @@ class Access:
     """Checks tokens and keys against the identity store. `own_secret` signs file URLs and logins.
 
     Without an `operator_key` nobody is the operator. A file URL is good for `file_seconds`. Requests are counted in `rates`
-    once their tenant is known: every method that returns a tenant, room or file raises QuotaExceededError, too. With
+    once their tenant is known: every method that returns a tenant, room or file raises QuotaExceededError, too. The connection
+    of a request that passes all that may be used for another one (`edge.watched`). With
     `requires_expiry` participant tokens that never expire are refused.
     """
 
@@ -81,6 +83,7 @@ class Access:
         room = RoomKey(TenantId(tenant or DEFAULT_PROJECT), room_name)
         self.identity.deleted_rooms.check(room, token.signed_at)
         self._count(room.tenant)
+        know_sender(request)
         return room, token
 
     def project(self, request: web.Request) -> str:
@@ -101,6 +104,7 @@ class Access:
             project, role = key.project_id, self.identity.role_of(key.id)
         _check_role(role, needed_for(request))
         self._count(project)
+        know_sender(request)
         return project
 
     def signer(self, request: web.Request) -> ApiKey:
@@ -114,7 +118,10 @@ class Access:
     def is_operator(self, request: web.Request) -> bool:
         """Whether the request shows the operator's key. Raises InvalidTokenError when it shows nothing."""
         shown = bearer_of(request).encode(errors="surrogatepass")
-        return self.operator_key is not None and hmac.compare_digest(self.operator_key.encode(), shown)
+        if self.operator_key is None or not hmac.compare_digest(self.operator_key.encode(), shown):
+            return False
+        know_sender(request)
+        return True
 
     def check_operator(self, request: web.Request) -> None:
         """Raise AccessDeniedError for a tenant's key, TokenError for everything else that is not the operator's key."""
