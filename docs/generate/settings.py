@@ -53,7 +53,7 @@ VARIABLES: dict[str, dict[str, str]] = {
         "MESHHOST_EDGE_MAX_CONNECTIONS": "Connections that may be open. Default: 80 % of the file descriptors.",
         "MESHHOST_EDGE_MAX_INCOMPLETE": "Connections whose headers are incomplete; the oldest are dropped.",
         "MESHHOST_EDGE_MAX_INCOMPLETE_PER_ADDRESS": "Those from one address; from this machine's own, as many as in all.",
-        "MESHHOST_EDGE_NEWCOMER_SHARE": "Share of the event loop's time for connections of nobody known, when others have work.",
+        "MESHHOST_EDGE_NEWCOMER_SHARE": "Share of the event loop's time for connections of nobody known, beside other work.",
     },
     "Service host": {
         "MESHHOST_HOST": "Address to listen on for calls. Default: 127.0.0.1.",
@@ -130,6 +130,7 @@ FILE: dict[str, str] = {
     "quota.max_uploads": "Uploads of one tenant in progress.",
     "quota.max_in_flight_bytes": "Bytes of one tenant's messages that are received, handled or sent.",
     "quota.requests_per_second": "Requests of one tenant per second, by REST and in rooms. Default: no limit.",
+    "quota.connections_per_second": "New connections of one tenant's participants per second. Default: no limit.",
     "storage.url": "Object store of files, such as `s3://bucket/prefix`. Default: `storage` in the data directory.",
     "webhooks.urls": "Addresses that receive `room.started` and `room.ended`.",
     "webhooks.secret_file": "File with the secret that signs webhooks and calls made by `agent.call`.",

@@ -91,6 +91,7 @@ class _Quota(_Table):
     max_uploads: int = Field(1_000, ge=0)
     max_in_flight_bytes: int | None = Field(128 * 1024 * 1024, ge=1024 * 1024)
     requests_per_second: float | None = Field(None, gt=0)
+    connections_per_second: float | None = Field(None, gt=0)
 
     def server_quota(self) -> ServerQuota:
         """Return the quota of a tenant for which the operator set nothing else."""

@@ -105,11 +105,13 @@ class RoomSockets:
     def _place(
         self, key: RoomKey, token: ParticipantToken, resume_token: str | None
     ) -> AbstractAsyncContextManager[None]:
-        """The connection's place in the counts of its tenant. Raises QuotaExceededError when entered."""
+        """The connection's place in the counts of its tenant. Raises QuotaExceededError, also when it is entered."""
         room = self._directory.find(key)
         members = () if room is None or resume_token is None else room.members.values()
         # It takes the place of a connection that has just ended, or is about to: the participant must not be lost for it.
         replaces = any(member.resume_token == resume_token for member in members)
+        if not replaces:
+            self._rates.connect(key.tenant)
         is_agent = token.role != "user"
         resources = (Resource.CONNECTIONS, Resource.AGENTS) if is_agent else (Resource.CONNECTIONS,)
         return held(self._counts, key.tenant, *resources, may_refuse=not replaces)
