@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from meshhost.edge.encodings import refuse_compressed
 from meshhost.edge.watched import watch_requests
 from meshhost.errors import InvalidTokenError, MeshhostError, NotFoundError
 from meshhost.gateway.meter import Meter
@@ -216,7 +217,7 @@ def assemble(
         rates=rates,
         in_flight=in_flight,
     )
-    app = web.Application(middlewares=[errors_as_json])
+    app = web.Application(middlewares=[errors_as_json, refuse_compressed])
     watch_requests(app)
     sockets.add_to(app)
     files.add_to(app)
