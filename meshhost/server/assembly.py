@@ -105,6 +105,7 @@ class Parts:
     metrics: ServerMetrics
     deletions: Deletions
     archives: Exports
+    in_flight: InFlight
 
 
 def assemble(
@@ -238,11 +239,13 @@ def assemble(
     hooks = Hooks(engines.triggers, engines.queues, **checks)
     HookRoutes(access, hooks, address, bodies, rates=rates).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
-    ArchiveRoutes(access, exports, imports).add_to(app)
+    ArchiveRoutes(access, exports, imports, in_flight).add_to(app)
     if config.has_login:
         LoginRoutes(access).add_to(app)
-    add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter)
-    return Parts(app, directory, all_services, sender, caller, access, metrics, deletions, exports)
+    add_gateway_routes(
+        app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter, hold=bodies.held
+    )
+    return Parts(app, directory, all_services, sender, caller, access, metrics, deletions, exports, in_flight)
 
 
 class _Waking:

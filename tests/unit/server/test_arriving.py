@@ -136,11 +136,11 @@ async def test_one_that_can_never_have_room_ends_its_connection_at_once(everythi
 
 
 async def test_the_end_of_the_connection_ends_its_wait(everything: InFlight) -> None:
-    for close in (lambda wire: wire.arriving.close(), lambda wire: wire.account.close()):
+    for closes_account in (False, True):
         wire = Wire(everything)
         wire.account.hold(LARGE)
         wire.arriving.feed(frame(LARGE)[:20])
-        close(wire)
+        wire.account.close() if closes_account else wire.arriving.close()
         async with asyncio.timeout(5):
             await wire.reads_on.wait()
         assert wire.ended.empty()
