@@ -6,11 +6,10 @@ by the loop when a connection waits, accepts one, and is called again in the nex
 wait it does not look at the socket until then. It starts a task for each connection, which ends when the protocol has it.
 
 Without file descriptors nothing can be accepted. Then it tries again after a second, and logs that once in a while. All in the
-event loop.
+event loop, which owns the sockets' readers; `stop` takes them back.
 """
 
 import asyncio
-import errno
 import logging
 import os
 import socket
@@ -23,7 +22,6 @@ __all__ = ["Acceptor"]
 
 logger = logging.getLogger(__name__)
 
-_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _AGAIN_SECONDS = 1.0
 _LOG_SECONDS = 30.0
 
@@ -78,8 +76,6 @@ class Acceptor:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
         except OSError as error:
-            if error.errno not in _OUT_OF_RESOURCES:
-                raise
             self._log(error)
             self._look_later(own, _AGAIN_SECONDS)
             return
