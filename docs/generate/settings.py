@@ -114,6 +114,7 @@ FILE: dict[str, str] = {
     "edge.max_connections": "Connections that may be open. Default: 80 % of the file descriptors.",
     "edge.max_incomplete": "Connections whose headers are incomplete; the oldest are dropped.",
     "edge.max_incomplete_per_address": "Those from one address; from this machine's own, as many as in all.",
+    "edge.newcomer_share": "Share of the event loop's time for connections of nobody known, beside other work.",
     "queues.max_attempts": "Failed attempts after which a message is dead-lettered.",
     "queues.max_interruptions": "Deliveries that end interrupted or expired after which a message is dead-lettered as poison.",
     "queues.max_depth": "Most messages in one queue.",
