@@ -88,7 +88,13 @@ async def main() -> None:
                         figure = f"{what}_{part}"
                         rows.append((f"{kind}: {name}, {part} ms", figures[figure], alone[figure]))
                 remarks.append(f"flood of {kind}: {per_second:,.0f} operations per second, refused ones included")
-    show("A tenant beside a flood by another", ("in the flood", "quiet"), rows, note="aim: below 3; the flood runs at nice 19", remarks=remarks)
+    show(
+        "A tenant beside a flood by another",
+        ("in the flood", "quiet"),
+        rows,
+        note="aim: below 3; the flood runs at nice 19",
+        remarks=remarks,
+    )
 
 
 if __name__ == "__main__":
