@@ -55,6 +55,7 @@ VARIABLES: dict[str, dict[str, str]] = {
         "MESHHOST_EDGE_MAX_CONNECTIONS": "Connections that may be open. Default: 80 % of the file descriptors.",
         "MESHHOST_EDGE_MAX_INCOMPLETE": "Connections whose headers are incomplete; the oldest are dropped.",
         "MESHHOST_EDGE_MAX_INCOMPLETE_PER_ADDRESS": "Those from one address; from this machine's own, as many as in all.",
+        "MESHHOST_EDGE_NEWCOMER_SHARE": "Share of the event loop's time for connections of nobody known, beside other work.",
     },
     "Service host": {
         "MESHHOST_HOST": "Address to listen on for calls. Default: 127.0.0.1.",
@@ -115,6 +116,7 @@ FILE: dict[str, str] = {
     "edge.max_connections": "Connections that may be open. Default: 80 % of the file descriptors.",
     "edge.max_incomplete": "Connections whose headers are incomplete; the oldest are dropped.",
     "edge.max_incomplete_per_address": "Those from one address; from this machine's own, as many as in all.",
+    "edge.newcomer_share": "Share of the event loop's time for connections of nobody known, beside other work.",
     "queues.max_attempts": "Failed attempts after which a message is dead-lettered.",
     "queues.max_interruptions": "Deliveries that end interrupted or expired after which a message is dead-lettered as poison.",
     "queues.max_depth": "Most messages in one queue.",
@@ -133,6 +135,7 @@ FILE: dict[str, str] = {
     "quota.max_in_flight_bytes": "Bytes of one tenant's messages that are received, handled or sent.",
     "quota.weight": "Turns that one tenant has in the stores for each one of a tenant of weight 1, while several want them.",
     "quota.requests_per_second": "Requests of one tenant per second, by REST and in rooms. Default: no limit.",
+    "quota.connections_per_second": "New connections of one tenant's participants per second. Default: no limit.",
     "storage.url": "Object store of files, such as `s3://bucket/prefix`. Default: `storage` in the data directory.",
     "webhooks.urls": "Addresses that receive `room.started` and `room.ended`.",
     "webhooks.secret_file": "File with the secret that signs webhooks and calls made by `agent.call`.",

@@ -65,6 +65,7 @@ class _Edge(_Table):
     max_connections: int | None = Field(None, gt=0)
     max_incomplete: int = Field(1024, gt=0)
     max_incomplete_per_address: int = Field(128, gt=0)
+    newcomer_share: float = Field(0.3, gt=0, le=1)
 
     def limits(self, others: EdgeLimits) -> EdgeLimits:
         """Return these limits, and `others` (those of the environment) for what the file does not set."""
@@ -93,6 +94,7 @@ class _Quota(_Table):
     max_in_flight_bytes: int | None = Field(128 * 1024 * 1024, ge=1024 * 1024)
     requests_per_second: float | None = Field(None, gt=0)
     weight: float = Field(1.0, ge=0.01, le=1000)
+    connections_per_second: float | None = Field(None, gt=0)
 
     def server_quota(self) -> ServerQuota:
         """Return the quota of a tenant for which the operator set nothing else."""

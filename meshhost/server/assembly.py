@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from meshhost.edge.encodings import refuse_compressed
 from meshhost.edge.watched import watch_requests
 from meshhost.errors import InvalidTokenError, MeshhostError, NotFoundError
 from meshhost.gateway.meter import Meter
@@ -112,6 +113,7 @@ class Parts:
     deletions: Deletions
     archives: Exports
     series: QueueSeries
+    in_flight: InFlight
 
 
 def assemble(
@@ -229,7 +231,7 @@ def assemble(
         rates=rates,
         in_flight=in_flight,
     )
-    app = web.Application(middlewares=[errors_as_json])
+    app = web.Application(middlewares=[errors_as_json, refuse_compressed])
     watch_requests(app)
     sockets.add_to(app)
     files.add_to(app)
@@ -252,14 +254,29 @@ def assemble(
     hooks = Hooks(engines.triggers, engines.queues, **checks)
     HookRoutes(access, hooks, address, bodies, rates=rates).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
-    ArchiveRoutes(access, exports, imports).add_to(app)
+    ArchiveRoutes(access, exports, imports, in_flight).add_to(app)
     if config.has_login:
         LoginRoutes(access).add_to(app)
     codes = OneTimeCodes()
     SigningIn(access, sessions, codes, address).add_to(app)
     PageRoutes().add_to(app)  # the last below /studio: it answers everything else there
-    add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter)
-    return Parts(app, directory, all_services, sender, caller, access, codes, metrics, deletions, exports, series)
+    add_gateway_routes(
+        app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter, hold=bodies.held
+    )
+    return Parts(
+        app,
+        directory,
+        all_services,
+        sender,
+        caller,
+        access,
+        codes,
+        metrics,
+        deletions,
+        exports,
+        series,
+        in_flight,
+    )
 
 
 class _Waking:
