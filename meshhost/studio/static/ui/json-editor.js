@@ -10,18 +10,75 @@ import { html } from "./preact.js";
 export function parseJson(text) {
   try {
     return { value: JSON.parse(text) };
-  } catch (error) {
-    return { fault: explained(/** @type {Error} */ (error).message, text) };
+  } catch {
+    const { offset, expected } = placeOfFault(text);
+    const before = text.slice(0, offset).split("\n");
+    return { fault: `Line ${before.length}, column ${before[before.length - 1].length + 1}: expected ${expected}.` };
   }
 }
 
-/** @param {string} message @param {string} text */
-function explained(message, text) {
-  const found = /position (\d+)/.exec(message);
-  const offset = found ? Number(found[1]) : text.length;
-  const before = text.slice(0, offset).split("\n");
-  const reason = message.replace(/ in JSON at position.*$/, "").replace(/ \(line \d+ column \d+\)$/, "").replace(/^JSON\.parse: /, "");
-  return `Line ${before.length}, column ${before[before.length - 1].length + 1}: ${reason}`;
+/** @typedef {{offset: number, expected: string}} Place */
+
+const TOKENS = /\s*(?:("(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*")|(-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?)|(true|false|null)|([{}[\],:]))/y;
+
+/**
+ * Where a text stops being JSON, and what should stand there. Browsers say it in their own words, and some without the place.
+ * @param {string} text
+ * @returns {Place}
+ */
+function placeOfFault(text) {
+  let offset = 0;
+  /** @type {string[]} */
+  const open = [];
+  // What may come next: a value, the name of a member, a colon, or what ends a value.
+  let wanted = "value";
+  for (;;) {
+    TOKENS.lastIndex = offset;
+    const found = TOKENS.exec(text);
+    const start = offset + (/^\s*/.exec(text.slice(offset))?.[0].length ?? 0);
+    if (!found) return { offset: start, expected: names(wanted, open) };
+    const mark = found[4];
+    if (wanted === "value" || wanted === "value or ]") {
+      if (mark === "{") {
+        open.push("}");
+        wanted = "name or }";
+      } else if (mark === "[") {
+        open.push("]");
+        wanted = "value or ]";
+      } else if (mark === "]" && wanted === "value or ]") {
+        open.pop();
+        wanted = "end";
+      } else if (mark) return { offset: start, expected: names(wanted, open) };
+      else wanted = "end";
+    } else if (wanted.startsWith("name")) {
+      if (mark === "}" && wanted === "name or }") {
+        open.pop();
+        wanted = "end";
+      } else if (found[1] === undefined) return { offset: start, expected: names(wanted, open) };
+      else wanted = "colon";
+    } else if (wanted === "colon") {
+      if (mark !== ":") return { offset: start, expected: names(wanted, open) };
+      wanted = "value";
+    } else if (mark === "," && open.length) wanted = open.at(-1) === "}" ? "name" : "value";
+    else if (mark && mark === open.at(-1)) open.pop();
+    else return { offset: start, expected: names(wanted, open) };
+    offset = TOKENS.lastIndex;
+  }
+}
+
+/** @param {string} wanted @param {string[]} open */
+function names(wanted, open) {
+  const closing = open.at(-1);
+  /** @type {Record<string, string>} */
+  const said = {
+    value: "a value",
+    "value or ]": "a value or ]",
+    name: "a name in double quotes",
+    "name or }": "a name in double quotes, or }",
+    colon: "a colon",
+    end: closing ? `a comma or ${closing}` : "the end",
+  };
+  return said[wanted];
 }
 
 /**
