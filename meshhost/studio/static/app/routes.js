@@ -11,6 +11,7 @@ const ROUTES = [
   ["/rooms/:room/queues", "viewer", () => import("../pages/queues.js")],
   ["/rooms/:room/queues/:queue", "viewer", () => import("../pages/queue.js")],
   ["/rooms/:room/queues/:queue/:id", "viewer", () => import("../pages/message.js")],
+  ["/rooms/:room/files/*", "developer", () => import("../pages/files.js")],
 ];
 
 /**

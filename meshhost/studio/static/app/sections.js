@@ -14,6 +14,7 @@ export const SITE_SECTIONS = [{ path: "/", title: "Home", icon: "home", shown: (
 export const ROOM_SECTIONS = [
   { name: "", title: "Overview", icon: "room", needs: "viewer" },
   { name: "queues", title: "Queues", icon: "queue", needs: "viewer" },
+  { name: "files", title: "Files", icon: "file", needs: "developer" },
 ];
 
 /** Whether the section of a room may be seen. @param {string} name */

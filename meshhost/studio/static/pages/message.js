@@ -77,6 +77,7 @@ function useMessage(path, asked) {
   const current = useSignal(epoch);
   useEffect(() => {
     const control = new AbortController();
+    setState((before) => (before.message && path.endsWith(`/${before.message.id}`) ? before : { message: null, error: null }));
     const follow = async () => {
       /** @type {Message | null} */
       let message = null;
