@@ -12,6 +12,7 @@ const ROUTES = [
   ["/rooms/:room/queues/:queue", "viewer", () => import("../pages/queue.js")],
   ["/rooms/:room/queues/:queue/:id", "viewer", () => import("../pages/message.js")],
   ["/rooms/:room/files/*", "developer", () => import("../pages/files.js")],
+  ["/rooms/:room/talk/*", "developer", () => import("../pages/talk.js")],
 ];
 
 /**

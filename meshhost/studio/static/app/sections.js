@@ -15,6 +15,7 @@ export const ROOM_SECTIONS = [
   { name: "", title: "Overview", icon: "room", needs: "viewer" },
   { name: "queues", title: "Queues", icon: "queue", needs: "viewer" },
   { name: "files", title: "Files", icon: "file", needs: "developer" },
+  { name: "talk", title: "Talk", icon: "chat", needs: "developer" },
 ];
 
 /** Whether the section of a room may be seen. @param {string} name */
