@@ -18,6 +18,7 @@ from meshhost import __version__
 from meshhost.cli.commands.chat import chat
 from meshhost.cli.commands.host.logs import logs
 from meshhost.cli.commands.setup import setup
+from meshhost.cli.commands.studio import studio
 from meshhost.cli.errors import USAGE, run_guarded
 from meshhost.cli.output import note, print_line, use_safe_streams
 
@@ -87,6 +88,7 @@ def _app_of(loaded: Container[str]) -> typer.Typer:
         app.add_typer(group, name=name, cls=_Group)
     app.command()(chat)
     app.command()(logs)
+    app.command()(studio)
     return app
 
 

@@ -43,6 +43,7 @@ from meshhost.server.http.health import HealthRoutes
 from meshhost.server.http.login import LoginRoutes
 from meshhost.server.http.queues import QueueRoutes
 from meshhost.server.http.rest import RestRoutes
+from meshhost.server.http.sessions import Sessions
 from meshhost.server.http.sockets import RoomSockets
 from meshhost.server.http.tenants import TenantRoutes
 from meshhost.server.http.triggers.hooks import HookRoutes
@@ -59,6 +60,9 @@ from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.schedules import SchedulingService
 from meshhost.server.services.storage import StorageService
 from meshhost.server.services.work import WorkService
+from meshhost.server.studio.codes import OneTimeCodes
+from meshhost.server.studio.pages import PageRoutes
+from meshhost.server.studio.signing_in import SigningIn
 from meshhost.server.tenant_metrics import TenantUseCollector
 from meshhost.server.wire.dialect import Dialect, Dialects
 from meshhost.server.wire.sdk06 import SDK_06
@@ -102,6 +106,7 @@ class Parts:
     sender: WebhookSender
     caller: ServiceCaller
     access: Access
+    codes: OneTimeCodes
     metrics: ServerMetrics
     deletions: Deletions
     archives: Exports
@@ -122,11 +127,13 @@ def assemble(
     Raises ValueError when two services offer an operation of the same name.
     """
     rates = TenantRates(engines.identity.quota_of)
+    sessions = Sessions(engines.identity, operator_key=config.operator_key, own_url=lambda: address.url)
     access = Access(
         engines.identity,
         operator_key=config.operator_key,
         rates=rates,
         requires_expiry=config.require_token_expiry,
+        sessions=sessions,
     )
     metrics, sender = ServerMetrics(), WebhookSender()
     if config.tenant_labels > 0:
@@ -244,8 +251,11 @@ def assemble(
     ArchiveRoutes(access, exports, imports).add_to(app)
     if config.has_login:
         LoginRoutes(access).add_to(app)
+    codes = OneTimeCodes()
+    SigningIn(access, sessions, codes, address).add_to(app)
+    PageRoutes().add_to(app)  # the last below /studio: it answers everything else there
     add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter)
-    return Parts(app, directory, all_services, sender, caller, access, metrics, deletions, exports, series)
+    return Parts(app, directory, all_services, sender, caller, access, codes, metrics, deletions, exports, series)
 
 
 class _Waking:

@@ -19,13 +19,12 @@ from pydantic import BaseModel, ValidationError
 
 from meshhost.errors import AccessDeniedError, InvalidRequestError, LimitExceededError, NotFoundError
 from meshhost.identity.grants import ApiScope
-from meshhost.identity.keys import parse_api_key
 from meshhost.identity.roles import Role
 from meshhost.identity.tenant import TenantId
 from meshhost.queues.activity.points import COARSE_SECONDS, FINE_SECONDS
 from meshhost.queues.activity.series import QueueSeries
 from meshhost.queues.service import QueueService
-from meshhost.server.http.access import Access, bearer_of
+from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import json_object
 from meshhost.server.http.triggers.callers import RoomCaller, room_caller
 from meshhost.server.services import queue_bodies as bodies
@@ -193,8 +192,7 @@ class QueueRoutes:
         """Whether the caller gets the contents of messages."""
         if caller.scope is not None:
             return _may_receive(caller.scope, queue)
-        role = self._access.identity.role_of(parse_api_key(bearer_of(request)).id)
-        return role.includes(Role.DEVELOPER)
+        return self._access.key_holder(request).role.includes(Role.DEVELOPER)
 
 
 class _CutShortError(Exception):
