@@ -159,6 +159,8 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/tenants/{tenant}/keys"): TENANT_VIEW,
     ("POST", "/tenants/{tenant}/keys"): TENANT_MANAGE,
     ("DELETE", "/tenants/{tenant}/keys/{id}"): TENANT_MANAGE,
+    ("GET", "/overview"): VIEW | {"other key": OPEN, "operator key": OPEN},
+    ("GET", "/rooms/{room}/events"): PROJECTS,
     ("GET", "/studio"): PUBLIC,
     ("GET", "/studio/{rest}"): PUBLIC,
     ("GET", "/studio/static/{version}/{path}"): PUBLIC,
