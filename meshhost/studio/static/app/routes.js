@@ -8,6 +8,11 @@ import { may } from "./store.js";
 const ROUTES = [
   ["/", null, () => import("../pages/home.js")],
   ["/rooms/:room", "viewer", () => import("../pages/room.js")],
+  ["/rooms/:room/queues", "viewer", () => import("../pages/queues.js")],
+  ["/rooms/:room/queues/:queue", "viewer", () => import("../pages/queue.js")],
+  ["/rooms/:room/queues/:queue/:id", "viewer", () => import("../pages/message.js")],
+  ["/rooms/:room/files/*", "developer", () => import("../pages/files.js")],
+  ["/rooms/:room/talk/*", "developer", () => import("../pages/talk.js")],
 ];
 
 /**

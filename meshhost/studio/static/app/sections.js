@@ -11,7 +11,12 @@ export const SITE_SECTIONS = [{ path: "/", title: "Home", icon: "home", shown: (
 
 /** @type {{name: string, title: string, icon: "room" | "queue" | "clock" | "hook" | "file" | "chat" | "document" | "log",
  *   needs: "viewer" | "developer" | "admin"}[]} */
-export const ROOM_SECTIONS = [{ name: "", title: "Overview", icon: "room", needs: "viewer" }];
+export const ROOM_SECTIONS = [
+  { name: "", title: "Overview", icon: "room", needs: "viewer" },
+  { name: "queues", title: "Queues", icon: "queue", needs: "viewer" },
+  { name: "files", title: "Files", icon: "file", needs: "developer" },
+  { name: "talk", title: "Talk", icon: "chat", needs: "developer" },
+];
 
 /** Whether the section of a room may be seen. @param {string} name */
 export const maySeeSection = (name) => ROOM_SECTIONS.some((section) => section.name === name && may(section.needs));
