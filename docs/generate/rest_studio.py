@@ -56,6 +56,19 @@ _OVERVIEW = obj(
     attention=array(_ATTENTION),
     tenants=array(obj(id=TEXT, name=TEXT, suspended=_NULLABLE, rooms=_COUNT, open=_COUNT, **_COUNTS)),
 )
+_FOUND = obj(
+    found=array(
+        obj(
+            kind={"enum": ["tenant", "room", "queue", "message", "agent", "schedule", "file"]},
+            tenant=TEXT,
+            name=TEXT,
+            room=_NULLABLE,
+            queue=_NULLABLE,
+            id=_NULLABLE,
+        )
+    ),
+    cut={"type": "boolean"},
+)
 _PAGE = Answer(200, "The page.", media="text/html")
 
 STUDIO = (
@@ -76,6 +89,24 @@ STUDIO = (
             Parameter("limit", "Most rooms in the answer; at most 1000.", {"type": "integer", "default": 200}),
             Parameter("after", "The name of the last room of the page before."),
             Parameter("tenant", "For the operator: a tenant's name or id."),
+        ),
+        auth="apiKey",
+        tag="Studio",
+    ),
+    Endpoint(
+        "GET",
+        "/search",
+        "Find rooms, queues, agents, schedules, files and messages by a part of their names",
+        [
+            Answer(200, "What was found, the best first; `cut` when there may be more.", _FOUND),
+            _BAD,
+            _UNAUTHORIZED,
+        ],
+        description="""A number is also looked up as a message's id. Files are looked through for a second at most, and not for
+        a viewer. The operator finds tenants, rooms and queues of all tenants.""",
+        parameters=(
+            Parameter("q", "A part of the name, or a message's id.", required=True),
+            Parameter("limit", "Most entries in the answer; at most 100.", {"type": "integer", "default": 20}),
         ),
         auth="apiKey",
         tag="Studio",

@@ -62,12 +62,17 @@ class Watched:
         self._wrong: list[str] = []
         page.on("pageerror", lambda error: self._wrong.append(f"error: {error}"))
         page.on("console", self._on_console)
-        page.on("requestfailed", lambda request: self._wrong.append(f"request: {request.url} {request.failure}"))
+        page.on("requestfailed", self._on_failed)
 
     @property
     def wrong(self) -> list[str]:
         """What went wrong and was not expected."""
         return [text for text in self._wrong if not any(re.search(pattern, text) for pattern in self.expected)]
+
+    def _on_failed(self, request: Any) -> None:
+        # A page that is left ends its own streams.
+        if request.failure != "net::ERR_ABORTED":
+            self._wrong.append(f"request: {request.url} {request.failure}")
 
     def _on_console(self, message: Any) -> None:
         if message.type in ("error", "warning"):

@@ -1,6 +1,7 @@
 """What Studio sees of a tenant and of a room without joining anything: `/overview`, and the events of a room."""
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -126,6 +127,57 @@ async def test_a_suspended_tenant_needs_the_operators_attention(asking: Asking) 
     assert (await operator(path, method="POST", json={"reason": "unpaid"}))[0] == 200
     _, overview = await operator()
     assert [(each["kind"], each["text"]) for each in overview["attention"]] == [("suspended", "unpaid")]
+
+
+# --- Search
+
+
+def found_in(answer: tuple[int, Any]) -> list[tuple[str, str, str | None]]:
+    assert answer[0] == 200, answer
+    return [(each["kind"], each["name"], each["room"]) for each in answer[1]["found"]]
+
+
+async def test_a_search_finds_names_of_every_kind_those_that_begin_so_first(asking: Asking) -> None:
+    files = asking.server.server.engines.files
+    room = RoomKey(TenantId(asking.server.key.project_id), "poetry")
+    await files.write(room, "old/Poem.txt", io.BytesIO(b"x"), overwrite=True)
+    await asking.send("poetry")
+    await asking(
+        "/rooms/poetry/schedules",
+        method="POST",
+        json={"queue": "jobs", "every": 60, "name": "a poem an hour", "message": 1},
+    )
+    async with asking.server.client("den", name="poet", role="agent"):
+        assert found_in(await asking("/search?q=POE")) == [
+            ("room", "poetry", "poetry"),
+            ("agent", "poet", "den"),
+            ("file", "old/Poem.txt", "poetry"),
+            ("schedule", "a poem an hour", "poetry"),
+        ]
+        assert found_in(await asking("/search?q=jobs")) == [("queue", "jobs", "poetry")]
+        assert found_in(await asking("/search?q=den")) == [("room", "den", "den")]
+    [record] = await asking.server.server.engines.queues.peek(asking.queue("poetry"), limit=1)
+    assert found_in(await asking(f"/search?q={record.id}")) == [("message", str(record.id), "poetry")]
+    status, answer = await asking("/search?q=po&limit=1")
+    assert (status, len(answer["found"]), answer["cut"]) == (200, 1, True)
+    other = Asking(asking.server, asking.http, encode_api_key(OTHER))
+    assert found_in(await other("/search?q=poe")) == []
+    operator = Asking(asking.server, asking.http, OPERATOR_KEY)
+    assert ("room", "poetry", "poetry") in found_in(await operator("/search?q=poe"))
+    assert [kind for kind, *_ in found_in(await operator("/search?q=default"))] == ["tenant", "tenant"]
+
+
+async def test_a_viewer_finds_no_files_and_a_search_needs_a_text(asking: Asking) -> None:
+    operator = Asking(asking.server, asking.http, OPERATOR_KEY)
+    keys = f"/tenants/{asking.server.key.project_id}/keys"
+    _, made = await operator(keys, method="POST", json={"role": "viewer"})
+    files = asking.server.server.engines.files
+    den = RoomKey(TenantId(asking.server.key.project_id), "den")
+    await files.write(den, "poem.txt", io.BytesIO(b"x"), overwrite=True)
+    assert found_in(await asking("/search?q=poem")) == [("file", "poem.txt", "den")]
+    assert found_in(await Asking(asking.server, asking.http, made["value"])("/search?q=poem")) == []
+    for wrong in ("/search", "/search?q=%20", f"/search?q={'x' * 201}"):
+        assert (await asking(wrong))[0] == 400
 
 
 # --- Events of a room

@@ -57,6 +57,7 @@ def api_routes(server: RunningServer) -> set[tuple[str, str]]:
         "/rooms/{room}/hooks",
         "/studio/api",
         "/overview",
+        "/search",
         "/rooms/{room}/events",
     )
     # The session's own routes are for everybody: they say who one is.
