@@ -37,7 +37,7 @@ export function KeyTable({ path, mayChange }) {
   ];
   return html`<${Card} title="API keys" actions=${mayChange && html`<button class="button" onClick=${() => setMaking(true)}><${Icon} name="plus" />New key</button>`}>
       <${Loaded} of=${list} what="Loading the keys">
-        ${(/** @type {{keys: Key[]}} */ { keys }) => (keys.length ? html`<${Table} label="API keys" columns=${columns} rows=${keys} rowKey=${(/** @type {Key} */ key) => key.id} />` : html`<${Empty} title="No keys">Nobody can use this tenant until it has a key.</${Empty}>`)}
+        ${(/** @type {{keys: Key[]}} */ { keys }) => (keys.length ? html`<${Table} label="API keys" columns=${columns} rows=${keys} rowKey=${(/** @type {Key} */ key) => key.id} />` : html`<${Empty} title="No keys">Programs and people sign in with one. Keys that are only in the server's settings are not listed.</${Empty}>`)}
       </${Loaded}>
     </${Card}>
     ${isMaking && html`<${NewKey} path=${path} onClose=${() => setMaking(false)} onMade=${(/** @type {any} */ key) => {
