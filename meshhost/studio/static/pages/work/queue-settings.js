@@ -1,11 +1,11 @@
 /** The settings of a queue. An empty field is the server's default; only what changed is sent. */
-import { get, patch } from "../app/api.js";
-import { useResource } from "../app/live.js";
-import { Dialog } from "../ui/dialog.js";
-import { TextField } from "../ui/field.js";
-import { Loaded } from "../ui/parts.js";
-import { html, useState } from "../ui/preact.js";
-import { notify } from "../ui/toast.js";
+import { get, patch } from "../../app/api.js";
+import { useResource } from "../../app/live.js";
+import { Dialog } from "../../ui/dialog.js";
+import { TextField } from "../../ui/field.js";
+import { Loaded } from "../../ui/parts.js";
+import { html, useState } from "../../ui/preact.js";
+import { notify } from "../../ui/toast.js";
 
 /** @type {[name: string, label: string, hint: string][]} */
 const FIELDS = [

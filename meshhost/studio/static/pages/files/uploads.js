@@ -4,10 +4,10 @@
  * Two pieces are on their way at a time, so that the connection is never idle and its memory stays small; progress counts what the
  * room confirmed. An upload dies with its connection (the server drops its pieces), so after a cut it begins again by itself.
  */
-import { ConnectionLostError } from "../protocol/client.js";
-import { bytes } from "../ui/format.js";
-import { Icon } from "../ui/icons.js";
-import { html, useEffect, useRef, useState } from "../ui/preact.js";
+import { ConnectionLostError } from "../../protocol/client.js";
+import { bytes } from "../../ui/format.js";
+import { Icon } from "../../ui/icons.js";
+import { html, useEffect, useRef, useState } from "../../ui/preact.js";
 
 const PIECE_BYTES = 512 * 1024;
 const AT_ONCE = 2;
@@ -18,7 +18,7 @@ const MOST_CUTS = 5;
 
 let last = 0;
 
-/** @param {import("../protocol/client.js").RoomClient | null} client */
+/** @param {import("../../protocol/client.js").RoomClient | null} client */
 export function useUploads(client) {
   const [list, setList] = useState(/** @type {Upload[]} */ ([]));
   const all = useRef(/** @type {Upload[]} */ ([]));
@@ -69,7 +69,7 @@ export function useUploads(client) {
 /** @param {Upload[]} all */
 const waiting = (all) => all.find(({ state }) => state === "waiting");
 
-/** @param {Upload} one @param {() => import("../protocol/client.js").RoomClient | null} client @param {() => void} show */
+/** @param {Upload} one @param {() => import("../../protocol/client.js").RoomClient | null} client @param {() => void} show */
 async function upload(one, client, show) {
   for (let cuts = 0; ; cuts += 1) {
     try {
@@ -91,7 +91,7 @@ async function upload(one, client, show) {
   }
 }
 
-/** @param {import("../protocol/client.js").RoomClient | null} client @returns {Promise<void>} */
+/** @param {import("../../protocol/client.js").RoomClient | null} client @returns {Promise<void>} */
 function ready(client) {
   return new Promise((resolve, reject) => {
     if (!client) return reject(new ConnectionLostError());
@@ -110,7 +110,7 @@ function ready(client) {
   });
 }
 
-/** @param {Upload} one @param {import("../protocol/client.js").RoomClient} client @param {() => void} show */
+/** @param {Upload} one @param {import("../../protocol/client.js").RoomClient} client @param {() => void} show */
 async function send(one, client, show) {
   const { handle } = await client.request("storage.open", { path: one.path, overwrite: one.overwrite });
   /** @type {Promise<void>[]} */

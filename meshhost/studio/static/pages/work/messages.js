@@ -4,16 +4,16 @@
  * The first page is read again every few seconds while it is the only one, so that what comes is seen; who has scrolled on gets a
  * button instead, as rows must not jump. What is filtered is part of the address, so that it can be sent to somebody.
  */
-import { at, get, query } from "../app/api.js";
-import { useResource } from "../app/live.js";
-import { here, setQuery, to } from "../app/router.js";
-import { may } from "../app/store.js";
-import { Field } from "../ui/field.js";
-import { duration, lastLine, oneLine } from "../ui/format.js";
-import { Icon } from "../ui/icons.js";
-import { Card, Empty, Failed, Loading, Time } from "../ui/parts.js";
-import { html, useEffect, useRef, useSignal, useState } from "../ui/preact.js";
-import { VirtualList } from "../ui/virtual.js";
+import { at, get, query } from "../../app/api.js";
+import { useResource } from "../../app/live.js";
+import { here, setQuery, to } from "../../app/router.js";
+import { may } from "../../app/store.js";
+import { Field } from "../../ui/field.js";
+import { duration, lastLine, oneLine } from "../../ui/format.js";
+import { Icon } from "../../ui/icons.js";
+import { Card, Empty, Failed, Loading, Time } from "../../ui/parts.js";
+import { html, useEffect, useRef, useSignal, useState } from "../../ui/preact.js";
+import { VirtualList } from "../../ui/virtual.js";
 import { BulkDialog } from "./bulk.js";
 import { StateBadge, STATES } from "./states.js";
 
@@ -40,11 +40,14 @@ export function Messages({ room, queue, changes }) {
   const path = at`/rooms/${room}/queues/${queue}/messages`;
   const [more, setMore] = useState(/** @type {{rows: Message[], next: string | null, isLoading: boolean, for: string}} */ (NONE));
   const isOnlyPage = more.rows.length === 0;
-  const first = useResource((signal) => get(`${path}${wanted || "?"}${wanted ? "&" : ""}limit=${PAGE}`, signal), [path, wanted, changes], {
+  const first = useResource((signal) => get(`${path}${wanted || "?"}${wanted ? "&" : ""}limit=${PAGE}`, signal), [path, wanted], {
     every: isOnlyPage ? EVERY_MS : undefined,
   });
   const generation = `${path}${wanted}${changes}`;
   useEffect(() => setMore(NONE), [generation]);
+  useEffect(() => {
+    if (changes) first.refresh();
+  }, [changes]);
   const [bulk, setBulk] = useState(/** @type {"replay" | "cancel" | null} */ (null));
   const rows = [...(first.data?.messages ?? []), ...more.rows];
   const next = isOnlyPage ? (first.data?.next ?? null) : more.next;

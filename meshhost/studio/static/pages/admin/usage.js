@@ -1,12 +1,12 @@
 /** What the rooms of the tenant used of models, as the gateway measured it: over time, and by room, agent and model. */
-import { get, project, query } from "../app/api.js";
-import { useResource } from "../app/live.js";
-import { Chart } from "../ui/chart.js";
-import { SelectField } from "../ui/field.js";
-import { duration, number } from "../ui/format.js";
-import { Card, Empty, Loaded, PageHead, Stats } from "../ui/parts.js";
-import { html, useMemo, useState } from "../ui/preact.js";
-import { Table } from "../ui/table.js";
+import { get, project, query } from "../../app/api.js";
+import { useResource } from "../../app/live.js";
+import { Chart } from "../../ui/chart.js";
+import { SelectField } from "../../ui/field.js";
+import { duration, number } from "../../ui/format.js";
+import { Card, Empty, Loaded, PageHead, Stats } from "../../ui/parts.js";
+import { html, useMemo, useState } from "../../ui/preact.js";
+import { Table } from "../../ui/table.js";
 
 const PAGE = 1000;
 const MOST_PAGES = 20;

@@ -2,12 +2,12 @@
  * Charts of a queue's or a room's past: what waited, what was done, how old the oldest was. The server keeps ten minutes by ten
  * seconds and a day by minutes; one chooses. A server that keeps no past shows no charts.
  */
-import { ApiError, get } from "../app/api.js";
-import { useResource } from "../app/live.js";
-import { Chart } from "../ui/chart.js";
-import { duration, number } from "../ui/format.js";
-import { Card } from "../ui/parts.js";
-import { html, useMemo, useState } from "../ui/preact.js";
+import { ApiError, get } from "../../app/api.js";
+import { useResource } from "../../app/live.js";
+import { Chart } from "../../ui/chart.js";
+import { duration, number } from "../../ui/format.js";
+import { Card } from "../../ui/parts.js";
+import { html, useMemo, useState } from "../../ui/preact.js";
 
 /** @typedef {{time: string, ready: number, delayed: number, leased: number, dead: number, oldest_seconds: number | null,
  *   sent: number, started: number, done: number, failed: number}} Point */

@@ -1,13 +1,13 @@
 /** One tenant, for the operator: its keys, quota and use; renaming, suspending, deleting it. */
-import { at, get, patch, post, remove } from "../app/api.js";
-import { useResource } from "../app/live.js";
-import { go, to } from "../app/router.js";
-import { Confirm, Dialog } from "../ui/dialog.js";
-import { TextField } from "../ui/field.js";
-import { Icon } from "../ui/icons.js";
-import { Badge, Card, Loaded, PageHead } from "../ui/parts.js";
-import { html, useState } from "../ui/preact.js";
-import { attempt, notify } from "../ui/toast.js";
+import { at, get, patch, post, remove } from "../../app/api.js";
+import { useResource } from "../../app/live.js";
+import { go, to } from "../../app/router.js";
+import { Confirm, Dialog } from "../../ui/dialog.js";
+import { TextField } from "../../ui/field.js";
+import { Icon } from "../../ui/icons.js";
+import { Badge, Card, Loaded, PageHead } from "../../ui/parts.js";
+import { html, useState } from "../../ui/preact.js";
+import { attempt, notify } from "../../ui/toast.js";
 import { KeyTable } from "./key-table.js";
 import { Quota, QuotaForm } from "./quota.js";
 

@@ -1,7 +1,7 @@
 /** Where one writes: Enter sends, Shift and Enter makes a line; files are attached by being stored in the room first. */
-import { Icon } from "../ui/icons.js";
-import { html, useRef, useState } from "../ui/preact.js";
-import { notify } from "../ui/toast.js";
+import { Icon } from "../../ui/icons.js";
+import { html, useRef, useState } from "../../ui/preact.js";
+import { notify } from "../../ui/toast.js";
 
 const PIECE_BYTES = 256 * 1024;
 

@@ -1,9 +1,9 @@
 /** The API keys and the quota of the tenant that is signed in. */
-import { at, get } from "../app/api.js";
-import { useResource } from "../app/live.js";
-import { may, session } from "../app/store.js";
-import { Card, Loaded, PageHead } from "../ui/parts.js";
-import { html, useSignal } from "../ui/preact.js";
+import { at, get } from "../../app/api.js";
+import { useResource } from "../../app/live.js";
+import { may, session } from "../../app/store.js";
+import { Card, Loaded, PageHead } from "../../ui/parts.js";
+import { html, useSignal } from "../../ui/preact.js";
 import { KeyTable } from "./key-table.js";
 import { Quota } from "./quota.js";
 

@@ -1,15 +1,15 @@
 /** The schedules of a room: when each sends next, pausing, running now, what happened at its last times. */
-import { at, get, patch, post, remove } from "../app/api.js";
-import { useResource } from "../app/live.js";
-import { to } from "../app/router.js";
-import { may } from "../app/store.js";
-import { Confirm, Dialog } from "../ui/dialog.js";
-import { duration, fullTime, oneLine } from "../ui/format.js";
-import { Icon } from "../ui/icons.js";
-import { Badge, Card, Empty, Loaded, PageHead, Time } from "../ui/parts.js";
-import { html, useState } from "../ui/preact.js";
-import { Table } from "../ui/table.js";
-import { attempt } from "../ui/toast.js";
+import { at, get, patch, post, remove } from "../../app/api.js";
+import { useResource } from "../../app/live.js";
+import { to } from "../../app/router.js";
+import { may } from "../../app/store.js";
+import { Confirm, Dialog } from "../../ui/dialog.js";
+import { duration, fullTime, oneLine } from "../../ui/format.js";
+import { Icon } from "../../ui/icons.js";
+import { Badge, Card, Empty, Loaded, PageHead, Time } from "../../ui/parts.js";
+import { html, useState } from "../../ui/preact.js";
+import { Table } from "../../ui/table.js";
+import { attempt } from "../../ui/toast.js";
 import { ScheduleForm } from "./schedule-form.js";
 
 const EVERY_MS = 10_000;

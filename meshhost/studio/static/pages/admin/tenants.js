@@ -1,14 +1,14 @@
 /** The tenants of the installation, for its operator: a list to search in, and making one with its first key. */
-import { get, post } from "../app/api.js";
-import { useResource } from "../app/live.js";
-import { to } from "../app/router.js";
-import { Dialog } from "../ui/dialog.js";
-import { TextField } from "../ui/field.js";
-import { Icon } from "../ui/icons.js";
-import { Badge, Card, Empty, Loaded, PageHead } from "../ui/parts.js";
-import { html, useState } from "../ui/preact.js";
-import { Secret } from "../ui/secret.js";
-import { Table } from "../ui/table.js";
+import { get, post } from "../../app/api.js";
+import { useResource } from "../../app/live.js";
+import { to } from "../../app/router.js";
+import { Dialog } from "../../ui/dialog.js";
+import { TextField } from "../../ui/field.js";
+import { Icon } from "../../ui/icons.js";
+import { Badge, Card, Empty, Loaded, PageHead } from "../../ui/parts.js";
+import { html, useState } from "../../ui/preact.js";
+import { Secret } from "../../ui/secret.js";
+import { Table } from "../../ui/table.js";
 
 /** @typedef {{id: string, name: string, suspended: string | null}} Tenant */
 

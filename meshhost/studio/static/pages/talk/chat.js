@@ -2,19 +2,19 @@
  * Chat with the bots of a room. A thread is a document that outlives page, bot and server: after a reload it is all there, and an
  * answer in progress goes on growing. The left side lists threads; the right side shows one, with its tool calls as they run.
  */
-import { tell, useParticipants } from "../app/participants.js";
-import { useRoomResource } from "../app/room-client.js";
-import { go, to } from "../app/router.js";
-import { RoomDocument } from "../protocol/document.js";
-import { Empty, Failed, Loading } from "../ui/parts.js";
-import { html, useEffect, useMemo, useRef, useState } from "../ui/preact.js";
-import { notify } from "../ui/toast.js";
+import { tell, useParticipants } from "../../app/participants.js";
+import { useRoomResource } from "../../app/room-client.js";
+import { go, to } from "../../app/router.js";
+import { RoomDocument } from "../../protocol/document.js";
+import { Empty, Failed, Loading } from "../../ui/parts.js";
+import { html, useEffect, useMemo, useRef, useState } from "../../ui/preact.js";
+import { notify } from "../../ui/toast.js";
 import { Composer } from "./composer.js";
 import { Entries } from "./entries.js";
 import { Choice } from "./tasks.js";
 import { join, membersOf, newPath, newThread, read, say, titleOf } from "./thread.js";
 
-/** @typedef {import("../app/participants.js").Participant} Participant */
+/** @typedef {import("../../app/participants.js").Participant} Participant */
 
 /** @param {Participant} participant */
 const nameOf = ({ attributes, id }) => String(attributes.name ?? id);
@@ -78,7 +78,7 @@ function Thread({ room, connection, path, bots, heard }) {
     /** @type {RoomDocument | null} */
     let document = null;
     const begin = async () => {
-      const yjs = await import("../vendor/yjs.js");
+      const yjs = await import("../../vendor/yjs.js");
       if (!isHere) return;
       document = new RoomDocument(client, path, yjs, () => isHere && setState((before) => ({ ...before, document, version: before.version + 1 })));
       const first = firstWords.get(path);

@@ -2,15 +2,15 @@
  * The files of a room: folders to go through, a preview, upload by drag or choice, download, delete. Changes by others are seen at
  * once, by the room's events, with who made them.
  */
-import { useRoomClient, useRoomResource } from "../app/room-client.js";
-import { to } from "../app/router.js";
-import { Confirm } from "../ui/dialog.js";
-import { bytes } from "../ui/format.js";
-import { Icon } from "../ui/icons.js";
-import { Card, Empty, Failed, Loaded, Loading, PageHead, Time } from "../ui/parts.js";
-import { html, useEffect, useRef, useState } from "../ui/preact.js";
-import { attempt, notify } from "../ui/toast.js";
-import { VirtualList } from "../ui/virtual.js";
+import { useRoomClient, useRoomResource } from "../../app/room-client.js";
+import { to } from "../../app/router.js";
+import { Confirm } from "../../ui/dialog.js";
+import { bytes } from "../../ui/format.js";
+import { Icon } from "../../ui/icons.js";
+import { Card, Empty, Failed, Loaded, Loading, PageHead, Time } from "../../ui/parts.js";
+import { html, useEffect, useRef, useState } from "../../ui/preact.js";
+import { attempt, notify } from "../../ui/toast.js";
+import { VirtualList } from "../../ui/virtual.js";
 import { Preview } from "./preview.js";
 import { Uploads, useUploads } from "./uploads.js";
 

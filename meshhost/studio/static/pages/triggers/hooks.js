@@ -1,16 +1,16 @@
 /** The hooks of a room: addresses that foreign services send to. A secret is shown once, when it is made. */
-import { at, get, post, remove } from "../app/api.js";
-import { useResource } from "../app/live.js";
-import { to } from "../app/router.js";
-import { Confirm, Dialog } from "../ui/dialog.js";
-import { SelectField, TextField } from "../ui/field.js";
-import { bytes } from "../ui/format.js";
-import { Icon } from "../ui/icons.js";
-import { Badge, Card, Empty, Loaded, PageHead, Time } from "../ui/parts.js";
-import { html, useState } from "../ui/preact.js";
-import { Secret } from "../ui/secret.js";
-import { Table } from "../ui/table.js";
-import { attempt } from "../ui/toast.js";
+import { at, get, post, remove } from "../../app/api.js";
+import { useResource } from "../../app/live.js";
+import { to } from "../../app/router.js";
+import { Confirm, Dialog } from "../../ui/dialog.js";
+import { SelectField, TextField } from "../../ui/field.js";
+import { bytes } from "../../ui/format.js";
+import { Icon } from "../../ui/icons.js";
+import { Badge, Card, Empty, Loaded, PageHead, Time } from "../../ui/parts.js";
+import { html, useState } from "../../ui/preact.js";
+import { Secret } from "../../ui/secret.js";
+import { Table } from "../../ui/table.js";
+import { attempt } from "../../ui/toast.js";
 
 /** @typedef {{id: string, name: string, queue: string, verify: string, url: string, created_at: number, ready: boolean, error: string | null, secret?: string | null}} Hook */
 

@@ -1,14 +1,14 @@
 /** The API keys of a tenant: who may do what with each, when it was used, making one, revoking one. A key is shown once. */
-import { get, post, remove } from "../app/api.js";
-import { useResource } from "../app/live.js";
-import { Confirm, Dialog } from "../ui/dialog.js";
-import { SelectField, TextField } from "../ui/field.js";
-import { Icon } from "../ui/icons.js";
-import { Badge, Card, Empty, Loaded, Time } from "../ui/parts.js";
-import { html, useState } from "../ui/preact.js";
-import { Secret } from "../ui/secret.js";
-import { Table } from "../ui/table.js";
-import { attempt } from "../ui/toast.js";
+import { get, post, remove } from "../../app/api.js";
+import { useResource } from "../../app/live.js";
+import { Confirm, Dialog } from "../../ui/dialog.js";
+import { SelectField, TextField } from "../../ui/field.js";
+import { Icon } from "../../ui/icons.js";
+import { Badge, Card, Empty, Loaded, Time } from "../../ui/parts.js";
+import { html, useState } from "../../ui/preact.js";
+import { Secret } from "../../ui/secret.js";
+import { Table } from "../../ui/table.js";
+import { attempt } from "../../ui/toast.js";
 
 /** @typedef {{id: string, name: string, description: string, role: string, expires_at: number | null, last_used_at: number | null}} Key */
 

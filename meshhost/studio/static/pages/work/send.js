@@ -1,12 +1,12 @@
 /** Sending to a queue: one JSON value or many, with the options of delivery. What is wrong is said before anything is sent. */
-import { ask, at, query } from "../app/api.js";
-import { go, to } from "../app/router.js";
-import { Dialog } from "../ui/dialog.js";
-import { TextField } from "../ui/field.js";
-import { counted } from "../ui/format.js";
-import { JsonEditor, parseJson } from "../ui/json-editor.js";
-import { html, useState } from "../ui/preact.js";
-import { notify } from "../ui/toast.js";
+import { ask, at, query } from "../../app/api.js";
+import { go, to } from "../../app/router.js";
+import { Dialog } from "../../ui/dialog.js";
+import { TextField } from "../../ui/field.js";
+import { counted } from "../../ui/format.js";
+import { JsonEditor, parseJson } from "../../ui/json-editor.js";
+import { html, useState } from "../../ui/preact.js";
+import { notify } from "../../ui/toast.js";
 
 /** @param {{room: string, queue?: string, message?: unknown, onClose: () => void, onSent?: () => void}} props */
 export function SendDialog({ room, queue, message, onClose, onSent }) {

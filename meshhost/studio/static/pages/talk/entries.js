@@ -1,9 +1,9 @@
 /** What was said and done in a thread. Answers are Markdown; tool calls can be opened; the view follows what grows, unless one scrolled up. */
-import { Icon } from "../ui/icons.js";
-import { Markdown } from "../ui/markdown.js";
-import { Time } from "../ui/parts.js";
-import { html, useEffect, useRef } from "../ui/preact.js";
-import { fileAddress } from "./files.js";
+import { Icon } from "../../ui/icons.js";
+import { Markdown } from "../../ui/markdown.js";
+import { Time } from "../../ui/parts.js";
+import { html, useEffect, useRef } from "../../ui/preact.js";
+import { fileAddress } from "../files/files.js";
 
 const NEAR_PX = 80;
 

@@ -5,10 +5,10 @@
  * `<img>`, where nothing in it runs; HTML stands in a frame with a sandbox that permits nothing, and under this page's own policy,
  * so without scripts, styles and anything from elsewhere.
  */
-import { bytes, pretty } from "../ui/format.js";
-import { Markdown } from "../ui/markdown.js";
-import { Empty, Failed, Loading } from "../ui/parts.js";
-import { html, useEffect, useState } from "../ui/preact.js";
+import { bytes, pretty } from "../../ui/format.js";
+import { Markdown } from "../../ui/markdown.js";
+import { Empty, Failed, Loading } from "../../ui/parts.js";
+import { html, useEffect, useState } from "../../ui/preact.js";
 
 const MOST_TEXT = 1_000_000;
 const MOST_OTHER = 60_000_000;

@@ -1,6 +1,6 @@
 /** The states of a message: their names, their colours, and which of them can still change. */
-import { Badge } from "../ui/parts.js";
-import { html } from "../ui/preact.js";
+import { Badge } from "../../ui/parts.js";
+import { html } from "../../ui/preact.js";
 
 /** @typedef {"delayed" | "ready" | "blocked" | "leased" | "failed" | "done" | "dead" | "cancelled" | "expired"} State */
 

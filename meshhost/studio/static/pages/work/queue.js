@@ -1,19 +1,29 @@
 /** One queue: its counts and past, what may be done to it as a whole, and its messages. */
-import { at, post } from "../app/api.js";
-import { useRoom } from "../app/events.js";
-import { may } from "../app/store.js";
-import { Confirm } from "../ui/dialog.js";
-import { counted, duration } from "../ui/format.js";
-import { Icon } from "../ui/icons.js";
-import { Badge, Loaded, PageHead, Stats } from "../ui/parts.js";
-import { html, useState } from "../ui/preact.js";
-import { attempt } from "../ui/toast.js";
+import { at, post } from "../../app/api.js";
+import { useRoom } from "../../app/events.js";
+import { to } from "../../app/router.js";
+import { may } from "../../app/store.js";
+import { Confirm } from "../../ui/dialog.js";
+import { counted, duration } from "../../ui/format.js";
+import { Icon } from "../../ui/icons.js";
+import { Badge, Empty, Loaded, PageHead, Stats } from "../../ui/parts.js";
+import { html, useState } from "../../ui/preact.js";
+import { attempt } from "../../ui/toast.js";
 import { Messages } from "./messages.js";
 import { QueueSettings } from "./queue-settings.js";
 import { SendDialog } from "./send.js";
 import { Series } from "./series.js";
 
-/** @typedef {import("../app/events.js").Queue} Queue */
+/** @typedef {import("../../app/events.js").Queue} Queue */
+
+/** @param {{room: string, queue: string}} props */
+function NoQueue({ room, queue }) {
+  const [isSending, setSending] = useState(false);
+  return html`<${PageHead} title=${queue} />
+    <div class="card"><${Empty} title="There is no such queue now" actions=${html`${may("developer") && html`<button class="button primary" onClick=${() => setSending(true)}><${Icon} name="send" />Send</button>`}<a class="button" href=${to`/rooms/${room}/queues`}>All queues</a>`}>
+      A queue is made by its first message.</${Empty}></div>
+    ${isSending && html`<${SendDialog} room=${room} queue=${queue} onClose=${() => setSending(false)} onSent=${() => {}} />`}`;
+}
 
 /** @type {Queue} */
 const EMPTY = { name: "", size: 0, ready: 0, leased: 0, delayed: 0, blocked: 0, dead: 0, oldest_age: null, paused: false };
@@ -26,7 +36,9 @@ export default function QueuePage({ room, queue }) {
   const close = () => setOpen(null);
   const changed = () => setChanges((before) => before + 1);
   const path = at`/rooms/${room}/queues/${queue}`;
-  const stats = live.data?.queues.find(({ name }) => name === queue) ?? EMPTY;
+  const found = live.data?.queues.find(({ name }) => name === queue);
+  const stats = found ?? EMPTY;
+  if (live.data && !found) return html`<${NoQueue} room=${room} queue=${queue} />`;
   const pause = () => attempt(() => post(`${path}/${stats.paused ? "resume" : "pause"}`), stats.paused ? `${queue} is delivered again.` : `${queue} is paused: what is in progress goes on, nothing else is delivered.`);
   return html`<${PageHead} title=${queue} badge=${stats.paused && html`<${Badge} tone="warn">paused</${Badge}>`}>
       ${may("developer") &&

@@ -1,10 +1,10 @@
 /** What a tenant uses of what it may use, as bars; and the form in which the operator changes the limits. */
-import { patch } from "../app/api.js";
-import { Dialog } from "../ui/dialog.js";
-import { TextField } from "../ui/field.js";
-import { bytes, number } from "../ui/format.js";
-import { html, useState } from "../ui/preact.js";
-import { notify } from "../ui/toast.js";
+import { patch } from "../../app/api.js";
+import { Dialog } from "../../ui/dialog.js";
+import { TextField } from "../../ui/field.js";
+import { bytes, number } from "../../ui/format.js";
+import { html, useState } from "../../ui/preact.js";
+import { notify } from "../../ui/toast.js";
 
 /** @type {[limit: string, used: string | null, title: string, show: (value: number) => string][]} */
 const LIMITS = [

@@ -1,17 +1,17 @@
 /** The queues of a room: a chart of what waited and what was done, and a line for each queue. */
-import { at } from "../app/api.js";
-import { useRoom } from "../app/events.js";
-import { to } from "../app/router.js";
-import { may } from "../app/store.js";
-import { duration } from "../ui/format.js";
-import { Icon } from "../ui/icons.js";
-import { Badge, Card, Empty, Loaded, PageHead } from "../ui/parts.js";
-import { html, useState } from "../ui/preact.js";
-import { Count, Table } from "../ui/table.js";
+import { at } from "../../app/api.js";
+import { useRoom } from "../../app/events.js";
+import { to } from "../../app/router.js";
+import { may } from "../../app/store.js";
+import { duration } from "../../ui/format.js";
+import { Icon } from "../../ui/icons.js";
+import { Badge, Card, Empty, Loaded, PageHead } from "../../ui/parts.js";
+import { html, useState } from "../../ui/preact.js";
+import { Count, Table } from "../../ui/table.js";
 import { SendDialog } from "./send.js";
 import { Series } from "./series.js";
 
-/** @typedef {import("../app/events.js").Queue} Queue */
+/** @typedef {import("../../app/events.js").Queue} Queue */
 
 /** @param {{room: string}} props */
 export default function Queues({ room }) {
@@ -21,7 +21,7 @@ export default function Queues({ room }) {
   return html`<${PageHead} title=${`Queues of ${room}`}>${send}</${PageHead}>
     <${Series} path=${at`/rooms/${room}/queue-series`} />
     <${Loaded} of=${live} what="Loading the queues">
-      ${(/** @type {import("../app/events.js").Snapshot} */ data) => html`<${Card} title="Queues">
+      ${(/** @type {import("../../app/events.js").Snapshot} */ data) => html`<${Card} title="Queues">
         ${data.queues.length
           ? html`<${QueueTable} room=${room} queues=${data.queues} />`
           : html`<${Empty} title="No queues yet" actions=${send}>A queue is made by the first message that is sent to it.</${Empty}>`}

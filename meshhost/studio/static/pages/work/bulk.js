@@ -1,8 +1,8 @@
 /** One action for all messages that a filter finds, page by page, with how far it is; closing the dialog stops it. */
-import { at, get, post, remove } from "../app/api.js";
-import { Dialog } from "../ui/dialog.js";
-import { counted } from "../ui/format.js";
-import { html, useEffect, useRef, useState } from "../ui/preact.js";
+import { at, get, post, remove } from "../../app/api.js";
+import { Dialog } from "../../ui/dialog.js";
+import { counted } from "../../ui/format.js";
+import { html, useEffect, useRef, useState } from "../../ui/preact.js";
 
 const PAGE = 200;
 const AT_ONCE = 6;

@@ -1,8 +1,8 @@
 /** Talking with what is in a room: chat with bots, tasks for task runners, tools. One address for each, so that all can be linked. */
-import { useRoomClient } from "../app/room-client.js";
-import { to } from "../app/router.js";
-import { Empty, Failed, Loading, PageHead } from "../ui/parts.js";
-import { html } from "../ui/preact.js";
+import { useRoomClient } from "../../app/room-client.js";
+import { to } from "../../app/router.js";
+import { Empty, Failed, Loading, PageHead } from "../../ui/parts.js";
+import { html } from "../../ui/preact.js";
 import { Chat } from "./chat.js";
 import { Tasks, Tools } from "./tasks.js";
 

@@ -10,7 +10,7 @@ const ERROR = "meshhost:error";
 const NOTICE = "meshhost:notice";
 
 /**
- * @typedef {import("../protocol/document.js").RoomDocument} RoomDocument
+ * @typedef {import("../../protocol/document.js").RoomDocument} RoomDocument
  * @typedef {{id: string, kind: "message" | "tool" | "reasoning" | "other", text: string, author: string, at: number | null,
  *   isWriting: boolean, isError: boolean, isNotice: boolean, result: string, files: string[]}} Entry
  */

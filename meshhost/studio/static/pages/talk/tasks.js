@@ -1,14 +1,14 @@
 /** Tasks and tools of a room, each through a form made from its schema; the answer stands below, newest first. */
-import { useRoomResource } from "../app/room-client.js";
-import { to } from "../app/router.js";
-import { FileReply } from "../protocol/messages.js";
-import { bytes, duration, pretty } from "../ui/format.js";
-import { Badge, Card, Empty, Loaded } from "../ui/parts.js";
-import { html, useState } from "../ui/preact.js";
-import { SchemaForm } from "../ui/schema-form.js";
+import { useRoomResource } from "../../app/room-client.js";
+import { to } from "../../app/router.js";
+import { FileReply } from "../../protocol/messages.js";
+import { bytes, duration, pretty } from "../../ui/format.js";
+import { Badge, Card, Empty, Loaded } from "../../ui/parts.js";
+import { html, useState } from "../../ui/preact.js";
+import { SchemaForm } from "../../ui/schema-form.js";
 
 /**
- * @typedef {ReturnType<typeof import("../app/room-client.js").useRoomClient>} Connection
+ * @typedef {ReturnType<typeof import("../../app/room-client.js").useRoomClient>} Connection
  * @typedef {{name: string, title?: string, description?: string, input_schema?: any}} Agent
  * @typedef {{id: number, seconds: number, value?: unknown, error?: string}} Answer
  */

@@ -4,15 +4,15 @@
  * While it has not ended, the page waits for its next change with the server's long poll (`wait` and `seen`), so that what happens
  * is seen at once and nothing is asked in vain.
  */
-import { ask, at, post, remove } from "../app/api.js";
-import { epoch, may } from "../app/store.js";
-import { to } from "../app/router.js";
-import { Confirm } from "../ui/dialog.js";
-import { duration, fullTime, lastLine, pretty } from "../ui/format.js";
-import { Icon } from "../ui/icons.js";
-import { Card, Facts, Failed, Loading, PageHead, Time } from "../ui/parts.js";
-import { html, useEffect, useSignal, useState } from "../ui/preact.js";
-import { attempt, notify } from "../ui/toast.js";
+import { ask, at, post, remove } from "../../app/api.js";
+import { epoch, may } from "../../app/store.js";
+import { to } from "../../app/router.js";
+import { Confirm } from "../../ui/dialog.js";
+import { duration, fullTime, lastLine, pretty } from "../../ui/format.js";
+import { Icon } from "../../ui/icons.js";
+import { Card, Facts, Failed, Loading, PageHead, Time } from "../../ui/parts.js";
+import { html, useEffect, useSignal, useState } from "../../ui/preact.js";
+import { attempt, notify } from "../../ui/toast.js";
 import { SendDialog } from "./send.js";
 import { ENDED, StateBadge, STATES } from "./states.js";
 

@@ -1,11 +1,11 @@
 /** Making and changing a schedule, with its next times as one types; the server computes them, as only it knows how it will. */
-import { ApiError, ask, patch, post } from "../app/api.js";
-import { Dialog } from "../ui/dialog.js";
-import { SelectField, TextField } from "../ui/field.js";
-import { fullTime } from "../ui/format.js";
-import { JsonEditor, parseJson } from "../ui/json-editor.js";
-import { html, useEffect, useState } from "../ui/preact.js";
-import { notify } from "../ui/toast.js";
+import { ApiError, ask, patch, post } from "../../app/api.js";
+import { Dialog } from "../../ui/dialog.js";
+import { SelectField, TextField } from "../../ui/field.js";
+import { fullTime } from "../../ui/format.js";
+import { JsonEditor, parseJson } from "../../ui/json-editor.js";
+import { html, useEffect, useState } from "../../ui/preact.js";
+import { notify } from "../../ui/toast.js";
 
 const PAUSE_MS = 350;
 const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
