@@ -55,6 +55,10 @@ class QueueReader:
         """Return what is in each queue of a room, by name."""
         return await self._store.stats(room)
 
+    async def overview(self, tenant: TenantId | None = None) -> Sequence[tuple[RoomKey, QueueStats]]:
+        """Return what is in each queue of a tenant, or of all, by tenant, room and name."""
+        return await self._store.overview(tenant)
+
     async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
         """Return the rooms (of all, or of this one) with a message that is ready, leased, or ready within `within` seconds."""
         return await self._store.rooms_with_work(within=within, room=room)

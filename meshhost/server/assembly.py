@@ -63,7 +63,10 @@ from meshhost.server.services.schedules import SchedulingService
 from meshhost.server.services.storage import StorageService
 from meshhost.server.services.work import WorkService
 from meshhost.server.studio.codes import OneTimeCodes
+from meshhost.server.studio.events import EventRoutes
+from meshhost.server.studio.overview import OverviewRoutes
 from meshhost.server.studio.pages import PageRoutes
+from meshhost.server.studio.search import SearchRoutes
 from meshhost.server.studio.signing_in import SigningIn
 from meshhost.server.tenant_metrics import TenantUseCollector
 from meshhost.server.wire.dialect import Dialect, Dialects
@@ -257,6 +260,9 @@ def assemble(
     ArchiveRoutes(access, exports, imports, in_flight).add_to(app)
     if config.has_login:
         LoginRoutes(access).add_to(app)
+    EventRoutes(access, directory, engines.queues, calls_of=caller.calls).add_to(app)
+    OverviewRoutes(access, directory, engines.queues, caller, engines.counts).add_to(app)
+    SearchRoutes(access, directory, engines.queues, engines.files, schedules).add_to(app)
     codes = OneTimeCodes()
     SigningIn(access, sessions, codes, address).add_to(app)
     PageRoutes().add_to(app)  # the last below /studio: it answers everything else there

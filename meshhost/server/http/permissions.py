@@ -71,6 +71,9 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("DELETE", f"{_ROOM}/hooks/{{id}}"): Role.DEVELOPER,
     ("POST", f"{_ROOM}/hooks/{{id}}/secret"): Role.DEVELOPER,
     ("POST", f"{_ROOM}/hooks/{{id}}/test"): Role.DEVELOPER,
+    ("GET", "/overview"): Role.VIEWER,
+    ("GET", f"{_ROOM}/events"): Role.VIEWER,
+    ("GET", "/search"): Role.VIEWER,  # without files
     ("POST", "/studio/api/link"): Role.VIEWER,
     ("POST", "/studio/api/rooms/{room}/token"): Role.DEVELOPER,
     ("POST", "/tenants"): OPERATOR,

@@ -345,6 +345,12 @@ class MemoryQueueStore:
         mine = sorted((key.name, queue) for key, queue in self._all().items() if key.room == room)
         return [_stats(name, queue, now, steady) for name, queue in mine]
 
+    async def overview(self, tenant: TenantId | None = None) -> Sequence[tuple[RoomKey, QueueStats]]:
+        """See QueueStore."""
+        now, steady = self._clock.time(), self._steady.time()
+        mine = sorted((key, queue) for key, queue in self._all().items() if tenant in (None, key.room.tenant))
+        return [(key.room, _stats(key.name, queue, now, steady)) for key, queue in mine]
+
     async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
         """See QueueStore."""
         soon = self._steady.time() + within

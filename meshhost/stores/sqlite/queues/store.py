@@ -388,6 +388,16 @@ class SqliteQueueStore:
 
         return await self.database.read(operation, tenant=room.tenant)
 
+    async def overview(self, tenant: TenantId | None = None) -> Sequence[tuple[RoomKey, QueueStats]]:
+        """See QueueStore."""
+
+        def operation(db: sqlite3.Connection) -> list[tuple[RoomKey, QueueStats]]:
+            now = self._clock.time()
+            rows = execute(db, "overview", tenant=tenant, now=self._steady.time())
+            return [(RoomKey(TenantId(owner), room), stats_of(now, *row)) for owner, room, *row in rows]
+
+        return await self.database.read(operation)
+
     async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
         """See QueueStore."""
         soon = self._steady.time() + within
