@@ -2,7 +2,8 @@
 
 For programs that join no room: nothing here opens or wakes one, except what makes messages ready again. An API key needs the
 role that `permissions.py` says, a participant token the grants that the same requests need in the room. Contents of messages
-belong to receivers: a viewer's key, and a token that may only send, get states, progress and results without them. Bodies are
+belong to receivers: a viewer's key gets states, progress and results without them, and so does a token that may only send, of
+the messages that it sent. Bodies are
 checked with the models of the room's own requests (`services/queue_bodies.py`). A wait ends when its client is gone
 or the server stops.
 """
@@ -28,6 +29,7 @@ from meshhost.server.http.bodies import json_object
 from meshhost.server.http.triggers.callers import RoomCaller, room_caller
 from meshhost.server.services import queue_bodies as bodies
 from meshhost.server.services import queue_replies as replies
+from meshhost.server.services.queue_access import not_sent_by_you
 from meshhost.stores.queues import MessageRecord, QueueKey
 from meshhost.stores.shared.refusals import check_name
 from meshhost.validation import invalid_request
@@ -96,6 +98,9 @@ class QueueRoutes:
         if caller.scope is not None and not (_may_receive(caller.scope, queue) or caller.may_send(queue.name)):
             raise AccessDeniedError("use queue", queue.name)
         message_id = _message_id(request)
+        sender = caller.sends_as(queue.name)
+        if sender is not None and not await self._queues.is_sent_by(queue, message_id, sender):
+            raise not_sent_by_you(queue.name)
         if "wait" in request.query:
             body = _checked(bodies.Get, {"name": queue.name, "id": message_id, **request.query})
             found = await self._wait(request, queue, body)

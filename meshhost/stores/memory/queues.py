@@ -13,7 +13,14 @@ from collections.abc import Iterable, Sequence
 from meshhost.clock import Clock, SteadyTime, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.memory.queue_state import MemoryMessage, MemoryQueue
-from meshhost.stores.messages import MessagePage, MessageQuery, MessageRecord, MessageState
+from meshhost.stores.messages import (
+    SENT_BY_SECONDS,
+    MessagePage,
+    MessageQuery,
+    MessageRecord,
+    MessageState,
+    sent_by_mark,
+)
 from meshhost.stores.queue_settings import QueueSettings
 from meshhost.stores.queues import (
     LONGEST_DELAY,
@@ -121,6 +128,9 @@ class MemoryQueueStore:
         if message.sender_id:
             seconds = message.remember_seconds or self._limits.remember_ids_seconds
             found.sent[message.sender_id] = (self._last_id, now + seconds)
+        if message.sent_by:
+            until = now + message.delay + SENT_BY_SECONDS
+            found.sent[sent_by_mark(self._last_id, message.sent_by)] = (self._last_id, until)
         return self._last_id
 
     async def find_sent(self, queue: QueueKey, sender_id: str) -> int | None:

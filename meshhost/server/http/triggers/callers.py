@@ -15,6 +15,7 @@ from meshhost.identity.keys import parse_api_key
 from meshhost.identity.roles import Role
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.server.http.access import Access, bearer_of
+from meshhost.server.services.queue_access import sender_of
 from meshhost.triggers.makers import Maker
 
 __all__ = ["RoomCaller", "key_of", "may_see_contents", "room_caller"]
@@ -35,6 +36,12 @@ class RoomCaller:
     def may_send(self, queue: str) -> bool:
         """Whether the caller may send to this queue."""
         return self.scope is None or (self.scope.queues is not None and self.scope.queues.can_send(queue))
+
+    def sends_as(self, queue: str) -> str | None:
+        """Who sends, for a participant that may read of this queue only what it sent; None for those that may read all."""
+        if self.scope is None or (self.scope.queues is not None and self.scope.queues.can_receive(queue)):
+            return None
+        return sender_of(self.maker.name, self.maker.key_id)
 
     def check_send(self, queue: str) -> None:
         """Raise AccessDeniedError when the caller may not send to this queue."""

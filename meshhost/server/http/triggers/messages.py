@@ -7,6 +7,8 @@ messages is stored once. Options of sending (`delay`, `at`, `priority`, `key`, `
 request.
 """
 
+from dataclasses import replace
+
 from aiohttp import web
 
 from meshhost.clock import Clock, SystemClock
@@ -47,7 +49,8 @@ class MessageRoutes:
         options = SendOptions.parse({name: value for name, value in request.query.items() if name != "token"})
         async with self._bodies.body_of(request, caller.room.tenant) as body:
             messages, is_many = messages_in(request.headers, body, key=request.headers.get("Idempotency-Key"))
-            messages = options.applied_to(messages, self._clock.time())
+            sent_by = caller.sends_as(queue.name)
+            messages = [replace(each, sent_by=sent_by) for each in options.applied_to(messages, self._clock.time())]
             if not is_many:
                 return web.json_response({"id": str(await self._queues.send(queue, messages[0]))})
             ids = await self._queues.send_many(queue, messages)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from meshhost.clock import Clock, SteadyTime, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.messages import MessagePage, MessageQuery, MessageRecord, MessageState
+from meshhost.stores.messages import SENT_BY_SECONDS, MessagePage, MessageQuery, MessageRecord, MessageState
 from meshhost.stores.queue_settings import LONGEST_RESULT_TTL, QueueSettings
 from meshhost.stores.queues import (
     LONGEST_DELAY,
@@ -313,7 +313,9 @@ class SqliteQueueStore:
         execute(db, "bound_delays", latest=now + LONGEST_DELAY)
         execute(db, "bound_ends", latest=now + LONGEST_DELAY)
         execute(db, "bound_outcomes", latest=now + LONGEST_RESULT_TTL)
-        execute(db, "bound_sent_ids", latest=now + self._limits.remember_ids_seconds)
+        execute(
+            db, "bound_sent_ids", latest=now + max(self._limits.remember_ids_seconds, LONGEST_DELAY + SENT_BY_SECONDS)
+        )
 
     async def next_due(self) -> float | None:
         """See QueueStore."""
