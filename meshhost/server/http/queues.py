@@ -20,11 +20,9 @@ from pydantic import BaseModel, ValidationError
 
 from meshhost.errors import AccessDeniedError, InvalidRequestError, LimitExceededError, NotFoundError
 from meshhost.identity.grants import ApiScope
-from meshhost.identity.keys import parse_api_key
-from meshhost.identity.roles import Role
 from meshhost.identity.tenant import TenantId
 from meshhost.queues.service import QueueService
-from meshhost.server.http.access import Access, bearer_of
+from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import json_object
 from meshhost.server.http.triggers.callers import RoomCaller, room_caller
 from meshhost.server.services import queue_bodies as bodies
@@ -83,7 +81,7 @@ class QueueRoutes:
     async def _find(self, request: web.Request) -> web.Response:
         caller, queue = self._asked(request)
         _check_receive(caller, queue)
-        with_contents = self._may_read(request, caller, queue)
+        with_contents = _may_read(caller, queue)
         query: dict[str, Any] = {name: text for name, text in request.query.items() if name != "state"}
         if states := request.query.getall("state", None):
             query["states"] = states
@@ -108,7 +106,7 @@ class QueueRoutes:
             found = await self._queues.get(queue, message_id)
         if found is None:
             raise NotFoundError(f"nothing is known of message {message_id} of queue {queue.name!r}")
-        return web.json_response(replies.record(found, with_contents=self._may_read(request, caller, queue)))
+        return web.json_response(replies.record(found, with_contents=_may_read(caller, queue)))
 
     async def _wait(self, request: web.Request, queue: QueueKey, body: bodies.Get) -> MessageRecord | None:
         """What is known when the message has ended, or when the time is over or nobody waits for the answer any more."""
@@ -177,13 +175,6 @@ class QueueRoutes:
         _check_receive(caller, queue)
         return queue
 
-    def _may_read(self, request: web.Request, caller: RoomCaller, queue: QueueKey) -> bool:
-        """Whether the caller gets the contents of messages."""
-        if caller.scope is not None:
-            return _may_receive(caller.scope, queue)
-        role = self._access.identity.role_of(parse_api_key(bearer_of(request)).id)
-        return role.includes(Role.DEVELOPER)
-
 
 class _CutShortError(Exception):
     """A wait was cut short."""
@@ -240,3 +231,8 @@ def _may_receive(scope: ApiScope, queue: QueueKey) -> bool:
 def _check_receive(caller: RoomCaller, queue: QueueKey) -> None:
     if caller.scope is not None and not _may_receive(caller.scope, queue):
         raise AccessDeniedError("receive from queue", queue.name)
+
+
+def _may_read(caller: RoomCaller, queue: QueueKey) -> bool:
+    """Whether the caller gets the contents of messages."""
+    return caller.sees_contents if caller.scope is None else _may_receive(caller.scope, queue)

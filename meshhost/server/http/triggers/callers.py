@@ -1,8 +1,9 @@
-"""Who may start work in a room over REST: an API key of its tenant, or a participant token with the grant for the queue.
+"""Who may start work in a room over REST: a tenant by its API key or a login, or a participant token with the grant for the
+queue.
 
-A key says the tenant, and its role is checked against the table of routes (`permissions.py`). A token says the room, and its
-grant `queues` says to which queues its owner may send. Of schedules and hooks a participant manages and sees those that it made
-itself; all of its room only with the grant `admin`. A viewer's key sees when something is sent, and not what.
+A key or a login says the tenant, and its role is checked against the table of routes (`permissions.py`). A token says the room,
+and its grant `queues` says to which queues its owner may send. Of schedules and hooks a participant manages and sees those that
+it made itself; all of its room only with the grant `admin`. A viewer's key sees when something is sent, and not what.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ __all__ = ["RoomCaller", "key_of", "may_see_contents", "room_caller"]
 
 @dataclass(frozen=True, slots=True)
 class RoomCaller:
-    """The room that a request is about, and who asks. Without a scope it is an API key.
+    """The room that a request is about, and who asks. Without a scope it is an API key or a login.
 
     `sees_contents` is whether it may see the contents of what it may see at all.
     """
@@ -58,7 +59,7 @@ class RoomCaller:
 def room_caller(access: Access, request: web.Request) -> RoomCaller:
     """Return who asks. Raises InvalidRequestError for the room's name, TokenError, AccessDeniedError, NotFoundError."""
     name, bearer = check_room_name(request.match_info["room"]), bearer_of(request)
-    if not bearer.startswith("ma-"):
+    if not bearer.startswith("ma-") and not access.is_login(bearer):
         room, token = access.participant(request, name)
         return RoomCaller(room, token.get_api_grant() or ApiScope(), Maker(token.name, token.api_key_id))
     room = RoomKey(TenantId(access.project(request)), name)
