@@ -1,18 +1,29 @@
 """What a store accepts in any queue, and what can be set for one.
 
 The settings are kept by every queue store beside the queue, as JSON text of what differs from the defaults, and read with each
-lease and settlement: `parse` keeps the last texts that it read. Values were checked where they came in
-(`server/services/queue_bodies.py`); members of a newer release are ignored. This module is pure.
+lease and settlement: `parse` keeps the last texts that it read. A change names some of them, and a store applies it to what is
+there when it writes (`divided`). Members of a newer release are ignored and kept. This module is pure.
 """
 
 import dataclasses
 import functools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from meshhost.errors import InvalidRequestError
 
-__all__ = ["DEFAULT_RESULT_TTL", "LONGEST_RESULT_TTL", "QueueLimits", "QueueSettings", "parse_settings"]
+__all__ = [
+    "DEFAULT_RESULT_TTL",
+    "LONGEST_RESULT_TTL",
+    "Changes",
+    "QueueLimits",
+    "QueueSettings",
+    "changed_settings",
+    "divided",
+    "parse_settings",
+]
 
 DEFAULT_RESULT_TTL = 3600.0
 LONGEST_RESULT_TTL = 30 * 24 * 3600.0
@@ -87,4 +98,28 @@ def parse_settings(text: str) -> QueueSettings:
     return QueueSettings(**{name: value for name, value in json.loads(text).items() if name in known})
 
 
+Changes: TypeAlias = Mapping[str, Any] | QueueSettings
+"""Some settings by name, or all of them."""
+
 _DEFAULTS = QueueSettings()
+_NAMES = sorted(field.name for field in dataclasses.fields(QueueSettings))
+
+
+def divided(changes: Changes) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings that differ from the defaults after a change, and the names of those that are the defaults again.
+
+    Raises InvalidRequestError that names the setting.
+    """
+    values = dataclasses.asdict(changes) if isinstance(changes, QueueSettings) else dict(changes)
+    for name in values:
+        if name not in _NAMES:
+            raise InvalidRequestError(f"settings.{name}", f"expected one of {', '.join(_NAMES)}")
+    QueueSettings(**values)  # checks each value
+    back = [name for name, value in values.items() if value == getattr(_DEFAULTS, name)]
+    return {name: value for name, value in values.items() if name not in back}, back
+
+
+def changed_settings(text: str, changes: Changes) -> str:
+    """Return what `to_json` returned, after a change. Raises as `divided` does."""
+    set_now, back = divided(changes)
+    return json.dumps({name: value for name, value in json.loads(text).items() if name not in back} | set_now)

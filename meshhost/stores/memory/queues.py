@@ -21,7 +21,7 @@ from meshhost.stores.messages import (
     MessageState,
     sent_by_mark,
 )
-from meshhost.stores.queue_settings import QueueSettings
+from meshhost.stores.queue_settings import Changes, QueueSettings, changed_settings, parse_settings
 from meshhost.stores.queues import (
     LONGEST_DELAY,
     DeadLetter,
@@ -287,9 +287,11 @@ class MemoryQueueStore:
         """See QueueStore."""
         return self._find(queue).settings
 
-    async def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
+    async def configure(self, queue: QueueKey, changes: Changes) -> QueueSettings:
         """See QueueStore."""
-        self._find(queue).settings = settings
+        found = self._find(queue)
+        found.settings = parse_settings(changed_settings(found.settings.to_json(), changes))
+        return found.settings
 
     async def sweep(self) -> Sequence[QueueKey]:
         """See QueueStore."""

@@ -11,6 +11,7 @@ Draining or deleting a queue of any size is one small transaction, which leaves 
 contract says, without a row that all senders lock (`depths.py`). What the queues of rooms hold is read in `overview.py`.
 """
 
+import json
 from collections.abc import Sequence
 
 from meshhost.clock import Clock, SystemClock
@@ -27,7 +28,7 @@ from meshhost.stores.postgres.messages.tables import SQL, QueueTables
 from meshhost.stores.postgres.overview import QueueOverview
 from meshhost.stores.postgres.queue_rows import delete_some, is_storable, keys_of, lock_queue, names_of
 from meshhost.stores.postgres.stored_messages import read_stored, restore_messages
-from meshhost.stores.queue_settings import QueueSettings, parse_settings
+from meshhost.stores.queue_settings import Changes, QueueSettings, divided, parse_settings
 from meshhost.stores.queues import (
     DeadLetter,
     Delay,
@@ -182,12 +183,16 @@ class PostgresQueueStore(QueueOverview):
             raise queue_missing(queue)
         return parse_settings(row[0])
 
-    async def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
+    async def configure(self, queue: QueueKey, changes: Changes) -> QueueSettings:
         """See QueueStore."""
-        values = {**names_of(queue), "settings": settings.to_json()}
-        if not (is_storable(queue) and await self.database.count(SQL["configure"], values)):
+        set_now, back = divided(changes)
+        values = {**names_of(queue), "set": json.dumps(set_now), "back": back}
+        rows = await self.database.rows(SQL["configure"], values) if is_storable(queue) else []
+        if not rows:
             raise queue_missing(queue)
+        settings = parse_settings(rows[0][0])
         self._depths.may_hold(queue, settings.max_depth)
+        return settings
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
         """See QueueStore."""

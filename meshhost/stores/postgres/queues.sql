@@ -322,7 +322,9 @@ SELECT id, lane FROM meshhost.queues WHERE tenant = %(tenant)s AND room = %(room
 SELECT settings::text FROM meshhost.queues WHERE tenant = %(tenant)s AND room = %(room)s AND name = %(name)s
 
 -- name: configure
-UPDATE meshhost.queues SET settings = %(settings)s::jsonb WHERE tenant = %(tenant)s AND room = %(room)s AND name = %(name)s
+UPDATE meshhost.queues SET settings = (settings || %(set)s::jsonb) - %(back)s::text[]
+WHERE tenant = %(tenant)s AND room = %(room)s AND name = %(name)s
+RETURNING settings::text
 
 -- name: key_of
 -- One row when there is a queue; without a hash when the message has no key, or has ended.

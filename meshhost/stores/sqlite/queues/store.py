@@ -24,7 +24,7 @@ from pathlib import Path
 from meshhost.clock import Clock, SteadyTime, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.messages import SENT_BY_SECONDS, MessagePage, MessageQuery, MessageRecord, MessageState
-from meshhost.stores.queue_settings import LONGEST_RESULT_TTL, QueueSettings
+from meshhost.stores.queue_settings import LONGEST_RESULT_TTL, Changes, QueueSettings, changed_settings, parse_settings
 from meshhost.stores.queues import (
     LONGEST_DELAY,
     LONGEST_LEASE,
@@ -263,10 +263,17 @@ class SqliteQueueStore:
         """See QueueStore."""
         return (await self.database.run(lambda db: find(db, queue))).settings
 
-    async def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
+    async def configure(self, queue: QueueKey, changes: Changes) -> QueueSettings:
         """See QueueStore."""
-        text = settings.to_json()
-        await self.database.run(lambda db: execute(db, "configure", queue=find(db, queue).id, settings=text))
+
+        def operation(db: sqlite3.Connection) -> QueueSettings:
+            row = find(db, queue)
+            text = changed_settings(row.settings_text, changes)
+            if text != row.settings_text:
+                execute(db, "configure", queue=row.id, settings=text)
+            return parse_settings(text)
+
+        return await self.database.run(operation)
 
     async def sweep(self) -> Sequence[QueueKey]:
         """See QueueStore."""
