@@ -143,6 +143,14 @@ class Settings(BaseSettings):
             "program that has not configured logging itself, `otel_config` and the command line."
         ),
     )
+    studio_link: Literal["terminal", "always", "never"] = Field(
+        "terminal",
+        validation_alias=_names("STUDIO_LINK"),
+        description=(
+            "When `meshhost room serve` and `meshhost service run` print a link that signs a browser in to Studio, once: only "
+            "on a terminal, always, or never. `meshhost studio` prints one at any time."
+        ),
+    )
     local_model: Path | None = Field(
         None,
         validation_alias=_names("LOCAL_MODEL"),

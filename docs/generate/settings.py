@@ -39,6 +39,8 @@ VARIABLES: dict[str, dict[str, str]] = {
         "the queues alone: `sqlite:///relative` or `sqlite:////absolute`. Default: files in the data directory.",
         "MESHHOST_OPERATOR_KEY": "Key that manages tenants: for the server, and for `meshhost tenant` and `key`. Default: "
         "`operator.key` in the configuration directory, which `meshhost room serve` writes.",
+        "MESHHOST_STUDIO_LINK": "When a server that starts prints a link that signs a browser in to Studio, once: on a "
+        "`terminal`, `always` or `never`. `meshhost studio` prints one at any time.",
         "MESHHOST_SECRET": "Secret of participant tokens that name no API key.",
         "OPENAI_API_KEY": "Key for the model provider.",
         "OPENAI_BASE_URL": "Address of an OpenAI-compatible provider. With neither this nor `OPENAI_API_KEY` set, "

@@ -42,7 +42,7 @@ GROUPS = {
     "token": (f"{_COMMANDS}.token", "Create tokens for participants."),
     "tenant": (f"{_COMMANDS}.tenant", "Manage the tenants of a room server, as its operator."),
     "key": (f"{_COMMANDS}.key", "Manage the API keys of a tenant."),
-    "db": (f"{_COMMANDS}.db", "Check, migrate, back up and restore the databases of a room server."),
+    "db": (f"{_COMMANDS}.db", "Check, migrate, back up, restore and copy the databases of a room server."),
 }
 
 
@@ -54,6 +54,7 @@ COMMANDS = {
         f"{_COMMANDS}.host.logs",
         "Show what a service host and its agents have logged, from the last 2000 records that it keeps.",
     ),
+    "studio": (f"{_COMMANDS}.studio", "Print a link that opens Studio in a browser."),
 }
 
 

@@ -17,6 +17,7 @@ from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
 from meshhost.gateway.routes import add_gateway_routes
 from meshhost.identity.tenant import RoomKey
+from meshhost.queues.activity.series import QueueSeries
 from meshhost.queues.service import QueueService
 from meshhost.quotas.counts import TenantCounts
 from meshhost.quotas.in_flight import InFlight
@@ -42,6 +43,7 @@ from meshhost.server.http.health import HealthRoutes
 from meshhost.server.http.login import LoginRoutes
 from meshhost.server.http.queues import QueueRoutes
 from meshhost.server.http.rest import RestRoutes
+from meshhost.server.http.sessions import Sessions
 from meshhost.server.http.sockets import RoomSockets
 from meshhost.server.http.tenants import TenantRoutes
 from meshhost.server.http.triggers.hooks import HookRoutes
@@ -58,6 +60,9 @@ from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.schedules import SchedulingService
 from meshhost.server.services.storage import StorageService
 from meshhost.server.services.work import WorkService
+from meshhost.server.studio.codes import OneTimeCodes
+from meshhost.server.studio.pages import PageRoutes
+from meshhost.server.studio.signing_in import SigningIn
 from meshhost.server.tenant_metrics import TenantUseCollector
 from meshhost.server.wire.dialect import Dialect, Dialects
 from meshhost.server.wire.sdk06 import SDK_06
@@ -101,9 +106,11 @@ class Parts:
     sender: WebhookSender
     caller: ServiceCaller
     access: Access
+    codes: OneTimeCodes
     metrics: ServerMetrics
     deletions: Deletions
     archives: Exports
+    series: QueueSeries
 
 
 def assemble(
@@ -120,11 +127,13 @@ def assemble(
     Raises ValueError when two services offer an operation of the same name.
     """
     rates = TenantRates(engines.identity.quota_of)
+    sessions = Sessions(engines.identity, operator_key=config.operator_key, own_url=lambda: address.url)
     access = Access(
         engines.identity,
         operator_key=config.operator_key,
         rates=rates,
         requires_expiry=config.require_token_expiry,
+        sessions=sessions,
     )
     metrics, sender = ServerMetrics(), WebhookSender()
     if config.tenant_labels > 0:
@@ -220,7 +229,9 @@ def assemble(
     watch_requests(app)
     sockets.add_to(app)
     files.add_to(app)
-    QueueRoutes(access, engines.queues, is_stopping=lambda: directory.is_stopping).add_to(app)
+    series = QueueSeries(engines.queues.stats)
+    engines.queues.observers.append(series)
+    QueueRoutes(access, engines.queues, series, is_stopping=lambda: directory.is_stopping).add_to(app)
     HealthRoutes(directory, engines.queues, metrics).add_to(app)
     rest = RestRoutes(access, directory, engines.queues, url_of=address.room_url, calls_of=caller.calls)
     UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else
@@ -240,8 +251,11 @@ def assemble(
     ArchiveRoutes(access, exports, imports).add_to(app)
     if config.has_login:
         LoginRoutes(access).add_to(app)
+    codes = OneTimeCodes()
+    SigningIn(access, sessions, codes, address).add_to(app)
+    PageRoutes().add_to(app)  # the last below /studio: it answers everything else there
     add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter)
-    return Parts(app, directory, all_services, sender, caller, access, metrics, deletions, exports)
+    return Parts(app, directory, all_services, sender, caller, access, codes, metrics, deletions, exports, series)
 
 
 class _Waking:

@@ -2,7 +2,7 @@
 
 The settings are kept by every queue store beside the queue, as JSON text of what differs from the defaults, and read with each
 lease and settlement: `parse` keeps the last texts that it read. A change names some of them, and a store applies it to what is
-there when it writes (`divided`). Members of a newer release are ignored and kept. This module is pure.
+there when it writes (`changed`). Members of a newer release are ignored. This module is pure.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from meshhost.errors import InvalidRequestError
+from meshhost.stores.rates import Rate, check_burst, check_rate, rate_of
 
 __all__ = [
     "DEFAULT_RESULT_TTL",
@@ -20,8 +21,6 @@ __all__ = [
     "Changes",
     "QueueLimits",
     "QueueSettings",
-    "changed_settings",
-    "divided",
     "parse_settings",
 ]
 
@@ -57,7 +56,9 @@ class QueueSettings:
     `paused`: nothing is delivered. `max_attempts` failures make a message dead; the first retry waits about `retry_seconds`,
     each later one twice as long, at most `max_retry_seconds`. `max_depth` bounds the messages that did not end. `deadline` is
     how many seconds a worker may take for one message. `concurrency` bounds the messages in progress at once over all workers.
-    `result_ttl` is for how many seconds it is known how a message ended, and its result; 0: not at all.
+    `rate` (10/s, 600/m, 100/h) bounds how many are started over all workers, first attempts and later ones alike; `burst` is
+    how many may start at once after a pause (None: as many as in a second, at least one). `key_rate` is the rate of each
+    single key. `result_ttl` is for how many seconds it is known how a message ended, and its result; 0: not at all.
     """
 
     paused: bool = False
@@ -68,6 +69,9 @@ class QueueSettings:
     deadline: float | None = None
     concurrency: int | None = None
     result_ttl: float = DEFAULT_RESULT_TTL
+    rate: str | None = None
+    burst: int | None = None
+    key_rate: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_attempts", "max_depth", "concurrency"):
@@ -80,10 +84,42 @@ class QueueSettings:
                 raise InvalidRequestError(
                     name, f"expected seconds above 0 and at most {LONGEST_RESULT_TTL:.0f}, got {value}"
                 )
+        for name in ("rate", "key_rate"):
+            if (text := getattr(self, name)) is not None:
+                check_rate(name, text)
+        if self.burst is not None:
+            check_burst("burst", self.burst)
         if not 0 <= self.result_ttl <= LONGEST_RESULT_TTL:
             raise InvalidRequestError(
                 "result_ttl", f"expected 0 to {LONGEST_RESULT_TTL:.0f} seconds, got {self.result_ttl}"
             )
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a claim must be alone with the queue."""
+        return self.concurrency is not None or self.has_rates
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether starts of the queue, or of its keys, are bounded."""
+        return self.rate is not None or self.key_rate is not None
+
+    def limit(self) -> Rate | None:
+        """The rate of the queue."""
+        return rate_of(self.rate, self.burst)
+
+    def key_limit(self) -> Rate | None:
+        """The rate of each key."""
+        return rate_of(self.key_rate)
+
+    def changed(self, changes: "Changes") -> "QueueSettings":
+        """Return the settings after a change. Raises InvalidRequestError that names the setting."""
+        if isinstance(changes, QueueSettings):
+            return changes
+        for name in changes:
+            if name not in _NAMES:
+                raise InvalidRequestError(f"settings.{name}", f"expected one of {', '.join(_NAMES)}")
+        return dataclasses.replace(self, **changes)
 
     def to_json(self) -> str:
         """Return what differs from the defaults as JSON text; `{}` when nothing does."""
@@ -98,28 +134,8 @@ def parse_settings(text: str) -> QueueSettings:
     return QueueSettings(**{name: value for name, value in json.loads(text).items() if name in known})
 
 
-Changes: TypeAlias = Mapping[str, Any] | QueueSettings
-"""Some settings by name, or all of them."""
-
 _DEFAULTS = QueueSettings()
 _NAMES = sorted(field.name for field in dataclasses.fields(QueueSettings))
 
-
-def divided(changes: Changes) -> tuple[dict[str, Any], list[str]]:
-    """Return the settings that differ from the defaults after a change, and the names of those that are the defaults again.
-
-    Raises InvalidRequestError that names the setting.
-    """
-    values = dataclasses.asdict(changes) if isinstance(changes, QueueSettings) else dict(changes)
-    for name in values:
-        if name not in _NAMES:
-            raise InvalidRequestError(f"settings.{name}", f"expected one of {', '.join(_NAMES)}")
-    QueueSettings(**values)  # checks each value
-    back = [name for name, value in values.items() if value == getattr(_DEFAULTS, name)]
-    return {name: value for name, value in values.items() if name not in back}, back
-
-
-def changed_settings(text: str, changes: Changes) -> str:
-    """Return what `to_json` returned, after a change. Raises as `divided` does."""
-    set_now, back = divided(changes)
-    return json.dumps({name: value for name, value in json.loads(text).items() if name not in back} | set_now)
+Changes: TypeAlias = Mapping[str, Any] | QueueSettings
+"""Some settings by name, or all of them."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from doubles.engines import EVERY_ENGINE, opened_store
+from doubles.engines import EVERY_STORE, opened_store
 
 from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, NotFoundError
 from meshhost.identity.tenant import RoomKey, TenantId
@@ -43,7 +43,7 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=EVERY_ENGINE)
+@pytest.fixture(params=EVERY_STORE)
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[QueueStore]:
     async with opened_store(
         request,
@@ -694,7 +694,7 @@ async def test_changes_at_the_same_moment_do_not_undo_each_other(store: QueueSto
 
 async def test_a_wrong_or_unknown_setting_is_refused_by_name(store: QueueStore) -> None:
     await set_up(store, QueueSettings(max_attempts=7))
-    with pytest.raises(InvalidRequestError, match=r"settings\.colour: expected one of concurrency, deadline"):
+    with pytest.raises(InvalidRequestError, match=r"settings\.colour: expected one of burst, concurrency, deadline"):
         await store.configure(JOBS, {"colour": "red", "paused": True})
     with pytest.raises(InvalidRequestError, match="max_attempts"):
         await store.configure(JOBS, {"max_attempts": 0, "paused": True})

@@ -25,6 +25,8 @@ _QUEUES = "/rooms/{room}/queues"
 
 NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("GET", _QUEUES): Role.VIEWER,
+    ("GET", f"{_ROOM}/queue-series"): Role.VIEWER,
+    ("GET", f"{_QUEUES}/{{queue}}/series"): Role.VIEWER,
     ("GET", f"{_QUEUES}/{{queue}}/messages"): Role.VIEWER,  # without contents
     ("GET", f"{_QUEUES}/{{queue}}/messages/{{id}}"): Role.VIEWER,
     ("DELETE", f"{_QUEUES}/{{queue}}/messages/{{id}}"): Role.DEVELOPER,
@@ -67,6 +69,8 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("DELETE", f"{_ROOM}/hooks/{{id}}"): Role.DEVELOPER,
     ("POST", f"{_ROOM}/hooks/{{id}}/secret"): Role.DEVELOPER,
     ("POST", f"{_ROOM}/hooks/{{id}}/test"): Role.DEVELOPER,
+    ("POST", "/studio/api/link"): Role.VIEWER,
+    ("POST", "/studio/api/rooms/{room}/token"): Role.DEVELOPER,
     ("POST", "/tenants"): OPERATOR,
     ("GET", "/tenants"): OPERATOR,
     ("GET", _TENANT): Role.VIEWER,

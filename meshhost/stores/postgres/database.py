@@ -30,7 +30,19 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from meshhost.errors import InvalidRequestError, RoomError, SettingsError
 from meshhost.tasks import TaskOwner
 
-__all__ = ["OPEN_SECONDS", "Connection", "Lifetime", "PostgresDatabase", "Row", "Values", "newest_versions"]
+__all__ = [
+    "OPEN_SECONDS",
+    "Connection",
+    "Lifetime",
+    "PostgresDatabase",
+    "Row",
+    "Values",
+    "check_server",
+    "is_session",
+    "migrate_store",
+    "newest_versions",
+    "translated",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +103,8 @@ class PostgresDatabase:
         if self._pool is not None:
             return
         async with self.session() as connection:
-            self.has_sessions = await _has_sessions(connection)
-            await _check(connection)
+            self.has_sessions = await is_session(connection)
+            await check_server(connection)
         if not self.has_sessions:
             logger.info("PostgreSQL is behind a pooler: hints between servers wait for their next look")
         pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
@@ -105,7 +117,7 @@ class PostgresDatabase:
             kwargs={"autocommit": True, "prepare_threshold": 5 if self.has_sessions else None},
         )
         try:
-            with _translated():
+            with translated():
                 await pool.open(wait=True, timeout=OPEN_SECONDS)
         except BaseException:
             await pool.close()
@@ -122,7 +134,7 @@ class PostgresDatabase:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:
         """A connection of its own, outside of the pool, for what needs a session (LISTEN)."""
-        with _translated():
+        with translated():
             connection: Connection = await AsyncConnection.connect(
                 self._url, autocommit=True, connect_timeout=int(OPEN_SECONDS), prepare_threshold=None
             )
@@ -163,7 +175,7 @@ class PostgresDatabase:
     async def snapshot(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
         """Run what only reads, and may take long, on a connection of its own; it sees one moment. Raises OSError."""
         async with self.session() as connection:
-            with _translated():
+            with translated():
                 async with connection.transaction():
                     await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                     return await operation(connection)
@@ -173,28 +185,9 @@ class PostgresDatabase:
 
         Raises SettingsError when they are of a newer release.
         """
-        files = _files(store)
 
         async def operation(connection: Connection) -> None:
-            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
-            await connection.execute(_VERSIONS)
-            found = await connection.execute("SELECT version FROM meshhost.versions WHERE store = %s", (store,))
-            row = await found.fetchone()
-            version = 0 if row is None else row[0]
-            if version > len(files):
-                raise SettingsError(
-                    f"the {store} of {self.name} are of version {version}, newer than {len(files)}: "
-                    "install a newer meshhost"
-                )
-            if version == len(files):
-                return
-            for _, file in files[version:]:
-                await connection.execute(file.read_text(encoding="utf-8"))
-            await connection.execute(
-                "INSERT INTO meshhost.versions VALUES (%(store)s, %(version)s) "
-                "ON CONFLICT (store) DO UPDATE SET version = excluded.version",
-                {"store": store, "version": len(files)},
-            )
+            await migrate_store(connection, store, place=self.name)
 
         await self.transaction(operation)
 
@@ -202,7 +195,7 @@ class PostgresDatabase:
         pool = self._pool
         if pool is None:
             raise RoomError("the database is not open")
-        with _translated():
+        with translated():
             for left in reversed(range(_TRIES)):
                 try:
                     async with pool.connection() as connection, asyncio.timeout(_OPERATION_SECONDS):
@@ -280,8 +273,31 @@ def _files(store: str) -> list[tuple[str, Traversable]]:
     return sorted((file.name, file) for file in (_MIGRATIONS / store).iterdir() if file.name.endswith(".sql"))
 
 
+async def migrate_store(connection: Connection, store: str, *, place: str) -> None:
+    """Bring the tables of a store to the version of this release, within a transaction. Raises SettingsError."""
+    files = _files(store)
+    await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+    await connection.execute(_VERSIONS)
+    found = await connection.execute("SELECT version FROM meshhost.versions WHERE store = %s", (store,))
+    row = await found.fetchone()
+    version = 0 if row is None else row[0]
+    if version > len(files):
+        raise SettingsError(
+            f"the {store} of {place} are of version {version}, newer than {len(files)}: install a newer meshhost"
+        )
+    if version == len(files):
+        return
+    for _, file in files[version:]:
+        await connection.execute(file.read_text(encoding="utf-8"))
+    await connection.execute(
+        "INSERT INTO meshhost.versions VALUES (%(store)s, %(version)s) "
+        "ON CONFLICT (store) DO UPDATE SET version = excluded.version",
+        {"store": store, "version": len(files)},
+    )
+
+
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """What psycopg raises as OSError; the text is the server's first line, which names no password."""
     try:
         yield
@@ -307,20 +323,26 @@ def _first_line(error: psycopg.Error) -> str:
     return text.strip().partition("\n")[0][:500] or type(error).__name__
 
 
-async def _has_sessions(connection: Connection) -> bool:
+async def is_session(connection: Connection) -> bool:
     """Whether this connection is a session of the server. A pooler answers with a process id that it made up."""
-    with _translated():
+    with translated():
         (pid,) = await (await connection.execute("SELECT pg_backend_pid()")).fetchone() or (0,)
     return bool(pid == connection.info.backend_pid)
 
 
-async def _check(connection: Connection) -> None:
-    with _translated():
+async def check_server(connection: Connection, *, is_copying: bool = False) -> None:
+    """Raise SettingsError when the database is not one for us. `is_copying`: it may hold a copy that did not finish."""
+    with translated():
         found = await connection.execute(
-            "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')"
+            "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'), "
+            "to_regclass('meshhost.unfinished_copy') IS NOT NULL"
         )
-        version, encoding = await found.fetchone() or (0, "")
+        version, encoding, is_unfinished = await found.fetchone() or (0, "", False)
     if version < 140000:
         raise SettingsError(f"MESHHOST_DATABASE_URL: expected PostgreSQL 14 or newer, not {version // 10000}")
     if encoding != "UTF8":
         raise SettingsError(f"MESHHOST_DATABASE_URL: expected a database with the encoding UTF8, not {encoding}")
+    if is_unfinished and not is_copying:
+        raise SettingsError(
+            "MESHHOST_DATABASE_URL: a copy into this database did not finish: run `meshhost db copy` again"
+        )

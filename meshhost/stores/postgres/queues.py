@@ -11,7 +11,6 @@ Draining or deleting a queue of any size is one small transaction, which leaves 
 contract says, without a row that all senders lock (`depths.py`). What the queues of rooms hold is read in `overview.py`.
 """
 
-import json
 from collections.abc import Sequence
 
 from meshhost.clock import Clock, SystemClock
@@ -24,15 +23,16 @@ from meshhost.stores.postgres.messages.claiming import claim, prolong, release_a
 from meshhost.stores.postgres.messages.records import find_messages, get_message, next_messages
 from meshhost.stores.postgres.messages.sending import Sending
 from meshhost.stores.postgres.messages.settling import Acks, cancel_message, end_expired, give_back
+from meshhost.stores.postgres.messages.starts import change_settings, sweep_starts
 from meshhost.stores.postgres.messages.tables import SQL, QueueTables
 from meshhost.stores.postgres.overview import QueueOverview
 from meshhost.stores.postgres.queue_rows import delete_some, is_storable, keys_of, lock_queue, names_of
 from meshhost.stores.postgres.stored_messages import read_stored, restore_messages
-from meshhost.stores.queue_settings import Changes, QueueSettings, divided, parse_settings
+from meshhost.stores.queue_settings import Changes, QueueSettings, parse_settings
 from meshhost.stores.queues import (
     DeadLetter,
     Delay,
-    Delivery,
+    Deliveries,
     EndReason,
     HolderId,
     Lease,
@@ -128,7 +128,7 @@ class PostgresQueueStore(QueueOverview):
 
     async def lease(
         self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1, by: str = ""
-    ) -> Sequence[Delivery]:
+    ) -> Deliveries:
         """See QueueStore."""
         self.check_open()
         found, ended = await claim(self._tables, queue, holder, seconds=seconds, limit=limit, by=by)
@@ -185,12 +185,17 @@ class PostgresQueueStore(QueueOverview):
 
     async def configure(self, queue: QueueKey, changes: Changes) -> QueueSettings:
         """See QueueStore."""
-        set_now, back = divided(changes)
-        values = {**names_of(queue), "set": json.dumps(set_now), "back": back}
-        rows = await self.database.rows(SQL["configure"], values) if is_storable(queue) else []
-        if not rows:
+        values = names_of(queue)
+
+        async def operation(connection: Connection) -> QueueSettings | None:
+            settings = await change_settings(connection, values, changes)
+            if settings is not None:
+                await connection.execute(SQL["configure"], {**values, "settings": settings.to_json()})
+            return settings
+
+        settings = await self.database.transaction(operation) if is_storable(queue) else None
+        if settings is None:
             raise queue_missing(queue)
-        settings = parse_settings(rows[0][0])
         self._depths.may_hold(queue, settings.max_depth)
         return settings
 
@@ -218,6 +223,7 @@ class PostgresQueueStore(QueueOverview):
             found.update(dict.fromkeys(keys_of(row[1:4] for row in rows if row[1] is not None)))
             if sum(row[4] for row in rows) < _BATCH:
                 break
+        found.update(dict.fromkeys(await sweep_starts(self.database, self._steady.time(), limit=_BATCH)))
         while await self.database.transaction(delete_some):
             pass
         for forget in ("forget_sent", "forget_outcomes"):

@@ -24,13 +24,13 @@ from pathlib import Path
 from meshhost.clock import Clock, SteadyTime, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.messages import SENT_BY_SECONDS, MessagePage, MessageQuery, MessageRecord, MessageState
-from meshhost.stores.queue_settings import LONGEST_RESULT_TTL, Changes, QueueSettings, changed_settings, parse_settings
+from meshhost.stores.queue_settings import LONGEST_RESULT_TTL, Changes, QueueSettings
 from meshhost.stores.queues import (
     LONGEST_DELAY,
     LONGEST_LEASE,
     DeadLetter,
     Delay,
-    Delivery,
+    Deliveries,
     EndReason,
     HolderId,
     Lease,
@@ -62,6 +62,13 @@ from meshhost.stores.sqlite.queues.rows import (
     stats_of,
 )
 from meshhost.stores.sqlite.queues.sending import send
+from meshhost.stores.sqlite.queues.starts import (
+    begin_anew,
+    bound_wakes,
+    move_starts,
+    next_wake,
+    sweep_starts,
+)
 
 __all__ = ["SqliteQueueStore"]
 
@@ -171,13 +178,13 @@ class SqliteQueueStore:
 
     async def lease(
         self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1, by: str = ""
-    ) -> Sequence[Delivery]:
+    ) -> Deliveries:
         """See QueueStore."""
 
-        def operation(db: sqlite3.Connection) -> list[Delivery] | None:
+        def operation(db: sqlite3.Connection) -> Deliveries | None:
             found, now = find(db, queue), self._now()
             if found.settings.paused:
-                return []
+                return Deliveries()
             if execute(db, "promote", queue=found.id, now=now.steady, limit=_BATCH).rowcount == _BATCH:
                 return None  # there may be more, and one that comes first among them
             return claim(db, queue, found, self._limits, holder=holder, by=by, seconds=seconds, limit=limit, now=now)
@@ -267,11 +274,11 @@ class SqliteQueueStore:
         """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> QueueSettings:
-            row = find(db, queue)
-            text = changed_settings(row.settings_text, changes)
-            if text != row.settings_text:
-                execute(db, "configure", queue=row.id, settings=text)
-            return parse_settings(text)
+            found = find(db, queue)
+            settings = found.settings.changed(changes)
+            begin_anew(db, found, settings)
+            execute(db, "configure", queue=found.id, settings=settings.to_json())
+            return settings
 
         return await self.database.run(operation)
 
@@ -282,6 +289,7 @@ class SqliteQueueStore:
             self._follow_the_clock(db)
             now = self._now()
             over, ready = end_what_is_over(db, now, limit=_BATCH)
+            ready += sweep_starts(db, now.steady, limit=_BATCH)
             rows = execute(db, "sweep", now=now.steady, limit=_BATCH).fetchall()
             ids = json.dumps(list({queue for (queue,) in rows}))
             return _BATCH in (over, len(rows)), ready + keys_of(execute(db, "queues_of_ids", ids=ids))
@@ -310,6 +318,7 @@ class SqliteQueueStore:
             )
             for statement in ("move_dues", "move_delays", "move_ends", "move_sent_ids", "move_outcomes"):
                 execute(db, statement, seconds=jump)
+            move_starts(db, jump)
             self._steady.follow(jump)
 
     def _bound_times(self, db: sqlite3.Connection) -> None:
@@ -319,6 +328,7 @@ class SqliteQueueStore:
         execute(db, "bound_leases", latest=now + LONGEST_LEASE)
         execute(db, "bound_delays", latest=now + LONGEST_DELAY)
         execute(db, "bound_ends", latest=now + LONGEST_DELAY)
+        bound_wakes(db, now)
         execute(db, "bound_outcomes", latest=now + LONGEST_RESULT_TTL)
         execute(
             db, "bound_sent_ids", latest=now + max(self._limits.remember_ids_seconds, LONGEST_DELAY + SENT_BY_SECONDS)
@@ -329,7 +339,8 @@ class SqliteQueueStore:
 
         def operation(db: sqlite3.Connection) -> list[float]:
             rows = (execute(db, statement).fetchone() for statement in ("next_due", "next_end"))
-            return [row[0] for row in rows if row is not None]
+            times = [row[0] for row in rows if row is not None]
+            return times if (wake := next_wake(db)) is None else [*times, wake]
 
         return min(await self.database.run(operation), default=None)
 
