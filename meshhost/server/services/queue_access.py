@@ -10,6 +10,7 @@ import json
 
 from meshhost.errors import AccessDeniedError, InvalidRequestError
 from meshhost.identity.grants import ApiScope
+from meshhost.queues.reader import QueueReader
 from meshhost.server.core.requests import Body, Request
 from meshhost.server.services import queue_bodies as bodies
 from meshhost.stores.queues import HolderId, Lease, QueueKey
@@ -80,3 +81,14 @@ def sent_by(request: Request, body: bodies.Named) -> str | None:
 def not_sent_by_you(queue: str) -> AccessDeniedError:
     """The error for a participant that may only send, and asks for a message of somebody else, or one that never was."""
     return AccessDeniedError("read a message that another participant sent to queue", queue)
+
+
+async def check_reads(request: Request, body: bodies.OfMessage, queues: QueueReader) -> bool:
+    """Return whether the participant reads the contents of a message; without them it reads the message if it sent it.
+
+    Raises AccessDeniedError when it did not.
+    """
+    sender = sent_by(request, body)
+    if sender is not None and not await queues.is_sent_by(key_of(request, body), body.id, sender):
+        raise not_sent_by_you(body.name)
+    return sender is None

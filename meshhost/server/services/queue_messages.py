@@ -14,14 +14,7 @@ from meshhost.server.core.requests import Answer, Operation, Operations, Request
 from meshhost.server.core.slots import Slot
 from meshhost.server.services import queue_bodies as bodies
 from meshhost.server.services import queue_replies as replies
-from meshhost.server.services.queue_access import (
-    key_of,
-    may_receive,
-    may_use,
-    name_of,
-    not_sent_by_you,
-    sent_by,
-)
+from meshhost.server.services.queue_access import check_reads, key_of, may_receive, may_use, name_of
 from meshhost.server.services.queue_leases import Waiting
 
 __all__ = ["QueueMessages"]
@@ -51,9 +44,7 @@ class QueueMessages:
 
     async def _get(self, request: Request, body: bodies.Get) -> Answer:
         queue = key_of(request, body)
-        sender = sent_by(request, body)
-        if sender is not None and not await self._queues.is_sent_by(queue, body.id, sender):
-            raise not_sent_by_you(body.name)
+        with_contents = await check_reads(request, body, self._queues)
         if body.wait is None:
             found = await self._queues.get(queue, body.id)
         else:
@@ -67,7 +58,7 @@ class QueueMessages:
             finally:
                 waiting.count -= 1
         return JsonResponse(
-            json={"message": None if found is None else replies.record(found, with_contents=sender is None)}
+            json={"message": None if found is None else replies.record(found, with_contents=with_contents)}
         )
 
     async def _find(self, request: Request, body: bodies.Find) -> Answer:

@@ -602,6 +602,8 @@ async def test_who_may_only_send_reads_what_it_sent_itself(server: RunningServer
                 await sender.queues.get("q", message_id)
             with pytest.raises(AccessDeniedError):
                 await sender.queues.wait("q", message_id)
+            with pytest.raises(AccessDeniedError):
+                await sender.queues.body("q", message_id, part="result")
         assert await a.queues.get("q", theirs) is not None
 
         asking = asyncio.create_task(sender.queues.send("p", 5, reply=True))

@@ -363,7 +363,7 @@ async def test_a_token_that_may_only_send_reads_what_its_owner_sent(rest: Rest) 
         assert (await rest.ok("GET", f"{JOBS}/messages/{message_id}", bearer=sender))["state"] == "ready"
         assert (await rest.ok("GET", f"{JOBS}/messages/{message_id}?wait=0.01", bearer=sender))["state"] == "ready"
     for message_id in foreign:
-        for query in ("", "?wait=0.01"):
+        for query in ("", "?wait=0.01", "/result"):
             status, answer = await rest("GET", f"{JOBS}/messages/{message_id}{query}", bearer=sender)
             assert status == 403
             assert "another participant sent" in answer["error"]
