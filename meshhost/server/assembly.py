@@ -54,6 +54,7 @@ from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.services.agents.service import AgentsService
+from meshhost.server.services.bodies.transfer import BodyTransfer
 from meshhost.server.services.developer import DeveloperService
 from meshhost.server.services.documents.service import MAX_DOCUMENT_BYTES, DocumentsService
 from meshhost.server.services.messaging import MessagingService
@@ -62,7 +63,10 @@ from meshhost.server.services.schedules import SchedulingService
 from meshhost.server.services.storage import StorageService
 from meshhost.server.services.work import WorkService
 from meshhost.server.studio.codes import OneTimeCodes
+from meshhost.server.studio.events import EventRoutes
+from meshhost.server.studio.overview import OverviewRoutes
 from meshhost.server.studio.pages import PageRoutes
+from meshhost.server.studio.search import SearchRoutes
 from meshhost.server.studio.signing_in import SigningIn
 from meshhost.server.tenant_metrics import TenantUseCollector
 from meshhost.server.wire.dialect import Dialect, Dialects
@@ -153,8 +157,10 @@ def assemble(
         return_seconds=config.return_seconds,
     )
     waking = _Waking(engines.identity)
+    transfer = BodyTransfer(engines.queues, counts=engines.counts)
     queues = QueuesService(
         engines.queues,
+        transfer=transfer,
         receive_seconds=config.receive_seconds,
         lease_seconds=config.lease_seconds,
         blocked_seconds=config.blocked_seconds,
@@ -168,6 +174,7 @@ def assemble(
             # Messaging comes first: others learn that a participant is gone before its calls fail.
             messaging,
             queues,
+            transfer,
             *_room_services(config, engines, files, caller, waking),
             WorkService(
                 engines.queues,
@@ -253,6 +260,9 @@ def assemble(
     ArchiveRoutes(access, exports, imports, in_flight).add_to(app)
     if config.has_login:
         LoginRoutes(access).add_to(app)
+    EventRoutes(access, directory, engines.queues, calls_of=caller.calls).add_to(app)
+    OverviewRoutes(access, directory, engines.queues, caller, engines.counts).add_to(app)
+    SearchRoutes(access, directory, engines.queues, engines.files, schedules).add_to(app)
     codes = OneTimeCodes()
     SigningIn(access, sessions, codes, address).add_to(app)
     PageRoutes().add_to(app)  # the last below /studio: it answers everything else there

@@ -6,7 +6,7 @@ Bodies are read as bytes: which encoding a request claims for its text is up to 
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qsl
@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _MAX_DIGITS = 15
+_PIECE = 256 * 1024
 _MAX_FIELDS = 100
 _ROOM_SECONDS = 10.0
 
@@ -51,8 +52,8 @@ class BodyReader:
         self._seconds = seconds
 
     @asynccontextmanager
-    async def body_of(self, request: web.Request, tenant: str) -> AsyncIterator[bytes]:
-        """The body, held until the block ends. While others hold too much, nothing of it is read.
+    async def body_of(self, request: web.Request, tenant: str, head: bytes = b"") -> AsyncIterator[bytes]:
+        """The body, held until the block ends. While others hold too much, nothing of it is read but the `head` that was.
 
         Raises BodyTooLargeError, QuotaExceededError without room, InvalidRequestError when it does not arrive in time.
         """
@@ -61,10 +62,35 @@ class BodyReader:
             seconds = self._seconds + (request.content_length or self._most_bytes) / self._bytes_per_second
             try:
                 async with asyncio.timeout(seconds):
-                    body = await self._read(request, account)
+                    body = await self._read(request, account, head)
             except TimeoutError:
                 raise InvalidRequestError("body", f"expected it within {seconds:.0f} s") from None
             yield body
+        finally:
+            account.close()
+
+    async def head_of(self, request: web.Request) -> bytes:
+        """The first bytes of a body; none of an empty one. Raises InvalidRequestError when they do not arrive in time."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await request.content.readany()
+        except TimeoutError:
+            raise InvalidRequestError("body", f"expected it within {self._seconds:.0f} s") from None
+
+    async def pass_on(
+        self, request: web.Request, tenant: str, add: Callable[[bytes], Awaitable[None]], head: bytes
+    ) -> None:
+        """Pass the body on in pieces, after its `head`: only one is in memory. Raises as `body_of`, and what `add` raises."""
+        account = self._in_flight.account(tenant, max_bytes=2 * _PIECE)
+        seconds = self._seconds + (request.content_length or self._most_bytes) / self._bytes_per_second
+        try:
+            async with asyncio.timeout(seconds):
+                await reserve_room(account, _PIECE)
+                await add(head)
+                async for piece in request.content.iter_chunked(_PIECE):
+                    await add(piece)
+        except TimeoutError:
+            raise InvalidRequestError("body", f"expected it within {seconds:.0f} s") from None
         finally:
             account.close()
 
@@ -94,13 +120,13 @@ class BodyReader:
         finally:
             account.close()
 
-    async def _read(self, request: web.Request, account: Account) -> bytes:
+    async def _read(self, request: web.Request, account: Account, head: bytes) -> bytes:
         error = BodyTooLargeError(f"the body is too large: at most {self._most_bytes} bytes are taken")
         expected = request.content_length or 0
         if expected > self._most_bytes:
             raise error
         await reserve_room(account, expected)
-        found = bytearray()
+        found = bytearray(head)
         async for chunk in request.content.iter_any():
             found += chunk
             if len(found) > self._most_bytes:

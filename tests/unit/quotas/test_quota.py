@@ -35,6 +35,8 @@ def test_limits_that_are_accepted() -> None:
     assert check_limit("max_rooms", None) is None
     assert check_limit("max_stored_bytes", 1e9) == 10**9
     assert check_limit("requests_per_second", 0.5) == 0.5
+    assert check_limit("weight", 2) == 2.0
+    assert ServerQuota().changed({"weight": 0.5}).weight == 0.5
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,9 @@ def test_limits_that_are_accepted() -> None:
         ("max_rooms", float("nan")),
         ("max_rooms", 10**400),
         ("requests_per_second", 0),
+        ("weight", 0),
+        ("weight", None),
+        ("weight", 1001),
         ("connections_per_second", 0),
         ("requests_per_second", float("inf")),
     ],
