@@ -64,6 +64,7 @@ from meshhost.server.studio.codes import OneTimeCodes
 from meshhost.server.studio.events import EventRoutes
 from meshhost.server.studio.overview import OverviewRoutes
 from meshhost.server.studio.pages import PageRoutes
+from meshhost.server.studio.room_log import RoomLog, RoomLogRoutes
 from meshhost.server.studio.search import SearchRoutes
 from meshhost.server.studio.signing_in import SigningIn
 from meshhost.server.tenant_metrics import TenantUseCollector
@@ -110,6 +111,7 @@ class Parts:
     caller: ServiceCaller
     access: Access
     codes: OneTimeCodes
+    log: RoomLog
     metrics: ServerMetrics
     deletions: Deletions
     archives: Exports
@@ -163,13 +165,14 @@ def assemble(
     checks: Any = {"check_room": waking.check, "check_maker": waking.check_maker, "count": metrics.count_trigger}
     scheduler = Scheduler(engines.triggers, engines.queues, **checks)
     schedules = Schedules(engines.triggers, engines.queues, on_change=scheduler.wake, check_maker=waking.check_maker)
+    log = RoomLog()
     messaging = MessagingService(on_dismissed=queues.dismiss)
     all_services = ServiceSet(
         [
             # Messaging comes first: others learn that a participant is gone before its calls fail.
             messaging,
             queues,
-            *_room_services(config, engines, files, caller, waking),
+            *_room_services(config, engines, files, caller, waking, log),
             WorkService(
                 engines.queues,
                 linger_seconds=config.linger_seconds,
@@ -257,11 +260,12 @@ def assemble(
     EventRoutes(access, directory, engines.queues, calls_of=caller.calls).add_to(app)
     OverviewRoutes(access, directory, engines.queues, caller, engines.counts).add_to(app)
     SearchRoutes(access, directory, engines.queues, engines.files, schedules).add_to(app)
+    RoomLogRoutes(access, log).add_to(app)
     codes = OneTimeCodes()
     SigningIn(access, sessions, codes, address).add_to(app)
     PageRoutes().add_to(app)  # the last below /studio: it answers everything else there
     add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter)
-    return Parts(app, directory, all_services, sender, caller, access, codes, metrics, deletions, exports, series)
+    return Parts(app, directory, all_services, sender, caller, access, codes, log, metrics, deletions, exports, series)
 
 
 class _Waking:
@@ -296,7 +300,7 @@ class _Waking:
 
 
 def _room_services(
-    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller, waking: _Waking
+    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller, waking: _Waking, log: RoomLog
 ) -> Sequence[RoomService]:
     """The other services of every room."""
     max_payload = config.limits.message_bytes - _ENVELOPE_BYTES
@@ -315,7 +319,7 @@ def _room_services(
             is_coming=caller.is_coming,
             need=waking.need,
         ),
-        DeveloperService(),
+        DeveloperService(on_entry=log.keep_entry),
         # Updates travel as base64, which takes four bytes for three.
         DocumentsService(
             engines.documents,
