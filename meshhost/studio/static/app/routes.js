@@ -13,6 +13,13 @@ const ROUTES = [
   ["/rooms/:room/queues/:queue/:id", "viewer", () => import("../pages/message.js")],
   ["/rooms/:room/files/*", "developer", () => import("../pages/files.js")],
   ["/rooms/:room/talk/*", "developer", () => import("../pages/talk.js")],
+  ["/rooms/:room/documents/*", "developer", () => import("../pages/documents.js")],
+  ["/rooms/:room/schedules", "viewer", () => import("../pages/schedules.js")],
+  ["/rooms/:room/hooks", "developer", () => import("../pages/hooks.js")],
+  ["/usage", "viewer", () => import("../pages/usage.js")],
+  ["/keys", "viewer", () => import("../pages/keys.js")],
+  ["/tenants", "operator", () => import("../pages/tenants.js")],
+  ["/tenants/:tenant", "operator", () => import("../pages/tenant.js")],
 ];
 
 /**

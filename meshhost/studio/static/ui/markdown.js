@@ -12,7 +12,8 @@ let loading = null;
 
 async function load() {
   const [{ Marked }, { default: purify }] = await Promise.all([import("../vendor/marked.js"), import("../vendor/purify.js")]);
-  const marked = new Marked({ gfm: true, breaks: false });
+  // HTML inside Markdown is shown as what it is, text: DOMPurify would take it away, and with it what somebody wrote.
+  const marked = new Marked({ gfm: true, breaks: false, renderer: { html: (/** @type {{text: string}} */ { text }) => escaped(text) } });
   purify.addHook("afterSanitizeAttributes", (node) => {
     if (node.nodeName !== "A") return;
     node.setAttribute("target", "_blank");
@@ -26,6 +27,9 @@ async function load() {
       ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
     });
 }
+
+/** @param {string} text */
+const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/"/g, "&quot;");
 
 /** @param {{text: string}} props */
 export function Markdown({ text }) {
