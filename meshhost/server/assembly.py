@@ -62,6 +62,7 @@ from meshhost.server.services.storage import StorageService
 from meshhost.server.services.work import WorkService
 from meshhost.server.studio.codes import OneTimeCodes
 from meshhost.server.studio.events import EventRoutes
+from meshhost.server.studio.hosts import Hosts
 from meshhost.server.studio.overview import OverviewRoutes
 from meshhost.server.studio.pages import PageRoutes
 from meshhost.server.studio.room_log import RoomLog, RoomLogRoutes
@@ -112,6 +113,7 @@ class Parts:
     access: Access
     codes: OneTimeCodes
     log: RoomLog
+    hosts: Hosts
     metrics: ServerMetrics
     deletions: Deletions
     archives: Exports
@@ -261,11 +263,15 @@ def assemble(
     OverviewRoutes(access, directory, engines.queues, caller, engines.counts).add_to(app)
     SearchRoutes(access, directory, engines.queues, engines.files, schedules).add_to(app)
     RoomLogRoutes(access, log).add_to(app)
+    hosts = Hosts(access, services=lambda: caller.services, local=config.local_hosts, admin_key=config.host_admin_key)
+    hosts.add_to(app)
     codes = OneTimeCodes()
     SigningIn(access, sessions, codes, address).add_to(app)
     PageRoutes().add_to(app)  # the last below /studio: it answers everything else there
     add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter)
-    return Parts(app, directory, all_services, sender, caller, access, codes, log, metrics, deletions, exports, series)
+    return Parts(
+        app, directory, all_services, sender, caller, access, codes, log, hosts, metrics, deletions, exports, series
+    )
 
 
 class _Waking:

@@ -145,6 +145,7 @@ class RoomServer:
         async with AsyncExitStack() as stack:
             stack.enter_context(self._parts.log.attached())
             await stack.enter_async_context(self._parts.sender)
+            await stack.enter_async_context(self._parts.hosts)
             runner = web.AppRunner(
                 self._parts.app,
                 access_log=None,
