@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.queues.bodies import LargeBodies
 from meshhost.queues.watches import Watches
 from meshhost.stores.messages import ENDED, MessagePage, MessageQuery, MessageRecord
 from meshhost.stores.queue_settings import QueueSettings
@@ -28,8 +29,11 @@ def fingerprint(record: MessageRecord | None) -> str:
 class QueueReader:
     """The queues of a store, to look at. Operations raise what those of QueueStore raise."""
 
-    def __init__(self, store: QueueStore, *, clock: Clock | None = None, max_watches: int = 10_000) -> None:
+    def __init__(
+        self, store: QueueStore, bodies: LargeBodies, *, clock: Clock | None = None, max_watches: int = 10_000
+    ) -> None:
         self._store = store
+        self.bodies = bodies
         self._clock = clock or SystemClock()
         self._watches = Watches(most=max_watches)
 

@@ -13,7 +13,7 @@ This module is pure: values and signatures, no I/O.
 Longer than 400 lines because it is one contract.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NewType, Protocol, TypeAlias
 
@@ -414,5 +414,12 @@ class QueueStore(Protocol):
         They get new ids, in the order that they are given in, and keep everything else; what is left of a ttl goes on from
         now. `max_depth` does not count. No delay is longer than LONGEST_DELAY. Nobody is woken. Raises LimitExceededError for a
         message that is too large, InvalidRequestError for one that is not Unicode, StorageFullError.
+        """
+        ...
+
+    async def referred(self, names: Collection[str]) -> Collection[str]:
+        """Return those of these names of objects to which a body or a result refers (`bodies/reference.py`), in any queue.
+
+        What a drain or a deletion hides may still refer, until its space is freed.
         """
         ...

@@ -102,6 +102,8 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/rooms/{room}/queues/{queue}/series"): ROOM_VIEW,
     ("GET", "/rooms/{room}/queues/{queue}/messages"): ROOM_VIEW,
     ("GET", "/rooms/{room}/queues/{queue}/messages/{id}"): ROOM_VIEW,
+    ("GET", "/rooms/{room}/queues/{queue}/messages/{id}/body"): ROOM_DEVELOP,
+    ("GET", "/rooms/{room}/queues/{queue}/messages/{id}/result"): ROOM_VIEW,
     ("DELETE", "/rooms/{room}/queues/{queue}/messages/{id}"): ROOM_DEVELOP,
     ("GET", "/rooms/{room}/queues/{queue}/settings"): ROOM_VIEW,
     ("PATCH", "/rooms/{room}/queues/{queue}/settings"): ROOM_DEVELOP,

@@ -29,6 +29,8 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("GET", f"{_QUEUES}/{{queue}}/series"): Role.VIEWER,
     ("GET", f"{_QUEUES}/{{queue}}/messages"): Role.VIEWER,  # without contents
     ("GET", f"{_QUEUES}/{{queue}}/messages/{{id}}"): Role.VIEWER,
+    ("GET", f"{_QUEUES}/{{queue}}/messages/{{id}}/body"): Role.DEVELOPER,
+    ("GET", f"{_QUEUES}/{{queue}}/messages/{{id}}/result"): Role.VIEWER,
     ("DELETE", f"{_QUEUES}/{{queue}}/messages/{{id}}"): Role.DEVELOPER,
     ("GET", f"{_QUEUES}/{{queue}}/settings"): Role.VIEWER,
     ("PATCH", f"{_QUEUES}/{{queue}}/settings"): Role.DEVELOPER,

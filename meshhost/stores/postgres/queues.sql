@@ -527,3 +527,11 @@ WITH input AS MATERIALIZED (
     FROM numbered WHERE died_at IS NULL
 )
 SELECT count(*) FROM numbered
+
+-- name: referred
+-- As the indexes of the large ones say it.
+SELECT substring(body FROM 2 FOR 32) FROM meshhost.contents
+WHERE substring(body FROM 1 FOR 1) = '\x40'::bytea AND substring(body FROM 2 FOR 32) = ANY(%(names)s::bytea[])
+UNION
+SELECT substring(result FROM 2 FOR 32) FROM meshhost.outcomes
+WHERE substring(result FROM 1 FOR 1) = '\x40'::bytea AND substring(result FROM 2 FOR 32) = ANY(%(names)s::bytea[])

@@ -7,7 +7,7 @@ import { to } from "../app/router.js";
 import { RoomDocument } from "../protocol/document.js";
 import { Card, Empty, Failed, Loaded, Loading, PageHead } from "../ui/parts.js";
 import { html, useEffect, useRef, useState } from "../ui/preact.js";
-import { Choice } from "./tasks.js";
+import { Choice } from "./talk/tasks.js";
 
 const MOST_FOLDERS = 200;
 const MARKED_MS = 2500;

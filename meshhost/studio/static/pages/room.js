@@ -12,7 +12,7 @@ import { Badge, Card, Empty, Loaded, PageHead, Stats, Time } from "../ui/parts.j
 import { html, useSignal, useState } from "../ui/preact.js";
 import { Table } from "../ui/table.js";
 import { attempt } from "../ui/toast.js";
-import { QueueTable } from "./queues.js";
+import { QueueTable } from "./work/queues.js";
 
 /**
  * @typedef {import("../app/events.js").Snapshot} Snapshot

@@ -8,6 +8,8 @@ import { html, useEffect, useRef, useSignal, useState } from "./preact.js";
 
 const HEIGHT = 150;
 const TABLE_ROWS = 30;
+const MINUTES = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+const STEPS = [60, 120, 300, 600, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800, 604_800];
 
 /**
  * @typedef {{label: string, tone: 1 | 2 | 3 | 4, values: (number | null)[], show?: (value: number) => string}} Line
@@ -90,8 +92,9 @@ function options(element, lines, show) {
     cursor: { y: false, points: { size: 6 } },
     scales: { y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, Math.max(most * 1.1, 1)] } },
     axes: [
-      { ...axis, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((tick) => clockTime(tick).replace(/^(\d+:\d+):00/, "$1")) },
-      { ...axis, size: 58, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((tick) => show(tick)) },
+      { ...axis, space: 68, incrs: STEPS, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((tick) => MINUTES.format(tick * 1000)) },
+      // The first two words say enough at an axis: "33 min" of "33 min 20 s".
+      { ...axis, size: 52, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((tick) => show(tick).split(" ").slice(0, 2).join(" ")) },
     ],
     series: [
       {},
