@@ -56,6 +56,8 @@ _OVERVIEW = obj(
     attention=array(_ATTENTION),
     tenants=array(obj(id=TEXT, name=TEXT, suspended=_NULLABLE, rooms=_COUNT, open=_COUNT, **_COUNTS)),
 )
+_LINE = obj(n=_COUNT, at=_NUMBER, level=TEXT, agent=TEXT, text=TEXT, fields={"type": "object"})
+_LOG = obj(lines=array(_LINE), next=_COUNT)
 _FOUND = obj(
     found=array(
         obj(
@@ -107,6 +109,31 @@ STUDIO = (
         parameters=(
             Parameter("q", "A part of the name, or a message's id.", required=True),
             Parameter("limit", "Most entries in the answer; at most 100.", {"type": "integer", "default": 20}),
+        ),
+        auth="apiKey",
+        tag="Studio",
+    ),
+    Endpoint(
+        "GET",
+        "/rooms/{room}/log",
+        "What happened in a room lately",
+        [
+            Answer(200, "The newest lines, oldest first; `next` is what to ask after the next time.", _LOG),
+            _BAD,
+            _UNAUTHORIZED,
+            _FORBIDDEN,
+            Answer(404, "The room is being deleted or imported.", ERROR),
+        ],
+        description="""Entries of the developer log and the server's own records about the room, from memory: the last 500 lines
+        of a room, lost when the server stops.""",
+        parameters=(
+            Parameter("after", "The `next` of the answer before.", {"type": "integer", "default": 0}),
+            Parameter(
+                "level", "The lowest level: DEBUG, INFO, WARNING, ERROR or CRITICAL.", {"default": "INFO", **TEXT}
+            ),
+            Parameter("agent", "Only of the participant of this name."),
+            Parameter("text", "Only lines with this text in them."),
+            Parameter("limit", "Most lines in the answer.", {"type": "integer", "default": 500}),
         ),
         auth="apiKey",
         tag="Studio",

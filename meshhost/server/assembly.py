@@ -66,6 +66,7 @@ from meshhost.server.studio.codes import OneTimeCodes
 from meshhost.server.studio.events import EventRoutes
 from meshhost.server.studio.overview import OverviewRoutes
 from meshhost.server.studio.pages import PageRoutes
+from meshhost.server.studio.room_log import RoomLog, RoomLogRoutes
 from meshhost.server.studio.search import SearchRoutes
 from meshhost.server.studio.signing_in import SigningIn
 from meshhost.server.tenant_metrics import TenantUseCollector
@@ -112,6 +113,7 @@ class Parts:
     caller: ServiceCaller
     access: Access
     codes: OneTimeCodes
+    log: RoomLog
     metrics: ServerMetrics
     deletions: Deletions
     archives: Exports
@@ -168,6 +170,7 @@ def assemble(
     checks: Any = {"check_room": waking.check, "check_maker": waking.check_maker, "count": metrics.count_trigger}
     scheduler = Scheduler(engines.triggers, engines.queues, **checks)
     schedules = Schedules(engines.triggers, engines.queues, on_change=scheduler.wake, check_maker=waking.check_maker)
+    log = RoomLog()
     messaging = MessagingService(on_dismissed=queues.dismiss)
     all_services = ServiceSet(
         [
@@ -175,7 +178,7 @@ def assemble(
             messaging,
             queues,
             transfer,
-            *_room_services(config, engines, files, caller, waking),
+            *_room_services(config, engines, files, caller, waking, log),
             WorkService(
                 engines.queues,
                 linger_seconds=config.linger_seconds,
@@ -263,6 +266,7 @@ def assemble(
     EventRoutes(access, directory, engines.queues, calls_of=caller.calls).add_to(app)
     OverviewRoutes(access, directory, engines.queues, caller, engines.counts).add_to(app)
     SearchRoutes(access, directory, engines.queues, engines.files, schedules).add_to(app)
+    RoomLogRoutes(access, log).add_to(app)
     codes = OneTimeCodes()
     SigningIn(access, sessions, codes, address).add_to(app)
     PageRoutes().add_to(app)  # the last below /studio: it answers everything else there
@@ -277,6 +281,7 @@ def assemble(
         caller,
         access,
         codes,
+        log,
         metrics,
         deletions,
         exports,
@@ -317,7 +322,7 @@ class _Waking:
 
 
 def _room_services(
-    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller, waking: _Waking
+    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller, waking: _Waking, log: RoomLog
 ) -> Sequence[RoomService]:
     """The other services of every room."""
     max_payload = config.limits.message_bytes - _ENVELOPE_BYTES
@@ -336,7 +341,7 @@ def _room_services(
             is_coming=caller.is_coming,
             need=waking.need,
         ),
-        DeveloperService(),
+        DeveloperService(on_entry=log.keep_entry),
         # Updates travel as base64, which takes four bytes for three.
         DocumentsService(
             engines.documents,

@@ -163,6 +163,7 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("DELETE", "/tenants/{tenant}/keys/{id}"): TENANT_MANAGE,
     ("GET", "/overview"): VIEW | {"other key": OPEN, "operator key": OPEN},
     ("GET", "/rooms/{room}/events"): PROJECTS,
+    ("GET", "/rooms/{room}/log"): DEVELOP | {"other key": OPEN},
     ("GET", "/search"): VIEW | {"other key": OPEN, "operator key": OPEN},
     ("GET", "/studio"): PUBLIC,
     ("GET", "/studio/{rest}"): PUBLIC,

@@ -74,6 +74,7 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("GET", "/overview"): Role.VIEWER,
     ("GET", f"{_ROOM}/events"): Role.VIEWER,
     ("GET", "/search"): Role.VIEWER,  # without files
+    ("GET", f"{_ROOM}/log"): Role.DEVELOPER,  # entries may have contents
     ("POST", "/studio/api/link"): Role.VIEWER,
     ("POST", "/studio/api/rooms/{room}/token"): Role.DEVELOPER,
     ("POST", "/tenants"): OPERATOR,

@@ -57,6 +57,7 @@ def api_routes(server: RunningServer) -> set[tuple[str, str]]:
         "/rooms/{room}/hooks",
         "/studio/api",
         "/overview",
+        "/rooms/{room}/log",
         "/search",
         "/rooms/{room}/events",
     )
