@@ -24,6 +24,7 @@ export const ROOM_SECTIONS = [
   { name: "schedules", title: "Schedules", icon: "clock", needs: "viewer" },
   { name: "hooks", title: "Hooks", icon: "hook", needs: "developer" },
   { name: "documents", title: "Documents", icon: "document", needs: "developer" },
+  { name: "logs", title: "Log", icon: "log", needs: "developer" },
 ];
 
 /** Whether the section of a room may be seen. @param {string} name */
