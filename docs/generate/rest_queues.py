@@ -58,11 +58,15 @@ _MESSAGE = obj(
 )
 _SECONDS: Schema = {"type": ["number", "null"], "description": "Seconds; null: the server's default."}
 _COUNT: Schema = {"type": ["integer", "null"], "description": "Null: the server's default."}
+_RATE: Schema = {"type": ["string", "null"], "description": "Starts per time: 10/s, 600/m, 100/h; null: no limit."}
 _OWN: dict[str, Schema] = {
     "paused": _FLAG,
     "max_attempts": _COUNT,
     "max_depth": _COUNT,
     "concurrency": _COUNT,
+    "rate": _RATE,
+    "burst": {"type": ["integer", "null"], "description": "Null: the starts of a second, at least one."},
+    "key_rate": _RATE,
     "result_ttl": {"type": "number", "default": QueueSettings().result_ttl},
 }
 _SETTINGS = obj(**{field.name: _OWN.get(field.name, _SECONDS) for field in fields(QueueSettings)})

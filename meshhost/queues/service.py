@@ -58,7 +58,7 @@ logger = logging.getLogger(__name__)
 # looks at least this often.
 _POLL_SECONDS = 5.0
 # The settings that may make messages ready.
-_LETS_THROUGH = frozenset({"paused", "concurrency"})
+_LETS_THROUGH = frozenset({"paused", "concurrency", "rate", "burst", "key_rate"})
 # A result, and a report of progress, as JSON text.
 MAX_VALUE_BYTES = 64 * 1024
 

@@ -42,6 +42,9 @@ SETTINGS = st.builds(
     max_attempts=st.sampled_from([None, 1]),
     concurrency=st.sampled_from([None, 1]),
     result_ttl=st.sampled_from([0.0, 2.0, 100.0]),
+    rate=st.sampled_from([None, None, "1/s", "0.5/s"]),
+    burst=st.sampled_from([None, 2]),
+    key_rate=st.sampled_from([None, None, "1/s", "0.25/s"]),
 )
 QUEUES = st.sampled_from([QueueKey(ROOM, "a"), QueueKey(ROOM, "b")])
 HOLDERS = st.sampled_from([HolderId("ann"), HolderId("bob")])
@@ -110,8 +113,8 @@ class BothStores(RuleBasedStateMachine):
 
     @rule(queue=QUEUES, holder=HOLDERS, seconds=SECONDS, limit=st.integers(1, 3))
     def lease(self, queue: QueueKey, holder: HolderId, seconds: int, limit: int) -> None:
-        deliveries = self.both(lambda backend: backend.lease(queue, holder, seconds=seconds, limit=limit))
-        self.leases += [delivery.lease for delivery in deliveries or ()]
+        _, *deliveries = self.both(lambda backend: _claim(backend, queue, holder, seconds, limit)) or [None]
+        self.leases += [delivery.lease for delivery in deliveries]
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), result=st.sampled_from([None, "1"]))
@@ -227,6 +230,12 @@ async def _outcome(operation: Callable[[QueueStore], Awaitable[Any]], backend: Q
     except RoomError as error:
         return type(error), str(error)
     return list(result) if isinstance(result, tuple) else result
+
+
+async def _claim(backend: QueueStore, queue: QueueKey, holder: HolderId, seconds: float, limit: int) -> list[Any]:
+    """When the next may start, and what was claimed."""
+    deliveries = await backend.lease(queue, holder, seconds=seconds, limit=limit)
+    return [deliveries.next_at, *deliveries]
 
 
 async def _everything(backend: QueueStore, queue: QueueKey, query: MessageQuery) -> list[MessageRecord]:

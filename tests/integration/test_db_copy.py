@@ -99,7 +99,10 @@ async def filled(engine: Engine) -> dict[str, Lease]:
     await queues.send(QueueKey(LOBBY, "deleted"), NewMessage("gone", key="k"))
     await queues.delete(QueueKey(LOBBY, "deleted"))
     await queues.create(MAIL)
-    await queues.configure(MAIL, QueueSettings(max_attempts=1, retry_seconds=2.5))
+    # The rates are used up for an hour, so that what they allow later is copied too.
+    await queues.configure(
+        MAIL, QueueSettings(max_attempts=1, retry_seconds=2.5, rate="60/h", burst=40, key_rate="1/h")
+    )
 
     large = json.dumps("x" * 20_000)
     messages = [NewMessage(f'{{"n": {n}, "é": "\\u0000"}}', {"traceparent": str(n)}) for n in range(800)]

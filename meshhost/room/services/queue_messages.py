@@ -171,7 +171,7 @@ class QueueMessagesClient:
         with reading("queues.settings"):
             return queue_settings(answer["settings"])
 
-    async def configure(self, name: str, **settings: bool | float | None) -> QueueSettings:
+    async def configure(self, name: str, **settings: bool | float | str | None) -> QueueSettings:
         """Change these settings (see QueueSettings) of an existing queue, keep the others, and return all.
 
         None is the server's default. Raises InvalidRequestError that names the setting.

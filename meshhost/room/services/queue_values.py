@@ -52,7 +52,10 @@ class QueueSettings:
     `paused`: nothing is delivered. `max_attempts` failures make a message dead; the first retry waits about `retry_seconds`,
     each later one twice as long, at most `max_retry_seconds`. `max_depth` bounds the messages that did not end. `deadline` is
     how many seconds a worker may take for one message. `concurrency` bounds the messages that are worked on at once, over all
-    workers. `result_ttl` is for how many seconds it is known how a message ended, and its result; 0: not at all.
+    workers. `result_ttl` is for how many seconds it is known how a message ended, and its result; 0: not at all. `rate`, such
+    as "10/s", "600/m" or "100/h", bounds how many are started, first attempts and later ones alike, over all workers; `burst`
+    is how many may start at once after a pause (None: as many as in a second, at least one); `key_rate` is the rate of each
+    key.
     """
 
     paused: bool = False
@@ -63,6 +66,9 @@ class QueueSettings:
     deadline: float | None = None
     concurrency: int | None = None
     result_ttl: float = 3600.0
+    rate: str | None = None
+    burst: int | None = None
+    key_rate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

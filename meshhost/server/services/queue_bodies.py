@@ -17,6 +17,7 @@ from meshhost.server.core.requests import Body
 from meshhost.stores.messages import HIGHEST_PRIORITY, EndReason, MessageQuery, MessageState
 from meshhost.stores.queue_settings import LONGEST_RESULT_TTL
 from meshhost.stores.queues import LONGEST_DELAY, LONGEST_LEASE, MAX_BATCH
+from meshhost.stores.rates import MAX_BURST, check_rate
 
 __all__ = [
     "Ack",
@@ -212,6 +213,9 @@ class Settings(BaseModel):
     deadline: Seconds | None = None
     concurrency: int | None = Field(None, ge=1, lt=2**31)
     result_ttl: float | None = Field(None, ge=0, le=LONGEST_RESULT_TTL, allow_inf_nan=False)
+    rate: str | None = Field(None, max_length=40)
+    burst: int | None = Field(None, ge=1, le=MAX_BURST)
+    key_rate: str | None = Field(None, max_length=40)
 
     def changes(self, *, path: str = "") -> Mapping[str, Any]:
         """What was given, by name. Raises InvalidRequestError, which names the setting below `path`, for null where there is no
@@ -220,6 +224,9 @@ class Settings(BaseModel):
         for name in ("paused", "result_ttl"):
             if name in given and given[name] is None:
                 raise InvalidRequestError(f"{path}{name}", "expected a value, not null")
+        for name in ("rate", "key_rate"):
+            if given.get(name) is not None:
+                check_rate(f"{path}{name}", given[name])
         return given
 
 

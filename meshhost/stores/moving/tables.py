@@ -143,4 +143,12 @@ TABLES: Final = (
         where=_OF_A_QUEUE,
         order="queue_id, sender_id",
     ),
+    Table(
+        "starts",
+        "queues",
+        "starts",
+        {"queue": "starts.queue_id", "key": "CAST(starts.key AS BLOB)"},
+        where=_OF_A_QUEUE,
+        order="queue_id, key",
+    ),
 )

@@ -23,6 +23,7 @@ from meshhost.stores.postgres.messages.claiming import claim, prolong, release_a
 from meshhost.stores.postgres.messages.records import find_messages, get_message, next_messages
 from meshhost.stores.postgres.messages.sending import Sending
 from meshhost.stores.postgres.messages.settling import Acks, cancel_message, end_expired, give_back
+from meshhost.stores.postgres.messages.starts import begin_anew, sweep_starts
 from meshhost.stores.postgres.messages.tables import SQL, QueueTables
 from meshhost.stores.postgres.overview import QueueOverview
 from meshhost.stores.postgres.queue_rows import delete_some, is_storable, keys_of, lock_queue, names_of
@@ -31,7 +32,7 @@ from meshhost.stores.queue_settings import QueueSettings, parse_settings
 from meshhost.stores.queues import (
     DeadLetter,
     Delay,
-    Delivery,
+    Deliveries,
     EndReason,
     HolderId,
     Lease,
@@ -127,7 +128,7 @@ class PostgresQueueStore(QueueOverview):
 
     async def lease(
         self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1, by: str = ""
-    ) -> Sequence[Delivery]:
+    ) -> Deliveries:
         """See QueueStore."""
         self.check_open()
         found, ended = await claim(self._tables, queue, holder, seconds=seconds, limit=limit, by=by)
@@ -185,7 +186,12 @@ class PostgresQueueStore(QueueOverview):
     async def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
         """See QueueStore."""
         values = {**names_of(queue), "settings": settings.to_json()}
-        if not (is_storable(queue) and await self.database.count(SQL["configure"], values)):
+
+        async def operation(connection: Connection) -> bool:
+            await begin_anew(connection, values, settings)
+            return (await connection.execute(SQL["configure"], values)).rowcount > 0
+
+        if not (is_storable(queue) and await self.database.transaction(operation)):
             raise queue_missing(queue)
         self._depths.may_hold(queue, settings.max_depth)
 
@@ -213,6 +219,7 @@ class PostgresQueueStore(QueueOverview):
             found.update(dict.fromkeys(keys_of(row[1:4] for row in rows if row[1] is not None)))
             if sum(row[4] for row in rows) < _BATCH:
                 break
+        found.update(dict.fromkeys(await sweep_starts(self.database, self._steady.time(), limit=_BATCH)))
         while await self.database.transaction(delete_some):
             pass
         for forget in ("forget_sent", "forget_outcomes"):

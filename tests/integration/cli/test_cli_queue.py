@@ -378,6 +378,13 @@ async def test_settings_are_changed_shown_and_reset(queue: Command, room: RoomCl
         shown
     )
     assert (settings["retry_seconds"], settings["max_attempts"], settings["concurrency"]) == (5, None, 4)
+    assert {"rate: no limit", "burst: the starts of a second"} < set(shown)
+    rates = ("--rate", "600/m", "--burst", "5", "--key-rate", "1/s")
+    assert {"rate: 600/m", "burst: 5", "key-rate: 1/s"} < set(
+        (await queue.out("configure", "--queue", "q", *rates)).splitlines()
+    )
+    assert "expected starts per time, such as 10/s" in await queue.error("configure", "--queue", "q", "--rate", "fast")
+    assert (await queue.json("configure", "--queue", "q", "--reset", "rate"))["rate"] is None
     assert "expected one of max-attempts" in await queue.error("configure", "--queue", "q", "--reset", "x", code=2)
     twice = ["configure", "--queue", "q", "--retry", "1s", "--reset", "retry"]
     assert "set and reset" in await queue.error(*twice, code=2)

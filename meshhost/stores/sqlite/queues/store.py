@@ -30,7 +30,7 @@ from meshhost.stores.queues import (
     LONGEST_LEASE,
     DeadLetter,
     Delay,
-    Delivery,
+    Deliveries,
     EndReason,
     HolderId,
     Lease,
@@ -62,6 +62,13 @@ from meshhost.stores.sqlite.queues.rows import (
     stats_of,
 )
 from meshhost.stores.sqlite.queues.sending import send
+from meshhost.stores.sqlite.queues.starts import (
+    begin_anew,
+    bound_wakes,
+    move_starts,
+    next_wake,
+    sweep_starts,
+)
 
 __all__ = ["SqliteQueueStore"]
 
@@ -171,13 +178,13 @@ class SqliteQueueStore:
 
     async def lease(
         self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1, by: str = ""
-    ) -> Sequence[Delivery]:
+    ) -> Deliveries:
         """See QueueStore."""
 
-        def operation(db: sqlite3.Connection) -> list[Delivery] | None:
+        def operation(db: sqlite3.Connection) -> Deliveries | None:
             found, now = find(db, queue), self._now()
             if found.settings.paused:
-                return []
+                return Deliveries()
             if execute(db, "promote", queue=found.id, now=now.steady, limit=_BATCH).rowcount == _BATCH:
                 return None  # there may be more, and one that comes first among them
             return claim(db, queue, found, self._limits, holder=holder, by=by, seconds=seconds, limit=limit, now=now)
@@ -266,7 +273,13 @@ class SqliteQueueStore:
     async def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
         """See QueueStore."""
         text = settings.to_json()
-        await self.database.run(lambda db: execute(db, "configure", queue=find(db, queue).id, settings=text))
+
+        def operation(db: sqlite3.Connection) -> None:
+            found = find(db, queue)
+            begin_anew(db, found, settings)
+            execute(db, "configure", queue=found.id, settings=text)
+
+        await self.database.run(operation)
 
     async def sweep(self) -> Sequence[QueueKey]:
         """See QueueStore."""
@@ -275,6 +288,7 @@ class SqliteQueueStore:
             self._follow_the_clock(db)
             now = self._now()
             over, ready = end_what_is_over(db, now, limit=_BATCH)
+            ready += sweep_starts(db, now.steady, limit=_BATCH)
             rows = execute(db, "sweep", now=now.steady, limit=_BATCH).fetchall()
             ids = json.dumps(list({queue for (queue,) in rows}))
             return _BATCH in (over, len(rows)), ready + keys_of(execute(db, "queues_of_ids", ids=ids))
@@ -303,6 +317,7 @@ class SqliteQueueStore:
             )
             for statement in ("move_dues", "move_delays", "move_ends", "move_sent_ids", "move_outcomes"):
                 execute(db, statement, seconds=jump)
+            move_starts(db, jump)
             self._steady.follow(jump)
 
     def _bound_times(self, db: sqlite3.Connection) -> None:
@@ -312,6 +327,7 @@ class SqliteQueueStore:
         execute(db, "bound_leases", latest=now + LONGEST_LEASE)
         execute(db, "bound_delays", latest=now + LONGEST_DELAY)
         execute(db, "bound_ends", latest=now + LONGEST_DELAY)
+        bound_wakes(db, now)
         execute(db, "bound_outcomes", latest=now + LONGEST_RESULT_TTL)
         execute(db, "bound_sent_ids", latest=now + self._limits.remember_ids_seconds)
 
@@ -320,7 +336,8 @@ class SqliteQueueStore:
 
         def operation(db: sqlite3.Connection) -> list[float]:
             rows = (execute(db, statement).fetchone() for statement in ("next_due", "next_end"))
-            return [row[0] for row in rows if row is not None]
+            times = [row[0] for row in rows if row is not None]
+            return times if (wake := next_wake(db)) is None else [*times, wake]
 
         return min(await self.database.run(operation), default=None)
 
