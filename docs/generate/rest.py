@@ -23,8 +23,8 @@ What is inside a room (messages between participants, files, documents, tools, r
 `GET /rooms/{room}`: use [`RoomClient`](api/client.md) or a MeshAgent SDK. Sending to queues and looking after them, schedules
 and hooks have routes here too, for programs that join no room.
 
-While the room server cannot use its database, any route may answer 503 with `Retry-After`, or 507 when the disk is full: nothing of the
-request was stored then, or the answer was lost; a send with an `Idempotency-Key` is safe to repeat.
+While the room server cannot use its database, any route may answer 503 with `Retry-After`, or 507 when the disk is full.
+Whether the request was done is then unknown; a send with an `Idempotency-Key` is safe to repeat.
 """
 
 
