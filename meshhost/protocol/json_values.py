@@ -62,16 +62,21 @@ def load_stored_json(text: str) -> Any:
     return _STORED_DECODER.decode(text)
 
 
-def check_finite(value: Any, name: str) -> None:
-    """Raise InvalidRequestError when a number in this JSON value is not finite; it names the field, from `name` on."""
+def check_finite(value: Any, name: str) -> str:
+    """Return this JSON value as text. Raises InvalidRequestError when a number is not finite; it names the field, from `name`
+    on.
+
+    The text is empty for a value that holds itself.
+    """
     try:
-        json.dumps(value, allow_nan=False, default=str)
+        return json.dumps(value, allow_nan=False, default=str)
     except ValueError as error:
         if "float" not in str(error):  # a value that holds itself: encoding it raises later
-            return
+            return ""
         found = _find(value, name)
         if found is not None:
             raise InvalidRequestError(found, "NaN and Infinity are not JSON") from None
+        return ""
 
 
 def _find(value: Any, name: str) -> str | None:

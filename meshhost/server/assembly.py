@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from meshhost.edge.encodings import refuse_compressed
 from meshhost.edge.watched import watch_requests
 from meshhost.errors import InvalidTokenError, MeshhostError, NotFoundError
 from meshhost.gateway.meter import Meter
@@ -53,6 +54,7 @@ from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.services.agents.service import AgentsService
+from meshhost.server.services.bodies.transfer import BodyTransfer
 from meshhost.server.services.developer import DeveloperService
 from meshhost.server.services.documents.service import MAX_DOCUMENT_BYTES, DocumentsService
 from meshhost.server.services.messaging import MessagingService
@@ -61,7 +63,10 @@ from meshhost.server.services.schedules import SchedulingService
 from meshhost.server.services.storage import StorageService
 from meshhost.server.services.work import WorkService
 from meshhost.server.studio.codes import OneTimeCodes
+from meshhost.server.studio.events import EventRoutes
+from meshhost.server.studio.overview import OverviewRoutes
 from meshhost.server.studio.pages import PageRoutes
+from meshhost.server.studio.search import SearchRoutes
 from meshhost.server.studio.signing_in import SigningIn
 from meshhost.server.tenant_metrics import TenantUseCollector
 from meshhost.server.wire.dialect import Dialect, Dialects
@@ -111,6 +116,7 @@ class Parts:
     deletions: Deletions
     archives: Exports
     series: QueueSeries
+    in_flight: InFlight
 
 
 def assemble(
@@ -151,8 +157,10 @@ def assemble(
         return_seconds=config.return_seconds,
     )
     waking = _Waking(engines.identity)
+    transfer = BodyTransfer(engines.queues, counts=engines.counts)
     queues = QueuesService(
         engines.queues,
+        transfer=transfer,
         receive_seconds=config.receive_seconds,
         lease_seconds=config.lease_seconds,
         blocked_seconds=config.blocked_seconds,
@@ -166,6 +174,7 @@ def assemble(
             # Messaging comes first: others learn that a participant is gone before its calls fail.
             messaging,
             queues,
+            transfer,
             *_room_services(config, engines, files, caller, waking),
             WorkService(
                 engines.queues,
@@ -225,7 +234,7 @@ def assemble(
         rates=rates,
         in_flight=in_flight,
     )
-    app = web.Application(middlewares=[errors_as_json])
+    app = web.Application(middlewares=[errors_as_json, refuse_compressed])
     watch_requests(app)
     sockets.add_to(app)
     files.add_to(app)
@@ -248,14 +257,32 @@ def assemble(
     hooks = Hooks(engines.triggers, engines.queues, **checks)
     HookRoutes(access, hooks, address, bodies, rates=rates).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
-    ArchiveRoutes(access, exports, imports).add_to(app)
+    ArchiveRoutes(access, exports, imports, in_flight).add_to(app)
     if config.has_login:
         LoginRoutes(access).add_to(app)
+    EventRoutes(access, directory, engines.queues, calls_of=caller.calls).add_to(app)
+    OverviewRoutes(access, directory, engines.queues, caller, engines.counts).add_to(app)
+    SearchRoutes(access, directory, engines.queues, engines.files, schedules).add_to(app)
     codes = OneTimeCodes()
     SigningIn(access, sessions, codes, address).add_to(app)
     PageRoutes().add_to(app)  # the last below /studio: it answers everything else there
-    add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter)
-    return Parts(app, directory, all_services, sender, caller, access, codes, metrics, deletions, exports, series)
+    add_gateway_routes(
+        app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter, hold=bodies.held
+    )
+    return Parts(
+        app,
+        directory,
+        all_services,
+        sender,
+        caller,
+        access,
+        codes,
+        metrics,
+        deletions,
+        exports,
+        series,
+        in_flight,
+    )
 
 
 class _Waking:

@@ -151,6 +151,7 @@ class RoomServer:
                 shutdown_timeout=1.0,
                 keepalive_timeout=_KEEP_ALIVE_SECONDS,
                 logger=http_logger(),
+                auto_decompress=False,  # see edge/encodings.py
             )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)

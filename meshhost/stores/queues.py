@@ -13,7 +13,7 @@ This module is pure: values and signatures, no I/O.
 Longer than 400 lines because it is one contract.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NewType, Protocol, TypeAlias
 
@@ -343,14 +343,16 @@ class QueueStore(Protocol):
     async def drain(self, queue: QueueKey) -> int:
         """Delete all messages of the queue, leased ones too but not the dead; return how many. Raises NotFoundError.
 
-        Nothing is known of them any more.
-
-        They are gone at once for every caller; the space that they took may be freed later, also after a crash.
+        They are gone at once for every caller, and nothing is known of them. Their space may be freed later.
         """
         ...
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
         """Return what is in each queue of a room, by name: one consistent view of the moment, over all processes."""
+        ...
+
+    async def overview(self, tenant: TenantId | None = None) -> Sequence[tuple[RoomKey, QueueStats]]:
+        """Return `stats` of all rooms of a tenant, or of all tenants, by tenant, room and name. Costs as many queues do."""
         ...
 
     async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
@@ -410,8 +412,14 @@ class QueueStore(Protocol):
         """Store messages of an archive at the end of the queue, which is made if it is missing; all or none.
 
         They get new ids, in the order that they are given in, and keep everything else; what is left of a ttl goes on from
-        now. `max_depth` does not count. No delay is
-        longer than LONGEST_DELAY. Nobody is woken. Raises LimitExceededError for a message that is too large,
-        InvalidRequestError for one that is not Unicode, StorageFullError.
+        now. `max_depth` does not count. No delay is longer than LONGEST_DELAY. Nobody is woken. Raises LimitExceededError for a
+        message that is too large, InvalidRequestError for one that is not Unicode, StorageFullError.
+        """
+        ...
+
+    async def referred(self, names: Collection[str]) -> Collection[str]:
+        """Return those of these names of objects to which a body or a result refers (`bodies/reference.py`), in any queue.
+
+        What a drain or a deletion hides may still refer, until its space is freed.
         """
         ...

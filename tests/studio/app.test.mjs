@@ -8,7 +8,7 @@ const { parseEvents } = await import("../../meshhost/studio/static/app/events.js
 const { matched, to } = await import("../../meshhost/studio/static/app/router.js");
 const { query } = await import("../../meshhost/studio/static/app/api.js");
 const { may } = await import("../../meshhost/studio/static/app/store.js");
-const { bytes, duration, oneLine } = await import("../../meshhost/studio/static/ui/format.js");
+const { bytes, duration, lastLine, oneLine } = await import("../../meshhost/studio/static/ui/format.js");
 
 test("an address gives its named parts, escaped and back", () => {
   const address = to`/rooms/${"r"}/queues/${"a/b c"}`;
@@ -52,4 +52,26 @@ test("sizes and durations read as people say them", () => {
   assert.deepEqual([0.004, 2.34, 59.9, 250, 90_000].map(duration), ["4 ms", "2.3 s", "60 s", "4 min 10 s", "1 d 1 h"]);
   assert.equal(oneLine({ a: "x\ny" }), '{"a":"x\\ny"}');
   assert.equal(oneLine("a".repeat(9), 4), "aaa…");
+});
+
+test("a traceback's last line is what it says", () => {
+  assert.equal(lastLine('Traceback:\n  File "x"\nValueError: no file\n'), "ValueError: no file");
+  assert.equal(lastLine("plain"), "plain");
+  assert.equal(lastLine("E: a\n  more"), "E: a");
+});
+
+test("a fault in JSON is told with its line and column", async () => {
+  const { parseJson } = await import("../../meshhost/studio/static/ui/json-editor.js");
+  assert.deepEqual(parseJson('{"a": 1}'), { value: { a: 1 } });
+  const faults = {
+    '{\n  "a": }': "Line 2, column 8: expected a value.",
+    '{"a": 1': "Line 1, column 8: expected a comma or }.",
+    "{'a': 1}": "Line 1, column 2: expected a name in double quotes, or }.",
+    "[1, 2,]": "Line 1, column 7: expected a value.",
+    '{"a" 1}': "Line 1, column 6: expected a colon.",
+    "1 2": "Line 1, column 3: expected the end.",
+    '"a\nb"': "Line 1, column 1: expected a value.",
+    "": "Line 1, column 1: expected a value.",
+  };
+  for (const [text, fault] of Object.entries(faults)) assert.deepEqual(parseJson(text), { fault });
 });

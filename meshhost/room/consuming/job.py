@@ -10,6 +10,7 @@ consumer.
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import time
 import traceback
@@ -20,11 +21,11 @@ from typing import Any, Literal
 from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind
 
-from meshhost.errors import InvalidRequestError, LeaseLostError, RoomError
+from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, RoomError, StorageFullError
 from meshhost.guard import EscapedError, guarding
 from meshhost.logs import describe_error
 from meshhost.room.client import RoomClient
-from meshhost.room.consuming.kept_values import plain_json
+from meshhost.room.consuming.kept_values import MAX_VALUE_CHARS, plain_json, sized_json
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import LeasedMessage
 from meshhost.tasks import uninterrupted
@@ -103,6 +104,7 @@ class Job:
         self._ack_with_others = ack
         # What is reported unless the server confirms another outcome.
         self._outcome: Outcome = "lost"
+        self._is_large = False  # the result
         self._stopped: StopReason | None = None
         self._task: asyncio.Task[Any] | None = None
         # Progress that the server has not got yet; None: there is none.
@@ -198,12 +200,20 @@ class Job:
         if result is None or not self.leased.keeps_results:
             return None
         try:
-            return plain_json(result)
+            most = math.inf if self.leased.keeps_large_results else MAX_VALUE_CHARS
+            kept, size = sized_json(result, most=most)
         except ValueError as error:
-            # The work is done, so the message is; who waits for the result has to learn that there was one.
-            reason = f"the result cannot be kept: {error}"
-            logger.warning("a result cannot be kept", extra=self._fields | {"reason": str(error)})
-            return {RESULT_ERROR: reason}
+            return self._not_kept(error)
+        self._is_large = size > MAX_VALUE_CHARS
+        return kept
+
+    def _not_kept(self, error: Exception) -> Any:
+        """Return what is kept instead of a result.
+
+        The work is done, so the message is; who waits for the result has to learn that there was one.
+        """
+        logger.warning("a result cannot be kept", extra=self._fields | {"reason": str(error)})
+        return {RESULT_ERROR: f"the result cannot be kept: {error}"}
 
     async def _processed(self) -> Any:
         """Return what the processing returned, or nothing when it was stopped. Raises what it raised."""
@@ -213,6 +223,8 @@ class Job:
         try:
             with guarding():
                 async with timeout:
+                    if self.leased.body is not None:
+                        await self.leased.load()
                     return await self._process(self.leased)
         except TimeoutError as error:
             if not timeout.expired():
@@ -242,11 +254,20 @@ class Job:
     # Each records the outcome itself: a cancellation may prevent the caller from seeing the result.
 
     async def _ack(self, result: Any) -> None:
-        if self._ack_with_others is not None:
+        if self._is_large:
+            await self._ack_large(result)
+        elif self._ack_with_others is not None:
             await self._ack_with_others(self.leased, result)
         else:
             await self.leased.ack(result=result)
         self._outcome = "done"
+
+    async def _ack_large(self, result: Any) -> None:
+        try:
+            await self.leased.ack(result=result)
+        except (InvalidRequestError, LimitExceededError, StorageFullError) as error:
+            # Another try would be refused too, and the message would be processed again.
+            await self.leased.ack(result=self._not_kept(error))
 
     async def _nack(self, error: str) -> None:
         is_dead = await self.leased.nack(reason="failed", error=error)

@@ -16,6 +16,7 @@ from typing import Any
 import jwt
 from aiohttp import web
 
+from meshhost.edge.watched import know_sender
 from meshhost.errors import AccessDeniedError, InvalidTokenError, NotFoundError
 from meshhost.gateway.provider import Caller
 from meshhost.identity.keys import ApiKey, parse_api_key
@@ -59,7 +60,8 @@ class Access:
     """Checks tokens and keys against the identity store. `own_secret` signs file URLs and logins.
 
     Without an `operator_key` nobody is the operator. A file URL is good for `file_seconds`. Requests are counted in `rates`
-    once their tenant is known: every method that returns a tenant, room or file raises QuotaExceededError, too. With
+    once their tenant is known: every method that returns a tenant, room or file raises QuotaExceededError, too. The connection
+    of a request that passes all that may be used for another one (`edge.watched`). With
     `requires_expiry` participant tokens that never expire are refused.
     """
 
@@ -93,11 +95,15 @@ class Access:
         room = RoomKey(TenantId(tenant or DEFAULT_PROJECT), room_name)
         self.identity.deleted_rooms.check(room, token.signed_at)
         self._count(room.tenant)
+        know_sender(request)
         return room, token
 
     def session(self, request: web.Request) -> Session | None:
         """The session by which the request is made, or None. Raises TokenError, AccessDeniedError as `Sessions.of` does."""
-        return None if self.sessions is None else self.sessions.of(request)
+        session = None if self.sessions is None else self.sessions.of(request)
+        if session is not None:
+            know_sender(request)
+        return session
 
     def shows_key(self, request: web.Request) -> bool:
         """Whether the request shows an API key or a session, and not a participant token. Raises as `session` does."""
@@ -136,6 +142,7 @@ class Access:
         holder = self.key_holder(request)
         _check_role(holder.role, needed_for(request))
         self._count(holder.project)
+        know_sender(request)
         return holder
 
     def signer(self, request: web.Request) -> ApiKey:
@@ -152,7 +159,10 @@ class Access:
         if session is not None:
             return session.is_operator
         shown = bearer_of(request).encode(errors="surrogatepass")
-        return self.operator_key is not None and hmac.compare_digest(self.operator_key.encode(), shown)
+        if self.operator_key is None or not hmac.compare_digest(self.operator_key.encode(), shown):
+            return False
+        know_sender(request)
+        return True
 
     def check_operator(self, request: web.Request) -> None:
         """Raise AccessDeniedError for a tenant's key, TokenError for everything else that is not the operator's key."""

@@ -8,10 +8,11 @@ Longer than 400 lines because each method of the contract is one here, and their
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from meshhost.clock import Clock, SteadyTime, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.bodies.reference import is_reference, name_in
 from meshhost.stores.memory.queue_state import MemoryMessage, MemoryQueue
 from meshhost.stores.messages import MessagePage, MessageQuery, MessageRecord, MessageState
 from meshhost.stores.queue_settings import QueueSettings
@@ -344,6 +345,12 @@ class MemoryQueueStore:
         mine = sorted((key.name, queue) for key, queue in self._all().items() if key.room == room)
         return [_stats(name, queue, now, steady) for name, queue in mine]
 
+    async def overview(self, tenant: TenantId | None = None) -> Sequence[tuple[RoomKey, QueueStats]]:
+        """See QueueStore."""
+        now, steady = self._clock.time(), self._steady.time()
+        mine = sorted((key, queue) for key, queue in self._all().items() if tenant in (None, key.room.tenant))
+        return [(key.room, _stats(key.name, queue, now, steady)) for key, queue in mine]
+
     async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
         """See QueueStore."""
         soon = self._steady.time() + within
@@ -428,6 +435,12 @@ class MemoryQueueStore:
             if old.expires_at is not None:
                 message.expires = steady + max(old.expires_at - now, 0.0)
             found.add(message)
+
+    async def referred(self, names: Collection[str]) -> Collection[str]:
+        """See QueueStore."""
+        rows = (record for queue in self._all() for record in self._records(queue))
+        texts = (text for record in rows for text in (record.body, record.result) if text and is_reference(text))
+        return {name_in(text) for text in texts} & set(names)
 
     def _follow_the_clock(self) -> None:
         if not (jump := self._steady.jump()):

@@ -29,6 +29,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from meshhost.errors import InvalidRequestError, RoomError, SettingsError
+from meshhost.stores.shared.fair import TenantWeights
+from meshhost.stores.shared.fair_gate import FairGate
 from meshhost.tasks import TaskOwner
 
 __all__ = [
@@ -73,12 +75,12 @@ CREATE TABLE IF NOT EXISTS meshhost.versions (store text PRIMARY KEY, version in
 
 
 class PostgresDatabase:
-    """The database at `url` (`postgresql://…`), used by at most `connections` operations at a time.
+    """The database at `url` (`postgresql://…`), used by at most `connections` operations at a time, tenants by turns.
 
     Raises SettingsError for a URL that psycopg cannot read; the text does not show it.
     """
 
-    def __init__(self, url: str, *, connections: int = 10) -> None:
+    def __init__(self, url: str, *, connections: int = 10, weights: TenantWeights | None = None) -> None:
         try:
             self._target = conninfo_to_dict(url)
         except psycopg.ProgrammingError:
@@ -88,6 +90,8 @@ class PostgresDatabase:
             url, **{name: value for name, value in _KEEPALIVE.items() if name not in self._target}
         )
         self._connections = connections
+        self.weights = weights or TenantWeights()
+        self._gate = FairGate(connections, weights=self.weights)
         self._pool: AsyncConnectionPool[Connection] | None = None
         self._tasks = TaskOwner("database")
         self._is_checking = False
@@ -151,7 +155,7 @@ class PostgresDatabase:
             cursor = await connection.execute(statement, values)
             return await cursor.fetchall() if cursor.description is not None else []
 
-        return await self._run(operation)
+        return await self._run(operation, _tenant_of(values))
 
     async def row(self, statement: LiteralString, values: Values = {}) -> Row | None:  # noqa: B006 - never changed
         """Run one statement and return its first row, or None."""
@@ -164,16 +168,19 @@ class PostgresDatabase:
         async def operation(connection: Connection) -> int:
             return (await connection.execute(statement, values)).rowcount
 
-        return await self._run(operation)
+        return await self._run(operation, _tenant_of(values))
 
-    async def transaction(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run several statements as one transaction. `operation` may run more than once, each time from the beginning."""
+    async def transaction(self, operation: Callable[[Connection], Awaitable[T]], *, tenant: str = "") -> T:
+        """Run several statements as one transaction, for a tenant if there is one.
+
+        `operation` may run more than once, each time from the beginning.
+        """
 
         async def whole(connection: Connection) -> T:
             async with connection.transaction():
                 return await operation(connection)
 
-        return await self._run(whole)
+        return await self._run(whole, tenant)
 
     async def snapshot(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
         """Run what only reads, and may take long, on a connection of its own; it sees one moment. Raises OSError."""
@@ -194,14 +201,18 @@ class PostgresDatabase:
 
         await self.transaction(operation)
 
-    async def _run(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _run(self, operation: Callable[[Connection], Awaitable[T]], tenant: str) -> T:
         pool = self._pool
         if pool is None:
             raise RoomError("the database is not open")
         with translated():
             for left in reversed(range(_TRIES)):
                 try:
-                    async with pool.connection() as connection, asyncio.timeout(_OPERATION_SECONDS):
+                    async with (
+                        self._gate.place(tenant, seconds=_BORROW_SECONDS),
+                        pool.connection() as connection,
+                        asyncio.timeout(_OPERATION_SECONDS),
+                    ):
                         return await operation(connection)
                 except (errors.DeadlockDetected, errors.SerializationFailure):
                     if not left:
@@ -281,6 +292,12 @@ def newest_versions() -> dict[str, int]:
 def _files(store: str) -> list[tuple[str, Traversable]]:
     """The migrations of a store, in order."""
     return sorted((file.name, file) for file in (_MIGRATIONS / store).iterdir() if file.name.endswith(".sql"))
+
+
+def _tenant_of(values: Values) -> str:
+    """Whom a statement is for: those about one tenant name it. Batches are for several, and belong to the server."""
+    tenant = values.get("tenant")
+    return tenant if isinstance(tenant, str) else ""
 
 
 async def migrate_store(connection: Connection, store: str, *, place: str) -> None:

@@ -11,7 +11,7 @@ Draining or deleting a queue of any size is one small transaction, which leaves 
 contract says, without a row that all senders lock (`depths.py`). What the queues of rooms hold is read in `overview.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
@@ -91,7 +91,7 @@ class PostgresQueueStore(QueueOverview):
             await connection.execute(SQL["drop_lane"], {"lane": lane, "queue": number})
             await connection.execute(SQL["delete_queue"], {"queue": number})
 
-        await self.database.transaction(operation)
+        await self.database.transaction(operation, tenant=queue.room.tenant)
         self._depths.left(queue, self._limits.max_depth)
         self._depths.may_hold(queue, None)
 
@@ -191,7 +191,7 @@ class PostgresQueueStore(QueueOverview):
             await begin_anew(connection, values, settings)
             return (await connection.execute(SQL["configure"], values)).rowcount > 0
 
-        if not (is_storable(queue) and await self.database.transaction(operation)):
+        if not (is_storable(queue) and await self.database.transaction(operation, tenant=queue.room.tenant)):
             raise queue_missing(queue)
         self._depths.may_hold(queue, settings.max_depth)
 
@@ -243,7 +243,7 @@ class PostgresQueueStore(QueueOverview):
                 await connection.execute(SQL["new_lane"], {"queue": number})
             return int(count)
 
-        count = await self.database.transaction(operation)
+        count = await self.database.transaction(operation, tenant=queue.room.tenant)
         self._depths.left(queue, count)
         return count
 
@@ -281,6 +281,11 @@ class PostgresQueueStore(QueueOverview):
         now, steady = self._clock.time(), self._steady.time()
         await restore_messages(self.database, queue, messages, headers, now=now, steady=steady)
         self._depths.left(queue, -sum(message.died_at is None for message in messages))
+
+    async def referred(self, names: Collection[str]) -> Collection[str]:
+        """See QueueStore."""
+        rows = await self.database.rows(SQL["referred"], {"names": [name.encode() for name in names]})
+        return {bytes(name).decode() for (name,) in rows}
 
     async def _depth(self, queue: QueueKey) -> tuple[int, int | None]:
         """How many messages the queue holds, and how many it may hold if that is set for it."""

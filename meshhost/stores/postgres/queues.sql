@@ -403,6 +403,28 @@ CROSS JOIN LATERAL (
 ) AS waiting
 WHERE tenant = %(tenant)s AND room = %(room)s ORDER BY name
 
+-- name: overview
+-- As stats, of all rooms of a tenant, or of all tenants.
+SELECT
+    tenant, room, queues.name,
+    fresh.count + waiting.expired, waiting.leased, waiting.delayed,
+    (SELECT count(*) FROM meshhost.dead_letters WHERE queue = queues.id),
+    (SELECT sent_at FROM meshhost.messages WHERE messages.lane = queues.lane ORDER BY messages.id LIMIT 1),
+    (SELECT count(*) FROM meshhost.messages WHERE messages.lane = queues.lane AND held_back),
+    is_paused
+FROM meshhost.queues
+CROSS JOIN LATERAL (
+    SELECT count(*) FROM meshhost.messages WHERE messages.lane = queues.lane AND ready AND NOT held_back
+) AS fresh
+CROSS JOIN LATERAL (
+    SELECT
+        count(*) FILTER (WHERE due <= %(now)s) AS expired,
+        count(*) FILTER (WHERE due > %(now)s AND holder IS NOT NULL) AS leased,
+        count(*) FILTER (WHERE due > %(now)s AND holder IS NULL) AS delayed
+    FROM meshhost.messages WHERE messages.lane = queues.lane AND NOT ready AND NOT held_back
+) AS waiting
+WHERE %(tenant)s::text IS NULL OR tenant = %(tenant)s ORDER BY tenant, room, name
+
 -- name: rooms_with_work
 -- Of all rooms, or of one. Each queue is asked two questions that an index answers with one row; leases are collected once.
 SELECT DISTINCT tenant, room FROM meshhost.queues
@@ -505,3 +527,11 @@ WITH input AS MATERIALIZED (
     FROM numbered WHERE died_at IS NULL
 )
 SELECT count(*) FROM numbered
+
+-- name: referred
+-- As the indexes of the large ones say it.
+SELECT substring(body FROM 2 FOR 32) FROM meshhost.contents
+WHERE substring(body FROM 1 FOR 1) = '\x40'::bytea AND substring(body FROM 2 FOR 32) = ANY(%(names)s::bytea[])
+UNION
+SELECT substring(result FROM 2 FOR 32) FROM meshhost.outcomes
+WHERE substring(result FROM 1 FOR 1) = '\x40'::bytea AND substring(result FROM 2 FOR 32) = ANY(%(names)s::bytea[])

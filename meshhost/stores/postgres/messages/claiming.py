@@ -113,7 +113,7 @@ async def _end_instead(tables: QueueTables, queue: QueueKey, rows: Sequence[Row]
         locked = await (await connection.execute(SQL["lock_over"], values)).fetchall()
         return await _end(connection, tables, [_over(queue, row) for row in locked])
 
-    return len(await tables.database.transaction(operation))
+    return len(await tables.database.transaction(operation, tenant=queue.room.tenant))
 
 
 async def _end(connection: Connection, tables: QueueTables, endings: Sequence[Ending]) -> list[Ended]:

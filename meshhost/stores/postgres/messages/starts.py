@@ -71,7 +71,7 @@ async def claim_limited(
 
     for _ in range(_TRIES):
         try:
-            return await tables.database.transaction(operation)
+            return await tables.database.transaction(operation, tenant=queue.room.tenant)
         except _OvertakenError:
             continue
     return [_NOTHING], tables.steady.time()

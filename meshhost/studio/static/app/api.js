@@ -79,7 +79,7 @@ export async function refusal(response) {
     // A proxy in between answers in its own words: the status says enough.
   }
   const current = session.peek();
-  if (response.status === 401 && current?.role) session.value = { ...current, role: null, csrf: undefined };
+  if (response.status === 401 && current?.role) session.value = { ...current, role: null, csrf: undefined, ended: message };
   const wait = Number(response.headers.get("Retry-After"));
   return new ApiError(response.status, message, Number.isFinite(wait) && wait > 0 ? wait : null);
 }

@@ -41,7 +41,7 @@ function CurrentPage() {
   const { path } = useSignal(here);
   const current = useSignal(session);
   const { load, parts, name } = pageFor(path, current);
-  return html`<${Boundary} key=${name + path}><${Lazy} key=${name} load=${load} parts=${parts} /></${Boundary}>`;
+  return html`<${Boundary} key=${name}><${Lazy} load=${load} parts=${parts} /></${Boundary}>`;
 }
 
 /** @param {{load: () => Promise<{default: any}>, parts?: Record<string, string>}} props */

@@ -8,6 +8,18 @@ import { may } from "./store.js";
 const ROUTES = [
   ["/", null, () => import("../pages/home.js")],
   ["/rooms/:room", "viewer", () => import("../pages/room.js")],
+  ["/rooms/:room/queues", "viewer", () => import("../pages/work/queues.js")],
+  ["/rooms/:room/queues/:queue", "viewer", () => import("../pages/work/queue.js")],
+  ["/rooms/:room/queues/:queue/:id", "viewer", () => import("../pages/work/message.js")],
+  ["/rooms/:room/files/*", "developer", () => import("../pages/files/files.js")],
+  ["/rooms/:room/talk/*", "developer", () => import("../pages/talk/talk.js")],
+  ["/rooms/:room/documents/*", "developer", () => import("../pages/documents.js")],
+  ["/rooms/:room/schedules", "viewer", () => import("../pages/triggers/schedules.js")],
+  ["/rooms/:room/hooks", "developer", () => import("../pages/triggers/hooks.js")],
+  ["/usage", "viewer", () => import("../pages/admin/usage.js")],
+  ["/keys", "viewer", () => import("../pages/admin/keys.js")],
+  ["/tenants", "operator", () => import("../pages/admin/tenants.js")],
+  ["/tenants/:tenant", "operator", () => import("../pages/admin/tenant.js")],
 ];
 
 /**

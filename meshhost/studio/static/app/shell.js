@@ -111,14 +111,16 @@ function Crumbs({ path }) {
     target += `/${encodeURIComponent(part)}`;
     const isSection = index === 2 && parts[0] === "rooms";
     const title = index === 0 ? (named.find(([name]) => name === part)?.[1] ?? part) : isSection ? (sections.get(part) ?? part) : part;
-    return { title, target: index === 0 && part === "rooms" ? "/studio/" : target };
+    // Below Talk only whole addresses are pages.
+    const isPage = index < 3 || parts[2] === "queues" || parts[2] === "files";
+    return { title, target: index === 0 && part === "rooms" ? "/studio/" : isPage ? target : null };
   });
   return html`<nav class="crumbs" aria-label="Where you are">
     <ol>
       ${crumbs.length === 0 && html`<li aria-current="page">Home</li>`}
       ${crumbs.map(({ title, target: address }, index) =>
-        index === crumbs.length - 1
-          ? html`<li aria-current="page">${title}</li>`
+        index === crumbs.length - 1 || address === null
+          ? html`<li aria-current=${index === crumbs.length - 1 ? "page" : undefined}>${title}</li>`
           : html`<li><a href=${address}>${title}</a></li>`,
       )}
     </ol>

@@ -9,7 +9,7 @@ import { computed, signal } from "../ui/preact.js";
  * @typedef {{id: string, name: string}} Tenant
  * @typedef {"viewer" | "developer" | "admin" | "operator"} Role
  * @typedef {{role: Role | null, name?: string, tenant?: Tenant | null, expires?: number, csrf?: string, sign_in: string[],
- *   oidc?: {name: string} | null, version: string}} Session
+ *   oidc?: {name: string} | null, version: string, ended?: string}} Session
  */
 
 /** Null until the server was asked. @type {import("../vendor/signals.js").Signal<Session | null>} */

@@ -4,7 +4,7 @@
  * Everything comes from `GET /overview`, asked every few seconds; a filter works on the server's answer, and more rooms are
  * loaded as one asks for them.
  */
-import { ask, get, project, query } from "../app/api.js";
+import { ask, project, query, refusal, send } from "../app/api.js";
 import { useResource } from "../app/live.js";
 import { go, to } from "../app/router.js";
 import { may, session } from "../app/store.js";
@@ -21,15 +21,28 @@ const PAGE = 200;
 
 /**
  * @typedef {{tenant: string, name: string, open: boolean, participants: number, agents: number, queues: number, ready: number,
- *   leased: number, delayed: number, dead: number, oldest_age: number | null, paused: number}} Room
+ *   leased: number, delayed: number, dead: number, oldest_at: number | null, paused: number}} Room
  * @typedef {{kind: string, severity: "error" | "warning", tenant: string, room?: string, queue?: string, service?: string,
  *   text: string, value?: number, since?: number}} Attention
  */
 
+/** The last answer and its tag: most of the time nothing has changed, and the server says so in a line. */
+let last = { path: "", tag: "", data: /** @type {any} */ (null), tenant: /** @type {string | undefined} */ (undefined) };
+
+/** @param {string} path @param {AbortSignal} signal */
+async function readOverview(path, signal) {
+  const isKnown = last.path === path && last.tag && last.tenant === session.peek()?.tenant?.id;
+  const response = await send(path, { signal, headers: isKnown ? { "If-None-Match": last.tag } : {} });
+  if (response.status === 304) return last.data;
+  if (!response.ok) throw await refusal(response);
+  last = { path, tag: response.headers.get("ETag") ?? "", data: await response.json(), tenant: session.peek()?.tenant?.id };
+  return last.data;
+}
+
 export default function Home() {
   const current = useSignal(session);
   const [limit, setLimit] = useState(PAGE);
-  const overview = useResource((signal) => get(`/overview${query({ limit })}`, signal), [limit], { every: EVERY_MS });
+  const overview = useResource((signal) => readOverview(`/overview${query({ limit })}`, signal), [limit], { every: EVERY_MS });
   const isOperator = current?.role === "operator";
   const [isMaking, setMaking] = useState(false);
   return html`<${PageHead} title=${isOperator ? "All tenants" : (current?.tenant?.name ?? "Home")}>
@@ -104,7 +117,7 @@ function Rooms({ rooms, hasMore, more, make }) {
     { name: "In progress", number: true, cell: (/** @type {Room} */ room) => html`<${Count} value=${room.leased} />` },
     { name: "Delayed", number: true, cell: (/** @type {Room} */ room) => html`<${Count} value=${room.delayed} />` },
     { name: "Dead", number: true, cell: (/** @type {Room} */ room) => html`<${Count} value=${room.dead} tone="bad" />` },
-    { name: "Oldest waits", number: true, cell: (/** @type {Room} */ room) => (room.oldest_age === null ? html`<span class="zero">–</span>` : duration(room.oldest_age)) },
+    { name: "Oldest waits", number: true, cell: (/** @type {Room} */ room) => (room.oldest_at === null ? html`<span class="zero">–</span>` : duration(Date.now() / 1000 - room.oldest_at)) },
   ];
   if (!rooms.length) {
     return html`<div class="card"><${Empty} title="No rooms yet"

@@ -4,16 +4,15 @@
  */
 import { at, remove } from "../app/api.js";
 import { useRoom } from "../app/events.js";
-import { go, to } from "../app/router.js";
-import { maySeeSection } from "../app/sections.js";
+import { go } from "../app/router.js";
 import { may, session } from "../app/store.js";
 import { Confirm } from "../ui/dialog.js";
-import { duration } from "../ui/format.js";
 import { Icon } from "../ui/icons.js";
 import { Badge, Card, Empty, Loaded, PageHead, Stats, Time } from "../ui/parts.js";
 import { html, useSignal, useState } from "../ui/preact.js";
-import { Count, Table } from "../ui/table.js";
+import { Table } from "../ui/table.js";
 import { attempt } from "../ui/toast.js";
+import { QueueTable } from "./work/queues.js";
 
 /**
  * @typedef {import("../app/events.js").Snapshot} Snapshot
@@ -59,23 +58,8 @@ function Overview({ room, data }) {
 
 /** @param {{room: string, queues: Queue[]}} props */
 function Queues({ room, queues }) {
-  const hasPages = maySeeSection("queues");
-  const columns = [
-    {
-      name: "Queue",
-      head: true,
-      cell: (/** @type {Queue} */ queue) => html`${hasPages ? html`<a href=${to`/rooms/${room}/queues/${queue.name}`}>${queue.name}</a>` : queue.name}
-        ${queue.paused && html` <${Badge} tone="warn">paused</${Badge}>`}`,
-    },
-    { name: "Ready", number: true, cell: (/** @type {Queue} */ queue) => html`<${Count} value=${queue.ready} />` },
-    { name: "In progress", number: true, cell: (/** @type {Queue} */ queue) => html`<${Count} value=${queue.leased} />` },
-    { name: "Delayed", number: true, cell: (/** @type {Queue} */ queue) => html`<${Count} value=${queue.delayed} />` },
-    { name: "Waiting for its key", number: true, cell: (/** @type {Queue} */ queue) => html`<${Count} value=${queue.blocked} />` },
-    { name: "Dead", number: true, cell: (/** @type {Queue} */ queue) => html`<${Count} value=${queue.dead} tone="bad" />` },
-    { name: "Oldest waits", number: true, cell: (/** @type {Queue} */ queue) => (queue.oldest_age === null ? html`<span class="zero">–</span>` : duration(queue.oldest_age)) },
-  ];
   return html`<${Card} title="Queues">
-    ${queues.length ? html`<${Table} label="Queues" columns=${columns} rows=${queues} rowKey=${(/** @type {Queue} */ queue) => queue.name} />` : html`<${Empty} title="No queues">A queue is made by the first message: <code>meshhost queue send NAME '{"…": "…"}' --room ${room}</code></${Empty}>`}
+    ${queues.length ? html`<${QueueTable} room=${room} queues=${queues} />` : html`<${Empty} title="No queues">A queue is made by the first message: <code>meshhost queue send NAME '{"…": "…"}' --room ${room}</code></${Empty}>`}
   </${Card}>`;
 }
 

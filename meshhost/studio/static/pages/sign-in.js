@@ -38,6 +38,7 @@ export default function SignIn() {
     <div class="card">
       <p class="brand"><img src=${ICON} alt="" />meshhost Studio</p>
       <h1>Sign in</h1>
+      ${current?.ended && html`<p class="note" data-tone="warn">Your session ended: ${current.ended}</p>`}
       ${provider &&
       html`<a class="button primary" href=${`/studio/api/oidc/start?return=${encodeURIComponent(location.pathname)}`}>Sign in with ${provider.name}</a>
         <p class="muted">or with a key</p>`}

@@ -84,3 +84,10 @@ export function oneLine(value, most = 160) {
   const line = text.slice(0, most * 2).replace(/\s+/g, " ");
   return line.length > most ? `${line.slice(0, most - 1)}…` : line;
 }
+
+/** What a traceback says in the end, which is what people look for. @param {string} text */
+export function lastLine(text) {
+  const lines = text.trimEnd().split("\n");
+  const last = lines.findLast((line) => line && !/^\s/.test(line)) ?? "";
+  return last || lines[lines.length - 1];
+}

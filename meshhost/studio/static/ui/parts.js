@@ -51,10 +51,9 @@ export function Badge({ tone, children }) {
 
 /** A time as a distance from now, with the whole time behind it. @param {{at: number | null | undefined}} props */
 export function Time({ at }) {
-  const current = useSignal(now);
+  useSignal(now);
   if (at === null || at === undefined) return html`<span class="muted">–</span>`;
-  const shown = relativeTime(at, Math.max(current, Date.now() / 1000 - 5));
-  return html`<time datetime=${new Date(at * 1000).toISOString()} title=${fullTime(at)}>${shown}</time>`;
+  return html`<time datetime=${new Date(at * 1000).toISOString()} title=${fullTime(at)}>${relativeTime(at)}</time>`;
 }
 
 /** @param {{entries: {label: string, value: Children, tone?: "bad" | "warn" | null}[]}} props */
