@@ -585,6 +585,35 @@ async def test_who_may_only_send_learns_the_end_but_not_the_contents(server: Run
                 await refused
 
 
+async def test_who_may_only_send_reads_what_it_sent_itself(server: RunningServer) -> None:
+    scope = ApiScope(queues=QueuesGrant(send=["q", "p"], receive=[]))
+    async with (
+        server.client() as a,
+        server.client(name="s", scope=scope) as sender,
+        server.client(name="t", scope=scope) as other,
+    ):
+        mine, second = await sender.queues.send_many("q", [1, 2])
+        theirs = await other.queues.send("q", 3) or ""
+        ours = await a.queues.send("q", 4) or ""
+        for message_id in (mine, second):
+            assert await sender.queues.get("q", message_id) is not None
+        for message_id in (theirs, ours, "987654321"):
+            with pytest.raises(AccessDeniedError, match="read a message that another participant sent to queue q"):
+                await sender.queues.get("q", message_id)
+            with pytest.raises(AccessDeniedError):
+                await sender.queues.wait("q", message_id)
+            with pytest.raises(AccessDeniedError):
+                await sender.queues.body("q", message_id, part="result")
+        assert await a.queues.get("q", theirs) is not None
+
+        asking = asyncio.create_task(sender.queues.send("p", 5, reply=True))
+        await (await take(a, "p")).ack(result="done")
+        async with asyncio.timeout(10):
+            assert await asking == "done"
+    async with server.client(name="s", scope=scope) as again:
+        assert await again.queues.get("q", mine) is not None
+
+
 async def test_who_may_only_receive_may_look_and_cancel_but_not_send(server: RunningServer) -> None:
     scope = ApiScope(queues=QueuesGrant(receive=["q"], send=[]))
     async with server.client() as a, server.client(name="r", scope=scope) as receiver:
