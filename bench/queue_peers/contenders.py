@@ -44,7 +44,7 @@ class Contender:
 
 
 OURS_SQLITE = "meshhost, SQLite"
-OURS_POSTGRES = "meshhost, PostgreSQL"
+OURS_POSTGRES = "meshhost, PG"
 
 CONTENDERS = [
     Contender(OURS_SQLITE, "meshhost_room.py", brokers.room_on_sqlite, "sqlite", is_ours=True, is_framework=False),
@@ -61,8 +61,8 @@ CONTENDERS = [
         most_per_second=2000,
         remark="* Huey deletes a task before it runs it: at most once, where all others are at least once.",
     ),
-    Contender("Procrastinate, PostgreSQL", "peer_procrastinate.py", brokers.postgres, "postgres", most_per_second=400),
-    Contender("PGQueuer, PostgreSQL", "peer_pgqueuer.py", brokers.postgres, "postgres"),
+    Contender("Procrastinate, PG", "peer_procrastinate.py", brokers.postgres, "postgres", most_per_second=400),
+    Contender("PGQueuer, PG", "peer_pgqueuer.py", brokers.postgres, "postgres"),
     Contender("streaQ, Redis", "peer_streaq.py", brokers.redis, "redis"),
     Contender("Redis stream (floor)", "peer_stream.py", brokers.redis, "redis", is_framework=False),
 ]

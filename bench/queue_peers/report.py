@@ -76,7 +76,7 @@ def tables(found: dict[str, Figures]) -> list[Table]:
                 _ratio(found[ours].get(figure), best(found, frameworks(), figure, more_is_better=more))
                 for _, figure, more in columns
             ]
-            table.add_row(f"{ours.split()[-1]} / best framework", *ratios)
+            table.add_row(f"{ours.split()[-1]} to the best", *ratios)
         made.append(table)
     return made
 

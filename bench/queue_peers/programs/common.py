@@ -11,7 +11,6 @@ Latency is measured from before a send until the job begins, on the monotonic cl
 import asyncio
 import json
 import os
-import resource
 import statistics
 import sys
 import threading
@@ -39,6 +38,7 @@ class Options:
     batch: int = 1
     pace: float = 0.0
     concurrency: int = 1
+    is_worker: bool = False
 
 
 class Contender(Protocol):
@@ -121,7 +121,7 @@ class _Meter:
             "per_second": count / seconds,
             f"{who}_us": own / count * 1e6,
             "server_us": server / count * 1e6,
-            f"{who}_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+            f"{who}_mb": memory_of([os.getpid()]),
             "server_mb": memory_of(self._pids),
         }
 
@@ -232,7 +232,8 @@ def _send(kind: type[Contender], options: Options) -> dict[str, float]:
 
 def run(kind: Any) -> None:
     """Do what the arguments of this program say, print the figures, and exit without waiting for the library's threads."""
-    role, options = sys.argv[1], Options(**json.loads(sys.argv[2]))
+    role = sys.argv[1]
+    options = Options(**json.loads(sys.argv[2]), is_worker=role == "work")
     figures = _send(kind, options) if role == "send" else _work(kind, options)
     print(json.dumps(figures), flush=True)
     os._exit(0)

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from typing import Any
 
 from common import Options, run
@@ -15,34 +14,30 @@ class Streaq:
     is_threaded = False
 
     def __init__(self, options: Options, job: Callable[[float], None]) -> None:
+        self._is_worker = options.is_worker
         url = f"redis://127.0.0.1:{options.address['port']}"
         self._worker = Worker(redis_url=url, queue_name="bench", concurrency=options.concurrency, handle_signals=False)
 
-        @self._worker.task(ttl=timedelta(0))
+        @self._worker.task(ttl=0)
         async def noop(body: dict[str, Any]) -> None:
             job(body["sent"])
 
         self._task = noop
 
     async def open(self) -> None:
-        """Connect, unless the worker itself will."""
+        """Connect; a worker does so itself."""
+        if not self._is_worker:
+            await self._worker.__aenter__()
 
     async def close(self) -> None:
         """Disconnect."""
 
-    async def _opened(self) -> None:
-        if not getattr(self, "_is_open", False):
-            self._is_open = True
-            await self._worker.__aenter__()
-
     async def send(self, body: dict[str, Any]) -> None:
         """See common.Contender."""
-        await self._opened()
         await self._task.enqueue(body)
 
     async def send_many(self, bodies: Sequence[dict[str, Any]]) -> None:
         """See common.Contender."""
-        await self._opened()
         await self._worker.enqueue_many([self._task.enqueue(body) for body in bodies])
 
     async def work(self, _: threading.Event) -> None:
