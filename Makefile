@@ -42,7 +42,7 @@ check: lint
 	$(BIN)/python -m $(PYTEST) --quiet --hypothesis-profile=check -m 'not slow' tests/unit tests/contract tests/test_exports.py
 
 # Whole programs, and those of others, are run without coverage: it would double their time and tell nothing new.
-test: $(VENV)/.dev
+test: $(VENV)/.dev system-packages
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m $(PYTEST) tests/unit tests/contract tests/test_exports.py
 	$(BIN)/coverage run -m $(PYTEST) tests/integration
@@ -65,6 +65,11 @@ lint: $(VENV)/.check
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# Programs of Debian that some tests run; only as root, as in CI.
+.PHONY: system-packages
+system-packages:
+	@tests/system/install.sh
 
 .PHONY: docs docs-reference screenshots
 docs: docs-reference

@@ -66,6 +66,23 @@ _OWN: dict[str, Schema] = {
     "result_ttl": {"type": "number", "default": QueueSettings().result_ttl},
 }
 _SETTINGS = obj(**{field.name: _OWN.get(field.name, _SECONDS) for field in fields(QueueSettings)})
+_POINT = obj(
+    time={"type": "string", "format": "date-time", "description": "The end of the time that the point is about."},
+    ready=_INTEGER,
+    delayed=_INTEGER,
+    leased=_INTEGER,
+    blocked=_INTEGER,
+    dead=_INTEGER,
+    oldest_seconds={"type": ["number", "null"], "description": "The age of the oldest message that is not dead."},
+    sent=_INTEGER,
+    started=_INTEGER,
+    done=_INTEGER,
+    failed={"type": "integer", "description": "Attempts that failed, with those that made a message dead."},
+)
+_SERIES = obj(points=array(_POINT), step_seconds=_INTEGER)
+_STEP = Parameter(
+    "step", "10: points of 10 seconds for 10 minutes; 60: of a minute for 24 hours.", {"enum": [10, 60], "default": 10}
+)
 _OF_QUEUE = "/rooms/{room}/queues/{queue}"
 
 
@@ -73,6 +90,9 @@ def _of_queue(method: str, path: str, summary: str, answers: list[Answer], **mor
     answers = [*answers, _UNAUTHORIZED, _FORBIDDEN]
     return Endpoint(method, f"{_OF_QUEUE}{path}", summary, answers, auth="apiKey", tag="Queues", **more)
 
+
+_KEPT = """The points are in the memory of this server, for the queues in use; they begin when it starts, or with the
+        first request for a queue that was not in use."""
 
 QUEUES = (
     Endpoint(
@@ -83,6 +103,29 @@ QUEUES = (
         description="With an API key, or a participant token that may list queues. Wakes no room, as all that only looks.",
         auth="apiKey",
         tag="Queues",
+    ),
+    Endpoint(
+        "GET",
+        "/rooms/{room}/queue-series",
+        "Show how the queues of a room went on",
+        [
+            Answer(200, "The points, the oldest first, of all queues together.", _SERIES),
+            _BAD,
+            _UNAUTHORIZED,
+            _FORBIDDEN,
+        ],
+        description=f"With an API key, or a participant token that may list queues. {_KEPT}",
+        parameters=(_STEP,),
+        auth="apiKey",
+        tag="Queues",
+    ),
+    _of_queue(
+        "GET",
+        "/series",
+        "Show how a queue went on",
+        [Answer(200, "The points, the oldest first.", _SERIES), _BAD, _NO_QUEUE],
+        description=f"With an API key, or a participant token that may list queues. {_KEPT}",
+        parameters=(_STEP,),
     ),
     _of_queue(
         "GET",

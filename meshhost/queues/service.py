@@ -8,7 +8,9 @@ first; only when none takes it is it published to the others, and a hint from ot
 Two invariants. A message that was leased for a receiver that no longer wants it (cancelled, ended, stopped) is given back;
 `claims.py` does that. And a hint is followed or passed on. What adds or removes queues and messages goes through `counted.py`,
 for the quota of the tenant. Tasks: one sweeper from `start` to `stop`, and those of the claims. `stop` ends all waits with
-None, cancels the sweeper, and waits for the claims within its timeout.
+None, cancels the sweeper, and waits for the claims within its timeout. What happens is reported to `observers` (`activity`).
+
+Longer than 400 lines because every operation of the server's queue requests is one method here.
 """
 
 import asyncio
@@ -22,6 +24,7 @@ from meshhost.backoff import Backoff
 from meshhost.clock import Clock
 from meshhost.errors import InvalidRequestError
 from meshhost.identity.tenant import TenantId
+from meshhost.queues.activity.observer import Outcome, QueueObserver
 from meshhost.queues.claims import Claims, Wanted
 from meshhost.queues.configuring import Configuring
 from meshhost.queues.counted import CountedQueues
@@ -96,6 +99,7 @@ class QueueService(QueueReader):
         self._claims = Claims(store, self._counted, claimed_until=sweeper.tell, wake=self._wake)
         # Called, without waiting, with each queue in which a message became ready; they must not raise.
         self.on_ready: list[Callable[[QueueKey], None]] = []
+        self.observers: list[QueueObserver] = []
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -140,6 +144,8 @@ class QueueService(QueueReader):
     async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> StoredIds:
         """Store all of the messages or none, wake receivers, and return the messages' ids."""
         ids = await self._counted.send_many(queue, messages, create=create)
+        for observer in self.observers:
+            observer.sent(queue, ids.new)
         now = self._clock.time()
         for seconds in {message.delay for message in messages if message.delay > 0}:
             self._sweeper.tell(now + seconds)
@@ -203,7 +209,7 @@ class QueueService(QueueReader):
         """
         check_size("result", result)
         is_next_ready = await self._counted.ack(lease, result=result)
-        self._watches.tell(lease.queue, lease.message_id)
+        self._settled(lease, Outcome.DONE)
         if is_next_ready:
             self._wake(Hint(lease.queue))
 
@@ -221,7 +227,8 @@ class QueueService(QueueReader):
             return seconds
 
         dead = await self._store.nack(lease, reason=reason, error=error, delay=chosen)
-        self._watches.tell(lease.queue, lease.message_id)
+        failed = Outcome.FAILED if reason is EndReason.FAILED else Outcome.RETURNED
+        self._settled(lease, Outcome.DEAD if dead else failed)
         if seconds > 0:
             self._sweeper.tell(self._clock.time() + seconds)
         if seconds <= 0 or is_bounded:
@@ -296,6 +303,8 @@ class QueueService(QueueReader):
     async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
         """Delete all queues of a tenant, or of one of its rooms. Nobody may receive there any more."""
         await self._counted.delete_all(tenant, room)
+        for observer in self.observers:
+            observer.forget(tenant, room)
 
     async def drain(self, queue: QueueKey) -> int:
         """Delete all messages of the queue but the dead; return how many."""
@@ -359,7 +368,14 @@ class QueueService(QueueReader):
     def _handed_over(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         for delivery in deliveries:
             self._watches.tell(delivery.lease.queue, delivery.lease.message_id)
+            for observer in self.observers:
+                observer.started(delivery)
         return deliveries
+
+    def _settled(self, lease: Lease, outcome: Outcome) -> None:
+        self._watches.tell(lease.queue, lease.message_id)
+        for observer in self.observers:
+            observer.settled(lease, outcome)
 
     async def _wait(self, waiter: Waiter, deadline: float, wanted: Wanted, *, create: bool) -> Sequence[Delivery]:
         # The waiter is in line before the first look into the store: a message that is sent after that look wakes it.

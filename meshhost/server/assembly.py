@@ -17,6 +17,7 @@ from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
 from meshhost.gateway.routes import add_gateway_routes
 from meshhost.identity.tenant import RoomKey
+from meshhost.queues.activity.series import QueueSeries
 from meshhost.queues.service import QueueService
 from meshhost.quotas.counts import TenantCounts
 from meshhost.quotas.in_flight import InFlight
@@ -104,6 +105,7 @@ class Parts:
     metrics: ServerMetrics
     deletions: Deletions
     archives: Exports
+    series: QueueSeries
 
 
 def assemble(
@@ -220,7 +222,9 @@ def assemble(
     watch_requests(app)
     sockets.add_to(app)
     files.add_to(app)
-    QueueRoutes(access, engines.queues, is_stopping=lambda: directory.is_stopping).add_to(app)
+    series = QueueSeries(engines.queues.stats)
+    engines.queues.observers.append(series)
+    QueueRoutes(access, engines.queues, series, is_stopping=lambda: directory.is_stopping).add_to(app)
     HealthRoutes(directory, engines.queues, metrics).add_to(app)
     rest = RestRoutes(access, directory, engines.queues, url_of=address.room_url, calls_of=caller.calls)
     UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else
@@ -241,7 +245,7 @@ def assemble(
     if config.has_login:
         LoginRoutes(access).add_to(app)
     add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter)
-    return Parts(app, directory, all_services, sender, caller, access, metrics, deletions, exports)
+    return Parts(app, directory, all_services, sender, caller, access, metrics, deletions, exports, series)
 
 
 class _Waking:

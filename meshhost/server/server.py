@@ -151,6 +151,7 @@ class RoomServer:
         for service in self._parts.services:
             self._tasks.spawn(service.run(), name=type(service).__name__)
         self._tasks.spawn(self._parts.deletions.run(), name="deletions")
+        self._tasks.spawn(self._parts.series.run(), name="series of queues")
 
     async def stop(self) -> None:
         """Disconnect all participants in order and stop listening, within a bounded time. Idempotent."""

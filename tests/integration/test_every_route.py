@@ -83,6 +83,8 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/rooms/{room}"): ROOM,
     ("GET", "/files/{token}"): FILE,
     ("GET", "/rooms/{room}/queues"): ROOM_VIEW,
+    ("GET", "/rooms/{room}/queue-series"): ROOM_VIEW,
+    ("GET", "/rooms/{room}/queues/{queue}/series"): ROOM_VIEW,
     ("GET", "/rooms/{room}/queues/{queue}/messages"): ROOM_VIEW,
     ("GET", "/rooms/{room}/queues/{queue}/messages/{id}"): ROOM_VIEW,
     ("DELETE", "/rooms/{room}/queues/{queue}/messages/{id}"): ROOM_DEVELOP,

@@ -25,6 +25,8 @@ _QUEUES = "/rooms/{room}/queues"
 
 NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("GET", _QUEUES): Role.VIEWER,
+    ("GET", f"{_ROOM}/queue-series"): Role.VIEWER,
+    ("GET", f"{_QUEUES}/{{queue}}/series"): Role.VIEWER,
     ("GET", f"{_QUEUES}/{{queue}}/messages"): Role.VIEWER,  # without contents
     ("GET", f"{_QUEUES}/{{queue}}/messages/{{id}}"): Role.VIEWER,
     ("DELETE", f"{_QUEUES}/{{queue}}/messages/{{id}}"): Role.DEVELOPER,

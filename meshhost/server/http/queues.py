@@ -22,6 +22,8 @@ from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import parse_api_key
 from meshhost.identity.roles import Role
 from meshhost.identity.tenant import TenantId
+from meshhost.queues.activity.points import COARSE_SECONDS, FINE_SECONDS
+from meshhost.queues.activity.series import QueueSeries
 from meshhost.queues.service import QueueService
 from meshhost.server.http.access import Access, bearer_of
 from meshhost.server.http.bodies import json_object
@@ -46,8 +48,11 @@ _LOOK_SECONDS = 0.5
 class QueueRoutes:
     """Serves the queues of rooms. What waits is answered when the server `is_stopping`."""
 
-    def __init__(self, access: Access, queues: QueueService, *, is_stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, access: Access, queues: QueueService, series: QueueSeries, *, is_stopping: Callable[[], bool]
+    ) -> None:
         self._access = access
+        self._series = series
         self._is_stopping = is_stopping
         self._queues = queues
         self._waiting: Counter[TenantId] = Counter()
@@ -58,6 +63,8 @@ class QueueRoutes:
         app.add_routes(
             [
                 web.get("/rooms/{room}/queues", self._list),
+                web.get("/rooms/{room}/queue-series", self._series_of_room),
+                web.get(f"{queue}/series", self._series_of_queue),
                 web.get(f"{queue}/messages", self._find),
                 web.get(f"{queue}/messages/{{id}}", self._get),
                 web.delete(f"{queue}/messages/{{id}}", self._cancel),
@@ -72,11 +79,21 @@ class QueueRoutes:
 
     async def _list(self, request: web.Request) -> web.Response:
         caller = room_caller(self._access, request)
-        grant = None if caller.scope is None else caller.scope.queues
-        if caller.scope is not None and (grant is None or not grant.list):
-            raise AccessDeniedError("list queues")
+        _check_list(caller)
         stats = await self._queues.stats(caller.room)
         return web.json_response({"queues": [replies.listed(queue) for queue in stats]})
+
+    async def _series_of_room(self, request: web.Request) -> web.Response:
+        caller = room_caller(self._access, request)
+        _check_list(caller)
+        step = _step(request)
+        return web.json_response(replies.series(await self._series.of_room(caller.room, step), step))
+
+    async def _series_of_queue(self, request: web.Request) -> web.Response:
+        caller, queue = self._asked(request)
+        _check_list(caller)
+        step = _step(request)
+        return web.json_response(replies.series(await self._series.of_queue(queue, step), step))
 
     async def _find(self, request: web.Request) -> web.Response:
         caller, queue = self._asked(request)
@@ -226,6 +243,19 @@ def _message_id(request: web.Request) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
         raise NotFoundError(f"no message {text!r}: expected a number, as sending answers it")
     return int(text)
+
+
+def _step(request: web.Request) -> int:
+    """The length of the points that are asked for."""
+    text = request.query.get("step", str(FINE_SECONDS))
+    if text not in (str(FINE_SECONDS), str(COARSE_SECONDS)):
+        raise InvalidRequestError("step", f"expected {FINE_SECONDS} or {COARSE_SECONDS} (seconds)")
+    return int(text)
+
+
+def _check_list(caller: RoomCaller) -> None:
+    if caller.scope is not None and (caller.scope.queues is None or not caller.scope.queues.list):
+        raise AccessDeniedError("list queues")
 
 
 def _may_receive(scope: ApiScope, queue: QueueKey) -> bool:

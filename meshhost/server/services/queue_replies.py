@@ -7,15 +7,28 @@ and answered as the value. Replies with many messages are bounded: `fitting` say
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any, TypeVar
 
 from meshhost.protocol.json_values import load_stored_json
 from meshhost.protocol.messages import Header, JsonResponse
+from meshhost.queues.activity.points import Point
 from meshhost.queues.reader import fingerprint
 from meshhost.stores.queues import DeadLetter, Delivery, MessagePage, MessageRecord, QueueStats
 
-__all__ = ["MANY_BYTES", "dead_letter", "delivered", "delivered_many", "fitting", "listed", "page", "record", "records"]
+__all__ = [
+    "MANY_BYTES",
+    "dead_letter",
+    "delivered",
+    "delivered_many",
+    "fitting",
+    "listed",
+    "page",
+    "record",
+    "records",
+    "series",
+]
 
 T = TypeVar("T")
 
@@ -131,3 +144,18 @@ def record(found: MessageRecord, *, with_contents: bool) -> dict[str, Any]:
 
 def _value(text: str | None) -> Any:
     return None if text is None else load_stored_json(text)
+
+
+def series(points: Sequence[Point], step: int) -> dict[str, Any]:
+    """The points as JSON. `step` is how many seconds lie between them."""
+    return {"points": [_point(point) for point in points], "step_seconds": step}
+
+
+def _point(point: Point) -> dict[str, Any]:
+    age = point.gauges.oldest_seconds
+    return {
+        "time": datetime.fromtimestamp(point.time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        **point.gauges._asdict(),
+        "oldest_seconds": None if age is None else round(age, 3),
+        **point.counts._asdict(),
+    }

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import datetime
 from typing import Any
+from unittest.mock import ANY
 
 import aiohttp
 import pytest
@@ -88,6 +90,33 @@ async def test_queues_are_listed_with_what_is_in_them(rest: Rest) -> None:
         "paused": True,
     }
     assert await rest.ok("GET", "/rooms/other/queues") == {"queues": []}
+
+
+async def test_a_series_of_points_shows_how_a_queue_and_its_room_went_on(rest: Rest) -> None:
+    await rest.send()
+    await rest.queues.ack(await rest.lease())
+    await rest.send()
+    await rest.server.server.parts.series.sample()
+    for path in (f"{JOBS}/series", "/rooms/room/queue-series"):
+        answer = await rest.ok("GET", path)
+        (point,) = [point for point in answer["points"] if point["sent"]]
+        assert answer["step_seconds"] == 10
+        assert datetime.fromisoformat(point.pop("time")).tzinfo is not None
+        assert point.pop("oldest_seconds") >= 0
+        depths = {"ready": 1, "delayed": 0, "leased": 0, "blocked": 0, "dead": 0}
+        assert point == depths | {"sent": 2, "started": 1, "done": 1, "failed": 0}
+    coarse = await rest.ok("GET", f"{JOBS}/series", params={"step": "60"})
+    assert coarse["step_seconds"] == 60
+    assert [point["sent"] for point in coarse["points"]] == [2]
+    assert await rest("GET", f"{JOBS}/series", params={"step": "5"}) == (400, ANY)
+    assert (await rest("GET", "/rooms/room/queues/none/series"))[0] == 404
+
+
+async def test_a_series_is_for_those_who_may_list_queues(rest: Rest) -> None:
+    await rest.send()
+    for path in (f"{JOBS}/series", "/rooms/room/queue-series"):
+        assert (await rest("GET", path, bearer=rest.token(list=True)))[0] == 200
+        assert (await rest("GET", path, bearer=rest.token(list=False, receive=["jobs"])))[0] == 403
 
 
 async def test_messages_are_found_in_pages(rest: Rest) -> None:

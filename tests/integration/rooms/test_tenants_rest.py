@@ -52,6 +52,7 @@ def api_routes(server: RunningServer) -> set[tuple[str, str]]:
         "/schedules",
         "/rooms/{room}/schedules",
         "/rooms/{room}/queues",
+        "/rooms/{room}/queue-series",
         "/rooms/{room}/hooks",
     )
     return {(method, path) for method, path in found if path.startswith(keyed) and method != "HEAD"}
