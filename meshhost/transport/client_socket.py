@@ -10,6 +10,8 @@ messages. So what nearly all frames are, whole binary ones, is read and written 
 frames, one whole frame at a time, and with them everything that needs rules: handshake, ping, close, errors. Packets that are
 sent in one turn of the event loop leave in one write at its end. Invariant: frames leave in the order in which they were given,
 whether they were built here or by the library.
+
+Longer than 400 lines because one object is reader, writer and timer of a connection: that keeps an idle one small.
 """
 
 import asyncio
@@ -69,7 +71,9 @@ async def open_socket(
     # A user name in the URL is not sent: the token in the headers says who connects.
     uri = dataclasses.replace(uri, username=None, password=None)
     protocol = ClientProtocol(uri, max_size=max_frame_bytes, logger=logger)
-    _, socket = await loop.create_connection(lambda: ClientSocket(protocol, timeouts, max_frame_bytes), uri.host, uri.port, ssl=ssl)
+    _, socket = await loop.create_connection(
+        lambda: ClientSocket(protocol, timeouts, max_frame_bytes), uri.host, uri.port, ssl=ssl
+    )
     try:
         await socket.shake_hands(headers)
     except BaseException:

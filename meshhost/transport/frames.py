@@ -9,7 +9,10 @@ import os
 import struct
 from collections.abc import Iterator
 
-from websockets.frames import apply_mask
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # no compiled module on this platform
+    from websockets.utils import apply_mask
 
 __all__ = ["FrameSplitter", "binary_frame", "new_mask"]
 
@@ -25,6 +28,10 @@ class _Masks:
     """Masks from the operating system's generator, which is asked for many at once."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Use none of what is left."""
         self._pool = b""
         self._at = 0
 
@@ -39,7 +46,7 @@ class _Masks:
 new_mask = _Masks()
 """Return 4 bytes that nobody can predict, for the next frame."""
 # A process that is forked must not repeat the masks of its parent.
-os.register_at_fork(after_in_child=lambda: new_mask.__init__())  # type: ignore[misc]
+os.register_at_fork(after_in_child=new_mask.forget)
 
 
 def binary_frame(packet: bytes, mask: bytes = b"") -> bytes:

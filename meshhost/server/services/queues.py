@@ -11,6 +11,8 @@ carried has reached nobody: it goes back at once, counts as no delivery, and is 
 `run` has two background tasks: one extends the leases of clients without leases, the other one keeps those of clients that live
 but whose event loop is blocked (`blocked_holders.py`). Invariant: a message that was handed out is
 settled or given back in the end, whatever ends first: the request, the connection, the participant or the server.
+
+Longer than 400 lines because the handlers of sending, receiving and settling share who holds what.
 """
 
 import asyncio
@@ -24,6 +26,7 @@ from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededEr
 from meshhost.protocol.json_values import check_finite, dump_json
 from meshhost.protocol.messages import EmptyResponse, JsonResponse
 from meshhost.queues.reserved import check_header_names, check_sender_id
+from meshhost.queues.sending import send_each
 from meshhost.queues.service import QueueService, check_size
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Peer
@@ -38,7 +41,7 @@ from meshhost.server.services.queue_access import key_of, lease_of, may_list, ma
 from meshhost.server.services.queue_leases import ConnectionLeases, HandedOver, ParticipantLeases
 from meshhost.server.services.queue_messages import QueueMessages
 from meshhost.server.services.settlement import Settlement, on_end, on_receive
-from meshhost.stores.queues import LONGEST_DELAY, Delivery, EndReason, Lease, NewMessage
+from meshhost.stores.queues import LONGEST_DELAY, Delivery, EndReason, Lease, NewMessage, QueueKey
 
 __all__ = ["QueuesService"]
 
@@ -82,7 +85,7 @@ class QueuesService(RoomService):
         return {
             "queues.list": Operation(bodies.Nothing, self._list, may_list),
             "queues.open": Operation(bodies.Named, self._open, may_use, name_of),
-            "queues.send": Operation(bodies.Send, self._send, may_send, name_of),
+            "queues.send": Operation(bodies.Send, self._send, may_send, name_of, run_many=self._send_each),
             "queues.send_many": Operation(bodies.SendMany, self._send_many, may_send, name_of),
             "queues.receive": Operation(bodies.Receive, self._receive, may_receive, name_of),
             "queues.received": Operation(bodies.Received, self._received, is_one_way=True, frees=True),
@@ -117,6 +120,26 @@ class QueuesService(RoomService):
         ]
         ids = await self._queues.send_many(key_of(request, body), messages, create=body.create)
         return JsonResponse(json={"ids": [str(message_id) for message_id in ids], "before": len(ids) - ids.new})
+
+    async def _send_each(self, sends: Sequence[tuple[Request, bodies.Send]]) -> Sequence[Answer | Exception]:
+        """Do as `_send` for each. Those for one queue are stored together."""
+        answers: list[Answer | Exception] = [None] * len(sends)
+        by_queue: dict[tuple[QueueKey, bool], list[tuple[int, NewMessage]]] = {}
+        for number, (request, body) in enumerate(sends):
+            try:
+                message = self._new_message(request, body)
+            except MeshhostError as error:
+                answers[number] = error
+            else:
+                by_queue.setdefault((key_of(request, body), body.create), []).append((number, message))
+
+        async def send(queue: QueueKey, create: bool, numbered: Sequence[tuple[int, NewMessage]]) -> None:
+            sent = await send_each(self._queues, queue, [message for _, message in numbered], create=create)
+            for (number, _), result in zip(numbered, sent, strict=True):
+                answers[number] = JsonResponse(json={"id": str(result)}) if isinstance(result, int) else result
+
+        await asyncio.gather(*(send(*key, numbered) for key, numbered in by_queue.items()))
+        return answers
 
     def _new_message(self, request: Request, body: bodies.Message, path: str = "") -> NewMessage:
         """The message that a client sends; `path` is where it is in the request."""
