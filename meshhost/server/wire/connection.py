@@ -95,10 +95,8 @@ class Connection:
         flush_timeout: float = FLUSH_TIMEOUT,
         pause: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self._transport = transport
-        self._heartbeat = heartbeat
-        self._room = room
-        self._participant = participant
+        self._transport, self._heartbeat = transport, heartbeat
+        self._room, self._participant = room, participant
         self._dispatch = dispatch
         self._translator = translator
         self._protocol = RoomConnection(limits=limits, slice_bytes=SERVER_SLICE)
