@@ -213,6 +213,21 @@ class QueueService(QueueReader):
         if is_next_ready:
             self._wake(Hint(lease.queue))
 
+    async def ack_many(self, queue: QueueKey, acks: Sequence[tuple[Lease, str | None]]) -> Sequence[bool]:
+        """Settle messages of this queue as done, together. For each whether it is; False: its lease was lost.
+
+        Raises what `ack` raises for a result, and leaves all of the messages leased.
+        """
+        for _, result in acks:
+            check_size("result", result)
+        outcomes = await self._counted.ack_many(queue, acks)
+        for (lease, _), outcome in zip(acks, outcomes, strict=True):
+            if outcome is not None:
+                self._settled(lease, Outcome.DONE)
+        if ready := sum(bool(outcome) for outcome in outcomes):
+            self._wake(Hint(queue, many=ready > 1))
+        return [outcome is not None for outcome in outcomes]
+
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay | None = None) -> bool:
         """Settle the message as not done; return whether it was dead-lettered.
 

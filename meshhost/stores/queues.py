@@ -8,7 +8,7 @@ that a holder that woke too late is refused.
 
 Several processes may use one store. What the contract promises then is said at each method; an engine that serves one process
 only (SQLite, memory) refuses a second opener or cannot have one, and keeps the same promises between concurrent callers.
-This module is pure: values and signatures, no I/O.
+This module is pure: values and signatures, no I/O. Longer than 400 lines because it is one contract.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -244,6 +244,10 @@ class QueueStore(Protocol):
         message is leased again. Returns whether another message may have become ready by this: the next one of the key, or any
         of a queue with a `concurrency`.
         """
+        ...
+
+    async def ack_many(self, acks: Sequence[tuple[Lease, str | None]]) -> Sequence[bool | None]:
+        """Ack each of these leases with its result, in one commit. For each what `ack` returns; None: its lease is lost."""
         ...
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:

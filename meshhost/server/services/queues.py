@@ -248,7 +248,7 @@ class QueuesService(RoomService):
 
     def _shown(self, request: Request, body: bodies.Leased) -> Lease:
         """The lease that the client shows; so it has received the delivery."""
-        lease = lease_of(request, body)
+        lease = lease_of(key_of(request, body), body.lease)
         self._participants.of(request.participant).settled(lease)
         return lease
 
@@ -258,21 +258,19 @@ class QueuesService(RoomService):
 
     async def _ack_many(self, request: Request, body: bodies.AckMany) -> Answer:
         # All are checked before any is done, so that a client that is refused may ack the others one by one.
+        queue = key_of(request, body)
         acks = [
-            (bodies.Leased(name=body.name, lease=each.lease), _value_text(each.result, f"acks[{number}].result"))
+            (lease_of(queue, each.lease), _value_text(each.result, f"acks[{number}].result"))
             for number, each in enumerate(body.acks)
         ]
-        leases = [self._shown(request, shown) for shown, _ in acks]
-        # Side by side: the store commits them together. Of one that is not ours any more only the client is told.
-        outcomes = await asyncio.gather(
-            *(self._settle_done(lease, result) for lease, (_, result) in zip(leases, acks, strict=True)),
-            return_exceptions=True,
-        )
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, LeaseLostError):
-                # Some may be done; the client shows their leases again, and finds them settled.
-                raise outcome
-        return JsonResponse(json={"lost": [number for number, lost in enumerate(outcomes) if lost is not None]})
+        mine = self._participants.of(request.participant)
+        for lease, _ in acks:
+            mine.settled(lease)
+        outcomes = await self._queues.ack_many(queue, acks)
+        for (lease, _), is_done in zip(acks, outcomes, strict=True):
+            if is_done:
+                self._blocked.forget(lease)
+        return JsonResponse(json={"lost": [number for number, is_done in enumerate(outcomes) if not is_done]})
 
     async def _settle_done(self, lease: Lease, result: str | None) -> None:
         await self._queues.ack(lease, result=result)

@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from meshhost.clock import Clock, SteadyTime, SystemClock
+from meshhost.errors import LeaseLostError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.memory.queue_state import MemoryMessage, MemoryQueue
 from meshhost.stores.messages import MessagePage, MessageQuery, MessageRecord, MessageState
@@ -187,6 +188,16 @@ class MemoryQueueStore:
         now = self._steady.time()
         follows = found.end(message, MessageState.DONE, self._clock.time(), now, result=result)
         return follows or found.settings.concurrency is not None
+
+    async def ack_many(self, acks: Sequence[tuple[Lease, str | None]]) -> Sequence[bool | None]:
+        """See QueueStore."""
+        outcomes: list[bool | None] = []
+        for lease, result in acks:
+            try:
+                outcomes.append(await self.ack(lease, result=result))
+            except LeaseLostError:
+                outcomes.append(None)
+        return outcomes
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
         """See QueueStore."""

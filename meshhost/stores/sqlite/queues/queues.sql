@@ -99,6 +99,29 @@ FROM messages JOIN queues ON queues.id = messages.queue_id
 WHERE messages.id = :id AND messages.token = :token AND messages.holder = :holder
 AND queues.tenant = :tenant AND queues.room = :room AND queues.name = :name;
 
+-- name: find_plain_leased
+-- Of these leases, each [message, token, holder], the present ones of messages without a key.
+SELECT wanted.key, messages.id, messages.queue_id, ifnull(queues.first_id, queues.id), queues.settings
+FROM json_each(:leases) AS wanted
+JOIN messages ON messages.id = wanted.value ->> 0
+AND messages.token = wanted.value ->> 1 AND messages.holder = wanted.value ->> 2
+JOIN queues ON queues.id = messages.queue_id
+WHERE queues.tenant = :tenant AND queues.room = :room AND queues.name = :name AND messages.key IS NULL
+GROUP BY messages.id;
+
+-- name: add_done_outcomes
+INSERT INTO outcomes (
+    id, queue_id, state, sent_at, ended_at, forget_at, failures, ended, priority, key, began_at, worker, history
+)
+SELECT id, :first, :state, sent_at, :now, :forget_at, failures, ended, priority, key, began_at, worker, history
+FROM messages WHERE id IN (SELECT value FROM json_each(:ids));
+
+-- name: delete_contents
+DELETE FROM contents WHERE message_id IN (SELECT value FROM json_each(:ids));
+
+-- name: delete_messages
+DELETE FROM messages WHERE id IN (SELECT value FROM json_each(:ids));
+
 -- name: delete_message
 DELETE FROM messages WHERE id = :id RETURNING ready, key;
 
