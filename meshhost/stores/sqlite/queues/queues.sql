@@ -101,11 +101,12 @@ AND queues.tenant = :tenant AND queues.room = :room AND queues.name = :name;
 
 -- name: find_plain_leased
 -- Of these leases, each [message, token, holder], the present ones of messages without a key.
+-- CROSS JOIN keeps this order: a few leases first, then each message by its id, however many the queue has.
 SELECT wanted.key, messages.id, messages.queue_id, ifnull(queues.first_id, queues.id), queues.settings
 FROM json_each(:leases) AS wanted
-JOIN messages ON messages.id = wanted.value ->> 0
+CROSS JOIN messages ON messages.id = wanted.value ->> 0
 AND messages.token = wanted.value ->> 1 AND messages.holder = wanted.value ->> 2
-JOIN queues ON queues.id = messages.queue_id
+CROSS JOIN queues ON queues.id = messages.queue_id
 WHERE queues.tenant = :tenant AND queues.room = :room AND queues.name = :name AND messages.key IS NULL
 GROUP BY messages.id;
 
