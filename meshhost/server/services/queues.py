@@ -123,6 +123,8 @@ class QueuesService(RoomService):
 
     async def _send_each(self, sends: Sequence[tuple[Request, bodies.Send]]) -> Sequence[Answer | Exception]:
         """Do as `_send` for each. Those for one queue are stored together."""
+        if len(sends) == 1:
+            return [await self._send(*sends[0])]
         answers: list[Answer | Exception] = [None] * len(sends)
         by_queue: dict[tuple[QueueKey, bool], list[tuple[int, NewMessage]]] = {}
         for number, (request, body) in enumerate(sends):
