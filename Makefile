@@ -65,6 +65,23 @@ lint: $(VENV)/.check
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-studio; \
+		else echo "skipped the types of Studio: this machine has no npm"; fi
+
+# The browser side has its types in comments; those of the libraries are laid beside copies of them, so that they are not served.
+# The version is part of the name, so that another one is fetched.
+TYPESCRIPT := $(VENV)/share/node/typescript-7.0.2
+CHECKED := $(VENV)/share/node/studio
+.PHONY: lint-studio
+lint-studio: $(TYPESCRIPT)/.done
+	@rm -rf $(CHECKED) && cp -R meshhost/studio/static $(CHECKED) && cp tests/studio/types/*.d.ts $(CHECKED)/vendor
+	@cp tests/studio/tsconfig.json $(CHECKED)
+	cd $(CHECKED) && $(CURDIR)/$(TYPESCRIPT)/node_modules/.bin/tsc --project .
+
+$(TYPESCRIPT)/.done:
+	@mkdir -p $(@D)
+	npm install --silent --no-audit --no-fund --prefix $(@D) typescript@7.0.2
+	@touch $@
 
 # Programs of Debian that some tests run; only as root, as in CI.
 .PHONY: system-packages

@@ -2,8 +2,12 @@
 
 A room server in a process of its own, on SQLite with `synchronous=FULL`, with a quota for the tenant that floods. Another
 tenant measures its sends and tool calls: alone, just before each flood, and then in a flood of connections, messages, uploads,
-downloads, bad tokens, and all of them at once. The flood runs with the lowest priority, so that on few cores the figures are
-those of the server and not of the flood's own work. The aim is a ratio below 3.
+downloads, bad tokens, and all of them at once. The aim is a ratio below 3.
+
+What is measured is the server, not a lack of cores: the flood runs with the lowest priority (`nice` 19) and is one process, so
+it takes the time that server and measuring client leave. On two cores it still takes caches and memory bandwidth from both. The
+flood comes from 127.0.0.1 as the neighbour does, which is the worst case: nothing can be told by addresses. Run it on a machine
+that does nothing else, and compare ratios of one run only.
 """
 
 import asyncio
@@ -24,7 +28,13 @@ FLOODS = ("connections", "messages", "uploads", "downloads", "tokens", "all")
 OPERATOR_KEY = "mo-of-the-benchmark"
 # Of the tenant that floods: what an operator may allow one of some dozens of tenants on this server. The quiet tenant has no
 # rate: a measurement is not to wait for one.
-QUOTA = {"max_connections": 24, "max_uploads": 8, "max_messages": 50_000, "requests_per_second": 50}
+QUOTA = {
+    "max_connections": 24,
+    "max_uploads": 8,
+    "max_messages": 50_000,
+    "requests_per_second": 50,
+    "connections_per_second": 20,
+}
 WARM_UP_SECONDS = 1.0
 
 
@@ -78,7 +88,13 @@ async def main() -> None:
                         figure = f"{what}_{part}"
                         rows.append((f"{kind}: {name}, {part} ms", figures[figure], alone[figure]))
                 remarks.append(f"flood of {kind}: {per_second:,.0f} operations per second, refused ones included")
-    show("A tenant beside a flood by another", ("in the flood", "quiet"), rows, note="aim: below 3", remarks=remarks)
+    show(
+        "A tenant beside a flood by another",
+        ("in the flood", "quiet"),
+        rows,
+        note="aim: below 3; the flood runs at nice 19",
+        remarks=remarks,
+    )
 
 
 if __name__ == "__main__":

@@ -146,6 +146,14 @@ class Settings(BaseSettings):
             "program that has not configured logging itself, `otel_config` and the command line."
         ),
     )
+    studio_link: Literal["terminal", "always", "never"] = Field(
+        "terminal",
+        validation_alias=_names("STUDIO_LINK"),
+        description=(
+            "When `meshhost room serve` and `meshhost service run` print a link that signs a browser in to Studio, once: only "
+            "on a terminal, always, or never. `meshhost studio` prints one at any time."
+        ),
+    )
     local_model: Path | None = Field(
         None,
         validation_alias=_names("LOCAL_MODEL"),
@@ -310,6 +318,13 @@ class Settings(BaseSettings):
     edge_max_connections: int | None = _edge("MAX_CONNECTIONS", None, "Connections. Unset: by the file descriptors.")
     edge_max_incomplete: int = _edge("MAX_INCOMPLETE", 1024, "Connections whose headers are incomplete.")
     edge_max_incomplete_per_address: int = _edge("MAX_INCOMPLETE_PER_ADDRESS", 128, "As many of them from one address.")
+    edge_newcomer_share: float = Field(
+        0.3,
+        gt=0,
+        le=1,
+        validation_alias=_names("EDGE_NEWCOMER_SHARE"),
+        description="Share of the event loop's time for connections of senders that are not known yet.",
+    )
     openai_api_key: SecretStr | None = Field(
         None,
         validation_alias="OPENAI_API_KEY",

@@ -9,6 +9,7 @@ from typing import Any
 import hypothesis
 import pytest
 import pytest_asyncio
+from doubles.pgbouncer import running_pgbouncer
 from doubles.postgres import PostgresServer, running_postgres
 
 # How long one example takes says more about the machine than about the code: no deadline. `make check` asks for fewer
@@ -28,6 +29,13 @@ def postgres_server() -> Iterator[PostgresServer]:
         server.execute("ALTER SYSTEM SET fsync = off")
         server.execute("SELECT pg_reload_conf()")
         yield server
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of `postgres_server`'s own database through a pgbouncer in transaction mode."""
+    with running_pgbouncer(postgres_server) as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)

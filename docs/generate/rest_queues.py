@@ -32,6 +32,10 @@ _QUEUE = obj(
     oldest_age={"type": ["number", "null"], "description": "Of the oldest message, in seconds."},
     paused=_FLAG,
 )
+_LARGE: Schema = {
+    **obj(size=_INTEGER, sha256=TEXT, beginning=TEXT),
+    "description": "Only of a large one, which is null here: its bytes, and its first characters as JSON text.",
+}
 _ATTEMPT = obj(began_at=_NUMBER, ended_at=_NUMBER, by=TEXT, reason=TEXT, error=TEXT)
 _MESSAGE = obj(
     id=TEXT,
@@ -48,21 +52,27 @@ _MESSAGE = obj(
     lease_until=_TIME,
     progress=_ANY,
     result=_ANY,
+    result_body=_LARGE,
     ended_at=_TIME,
     reason=_NULLABLE,
     cancelling=_FLAG,
     seen={"type": "string", "description": "Changes with state and progress: for `seen` of a wait."},
     message=_ANY,
+    body=_LARGE,
     headers={"type": "object", "additionalProperties": TEXT},
     history={**array(_ATTEMPT), "description": "Attempts that failed or were interrupted."},
 )
 _SECONDS: Schema = {"type": ["number", "null"], "description": "Seconds; null: the server's default."}
 _COUNT: Schema = {"type": ["integer", "null"], "description": "Null: the server's default."}
+_RATE: Schema = {"type": ["string", "null"], "description": "Starts per time: 10/s, 600/m, 100/h; null: no limit."}
 _OWN: dict[str, Schema] = {
     "paused": _FLAG,
     "max_attempts": _COUNT,
     "max_depth": _COUNT,
     "concurrency": _COUNT,
+    "rate": _RATE,
+    "burst": {"type": ["integer", "null"], "description": "Null: the starts of a second, at least one."},
+    "key_rate": _RATE,
     "result_ttl": {"type": "number", "default": QueueSettings().result_ttl},
 }
 _SETTINGS = obj(**{field.name: _OWN.get(field.name, _SECONDS) for field in fields(QueueSettings)})
@@ -168,6 +178,19 @@ QUEUES = (
             Parameter("wait", "Answer when it has ended, or after so many seconds; at most 60.", _NUMBER),
             Parameter("seen", "With `wait`: answer also when it is not as this `seen` of an answer says."),
         ),
+    ),
+    _of_queue(
+        "GET",
+        "/messages/{id}/body",
+        "Fetch the contents of a message, however large",
+        [Answer(200, "The JSON value that was sent.", _ANY), _NO_MESSAGE],
+        description="Contents of a message that ended are kept only of a dead one.",
+    ),
+    _of_queue(
+        "GET",
+        "/messages/{id}/result",
+        "Fetch the result of a message, however large",
+        [Answer(200, "The JSON value that its worker returned.", _ANY), _NO_MESSAGE],
     ),
     _of_queue(
         "DELETE",

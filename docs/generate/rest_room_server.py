@@ -5,6 +5,7 @@ from typing import Any
 
 from docs.generate.openapi import ERROR, TEXT, Answer, Endpoint, Parameter, Schema, array, obj
 from docs.generate.rest_queues import QUEUES
+from docs.generate.rest_studio import STUDIO
 from docs.generate.rest_triggers import SCHEDULED_TASKS, TRIGGERS
 from meshhost.quotas.quota import Resource, ServerQuota
 
@@ -573,5 +574,5 @@ _LOGIN = (
     ),
 )
 
-ENDPOINTS = (*_OPERATIONS, *_ROOMS, *TRIGGERS, *_PROJECTS, *_TENANTS, *_LOGIN)
+ENDPOINTS = (*_OPERATIONS, *_ROOMS, *TRIGGERS, *_PROJECTS, *_TENANTS, *_LOGIN, *STUDIO)
 """Every route of the room server."""

@@ -39,6 +39,8 @@ VARIABLES: dict[str, dict[str, str]] = {
         "the queues alone: `sqlite:///relative` or `sqlite:////absolute`. Default: files in the data directory.",
         "MESHHOST_OPERATOR_KEY": "Key that manages tenants: for the server, and for `meshhost tenant` and `key`. Default: "
         "`operator.key` in the configuration directory, which `meshhost room serve` writes.",
+        "MESHHOST_STUDIO_LINK": "When a server that starts prints a link that signs a browser in to Studio, once: on a "
+        "`terminal`, `always` or `never`. `meshhost studio` prints one at any time.",
         "MESHHOST_SECRET": "Secret of participant tokens that name no API key.",
         "OPENAI_API_KEY": "Key for the model provider.",
         "OPENAI_BASE_URL": "Address of an OpenAI-compatible provider. With neither this nor `OPENAI_API_KEY` set, "
@@ -53,6 +55,7 @@ VARIABLES: dict[str, dict[str, str]] = {
         "MESHHOST_EDGE_MAX_CONNECTIONS": "Connections that may be open. Default: 80 % of the file descriptors.",
         "MESHHOST_EDGE_MAX_INCOMPLETE": "Connections whose headers are incomplete; the oldest are dropped.",
         "MESHHOST_EDGE_MAX_INCOMPLETE_PER_ADDRESS": "Those from one address; from this machine's own, as many as in all.",
+        "MESHHOST_EDGE_NEWCOMER_SHARE": "Share of the event loop's time for connections of nobody known, beside other work.",
     },
     "Service host": {
         "MESHHOST_HOST": "Address to listen on for calls. Default: 127.0.0.1.",
@@ -113,10 +116,12 @@ FILE: dict[str, str] = {
     "edge.max_connections": "Connections that may be open. Default: 80 % of the file descriptors.",
     "edge.max_incomplete": "Connections whose headers are incomplete; the oldest are dropped.",
     "edge.max_incomplete_per_address": "Those from one address; from this machine's own, as many as in all.",
+    "edge.newcomer_share": "Share of the event loop's time for connections of nobody known, beside other work.",
     "queues.max_attempts": "Failed attempts after which a message is dead-lettered.",
     "queues.max_interruptions": "Deliveries that end interrupted or expired after which a message is dead-lettered as poison.",
     "queues.max_depth": "Most messages in one queue.",
     "queues.max_message_bytes": "Largest queue message.",
+    "queues.inline_bytes": "Largest body of a message that is kept in the database; a larger one goes to the object store.",
     "quota.max_rooms": "Rooms that one tenant may have open.",
     "quota.max_connections": "Connections of participants that one tenant may have open.",
     "quota.max_agents": "Agents of one tenant that may be connected, over all hosts.",
@@ -128,7 +133,9 @@ FILE: dict[str, str] = {
     "quota.max_keys": "API keys of one tenant.",
     "quota.max_uploads": "Uploads of one tenant in progress.",
     "quota.max_in_flight_bytes": "Bytes of one tenant's messages that are received, handled or sent.",
+    "quota.weight": "Turns that one tenant has in the stores for each one of a tenant of weight 1, while several want them.",
     "quota.requests_per_second": "Requests of one tenant per second, by REST and in rooms. Default: no limit.",
+    "quota.connections_per_second": "New connections of one tenant's participants per second. Default: no limit.",
     "storage.url": "Object store of files, such as `s3://bucket/prefix`. Default: `storage` in the data directory.",
     "webhooks.urls": "Addresses that receive `room.started` and `room.ended`.",
     "webhooks.secret_file": "File with the secret that signs webhooks and calls made by `agent.call`.",

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
 from meshhost.identity.grants import ApiScope
+from meshhost.queues.bodies import INLINE_BYTES
 from meshhost.quotas.quota import ServerQuota
 from meshhost.server.config import MAX_HEADER_BYTES, ConfiguredService, ServicePath
 from meshhost.validation import first_problem
@@ -64,6 +65,7 @@ class _Edge(_Table):
     max_connections: int | None = Field(None, gt=0)
     max_incomplete: int = Field(1024, gt=0)
     max_incomplete_per_address: int = Field(128, gt=0)
+    newcomer_share: float = Field(0.3, gt=0, le=1)
 
     def limits(self, others: EdgeLimits) -> EdgeLimits:
         """Return these limits, and `others` (those of the environment) for what the file does not set."""
@@ -74,7 +76,8 @@ class _Queues(_Table):
     max_attempts: int = Field(5, ge=1)
     max_interruptions: int = Field(5, ge=1)
     max_depth: int = Field(1_000_000, ge=1)
-    max_message_bytes: int = Field(8 * 1024 * 1024, ge=1)
+    max_message_bytes: int = Field(8 * 1024 * 1024, ge=1, le=1024 * 1024 * 1024)
+    inline_bytes: int = Field(INLINE_BYTES, ge=1024, le=1024 * 1024)
 
 
 class _Quota(_Table):
@@ -90,6 +93,8 @@ class _Quota(_Table):
     max_uploads: int = Field(1_000, ge=0)
     max_in_flight_bytes: int | None = Field(128 * 1024 * 1024, ge=1024 * 1024)
     requests_per_second: float | None = Field(None, gt=0)
+    weight: float = Field(1.0, ge=0.01, le=1000)
+    connections_per_second: float | None = Field(None, gt=0)
 
     def server_quota(self) -> ServerQuota:
         """Return the quota of a tenant for which the operator set nothing else."""

@@ -22,12 +22,16 @@ from meshhost.gateway.provider import Provider, ProviderTable
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.identity.keys import ApiKey
 from meshhost.protocol.frames import Limits
+from meshhost.queues.bodies import LargeBodies
 from meshhost.queues.over_engine import queue_service
+from meshhost.quotas.counts import TenantCounts
 from meshhost.server.config import ServerConfig
 from meshhost.server.data.counts import tenant_counts
 from meshhost.server.server import RoomServer
 from meshhost.settings import Settings, read_settings
+from meshhost.stores.bodies.objects import BodyObjects
 from meshhost.stores.document_files import FilesAndDocuments
+from meshhost.stores.engine import Engine
 from meshhost.stores.files import open_object_store
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.queues import QueueLimits
@@ -77,12 +81,18 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
         default_secret=settings.secret.get_secret_value() if settings.secret else None,
         default_quota=options.file.quota.server_quota(),
     )
-    files = FilesAndDocuments(store, engine.documents)
+    engine.weights.follow(lambda tenant: identity.quota_of(tenant).weight)
+    files, objects = FilesAndDocuments(store, engine.documents), BodyObjects(store)
     async with (
         engine,
         identity,
-        tenant_counts(identity, engine, files) as counts,
-        queue_service(engine, lease_seconds=config.lease_seconds, counts=counts) as queues,
+        tenant_counts(identity, engine, files, objects) as counts,
+        queue_service(
+            engine,
+            lease_seconds=config.lease_seconds,
+            counts=counts,
+            bodies=_bodies(options.file, engine, objects, counts),
+        ) as queues,
         Meter(engine.usage) as meter,
     ):
         server = RoomServer(
@@ -106,18 +116,10 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
 
 def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool) -> ServerConfig:
     file = options.file
-    # A queue must not accept a message that the server could never deliver.
+    # A queue must not accept a message that the server could never deliver: MeshAgent's clients get it whole, in a header.
     if file.queues.max_message_bytes + _ENVELOPE_BYTES > file.server.max_message_bytes:
         raise SettingsError(
             f"queues.max_message_bytes: expected at most server.max_message_bytes less {_ENVELOPE_BYTES} for headers"
-        )
-    # Unset, it is what the store takes at most: an archive may hold messages from before there was a limit for headers.
-    if "max_message_bytes" in file.queues.model_fields_set and (
-        file.queues.max_message_bytes + _ENVELOPE_BYTES > file.server.max_header_bytes
-    ):
-        raise SettingsError(
-            f"queues.max_message_bytes: expected at most server.max_header_bytes less {_ENVELOPE_BYTES}, as messages of queues "
-            "travel in headers: raise server.max_header_bytes too"
         )
     if file.server.max_message_bytes > file.server.max_in_flight_bytes:
         raise SettingsError("server.max_in_flight_bytes: expected at least server.max_message_bytes")
@@ -143,6 +145,17 @@ def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool
         operator_key=options.operator_key,
         tenant_labels=file.server.tenant_labels,
         tenant_label=file.server.tenant_label,
+    )
+
+
+def _bodies(file: ServerFile, engine: Engine, objects: BodyObjects, counts: TenantCounts) -> LargeBodies:
+    """The large bodies of queues, in the object store of the files."""
+    return LargeBodies(
+        engine.queues,
+        objects,
+        inline_bytes=file.queues.inline_bytes,
+        max_bytes=file.queues.max_message_bytes,
+        counts=counts,
     )
 
 

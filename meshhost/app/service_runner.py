@@ -34,6 +34,7 @@ from meshhost.app.room_calls import RoomCalls, http_url
 from meshhost.app.running_hosts import announced
 from meshhost.app.source_watch import SourceWatch
 from meshhost.errors import CallRefusedError, SettingsError
+from meshhost.identity.keys import parse_api_key
 from meshhost.identity.tenant import check_room_name
 from meshhost.loopback import is_loopback
 from meshhost.settings import Settings, read_settings
@@ -50,8 +51,8 @@ STOP_MARGIN = 15.0
 Progress = Callable[[str, str, dict[str, Any]], None]
 """Called at each step, with a word for programs, a sentence for people, and its facts.
 
-The words are server, no_model, host, waiting, called, joined, reloaded and ended; and of a job taken, done, failed, dead and
-cancelled.
+The words are server, studio, no_model, host, waiting, called, joined, reloaded and ended; and of a job taken, done, failed,
+dead and cancelled.
 """
 
 # What a worker logs of a job, and the word for it. The readable form has the lines of the log itself.
@@ -313,6 +314,8 @@ async def _room_server(settings: Settings, session: aiohttp.ClientSession, progr
         fields = {"url": server.url, "embedded": True, "data_dir": str(settings.data_dir)}
         text = f"no room server answered at {base}: started one in this process (data in {settings.data_dir})"
         progress("server", text, fields)
+        link = server.studio_link(parse_api_key(api_key_of(settings)))
+        progress("studio", f"Studio (the link works once): {link}", {"url": link})
         if (missing := missing_model(settings)) is not None:
             progress("no_model", missing, {"url": server.url})
         yield True

@@ -18,6 +18,7 @@ from meshhost import __version__
 from meshhost.cli.commands.chat import chat
 from meshhost.cli.commands.host.logs import logs
 from meshhost.cli.commands.setup import setup
+from meshhost.cli.commands.studio import studio
 from meshhost.cli.errors import USAGE, run_guarded
 from meshhost.cli.output import note, print_line, use_safe_streams
 
@@ -59,7 +60,7 @@ GROUPS = {
     "token": (f"{_COMMANDS}.token", "Create tokens for participants."),
     "tenant": (f"{_COMMANDS}.tenant", "Manage the tenants of a room server, as its operator."),
     "key": (f"{_COMMANDS}.key", "Manage the API keys of a tenant."),
-    "db": (f"{_COMMANDS}.db", "Check, migrate, back up and restore the databases of a room server."),
+    "db": (f"{_COMMANDS}.db", "Check, migrate, back up, restore and copy the databases of a room server."),
 }
 
 
@@ -87,6 +88,7 @@ def _app_of(loaded: Container[str]) -> typer.Typer:
         app.add_typer(group, name=name, cls=_Group)
     app.command()(chat)
     app.command()(logs)
+    app.command()(studio)
     return app
 
 

@@ -2,7 +2,8 @@
 
 `meshhost.app.embedded` makes and stops the server; here is only what a process of its own needs around it. The first signal
 stops the server in order, a second one ends the wait for that. The ready line is printed once the port accepts connections, so
-a program that reads it can connect at once.
+a program that reads it can connect at once. A link to Studio follows, on a terminal only, because it signs in: it must not get
+into files and logs that others read.
 
 With a configuration file, SIGHUP has the `[[services]]` of the file read again; without one it ends the process, as usual.
 """
@@ -29,7 +30,7 @@ from meshhost.settings import Settings, read_settings
 from meshhost.signals import StopSignals, hangups, stop_signals
 from meshhost.tasks import first_of
 
-__all__ = ["serve_rooms"]
+__all__ = ["serve_rooms", "shows_studio_link", "studio_link_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,19 @@ def serve_rooms(options: ServerOptions, *, as_json: bool, config: Path | None = 
     if not options.file.providers and (missing := missing_model(settings)) is not None:
         note(missing)
     asyncio.run(_serve(options, config, as_json=as_json))
+
+
+def shows_studio_link(settings: Settings) -> bool:
+    """Whether the link is printed here: on a terminal, if MESHHOST_STUDIO_LINK does not say otherwise."""
+    return settings.studio_link == "always" or (settings.studio_link == "terminal" and sys.stdout.isatty())
+
+
+def studio_link_of(server: RoomServer, settings: Settings, operator_key: str | None) -> str | None:
+    """A link with the rights of the user's own key, else of the operator's; None without a key, or where none is shown."""
+    keys = known_keys(settings)
+    if not shows_studio_link(settings) or not (keys or operator_key):
+        return None
+    return server.studio_link(keys[0] if keys else None)
 
 
 def _operator_key(settings: Settings) -> str | None:
@@ -80,10 +94,14 @@ async def _serve_until(stop: StopSignals, options: ServerOptions, config: Path |
         # By default it is 5 ms, which made a send beside a flood take 17 ms.
         sys.setswitchinterval(_SWITCH_SECONDS)
         data_dir = str(options.data_dir.absolute())
+        link = studio_link_of(server, read_settings(), options.operator_key)
         if as_json:
-            print_json({"url": server.url, "data_dir": data_dir, "pid": os.getpid()})
+            studio = {} if link is None else {"studio": link}
+            print_json({"url": server.url, "data_dir": data_dir, "pid": os.getpid(), **studio})
         else:
             print_line(f"room server ready at {server.url} (data in {data_dir})")
+            if link is not None:
+                print_line(f"Studio (the link works once): {link}")
         await first_of(stop.wait(), _replace_services(server, options, config, hangup))
 
 

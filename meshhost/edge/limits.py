@@ -18,7 +18,8 @@ class EdgeLimits:
     long to arrive, and another second for every `bytes_per_second` of it that came. What the server does not take yet does
     not count. At most `max_connections` are open (None: 80 % of the file descriptors that the process may have). Of those
     whose headers are incomplete there are at most `max_incomplete`, and `max_incomplete_per_address` from one address; from
-    this machine, which a reverse proxy makes the address of everybody, as many as in total.
+    this machine, which a reverse proxy makes the address of everybody, as many as in total. Accepting connections and finding
+    out who opened them takes at most `newcomer_share` of the event loop's time while it has other work.
     """
 
     header_seconds: float = 10.0
@@ -27,6 +28,7 @@ class EdgeLimits:
     max_incomplete: int = 1024
     max_incomplete_per_address: int = 128
     bytes_per_second: float = 1024.0
+    newcomer_share: float = 0.3
 
     def connections(self) -> int:
         """The most connections that may be open at once."""

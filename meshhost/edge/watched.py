@@ -1,7 +1,11 @@
-"""Which request of a connection is in progress, and whether its answer has begun: for the listener, which sees only bytes.
+"""Which request of a connection is in progress, and whether its sender is known: for the listener, which sees only bytes.
 
 `watch_requests` adds a middleware and a signal to an application, before all others; they report to the connection that the
 listener registered for the request's transport. So nothing here depends on how aiohttp's handler keeps its requests.
+
+Routes report with `know_sender` that a request showed a valid credential. A connection is kept for another request only after
+such a one: what is sent by nobody known, or was refused, costs its sender a new connection, and the listener accepts those at a
+bounded pace. Without this a flood of wrong tokens over a few connections would pass by all limits.
 """
 
 from collections.abc import Awaitable, Callable
@@ -9,11 +13,23 @@ from typing import Protocol
 
 from aiohttp import web
 
-__all__ = ["Watched", "Watchers", "watch_requests", "watchers_of"]
+__all__ = ["Watched", "Watchers", "connection_of", "know_sender", "watch_requests", "watchers_of"]
+
+# Refused though the credential may be valid: it was for something else, or its tenant sends too much.
+_REFUSED = {401, 429}
 
 
 class Watched(Protocol):
     """A connection that is told about its requests."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the sender of the present request is known."""
+        ...
+
+    def know(self) -> None:
+        """The sender of the present request is known."""
+        ...
 
     def begin_request(self, request: web.BaseRequest) -> None:
         """The headers of a request are complete, and it is handled now."""
@@ -25,6 +41,18 @@ class Watched(Protocol):
 
     def end_request(self) -> None:
         """It was handled."""
+        ...
+
+    def watch_data(self, feed: Callable[[bytes], None]) -> bool:
+        """Call `feed` with all data that comes after the request, before it is handled; False when some has come already."""
+        ...
+
+    def hold_back(self, is_held_back: bool) -> None:
+        """Read no more after the present data, or go on. What was read is passed on."""
+        ...
+
+    def is_reading(self) -> bool:
+        """Whether data is read at the moment."""
         ...
 
 
@@ -46,17 +74,39 @@ def watch_requests(app: web.Application) -> None:
             return await handler(request)
         connection.begin_request(request)
         try:
-            return await handler(request)
+            response = await handler(request)
+        except web.HTTPException as error:
+            if not connection.is_known or error.status in _REFUSED:
+                error.force_close()
+            raise
         finally:
             connection.end_request()
+        if not connection.is_known or response.status in _REFUSED:
+            response.force_close()
+        return response
 
-    async def answering(request: web.Request, _: web.StreamResponse) -> None:
+    async def answering(request: web.Request, response: web.StreamResponse) -> None:
         connection = watchers.get(request.transport)
         if connection is not None:
             connection.begin_answer()
+            if not connection.is_known and not isinstance(response, web.WebSocketResponse):  # a streamed answer
+                response.force_close()
 
     app.middlewares.insert(0, watch)
     app.on_response_prepare.append(answering)
+
+
+def connection_of(request: web.Request) -> Watched | None:
+    """The connection of a request; None where no listener of ours watches it."""
+    watchers = request.app.get(_WATCHERS)
+    return None if watchers is None else watchers.get(request.transport)
+
+
+def know_sender(request: web.Request) -> None:
+    """Report that a request shows a valid credential. Its connection may be used for another one."""
+    connection = connection_of(request)
+    if connection is not None:
+        connection.know()
 
 
 def watchers_of(app: web.Application) -> Watchers:

@@ -5,7 +5,8 @@ of its model. The gateway knows no tokens, rooms or stores of its own; provider 
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from aiohttp import web
 
@@ -17,6 +18,7 @@ from meshhost.errors import (
     QuotaExceededError,
     SettingsError,
     TokenError,
+    TooLargeError,
 )
 from meshhost.gateway.http import MAX_BODY_BYTES, error_response, observed
 from meshhost.gateway.meter import Meter
@@ -35,6 +37,12 @@ __all__ = ["add_gateway_routes"]
 logger = logging.getLogger(__name__)
 
 Authenticate = Callable[[web.Request], Awaitable[Caller]]
+Hold = Callable[[web.Request, str, int], AbstractAsyncContextManager[web.Request]]
+
+
+@asynccontextmanager
+async def _uncounted(request: web.Request, _: str, most_bytes: int) -> AsyncIterator[web.Request]:
+    yield request.clone(client_max_size=most_bytes)
 
 
 def add_gateway_routes(
@@ -44,29 +52,37 @@ def add_gateway_routes(
     authenticate: Authenticate,
     meter: Meter,
     max_body_bytes: int = MAX_BODY_BYTES,
+    hold: Hold = _uncounted,
 ) -> None:
     """Serve `/rooms/{room}/v1/{path}` for the operations that `operations.py` lists.
 
     `authenticate` returns the caller, or raises TokenError (answered with 401), AccessDeniedError (403) or QuotaExceededError
-    (429). `max_body_bytes` bounds a request's body. The caller of this function stops `providers` and `meter`.
+    (429). `max_body_bytes` bounds a request's body. `hold` counts it as bytes in flight of the tenant until the answer is sent,
+    and yields the request to read it from; it raises TooLargeError (413) or QuotaExceededError. The caller of this function
+    stops `providers` and `meter`.
     """
-    gateway = _Gateway(providers, authenticate, meter, max_body_bytes)
+    gateway = _Gateway(providers, authenticate, meter, max_body_bytes, hold)
     app.router.add_route("*", "/rooms/{room}/v1/{path:.*}", gateway.handle)
 
 
 class _Gateway:
-    def __init__(self, providers: ProviderTable, authenticate: Authenticate, meter: Meter, max_body: int) -> None:
+    def __init__(
+        self, providers: ProviderTable, authenticate: Authenticate, meter: Meter, max_body: int, hold: Hold
+    ) -> None:
         self._providers = providers
         self._authenticate = authenticate
         self._meter = meter
         self._max_body = max_body
+        self._hold = hold
         self._stored = StoredResponses()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         try:
             caller = await self._authenticate(request)
             _check_room(caller, request.match_info["room"])
-            return await self._answer(request.clone(client_max_size=self._max_body), caller)
+            return await self._answer(request, caller)
+        except TooLargeError:
+            return self._too_large()
         except TokenError as error:
             return error_response(401, str(error), type="authentication_error", code="invalid_token")
         except AccessDeniedError as error:
@@ -84,10 +100,14 @@ class _Gateway:
             return _not_offered(error)
         if request.method == "GET" and path == "models":
             return await self._list_models()
+        async with self._hold(request, caller.tenant, self._max_body) as held:
+            return await self._answer_held(held, path, caller)
+
+    async def _answer_held(self, request: web.Request, path: str, caller: Caller) -> web.StreamResponse:
         try:
             model = self._requested_model(request, path, caller, await request.read())
         except web.HTTPRequestEntityTooLarge:
-            return error_response(413, f"a request may have {self._max_body} bytes", type="request_too_large")
+            return self._too_large()
         except InvalidRequestError as error:
             return error_response(400, str(error), type="invalid_request_error")
         except NotFoundError as error:
@@ -145,6 +165,9 @@ class _Gateway:
             logger.warning("a model provider could not start", extra={"model": model[:128]}, exc_info=error)
             return error_response(503, str(error), type="provider_not_ready")
         return await provider.handle(request, path, caller)
+
+    def _too_large(self) -> web.Response:
+        return error_response(413, f"a request may have {self._max_body} bytes", type="request_too_large")
 
     async def _list_models(self) -> web.Response:
         names = await self._providers.models()

@@ -222,6 +222,7 @@ class HostAssembly:
             logger=http_logger(),
             lingering_time=self.options.linger_seconds,
             keepalive_timeout=_KEEP_ALIVE_SECONDS,
+            auto_decompress=False,  # see edge/encodings.py
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -83,16 +83,21 @@ def load_stored_json(text: str) -> Any:
     return _STORED_DECODER.decode(text)
 
 
-def check_finite(value: Any, name: str) -> None:
-    """Raise InvalidRequestError when a number in this JSON value is not finite; it names the field, from `name` on."""
+def check_finite(value: Any, name: str) -> str:
+    """Return this JSON value as text. Raises InvalidRequestError when a number is not finite; it names the field, from `name`
+    on.
+
+    The text is empty for a value that holds itself.
+    """
     try:
-        _encode_anything(value)
+        return _encode_anything(value)
     except RecursionError:  # a value that holds itself: encoding it raises later
-        return
+        return ""
     except ValueError:
         found = _find(value, name)
         if found is not None:
             raise InvalidRequestError(found, "NaN and Infinity are not JSON") from None
+        return ""
 
 
 def _find(value: Any, name: str) -> str | None:

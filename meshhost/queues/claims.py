@@ -34,7 +34,10 @@ class Wanted(NamedTuple):
 
 
 class Claims:
-    """Claims messages from `store`. `claimed_until` is told when a lease expires, `wake` that a message is ready again."""
+    """Claims messages from `store`. `wake` is told that a message is ready again.
+
+    `claimed_until` is told when a lease expires, or a rate allows the next start.
+    """
 
     def __init__(
         self,
@@ -108,6 +111,8 @@ class Claims:
                 raise
             await self._counted.create(queue)
             return []
+        if deliveries.next_at is not None:
+            self._claimed_until(deliveries.next_at)
         if deliveries:
             self._claimed_until(min(delivery.lease.expires_at for delivery in deliveries))
         return deliveries

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from meshhost.backoff import Backoff
 from meshhost.clock import Clock
+from meshhost.queues.bodies import LargeBodies
 from meshhost.queues.service import QueueService
 from meshhost.queues.sweeper import QueueSweeper
 from meshhost.quotas.counts import UNCOUNTED, TenantCounts
@@ -26,6 +27,7 @@ def queue_service(
     lease_seconds: float = 30.0,
     max_waiters: int = 10_000,
     counts: TenantCounts = UNCOUNTED,
+    bodies: LargeBodies | None = None,
 ) -> QueueService:
     """Return the service over an engine's queue store and notifier, not started; for the arguments see QueueService."""
     return QueueService(
@@ -38,4 +40,5 @@ def queue_service(
         lease_seconds=lease_seconds,
         max_waiters=max_waiters,
         counts=counts,
+        bodies=bodies,
     )

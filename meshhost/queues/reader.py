@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.queues.bodies import LargeBodies
 from meshhost.queues.watches import Watches
 from meshhost.stores.messages import ENDED, MessagePage, MessageQuery, MessageRecord
 from meshhost.stores.queue_settings import QueueSettings
@@ -28,8 +29,11 @@ def fingerprint(record: MessageRecord | None) -> str:
 class QueueReader:
     """The queues of a store, to look at. Operations raise what those of QueueStore raise."""
 
-    def __init__(self, store: QueueStore, *, clock: Clock | None = None, max_watches: int = 10_000) -> None:
+    def __init__(
+        self, store: QueueStore, bodies: LargeBodies, *, clock: Clock | None = None, max_watches: int = 10_000
+    ) -> None:
         self._store = store
+        self.bodies = bodies
         self._clock = clock or SystemClock()
         self._watches = Watches(most=max_watches)
 
@@ -50,6 +54,10 @@ class QueueReader:
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
         """Return what is in each queue of a room, by name."""
         return await self._store.stats(room)
+
+    async def overview(self, tenant: TenantId | None = None) -> Sequence[tuple[RoomKey, QueueStats]]:
+        """Return what is in each queue of a tenant, or of all, by tenant, room and name."""
+        return await self._store.overview(tenant)
 
     async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
         """Return the rooms (of all, or of this one) with a message that is ready, leased, or ready within `within` seconds."""

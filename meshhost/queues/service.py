@@ -9,6 +9,7 @@ Two invariants. A message that was leased for a receiver that no longer wants it
 `claims.py` does that. And a hint is followed or passed on. What adds or removes queues and messages goes through `counted.py`,
 for the quota of the tenant. Tasks: one sweeper from `start` to `stop`, and those of the claims. `stop` ends all waits with
 None, cancels the sweeper, and waits for the claims within its timeout. What happens is reported to `observers` (`activity`).
+Bodies that are too large for a row are kept by `bodies.py`.
 
 Longer than 400 lines because every operation of the server's queue requests is one method here.
 """
@@ -22,17 +23,20 @@ from typing import Any, Self
 
 from meshhost.backoff import Backoff
 from meshhost.clock import Clock
-from meshhost.errors import InvalidRequestError
+from meshhost.errors import LeaseLostError
 from meshhost.identity.tenant import TenantId
 from meshhost.queues.activity.observer import Outcome, QueueObserver
+from meshhost.queues.bodies import NO_UPLOADS, BodyUpload, LargeBodies, Uploads
 from meshhost.queues.claims import Claims, Wanted
 from meshhost.queues.configuring import Configuring
 from meshhost.queues.counted import CountedQueues
 from meshhost.queues.reader import QueueReader
 from meshhost.queues.store_check import StoreCheck
 from meshhost.queues.sweeper import QueueSweeper
+from meshhost.queues.values import MAX_VALUE_BYTES, check_size, size_of
 from meshhost.queues.waiters import Waiter, Waiters
 from meshhost.quotas.counts import UNCOUNTED, TenantCounts
+from meshhost.stores.bodies.reference import is_reference
 from meshhost.stores.notifier import Hint, Notifier
 from meshhost.stores.queues import (
     Delay,
@@ -50,7 +54,7 @@ from meshhost.stores.queues import (
 from meshhost.stores.shared.refusals import queue_missing
 from meshhost.tasks import TaskOwner
 
-__all__ = ["MAX_VALUE_BYTES", "QueueService", "check_size"]
+__all__ = ["QueueService"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +62,7 @@ logger = logging.getLogger(__name__)
 # looks at least this often.
 _POLL_SECONDS = 5.0
 # The settings that may make messages ready.
-_LETS_THROUGH = frozenset({"paused", "concurrency"})
-# A result, and a report of progress, as JSON text.
-MAX_VALUE_BYTES = 64 * 1024
+_LETS_THROUGH = frozenset({"paused", "concurrency", "rate", "burst", "key_rate"})
 
 
 class QueueService(QueueReader):
@@ -84,8 +86,9 @@ class QueueService(QueueReader):
         max_waiters: int = 10_000,
         max_watches: int = 10_000,
         counts: TenantCounts = UNCOUNTED,
+        bodies: LargeBodies | None = None,
     ) -> None:
-        super().__init__(store, clock=clock, max_watches=max_watches)
+        super().__init__(store, bodies or LargeBodies(store, clock=clock), clock=clock, max_watches=max_watches)
         self._counted = CountedQueues(store, counts)
         self._configuring = Configuring(store)
         self._retry = retry
@@ -112,6 +115,7 @@ class QueueService(QueueReader):
         """Begin to sweep, and to listen for the hints of other processes."""
         self._notifier.subscribe(self._waiters.wake)
         self._sweeping.spawn(self._sweeper.run(self._swept), name="sweeper")
+        self.bodies.start()
 
     async def stop(self, *, timeout: float = 10.0) -> None:
         """End all waits with None, stop sweeping, and give back what cancelled receivers claimed.
@@ -122,6 +126,7 @@ class QueueService(QueueReader):
         self._waiters.end_all()
         self._watches.end_all()
         await self._sweeping.stop(timeout=timeout)
+        await self.bodies.stop(timeout=timeout)
         try:
             async with asyncio.timeout(timeout):
                 await self._claims.wait()
@@ -141,9 +146,17 @@ class QueueService(QueueReader):
         (message_id,) = await self.send_many(queue, [message], create=create)
         return message_id
 
-    async def send_many(self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True) -> StoredIds:
-        """Store all of the messages or none, wake receivers, and return the messages' ids."""
-        ids = await self._counted.send_many(queue, messages, create=create)
+    async def send_many(
+        self, queue: QueueKey, messages: Sequence[NewMessage], *, create: bool = True, uploads: Uploads = NO_UPLOADS
+    ) -> StoredIds:
+        """Store all of the messages or none, wake receivers, and return the messages' ids.
+
+        An upload is the body of the message at its place; it is closed.
+        """
+        if uploads or not self.bodies.are_small(messages):
+            ids = await self._send_large(queue, messages, uploads, create=create)
+        else:
+            ids = await self._counted.send_many(queue, messages, create=create)
         for observer in self.observers:
             observer.sent(queue, ids.new)
         now = self._clock.time()
@@ -154,6 +167,15 @@ class QueueService(QueueReader):
         ready = sum(message.delay <= 0 for message in messages)
         if ready:
             self._wake(Hint(queue, many=ready > 1))
+        return ids
+
+    async def _send_large(
+        self, queue: QueueKey, messages: Sequence[NewMessage], uploads: Uploads, *, create: bool
+    ) -> StoredIds:
+        async with self.bodies.sending(queue.room, messages, uploads) as (stored, references):
+            ids = await self._counted.send_many(queue, stored, create=create)
+        if ids.new < len(messages):  # some were sent before, and the rows of these refer to other objects
+            await self.bodies.drop(queue.room, references)
         return ids
 
     async def receive(
@@ -202,13 +224,16 @@ class QueueService(QueueReader):
             if hint is not None:
                 self._publish(hint)
 
-    async def ack(self, lease: Lease, *, result: str | None = None) -> None:
-        """Settle the message as done, with this JSON text as its result.
+    async def ack(self, lease: Lease, *, result: str | BodyUpload | None = None) -> None:
+        """Settle the message as done, with this JSON text, or what was uploaded, as its result.
 
-        Raises InvalidRequestError, and leaves the message leased, when the result is too large.
+        Raises TooLargeError, InvalidRequestError, and leaves the message leased, when it cannot be the result.
         """
-        check_size("result", result)
-        is_next_ready = await self._counted.ack(lease, result=result)
+        if result is None or (isinstance(result, str) and size_of(result) <= MAX_VALUE_BYTES):
+            is_next_ready = await self._counted.ack(lease, result=result)
+        else:
+            is_next_ready = await self._ack_with_large(lease, result)
+        self.bodies.settled(lease)
         self._settled(lease, Outcome.DONE)
         if is_next_ready:
             self._wake(Hint(lease.queue))
@@ -216,17 +241,37 @@ class QueueService(QueueReader):
     async def ack_many(self, queue: QueueKey, acks: Sequence[tuple[Lease, str | None]]) -> Sequence[bool]:
         """Settle messages of this queue as done, together. For each whether it is; False: its lease was lost.
 
-        Raises what `ack` raises for a result, and leaves all of the messages leased.
+        Raises what `ack` raises for a result; some of those with a large result may be done then.
         """
-        for _, result in acks:
-            check_size("result", result)
-        outcomes = await self._counted.ack_many(queue, acks)
-        for (lease, _), outcome in zip(acks, outcomes, strict=True):
+        done: dict[int, bool] = {}
+        for number, (lease, result) in enumerate(acks):
+            if result is not None and size_of(result) > MAX_VALUE_BYTES:
+                done[number] = await self._is_acked(lease, result)
+        small = [(number, ack) for number, ack in enumerate(acks) if number not in done]
+        outcomes = await self._counted.ack_many(queue, [ack for _, ack in small]) if small else ()
+        for (number, (lease, _)), outcome in zip(small, outcomes, strict=True):
+            done[number] = outcome is not None
             if outcome is not None:
+                self.bodies.settled(lease)
                 self._settled(lease, Outcome.DONE)
         if ready := sum(bool(outcome) for outcome in outcomes):
             self._wake(Hint(queue, many=ready > 1))
-        return [outcome is not None for outcome in outcomes]
+        return [done[number] for number in range(len(acks))]
+
+    async def _is_acked(self, lease: Lease, result: str) -> bool:
+        try:
+            await self.ack(lease, result=result)
+        except LeaseLostError:
+            return False
+        return True
+
+    async def _ack_with_large(self, lease: Lease, result: str | BodyUpload) -> bool:
+        reference = await self.bodies.keep_result(lease.queue.room, result)
+        try:
+            return await self._counted.ack(lease, result=reference.to_text())
+        except LeaseLostError:
+            await self.bodies.delete(lease.queue.room, reference)
+            raise
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay | None = None) -> bool:
         """Settle the message as not done; return whether it was dead-lettered.
@@ -268,6 +313,7 @@ class QueueService(QueueReader):
         """End a message that nobody works on, or have its holder told; see QueueStore."""
         state = await self._counted.cancel(queue, message_id)
         self._watches.tell(queue, message_id)
+        self.bodies.look_at(queue.room)
         if state is MessageState.CANCELLED:
             self._wake(Hint(queue))
         return state
@@ -312,12 +358,14 @@ class QueueService(QueueReader):
         await self._counted.delete(queue)
         self._waiters.end_queue(queue, queue_missing(queue))
         self._watches.tell(queue)
+        self.bodies.look_at(queue.room)
         # Receivers elsewhere look, find no queue, and pass the hint on to the next.
         self._publish(Hint(queue, many=True))
 
     async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
         """Delete all queues of a tenant, or of one of its rooms. Nobody may receive there any more."""
         await self._counted.delete_all(tenant, room)
+        await self.bodies.delete_all(tenant, room)
         for observer in self.observers:
             observer.forget(tenant, room)
 
@@ -325,6 +373,7 @@ class QueueService(QueueReader):
         """Delete all messages of the queue but the dead; return how many."""
         drained = await self._counted.drain(queue)
         self._watches.tell(queue)
+        self.bodies.look_at(queue.room)
         return drained
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
@@ -383,6 +432,8 @@ class QueueService(QueueReader):
     def _handed_over(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         for delivery in deliveries:
             self._watches.tell(delivery.lease.queue, delivery.lease.message_id)
+            if is_reference(delivery.body):
+                self.bodies.handed_over(delivery)
             for observer in self.observers:
                 observer.started(delivery)
         return deliveries
@@ -420,9 +471,3 @@ class QueueService(QueueReader):
             self._claims.abandon(deliveries)
             return []
         return deliveries
-
-
-def check_size(field: str, text: str | None) -> None:
-    """Raise InvalidRequestError when a result, or a report of progress, is too large."""
-    if text is not None and (size := len(text.encode(errors="surrogatepass"))) > MAX_VALUE_BYTES:
-        raise InvalidRequestError(field, f"expected at most {MAX_VALUE_BYTES} bytes of JSON, got {size}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from meshhost.errors import InvalidRequestError, QuotaExceededError
 
-__all__ = ["Resource", "ServerQuota", "check_limit", "check_room_for", "over_quota", "over_rate"]
+__all__ = ["RATES", "Resource", "ServerQuota", "check_limit", "check_room_for", "over_quota", "over_rate"]
 
 _MAX_LIMIT = 2**53  # what every reader of JSON takes exactly
 
@@ -38,6 +38,9 @@ class Resource(StrEnum):
         return f"max_{self.value}"
 
 
+RATES: Mapping[str, str] = {"requests_per_second": "requests", "connections_per_second": "new connections"}
+"""The limits that are rates, and what they count."""
+
 # What the limit allows, and what a tenant can do about it.
 _TEXTS: Mapping[Resource, tuple[str, str]] = {
     Resource.ROOMS: ("rooms may be open", "leave some"),
@@ -59,7 +62,8 @@ class ServerQuota:
 
     `max_agents` are connected agents, whichever hosts run them. `max_messages` are those in all queues, dead ones included.
     `max_in_flight_bytes` are those of messages that are received, handled or sent. `requests_per_second` are requests of REST
-    and in rooms, on average and in bursts of as many (at least 10).
+    and in rooms, `connections_per_second` those that join a room, both on average and in bursts of as many (at least 10).
+    `weight` is no limit: while several tenants want the stores, one of weight 2 has two turns for each of one of weight 1.
     """
 
     max_rooms: int | None = 1_000
@@ -74,6 +78,8 @@ class ServerQuota:
     max_uploads: int | None = 1_000
     max_in_flight_bytes: int | None = 128 * 1024 * 1024
     requests_per_second: float | None = None
+    weight: float = 1.0
+    connections_per_second: float | None = None
 
     def limit_of(self, resource: Resource) -> int | None:
         """The limit of a resource."""
@@ -83,7 +89,7 @@ class ServerQuota:
     def changed(self, changes: Mapping[str, float | None]) -> "ServerQuota":
         """Return this quota with other limits, by name. Names that this release does not know are ignored."""
         known: dict[str, Any] = {
-            name: value if value is None or name == "requests_per_second" else int(value)
+            name: value if value is None or name in _DECIMALS else int(value)
             for name, value in changes.items()
             if name in _NAMES
         }
@@ -95,6 +101,8 @@ class ServerQuota:
 
 
 _LIMIT_NAMES = {resource: resource.limit_name for resource in Resource}
+_DECIMALS = frozenset({*RATES, "weight"})
+_LEAST_WEIGHT, _MOST_WEIGHT = 0.01, 1000
 _NAMES = tuple(field.name for field in fields(ServerQuota))
 
 
@@ -102,11 +110,17 @@ def check_limit(name: str, value: Any) -> float | None:
     """Return a limit that was given for a tenant. Raises InvalidRequestError for an unknown name or a wrong value."""
     if name not in _NAMES:
         raise InvalidRequestError(name, f"expected one of {', '.join(_NAMES)}")
-    if value is None:
+    if value is None and name != "weight":
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidRequestError(name, "expected a number, or null for no limit")
-    if name == "requests_per_second":
+        raise InvalidRequestError(
+            name, "expected a number" if name == "weight" else "expected a number, or null for no limit"
+        )
+    if name == "weight":
+        if not _LEAST_WEIGHT <= value <= _MOST_WEIGHT:
+            raise InvalidRequestError(name, f"expected {_LEAST_WEIGHT} to {_MOST_WEIGHT}")
+        return float(value)
+    if name in RATES:
         if not 0 < value <= _MAX_LIMIT:
             raise InvalidRequestError(name, "expected more than 0")
         return float(value)
@@ -129,8 +143,7 @@ def check_room_for(resource: Resource, used: int, quota: ServerQuota) -> None:
         raise over_quota(resource, limit)
 
 
-def over_rate(rate: float, seconds: float) -> QuotaExceededError:
-    """Return the error for a tenant that sends more requests per second than its limit, and may in `seconds`."""
-    text = f"{rate:g} requests per second; try again in {seconds:.3g} s, or ask the operator for a higher limit"
-    name = "requests_per_second"
+def over_rate(name: str, rate: float, seconds: float) -> QuotaExceededError:
+    """Return the error for a tenant that is over the rate of this name, and may go on in `seconds`."""
+    text = f"{rate:g} {RATES[name]} per second; try again in {seconds:.3g} s, or ask the operator for a higher limit"
     return QuotaExceededError(f"over the tenant's quota {name}: {text}", quota=name, retry_after=seconds)

@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from meshhost.edge.encodings import refuse_compressed
 from meshhost.edge.watched import watch_requests
 from meshhost.errors import InvalidTokenError, MeshhostError, NotFoundError
 from meshhost.gateway.meter import Meter
@@ -43,6 +44,7 @@ from meshhost.server.http.health import HealthRoutes
 from meshhost.server.http.login import LoginRoutes
 from meshhost.server.http.queues import QueueRoutes
 from meshhost.server.http.rest import RestRoutes
+from meshhost.server.http.sessions import Sessions
 from meshhost.server.http.sockets import RoomSockets
 from meshhost.server.http.tenants import TenantRoutes
 from meshhost.server.http.triggers.hooks import HookRoutes
@@ -52,6 +54,7 @@ from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.services.agents.service import AgentsService
+from meshhost.server.services.bodies.transfer import BodyTransfer
 from meshhost.server.services.developer import DeveloperService
 from meshhost.server.services.documents.service import MAX_DOCUMENT_BYTES, DocumentsService
 from meshhost.server.services.messaging import MessagingService
@@ -59,6 +62,12 @@ from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.schedules import SchedulingService
 from meshhost.server.services.storage import StorageService
 from meshhost.server.services.work import WorkService
+from meshhost.server.studio.codes import OneTimeCodes
+from meshhost.server.studio.events import EventRoutes
+from meshhost.server.studio.overview import OverviewRoutes
+from meshhost.server.studio.pages import PageRoutes
+from meshhost.server.studio.search import SearchRoutes
+from meshhost.server.studio.signing_in import SigningIn
 from meshhost.server.tenant_metrics import TenantUseCollector
 from meshhost.server.wire.dialect import Dialect, Dialects
 from meshhost.server.wire.sdk06 import SDK_06
@@ -102,10 +111,12 @@ class Parts:
     sender: WebhookSender
     caller: ServiceCaller
     access: Access
+    codes: OneTimeCodes
     metrics: ServerMetrics
     deletions: Deletions
     archives: Exports
     series: QueueSeries
+    in_flight: InFlight
 
 
 def assemble(
@@ -122,11 +133,13 @@ def assemble(
     Raises ValueError when two services offer an operation of the same name.
     """
     rates = TenantRates(engines.identity.quota_of)
+    sessions = Sessions(engines.identity, operator_key=config.operator_key, own_url=lambda: address.url)
     access = Access(
         engines.identity,
         operator_key=config.operator_key,
         rates=rates,
         requires_expiry=config.require_token_expiry,
+        sessions=sessions,
     )
     metrics, sender = ServerMetrics(), WebhookSender()
     if config.tenant_labels > 0:
@@ -144,8 +157,10 @@ def assemble(
         return_seconds=config.return_seconds,
     )
     waking = _Waking(engines.identity)
+    transfer = BodyTransfer(engines.queues, counts=engines.counts)
     queues = QueuesService(
         engines.queues,
+        transfer=transfer,
         receive_seconds=config.receive_seconds,
         lease_seconds=config.lease_seconds,
         blocked_seconds=config.blocked_seconds,
@@ -159,6 +174,7 @@ def assemble(
             # Messaging comes first: others learn that a participant is gone before its calls fail.
             messaging,
             queues,
+            transfer,
             *_room_services(config, engines, files, caller, waking),
             WorkService(
                 engines.queues,
@@ -218,7 +234,7 @@ def assemble(
         rates=rates,
         in_flight=in_flight,
     )
-    app = web.Application(middlewares=[errors_as_json])
+    app = web.Application(middlewares=[errors_as_json, refuse_compressed])
     watch_requests(app)
     sockets.add_to(app)
     files.add_to(app)
@@ -241,11 +257,32 @@ def assemble(
     hooks = Hooks(engines.triggers, engines.queues, **checks)
     HookRoutes(access, hooks, address, bodies, rates=rates).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
-    ArchiveRoutes(access, exports, imports).add_to(app)
+    ArchiveRoutes(access, exports, imports, in_flight).add_to(app)
     if config.has_login:
         LoginRoutes(access).add_to(app)
-    add_gateway_routes(app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter)
-    return Parts(app, directory, all_services, sender, caller, access, metrics, deletions, exports, series)
+    EventRoutes(access, directory, engines.queues, calls_of=caller.calls).add_to(app)
+    OverviewRoutes(access, directory, engines.queues, caller, engines.counts).add_to(app)
+    SearchRoutes(access, directory, engines.queues, engines.files, schedules).add_to(app)
+    codes = OneTimeCodes()
+    SigningIn(access, sessions, codes, address).add_to(app)
+    PageRoutes().add_to(app)  # the last below /studio: it answers everything else there
+    add_gateway_routes(
+        app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter, hold=bodies.held
+    )
+    return Parts(
+        app,
+        directory,
+        all_services,
+        sender,
+        caller,
+        access,
+        codes,
+        metrics,
+        deletions,
+        exports,
+        series,
+        in_flight,
+    )
 
 
 class _Waking:

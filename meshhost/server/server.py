@@ -18,6 +18,7 @@ from meshhost.edge.listener import GuardedSite
 from meshhost.errors import SettingsError
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
+from meshhost.identity.keys import ApiKey
 from meshhost.queues.service import QueueService
 from meshhost.quotas.counts import LocalCounts, TenantCounts
 from meshhost.server.address import Address
@@ -28,6 +29,8 @@ from meshhost.server.core.ownership import RoomOwnership, SingleServer
 from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
 from meshhost.server.http.errors import http_logger
+from meshhost.server.studio.codes import CodeOf
+from meshhost.server.studio.signing_in import link_with
 from meshhost.server.wire.dialect import Dialect
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
@@ -123,6 +126,11 @@ class RoomServer:
         """The WebSocket URL of a room."""
         return self._address.room_url(room_name)
 
+    def studio_link(self, key: ApiKey | None) -> str:
+        """An address that signs a browser in to Studio as this key (None: as the operator), once and within ten minutes."""
+        of = CodeOf(None, None) if key is None else CodeOf(key.project_id, key.id)
+        return link_with(self.url, self._parts.codes.make(of))
+
     def replace_services(self, services: Sequence[ConfiguredService]) -> None:
         """Call these services into rooms from now on, instead of those before.
 
@@ -143,6 +151,7 @@ class RoomServer:
                 shutdown_timeout=1.0,
                 keepalive_timeout=_KEEP_ALIVE_SECONDS,
                 logger=http_logger(),
+                auto_decompress=False,  # see edge/encodings.py
             )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)

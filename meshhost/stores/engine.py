@@ -8,13 +8,14 @@ after the server stopped. Nothing else knows which engine runs.
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.identity import IdentityStore
 from meshhost.stores.notifier import Notifier
 from meshhost.stores.queues import QueueStore
+from meshhost.stores.shared.fair import TenantWeights
 from meshhost.stores.triggers.contract import TriggerStore
 from meshhost.stores.usage import UsageStore
 
@@ -37,7 +38,8 @@ class Openable(Protocol):
 class Engine:
     """The stores and the notifier of one engine; `name` is for logs.
 
-    `shared` is what the stores have in common, such as a connection pool: opened before them and closed after them.
+    `shared` is what the stores have in common, such as a connection pool: opened before them and closed after them. Tenants
+    take turns in the stores by their `weights`.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Engine:
     triggers: TriggerStore
     notifier: Notifier
     shared: Sequence[Openable] = ()
+    weights: TenantWeights = field(default_factory=TenantWeights)
 
     async def __aenter__(self) -> Self:
         await self.open()

@@ -30,7 +30,7 @@ from meshhost.stores.disk.folder import STAGED, FolderEntry, LocalFolder
 from meshhost.stores.disk.space import require_room, storage_full
 from meshhost.stores.disk.upload import Upload
 
-__all__ = ["Entry", "RoomFiles", "TenantFiles", "clean_path", "mime_type_of", "open_object_store"]
+__all__ = ["Entry", "RoomFiles", "TenantFiles", "clean_path", "failure_of", "mime_type_of", "open_object_store"]
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class RoomFiles:
         except BaseError as error:
             if _is_below_a_file(error):
                 return None
-            raise _failure(error) from None
+            raise failure_of(error) from None
         return Entry(path=path, is_folder=False, size=found["size"], updated_at=found["last_modified"])
 
     async def list(self, room: RoomKey, path: str) -> Sequence[Entry]:
@@ -141,7 +141,7 @@ class RoomFiles:
         except BaseError as error:
             if _is_below_a_file(error):
                 return []
-            raise _failure(error) from None
+            raise failure_of(error) from None
         cut = len(_key(room, "")) + 1
         files: list[Entry] = []
         for meta in found["objects"]:
@@ -181,7 +181,7 @@ class RoomFiles:
         except FileNotFoundError:
             return []
         except BaseError as error:
-            raise _failure(error) from None
+            raise failure_of(error) from None
         return sorted(folder.rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"])
 
     async def all_paths(self, room: RoomKey) -> AsyncIterator[str]:
@@ -194,7 +194,7 @@ class RoomFiles:
         except FileNotFoundError:
             return
         except BaseError as error:
-            raise _failure(error) from None
+            raise failure_of(error) from None
 
     async def open(self, room: RoomKey, path: str) -> tuple[int, Any]:
         """Return the size of the file, and its bytes as an async iterable of chunks: both of the same moment."""
@@ -248,7 +248,7 @@ class RoomFiles:
         except (NotADirectoryError, IsADirectoryError):
             raise _in_the_way() from None
         except BaseError as error:
-            raise _failure(error) from None
+            raise failure_of(error) from None
 
     async def _put(self, room: RoomKey, path: str, file: IO[bytes], *, overwrite: bool) -> None:
         file.seek(0)
@@ -284,7 +284,7 @@ class RoomFiles:
                 max_concurrency=2,
             )
         except BaseError as error:
-            raise _failure(error) from None
+            raise failure_of(error) from None
 
     async def delete(self, room: RoomKey, path: str) -> None:
         """Delete the file."""
@@ -302,7 +302,7 @@ class RoomFiles:
         except FileNotFoundError:
             pass
         except BaseError as error:
-            raise _failure(error) from None
+            raise failure_of(error) from None
         return TenantFiles(files, stored_bytes)
 
     async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
@@ -318,7 +318,7 @@ class RoomFiles:
         except FileNotFoundError:
             pass
         except BaseError as error:
-            raise _failure(error) from None
+            raise failure_of(error) from None
         if isinstance(self._store, LocalStore) and self._store.prefix is not None:
             # Its empty folders, and what was being written: no other store has such.
             await asyncio.to_thread(shutil.rmtree, Path(self._store.prefix) / folder, ignore_errors=True)
@@ -349,7 +349,7 @@ def _errors(path: str) -> Iterator[None]:
     except FileNotFoundError:  # deleted since it was found
         raise _missing(path) from None
     except (BaseError, OSError) as error:
-        raise _failure(error) from None
+        raise failure_of(error) from None
 
 
 def _missing(path: str) -> NotFoundError:
@@ -368,7 +368,7 @@ def _is_below_a_file(error: Exception) -> bool:
     return "Not a directory" in str(error)
 
 
-def _failure(error: Exception) -> RoomError:
+def failure_of(error: Exception) -> RoomError:
     # The library's text holds a dump of the error with local paths: participants get its class only.
     if _is_below_a_file(error) or "Is a directory" in str(error):
         return _in_the_way()

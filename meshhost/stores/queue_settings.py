@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 
 from meshhost.errors import InvalidRequestError
+from meshhost.stores.rates import Rate, check_burst, check_rate, rate_of
 
 __all__ = ["DEFAULT_RESULT_TTL", "LONGEST_RESULT_TTL", "QueueLimits", "QueueSettings", "parse_settings"]
 
@@ -46,7 +47,9 @@ class QueueSettings:
     `paused`: nothing is delivered. `max_attempts` failures make a message dead; the first retry waits about `retry_seconds`,
     each later one twice as long, at most `max_retry_seconds`. `max_depth` bounds the messages that did not end. `deadline` is
     how many seconds a worker may take for one message. `concurrency` bounds the messages in progress at once over all workers.
-    `result_ttl` is for how many seconds it is known how a message ended, and its result; 0: not at all.
+    `rate` (10/s, 600/m, 100/h) bounds how many are started over all workers, first attempts and later ones alike; `burst` is
+    how many may start at once after a pause (None: as many as in a second, at least one). `key_rate` is the rate of each
+    single key. `result_ttl` is for how many seconds it is known how a message ended, and its result; 0: not at all.
     """
 
     paused: bool = False
@@ -57,6 +60,9 @@ class QueueSettings:
     deadline: float | None = None
     concurrency: int | None = None
     result_ttl: float = DEFAULT_RESULT_TTL
+    rate: str | None = None
+    burst: int | None = None
+    key_rate: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_attempts", "max_depth", "concurrency"):
@@ -69,10 +75,33 @@ class QueueSettings:
                 raise InvalidRequestError(
                     name, f"expected seconds above 0 and at most {LONGEST_RESULT_TTL:.0f}, got {value}"
                 )
+        for name in ("rate", "key_rate"):
+            if (text := getattr(self, name)) is not None:
+                check_rate(name, text)
+        if self.burst is not None:
+            check_burst("burst", self.burst)
         if not 0 <= self.result_ttl <= LONGEST_RESULT_TTL:
             raise InvalidRequestError(
                 "result_ttl", f"expected 0 to {LONGEST_RESULT_TTL:.0f} seconds, got {self.result_ttl}"
             )
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a claim must be alone with the queue."""
+        return self.concurrency is not None or self.has_rates
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether starts of the queue, or of its keys, are bounded."""
+        return self.rate is not None or self.key_rate is not None
+
+    def limit(self) -> Rate | None:
+        """The rate of the queue."""
+        return rate_of(self.rate, self.burst)
+
+    def key_limit(self) -> Rate | None:
+        """The rate of each key."""
+        return rate_of(self.key_rate)
 
     def to_json(self) -> str:
         """Return what differs from the defaults as JSON text; `{}` when nothing does."""

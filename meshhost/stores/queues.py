@@ -8,10 +8,12 @@ that a holder that woke too late is refused.
 
 Several processes may use one store. What the contract promises then is said at each method; an engine that serves one process
 only (SQLite, memory) refuses a second opener or cannot have one, and keeps the same promises between concurrent callers.
-This module is pure: values and signatures, no I/O. Longer than 400 lines because it is one contract.
+This module is pure: values and signatures, no I/O.
+
+Longer than 400 lines because it is one contract.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NewType, Protocol, TypeAlias
 
@@ -34,6 +36,7 @@ __all__ = [
     "MAX_BATCH",
     "DeadLetter",
     "Delay",
+    "Deliveries",
     "Delivery",
     "EndReason",
     "HolderId",
@@ -114,6 +117,14 @@ class Delivery:
     priority: int = 0
     key: str | None = None
     deadline: float | None = None
+
+
+class Deliveries(list[Delivery]):
+    """What a claim handed out. `next_at`: the queue's rate allowed no more, and allows the next start then (wall clock)."""
+
+    def __init__(self, deliveries: Iterable[Delivery] = (), *, next_at: float | None = None) -> None:
+        super().__init__(deliveries)
+        self.next_at = next_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +232,7 @@ class QueueStore(Protocol):
 
     async def lease(
         self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1, by: str = ""
-    ) -> Sequence[Delivery]:
+    ) -> Deliveries:
         """Claim up to `limit` ready messages for `seconds`, in one operation; empty when none is ready.
 
         A message is ready when it has not ended, its time or that of its retry has come, no earlier message of its key is left,
@@ -229,7 +240,10 @@ class QueueStore(Protocol):
         that this makes dead, that was cancelled, or whose ttl is over ends instead of being handed out. No message is leased to
         two callers at once, and no two of one key. `by` is what is shown of the holder.
 
-        A paused queue has nothing that is ready, nor has one with as many unexpired leases as its `concurrency`.
+        A paused queue has nothing that is ready, nor has one with as many unexpired leases as its `concurrency`. One with a
+        `rate` hands out no more than that; the answer then says when the next may start, and `sweep` reports the queue at that
+        time. A message that would be handed out while its key has no start left by the `key_rate` is put off: it is DELAYED, or
+        FAILED, until its key has one.
 
         The deliveries are in order of priority, the highest first, and then of id, and were the first in this order when the
         claim began. A caller may skip messages that another process is claiming at this moment instead of waiting for it, so it
@@ -280,7 +294,7 @@ class QueueStore(Protocol):
     async def peek(self, queue: QueueKey, *, limit: int) -> Sequence[MessageRecord]:
         """Return the up to `limit` messages that are ready and come first, in their order, each without its history.
 
-        Whether the queue is paused or has a `concurrency` does not matter. Raises NotFoundError.
+        Whether the queue is paused, has a `concurrency` or a rate does not matter. Raises NotFoundError.
         """
         ...
 
@@ -298,7 +312,10 @@ class QueueStore(Protocol):
         ...
 
     async def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
-        """Set this for the queue from now on. Raises NotFoundError."""
+        """Set this for the queue from now on. Raises NotFoundError.
+
+        A rate that changes begins anew: what was started before does not count, and what it has put off is ready.
+        """
         ...
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
@@ -313,7 +330,8 @@ class QueueStore(Protocol):
         """Do what time asks for, and return the queues in which messages became ready by it.
 
         Messages whose ttl is over end, and what need not be known any more is forgotten. A message becomes ready by time alone
-        when its delay is over or its lease expired, or when one of its key expired.
+        when its delay is over or its lease expired, when one of its key expired, or when the rate of its queue, of which a
+        claim wanted more than it allowed, allows another start.
 
         Every process may sweep at any time. Each such message is reported exactly once, to one caller in one process: the
         others do not see it again, and that caller wakes the receivers that wait for it (through the notifier). When its
@@ -329,14 +347,16 @@ class QueueStore(Protocol):
     async def drain(self, queue: QueueKey) -> int:
         """Delete all messages of the queue, leased ones too but not the dead; return how many. Raises NotFoundError.
 
-        Nothing is known of them any more.
-
-        They are gone at once for every caller; the space that they took may be freed later, also after a crash.
+        They are gone at once for every caller, and nothing is known of them. Their space may be freed later.
         """
         ...
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
         """Return what is in each queue of a room, by name: one consistent view of the moment, over all processes."""
+        ...
+
+    async def overview(self, tenant: TenantId | None = None) -> Sequence[tuple[RoomKey, QueueStats]]:
+        """Return `stats` of all rooms of a tenant, or of all tenants, by tenant, room and name. Costs as many queues do."""
         ...
 
     async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
@@ -396,8 +416,14 @@ class QueueStore(Protocol):
         """Store messages of an archive at the end of the queue, which is made if it is missing; all or none.
 
         They get new ids, in the order that they are given in, and keep everything else; what is left of a ttl goes on from
-        now. `max_depth` does not count. No delay is
-        longer than LONGEST_DELAY. Nobody is woken. Raises LimitExceededError for a message that is too large,
-        InvalidRequestError for one that is not Unicode, StorageFullError.
+        now. `max_depth` does not count. No delay is longer than LONGEST_DELAY. Nobody is woken. Raises LimitExceededError for a
+        message that is too large, InvalidRequestError for one that is not Unicode, StorageFullError.
+        """
+        ...
+
+    async def referred(self, names: Collection[str]) -> Collection[str]:
+        """Return those of these names of objects to which a body or a result refers (`bodies/reference.py`), in any queue.
+
+        What a drain or a deletion hides may still refer, until its space is freed.
         """
         ...

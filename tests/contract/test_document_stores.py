@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from doubles.engines import EVERY_ENGINE, opened_store
+from doubles.engines import EVERY_STORE, opened_store
 
 from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
@@ -26,7 +26,7 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=EVERY_ENGINE)
+@pytest.fixture(params=EVERY_STORE)
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[DocumentStore]:
     async with opened_store(
         request,

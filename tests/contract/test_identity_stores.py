@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from doubles.engines import EVERY_ENGINE, opened_store
+from doubles.engines import EVERY_STORE, opened_store
 
 from meshhost.errors import AlreadyExistsError, NotFoundError, RoomError
 from meshhost.identity.keys import ApiKey, new_api_key
@@ -18,7 +18,7 @@ from meshhost.stores.sqlite.identity import SqliteIdentityStore
 ACME, RIVAL = Project("11111111-2222-3333-4444-555555555555", "acme"), Project("rival-id", "rival")
 
 
-@pytest.fixture(params=EVERY_ENGINE)
+@pytest.fixture(params=EVERY_STORE)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[IdentityStore]:
     async with opened_store(
         request,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from doubles.engines import EVERY_ENGINE, opened_store
+from doubles.engines import EVERY_STORE, opened_store
 
 from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, NotFoundError
 from meshhost.identity.tenant import RoomKey, TenantId
@@ -42,7 +42,7 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=EVERY_ENGINE)
+@pytest.fixture(params=EVERY_STORE)
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[QueueStore]:
     async with opened_store(
         request,

@@ -34,14 +34,16 @@ class Subscriber:
         return self._hints.empty()
 
 
-@pytest.fixture(params=["local", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(params=["local", *(pytest.param(name, marks=pytest.mark.slow) for name in ("postgresql", "pgbouncer"))])
 async def notifier(request: pytest.FixtureRequest) -> AsyncIterator[Notifier]:
     async with AsyncExitStack() as stack:
         made: Notifier
         if request.param == "local":
             made = LocalNotifier()
         else:
-            database = await stack.enter_async_context(empty_database(request.getfixturevalue("postgres_server")))
+            url = request.getfixturevalue("pgbouncer") if request.param == "pgbouncer" else None
+            server = request.getfixturevalue("postgres_server")
+            database = await stack.enter_async_context(empty_database(server, url))
             made = PostgresNotifier(database)
         await made.open()
         stack.push_async_callback(made.close)

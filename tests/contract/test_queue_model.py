@@ -42,6 +42,9 @@ SETTINGS = st.builds(
     max_attempts=st.sampled_from([None, 1]),
     concurrency=st.sampled_from([None, 1]),
     result_ttl=st.sampled_from([0.0, 2.0, 100.0]),
+    rate=st.sampled_from([None, None, "1/s", "0.5/s"]),
+    burst=st.sampled_from([None, 2]),
+    key_rate=st.sampled_from([None, None, "1/s", "0.25/s"]),
 )
 QUEUES = st.sampled_from([QueueKey(ROOM, "a"), QueueKey(ROOM, "b")])
 HOLDERS = st.sampled_from([HolderId("ann"), HolderId("bob")])
@@ -110,8 +113,8 @@ class BothStores(RuleBasedStateMachine):
 
     @rule(queue=QUEUES, holder=HOLDERS, seconds=SECONDS, limit=st.integers(1, 3))
     def lease(self, queue: QueueKey, holder: HolderId, seconds: int, limit: int) -> None:
-        deliveries = self.both(lambda backend: backend.lease(queue, holder, seconds=seconds, limit=limit))
-        self.leases += [delivery.lease for delivery in deliveries or ()]
+        _, *deliveries = self.both(lambda backend: _claim(backend, queue, holder, seconds, limit)) or [None]
+        self.leases += [delivery.lease for delivery in deliveries]
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), result=st.sampled_from([None, "1"]))
@@ -229,6 +232,12 @@ async def _outcome(operation: Callable[[QueueStore], Awaitable[Any]], backend: Q
     return list(result) if isinstance(result, tuple) else result
 
 
+async def _claim(backend: QueueStore, queue: QueueKey, holder: HolderId, seconds: float, limit: int) -> list[Any]:
+    """When the next may start, and what was claimed."""
+    deliveries = await backend.lease(queue, holder, seconds=seconds, limit=limit)
+    return [deliveries.next_at, *deliveries]
+
+
 async def _everything(backend: QueueStore, queue: QueueKey, query: MessageQuery) -> list[MessageRecord]:
     found: list[MessageRecord] = []
     while True:
@@ -264,12 +273,13 @@ class SqliteAndModel(BothStores):
 class PostgresAndModel(BothStores):
     """PostgreSQL, with new tables for each example."""
 
-    server: PostgresServer  # set by the fixture below
+    server: PostgresServer  # set by the fixtures below
+    pooler: str | None = None
 
     def make(self) -> QueueStore:
         """See BothStores."""
         self.stack = contextlib.AsyncExitStack()
-        self.database = self.runner.run(self.stack.enter_async_context(empty_database(self.server)))
+        self.database = self.runner.run(self.stack.enter_async_context(empty_database(self.server, self.pooler)))
         return PostgresQueueStore(self.database, limits=LIMITS, clock=self.clock)
 
     def check(self) -> None:
@@ -304,3 +314,20 @@ class TestPostgresAndModel(PostgresAndModel.TestCase):  # type: ignore[name-defi
     def tell_server(self, postgres_server: PostgresServer) -> None:
         """Tell the machine where the server is."""
         PostgresAndModel.server = postgres_server
+
+
+class PgbouncerAndModel(PostgresAndModel):
+    """PostgreSQL behind pgbouncer in transaction mode."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+class TestPgbouncerAndModel(PgbouncerAndModel.TestCase):  # type: ignore[name-defined, misc]
+    """Runs the machine through pgbouncer: a few examples, as the statements are the same."""
+
+    settings = settings(max_examples=4, stateful_step_count=40, deadline=None)
+
+    @pytest.fixture(autouse=True)
+    def tell_server(self, postgres_server: PostgresServer, pgbouncer: str) -> None:
+        """Tell the machine where the server is."""
+        PgbouncerAndModel.server, PgbouncerAndModel.pooler = postgres_server, pgbouncer

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from doubles.engines import EVERY_ENGINE, opened_store
+from doubles.engines import EVERY_STORE, opened_store
 
 from meshhost.errors import (
     InvalidRequestError,
@@ -49,7 +49,7 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=EVERY_ENGINE)
+@pytest.fixture(params=EVERY_STORE)
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[QueueStore]:
     async with opened_store(
         request,
@@ -992,6 +992,31 @@ async def test_the_rooms_of_a_tenant_are_those_with_a_queue(store: QueueStore) -
     await store.create(ELSEWHERE)
     assert await store.rooms_of(ROOM.tenant) == ["attic", "lobby"]
     assert await store.rooms_of(TenantId("nobody")) == []
+
+
+async def test_an_overview_has_the_queues_of_all_rooms_of_a_tenant_or_of_all(
+    store: QueueStore, clock: FakeClock
+) -> None:
+    assert await store.overview() == []
+    attic = QueueKey(RoomKey(ROOM.tenant, "attic"), "jobs")
+    await put(store, "dies")
+    await kill(store)
+    await put(store, "a", "b", queue=JOBS)
+    await store.create(MAIL)
+    await put(store, "c", queue=attic)
+    await put(store, "d", queue=ELSEWHERE)
+    await clock.advance(5)
+    await take(store, queue=attic)
+    of_rooms = [(room, each) for room in (attic.room, ROOM) for each in await store.stats(room)]
+    elsewhere = [(ELSEWHERE.room, each) for each in await store.stats(ELSEWHERE.room)]
+    assert await store.overview(ROOM.tenant) == of_rooms
+    assert [(room.name, each.name, each.ready, each.leased, each.dead) for room, each in of_rooms] == [
+        ("attic", "jobs", 0, 1, 0),
+        ("lobby", "jobs", 2, 0, 1),
+        ("lobby", "mail", 0, 0, 0),
+    ]
+    assert await store.overview() == sorted([*of_rooms, *elsewhere], key=lambda each: (each[0], each[1].name))
+    assert await store.overview(TenantId("nobody")) == []
 
 
 async def test_totals_are_the_sum_over_all_rooms(store: QueueStore, clock: FakeClock) -> None:

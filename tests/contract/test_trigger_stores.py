@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from doubles.engines import EVERY_ENGINE, opened_store
+from doubles.engines import EVERY_STORE, opened_store
 
 from meshhost.errors import AlreadyExistsError, LimitExceededError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
@@ -20,7 +20,7 @@ LOBBY, MAIL, OTHER = RoomKey(ACME, "lobby"), RoomKey(ACME, "mail"), RoomKey(RIVA
 SCHEDULE, HOOK = TriggerKind.SCHEDULE, TriggerKind.HOOK
 
 
-@pytest.fixture(params=EVERY_ENGINE)
+@pytest.fixture(params=EVERY_STORE)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[TriggerStore]:
     async with opened_store(
         request,

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from doubles.engines import EVERY_ENGINE, opened_store
+from doubles.engines import EVERY_STORE, opened_store
 
 from meshhost.errors import RoomError, SettingsError
 from meshhost.identity.tenant import TenantId
@@ -17,7 +17,7 @@ from meshhost.stores.usage import HOUR, UsageCounts, UsageKey, UsageRow, UsageSt
 ACME, RIVAL = TenantId("acme"), TenantId("rival")
 
 
-@pytest.fixture(params=EVERY_ENGINE)
+@pytest.fixture(params=EVERY_STORE)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[UsageStore]:
     async with opened_store(
         request,

@@ -10,12 +10,15 @@ from doubles.postgres import PostgresServer, empty_database
 from meshhost.stores.engine import Openable
 from meshhost.stores.postgres.database import PostgresDatabase
 
-__all__ = ["EVERY_ENGINE", "opened_store"]
+__all__ = ["EVERY_ENGINE", "EVERY_STORE", "opened_store"]
 
 S = TypeVar("S", bound=Openable)
 
 EVERY_ENGINE = ["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
-"""The parameters of a fixture that gives a store; `make check` leaves out what starts a database."""
+"""The parameters of a fixture that gives an engine; `make check` leaves out what starts a database."""
+
+EVERY_STORE = [*EVERY_ENGINE, pytest.param("pgbouncer", marks=pytest.mark.slow)]
+"""The parameters of a fixture that gives a store: also PostgreSQL behind pgbouncer in transaction mode."""
 
 
 @asynccontextmanager
@@ -34,7 +37,8 @@ async def opened_store(
             store = sqlite()
         else:
             server: PostgresServer = request.getfixturevalue("postgres_server")
-            store = postgresql(await stack.enter_async_context(empty_database(server)))
+            url = request.getfixturevalue("pgbouncer") if request.param == "pgbouncer" else None
+            store = postgresql(await stack.enter_async_context(empty_database(server, url)))
         await store.open()
         stack.push_async_callback(store.close)
         yield store

@@ -5,7 +5,6 @@ room server is a stand-in and the agents do nothing, so that a sequence takes mi
 """
 
 import asyncio
-import gzip
 import io
 import json
 import logging
@@ -37,7 +36,7 @@ SECRET = "webhook-secret-of-at-least-32-bytes!"
 OTHER_SECRET = "another-secret-of-at-least-32-bytes!"
 TOKEN_SECRET = "token-secret-of-at-least-32-bytes!!!"
 # What docs/reference/service-host.md says that a host answers.
-DOCUMENTED = {200, 400, 401, 403, 404, 405, 408, 409, 413, 429, 503}
+DOCUMENTED = {200, 400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 503}
 NEVER_LOADED = LoadLimits(lag=1e9, cpu=1e9, memory=1e9, per_core=1e9)
 WAIT_SECONDS = 20.0
 
@@ -285,7 +284,7 @@ class Signed:
         headers = {"Meshhost-Signature": signed(self.body), **self.headers}
         answer = await fire.send(Call(self.body, headers, self.path))
         assert answer.spawn_id is None
-        assert answer.status in {200, 400, 401, 403, 404, 413}
+        assert answer.status in {200, 400, 401, 403, 404, 413, 415}
 
 
 @dataclass(frozen=True)
@@ -465,14 +464,6 @@ async def test_a_body_that_breaks_off_is_no_error_of_the_host(
     assert path != "/agent" or 'meshhost_calls_total{path="/agent",status="400"} 1.0' in shown(fire)
 
 
-@pytest.mark.parametrize("path", ["/agent", "/quarantine/release"])
-async def test_a_body_that_is_not_encoded_as_it_says_is_refused_with_400(fire: Fire, path: str) -> None:
-    head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" % path.encode()
-    answer = await fire.send_raw(head + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nbody")
-    assert answer.startswith(b"HTTP/1.1 400")
-    assert b'{"error": "body: it broke off, or is not encoded as its headers say"}' in answer
-
-
 async def test_a_body_that_does_not_end_is_refused_with_408() -> None:
     async with under_fire(body_seconds=0.05) as fire:
         reader, writer = await asyncio.open_connection("127.0.0.1", fire.host.port)
@@ -483,12 +474,6 @@ async def test_a_body_that_does_not_end_is_refused_with_408() -> None:
         await writer.wait_closed()
         assert status.startswith(b"HTTP/1.1 408")
         assert 'meshhost_calls_total{path="/agent",status="408"} 1.0' in shown(fire)
-
-
-async def test_what_is_small_when_packed_is_still_too_large(fire: Fire) -> None:
-    body = gzip.compress(b" " * (50 * MAX_BODY_BYTES))
-    answer = await fire.send(Call(body, {"Content-Encoding": "gzip"}))
-    assert (answer.status, answer.error) == (413, f"body: at most {MAX_BODY_BYTES} bytes")
 
 
 async def test_what_is_no_http_is_told_so_and_leaves_no_traceback(fire: Fire, caplog: pytest.LogCaptureFixture) -> None:
@@ -522,5 +507,3 @@ async def test_a_connection_whose_body_was_not_read_is_not_used_again(fire: Fire
         f"http://127.0.0.1:{fire.host.port}/agent", data=io.BytesIO(b" " * 2_000_000)
     ) as response:
         assert (response.status, response.headers["Connection"]) == (413, "close")
-    async with fire.http.post(f"http://127.0.0.1:{fire.host.port}/nowhere", data=b"{}") as response:
-        assert (response.status, response.headers.get("Connection")) == (404, None)

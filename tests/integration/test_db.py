@@ -230,7 +230,7 @@ def test_a_dump_program_that_is_too_old_or_missing_is_reported(
     assert "is of version 12, too old for PostgreSQL" in capsys.readouterr().err
 
 
-async def test_tenants_and_rooms_move_from_sqlite_to_postgresql_as_the_page_about_scaling_says(
+async def test_tenants_and_rooms_move_from_sqlite_to_postgresql_by_their_archives(
     postgres_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MESHHOST_OPERATOR_KEY", OPERATOR)

@@ -21,6 +21,7 @@ from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.identity.webhooks import MAX_AGE_SECONDS, sign_webhook
 from meshhost.server.core.participants import Participant
+from meshhost.server.http.sessions import CSRF_HEADER
 from meshhost.testing.agents import QuietAgent
 from meshhost.testing.server import RunningServer, running_server
 
@@ -38,15 +39,27 @@ OPEN = "served"  # neither 401 nor 403 nor a failure of the server; what else de
 OWN = ("own key", "developer key", "viewer key", "login", "own token", "viewer token", "other room token", "file token")
 OTHERS = ("other key", "other token", "operator key", "suspended key", "suspended token")
 NOBODY = ("none", "garbage", "not bearer", "expired token", "unsigned token", "revoked key", "revoked token")
-CREDENTIALS = (*OWN, *OTHERS, *NOBODY)
+# Of Studio: sessions of keys, and requests with a session's cookie that other pages could make.
+SESSIONS = (
+    "own session",
+    "developer session",
+    "viewer session",
+    "other session",
+    "operator session",
+    "suspended session",
+)
+FORGED = ("session without its value", "session from elsewhere")
+CREDENTIALS = (*OWN, *OTHERS, *NOBODY, *SESSIONS, "revoked session", *FORGED)
 
 
 def group(**special: int | str) -> Group:
     """401 for all credentials but those named; `_` in a name stands for a space."""
-    return dict.fromkeys(CREDENTIALS, 401) | {name.replace("_", " "): status for name, status in special.items()}
+    return dict.fromkeys((*OWN, *OTHERS, *NOBODY), 401) | {
+        name.replace("_", " "): status for name, status in special.items()
+    }
 
 
-PUBLIC = dict.fromkeys(CREDENTIALS, OPEN)
+PUBLIC = dict.fromkeys((*OWN, *OTHERS, *NOBODY), OPEN)
 # A suspended tenant is told so. The tenant comes from the key, so another tenant's project does not exist.
 MANAGE = group(own_key=OPEN, login=OPEN, developer_key=403, viewer_key=403, other_key=404, suspended_key=403)
 DEVELOP = MANAGE | {"developer key": OPEN}
@@ -55,7 +68,7 @@ VIEW = DEVELOP | {"viewer key": OPEN}
 PROJECTS = VIEW | {"other key": OPEN}
 # A tenant at its name or id; the operator's key opens all.
 TENANT_VIEW, TENANT_MANAGE = VIEW | {"operator key": OPEN}, MANAGE | {"operator key": OPEN}
-OPERATOR = dict.fromkeys(CREDENTIALS, 401) | {
+OPERATOR = dict.fromkeys((*OWN, *OTHERS, *NOBODY), 401) | {
     **dict.fromkeys(("own key", "login", "developer key", "viewer key", "other key", "suspended key"), 403),
     "operator key": OPEN,
 }
@@ -71,6 +84,8 @@ ROOM_VIEW = (
 ROOM_DEVELOP = ROOM_VIEW | {"viewer key": 403}
 # The credential is the signed token in the path, which is none of these.
 FILE = group()
+# What other pages can make a browser ask for tells them nothing and signs nobody in.
+SIGN_IN: Group = {**PUBLIC, "session from elsewhere": 403}
 # For programs of this machine, as which the test asks; the rest is in rooms/test_rest.py.
 LOGIN = PUBLIC
 
@@ -87,6 +102,8 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/rooms/{room}/queues/{queue}/series"): ROOM_VIEW,
     ("GET", "/rooms/{room}/queues/{queue}/messages"): ROOM_VIEW,
     ("GET", "/rooms/{room}/queues/{queue}/messages/{id}"): ROOM_VIEW,
+    ("GET", "/rooms/{room}/queues/{queue}/messages/{id}/body"): ROOM_DEVELOP,
+    ("GET", "/rooms/{room}/queues/{queue}/messages/{id}/result"): ROOM_VIEW,
     ("DELETE", "/rooms/{room}/queues/{queue}/messages/{id}"): ROOM_DEVELOP,
     ("GET", "/rooms/{room}/queues/{queue}/settings"): ROOM_VIEW,
     ("PATCH", "/rooms/{room}/queues/{queue}/settings"): ROOM_DEVELOP,
@@ -144,10 +161,22 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/tenants/{tenant}/keys"): TENANT_VIEW,
     ("POST", "/tenants/{tenant}/keys"): TENANT_MANAGE,
     ("DELETE", "/tenants/{tenant}/keys/{id}"): TENANT_MANAGE,
+    ("GET", "/overview"): VIEW | {"other key": OPEN, "operator key": OPEN},
+    ("GET", "/rooms/{room}/events"): PROJECTS,
+    ("GET", "/search"): VIEW | {"other key": OPEN, "operator key": OPEN},
+    ("GET", "/studio"): PUBLIC,
+    ("GET", "/studio/{rest}"): PUBLIC,
+    ("GET", "/studio/static/{version}/{path}"): PUBLIC,
+    ("GET", "/studio/api/session"): SIGN_IN,
+    ("POST", "/studio/api/session"): SIGN_IN,
+    ("POST", "/studio/api/link"): VIEW | {"other key": OPEN, "operator key": OPEN},
+    ("POST", "/studio/api/rooms/{room}/token"): DEVELOP | {"other key": OPEN},
     ("GET", "/oauth/authorize"): LOGIN,
-    ("POST", "/oauth/authorize"): LOGIN | dict.fromkeys(CREDENTIALS, 403),
+    ("POST", "/oauth/authorize"): {**dict.fromkeys(CREDENTIALS, 403), "session from elsewhere": 404},
     ("POST", "/oauth/token"): LOGIN,
     ("*", "/rooms/{room}/v1/{path}"): GATEWAY,
+    # The last: it signs out.
+    ("DELETE", "/studio/api/session"): SIGN_IN | dict.fromkeys(FORGED, 403),
 }
 
 # --- What a service host gives to whom
@@ -187,6 +216,16 @@ STRANGERS: Mapping[str, Headers] = {
     "a page": {"Origin": "http://evil.example"},
     "another name": {"Host": "evil.example"},
 }
+
+
+def with_sessions(expected: Group) -> Group:
+    """What sessions get: the same as their keys. The operator's is told that it may not, where its key is not known at all."""
+    takes_keys = expected["own key"] != 401
+    by_key = {name: expected[name.replace("session", "key")] for name in (*SESSIONS, "revoked session")}
+    if takes_keys and by_key["operator session"] == 401:
+        by_key["operator session"] = 403
+    is_public = expected["none"] == OPEN
+    return {**by_key, **dict.fromkeys(FORGED, OPEN if is_public else 403 if takes_keys else 401), **expected}
 
 
 def routes_of(app: web.Application) -> set[tuple[str, str]]:
@@ -230,7 +269,7 @@ async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
     other = new_api_key("99999999-2222-3333-4444-555555555555")
     async with (
         running_server(tmp_path, other_keys=[other], operator_key=OPERATOR_KEY) as server,
-        aiohttp.ClientSession() as http,
+        aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http,
     ):
         app = server.server.parts.app
         assert routes_of(app) == set(ROOM_SERVER)
@@ -244,12 +283,14 @@ async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
             "id": "none",
             "room_name": "gone",
             "token": "x",
+            "version": "-",
         }
         parameters |= {"what": "services", "rest": "more", "path": "files"}
         # What the operator may do would be done.
-        parameters_of = {"operator key": {"tenant": "none"}}
+        parameters_of = {f"operator {shown}": {"tenant": "none"} for shown in ("key", "session")}
         assert set(credentials) == set(CREDENTIALS)
-        assert await wrong(http, server.url, ROOM_SERVER, credentials, parameters, parameters_of=parameters_of) == []
+        table = {route: with_sessions(expected) for route, expected in ROOM_SERVER.items()}
+        assert await wrong(http, server.url, table, credentials, parameters, parameters_of=parameters_of) == []
 
         headers = bearer(encode_api_key(other))
         async with http.get(f"{server.url}/accounts/projects", headers=headers) as answer:
@@ -267,10 +308,22 @@ async def _credentials(server: RunningServer, http: aiohttp.ClientSession, other
         role: (await operate("POST", f"/tenants/{own}/keys", {"role": role}))["value"]
         for role in ("developer", "viewer")
     }
+
+    async def session(key: str) -> Headers:
+        """What the page of a session sends."""
+        async with http.post(f"{server.url}/studio/api/session", json={"key": key}) as answer:
+            assert answer.status == 200, await answer.text()
+            cookies = "; ".join(f"{name}={cookie.value}" for name, cookie in answer.cookies.items())
+            csrf = (await answer.json())["csrf"]
+        return {"Cookie": cookies, CSRF_HEADER: csrf, "Origin": server.url}
+
     revoked = (await operate("POST", f"/tenants/{own}/keys", {"role": "admin"}))["value"]
+    sessions = {"own": server.api_key, **keys, "other": other, "operator": OPERATOR_KEY, "revoked": revoked}
+    of_keys = {f"{name} session": await session(key) for name, key in sessions.items()}
     await operate("DELETE", f"/tenants/{own}/keys/{parse_api_key(revoked).id}", None)
     acme = (await operate("POST", "/tenants", {"name": "acme"}))["id"]
     suspended = (await operate("POST", f"/tenants/{acme}/keys", {"role": "admin"}))["value"]
+    of_keys["suspended session"] = await session(suspended)
     await operate("POST", f"/tenants/{acme}/suspend", {"reason": "unpaid"})
     asked_by = Participant(name="a", role="user", scope=ApiScope(), key_id=server.key.id, expires_at=None)
     access = server.server.parts.access
@@ -296,6 +349,9 @@ async def _credentials(server: RunningServer, http: aiohttp.ClientSession, other
         "unsigned token": bearer(server.token("room").rpartition(".")[0] + "."),
         "revoked key": bearer(revoked),
         "revoked token": bearer(_token(revoked)),
+        **of_keys,
+        "session without its value": {**await session(server.api_key), CSRF_HEADER: "x"},
+        "session from elsewhere": {**await session(server.api_key), "Origin": "http://evil.example"},
     }
 
 

@@ -185,7 +185,7 @@ async def _pieces(size: int) -> AsyncIterator[bytes]:
 
 
 async def _over_rate(request: web.Request) -> Caller:
-    raise over_rate(1.0, 0.5)
+    raise over_rate("requests_per_second", 1.0, 0.5)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -205,6 +205,28 @@ async def test_no_malformed_request_is_an_error_of_the_service_host(
             quiet(what)
 
 
+async def test_no_route_of_either_server_inflates_a_body(
+    server: RunningServer, host: ServiceHost, http: aiohttp.ClientSession
+) -> None:
+    good = dict.fromkeys(("id", "token", "what", "rest", "path", "queue", "room", "name", "room_name"), "none")
+    good |= {"project": "p", "tenant": "t"}
+    for url, routes in ((server.url, [*ROOM_SERVER]), (f"http://127.0.0.1:{host.port}", HOST)):
+        for method, path in routes:
+            for coding in ("gzip", "identity, br", "deflate"):
+                # Not what the header says: whoever tried to inflate it would answer with 400.
+                asking = http.request(
+                    "POST" if method == "*" else method,
+                    url + path.format_map(good),
+                    headers={"Content-Encoding": coding, "Content-Type": "application/json"},
+                    data=b"{}",
+                    skip_auto_headers=["Accept-Encoding"],
+                )
+                async with asking as answer:
+                    assert answer.status == 415, (method, path, coding)
+                    if method != "HEAD":
+                        assert "compressed bodies are not taken" in (await answer.json())["error"]
+
+
 async def raw(port: int, data: bytes) -> bytes:
     """What is answered to these bytes, after which the sender hangs up."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)

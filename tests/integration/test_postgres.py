@@ -13,6 +13,8 @@ from meshhost.queues.over_engine import queue_service
 from meshhost.stores.postgres.database import PostgresDatabase
 from meshhost.stores.postgres.engine import postgres_engine
 from meshhost.stores.postgres.exclusive import ExclusiveUse
+from meshhost.stores.postgres.upkeep import PostgresUpkeep
+from meshhost.stores.postgres.upkeep.target import opened_target
 from meshhost.stores.queues import HolderId, NewMessage, QueueKey, QueueLimits
 from meshhost.testing.server import RunningServer, running_server
 
@@ -130,3 +132,33 @@ async def test_a_password_of_the_database_is_in_no_error(
         async with running_server(tmp_path, database_url="postgresql://me:hunter2@127.0.0.1:1/nothing"):
             pass
     assert "hunter2" not in str(failed.value) + caplog.text
+
+
+# Behind a pooler
+
+
+async def test_behind_pgbouncer_statements_are_not_prepared_and_messages_are_found_without_hints(
+    postgres_server: PostgresServer, pgbouncer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshhost.queues.service._POLL_SECONDS", 0.5)
+    url = pgbouncer.replace("/postgres?", f"/{postgres_server.new_database().partition('?')[0].rpartition('/')[2]}?")
+    other = postgres_engine(url, limits=QueueLimits())
+    # More statements than psycopg would prepare after, on more connections than pgbouncer keeps to the server.
+    async with running_server(tmp_path, database_url=url) as server, server.client() as room:
+        await asyncio.gather(*(room.queues.send(name="jobs", message={"number": number}) for number in range(100)))
+        assert sorted(await drained(server, "jobs")) == list(range(100))
+        waiting = asyncio.ensure_future(room.queues.lease(name="jobs"))
+        queue = QueueKey(RoomKey(TenantId(server.key.project_id), "room"), "jobs")
+        async with other, queue_service(other) as sending:  # another server: nothing keeps it away here
+            await sending.send(queue, NewMessage('{"number": 100}'))
+            async with asyncio.timeout(20):
+                message = await waiting
+        assert message is not None
+        assert message.message == {"number": 100}
+        await message.ack()
+    upkeep = PostgresUpkeep(url)
+    report = await upkeep.look()
+    assert (report.problem, report.is_in_use) == (None, None)
+    with pytest.raises(SettingsError, match="is a pooler: give the address of PostgreSQL itself"):
+        async with opened_target(url):
+            pass

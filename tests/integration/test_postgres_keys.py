@@ -139,6 +139,26 @@ async def test_no_message_is_left_behind_one_that_ended_in_another_way_or_server
     assert states[MessageState.EXPIRED] > 0
 
 
+async def test_two_servers_together_keep_to_the_rate_of_a_queue_and_of_its_keys(
+    servers: list[PostgresQueueStore],
+) -> None:
+    await servers[0].configure(JOBS, QueueSettings(rate="7/h", burst=7, key_rate="1/h"))
+    keys = [key for _ in range(3) for key in "klmnopqrst"]
+    for store, key in zip(servers * 15, keys, strict=True):
+        await store.send(JOBS, NewMessage("1", key=key))
+    started: Counter[str | None] = Counter()
+
+    async def take(store: PostgresQueueStore) -> None:
+        for _ in range(4):
+            for delivery in await store.lease(JOBS, HolderId("ann"), seconds=60, limit=2):
+                started[delivery.key] += 1
+                await store.ack(delivery.lease)
+
+    await asyncio.gather(*(take(store) for store in servers * TASKS))
+    assert started.total() == 7
+    assert set(started.values()) == {1}
+
+
 async def test_two_servers_together_keep_to_the_concurrency_of_a_queue(servers: list[PostgresQueueStore]) -> None:
     await servers[0].configure(JOBS, QueueSettings(concurrency=3))
     await servers[0].send_many(JOBS, [NewMessage("1")] * 30)

@@ -211,7 +211,7 @@ async def test_a_program_runs_with_a_room_server_that_is_started_for_it(
 ) -> None:
     steps = Steps(joined=terminate)
     assert await ran(program(REAL), steps) == 0
-    assert steps.told == ["server", "host", "called", "joined"]
+    assert steps.told == ["server", "studio", "host", "called", "joined"]
     assert steps.facts["server"]["embedded"] is True
     assert steps.facts["called"] == {"path": "/quiet", "identity": "quiet-one", "room": "room"}
     assert steps.facts["joined"] == {"identity": "quiet-one", "room": "room"}

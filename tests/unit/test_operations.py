@@ -39,6 +39,7 @@ WORKLOADS = ["host-deployment", "room-server-statefulset"]
 NOT_OF_THE_HOST = {
     "api_key", "secret", "token", "room", "project_id", "session_id", "database_url", "config_dir", "local_model", "host_url",
     "openai_api_key", "openai_base_url", "openai_model", "log_level", "log_format", "otel_endpoint", "operator_key",
+    "studio_link",
 }  # fmt: skip
 _SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
 

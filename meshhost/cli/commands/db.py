@@ -1,11 +1,13 @@
-"""`meshhost db`: checks, migrates, backs up and restores the databases of a room server.
+"""`meshhost db`: checks, migrates, backs up, restores and copies the databases of a room server.
 
 These commands open the databases themselves, by `meshhost.app.engines`; no room server is asked, and none needs to run. SQLite
-is backed up and restored here; for PostgreSQL the commands of its own tools are printed.
+is backed up and restored here; for PostgreSQL the commands of its own tools are printed. `copy` moves SQLite to PostgreSQL.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,8 @@ import typer
 from meshhost.cli.options import JsonOption
 
 if TYPE_CHECKING:
+    from meshhost.stores.moving.copy import Advance, Copy
+    from meshhost.stores.moving.installation import Installation
     from meshhost.stores.postgres.upkeep import PostgresUpkeep
     from meshhost.stores.sqlite.upkeep.backup import Backup
     from meshhost.stores.sqlite.upkeep.upkeep import SqliteUpkeep
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Check, migrate, back up and restore the databases of a room server.")
+app = typer.Typer(help="Check, migrate, back up, restore and copy the databases of a room server.")
 
 _DataDir = Annotated[
     Path | None,
@@ -31,6 +35,8 @@ _DatabaseUrl = Annotated[
     str | None,
     typer.Option(metavar="URL", help="Database (default: MESHHOST_DATABASE_URL, else the files in the data folder)."),
 ]
+# How often the progress of a copy is shown.
+_SHOW_ROWS = 1000
 # What a release's schema is called for people.
 _STATES = {
     "missing": "not made yet",
@@ -158,6 +164,81 @@ def restore(
     if kept is not None:
         print_line(f"the databases of before are in {kept}: delete them when nothing is missing")
     print_line("files of rooms are not in a backup: copy storage/ too, if you have not")
+
+
+@app.command()
+def copy(
+    from_url: Annotated[
+        str, typer.Argument(metavar="FROM_URL", help="Data folder of the room server, as sqlite:///FOLDER.")
+    ],
+    to_url: Annotated[str, typer.Argument(metavar="TO_URL", help="Empty database, as postgresql://user@host/name.")],
+    data_dir: _DataDir = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy all that a room server keeps in SQLite into a PostgreSQL database, and compare both.
+
+    The room server must be stopped. Run it again after an interruption: it goes on. Until it is done, no room server opens the
+    target. Files of rooms are no databases and stay where they are. With FROM_URL naming a file, that is the one of the queues.
+    """
+    import asyncio
+
+    from meshhost.cli.output import print_json
+    from meshhost.settings import read_settings
+    from meshhost.stores.moving.installation import check_target, find_source
+
+    source = find_source(from_url, (data_dir or read_settings().data_dir).expanduser())
+    check_target(to_url)
+    _upkeep(None, to_url)  # raises when what PostgreSQL needs is not installed
+    from meshhost.stores.moving.copy import copy_to_postgres
+
+    done = asyncio.run(copy_to_postgres(source.upkeep.files, to_url, progress=_counted))
+    if as_json:
+        tables = [{"name": table.name, "rows": table.rows, "checksum": table.checksum} for table in done.tables]
+        print_json(
+            {
+                "rows": done.rows,
+                "resumed_rows": done.resumed,
+                "leased": done.leased,
+                "tables": tables,
+                "left_out": source.left_out,
+            }
+        )
+    else:
+        _print_copy(done, source)
+
+
+def _print_copy(done: Copy, source: Installation) -> None:
+    from meshhost.cli.output import note, print_line, print_table
+
+    rows = [(table.name, table.rows, table.checksum) for table in done.tables]
+    print_table(("TABLE", "ROWS", "CHECKSUM"), rows, empty="no tables")
+    before = f", {done.resumed} of them in an earlier run" if done.resumed else ""
+    print_line(f"copied {done.rows} rows{before}; counts and checksums of source and copy are equal")
+    if done.leased:
+        print_line(
+            f"{done.leased} messages are under lease: a worker that reconnects in time settles its own, "
+            "the others are delivered again when their leases end"
+        )
+    note(
+        f"not copied: {', '.join(source.left_out)}; start the room server with the same data folder and --database-url"
+    )
+
+
+@contextmanager
+def _counted(total: int) -> Iterator[Advance]:
+    """Show on a terminal how many of `total` rows are copied or checked."""
+    from meshhost.cli.output import counting
+
+    done = 0
+    with counting("copying and checking", total=total) as show:
+
+        def advance(rows: int) -> None:
+            nonlocal done
+            done += rows
+            if done % _SHOW_ROWS < rows:
+                show(done, done)
+
+        yield advance
 
 
 def _print_checked(backup: Backup, *, as_json: bool) -> None:

@@ -12,6 +12,8 @@ import typer
 from meshhost.app.service_runner import run_service
 from meshhost.cli.log_output import log_for_command
 from meshhost.cli.output import note, print_json, print_line
+from meshhost.cli.serving import shows_studio_link
+from meshhost.settings import read_settings
 
 __all__ = ["run"]
 
@@ -20,7 +22,11 @@ def run(*, file: str, room: str, json: bool, reload: bool = False) -> None:
     """Run the program until it ends or a signal stops it. Raises MeshhostError, or typer.Exit with the program's code."""
     log_for_command()
 
+    shows_link = shows_studio_link(read_settings())
+
     def progress(step: str, text: str, fields: dict[str, Any]) -> None:
+        if step == "studio" and not shows_link:
+            return
         if json:
             print_json({"step": step, "text": text, **fields})
         else:

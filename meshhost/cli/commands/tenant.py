@@ -85,6 +85,14 @@ def limit(
         str | None,
         typer.Option("--requests-per-second", metavar=_LIMIT, help="Requests of REST and in rooms per second."),
     ] = None,
+    weight: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Turns in the stores while others want them, 1 by default; not a limit."),
+    ] = None,
+    connections_per_second: Annotated[
+        str | None,
+        typer.Option("--connections-per-second", metavar=_LIMIT, help="Participants that join per second."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Set limits of a tenant, and show them with their use.
@@ -106,6 +114,8 @@ def limit(
         "max_uploads": uploads,
         "max_in_flight_bytes": in_flight_bytes,
         "requests_per_second": requests_per_second,
+        "weight": weight,
+        "connections_per_second": connections_per_second,
     }
     body = {limit: _parsed(limit, text) for limit, text in given.items() if text is not None}
     path = tenant_path(name, "quota") if body else tenant_path(name)

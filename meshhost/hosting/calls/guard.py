@@ -20,6 +20,7 @@ from aiohttp import web
 
 from meshhost.clock import Clock
 from meshhost.edge.same_machine import is_local_program
+from meshhost.edge.watched import know_sender
 from meshhost.errors import CallRefusedError, InvalidTokenError, TokenError
 from meshhost.hosting.calls.admission import parse_event
 from meshhost.identity.tokens import ParticipantToken
@@ -92,12 +93,14 @@ class CallGuard:
                     "set MESHHOST_WEBHOOK_SECRET on both sides",
                     status=401,
                 )
+            know_sender(request)
             return Signed()
         header = next((request.headers[name] for name in SIGNATURE_HEADERS if name in request.headers), None)
         try:
             signature = verify_webhook(body, header, secret=secret, now=self._clock.time())
         except InvalidTokenError as error:
             raise CallRefusedError(str(error), status=401) from None
+        know_sender(request)
         return Signed(signature, self._was_seen(signature))
 
     def _secret_of(self, body: bytes) -> str | None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from meshhost.clock import Clock
 from meshhost.edge.same_machine import is_local_program
+from meshhost.edge.watched import know_sender
 from meshhost.errors import CallRefusedError
 from meshhost.hosting.agents.assignment import HostedAgent
 from meshhost.hosting.calls.pauses import MAX_PAUSE_SECONDS, Pauses
@@ -89,6 +90,7 @@ class AdminGuard:
         self._check_sender(request)
         if any(name in request.headers for name in _OF_A_CALL):
             raise _call_refused()
+        know_sender(request)
         try:
             body = await request.read()
         except (ConnectionError, web.RequestPayloadError):

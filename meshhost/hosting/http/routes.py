@@ -20,6 +20,7 @@ from typing import Any
 from aiohttp import WSCloseCode, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from meshhost.edge.encodings import refuse_compressed
 from meshhost.edge.watched import watch_requests
 from meshhost.errors import CallRefusedError
 from meshhost.hosting.agents.assignment import CallRequest
@@ -95,7 +96,7 @@ class HostRoutes:
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_refusals_as_json])
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_refusals_as_json, refuse_compressed])
         watch_requests(app)
         app.router.add_get("/", self._ok)
         app.router.add_get("/livez", self._live)

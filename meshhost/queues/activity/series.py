@@ -156,9 +156,10 @@ class QueueSeries:
         self._seen(room, stats)
 
     def _seen(self, room: RoomKey, stats: Sequence[QueueStats]) -> None:
-        now = self._clock.time()
-        if (series := self._rooms.find(room)) is not None:
-            series.look(gauges_of(stats), now)
+        now, series = self._clock.time(), self._rooms.find(room)
+        if series is None:  # deleted meanwhile
+            return
+        series.look(gauges_of(stats), now)
         names = {each.name for each in stats}
         self._queues.drop(lambda key: key.room == room and key.name not in names)
         for each in stats:

@@ -14,6 +14,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from meshhost.errors import AccessDeniedError, RoomError
 from meshhost.room.client import RoomClient
@@ -131,10 +132,12 @@ class QueueConsumer:
         async def receive() -> None:
             nonlocal received
             queues, name, seconds = self._room.queues, self._queue, self._lease_seconds
+            # Large messages are fetched by their jobs, so that no more of them are in memory than are processed.
+            options: Any = {"create": True, "wait": True, "seconds": seconds, "load": False}
             if limit > 1:
                 most = min(limit, MAX_LEASED)
-                received = await queues.lease_many(name=name, limit=most, create=True, wait=True, seconds=seconds)
-            elif (leased := await queues.lease(name=name, create=True, wait=True, seconds=seconds)) is not None:
+                received = await queues.lease_many(name=name, limit=most, **options)
+            elif (leased := await queues.lease(name=name, **options)) is not None:
                 received = (leased,)
 
         try:

@@ -10,6 +10,7 @@ consumer.
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import time
 import traceback
@@ -20,11 +21,11 @@ from typing import Any, Literal
 from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind
 
-from meshhost.errors import InvalidRequestError, LeaseLostError, RoomError
+from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, RoomError, StorageFullError
 from meshhost.guard import EscapedError, guarding
 from meshhost.logs import describe_error
 from meshhost.room.client import RoomClient
-from meshhost.room.consuming.kept_values import plain_json
+from meshhost.room.consuming.kept_values import MAX_VALUE_CHARS, plain_json, sized_json
 from meshhost.room.consuming.settling import Acks
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import LeasedMessage
@@ -104,6 +105,7 @@ class Job:
         self._acks = acks
         # What is reported unless the server confirms another outcome.
         self._outcome: Outcome = "lost"
+        self._is_large = False  # the result
         self._stopped: StopReason | None = None
         self._task: asyncio.Task[Any] | None = None
         # Progress that the server has not got yet; None: there is none.
@@ -196,20 +198,29 @@ class Job:
                 logger.warning("lease lost while processing", extra=self._fields)
             else:
                 kept = self._kept(result)
-                if self._acks is None or not await self._is_acked(self._acks, kept):
-                    await self._settle(lambda: self._ack(kept), tries=int(self._acks is not None))
+                acks = None if self._is_large else self._acks
+                if acks is None or not await self._is_acked(acks, kept):
+                    await self._settle(lambda: self._ack(kept), tries=int(acks is not None))
 
     def _kept(self, result: Any) -> Any:
         """Return what the server is to keep of a result: its plain JSON, or why it cannot be kept. None when there is none."""
         if result is None or not self.leased.keeps_results:
             return None
         try:
-            return plain_json(result)
+            most = math.inf if self.leased.keeps_large_results else MAX_VALUE_CHARS
+            kept, size = sized_json(result, most=most)
         except ValueError as error:
-            # The work is done, so the message is; who waits for the result has to learn that there was one.
-            reason = f"the result cannot be kept: {error}"
-            logger.warning("a result cannot be kept", extra=self._fields | {"reason": str(error)})
-            return {RESULT_ERROR: reason}
+            return self._not_kept(error)
+        self._is_large = size > MAX_VALUE_CHARS
+        return kept
+
+    def _not_kept(self, error: Exception) -> Any:
+        """Return what is kept instead of a result.
+
+        The work is done, so the message is; who waits for the result has to learn that there was one.
+        """
+        logger.warning("a result cannot be kept", extra=self._fields | {"reason": str(error)})
+        return {RESULT_ERROR: f"the result cannot be kept: {error}"}
 
     async def _processed(self) -> Any:
         """Return what the processing returned, or nothing when it was stopped. Raises what it raised."""
@@ -219,9 +230,9 @@ class Job:
         try:
             with guarding():
                 if timeout is None:
-                    return await self._process(self.leased)
+                    return await self._load_and_process()
                 async with timeout:
-                    return await self._process(self.leased)
+                    return await self._load_and_process()
         except TimeoutError as error:
             if timeout is None or not timeout.expired():
                 raise
@@ -238,6 +249,11 @@ class Job:
             self._task = None
             _current.reset(token)
 
+    async def _load_and_process(self) -> Any:
+        if self.leased.body is not None:
+            await self.leased.load()
+        return await self._process(self.leased)
+
     def _end_processing(self) -> None:
         report, self._on_processed = self._on_processed, _nothing
         report(self)
@@ -250,7 +266,9 @@ class Job:
     # Each records the outcome itself: a cancellation may prevent the caller from seeing the result.
 
     async def _ack(self, result: Any) -> None:
-        if self._acks is not None:
+        if self._is_large:
+            await self._ack_large(result)
+        elif self._acks is not None:
             await self._acks.ack(self.leased, result)
         else:
             await self.leased.ack(result=result)
@@ -277,6 +295,13 @@ class Job:
             if acked.done() and acked.exception() is None:
                 self._outcome = "done"
         return True
+
+    async def _ack_large(self, result: Any) -> None:
+        try:
+            await self.leased.ack(result=result)
+        except (InvalidRequestError, LimitExceededError, StorageFullError) as error:
+            # Another try would be refused too, and the message would be processed again.
+            await self.leased.ack(result=self._not_kept(error))
 
     async def _nack(self, error: str) -> None:
         is_dead = await self.leased.nack(reason="failed", error=error)

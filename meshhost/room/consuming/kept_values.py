@@ -9,7 +9,7 @@ from typing import Any
 
 from meshhost.protocol.json_values import load_json
 
-__all__ = ["MAX_VALUE_CHARS", "MAX_VALUE_DEPTH", "plain_json"]
+__all__ = ["MAX_VALUE_CHARS", "MAX_VALUE_DEPTH", "plain_json", "sized_json"]
 
 # A server keeps no larger value.
 MAX_VALUE_CHARS = 64 * 1024
@@ -20,6 +20,11 @@ _TOO_DEEP = f"it is nested too deeply: more than {MAX_VALUE_DEPTH} lists and obj
 
 def plain_json(value: Any) -> Any:
     """Return the value as the JSON value that a server would keep. Raises ValueError, without contents of the value."""
+    return sized_json(value)[0]
+
+
+def sized_json(value: Any, *, most: float = MAX_VALUE_CHARS) -> tuple[Any, int]:
+    """Return what `plain_json` returns, and its characters as JSON, of which it may have at most `most`."""
     kind = type(value).__name__
     try:
         text = json.dumps(value, allow_nan=False)
@@ -31,8 +36,8 @@ def plain_json(value: Any) -> Any:
         # Python's text has the number, or says "Circular reference detected".
         text = "NaN and Infinity are none" if "float" in str(error) else str(error)
         raise ValueError(f"{kind} is no JSON value: {text}") from None
-    if len(text) > MAX_VALUE_CHARS:
-        raise ValueError(f"it has {len(text)} characters as JSON, at most {MAX_VALUE_CHARS}: store it as a file")
+    if len(text) > most:
+        raise ValueError(f"it has {len(text)} characters as JSON, at most {most}: store it as a file")
     # Not `value`: what is not plain JSON in it (tuples, numbers as keys) was converted.
     try:
         plain = load_json(text)
@@ -40,7 +45,7 @@ def plain_json(value: Any) -> Any:
         raise ValueError(_TOO_DEEP) from None
     if text.count("[") + text.count("{") > MAX_VALUE_DEPTH and _is_deeper(plain, MAX_VALUE_DEPTH):
         raise ValueError(_TOO_DEEP)
-    return plain
+    return plain, len(text)
 
 
 def _is_deeper(value: Any, most: int) -> bool:

@@ -4,16 +4,22 @@
 know leases (MeshAgent's) gave none, and the message then counts as settled on arrival.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from meshhost.errors import RoomError
+from meshhost.errors import ConnectionLostError, RoomError
 from meshhost.protocol.json_values import check_finite
 from meshhost.protocol.messages import Header, JsonResponse, Response
 from meshhost.room.link import RoomLink
+from meshhost.room.services.large_bodies import LargeBody, fetch, large_body, offers_large_bodies, upload
+from meshhost.tasks import uninterrupted
 
-__all__ = ["LeasedMessage", "NackReason", "leased_message"]
+__all__ = ["MAX_RESULT_CHARS", "LeasedMessage", "NackReason", "leased_message", "load_all"]
+
+# Results of more than this are uploads.
+MAX_RESULT_CHARS = 64 * 1024
 
 NackReason = Literal["failed", "interrupted", "released"]
 
@@ -28,7 +34,8 @@ class LeasedMessage:
 
     `deadline` is how many seconds the queue gives for it. `is_cancelled` becomes true when an `extend` learns that somebody
     cancelled the message: stop, and settle it in any way. `id` is None, and neither results nor progress are kept
-    (`keeps_results`), on a server without these.
+    (`keeps_results`), on a server without these. Of a large message that was leased without fetching it, `body` says what is
+    known, and `message` is None until `load`.
     """
 
     message: Any
@@ -45,19 +52,40 @@ class LeasedMessage:
     key: str | None = None
     deadline: float | None = None
     is_cancelled: bool = False
+    body: LargeBody | None = None
 
     @property
     def keeps_results(self) -> bool:
         """Whether the server keeps a result and progress."""
         return self.id is not None
 
+    @property
+    def keeps_large_results(self) -> bool:
+        """Whether the server keeps a result of over 64 KiB."""
+        return self.keeps_results and self._room is not None and offers_large_bodies(self._room)
+
+    async def load(self) -> None:
+        """Fetch a large message. Does nothing when it is here. Raises NotFoundError, RoomError when it is not what was sent."""
+        if self.body is not None and self._room is not None:
+            self.message = await fetch(self._room, self.queue, self.id or "", self.body)
+            self.body = None
+
     async def ack(self, *, result: Any = None) -> None:
-        """Report success: the message is done, with this result (a JSON value of at most 64 KiB; None: none).
+        """Report success: the message is done, with this result (a JSON value; None: none).
+
+        A result of over 64 KiB goes to the server's object store; an older server of ours refuses it.
 
         Raises LeaseLostError when the lease was lost, InvalidRequestError when the result is too large or no JSON value (the
         message stays leased), RoomError when there is a result and the server keeps none.
         """
-        await self._settle("queues.ack", {} if result is None else {"result": self._kept(result, "result")})
+        if result is None:
+            await self._settle("queues.ack", {})
+            return
+        text = self._kept(result, "result")
+        if len(text) > MAX_RESULT_CHARS and self._room is not None and offers_large_bodies(self._room):
+            await self._settle("queues.ack", {"upload": await upload(self._room, self.queue, text)})
+        else:
+            await self._settle("queues.ack", {"result": result})
 
     async def nack(self, *, reason: NackReason = "failed", error: str = "", delay: float | None = None) -> bool:
         """Return the message to the queue, to be delivered again after `delay` seconds (None: the server's backoff).
@@ -77,7 +105,8 @@ class LeasedMessage:
         """
         header: Header = {"seconds": self.seconds if seconds is None else seconds}
         if progress is not None:
-            header["progress"] = self._kept(progress, "progress")
+            self._kept(progress, "progress")
+            header["progress"] = progress
         reply = await self._settle("queues.extend", header)
         if isinstance(reply, JsonResponse) and reply.json.get("cancelled"):
             self.is_cancelled = True
@@ -89,15 +118,18 @@ class LeasedMessage:
     def shown(self, result: Any = None) -> Header:
         """What settles this message together with others (`QueuesClient.ack_many`). Raises as `ack` does for a result."""
         header: Header = {"lease": self._lease}
-        return header if result is None else header | {"result": self._kept(result, "result")}
+        if result is None:
+            return header
+        self._kept(result, "result")
+        return header | {"result": result}
 
-    def _kept(self, value: Any, field: str) -> Any:
+    def _kept(self, value: Any, field: str) -> str:
+        """Return the text of a value that the server can keep."""
         if not self.keeps_results:
             raise RoomError(
                 f"this room server keeps no {field} of a message: it is MeshAgent's, or an older one of ours"
             )
-        check_finite(value, field)
-        return value
+        return check_finite(value, field)
 
     async def _settle(self, request: str, header: Header) -> Response | None:
         if self._room is None or self._lease is None:
@@ -122,4 +154,20 @@ def leased_message(message: Any, queue: str, delivery: Mapping[str, Any], room: 
         priority=delivery.get("priority", 0),
         key=delivery.get("key"),
         deadline=delivery.get("deadline"),
+        body=large_body(delivery.get("body")),
     )
+
+
+async def load_all(found: Sequence[LeasedMessage]) -> None:
+    """Fetch the large ones. When that fails, nobody gets any of them: they are given back."""
+    for each in found:
+        try:
+            await each.load()
+        except BaseException as error:
+            for other in found:
+                # Of one that cannot be fetched, this is a failed attempt, or it would go round for ever.
+                is_bad = other is each and isinstance(error, RoomError) and not isinstance(error, ConnectionLostError)
+                reason: NackReason = "failed" if is_bad else "released"
+                with contextlib.suppress(RoomError, TimeoutError):
+                    await uninterrupted(other.nack(reason=reason, error=str(error) if is_bad else ""))
+            raise

@@ -10,13 +10,15 @@ import builtins
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from meshhost.errors import ConnectionLostError, InvalidRequestError, NotFoundError, RequestTimeoutError, RoomError
 from meshhost.protocol.messages import Header
 from meshhost.room.link import RoomLink
 from meshhost.room.replies import reading, value_of
+from meshhost.room.services.large_bodies import LARGE_BODIES, fetch
 from meshhost.room.services.queue_values import (
     MessageRecord,
     MessageState,
@@ -70,7 +72,7 @@ class QueueMessagesClient:
 
         After `timeout` seconds it is returned as it is: see `has_ended`. `on_progress` is called, and awaited, with what is
         known when the state or the progress changed; of changes in quick succession only the last one may be seen. The wait
-        goes on over lost connections, until the room is closed.
+        goes on over lost connections, until the room is closed. A large result is fetched.
         """
         self._require("waiting for a message")
         clock = self._room.clock
@@ -89,7 +91,7 @@ class QueueMessagesClient:
                 entry = answer["message"]
                 record = None if entry is None else message_record(entry)
             if record is None or record.has_ended:
-                return record
+                return await self._with_result(name, record)
             if on_progress is not None and entry.get("seen") != seen:
                 seen = entry.get("seen")
                 called = on_progress(record)
@@ -97,6 +99,22 @@ class QueueMessagesClient:
                     await called
             if deadline is not None and clock.monotonic() >= deadline:
                 return record
+
+    async def body(self, name: str, id: str, *, part: Literal["body", "result"] = "body") -> Any:
+        """Fetch the contents of a message, or its result, however large. Raises NotFoundError when there is none (any more).
+
+        Contents need the right to receive from the queue.
+        """
+        self._require("large messages", LARGE_BODIES)
+        return await fetch(self._room, name, id, None, part=part)
+
+    async def _with_result(self, name: str, record: MessageRecord | None) -> MessageRecord | None:
+        if record is None or record.result_body is None:
+            return record
+        with contextlib.suppress(NotFoundError):  # forgotten just now
+            result = await fetch(self._room, name, record.id, record.result_body, part="result")
+            return replace(record, result=result)
+        return record
 
     async def _wait_once(self, name: str, id: str, seconds: float, seen: str | None) -> Any:
         request: Header = {"name": name, "id": id}
@@ -171,7 +189,7 @@ class QueueMessagesClient:
         with reading("queues.settings"):
             return queue_settings(answer["settings"])
 
-    async def configure(self, name: str, **settings: bool | float | None) -> QueueSettings:
+    async def configure(self, name: str, **settings: bool | float | str | None) -> QueueSettings:
         """Change these settings (see QueueSettings) of an existing queue, keep the others, and return all.
 
         None is the server's default. Raises InvalidRequestError that names the setting.

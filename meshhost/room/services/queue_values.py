@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from meshhost.room.services.large_bodies import LargeBody, large_body
+
 __all__ = [
     "Attempt",
     "DeadMessage",
@@ -17,6 +19,7 @@ __all__ = [
     "Queue",
     "QueueSettings",
     "SentIds",
+    "dead_message",
     "message_record",
     "queue",
     "queue_settings",
@@ -52,7 +55,10 @@ class QueueSettings:
     `paused`: nothing is delivered. `max_attempts` failures make a message dead; the first retry waits about `retry_seconds`,
     each later one twice as long, at most `max_retry_seconds`. `max_depth` bounds the messages that did not end. `deadline` is
     how many seconds a worker may take for one message. `concurrency` bounds the messages that are worked on at once, over all
-    workers. `result_ttl` is for how many seconds it is known how a message ended, and its result; 0: not at all.
+    workers. `result_ttl` is for how many seconds it is known how a message ended, and its result; 0: not at all. `rate`, such
+    as "10/s", "600/m" or "100/h", bounds how many are started, first attempts and later ones alike, over all workers; `burst`
+    is how many may start at once after a pause (None: as many as in a second, at least one); `key_rate` is the rate of each
+    key.
     """
 
     paused: bool = False
@@ -63,11 +69,17 @@ class QueueSettings:
     deadline: float | None = None
     concurrency: int | None = None
     result_ttl: float = 3600.0
+    rate: str | None = None
+    burst: int | None = None
+    key_rate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeadMessage:
-    """A message that was dead-lettered after its last attempt. `reason` is the last error, times are in Unix seconds."""
+    """A message that was dead-lettered after its last attempt. `reason` is the last error, times are in Unix seconds.
+
+    A large message is not here: `body` says what is known of it, and `queues.body` fetches it.
+    """
 
     id: str
     message: Any
@@ -76,6 +88,7 @@ class DeadMessage:
     reason: str
     sent_at: float
     died_at: float
+    body: LargeBody | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +124,8 @@ class MessageRecord:
     `due_at` is when a delayed or failed message becomes ready, `expires_at` when its ttl is over, `lease_until` when the lease
     of a leased one ends. `began_at` and `by` are those of the present or last delivery. `reason` says why a message is dead.
     `is_cancelling`: it was cancelled while it was leased, and its worker has not answered since. A message that ended has no
-    contents any more, unless it is dead; a participant that may only send gets neither contents nor history.
+    contents any more, unless it is dead; a participant that may only send gets neither contents nor history. Of a large message
+    or result, `body` or `result_body` says what is known, and `queues.body` fetches it.
     """
 
     id: str
@@ -134,6 +148,8 @@ class MessageRecord:
     reason: str | None = None
     is_cancelling: bool = False
     history: Sequence[Attempt] = ()
+    body: LargeBody | None = None
+    result_body: LargeBody | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -158,6 +174,11 @@ class SentIds(list[str]):
         self.before = before
 
 
+def dead_message(entry: Mapping[str, Any]) -> DeadMessage:
+    """Read an entry of the reply to `queues.dead`."""
+    return DeadMessage(**(_known(DeadMessage, entry) | {"body": large_body(entry.get("body"))}))
+
+
 def queue_settings(entry: Mapping[str, Any]) -> QueueSettings:
     """Read the settings of a queue."""
     return QueueSettings(**_known(QueueSettings, entry))
@@ -166,6 +187,7 @@ def queue_settings(entry: Mapping[str, Any]) -> QueueSettings:
 def message_record(entry: Mapping[str, Any]) -> MessageRecord:
     """Read what is known of a message."""
     values = _known(MessageRecord, entry)
+    values |= {name: large_body(entry.get(name)) for name in ("body", "result_body")}
     values["is_cancelling"] = bool(entry.get("cancelling"))
     values["history"] = tuple(Attempt(**_known(Attempt, attempt)) for attempt in entry.get("history", ()))
     return MessageRecord(**values)

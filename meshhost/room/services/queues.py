@@ -3,7 +3,10 @@
 There are two ways to take a message. `receive` is MeshAgent's: the message is settled by the next `receive`. `lease` is ours:
 the message stays in the queue, invisible to others, until it is acked, nacked or its lease expires; `consumer.py` uses it. On
 the wire both are the request `queues.receive`; a server that does not know leases ignores the extra member, and the message
-then counts as settled on arrival. What became of messages, and the settings of queues, are `queue_messages.py`.
+then counts as settled on arrival. What became of messages, and the settings of queues, are `queue_messages.py`; messages that
+are too large for a header are `large_bodies.py`.
+
+Longer than 400 lines because sending and receiving, with all their options, are what programs look up here.
 """
 
 import builtins
@@ -27,7 +30,8 @@ from meshhost.protocol.json_values import check_finite
 from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse, Response, TextResponse
 from meshhost.room.link import Reply, RoomLink
 from meshhost.room.replies import reading, value_of
-from meshhost.room.services.leased import LeasedMessage, NackReason, leased_message
+from meshhost.room.services.large_bodies import LARGE_CHARS, LargeBody, offers_large_bodies, with_uploads
+from meshhost.room.services.leased import LeasedMessage, NackReason, leased_message, load_all
 from meshhost.room.services.queue_messages import MESSAGE_LIFE, QueueMessagesClient, unix_seconds
 from meshhost.room.services.queue_values import (
     Attempt,
@@ -38,12 +42,14 @@ from meshhost.room.services.queue_values import (
     Queue,
     QueueSettings,
     SentIds,
+    dead_message,
     queue,
 )
 
 __all__ = [
     "Attempt",
     "DeadMessage",
+    "LargeBody",
     "LeasedMessage",
     "MessageRecord",
     "MessageState",
@@ -166,10 +172,12 @@ class QueuesClient(QueueMessagesClient):
         new = NewMessage(message, headers or {}, id, id_seconds, delay, at, priority, key, ttl)
         if reply:
             self._require("results of messages")
-        request: Header = {"name": name, "create": create} | self._new_message(new)
-        resume = _SEND_ID if self._offers(_SEND_ID) else None
-        response, _ = await self._room.request("queues.send", request, resume=resume)
-        answer = value_of(response, "queues.send")
+        entry, text = self._new_message(new)
+        request: Header = {"name": name, "create": create} | entry
+        if len(text) > LARGE_CHARS and offers_large_bodies(self._room):
+            answer = await self._send_large("queues.send", request, [(request, text)])
+        else:
+            answer = await self._request_send("queues.send", request)
         message_id = str(answer["id"]) if isinstance(answer, dict) and "id" in answer else None
         return await self._result(name, message_id or "", timeout, on_progress) if reply else message_id
 
@@ -182,15 +190,36 @@ class QueuesClient(QueueMessagesClient):
         self._require("sending many messages at once")
         new = [each if isinstance(each, NewMessage) else NewMessage(each) for each in messages]
         entries = [self._new_message(each, path=f"messages[{number}].") for number, each in enumerate(new)]
-        request: Header = {"name": name, "create": create, "messages": entries}
-        response, _ = await self._room.request("queues.send_many", request, resume=MESSAGE_LIFE)
-        answer = value_of(response, "queues.send_many")
+        request: Header = {"name": name, "create": create, "messages": [entry for entry, _ in entries]}
+        large = [(entry, text) for entry, text in entries if len(text) > LARGE_CHARS]
+        if large and offers_large_bodies(self._room):
+            answer = await self._send_large("queues.send_many", request, large)
+        else:
+            answer = await self._request_send("queues.send_many", request)
         with reading("queues.send_many"):
             return SentIds((str(message_id) for message_id in answer["ids"]), before=answer.get("before"))
 
-    def _new_message(self, new: NewMessage, path: str = "") -> Header:
-        """The message as the server reads it; `path` is where it is in the request. Only what was asked for is sent."""
-        check_finite(new.message, f"{path}message")
+    async def _request_send(self, type: str, request: Header) -> Any:
+        resume = _SEND_ID if self._offers(_SEND_ID) else None
+        response, _ = await self._room.request(type, request, resume=resume)
+        return value_of(response, type)
+
+    async def _send_large(self, type: str, request: Header, large: Sequence[tuple[Header, str]]) -> Any:
+        """Send messages whose texts are uploaded: `large` are their entries in the request, and the texts."""
+
+        async def send(handles: Sequence[str]) -> Any:
+            for (entry, _), handle in zip(large, handles, strict=True):
+                entry |= {"message": None, "upload": handle}
+            return await self._request_send(type, request)
+
+        return await with_uploads(self._room, request["name"], [text for _, text in large], send)
+
+    def _new_message(self, new: NewMessage, path: str = "") -> tuple[Header, str]:
+        """The message as the server reads it, only with what was asked for, and its JSON text.
+
+        `path` is where it is in the request.
+        """
+        text = check_finite(new.message, f"{path}message")
         if new.id_seconds is not None and new.id is None:
             raise InvalidRequestError(f"{path}id_seconds", "expected together with `id`")
         options: dict[str, Any] = {
@@ -210,7 +239,7 @@ class QueuesClient(QueueMessagesClient):
             options = {"id": new.id, "id_seconds": DEFAULT_ID_SECONDS} | options
         elif self._offers(_SEND_ID):
             options["id"] = _new_send_id()
-        return {"message": new.message} | ({"headers": dict(new.headers)} if new.headers else {}) | options
+        return {"message": new.message} | ({"headers": dict(new.headers)} if new.headers else {}) | options, text
 
     async def _result(
         self,
@@ -247,11 +276,18 @@ class QueuesClient(QueueMessagesClient):
         return _message(response)
 
     async def lease(
-        self, *, name: str, create: bool = True, wait: bool = True, seconds: float = DEFAULT_LEASE_SECONDS
+        self,
+        *,
+        name: str,
+        create: bool = True,
+        wait: bool = True,
+        seconds: float = DEFAULT_LEASE_SECONDS,
+        load: bool = True,
     ) -> LeasedMessage | None:
         """Lease the next message for `seconds`, or return None. With `wait`, the server replies within about 20 s.
 
-        When the caller is cancelled or the reply is lost with the connection, the server takes the message back at once.
+        When the caller is cancelled or the reply is lost with the connection, the server takes the message back at once. A
+        large message is fetched, unless `load` is false: see `LeasedMessage.load`.
         """
         header: Header = {"name": name, "create": create, "wait": wait, "lease": seconds}
         response, extra = await self._request_lease(header)
@@ -261,7 +297,10 @@ class QueuesClient(QueueMessagesClient):
         if not isinstance(delivery, dict):
             return LeasedMessage(message=_message(response), queue=name)
         with reading("queues.receive"):
-            return leased_message(_message(response), name, delivery, self._room)
+            leased = leased_message(_message(response), name, delivery, self._room)
+        if load and leased.body is not None:
+            await load_all([leased])
+        return leased
 
     async def lease_many(
         self,
@@ -271,13 +310,14 @@ class QueuesClient(QueueMessagesClient):
         create: bool = True,
         wait: bool = True,
         seconds: float = DEFAULT_LEASE_SECONDS,
+        load: bool = True,
     ) -> builtins.list[LeasedMessage]:
         """Lease up to `limit` messages at once (at most 50, of about 1 MiB); with `wait`, wait for the first as `lease` does.
 
-        A server that cannot lease several leases one.
+        Large messages are fetched one after the other, unless `load` is false. A server that cannot lease several leases one.
         """
         if not self._offers(MESSAGE_LIFE):
-            leased = await self.lease(name=name, create=create, wait=wait, seconds=seconds)
+            leased = await self.lease(name=name, create=create, wait=wait, seconds=seconds, load=load)
             return [] if leased is None else [leased]
         limit = min(limit, MAX_LEASED)
         header: Header = {"name": name, "create": create, "wait": wait, "lease": seconds, "limit": limit}
@@ -286,7 +326,10 @@ class QueuesClient(QueueMessagesClient):
             return []
         with reading("queues.receive"):
             pairs = zip(_message(response), extra["delivery"], strict=True)
-            return [leased_message(message, name, delivery, self._room) for message, delivery in pairs]
+            found = [leased_message(message, name, delivery, self._room) for message, delivery in pairs]
+        if load and any(each.body is not None for each in found):
+            await load_all(found)
+        return found
 
     async def ack_many(self, name: str, settled: Sequence[tuple[LeasedMessage, Any]]) -> builtins.list[bool]:
         """Report success of up to 100 leased messages of one queue, each with its result (None: none), in one request.
@@ -306,7 +349,7 @@ class QueuesClient(QueueMessagesClient):
     async def _request_lease(self, header: Header) -> Reply:
         lost, call = self._lost, uuid.uuid4().hex
         try:
-            named = header | {"call": call} | ({"given_up": builtins.list(lost)} if lost else {})
+            named = header | {"call": call, "by_reference": True} | ({"given_up": builtins.list(lost)} if lost else {})
             reply = await self._room.request("queues.receive", named)
         except ConnectionLostError:
             self._lost = (*self._lost, call)[-MAX_LOST:]
@@ -325,11 +368,11 @@ class QueuesClient(QueueMessagesClient):
     async def dead(self, *, name: str, limit: int = 100) -> builtins.list[DeadMessage]:
         """The newest dead messages of the queue."""
         found: builtins.list[DeadMessage] = []
-        request: dict[str, Any] = {"name": name}
+        request: dict[str, Any] = {"name": name, "by_reference": True}
         while True:
             answer = await self._room.send_request("queues.dead", request | {"limit": limit - len(found)})
             with reading("queues.dead"):
-                found += [DeadMessage(**letter) for letter in answer["dead"]]
+                found += [dead_message(letter) for letter in answer["dead"]]
                 # A server of ours answers with a part of what is large.
                 if not answer.get("more") or not answer["dead"] or len(found) >= limit:
                     return found

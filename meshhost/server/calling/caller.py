@@ -32,7 +32,7 @@ from meshhost.identity.tenant import RoomKey
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.server.calling.call_urls import CallUrls
 from meshhost.server.calling.kept import KeptAgent, Unwanted, is_kept_at, unwanted
-from meshhost.server.calling.records import CallOutcome, shown_url
+from meshhost.server.calling.records import CallOutcome, CallRecord, shown_url
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import CallTimes, ConfiguredService
 from meshhost.server.core.participants import Participant
@@ -43,6 +43,9 @@ from meshhost.tenant_names import name_of
 __all__ = ["ServiceCaller"]
 
 logger = logging.getLogger(__name__)
+
+# What a call ends with that brought no agent.
+_FAILED = frozenset({CallOutcome.NOT_JOINED, CallOutcome.REFUSED, CallOutcome.UNREACHABLE, CallOutcome.UNSIGNED})
 
 TOKEN_LIFETIME = timedelta(days=7)
 
@@ -110,6 +113,11 @@ class ServiceCaller:
     def calls(self, room: Room) -> list[dict[str, Any]]:
         """The calls of each service of a room and their outcomes, as JSON."""
         return [kept.record.as_json(is_present=kept.is_present) for kept in self._kept.of(room)]
+
+    def failing(self, room: Room) -> list[CallRecord]:
+        """The records of the agents of services that are not in the room because their last call failed."""
+        kept = [each for each in self._kept.of(room) if each.record.attempts and not each.is_present]
+        return [each.record for each in kept if each.record.attempts[-1].outcome in _FAILED]
 
     def is_coming(self, room: Room, but: str, within: float) -> bool:
         """Whether an agent of a configured service may join within these seconds, or has only just joined.

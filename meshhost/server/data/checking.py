@@ -25,6 +25,8 @@ from meshhost.server.data.content import (
     trigger_of,
     usage_of,
 )
+from meshhost.stores.bodies.checking import check_body
+from meshhost.stores.bodies.reference import BodyReference, is_reference
 from meshhost.stores.queues import QueueKey
 from meshhost.stores.shared.refusals import check_name
 
@@ -82,6 +84,8 @@ class _Checker:
         self.summary = Summary()
         self._room = ""
         self._queues: set[str] = set()
+        # The large bodies of the room, by name, and which of them messages refer to.
+        self._bodies: dict[str, tuple[int, str]] = {}
 
     def check(self, part: Part, file: IO[bytes], entry: Entry) -> None:
         """Check an entry. Each room begins with its record, and each queue with its name."""
@@ -93,18 +97,16 @@ class _Checker:
         match part.kind:
             case "room":
                 metadata_of(object_of(content.read()))
-                self._room, self._queues, summary.rooms = part.room, set(), summary.rooms + 1
+                self._room, self._queues, self._bodies = part.room, set(), {}
+                summary.rooms += 1
             case "queue":
                 check_name(QueueKey(RoomKey(TenantId(""), part.room), text_in(object_of(content.read()), "name")))
                 self._queues.add(part.place)
                 summary.queues += 1
             case "messages":
-                if part.place not in self._queues:
-                    raise damaged("messages come before their queue")
-                for line in lines_of(content):
-                    is_dead = message_of(line).died_at is not None
-                    summary.dead_letters += is_dead
-                    summary.messages += not is_dead
+                self._check_messages(part, content)
+            case "body":
+                self._check_large(part, content)
             case "document":
                 self._check_document(content)
             case "file":
@@ -112,6 +114,29 @@ class _Checker:
                 summary.file_bytes += entry.size
             case _:
                 self._check_lines(part, content)
+
+    def _check_messages(self, part: Part, content: IO[bytes]) -> None:
+        if part.place not in self._queues:
+            raise damaged("messages come before their queue")
+        for line in lines_of(content):
+            message = message_of(line)
+            self._check_body(message.body)
+            is_dead = message.died_at is not None
+            self.summary.dead_letters += is_dead
+            self.summary.messages += not is_dead
+
+    def _check_large(self, part: Part, content: IO[bytes]) -> None:
+        if part.place in self._bodies:
+            raise damaged("two bodies have one name")
+        found = check_body(content, "body")
+        self._bodies[part.place] = (found.size, found.sha256)
+
+    def _check_body(self, text: str) -> None:
+        """A reference is to a body of this room that came before, and to one that no other message has."""
+        if is_reference(text):
+            reference = BodyReference.parse(text)
+            if self._bodies.pop(reference.name, None) != (reference.size, reference.sha256):
+                raise damaged("a message has a large body that is not there")
 
     def _check_lines(self, part: Part, content: IO[bytes]) -> None:
         for line in lines_of(content):

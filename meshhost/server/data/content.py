@@ -5,6 +5,7 @@
     manifest.json                        what it is
     rooms/ROOM/room.json                 the record of a room, null when it has none
     rooms/ROOM/queues/N/queue.json       the name of a queue; N is a number
+    rooms/ROOM/queues/N/bodies/NAME      a large body of one of the messages that follow
     rooms/ROOM/queues/N/PART.jsonl       its messages, dead ones too, in order
     rooms/ROOM/triggers/N.jsonl          schedules and hooks, without their ids and secrets
     rooms/ROOM/documents/N.jsonl         a document: its path, its snapshot, its updates
@@ -26,6 +27,7 @@ from typing import IO, Any, Final
 from meshhost.archives.tar import damaged
 from meshhost.errors import InvalidRequestError
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
+from meshhost.stores.bodies.reference import is_object_name
 from meshhost.stores.files import clean_path
 from meshhost.stores.messages import HIGHEST_PRIORITY, StoredMessage
 from meshhost.stores.triggers.contract import Trigger, TriggerKind
@@ -81,6 +83,8 @@ def part_of(name: str) -> Part:
             return Part("room", _room(room))
         case ["rooms", room, "queues", number, "queue.json"]:
             return Part("queue", _room(room), number)
+        case ["rooms", room, "queues", _, "bodies", name] if is_object_name(name):
+            return Part("body", _room(room), name)
         case ["rooms", room, "queues", number, part] if part.endswith(".jsonl"):
             return Part("messages", _room(room), number)
         case ["rooms", room, "triggers", part] if part.endswith(".jsonl"):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from meshhost.identity.tenant import TenantId
 from meshhost.quotas.counts import LocalCounts
 from meshhost.quotas.quota import Resource
+from meshhost.stores.bodies.objects import BodyObjects
 from meshhost.stores.engine import Engine
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
@@ -16,7 +17,7 @@ from meshhost.stores.identity_service import IdentityService
 __all__ = ["tenant_counts"]
 
 
-def tenant_counts(identity: IdentityService, engine: Engine, files: RoomFiles) -> LocalCounts:
+def tenant_counts(identity: IdentityService, engine: Engine, files: RoomFiles, bodies: BodyObjects) -> LocalCounts:
     """Return the counts of a server over these stores, which must be open while it is used."""
 
     async def queues(tenant: str) -> Mapping[Resource, int]:
@@ -25,7 +26,8 @@ def tenant_counts(identity: IdentityService, engine: Engine, files: RoomFiles) -
 
     async def stored(tenant: str) -> Mapping[Resource, int]:
         found = await files.of_tenant(TenantId(tenant))
-        return {Resource.FILES: found.files, Resource.STORED_BYTES: found.stored_bytes}
+        in_queues = await bodies.bytes_of(TenantId(tenant))
+        return {Resource.FILES: found.files, Resource.STORED_BYTES: found.stored_bytes + in_queues}
 
     async def documents(tenant: str) -> Mapping[Resource, int]:
         return {Resource.DOCUMENTS: await engine.documents.count(TenantId(tenant))}

@@ -20,9 +20,10 @@ from meshhost.errors import NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.server.data.content import line_of_bytes, line_of_message, line_of_trigger, line_of_usage, to_line
 from meshhost.server.data.kept import Kept
+from meshhost.stores.bodies.reference import BodyReference, is_reference
 from meshhost.stores.documents import DocumentKey
 from meshhost.stores.identity import Project
-from meshhost.stores.queues import QueueKey
+from meshhost.stores.queues import QueueKey, StoredMessage
 from meshhost.stores.triggers.contract import TriggerKind
 
 __all__ = ["Exports"]
@@ -106,8 +107,24 @@ class Exports:
         after, part = 0, 0
         with contextlib.suppress(NotFoundError):  # deleted since
             while page := await self._kept.queues.store.stored(queue, after=after, limit=_PAGE, max_bytes=_PAGE_BYTES):
-                after, part = page[-1].id, part + 1
-                yield tar.entry(f"{folder}/{part:08}.jsonl", b"".join(map(line_of_message, page)))
+                after, part, kept = page[-1].id, part + 1, list(page)
+                for message in page:
+                    if is_reference(message.body):
+                        try:
+                            async for chunk in self._body(tar, queue.room, message, folder):
+                                yield chunk
+                        except NotFoundError:  # settled since
+                            kept.remove(message)
+                yield tar.entry(f"{folder}/{part:08}.jsonl", b"".join(map(line_of_message, kept)))
+
+    async def _body(self, tar: TarEncoder, room: RoomKey, message: StoredMessage, folder: str) -> AsyncIterator[bytes]:
+        reference, begun = BodyReference.parse(message.body), False
+        async for chunk in self._kept.queues.bodies.stream(room, reference):
+            if not begun:
+                begun = True
+                yield tar.begin(f"{folder}/bodies/{reference.name}", reference.size)
+            yield tar.data(chunk)
+        yield tar.end(reference.size)
 
     async def _triggers(self, tar: TarEncoder, room: RoomKey, folder: str) -> AsyncIterator[bytes]:
         part = 0

@@ -14,8 +14,10 @@ Messages get new ids in their old order, documents new times. One caller, the re
 
 import asyncio
 import contextlib
+import hashlib
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import IO
 
 from meshhost.archives.tar import Entry, open_entry, read_entries
@@ -38,9 +40,10 @@ from meshhost.server.data.content import (
 )
 from meshhost.server.data.exports import Exports
 from meshhost.server.data.kept import Kept
+from meshhost.stores.bodies.reference import NAME_LENGTH, BodyReference, is_reference
 from meshhost.stores.documents import DocumentKey
 from meshhost.stores.identity import Project
-from meshhost.stores.queues import QueueKey
+from meshhost.stores.queues import QueueKey, StoredMessage
 from meshhost.stores.triggers.contract import TriggerLimits
 from meshhost.tasks import TaskOwner, uninterrupted
 
@@ -165,14 +168,12 @@ class Imports:
                 queue = queues[part.place] = QueueKey(room, text_in(object_of(content.read()), "name"))
                 await self._kept.queues.create(queue)
             case "messages":
-                lines = lines_of(content)
-                while some := await asyncio.to_thread(some_lines, lines):
-                    await self._kept.queues.store.restore(queues[part.place], [message_of(line) for line in some])
+                await self._store_messages(queues[part.place], content)
+            case "body":
+                reference = BodyReference(_new_name(room, part.place), entry.size, "", "")
+                await self._kept.queues.bodies.objects.restore(room, reference, content)
             case "triggers":
-                lines = lines_of(content)
-                while some := await asyncio.to_thread(some_lines, lines):
-                    for line in some:
-                        await self._kept.triggers.add(trigger_of(line, room, self._clock.time()), _ANY_NUMBER)
+                await self._store_triggers(room, content)
             case "document":
                 await self._store_document(room, content)
             case "file":
@@ -182,9 +183,34 @@ class Imports:
                 while some := await asyncio.to_thread(some_lines, lines):
                     await self._kept.meter.restore([usage_of(line, room.tenant) for line in some])
 
+    async def _store_messages(self, queue: QueueKey, content: IO[bytes]) -> None:
+        lines = lines_of(content)
+        while some := await asyncio.to_thread(some_lines, lines):
+            messages = [_in_room(queue.room, message_of(line)) for line in some]
+            await self._kept.queues.store.restore(queue, messages)
+
+    async def _store_triggers(self, room: RoomKey, content: IO[bytes]) -> None:
+        lines = lines_of(content)
+        while some := await asyncio.to_thread(some_lines, lines):
+            for line in some:
+                await self._kept.triggers.add(trigger_of(line, room, self._clock.time()), _ANY_NUMBER)
+
     async def _store_document(self, room: RoomKey, content: IO[bytes]) -> None:
         lines = lines_of(content)
         key = DocumentKey(room, text_in(await asyncio.to_thread(next, lines), "path"))
         await self._kept.documents.create(key, bytes_of(await asyncio.to_thread(next, lines), "snapshot"))
         while (line := await asyncio.to_thread(next, lines, None)) is not None:
             await self._kept.documents.append(key, bytes_of(line, "update"))
+
+
+def _in_room(room: RoomKey, message: StoredMessage) -> StoredMessage:
+    """The message as it is in its new room, where its large body has a name of its own."""
+    if not is_reference(message.body):
+        return message
+    reference = BodyReference.parse(message.body)
+    return replace(message, body=replace(reference, name=_new_name(room, reference.name)).to_text())
+
+
+def _new_name(room: RoomKey, name: str) -> str:
+    """The name of a large body in a room; that of the archive may be the name of one in the room that it is from."""
+    return hashlib.sha256(f"{room.tenant}/{room.name}/{name}".encode()).hexdigest()[:NAME_LENGTH]

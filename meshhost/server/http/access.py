@@ -1,9 +1,10 @@
-"""Authentication of HTTP requests: participant tokens, API keys, and what the server signs itself.
+"""Authentication of HTTP requests: participant tokens, API keys, sessions of Studio, and what the server signs itself.
 
 Every route asks `Access` who the caller is before it does anything else. The tenant comes from here and from nowhere else: from
 the verified token or key, never from a name in the request. The identity store knows the keys; this module checks signatures
 and scopes, and signs file URLs and logins with a secret that lives as long as the process. What the role of a key permits is
-the table of `permissions.py`. The operator's key is no tenant's: it manages tenants, and opens no room and no project.
+the table of `permissions.py`. The operator's key is no tenant's: it manages tenants, and opens no room and no project. A
+session of Studio (`sessions.py`) is its key by another name: wherever a key is taken, its session is.
 """
 
 import hmac
@@ -15,6 +16,7 @@ from typing import Any
 import jwt
 from aiohttp import web
 
+from meshhost.edge.watched import know_sender
 from meshhost.errors import AccessDeniedError, InvalidTokenError, NotFoundError
 from meshhost.gateway.provider import Caller
 from meshhost.identity.keys import ApiKey, parse_api_key
@@ -24,10 +26,11 @@ from meshhost.identity.tokens import ParticipantToken
 from meshhost.quotas.rates import Rates
 from meshhost.server.core.participants import Participant
 from meshhost.server.http.permissions import OPERATOR, needed_for
+from meshhost.server.http.sessions import Session, Sessions
 from meshhost.stores.identity import Project
 from meshhost.stores.identity_service import IdentityService
 
-__all__ = ["Access", "bearer_of"]
+__all__ = ["Access", "KeyHolder", "bearer_of"]
 
 _ALGORITHM = "HS256"
 DEFAULT_PROJECT = "default"
@@ -43,12 +46,22 @@ def bearer_of(request: web.Request) -> str:
     return token.strip()
 
 
+@dataclass(frozen=True, slots=True)
+class KeyHolder:
+    """Who shows an API key, its session, or a login (which has no key of its own)."""
+
+    project: str
+    role: Role
+    key_id: str | None
+
+
 @dataclass(slots=True)
 class Access:
     """Checks tokens and keys against the identity store. `own_secret` signs file URLs and logins.
 
     Without an `operator_key` nobody is the operator. A file URL is good for `file_seconds`. Requests are counted in `rates`
-    once their tenant is known: every method that returns a tenant, room or file raises QuotaExceededError, too. With
+    once their tenant is known: every method that returns a tenant, room or file raises QuotaExceededError, too. The connection
+    of a request that passes all that may be used for another one (`edge.watched`). With
     `requires_expiry` participant tokens that never expire are refused.
     """
 
@@ -58,6 +71,7 @@ class Access:
     rates: Rates | None = field(default=None, repr=False)
     file_seconds: float = FILE_URL_SECONDS
     requires_expiry: bool = False
+    sessions: Sessions | None = None
 
     def participant(self, request: web.Request, room_name: str) -> tuple[RoomKey, ParticipantToken]:
         """The room that a participant asks for and its token, from the `Authorization` header or the `token` parameter.
@@ -81,40 +95,74 @@ class Access:
         room = RoomKey(TenantId(tenant or DEFAULT_PROJECT), room_name)
         self.identity.deleted_rooms.check(room, token.signed_at)
         self._count(room.tenant)
+        know_sender(request)
         return room, token
 
-    def project(self, request: web.Request) -> str:
-        """The project of the API key or login that the request shows, when its role may use the route.
+    def session(self, request: web.Request) -> Session | None:
+        """The session by which the request is made, or None. Raises TokenError, AccessDeniedError as `Sessions.of` does."""
+        session = None if self.sessions is None else self.sessions.of(request)
+        if session is not None:
+            know_sender(request)
+        return session
 
-        Raises TokenError, TenantSuspendedError, AccessDeniedError for the role.
-        """
-        bearer = bearer_of(request)
-        if not bearer.startswith("ma-"):
-            project, role = str(self._read(bearer, "login")["project"]), Role.ADMIN
-            self.identity.check_tenant(project)
+    def shows_key(self, request: web.Request) -> bool:
+        """Whether the request shows an API key or a session, and not a participant token. Raises as `session` does."""
+        return self.session(request) is not None or bearer_of(request).startswith("ma-")
+
+    def key_holder(self, request: web.Request) -> KeyHolder:
+        """Who makes the request. Raises TokenError, TenantSuspendedError, AccessDeniedError for the operator's session."""
+        session = self.session(request)
+        if session is not None:
+            if session.project is None or session.key_id is None:
+                raise AccessDeniedError("this needs an API key of a tenant, and the operator has none")
+            key_id, project = session.key_id, session.project
         else:
+            bearer = bearer_of(request)
+            if not bearer.startswith("ma-"):
+                project = str(self._read(bearer, "login")["project"])
+                self.identity.check_tenant(project)
+                return KeyHolder(project, Role.ADMIN, None)
             key = parse_api_key(bearer)
             if not self.identity.is_key(key):
                 raise InvalidTokenError("the API key is unknown or was revoked")
-            self.identity.check_tenant(key.project_id)
-            self.identity.check_use(key.id)
-            project, role = key.project_id, self.identity.role_of(key.id)
-        _check_role(role, needed_for(request))
-        self._count(project)
-        return project
+            key_id, project = key.id, key.project_id
+        self.identity.check_tenant(project)
+        self.identity.check_use(key_id)
+        return KeyHolder(project, self.identity.role_of(key_id), key_id)
+
+    def project(self, request: web.Request) -> str:
+        """The project of the API key, session or login that the request shows, when its role may use the route.
+
+        Raises TokenError, TenantSuspendedError, AccessDeniedError for the role.
+        """
+        return self.permitted(request).project
+
+    def permitted(self, request: web.Request) -> KeyHolder:
+        """Who makes the request, when the role may use the route. Raises as `project` does."""
+        holder = self.key_holder(request)
+        _check_role(holder.role, needed_for(request))
+        self._count(holder.project)
+        know_sender(request)
+        return holder
 
     def signer(self, request: web.Request) -> ApiKey:
         """The key that signs tokens for who shows an API key or a login: that key itself, so that they end with it.
 
         Raises as `project` does.
         """
-        project, bearer = self.project(request), bearer_of(request)
-        return self.key_for(project, parse_api_key(bearer).id if bearer.startswith("ma-") else None)
+        holder = self.permitted(request)
+        return self.key_for(holder.project, holder.key_id)
 
     def is_operator(self, request: web.Request) -> bool:
-        """Whether the request shows the operator's key. Raises InvalidTokenError when it shows nothing."""
+        """Whether the request shows the operator's key or session. Raises TokenError when it shows nothing, or as `session`."""
+        session = self.session(request)
+        if session is not None:
+            return session.is_operator
         shown = bearer_of(request).encode(errors="surrogatepass")
-        return self.operator_key is not None and hmac.compare_digest(self.operator_key.encode(), shown)
+        if self.operator_key is None or not hmac.compare_digest(self.operator_key.encode(), shown):
+            return False
+        know_sender(request)
+        return True
 
     def check_operator(self, request: web.Request) -> None:
         """Raise AccessDeniedError for a tenant's key, TokenError for everything else that is not the operator's key."""

@@ -3,7 +3,8 @@
 `GET` streams an archive while it is made. An error that comes after the first byte can only be shown by breaking the connection
 off, and a part of an archive has no checksum. `PUT` first writes the body to a temporary file, which has no name and goes with
 the request, and then imports it. Its size is bounded by the disk: the upload ends with 507 before the disk is full. Each tenant
-has one upload at a time.
+has one upload at a time. What an archive takes of the memory while it passes through is counted as bytes in flight of its
+tenant, and a reader that takes nothing is left.
 
 The operator may do all of it, an admin's key what concerns the rooms of its tenant (`permissions.py`).
 """
@@ -23,15 +24,20 @@ from aiohttp import web
 
 from meshhost.errors import MeshhostError, NotFoundError, StorageFullError
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
+from meshhost.quotas.in_flight import InFlight
 from meshhost.server.data.exports import Exports
 from meshhost.server.data.imports import Imports
 from meshhost.server.http.access import Access
+from meshhost.server.http.bodies import reserve_room
+from meshhost.server.http.files import TAKE_SECONDS
 
 __all__ = ["ArchiveRoutes"]
 
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1024 * 1024
+# A page of an archive, made or written, and the one that is sent or received meanwhile.
+_PASSING_BYTES = 2 * _CHUNK
 # What an upload leaves of the disk for the stores, and how often it looks.
 _RESERVE_BYTES = 1024 * 1024 * 1024
 _LOOK_BYTES = 64 * 1024 * 1024
@@ -41,10 +47,11 @@ _RETRY_AFTER_SECONDS = 10
 class ArchiveRoutes:
     """Serves `/tenants/{tenant}/archive` and `/tenants/{tenant}/rooms/{room_name}/archive`."""
 
-    def __init__(self, access: Access, exports: Exports, imports: Imports) -> None:
+    def __init__(self, access: Access, exports: Exports, imports: Imports, in_flight: InFlight) -> None:
         self._access = access
         self._exports = exports
         self._imports = imports
+        self._in_flight = in_flight
         self._uploading: set[str] = set()
 
     def add_to(self, app: web.Application) -> None:
@@ -62,13 +69,15 @@ class ArchiveRoutes:
     async def _export_tenant(self, request: web.Request) -> web.StreamResponse:
         self._access.check_operator(request)
         project = await self._access.tenant(request)
-        return await _send(request, self._exports.tenant(project), project.name)
+        async with self._counted(project.id):
+            return await _send(request, self._exports.tenant(project), project.name)
 
     async def _export_room(self, request: web.Request) -> web.StreamResponse:
         room = await self._room(request)
         if not await self._exports.exists(room):
             raise NotFoundError(f"no room {room.name!r}, or nothing is kept of it")
-        return await _send(request, self._exports.room(room), room.name)
+        async with self._counted(room.tenant):
+            return await _send(request, self._exports.room(room), room.name)
 
     async def _import_tenant(self, request: web.Request) -> web.Response:
         self._access.check_operator(request)
@@ -77,7 +86,7 @@ class ArchiveRoutes:
         with self._upload_of("") as is_free:
             if not is_free:
                 return _busy()
-            async with _received(request) as file:
+            async with self._counted(""), _received(request) as file:
                 project, summary = await self._imports.tenant(name, file)
         return web.json_response({"id": project.id, "name": project.name, **asdict(summary)})
 
@@ -87,13 +96,23 @@ class ArchiveRoutes:
         with self._upload_of(room.tenant) as is_free:
             if not is_free:
                 return _busy()
-            async with _received(request) as file:
+            async with self._counted(room.tenant), _received(request) as file:
                 summary = await self._imports.room(room, file)
         return web.json_response({"id": room.tenant, "room": room.name, **asdict(summary)})
 
     async def _room(self, request: web.Request) -> RoomKey:
         project = await self._access.tenant(request)
         return RoomKey(TenantId(project.id), check_room_name(request.match_info["room_name"]))
+
+    @contextlib.asynccontextmanager
+    async def _counted(self, tenant: str) -> AsyncIterator[None]:
+        """Hold what an archive takes while it passes through. Raises QuotaExceededError when there is no room for it."""
+        account = self._in_flight.account(tenant, max_bytes=_PASSING_BYTES)
+        try:
+            await reserve_room(account, _PASSING_BYTES)
+            yield
+        finally:
+            account.close()
 
     @contextlib.contextmanager
     def _upload_of(self, tenant: str) -> Iterator[bool]:
@@ -117,10 +136,10 @@ async def _send(request: web.Request, archive: AsyncIterator[bytes], name: str) 
     async with aclosing(archive) as chunks:  # type: ignore[type-var]
         first = await anext(chunks)
         await response.prepare(request)
-        await response.write(first)
         try:
+            await _write(response, first)
             async for chunk in chunks:
-                await response.write(chunk)
+                await _write(response, chunk)
         except ConnectionError:
             raise
         except (MeshhostError, OSError):
@@ -131,6 +150,11 @@ async def _send(request: web.Request, archive: AsyncIterator[bytes], name: str) 
             return response
     await response.write_eof()
     return response
+
+
+async def _write(response: web.StreamResponse, chunk: bytes) -> None:
+    async with asyncio.timeout(TAKE_SECONDS):
+        await response.write(chunk)
 
 
 @contextlib.asynccontextmanager

@@ -6,20 +6,31 @@ Bodies are read as bytes: which encoding a request claims for its text is up to 
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from meshhost.errors import InvalidRequestError, TooLargeError
+from meshhost.errors import InvalidRequestError, QuotaExceededError, TooLargeError
 from meshhost.quotas.in_flight import Account, InFlight
 
-__all__ = ["BodyReader", "BodyTooLargeError", "form_of", "json_object", "query_number", "text_of", "time_of"]
+__all__ = [
+    "BodyReader",
+    "BodyTooLargeError",
+    "form_of",
+    "json_object",
+    "query_number",
+    "reserve_room",
+    "text_of",
+    "time_of",
+]
 
 _MAX_DIGITS = 15
+_PIECE = 256 * 1024
 _MAX_FIELDS = 100
+_ROOM_SECONDS = 10.0
 
 
 class BodyTooLargeError(TooLargeError):
@@ -41,38 +52,100 @@ class BodyReader:
         self._seconds = seconds
 
     @asynccontextmanager
-    async def body_of(self, request: web.Request, tenant: str) -> AsyncIterator[bytes]:
-        """The body, held until the block ends. While others hold too much, nothing of it is read.
+    async def body_of(self, request: web.Request, tenant: str, head: bytes = b"") -> AsyncIterator[bytes]:
+        """The body, held until the block ends. While others hold too much, nothing of it is read but the `head` that was.
 
-        Raises BodyTooLargeError, InvalidRequestError when it does not arrive in time.
+        Raises BodyTooLargeError, QuotaExceededError without room, InvalidRequestError when it does not arrive in time.
         """
         account = self._in_flight.account(tenant, max_bytes=self._most_bytes)
         try:
             seconds = self._seconds + (request.content_length or self._most_bytes) / self._bytes_per_second
             try:
                 async with asyncio.timeout(seconds):
-                    body = await self._read(request, account)
+                    body = await self._read(request, account, head)
             except TimeoutError:
                 raise InvalidRequestError("body", f"expected it within {seconds:.0f} s") from None
             yield body
         finally:
             account.close()
 
-    async def _read(self, request: web.Request, account: Account) -> bytes:
+    async def head_of(self, request: web.Request) -> bytes:
+        """The first bytes of a body; none of an empty one. Raises InvalidRequestError when they do not arrive in time."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await request.content.readany()
+        except TimeoutError:
+            raise InvalidRequestError("body", f"expected it within {self._seconds:.0f} s") from None
+
+    async def pass_on(
+        self, request: web.Request, tenant: str, add: Callable[[bytes], Awaitable[None]], head: bytes
+    ) -> None:
+        """Pass the body on in pieces, after its `head`: only one is in memory. Raises as `body_of`, and what `add` raises."""
+        account = self._in_flight.account(tenant, max_bytes=2 * _PIECE)
+        seconds = self._seconds + (request.content_length or self._most_bytes) / self._bytes_per_second
+        try:
+            async with asyncio.timeout(seconds):
+                await reserve_room(account, _PIECE)
+                await add(head)
+                async for piece in request.content.iter_chunked(_PIECE):
+                    await add(piece)
+        except TimeoutError:
+            raise InvalidRequestError("body", f"expected it within {seconds:.0f} s") from None
+        finally:
+            account.close()
+
+    @asynccontextmanager
+    async def held(self, request: web.Request, tenant: str, most_bytes: int) -> AsyncIterator[web.Request]:
+        """The request with its body read, held until the block ends: for handlers that read requests themselves.
+
+        A body that does not say how long it is takes the room of `most_bytes` until it is there. Raises BodyTooLargeError,
+        QuotaExceededError without room.
+        """
+        account = self._in_flight.account(tenant, max_bytes=most_bytes)
+        error = BodyTooLargeError(f"the body is too large: at most {most_bytes} bytes are taken")
+        size = request.content_length
+        if size is None:
+            size = account.most if request.can_read_body else 0
+        try:
+            if size > most_bytes:
+                raise error
+            await reserve_room(account, size)
+            whole = request.clone(client_max_size=most_bytes)
+            try:
+                body = await whole.read()
+            except web.HTTPRequestEntityTooLarge:
+                raise error from None
+            account.give_back(size - len(body))
+            yield whole
+        finally:
+            account.close()
+
+    async def _read(self, request: web.Request, account: Account, head: bytes) -> bytes:
         error = BodyTooLargeError(f"the body is too large: at most {self._most_bytes} bytes are taken")
         expected = request.content_length or 0
         if expected > self._most_bytes:
             raise error
-        await account.reserve(expected)
-        found = bytearray()
+        await reserve_room(account, expected)
+        found = bytearray(head)
         async for chunk in request.content.iter_any():
             found += chunk
             if len(found) > self._most_bytes:
                 raise error
             if len(found) > expected:  # it did not say how long it is
-                await account.reserve(len(found) - expected)
+                await reserve_room(account, len(found) - expected)
                 expected = len(found)
         return bytes(found)
+
+
+async def reserve_room(account: Account, size: int) -> None:
+    """Hold `size` more bytes, waiting some seconds for room. Raises QuotaExceededError without it, TooLargeError if never."""
+    try:
+        async with asyncio.timeout(_ROOM_SECONDS):
+            await account.reserve(size)
+    except TimeoutError:
+        name = "max_in_flight_bytes"
+        text = f"over the tenant's quota {name}, or the server's: no room for {size} bytes now; try again later"
+        raise QuotaExceededError(text, quota=name) from None
 
 
 async def json_object(request: web.Request) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from meshhost.edge.watched import know_sender
 from meshhost.identity.tenant import RoomKey
 from meshhost.server.address import Address
 from meshhost.server.core.participants import Participant
@@ -42,6 +43,7 @@ class FileRoutes:
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
         room, path = self._access.read_file(request.match_info["token"])
+        know_sender(request)
         chunks = await self._files.stream(room, path)
         name = quote(path.rpartition("/")[2])
         response = web.StreamResponse(

@@ -29,6 +29,8 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("GET", f"{_QUEUES}/{{queue}}/series"): Role.VIEWER,
     ("GET", f"{_QUEUES}/{{queue}}/messages"): Role.VIEWER,  # without contents
     ("GET", f"{_QUEUES}/{{queue}}/messages/{{id}}"): Role.VIEWER,
+    ("GET", f"{_QUEUES}/{{queue}}/messages/{{id}}/body"): Role.DEVELOPER,
+    ("GET", f"{_QUEUES}/{{queue}}/messages/{{id}}/result"): Role.VIEWER,
     ("DELETE", f"{_QUEUES}/{{queue}}/messages/{{id}}"): Role.DEVELOPER,
     ("GET", f"{_QUEUES}/{{queue}}/settings"): Role.VIEWER,
     ("PATCH", f"{_QUEUES}/{{queue}}/settings"): Role.DEVELOPER,
@@ -69,6 +71,11 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("DELETE", f"{_ROOM}/hooks/{{id}}"): Role.DEVELOPER,
     ("POST", f"{_ROOM}/hooks/{{id}}/secret"): Role.DEVELOPER,
     ("POST", f"{_ROOM}/hooks/{{id}}/test"): Role.DEVELOPER,
+    ("GET", "/overview"): Role.VIEWER,
+    ("GET", f"{_ROOM}/events"): Role.VIEWER,
+    ("GET", "/search"): Role.VIEWER,  # without files
+    ("POST", "/studio/api/link"): Role.VIEWER,
+    ("POST", "/studio/api/rooms/{room}/token"): Role.DEVELOPER,
     ("POST", "/tenants"): OPERATOR,
     ("GET", "/tenants"): OPERATOR,
     ("GET", _TENANT): Role.VIEWER,

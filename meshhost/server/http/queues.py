@@ -17,19 +17,20 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from meshhost.errors import AccessDeniedError, InvalidRequestError, LimitExceededError, NotFoundError
+from meshhost.errors import AccessDeniedError, InvalidRequestError, LimitExceededError, NotFoundError, RoomError
 from meshhost.identity.grants import ApiScope
-from meshhost.identity.keys import parse_api_key
 from meshhost.identity.roles import Role
 from meshhost.identity.tenant import TenantId
 from meshhost.queues.activity.points import COARSE_SECONDS, FINE_SECONDS
 from meshhost.queues.activity.series import QueueSeries
 from meshhost.queues.service import QueueService
-from meshhost.server.http.access import Access, bearer_of
+from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import json_object
+from meshhost.server.http.files import TAKE_SECONDS
 from meshhost.server.http.triggers.callers import RoomCaller, room_caller
 from meshhost.server.services import queue_bodies as bodies
 from meshhost.server.services import queue_replies as replies
+from meshhost.stores.bodies.reference import BodyReference, is_reference
 from meshhost.stores.queues import MessageRecord, QueueKey
 from meshhost.stores.shared.refusals import check_name
 from meshhost.validation import invalid_request
@@ -67,6 +68,8 @@ class QueueRoutes:
                 web.get(f"{queue}/series", self._series_of_queue),
                 web.get(f"{queue}/messages", self._find),
                 web.get(f"{queue}/messages/{{id}}", self._get),
+                web.get(f"{queue}/messages/{{id}}/body", self._body),
+                web.get(f"{queue}/messages/{{id}}/result", self._result),
                 web.delete(f"{queue}/messages/{{id}}", self._cancel),
                 web.get(f"{queue}/settings", self._settings),
                 web.patch(f"{queue}/settings", self._configure),
@@ -121,6 +124,47 @@ class QueueRoutes:
         if found is None:
             raise NotFoundError(f"nothing is known of message {message_id} of queue {queue.name!r}")
         return web.json_response(replies.record(found, with_contents=self._may_read(request, caller, queue)))
+
+    async def _body(self, request: web.Request) -> web.StreamResponse:
+        caller, queue = self._asked(request)
+        _check_receive(caller, queue)
+        if not self._may_read(request, caller, queue):
+            raise AccessDeniedError("read the contents of queue", queue.name)
+        found = await self._queues.get(queue, _message_id(request))
+        return await self._whole(request, queue, None if found is None else found.body, "body")
+
+    async def _result(self, request: web.Request) -> web.StreamResponse:
+        caller, queue = self._asked(request)
+        if caller.scope is not None and not (_may_receive(caller.scope, queue) or caller.may_send(queue.name)):
+            raise AccessDeniedError("use queue", queue.name)
+        found = await self._queues.get(queue, _message_id(request))
+        return await self._whole(request, queue, None if found is None else found.result, "result")
+
+    async def _whole(self, request: web.Request, queue: QueueKey, text: str | None, what: str) -> web.StreamResponse:
+        """A body or result, however large: a large one is streamed. A reader that takes nothing is dropped."""
+        if text is None:
+            raise NotFoundError(f"message {request.match_info['id']} of queue {queue.name!r} has no {what} (any more)")
+        headers = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
+        if not is_reference(text):
+            return web.Response(body=text.encode(errors="surrogatepass"), headers=headers)
+        reference = BodyReference.parse(text)
+        pieces = self._queues.bodies.stream(queue.room, reference)
+        first = await anext(pieces)  # before the answer begins: the object may be gone
+        response = web.StreamResponse(headers=headers)
+        response.content_length = reference.size
+        await response.prepare(request)
+        piece: bytes | None = first
+        try:
+            while piece is not None:
+                async with asyncio.timeout(TAKE_SECONDS):
+                    await response.write(piece)
+                piece = await anext(pieces, None)
+        except (TimeoutError, RoomError):
+            if request.transport is not None:  # the reader must not take a part for the whole
+                request.transport.abort()
+            return response
+        await response.write_eof()
+        return response
 
     async def _wait(self, request: web.Request, queue: QueueKey, body: bodies.Get) -> MessageRecord | None:
         """What is known when the message has ended, or when the time is over or nobody waits for the answer any more."""
@@ -193,8 +237,7 @@ class QueueRoutes:
         """Whether the caller gets the contents of messages."""
         if caller.scope is not None:
             return _may_receive(caller.scope, queue)
-        role = self._access.identity.role_of(parse_api_key(bearer_of(request)).id)
-        return role.includes(Role.DEVELOPER)
+        return self._access.key_holder(request).role.includes(Role.DEVELOPER)
 
 
 class _CutShortError(Exception):

@@ -16,13 +16,14 @@ from contextlib import AbstractAsyncContextManager
 
 from aiohttp import web
 
-from meshhost.errors import ConnectionLostError, MeshhostError
+from meshhost.edge.watched import connection_of
+from meshhost.errors import ConnectionLostError, InvalidRequestError, MeshhostError
 from meshhost.identity.tenant import RoomKey
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.logs import log_context
 from meshhost.protocol.connection import NO_RESUME
 from meshhost.quotas.counts import UNCOUNTED, TenantCounts, held
-from meshhost.quotas.in_flight import InFlight
+from meshhost.quotas.in_flight import Account, InFlight
 from meshhost.quotas.quota import Resource
 from meshhost.quotas.rates import Rates
 from meshhost.server.config import ServerConfig
@@ -35,9 +36,9 @@ from meshhost.server.core.room import Room
 from meshhost.server.http.access import Access
 from meshhost.server.http.errors import INTERNAL_ERROR, error_response, status_of, stopping_response
 from meshhost.server.metrics import ServerMetrics
+from meshhost.server.wire.arriving import Arrivals, Arriving
 from meshhost.server.wire.connection import Connection, GivenUp
 from meshhost.server.wire.dialect import Dialect, Dialects, Handshake, Welcome
-from meshhost.server.wire.inbox import Arrivals
 from meshhost.transport.websocket_server import AiohttpTransport
 
 __all__ = ["RoomSockets"]
@@ -105,11 +106,13 @@ class RoomSockets:
     def _place(
         self, key: RoomKey, token: ParticipantToken, resume_token: str | None
     ) -> AbstractAsyncContextManager[None]:
-        """The connection's place in the counts of its tenant. Raises QuotaExceededError when entered."""
+        """The connection's place in the counts of its tenant. Raises QuotaExceededError, also when it is entered."""
         room = self._directory.find(key)
         members = () if room is None or resume_token is None else room.members.values()
         # It takes the place of a connection that has just ended, or is about to: the participant must not be lost for it.
         replaces = any(member.resume_token == resume_token for member in members)
+        if not replaces:
+            self._rates.connect(key.tenant)
         is_agent = token.role != "user"
         resources = (Resource.CONNECTIONS, Resource.AGENTS) if is_agent else (Resource.CONNECTIONS,)
         return held(self._counts, key.tenant, *resources, may_refuse=not replaces)
@@ -121,15 +124,23 @@ class RoomSockets:
         socket = web.WebSocketResponse(autoping=False, max_msg_size=MAX_FRAME_BYTES, compress=False, timeout=5.0)
         if not socket.can_prepare(request):
             await socket.prepare(request)  # raises, so that a plain GET opens no room
+        received = self._in_flight.account(key.tenant, max_bytes=self._config.connection_bytes)
+        arriving = self._arriving(request, received)
         translator = dialect.translator(handshake)
         wakes = Capability.LOOK not in translator.capabilities
         joining, resume_token = Participant.from_token(token), dialect.resume_token(handshake)
-        async with self._directory.opening(key, wakes=wakes) as room:
-            if resume_token == NO_RESUME:
-                self._directory.check_join(room, joining)
-            await socket.prepare(request)
-            self._metrics.count_join("accepted")
-            participant = self._directory.join(room, joining, resume_token=resume_token)
+        try:
+            async with self._directory.opening(key, wakes=wakes) as room:
+                if resume_token == NO_RESUME:
+                    self._directory.check_join(room, joining)
+                await socket.prepare(request)
+                self._metrics.count_join("accepted")
+                participant = self._directory.join(room, joining, resume_token=resume_token)
+        except BaseException:
+            if arriving is not None:
+                arriving.close()
+            received.close()
+            raise
         transport = AiohttpTransport(
             socket, heartbeat_seconds=self._config.heartbeat_seconds, connection=request.transport
         )
@@ -143,9 +154,10 @@ class RoomSockets:
             limits=self._config.limits,
             max_requests=self._config.max_requests,
             max_waiting_bytes=self._config.max_waiting_bytes,
-            received=self._in_flight.account(key.tenant, max_bytes=self._config.connection_bytes),
+            received=received,
             sent=self._in_flight.account(key.tenant, max_bytes=self._config.connection_bytes),
             arrivals=self._arrivals,
+            arriving=arriving,
             given_up=self._given_up,
             pause=functools.partial(self._rates.pause, key.tenant),
         )
@@ -153,6 +165,16 @@ class RoomSockets:
         with log_context(tenant=key.tenant, room=key.name, identity=participant.name):
             await self._stay(room, participant, connection)
         return socket
+
+    def _arriving(self, request: web.Request, received: Account) -> Arriving | None:
+        """What reserves room for the frames of the connection, from its first one on. Raises InvalidRequestError."""
+        connection = connection_of(request)
+        if connection is None:  # not a listener of ours
+            return None
+        arriving = Arriving(connection, received, self._arrivals, most=MAX_FRAME_BYTES)
+        if not connection.watch_data(arriving.feed):
+            raise InvalidRequestError("frames", "expected none before the answer to the upgrade")
+        return arriving
 
     async def _stay(self, room: Room, participant: Participant, connection: Connection) -> None:
         # Before the room can reach the participant: the greeting must be the first message that it receives.

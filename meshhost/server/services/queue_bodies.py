@@ -17,6 +17,7 @@ from meshhost.server.core.requests import Body
 from meshhost.stores.messages import HIGHEST_PRIORITY, EndReason, MessageQuery, MessageState
 from meshhost.stores.queue_settings import LONGEST_RESULT_TTL
 from meshhost.stores.queues import LONGEST_DELAY, LONGEST_LEASE, MAX_BATCH
+from meshhost.stores.rates import MAX_BURST, check_rate
 
 __all__ = [
     "Ack",
@@ -67,7 +68,8 @@ class Named(Body):
 class Message(Body):
     """`message` is any JSON value. One that is sent again under the same `id` is stored once, and answered like the first.
 
-    `id` is remembered for `id_seconds`. The message waits `delay` seconds, or until `at` (seconds since the epoch).
+    `upload` is the handle of an upload that is the message instead. `id` is remembered for `id_seconds`. The message waits
+    `delay` seconds, or until `at` (seconds since the epoch).
     """
 
     message: Any
@@ -79,6 +81,7 @@ class Message(Body):
     priority: int = Field(0, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
     key: str | None = Field(None, min_length=1, max_length=MAX_NAME)
     ttl: Seconds | None = None
+    upload: str | None = Field(None, max_length=MAX_NAME)
 
 
 class Send(Named, Message):
@@ -99,6 +102,7 @@ class Receive(Named):
 
     `call` names the request. `given_up` are the calls whose replies the client lost with an earlier connection. `confirm`: the
     client will say when the reply reached its caller (`Received`). With `limit` up to so many are leased, and lists answered.
+    `by_reference`: the client fetches large bodies itself.
     """
 
     create: bool = True
@@ -108,6 +112,7 @@ class Receive(Named):
     given_up: list[str] = Field(default_factory=list, max_length=MAX_GIVEN_UP)
     confirm: bool = False
     limit: int | None = Field(None, ge=1, le=MAX_LEASED)
+    by_reference: bool = False
 
 
 class Received(Named):
@@ -123,9 +128,10 @@ class Leased(Named):
 
 
 class Ack(Leased):
-    """`result` is any JSON value; null is none."""
+    """`result` is any JSON value; null is none. `upload` is the handle of an upload that is the result instead."""
 
     result: Any = None
+    upload: str | None = Field(None, max_length=MAX_NAME)
 
 
 class Settled(Body):
@@ -212,6 +218,9 @@ class Settings(BaseModel):
     deadline: Seconds | None = None
     concurrency: int | None = Field(None, ge=1, lt=2**31)
     result_ttl: float | None = Field(None, ge=0, le=LONGEST_RESULT_TTL, allow_inf_nan=False)
+    rate: str | None = Field(None, max_length=40)
+    burst: int | None = Field(None, ge=1, le=MAX_BURST)
+    key_rate: str | None = Field(None, max_length=40)
 
     def changes(self, *, path: str = "") -> Mapping[str, Any]:
         """What was given, by name. Raises InvalidRequestError, which names the setting below `path`, for null where there is no
@@ -220,6 +229,9 @@ class Settings(BaseModel):
         for name in ("paused", "result_ttl"):
             if name in given and given[name] is None:
                 raise InvalidRequestError(f"{path}{name}", "expected a value, not null")
+        for name in ("rate", "key_rate"):
+            if given.get(name) is not None:
+                check_rate(f"{path}{name}", given[name])
         return given
 
 
@@ -234,6 +246,7 @@ class Dead(Named):
 
     limit: int = Field(100, ge=1, le=1000)
     before: tuple[float, int] | None = None
+    by_reference: bool = False
 
 
 class Replay(Named):

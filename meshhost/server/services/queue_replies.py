@@ -12,9 +12,10 @@ from itertools import accumulate
 from typing import Any, TypeVar
 
 from meshhost.protocol.json_values import load_stored_json
-from meshhost.protocol.messages import Header, JsonResponse
+from meshhost.protocol.messages import EncodedJson, Header, JsonResponse
 from meshhost.queues.activity.points import Point
 from meshhost.queues.reader import fingerprint
+from meshhost.stores.bodies.reference import BodyReference, is_reference
 from meshhost.stores.queues import DeadLetter, Delivery, MessagePage, MessageRecord, QueueStats
 
 __all__ = [
@@ -72,19 +73,33 @@ def listed(queue: QueueStats) -> dict[str, Any]:
     }
 
 
-def delivered(delivery: Delivery, lease_seconds: float | None = None) -> tuple[JsonResponse, Header]:
-    """The answer that hands a message over, with its lease if the client has leases."""
-    response = JsonResponse(json=load_stored_json(delivery.body))
-    return response, {} if lease_seconds is None else {"delivery": _delivery(delivery, lease_seconds)}
+def delivered(
+    delivery: Delivery, lease_seconds: float | None = None, text: str | None = None
+) -> tuple[JsonResponse, Header]:
+    """The answer that hands a message over, with its lease if the client has leases. `text` is that of a large body.
+
+    Without it, the client fetches a large body.
+    """
+    response = JsonResponse(json=_message(delivery.body)) if text is None else EncodedJson(text=text)
+    return response, {} if lease_seconds is None else {
+        "delivery": _delivery(delivery, lease_seconds, is_fetched=text is None)
+    }
 
 
-def delivered_many(deliveries: Sequence[Delivery], lease_seconds: float) -> tuple[JsonResponse, Header]:
-    """The answer that hands several messages over: a list of them, and a list of their deliveries."""
-    response = JsonResponse(json=[load_stored_json(delivery.body) for delivery in deliveries])
-    return response, {"delivery": [_delivery(delivery, lease_seconds) for delivery in deliveries]}
+def delivered_many(
+    deliveries: Sequence[Delivery], lease_seconds: float, text: str | None = None
+) -> tuple[JsonResponse, Header]:
+    """The answer that hands several messages over: a list of them, and a list of their deliveries. See `delivered`."""
+    if text is not None:
+        response: JsonResponse = EncodedJson(text=f"[{text}]")
+    else:
+        response = JsonResponse(json=[_message(delivery.body) for delivery in deliveries])
+    return response, {
+        "delivery": [_delivery(delivery, lease_seconds, is_fetched=text is None) for delivery in deliveries]
+    }
 
 
-def _delivery(delivery: Delivery, lease_seconds: float) -> dict[str, Any]:
+def _delivery(delivery: Delivery, lease_seconds: float, *, is_fetched: bool) -> dict[str, Any]:
     lease = delivery.lease
     return {
         "lease": f"{lease.message_id}.{lease.token}.{lease.holder}",
@@ -97,14 +112,16 @@ def _delivery(delivery: Delivery, lease_seconds: float) -> dict[str, Any]:
         "priority": delivery.priority,
         "key": delivery.key,
         "deadline": delivery.deadline,
+        **(_large("body", delivery.body, with_beginning=False) if is_fetched else {}),
     }
 
 
-def dead_letter(letter: DeadLetter) -> dict[str, Any]:
-    """A dead message in the answer to `queues.dead`."""
+def dead_letter(letter: DeadLetter, *, with_large: bool) -> dict[str, Any]:
+    """A dead message in the answer to `queues.dead`. Older clients of ours refuse what they do not know."""
     return {
         "id": str(letter.message_id),
-        "message": load_stored_json(letter.body),
+        "message": _message(letter.body),
+        **(_large("body", letter.body) if with_large else {}),
         "headers": dict(letter.headers),
         "attempts": letter.attempts,
         "reason": letter.reason,
@@ -130,6 +147,7 @@ def record(found: MessageRecord, *, with_contents: bool) -> dict[str, Any]:
         "lease_until": found.lease_until,
         "progress": _value(found.progress),
         "result": _value(found.result),
+        **_large("result_body", found.result),
         "ended_at": found.ended_at,
         "reason": found.reason,
         "cancelling": found.is_cancelling,
@@ -137,13 +155,28 @@ def record(found: MessageRecord, *, with_contents: bool) -> dict[str, Any]:
     }
     if with_contents:
         answer["message"] = _value(found.body)
+        answer |= _large("body", found.body)
         answer["headers"] = dict(found.headers)
         answer["history"] = [asdict(attempt) for attempt in found.history]
     return answer
 
 
 def _value(text: str | None) -> Any:
-    return None if text is None else load_stored_json(text)
+    return None if text is None else _message(text)
+
+
+def _message(text: str) -> Any:
+    """The value of a text; null for a large one, which is not here."""
+    return None if is_reference(text) else load_stored_json(text)
+
+
+def _large(name: str, text: str | None, *, with_beginning: bool = True) -> dict[str, Any]:
+    """A member that says what is known of a large body or result; none for one of usual size."""
+    if text is None or not is_reference(text):
+        return {}
+    reference = BodyReference.parse(text)
+    beginning = {"beginning": reference.beginning} if with_beginning else {}
+    return {name: {"size": reference.size, "sha256": reference.sha256, **beginning}}
 
 
 def series(points: Sequence[Point], step: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ carried has reached nobody: it goes back at once, counts as no delivery, and is 
 but whose event loop is blocked (`blocked_holders.py`). Invariant: a message that was handed out is
 settled or given back in the end, whatever ends first: the request, the connection, the participant or the server.
 
-Longer than 400 lines because the handlers of sending, receiving and settling share who holds what.
+Longer than 400 lines because each request that hands over or settles a delivery has its handler here.
 """
 
 import asyncio
@@ -24,10 +24,12 @@ from typing import Any
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, MeshhostError, RoomError
 from meshhost.protocol.json_values import check_finite, dump_json
-from meshhost.protocol.messages import EmptyResponse, JsonResponse
+from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse, Response
+from meshhost.queues.bodies import NO_UPLOADS, BodyUpload
 from meshhost.queues.reserved import check_header_names, check_sender_id
 from meshhost.queues.sending import send_each
-from meshhost.queues.service import QueueService, check_size
+from meshhost.queues.service import QueueService
+from meshhost.queues.values import check_size
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Peer
 from meshhost.server.core.requests import Answer, Operation, Operations, Request
@@ -37,10 +39,13 @@ from meshhost.server.core.slots import Slot
 from meshhost.server.services import queue_bodies as bodies
 from meshhost.server.services import queue_replies as replies
 from meshhost.server.services.blocked_holders import BlockedHolders
+from meshhost.server.services.bodies.inline import inlined
+from meshhost.server.services.bodies.transfer import BodyTransfer
 from meshhost.server.services.queue_access import key_of, lease_of, may_list, may_receive, may_send, may_use, name_of
 from meshhost.server.services.queue_leases import ConnectionLeases, HandedOver, ParticipantLeases
 from meshhost.server.services.queue_messages import QueueMessages
 from meshhost.server.services.settlement import Settlement, on_end, on_receive
+from meshhost.stores.bodies.reference import is_reference
 from meshhost.stores.queues import LONGEST_DELAY, Delivery, EndReason, Lease, NewMessage, QueueKey
 
 __all__ = ["QueuesService"]
@@ -67,9 +72,11 @@ class QueuesService(RoomService):
         receive_seconds: float,
         lease_seconds: float,
         blocked_seconds: float = 600.0,
+        transfer: BodyTransfer | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._queues = queues
+        self._transfer = transfer or BodyTransfer(queues)
         self._clock = clock or SystemClock()
         self._blocked = BlockedHolders(queues, max_seconds=blocked_seconds, clock=self._clock)
         self._participants = Slot(ParticipantLeases)
@@ -110,7 +117,12 @@ class QueuesService(RoomService):
 
     async def _send(self, request: Request, body: bodies.Send) -> Answer:
         message = self._new_message(request, body)
-        message_id = await self._queues.send(key_of(request, body), message, create=body.create)
+        queue = key_of(request, body)
+        if body.upload is None:
+            message_id = await self._queues.send(queue, message, create=body.create)
+        else:
+            uploads = self._transfer.take(request, {0: body.upload})
+            (message_id,) = await self._queues.send_many(queue, [message], create=body.create, uploads=uploads)
         return JsonResponse(json={"id": str(message_id)})
 
     async def _send_many(self, request: Request, body: bodies.SendMany) -> Answer:
@@ -118,13 +130,18 @@ class QueuesService(RoomService):
             self._new_message(request, message, path=f"messages[{number}].")
             for number, message in enumerate(body.messages)
         ]
-        ids = await self._queues.send_many(key_of(request, body), messages, create=body.create)
+        handles = {number: each.upload for number, each in enumerate(body.messages) if each.upload is not None}
+        uploads = self._transfer.take(request, handles) if handles else NO_UPLOADS
+        ids = await self._queues.send_many(key_of(request, body), messages, create=body.create, uploads=uploads)
         return JsonResponse(json={"ids": [str(message_id) for message_id in ids], "before": len(ids) - ids.new})
 
     async def _send_each(self, sends: Sequence[tuple[Request, bodies.Send]]) -> Sequence[Answer | Exception]:
         """Do as `_send` for each. Those for one queue are stored together."""
         if len(sends) == 1:
             return [await self._send(*sends[0])]
+        if any(body.upload is not None for _, body in sends):
+            alone = await asyncio.gather(*(self._send(*send) for send in sends), return_exceptions=True)
+            return [each for each in alone if isinstance(each, Exception) or not isinstance(each, BaseException)]
         answers: list[Answer | Exception] = [None] * len(sends)
         by_queue: dict[tuple[QueueKey, bool], list[tuple[int, NewMessage]]] = {}
         for number, (request, body) in enumerate(sends):
@@ -173,21 +190,34 @@ class QueuesService(RoomService):
         if settlement is not Settlement.EXPLICIT:
             await self._settle_previous(request, body.name)
         deliveries = await self._next(request, body)
+        text, reserved = None, 0
+        if not body.by_reference and any(is_reference(delivery.body) for delivery in deliveries):
+            deliveries, text, reserved = await inlined(self._queues, request, deliveries)
         if not deliveries:
             return EmptyResponse()
         if settlement is Settlement.EXPLICIT:
-            return self._hand_over(request, body, deliveries, body.lease or self._lease_seconds)
-        (delivery,) = deliveries
-        mine = self._peers.of(request.peer)
-        mine.hand_over(HandedOver(request.peer, request.message.id, delivery.lease, body.call))
-        self._unsettled.add(mine)
-        if settlement is Settlement.AT_ONCE:
-            return await self._deliver_and_settle(request, delivery)
-        return replies.delivered(delivery)
+            answer = self._hand_over(request, body, deliveries, body.lease or self._lease_seconds, text)
+        else:
+            (delivery,) = deliveries
+            mine = self._peers.of(request.peer)
+            mine.hand_over(HandedOver(request.peer, request.message.id, delivery.lease, body.call))
+            self._unsettled.add(mine)
+            answer = replies.delivered(delivery, text=text)
+            if settlement is Settlement.AT_ONCE:
+                return await self._deliver_and_settle(request, delivery, answer, reserved)
+        if not reserved:
+            return answer
+        await request.reply(*answer, reserved=reserved)
+        return None
 
     def _hand_over(
-        self, request: Request, body: bodies.Receive, deliveries: Sequence[Delivery], seconds: float
-    ) -> Answer:
+        self,
+        request: Request,
+        body: bodies.Receive,
+        deliveries: Sequence[Delivery],
+        seconds: float,
+        text: str | None,
+    ) -> tuple[Response, Header]:
         """Answer with the deliveries, for a client that settles them itself. What does not fit goes back."""
         kept = replies.fitting(deliveries, [len(delivery.body) for delivery in deliveries], replies.MANY_BYTES)
         self._give_back([delivery.lease for delivery in deliveries[len(kept) :]])
@@ -196,8 +226,8 @@ class QueuesService(RoomService):
             self._participants.of(request.participant).hand_over(handed_over)
             self._blocked.watch(delivery.lease, seconds, request.participant)
         if body.limit is None:
-            return replies.delivered(kept[0], seconds)
-        return replies.delivered_many(kept, seconds)
+            return replies.delivered(kept[0], seconds, text)
+        return replies.delivered_many(kept, seconds, text)
 
     async def _next(self, request: Request, body: bodies.Receive) -> Sequence[Delivery]:
         mine, participant = self._peers.of(request.peer), self._participants.of(request.participant)
@@ -228,11 +258,13 @@ class QueuesService(RoomService):
         for delivery in self._peers.of(request.peer).unsettled.pop(queue, []):
             await self._ack_unless_late(delivery.lease)
 
-    async def _deliver_and_settle(self, request: Request, delivery: Delivery) -> Answer:
+    async def _deliver_and_settle(
+        self, request: Request, delivery: Delivery, answer: tuple[Response, Header], reserved: int
+    ) -> Answer:
         # Settled only when the reply is written: if the connection ends before that, the message comes back.
         mine = self._peers.of(request.peer)
         try:
-            await request.reply(*replies.delivered(delivery))
+            await request.reply(*answer, reserved=reserved)
             await request.peer.flush()
         except asyncio.CancelledError:
             # Given up before it was written, or the connection is over: it has reached nobody.
@@ -255,14 +287,16 @@ class QueuesService(RoomService):
         return lease
 
     async def _ack(self, request: Request, body: bodies.Ack) -> Answer:
-        await self._settle_done(self._shown(request, body), _value_text(body.result, "result"))
+        lease, result = self._shown(request, body), _result_text(body.result, "result")
+        taken = {} if body.upload is None else self._transfer.take(request, {0: body.upload})
+        await self._settle_done(lease, taken.get(0, result))
         return EmptyResponse()
 
     async def _ack_many(self, request: Request, body: bodies.AckMany) -> Answer:
         # All are checked before any is done, so that a client that is refused may ack the others one by one.
         queue = key_of(request, body)
         acks = [
-            (lease_of(queue, each.lease), _value_text(each.result, f"acks[{number}].result"))
+            (lease_of(queue, each.lease), _result_text(each.result, f"acks[{number}].result"))
             for number, each in enumerate(body.acks)
         ]
         mine = self._participants.of(request.participant)
@@ -274,7 +308,7 @@ class QueuesService(RoomService):
                 self._blocked.forget(lease)
         return JsonResponse(json={"lost": [number for number, is_done in enumerate(outcomes) if not is_done]})
 
-    async def _settle_done(self, lease: Lease, result: str | None) -> None:
+    async def _settle_done(self, lease: Lease, result: str | BodyUpload | None) -> None:
         await self._queues.ack(lease, result=result)
         self._blocked.forget(lease)
 
@@ -289,7 +323,8 @@ class QueuesService(RoomService):
 
     async def _extend(self, request: Request, body: bodies.Extend) -> Answer:
         lease = self._shown(request, body)
-        progress = _value_text(body.progress, "progress")
+        progress = _result_text(body.progress, "progress")
+        check_size("progress", progress)
         extended = await self._queues.extend(lease, seconds=body.seconds, progress=progress)
         self._blocked.watch(lease, body.seconds, request.participant)
         cancelled = {"cancelled": True} if extended.is_cancelled else {}
@@ -309,7 +344,9 @@ class QueuesService(RoomService):
         )
         # Large letters come in pages: a client of ours asks for the rest until it has as many as it wants.
         more = sum(len(letter.body) + len(letter.reason) for letter in letters) >= replies.MANY_BYTES
-        return JsonResponse(json={"more": more, "dead": [replies.dead_letter(letter) for letter in letters]})
+        return JsonResponse(
+            json={"more": more, "dead": [replies.dead_letter(each, with_large=body.by_reference) for each in letters]}
+        )
 
     async def _replay(self, request: Request, body: bodies.Replay) -> Answer:
         replayed = await self._queues.replay(key_of(request, body), body.ids)
@@ -395,11 +432,9 @@ def _json_text(value: Any, field: str) -> str:
         raise
 
 
-def _value_text(value: Any, field: str) -> str | None:
+def _result_text(value: Any, field: str) -> str | None:
     """A result, or progress, as it is stored."""
-    text = None if value is None else _json_text(value, field)
-    check_size(field, text)
-    return text
+    return None if value is None else _json_text(value, field)
 
 
 @contextlib.contextmanager

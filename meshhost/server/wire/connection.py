@@ -16,6 +16,8 @@ The task of that request is then cancelled. If its answer is on the way already,
 Invariant: a request whose handling has begun is answered, also when the connection is closed by this side meanwhile. A
 MeshAgent client waits for ever for an answer that the end of the connection swallowed. Only a request that its client gave up
 gets no answer.
+
+Longer than 400 lines because reading, requests in progress and the end of a connection share their state.
 """
 
 import asyncio
@@ -44,10 +46,11 @@ from meshhost.server.core.peer import Capability, CloseReason, Event, Peer
 from meshhost.server.core.requests import Answer, Request
 from meshhost.server.core.room import Room
 from meshhost.server.core.slots import Slots
+from meshhost.server.wire.arriving import Arrivals, Arriving
 from meshhost.server.wire.dialect import Translator, Welcome
 from meshhost.server.wire.failures import error_answer, first_of
 from meshhost.server.wire.gathering import Gathered
-from meshhost.server.wire.inbox import Arrivals, Inbox
+from meshhost.server.wire.inbox import Inbox
 from meshhost.transport.base import Transport
 from meshhost.transport.heartbeat import Heartbeat
 from meshhost.transport.outbox import Outbox
@@ -70,10 +73,11 @@ GivenUp = Callable[[Room, Participant, Peer, int], None]
 class Connection:
     """See `Peer`. `max_requests` bounds the requests in progress, `max_waiting_bytes` what waits to be sent.
 
-    `received` and `sent` are its accounts of bytes in flight, and `arrivals` watches that its messages arrive in time.
-    `given_up` is called for a request that its client gave up too late: the answer has been sent. A participant that is
-    disconnected has `flush_timeout` seconds to receive its last messages. `pause` says how many seconds the reader waits before
-    the next message; it also waits after a request that was refused for the tenant's rate.
+    `received` and `sent` are its accounts of bytes in flight, `arriving` reserves room in the former for what is being
+    received, and `arrivals` watches that its messages arrive in time. `given_up` is called for a request that its client gave
+    up too late: the answer has been sent. A participant that is disconnected has `flush_timeout` seconds to receive its last
+    messages. `pause` says how many seconds the reader waits before the next message; it also waits after a request that was
+    refused for the tenant's rate.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class Connection:
         received: Account,
         sent: Account,
         arrivals: Arrivals,
+        arriving: Arriving | None = None,
         given_up: GivenUp = lambda *_: None,
         heartbeat: Heartbeat | None = None,
         flush_timeout: float = FLUSH_TIMEOUT,
@@ -100,7 +105,9 @@ class Connection:
         self._dispatch = dispatch
         self._translator = translator
         self._protocol = RoomConnection(limits=limits, slice_bytes=SERVER_SLICE)
-        self._inbox = Inbox(transport, self._protocol, account=received, arrivals=arrivals, late=self._end_late)
+        self._inbox = Inbox(
+            transport, self._protocol, account=received, arrivals=arrivals, late=self._end_late, arriving=arriving
+        )
         self._sent = sent
         self._outbox = Outbox(transport, max_bytes=max_waiting_bytes, budget=sent)
         self._slots: Slots = {}
@@ -226,8 +233,8 @@ class Connection:
             self.close(CloseReason.TOO_SLOW, "too slow: too many messages wait for this participant")
         return message_id
 
-    def _end_late(self) -> None:
-        self.close(CloseReason.TOO_SLOW, "too slow: a message was begun and not finished in time")
+    def _end_late(self, why: str) -> None:
+        self.close(CloseReason.TOO_SLOW, why)
 
     async def _read(self, tasks: asyncio.TaskGroup) -> None:
         turn = 0

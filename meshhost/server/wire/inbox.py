@@ -5,8 +5,8 @@ before it reads the next one, and reports with each message how many bytes it ho
 request is answered. Without room it does not read on, so TCP makes the sender wait. After ROOM_SECONDS it drops the message,
 which is then answered with an error: else unfinished messages that together fill the budget would wait for each other.
 
-`Arrivals` ends connections that begin a message and do not finish it. One timer per server, which runs while there is such a
-message; a message that arrives at once costs an entry in a dict.
+Large packets hold their room already when they come, because `Arriving` has reserved it. `Arrivals` ends connections that begin
+a message and do not finish it.
 """
 
 import asyncio
@@ -15,51 +15,20 @@ from collections.abc import Callable
 from meshhost.errors import LimitExceededError
 from meshhost.protocol.connection import Event, RoomConnection
 from meshhost.quotas.in_flight import Account
+from meshhost.server.wire.arriving import LATE, Arrivals, Arriving
 from meshhost.transport.base import Transport
 
-__all__ = ["Arrivals", "Inbox"]
+__all__ = ["Inbox"]
 
 ROOM_SECONDS = 10.0
 _NO_ROOM = "and no room for it now: try again later"
-_LOOK_SECONDS = 1.0
-
-
-class Arrivals:
-    """The messages that are being received by all connections of a server.
-
-    Each has `seconds` to arrive, and another one for every `bytes_per_second` of it that came.
-    """
-
-    def __init__(self, *, seconds: float, bytes_per_second: float) -> None:
-        self._seconds = seconds
-        self._bytes_per_second = bytes_per_second
-        self._since: dict[Inbox, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self, inbox: "Inbox") -> None:
-        """A message began."""
-        loop = asyncio.get_running_loop()
-        self._since[inbox] = loop.time()
-        if self._timer is None:
-            self._timer = loop.call_later(_LOOK_SECONDS, self._look, loop)
-
-    def end(self, inbox: "Inbox") -> None:
-        """It is complete, or its connection has ended. Idempotent."""
-        self._since.pop(inbox, None)
-
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = loop.call_later(_LOOK_SECONDS, self._look, loop) if self._since else None
-        now = loop.time()
-        for inbox, since in list(self._since.items()):
-            if inbox.waits_for_room:
-                self._since[inbox] = since + _LOOK_SECONDS
-            elif now - since > self._seconds + inbox.arrived / self._bytes_per_second:
-                self.end(inbox)
-                inbox.end_late()
 
 
 class Inbox:
-    """The messages that one connection receives; `late` is called when one does not arrive in time."""
+    """The messages that one connection receives.
+
+    `late` is called with the reason when one does not arrive in time, or finds no room. `arriving` reserves room for packets.
+    """
 
     def __init__(
         self,
@@ -68,13 +37,17 @@ class Inbox:
         *,
         account: Account,
         arrivals: Arrivals,
-        late: Callable[[], None],
+        late: Callable[[str], None],
+        arriving: Arriving | None = None,
     ) -> None:
         self._transport = transport
         self._protocol = protocol
         self._account = account
         self._arrivals = arrivals
         self._late = late
+        self._arriving = arriving
+        if arriving is not None:
+            arriving.attach(make_room=self._make_room, end=late)
         # Of the unfinished message: what it holds, and what has come of it.
         self._held = 0
         self.arrived = 0
@@ -88,8 +61,13 @@ class Inbox:
         """
         packet = await self._transport.receive()
         size, has_room, is_first = len(packet), True, self.arrived == 0
-        if not self._is_dropping:
-            if self._account.take(size) or await self._find_room(size):
+        reserved = 0 if self._arriving is None else self._arriving.take()
+        if self._is_dropping:
+            self.release(reserved)
+        else:
+            if reserved:
+                self._held += reserved
+            elif self._account.take(size) or await self._find_room(size):
                 self._held += size
             else:
                 has_room = False
@@ -119,16 +97,24 @@ class Inbox:
     def end_late(self) -> None:
         """The unfinished message did not arrive in time."""
         self._drop(_NO_ROOM)
-        self._late()
+        self._late(LATE)
 
     def close(self) -> None:
         """The connection has ended. Idempotent."""
         self._arrivals.end(self)
+        if self._arriving is not None:
+            self._arriving.close()
         self._account.close()
 
     def _why(self) -> str:
         most = self._account.most
         return _NO_ROOM if self.arrived <= most else f"and at most {most} may be in flight"
+
+    def _make_room(self) -> bool:
+        if self.arrived == 0 or self._is_dropping or self.waits_for_room:
+            return False
+        self._drop(_NO_ROOM)
+        return True
 
     def _drop(self, why: str) -> None:
         self._is_dropping = True

@@ -29,6 +29,7 @@ _EXTENSIONS = (
     "confirm_receive",
     "ack_many",
     "message_life",
+    "large_bodies",
 )
 
 # Message types that differ from the operation's name.

@@ -8,6 +8,7 @@ key: of each key exactly one message, the head, is not. Whatever takes a head ou
 import dataclasses
 from dataclasses import dataclass, field
 
+from meshhost.stores.memory.starts import MemoryStarts
 from meshhost.stores.messages import (
     MAX_ERROR_CHARS,
     MAX_HISTORY,
@@ -146,6 +147,7 @@ class MemoryQueue:
     dead: dict[int, tuple[MemoryMessage, DeadLetter]] = field(default_factory=dict)
     sent: dict[str, tuple[int, float]] = field(default_factory=dict)
     ended: dict[int, tuple[MessageRecord, float]] = field(default_factory=dict)
+    starts: MemoryStarts = field(default_factory=MemoryStarts)
 
     def in_order(self) -> list[MemoryMessage]:
         """The messages that have not ended, in order of delivery."""

@@ -8,11 +8,12 @@ Longer than 400 lines because each method of the contract is one here, and their
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from meshhost.clock import Clock, SteadyTime, SystemClock
 from meshhost.errors import LeaseLostError
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.bodies.reference import is_reference, name_in
 from meshhost.stores.memory.queue_state import MemoryMessage, MemoryQueue
 from meshhost.stores.messages import MessagePage, MessageQuery, MessageRecord, MessageState
 from meshhost.stores.queue_settings import QueueSettings
@@ -20,6 +21,7 @@ from meshhost.stores.queues import (
     LONGEST_DELAY,
     DeadLetter,
     Delay,
+    Deliveries,
     Delivery,
     EndReason,
     HolderId,
@@ -132,23 +134,30 @@ class MemoryQueueStore:
 
     async def lease(
         self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1, by: str = ""
-    ) -> Sequence[Delivery]:
+    ) -> Deliveries:
         """See QueueStore."""
         found, now = self._find(queue), self._steady.time()
         if found.settings.paused:
-            return []
+            return Deliveries()
         if found.settings.concurrency is not None:
             in_progress = sum(message.is_leased(now) for message in found.messages.values())
             limit = min(limit, found.settings.concurrency - in_progress)
+        rate, wanted = found.settings.limit(), limit
+        if rate is not None:
+            limit = min(limit, rate.places(found.starts.until, now))
         deliveries: list[Delivery] = []
         while len(deliveries) < limit:
             claimed = {delivery.lease.message_id for delivery in deliveries}
             ready = [message for message in found.in_order() if message.is_ready(now) and message.id not in claimed]
             if not ready:
                 break
-            if not self._end_instead(queue, found, ready[0], now):
+            if not self._end_instead(queue, found, ready[0], now) and not _put_off(found, ready[0], now):
                 deliveries.append(self._claim(queue, found, ready[0], holder, now + seconds, by))
-        return sorted(deliveries, key=lambda delivery: (-delivery.priority, delivery.lease.message_id))
+        is_short = limit < wanted and len(deliveries) >= limit
+        if rate is not None and (deliveries or is_short):
+            found.starts.start(rate, now, len(deliveries), is_short=is_short)
+        in_order = sorted(deliveries, key=lambda delivery: (-delivery.priority, delivery.lease.message_id))
+        return Deliveries(in_order, next_at=found.starts.wake_at if is_short else None)
 
     def _end_instead(self, queue: QueueKey, found: MemoryQueue, message: MemoryMessage, now: float) -> bool:
         """Note that the last lease expired, if it did; end a message that is not to be handed out, and return True."""
@@ -290,7 +299,21 @@ class MemoryQueueStore:
 
     async def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
         """See QueueStore."""
-        self._find(queue).settings = settings
+        found = self._find(queue)
+        if settings.limit() != found.settings.limit():
+            found.starts.until, found.starts.wake_at = 0.0, None
+        if settings.key_rate != found.settings.key_rate:
+            for message in found.messages.values():
+                is_waiting = message.key is not None and message.holder is None and not message.is_held_back
+                if (
+                    is_waiting
+                    and message.due is not None
+                    and message.due == found.starts.put_off.get(message.key or "")
+                ):
+                    message.make_ready()
+            found.starts.keys.clear()
+            found.starts.put_off.clear()
+        found.settings = settings
 
     async def sweep(self) -> Sequence[QueueKey]:
         """See QueueStore."""
@@ -303,6 +326,8 @@ class MemoryQueueStore:
             for message in found.in_order():
                 if message.is_over(now) and found.end(message, MessageState.EXPIRED, self._clock.time(), now):
                     ready.add(queue)
+            if found.starts.sweep(now):
+                ready.add(queue)
             for message in found.messages.values():
                 if message.due is not None and message.is_ready(now):
                     message.due = None
@@ -315,7 +340,8 @@ class MemoryQueueStore:
         ends = [
             message.expires for _, message in self._each() if message.expires is not None and message.holder is None
         ]
-        return min([*dues, *ends], default=None)
+        wakes = [queue.starts.wake_at for queue in self._all().values() if queue.starts.wake_at is not None]
+        return min([*dues, *ends, *wakes], default=None)
 
     async def drain(self, queue: QueueKey) -> int:
         """See QueueStore."""
@@ -329,6 +355,12 @@ class MemoryQueueStore:
         now, steady = self._clock.time(), self._steady.time()
         mine = sorted((key.name, queue) for key, queue in self._all().items() if key.room == room)
         return [_stats(name, queue, now, steady) for name, queue in mine]
+
+    async def overview(self, tenant: TenantId | None = None) -> Sequence[tuple[RoomKey, QueueStats]]:
+        """See QueueStore."""
+        now, steady = self._clock.time(), self._steady.time()
+        mine = sorted((key, queue) for key, queue in self._all().items() if tenant in (None, key.room.tenant))
+        return [(key.room, _stats(key.name, queue, now, steady)) for key, queue in mine]
 
     async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
         """See QueueStore."""
@@ -415,6 +447,12 @@ class MemoryQueueStore:
                 message.expires = steady + max(old.expires_at - now, 0.0)
             found.add(message)
 
+    async def referred(self, names: Collection[str]) -> Collection[str]:
+        """See QueueStore."""
+        rows = (record for queue in self._all() for record in self._records(queue))
+        texts = (text for record in rows for text in (record.body, record.result) if text and is_reference(text))
+        return {name_in(text) for text in texts} & set(names)
+
     def _follow_the_clock(self) -> None:
         if not (jump := self._steady.jump()):
             return
@@ -423,6 +461,7 @@ class MemoryQueueStore:
             message.expires = None if message.expires is None else message.expires + jump
         for queue in self._all().values():
             queue.sent = {name: (first, until + jump) for name, (first, until) in queue.sent.items()}
+            queue.starts.move(jump)
             queue.ended = {number: (record, until + jump) for number, (record, until) in queue.ended.items()}
         self._steady.follow(jump)
 
@@ -457,6 +496,17 @@ class MemoryQueueStore:
             return False
         self._queues[queue].bury(message, poison(queue, message.interruptions), self._clock.time())
         return True
+
+
+def _put_off(found: MemoryQueue, message: MemoryMessage, now: float) -> bool:
+    """Put a message off when its key has no start left, and return True."""
+    limit = found.settings.key_limit()
+    if limit is None or message.key is None:
+        return False
+    until = found.starts.start_key(message.key, limit, now)
+    if until is not None:
+        message.make_ready(at=until)
+    return until is not None
 
 
 def _place(letter: DeadLetter) -> tuple[float, int]:

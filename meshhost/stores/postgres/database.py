@@ -28,9 +28,23 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from meshhost.errors import InvalidRequestError, RoomError, SettingsError
+from meshhost.stores.shared.fair import TenantWeights
+from meshhost.stores.shared.fair_gate import FairGate
 from meshhost.tasks import TaskOwner
 
-__all__ = ["OPEN_SECONDS", "Connection", "Lifetime", "PostgresDatabase", "Row", "Values", "newest_versions"]
+__all__ = [
+    "OPEN_SECONDS",
+    "Connection",
+    "Lifetime",
+    "PostgresDatabase",
+    "Row",
+    "Values",
+    "check_server",
+    "is_session",
+    "migrate_store",
+    "newest_versions",
+    "translated",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +72,12 @@ CREATE TABLE IF NOT EXISTS meshhost.versions (store text PRIMARY KEY, version in
 
 
 class PostgresDatabase:
-    """The database at `url` (`postgresql://…`), used by at most `connections` operations at a time.
+    """The database at `url` (`postgresql://…`), used by at most `connections` operations at a time, tenants by turns.
 
     Raises SettingsError for a URL that psycopg cannot read; the text does not show it.
     """
 
-    def __init__(self, url: str, *, connections: int = 10) -> None:
+    def __init__(self, url: str, *, connections: int = 10, weights: TenantWeights | None = None) -> None:
         try:
             self._target = conninfo_to_dict(url)
         except psycopg.ProgrammingError:
@@ -73,6 +87,8 @@ class PostgresDatabase:
             url, **{name: value for name, value in _KEEPALIVE.items() if name not in self._target}
         )
         self._connections = connections
+        self.weights = weights or TenantWeights()
+        self._gate = FairGate(connections, weights=self.weights)
         self._pool: AsyncConnectionPool[Connection] | None = None
         self._tasks = TaskOwner("database")
         self._is_checking = False
@@ -91,8 +107,8 @@ class PostgresDatabase:
         if self._pool is not None:
             return
         async with self.session() as connection:
-            self.has_sessions = await _has_sessions(connection)
-            await _check(connection)
+            self.has_sessions = await is_session(connection)
+            await check_server(connection)
         if not self.has_sessions:
             logger.info("PostgreSQL is behind a pooler: hints between servers wait for their next look")
         pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
@@ -105,7 +121,7 @@ class PostgresDatabase:
             kwargs={"autocommit": True, "prepare_threshold": 5 if self.has_sessions else None},
         )
         try:
-            with _translated():
+            with translated():
                 await pool.open(wait=True, timeout=OPEN_SECONDS)
         except BaseException:
             await pool.close()
@@ -122,7 +138,7 @@ class PostgresDatabase:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:
         """A connection of its own, outside of the pool, for what needs a session (LISTEN)."""
-        with _translated():
+        with translated():
             connection: Connection = await AsyncConnection.connect(
                 self._url, autocommit=True, connect_timeout=int(OPEN_SECONDS), prepare_threshold=None
             )
@@ -136,7 +152,7 @@ class PostgresDatabase:
             cursor = await connection.execute(statement, values)
             return await cursor.fetchall() if cursor.description is not None else []
 
-        return await self._run(operation)
+        return await self._run(operation, _tenant_of(values))
 
     async def row(self, statement: LiteralString, values: Values = {}) -> Row | None:  # noqa: B006 - never changed
         """Run one statement and return its first row, or None."""
@@ -149,21 +165,24 @@ class PostgresDatabase:
         async def operation(connection: Connection) -> int:
             return (await connection.execute(statement, values)).rowcount
 
-        return await self._run(operation)
+        return await self._run(operation, _tenant_of(values))
 
-    async def transaction(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run several statements as one transaction. `operation` may run more than once, each time from the beginning."""
+    async def transaction(self, operation: Callable[[Connection], Awaitable[T]], *, tenant: str = "") -> T:
+        """Run several statements as one transaction, for a tenant if there is one.
+
+        `operation` may run more than once, each time from the beginning.
+        """
 
         async def whole(connection: Connection) -> T:
             async with connection.transaction():
                 return await operation(connection)
 
-        return await self._run(whole)
+        return await self._run(whole, tenant)
 
     async def snapshot(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
         """Run what only reads, and may take long, on a connection of its own; it sees one moment. Raises OSError."""
         async with self.session() as connection:
-            with _translated():
+            with translated():
                 async with connection.transaction():
                     await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                     return await operation(connection)
@@ -173,39 +192,24 @@ class PostgresDatabase:
 
         Raises SettingsError when they are of a newer release.
         """
-        files = _files(store)
 
         async def operation(connection: Connection) -> None:
-            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
-            await connection.execute(_VERSIONS)
-            found = await connection.execute("SELECT version FROM meshhost.versions WHERE store = %s", (store,))
-            row = await found.fetchone()
-            version = 0 if row is None else row[0]
-            if version > len(files):
-                raise SettingsError(
-                    f"the {store} of {self.name} are of version {version}, newer than {len(files)}: "
-                    "install a newer meshhost"
-                )
-            if version == len(files):
-                return
-            for _, file in files[version:]:
-                await connection.execute(file.read_text(encoding="utf-8"))
-            await connection.execute(
-                "INSERT INTO meshhost.versions VALUES (%(store)s, %(version)s) "
-                "ON CONFLICT (store) DO UPDATE SET version = excluded.version",
-                {"store": store, "version": len(files)},
-            )
+            await migrate_store(connection, store, place=self.name)
 
         await self.transaction(operation)
 
-    async def _run(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _run(self, operation: Callable[[Connection], Awaitable[T]], tenant: str) -> T:
         pool = self._pool
         if pool is None:
             raise RoomError("the database is not open")
-        with _translated():
+        with translated():
             for left in reversed(range(_TRIES)):
                 try:
-                    async with pool.connection() as connection, asyncio.timeout(_OPERATION_SECONDS):
+                    async with (
+                        self._gate.place(tenant, seconds=_BORROW_SECONDS),
+                        pool.connection() as connection,
+                        asyncio.timeout(_OPERATION_SECONDS),
+                    ):
                         return await operation(connection)
                 except (errors.DeadlockDetected, errors.SerializationFailure):
                     if not left:
@@ -280,8 +284,37 @@ def _files(store: str) -> list[tuple[str, Traversable]]:
     return sorted((file.name, file) for file in (_MIGRATIONS / store).iterdir() if file.name.endswith(".sql"))
 
 
+def _tenant_of(values: Values) -> str:
+    """Whom a statement is for: those about one tenant name it. Batches are for several, and belong to the server."""
+    tenant = values.get("tenant")
+    return tenant if isinstance(tenant, str) else ""
+
+
+async def migrate_store(connection: Connection, store: str, *, place: str) -> None:
+    """Bring the tables of a store to the version of this release, within a transaction. Raises SettingsError."""
+    files = _files(store)
+    await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+    await connection.execute(_VERSIONS)
+    found = await connection.execute("SELECT version FROM meshhost.versions WHERE store = %s", (store,))
+    row = await found.fetchone()
+    version = 0 if row is None else row[0]
+    if version > len(files):
+        raise SettingsError(
+            f"the {store} of {place} are of version {version}, newer than {len(files)}: install a newer meshhost"
+        )
+    if version == len(files):
+        return
+    for _, file in files[version:]:
+        await connection.execute(file.read_text(encoding="utf-8"))
+    await connection.execute(
+        "INSERT INTO meshhost.versions VALUES (%(store)s, %(version)s) "
+        "ON CONFLICT (store) DO UPDATE SET version = excluded.version",
+        {"store": store, "version": len(files)},
+    )
+
+
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """What psycopg raises as OSError; the text is the server's first line, which names no password."""
     try:
         yield
@@ -307,20 +340,26 @@ def _first_line(error: psycopg.Error) -> str:
     return text.strip().partition("\n")[0][:500] or type(error).__name__
 
 
-async def _has_sessions(connection: Connection) -> bool:
+async def is_session(connection: Connection) -> bool:
     """Whether this connection is a session of the server. A pooler answers with a process id that it made up."""
-    with _translated():
+    with translated():
         (pid,) = await (await connection.execute("SELECT pg_backend_pid()")).fetchone() or (0,)
     return bool(pid == connection.info.backend_pid)
 
 
-async def _check(connection: Connection) -> None:
-    with _translated():
+async def check_server(connection: Connection, *, is_copying: bool = False) -> None:
+    """Raise SettingsError when the database is not one for us. `is_copying`: it may hold a copy that did not finish."""
+    with translated():
         found = await connection.execute(
-            "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')"
+            "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'), "
+            "to_regclass('meshhost.unfinished_copy') IS NOT NULL"
         )
-        version, encoding = await found.fetchone() or (0, "")
+        version, encoding, is_unfinished = await found.fetchone() or (0, "", False)
     if version < 140000:
         raise SettingsError(f"MESHHOST_DATABASE_URL: expected PostgreSQL 14 or newer, not {version // 10000}")
     if encoding != "UTF8":
         raise SettingsError(f"MESHHOST_DATABASE_URL: expected a database with the encoding UTF8, not {encoding}")
+    if is_unfinished and not is_copying:
+        raise SettingsError(
+            "MESHHOST_DATABASE_URL: a copy into this database did not finish: run `meshhost db copy` again"
+        )

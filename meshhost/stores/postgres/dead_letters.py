@@ -94,4 +94,4 @@ async def _replay(database: PostgresDatabase, queue: QueueKey, message_ids: list
         values = {"queue": number, "lane": lane, "ids": message_ids}
         return (await connection.execute(_SQL["replay"], values)).rowcount
 
-    return await database.transaction(operation)
+    return await database.transaction(operation, tenant=queue.room.tenant)

@@ -28,7 +28,7 @@ class PostgresDocumentStore(Lifetime):
     def __init__(self, database: PostgresDatabase, *, clock: Clock | None = None) -> None:
         super().__init__(database, migrations="documents", what="document store")
         self._clock = clock or SystemClock()
-        self._appends: Batcher[tuple[DocumentKey, bytes], bool] = Batcher(self._append_many)
+        self._appends: Batcher[tuple[DocumentKey, bytes], bool] = Batcher(self._append_many, weights=database.weights)
 
     async def close(self) -> None:
         """See DocumentStore."""
@@ -51,7 +51,7 @@ class PostgresDocumentStore(Lifetime):
     async def append(self, key: DocumentKey, update: bytes) -> None:
         """See DocumentStore."""
         self.check_open()
-        if not await self._appends.do((key, update)):
+        if not await self._appends.do((key, update), key.room.tenant):
             raise _missing(key)
 
     async def compact(self, key: DocumentKey, snapshot: bytes) -> None:

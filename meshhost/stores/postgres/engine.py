@@ -33,4 +33,5 @@ def postgres_engine(url: str, *, limits: QueueLimits, is_exclusive: bool = True)
         triggers=PostgresTriggerStore(database),
         notifier=PostgresNotifier(database),
         shared=(database, ExclusiveUse(database)) if is_exclusive else (database,),
+        weights=database.weights,
     )

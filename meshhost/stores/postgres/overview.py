@@ -34,6 +34,12 @@ class QueueOverview(Lifetime):
         )
         return [_stats(now, *row) for row in rows]
 
+    async def overview(self, tenant: TenantId | None = None) -> Sequence[tuple[RoomKey, QueueStats]]:
+        """See QueueStore."""
+        now = self._clock.time()
+        rows = await self.database.rows(_SQL["overview"], {"tenant": tenant, "now": self._steady.time()})
+        return [(RoomKey(TenantId(owner), room), _stats(now, *row)) for owner, room, *row in rows]
+
     async def of_tenant(self, tenant: TenantId) -> TenantQueues:
         """See QueueStore."""
         ((queues, messages),) = await self.database.rows(_SQL["of_tenant"], {"tenant": tenant})

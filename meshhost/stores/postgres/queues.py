@@ -11,7 +11,7 @@ Draining or deleting a queue of any size is one small transaction, which leaves 
 contract says, without a row that all senders lock (`depths.py`). What the queues of rooms hold is read in `overview.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
@@ -23,6 +23,7 @@ from meshhost.stores.postgres.messages.claiming import claim, prolong, release_a
 from meshhost.stores.postgres.messages.records import find_messages, get_message, next_messages
 from meshhost.stores.postgres.messages.sending import Sending
 from meshhost.stores.postgres.messages.settling import Acks, cancel_message, end_expired, give_back
+from meshhost.stores.postgres.messages.starts import begin_anew, sweep_starts
 from meshhost.stores.postgres.messages.tables import SQL, QueueTables
 from meshhost.stores.postgres.overview import QueueOverview
 from meshhost.stores.postgres.queue_rows import delete_some, is_storable, keys_of, lock_queue, names_of
@@ -31,7 +32,7 @@ from meshhost.stores.queue_settings import QueueSettings, parse_settings
 from meshhost.stores.queues import (
     DeadLetter,
     Delay,
-    Delivery,
+    Deliveries,
     EndReason,
     HolderId,
     Lease,
@@ -90,7 +91,7 @@ class PostgresQueueStore(QueueOverview):
             await connection.execute(SQL["drop_lane"], {"lane": lane, "queue": number})
             await connection.execute(SQL["delete_queue"], {"queue": number})
 
-        await self.database.transaction(operation)
+        await self.database.transaction(operation, tenant=queue.room.tenant)
         self._depths.left(queue, self._limits.max_depth)
         self._depths.may_hold(queue, None)
 
@@ -127,7 +128,7 @@ class PostgresQueueStore(QueueOverview):
 
     async def lease(
         self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1, by: str = ""
-    ) -> Sequence[Delivery]:
+    ) -> Deliveries:
         """See QueueStore."""
         self.check_open()
         found, ended = await claim(self._tables, queue, holder, seconds=seconds, limit=limit, by=by)
@@ -194,7 +195,12 @@ class PostgresQueueStore(QueueOverview):
     async def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
         """See QueueStore."""
         values = {**names_of(queue), "settings": settings.to_json()}
-        if not (is_storable(queue) and await self.database.count(SQL["configure"], values)):
+
+        async def operation(connection: Connection) -> bool:
+            await begin_anew(connection, values, settings)
+            return (await connection.execute(SQL["configure"], values)).rowcount > 0
+
+        if not (is_storable(queue) and await self.database.transaction(operation, tenant=queue.room.tenant)):
             raise queue_missing(queue)
         self._depths.may_hold(queue, settings.max_depth)
 
@@ -222,6 +228,7 @@ class PostgresQueueStore(QueueOverview):
             found.update(dict.fromkeys(keys_of(row[1:4] for row in rows if row[1] is not None)))
             if sum(row[4] for row in rows) < _BATCH:
                 break
+        found.update(dict.fromkeys(await sweep_starts(self.database, self._steady.time(), limit=_BATCH)))
         while await self.database.transaction(delete_some):
             pass
         for forget in ("forget_sent", "forget_outcomes"):
@@ -245,7 +252,7 @@ class PostgresQueueStore(QueueOverview):
                 await connection.execute(SQL["new_lane"], {"queue": number})
             return int(count)
 
-        count = await self.database.transaction(operation)
+        count = await self.database.transaction(operation, tenant=queue.room.tenant)
         self._depths.left(queue, count)
         return count
 
@@ -283,6 +290,11 @@ class PostgresQueueStore(QueueOverview):
         now, steady = self._clock.time(), self._steady.time()
         await restore_messages(self.database, queue, messages, headers, now=now, steady=steady)
         self._depths.left(queue, -sum(message.died_at is None for message in messages))
+
+    async def referred(self, names: Collection[str]) -> Collection[str]:
+        """See QueueStore."""
+        rows = await self.database.rows(SQL["referred"], {"names": [name.encode() for name in names]})
+        return {bytes(name).decode() for (name,) in rows}
 
     async def _depth(self, queue: QueueKey) -> tuple[int, int | None]:
         """How many messages the queue holds, and how many it may hold if that is set for it."""

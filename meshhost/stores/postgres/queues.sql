@@ -77,12 +77,12 @@ ON CONFLICT (id) DO UPDATE SET checked_at = excluded.checked_at
 
 -- name: lease
 -- One row for each message; one without an id when there is none; no row when there is no queue. A row without a token is of a
--- message that is not to be handed out: it was cancelled, its ttl is over, or it is poison. From a queue with a `concurrency`
--- only who is alone with it takes any.
+-- message that is not to be handed out: it was cancelled, its ttl is over, or it is poison. From a queue with a limit only
+-- who is alone with it takes any.
 WITH target AS MATERIALIZED (
     SELECT
         lane, settings::text AS settings,
-        CASE WHEN NOT is_paused AND (concurrency IS NULL OR %(is_alone)s) THEN lane END AS open_lane
+        CASE WHEN NOT is_paused AND (NOT is_limited OR %(is_alone)s) THEN lane END AS open_lane
     FROM meshhost.queues WHERE tenant = %(tenant)s AND room = %(room)s AND name = %(name)s
 ), due AS MATERIALIZED (
     SELECT id, priority, is_cancelled, expires_at, holder, interruptions, key_hash FROM meshhost.messages
@@ -115,14 +115,6 @@ SELECT
     chosen.id, token, failures, ended, sent_at, priority, key, body, headers, target.settings, target.lane, chosen.key_hash
 FROM target LEFT JOIN chosen ON true LEFT JOIN claimed ON claimed.id = chosen.id
 LEFT JOIN meshhost.contents ON contents.message_id = claimed.id
-
--- name: places
--- How many more messages of the queue may be in progress; null: any number.
-SELECT concurrency - (
-    SELECT count(*) FROM meshhost.messages
-    WHERE messages.lane = queues.lane AND NOT ready AND NOT held_back AND num_nonnulls(holder) = 1 AND due > %(now)s
-)
-FROM meshhost.queues WHERE tenant = %(tenant)s AND room = %(room)s AND name = %(name)s
 
 -- name: lock_over
 SELECT lane, id, is_cancelled, coalesce(expires_at <= %(now)s, false), holder IS NOT NULL, interruptions FROM meshhost.messages
@@ -299,7 +291,9 @@ GROUP BY swept.lane, tenant, room, name ORDER BY tenant, room, name
 SELECT least(
     (SELECT due FROM meshhost.messages JOIN meshhost.queues USING (lane) WHERE NOT ready AND NOT held_back ORDER BY due LIMIT 1),
     (SELECT expires_at FROM meshhost.messages JOIN meshhost.queues USING (lane)
-    WHERE expires_at IS NOT NULL AND holder IS NULL ORDER BY expires_at LIMIT 1)
+    WHERE expires_at IS NOT NULL AND holder IS NULL ORDER BY expires_at LIMIT 1),
+    (SELECT wake_at FROM meshhost.starts JOIN meshhost.queues ON queues.id = starts.queue
+    WHERE wake_at IS NOT NULL ORDER BY wake_at LIMIT 1)
 )
 
 -- name: lock_queue
@@ -409,6 +403,28 @@ CROSS JOIN LATERAL (
 ) AS waiting
 WHERE tenant = %(tenant)s AND room = %(room)s ORDER BY name
 
+-- name: overview
+-- As stats, of all rooms of a tenant, or of all tenants.
+SELECT
+    tenant, room, queues.name,
+    fresh.count + waiting.expired, waiting.leased, waiting.delayed,
+    (SELECT count(*) FROM meshhost.dead_letters WHERE queue = queues.id),
+    (SELECT sent_at FROM meshhost.messages WHERE messages.lane = queues.lane ORDER BY messages.id LIMIT 1),
+    (SELECT count(*) FROM meshhost.messages WHERE messages.lane = queues.lane AND held_back),
+    is_paused
+FROM meshhost.queues
+CROSS JOIN LATERAL (
+    SELECT count(*) FROM meshhost.messages WHERE messages.lane = queues.lane AND ready AND NOT held_back
+) AS fresh
+CROSS JOIN LATERAL (
+    SELECT
+        count(*) FILTER (WHERE due <= %(now)s) AS expired,
+        count(*) FILTER (WHERE due > %(now)s AND holder IS NOT NULL) AS leased,
+        count(*) FILTER (WHERE due > %(now)s AND holder IS NULL) AS delayed
+    FROM meshhost.messages WHERE messages.lane = queues.lane AND NOT ready AND NOT held_back
+) AS waiting
+WHERE %(tenant)s::text IS NULL OR tenant = %(tenant)s ORDER BY tenant, room, name
+
 -- name: rooms_with_work
 -- Of all rooms, or of one. Each queue is asked two questions that an index answers with one row; leases are collected once.
 SELECT DISTINCT tenant, room FROM meshhost.queues
@@ -511,3 +527,11 @@ WITH input AS MATERIALIZED (
     FROM numbered WHERE died_at IS NULL
 )
 SELECT count(*) FROM numbered
+
+-- name: referred
+-- As the indexes of the large ones say it.
+SELECT substring(body FROM 2 FOR 32) FROM meshhost.contents
+WHERE substring(body FROM 1 FOR 1) = '\x40'::bytea AND substring(body FROM 2 FOR 32) = ANY(%(names)s::bytea[])
+UNION
+SELECT substring(result FROM 2 FOR 32) FROM meshhost.outcomes
+WHERE substring(result FROM 1 FOR 1) = '\x40'::bytea AND substring(result FROM 2 FOR 32) = ANY(%(names)s::bytea[])

@@ -80,7 +80,7 @@ async def restore_messages(
         await connection.execute(_SQL["restore"], values)
 
     await database.rows(_SQL["create_queue"], names_of(queue))
-    await database.transaction(operation)
+    await database.transaction(operation, tenant=queue.room.tenant)
 
 
 def _stored(row: Row, shift: float) -> StoredMessage:

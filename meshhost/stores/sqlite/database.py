@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from meshhost.errors import RoomError
+from meshhost.stores.shared.fair import TenantWeights
 from meshhost.stores.shared.statements import read_statements
 from meshhost.stores.sqlite.file import SqliteFile
 from meshhost.stores.sqlite.reader import SqliteReader
@@ -27,14 +28,18 @@ T = TypeVar("T")
 class SqliteDatabase:
     """The file `path` with the schema of `migrations/<migrations>`; `what` is the store's name in errors.
 
-    `shared`: several processes may have it open at once. Otherwise a second opener is refused.
+    `shared`: several processes may have it open at once. Otherwise a second opener is refused. `weights` are those of the
+    tenants that operations belong to.
     """
 
-    def __init__(self, path: Path, *, migrations: str, what: str, shared: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, migrations: str, what: str, shared: bool = False, weights: TenantWeights | None = None
+    ) -> None:
         self.path = path
         self._migrations = resources.files("meshhost.stores.sqlite") / "migrations" / migrations
         self._what = what
         self._shared = shared
+        self._weights = weights
         self._thread: SqliteThread | None = None
         self._former: SqliteThread | None = None  # its end is not confirmed yet
         self._reader: SqliteReader | None = None
@@ -51,10 +56,10 @@ class SqliteDatabase:
             await self._end_former()
             if self._thread is not None:
                 return
-            thread = self._former = SqliteThread(self.file())
+            thread = self._former = SqliteThread(self.file(), weights=self._weights)
             await thread.start()
             self._thread, self._former = thread, None
-            self._reader = SqliteReader(self.path, self._what)
+            self._reader = SqliteReader(self.path, self._what, weights=self._weights)
 
     async def close(self) -> None:
         """Finish what was accepted and close the file. Idempotent."""
@@ -66,12 +71,12 @@ class SqliteDatabase:
                 await reader.stop()
             await self._end_former()
 
-    def run(self, operation: Operation[T], *, is_durable: bool = True) -> Coroutine[Any, Any, T]:
+    def run(self, operation: Operation[T], *, is_durable: bool = True, tenant: str = "") -> Coroutine[Any, Any, T]:
         """Return what the operation returned once that is durable; see `SqliteThread.run`. Raises RoomError when not open."""
         if self._thread is None:
             raise RoomError(f"the {self._what} is not open")
         # Not `await`: one coroutine less for each operation.
-        return self._thread.run(operation, is_durable=is_durable)
+        return self._thread.run(operation, is_durable=is_durable, tenant=tenant)
 
     def require_space(self, db: sqlite3.Connection) -> None:
         """Raise StorageFullError when only the reserve is left; for operations that add data."""
@@ -88,11 +93,11 @@ class SqliteDatabase:
 
         await self.run(operation)
 
-    def read(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
+    def read(self, operation: Operation[T], *, tenant: str = "") -> Coroutine[Any, Any, T]:
         """Return what an operation that only reads returned; it holds up no other. See `SqliteReader.run`."""
         if self._reader is None:
             raise RoomError(f"the {self._what} is not open")
-        return self._reader.run(operation)
+        return self._reader.run(operation, tenant=tenant)
 
     def file(self) -> SqliteFile:
         """Return the file, not opened."""

@@ -13,6 +13,7 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AlreadyExistsError, NotFoundError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.documents import DocumentEntry, DocumentKey, StoredDocument
+from meshhost.stores.shared.fair import TenantWeights
 from meshhost.stores.sqlite.database import SqliteDatabase, Statements
 
 __all__ = ["SqliteDocumentStore"]
@@ -27,8 +28,8 @@ _execute = _SQL.execute
 class SqliteDocumentStore:
     """Keeps the contract of DocumentStore in the file `path`, which one process at a time can have open."""
 
-    def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
-        self.database = SqliteDatabase(path, migrations="documents", what="document store")
+    def __init__(self, path: Path, *, clock: Clock | None = None, weights: TenantWeights | None = None) -> None:
+        self.database = SqliteDatabase(path, migrations="documents", what="document store", weights=weights)
         self._clock = clock or SystemClock()
 
     def __repr__(self) -> str:
@@ -51,7 +52,7 @@ class SqliteDocumentStore:
             if added.rowcount == 0:
                 raise AlreadyExistsError(f"document {key.path!r} exists")
 
-        await self.database.run(operation)
+        await self.database.run(operation, tenant=key.room.tenant)
 
     async def load(self, key: DocumentKey) -> StoredDocument | None:
         """See DocumentStore."""
@@ -64,7 +65,7 @@ class SqliteDocumentStore:
             rows = _execute(db, "updates", document=document)
             return StoredDocument(snapshot, [content for (content,) in rows])
 
-        return await self.database.run(operation)
+        return await self.database.run(operation, tenant=key.room.tenant)
 
     async def append(self, key: DocumentKey, update: bytes) -> None:
         """See DocumentStore."""
@@ -75,7 +76,7 @@ class SqliteDocumentStore:
             _execute(db, "append", document=document, content=update)
             _execute(db, "touch", document=document, now=self._clock.time())
 
-        await self.database.run(operation)
+        await self.database.run(operation, tenant=key.room.tenant)
 
     async def compact(self, key: DocumentKey, snapshot: bytes) -> None:
         """See DocumentStore."""
@@ -85,7 +86,7 @@ class SqliteDocumentStore:
             _execute(db, "replace_snapshot", document=document, snapshot=snapshot, now=self._clock.time())
             _execute(db, "delete_updates", document=document)
 
-        await self.database.run(operation)
+        await self.database.run(operation, tenant=key.room.tenant)
 
     async def delete(self, key: DocumentKey) -> None:
         """See DocumentStore."""
@@ -95,7 +96,7 @@ class SqliteDocumentStore:
             _execute(db, "delete_updates", document=document)
             _execute(db, "delete", document=document)
 
-        await self.database.run(operation)
+        await self.database.run(operation, tenant=key.room.tenant)
 
     async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
         """See DocumentStore."""
@@ -112,7 +113,9 @@ class SqliteDocumentStore:
 
     async def find(self, key: DocumentKey) -> DocumentEntry | None:
         """See DocumentStore."""
-        row = await self.database.run(lambda db: _execute(db, "entry", **_names(key)).fetchone())
+        row = await self.database.run(
+            lambda db: _execute(db, "entry", **_names(key)).fetchone(), tenant=key.room.tenant
+        )
         return None if row is None else DocumentEntry(*row)
 
     async def rooms(self, tenant: TenantId) -> Sequence[str]:

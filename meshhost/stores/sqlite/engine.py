@@ -8,6 +8,7 @@ from pathlib import Path
 
 from meshhost.stores.engine import Engine
 from meshhost.stores.queues import QueueLimits
+from meshhost.stores.shared.fair import TenantWeights
 from meshhost.stores.shared.local_notifier import LocalNotifier
 from meshhost.stores.sqlite.documents import SqliteDocumentStore
 from meshhost.stores.sqlite.identity import SqliteIdentityStore
@@ -20,12 +21,14 @@ __all__ = ["sqlite_engine"]
 
 def sqlite_engine(data_dir: Path, *, queues: Path | None = None, limits: QueueLimits) -> Engine:
     """Return the stores in `data_dir`, not opened; `queues` is the queue store's file (default: `queues.db` there)."""
+    weights = TenantWeights()
     return Engine(
         name="sqlite",
-        queues=SqliteQueueStore(queues or data_dir / "queues.db", limits=limits),
-        documents=SqliteDocumentStore(data_dir / "documents.db"),
+        queues=SqliteQueueStore(queues or data_dir / "queues.db", limits=limits, weights=weights),
+        documents=SqliteDocumentStore(data_dir / "documents.db", weights=weights),
         identity=SqliteIdentityStore(data_dir / "identity.db"),
         usage=SqliteUsageStore(data_dir / "usage.db"),
         triggers=SqliteTriggerStore(data_dir / "triggers.db"),
         notifier=LocalNotifier(),
+        weights=weights,
     )

@@ -1,8 +1,12 @@
 """One thread for one SQLite file: operations that wait at the same time share one commit (group commit).
 
-A durable commit costs an fsync, often several milliseconds. The stores hand operations to this thread; it takes all that
+A durable commit costs an fsync, often several milliseconds. The stores hand operations to this thread; it takes those that
 wait, runs each inside a savepoint, commits once, and only then completes the futures of their callers. So sixty-four
 senders at once cost hardly more than one, and the event loop never waits for the disk.
+
+Each operation belongs to a tenant, and tenants take turns (`../shared/fair.py`). A batch has as many operations as waited when
+it began, but which ones is decided one by one while it runs: one of another tenant that comes meanwhile is next. While several
+tenants wait, a batch also ends after a short time, so that nobody waits for the commit of a thousand operations of another.
 
 The thread is the only user of the connection. An operation that raises is rolled back alone; when the store itself fails (I/O
 error), the whole batch is rolled back and each of its callers gets OSError. When the disk is full, each operation of the batch
@@ -21,11 +25,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
 from meshhost.errors import RoomError
 from meshhost.stores.disk.space import storage_full
+from meshhost.stores.shared.fair import FairQueue, TenantWeights
 from meshhost.stores.sqlite.file import SqliteFile
 from meshhost.stores.sqlite.space import FreeSpace
 from meshhost.stores.sqlite.tidy import Tidier
@@ -39,6 +43,9 @@ Operation: TypeAlias = Callable[[sqlite3.Connection], T]
 
 # Bounds how long the first operation of a batch waits for the others.
 _MAX_BATCH = 1000
+# How long a batch runs while several tenants wait, and how many times as long as its commit took: slow disks need larger ones.
+_BATCH_SECONDS = 0.01
+_COMMITS = 4
 _LOG_FULL_SECONDS = 30.0
 # Without a job for this many seconds, the file is tidied, with a pause after each step.
 _IDLE_SECONDS = 1.0
@@ -65,16 +72,18 @@ class _Job:
 class SqliteThread:
     """Runs atomic operations on a file between `start` and `stop`. An instance is used once."""
 
-    def __init__(self, file: SqliteFile) -> None:
+    def __init__(self, file: SqliteFile, *, weights: TenantWeights | None = None) -> None:
         self._file = file
         self.space = FreeSpace(file.path)
         self._log_full_again_at = 0.0
         self._tidier = Tidier(file.path)
         self._syncs: tuple[sqlite3.Connection | None, bool] = (None, True)
         self._is_untidy = True  # since the last commit, or by an earlier process
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._lock = threading.Lock()  # so that no job is put behind the None that ends the thread
+        self._jobs: FairQueue[_Job] = FairQueue(weights)
+        self._changed = threading.Condition()  # guards the jobs and what is known of them
+        self._durable = 0  # of the jobs that wait
         self._stopping = False
+        self._commit_seconds = 0.0
         self._opened = _uncancellable()
         self._ended = _uncancellable()
 
@@ -87,7 +96,7 @@ class SqliteThread:
             self._end()
             raise
 
-    async def run(self, operation: Operation[T], *, is_durable: bool = True) -> T:
+    async def run(self, operation: Operation[T], *, is_durable: bool = True, tenant: str = "") -> T:
         """Return what the operation returned, once that is durable; raise what it raised, and then nothing of it is done.
 
         One that is not durable is committed too, and survives the end of this process, but perhaps not a power cut. Raises
@@ -95,10 +104,12 @@ class SqliteThread:
         same.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        with self._lock:
+        with self._changed:
             if self._stopping:
                 raise RoomError(f"the {self._file.what} is not open")
-            self._jobs.put(_Job(operation, future, is_durable))
+            self._jobs.put(_Job(operation, future, is_durable), tenant)
+            self._durable += is_durable
+            self._changed.notify()
         return await future
 
     async def stop(self) -> None:
@@ -107,10 +118,9 @@ class SqliteThread:
         await asyncio.wrap_future(self._ended)
 
     def _end(self) -> None:
-        with self._lock:
-            if not self._stopping:
-                self._stopping = True
-                self._jobs.put(None)
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
 
     def _main(self) -> None:
         try:
@@ -125,58 +135,77 @@ class SqliteThread:
         self._ended.set_result(None)
 
     def _work(self) -> None:
-        more = True
-        while more:
-            batch, more = self._next_batch()
-            self._commit_or_fail(batch)
+        while self._wait_for_jobs():
+            with self._changed:
+                size, is_durable = min(len(self._jobs), _MAX_BATCH), self._durable > 0
+                batch = [self._take()]
+            try:
+                self._commit(batch, size, is_durable=is_durable)
+            except Exception as error:  # noqa: BLE001 - all callers must get it, whatever it is, and the thread must go on
+                with self._changed:
+                    batch += [self._take() for _ in range(min(size - len(batch), len(self._jobs)))]
+                self._fail(batch, error)
             _deliver(batch)
 
-    def _next_job(self) -> _Job | None:
-        """Wait for the next job, and tidy the file meanwhile; one step at a time, as a job that comes waits for its end."""
+    def _take(self) -> _Job:
+        job = self._jobs.get()
+        self._durable -= job.is_durable
+        return job
+
+    def _take_another(self, end: float, *, is_durable: bool) -> _Job | None:
+        """The next job of a batch, if there is one that fits in: one that must be durable is not for a batch that is not."""
+        with self._changed:
+            if not self._jobs or (not is_durable and self._jobs.peek().is_durable):
+                return None
+            if self._jobs.is_shared and time.monotonic() >= end:
+                return None
+            return self._take()
+
+    def _wait_for_jobs(self) -> bool:
+        """Wait for a job, and tidy the file meanwhile; one step at a time, as a job that comes waits for its end.
+
+        False: there is none and there will be none.
+        """
         pause = _IDLE_SECONDS
-        while self._is_untidy:
-            with contextlib.suppress(Empty):
-                return self._jobs.get(timeout=pause)
+        while True:
+            with self._changed:
+                is_untidy = self._is_untidy
+                self._changed.wait_for(lambda: self._jobs or self._stopping, pause if is_untidy else None)
+                if self._jobs or self._stopping:
+                    return bool(self._jobs)
             pause = _STEP_PAUSE
             try:
                 self._is_untidy = self._tidier.step(self._file.connection())
             except Exception as error:
                 logger.debug("store not tidied", extra={"path": str(self._file.path)}, exc_info=error)
                 self._is_untidy = False
-        return self._jobs.get()
 
-    def _commit_or_fail(self, batch: Sequence[_Job]) -> None:
-        try:
-            self._commit(batch)
-        except Exception as error:  # noqa: BLE001 - all callers must get it, whatever it is, and the thread must go on
-            self._roll_back(batch, error)
-            if _is_full(error) and len(batch) > 1:
-                # One that needs much room must not fail those that need none, or free some.
-                for job in batch:
-                    job.error = job.result = None
-                    self._commit_or_fail([job])
-
-    def _next_batch(self) -> tuple[list[_Job], bool]:
-        batch: list[_Job] = []
-        job = self._next_job()
-        with contextlib.suppress(Empty):
-            while job is not None:
-                batch.append(job)
-                if len(batch) == _MAX_BATCH:
-                    return batch, True
-                job = self._jobs.get_nowait()
-        return batch, job is not None
-
-    def _commit(self, batch: Sequence[_Job]) -> None:
-        if not batch:
-            return
+    def _commit(self, batch: list[_Job], size: int, *, is_durable: bool) -> None:
+        """Run the job in `batch`, and others, which are added to it, up to `size`; then commit."""
         connection = self._file.connection()
-        self._sync(connection, is_durable=any(job.is_durable for job in batch))
+        self._sync(connection, is_durable=is_durable)
         connection.execute("BEGIN IMMEDIATE")
-        for job in batch:
+        end = time.monotonic() + max(_BATCH_SECONDS, _COMMITS * self._commit_seconds)
+        job: _Job | None = batch[0]
+        while job is not None:
             _run(connection, job)
+            job = self._take_another(end, is_durable=is_durable) if len(batch) < size else None
+            batch += [] if job is None else [job]
+        begin = time.monotonic()
         connection.execute("COMMIT")
+        self._commit_seconds = time.monotonic() - begin
         self._is_untidy = True
+
+    def _fail(self, batch: Sequence[_Job], error: Exception) -> None:
+        self._roll_back(batch, error)
+        if _is_full(error) and len(batch) > 1:
+            # One that needs much room must not fail those that need none, or free some.
+            for job in batch:
+                job.error = job.result = None
+                try:
+                    self._commit([job], 1, is_durable=job.is_durable)
+                except Exception as alone:  # noqa: BLE001 - as for a whole batch
+                    self._roll_back([job], alone)
 
     def _sync(self, connection: sqlite3.Connection, *, is_durable: bool) -> None:
         """Have the next commit wait for the disk or not. A commit that waits makes durable what others left behind."""

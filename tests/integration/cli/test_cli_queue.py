@@ -167,7 +167,7 @@ async def test_a_line_that_the_server_refuses_is_named(line: str, said: str, que
 
 async def test_a_line_that_is_too_large_is_named(queue: Command, room: RoomClient, tmp_path: Path) -> None:
     file = tmp_path / "jobs.jsonl"
-    file.write_text(f'1\n"{"x" * 2_000_000}"\n3\n')
+    file.write_text(f'1\n"{"x" * 8_400_000}"\n3\n')
     said = await queue.error("send", "--queue", "q", "--file", str(file))
     assert "line 2: " in said
     assert "the message before it is stored" in said
@@ -378,6 +378,13 @@ async def test_settings_are_changed_shown_and_reset(queue: Command, room: RoomCl
         shown
     )
     assert (settings["retry_seconds"], settings["max_attempts"], settings["concurrency"]) == (5, None, 4)
+    assert {"rate: no limit", "burst: the starts of a second"} < set(shown)
+    rates = ("--rate", "600/m", "--burst", "5", "--key-rate", "1/s")
+    assert {"rate: 600/m", "burst: 5", "key-rate: 1/s"} < set(
+        (await queue.out("configure", "--queue", "q", *rates)).splitlines()
+    )
+    assert "expected starts per time, such as 10/s" in await queue.error("configure", "--queue", "q", "--rate", "fast")
+    assert (await queue.json("configure", "--queue", "q", "--reset", "rate"))["rate"] is None
     assert "expected one of max-attempts" in await queue.error("configure", "--queue", "q", "--reset", "x", code=2)
     twice = ["configure", "--queue", "q", "--retry", "1s", "--reset", "retry"]
     assert "set and reset" in await queue.error(*twice, code=2)
@@ -413,3 +420,20 @@ async def test_looking_and_pausing_do_not_open_the_room(queue: Command, server: 
     for arguments in (["list"], ["get", sent], ["search"], ["peek"], ["configure"], ["pause"]):
         await queue.out(*arguments, *([] if arguments == ["list"] else ["--queue", "q"]))
         assert [opened for opened in directory.rooms if opened.is_awake] == []
+
+
+async def test_a_large_message_is_shown_by_its_beginning_and_printed_whole(queue: Command, room: RoomClient) -> None:
+    large = {"text": "x" * 300_000}
+    sent = await room.queues.send("q", large)
+    shown = await queue.out("get", "--queue", "q", str(sent))
+    assert f"message: {json.dumps(large)[:120]}… (300012 bytes)" in shown
+    assert (await queue.json("get", "--queue", "q", str(sent)))["body"]["size"] == 300012
+    assert json.loads(await queue.out("get", "--queue", "q", "--body", str(sent))) == large
+    assert "xxx" in await queue.out("peek", "--queue", "q")
+    assert "not both" in await queue.error("get", "--queue", "q", "--body", "--result", "1", code=2)
+    leased = await room.queues.lease(name="q")
+    assert leased is not None
+    await leased.ack(result=large)
+    assert "… (300012 bytes)" in await queue.out("get", "--queue", "q", str(sent))
+    assert json.loads(await queue.out("get", "--queue", "q", "--result", str(sent))) == large
+    assert "has no body" in await queue.error("get", "--queue", "q", "--body", str(sent))

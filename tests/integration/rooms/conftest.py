@@ -14,12 +14,14 @@ from meshhost.backoff import Backoff
 from meshhost.gateway.provider import ProviderTable
 from meshhost.identity.keys import ApiKey, new_api_key
 from meshhost.protocol.frames import Limits
+from meshhost.queues.bodies import LargeBodies
 from meshhost.queues.over_engine import queue_service
 from meshhost.server.config import ServerConfig
 from meshhost.server.core.ownership import RoomOwnership
 from meshhost.server.core.service import RoomService
 from meshhost.server.server import RoomServer
 from meshhost.server.wire.dialect import Dialect
+from meshhost.stores.bodies.objects import BodyObjects
 from meshhost.stores.document_files import FilesAndDocuments
 from meshhost.stores.engine import Engine
 from meshhost.stores.files import open_object_store
@@ -76,9 +78,12 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
             notifier=LocalNotifier(),
         )
         identity = IdentityService(engine.identity, extra_keys=lambda: [own, other_key], default_secret=default_secret)
-        files = FilesAndDocuments(open_object_store(tmp_path / "storage"), engine.documents)
+        store = open_object_store(tmp_path / "storage")
+        files = FilesAndDocuments(store, engine.documents)
+        most = (limits or QueueLimits()).max_message_bytes
+        bodies = LargeBodies(engine.queues, BodyObjects(store), max_bytes=most)
         retry = Backoff(first_delay=0.0, max_delay=0.0)
-        async with engine, identity, queue_service(engine, lease_seconds=30.0, retry=retry) as queues:
+        async with engine, identity, queue_service(engine, lease_seconds=30.0, retry=retry, bodies=bodies) as queues:
             server = RoomServer(
                 ServerConfig(**values),
                 queues=queues,

@@ -16,6 +16,7 @@ from meshhost.errors import RoomRefusedError
 from meshhost.gateway.provider import Caller
 from meshhost.identity.keys import parse_api_key
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.bodies.reference import BodyReference, is_reference
 from meshhost.stores.documents import DocumentKey, StoredDocument
 from meshhost.stores.queues import EndReason, HolderId, NewMessage, QueueKey
 from meshhost.testing.server import RunningServer
@@ -63,6 +64,7 @@ async def fill(rest: Rest, key: RoomKey) -> None:
     (delayed,) = await engines.queues.store.lease(jobs, HOLDER, seconds=30)
     await engines.queues.nack(delayed.lease, reason=EndReason.FAILED, delay=3600.0)
     await engines.queues.store.lease(jobs, HOLDER, seconds=30)
+    await engines.queues.send(QueueKey(key, "large"), NewMessage(json.dumps("x" * 300_000)))
     await engines.queues.create(QueueKey(key, "empty"))
     await engines.documents.create(DocumentKey(key, "plan.page"), b"snapshot\0")
     for update in (b"one", b"two"):
@@ -76,6 +78,14 @@ async def fill(rest: Rest, key: RoomKey) -> None:
         pass
 
 
+async def body_of(rest: Rest, key: RoomKey, text: str) -> str:
+    """The body of a message, or that to which its row refers."""
+    if not is_reference(text):
+        return text
+    pieces = rest.server.server.engines.queues.bodies.stream(key, BodyReference.parse(text))
+    return b"".join([piece async for piece in pieces]).decode()
+
+
 async def content(rest: Rest, key: RoomKey) -> dict[str, Any]:
     """What the stores have of a room, as far as archives keep it."""
     engines = rest.server.server.engines
@@ -83,7 +93,7 @@ async def content(rest: Rest, key: RoomKey) -> dict[str, Any]:
     for name in found["queues"]:
         found[name] = [
             (
-                one.body,
+                await body_of(rest, key, one.body),
                 one.headers,
                 one.attempts,
                 one.deliveries,
@@ -125,7 +135,7 @@ async def test_a_room_comes_over_with_everything_under_another_name(rest: Rest, 
     assert status == 200, answer
     counted = ("rooms", "queues", "messages", "dead_letters", "triggers", "documents", "files")
     assert {name: answer[name] for name in counted} == {
-        "rooms": 1, "queues": 2, "messages": 3, "dead_letters": 1, "triggers": 1, "documents": 1, "files": 3,
+        "rooms": 1, "queues": 3, "messages": 4, "dead_letters": 1, "triggers": 1, "documents": 1, "files": 3,
     }  # fmt: skip
     assert await content(elsewhere, there) == await content(rest, own)
     assert (await content(elsewhere, there))["documents"] == [StoredDocument(b"snapshot\0", [b"one", b"two"])]
@@ -201,6 +211,22 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
             ("rooms/room/queues/1/1.jsonl", b'{"body": "ok"}\n{"body": 1}\n'),
         ),
         "expected a text",
+    ),
+    "with a large body that is not there": (
+        lambda _: forged(
+            RECORD,
+            ("rooms/room/queues/1/queue.json", b'{"name": "q"}'),
+            ("rooms/room/queues/1/1.jsonl", json.dumps({"body": f"@{'a' * 32} 5 {'0' * 64}\n[1"}).encode() + b"\n"),
+        ),
+        "a large body that is not there",
+    ),
+    "with a large body that is no JSON": (
+        lambda _: forged(RECORD, (f"rooms/room/queues/1/bodies/{'a' * 32}", b"{")),
+        "body: expected JSON",
+    ),
+    "with two large bodies of one name": (
+        lambda _: forged(RECORD, *[(f"rooms/room/queues/1/bodies/{'a' * 32}", b"{}")] * 2),
+        "two bodies have one name",
     ),
     "with a schedule that is none": (lambda _: forged(RECORD, ("rooms/room/triggers/1.jsonl", b"{}\n")), "no schedule"),
     "with a schedule without a state": (
@@ -285,7 +311,7 @@ async def test_a_tenant_whose_import_was_interrupted_goes_unless_it_is_there(res
     await gone(rest, RoomKey(half, "room"))
     assert list(await engines.meter.read(half)) == []
     assert list(await engines.identity.rooms(half, limit=10, offset=0)) == []
-    assert (await content(rest, RoomKey(whole, "room")))["queues"] == ["empty", "jöbs/1"]
+    assert (await content(rest, RoomKey(whole, "room")))["queues"] == ["empty", "jöbs/1", "large"]
 
 
 async def test_a_room_that_was_deleted_comes_back_closed_to_what_was_signed_before(rest: Rest) -> None:

@@ -427,7 +427,16 @@ async def test_a_setting_is_changed_and_the_others_stay(server: RunningServer) -
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"colour": 1}, {"max_attempts": 0}, {"deadline": float("inf")}, {"paused": None}, {"result_ttl": None}],
+    [
+        {"colour": 1},
+        {"max_attempts": 0},
+        {"deadline": float("inf")},
+        {"paused": None},
+        {"result_ttl": None},
+        {"rate": "10 a second"},
+        {"key_rate": 5},
+        {"burst": 0},
+    ],
 )
 async def test_a_wrong_setting_is_refused_by_name(server: RunningServer, wrong: dict[str, Any]) -> None:
     (field,) = wrong
@@ -439,6 +448,19 @@ async def test_a_wrong_setting_is_refused_by_name(server: RunningServer, wrong: 
         assert await a.queues.settings("q") == QueueSettings()
         with pytest.raises(NotFoundError):
             await a.queues.configure("missing", paused=True)
+
+
+async def test_a_receiver_gets_no_more_than_the_rate_allows_and_the_next_one_at_its_time(server: RunningServer) -> None:
+    async with server.client() as a, server.client(name="w") as worker:
+        await a.queues.open(name="q")
+        await a.queues.configure("q", rate="4/s", burst=1)
+        assert (await a.queues.settings("q")).rate == "4/s"
+        for number in range(3):
+            await a.queues.send("q", number)
+        begin = time.monotonic()
+        found = [await worker.queues.lease(name="q") for _ in range(3)]
+        assert [delivery.message for delivery in found if delivery] == [0, 1, 2]
+        assert time.monotonic() - begin > 0.49
 
 
 async def test_a_paused_queue_delivers_when_it_is_resumed(server: RunningServer) -> None:

@@ -287,6 +287,31 @@ async def test_requests_per_second_of_a_tenant_are_bounded(tenants: Tenants, sta
     assert await accepted([acme.queues.list() for _ in range(100)]) == 100
 
 
+async def test_new_connections_per_second_of_a_tenant_are_bounded(tenants: Tenants, stack: AsyncExitStack) -> None:
+    await tenants.limit(connections_per_second=1)
+    room = await stack.enter_async_context(tenants.acme.client())
+    for _ in range(9):
+        async with tenants.acme.client():
+            pass
+    url = f"{tenants.acme.url}/rooms/room"
+    headers = {"Authorization": f"Bearer {tenants.acme.token('room')}"}
+    async with aiohttp.ClientSession(headers=headers) as http:
+
+        async def join() -> None:
+            for _ in range(5):  # the burst of ten may have grown meanwhile
+                async with http.ws_connect(url):
+                    pass
+
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await join()
+    answer = refused.value
+    assert answer.headers is not None
+    assert (answer.status, answer.headers["Retry-After"], answer.headers["Connection"]) == (429, "1", "close")
+    async with tenants.rival.client():
+        pass
+    await room.queues.send(name="q", message={})  # who is connected notices nothing
+
+
 async def test_keys_of_a_tenant_are_bounded(tenants: Tenants) -> None:
     await tenants.limit(max_keys=1)
     path = f"/tenants/{ACME.project_id}/keys"

@@ -1,6 +1,7 @@
 """Sending to queues over REST: with keys and tokens, many messages at once, again, and into rooms that sleep."""
 
 import asyncio
+import io
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -148,4 +149,45 @@ async def test_a_body_that_does_not_arrive_is_given_up_and_one_without_room_wait
     writer.close()
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert second[0] == 200
-    assert (await send("z" * 390_000))[0] == 413  # more than may ever be in flight
+    assert (await send(["z" * 390_000]))[0] == 413  # many are in memory, and more than may ever be in flight
+
+
+async def test_one_large_message_goes_to_the_disk_as_it_comes_and_comes_back_whole(
+    serve: Any, stack: AsyncExitStack, http: aiohttp.ClientSession
+) -> None:
+    # Less may be in memory than the message has.
+    server = await stack.enter_async_context(
+        serve(max_in_flight_bytes=600_000, limits=QueueLimits(max_message_bytes=3_000_000))
+    )
+    send = Sender(http, server)
+    text = b' {"a": "' + b"x" * 2_000_000 + b'"}'
+    for _ in range(2):
+        sent = await send(data=io.BytesIO(text), Content_Type="application/json", Idempotency_Key="k")
+        assert sent == (200, {"id": "1"})
+    headers = {"Authorization": f"Bearer {server.api_key}"}
+    async with http.get(f"{server.url}{PATH}/1", headers=headers) as response:
+        shown = await response.json()
+    assert shown["message"] is None
+    assert (shown["body"]["size"], len(shown["body"]["beginning"])) == (len(text), 500)
+    async with http.get(f"{server.url}{PATH}/1/body", headers=headers) as response:
+        assert response.content_length == len(text)
+        assert await response.read() == text
+    async with http.get(f"{server.url}{PATH}/1/result", headers=headers) as response:
+        assert response.status == 404
+    small = await send([1])
+    async with http.get(f"{server.url}{PATH}/{small[1]['ids'][0]}/body", headers=headers) as response:
+        assert await response.read() == b"1"
+
+
+async def test_a_large_message_that_cannot_be_taken_is_refused_by_its_length(
+    serve: Any, stack: AsyncExitStack, http: aiohttp.ClientSession
+) -> None:
+    server = await stack.enter_async_context(serve(limits=QueueLimits(max_message_bytes=400_000)))
+    send = Sender(http, server)
+    status, answer = await send(data=b'"' + b"x" * 500_000 + b'"', Content_Type="application/json")
+    assert (status, answer["error"]) == (413, "message of 500002 bytes, a queue takes at most 400000")
+    status, answer = await send(data=b'"' + b"x" * 300_000, Content_Type="application/json")
+    assert (status, answer["error"]) == (400, "message: expected JSON")
+    # Many small ones may be larger together.
+    assert await send(["x" * 200_000] * 3) == (200, {"ids": ["1", "2", "3"]})
+    assert await send.stored() == [f'"{"x" * 200_000}"'] * 3

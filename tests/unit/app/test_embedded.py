@@ -102,7 +102,7 @@ async def test_a_data_directory_that_is_not_writable_is_named(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("tables", "member"),
     [
-        ({"queues": {"max_message_bytes": 1024 * 1024}}, "queues.max_message_bytes"),
+        ({"queues": {"max_message_bytes": 64 * 1024 * 1024}}, "queues.max_message_bytes"),
         ({"server": {"max_in_flight_bytes": 32 * 1024 * 1024}}, "server.max_in_flight_bytes"),
     ],
 )

@@ -58,13 +58,14 @@ def test_the_commands_are_these() -> None:
         "token": "create",
         "tenant": "create list show limit rename suspend resume delete export import",
         "key": "create list revoke",
-        "db": "check migrate backup restore",
+        "db": "check migrate backup restore copy",
     }
     found = {" ".join(path) for path, command in COMMANDS if not hasattr(command, "commands")}
     assert found == {f"{group} {name}" for group, names in expected.items() for name in names.split()} | {
         "setup",
         "chat",
         "logs",
+        "studio",
     }
 
 

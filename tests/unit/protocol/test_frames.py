@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from meshhost.errors import LimitExceededError, RemoteProtocolError
 from meshhost.protocol.frames import Limits, Message, OversizedMessage, PacketAssembler, check_size, packets
+from tests.unit.protocol.vectors import BROKEN_STREAMS, data, header
 
 MAX_ID = 2**64 - 1
 
@@ -16,14 +17,6 @@ ids = st.integers(min_value=0, max_value=MAX_ID)
 # As long as the limit on types allows, at four bytes a character.
 types = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=64)
 messages = st.builds(Message, id=ids, type=types, data=st.binary(max_size=300))
-
-
-def header(message_id: int, count: int, type: bytes = b"t", number: int = 0) -> bytes:
-    return struct.pack(">QII", message_id, number, count) + type
-
-
-def data(message_id: int, number: int, payload: bytes = b"") -> bytes:
-    return struct.pack(">QI", message_id, number) + payload
 
 
 def joined(assembler: PacketAssembler, stream: list[bytes]) -> list[Message | OversizedMessage]:
@@ -86,22 +79,7 @@ def test_the_smallest_and_largest_ids_are_valid(message_id: int) -> None:
 
 @pytest.mark.parametrize(
     "stream",
-    [
-        [b""],
-        [header(1, 0)[:15]],
-        [header(1, 1), b""],
-        [header(1, 1), data(1, 1)[:11]],
-        [data(1, 1, b"four more")],
-        [header(1, 0, b"\xff")],
-        # Packets of two messages mixed.
-        [header(1, 2), data(1, 1), data(2, 2)],
-        [header(1, 2), data(1, 1, b"secret"), header(2, 1)],
-        # Out of order, repeated or left out.
-        [header(1, 2), data(1, 2)],
-        [header(1, 2), data(1, 1, b"secret"), data(1, 1)],
-        [header(1, 3), data(1, 1, b"secret"), data(1, 3)],
-        [header(1, 1), data(1, 0)],
-    ],
+    BROKEN_STREAMS,
 )
 def test_a_broken_stream_is_refused_and_leaves_nothing_behind(stream: list[bytes]) -> None:
     error = refused(stream)

@@ -1,7 +1,6 @@
 """Header and payload of a message, and the bodies of replies."""
 
 import json
-import struct
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,9 +13,7 @@ from meshhost.protocol.messages import (
     EmptyResponse,
     EncodedJson,
     ErrorResponse,
-    FileResponse,
     JsonResponse,
-    LinkResponse,
     RawOutputs,
     Response,
     TextResponse,
@@ -27,6 +24,7 @@ from meshhost.protocol.messages import (
     unpack_response,
     wire_safe,
 )
+from tests.unit.protocol.vectors import BAD_BODIES, RESPONSES, UNREADABLE, framed
 
 json_values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()),
@@ -34,24 +32,8 @@ json_values = st.recursive(
     max_leaves=6,
 )
 headers = st.dictionaries(st.text(), json_values, max_size=4)
-
-RESPONSES: list[Response] = [
-    JsonResponse(json={"a": [1, None]}),
-    JsonResponse(json=None),
-    JsonResponse(json=[], usage={"tokens": 3}),
-    TextResponse(text="hello"),
-    FileResponse(data=b"\x00\xff", name="x.bin", mime_type="application/octet-stream"),
-    LinkResponse(name="x", url="https://example.org/x"),
-    EmptyResponse(),
-    EmptyResponse(usage={"tokens": 3.5}),
-    ErrorResponse(text="no"),
-    ErrorResponse(text="no", code=1001),
-    RawOutputs(outputs=[{"type": "message"}]),
-]
-
-
-def framed(header: bytes, payload: bytes = b"") -> bytes:
-    return struct.pack(">Q", len(header)) + header + payload
+# Python refuses to read it; a browser reads it as infinity.
+OVERLONG_NUMBER = framed(b'{"a": ' + b"9" * 10_000 + b"}")
 
 
 def test_a_message_is_packed_as_the_protocol_says() -> None:
@@ -72,21 +54,8 @@ def test_values_json_does_not_know_become_texts() -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [
-        b"",
-        b"\x00" * 7,
-        b"\x00" * 8,
-        struct.pack(">Q", 3) + b"{}",
-        struct.pack(">Q", 2**64 - 1) + b"{}",
-        framed(b"[]"),
-        framed(b"null"),
-        framed(b"{'a': 1}"),
-        framed(b"\xff\xfe{}"),
-        framed(b'{"a": "\xff"}'),
-        framed(b'{"a": ' * 100_000),
-        framed(b'{"a": ' + b"9" * 10_000 + b"}"),
-    ],
-    ids=range(12),
+    [*UNREADABLE, OVERLONG_NUMBER],
+    ids=range(len(UNREADABLE) + 1),
 )
 def test_a_message_without_a_json_object_as_header_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidRequestError) as caught:
@@ -123,19 +92,7 @@ def test_further_members_travel_beside_a_body_and_are_ignored_in_it() -> None:
 
 @pytest.mark.parametrize(
     ("header", "field"),
-    [
-        ({}, "type"),
-        ({"type": "picture"}, "type"),
-        ({"type": None}, "type"),
-        ({"type": ["json"]}, "type"),
-        ({"type": "json"}, "json"),
-        ({"type": "text"}, "text"),
-        ({"type": "text", "text": 5}, "text"),
-        ({"type": "file", "name": "x"}, "mime_type"),
-        ({"type": "link", "name": "x"}, "url"),
-        ({"type": "error"}, "text"),
-        ({"type": "raw", "outputs": {}}, "outputs"),
-    ],
+    BAD_BODIES,
 )
 def test_a_malformed_body_is_refused_by_the_name_of_the_member(header: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,11 +11,21 @@ from meshhost.backoff import Backoff
 from meshhost.errors import InvalidRequestError, LimitExceededError, NotFoundError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.reader import fingerprint
-from meshhost.queues.service import MAX_VALUE_BYTES, QueueService
+from meshhost.queues.service import QueueService
 from meshhost.queues.sweeper import QueueSweeper
+from meshhost.queues.values import MAX_VALUE_BYTES
 from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.messages import MessageQuery, MessageRecord, MessageState
-from meshhost.stores.queues import Delivery, EndReason, HolderId, NewMessage, QueueKey, QueueLimits, QueueSettings
+from meshhost.stores.queues import (
+    Deliveries,
+    Delivery,
+    EndReason,
+    HolderId,
+    NewMessage,
+    QueueKey,
+    QueueLimits,
+    QueueSettings,
+)
 from meshhost.stores.shared.local_notifier import LocalNotifier
 from meshhost.testing.clock import FakeClock
 
@@ -29,12 +40,17 @@ class Store(MemoryQueueStore):
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(limits=QueueLimits(max_attempts=2), clock=clock)
         self.looks = 0
+        self.claims = 0
         self.gate = asyncio.Event()
         self.gate.set()
 
     async def get(self, queue: QueueKey, message_id: int) -> MessageRecord | None:
         self.looks += 1
         return await super().get(queue, message_id)
+
+    async def lease(self, queue: QueueKey, holder: HolderId, **options: Any) -> Deliveries:
+        self.claims += 1
+        return await super().lease(queue, holder, **options)
 
     async def settings(self, queue: QueueKey) -> QueueSettings:
         found = await super().settings(queue)
@@ -382,17 +398,11 @@ async def test_all_that_a_cancelled_receiver_had_leased_come_back(
 # --- Results
 
 
-async def test_a_result_or_progress_that_is_too_large_is_refused_and_the_message_stays_leased(
-    service: QueueService,
-) -> None:
+async def test_progress_that_is_too_large_is_refused_and_the_message_stays_leased(service: QueueService) -> None:
     message = await service.send(JOBS, NewMessage("a"))
     lease = (await take(service)).lease
-    for field, refused in (
-        ("result", service.ack(lease, result="x" * (MAX_VALUE_BYTES + 1))),
-        ("progress", service.extend(lease, seconds=5, progress="é" * (MAX_VALUE_BYTES // 2 + 1))),
-    ):
-        with pytest.raises(InvalidRequestError, match=f"{field}: expected at most 65536 bytes of JSON, got 6553"):
-            await refused
+    with pytest.raises(InvalidRequestError, match="progress: expected at most 65536 bytes of JSON, got 6553"):
+        await service.extend(lease, seconds=5, progress="é" * (MAX_VALUE_BYTES // 2 + 1))
     assert (await known(service, message)).state is MessageState.LEASED
     await service.ack(lease, result="x" * MAX_VALUE_BYTES)
     assert (await known(service, message)).state is MessageState.DONE
@@ -452,7 +462,7 @@ async def test_changes_of_one_queue_do_not_undo_each_other(
 
 async def test_a_wrong_or_unknown_setting_is_refused_by_name(service: QueueService) -> None:
     await service.create(JOBS)
-    with pytest.raises(InvalidRequestError, match=r"settings\.colour: expected one of concurrency, deadline"):
+    with pytest.raises(InvalidRequestError, match=r"settings\.colour: expected one of burst, concurrency, deadline"):
         await service.configure(JOBS, {"colour": "red"})
     with pytest.raises(InvalidRequestError, match="max_attempts"):
         await service.configure(JOBS, {"max_attempts": 0})
@@ -473,3 +483,37 @@ def test_what_is_news_of_a_message() -> None:
     for change in ({"state": MessageState.READY}, {"progress": "1"}, {"began_at": 1.0}, {"is_cancelling": True}):
         assert fingerprint(replace(record, **change)) != fingerprint(record)
     assert fingerprint(replace(record, lease_until=5.0)) == fingerprint(record)
+
+
+# --- Rates
+
+
+async def test_a_waiting_receiver_is_woken_when_the_rate_allows_the_next_start_and_looks_not_before(
+    service: QueueService, store: Store, tasks: asyncio.TaskGroup, clock: FakeClock
+) -> None:
+    await service.create(JOBS)
+    await service.configure(JOBS, {"rate": "20/m"})
+    await service.send_many(JOBS, [NewMessage("a"), NewMessage("b"), NewMessage("c")])
+    await take(service)
+    waiting = [park(service, tasks) for _ in range(2)]
+    await clock.advance(0)
+    claims = store.claims
+    await clock.advance(2.9)
+    assert not any(each.done() for each in waiting)
+    assert store.claims == claims
+    await clock.advance(0.2)
+    assert [each.done() for each in waiting] == [True, False]
+    await clock.advance(3)
+    assert [await body(each) for each in waiting] == ["b", "c"]
+
+
+async def test_a_higher_rate_wakes_receivers(service: QueueService, tasks: asyncio.TaskGroup, clock: FakeClock) -> None:
+    await service.create(JOBS)
+    await service.configure(JOBS, {"rate": "1/h"})
+    await service.send_many(JOBS, [NewMessage("a"), NewMessage("b")])
+    await take(service)
+    waiting = park(service, tasks)
+    await clock.advance(1)
+    assert not waiting.done()
+    await service.configure(JOBS, {"rate": None})
+    assert await body(waiting) == "b"

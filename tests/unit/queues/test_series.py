@@ -194,6 +194,23 @@ async def test_nothing_is_kept_of_what_was_deleted(service: QueueService, clock:
     assert [point.counts.sent for point in await series.of_room(ROOM)] == [0]
 
 
+async def test_nothing_is_kept_of_a_room_that_is_deleted_while_it_is_looked_at(
+    service: QueueService, clock: FakeClock
+) -> None:
+    async def stats(room: RoomKey) -> Sequence[QueueStats]:
+        found = await service.stats(room)
+        await service.delete_all(ACME)
+        return found
+
+    series = QueueSeries(stats, clock=clock)
+    service.observers.append(series)
+    await service.send(JOBS, NewMessage("1"))
+    await series.sample()
+    assert series.of_tenant(ACME) == []
+    with pytest.raises(NotFoundError):
+        await series.of_queue(JOBS)
+
+
 async def test_a_message_that_is_given_back_has_not_failed_and_one_that_dies_has(
     service: QueueService, clock: FakeClock
 ) -> None:

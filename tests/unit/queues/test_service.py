@@ -20,7 +20,17 @@ from meshhost.queues.service import QueueService
 from meshhost.queues.sweeper import QueueSweeper
 from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.notifier import Hint, Notifier
-from meshhost.stores.queues import Delivery, EndReason, HolderId, Lease, NewMessage, QueueKey, QueueLimits, QueueStore
+from meshhost.stores.queues import (
+    Deliveries,
+    Delivery,
+    EndReason,
+    HolderId,
+    Lease,
+    NewMessage,
+    QueueKey,
+    QueueLimits,
+    QueueStore,
+)
 from meshhost.stores.shared.local_notifier import LocalNotifier
 from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.testing.clock import FakeClock
@@ -47,7 +57,7 @@ class Store(MemoryQueueStore):
 
     async def lease(
         self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1, by: str = ""
-    ) -> Sequence[Delivery]:
+    ) -> Deliveries:
         if self.meanwhile is not None:
             asyncio.get_running_loop().call_soon(self.meanwhile)
         self.check("lease")

@@ -20,7 +20,7 @@ def test_every_resource_has_a_limit_and_a_text() -> None:
 
 
 def test_over_quota_is_a_limit_that_was_exceeded() -> None:
-    error = over_rate(5.0, 0.25)
+    error = over_rate("requests_per_second", 5.0, 0.25)
     assert isinstance(error, LimitExceededError)
     assert (error.quota, error.retry_after) == ("requests_per_second", 0.25)
     assert "5 requests per second; try again in 0.25 s" in str(error)
@@ -35,6 +35,8 @@ def test_limits_that_are_accepted() -> None:
     assert check_limit("max_rooms", None) is None
     assert check_limit("max_stored_bytes", 1e9) == 10**9
     assert check_limit("requests_per_second", 0.5) == 0.5
+    assert check_limit("weight", 2) == 2.0
+    assert ServerQuota().changed({"weight": 0.5}).weight == 0.5
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,10 @@ def test_limits_that_are_accepted() -> None:
         ("max_rooms", float("nan")),
         ("max_rooms", 10**400),
         ("requests_per_second", 0),
+        ("weight", 0),
+        ("weight", None),
+        ("weight", 1001),
+        ("connections_per_second", 0),
         ("requests_per_second", float("inf")),
     ],
 )

@@ -63,3 +63,16 @@ def test_a_changed_rate_holds_at_once(clock: FakeClock) -> None:
     assert passed(rates, "acme", 100) == 50
     quotas["acme"] = ServerQuota()
     assert passed(rates, "acme", 100) == 100
+
+
+async def test_new_connections_have_a_rate_of_their_own(clock: FakeClock) -> None:
+    rates = TenantRates(lambda _: ServerQuota(connections_per_second=20.0), clock=clock)
+    for _ in range(20):
+        rates.connect("acme")
+    with pytest.raises(QuotaExceededError, match=r"20 new connections per second; try again in 0\.05 s") as refused:
+        rates.connect("acme")
+    assert (refused.value.quota, refused.value.retry_after) == ("connections_per_second", pytest.approx(0.05))
+    assert passed(rates, "acme", 100) == 100
+    rates.connect("rival")
+    await clock.advance(0.05)
+    rates.connect("acme")

@@ -130,7 +130,7 @@ def _message(number: int = 1, **options: Any) -> _Leased:
 
 async def test_a_processed_message_is_acked_and_the_next_is_taken(running: Any, room: _Room, work: _Work) -> None:
     async with running(lease_seconds=12.0):
-        assert await room.asked.get() == {"name": "q", "create": True, "wait": True, "seconds": 12.0}
+        assert await room.asked.get() == {"name": "q", "create": True, "wait": True, "seconds": 12.0, "load": False}
         for number in (1, 2):
             message = _message(number)
             room.waiting.put_nowait(message)

@@ -17,9 +17,9 @@ from meshhost.quotas.in_flight import InFlight
 from meshhost.quotas.quota import ServerQuota
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.room import Room
+from meshhost.server.wire.arriving import Arrivals
 from meshhost.server.wire.connection import Connection
 from meshhost.server.wire.dialect import Handshake
-from meshhost.server.wire.inbox import Arrivals
 from meshhost.server.wire.sdk06 import SDK_06
 
 IN_FLIGHT = InFlight(1_000_000_000, lambda _: ServerQuota())

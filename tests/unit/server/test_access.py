@@ -57,6 +57,7 @@ def _request(bearer: str | None = None, *, query: str = "", header: str | None =
         method="GET",
         headers=headers,
         query=dict(parse_qsl(query.removeprefix("?"))),
+        app={},
         match_info=SimpleNamespace(route=route),
     )
     return request  # type: ignore[no-any-return]

@@ -96,6 +96,7 @@ def test_the_greeting_is_the_one_of_the_protocol() -> None:
                         "confirm_receive",
                         "ack_many",
                         "message_life",
+                        "large_bodies",
                     ],
                     "resume_token": "token",
                     "resume_seconds": 10.0,

@@ -14,8 +14,8 @@ from meshhost.quotas.in_flight import FREE_BYTES, InFlight
 from meshhost.quotas.quota import ServerQuota
 from meshhost.server.core.peer import CloseReason
 from meshhost.server.core.requests import Request
-from meshhost.server.wire import inbox
-from meshhost.server.wire.inbox import Arrivals
+from meshhost.server.wire import arriving, inbox
+from meshhost.server.wire.arriving import Arrivals
 
 ROOM = 1_000_000
 
@@ -67,7 +67,7 @@ def budget(everything: InFlight) -> dict[str, Any]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox, "ROOM_SECONDS", 0.05)
-    monkeypatch.setattr(inbox, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(arriving, "_LOOK_SECONDS", 0.01)
 
 
 async def test_a_message_is_held_until_its_request_is_answered(

@@ -52,7 +52,7 @@ def changes(store: SqliteQueueStore, monkeypatch: pytest.MonkeyPatch) -> list[in
     """How many rows each operation changed."""
     run, found = store.database.run, list[int]()
 
-    def counted(operation: Callable[[sqlite3.Connection], Any], *, is_durable: bool = True) -> Any:
+    def counted(operation: Callable[[sqlite3.Connection], Any], **options: Any) -> Any:
         def count(db: sqlite3.Connection) -> Any:
             before = db.total_changes
             try:
@@ -60,7 +60,7 @@ def changes(store: SqliteQueueStore, monkeypatch: pytest.MonkeyPatch) -> list[in
             finally:
                 found.append(db.total_changes - before)
 
-        return run(count, is_durable=is_durable)
+        return run(count, **options)
 
     monkeypatch.setattr(store.database, "run", counted)
     return found

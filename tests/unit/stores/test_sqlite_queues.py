@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -26,7 +27,7 @@ from meshhost.stores.sqlite.thread import SqliteThread
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
-JOBS = QueueKey(ROOM, "jobs")
+JOBS, MAIL = QueueKey(ROOM, "jobs"), QueueKey(ROOM, "mail")
 ANN = HolderId("ann")
 VERSION = len(list((Path(sqlite_file.__file__).parent / "migrations" / "queues").glob("*.sql")))
 
@@ -489,6 +490,56 @@ async def test_no_statement_reads_all_messages(
     assert index in plan
     assert "SCAN messages\n" not in f"{plan}\n"
     assert "TEMP B-TREE FOR ORDER BY" not in plan
+
+
+HOT = {
+    "queues/queues.sql": [
+        "find_queue", "change_depth", "add_message", "add_plain_message", "add_content", "find_sent", "remember_sent",
+        "find_content", "delete_content", "in_progress", "claim", "note_end", "find_leased", "delete_message", "give_back",
+        "add_outcome", "bury", "extend", "shorten_holder", "forget_sent",
+    ],
+    "queues/starts.sql": ["find", "keep", "put_off", "begin_anew", "begin_keys_anew", "let_go", "sweep", "forget"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "name"), [(file, name) for file, names in HOT.items() for name in names])
+async def test_no_statement_of_a_send_a_lease_or_a_settlement_scans_a_table(
+    store: SqliteQueueStore, file: str, name: str
+) -> None:
+    sql = read_statements("meshhost.stores.sqlite", file)[name]
+    values = dict.fromkeys(re.findall(r":([a-z_]+)", sql), 1)
+    rows = await in_thread(store, lambda db: db.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall())
+    assert [row[3] for row in rows if row[3].startswith("SCAN")] == []
+
+
+async def test_the_backlog_of_another_tenant_costs_a_tenant_nothing(store: SqliteQueueStore) -> None:
+    """Counts the steps of SQLite's machine, not seconds."""
+    other, steps = QueueKey(RoomKey(TenantId("other"), "lobby"), "jobs"), 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    async def cost() -> int:
+        before = steps
+        for queue in (MAIL, JOBS):
+            await store.send(queue, NewMessage("a", key="k", priority=1, sender_id=None))
+            (delivery,) = await store.lease(queue, ANN, seconds=30, limit=10)
+            await store.extend(delivery.lease, seconds=60)
+            await store.nack(delivery.lease, reason=EndReason.FAILED)
+            (delivery,) = await store.lease(queue, ANN, seconds=30)
+            await store.ack(delivery.lease, result="1")
+        await store.next_due()
+        return steps - before
+
+    await in_thread(store, lambda db: db.set_progress_handler(count, 1))
+    await cost()
+    alone = await cost()
+    for state in ({}, {"delay": 60.0}, {"key": "k"}, {"ttl": 900.0}):
+        await store.send_many(other, [NewMessage("x", **state)] * 500)
+    await store.lease(other, HolderId("bob"), seconds=300, limit=200)
+    assert await cost() <= alone * 1.05
 
 
 async def test_leasing_costs_the_same_with_many_messages_waiting(store: SqliteQueueStore) -> None:

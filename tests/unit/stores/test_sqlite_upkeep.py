@@ -17,6 +17,7 @@ from meshhost.errors import AlreadyExistsError, InvalidRequestError, SettingsErr
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.over_engine import queue_service
 from meshhost.stores.queues import NewMessage, QueueKey, QueueLimits
+from meshhost.stores.sqlite import file as sqlite_file
 from meshhost.stores.sqlite.engine import sqlite_engine
 from meshhost.stores.sqlite.file import RESTORING, lock_file
 from meshhost.stores.sqlite.upkeep.backup import Backup, Progress, read_backup
@@ -24,6 +25,7 @@ from meshhost.stores.sqlite.upkeep.files import database_files
 from meshhost.stores.sqlite.upkeep.upkeep import SqliteUpkeep
 from meshhost.stores.upkeep import Migration
 
+VERSION = len(list((Path(sqlite_file.__file__).parent / "migrations" / "queues").glob("*.sql")))
 JOBS = QueueKey(RoomKey(TenantId("acme"), "lobby"), "jobs")
 STORES = ["identity", "documents", "usage", "triggers", "queues"]
 
@@ -163,7 +165,7 @@ async def test_a_later_version_is_a_problem_and_an_earlier_one_is_not(tmp_path: 
     assert report.stores[-1].state == "older"
     execute(tmp_path / "queues.db", "PRAGMA user_version = 99")
     problem = (await upkeep.look()).problem
-    assert problem == "queues: version 99 of the schema is newer than 6: install a newer meshhost"
+    assert problem == f"queues: version 99 of the schema is newer than {VERSION}: install a newer meshhost"
 
 
 async def test_databases_of_others_are_looked_at_too(tmp_path: Path) -> None:
@@ -180,7 +182,7 @@ async def test_databases_of_others_are_looked_at_too(tmp_path: Path) -> None:
 async def test_an_empty_folder_is_migrated_from_nothing_once(tmp_path: Path) -> None:
     upkeep = SqliteUpkeep(tmp_path / "data")
     assert [(change.store, change.before, change.after) for change in await upkeep.migrate()] == [
-        ("identity", 0, 6), ("documents", 0, 1), ("usage", 0, 1), ("triggers", 0, 1), ("queues", 0, 6),
+        ("identity", 0, 6), ("documents", 0, 1), ("usage", 0, 1), ("triggers", 0, 1), ("queues", 0, VERSION),
     ]  # fmt: skip
     assert await upkeep.migrate() == []
     assert (await upkeep.look()).problem is None
@@ -405,7 +407,7 @@ async def test_a_backup_of_a_later_release_is_refused_with_its_name(tmp_path: Pa
     upkeep = await filled(tmp_path / "data")
     execute(tmp_path / "data" / "queues.db", "PRAGMA user_version = 99")
     archive = back_up(upkeep, tmp_path / "backup.tar")
-    with pytest.raises(InvalidRequestError, match=r"newer than 6: install meshhost 1\.2\.3"):
+    with pytest.raises(InvalidRequestError, match=rf"newer than {VERSION}: install meshhost 1\.2\.3"):
         restore(archive, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -28,7 +28,13 @@ _SETTINGS = {
     "deadline": "deadline",
     "concurrency": "concurrency",
     "result-ttl": "result_ttl",
+    "rate": "rate",
+    "burst": "burst",
+    "key-rate": "key_rate",
 }
+
+# What it means when a setting has no value, where the server has no default.
+_UNSET = {"rate": "no limit", "key_rate": "no limit", "burst": "the starts of a second"}
 
 
 def configure(
@@ -53,6 +59,17 @@ def configure(
     result_ttl: Annotated[
         str | None, typer.Option(metavar="TIME", help="How long it is known how a message ended; 0 keeps nothing.")
     ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(metavar="RATE", help="Most starts per time over all workers, such as 10/s, 600/m or 100/h."),
+    ] = None,
+    burst: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Most starts at once after a pause; without it as many as in a second."),
+    ] = None,
+    key_rate: Annotated[
+        str | None, typer.Option(metavar="RATE", help="Most starts per time of the messages of one key.")
+    ] = None,
     reset: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Set this one, such as max-attempts, back to the server's default."),
@@ -74,8 +91,15 @@ def configure(
         for name, text in given.items()
         if text is not None
     }
-    numbers = {"max_attempts": max_attempts, "max_depth": max_depth, "concurrency": concurrency}
-    changes |= {name: number for name, number in numbers.items() if number is not None}
+    others: dict[str, Any] = {
+        "max_attempts": max_attempts,
+        "max_depth": max_depth,
+        "concurrency": concurrency,
+        "rate": rate,
+        "burst": burst,
+        "key_rate": key_rate,
+    }
+    changes |= {name: value for name, value in others.items() if value is not None}
     changes |= _resets(reset or (), changes)
 
     async def use(client: RoomClient) -> QueueSettings:
@@ -140,5 +164,12 @@ def _print_settings(settings: QueueSettings, *, as_json: bool) -> None:
     print_line(f"paused: {'yes' if settings.paused else 'no'}")
     for name, setting in _SETTINGS.items():
         value = getattr(settings, setting)
-        unit = " s" if setting in _SECONDS else ""
-        print_line(f"{name}: {'the default of the server' if value is None else f'{value:g}{unit}'}")
+        print_line(f"{name}: {_shown(setting, value)}")
+
+
+def _shown(setting: str, value: float | str | None) -> str:
+    if value is None:
+        return _UNSET.get(setting, "the default of the server")
+    if isinstance(value, str):
+        return value
+    return f"{value:g} s" if setting in _SECONDS else f"{value:g}"

@@ -17,7 +17,7 @@ from meshhost.cli.options import JsonOption, QueueOption, RoomOption
 
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
-    from meshhost.room.services.queues import MessageRecord
+    from meshhost.room.services.queues import LargeBody, MessageRecord
 
 __all__ = ["cancel", "get", "peek", "search"]
 
@@ -33,11 +33,16 @@ def get(
     message_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the message.")],
     queue: QueueOption,
     room: RoomOption = None,
+    body: Annotated[
+        bool, typer.Option("--body", help="Print the contents as JSON and nothing else, however large.")
+    ] = False,
+    result: Annotated[bool, typer.Option("--result", help="Print the result as JSON and nothing else.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what is known of a message: its state, attempts, progress and result.
 
-    How a message ended is known for an hour, or the time that `meshhost queue configure --result-ttl` set.
+    Of contents or a result of over 256 KiB only the beginning is shown: --body and --result print all. How a message ended is
+    known for an hour, or the time that `meshhost queue configure --result-ttl` set.
     """
     from meshhost.cli.commands.queue.checks import queue_named
     from meshhost.cli.connect import run_in_room
@@ -45,6 +50,13 @@ def get(
     from meshhost.errors import NotFoundError
 
     _check_id(message_id)
+    if body or result:
+        if body and result:
+            raise typer.BadParameter("expected --body or --result, not both", param_hint="--result")
+        print_json(
+            run_in_room(room, lambda client: _whole(client, queue, message_id, of_result=result), only_looks=True)
+        )
+        return
 
     async def use(client: RoomClient) -> MessageRecord:
         async with queue_named(client, queue):
@@ -213,6 +225,23 @@ def _checked_states(given: list[str] | None) -> Any:
     return given or None
 
 
+async def _whole(client: RoomClient, queue: str, message_id: str, *, of_result: bool) -> Any:
+    """The contents of a message, or its result."""
+    from meshhost.cli.commands.queue.checks import queue_named
+
+    async with queue_named(client, queue):
+        return await client.queues.body(queue, message_id, part="result" if of_result else "body")
+
+
+def _shown(value: Any, large: LargeBody | None) -> str:
+    """What a line shows of a message or result."""
+    from meshhost.cli.output import to_json
+
+    if large is None:
+        return to_json(value)
+    return f"{large.beginning[:_SHOWN_CHARS]}… ({large.size} bytes)"
+
+
 def _facts(record: MessageRecord) -> Iterator[tuple[str, str]]:
     """What is worth a line, by its name."""
     from meshhost.cli.output import shown_time, to_json
@@ -235,9 +264,9 @@ def _facts(record: MessageRecord) -> Iterator[tuple[str, str]]:
     if record.progress is not None:
         yield "progress", to_json(record.progress)
     if record.result is not None or record.state == "done":
-        yield "result", to_json(record.result)
-    if record.message is not None:
-        yield "message", to_json(record.message)
+        yield "result", _shown(record.result, record.result_body)
+    if record.message is not None or record.body is not None:
+        yield "message", _shown(record.message, record.body)
 
 
 def _shown_message(record: MessageRecord) -> str:
@@ -250,9 +279,11 @@ def _shown_message(record: MessageRecord) -> str:
     if record.state == "dead":
         text = last_line(record.reason or "")
     elif record.state == "done":
-        text = "" if record.result is None else to_json(record.result)
+        large = record.result_body
+        text = large.beginning if large else "" if record.result is None else to_json(record.result)
     else:
-        text = "" if record.message is None else to_json(record.message)
+        large = record.body
+        text = large.beginning if large else "" if record.message is None else to_json(record.message)
     most = _SHOWN_CHARS
     if sys.stdout.isatty():
         most = max(shutil.get_terminal_size().columns - _OTHER_CHARS, _LEAST_CHARS)

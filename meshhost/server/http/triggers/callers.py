@@ -11,10 +11,9 @@ from aiohttp import web
 
 from meshhost.errors import AccessDeniedError, NotFoundError
 from meshhost.identity.grants import ApiScope
-from meshhost.identity.keys import parse_api_key
 from meshhost.identity.roles import Role
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
-from meshhost.server.http.access import Access, bearer_of
+from meshhost.server.http.access import Access, KeyHolder
 from meshhost.triggers.makers import Maker
 
 __all__ = ["RoomCaller", "key_of", "may_see_contents", "room_caller"]
@@ -50,23 +49,26 @@ class RoomCaller:
 
 def room_caller(access: Access, request: web.Request) -> RoomCaller:
     """Return who asks. Raises InvalidRequestError for the room's name, TokenError, AccessDeniedError, NotFoundError."""
-    name, bearer = check_room_name(request.match_info["room"]), bearer_of(request)
-    if not bearer.startswith("ma-"):
+    name = check_room_name(request.match_info["room"])
+    if not access.shows_key(request):
         room, token = access.participant(request, name)
         return RoomCaller(room, token.get_api_grant() or ApiScope(), Maker(token.name, token.api_key_id))
-    room = RoomKey(TenantId(access.project(request)), name)
+    holder = access.permitted(request)
+    room = RoomKey(TenantId(holder.project), name)
     if access.identity.deleted_rooms.is_known(room):
         raise NotFoundError("the room is being deleted or imported")
-    return RoomCaller(room, None, key_of(request), sees_contents=may_see_contents(access, request))
+    return RoomCaller(room, None, Maker(key_id=holder.key_id), sees_contents=_sees_contents(holder))
 
 
-def key_of(request: web.Request) -> Maker:
-    """Who makes something with the API key or login that was verified for this request."""
-    bearer = bearer_of(request)
-    return Maker(key_id=parse_api_key(bearer).id if bearer.startswith("ma-") else None)
+def key_of(access: Access, request: web.Request) -> Maker:
+    """Who makes something with the API key, session or login that was verified for this request."""
+    return Maker(key_id=access.key_holder(request).key_id)
 
 
 def may_see_contents(access: Access, request: web.Request) -> bool:
-    """Whether an API key or login that was verified for this request may see contents: a viewer's may not."""
-    bearer = bearer_of(request)
-    return not bearer.startswith("ma-") or access.identity.role_of(parse_api_key(bearer).id).includes(Role.DEVELOPER)
+    """Whether an API key, session or login that was verified for this request may see contents: a viewer's may not."""
+    return _sees_contents(access.key_holder(request))
+
+
+def _sees_contents(holder: KeyHolder) -> bool:
+    return holder.role.includes(Role.DEVELOPER)

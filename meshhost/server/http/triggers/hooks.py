@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from meshhost.clock import Clock, SystemClock
+from meshhost.edge.watched import know_sender
 from meshhost.errors import InvalidRequestError, InvalidTokenError, NotFoundError, QuotaExceededError
 from meshhost.quotas.rates import Rates
 from meshhost.quotas.token_bucket import TokenBucket
@@ -112,6 +113,7 @@ class HookRoutes:
                 self._refused.count(sender)
                 await self._hooks.log_refusal(hook, error, len(body))
                 raise
+        know_sender(request)
         self._proven[hook_id] = None
         if len(self._proven) > _MOST_KNOWN:
             self._proven.popitem(last=False)

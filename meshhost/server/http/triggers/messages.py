@@ -2,9 +2,9 @@
 
 The answer comes when the messages are stored, and their room wakes as for every message. One JSON value is one message, an
 array or lines of JSON are many, and CloudEvents are taken as they come (`meshhost.triggers.incoming`). Many messages are
-stored in order, all or none. A request with an `Idempotency-Key` may be sent again when its answer was lost: each of its
-messages is stored once. Options of sending (`delay`, `at`, `priority`, `key`, `ttl`) are in the query, for all messages of a
-request.
+stored in order, all or none. One large message goes to the disk as it comes; many are read into memory. A request with an
+`Idempotency-Key` may be sent again when its answer was lost: each of its messages is stored once. Options of sending (`delay`,
+`at`, `priority`, `key`, `ttl`) are in the query, for all messages of a request.
 """
 
 from aiohttp import web
@@ -17,11 +17,13 @@ from meshhost.server.http.bodies import BodyReader
 from meshhost.server.http.triggers.callers import room_caller
 from meshhost.stores.queues import QueueKey
 from meshhost.stores.shared.refusals import check_name
-from meshhost.triggers.incoming import SendOptions, messages_in
+from meshhost.triggers.incoming import SendOptions, media_of, messages_in
 
 __all__ = ["MessageRoutes"]
 
 _MAX_NAME = 200
+# Before a JSON value.
+_SPACE = b" \t\r\n"
 
 
 class MessageRoutes:
@@ -45,10 +47,35 @@ class MessageRoutes:
         check_name(queue)
         caller.check_send(queue.name)
         options = SendOptions.parse({name: value for name, value in request.query.items() if name != "token"})
-        async with self._bodies.body_of(request, caller.room.tenant) as body:
+        head = await self._bodies.head_of(request) if self._may_be_large(request) else b""
+        if head and not head.lstrip(_SPACE).startswith(b"["):
+            return await self._send_large(request, queue, options, head)
+        async with self._bodies.body_of(request, caller.room.tenant, head) as body:
             messages, is_many = messages_in(request.headers, body, key=request.headers.get("Idempotency-Key"))
             messages = options.applied_to(messages, self._clock.time())
             if not is_many:
                 return web.json_response({"id": str(await self._queues.send(queue, messages[0]))})
             ids = await self._queues.send_many(queue, messages)
         return web.json_response({"ids": [str(message_id) for message_id in ids]})
+
+    def _may_be_large(self, request: web.Request) -> bool:
+        """Whether the body may be one large message: it is JSON, and said to be longer than what the database keeps."""
+        if media_of(request.headers) not in {"", "application/json"} or "ce-specversion" in request.headers:
+            return False
+        return (request.content_length or 0) > self._queues.bodies.inline_bytes
+
+    async def _send_large(
+        self, request: web.Request, queue: QueueKey, options: SendOptions, head: bytes
+    ) -> web.Response:
+        """Send one message, whose body goes to the disk as it comes."""
+        messages, _ = messages_in(request.headers, b"null", key=request.headers.get("Idempotency-Key"))
+        messages = options.applied_to(messages, self._clock.time())
+        tenant = queue.room.tenant
+        upload = self._queues.bodies.new_upload(tenant)
+        try:
+            upload.check_size(request.content_length or 0)
+            await self._bodies.pass_on(request, tenant, upload.add, head)
+            (message_id,) = await self._queues.send_many(queue, messages, uploads={0: upload})
+        finally:
+            upload.close()
+        return web.json_response({"id": str(message_id)})

@@ -92,14 +92,14 @@ class ScheduledTaskRoutes:
         if self._access.identity.deleted_rooms.is_known(room):
             raise NotFoundError("no such room")
         spec, is_active = await _spec_in(request, "UTC")
-        schedule = await self._schedules.create(room, spec, paused=not is_active, maker=key_of(request))
+        schedule = await self._schedules.create(room, spec, paused=not is_active, maker=key_of(self._access, request))
         return web.json_response({"task_id": schedule.id})
 
     async def _update(self, request: web.Request) -> web.Response:
         """A task has no time zone: that of the schedule stays."""
         schedule = await self._found(request)
         spec, is_active = await _spec_in(request, schedule.spec.timezone)
-        await self._schedules.change(schedule, spec, paused=not is_active, maker=key_of(request))
+        await self._schedules.change(schedule, spec, paused=not is_active, maker=key_of(self._access, request))
         return web.json_response({"task_id": schedule.id})
 
     async def _delete(self, request: web.Request) -> web.Response:

@@ -2,8 +2,7 @@
 
 `PostgresQueueStore` is the caller. A claim is one statement, which takes rows with SKIP LOCKED, so servers that lease from one
 queue do not wait for each other. What it finds that is not to be handed out (cancelled, too old, poison) is ended in a
-transaction of its own, and then it looks again. A queue with a `concurrency` hands out messages under a lock of its own, so
-that servers together keep to it.
+transaction of its own, and then it looks again. A queue with limits hands out messages under a lock of its own (`starts.py`).
 """
 
 import json
@@ -13,11 +12,12 @@ from dataclasses import replace
 from meshhost.stores.messages import EndReason, MessageState
 from meshhost.stores.postgres.database import Connection, Row
 from meshhost.stores.postgres.messages.endings import Ended, Ending, end_messages, json_bytes, let_follow, note_of
-from meshhost.stores.postgres.messages.keys import lock_keys, lock_of_queue
+from meshhost.stores.postgres.messages.keys import lock_keys
+from meshhost.stores.postgres.messages.starts import claim_limited
 from meshhost.stores.postgres.messages.tables import SQL, QueueTables
 from meshhost.stores.postgres.queue_rows import delivery_of, is_possible, is_storable, keys_of, names_of, values_of
 from meshhost.stores.queue_settings import parse_settings
-from meshhost.stores.queues import Delivery, HolderId, Lease, QueueKey
+from meshhost.stores.queues import Deliveries, Delivery, HolderId, Lease, QueueKey
 from meshhost.stores.shared.poison import is_interruption, poison
 from meshhost.stores.shared.refusals import lease_lost, queue_missing
 
@@ -26,12 +26,12 @@ __all__ = ["claim", "prolong", "release_all"]
 
 async def claim(
     tables: QueueTables, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int, by: str
-) -> tuple[list[Delivery], int]:
+) -> tuple[Deliveries, int]:
     """See `QueueStore.lease`. Also returns how many messages ended instead of being handed out."""
     if not is_storable(queue):
         raise queue_missing(queue)
     found: list[Delivery] = []
-    ended = 0
+    ended, next_at = 0, None
     while len(found) < limit:
         now = tables.steady.time()
         values = {
@@ -45,8 +45,11 @@ async def claim(
         }
         wanted = limit - len(found)
         rows = await tables.database.rows(SQL["lease"], {**values, "limit": wanted, "is_alone": False})
-        if rows and parse_settings(rows[0][-3]).concurrency is not None:
-            rows = await _claim_alone(tables, queue, wanted, values)
+        if rows and parse_settings(rows[0][-3]).is_limited:
+            claimed, next_at = await claim_limited(tables, queue, wanted, values)
+            if claimed is None:
+                continue
+            rows = claimed
         if not rows:
             raise queue_missing(queue)
         until = tables.steady.as_wall(now + seconds)
@@ -55,7 +58,8 @@ async def claim(
         if not over:
             break
         ended += await _end_instead(tables, queue, over)
-    return sorted(found, key=lambda delivery: (-delivery.priority, delivery.lease.message_id)), ended
+    in_order = sorted(found, key=lambda delivery: (-delivery.priority, delivery.lease.message_id))
+    return Deliveries(in_order, next_at=None if next_at is None else tables.steady.as_wall(next_at)), ended
 
 
 async def prolong(tables: QueueTables, lease: Lease, *, seconds: float, progress: str | None) -> Lease:
@@ -99,17 +103,6 @@ async def release_all(
     return await tables.database.transaction(operation)
 
 
-async def _claim_alone(tables: QueueTables, queue: QueueKey, wanted: int, values: dict[str, object]) -> list[Row]:
-    async def operation(connection: Connection) -> list[Row]:
-        await connection.execute(SQL["lock_keys"], {"numbers": [lock_of_queue(queue)]})
-        row = await (await connection.execute(SQL["places"], values)).fetchone()
-        limit = wanted if row is None or row[0] is None else max(min(wanted, row[0]), 0)
-        alone = {**values, "limit": limit, "is_alone": True}
-        return await (await connection.execute(SQL["lease"], alone)).fetchall()
-
-    return await tables.database.transaction(operation)
-
-
 async def _end_instead(tables: QueueTables, queue: QueueKey, rows: Sequence[Row]) -> int:
     """End the messages in rows of the statement `lease`, unless somebody else did meanwhile; return how many were ended."""
 
@@ -120,7 +113,7 @@ async def _end_instead(tables: QueueTables, queue: QueueKey, rows: Sequence[Row]
         locked = await (await connection.execute(SQL["lock_over"], values)).fetchall()
         return await _end(connection, tables, [_over(queue, row) for row in locked])
 
-    return len(await tables.database.transaction(operation))
+    return len(await tables.database.transaction(operation, tenant=queue.room.tenant))
 
 
 async def _end(connection: Connection, tables: QueueTables, endings: Sequence[Ending]) -> list[Ended]:

@@ -44,7 +44,7 @@ class Sending:
     def __init__(self, tables: QueueTables, depths: Depths) -> None:
         self._tables = tables
         self._depths = depths
-        self._batches: Batcher[_Send, _Sent | None] = Batcher(self._store)
+        self._batches: Batcher[_Send, _Sent | None] = Batcher(self._store, weights=tables.database.weights)
 
     async def wait(self) -> None:
         """Return when all that was begun has ended."""
@@ -56,7 +56,7 @@ class Sending:
         places = await self._reserve(queue, [send])
         stored = places  # also when nobody knows, because this call was cancelled or the connection was lost
         try:
-            sent = await self._batches.do(send)
+            sent = await self._batches.do(send, queue.room.tenant)
             stored = int(sent is not None and sent.is_new)
         finally:
             self._depths.sent(queue, places, stored=stored)

@@ -34,7 +34,7 @@ class Acks:
 
     def __init__(self, tables: QueueTables) -> None:
         self._tables = tables
-        self._batches: Batcher[_Ack, bool | None] = Batcher(self._settle)
+        self._batches: Batcher[_Ack, bool | None] = Batcher(self._settle, weights=tables.database.weights)
 
     async def wait(self) -> None:
         """Return when all that was begun has ended."""
@@ -43,7 +43,8 @@ class Acks:
     async def ack(self, lease: Lease, result: str | None) -> bool:
         """See QueueStore."""
         encoded = None if result is None else json_bytes(result)
-        may_follow = await self._batches.do(_Ack(lease, encoded)) if is_possible(lease) else None
+        ack, tenant = _Ack(lease, encoded), lease.queue.room.tenant
+        may_follow = await self._batches.do(ack, tenant) if is_possible(lease) else None
         if may_follow is None:
             raise lease_lost(lease)
         return may_follow
@@ -136,7 +137,7 @@ async def give_back(
         await connection.execute(SQL["give_back"], values)
         return False, False
 
-    return await tables.database.transaction(operation)
+    return await tables.database.transaction(operation, tenant=lease.queue.room.tenant)
 
 
 async def cancel_message(tables: QueueTables, queue: QueueKey, message_id: int) -> tuple[MessageState | None, bool]:
@@ -169,7 +170,7 @@ async def cancel_message(tables: QueueTables, queue: QueueKey, message_id: int) 
         row = await (await connection.execute(SQL["outcome"], values)).fetchone()
         return None if row is None else MessageState(row[0]), False
 
-    return await tables.database.transaction(operation)
+    return await tables.database.transaction(operation, tenant=queue.room.tenant)
 
 
 async def end_expired(tables: QueueTables, limit: int) -> tuple[dict[QueueKey, int], set[QueueKey], bool]:

@@ -30,14 +30,21 @@ Find: TypeAlias = Callable[[sqlite3.Connection], QueueRow]
 
 
 async def read_dead_letters(
-    database: SqliteDatabase, find: Find, *, limit: int, before: tuple[float, int] | None, max_bytes: int | None
+    database: SqliteDatabase,
+    find: Find,
+    *,
+    tenant: str,
+    limit: int,
+    before: tuple[float, int] | None,
+    max_bytes: int | None,
 ) -> Sequence[DeadLetter]:
     """See `QueueStore.dead_letters`."""
     found: list[DeadLetter] = []
     place, left = before or (math.inf, 0), math.inf if max_bytes is None else max_bytes
     while len(found) < limit and left > 0:
         page = await database.read(
-            partial(_page, find=find, place=place, limit=min(_PAGE, limit - len(found)), max_bytes=left)
+            partial(_page, find=find, place=place, limit=min(_PAGE, limit - len(found)), max_bytes=left),
+            tenant=tenant,
         )
         if not page:
             break
@@ -47,15 +54,18 @@ async def read_dead_letters(
     return found
 
 
-async def replay_dead_letters(database: SqliteDatabase, find: Find, message_ids: Sequence[int] | None) -> int:
+async def replay_dead_letters(
+    database: SqliteDatabase, find: Find, message_ids: Sequence[int] | None, *, tenant: str
+) -> int:
     """See `QueueStore.replay`."""
+    read, run = partial(database.read, tenant=tenant), partial(database.run, tenant=tenant)
     if message_ids is not None:
-        await database.read(find)
+        await read(find)
         chunks = [list(message_ids[start : start + BATCH]) for start in range(0, len(message_ids), BATCH)]
-        return sum([await database.run(partial(_replay, find=find, message_ids=ids)) for ids in chunks])
-    until = await database.read(partial(_last_death, find=find))
+        return sum([await run(partial(_replay, find=find, message_ids=ids)) for ids in chunks])
+    until = await read(partial(_last_death, find=find))
     count = 0
-    while (replayed := await database.run(partial(_replay_some, find=find, until=until))) > 0:
+    while (replayed := await run(partial(_replay_some, find=find, until=until))) > 0:
         count += replayed
     return count
 

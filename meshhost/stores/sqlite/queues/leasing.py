@@ -13,13 +13,18 @@ from typing import NamedTuple
 
 from meshhost.stores.messages import AttemptRecord, EndReason, MessageState
 from meshhost.stores.queue_settings import parse_settings
-from meshhost.stores.queues import Delivery, HolderId, Lease, QueueKey, QueueLimits
+from meshhost.stores.queues import Deliveries, Delivery, HolderId, Lease, QueueKey, QueueLimits
 from meshhost.stores.shared.history import add_to_history
 from meshhost.stores.shared.poison import is_interruption, poison
 from meshhost.stores.sqlite.queues.rows import LeasedRow, QueueRow, execute, keys_of, names_of
 from meshhost.stores.sqlite.queues.sending import HELD_BACK
+from meshhost.stores.sqlite.queues.starts import Starts
 
 __all__ = ["Times", "ack_plain", "bury", "claim", "end", "end_what_is_over", "note_end", "release", "take_out"]
+
+
+# Messages that one claim puts off at most.
+_MOST_PUT_OFF = 500
 
 
 class Times(NamedTuple):
@@ -61,15 +66,19 @@ def claim(
     seconds: float,
     limit: int,
     now: Times,
-) -> list[Delivery]:
-    """Lease up to `limit` messages that are ready. See `QueueStore.lease`."""
+) -> Deliveries | None:
+    """Lease up to `limit` messages that are ready. See `QueueStore.lease`. None: many were put off; claim again."""
     settings = row.settings
     if settings.concurrency is not None:
         (in_progress,) = execute(db, "in_progress", queue=row.id, now=now.steady).fetchone()
         limit = min(limit, settings.concurrency - in_progress)
+    starts = Starts(db, row, now.steady) if settings.has_rates else None
+    wanted, put_off = limit, 0
+    if starts is not None:
+        limit = starts.allowed(wanted)
     claimed: list[tuple[_Ready, int]] = []
     is_changed = True
-    while is_changed and len(claimed) < limit:
+    while is_changed and len(claimed) < limit and put_off < _MOST_PUT_OFF:
         is_changed = False
         for found in execute(db, "first_ready", queue=row.id, limit=limit - len(claimed)).fetchall():
             message = _Ready(*found)
@@ -80,9 +89,19 @@ def claim(
             if _end_instead(db, queue, row, message, limits, now):
                 is_changed = True  # the next one of its key may be ready now, and come first
                 break
+            if starts is not None and (until := starts.start(message.key)) is not None:
+                execute(db, "give_back", id=message.id, due=until)
+                put_off += 1
+                is_changed = True  # another one takes its place
+                continue
             execute(db, "claim", id=message.id, holder=holder, worker=by, until=now.steady + seconds, now=now.wall)
             claimed.append((message, ended))
-    return [
+    if put_off >= _MOST_PUT_OFF and not claimed:
+        return None
+    next_at = None
+    if starts is not None:
+        next_at = starts.keep(len(claimed), is_short=limit < wanted and len(claimed) >= limit)
+    deliveries = (
         Delivery(
             lease=Lease(queue, message.id, message.token + 1, holder, now.steady + seconds),
             body=message.body,
@@ -95,7 +114,8 @@ def claim(
             deadline=settings.deadline,
         )
         for message, ended in sorted(claimed, key=lambda each: (-each[0].priority, each[0].id))
-    ]
+    )
+    return Deliveries(deliveries, next_at=next_at)
 
 
 def _end_instead(

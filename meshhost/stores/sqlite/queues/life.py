@@ -7,6 +7,7 @@ them fit, so that a search in a million messages holds up nobody: the caller goe
 
 import json
 import sqlite3
+from collections.abc import Collection
 from typing import NamedTuple
 
 from meshhost.stores.messages import EndReason, MessagePage, MessageQuery, MessageRecord, MessageState
@@ -17,7 +18,7 @@ from meshhost.stores.sqlite.queues.rows import QueueRow
 from meshhost.stores.sqlite.queues.rows import execute as execute_queues
 from meshhost.stores.sqlite.queues.sending import HELD_BACK
 
-__all__ = ["cancel", "find_page", "get", "peek"]
+__all__ = ["cancel", "find_page", "get", "peek", "referred"]
 
 _execute = Statements("queues/life.sql").execute
 
@@ -185,3 +186,8 @@ def _discard(db: sqlite3.Connection, queue: QueueRow, message_id: int, now: Time
         execute_queues(db, "add_outcome_of_dead", id=message_id, state=MessageState.CANCELLED, **values)
     execute_queues(db, "delete_content", id=message_id)
     execute_queues(db, "delete_dead", id=message_id)
+
+
+def referred(db: sqlite3.Connection, names: Collection[str]) -> set[str]:
+    """Return those of these names of objects to which a body or a result refers."""
+    return {name for (name,) in _execute(db, "referred", names=json.dumps(list(names)))}

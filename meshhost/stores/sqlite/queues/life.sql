@@ -82,3 +82,11 @@ UPDATE messages SET is_cancelled = 1 WHERE id = :id;
 
 -- name: last_delivery
 SELECT holder IS NOT NULL, history FROM messages WHERE id = :id;
+
+-- name: referred
+-- As the indexes of the large ones say it.
+SELECT substr(body, 2, 32) FROM contents
+WHERE substr(body, 1, 1) = '@' AND substr(body, 2, 32) IN (SELECT value FROM json_each(:names))
+UNION
+SELECT substr(result, 2, 32) FROM outcomes
+WHERE substr(result, 1, 1) = '@' AND substr(result, 2, 32) IN (SELECT value FROM json_each(:names));

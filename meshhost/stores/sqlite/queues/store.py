@@ -16,7 +16,7 @@ Longer than 400 lines because every method of the contract is one here.
 import json
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -32,7 +32,7 @@ from meshhost.stores.queues import (
     LONGEST_LEASE,
     DeadLetter,
     Delay,
-    Delivery,
+    Deliveries,
     EndReason,
     HolderId,
     Lease,
@@ -44,6 +44,7 @@ from meshhost.stores.queues import (
     StoredMessage,
     TenantQueues,
 )
+from meshhost.stores.shared.fair import TenantWeights
 from meshhost.stores.shared.refusals import check_batch, check_message, check_name
 from meshhost.stores.sqlite.database import SqliteDatabase
 from meshhost.stores.sqlite.queues import archive, life
@@ -64,6 +65,13 @@ from meshhost.stores.sqlite.queues.rows import (
     stats_of,
 )
 from meshhost.stores.sqlite.queues.sending import send
+from meshhost.stores.sqlite.queues.starts import (
+    begin_anew,
+    bound_wakes,
+    move_starts,
+    next_wake,
+    sweep_starts,
+)
 
 __all__ = ["SqliteQueueStore"]
 
@@ -72,6 +80,7 @@ logger = logging.getLogger(__name__)
 # Batches of ids and outcomes that one sweep forgets.
 _FORGET_BATCHES = 20
 
+_MOST_HOLDERS = 100_000
 # Messages that one operation makes ready or ends, when time does it to many at once.
 _BATCH = 500
 
@@ -85,13 +94,16 @@ class SqliteQueueStore:
         *,
         limits: QueueLimits = QueueLimits(),  # noqa: B008 - immutable
         clock: Clock | None = None,
+        weights: TenantWeights | None = None,
     ) -> None:
-        self.database = SqliteDatabase(path, migrations="queues", what="queue store")
+        self.database = SqliteDatabase(path, migrations="queues", what="queue store", weights=weights)
         self.removals = Removals(self.database)
         self._limits = limits
         self._clock = clock or SystemClock()
         # For leases, delays and ids: `due` and `forget_at`. What people read (`sent_at`, `died_at`) is plain wall clock.
         self._steady = SteadyTime(self._clock)
+        # Of the holders that leased something.
+        self._tenants: dict[HolderId, TenantId] = {}
 
     def __repr__(self) -> str:
         return f"<SqliteQueueStore {str(self.database.path)!r} open={self.database.is_open}>"
@@ -114,7 +126,7 @@ class SqliteQueueStore:
     async def create(self, queue: QueueKey) -> None:
         """See QueueStore."""
         check_name(queue)
-        await self.database.run(lambda db: execute(db, "create_queue", **names_of(queue)))
+        await self.database.run(lambda db: execute(db, "create_queue", **names_of(queue)), tenant=queue.room.tenant)
 
     async def delete(self, queue: QueueKey) -> None:
         """See QueueStore."""
@@ -126,18 +138,18 @@ class SqliteQueueStore:
             mark(db, found.first, DEAD)
             mark(db, found.first, OUTCOMES)
 
-        await self.database.run(operation)
+        await self.database.run(operation, tenant=queue.room.tenant)
         self.removals.start()
 
     async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
         """See QueueStore."""
-        while await self.database.run(lambda db: hide_some_queues(db, tenant, room)):
+        while await self.database.run(lambda db: hide_some_queues(db, tenant, room), tenant=tenant):
             pass
         await self.removals.finished()
 
     async def exists(self, queue: QueueKey) -> bool:
         """See QueueStore."""
-        return await self.database.run(lambda db: look_up(db, queue) is not None)
+        return await self.database.run(lambda db: look_up(db, queue) is not None, tenant=queue.room.tenant)
 
     async def send(self, queue: QueueKey, message: NewMessage, *, create: bool = True) -> int:
         """See QueueStore."""
@@ -157,7 +169,7 @@ class SqliteQueueStore:
             now = self._now()
             return send(db, queue, found, texts, self._limits, now=now.wall, steady=now.steady)
 
-        return await self.database.run(operation)
+        return await self.database.run(operation, tenant=queue.room.tenant)
 
     async def find_sent(self, queue: QueueKey, sender_id: str) -> int | None:
         """See QueueStore."""
@@ -167,31 +179,32 @@ class SqliteQueueStore:
             return None if row is None else find_sent(db, row, sender_id, now=self._steady.time())
 
         try:
-            return await self.database.run(operation)
+            return await self.database.run(operation, tenant=queue.room.tenant)
         except UnicodeEncodeError:  # no message can have been sent under it
             return None
 
     async def lease(
         self, queue: QueueKey, holder: HolderId, *, seconds: float, limit: int = 1, by: str = ""
-    ) -> Sequence[Delivery]:
+    ) -> Deliveries:
         """See QueueStore."""
+        self._remember(holder, queue.room.tenant)
 
-        def operation(db: sqlite3.Connection) -> list[Delivery] | None:
+        def operation(db: sqlite3.Connection) -> Deliveries | None:
             found, now = find(db, queue), self._now()
             if found.settings.paused:
-                return []
+                return Deliveries()
             if execute(db, "promote", queue=found.id, now=now.steady, limit=_BATCH).rowcount == _BATCH:
                 return None  # there may be more, and one that comes first among them
             return claim(db, queue, found, self._limits, holder=holder, by=by, seconds=seconds, limit=limit, now=now)
 
-        while (deliveries := await self.database.run(operation, is_durable=False)) is None:
+        while (deliveries := await self.database.run(operation, is_durable=False, tenant=queue.room.tenant)) is None:
             pass
         return deliveries
 
     async def ack(self, lease: Lease, *, result: str | None = None) -> bool:
         """See QueueStore."""
 
-        return await self.database.run(lambda db: self._ack(db, lease, result))
+        return await self.database.run(lambda db: self._ack(db, lease, result), tenant=lease.queue.room.tenant)
 
     async def ack_many(self, acks: Sequence[tuple[Lease, str | None]]) -> Sequence[bool | None]:
         """See QueueStore."""
@@ -214,7 +227,8 @@ class SqliteQueueStore:
                 outcomes.append(follows)
             return outcomes
 
-        return await self.database.run(operation)
+        tenant = acks[0][0].queue.room.tenant if acks else ""
+        return await self.database.run(operation, tenant=tenant)
 
     def _ack(self, db: sqlite3.Connection, lease: Lease, result: str | None) -> bool:
         found = find_leased(db, lease)
@@ -236,7 +250,7 @@ class SqliteQueueStore:
                 execute(db, "give_back", id=lease.message_id, due=due)
             return bool(is_dead)
 
-        return await self.database.run(operation)
+        return await self.database.run(operation, tenant=lease.queue.room.tenant)
 
     async def extend(self, lease: Lease, *, seconds: float, progress: str | None = None) -> Lease:
         """See QueueStore."""
@@ -247,10 +261,13 @@ class SqliteQueueStore:
             execute(db, "extend", id=lease.message_id, until=until, progress=progress)
             return replace(lease, expires_at=until, is_cancelled=bool(found.is_cancelled))
 
-        return await self.database.run(operation, is_durable=False)
+        return await self.database.run(operation, is_durable=False, tenant=lease.queue.room.tenant)
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
         """See QueueStore."""
+
+        # Its end must not overtake its acks, which wait among the operations of its tenant.
+        tenant = self._tenants.get(holder, "") if grace > 0 else self._tenants.pop(holder, "")
 
         def operation(db: sqlite3.Connection) -> list[QueueKey]:
             now = self._now()
@@ -266,32 +283,50 @@ class SqliteQueueStore:
                     execute(db, "give_back", id=message_id, due=None)
             return touched
 
-        return await self.database.run(operation)
+        return await self.database.run(operation, tenant=tenant)
 
     async def get(self, queue: QueueKey, message_id: int) -> MessageRecord | None:
         """See QueueStore."""
-        return await self.database.read(lambda db: life.get(db, find(db, queue), message_id, self._now()))
+        return await self.database.read(
+            lambda db: life.get(db, find(db, queue), message_id, self._now()), tenant=queue.room.tenant
+        )
 
     async def find(self, queue: QueueKey, query: MessageQuery) -> MessagePage:
         """See QueueStore."""
-        return await self.database.read(lambda db: life.find_page(db, find(db, queue), query, self._now()))
+        return await self.database.read(
+            lambda db: life.find_page(db, find(db, queue), query, self._now()), tenant=queue.room.tenant
+        )
 
     async def peek(self, queue: QueueKey, *, limit: int) -> Sequence[MessageRecord]:
         """See QueueStore."""
-        return await self.database.read(lambda db: life.peek(db, find(db, queue), limit, self._now()))
+        return await self.database.read(
+            lambda db: life.peek(db, find(db, queue), limit, self._now()), tenant=queue.room.tenant
+        )
 
     async def cancel(self, queue: QueueKey, message_id: int) -> MessageState | None:
         """See QueueStore."""
-        return await self.database.run(lambda db: life.cancel(db, find(db, queue), message_id, self._now()))
+        return await self.database.run(
+            lambda db: life.cancel(db, find(db, queue), message_id, self._now()), tenant=queue.room.tenant
+        )
+
+    async def referred(self, names: Collection[str]) -> Collection[str]:
+        """See QueueStore."""
+        return await self.database.read(lambda db: life.referred(db, names))
 
     async def settings(self, queue: QueueKey) -> QueueSettings:
         """See QueueStore."""
-        return (await self.database.run(lambda db: find(db, queue))).settings
+        return (await self.database.run(lambda db: find(db, queue), tenant=queue.room.tenant)).settings
 
     async def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
         """See QueueStore."""
         text = settings.to_json()
-        await self.database.run(lambda db: execute(db, "configure", queue=find(db, queue).id, settings=text))
+
+        def operation(db: sqlite3.Connection) -> None:
+            found = find(db, queue)
+            begin_anew(db, found, settings)
+            execute(db, "configure", queue=found.id, settings=text)
+
+        await self.database.run(operation, tenant=queue.room.tenant)
 
     async def sweep(self) -> Sequence[QueueKey]:
         """See QueueStore."""
@@ -300,6 +335,7 @@ class SqliteQueueStore:
             self._follow_the_clock(db)
             now = self._now()
             over, ready = end_what_is_over(db, now, limit=_BATCH)
+            ready += sweep_starts(db, now.steady, limit=_BATCH)
             rows = execute(db, "sweep", now=now.steady, limit=_BATCH).fetchall()
             ids = json.dumps(list({queue for (queue,) in rows}))
             return _BATCH in (over, len(rows)), ready + keys_of(execute(db, "queues_of_ids", ids=ids))
@@ -328,6 +364,7 @@ class SqliteQueueStore:
             )
             for statement in ("move_dues", "move_delays", "move_ends", "move_sent_ids", "move_outcomes"):
                 execute(db, statement, seconds=jump)
+            move_starts(db, jump)
             self._steady.follow(jump)
 
     def _bound_times(self, db: sqlite3.Connection) -> None:
@@ -337,6 +374,7 @@ class SqliteQueueStore:
         execute(db, "bound_leases", latest=now + LONGEST_LEASE)
         execute(db, "bound_delays", latest=now + LONGEST_DELAY)
         execute(db, "bound_ends", latest=now + LONGEST_DELAY)
+        bound_wakes(db, now)
         execute(db, "bound_outcomes", latest=now + LONGEST_RESULT_TTL)
         execute(db, "bound_sent_ids", latest=now + self._limits.remember_ids_seconds)
 
@@ -345,7 +383,8 @@ class SqliteQueueStore:
 
         def operation(db: sqlite3.Connection) -> list[float]:
             rows = (execute(db, statement).fetchone() for statement in ("next_due", "next_end"))
-            return [row[0] for row in rows if row is not None]
+            times = [row[0] for row in rows if row is not None]
+            return times if (wake := next_wake(db)) is None else [*times, wake]
 
         return min(await self.database.run(operation), default=None)
 
@@ -361,7 +400,7 @@ class SqliteQueueStore:
                 mark(db, found.id)
             return found.depth
 
-        depth = await self.database.run(operation)
+        depth = await self.database.run(operation, tenant=queue.room.tenant)
         self.removals.start()
         return depth
 
@@ -373,6 +412,16 @@ class SqliteQueueStore:
             rows = execute(db, "stats", tenant=room.tenant, room=room.name, now=self._steady.time())
             return [stats_of(now, *row) for row in rows]
 
+        return await self.database.read(operation, tenant=room.tenant)
+
+    async def overview(self, tenant: TenantId | None = None) -> Sequence[tuple[RoomKey, QueueStats]]:
+        """See QueueStore."""
+
+        def operation(db: sqlite3.Connection) -> list[tuple[RoomKey, QueueStats]]:
+            now = self._clock.time()
+            rows = execute(db, "overview", tenant=tenant, now=self._steady.time())
+            return [(RoomKey(TenantId(owner), room), stats_of(now, *row)) for owner, room, *row in rows]
+
         return await self.database.read(operation)
 
     async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
@@ -382,7 +431,9 @@ class SqliteQueueStore:
 
     async def rooms_of(self, tenant: TenantId) -> Sequence[str]:
         """See QueueStore."""
-        return await self.database.read(lambda db: [name for (name,) in execute(db, "rooms_of", tenant=tenant)])
+        return await self.database.read(
+            lambda db: [name for (name,) in execute(db, "rooms_of", tenant=tenant)], tenant=tenant
+        )
 
     async def totals(self) -> QueueStats:
         """See QueueStore."""
@@ -396,7 +447,9 @@ class SqliteQueueStore:
     async def of_tenant(self, tenant: TenantId) -> TenantQueues:
         """See QueueStore."""
         # Among the operations that write, not beside them: a count has seen those that began before it (`quotas.counts`).
-        queues, messages = await self.database.run(lambda db: execute(db, "of_tenant", tenant=tenant).fetchone())
+        queues, messages = await self.database.run(
+            lambda db: execute(db, "of_tenant", tenant=tenant).fetchone(), tenant=tenant
+        )
         return TenantQueues(queues, messages)
 
     async def dead_letters(
@@ -409,11 +462,14 @@ class SqliteQueueStore:
     ) -> Sequence[DeadLetter]:
         """See QueueStore."""
         look = partial(find, queue=queue)
-        return await read_dead_letters(self.database, look, limit=limit, before=before, max_bytes=max_bytes)
+        return await read_dead_letters(
+            self.database, look, tenant=queue.room.tenant, limit=limit, before=before, max_bytes=max_bytes
+        )
 
     async def replay(self, queue: QueueKey, message_ids: Sequence[int] | None = None) -> int:
         """See QueueStore."""
-        return await replay_dead_letters(self.database, partial(find, queue=queue), message_ids)
+        look = partial(find, queue=queue)
+        return await replay_dead_letters(self.database, look, message_ids, tenant=queue.room.tenant)
 
     async def stored(self, queue: QueueKey, *, after: int, limit: int, max_bytes: int) -> Sequence[StoredMessage]:
         """See QueueStore. Read beside the thread that writes: an archive holds up nobody."""
@@ -422,7 +478,7 @@ class SqliteQueueStore:
             page = {"after": after, "limit": limit, "max_bytes": max_bytes}
             return archive.stored_page(db, find(db, queue), now=self._now(), **page)
 
-        return await self.database.read(operation)
+        return await self.database.read(operation, tenant=queue.room.tenant)
 
     async def restore(self, queue: QueueKey, messages: Sequence[StoredMessage]) -> None:
         """See QueueStore."""
@@ -435,7 +491,12 @@ class SqliteQueueStore:
             for message, text in zip(messages, headers, strict=True):
                 archive.restore(db, found, message, text, now)
 
-        await self.database.run(operation)
+        await self.database.run(operation, tenant=queue.room.tenant)
+
+    def _remember(self, holder: HolderId, tenant: TenantId) -> None:
+        if holder not in self._tenants and len(self._tenants) >= _MOST_HOLDERS:
+            del self._tenants[next(iter(self._tenants))]
+        self._tenants[holder] = tenant
 
     def _now(self) -> Times:
         return Times(self._clock.time(), self._steady.time())

@@ -1,0 +1,197 @@
+"""The endpoints of a room server for Studio; part of `rest_room_server`."""
+
+from docs.generate.openapi import ERROR, TEXT, Answer, Endpoint, Parameter, Schema, array, obj
+
+__all__ = ["STUDIO"]
+
+_BAD = Answer(400, "A field is missing or wrong; the text names it.", ERROR)
+_UNAUTHORIZED = Answer(401, "The key, code or session is missing, wrong, used or over.", ERROR)
+_FORBIDDEN = Answer(403, "The role does not allow it, or the request may be another page's.", ERROR)
+_NUMBER: Schema = {"type": "number"}
+_NULLABLE: Schema = {"type": ["string", "null"]}
+_SESSION = obj(
+    ("role", "sign_in", "version"),
+    role={"enum": [None, "viewer", "developer", "admin", "operator"]},
+    name=TEXT,
+    tenant={"type": ["object", "null"], "properties": {"id": TEXT, "name": TEXT}},
+    expires=_NUMBER,
+    csrf={"type": "string", "description": "What every other request of the session has in `X-Meshhost-Csrf`."},
+    sign_in={"type": "array", "items": {"enum": ["key", "code", "oidc"]}},
+    oidc={"type": ["object", "null"], "properties": {"name": TEXT}},
+    version=TEXT,
+    ended={"type": "string", "description": "Why the session of the cookie has ended."},
+)
+_COUNT: Schema = {"type": "integer"}
+_TIME: Schema = {"type": ["number", "null"], "description": "Seconds since 1970."}
+_COUNTS: dict[str, Schema] = dict.fromkeys(("participants", "agents", "ready", "leased", "delayed", "dead"), _COUNT)
+_ROOM_COUNTS = obj(
+    tenant=TEXT,
+    name=TEXT,
+    open={"type": "boolean"},
+    queues=_COUNT,
+    paused=_COUNT,
+    oldest_age={"type": ["number", "null"]},
+    oldest_at=_TIME,
+    **_COUNTS,
+)
+_ATTENTION = obj(
+    kind={"enum": ["dead", "stuck", "paused", "service", "quota", "suspended"]},
+    severity={"enum": ["error", "warning"]},
+    tenant=TEXT,
+    room=_NULLABLE,
+    queue=_NULLABLE,
+    service=_NULLABLE,
+    text=TEXT,
+    value={"type": ["number", "null"]},
+    since=_TIME,
+)
+_TOTALS = obj(rooms=_COUNT, open=_COUNT, **_COUNTS)
+_OVERVIEW = obj(
+    ("at", "rooms", "totals", "attention"),
+    at=_NUMBER,
+    tenant={"type": ["object", "null"], "properties": {"id": TEXT, "name": TEXT, "suspended": _NULLABLE}},
+    rooms=array(_ROOM_COUNTS),
+    next=_NULLABLE,
+    totals=_TOTALS,
+    attention=array(_ATTENTION),
+    tenants=array(obj(id=TEXT, name=TEXT, suspended=_NULLABLE, rooms=_COUNT, open=_COUNT, **_COUNTS)),
+)
+_FOUND = obj(
+    found=array(
+        obj(
+            kind={"enum": ["tenant", "room", "queue", "message", "agent", "schedule", "file"]},
+            tenant=TEXT,
+            name=TEXT,
+            room=_NULLABLE,
+            queue=_NULLABLE,
+            id=_NULLABLE,
+        )
+    ),
+    cut={"type": "boolean"},
+)
+_PAGE = Answer(200, "The page.", media="text/html")
+
+STUDIO = (
+    Endpoint(
+        "GET",
+        "/overview",
+        "The rooms of a tenant with their counts, and what needs attention",
+        [
+            Answer(200, "The overview.", _OVERVIEW, headers={"ETag": "Another one when something changed but ages."}),
+            Answer(304, "Nothing but ages has changed."),
+            _BAD,
+            _UNAUTHORIZED,
+        ],
+        description="""Made at most every two seconds, for all who ask. The operator sees all tenants, and the rooms of the one
+        that `tenant` names. What needs attention comes with the worst first: dead messages, queues that nobody serves or that
+        are paused with work in them, configured agents that are not in their open rooms, quotas used to 80 %.""",
+        parameters=(
+            Parameter("limit", "Most rooms in the answer; at most 1000.", {"type": "integer", "default": 200}),
+            Parameter("after", "The name of the last room of the page before."),
+            Parameter("tenant", "For the operator: a tenant's name or id."),
+        ),
+        auth="apiKey",
+        tag="Studio",
+    ),
+    Endpoint(
+        "GET",
+        "/search",
+        "Find rooms, queues, agents, schedules, files and messages by a part of their names",
+        [
+            Answer(200, "What was found, the best first; `cut` when there may be more.", _FOUND),
+            _BAD,
+            _UNAUTHORIZED,
+        ],
+        description="""A number is also looked up as a message's id. Files are looked through for a second at most, and not for
+        a viewer. The operator finds tenants, rooms and queues of all tenants.""",
+        parameters=(
+            Parameter("q", "A part of the name, or a message's id.", required=True),
+            Parameter("limit", "Most entries in the answer; at most 100.", {"type": "integer", "default": 20}),
+        ),
+        auth="apiKey",
+        tag="Studio",
+    ),
+    Endpoint(
+        "GET",
+        "/rooms/{room}/events",
+        "Watch a room",
+        [
+            Answer(200, "Server-sent events.", TEXT, media="text/event-stream"),
+            _BAD,
+            _UNAUTHORIZED,
+            Answer(404, "The room is being deleted or imported.", ERROR),
+            Answer(429, "Too many streams of this tenant are open.", ERROR),
+        ],
+        description="""An event `room` at once and then when something changed, at most one in a second: the whole state, as
+        `{"at", "open", "participants", "queues", "calls"}`. A comment comes every 15 seconds when nothing changes. Before the
+        server ends the stream, because the key was revoked, the room was deleted or the server stops, comes an event `end`
+        with a `reason`. Nobody joins the room by it, and it is not opened.""",
+        auth="apiKey",
+        tag="Studio",
+    ),
+    Endpoint("GET", "/studio", "Open Studio", [_PAGE], tag="Studio"),
+    Endpoint("GET", "/studio/{rest}", "Open Studio at a place in it", [_PAGE], tag="Studio"),
+    Endpoint(
+        "GET",
+        "/studio/static/{version}/{path}",
+        "A file of the Studio page",
+        [
+            Answer(200, "The file.", media="text/javascript"),
+            Answer(404, "No such file in this version of Studio.", ERROR),
+        ],
+        tag="Studio",
+    ),
+    Endpoint(
+        "GET",
+        "/studio/api/session",
+        "Who is signed in",
+        [Answer(200, "The session of the cookie; a role of null when there is none.", _SESSION), _FORBIDDEN],
+        tag="Studio",
+    ),
+    Endpoint(
+        "POST",
+        "/studio/api/session",
+        "Sign in to Studio",
+        [
+            Answer(200, "Signed in.", _SESSION, headers={"Set-Cookie": "The session, for the browser only."}),
+            _BAD,
+            _UNAUTHORIZED,
+            Answer(403, "The tenant is suspended, or the request may be another page's.", ERROR),
+        ],
+        description="""With an API key or the operator's key, or with the one-time code of a link. From then on the session's
+        cookie is the key for all REST routes that take it, if the request has the header `X-Meshhost-Csrf` with the session's
+        value, and comes from a page of this server. A session is worth what its key is worth, and ends with it.""",
+        body=obj(key=TEXT, code=TEXT),
+        tag="Studio",
+    ),
+    Endpoint("DELETE", "/studio/api/session", "Sign out", [Answer(204, "Signed out."), _FORBIDDEN], tag="Studio"),
+    Endpoint(
+        "POST",
+        "/studio/api/link",
+        "Make a link that signs a browser in",
+        [
+            Answer(200, "The link works once; `expires_in` is in seconds.", obj(url=TEXT, expires_in=_NUMBER)),
+            _UNAUTHORIZED,
+            _FORBIDDEN,
+        ],
+        description="It signs in as the key of the request, which may be the operator's. The key is not in it.",
+        auth="apiKey",
+        tag="Studio",
+    ),
+    Endpoint(
+        "POST",
+        "/studio/api/rooms/{room}/token",
+        "Make a token for joining a room as a person",
+        [
+            Answer(200, "The token, for an hour at most.", obj(jwt=TEXT, name=TEXT, room=TEXT, expires=_NUMBER)),
+            _BAD,
+            _UNAUTHORIZED,
+            _FORBIDDEN,
+        ],
+        parameters=(Parameter("room", "The room.", place="path"),),
+        body=obj(name={"type": "string", "default": "studio"}),
+        is_body_required=False,
+        auth="apiKey",
+        tag="Studio",
+    ),
+)

@@ -1,0 +1,234 @@
+"""Sessions of Studio: a browser that proved to have a key, and shows a cookie instead of it from then on.
+
+A session is bound to its key and is worth what the key is worth. The cookie is a token that is signed with a secret derived
+from that key, so nothing is stored, every server over the same store takes it, and a session outlives a restart; when the key
+is revoked or expires, or its tenant is suspended, the session is refused at once like the key itself. The role is looked up at
+each request and is never in the cookie. The operator's session is bound to the operator's key in the same way.
+
+Browsers send cookies along with requests that other pages make. So a request by cookie also needs the header X-Meshhost-Csrf
+with a value that only the page of the session knows, and must not come from another origin; a change must prove by Origin or
+Sec-Fetch-Site, which browsers set, that it comes from this one. A request with an `Authorization` header is not looked at here.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import jwt
+from aiohttp import web
+
+from meshhost.clock import Clock, SystemClock
+from meshhost.errors import AccessDeniedError, InvalidApiKeyError, InvalidTokenError
+from meshhost.identity.keys import parse_api_key
+from meshhost.stores.identity_service import IdentityService
+
+__all__ = ["CSRF_HEADER", "SESSION_SECONDS", "Session", "Sessions"]
+
+CSRF_HEADER = "X-Meshhost-Csrf"
+SESSION_SECONDS = 24 * 3600.0
+# Sessions that were signed out are remembered until they would have ended, at most so many.
+_MOST_ENDED = 10_000
+_ALGORITHM = "HS256"
+_SAFE = frozenset({"GET", "HEAD"})
+_HOST = re.compile(r"[A-Za-z0-9.\-]{1,253}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One signed-in browser. Without a project it is the operator's; `key_id` is the key of the project it is bound to."""
+
+    id: str
+    project: str | None
+    key_id: str | None
+    expires_at: float
+    csrf: str = field(repr=False)
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether the operator signed in."""
+        return self.project is None
+
+
+class Sessions:
+    """Begins, reads and ends sessions. `own_url` returns the address of this server."""
+
+    def __init__(
+        self,
+        identity: IdentityService,
+        *,
+        operator_key: str | None = None,
+        own_url: Callable[[], str] = lambda: "",
+        clock: Clock | None = None,
+    ) -> None:
+        self._identity = identity
+        self._operator_key = operator_key
+        self._own_url = own_url
+        self._clock = clock or SystemClock()
+        self._ended: OrderedDict[str, float] = OrderedDict()
+
+    def begin(self, key: str) -> tuple[Session, str]:
+        """Begin a session for who shows this key, an API key or the operator's. Returns it and its cookie's value.
+
+        Raises TokenError for a key that is wrong, revoked or expired, TenantSuspendedError.
+        """
+        operator_key = self._operator_key
+        if operator_key is not None and hmac.compare_digest(operator_key.encode(), _bytes(key)):
+            return self._begin(None, None)
+        try:
+            shown = parse_api_key(key.strip())
+        except InvalidApiKeyError as error:
+            raise InvalidTokenError(str(error)) from None
+        if not self._identity.is_key(shown):
+            raise InvalidTokenError("the API key is unknown or was revoked")
+        return self.begin_for(shown.project_id, shown.id)
+
+    def begin_for(self, project: str | None, key_id: str | None) -> tuple[Session, str]:
+        """Begin a session of a key that was verified before; without a project, of the operator. Raises as `begin` does."""
+        if project is not None and key_id is not None:
+            self._identity.check_tenant(project)
+            self._identity.check_use(key_id)
+        return self._begin(project, key_id)
+
+    def renewed(self, session: Session) -> tuple[Session, str] | None:
+        """The session with a later end, and its cookie, when half of its time is over; else None."""
+        if session.expires_at - self._clock.time() > SESSION_SECONDS / 2:
+            return None
+        return self._begin(session.project, session.key_id, session_id=session.id, csrf=session.csrf)
+
+    def end(self, session: Session) -> None:
+        """Sign out: this server takes the cookie no more."""
+        self._ended[session.id] = session.expires_at + SESSION_SECONDS
+        now = self._clock.time()
+        while self._ended and (len(self._ended) > _MOST_ENDED or next(iter(self._ended.values())) < now):
+            self._ended.popitem(last=False)
+
+    def of(self, request: web.Request) -> Session | None:
+        """The session whose cookie makes this request; None for a request without one, or with an `Authorization` header.
+
+        Raises TokenError when it has ended, AccessDeniedError when the request may be another page's.
+        """
+        if "Authorization" in request.headers:
+            return None
+        session = self.shown(request)
+        if session is None:
+            return None
+        self.check_same_origin(request, must_prove=request.method not in _SAFE)
+        if not hmac.compare_digest(session.csrf.encode(), _bytes(request.headers.get(CSRF_HEADER, ""))):
+            raise AccessDeniedError(f"a request with a session's cookie needs its value in the header {CSRF_HEADER}")
+        return session
+
+    def shown(self, request: web.Request) -> Session | None:
+        """The session of the cookie alone, which another page may have had sent; None without one. Raises TokenError."""
+        text = request.cookies.get(cookie_name(request))
+        return self._read(text) if text else None
+
+    def check_same_origin(self, request: web.Request, *, must_prove: bool = False) -> None:
+        """Raise AccessDeniedError for a request that another origin's page made.
+
+        With `must_prove` also for one that does not say: each browser says it of requests that change something.
+        """
+        site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+        foreign = site is not None and site != "same-origin"
+        if origin is not None:
+            foreign = foreign or not self._is_own(origin, request)
+        if foreign or (must_prove and site is None and origin is None):
+            raise AccessDeniedError("this needs a request of a page of this server")
+
+    def is_secure(self, request: web.Request) -> bool:
+        """Whether the browser reaches this server by HTTPS, itself or through a proxy."""
+        return self._own_url().startswith("https:") or request.headers.get("Origin", "").startswith("https:")
+
+    def set_cookie(self, request: web.Request, response: web.Response, value: str) -> None:
+        """Have the browser keep the session."""
+        response.set_cookie(
+            cookie_name(request),
+            value,
+            max_age=int(SESSION_SECONDS),
+            path="/",
+            httponly=True,
+            samesite="Strict",
+            secure=self.is_secure(request),
+        )
+
+    def forget_cookie(self, request: web.Request, response: web.Response) -> None:
+        """Have the browser forget the session."""
+        response.del_cookie(
+            cookie_name(request), path="/", httponly=True, samesite="Strict", secure=self.is_secure(request)
+        )
+
+    def _is_own(self, origin: str, request: web.Request) -> bool:
+        own = urlsplit(self._own_url())
+        scheme, _, host = origin.partition("://")
+        return origin == f"{own.scheme}://{own.netloc}" or (scheme in ("http", "https") and host == host_of(request))
+
+    def _begin(
+        self, project: str | None, key_id: str | None, *, session_id: str | None = None, csrf: str | None = None
+    ) -> tuple[Session, str]:
+        session = Session(
+            id=session_id or secrets.token_urlsafe(12),
+            project=project,
+            key_id=key_id,
+            expires_at=float(int(self._clock.time() + SESSION_SECONDS)),
+            csrf=csrf or secrets.token_urlsafe(24),
+        )
+        claims = {"jti": session.id, "csrf": session.csrf, "exp": int(session.expires_at)}
+        if project is not None:
+            claims |= {"sub": project, "kid": key_id}
+        return session, jwt.encode(claims, key=self._secret(project, key_id), algorithm=_ALGORITHM)
+
+    def _read(self, text: str) -> Session:
+        try:
+            options: Any = {"verify_signature": False, "verify_exp": False}
+            unverified: dict[str, Any] = jwt.decode(text, options=options)
+            project, key_id = unverified.get("sub"), unverified.get("kid")
+            if not isinstance(project, str | None) or not isinstance(key_id, str | None):
+                raise InvalidTokenError("the session is malformed")
+            # The clock of this object judges the end; `iat` is not used.
+            options = {"verify_exp": False, "verify_sub": False}
+            key = self._secret(project, key_id)
+            claims: dict[str, Any] = jwt.decode(text, key=key, algorithms=[_ALGORITHM], options=options)
+            session = Session(str(claims["jti"]), project, key_id, float(claims["exp"]), str(claims["csrf"]))
+        # The last ones: who has the key can sign anything.
+        except (jwt.PyJWTError, ValueError, RecursionError, KeyError, TypeError, OverflowError):
+            raise InvalidTokenError("the session has ended: sign in again") from None
+        if session.expires_at < self._clock.time() or session.id in self._ended:
+            raise InvalidTokenError("the session has ended: sign in again")
+        return session
+
+    def _secret(self, project: str | None, key_id: str | None) -> bytes:
+        """What signs sessions of this key: derived, so that no token that the key signs is ever taken for a session.
+
+        Raises InvalidTokenError when there is no such key any more.
+        """
+        if project is None and key_id is None:
+            if self._operator_key is None:
+                raise InvalidTokenError("this server has no operator's key")
+            secret = self._operator_key
+        else:
+            if project is None or key_id is None:
+                raise InvalidTokenError("the session is malformed")
+            secret = self._identity.secret_for(key_id, project)
+        return hmac.digest(secret.encode(), b"meshhost studio session", hashlib.sha256)
+
+
+def cookie_name(request: web.Request) -> str:
+    """The name of the session's cookie. Cookies do not tell ports apart, and several servers may run on one machine."""
+    port = host_of(request).rpartition(":")[2]
+    return f"meshhost-studio-{port}" if port.isdecimal() else "meshhost-studio"
+
+
+def host_of(request: web.Request) -> str:
+    """The name and port under which the browser reaches this server, or an empty text for what cannot be one."""
+    host = request.headers.get("Host", "")
+    return host if _HOST.fullmatch(host) else ""
+
+
+def _bytes(text: str) -> bytes:
+    # Header bytes that are not text arrive as lone surrogates.
+    return text.encode(errors="surrogatepass")

@@ -1,0 +1,103 @@
+/**
+ * The documents of a room as live trees: every edit by anybody is seen as it happens, and what has just changed is marked.
+ * They are only read here, so that nobody breaks an agent's document by a slip.
+ */
+import { useRoomClient, useRoomResource } from "../app/room-client.js";
+import { to } from "../app/router.js";
+import { RoomDocument } from "../protocol/document.js";
+import { Card, Empty, Failed, Loaded, Loading, PageHead } from "../ui/parts.js";
+import { html, useEffect, useRef, useState } from "../ui/preact.js";
+import { Choice } from "./talk/tasks.js";
+
+const MOST_FOLDERS = 200;
+const MARKED_MS = 2500;
+
+/** Paths of documents, folder by folder. @param {import("../protocol/client.js").RoomClient} client */
+async function find(client) {
+  /** @type {string[]} */
+  const found = [];
+  const waiting = [""];
+  for (let count = 0; waiting.length && count < MOST_FOLDERS; count += 1) {
+    const folder = waiting.shift() ?? "";
+    for (const { name, is_folder: isFolder, size } of (await client.request("storage.list", { path: folder })).files) {
+      const path = folder ? `${folder}/${name}` : name;
+      if (isFolder) waiting.push(path);
+      else if (size === null) found.push(path);
+    }
+  }
+  return found.sort();
+}
+
+/** @param {{room: string, rest?: string}} props */
+export default function Documents({ room, rest = "" }) {
+  const connection = useRoomClient(room);
+  const list = useRoomResource(connection, find, [room]);
+  return html`<${PageHead} title=${rest.split("/").pop() || `Documents of ${room}`} />
+    <${Loaded} of=${list} what="Looking for documents">
+      ${(/** @type {string[]} */ paths) =>
+        paths.length
+          ? html`<div class="two-panes">
+              <${Choice} label="Documents" entries=${paths.map((path) => ({ address: [to`/rooms/${room}/documents`, ...path.split("/").map(encodeURIComponent)].join("/"), title: path, note: "", isChosen: path === rest }))} />
+              ${rest ? html`<${Tree} key=${rest} client=${connection.client} path=${rest} />` : html`<div class="card"><${Empty} title="Choose a document">It is shown as it is now, and as it changes.</${Empty}></div>`}
+            </div>`
+          : html`<div class="card"><${Empty} title="No documents">Documents are made by agents and programs: threads of chats are some.</${Empty}></div>`}
+    </${Loaded}>`;
+}
+
+/** @param {{client: any, path: string}} props */
+function Tree({ client, path }) {
+  const [state, setState] = useState(/** @type {{document: RoomDocument | null, error: Error | null, version: number}} */ ({ document: null, error: null, version: 0 }));
+  useEffect(() => {
+    if (!client) return undefined;
+    let isHere = true;
+    /** @type {RoomDocument | null} */
+    let document = null;
+    const begin = async () => {
+      const yjs = await import("../vendor/yjs.js");
+      if (!isHere) return;
+      document = new RoomDocument(client, path, yjs, () => isHere && setState((before) => ({ ...before, document, version: before.version + 1 })));
+      await document.open();
+    };
+    begin().catch((error) => isHere && setState((before) => ({ ...before, error })));
+    return () => {
+      isHere = false;
+      document?.close();
+    };
+  }, [client, path]);
+  const { document, error } = state;
+  if (error) return html`<div class="card"><${Failed} error=${error} /></div>`;
+  if (!document?.isLoaded) return html`<div class="card"><${Loading} what="Opening the document" /></div>`;
+  const nodes = document.root.toArray();
+  return html`<${Card} title=${path}><div class="tree" tabindex="0" role="region" aria-label=${`Content of ${path}`}>
+    ${nodes.length ? html`<ul>${nodes.map((node, index) => html`<${Node} key=${keyOf(node, index)} node=${node} version=${state.version} />`)}</ul>` : html`<p class="muted">The document is empty.</p>`}
+  </div></${Card}>`;
+}
+
+/** @param {any} node @param {number} index */
+const keyOf = (node, index) => node.getAttribute?.("$id") ?? String(index);
+
+/** @param {{node: any, version: number}} props */
+function Node({ node, version }) {
+  if (!node.nodeName) return html`<li class="node-text"><${Marked} text=${node.toString()} /></li>`;
+  const attributes = Object.entries(node.getAttributes()).filter(([name]) => name !== "$id");
+  const children = node.toArray();
+  return html`<li>
+    <span class="node"><strong>${node.nodeName}</strong></span>
+    ${attributes.length > 0 && html`<dl class="node-attributes">${attributes.map(([name, value]) => html`<dt>${name}</dt><dd><${Marked} text=${typeof value === "string" ? value : JSON.stringify(value)} /></dd>`)}</dl>`}
+    ${children.length > 0 && html`<ul>${children.map((/** @type {any} */ child, /** @type {number} */ index) => html`<${Node} key=${keyOf(child, index)} node=${child} version=${version} />`)}</ul>`}
+  </li>`;
+}
+
+/** A text that is marked for a moment when it changed. @param {{text: string}} props */
+function Marked({ text }) {
+  const before = useRef(text);
+  const [isNew, setNew] = useState(false);
+  useEffect(() => {
+    if (before.current === text) return undefined;
+    before.current = text;
+    setNew(true);
+    const timer = setTimeout(() => setNew(false), MARKED_MS);
+    return () => clearTimeout(timer);
+  }, [text]);
+  return html`<span class=${isNew ? "changed wrap" : "wrap"}>${text}</span>`;
+}

@@ -1,0 +1,156 @@
+/**
+ * Uploads over the room protocol: open, write in pieces, close. The file appears as a whole at the end.
+ *
+ * Two pieces are on their way at a time, so that the connection is never idle and its memory stays small; progress counts what the
+ * room confirmed. An upload dies with its connection (the server drops its pieces), so after a cut it begins again by itself.
+ */
+import { ConnectionLostError } from "../../protocol/client.js";
+import { bytes } from "../../ui/format.js";
+import { Icon } from "../../ui/icons.js";
+import { html, useEffect, useRef, useState } from "../../ui/preact.js";
+
+const PIECE_BYTES = 512 * 1024;
+const AT_ONCE = 2;
+const MOST_CUTS = 5;
+
+/** @typedef {{id: number, name: string, path: string, size: number, sent: number, state: "waiting" | "sending" | "again" | "exists" | "done" | "failed",
+ *   error: string, file: File, overwrite: boolean, isStopped: boolean}} Upload */
+
+let last = 0;
+
+/** @param {import("../../protocol/client.js").RoomClient | null} client */
+export function useUploads(client) {
+  const [list, setList] = useState(/** @type {Upload[]} */ ([]));
+  const all = useRef(/** @type {Upload[]} */ ([]));
+  const isBusy = useRef(false);
+  const current = useRef(client);
+  current.current = client;
+  const show = () => setList([...all.current]);
+  const run = async () => {
+    if (isBusy.current) return;
+    isBusy.current = true;
+    for (let next = waiting(all.current); next; next = waiting(all.current)) {
+      await upload(next, () => current.current, show);
+      show();
+    }
+    isBusy.current = false;
+  };
+  useEffect(
+    () => () => {
+      for (const each of all.current) each.isStopped = true;
+    },
+    [],
+  );
+  return {
+    list,
+    /** @param {string} folder @param {File[]} files @param {Set<string>} taken names that are there already */
+    add(folder, files, taken) {
+      for (const file of files) {
+        last += 1;
+        const path = [folder, file.name].filter(Boolean).join("/");
+        all.current.push({ id: last, name: file.name, path, size: file.size, sent: 0, state: taken.has(file.name) ? "exists" : "waiting", error: "", file, overwrite: false, isStopped: false });
+      }
+      show();
+      void run();
+    },
+    /** @param {Upload} which @param {boolean} [overwrite] write over the file that is there, instead of giving up */
+    remove(which, overwrite = false) {
+      if (overwrite) Object.assign(which, { overwrite: true, state: "waiting" });
+      else {
+        which.isStopped = true;
+        all.current = all.current.filter((each) => each !== which);
+      }
+      show();
+      void run();
+    },
+  };
+}
+
+/** @param {Upload[]} all */
+const waiting = (all) => all.find(({ state }) => state === "waiting");
+
+/** @param {Upload} one @param {() => import("../../protocol/client.js").RoomClient | null} client @param {() => void} show */
+async function upload(one, client, show) {
+  for (let cuts = 0; ; cuts += 1) {
+    try {
+      await ready(client());
+      if (one.isStopped) return;
+      Object.assign(one, { state: "sending", sent: 0 });
+      await send(one, /** @type {any} */ (client()), show);
+      one.state = "done";
+      return;
+    } catch (error) {
+      if (error instanceof ConnectionLostError && cuts < MOST_CUTS && !one.isStopped) {
+        one.state = "again";
+        show();
+        continue;
+      }
+      Object.assign(one, { state: "failed", error: /** @type {Error} */ (error).message });
+      return;
+    }
+  }
+}
+
+/** @param {import("../../protocol/client.js").RoomClient | null} client @returns {Promise<void>} */
+function ready(client) {
+  return new Promise((resolve, reject) => {
+    if (!client) return reject(new ConnectionLostError());
+    /** @type {(() => void) | null} */
+    let stop = null;
+    let isOver = false;
+    stop = client.watch((state, error) => {
+      if (state !== "ready" && state !== "ended") return;
+      isOver = true;
+      stop?.();
+      if (state === "ready") resolve();
+      else reject(error ?? new ConnectionLostError());
+    });
+    if (isOver) stop();
+    return undefined;
+  });
+}
+
+/** @param {Upload} one @param {import("../../protocol/client.js").RoomClient} client @param {() => void} show */
+async function send(one, client, show) {
+  const { handle } = await client.request("storage.open", { path: one.path, overwrite: one.overwrite });
+  /** @type {Promise<void>[]} */
+  const underWay = [];
+  let offset = 0;
+  while (offset < one.size && !one.isStopped) {
+    const piece = new Uint8Array(await one.file.slice(offset, offset + PIECE_BYTES).arrayBuffer());
+    offset += piece.length;
+    const confirmed = client.request("storage.write", { handle }, piece).then(() => {
+      one.sent += piece.length;
+      show();
+    });
+    confirmed.catch(() => {}); // awaited below, perhaps only after another one failed
+    underWay.push(confirmed);
+    if (underWay.length >= AT_ONCE) await underWay.shift();
+  }
+  await Promise.all(underWay);
+  if (!one.isStopped) await client.request("storage.close", { handle });
+}
+
+/** @param {{list: Upload[], remove: (which: Upload, overwrite?: boolean) => void}} props */
+export function Uploads({ list, remove }) {
+  if (!list.length) return null;
+  return html`<section class="card" aria-label="Uploads">
+    <ul class="uploads">
+      ${list.map((one) => {
+        const part = one.size ? one.sent / one.size : 1;
+        return html`<li key=${one.id}>
+          <span class="clip">${one.name}</span>
+          ${one.state === "exists"
+            ? html`<span>There is a file of this name. <button class="button" onClick=${() => remove(one, true)}>Write over it</button></span>`
+            : one.state === "failed"
+              ? html`<span class="bad-text wrap" role="alert">${one.error}</span>`
+              : one.state === "done"
+                ? html`<span class="muted">${bytes(one.size)} stored</span>`
+                : html`<span class="upload-state"><progress value=${part} max="1" aria-label=${`Upload of ${one.name}`}></progress>
+                    <span class="muted small">${one.state === "again" ? "The connection was cut: beginning again" : `${bytes(one.sent)} of ${bytes(one.size)}`}</span></span>`}
+          <button class="button quiet icon-only" aria-label=${one.state === "done" ? `Dismiss ${one.name}` : `Stop ${one.name}`} onClick=${() => remove(one)}><${Icon} name="close" /></button>
+        </li>`;
+      })}
+    </ul>
+  </section>`;
+}

@@ -1,0 +1,128 @@
+/**
+ * The messages of a queue, newest first: filtered and searched by the server, loaded as one scrolls, rendered as far as seen.
+ *
+ * The first page is read again every few seconds while it is the only one, so that what comes is seen; who has scrolled on gets a
+ * button instead, as rows must not jump. What is filtered is part of the address, so that it can be sent to somebody.
+ */
+import { at, get, query } from "../../app/api.js";
+import { useResource } from "../../app/live.js";
+import { here, setQuery, to } from "../../app/router.js";
+import { may } from "../../app/store.js";
+import { Field } from "../../ui/field.js";
+import { duration, lastLine, oneLine } from "../../ui/format.js";
+import { Icon } from "../../ui/icons.js";
+import { Card, Empty, Failed, Loading, Time } from "../../ui/parts.js";
+import { html, useEffect, useRef, useSignal, useState } from "../../ui/preact.js";
+import { VirtualList } from "../../ui/virtual.js";
+import { BulkDialog } from "./bulk.js";
+import { StateBadge, STATES } from "./states.js";
+
+const PAGE = 100;
+const EVERY_MS = 4000;
+const PAUSE_MS = 300;
+
+/**
+ * @typedef {{id: string, state: import("./states.js").State, sent_at: number, priority: number, key: string | null, failures: number,
+ *   deliveries: number, due_at: number | null, expires_at: number | null, began_at: number | null, by: string | null,
+ *   lease_until: number | null, progress: unknown, result: unknown, ended_at: number | null, reason: string | null,
+ *   cancelling: boolean, seen: string, message?: unknown, headers?: Record<string, string>,
+ *   history?: {began_at: number, ended_at: number, by: string, reason: string, error: string}[]}} Message
+ */
+
+/** @param {{room: string, queue: string, changes: number}} props `changes` grows when the list has to be read anew */
+export function Messages({ room, queue, changes }) {
+  const { search } = useSignal(here);
+  const filter = new URLSearchParams(search);
+  const states = filter.getAll("state").flatMap((each) => each.split(",")).filter(Boolean);
+  const text = filter.get("text") ?? "";
+  const key = filter.get("key") ?? "";
+  const wanted = query({ state: states, text, key });
+  const path = at`/rooms/${room}/queues/${queue}/messages`;
+  const [more, setMore] = useState(/** @type {{rows: Message[], next: string | null, isLoading: boolean, for: string}} */ (NONE));
+  const isOnlyPage = more.rows.length === 0;
+  const first = useResource((signal) => get(`${path}${wanted || "?"}${wanted ? "&" : ""}limit=${PAGE}`, signal), [path, wanted], {
+    every: isOnlyPage ? EVERY_MS : undefined,
+  });
+  const generation = `${path}${wanted}${changes}`;
+  useEffect(() => setMore(NONE), [generation]);
+  useEffect(() => {
+    if (changes) first.refresh();
+  }, [changes]);
+  const [bulk, setBulk] = useState(/** @type {"replay" | "cancel" | null} */ (null));
+  const rows = [...(first.data?.messages ?? []), ...more.rows];
+  const next = isOnlyPage ? (first.data?.next ?? null) : more.next;
+  const busy = useRef(false);
+  const loadMore = async () => {
+    if (!next || busy.current) return;
+    busy.current = true;
+    try {
+      const page = await get(`${path}${wanted || "?"}${wanted ? "&" : ""}limit=${PAGE}&before=${next}`);
+      setMore((before) => ({ ...before, rows: [...before.rows, ...page.messages], next: page.next }));
+    } catch {
+      // The bar at the top says when the server is gone; scrolling tries again.
+    } finally {
+      busy.current = false;
+    }
+  };
+  const isFiltered = states.length > 0 || text !== "" || key !== "";
+  return html`<${Card} label="Messages" title="Messages" actions=${html`
+      ${!isOnlyPage && html`<button class="button quiet" onClick=${() => { setMore(NONE); first.refresh(); }}><${Icon} name="retry" />Back to the newest</button>`}
+      ${may("developer") && states.includes("dead") && html`<button class="button" disabled=${!rows.length} onClick=${() => setBulk("replay")}><${Icon} name="retry" />Replay all found</button>`}
+      ${may("developer") && isFiltered && !states.includes("dead") && html`<button class="button" disabled=${!rows.length} onClick=${() => setBulk("cancel")}>Cancel all found</button>`}`}>
+    <div class="card-body"><${Filters} states=${states} text=${text} textKey=${key} /></div>
+    ${first.data
+      ? rows.length
+        ? html`<${VirtualList} label="Messages, newest first" rows=${rows} rowKey=${(/** @type {Message} */ message) => message.id} onEnd=${loadMore}
+            total=${next ? null : rows.length} rowHeight=${52} row=${(/** @type {Message} */ message) => html`<${Row} room=${room} queue=${queue} message=${message} />`} />`
+        : html`<${Empty} title=${isFiltered ? "Nothing found" : "No messages"}>${isFiltered ? "No message of this queue fits. Remove a filter." : "The queue is empty. What was done is kept for its result's time, what is dead until it is replayed or purged."}</${Empty}>`
+      : first.error
+        ? html`<${Failed} error=${first.error} retry=${first.refresh} />`
+        : html`<${Loading} what="Loading messages" />`}
+    ${bulk && html`<${BulkDialog} kind=${bulk} path=${path} filter=${wanted} room=${room} queue=${queue} onClose=${() => { setBulk(null); first.refresh(); }} />`}
+  </${Card}>`;
+}
+
+/** @type {{rows: Message[], next: string | null, isLoading: boolean, for: string}} */
+const NONE = { rows: [], next: null, isLoading: false, for: "" };
+
+/** @param {{states: string[], text: string, textKey: string}} props */
+function Filters({ states, text, textKey }) {
+  const [words, setWords] = useState(text);
+  const [key, setKey] = useState(textKey);
+  useEffect(() => {
+    const timer = setTimeout(() => setQuery({ text: words.trim(), key: key.trim() }), PAUSE_MS);
+    return () => clearTimeout(timer);
+  }, [words, key]);
+  const toggle = (/** @type {string} */ state) => {
+    const chosen = states.includes(state) ? states.filter((each) => each !== state) : [...states, state];
+    setQuery({ state: chosen.join(",") });
+  };
+  return html`<div class="form">
+    <div class="chips" role="group" aria-label="States">
+      ${Object.entries(STATES).map(
+        ([state, { title }]) => html`<button class="chip" aria-pressed=${states.includes(state)} onClick=${() => toggle(state)}>${title}</button>`,
+      )}
+    </div>
+    <div class="filters">
+      ${may("developer") &&
+      html`<${Field} label="Contains the text" grow=${true}>
+        ${(/** @type {object} */ attributes) => html`<input type="search" ...${attributes} value=${words} onInput=${(/** @type {any} */ event) => setWords(event.target.value)} />`}
+      </${Field}>`}
+      <${Field} label="Has the key">
+        ${(/** @type {object} */ attributes) => html`<input type="search" ...${attributes} value=${key} onInput=${(/** @type {any} */ event) => setKey(event.target.value)} />`}
+      </${Field}>
+    </div>
+  </div>`;
+}
+
+/** @param {{room: string, queue: string, message: Message}} props */
+function Row({ room, queue, message }) {
+  const when = message.ended_at ?? message.began_at ?? message.sent_at;
+  return html`<a class="message-row" href=${to`/rooms/${room}/queues/${queue}/${message.id}`}>
+    <span class="mono id">${message.id}</span>
+    <${StateBadge} state=${message.state} />
+    <span class="clip what">${message.reason && message.state !== "done" ? html`<span class="bad-text">${oneLine(lastLine(message.reason))}</span>` : message.message === undefined ? html`<span class="muted">contents are for developers</span>` : oneLine(message.message)}</span>
+    <span class="muted small attempt">${message.failures ? `${message.failures} failed` : message.ended_at && message.began_at ? duration(message.ended_at - message.began_at) : ""}</span>
+    <span class="muted small when"><${Time} at=${when} /></span>
+  </a>`;
+}

@@ -1,0 +1,79 @@
+"""Follows the frames of a WebSocket in the bytes that arrive, without keeping any of them.
+
+The WebSocket library collects a message until it is complete, and only then shows it. Whoever must know earlier how much is
+collected (`server/wire/arriving.py`) passes all bytes through `FrameSizes` first. It reads the headers of frames (RFC 6455
+§5.2) and skips what is in them. What breaks the protocol is left to the library, which ends the connection.
+
+No I/O. Invariant: every byte of the connection from the first frame on is fed once and in order.
+"""
+
+__all__ = ["FrameSizes"]
+
+_MOST_HEADER = 14
+_CONTROL = 0x08
+_FINAL = 0x80
+_MASKED = 0x80
+
+
+class FrameSizes:
+    """`announced` bytes belong to the unfinished message, as far as the headers of its frames have come."""
+
+    __slots__ = ("_head", "_is_control", "_is_final", "_left", "announced", "finished")
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._left = 0
+        self._is_final = self._is_control = False
+        self.announced = 0
+        self.finished = 0
+        """Messages that came completely."""
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a message, or a frame of any kind, has begun and is not complete."""
+        return bool(self._left or self._head or self.announced)
+
+    def feed(self, data: bytes) -> None:
+        """Follow the next bytes."""
+        end = len(data)
+        at = min(self._left, end)
+        if at:
+            self._left -= at
+            if not self._left:
+                self._end_frame()
+        while at < end:
+            had = len(self._head)
+            head = self._head + data[at : at + _MOST_HEADER - had]
+            header, payload = _read(head)
+            if not header:
+                self._head = head
+                return
+            at += header - had
+            self._head = b""
+            self._is_control, self._is_final = bool(head[0] & _CONTROL), bool(head[0] & _FINAL)
+            if not self._is_control:
+                self.announced += payload
+            came = min(payload, end - at)
+            at += came
+            self._left = payload - came
+            if not self._left:
+                self._end_frame()
+
+    def _end_frame(self) -> None:
+        if self._is_final and not self._is_control:
+            self.announced = 0
+            self.finished += 1
+
+
+def _read(head: bytes) -> tuple[int, int]:
+    """The sizes of a frame's header and payload; (0, 0) while the header is incomplete."""
+    if len(head) < 2:
+        return 0, 0
+    size, payload = 2, head[1] & 0x7F
+    if payload >= 126:
+        width = 2 if payload == 126 else 8
+        size += width
+        payload = int.from_bytes(head[2:size])
+    if head[1] & _MASKED:
+        size += 4
+    return (size, payload) if len(head) >= size else (0, 0)

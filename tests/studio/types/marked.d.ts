@@ -1,0 +1,4 @@
+export class Marked {
+  constructor(...extensions: any[]);
+  parse(text: string, options?: { async?: false }): string;
+}

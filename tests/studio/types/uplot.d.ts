@@ -1,0 +1,6 @@
+export default class uPlot {
+  constructor(options: any, data: any[], target: HTMLElement);
+  setData(data: any[]): void;
+  setSize(size: { width: number; height: number }): void;
+  destroy(): void;
+}

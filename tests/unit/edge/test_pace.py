@@ -1,0 +1,101 @@
+"""How fast connections are accepted: by what they cost, and by what else the event loop does."""
+
+import pytest
+
+from meshhost.edge.pace import _UNSEEN, Newcomer, Pace
+
+COST = 0.001
+
+
+class Loop:
+    """An event loop's time and its thread's CPU time, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.used = 5.0
+        self.pace = Pace(0.25, clock=lambda: self.now, cpu=lambda: self.used)
+
+    def work(self, seconds: float) -> None:
+        """Work for those who are known."""
+        self.now += seconds
+        self.used += seconds
+
+    def wait(self, seconds: float) -> None:
+        """Do nothing."""
+        self.now += seconds
+
+    def serve_newcomer(self) -> None:
+        """Accept a connection, and find out who it is, in COST seconds of which some are seen."""
+        self.pace.accept()
+        newcomer = Newcomer(self.pace)
+        with newcomer:
+            self.work(COST / _UNSEEN)
+        newcomer.end()
+        self.work(COST - COST / _UNSEEN)
+
+    def accepted(self, seconds: float, *, busy: float = 0.0) -> int:
+        """How many are accepted in some time, of which the loop works a share for others."""
+        count, end = 0, self.now + seconds
+        while self.now < end:
+            if self.pace.wait() == 0:
+                self.serve_newcomer()
+                count += 1
+            else:
+                self.wait(0.001 * (1 - busy))
+            self.work(0.001 * busy)
+        return count
+
+
+def test_an_idle_loop_accepts_as_fast_as_it_can() -> None:
+    assert Loop().accepted(1.0) == pytest.approx(1000, abs=5)
+
+
+def test_a_loop_that_is_idle_half_of_the_time_accepts_as_fast_as_they_come() -> None:
+    loop = Loop()
+    for _ in range(1000):  # of 2 ms, for which the loop works 0.8
+        assert loop.pace.wait() == 0
+        loop.pace.accept()
+        loop.work(0.0008)
+        loop.wait(0.0012)
+
+
+@pytest.mark.parametrize("busy", [0.4, 0.7, 1.0])
+def test_a_loop_with_other_work_gives_newcomers_their_share(busy: float) -> None:
+    loop = Loop()
+    loop.accepted(1.0, busy=busy)  # until the cost of one is learned
+    assert loop.accepted(4.0, busy=busy) * COST / 4.0 == pytest.approx(0.25, rel=0.15)
+    assert loop.pace.cost == pytest.approx(COST, rel=0.01)
+
+
+def test_the_share_is_not_saved_for_a_burst() -> None:
+    loop = Loop()
+    loop.accepted(1.0, busy=0.5)
+    for _ in range(200):  # nobody comes
+        loop.work(0.05)
+        loop.pace.wait()
+    count = 0
+    while loop.pace.wait() == 0:
+        loop.pace.accept()
+        count += 1
+    assert count <= 3
+    assert 0 < loop.pace.wait() <= COST / 0.25
+
+
+def test_one_measurement_says_little_however_large_it_is() -> None:
+    loop = Loop()
+    newcomer = Newcomer(loop.pace)
+    with newcomer:
+        loop.work(50.0)
+    newcomer.end()
+    assert loop.pace.cost < 0.001
+
+
+def test_a_newcomer_that_ends_while_it_is_measured_counts_once() -> None:
+    loop = Loop()
+    newcomer = Newcomer(loop.pace)
+    before = loop.pace.cost
+    with newcomer:
+        loop.work(before / _UNSEEN)
+        newcomer.end()
+        loop.work(1.0)
+    assert loop.pace.cost == pytest.approx(before)
