@@ -140,8 +140,7 @@ class QueuesService(RoomService):
         if len(sends) == 1:
             return [await self._send(*sends[0])]
         if any(body.upload is not None for _, body in sends):
-            alone = await asyncio.gather(*(self._send(*send) for send in sends), return_exceptions=True)
-            return [each for each in alone if isinstance(each, Exception) or not isinstance(each, BaseException)]
+            return await asyncio.gather(*(self._send_alone(*send) for send in sends))
         answers: list[Answer | Exception] = [None] * len(sends)
         by_queue: dict[tuple[QueueKey, bool], list[tuple[int, NewMessage]]] = {}
         for number, (request, body) in enumerate(sends):
@@ -159,6 +158,12 @@ class QueuesService(RoomService):
 
         await asyncio.gather(*(send(*key, numbered) for key, numbered in by_queue.items()))
         return answers
+
+    async def _send_alone(self, request: Request, body: bodies.Send) -> Answer | Exception:
+        try:
+            return await self._send(request, body)
+        except Exception as error:  # noqa: BLE001 - the answer of this one
+            return error
 
     def _new_message(self, request: Request, body: bodies.Message, path: str = "") -> NewMessage:
         """The message that a client sends; `path` is where it is in the request."""
