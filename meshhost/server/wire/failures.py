@@ -8,9 +8,10 @@ import errno
 import logging
 from typing import TypeVar
 
-from meshhost.errors import RoomError, StorageFullError
+from meshhost.errors import RoomError
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import ErrorResponse, Response
+from meshhost.stores.disk.space import storage_full
 
 __all__ = ["error_answer", "first_of"]
 
@@ -22,10 +23,12 @@ E = TypeVar("E", bound=BaseException)
 def error_answer(error: Exception, message: MessageReceived) -> Response:
     """The answer to a request whose handler raised this error."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        error = StorageFullError("storage full: the room server's disk has no room for this")
+        error = storage_full()
     if isinstance(error, RoomError):
         return ErrorResponse(text=str(error) or type(error).__name__, code=error.code)
     logger.error("request failed", exc_info=error, extra={"message_type": message.type})
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+        return ErrorResponse(text=f"{message.type} failed: the room server cannot use its data now; its log says why")
     return ErrorResponse(text=f"{message.type} failed inside the room server; its log says why")
 
 
