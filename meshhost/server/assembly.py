@@ -53,6 +53,7 @@ from meshhost.server.http.triggers.scheduled_tasks import ScheduledTaskRoutes
 from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
 from meshhost.server.metrics import ServerMetrics
+from meshhost.server.queue_metrics import QueueMeter
 from meshhost.server.services.agents.service import AgentsService
 from meshhost.server.services.bodies.transfer import BodyTransfer
 from meshhost.server.services.developer import DeveloperService
@@ -142,9 +143,12 @@ def assemble(
         sessions=sessions,
     )
     metrics, sender = ServerMetrics(), WebhookSender()
-    if config.tenant_labels > 0:
-        labels = TenantLabels(config.tenant_labels, label=config.tenant_label)
+    labels = TenantLabels(config.tenant_labels, label=config.tenant_label) if config.tenant_labels > 0 else None
+    if labels is not None:
         metrics.register(TenantUseCollector(engines.counts, labels))
+    meter = QueueMeter(metrics.queue_label, tenants=labels)
+    metrics.register(meter)
+    engines.queues.observers.append(meter)
     files = FileRoutes(engines.files, access, address)
     caller = ServiceCaller(
         sender,
