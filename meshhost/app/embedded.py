@@ -145,6 +145,7 @@ def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool
         operator_key=options.operator_key,
         tenant_labels=file.server.tenant_labels,
         tenant_label=file.server.tenant_label,
+        series_file=options.data_dir / "queue-series.json",
     )
 
 

@@ -54,6 +54,7 @@ from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.queue_metrics import QueueMeter
+from meshhost.server.series_file import SeriesFile
 from meshhost.server.services.agents.service import AgentsService
 from meshhost.server.services.bodies.transfer import BodyTransfer
 from meshhost.server.services.developer import DeveloperService
@@ -117,6 +118,7 @@ class Parts:
     deletions: Deletions
     archives: Exports
     series: QueueSeries
+    series_file: SeriesFile
     in_flight: InFlight
 
 
@@ -285,6 +287,7 @@ def assemble(
         deletions,
         exports,
         series,
+        SeriesFile(series, config.series_file),
         in_flight,
     )
 

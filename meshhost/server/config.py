@@ -7,6 +7,7 @@ The objects are frozen: a running server never sees another value than the one i
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from meshhost.edge.limits import EdgeLimits
@@ -88,7 +89,7 @@ class ServerConfig:
     MeshAgent CLI's `setup` uses (None: where there is no `public_url`). `edge` bounds connections and half-sent requests. With
     `require_token_expiry` tokens of participants that never expire are refused. `operator_key` is the key that manages
     tenants; without one nobody does. The first `tenant_labels` tenants have a label of their own in the metrics, which shows
-    their id or name.
+    their id or name. `series_file` is where the series of points about queues are kept while the server does not run.
     """
 
     host: str = "127.0.0.1"
@@ -120,6 +121,7 @@ class ServerConfig:
     operator_key: str | None = field(default=None, repr=False)
     tenant_labels: int = 0
     tenant_label: TenantLabel = "id"
+    series_file: Path | None = None
 
     @property
     def connection_bytes(self) -> int:
