@@ -144,7 +144,9 @@ class RoomServer:
         """Listen and serve. Raises SettingsError when the address cannot be listened on; nothing is left running then."""
         await self._parts.series_file.load()
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._parts.log.attached())
             await stack.enter_async_context(self._parts.sender)
+            await stack.enter_async_context(self._parts.hosts)
             runner = web.AppRunner(
                 self._parts.app,
                 access_log=None,
