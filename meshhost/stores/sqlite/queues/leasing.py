@@ -14,7 +14,7 @@ from typing import NamedTuple
 from meshhost.stores.messages import AttemptRecord, EndReason, MessageState
 from meshhost.stores.queue_settings import parse_settings
 from meshhost.stores.queues import Deliveries, Delivery, HolderId, Lease, QueueKey, QueueLimits
-from meshhost.stores.shared.history import add_to_history
+from meshhost.stores.shared.history import add_to_history, waited
 from meshhost.stores.shared.poison import is_interruption, poison
 from meshhost.stores.sqlite.queues.rows import LeasedRow, QueueRow, execute, keys_of, names_of
 from meshhost.stores.sqlite.queues.sending import HELD_BACK
@@ -51,6 +51,7 @@ class _Ready(NamedTuple):
     began_at: float | None
     worker: str | None
     history: str | None
+    since: float | None
     body: str
     headers: str
 
@@ -90,7 +91,7 @@ def claim(
                 is_changed = True  # the next one of its key may be ready now, and come first
                 break
             if starts is not None and (until := starts.start(message.key)) is not None:
-                execute(db, "give_back", id=message.id, due=until)
+                execute(db, "give_back", id=message.id, due=until, now=now.steady)
                 put_off += 1
                 is_changed = True  # another one takes its place
                 continue
@@ -112,6 +113,9 @@ def claim(
             priority=message.priority,
             key=message.key,
             deadline=settings.deadline,
+            waited=waited(
+                now.wall - message.sent_at, None if message.since is None else now.steady - message.since, ended
+            ),
         )
         for message, ended in sorted(claimed, key=lambda each: (-each[0].priority, each[0].id))
     )

@@ -75,7 +75,7 @@ SELECT count(holder) FROM messages INDEXED BY messages_waiting WHERE queue_id = 
 -- name: first_ready
 SELECT
     id, token, failures, ended, interruptions, sent_at, holder IS NOT NULL, priority, key, expires_at, is_cancelled,
-    began_at, worker, history, body, headers
+    began_at, worker, history, ifnull(due, since), body, headers
 FROM messages INDEXED BY messages_in_order CROSS JOIN contents ON contents.message_id = messages.id
 WHERE queue_id = :queue AND ready = 1 ORDER BY priority DESC, id LIMIT :limit;
 
@@ -127,7 +127,7 @@ DELETE FROM messages WHERE id IN (SELECT value FROM json_each(:ids));
 DELETE FROM messages WHERE id = :id RETURNING ready, key;
 
 -- name: give_back
-UPDATE messages SET holder = NULL, due = :due, ready = (:due IS NULL) WHERE id = :id;
+UPDATE messages SET holder = NULL, due = :due, ready = (:due IS NULL), since = :now WHERE id = :id;
 
 -- name: add_outcome
 INSERT INTO outcomes (
@@ -172,7 +172,7 @@ FROM messages JOIN queues ON queues.id = messages.queue_id WHERE messages.holder
 UPDATE messages SET due = min(due, :soon) WHERE holder = :holder AND due IS NOT NULL;
 
 -- name: sweep
-UPDATE messages SET due = NULL, ready = 1
+UPDATE messages SET due = NULL, ready = 1, since = due
 WHERE id IN (SELECT id FROM messages INDEXED BY messages_due WHERE due <= :now LIMIT :limit)
 RETURNING queue_id;
 

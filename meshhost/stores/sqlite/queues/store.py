@@ -247,7 +247,7 @@ class SqliteQueueStore:
                 failures = found.failures + (reason is EndReason.FAILED)
                 seconds = delay(max(failures, 1), found.settings) if callable(delay) else delay
                 due = now.steady + seconds if seconds > 0 else None
-                execute(db, "give_back", id=lease.message_id, due=due)
+                execute(db, "give_back", id=lease.message_id, due=due, now=now.steady)
             return bool(is_dead)
 
         return await self.database.run(operation, tenant=lease.queue.room.tenant)
@@ -280,7 +280,7 @@ class SqliteQueueStore:
                 lease = Lease(queue, message_id, 0, holder, 0.0)
                 found = LeasedRow(*row[:-3])
                 if release(db, lease, found, self._limits, reason=reason, error="", now=now) is False:
-                    execute(db, "give_back", id=message_id, due=None)
+                    execute(db, "give_back", id=message_id, due=None, now=now.steady)
             return touched
 
         return await self.database.run(operation, tenant=tenant)
