@@ -27,8 +27,8 @@ def _names(name: str) -> AliasChoices:
     return AliasChoices(f"MESHHOST_{name}", f"MESHAGENT_{name}")
 
 
-def _edge(name: str, default: float | None, description: str) -> Any:
-    return Field(default, gt=0, validation_alias=_names(f"EDGE_{name}"), description=description)
+def _edge(name: str, default: float | None, description: str, *, most: float | None = None) -> Any:
+    return Field(default, gt=0, le=most, validation_alias=_names(f"EDGE_{name}"), description=description)
 
 
 class Settings(BaseSettings):
@@ -315,13 +315,7 @@ class Settings(BaseSettings):
     edge_max_connections: int | None = _edge("MAX_CONNECTIONS", None, "Connections. Unset: by the file descriptors.")
     edge_max_incomplete: int = _edge("MAX_INCOMPLETE", 1024, "Connections whose headers are incomplete.")
     edge_max_incomplete_per_address: int = _edge("MAX_INCOMPLETE_PER_ADDRESS", 128, "As many of them from one address.")
-    edge_newcomer_share: float = Field(
-        0.3,
-        gt=0,
-        le=1,
-        validation_alias=_names("EDGE_NEWCOMER_SHARE"),
-        description="Share of the event loop's time for connections of senders that are not known yet.",
-    )
+    edge_newcomer_share: float = _edge("NEWCOMER_SHARE", 0.3, "Share of the event loop for unknown senders.", most=1.0)
     openai_api_key: SecretStr | None = Field(
         None,
         validation_alias="OPENAI_API_KEY",

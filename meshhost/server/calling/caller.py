@@ -111,6 +111,11 @@ class ServiceCaller:
         """Call these services from now on; the caller wakes the rooms, by `Room.changed`."""
         self._services = services
 
+    @property
+    def services(self) -> Sequence[ConfiguredService]:
+        """The services that are called now."""
+        return self._services
+
     def calls(self, room: Room) -> list[dict[str, Any]]:
         """The calls of each service of a room and their outcomes, as JSON."""
         return [kept.record.as_json(is_present=kept.is_present) for kept in self._kept.of(room)]
