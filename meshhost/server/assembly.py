@@ -192,6 +192,7 @@ def assemble(
                 linger_seconds=config.linger_seconds,
                 look_seconds=config.look_seconds,
                 need=waking.need,
+                is_awake=waking.is_awake,
             ),
             SchedulingService(scheduler, linger_seconds=config.linger_seconds),
             CallingService(
@@ -317,6 +318,11 @@ class _Waking:
             except MeshhostError:  # its work waits
                 return
         self.directory.need(key)
+
+    def is_awake(self, key: RoomKey) -> bool:
+        """Whether the room is open, and more than looked at."""
+        room = self.directory.find(key)
+        return room is not None and room.is_awake
 
     def check(self, key: RoomKey) -> None:
         """Raise a MeshhostError for a room that must not get to work: its tenant is suspended, or it is not there yet."""

@@ -88,7 +88,7 @@ async def change_settings(connection: Connection, names: Values, changes: Change
     before = parse_settings(row[1])
     settings = before.changed(changes)
     if before.limit() != settings.limit():
-        await connection.execute(_SQL["change_settings"], {"queue": row[0]})
+        await connection.execute(_SQL["begin_anew"], {"queue": row[0]})
     if before.key_rate != settings.key_rate:
         await connection.execute(_SQL["let_go"], {"queue": row[0]})
     return settings
