@@ -6,9 +6,10 @@ What is not accepted yet waits in the system's queue of connections and costs no
 
 `Pace` is a token bucket of CPU seconds. It is filled with `share` of the time that passes and holds little, so that connections
 come evenly and not in bursts. Each accepted connection is charged with what one costs on average; that is measured
-(`Newcomer`), since it depends on the machine. Nothing is charged while the loop is idle half of the time, or does hardly
-anything else: a crowd of agents that starts is accepted as fast as the loop can. What else the loop does is the CPU time of its
-thread, less that of newcomers.
+(`Newcomer`), since it depends on the machine. Nothing is charged while the loop is idle half of the time, or has nothing else
+to do: a crowd of agents that starts is accepted as fast as the loop can. Something else to do is data from somebody who is
+known, or a tenth of the time spent on other things than newcomers. The amount alone would not tell: those that a flood has
+slowed down ask for less.
 
 Why one bound for all newcomers, and not one for each address: before authentication an address is all that is known, behind a
 proxy everybody has the same one, and an attacker may have many. Who is connected already is protected in any case. Who is not
@@ -35,8 +36,8 @@ _WEIGHT = 0.1
 # Opening and closing a socket, writing the answer and the loop's own work cannot be measured from here: of the CPU time of a
 # refused connection some 40 % is seen (0.2 of 0.5 ms), of one that joins a room 45 %.
 _UNSEEN = 2.4
-# The loop has room when it is busy for less than _BUSY_SHARE of some window, or spends less than _OTHERS_SHARE on what is
-# known.
+# The loop has room when it is busy for less than _BUSY_SHARE of some window, or nobody is known and less than _OTHERS_SHARE is
+# spent on other things.
 _BUSY_SHARE = 0.5
 _OTHERS_SHARE = 0.1
 _WINDOW_SECONDS = 0.05
@@ -78,6 +79,8 @@ class Pace:
         # The part of the time that the thread could have had in the last window.
         self._available = 1.0
         self._of_newcomers = 0.0
+        self.has_known_work = False
+        """Set when data comes from somebody who is known."""
         self._has_room = True
 
     def wait(self) -> float:
@@ -113,8 +116,9 @@ class Pace:
         busy = cpu - cpu_then
         available = max(passed - (starved - starved_then), busy, passed * _LEAST_AVAILABLE)
         self._available = min(available / passed, 1.0)
-        self._has_room = busy < _BUSY_SHARE * available or busy - self._of_newcomers < _OTHERS_SHARE * available
-        self._window_began, self._of_newcomers = (now, cpu, starved), 0.0
+        is_alone = not self.has_known_work and busy - self._of_newcomers < _OTHERS_SHARE * available
+        self._has_room = busy < _BUSY_SHARE * available or is_alone
+        self._window_began, self._of_newcomers, self.has_known_work = (now, cpu, starved), 0.0, False
 
 
 class Newcomer:
@@ -128,7 +132,8 @@ class Newcomer:
         self._began: float | None = None
 
     def __enter__(self) -> None:
-        self._began = self._pace.cpu()
+        if self._began is None:  # a request may be handled while its data is still being received
+            self._began = self._pace.cpu()
 
     def __exit__(self, *_: object) -> None:
         if self._began is not None:

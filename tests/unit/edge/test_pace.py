@@ -72,6 +72,20 @@ def test_a_loop_with_other_work_gives_newcomers_their_share(busy: float) -> None
     assert loop.pace.cost == pytest.approx(COST, rel=0.01)
 
 
+def test_somebody_known_who_is_slowed_down_and_asks_for_little_counts_too() -> None:
+    loop = Loop()
+    loop.accepted(1.0)
+    count, end = 0, loop.now + 4.0
+    while loop.now < end:
+        loop.pace.has_known_work = True
+        if loop.pace.wait() == 0:
+            loop.serve_newcomer()
+            count += 1
+        else:
+            loop.work(0.0005)
+    assert count * COST / 4.0 == pytest.approx(0.25, rel=0.15)
+
+
 @pytest.mark.parametrize("others", [1.0, 9.0])
 def test_the_share_is_one_of_what_other_processes_leave(others: float) -> None:
     loop = Loop()
