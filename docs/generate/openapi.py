@@ -148,6 +148,7 @@ _IN_PATH = {
     "token": "The signed token of the file.",
     "what": "A part of MeshAgent's REST API.",
     "room_name": "Name of the room.",
+    "host": "The host's `id` of `GET /hosts`.",
     "version": "The version in the addresses of the page, or `-`.",
 }
 

@@ -56,6 +56,20 @@ _OVERVIEW = obj(
     attention=array(_ATTENTION),
     tenants=array(obj(id=TEXT, name=TEXT, suspended=_NULLABLE, rooms=_COUNT, open=_COUNT, **_COUNTS)),
 )
+_LINE = obj(n=_COUNT, at=_NUMBER, level=TEXT, agent=TEXT, text=TEXT, fields={"type": "object"})
+_LOG = obj(lines=array(_LINE), next=_COUNT)
+_HOST = obj(
+    id=TEXT,
+    url=TEXT,
+    rooms=TEXT,
+    local={"type": "boolean"},
+    reachable={"type": "boolean"},
+    ready={"type": ["boolean", "null"]},
+    reasons=array(TEXT),
+    error=_NULLABLE,
+    tenants=array({"type": "object"}),
+    load={"type": ["object", "null"]},
+)
 _FOUND = obj(
     found=array(
         obj(
@@ -113,6 +127,31 @@ STUDIO = (
     ),
     Endpoint(
         "GET",
+        "/rooms/{room}/log",
+        "What happened in a room lately",
+        [
+            Answer(200, "The newest lines, oldest first; `next` is what to ask after the next time.", _LOG),
+            _BAD,
+            _UNAUTHORIZED,
+            _FORBIDDEN,
+            Answer(404, "The room is being deleted or imported.", ERROR),
+        ],
+        description="""Entries of the developer log and the server's own records about the room, from memory: the last 500 lines
+        of a room, lost when the server stops.""",
+        parameters=(
+            Parameter("after", "The `next` of the answer before.", {"type": "integer", "default": 0}),
+            Parameter(
+                "level", "The lowest level: DEBUG, INFO, WARNING, ERROR or CRITICAL.", {"default": "INFO", **TEXT}
+            ),
+            Parameter("agent", "Only of the participant of this name."),
+            Parameter("text", "Only lines with this text in them."),
+            Parameter("limit", "Most lines in the answer.", {"type": "integer", "default": 500}),
+        ),
+        auth="apiKey",
+        tag="Studio",
+    ),
+    Endpoint(
+        "GET",
         "/rooms/{room}/events",
         "Watch a room",
         [
@@ -128,6 +167,45 @@ STUDIO = (
         with a `reason`. Nobody joins the room by it, and it is not opened.""",
         auth="apiKey",
         tag="Studio",
+    ),
+    Endpoint(
+        "GET",
+        "/hosts",
+        "The service hosts that this server knows",
+        [
+            Answer(200, "Each host with what it says of itself, or why it says nothing.", obj(hosts=array(_HOST))),
+            _UNAUTHORIZED,
+            _FORBIDDEN,
+        ],
+        description="""Those of the configured services, and those that `meshhost service run` started on this machine for the
+        same user. The server asks with the key of its own MESHHOST_ADMIN_KEY.""",
+        auth="operatorKey",
+        tag="Studio",
+    ),
+    *(
+        Endpoint(
+            method,
+            "/hosts/{host}/{path}",
+            text,
+            [
+                Answer(200, "What the host answered; also its other statuses.", {"type": "object"}),
+                _UNAUTHORIZED,
+                _FORBIDDEN,
+                Answer(404, "No such host, or its admin API has no such route.", ERROR),
+                Answer(502, "The host cannot be reached, or does not take this server's admin key.", ERROR),
+            ],
+            description="The routes of a service host's admin API: see its OpenAPI document.",
+            parameters=(Parameter("path", "The route, such as `agents`.", place="path"),),
+            body={"type": "object"} if method == "POST" else None,
+            is_body_required=False,
+            auth="operatorKey",
+            tag="Studio",
+        )
+        for method, text in (
+            ("GET", "Ask a service host about its agents, logs and tenants"),
+            ("POST", "Freeze or thaw a tenant of a host, release it from quarantine, drain the host"),
+            ("DELETE", "Dismiss an agent of a host"),
+        )
     ),
     Endpoint("GET", "/studio", "Open Studio", [_PAGE], tag="Studio"),
     Endpoint("GET", "/studio/{rest}", "Open Studio at a place in it", [_PAGE], tag="Studio"),

@@ -5,6 +5,7 @@ in the order in which they depend on each other and closes them in the reverse o
 settings, `meshhost.toml` and secret files read.
 """
 
+import functools
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 from meshhost.app.config_file import ProviderEntry, ServerFile, read_secret_file
 from meshhost.app.engines import ENGINES, EngineMaker, EngineRequest, make_engine
 from meshhost.app.project import RecentKeys
+from meshhost.app.running_hosts import running_hosts
 from meshhost.errors import SettingsError
 from meshhost.gateway.local.provider import LocalProvider
 from meshhost.gateway.meter import Meter
@@ -143,6 +145,8 @@ def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool
         oauth=file.server.oauth if "oauth" in file.server.model_fields_set else None,
         require_token_expiry=file.server.require_token_expiry,
         operator_key=options.operator_key,
+        host_admin_key=settings.admin_key.get_secret_value() if settings.admin_key else None,
+        local_hosts=functools.partial(running_hosts, settings.config_dir),
         tenant_labels=file.server.tenant_labels,
         tenant_label=file.server.tenant_label,
     )

@@ -64,8 +64,10 @@ from meshhost.server.services.storage import StorageService
 from meshhost.server.services.work import WorkService
 from meshhost.server.studio.codes import OneTimeCodes
 from meshhost.server.studio.events import EventRoutes
+from meshhost.server.studio.hosts import Hosts
 from meshhost.server.studio.overview import OverviewRoutes
 from meshhost.server.studio.pages import PageRoutes
+from meshhost.server.studio.room_log import RoomLog, RoomLogRoutes
 from meshhost.server.studio.search import SearchRoutes
 from meshhost.server.studio.signing_in import SigningIn
 from meshhost.server.tenant_metrics import TenantUseCollector
@@ -112,6 +114,8 @@ class Parts:
     caller: ServiceCaller
     access: Access
     codes: OneTimeCodes
+    log: RoomLog
+    hosts: Hosts
     metrics: ServerMetrics
     deletions: Deletions
     archives: Exports
@@ -168,6 +172,7 @@ def assemble(
     checks: Any = {"check_room": waking.check, "check_maker": waking.check_maker, "count": metrics.count_trigger}
     scheduler = Scheduler(engines.triggers, engines.queues, **checks)
     schedules = Schedules(engines.triggers, engines.queues, on_change=scheduler.wake, check_maker=waking.check_maker)
+    log = RoomLog()
     messaging = MessagingService(on_dismissed=queues.dismiss)
     all_services = ServiceSet(
         [
@@ -175,7 +180,7 @@ def assemble(
             messaging,
             queues,
             transfer,
-            *_room_services(config, engines, files, caller, waking),
+            *_room_services(config, engines, files, caller, waking, log),
             WorkService(
                 engines.queues,
                 linger_seconds=config.linger_seconds,
@@ -263,6 +268,9 @@ def assemble(
     EventRoutes(access, directory, engines.queues, calls_of=caller.calls).add_to(app)
     OverviewRoutes(access, directory, engines.queues, caller, engines.counts).add_to(app)
     SearchRoutes(access, directory, engines.queues, engines.files, schedules).add_to(app)
+    RoomLogRoutes(access, log).add_to(app)
+    hosts = Hosts(access, services=lambda: caller.services, local=config.local_hosts, admin_key=config.host_admin_key)
+    hosts.add_to(app)
     codes = OneTimeCodes()
     SigningIn(access, sessions, codes, address).add_to(app)
     PageRoutes().add_to(app)  # the last below /studio: it answers everything else there
@@ -277,6 +285,8 @@ def assemble(
         caller,
         access,
         codes,
+        log,
+        hosts,
         metrics,
         deletions,
         exports,
@@ -317,7 +327,7 @@ class _Waking:
 
 
 def _room_services(
-    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller, waking: _Waking
+    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller, waking: _Waking, log: RoomLog
 ) -> Sequence[RoomService]:
     """The other services of every room."""
     max_payload = config.limits.message_bytes - _ENVELOPE_BYTES
@@ -336,7 +346,7 @@ def _room_services(
             is_coming=caller.is_coming,
             need=waking.need,
         ),
-        DeveloperService(),
+        DeveloperService(on_entry=log.keep_entry),
         # Updates travel as base64, which takes four bytes for three.
         DocumentsService(
             engines.documents,

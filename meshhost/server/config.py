@@ -4,7 +4,7 @@
 The objects are frozen: a running server never sees another value than the one it was started with.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -87,8 +87,9 @@ class ServerConfig:
     or ends. `call_urls` are the prefixes of URLs that `agent.call` may call. `oauth` turns on the loopback login that the
     MeshAgent CLI's `setup` uses (None: where there is no `public_url`). `edge` bounds connections and half-sent requests. With
     `require_token_expiry` tokens of participants that never expire are refused. `operator_key` is the key that manages
-    tenants; without one nobody does. The first `tenant_labels` tenants have a label of their own in the metrics, which shows
-    their id or name.
+    tenants; without one nobody does. `host_admin_key` is the admin key of service hosts, which the operator sees through this
+    server; `local_hosts` returns those that run on this machine, with the room that each was run for. The first `tenant_labels`
+    tenants have a label of their own in the metrics, which shows their id or name.
     """
 
     host: str = "127.0.0.1"
@@ -118,6 +119,8 @@ class ServerConfig:
     require_token_expiry: bool = False
     edge: EdgeLimits = field(default_factory=EdgeLimits)
     operator_key: str | None = field(default=None, repr=False)
+    host_admin_key: str | None = field(default=None, repr=False)
+    local_hosts: Callable[[], Mapping[str, str]] = field(default=dict, repr=False)
     tenant_labels: int = 0
     tenant_label: TenantLabel = "id"
 

@@ -143,7 +143,9 @@ class RoomServer:
     async def start(self) -> None:
         """Listen and serve. Raises SettingsError when the address cannot be listened on; nothing is left running then."""
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._parts.log.attached())
             await stack.enter_async_context(self._parts.sender)
+            await stack.enter_async_context(self._parts.hosts)
             runner = web.AppRunner(
                 self._parts.app,
                 access_log=None,

@@ -78,7 +78,7 @@ GATEWAY = ROOM
 # Also for keys, each in a room of its own tenant. An unknown thing of the room is not found by those who may look for it.
 ROOM_VIEW = (
     ROOM
-    | {name: VIEW[name] for name in ("own key", "developer key", "viewer key", "suspended key")}
+    | {name: VIEW[name] for name in ("own key", "login", "developer key", "viewer key", "suspended key")}
     | {"other key": OPEN}
 )
 ROOM_DEVELOP = ROOM_VIEW | {"viewer key": 403}
@@ -163,6 +163,11 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("DELETE", "/tenants/{tenant}/keys/{id}"): TENANT_MANAGE,
     ("GET", "/overview"): VIEW | {"other key": OPEN, "operator key": OPEN},
     ("GET", "/rooms/{room}/events"): PROJECTS,
+    ("GET", "/rooms/{room}/log"): DEVELOP | {"other key": OPEN},
+    ("GET", "/hosts"): OPERATOR,
+    ("GET", "/hosts/{host}/{path}"): OPERATOR,
+    ("POST", "/hosts/{host}/{path}"): OPERATOR,
+    ("DELETE", "/hosts/{host}/{path}"): OPERATOR,
     ("GET", "/search"): VIEW | {"other key": OPEN, "operator key": OPEN},
     ("GET", "/studio"): PUBLIC,
     ("GET", "/studio/{rest}"): PUBLIC,
@@ -284,6 +289,7 @@ async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
             "room_name": "gone",
             "token": "x",
             "version": "-",
+            "host": "none",
         }
         parameters |= {"what": "services", "rest": "more", "path": "files"}
         # What the operator may do would be done.

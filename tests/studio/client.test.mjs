@@ -32,18 +32,23 @@ class Peer {
 
   greet() {
     this.tell("room_ready", { room_name: "r", room_url: "ws://x", session_id: "s" });
-    this.tell("connected", { type: "init", participantId: "me", attributes: { name: "ada" } });
+    this.tell("connected", { type: "init", participantId: "me", attributes: { name: "ada" }, meshhost: { resume_token: "same-again" } });
   }
 }
 
 async function connected() {
   const peers = [new Peer(), new Peer()];
-  let dialled = 0;
-  const client = new RoomClient({ dial: async () => peers[dialled++].socket });
+  const shown = [];
+  const client = new RoomClient({
+    dial: async (resume) => {
+      shown.push(resume);
+      return peers[shown.length - 1].socket;
+    },
+  });
   client.start();
   await settled();
   peers[0].greet();
-  return { client, peers, get dialled() { return dialled; } };
+  return { client, peers, shown };
 }
 
 const settled = () => new Promise((resolve) => setImmediate(resolve));
@@ -81,10 +86,9 @@ test("events reach their listeners until they stop listening, and one that fails
   assert.deepEqual(seen, [[1, [7]]]);
 });
 
-test("a lost connection fails what waits, and is dialled again", async (context) => {
+test("a lost connection fails what waits, and is dialled again as the same participant", async (context) => {
   context.mock.timers.enable({ apis: ["setTimeout"] });
-  const run = await connected();
-  const { client, peers } = run;
+  const { client, peers, shown } = await connected();
   const states = [];
   client.watch((state) => states.push(state));
   const waiting = client.request("a");
@@ -95,7 +99,7 @@ test("a lost connection fails what waits, and is dialled again", async (context)
   await settled();
   peers[1].greet();
   assert.deepEqual(states, ["ready", "lost", "connecting", "ready"]);
-  assert.equal(run.dialled, 2);
+  assert.deepEqual(shown, ["-", "same-again"]);
 });
 
 test("a reason that trying again won't change ends it", async () => {

@@ -73,7 +73,10 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("POST", f"{_ROOM}/hooks/{{id}}/test"): Role.DEVELOPER,
     ("GET", "/overview"): Role.VIEWER,
     ("GET", f"{_ROOM}/events"): Role.VIEWER,
+    ("GET", "/hosts"): OPERATOR,
+    **{(method, "/hosts/{host}/{path}"): OPERATOR for method in ("GET", "POST", "DELETE")},
     ("GET", "/search"): Role.VIEWER,  # without files
+    ("GET", f"{_ROOM}/log"): Role.DEVELOPER,  # entries may have contents
     ("POST", "/studio/api/link"): Role.VIEWER,
     ("POST", "/studio/api/rooms/{room}/token"): Role.DEVELOPER,
     ("POST", "/tenants"): OPERATOR,

@@ -1,9 +1,10 @@
 """The developer log: entries that participants write and that watching participants receive (room-protocol §12).
 
-Nothing is stored; an entry that nobody watches is gone. Watching ends with the connection.
+Nothing is stored here; `on_entry` may keep some in memory. Watching ends with the connection.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from pydantic import Field
 
@@ -28,10 +29,18 @@ class _Nothing(Body):
     pass
 
 
-class DeveloperService(RoomService):
-    """The developer log."""
+OnEntry: TypeAlias = Callable[[Room, Participant, str, dict[str, Any]], object]
 
-    def __init__(self) -> None:
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+class DeveloperService(RoomService):
+    """The developer log. `on_entry` is called with each entry: its room, who wrote it, its type and its data."""
+
+    def __init__(self, *, on_entry: OnEntry = _ignore) -> None:
+        self._on_entry = on_entry
         self._watching: Slot[set[Participant]] = Slot(set)
 
     def operations(self) -> Operations:
@@ -47,6 +56,7 @@ class DeveloperService(RoomService):
         self._watching.of(room).discard(participant)
 
     def _log(self, request: Request, body: _Log) -> Answer:
+        self._on_entry(request.room, request.participant, body.type, body.data)
         watching = self._watching.of(request.room)
         watchers = [member for member in request.room.connected() if member in watching]
         request.room.tell(watchers, Event("developer.log", {"type": body.type, "data": body.data}))

@@ -141,7 +141,7 @@ class Sdk06:
 
     def resume_token(self, handshake: Handshake) -> str | None:
         """See Dialect."""
-        return handshake.headers.get(RESUME_HEADER)
+        return _asked(handshake, RESUME_HEADER, "resume")
 
     def refusal_status(self, status: int) -> int:
         """See Dialect."""
@@ -152,10 +152,15 @@ class Sdk06:
         return shared
 
     def translator(self, handshake: Handshake) -> _Translator:
-        """See Dialect. A client that can resume sends the header at its first handshake already, with a placeholder."""
-        if RESUME_HEADER not in handshake.headers:
+        """See Dialect. A client that can resume says so at its first handshake already, with a placeholder."""
+        if self.resume_token(handshake) is None:
             return _SDK
-        return _LOOKING if LOOK_HEADER in handshake.headers else _MESHHOST
+        return _MESHHOST if _asked(handshake, LOOK_HEADER, "look") is None else _LOOKING
+
+
+def _asked(handshake: Handshake, header: str, parameter: str) -> str | None:
+    """What a client asks for by a header of its handshake; a page in a browser, which can send none, by a parameter."""
+    return handshake.headers.get(header, handshake.query.get(parameter))
 
 
 SDK_06 = Sdk06()

@@ -372,6 +372,18 @@ async def test_a_session_joins_a_room_by_a_token_of_its_key(browser: Browser) ->
         assert socket.closed
 
 
+async def test_a_page_comes_back_as_itself_and_wakes_no_room_that_it_looks_at(browser: Browser) -> None:
+    await browser.sign_in(key=browser.server.api_key)
+    _, made = await browser("POST", "/studio/api/rooms/den/token", json={"name": "ada"})
+    url = f"{browser.server.url}/rooms/den?token={made['jwt']}&look=1"
+    async with browser.http.ws_connect(f"{url}&resume=-"):
+        [room] = browser.server.server.rooms
+        [ada] = room.connected()
+        assert not room.is_awake
+        async with browser.http.ws_connect(f"{url}&resume={ada.resume_token}"):
+            assert [member.id for member in room.connected()] == [ada.id]
+
+
 async def test_a_token_takes_names_that_can_be_shown(browser: Browser) -> None:
     await browser.sign_in(key=browser.server.api_key)
     names: list[Any] = ["x" * 65, "a\u202e", 7]

@@ -180,6 +180,19 @@ async def test_a_viewer_finds_no_files_and_a_search_needs_a_text(asking: Asking)
         assert (await asking(wrong))[0] == 400
 
 
+# --- The log of a room
+
+
+async def test_the_log_of_a_room_has_what_participants_and_the_server_wrote(asking: Asking) -> None:
+    async with asking.server.client("den", name="poet") as client:
+        await client.developer.log(type="verse", data={"line": 1})
+        status, log = await asking("/rooms/den/log?agent=poet&text=verse")
+    assert (status, [(line["text"], line["fields"]) for line in log["lines"]]) == (200, [("verse", {"line": 1})])
+    assert (await asking(f"/rooms/den/log?after={log['next']}&text=verse"))[1]["lines"] == []
+    assert (await asking("/rooms/cave/log"))[1]["lines"] == []
+    assert (await asking("/rooms/den/log?level=loud"))[0] == 400
+
+
 # --- Events of a room
 
 

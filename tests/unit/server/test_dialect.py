@@ -129,3 +129,11 @@ def test_the_first_dialect_that_recognises_a_client_is_chosen() -> None:
     assert dialects.choose(PLAIN) is SDK_06
     with pytest.raises(InvalidRequestError, match="does not speak"):
         Dialects([newer]).choose(PLAIN)
+
+
+def test_a_page_in_a_browser_says_by_parameters_what_others_say_by_headers() -> None:
+    page = Handshake({}, {"resume": "token", "look": "1"})
+    assert SDK_06.resume_token(page) == "token"
+    assert SDK_06.translator(page).capabilities == {Capability.RESUME, Capability.CANCEL, Capability.LOOK}
+    assert Capability.LOOK not in SDK_06.translator(Handshake({}, {"resume": "-"})).capabilities
+    assert SDK_06.translator(Handshake({}, {"look": "1"})).capabilities == frozenset()

@@ -7,18 +7,18 @@
  */
 import { ConnectionLostError, RoomClient } from "../protocol/client.js";
 import { useEffect, useState } from "../ui/preact.js";
-import { ApiError, at, post } from "./api.js";
+import { ApiError, at, post, query } from "./api.js";
 
 const LINGER_MS = 5000;
 
 /** @type {Map<string, {client: RoomClient, users: number, timer?: ReturnType<typeof setTimeout>}>} */
 const open = new Map();
 
-/** @param {string} room */
-async function dial(room) {
+/** @param {string} room @param {string} resume */
+async function dial(room, resume) {
   const { jwt } = await post(at`/studio/api/rooms/${room}/token`, {});
   const scheme = location.protocol === "https:" ? "wss" : "ws";
-  return new WebSocket(`${scheme}://${location.host}${at`/rooms/${room}`}?token=${encodeURIComponent(jwt)}`);
+  return new WebSocket(`${scheme}://${location.host}${at`/rooms/${room}`}${query({ token: jwt, resume })}`);
 }
 
 /** Take part in the use of a room's connection; returns it, and what ends the use. @param {string} room */
@@ -26,7 +26,7 @@ export function borrow(room) {
   let entry = open.get(room);
   if (!entry) {
     const isFinal = (/** @type {Error} */ error) => error instanceof ApiError && [401, 403, 404].includes(error.status);
-    entry = { client: new RoomClient({ dial: () => dial(room), isFinal }), users: 0 };
+    entry = { client: new RoomClient({ dial: (resume) => dial(room, resume), isFinal }), users: 0 };
     open.set(room, entry);
     entry.client.start();
   }

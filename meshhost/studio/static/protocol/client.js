@@ -2,9 +2,10 @@
  * A participant of a room, in the browser: requests with their replies, events, and a connection that comes back by itself.
  *
  * `dial` opens a socket with a new token each time, because tokens are short-lived. A lost connection fails the requests that
- * wait, as nobody knows whether they were done; then it is dialled again with a growing delay. The room knows nothing of the former
- * connection: listeners for the state `ready` set up again what they need. A reason that trying again won't change (the
- * role may not, the session ended) ends it for good.
+ * wait, as nobody knows whether they were done; then it is dialled again with a growing delay, and shows the resume token of the
+ * session that it lost, so that it is the same participant. Listeners for the state `ready` set up again what they need, as
+ * the room may have forgotten the session. A reason that trying again won't change (the role may not, the session ended) ends it
+ * for good.
  *
  * Which task does what: the socket's own callbacks and one timer. Invariant: after `close` nothing is called any more.
  */
@@ -32,7 +33,7 @@ export class ConnectionLostError extends Error {
 }
 
 export class RoomClient {
-  /** @param {{dial: () => Promise<Socket>, isFinal?: (error: Error) => boolean}} options `isFinal`: whether trying again is in vain */
+  /** @param {{dial: (resume: string) => Promise<Socket>, isFinal?: (error: Error) => boolean}} options `isFinal`: whether trying again is in vain */
   constructor({ dial, isFinal = () => false }) {
     this.#dial = dial;
     this.#isFinal = isFinal;
@@ -40,6 +41,8 @@ export class RoomClient {
 
   #dial;
   #isFinal;
+  /** What makes us the same participant again; a placeholder at first. */
+  #resume = "-";
   /** @type {Socket | null} */
   #socket = null;
   #lastId = 0n;
@@ -137,7 +140,7 @@ export class RoomClient {
     this.#setState("connecting", this.error);
     let socket;
     try {
-      socket = await this.#dial();
+      socket = await this.#dial(this.#resume);
     } catch (error) {
       this.#lost(/** @type {Error} */ (error));
       return;
@@ -195,6 +198,7 @@ export class RoomClient {
     if (type === "connected") {
       this.participantId = String(header.participantId ?? "");
       this.attributes = header.attributes ?? {};
+      this.#resume = header.meshhost?.resume_token ?? "-";
     }
     if (this.#greeted.size < 2 || this.state === "ready") return;
     this.#delay = FIRST_RETRY_MS;

@@ -1,0 +1,80 @@
+"""The ring of lines about rooms: what is kept, for how long, and what is found in it."""
+
+import logging
+
+from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.logs import log_context
+from meshhost.server.studio.room_log import RoomLog
+
+DEN, CAVE = RoomKey(TenantId("acme"), "den"), RoomKey(TenantId("acme"), "cave")
+logger = logging.getLogger("meshhost.server.test_room_log")
+
+
+def texts(log: RoomLog, room: RoomKey = DEN, after: int = 0, **wanted: object) -> list[str]:
+    lines, _ = log.after(room, after, limit=100, **wanted)  # type: ignore[arg-type]
+    return [line["text"] for line in lines]
+
+
+def test_records_about_a_room_are_kept_with_who_logged_them() -> None:
+    log = RoomLog()
+    logger.setLevel(logging.INFO)
+    with log.attached(), log_context(tenant="acme", room="den", identity="poet"):
+        logger.info("joined", extra={"role": "agent"})
+        logger.debug("too fine")
+    with log.attached():
+        logger.info("of no room")
+    logger.info("after it", extra={"tenant": "acme", "room": "den"})
+    [line], last = log.after(DEN, 0, limit=10)
+    assert (line["text"], line["agent"], line["level"], line["fields"]) == ("joined", "poet", "INFO", {"role": "agent"})
+    assert last == line["n"] == 1
+
+
+def test_a_room_has_its_last_lines_and_the_last_rooms_have_theirs() -> None:
+    log = RoomLog(most_lines=2, most_rooms=1)
+    for text in ("a", "b", "c"):
+        log.keep(DEN, 0.0, logging.INFO, "", text, {})
+    assert texts(log) == ["b", "c"]
+    log.keep(CAVE, 0.0, logging.INFO, "", "d", {})
+    assert (texts(log), texts(log, CAVE)) == ([], ["d"])
+    log.forget(CAVE)
+    assert texts(log, CAVE) == []
+
+
+def test_lines_are_found_by_number_level_agent_and_text() -> None:
+    log = RoomLog()
+    log.keep(DEN, 0.0, logging.INFO, "poet", "Began", {})
+    log.keep(DEN, 1.0, logging.ERROR, "critic", "failed", {"why": "Out of Ink"})
+    assert texts(log, after=1) == ["failed"]
+    assert texts(log, after=2) == []
+    assert texts(log, after=99) == ["Began", "failed"], "numbers begin again with the server"
+    assert texts(log, level=logging.WARNING) == ["failed"]
+    assert texts(log, agent="poet") == ["Began"]
+    assert texts(log, text="began") == ["Began"]
+    assert texts(log, text="ink") == ["failed"]
+
+
+def test_lines_are_bounded_and_always_json() -> None:
+    log = RoomLog()
+    log.keep(DEN, 0.0, logging.INFO, "a" * 300, "x" * 3000, {"long": "y" * 3000})
+    log.keep(DEN, 0.0, logging.INFO, "", "t", {"what": DEN.__class__, "n": 1})
+    lines, _ = log.after(DEN, 0, limit=10)
+    assert (len(lines[0]["agent"]), len(lines[0]["text"]), list(lines[0]["fields"])) == (200, 2000, ["cut"])
+    assert lines[1]["fields"]["n"] == 1
+
+
+def test_a_record_that_can_not_be_kept_does_not_fail_its_logger() -> None:
+    class Quiet(RoomLog):
+        def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+            failed.append(record)
+
+    class Bad:
+        def __str__(self) -> str:
+            raise ValueError
+
+    failed: list[logging.LogRecord] = []
+    log = Quiet()
+    record = logging.LogRecord("meshhost", logging.INFO, "", 0, "bad %s", (Bad(),), None)
+    record.tenant, record.room = "acme", "den"
+    log.emit(record)
+    assert failed == [record]
+    assert texts(log) == []
