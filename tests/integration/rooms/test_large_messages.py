@@ -88,6 +88,10 @@ async def test_a_client_that_does_not_fetch_gets_the_message_whole(server: Runni
         assert response == JsonResponse(json=[LARGE])
         response, extra = await a.request("queues.receive", {"name": "jobs", "lease": 30, "limit": 9})
         assert response == JsonResponse(json=[6])
+        await a.queues.send_many("jobs", [7, LARGE, 9])
+        for expected in ([7], [LARGE], [9]):
+            response, extra = await a.request("queues.receive", {"name": "jobs", "lease": 30, "limit": 9})
+            assert response == JsonResponse(json=expected)
 
 
 async def test_a_message_that_cannot_be_delivered_ends_dead_with_the_reason(serve: Any) -> None:
