@@ -508,7 +508,8 @@ HOT = {
     "queues/queues.sql": [
         "find_queue", "change_depth", "add_message", "add_plain_message", "add_content", "find_sent", "remember_sent",
         "find_content", "delete_content", "in_progress", "claim", "note_end", "find_leased", "delete_message", "give_back",
-        "add_outcome", "bury", "extend", "shorten_holder", "forget_sent",
+        "add_outcome", "bury", "extend", "shorten_holder", "forget_sent", "find_plain_leased", "add_done_outcomes",
+        "delete_contents", "delete_messages",
     ],
     "queues/starts.sql": ["find", "keep", "put_off", "begin_anew", "begin_keys_anew", "let_go", "sweep", "forget"],
 }  # fmt: skip
@@ -521,7 +522,13 @@ async def test_no_statement_of_a_send_a_lease_or_a_settlement_scans_a_table(
     sql = read_statements("meshhost.stores.sqlite", file)[name]
     values = dict.fromkeys(re.findall(r":([a-z_]+)", sql), 1)
     rows = await in_thread(store, lambda db: db.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall())
-    assert [row[3] for row in rows if row[3].startswith("SCAN")] == []
+    scanned = [row[3] for row in rows if row[3].startswith("SCAN")]
+    # The ids that the statement was given, which are few.
+    assert [
+        each
+        for each in scanned
+        if each not in ("SCAN json_each VIRTUAL TABLE INDEX 1:", "SCAN wanted VIRTUAL TABLE INDEX 1:")
+    ] == []
 
 
 async def test_the_backlog_of_another_tenant_costs_a_tenant_nothing(store: SqliteQueueStore) -> None:
