@@ -24,7 +24,7 @@ _TRIES = 5
 # Rounds in which one transaction puts messages off: first among as many as are wanted, then among many.
 _ROUNDS, _NARROW_ROUNDS, _MANY = 20, 5, 500
 # What the statement `lease` answers when no message is ready.
-_NOTHING: Row = (None,) * 12
+_NOTHING: Row = (None,) * 13
 
 
 class _OvertakenError(Exception):
