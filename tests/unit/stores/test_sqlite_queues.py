@@ -20,8 +20,8 @@ from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.queues import LONGEST_DELAY, LONGEST_LEASE, EndReason, HolderId, NewMessage, QueueKey
 from meshhost.stores.shared.statements import read_statements
 from meshhost.stores.sqlite import file as sqlite_file
-from meshhost.stores.sqlite import thread as sqlite_thread
 from meshhost.stores.sqlite.file import SqliteFile
+from meshhost.stores.sqlite.pace import Pace
 from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.stores.sqlite.thread import SqliteThread
 from meshhost.testing.clock import FakeClock
@@ -270,8 +270,9 @@ async def test_what_waits_together_is_committed_together(store: SqliteQueueStore
     assert statements.count("COMMIT") == 2  # that of the holder's batch is the first
 
 
-async def test_a_batch_is_bounded(store: SqliteQueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_thread, "_MAX_BATCH", 10)
+async def test_a_batch_is_bounded(tmp_path: Path) -> None:
+    store = SqliteQueueStore(tmp_path / "own.db", pace=Pace(max_batch=10))
+    await store.open()
     statements: list[str] = []
     await in_thread(store, lambda db: db.set_trace_callback(statements.append))
     async with Hold(store):
@@ -280,6 +281,7 @@ async def test_a_batch_is_bounded(store: SqliteQueueStore, monkeypatch: pytest.M
         statements.clear()
     await asyncio.gather(*sends)
     assert statements.count("COMMIT") == 3
+    await store.close()
 
 
 async def test_an_operation_that_raises_is_rolled_back_alone(store: SqliteQueueStore) -> None:
