@@ -3,35 +3,32 @@
 Each variable is `MESHHOST_<NAME>`, also read as `MESHAGENT_<NAME>` when ours is unset, so that a MeshAgent deployment keeps
 its environment. `OPENAI_*` and `OTEL_*` keep their usual names. Values are read when `read_settings` is called, never at
 import, so that tests and programs may set them first. Programs and `meshhost.app` read settings and pass plain values on:
-the lower layers never see the environment (import-linter enforces it). The reference page of the settings is made from the
+the lower layers never see the environment (import-linter enforces it). What a short command reads is read by
+`meshhost.client_settings` alone, since this model takes long to load. The reference page of the settings is made from the
 descriptions here.
 """
 
 import logging
-import re
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from meshhost.client_settings import DEFAULT_API_URL, checked_level, checked_url, clean
 from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
 
 __all__ = ["DEFAULT_API_URL", "Settings", "read_settings"]
-
-DEFAULT_API_URL = "http://127.0.0.1:8080"
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def _names(name: str) -> AliasChoices:
     return AliasChoices(f"MESHHOST_{name}", f"MESHAGENT_{name}")
 
 
-def _edge(name: str, default: float | None, description: str) -> Any:
-    return Field(default, gt=0, validation_alias=_names(f"EDGE_{name}"), description=description)
+def _edge(name: str, default: float | None, description: str, *, most: float | None = None) -> Any:
+    return Field(default, gt=0, le=most, validation_alias=_names(f"EDGE_{name}"), description=description)
 
 
 class Settings(BaseSettings):
@@ -311,13 +308,7 @@ class Settings(BaseSettings):
     edge_max_connections: int | None = _edge("MAX_CONNECTIONS", None, "Connections. Unset: by the file descriptors.")
     edge_max_incomplete: int = _edge("MAX_INCOMPLETE", 1024, "Connections whose headers are incomplete.")
     edge_max_incomplete_per_address: int = _edge("MAX_INCOMPLETE_PER_ADDRESS", 128, "As many of them from one address.")
-    edge_newcomer_share: float = Field(
-        0.3,
-        gt=0,
-        le=1,
-        validation_alias=_names("EDGE_NEWCOMER_SHARE"),
-        description="Share of the event loop's time for connections of senders that are not known yet.",
-    )
+    edge_newcomer_share: float = _edge("NEWCOMER_SHARE", 0.3, "Share of the event loop for unknown senders.", most=1.0)
     openai_api_key: SecretStr | None = Field(
         None,
         validation_alias="OPENAI_API_KEY",
@@ -342,13 +333,9 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _without_line_end(cls, value: Any, info: ValidationInfo) -> Any:
-        # A secret made with echo, or a file with the line ends of Windows. Inside a value, a line end cannot be meant: in a
-        # key it would fail each request, long after the start.
         if not isinstance(value, str):
             return value
-        text = value.strip()
-        if _CONTROL.search(text):
-            raise ValueError("contains a line end or another control character")
+        text = clean(value)
         if not text and info.field_name is not None:
             return cls.model_fields[info.field_name].default
         return text
@@ -356,9 +343,12 @@ class Settings(BaseSettings):
     @field_validator("log_level")
     @classmethod
     def _is_log_level(cls, value: str) -> str:
-        if value.upper() not in logging.getLevelNamesMapping():
-            raise ValueError("expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
-        return value
+        return checked_level(value)
+
+    @property
+    def given(self) -> AbstractSet[str]:
+        """The fields that the environment sets."""
+        return self.model_fields_set
 
     @property
     def log_level_number(self) -> int:
@@ -373,12 +363,7 @@ class Settings(BaseSettings):
     @field_validator("api_url")
     @classmethod
     def _is_http_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if re.search(r"\s", value):
-            raise ValueError("expected a URL without spaces, such as http://127.0.0.1:8080")
-        if parts.scheme not in {"http", "https", "ws", "wss"} or not parts.hostname:
-            raise ValueError("expected a URL such as http://127.0.0.1:8080")
-        return value.rstrip("/")
+        return checked_url(value)
 
     @field_validator("config_dir", "data_dir", "local_model")
     @classmethod

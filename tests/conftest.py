@@ -4,11 +4,13 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 import pytest_asyncio
+from doubles.disk import small_file_system
 from doubles.pgbouncer import running_pgbouncer
 from doubles.postgres import PostgresServer, running_postgres
 
@@ -36,6 +38,13 @@ def pgbouncer(postgres_server: PostgresServer) -> Iterator[str]:
     """The URL of `postgres_server`'s own database through a pgbouncer in transaction mode."""
     with running_pgbouncer(postgres_server) as url:
         yield url
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of forty megabytes."""
+    with small_file_system(tmp_path / "disk") as folder:
+        yield folder
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,9 @@ gateway's errors have the form of the OpenAI API. Two OpenAPI 3.1 documents desc
 What is inside a room (messages between participants, files, documents, tools, receiving from queues) goes over the WebSocket of
 `GET /rooms/{room}`: use [`RoomClient`](api/client.md) or a MeshAgent SDK. Sending to queues and looking after them, schedules
 and hooks have routes here too, for programs that join no room.
+
+While the room server cannot use its database, any route may answer 503 with `Retry-After`, or 507 when the disk is full.
+Whether the request was done is then unknown; a send with an `Idempotency-Key` is safe to repeat.
 """
 
 

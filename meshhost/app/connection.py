@@ -2,18 +2,18 @@
 
 A participant needs the URL of a room server and a token for the room. Both come from where the command line has them: the
 environment, else the stored project. `MESHHOST_TOKEN` is a ready-made token, for programs that have no API key; else a token is
-signed here with the key. The command line uses `room_token` too, so that a program can do what a command could.
+signed here with the key.
 """
 
 from urllib.parse import quote
 
 from meshhost.app.project import api_key_of, api_url_of
+from meshhost.client_settings import ClientValues, read_client_settings
 from meshhost.errors import SettingsError
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import check_room_name
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.room.client import RoomClient
-from meshhost.settings import Settings, read_settings
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 
 __all__ = ["connect", "room_token", "signed_room_token"]
@@ -31,7 +31,7 @@ def connect(
     Raises SettingsError when there is neither key nor token, or no room; entering the block raises RoomRefusedError or
     ConnectionLostError.
     """
-    settings = read_settings()
+    settings = read_client_settings()
     room_name = room or settings.room
     if room_name is None:
         raise SettingsError('no room: connect("my-room"), or set MESHHOST_ROOM')
@@ -41,7 +41,7 @@ def connect(
 
 
 def room_token(
-    settings: Settings, room: str, *, name: str, role: str = "user", permissions: ApiScope | None = None
+    settings: ClientValues, room: str, *, name: str, role: str = "user", permissions: ApiScope | None = None
 ) -> str:
     """Return MESHHOST_TOKEN, else a token for the room that is signed with the API key. Raises SettingsError."""
     if settings.token is not None:

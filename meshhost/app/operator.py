@@ -11,8 +11,8 @@ import os
 import secrets
 from pathlib import Path
 
+from meshhost.client_settings import ClientValues
 from meshhost.errors import SettingsError
-from meshhost.settings import Settings
 
 __all__ = ["find_operator_key", "make_operator_key", "operator_key_path"]
 
@@ -20,12 +20,12 @@ _MIN_LENGTH = 16
 _PREFIX = "mo-"
 
 
-def operator_key_path(settings: Settings) -> Path:
+def operator_key_path(settings: ClientValues) -> Path:
     """The file of the operator's key."""
     return settings.config_dir / "operator.key"
 
 
-def find_operator_key(settings: Settings) -> str | None:
+def find_operator_key(settings: ClientValues) -> str | None:
     """The operator's key of the environment, else of the file; None when there is none. Raises SettingsError."""
     path = operator_key_path(settings)
     if settings.operator_key is not None:
@@ -40,7 +40,7 @@ def find_operator_key(settings: Settings) -> str | None:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from None
 
 
-def make_operator_key(settings: Settings) -> str:
+def make_operator_key(settings: ClientValues) -> str:
     """The operator's key, made and written when there is none. Raises SettingsError when it cannot be written."""
     present = find_operator_key(settings)
     if present is not None:

@@ -9,42 +9,45 @@ import json
 import os
 import tempfile
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
-
+from meshhost.client_settings import ClientValues, SecretText, read_client_settings
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidApiKeyError, SettingsError
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key, parse_api_key
-from meshhost.settings import Settings, read_settings
 
 __all__ = ["Project", "RecentKeys", "api_key_of", "api_url_of", "known_keys", "read_project", "set_up_project"]
 
 
-class Project(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Project:
     """The content of `project.json`: the URL of the room server, the id of the project, and its API key."""
-
-    model_config = ConfigDict(frozen=True)
 
     api_url: str
     project_id: str
-    api_key: SecretStr
+    api_key: SecretText
 
 
 def read_project(config_dir: Path) -> Project | None:
     """Return the stored project; None when there is none. Raises SettingsError when the file cannot be read."""
     path = _path(config_dir)
     try:
-        return Project.model_validate_json(path.read_text())
+        content = json.loads(path.read_text())
+        values = [content[name] for name in ("api_url", "project_id", "api_key")]
     except FileNotFoundError:
         return None
-    except (ValidationError, UnicodeDecodeError):
-        raise SettingsError(f"{path} is damaged: delete it and run `meshhost setup`") from None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        values = [None]
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    if not all(isinstance(value, str) for value in values):
+        raise SettingsError(f"{path} is damaged: delete it and run `meshhost setup`")
+    api_url, project_id, api_key = values
+    return Project(api_url, project_id, SecretText(api_key))
 
 
-def set_up_project(settings: Settings) -> tuple[Project, bool]:
+def set_up_project(settings: ClientValues) -> tuple[Project, bool]:
     """Return the stored project, made when there is none, and whether it was written now.
 
     A key in the environment is stored, so that this machine acts for that project from now on. Raises SettingsError.
@@ -57,14 +60,14 @@ def set_up_project(settings: Settings) -> tuple[Project, bool]:
         return present, False
     else:
         key = new_api_key(str(uuid.uuid4()))
-    project = Project(api_url=settings.api_url, project_id=key.project_id, api_key=SecretStr(encode_api_key(key)))
+    project = Project(api_url=settings.api_url, project_id=key.project_id, api_key=SecretText(encode_api_key(key)))
     if project == present:
         return project, False
     _write(_path(settings.config_dir), project)
     return project, True
 
 
-def api_key_of(settings: Settings) -> str:
+def api_key_of(settings: ClientValues) -> str:
     """Return the API key to use: the environment's, else the stored project's. Raises SettingsError when there is none."""
     if settings.api_key is not None:
         return settings.api_key.get_secret_value()
@@ -74,15 +77,15 @@ def api_key_of(settings: Settings) -> str:
     return project.api_key.get_secret_value()
 
 
-def api_url_of(settings: Settings) -> str:
+def api_url_of(settings: ClientValues) -> str:
     """Return the room server's URL: the environment's, else the stored project's, else the default. Raises SettingsError."""
-    if "api_url" in settings.model_fields_set:
+    if "api_url" in settings.given:
         return settings.api_url
     project = read_project(settings.config_dir)
     return settings.api_url if project is None else project.api_url.rstrip("/")
 
 
-def known_keys(settings: Settings) -> list[ApiKey]:
+def known_keys(settings: ClientValues) -> list[ApiKey]:
     """Return the keys that a room server of this user accepts beside its stored ones: the environment's and the project's.
 
     Raises SettingsError when one of them is invalid.
@@ -120,7 +123,7 @@ class RecentKeys:
         """The keys. Raises SettingsError as `known_keys` does."""
         now = self._clock.monotonic()
         if now - self._read_at >= self._seconds or self._path is None or _stamp(self._path) != self._stamp:
-            settings = read_settings()
+            settings = read_client_settings()
             # The stamp comes first: a file that is replaced meanwhile is read again the next time.
             self._path = _path(settings.config_dir)
             self._stamp = _stamp(self._path)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import typer
 
@@ -53,19 +53,19 @@ class ServerAccess:
 def server_access() -> ServerAccess:
     """Read from the environment and the stored project; the environment wins. Raises SettingsError, InvalidApiKeyError."""
     from meshhost.app.project import api_key_of
+    from meshhost.client_settings import read_client_settings
     from meshhost.identity.keys import parse_api_key
-    from meshhost.settings import read_settings
 
-    api_key = api_key_of(read_settings())
+    api_key = api_key_of(read_client_settings())
     return ServerAccess(server_url(), parse_api_key(api_key).project_id, api_key)
 
 
 def server_url() -> str:
     """The http or https URL of the room server, from the environment, else the stored project. Raises SettingsError."""
     from meshhost.app.project import api_url_of
-    from meshhost.settings import read_settings
+    from meshhost.client_settings import read_client_settings
 
-    api_url = api_url_of(read_settings())
+    api_url = api_url_of(read_client_settings())
     if api_url.startswith("ws"):
         api_url = f"http{api_url.removeprefix('ws')}"
     return _without_credentials(api_url)
@@ -73,11 +73,11 @@ def server_url() -> str:
 
 def resolve_room(given: str | None) -> str:
     """Return the given room, else MESHHOST_ROOM. Raises BadParameter when there is none, or the name is not allowed."""
+    from meshhost.client_settings import read_client_settings
     from meshhost.errors import InvalidRequestError
     from meshhost.identity.tenant import check_room_name
-    from meshhost.settings import read_settings
 
-    name = given or read_settings().room
+    name = given or read_client_settings().room
     if name is None:
         raise typer.BadParameter("name the room, or set MESHHOST_ROOM", param_hint="--room")
     try:
@@ -92,14 +92,14 @@ def run_in_room(given: str | None, use: Callable[[RoomClient], Awaitable[T]], *,
     The participant has the token in MESHHOST_TOKEN if there is one, else all rights of a user. With `only_looks` a room that
     sleeps is not woken: no agent is called into it.
     """
-    from meshhost.app.connection import room_token
+    from meshhost.app.project import api_key_of
     from meshhost.cli.log_output import log_for_command
-    from meshhost.identity.grants import ApiScope
-    from meshhost.settings import read_settings
+    from meshhost.client_settings import read_client_settings
 
     log_for_command()
-    name = resolve_room(given)
-    token = room_token(read_settings(), name, name=PARTICIPANT_NAME, permissions=ApiScope.full())
+    name, settings = resolve_room(given), read_client_settings()
+    given_token = settings.token
+    token = _token_of_user(api_key_of(settings), name) if given_token is None else given_token.get_secret_value()
 
     async def work() -> T:
         async with joined_room(server_url(), name, token=token, only_looks=only_looks) as room:
@@ -122,7 +122,7 @@ async def joined_room(
     from meshhost.transport.websocket_client import WebSocketClientProtocol
 
     if isinstance(server, ServerAccess):
-        api_url, token = server.api_url, token or _token_of_user(server, name)
+        api_url, token = server.api_url, token or _token_of_user(server.api_key, name)
     else:
         api_url = server
     url = f"{api_url}/rooms/{quote(name)}"
@@ -139,38 +139,44 @@ async def joined_room(
         await room.close()
 
 
-def _token_of_user(access: ServerAccess, room: str) -> str:
-    from meshhost.app.connection import signed_room_token
-    from meshhost.identity.grants import ApiScope
+def _token_of_user(api_key: str, room: str) -> str:
+    from meshhost.identity.signing import FULL_SCOPE, room_token
 
-    return signed_room_token(access.api_key, room, name=PARTICIPANT_NAME, role="user", permissions=ApiScope.full())
-
-
-async def get_json(access: ServerAccess, path: str, **query: str | int) -> Any:
-    """Return the JSON that the server answers to GET `path`. Raises ConnectionLostError, RoomRefusedError, or RoomError."""
-    return await send_json(access.api_url, access.api_key, "GET", path, None, **query)
+    return room_token(api_key, room, name=PARTICIPANT_NAME, scope=FULL_SCOPE)
 
 
-async def send_json(
-    api_url: str, bearer: str, method: str, path: str, body: dict[str, Any] | None = None, **query: str | int
+def get_json(access: ServerAccess, path: str, *, timeout: float = REST_TIMEOUT, **query: str | int) -> Any:
+    """Return the JSON that the server answers to GET `path`. Raises ConnectionLostError, RoomRefusedError, or RoomError.
+
+    `timeout` is the seconds that the server may be silent.
+    """
+    return send_json(access.api_url, access.api_key, "GET", path, None, query, timeout=timeout)
+
+
+def send_json(
+    api_url: str,
+    bearer: str,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None = None,
+    query: Mapping[str, str | int] | None = None,
+    *,
+    timeout: float = REST_TIMEOUT,
 ) -> Any:
     """Return the JSON that the server answers; None for an empty answer. Raises as `get_json` does."""
-    import aiohttp
-
+    from meshhost.cli.rest import ask
     from meshhost.errors import RoomError
 
-    url = f"{api_url}{path}{f'?{urlencode(query)}' if query else ''}"
-    headers = {"Authorization": f"Bearer {bearer}"}
     try:
-        async with (
-            aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=REST_TIMEOUT)) as session,
-            session.request(method, url, json=body) as response,
-        ):
-            status, answer = response.status, await response.read()
-    except (aiohttp.ClientError, TimeoutError) as error:
+        status, answer = ask(method, f"{api_url}{path}", bearer=bearer, query=query, body=body, timeout=timeout)
+    except OSError as error:
         raise unreachable(api_url, error) from None
     if status >= 400:
         raise refused(api_url, status, answer)
+    if status >= 300:
+        raise RoomError(
+            f"{api_url} sends clients elsewhere ({status}): set MESHHOST_API_URL to the URL of the server itself"
+        )
     try:
         return json.loads(answer) if answer else None
     except ValueError:

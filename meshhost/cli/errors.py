@@ -87,10 +87,10 @@ def _unexpected(error: BaseException) -> str:
 
 
 def _wants_traceback() -> bool:
-    from meshhost.settings import read_settings
+    from meshhost.client_settings import read_client_settings
 
     try:
-        return read_settings().log_level.upper() == "DEBUG"
+        return read_client_settings().log_level.upper() == "DEBUG"
     except SettingsError:
         return False
 

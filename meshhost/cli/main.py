@@ -1,7 +1,8 @@
 """`meshhost`: puts the command groups together and runs the command of `sys.argv`.
 
 Loaded for every command, so everything here counts for `meshhost --help`: see the docstring of the package. To load a group and
-make its options takes several milliseconds, so a command loads its own group only; of the others `GROUPS` has name and help.
+make its options takes several milliseconds, so a command loads its own group only; of the others `GROUPS` has name and help, as
+`COMMANDS` has of the commands without a group.
 """
 
 import gc
@@ -9,37 +10,18 @@ import os
 import sys
 from collections.abc import Container, Sequence
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import typer.core
 
 from meshhost import __version__
-from meshhost.cli.commands.chat import chat
-from meshhost.cli.commands.host.logs import logs
-from meshhost.cli.commands.setup import setup
-from meshhost.cli.commands.studio import studio
+from meshhost.cli.conversion import convert_lazily
 from meshhost.cli.errors import USAGE, run_guarded
 from meshhost.cli.output import note, print_line, use_safe_streams
 
-__all__ = ["GROUPS", "main", "run", "whole_app"]
+__all__ = ["COMMANDS", "GROUPS", "main", "run", "whole_app"]
 
 _COMPLETION = "_MESHHOST_COMPLETE"
-
-
-class _Group(typer.core.TyperGroup):
-    """A group whose own `--help` option does not load pydantic.
-
-    Typer 0.29 gives the option no value when it is absent, and then imports pydantic to convert that, before it comes to the
-    `--help` of the command itself.
-    """
-
-    def get_help_option(self, ctx: Any) -> Any:
-        """The option, off by default."""
-        option = super().get_help_option(ctx)
-        if option is not None:
-            option.default = False
-        return option
 
 
 _COMMANDS = "meshhost.cli.commands"
@@ -64,36 +46,48 @@ GROUPS = {
 }
 
 
+# The same of the commands without a group; the function in the module has the name of the command.
+COMMANDS = {
+    "setup": (f"{_COMMANDS}.setup", "Make the local project and its API key, unless they exist."),
+    "chat": (f"{_COMMANDS}.chat", "Talk with an agent."),
+    "logs": (
+        f"{_COMMANDS}.host.logs",
+        "Show what a service host and its agents have logged, from the last 2000 records that it keeps.",
+    ),
+    "studio": (f"{_COMMANDS}.studio", "Print a link that opens Studio in a browser."),
+}
+
+
 def whole_app() -> typer.Typer:
     """All commands, for shell completion, the reference and tests."""
-    return _app_of(GROUPS)
+    return _app_of([*GROUPS, *COMMANDS])
 
 
 def _app_of(loaded: Container[str]) -> typer.Typer:
-    """The commands, with those groups that are named here; of the others only name and help."""
+    """The commands, of which those groups and commands that are named here can be run; of the others only name and help."""
     # Plain help, since rich takes as long to load as everything else. No options for shell completion, since typer converts
     # them with pydantic before it shows the help of any command.
     app = typer.Typer(
         help="Host AI agents: rooms, queues, tools and services.",
-        cls=_Group,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback()(_root)
-    app.command()(setup)
+    for name, (module, text) in COMMANDS.items():
+        if name in loaded:
+            app.command(name)(getattr(import_module(module), name))
+        else:
+            app.command(name, help=text)(_nothing)
     for name, (module, text) in GROUPS.items():
         group = import_module(module).app if name in loaded else typer.Typer(help=text, callback=_nothing)
-        app.add_typer(group, name=name, cls=_Group)
-    app.command()(chat)
-    app.command()(logs)
-    app.command()(studio)
+        app.add_typer(group, name=name)
     return app
 
 
 def _nothing() -> None:
-    """A group that is not loaded runs nothing."""
+    """A group or command that is not loaded runs nothing."""
 
 
 def main() -> None:
@@ -128,6 +122,7 @@ def run(arguments: Sequence[str]) -> int:
         arguments = arguments or ["--help"]
         app = _app_of(_named_first(arguments))
     command = typer.main.get_command(app)
+    convert_lazily(command)
     return run_guarded(lambda: command.main(args=list(arguments), prog_name="meshhost", standalone_mode=False))
 
 

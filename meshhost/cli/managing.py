@@ -6,7 +6,6 @@ Without one the user's API key is shown, which may see and manage the keys of it
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 from urllib.parse import quote
 
@@ -22,10 +21,10 @@ def bearer() -> str:
     """Return the operator's key, else the user's API key. Raises SettingsError."""
     from meshhost.app.operator import find_operator_key
     from meshhost.app.project import api_key_of
+    from meshhost.client_settings import read_client_settings
     from meshhost.errors import SettingsError
-    from meshhost.settings import read_settings
 
-    settings = read_settings()
+    settings = read_client_settings()
     found = find_operator_key(settings)
     if found is not None:
         return found
@@ -46,7 +45,7 @@ def manage(method: str, path: str, body: dict[str, Any] | None = None, **query: 
     from meshhost.cli.log_output import log_for_command
 
     log_for_command()
-    return asyncio.run(send_json(server_url(), bearer(), method, path, body, **query))
+    return send_json(server_url(), bearer(), method, path, body, query)
 
 
 def confirm(what: str, *, yes: bool) -> None:

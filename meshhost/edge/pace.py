@@ -1,6 +1,6 @@
 """How fast a site accepts connections: those of nobody known may take a share of the event loop's time, and no more.
 
-A new connection costs the loop some 0.4 ms until its request is refused or its sender is known. Whoever has an address may open
+A new connection costs the loop some 0.4 ms until its request is refused or its sender is known. Anybody may open
 thousands per second, and everybody who is connected shares the loop with them. So `Acceptor` asks `Pace` before each `accept`.
 What is not accepted yet waits in the system's queue of connections and costs nothing.
 
@@ -12,7 +12,7 @@ thread, less that of newcomers.
 
 Why one bound for all newcomers, and not one for each address: before authentication an address is all that is known, behind a
 proxy everybody has the same one, and an attacker may have many. Who is connected already is protected in any case. Who is not
-waits in the system's queue behind those that came earlier, whoever they are; to sort these belongs in front of the server.
+waits in the system's queue behind those that came earlier, from any address; to sort these belongs in front of the server.
 
 The time is CPU time of the loop's thread, not elapsed time: what other processes take of a busy machine must not count as the
 cost of a connection. Nothing here awaits.

@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import jwt
 
+from meshhost.client_settings import read_client_settings
 from meshhost.errors import ExpiredTokenError, InvalidTokenError
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import parse_api_key
-from meshhost.settings import read_settings
+from meshhost.identity.signing import ALGORITHM, DEFAULT_LIFETIME, FORM_VERSION, NO_EXPIRATION, sign
 
 __all__ = [
     "DEFAULT_LIFETIME",
@@ -29,12 +30,6 @@ __all__ = [
     "TokenClaims",
 ]
 
-DEFAULT_LIFETIME = timedelta(days=1)
-# `to_jwt(expiration=NO_EXPIRATION)` asks for a token that never expires; servers may refuse those.
-NO_EXPIRATION = datetime.max.replace(tzinfo=UTC)
-
-_ALGORITHM = "HS256"
-_FORM_VERSION = "0.6.13"  # the MeshAgent token form we write; below 0.6.0 a missing `api` grant means a default scope
 _VERSION_WHEN_MISSING = "0.5.3"
 _FIRST_WITH_API_GRANT = (0, 6)
 _VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})(?![0-9])")
@@ -90,7 +85,7 @@ class ParticipantToken:
         self.api_key_id = api_key_id
         self.grants = [] if grants is None else grants
         self.extra_payload = {} if extra_payload is None else extra_payload
-        self.version = _FORM_VERSION if version is None else version
+        self.version = FORM_VERSION if version is None else version
         self.expires_at: datetime | None = None
         self.signed_at: float | None = None
 
@@ -186,15 +181,7 @@ class ParticipantToken:
         """
         claims = self.to_json()
         secret = _sign_with(claims, api_key=api_key, secret=token)
-        if not secret:
-            raise InvalidTokenError("the secret to sign with is empty")
-        if expiration is None:
-            expiration = datetime.now(UTC) + DEFAULT_LIFETIME
-        if expiration != NO_EXPIRATION:
-            claims["exp"] = int(expiration.timestamp())
-        # With milliseconds: a room that is deleted and made again tells a token from before by it.
-        claims["iat"] = round(datetime.now(UTC).timestamp(), 3)
-        return jwt.encode(claims, key=secret, algorithm=_ALGORITHM)
+        return sign(claims, secret=secret, expiration=expiration)
 
     @staticmethod
     def from_jwt(jwt_str: str, *, token: str | None = None, validate: bool | None = True) -> ParticipantToken:
@@ -221,7 +208,7 @@ class ParticipantToken:
 
 
 def _sign_with(claims: dict[str, Any], *, api_key: str | None, secret: str | None) -> str:
-    settings = read_settings()
+    settings = read_client_settings()
     if api_key is None and settings.api_key is not None:
         api_key = settings.api_key.get_secret_value()
     if api_key is not None:
@@ -262,7 +249,7 @@ def _decode(text: str, *, secret: str | None) -> dict[str, Any]:
     if secret is None:
         options |= {"verify_signature": False, "verify_exp": False}
     try:
-        return jwt.decode(text, key=secret or "", algorithms=[_ALGORITHM], options=options)  # type: ignore[arg-type]
+        return jwt.decode(text, key=secret or "", algorithms=[ALGORITHM], options=options)  # type: ignore[arg-type]
     except jwt.ExpiredSignatureError:
         raise ExpiredTokenError("the token has expired: ask for a new one") from None
     # What PyJWT lets through of the parsers below it, for tokens of strange text, depth or expiry.

@@ -11,7 +11,7 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.bodies import LargeBodies
 from meshhost.queues.watches import Watches
-from meshhost.stores.messages import ENDED, MessagePage, MessageQuery, MessageRecord
+from meshhost.stores.messages import ENDED, MessagePage, MessageQuery, MessageRecord, sent_by_mark
 from meshhost.stores.queue_settings import QueueSettings
 from meshhost.stores.queues import DeadLetter, QueueKey, QueueStats, QueueStore
 
@@ -89,6 +89,10 @@ class QueueReader:
     async def get(self, queue: QueueKey, message_id: int) -> MessageRecord | None:
         """Return what is known of a message; None when nothing is (any more)."""
         return await self._store.get(queue, message_id)
+
+    async def is_sent_by(self, queue: QueueKey, message_id: int, sent_by: str) -> bool:
+        """Return whether the message was sent with this `sent_by`, as long as that is known."""
+        return await self._store.find_sent(queue, sent_by_mark(message_id, sent_by)) == message_id
 
     async def find(self, queue: QueueKey, query: MessageQuery) -> MessagePage:
         """Return a page of the messages that fit, the newest first."""

@@ -28,7 +28,6 @@ from meshhost.identity.tenant import TenantId
 from meshhost.queues.activity.observer import Outcome, QueueObserver
 from meshhost.queues.bodies import NO_UPLOADS, BodyUpload, LargeBodies, Uploads
 from meshhost.queues.claims import Claims, Wanted
-from meshhost.queues.configuring import Configuring
 from meshhost.queues.counted import CountedQueues
 from meshhost.queues.reader import QueueReader
 from meshhost.queues.store_check import StoreCheck
@@ -90,7 +89,6 @@ class QueueService(QueueReader):
     ) -> None:
         super().__init__(store, bodies or LargeBodies(store, clock=clock), clock=clock, max_watches=max_watches)
         self._counted = CountedQueues(store, counts)
-        self._configuring = Configuring(store)
         self._retry = retry
         self._random = random
         self._lease_seconds = lease_seconds
@@ -293,7 +291,7 @@ class QueueService(QueueReader):
 
     async def configure(self, queue: QueueKey, changes: Mapping[str, Any]) -> QueueSettings:
         """Change these settings of the queue and return all. Raises InvalidRequestError that names the setting."""
-        settings = await self._configuring.change(queue, changes)
+        settings = await self._store.configure(queue, changes)
         if not (settings.paused or changes.keys().isdisjoint(_LETS_THROUGH)):
             self._wake_many(queue)
         return settings

@@ -9,7 +9,7 @@ Messages of the server are handled in the task that reads the connection, in the
 coroutine runs as a task of its own. All tasks belong to one `TaskOwner` and are cancelled when the room is closed.
 
 Invariant: after a reconnect every registered restorer runs before the event `reconnected`. Because a host keeps one client for
-each idle agent, everything that is not always needed is made at first use.
+each idle agent, what is not always needed is made at first use, and loaded then, too: a command uses one service.
 """
 
 from __future__ import annotations
@@ -19,32 +19,34 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.containment import is_contained
 from meshhost.errors import ConnectionLostError, RoomError
-from meshhost.guard import guarded, guarding
+from meshhost.guard import guarding
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import Header, Response
 from meshhost.room.call import CallContext
-from meshhost.room.events import EventEmitter
+from meshhost.room.events import EventEmitter, logged
 from meshhost.room.handshake import Welcome
 from meshhost.room.keeper import HANDSHAKE_TIMEOUT, REQUEST_TIMEOUT, ConnectionKeeper
 from meshhost.room.link import MessageHandler, Reply, Restorer
 from meshhost.room.participants import LocalParticipant, Participant, RemoteParticipant
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.replies import value_of
-from meshhost.room.services.agents import AgentsClient
-from meshhost.room.services.developer import DeveloperClient
-from meshhost.room.services.messaging import MessagingClient
-from meshhost.room.services.queues import QueuesClient
-from meshhost.room.services.storage import StorageClient
-from meshhost.room.services.sync import SyncClient
 from meshhost.room.state import CloseReason, RoomState
 from meshhost.tasks import TaskOwner
 from meshhost.transport.base import ClientProtocol
+
+if TYPE_CHECKING:
+    from meshhost.room.services.agents import AgentsClient
+    from meshhost.room.services.developer import DeveloperClient
+    from meshhost.room.services.messaging import MessagingClient
+    from meshhost.room.services.queues import QueuesClient
+    from meshhost.room.services.storage import StorageClient
+    from meshhost.room.services.sync import SyncClient
 
 __all__ = ["CloseReason", "RoomClient", "RoomState"]
 
@@ -131,8 +133,9 @@ class RoomClient:
     @property
     def queues(self) -> QueuesClient:
         """Durable queues."""
-        # Made at first use, as the others are: a host keeps a room client for every idle agent.
         if self._queues is None:
+            from meshhost.room.services.queues import QueuesClient
+
             self._queues = QueuesClient(room=self)
         return self._queues
 
@@ -140,6 +143,8 @@ class RoomClient:
     def messaging(self) -> MessagingClient:
         """Messages between participants, and presence."""
         if self._messaging is None:
+            from meshhost.room.services.messaging import MessagingClient
+
             self._messaging = MessagingClient(room=self)
         return self._messaging
 
@@ -147,6 +152,8 @@ class RoomClient:
     def storage(self) -> StorageClient:
         """Files."""
         if self._storage is None:
+            from meshhost.room.services.storage import StorageClient
+
             self._storage = StorageClient(room=self)
         return self._storage
 
@@ -154,6 +161,8 @@ class RoomClient:
     def agents(self) -> AgentsClient:
         """The registry of agents and tools: find, use and offer them."""
         if self._agents is None:
+            from meshhost.room.services.agents import AgentsClient
+
             self._agents = AgentsClient(room=self)
         return self._agents
 
@@ -161,6 +170,8 @@ class RoomClient:
     def developer(self) -> DeveloperClient:
         """The room's developer log."""
         if self._developer is None:
+            from meshhost.room.services.developer import DeveloperClient
+
             self._developer = DeveloperClient(room=self)
         return self._developer
 
@@ -168,6 +179,8 @@ class RoomClient:
     def sync(self) -> SyncClient:
         """Documents that several participants edit at once."""
         if self._sync is None:
+            from meshhost.room.services.sync import SyncClient
+
             self._sync = SyncClient(room=self)
         return self._sync
 
@@ -274,8 +287,7 @@ class RoomClient:
 
         Raises what `request` does, and RoomError for a reply of another kind.
         """
-        response, _ = await self.request(type, request, data, timeout=timeout)
-        return value_of(response, type)
+        return value_of((await self.request(type, request, data, timeout=timeout))[0], type)
 
     # For the service clients, and for agents that define messages of their own.
 
@@ -326,7 +338,7 @@ class RoomClient:
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a coroutine as a task that is cancelled when the room is closed; its error is logged."""
-        task = self._tasks.spawn(_logged(coroutine, name), name=name)
+        task = self._tasks.spawn(logged(coroutine, name), name=name)
         # When the room is closed before the task ran at all, nothing else closes the coroutine.
         task.add_done_callback(lambda _: coroutine.close())
         return task
@@ -386,14 +398,3 @@ class RoomClient:
         if self._keeper.welcome is None:
             raise RoomError("the room is not connected yet")
         return self._keeper.welcome
-
-
-async def _logged(coroutine: Coroutine[Any, Any, None], name: str) -> None:
-    try:
-        await guarded(coroutine)
-    except ConnectionLostError:
-        logger.debug("ended with the connection", extra={"task": name})
-    except BaseException as error:
-        if not is_contained(error):
-            raise
-        logger.exception("room task failed", extra={"task": name})

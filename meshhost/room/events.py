@@ -2,7 +2,7 @@
 
 `RoomClient` and the service clients each own an `EventEmitter` and emit from the task that reads the connection. A handler that
 raises is logged and never stops the reading or the other handlers; inside an agent that holds for `sys.exit()` too, which ends
-that agent (`containment`).
+that agent (`containment`). A handler that is a coroutine function runs as a task of the room, around which `logged` stands.
 """
 
 import inspect
@@ -11,8 +11,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from meshhost.containment import is_contained
+from meshhost.errors import ConnectionLostError
+from meshhost.guard import guarded
 
-__all__ = ["EventEmitter", "Spawn"]
+__all__ = ["EventEmitter", "Spawn", "logged"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,18 @@ class EventEmitter:
                 continue
             if inspect.iscoroutine(result):
                 self._spawn(result, f"handler of {event_name}")
+
+
+async def logged(coroutine: Coroutine[Any, Any, None], name: str) -> None:
+    """Run a task of the room. Its error is logged, unless it ends the agent; the loss of the connection is no error."""
+    try:
+        await guarded(coroutine)
+    except ConnectionLostError:
+        logger.debug("ended with the connection", extra={"task": name})
+    except BaseException as error:
+        if not is_contained(error):
+            raise
+        logger.exception("room task failed", extra={"task": name})
 
 
 def _discard(coroutine: Coroutine[Any, Any, None], name: str) -> None:

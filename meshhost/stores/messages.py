@@ -16,6 +16,7 @@ __all__ = [
     "HIGHEST_PRIORITY",
     "MAX_ERROR_CHARS",
     "MAX_HISTORY",
+    "SENT_BY_SECONDS",
     "AttemptRecord",
     "DeadLetter",
     "EndReason",
@@ -25,6 +26,7 @@ __all__ = [
     "MessageState",
     "NewMessage",
     "StoredMessage",
+    "sent_by_mark",
 ]
 
 # Priorities go from its negative to this.
@@ -32,6 +34,8 @@ HIGHEST_PRIORITY = 100
 # What is kept of the ends of a message's deliveries: the newest, with so much of each error.
 MAX_HISTORY = 10
 MAX_ERROR_CHARS = 2000
+# For how long it is known who sent a message, after its delay.
+SENT_BY_SECONDS = 7 * 24 * 3600.0
 
 
 class MessageState(StrEnum):
@@ -71,6 +75,9 @@ class NewMessage:
     `delay` seconds pass before it is ready. A higher `priority` is delivered first. Messages of one `key` are delivered one at
     a time, in the order in which they were sent: one that waits, for its delay or its next attempt, holds back those behind it.
     A message that nobody works on when its `ttl` seconds are over is never delivered any more.
+
+    `sent_by` is a name of who sent it, kept apart from the message until SENT_BY_SECONDS after its delay: `find_sent` then
+    finds the message by its `sent_by_mark`. It is for senders that may read nothing but what they sent.
     """
 
     body: str
@@ -81,6 +88,12 @@ class NewMessage:
     priority: int = 0
     key: str | None = None
     ttl: float | None = None
+    sent_by: str | None = None
+
+
+def sent_by_mark(message_id: int, sent_by: str) -> str:
+    """The `sender_id` under which `find_sent` finds this message if that sender sent it. No client can choose such an id."""
+    return f"meshhost:by:{message_id}:{sent_by}"
 
 
 @dataclass(frozen=True, slots=True)

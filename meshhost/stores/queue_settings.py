@@ -1,19 +1,28 @@
 """What a store accepts in any queue, and what can be set for one.
 
 The settings are kept by every queue store beside the queue, as JSON text of what differs from the defaults, and read with each
-lease and settlement: `parse` keeps the last texts that it read. Values were checked where they came in
-(`server/services/queue_bodies.py`); members of a newer release are ignored. This module is pure.
+lease and settlement: `parse` keeps the last texts that it read. A change names some of them, and a store applies it to what is
+there when it writes (`changed`). Members of a newer release are ignored. This module is pure.
 """
 
 import dataclasses
 import functools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from meshhost.errors import InvalidRequestError
 from meshhost.stores.rates import Rate, check_burst, check_rate, rate_of
 
-__all__ = ["DEFAULT_RESULT_TTL", "LONGEST_RESULT_TTL", "QueueLimits", "QueueSettings", "parse_settings"]
+__all__ = [
+    "DEFAULT_RESULT_TTL",
+    "LONGEST_RESULT_TTL",
+    "Changes",
+    "QueueLimits",
+    "QueueSettings",
+    "parse_settings",
+]
 
 DEFAULT_RESULT_TTL = 3600.0
 LONGEST_RESULT_TTL = 30 * 24 * 3600.0
@@ -103,6 +112,15 @@ class QueueSettings:
         """The rate of each key."""
         return rate_of(self.key_rate)
 
+    def changed(self, changes: "Changes") -> "QueueSettings":
+        """Return the settings after a change. Raises InvalidRequestError that names the setting."""
+        if isinstance(changes, QueueSettings):
+            return changes
+        for name in changes:
+            if name not in _NAMES:
+                raise InvalidRequestError(f"settings.{name}", f"expected one of {', '.join(_NAMES)}")
+        return dataclasses.replace(self, **changes)
+
     def to_json(self) -> str:
         """Return what differs from the defaults as JSON text; `{}` when nothing does."""
         values = dataclasses.asdict(self)
@@ -117,3 +135,7 @@ def parse_settings(text: str) -> QueueSettings:
 
 
 _DEFAULTS = QueueSettings()
+_NAMES = sorted(field.name for field in dataclasses.fields(QueueSettings))
+
+Changes: TypeAlias = Mapping[str, Any] | QueueSettings
+"""Some settings by name, or all of them."""

@@ -28,7 +28,7 @@ from meshhost.stores.messages import (
     NewMessage,
     StoredMessage,
 )
-from meshhost.stores.queue_settings import QueueLimits, QueueSettings
+from meshhost.stores.queue_settings import Changes, QueueLimits, QueueSettings
 
 __all__ = [
     "LONGEST_DELAY",
@@ -307,8 +307,9 @@ class QueueStore(Protocol):
         """Return what is set for the queue. Raises NotFoundError."""
         ...
 
-    async def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
-        """Set this for the queue from now on. Raises NotFoundError.
+    async def configure(self, queue: QueueKey, changes: Changes) -> QueueSettings:
+        """Set these for the queue, in one operation over all processes; keep the others, and return all. Raises NotFoundError,
+        and InvalidRequestError that names the setting.
 
         A rate that changes begins anew: what was started before does not count, and what it has put off is ready.
         """

@@ -1,8 +1,8 @@
 """Follows the frames of a WebSocket in the bytes that arrive, without keeping any of them.
 
-The WebSocket library collects a message until it is complete, and only then shows it. Whoever must know earlier how much is
-collected (`server/wire/arriving.py`) passes all bytes through `FrameSizes` first. It reads the headers of frames (RFC 6455
-§5.2) and skips what is in them. What breaks the protocol is left to the library, which ends the connection.
+The WebSocket library collects a message until it is complete, and only then shows it. A part that must know earlier how much is
+collected (`server/wire/arriving.py`) passes all bytes through `FrameSizes` first. It reads the headers of frames (RFC 6455) and
+skips what is in them. What breaks the protocol is left to the library, which ends the connection.
 
 No I/O. Invariant: every byte of the connection from the first frame on is fed once and in order.
 """

@@ -1,5 +1,6 @@
 """What every queue store keeps of a message: when and in which order it is delivered, how it ended, and what is known of it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.messages import MAX_HISTORY, MessageQuery, MessageRecord, MessageState
 from meshhost.stores.postgres.queues import PostgresQueueStore
-from meshhost.stores.queue_settings import QueueSettings, parse_settings
+from meshhost.stores.queue_settings import DEFAULT_RESULT_TTL, QueueSettings, parse_settings
 from meshhost.stores.queues import (
     LONGEST_DELAY,
     MAX_BATCH,
@@ -667,6 +668,37 @@ async def test_looking_in_a_missing_queue_is_an_error(store: QueueStore) -> None
 
 
 # --- Settings
+
+
+async def test_a_change_keeps_the_settings_that_it_does_not_name(store: QueueStore) -> None:
+    await set_up(store, QueueSettings(max_attempts=7, deadline=60.0))
+    changed = QueueSettings(max_attempts=7, paused=True)
+    assert await store.configure(JOBS, {"paused": True, "deadline": None}) == changed
+    assert await store.configure(JOBS, {}) == changed
+    assert await store.settings(JOBS) == changed
+    assert (await stats(store)).is_paused
+    assert await store.configure(JOBS, {"paused": False, "result_ttl": DEFAULT_RESULT_TTL}) == QueueSettings(
+        max_attempts=7
+    )
+    assert not (await stats(store)).is_paused
+
+
+async def test_changes_at_the_same_moment_do_not_undo_each_other(store: QueueStore) -> None:
+    await set_up(store, QueueSettings())
+    for round_number in range(1, 6):
+        change = {"max_attempts": round_number, "deadline": 60.0 + round_number, "concurrency": round_number}
+        change |= {"max_depth": 100 + round_number, "paused": bool(round_number % 2)}
+        await asyncio.gather(*(store.configure(JOBS, {name: value}) for name, value in change.items()))
+        assert await store.settings(JOBS) == QueueSettings(**change)
+
+
+async def test_a_wrong_or_unknown_setting_is_refused_by_name(store: QueueStore) -> None:
+    await set_up(store, QueueSettings(max_attempts=7))
+    with pytest.raises(InvalidRequestError, match=r"settings\.colour: expected one of burst, concurrency, deadline"):
+        await store.configure(JOBS, {"colour": "red", "paused": True})
+    with pytest.raises(InvalidRequestError, match="max_attempts"):
+        await store.configure(JOBS, {"max_attempts": 0, "paused": True})
+    assert await store.settings(JOBS) == QueueSettings(max_attempts=7)
 
 
 async def test_a_paused_queue_delivers_nothing_until_it_is_resumed(store: QueueStore) -> None:

@@ -18,6 +18,7 @@ from meshhost.errors import (
 )
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.memory.queues import MemoryQueueStore
+from meshhost.stores.messages import SENT_BY_SECONDS, sent_by_mark
 from meshhost.stores.postgres.queues import PostgresQueueStore
 from meshhost.stores.queues import (
     Delivery,
@@ -818,6 +819,28 @@ async def test_an_id_is_found_as_long_as_it_is_remembered(store: QueueStore, clo
         assert await store.find_sent(queue, sender_id) is None
     await clock.advance(LIMITS.remember_ids_seconds + 1)
     assert await store.find_sent(JOBS, "s") is None
+
+
+async def test_it_is_known_who_sent_a_message_beyond_its_end(store: QueueStore, clock: FakeClock) -> None:
+    first = await store.send(JOBS, NewMessage("a", sent_by="ada"))
+    named = NewMessage("b", sender_id="b", sent_by="ada", key="k", delay=3600)
+    (second, third) = await store.send_many(JOBS, [named, NewMessage("c", sent_by="bob")])
+    await store.ack((await take(store)).lease)
+
+    async def senders(message_id: int) -> set[str]:
+        return {name for name in ("ada", "bob") if await store.find_sent(JOBS, sent_by_mark(message_id, name))}
+
+    assert [await senders(each) for each in (first, second, third)] == [{"ada"}, {"ada"}, {"bob"}]
+    assert await store.find_sent(JOBS, sent_by_mark(first, "ada")) == first
+    assert await store.send(JOBS, replace(named, sent_by="bob")) == second  # which bob did not send
+    assert await senders(second) == {"ada"}
+    assert await store.send(JOBS, NewMessage("d")) > third
+    await store.drain(JOBS)
+    assert await senders(first) == {"ada"}
+    await clock.advance(SENT_BY_SECONDS + 1)
+    assert [await senders(each) for each in (first, second, third)] == [set(), {"ada"}, set()]
+    await clock.advance(3600)
+    assert await senders(second) == set()
 
 
 async def test_concurrent_sends_under_one_id_are_one(store: QueueStore) -> None:

@@ -65,7 +65,7 @@ def running_pgbouncer(server: PostgresServer) -> Iterator[str]:
             )
         )
         # The user of the server may enter the folder of its socket.
-        user = "pgserver" if os.geteuid() == 0 else None
+        user = server.user
         if user is not None:
             owner = pwd.getpwnam(user)
             for path in (folder, configuration):

@@ -1,6 +1,7 @@
 """A real PostgreSQL for tests, from PyPI: one server per process of the test run, in a folder that is deleted at the end."""
 
 import shutil
+import subprocess
 import tempfile
 import uuid
 import warnings
@@ -39,16 +40,18 @@ class PostgresServer:
         self._server = server
         self.url: str = server.get_uri()
         self.programs = Path(server.bin_path)
+        # As whom it runs, where that is not the user of the tests: root.
+        self.user: str | None = server.system_user
 
     def execute(self, statement: str) -> None:
         """Run a statement, outside of any transaction."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(statement.encode())
 
-    def new_database(self) -> str:
+    def new_database(self, options: str = "") -> str:
         """Make an empty database and return its URL."""
         name = f"test_{uuid.uuid4().hex}"
-        self.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} {options}")
         return str(self._server.get_uri(database=name))
 
     def crash(self) -> None:
@@ -58,6 +61,28 @@ class PostgresServer:
         for process in processes:
             process.kill()
         psutil.wait_procs(processes, timeout=10)
+
+    def restart_immediately(self) -> None:
+        """Restart it as `pg_ctl restart -m immediate` does: it writes nothing more, and recovers."""
+        command = [
+            "pg_ctl",
+            "-w",
+            "-m",
+            "immediate",
+            "-D",
+            str(self._server.pgdata),
+            "-l",
+            str(self._server.log),
+            "restart",
+        ]
+        subprocess.run(
+            [self.programs / command[0], *command[1:]],
+            user=self.user,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._server.ensure_postgres_running()
 
     def start(self) -> None:
         """Start it again after a crash; returns when it accepts connections."""

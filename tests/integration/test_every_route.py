@@ -78,7 +78,7 @@ GATEWAY = ROOM
 # Also for keys, each in a room of its own tenant. An unknown thing of the room is not found by those who may look for it.
 ROOM_VIEW = (
     ROOM
-    | {name: VIEW[name] for name in ("own key", "developer key", "viewer key", "suspended key")}
+    | {name: VIEW[name] for name in ("own key", "login", "developer key", "viewer key", "suspended key")}
     | {"other key": OPEN}
 )
 ROOM_DEVELOP = ROOM_VIEW | {"viewer key": 403}

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -137,6 +138,17 @@ async def test_no_message_is_left_behind_one_that_ended_in_another_way_or_server
     assert set(states) <= {MessageState.DONE, MessageState.DEAD, MessageState.CANCELLED, MessageState.EXPIRED}
     assert states[MessageState.CANCELLED] > 0
     assert states[MessageState.EXPIRED] > 0
+
+
+async def test_settings_that_two_servers_change_at_the_same_moment_are_all_kept(
+    servers: list[PostgresQueueStore],
+) -> None:
+    await servers[0].create(JOBS)
+    for number in range(1, 21):
+        change = {"max_attempts": number, "concurrency": number, "deadline": float(number), "max_depth": number}
+        writers = itertools.cycle(servers)
+        await asyncio.gather(*(next(writers).configure(JOBS, {name: value}) for name, value in change.items()))
+        assert await servers[1].settings(JOBS) == QueueSettings(**change)
 
 
 async def test_two_servers_together_keep_to_the_rate_of_a_queue_and_of_its_keys(

@@ -138,10 +138,14 @@ def sdk(sdk_python: Path, tmp_path: Path) -> Sdk:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RunningServer]:
-    """A room server on each engine: the SDK must not notice which."""
-    url = None if request.param == "sqlite" else request.getfixturevalue("postgres_server").new_database()
-    async with running_server(tmp_path / "server", database_url=url) as running:
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """Each engine: the SDK must not notice which."""
+    return None if request.param == "sqlite" else request.getfixturevalue("postgres_server").new_database()
+
+
+@pytest.fixture
+async def server(database_url: str | None, tmp_path: Path) -> AsyncIterator[RunningServer]:
+    async with running_server(tmp_path / "server", database_url=database_url) as running:
         yield running
 
 
@@ -662,7 +666,7 @@ Hosted = Callable[[str | None, str | None], AbstractAsyncContextManager[tuple[Ru
 
 
 @pytest.fixture
-def hosted(sdk: Sdk, tmp_path: Path) -> Hosted:
+def hosted(sdk: Sdk, tmp_path: Path, database_url: str | None) -> Hosted:
     """A host of the SDK with its secret, and a server that calls it with another or the same."""
 
     @asynccontextmanager
@@ -675,10 +679,14 @@ def hosted(sdk: Sdk, tmp_path: Path) -> Hosted:
         async with sdk.run("host", environment=environment, secret=host_secret) as program:
             port = (await program.line())["port"]
             file = services(port, secret_file=secret_file, resume_seconds=0.2)
-            async with running_server(tmp_path / "server", file=file) as server:
+            async with running_server(tmp_path / "server", file=file, database_url=database_url) as server:
                 yield server, program
 
     return start
+
+
+# For tests in which the engine plays no part.
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 async def started(program: SdkProgram) -> dict[str, Any]:
@@ -688,7 +696,9 @@ async def started(program: SdkProgram) -> dict[str, Any]:
     return {line["started"]: line for line in lines}
 
 
-@pytest.mark.parametrize("secret", [None, WEBHOOK_SECRET])
+@pytest.mark.parametrize(
+    ("database_url", "secret"), [("sqlite", None), ("postgresql", WEBHOOK_SECRET)], indirect=["database_url"]
+)
 async def test_a_worker_in_the_sdks_host_processes_a_message_of_our_queue(hosted: Hosted, secret: str | None) -> None:
     async with hosted(secret, secret) as (server, program), server.client() as ours:
         await ours.queues.send(name="jobs", message={"n": 1, "text": "é"})
@@ -705,6 +715,7 @@ async def test_a_worker_in_the_sdks_host_processes_a_message_of_our_queue(hosted
         assert pong.json == {"pong": True}
 
 
+@ON_SQLITE
 async def test_a_host_of_the_sdk_refuses_another_signature(hosted: Hosted) -> None:
     async with hosted(WEBHOOK_SECRET, WEBHOOK_SECRET + "x") as (server, program), server.client() as ours:
 
@@ -717,6 +728,7 @@ async def test_a_host_of_the_sdk_refuses_another_signature(hosted: Hosted) -> No
         assert await program.rest() == []
 
 
+@ON_SQLITE
 async def test_a_dismissed_worker_leaves_at_once_and_is_called_again(hosted: Hosted) -> None:
     async with hosted(None, None) as (server, program), server.client() as ours:
         await started(program)

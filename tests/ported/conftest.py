@@ -84,8 +84,16 @@ def meshagent() -> Path:
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[RunningServer]:
-    async with running_server(tmp_path / "server") as running:
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """Where the room server keeps its data: SQLite, unless a test asks for `postgresql` by an indirect parameter."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return None
+    return str(request.getfixturevalue("postgres_server").new_database())
+
+
+@pytest.fixture
+async def server(tmp_path: Path, database_url: str | None) -> AsyncIterator[RunningServer]:
+    async with running_server(tmp_path / "server", database_url=database_url) as running:
         yield running
 
 

@@ -73,6 +73,7 @@ def printed(said: Any) -> Any:
     return json.loads(text[min(at for at in (text.find("["), text.find("{")) if at >= 0) :])
 
 
+@pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 async def test_a_message_is_sent_and_received(cli: Any) -> None:
     sent = await cli.in_room("queue", "send", "--queue", "jobs", "--json", '{"n": 1}')
     assert sent.code == 0, sent

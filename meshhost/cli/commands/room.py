@@ -59,14 +59,12 @@ def serve(
 @app.command("list")
 def list_rooms(as_json: JsonOption = False) -> None:
     """List the rooms of the project, and the participants of those that are open."""
-    import asyncio
-
     from meshhost.cli.connect import server_access
     from meshhost.cli.log_output import log_for_command
     from meshhost.cli.output import print_json, print_table
 
     log_for_command()
-    rooms = asyncio.run(_rooms(server_access()))
+    rooms = _rooms(server_access())
     if as_json:
         print_json(rooms)
         return
@@ -89,15 +87,13 @@ def list_services(name: Annotated[str, typer.Argument(help="Name of the room.")]
 
     For each: when it was called, with which result, and when it is called next.
     """
-    import asyncio
-
     from meshhost.cli.connect import get_json, resolve_room, server_access
     from meshhost.cli.log_output import log_for_command
     from meshhost.cli.output import print_json, print_table, shown_time
 
     log_for_command()
     room, access = resolve_room(name), server_access()
-    answer = asyncio.run(get_json(access, f"/accounts/projects/{access.project_id}/rooms/{room}/calls"))
+    answer = get_json(access, f"/accounts/projects/{access.project_id}/rooms/{room}/calls")
     if as_json:
         print_json(answer["calls"])
         return
@@ -152,10 +148,10 @@ def export_room(
 
     The room may be in use meanwhile; messages that are being worked on are written as ready.
     """
-    from meshhost.cli.archiving import export_to
     from meshhost.cli.connect import resolve_room, server_access
     from meshhost.cli.managing import tenant_path
     from meshhost.cli.output import print_json, print_line
+    from meshhost.cli.transfers.archiving import export_to
 
     room = resolve_room(name)
     owner = tenant or server_access().project_id
@@ -179,10 +175,10 @@ def import_room(
 
     The room must not be there. All of it is imported, or nothing.
     """
-    from meshhost.cli.archiving import import_from, manifest_of
     from meshhost.cli.connect import resolve_room, server_access
     from meshhost.cli.managing import tenant_path
     from meshhost.cli.output import print_json, print_line
+    from meshhost.cli.transfers.archiving import import_from, manifest_of
 
     room = resolve_room(manifest_of(file).name if new_name is None else new_name)
     owner = tenant or server_access().project_id
@@ -199,18 +195,18 @@ def _call_state(call: dict[str, Any]) -> str:
     return "gone" if call["outcome"] == "joined" else call["outcome"] or "not called yet"
 
 
-async def _rooms(access: Any) -> list[dict[str, Any]]:
+def _rooms(access: Any) -> list[dict[str, Any]]:
     """Return all rooms that the server knows, open or closed, sorted by name. A room that was never stored has no id."""
     from meshhost.cli.connect import get_json
 
     project = f"/accounts/projects/{access.project_id}"
     rooms: dict[str, dict[str, Any]] = {}
     while True:
-        page = (await get_json(access, f"{project}/rooms", all=1, limit=_PAGE, offset=len(rooms)))["rooms"]
+        page = get_json(access, f"{project}/rooms", all=1, limit=_PAGE, offset=len(rooms))["rooms"]
         rooms |= {room["name"]: room | {"open": False, "is_open": False, "participants": []} for room in page}
         if len(page) < _PAGE:
             break
-    for session in (await get_json(access, f"{project}/sessions/active"))["sessions"]:
+    for session in get_json(access, f"{project}/sessions/active")["sessions"]:
         room = rooms.setdefault(session["room_name"], {"id": None, "name": session["room_name"], "metadata": {}})
         room |= {"open": True, "is_open": True, "participants": session["participants"]}
     return [rooms[name] for name in sorted(rooms)]

@@ -17,9 +17,9 @@ def setup(as_json: JsonOption = False) -> None:
     """
     from meshhost.app.project import set_up_project
     from meshhost.cli.output import note, print_json, print_line
-    from meshhost.settings import read_settings
+    from meshhost.client_settings import read_client_settings
 
-    settings = read_settings()
+    settings = read_client_settings()
     project, is_new = set_up_project(settings)
     if as_json:
         secret = project.api_key.get_secret_value()
@@ -35,20 +35,14 @@ def setup(as_json: JsonOption = False) -> None:
 
 def _problem_with(api_url: str, project_id: str, api_key: str) -> str | None:
     """Why the room server that runs at the URL does not take the key; None when it does, or when none runs."""
-    import asyncio
-
     from meshhost.cli.connect import ServerAccess, get_json
     from meshhost.errors import RoomError, RoomRefusedError
 
     url = f"http{api_url.removeprefix('ws')}" if api_url.startswith("ws") else api_url
     access = ServerAccess(url, project_id, api_key)
 
-    async def look() -> None:
-        async with asyncio.timeout(_LOOK_SECONDS):
-            await get_json(access, f"/accounts/projects/{project_id}/rooms", limit=1)
-
     try:
-        asyncio.run(look())
+        get_json(access, f"/accounts/projects/{project_id}/rooms", timeout=_LOOK_SECONDS, limit=1)
     except RoomRefusedError as error:
         if error.status not in (401, 403):
             return None
@@ -56,6 +50,6 @@ def _problem_with(api_url: str, project_id: str, api_key: str) -> str | None:
             f"the room server that runs at {url} does not know this key ({error.status}): start it with the same "
             "MESHHOST_CONFIG_DIR or MESHHOST_API_KEY, or set MESHHOST_API_URL to another server and run setup again"
         )
-    except (RoomError, TimeoutError):
+    except RoomError:
         return None
     return None

@@ -1,6 +1,6 @@
 """`meshhost storage`: lists, copies and deletes files of a room. A path in the room is written `room:PATH`.
 
-Each command joins the room as the participant `cli` (`connect.run_in_room`). The copying is done by `meshhost.cli.copying`, in
+Each command joins the room as the participant `cli` (`connect.run_in_room`). The copying is done by `cli.transfers.copying`, in
 chunks; a target appears complete or not at all.
 """
 
@@ -45,8 +45,8 @@ def ls(path: RoomPath = "", room: RoomOption = None, as_json: JsonOption = False
 def cat(path: RoomPath, room: RoomOption = None) -> None:
     """Write a file of the room to standard output."""
     from meshhost.cli.connect import run_in_room
-    from meshhost.cli.copying import write_to_stdout
     from meshhost.cli.output import need_stdout
+    from meshhost.cli.transfers.copying import write_to_stdout
 
     need_stdout()
     run_in_room(room, lambda client: write_to_stdout(client, _room_path(path)), only_looks=True)
@@ -62,8 +62,8 @@ def cp(
 ) -> None:
     """Copy a file to the room, from the room, or within the room."""
     from meshhost.cli.connect import run_in_room
-    from meshhost.cli.copying import copy, parse_place
     from meshhost.cli.output import print_json, print_line
+    from meshhost.cli.transfers.copying import copy, parse_place
 
     origin, goal = parse_place(source), parse_place(target)
     if not origin.is_in_room and not goal.is_in_room:
@@ -97,7 +97,7 @@ def rm(
 
 
 def _room_path(text: str) -> str:
-    from meshhost.cli.copying import parse_place
+    from meshhost.cli.transfers.copying import parse_place
 
     place = parse_place(text)
     return place.path if place.is_in_room else text.strip("/")

@@ -21,24 +21,22 @@ def studio(
 
     It signs in with the rights of your API key. It works once, within ten minutes; the key itself is not in it.
     """
-    import asyncio
-
     from meshhost.app.operator import find_operator_key
     from meshhost.app.project import api_key_of
     from meshhost.cli.connect import send_json, server_url
     from meshhost.cli.log_output import log_for_command
     from meshhost.cli.output import print_json, print_line
+    from meshhost.client_settings import read_client_settings
     from meshhost.errors import SettingsError
-    from meshhost.settings import read_settings
 
     log_for_command()
-    settings = read_settings()
+    settings = read_client_settings()
     key = find_operator_key(settings) if operator else api_key_of(settings)
     if key is None:
         raise SettingsError(
             "no operator's key: run this as the user who runs `meshhost room serve`, or set MESHHOST_OPERATOR_KEY"
         )
-    made = asyncio.run(send_json(server_url(), key, "POST", "/studio/api/link"))
+    made = send_json(server_url(), key, "POST", "/studio/api/link")
     if as_json:
         print_json(made)
     else:

@@ -186,9 +186,9 @@ def export_tenant(
 
     The tenant may be in use meanwhile; suspend it first for an exact copy.
     """
-    from meshhost.cli.archiving import export_to
     from meshhost.cli.managing import tenant_path
     from meshhost.cli.output import print_json, print_line
+    from meshhost.cli.transfers.archiving import export_to
 
     result = export_to(file, tenant_path(name, "archive"), f"tenant {name}")
     if as_json:
@@ -209,8 +209,8 @@ def import_tenant(
 
     It has no API keys: make one with `meshhost key create`. All of it is imported, or nothing.
     """
-    from meshhost.cli.archiving import import_from, manifest_of
     from meshhost.cli.managing import tenant_path
+    from meshhost.cli.transfers.archiving import import_from, manifest_of
 
     name = manifest_of(file).name if new_name is None else new_name
     _print(import_from(file, tenant_path(name, "archive"), f"tenant {name}"), "imported", as_json=as_json)

@@ -58,21 +58,17 @@ def create(
     """
     from meshhost.cli.connect import resolve_room, server_access
     from meshhost.cli.output import print_json, print_line
-    from meshhost.identity.grants import ApiScope
-    from meshhost.identity.tokens import NO_EXPIRATION, ParticipantToken
+    from meshhost.identity.signing import AGENT_SCOPE, NO_EXPIRATION, room_token
 
     if role not in _ROLES:
         raise typer.BadParameter(f"expected one of {', '.join(_ROLES)}", param_hint="--role")
     if not name.strip():
         raise typer.BadParameter("expected a name", param_hint="--name")
     expiration, room_name = _expiration(lifetime), resolve_room(room)
-    token = ParticipantToken(name=name)
-    token.add_room_grant(room_name)
-    token.add_role_grant(role)
-    token.add_api_grant(ApiScope.agent_default() if scope is None else _read_scope(scope))
+    rights = AGENT_SCOPE if scope is None else _read_scope(scope).to_json()
     access = server_access()
     _check_key(access)
-    jwt = token.to_jwt(api_key=access.api_key, expiration=expiration)
+    jwt = room_token(access.api_key, room_name, name=name, role=role, scope=rights, expiration=expiration)
     if not as_json:
         print_line(jwt)
         return
@@ -82,21 +78,15 @@ def create(
 
 def _check_key(access: ServerAccess) -> None:
     """Raise SettingsError when the server says that the key is a viewer's; do nothing when it cannot be asked."""
-    import asyncio
-
     from meshhost.cli.connect import get_json
     from meshhost.cli.managing import tenant_path
     from meshhost.errors import MeshhostError, SettingsError
     from meshhost.identity.keys import parse_api_key
     from meshhost.identity.roles import Role
 
-    async def keys() -> list[dict[str, object]]:
-        async with asyncio.timeout(_SECONDS_TO_ASK):
-            return list((await get_json(access, tenant_path(access.project_id, "keys")))["keys"])
-
     try:
-        known = asyncio.run(keys())
-    except (MeshhostError, TimeoutError, KeyError, TypeError):
+        known = list(get_json(access, tenant_path(access.project_id, "keys"), timeout=_SECONDS_TO_ASK)["keys"])
+    except (MeshhostError, KeyError, TypeError):
         return
     own = parse_api_key(access.api_key).id
     if any(key.get("id") == own and key.get("role") == Role.VIEWER for key in known):
@@ -108,7 +98,7 @@ def _check_key(access: ServerAccess) -> None:
 def _expiration(lifetime: str) -> datetime:
     from datetime import UTC
 
-    from meshhost.identity.tokens import NO_EXPIRATION
+    from meshhost.identity.signing import NO_EXPIRATION
 
     if lifetime == "never":
         return NO_EXPIRATION

@@ -8,21 +8,25 @@ Invariant: `_running` holds exactly the calls to us whose answer somebody may st
 connection is lost, because the server has then reported the calls as failed and counts its messages from one again.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshhost.errors import ConnectionLostError, InvalidRequestError, LimitExceededError, RoomError, ToolError
-from meshhost.identity.grants import ApiScope
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import ErrorResponse, Header, JsonResponse, Response
 from meshhost.room.link import RoomLink
 from meshhost.room.participants import Participant
 from meshhost.room.replies import reading
 from meshhost.room.requirements import Requirement, requirement_from_json
+
+if TYPE_CHECKING:
+    from meshhost.identity.grants import ApiScope
 
 __all__ = [
     "TOOL_CALL_TIMEOUT",

@@ -60,7 +60,8 @@ class ServiceCaller:
     """Sends `room.call`. `key_for` returns the key that signs the token of a tenant's agent.
 
     `call_urls` are the URL prefixes that `agent.call` may reach; configured services are trusted without them. For the first
-    `return_seconds` no service with several hosts is called: its agent may come back by itself, from any of them.
+    `return_seconds` no service with several hosts is called: its agent may come back by itself, from any of them; and a
+    participant that calls an agent waits for the one of this name to come back.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class ServiceCaller:
                 "agent.call",
                 f"{url} (the agent {identity!r} of this room is configured elsewhere: choose another name)",
             )
+        await self._until_known(room, identity)
         scope = wanted.intersection(caller.scope)
         for member in room.connected():
             if member.name == identity and member.role == "user":
@@ -176,6 +178,23 @@ class ServiceCaller:
             await self._call(room, allowed, identity, arguments, scope, secret=self._call_secret, caller=caller)
         except (CallRefusedError, TokenError) as error:
             raise RoomError(f"the call failed: {error}") from None
+
+    async def _until_known(self, room: Room, identity: str) -> None:
+        """Wait until it is known which agent of this name is in the room, or until none can come back any more.
+
+        One that is about to connect again, also after a restart of this server, would go on with the token of a call that is
+        made meanwhile, which may grant less than its own.
+        """
+
+        def members() -> list[Participant]:
+            return [member for member in room.members.values() if member.name == identity]
+
+        if (quiet := self._quiet_until - self._clock.monotonic()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(quiet):
+                    await room.wait_until(lambda: bool(members()))
+        # A member that has lost its connection is back, or leaves, within the time to resume.
+        await room.wait_until(lambda: not members() or any(member.peer is not None for member in members()))
 
     async def _keep(self, kept: KeptAgent) -> None:
         failures, times = 0, self._times

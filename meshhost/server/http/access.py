@@ -81,6 +81,10 @@ class Access:
         """
         check_room_name(room_name)
         text = request.query.get("token") or bearer_of(request)
+        if self.is_login(text):
+            raise InvalidTokenError(
+                f"this is a login, which joins no room: get a token from POST /accounts/projects/…/rooms/{room_name}/connect"
+            )
         token = ParticipantToken.verified(text, secret_for=self.identity.secret_for)
         if self.requires_expiry and token.expires_at is None:
             raise InvalidTokenError("the token never expires, which this room server does not take: sign one with exp")
@@ -98,6 +102,13 @@ class Access:
         know_sender(request)
         return room, token
 
+    def is_login(self, bearer: str) -> bool:
+        """Whether this was signed here as a login, which may have expired since."""
+        try:
+            return self._claims(bearer, verify_exp=False).get("kind") == "login"
+        except InvalidTokenError:
+            return False
+
     def session(self, request: web.Request) -> Session | None:
         """The session by which the request is made, or None. Raises TokenError, AccessDeniedError as `Sessions.of` does."""
         session = None if self.sessions is None else self.sessions.of(request)
@@ -106,8 +117,11 @@ class Access:
         return session
 
     def shows_key(self, request: web.Request) -> bool:
-        """Whether the request shows an API key or a session, and not a participant token. Raises as `session` does."""
-        return self.session(request) is not None or bearer_of(request).startswith("ma-")
+        """Whether the request shows an API key, a session or a login, and not a participant token. Raises as `session` does."""
+        if self.session(request) is not None:
+            return True
+        bearer = bearer_of(request)
+        return bearer.startswith("ma-") or self.is_login(bearer)
 
     def key_holder(self, request: web.Request) -> KeyHolder:
         """Who makes the request. Raises TokenError, TenantSuspendedError, AccessDeniedError for the operator's session."""
@@ -237,14 +251,18 @@ class Access:
         return jwt.encode(payload, key=self.own_secret, algorithm=_ALGORITHM)
 
     def _read(self, token: str, kind: str) -> dict[str, Any]:
+        claims = self._claims(token)
+        if claims.get("kind") != kind:
+            raise InvalidTokenError("the token is not meant for this")
+        return claims
+
+    def _claims(self, token: str, *, verify_exp: bool = True) -> dict[str, Any]:
         try:
             # `iat` is ours to judge: a clock that is set back must not shut out what was signed before.
-            options: Any = {"verify_iat": False}
+            options: Any = {"verify_iat": False, "verify_exp": verify_exp}
             claims: dict[str, Any] = jwt.decode(token, key=self.own_secret, algorithms=[_ALGORITHM], options=options)
         except (jwt.PyJWTError, ValueError):  # PyJWT raises it for texts that are not Unicode
             raise InvalidTokenError("the token is wrong or has expired") from None
-        if claims.get("kind") != kind:
-            raise InvalidTokenError("the token is not meant for this")
         return claims
 
 

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _MAX_DIGITS = 15
-_PIECE = 256 * 1024
+_PIECE = 64 * 1024
 _MAX_FIELDS = 100
 _ROOM_SECONDS = 10.0
 

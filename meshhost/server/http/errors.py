@@ -1,9 +1,11 @@
 """Errors as HTTP answers: which status an error has, and its body.
 
 Every route of the server raises meshhost's errors; the middleware turns them into JSON, `{"error": text}`. An error without a
-status of its own is a fault of the server: it is logged, and the client learns nothing of it.
+status of its own is a fault of the server: it is logged, and the client learns nothing of it. So is a store that fails
+(OSError), but that may pass: 503, or 507 when its disk is full.
 """
 
+import errno
 import logging
 import math
 from collections.abc import Awaitable, Callable
@@ -26,6 +28,7 @@ from meshhost.errors import (
     TooLargeError,
 )
 from meshhost.server.core.ownership import OwnedElsewhereError
+from meshhost.stores.disk.space import storage_full
 
 __all__ = ["RETRY_AFTER_SECONDS", "error_response", "errors_as_json", "http_logger", "status_of", "stopping_response"]
 
@@ -33,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 # When a client may try again at a server that stops: its successor listens by then, or another server does.
 RETRY_AFTER_SECONDS = 1
+# When the stores may work again: a database that was restarted needs some seconds.
+STORE_RETRY_SECONDS = 5
 # When another try makes sense for a tenant that has to free something first.
 QUOTA_RETRY_SECONDS = 5.0
 INTERNAL_ERROR = 500
@@ -107,3 +112,12 @@ async def errors_as_json(
             logger.exception("request failed", extra={"route": request.path.split("/")[1]})
             return web.json_response({"error": "the room server failed; its log says why"}, status=status)
         return error_response(error, status=status)
+    except OSError as error:
+        if isinstance(error, TimeoutError):  # no store raises it
+            raise
+        logger.exception("store failed", extra={"route": request.path.split("/")[1]})
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            full = storage_full()
+            return error_response(full, status=status_of(full))
+        text = "the room server cannot use its data now; its log says why"
+        return web.json_response({"error": text}, status=503, headers={"Retry-After": str(STORE_RETRY_SECONDS)})

@@ -6,6 +6,7 @@ Prometheus form.
 """
 
 import asyncio
+import errno
 
 from aiohttp import web
 
@@ -13,6 +14,7 @@ from meshhost.errors import RoomError, StorageFullError
 from meshhost.queues.service import QueueService
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.metrics import ServerMetrics
+from meshhost.stores.disk.space import storage_full
 
 __all__ = ["HealthRoutes"]
 
@@ -50,10 +52,11 @@ class HealthRoutes:
             async with asyncio.timeout(_CHECK_SECONDS):
                 await self._queues.check()
                 return web.json_response({"ok": True})
-        except StorageFullError as error:
-            reason = str(error)
-        except (OSError, RoomError, TimeoutError):
-            pass
+        except (OSError, RoomError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                error = storage_full()  # also of PostgreSQL's
+            if isinstance(error, StorageFullError):
+                reason = str(error)
         return web.json_response({"ok": False, "reason": reason}, status=503)
 
     async def _show_metrics(self, _: web.Request) -> web.Response:

@@ -2,7 +2,8 @@
 
 For programs that join no room: nothing here opens or wakes one, except what makes messages ready again. An API key needs the
 role that `permissions.py` says, a participant token the grants that the same requests need in the room. Contents of messages
-belong to receivers: a viewer's key, and a token that may only send, get states, progress and results without them. Bodies are
+belong to receivers: a viewer's key gets states, progress and results without them, and so does a token that may only send, of
+the messages that it sent. Bodies are
 checked with the models of the room's own requests (`services/queue_bodies.py`). A wait ends when its client is gone
 or the server stops.
 """
@@ -19,7 +20,6 @@ from pydantic import BaseModel, ValidationError
 
 from meshhost.errors import AccessDeniedError, InvalidRequestError, LimitExceededError, NotFoundError, RoomError
 from meshhost.identity.grants import ApiScope
-from meshhost.identity.roles import Role
 from meshhost.identity.tenant import TenantId
 from meshhost.queues.activity.points import COARSE_SECONDS, FINE_SECONDS
 from meshhost.queues.activity.series import QueueSeries
@@ -30,6 +30,7 @@ from meshhost.server.http.files import TAKE_SECONDS
 from meshhost.server.http.triggers.callers import RoomCaller, room_caller
 from meshhost.server.services import queue_bodies as bodies
 from meshhost.server.services import queue_replies as replies
+from meshhost.server.services.queue_access import not_sent_by_you
 from meshhost.stores.bodies.reference import BodyReference, is_reference
 from meshhost.stores.queues import MessageRecord, QueueKey
 from meshhost.stores.shared.refusals import check_name
@@ -101,7 +102,7 @@ class QueueRoutes:
     async def _find(self, request: web.Request) -> web.Response:
         caller, queue = self._asked(request)
         _check_receive(caller, queue)
-        with_contents = self._may_read(request, caller, queue)
+        with_contents = _may_read(caller, queue)
         query: dict[str, Any] = {name: text for name, text in request.query.items() if name != "state"}
         if states := request.query.getall("state", None):
             query["states"] = states
@@ -116,6 +117,7 @@ class QueueRoutes:
         if caller.scope is not None and not (_may_receive(caller.scope, queue) or caller.may_send(queue.name)):
             raise AccessDeniedError("use queue", queue.name)
         message_id = _message_id(request)
+        await self._check_sender(caller, queue, message_id)
         if "wait" in request.query:
             body = _checked(bodies.Get, {"name": queue.name, "id": message_id, **request.query})
             found = await self._wait(request, queue, body)
@@ -123,12 +125,18 @@ class QueueRoutes:
             found = await self._queues.get(queue, message_id)
         if found is None:
             raise NotFoundError(f"nothing is known of message {message_id} of queue {queue.name!r}")
-        return web.json_response(replies.record(found, with_contents=self._may_read(request, caller, queue)))
+        return web.json_response(replies.record(found, with_contents=_may_read(caller, queue)))
+
+    async def _check_sender(self, caller: RoomCaller, queue: QueueKey, message_id: int) -> None:
+        """Raise AccessDeniedError when the caller may only send to the queue, and did not send this message."""
+        sender = caller.sends_as(queue.name)
+        if sender is not None and not await self._queues.is_sent_by(queue, message_id, sender):
+            raise not_sent_by_you(queue.name)
 
     async def _body(self, request: web.Request) -> web.StreamResponse:
         caller, queue = self._asked(request)
         _check_receive(caller, queue)
-        if not self._may_read(request, caller, queue):
+        if not _may_read(caller, queue):
             raise AccessDeniedError("read the contents of queue", queue.name)
         found = await self._queues.get(queue, _message_id(request))
         return await self._whole(request, queue, None if found is None else found.body, "body")
@@ -137,7 +145,9 @@ class QueueRoutes:
         caller, queue = self._asked(request)
         if caller.scope is not None and not (_may_receive(caller.scope, queue) or caller.may_send(queue.name)):
             raise AccessDeniedError("use queue", queue.name)
-        found = await self._queues.get(queue, _message_id(request))
+        message_id = _message_id(request)
+        await self._check_sender(caller, queue, message_id)
+        found = await self._queues.get(queue, message_id)
         return await self._whole(request, queue, None if found is None else found.result, "result")
 
     async def _whole(self, request: web.Request, queue: QueueKey, text: str | None, what: str) -> web.StreamResponse:
@@ -233,12 +243,6 @@ class QueueRoutes:
         _check_receive(caller, queue)
         return queue
 
-    def _may_read(self, request: web.Request, caller: RoomCaller, queue: QueueKey) -> bool:
-        """Whether the caller gets the contents of messages."""
-        if caller.scope is not None:
-            return _may_receive(caller.scope, queue)
-        return self._access.key_holder(request).role.includes(Role.DEVELOPER)
-
 
 class _CutShortError(Exception):
     """A wait was cut short."""
@@ -308,3 +312,8 @@ def _may_receive(scope: ApiScope, queue: QueueKey) -> bool:
 def _check_receive(caller: RoomCaller, queue: QueueKey) -> None:
     if caller.scope is not None and not _may_receive(caller.scope, queue):
         raise AccessDeniedError("receive from queue", queue.name)
+
+
+def _may_read(caller: RoomCaller, queue: QueueKey) -> bool:
+    """Whether the caller gets the contents of messages."""
+    return caller.sees_contents if caller.scope is None else _may_receive(caller.scope, queue)

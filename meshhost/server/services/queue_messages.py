@@ -1,8 +1,8 @@
 """What became of messages, and the settings of queues (room-protocol §9): requests that hand over no delivery.
 
 `QueuesService` adds these operations to its own. A participant that may only send learns the state, the progress and the result
-of a message, but neither contents nor history: those belong to the receivers. A wait for a message's end is answered after a
-bounded time, as a receive is, and the client asks again.
+of the messages that it sent itself, but neither contents nor history: those belong to the receivers. A wait for a message's end
+is answered after a bounded time, as a receive is, and the client asks again.
 """
 
 from dataclasses import asdict
@@ -14,7 +14,7 @@ from meshhost.server.core.requests import Answer, Operation, Operations, Request
 from meshhost.server.core.slots import Slot
 from meshhost.server.services import queue_bodies as bodies
 from meshhost.server.services import queue_replies as replies
-from meshhost.server.services.queue_access import key_of, may_receive, may_use, name_of
+from meshhost.server.services.queue_access import check_reads, key_of, may_receive, may_use, name_of
 from meshhost.server.services.queue_leases import Waiting
 
 __all__ = ["QueueMessages"]
@@ -44,6 +44,7 @@ class QueueMessages:
 
     async def _get(self, request: Request, body: bodies.Get) -> Answer:
         queue = key_of(request, body)
+        with_contents = await check_reads(request, body, self._queues)
         if body.wait is None:
             found = await self._queues.get(queue, body.id)
         else:
@@ -56,7 +57,6 @@ class QueueMessages:
                 found = await self._queues.wait(queue, body.id, seconds, seen=body.seen)
             finally:
                 waiting.count -= 1
-        with_contents = may_receive(request.participant.scope, body)
         return JsonResponse(
             json={"message": None if found is None else replies.record(found, with_contents=with_contents)}
         )

@@ -40,7 +40,16 @@ from meshhost.server.services import queue_replies as replies
 from meshhost.server.services.blocked_holders import BlockedHolders
 from meshhost.server.services.bodies.inline import inlined
 from meshhost.server.services.bodies.transfer import BodyTransfer
-from meshhost.server.services.queue_access import key_of, lease_of, may_list, may_receive, may_send, may_use, name_of
+from meshhost.server.services.queue_access import (
+    key_of,
+    lease_of,
+    may_list,
+    may_receive,
+    may_send,
+    may_use,
+    name_of,
+    sent_by,
+)
 from meshhost.server.services.queue_leases import ConnectionLeases, HandedOver, ParticipantLeases
 from meshhost.server.services.queue_messages import QueueMessages
 from meshhost.server.services.settlement import Settlement, on_end, on_receive
@@ -115,7 +124,7 @@ class QueuesService(RoomService):
         return EmptyResponse()
 
     async def _send(self, request: Request, body: bodies.Send) -> Answer:
-        message = self._new_message(request, body)
+        message = self._new_message(request, body, sender=sent_by(request, body))
         queue = key_of(request, body)
         if body.upload is None:
             message_id = await self._queues.send(queue, message, create=body.create)
@@ -125,8 +134,9 @@ class QueuesService(RoomService):
         return JsonResponse(json={"id": str(message_id)})
 
     async def _send_many(self, request: Request, body: bodies.SendMany) -> Answer:
+        sender = sent_by(request, body)
         messages = [
-            self._new_message(request, message, path=f"messages[{number}].")
+            self._new_message(request, message, path=f"messages[{number}].", sender=sender)
             for number, message in enumerate(body.messages)
         ]
         handles = {number: each.upload for number, each in enumerate(body.messages) if each.upload is not None}
@@ -134,7 +144,7 @@ class QueuesService(RoomService):
         ids = await self._queues.send_many(key_of(request, body), messages, create=body.create, uploads=uploads)
         return JsonResponse(json={"ids": [str(message_id) for message_id in ids], "before": len(ids) - ids.new})
 
-    def _new_message(self, request: Request, body: bodies.Message, path: str = "") -> NewMessage:
+    def _new_message(self, request: Request, body: bodies.Message, path: str = "", *, sender: str | None) -> NewMessage:
         """The message that a client sends; `path` is where it is in the request."""
         check_sender_id(body.id, f"{path}id")
         check_header_names(body.headers, f"{path}headers")
@@ -154,6 +164,7 @@ class QueuesService(RoomService):
             priority=body.priority,
             key=body.key,
             ttl=body.ttl,
+            sent_by=sender,
         )
 
     async def _receive(self, request: Request, body: bodies.Receive) -> Answer:

@@ -31,7 +31,6 @@ from meshhost.errors import (
     QuotaExceededError,
     RemoteProtocolError,
     RoomError,
-    StorageFullError,
 )
 from meshhost.protocol.connection import MalformedMessage, MessageReceived, RoomConnection
 from meshhost.protocol.frames import SERVER_SLICE, Limits
@@ -47,6 +46,7 @@ from meshhost.server.core.slots import Slots
 from meshhost.server.wire.arriving import Arrivals, Arriving
 from meshhost.server.wire.dialect import Translator, Welcome
 from meshhost.server.wire.inbox import Inbox
+from meshhost.stores.disk.space import storage_full
 from meshhost.transport.base import Transport
 from meshhost.transport.heartbeat import Heartbeat
 from meshhost.transport.outbox import Outbox
@@ -378,10 +378,12 @@ class Connection:
 
 def _error(error: Exception, message: MessageReceived) -> Response:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        error = StorageFullError("storage full: the room server's disk has no room for this")
+        error = storage_full()
     if isinstance(error, RoomError):
         return ErrorResponse(text=str(error) or type(error).__name__, code=error.code)
     logger.error("request failed", exc_info=error, extra={"message_type": message.type})
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+        return ErrorResponse(text=f"{message.type} failed: the room server cannot use its data now; its log says why")
     return ErrorResponse(text=f"{message.type} failed inside the room server; its log says why")
 
 

@@ -14,8 +14,15 @@ from meshhost.clock import Clock, SteadyTime, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.bodies.reference import is_reference, name_in
 from meshhost.stores.memory.queue_state import MemoryMessage, MemoryQueue
-from meshhost.stores.messages import MessagePage, MessageQuery, MessageRecord, MessageState
-from meshhost.stores.queue_settings import QueueSettings
+from meshhost.stores.messages import (
+    SENT_BY_SECONDS,
+    MessagePage,
+    MessageQuery,
+    MessageRecord,
+    MessageState,
+    sent_by_mark,
+)
+from meshhost.stores.queue_settings import Changes, QueueSettings
 from meshhost.stores.queues import (
     LONGEST_DELAY,
     DeadLetter,
@@ -123,6 +130,9 @@ class MemoryQueueStore:
         if message.sender_id:
             seconds = message.remember_seconds or self._limits.remember_ids_seconds
             found.sent[message.sender_id] = (self._last_id, now + seconds)
+        if message.sent_by:
+            until = now + message.delay + SENT_BY_SECONDS
+            found.sent[sent_by_mark(self._last_id, message.sent_by)] = (self._last_id, until)
         return self._last_id
 
     async def find_sent(self, queue: QueueKey, sender_id: str) -> int | None:
@@ -286,9 +296,10 @@ class MemoryQueueStore:
         """See QueueStore."""
         return self._find(queue).settings
 
-    async def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
+    async def configure(self, queue: QueueKey, changes: Changes) -> QueueSettings:
         """See QueueStore."""
         found = self._find(queue)
+        settings = found.settings.changed(changes)
         if settings.limit() != found.settings.limit():
             found.starts.until, found.starts.wake_at = 0.0, None
         if settings.key_rate != found.settings.key_rate:
@@ -303,6 +314,7 @@ class MemoryQueueStore:
             found.starts.keys.clear()
             found.starts.put_off.clear()
         found.settings = settings
+        return settings
 
     async def sweep(self) -> Sequence[QueueKey]:
         """See QueueStore."""

@@ -8,7 +8,8 @@ session of their own.
 
 What psycopg raises becomes OSError, with the server's words and never the URL, which may hold a password. An operation that
 was rolled back because it collided with another is tried again. After an error of the connection the idle connections of the
-pool are looked at, so that a restart of PostgreSQL fails what was under way and not one operation for every connection.
+pool are looked at, so that a restart of PostgreSQL fails what was under way and not one operation for every connection. When
+a session turns out to be read-only, all are replaced.
 
 Invariant: a cancelled or failed operation leaves its connection without a transaction, or closed.
 """
@@ -59,6 +60,8 @@ _KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count
 _BORROW_SECONDS = 10.0
 # An operation that takes longer has failed: a connection may be dead without anybody having been told.
 _OPERATION_SECONDS = 30.0
+# Connections that can only read are replaced at most so often.
+_RENEW_SECONDS = 1.0
 # How often an operation is tried that collided with another one.
 _TRIES = 5
 _MIGRATIONS = resources.files("meshhost.stores.postgres") / "migrations"
@@ -217,19 +220,26 @@ class PostgresDatabase:
                 except psycopg.OperationalError:
                     self._check_soon(pool)
                     raise
+                except errors.ReadOnlySqlTransaction:
+                    # A session stays read-only when its server became a replica, or was made read-only for new sessions
+                    # meanwhile: whether a new one can write is only seen with a new one.
+                    self._check_soon(pool, renew=True)
+                    raise
         raise AssertionError("the last try returns or raises")
 
-    def _check_soon(self, pool: "AsyncConnectionPool[Connection]") -> None:
-        """Let the pool look at its idle connections: when the server went away, they are all dead."""
+    def _check_soon(self, pool: "AsyncConnectionPool[Connection]", *, renew: bool = False) -> None:
+        """Let the pool look at its idle connections: when the server went away, they are all dead. `renew`: replace all."""
         if not self._is_checking:
             self._is_checking = True
-            self._tasks.spawn(self._check(pool), name="check connections")
+            self._tasks.spawn(self._check(pool, renew=renew), name="check connections")
 
-    async def _check(self, pool: "AsyncConnectionPool[Connection]") -> None:
+    async def _check(self, pool: "AsyncConnectionPool[Connection]", *, renew: bool) -> None:
         try:
             with contextlib.suppress(psycopg.Error, PoolClosed, PoolTimeout, TimeoutError):
                 async with asyncio.timeout(OPEN_SECONDS):
-                    await pool.check()
+                    await (pool.drain() if renew else pool.check())
+            if renew:
+                await asyncio.sleep(_RENEW_SECONDS)
         finally:
             self._is_checking = False
 

@@ -23,12 +23,12 @@ from meshhost.stores.postgres.messages.claiming import claim, prolong, release_a
 from meshhost.stores.postgres.messages.records import find_messages, get_message, next_messages
 from meshhost.stores.postgres.messages.sending import Sending
 from meshhost.stores.postgres.messages.settling import Acks, cancel_message, end_expired, give_back
-from meshhost.stores.postgres.messages.starts import begin_anew, sweep_starts
+from meshhost.stores.postgres.messages.starts import change_settings, sweep_starts
 from meshhost.stores.postgres.messages.tables import SQL, QueueTables
 from meshhost.stores.postgres.overview import QueueOverview
 from meshhost.stores.postgres.queue_rows import delete_some, is_storable, keys_of, lock_queue, names_of
 from meshhost.stores.postgres.stored_messages import read_stored, restore_messages
-from meshhost.stores.queue_settings import QueueSettings, parse_settings
+from meshhost.stores.queue_settings import Changes, QueueSettings, parse_settings
 from meshhost.stores.queues import (
     DeadLetter,
     Delay,
@@ -183,17 +183,22 @@ class PostgresQueueStore(QueueOverview):
             raise queue_missing(queue)
         return parse_settings(row[0])
 
-    async def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
+    async def configure(self, queue: QueueKey, changes: Changes) -> QueueSettings:
         """See QueueStore."""
-        values = {**names_of(queue), "settings": settings.to_json()}
+        values = names_of(queue)
 
-        async def operation(connection: Connection) -> bool:
-            await begin_anew(connection, values, settings)
-            return (await connection.execute(SQL["configure"], values)).rowcount > 0
+        async def operation(connection: Connection) -> QueueSettings | None:
+            settings = await change_settings(connection, values, changes)
+            if settings is not None:
+                await connection.execute(SQL["configure"], {**values, "settings": settings.to_json()})
+            return settings
 
-        if not (is_storable(queue) and await self.database.transaction(operation, tenant=queue.room.tenant)):
+        tenant = queue.room.tenant
+        settings = await self.database.transaction(operation, tenant=tenant) if is_storable(queue) else None
+        if settings is None:
             raise queue_missing(queue)
         self._depths.may_hold(queue, settings.max_depth)
+        return settings
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
         """See QueueStore."""

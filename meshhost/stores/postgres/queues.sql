@@ -54,6 +54,16 @@ WITH input AS MATERIALIZED (
 )
 SELECT resolved.first, resolved.id = resolved.first, resolved.max_depth FROM input LEFT JOIN resolved USING (ord) ORDER BY ord
 
+-- name: remember_senders
+-- Of messages that were stored just now, in the transaction that stored them.
+INSERT INTO meshhost.sent_ids (queue, sender_id, message_id, forget_at)
+SELECT queues.id, mark, message_id, forget_at
+FROM unnest(
+    %(tenants)s::text[], %(rooms)s::text[], %(names)s::text[], %(marks)s::bytea[], %(ids)s::bigint[],
+    %(forget_ats)s::float8[]
+) AS stored (tenant, room, name, mark, message_id, forget_at) JOIN meshhost.queues USING (tenant, room, name)
+ON CONFLICT DO NOTHING
+
 -- name: find_sent
 SELECT sender_id, message_id FROM meshhost.sent_ids JOIN meshhost.queues ON queues.id = sent_ids.queue
 WHERE tenant = %(tenant)s AND room = %(room)s AND name = %(name)s AND sender_id = ANY (%(sender_ids)s::bytea[])

@@ -202,7 +202,7 @@ async def test_what_is_not_a_room_server_is_said(server: RunningServer) -> None:
     access = ServerAccess(server.url, "p", server.api_key)
 
     with pytest.raises(RoomError, match="is it a room server"):
-        await get_json(access, "/metrics")
+        await asyncio.to_thread(get_json, access, "/metrics")
 
 
 async def test_a_server_runs_until_it_is_told_to_stop(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:

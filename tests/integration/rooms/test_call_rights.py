@@ -1,5 +1,6 @@
 """What a participant can get by calling an agent into a room: no more than it has itself, and nobody's place."""
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -158,6 +159,44 @@ async def test_an_agent_that_was_called_keeps_its_token_when_one_with_fewer_righ
         await until(lambda: all(member.name != "x" for member in server.server.rooms[0].connected()))
         await call(narrow, f"{host.url}/x", name="x")
         assert (await host.events.get())[0] == "/x"
+
+
+async def test_an_agent_keeps_its_token_from_a_call_made_before_it_is_back_after_a_restart_of_the_server(
+    serve: Any, host: CalledHost
+) -> None:
+    wide = ApiScope(agents=AgentsGrant(), queues=QueuesGrant())
+    async with serve() as server, server.client("free", name="wide", scope=wide) as owner:
+        await call(owner, f"{host.url}/x", name="x")
+        _, _, data = await host.events.get()
+    async with serve(return_seconds=30.0) as again, again.client("free", name="narrow", scope=CALLER) as narrow:
+        calling = asyncio.create_task(call(narrow, f"{host.url}/x", name="x"))
+        done, _ = await asyncio.wait([calling], timeout=0.2)
+        assert not done
+        assert host.events.empty()
+        async with agent_of({**data, "room_url": f"{again.url}/rooms/free"}):
+            await calling  # it is there: nothing is sent
+            assert host.events.empty()
+
+
+async def test_an_agent_keeps_its_token_while_it_has_lost_its_connection(serve: Any, host: CalledHost) -> None:
+    wide = ApiScope(agents=AgentsGrant(), queues=QueuesGrant())
+    async with (
+        serve(resume_seconds=30.0) as server,
+        server.client("free", name="wide", scope=wide) as owner,
+        server.client("free", name="narrow", scope=CALLER) as narrow,
+    ):
+        await call(owner, f"{host.url}/x", name="x")
+        _, _, data = await host.events.get()
+        async with agent_of(data):
+            [member] = [each for each in server.server.rooms[0].connected() if each.name == "x"]
+            peer, member.peer = member.peer, None
+            calling = asyncio.create_task(call(narrow, f"{host.url}/x", name="x"))
+            done, _ = await asyncio.wait([calling], timeout=0.2)
+            assert not done
+            member.peer = peer
+            server.server.rooms[0].changed()
+            await calling
+            assert host.events.empty()
 
 
 async def test_no_agent_is_called_under_the_name_of_somebody_in_the_room(serve: Any, host: CalledHost) -> None:

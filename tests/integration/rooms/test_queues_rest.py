@@ -334,8 +334,8 @@ async def test_a_viewer_sees_states_and_no_contents(rest: Rest) -> None:
 
 
 async def test_a_token_needs_the_grants_that_the_room_asks_for(rest: Rest) -> None:
-    message_id = await rest.send('"secret"')
     sender = rest.token(send=["jobs"], receive=[], list=False)
+    message_id = (await rest.ok("POST", f"{JOBS}/messages", bearer=sender, json="secret"))["id"]
     receiver = rest.token(send=[], receive=["jobs"], list=False)
     other = rest.token(send=["mails"], receive=["mails"], list=True)
     shown = await rest.ok("GET", f"{JOBS}/messages/{message_id}", bearer=sender)
@@ -352,6 +352,21 @@ async def test_a_token_needs_the_grants_that_the_room_asks_for(rest: Rest) -> No
     assert (await rest("GET", "/rooms/room/queues", bearer=sender))[0] == 403
     assert len((await rest.ok("GET", "/rooms/room/queues", bearer=other))["queues"]) == 1
     assert (await rest("GET", "/rooms/elsewhere/queues", bearer=other))[0] == 403
+
+
+async def test_a_token_that_may_only_send_reads_what_its_owner_sent(rest: Rest) -> None:
+    sender = rest.token(send=["jobs"], receive=[])
+    other = rest.server.token("room", name="other", scope=ApiScope(queues=QueuesGrant(send=["jobs"], receive=[])))
+    mine = (await rest.ok("POST", f"{JOBS}/messages", bearer=sender, json=[1, 2]))["ids"]
+    foreign = [await rest.send(), (await rest.ok("POST", f"{JOBS}/messages", bearer=other, json=3))["id"], "98765432"]
+    for message_id in mine:
+        assert (await rest.ok("GET", f"{JOBS}/messages/{message_id}", bearer=sender))["state"] == "ready"
+        assert (await rest.ok("GET", f"{JOBS}/messages/{message_id}?wait=0.01", bearer=sender))["state"] == "ready"
+    for message_id in foreign:
+        for query in ("", "?wait=0.01", "/result"):
+            status, answer = await rest("GET", f"{JOBS}/messages/{message_id}{query}", bearer=sender)
+            assert status == 403
+            assert "another participant sent" in answer["error"]
 
 
 async def test_another_tenant_has_other_queues(rest: Rest, other_key: Any) -> None:

@@ -323,6 +323,14 @@ async def test_a_login_gives_a_token_for_rest(rest: _Rest, shown: list[str]) -> 
     assert status == 200
     login = _Rest(rest.server, rest.http, body["access_token"])
     assert (await login("GET", "/accounts/projects"))[0] == 200
+    status, sent = await login("POST", "/rooms/r/queues/jobs/messages", json={"a": 1})
+    assert status == 200
+    assert (await login("GET", f"/rooms/r/queues/jobs/messages/{sent['id']}"))[1]["message"] == {"a": 1}
+    # A room is joined with a participant's token, which `connect` gives for a login.
+    status, refused = await login("GET", "/rooms/r")
+    assert status == 401
+    assert "this is a login" in refused["error"]
+    assert "/rooms/r/connect" in refused["error"]
     assert (await _exchange(rest, code))[0] == 400
 
 

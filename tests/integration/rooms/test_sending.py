@@ -143,7 +143,7 @@ async def test_a_body_that_does_not_arrive_is_given_up_and_one_without_room_wait
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {send.server.api_key}\r\nContent-Length: 200000\r\n\r\n"
     writer.write(head.encode() + b"x" * 100_000)
     await writer.drain()
-    answer, second = await asyncio.gather(reader.readuntil(b"\r\n\r\n"), send("y" * 300_000))
+    answer, second = await asyncio.gather(reader.readuntil(b"\r\n\r\n"), send(["y" * 300_000]))
     writer.write(b"x" * 100_000)  # it comes too late, and is read and dropped
     await writer.drain()
     writer.close()

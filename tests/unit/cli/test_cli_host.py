@@ -79,7 +79,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     asked = Asked()
     asked.agents, asked.bodies = [QUIET, AGENT], []
 
-    async def request(base: str, method: str, path: str, query: dict[str, str], body: dict[str, str] | None) -> Any:
+    def request(base: str, method: str, path: str, query: dict[str, str], body: dict[str, str] | None) -> Any:
         asked.append((method, f"{base}{path}", query))
         asked.bodies.append(body)
         if path == "/agents":
@@ -395,7 +395,7 @@ def test_logs_are_shown_and_followed_from_the_last_record(
 ) -> None:
     queries: list[dict[str, str]] = []
 
-    async def request(_: str, method: str, path: str, query: dict[str, str], body: object) -> Any:
+    def request(_: str, method: str, path: str, query: dict[str, str], body: object) -> Any:
         assert (method, path, body) == ("GET", "/agents/logs", None)
         queries.append(query)
         return {"records": [RECORD] if len(queries) != 3 else [], "next": 7}

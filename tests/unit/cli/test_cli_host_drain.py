@@ -45,7 +45,7 @@ class Host:
         self.refuses = refuses
         self.asked: list[tuple[str, str, dict[str, str]]] = []
 
-    async def request(self, base: str, method: str, path: str, query: dict[str, str], *_: Any, **__: Any) -> Any:
+    def request(self, base: str, method: str, path: str, query: dict[str, str], *_: Any, **__: Any) -> Any:
         self.asked.append((method, path, query))
         if method == "POST":
             return {"ok": True, "agents": 2, "seconds": 20.0}

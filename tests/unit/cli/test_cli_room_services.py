@@ -22,7 +22,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the server answers, to be filled by the test."""
     answered: list[dict[str, Any]] = []
 
-    async def get_json(access: Any, path: str) -> Any:
+    def get_json(access: Any, path: str) -> Any:
         assert path == f"/accounts/projects/{PROJECT}/rooms/demo/calls"
         return {"calls": answered}
 

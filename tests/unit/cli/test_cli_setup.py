@@ -20,7 +20,7 @@ from meshhost.errors import ConnectionLostError, RoomRefusedError
 def test_a_server_that_does_not_know_the_key_is_named(
     error: Exception | None, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def get_json(*_: Any, **__: Any) -> Any:
+    def get_json(*_: Any, **__: Any) -> Any:
         if error is not None:
             raise error
         return {"rooms": []}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from meshhost.errors import ExpiredTokenError, InvalidApiKeyError, InvalidTokenError, TokenError
 from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.identity.keys import ApiKey, encode_api_key
+from meshhost.identity.signing import AGENT_SCOPE, FULL_SCOPE, room_token
 from meshhost.identity.tokens import DEFAULT_LIFETIME, NO_EXPIRATION, ParticipantGrant, ParticipantToken
 
 SECRET = "s" * 31 + "-hidden"
@@ -385,3 +386,21 @@ def test_a_stated_scope_goes_before_the_legacy_default() -> None:
     claims = {"version": "0.5.3", "grants": [{"name": "api", "scope": {"queues": {}}}]}
 
     assert read(claims).get_api_grant() == ApiScope(queues=QueuesGrant())
+
+
+def test_the_scopes_that_are_signed_without_a_model_are_those_of_the_model() -> None:
+    assert ApiScope.agent_default().to_json() == AGENT_SCOPE
+    assert ApiScope.full().to_json() == FULL_SCOPE
+
+
+def test_a_token_of_a_command_is_one_that_the_model_would_make() -> None:
+    model = ParticipantToken(name="ada")
+    model.add_room_grant("demo")
+    model.add_role_grant("user")
+    model.add_api_grant(ApiScope.full())
+
+    text = room_token(API_KEY, "demo", name="ada", scope=FULL_SCOPE)
+
+    made = ParticipantToken.from_jwt(text, token=KEY.secret)
+    assert made.to_json() == ParticipantToken.from_jwt(model.to_jwt(api_key=API_KEY), token=KEY.secret).to_json()
+    assert made.expires_at is not None

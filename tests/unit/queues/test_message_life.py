@@ -443,32 +443,6 @@ async def test_the_settings_say_how_long_a_retry_waits(
         await clock.advance(seconds)
 
 
-async def test_changes_of_one_queue_do_not_undo_each_other(
-    service: QueueService, store: Store, tasks: asyncio.TaskGroup, clock: FakeClock
-) -> None:
-    await service.create(JOBS)
-    store.gate.clear()
-    changing = [
-        tasks.create_task(service.configure(JOBS, change))
-        for change in ({"max_attempts": 7}, {"deadline": 60.0}, {"concurrency": 2})
-    ]
-    await clock.advance(0)
-    store.gate.set()
-    await asyncio.wait(changing)
-    changed = QueueSettings(max_attempts=7, deadline=60.0, concurrency=2)
-    assert await service.settings(JOBS) == changed
-    assert await service.configure(JOBS, {"deadline": 60.0}) == changed
-
-
-async def test_a_wrong_or_unknown_setting_is_refused_by_name(service: QueueService) -> None:
-    await service.create(JOBS)
-    with pytest.raises(InvalidRequestError, match=r"settings\.colour: expected one of burst, concurrency, deadline"):
-        await service.configure(JOBS, {"colour": "red"})
-    with pytest.raises(InvalidRequestError, match="max_attempts"):
-        await service.configure(JOBS, {"max_attempts": 0})
-    assert await service.settings(JOBS) == QueueSettings()
-
-
 # --- Looking
 
 

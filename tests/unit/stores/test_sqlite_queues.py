@@ -184,6 +184,18 @@ def test_a_file_may_be_closed_twice(path: Path) -> None:
     file.close()
 
 
+async def test_an_id_is_remembered_for_its_time_over_a_restart(tmp_path: Path) -> None:
+    clock = FakeClock()
+    store, again = (SqliteQueueStore(tmp_path / "own.db", clock=clock) for _ in range(2))
+    await store.open()
+    first = await store.send(JOBS, NewMessage("a", sender_id="day", remember_seconds=86400))
+    await store.close()
+    await again.open()
+    await clock.advance(80_000)
+    assert await again.find_sent(JOBS, "day") == first
+    await again.close()
+
+
 async def test_everything_survives_reopening(store: SqliteQueueStore, path: Path) -> None:
     first, second = [await store.send(JOBS, NewMessage(text)) for text in "ab"]
     (delivery,) = await store.lease(JOBS, ANN, seconds=1000)

@@ -34,12 +34,10 @@ def ask(
     body: dict[str, str] | None = None,
 ) -> Any:
     """Return the JSON that the host answers. Raises MeshhostError with what to do about it, BadParameter for an invalid URL."""
-    import asyncio
-
     from meshhost.cli.log_output import log_for_command
 
     log_for_command()
-    return asyncio.run(request(base_url(url), method, path, query or {}, body))
+    return request(base_url(url), method, path, query or {}, body)
 
 
 def agents_of(url: str | None, query: dict[str, str], most: int | None = None) -> tuple[list[dict[str, Any]], bool]:
@@ -108,9 +106,9 @@ def base_url(given: str | None) -> str:
     from urllib.parse import urlsplit
 
     from meshhost.app.running_hosts import running_hosts
-    from meshhost.settings import read_settings
+    from meshhost.client_settings import read_client_settings
 
-    settings = read_settings()
+    settings = read_client_settings()
     url = given or settings.host_url
     if url is None and settings.port:
         return f"http://127.0.0.1:{settings.port}"
@@ -125,28 +123,20 @@ def base_url(given: str | None) -> str:
     return url.rstrip("/")
 
 
-async def request(base: str, method: str, path: str, query: dict[str, str], body: dict[str, str] | None) -> Any:
+def request(base: str, method: str, path: str, query: dict[str, str], body: dict[str, str] | None) -> Any:
     """Send one request. Raises ConnectionLostError when the host cannot be reached, RoomRefusedError for an error status."""
     import json
 
-    import aiohttp
-
+    from meshhost.cli import rest
     from meshhost.cli.connect import reason_of
+    from meshhost.client_settings import read_client_settings
     from meshhost.errors import ConnectionLostError, RoomRefusedError
-    from meshhost.settings import read_settings
 
-    key = read_settings().admin_key
-    headers = {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
+    key = read_client_settings().admin_key
+    bearer = None if key is None else key.get_secret_value()
     try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT)) as session,
-            # No redirects: the key is for this host, and must not be sent to another one that it names.
-            session.request(
-                method, f"{base}{path}", params=query, json=body, headers=headers, allow_redirects=False
-            ) as response,
-        ):
-            status, content = response.status, await response.read()
-    except (aiohttp.ClientError, TimeoutError) as error:
+        status, content = rest.ask(method, f"{base}{path}", bearer=bearer, query=query, body=body, timeout=_TIMEOUT)
+    except OSError as error:
         text = f"cannot reach the service host at {base}: is it running? see MESHHOST_HOST_URL ({reason_of(error)})"
         raise ConnectionLostError(text) from None
     try:

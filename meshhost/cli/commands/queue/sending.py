@@ -8,6 +8,7 @@ far away, and the connection to the room lives on meanwhile.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -303,6 +304,9 @@ def _after(count: int, error: RoomError) -> RoomError:
 
 @contextmanager
 def _span(queue: str) -> Iterator[None]:
+    if "opentelemetry.trace" not in sys.modules:  # nobody traces: see `_export_traces`
+        yield
+        return
     from opentelemetry import trace
 
     attributes = {"messaging.operation.type": "send", "messaging.destination.name": queue}
@@ -313,9 +317,9 @@ def _span(queue: str) -> Iterator[None]:
 
 def _export_traces() -> None:
     """Configure OpenTelemetry, whose packages take long to load, only when the environment names an endpoint."""
-    from meshhost.settings import read_settings
+    from meshhost.client_settings import read_client_settings
 
-    if read_settings().otel_endpoint is not None:
+    if read_client_settings().otel_endpoint is not None:
         from meshhost.otel import otel_config
 
         otel_config(service_name="meshhost-cli", flush_seconds=_FLUSH_SECONDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ def ask(method: str, path: str, body: dict[str, Any] | None = None, **query: str
 
     log_for_command()
     access = server_access()
-    return asyncio.run(send_json(access.api_url, access.api_key, method, path, body, **query))
+    return send_json(access.api_url, access.api_key, method, path, body, query)
 
 
 def found(entries: Sequence[dict[str, Any]], given: str, what: str) -> dict[str, Any]:

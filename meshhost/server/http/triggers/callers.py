@@ -1,8 +1,9 @@
-"""Who may start work in a room over REST: an API key of its tenant, or a participant token with the grant for the queue.
+"""Who may start work in a room over REST: a tenant by its API key or a login, or a participant token with the grant for the
+queue.
 
-A key says the tenant, and its role is checked against the table of routes (`permissions.py`). A token says the room, and its
-grant `queues` says to which queues its owner may send. Of schedules and hooks a participant manages and sees those that it made
-itself; all of its room only with the grant `admin`. A viewer's key sees when something is sent, and not what.
+A key or a login says the tenant, and its role is checked against the table of routes (`permissions.py`). A token says the room,
+and its grant `queues` says to which queues its owner may send. Of schedules and hooks a participant manages and sees those that
+it made itself; all of its room only with the grant `admin`. A viewer's key sees when something is sent, and not what.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from meshhost.identity.grants import ApiScope
 from meshhost.identity.roles import Role
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.server.http.access import Access, KeyHolder
+from meshhost.server.services.queue_access import sender_of
 from meshhost.triggers.makers import Maker
 
 __all__ = ["RoomCaller", "key_of", "may_see_contents", "room_caller"]
@@ -21,7 +23,7 @@ __all__ = ["RoomCaller", "key_of", "may_see_contents", "room_caller"]
 
 @dataclass(frozen=True, slots=True)
 class RoomCaller:
-    """The room that a request is about, and who asks. Without a scope it is an API key.
+    """The room that a request is about, and who asks. Without a scope it is an API key or a login.
 
     `sees_contents` is whether it may see the contents of what it may see at all.
     """
@@ -34,6 +36,12 @@ class RoomCaller:
     def may_send(self, queue: str) -> bool:
         """Whether the caller may send to this queue."""
         return self.scope is None or (self.scope.queues is not None and self.scope.queues.can_send(queue))
+
+    def sends_as(self, queue: str) -> str | None:
+        """Who sends, for a participant that may read of this queue only what it sent; None for those that may read all."""
+        if self.scope is None or (self.scope.queues is not None and self.scope.queues.can_receive(queue)):
+            return None
+        return sender_of(self.maker.name, self.maker.key_id)
 
     def check_send(self, queue: str) -> None:
         """Raise AccessDeniedError when the caller may not send to this queue."""

@@ -7,6 +7,8 @@ stored in order, all or none. One large message goes to the disk as it comes; ma
 `at`, `priority`, `key`, `ttl`) are in the query, for all messages of a request.
 """
 
+from dataclasses import replace
+
 from aiohttp import web
 
 from meshhost.clock import Clock, SystemClock
@@ -52,7 +54,8 @@ class MessageRoutes:
             return await self._send_large(request, queue, options, head)
         async with self._bodies.body_of(request, caller.room.tenant, head) as body:
             messages, is_many = messages_in(request.headers, body, key=request.headers.get("Idempotency-Key"))
-            messages = options.applied_to(messages, self._clock.time())
+            sent_by = caller.sends_as(queue.name)
+            messages = [replace(each, sent_by=sent_by) for each in options.applied_to(messages, self._clock.time())]
             if not is_many:
                 return web.json_response({"id": str(await self._queues.send(queue, messages[0]))})
             ids = await self._queues.send_many(queue, messages)

@@ -30,7 +30,7 @@ from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
 from meshhost.server.core.slots import Slot
 from meshhost.server.services import queue_bodies as bodies
-from meshhost.server.services.queue_access import key_of, may_receive, may_use, name_of
+from meshhost.server.services.queue_access import check_reads, key_of, may_receive, may_use, name_of
 from meshhost.stores.bodies.reference import BodyReference, is_reference
 
 __all__ = ["BodyTransfer"]
@@ -128,6 +128,7 @@ class BodyTransfer(RoomService):
 
     async def _fetch(self, request: Request, body: _Piece) -> Answer:
         queue, peer = key_of(request, body), request.peer
+        await check_reads(request, body, self._queues)
         record = await self._queues.get(queue, body.id)
         text = None if record is None else record.result if body.part == "result" else record.body
         if text is None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from meshhost.stores.messages import NewMessage
+from meshhost.stores.messages import SENT_BY_SECONDS, NewMessage, sent_by_mark
 from meshhost.stores.postgres.batches import Batcher
 from meshhost.stores.postgres.database import Connection, Row
 from meshhost.stores.postgres.depths import Depths
@@ -150,9 +150,31 @@ class Sending:
 
         async def operation(connection: Connection) -> list[Row]:
             await lock_keys(connection, zip((send.queue for send in sends), hashes, strict=True))
-            return await (await connection.execute(SQL["send"], values)).fetchall()
+            rows = await (await connection.execute(SQL["send"], values)).fetchall()
+            if marked := _marked(sends, rows, now):
+                await connection.execute(SQL["remember_senders"], marked)
+            return rows
 
-        has_keys = any(number is not None for number in hashes)
+        is_one_statement = all(number is None for number in hashes) and not any(message.sent_by for message in messages)
         database = self._tables.database
-        rows = await (database.transaction(operation) if has_keys else database.rows(SQL["send"], values))
+        rows = await (database.rows(SQL["send"], values) if is_one_statement else database.transaction(operation))
         return [None if number is None else _Sent(number, is_new, most) for number, is_new, most in rows]
+
+
+def _marked(sends: Sequence[_Send], rows: Sequence[Row], now: float) -> dict[str, object] | None:
+    """The stored messages whose sender is to be known, as the values of a statement; None when there is none."""
+    stored = [
+        (send.queue, number, send.message)
+        for send, (number, is_new, _) in zip(sends, rows, strict=True)
+        if send.message.sent_by and is_new
+    ]
+    if not stored:
+        return None
+    return {
+        "tenants": [queue.room.tenant for queue, _, _ in stored],
+        "rooms": [queue.room.name for queue, _, _ in stored],
+        "names": [queue.name for queue, _, _ in stored],
+        "marks": [sent_by_mark(number, message.sent_by or "").encode() for _, number, message in stored],
+        "ids": [number for _, number, _ in stored],
+        "forget_ats": [now + message.delay + SENT_BY_SECONDS for _, _, message in stored],
+    }

@@ -12,12 +12,12 @@ from meshhost.stores.postgres.database import Connection, PostgresDatabase, Row,
 from meshhost.stores.postgres.messages.keys import lock_of_queue
 from meshhost.stores.postgres.messages.tables import SQL, QueueTables
 from meshhost.stores.postgres.queue_rows import keys_of
-from meshhost.stores.queue_settings import QueueSettings, parse_settings
+from meshhost.stores.queue_settings import Changes, QueueSettings, parse_settings
 from meshhost.stores.queues import QueueKey
 from meshhost.stores.rates import Rate
 from meshhost.stores.shared.statements import read_statements
 
-__all__ = ["begin_anew", "claim_limited", "sweep_starts"]
+__all__ = ["change_settings", "claim_limited", "sweep_starts"]
 
 _SQL = read_statements("meshhost.stores.postgres", "starts.sql")
 _TRIES = 5
@@ -77,16 +77,21 @@ async def claim_limited(
     return [_NOTHING], tables.steady.time()
 
 
-async def begin_anew(connection: Connection, names: Values, settings: QueueSettings) -> None:
-    """These settings are about to be set: a rate that changes begins anew, and what it has put off is ready."""
+async def change_settings(connection: Connection, names: Values, changes: Changes) -> QueueSettings | None:
+    """Lock the settings of a queue, and return what is to be set; None when there is no queue.
+
+    A rate that changes begins anew, and what it has put off is ready.
+    """
     row = await (await connection.execute(_SQL["lock_settings"], names)).fetchone()
     if row is None:
-        return
+        return None
     before = parse_settings(row[1])
+    settings = before.changed(changes)
     if before.limit() != settings.limit():
-        await connection.execute(_SQL["begin_anew"], {"queue": row[0]})
+        await connection.execute(_SQL["change_settings"], {"queue": row[0]})
     if before.key_rate != settings.key_rate:
         await connection.execute(_SQL["let_go"], {"queue": row[0]})
+    return settings
 
 
 async def sweep_starts(database: PostgresDatabase, now: float, *, limit: int) -> list[QueueKey]:

@@ -7,7 +7,7 @@ is not held back; so a message is held back when there is one of its key already
 import sqlite3
 from collections.abc import Sequence
 
-from meshhost.stores.messages import NewMessage
+from meshhost.stores.messages import SENT_BY_SECONDS, NewMessage, sent_by_mark
 from meshhost.stores.queues import QueueKey, QueueLimits, StoredIds
 from meshhost.stores.shared.refusals import queue_full
 from meshhost.stores.sqlite.queues.rows import QueueRow, execute, find_sent
@@ -45,6 +45,10 @@ def send(
         if message.sender_id:
             until = steady + (message.remember_seconds or limits.remember_ids_seconds)
             execute(db, "remember_sent", first=row.first, sender_id=message.sender_id, id=ids[-1], until=until)
+        if message.sent_by:
+            mark = sent_by_mark(ids[-1], message.sent_by)
+            until = steady + message.delay + SENT_BY_SECONDS
+            execute(db, "remember_sent", first=row.first, sender_id=mark, id=ids[-1], until=until)
     if stored:
         execute(db, "change_depth", queue=row.id, change=stored)
     return StoredIds(ids, new=stored)

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from meshhost.clock import Clock, SteadyTime, SystemClock
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.messages import MessagePage, MessageQuery, MessageRecord, MessageState
-from meshhost.stores.queue_settings import LONGEST_RESULT_TTL, QueueSettings
+from meshhost.stores.messages import SENT_BY_SECONDS, MessagePage, MessageQuery, MessageRecord, MessageState
+from meshhost.stores.queue_settings import LONGEST_RESULT_TTL, Changes, QueueSettings
 from meshhost.stores.queues import (
     LONGEST_DELAY,
     LONGEST_LEASE,
@@ -291,16 +291,17 @@ class SqliteQueueStore:
         """See QueueStore."""
         return (await self.database.run(lambda db: find(db, queue), tenant=queue.room.tenant)).settings
 
-    async def configure(self, queue: QueueKey, settings: QueueSettings) -> None:
+    async def configure(self, queue: QueueKey, changes: Changes) -> QueueSettings:
         """See QueueStore."""
-        text = settings.to_json()
 
-        def operation(db: sqlite3.Connection) -> None:
+        def operation(db: sqlite3.Connection) -> QueueSettings:
             found = find(db, queue)
+            settings = found.settings.changed(changes)
             begin_anew(db, found, settings)
-            execute(db, "configure", queue=found.id, settings=text)
+            execute(db, "configure", queue=found.id, settings=settings.to_json())
+            return settings
 
-        await self.database.run(operation, tenant=queue.room.tenant)
+        return await self.database.run(operation, tenant=queue.room.tenant)
 
     async def sweep(self) -> Sequence[QueueKey]:
         """See QueueStore."""
@@ -350,7 +351,9 @@ class SqliteQueueStore:
         execute(db, "bound_ends", latest=now + LONGEST_DELAY)
         bound_wakes(db, now)
         execute(db, "bound_outcomes", latest=now + LONGEST_RESULT_TTL)
-        execute(db, "bound_sent_ids", latest=now + self._limits.remember_ids_seconds)
+        execute(
+            db, "bound_sent_ids", latest=now + max(self._limits.remember_ids_seconds, LONGEST_DELAY + SENT_BY_SECONDS)
+        )
 
     async def next_due(self) -> float | None:
         """See QueueStore."""

@@ -19,6 +19,8 @@ const ROUTES = [
   ["/rooms/:room/logs", "developer", () => import("../pages/logs.js")],
   ["/usage", "viewer", () => import("../pages/admin/usage.js")],
   ["/keys", "viewer", () => import("../pages/admin/keys.js")],
+  ["/hosts", "operator", () => import("../pages/hosts/hosts.js")],
+  ["/hosts/:host", "operator", () => import("../pages/hosts/host.js")],
   ["/tenants", "operator", () => import("../pages/admin/tenants.js")],
   ["/tenants/:tenant", "operator", () => import("../pages/admin/tenant.js")],
 ];

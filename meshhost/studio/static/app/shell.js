@@ -36,8 +36,8 @@ export function Shell({ children }) {
               setOpen(!isOpen);
             }}><${Icon} name="menu" /></button>
           <${Crumbs} path=${path} />
-          <button class="button search-button" onClick=${openPalette} aria-label="Search and go to">
-            <${Icon} name="search" /><span>Search or go to…</span><span class="key">/</span>
+          <button class="button search-button" onClick=${openPalette}>
+            <${Icon} name="search" /><span class="words">Search or go to…</span><span class="key" aria-hidden="true">/</span>
           </button>
           <${ThemeButton} />
         </header>
@@ -59,7 +59,7 @@ function Sidebar({ path }) {
   const room = matched("/rooms/:room/*", path)?.room;
   const inRoom = room && ROOM_SECTIONS.filter((section) => may(section.needs, current));
   const site = SITE_SECTIONS.filter((section) => section.shown(current));
-  return html`<div class="sidebar">
+  return html`<aside class="sidebar" aria-label="Navigation">
     <a class="brand" href="/studio/"><img src=${ICON} alt="" />meshhost</a>
     <nav class="nav" aria-label="Studio">
       ${site.map(
@@ -80,11 +80,11 @@ function Sidebar({ path }) {
       <p class="muted wrap">${current?.tenant ? current.tenant.name : "Operator"}${current?.tenant && html` · ${current.role}`}</p>
       <div class="buttons">
         <button class="button quiet" onClick=${leave}><${Icon} name="out" />Sign out</button>
-        <button class="button quiet icon-only" aria-label="Keyboard shortcuts" onClick=${openShortcuts}><span class="key">?</span></button>
+        <button class="button quiet icon-only" aria-label="Keyboard shortcuts" onClick=${openShortcuts}><span class="key" aria-hidden="true">?</span></button>
       </div>
       <p class="muted">meshhost ${current?.version}</p>
     </div>
-  </div>`;
+  </aside>`;
 }
 
 async function leave() {

@@ -8,15 +8,14 @@ import asyncio
 import os
 import stat
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
-
-import aiohttp
+from typing import BinaryIO, TypeVar
 
 from meshhost.cli.output import working
+from meshhost.cli.rest import Download
 from meshhost.errors import AlreadyExistsError, RoomError
 from meshhost.room.client import RoomClient
 
@@ -27,6 +26,8 @@ CHUNK_BYTES = 1024 * 1024
 STALLED_SECONDS = 60.0
 
 _PREFIX = "room:"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +121,28 @@ async def _chunks_of(file: BinaryIO) -> AsyncGenerator[bytes, None]:
 @asynccontextmanager
 async def _download(room: RoomClient, path: str) -> AsyncIterator[Opened]:
     url = await room.storage.download_url(path=path)
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=STALLED_SECONDS, sock_read=STALLED_SECONDS)
+    download = Download(url, timeout=STALLED_SECONDS)
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
-            if response.status != 200:
-                raise RoomError(f"the room server refused the download of {path!r} ({response.status})")
-            yield response.content.iter_chunked(CHUNK_BYTES), response.content_length
-    except (aiohttp.ClientError, TimeoutError) as error:
+        status, length = await _of_download(path, download.start())
+        if status != 200:
+            raise RoomError(f"the room server refused the download of {path!r} ({status})")
+        async with aclosing(_downloaded(path, download)) as chunks:
+            yield chunks, length
+    finally:
+        download.close()
+
+
+async def _downloaded(path: str, download: Download) -> AsyncGenerator[bytes, None]:
+    # Each step by itself: an error of the place that the chunks are written to is not one of the download.
+    async with aclosing(download.chunks(CHUNK_BYTES)) as chunks:
+        while chunk := await _of_download(path, anext(chunks, b"")):
+            yield chunk
+
+
+async def _of_download(path: str, step: Awaitable[T]) -> T:
+    try:
+        return await step
+    except OSError as error:
         raise RoomError(f"the download of {path!r} failed ({type(error).__name__}): try again") from None
 
 

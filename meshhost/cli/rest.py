@@ -1,0 +1,115 @@
+"""HTTP requests of the command line: JSON to room servers and service hosts (`ask`), and files of a room (`Download`).
+
+The standard library is enough for that, and to load aiohttp takes longer than everything else that such a command does. `ask`
+blocks, since a command waits for nothing else, and Ctrl-C ends it. A `Download` is read by the loop of a command in a room, in
+threads. Redirects are not followed: the key is for the server that was named, and must not be sent to another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import socket
+import threading
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+__all__ = ["Download", "ask"]
+
+# That a thread may need to notice that its socket was shut down.
+_CLOSE_SECONDS = 1.0
+
+
+def ask(
+    method: str,
+    url: str,
+    *,
+    bearer: str | None = None,
+    query: Mapping[str, str | int] | None = None,
+    body: Mapping[str, Any] | None = None,
+    timeout: float,
+) -> tuple[int, bytes]:
+    """Return the status and the content of the answer; `timeout` is the seconds that the server may be silent.
+
+    Raises OSError when the server cannot be reached, is silent for too long or does not answer with HTTP.
+    """
+    parts = urlsplit(url)
+    headers = {"Accept": "application/json"}
+    if bearer is not None:
+        headers["Authorization"] = f"Bearer {bearer}"
+    content = None
+    if body is not None:
+        content = json.dumps(body).encode()
+        headers["Content-Type"] = "application/json"
+    connection = _connection(url, timeout)
+    try:
+        with _translated():
+            connection.request(
+                method, f"{parts.path}{f'?{urlencode(query)}' if query else ''}" or "/", content, headers
+            )
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+class Download:
+    """A file that a server sends; `timeout` is the seconds that it may be silent. Close it, also when `start` failed."""
+
+    def __init__(self, url: str, *, timeout: float) -> None:
+        parts = urlsplit(url)
+        self._target = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+        self._connection = _connection(url, timeout)
+        self._answer: http.client.HTTPResponse | None = None
+        # Held by the thread that uses the connection, since it must not be closed under it.
+        self._in_use = threading.Lock()
+
+    async def start(self) -> tuple[int, int | None]:
+        """Ask for the file; return the status, and the length if the server says it. Raises OSError."""
+        self._answer = await asyncio.to_thread(self._ask)
+        return self._answer.status, self._answer.length
+
+    def _ask(self) -> http.client.HTTPResponse:
+        with self._in_use, _translated():
+            self._connection.request("GET", self._target)
+            return self._connection.getresponse()
+
+    async def chunks(self, size: int) -> AsyncGenerator[bytes, None]:
+        """The content, in chunks of at most `size` bytes, once it is started. Raises OSError, also when it is cut off."""
+        assert self._answer is not None
+        left = self._answer.length
+        while chunk := await asyncio.to_thread(self._read, size):
+            left = None if left is None else left - len(chunk)
+            yield chunk
+        if left:
+            raise ConnectionError("the content was cut off")
+
+    def _read(self, size: int) -> bytes:
+        assert self._answer is not None
+        with self._in_use, _translated():
+            return self._answer.read1(size)
+
+    def close(self) -> None:
+        """Close the connection, which ends a read in its thread, too: the command that is interrupted waits for that."""
+        with contextlib.suppress(OSError):
+            if self._connection.sock is not None:
+                self._connection.sock.shutdown(socket.SHUT_RDWR)
+        if self._in_use.acquire(timeout=_CLOSE_SECONDS):
+            self._connection.close()
+
+
+def _connection(url: str, timeout: float) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    return kind(parts.hostname or "", parts.port, timeout=timeout)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"no answer of HTTP: {str(error) or type(error).__name__}") from None
