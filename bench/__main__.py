@@ -1,6 +1,6 @@
 """The command line of the benchmarks.
 
-`python -m bench [queues|hosting|room|neighbours|soak|attacks …]` runs benchmarks; without a name the first three.
+`python -m bench [queues|hosting|room|neighbours|soak|attacks|studio …]` runs benchmarks; without a name the first three.
 `python -m bench compare BASE_DIR [--rounds N]` measures this checkout and another one in turns.
 `python -m bench fuzz [seconds] [--seed N]` is not a benchmark: it attacks a host, and fails when the host breaks a rule.
 """
@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from bench import attacks, compare, fuzz, hosting, neighbours, queues, room, soak
+from bench import attacks, compare, fuzz, hosting, neighbours, queues, room, soak, studio
 
 BENCHMARKS = {
     "queues": queues.main,
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "neighbours": neighbours.main,
     "soak": soak.main,
     "attacks": attacks.main,
+    "studio": studio.main,
 }
 BY_DEFAULT = ["queues", "hosting", "room"]
 

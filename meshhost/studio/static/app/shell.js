@@ -96,7 +96,7 @@ function Sidebar({ path }) {
 function OtherDevice() {
   const [link, setLink] = useState(/** @type {{url: string, expires_in: number} | null} */ (null));
   const make = async () => setLink((await attempt(() => post("/studio/api/link", {}))) ?? null);
-  return html`<div><button class="button quiet" onClick=${make}><${Icon} name="copy" />Link for another device</button></div>
+  return html`<div><button class="button quiet" onClick=${make}><${Icon} name="copy" />Another device</button></div>
     ${link &&
     html`<${Dialog} title="Open on another device" onClose=${() => setLink(null)}>
       <p>This link signs one browser in, once, with the rights that you have here. It works for ${duration(link.expires_in)}.</p>
