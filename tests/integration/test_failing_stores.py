@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from doubles.postgres import PostgresServer
 from meshhost.errors import RoomError, SettingsError, StorageFullError
 from meshhost.room.client import RoomClient
 from meshhost.stores.sqlite import space
-from meshhost.stores.sqlite.thread import SqliteThread
+from meshhost.stores.sqlite.file import SqliteFile
 from meshhost.testing.server import RunningServer, running_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -81,13 +82,14 @@ async def refused_then_recovered(
 async def test_a_read_only_sqlite_file_is_told_and_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As SQLite says it when the system has made the disk read-only after an error of it."""
     is_read_only = False
-    commit = SqliteThread._commit
+    connection = SqliteFile.connection
 
-    def failing(self: SqliteThread, batch: Any) -> None:
-        self._file.connection().execute(f"PRAGMA query_only = {int(is_read_only)}")
-        commit(self, batch)
+    def switched(self: SqliteFile) -> sqlite3.Connection:
+        found = connection(self)
+        found.execute(f"PRAGMA query_only = {int(is_read_only)}")
+        return found
 
-    monkeypatch.setattr(SqliteThread, "_commit", failing)
+    monkeypatch.setattr(SqliteFile, "connection", switched)
 
     def switch(to: bool) -> None:
         nonlocal is_read_only

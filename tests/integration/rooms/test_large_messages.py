@@ -143,10 +143,13 @@ async def test_uploads_are_bounded_and_belong_to_their_participant(serve: Any) -
         server.client() as a,
         server.client() as b,
     ):
-        with pytest.raises(LimitExceededError, match="message of 1048576 bytes, a queue takes at most 400000"):
+        with pytest.raises(LimitExceededError, match="message of 1200039 bytes, a queue takes at most 400000"):
             await a.queues.send("jobs", LARGE)
         handle = (await a.send_request("queues.upload", {"name": "jobs"}))["handle"]
         await a.send_request("queues.upload_write", {"handle": handle}, b"{")
+        large = (await a.send_request("queues.upload", {"name": "jobs"}))["handle"]
+        with pytest.raises(LimitExceededError, match="message of 400001 bytes, a queue takes at most 400000"):
+            await a.send_request("queues.upload_write", {"handle": large}, b"x" * 400_001)
         for other, request in (
             (b, {"name": "jobs", "message": None, "upload": handle}),
             (a, {"name": "jobs", "message": None, "upload": "unknown"}),
@@ -223,3 +226,20 @@ async def test_no_sender_can_forge_a_reference(server: RunningServer) -> None:
         assert [each.message for each in found] == [LARGE, stored.body]
         with pytest.raises(RoomError):
             await a.queues.body("jobs", "999")
+
+
+async def test_a_message_that_its_receiver_may_never_have_in_flight_ends_dead(serve: Any) -> None:
+    limits = QueueLimits(max_attempts=1)
+    async with serve(limits=limits, max_in_flight_bytes=1_050_000) as server, server.client() as a:
+        await a.queues.send("jobs", LARGE)
+        await a.queues.send("jobs", 2)
+        response, _ = await a.request("queues.receive", {"name": "jobs", "wait": False})
+        assert response == EmptyResponse()
+        assert await a.queues.receive(name="jobs", wait=False) == 2
+        (letter,) = await a.queues.dead(name="jobs")
+        assert "not delivered: message of 1200039 bytes" in letter.reason
+        # A client of ours needs no more in flight than a piece.
+        await a.queues.replay(name="jobs")
+        leased = await a.queues.lease(name="jobs")
+        assert leased is not None
+        assert leased.message == LARGE

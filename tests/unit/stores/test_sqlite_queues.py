@@ -480,6 +480,17 @@ async def test_a_transaction_that_cannot_begin_fails_the_batch(store: SqliteQueu
             "USING COVERING INDEX messages_of_key (queue_id=? AND key=?)",
         ),
         ("forget_outcomes", {"now": 0, "limit": 1}, "USING COVERING INDEX outcomes_old (forget_at<?)"),
+        (
+            "find_plain_leased",
+            {"leases": "[]", "tenant": "t", "room": "r", "name": "q"},
+            "SEARCH messages USING INTEGER PRIMARY KEY (rowid=?)",
+        ),
+        (
+            "add_done_outcomes",
+            {"ids": "[]", "first": 1, "state": "done", "now": 0, "forget_at": 0},
+            "SEARCH messages USING INTEGER PRIMARY KEY (rowid=?)",
+        ),
+        ("delete_messages", {"ids": "[]"}, "SEARCH messages USING INTEGER PRIMARY KEY (rowid=?)"),
     ],
 )
 async def test_no_statement_reads_all_messages(

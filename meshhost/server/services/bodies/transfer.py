@@ -40,6 +40,10 @@ MAX_UPLOADS = 64
 MAX_PIECE = 4 * 1024 * 1024
 
 
+class _Upload(bodies.Named):
+    size: int = Field(0, ge=0)
+
+
 class _Piece(bodies.OfMessage):
     part: Literal["body", "result"] = "body"
     offset: int = Field(0, ge=0)
@@ -68,7 +72,7 @@ class BodyTransfer(RoomService):
     def operations(self) -> Operations:
         """See RoomService."""
         return {
-            "queues.upload": Operation(bodies.Named, self._open, may_use, name_of),
+            "queues.upload": Operation(_Upload, self._open, may_use, name_of),
             "queues.upload_write": Operation(_Handle, self._write, _has_queues),
             "queues.body": Operation(_Piece, self._fetch, _may_read, name_of),
         }
@@ -95,13 +99,15 @@ class BodyTransfer(RoomService):
             taken[number] = upload.body
         return taken
 
-    async def _open(self, request: Request, body: bodies.Named) -> Answer:
+    async def _open(self, request: Request, body: _Upload) -> Answer:
         uploads, tenant = self._uploads.of(request.room), request.room.key.tenant
+        upload = self._queues.bodies.new_upload(tenant)
+        upload.check_size(body.size)  # before it is sent
         if sum(each.participant is request.participant for each in uploads.values()) >= MAX_UPLOADS:
             raise LimitExceededError(f"over {MAX_UPLOADS} bodies are being uploaded: send some")
         await self._counts.take(tenant, Resource.UPLOADS)
         handle = str(uuid.uuid4())
-        uploads[handle] = _Uploading(request.participant, self._queues.bodies.new_upload(tenant))
+        uploads[handle] = _Uploading(request.participant, upload)
         return JsonResponse(json={"handle": handle})
 
     async def _write(self, request: Request, body: _Handle) -> Answer:

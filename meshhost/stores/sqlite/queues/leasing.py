@@ -8,18 +8,19 @@ message.
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from meshhost.stores.messages import AttemptRecord, EndReason, MessageState
 from meshhost.stores.queue_settings import parse_settings
 from meshhost.stores.queues import Deliveries, Delivery, HolderId, Lease, QueueKey, QueueLimits
-from meshhost.stores.shared.history import add_to_history
+from meshhost.stores.shared.history import add_to_history, waited
 from meshhost.stores.shared.poison import is_interruption, poison
-from meshhost.stores.sqlite.queues.rows import LeasedRow, QueueRow, execute, keys_of
+from meshhost.stores.sqlite.queues.rows import LeasedRow, QueueRow, execute, keys_of, names_of
 from meshhost.stores.sqlite.queues.sending import HELD_BACK
 from meshhost.stores.sqlite.queues.starts import Starts
 
-__all__ = ["Times", "bury", "claim", "end", "end_what_is_over", "note_end", "release", "take_out"]
+__all__ = ["Times", "ack_plain", "bury", "claim", "end", "end_what_is_over", "note_end", "release", "take_out"]
 
 
 # Messages that one claim puts off at most.
@@ -50,6 +51,7 @@ class _Ready(NamedTuple):
     began_at: float | None
     worker: str | None
     history: str | None
+    since: float | None
     body: str
     headers: str
 
@@ -89,7 +91,7 @@ def claim(
                 is_changed = True  # the next one of its key may be ready now, and come first
                 break
             if starts is not None and (until := starts.start(message.key)) is not None:
-                execute(db, "give_back", id=message.id, due=until)
+                execute(db, "give_back", id=message.id, due=until, now=now.steady)
                 put_off += 1
                 is_changed = True  # another one takes its place
                 continue
@@ -111,6 +113,9 @@ def claim(
             priority=message.priority,
             key=message.key,
             deadline=settings.deadline,
+            waited=waited(
+                now.wall - message.sent_at, None if message.since is None else now.steady - message.since, ended
+            ),
         )
         for message, ended in sorted(claimed, key=lambda each: (-each[0].priority, each[0].id))
     )
@@ -204,6 +209,31 @@ def end(
         execute(db, "add_outcome", id=message_id, first=first, state=state, **values)
     execute(db, "delete_content", id=message_id)
     return take_out(db, queue, message_id, now)
+
+
+def ack_plain(db: sqlite3.Connection, leases: Sequence[Lease], now: Times) -> dict[int, bool]:
+    """Messages of one queue are done, without results: those that have no key, by a few statements for all of them.
+
+    Returns by place whether another message may be ready now, as `QueueStore.ack` does; those that are not there are lost, or
+    have a key.
+    """
+    wanted = json.dumps([(lease.message_id, lease.token, lease.holder) for lease in leases])
+    try:
+        found = execute(db, "find_plain_leased", leases=wanted, **names_of(leases[0].queue)).fetchall()
+    except UnicodeEncodeError:  # no such queue can have been made
+        found = []
+    if not found:
+        return {}
+    _, _, queue, first, settings_text = found[0]
+    settings = parse_settings(settings_text)
+    ids = json.dumps([message_id for _, message_id, *_ in found])
+    if settings.result_ttl > 0:
+        values = {"state": MessageState.DONE, "now": now.wall, "forget_at": now.steady + settings.result_ttl}
+        execute(db, "add_done_outcomes", ids=ids, first=first, **values)
+    execute(db, "delete_contents", ids=ids)
+    execute(db, "delete_messages", ids=ids)
+    execute(db, "change_depth", queue=queue, change=-len(found))
+    return {place: settings.concurrency is not None for place, *_ in found}
 
 
 def take_out(db: sqlite3.Connection, queue: int, message_id: int, now: Times) -> bool:
