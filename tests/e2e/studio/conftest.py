@@ -116,7 +116,7 @@ class Studio:
         wrong = [text for watched in self._watched for text in watched.wrong]
         self._watched.clear()
         await self._stack.aclose()
-        assert wrong == []
+        assert not wrong, "\n".join(wrong)
 
 
 @pytest.fixture
@@ -137,9 +137,13 @@ def axe_source() -> str:
 def serious_issues(axe_source: str) -> Callable[[Page], Any]:
     """Asks axe for the serious and critical issues of a page as it is now."""
 
-    async def check(page: Page) -> list[str]:
+    async def check(page: Page, *, rules: list[str] | None = None) -> list[str]:
+        """Issues by all rules, or by these."""
         await page.evaluate(axe_source)
-        results = await page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+        options: dict[str, Any] = {"resultTypes": ["violations"]}
+        if rules is not None:
+            options["runOnly"] = {"type": "rule", "values": rules}
+        results = await page.evaluate("options => axe.run(document, options)", options)
         return [
             f"{each['id']}: {each['help']}: {[node['html'][:200] for node in each['nodes'][:3]]}"
             for each in results["violations"]

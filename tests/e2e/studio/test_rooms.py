@@ -41,7 +41,7 @@ async def test_an_upload_outlives_its_server_and_another_person_sees_the_file(
         await server.exit_code()
         await expect(ada.get_by_text("The connection was cut")).to_be_visible()
     async with home.room_server():
-        await expect(ada.get_by_text("50 MB stored")).to_be_visible()
+        await expect(ada.get_by_text("52 MB stored")).to_be_visible()
         await expect(bob.get_by_role("link", name="large.bin")).to_be_visible()
         await studio.close()
 
