@@ -105,7 +105,7 @@ async def _opening(page: Page, away: str, link: str, row: str) -> float:
 async def _scrolling(page: Page) -> float:
     """The 95th percentile of the time between frames, in milliseconds."""
     frames = await page.evaluate(_FRAMES, ".virtual")
-    return statistics.quantiles(frames, n=20)[-1]
+    return float(statistics.quantiles(frames, n=20)[-1])
 
 
 async def _lists(url: str, api_key: str) -> dict[str, float]:

@@ -44,11 +44,13 @@ export default function Home() {
   const [limit, setLimit] = useState(PAGE);
   const overview = useResource((signal) => readOverview(`/overview${query({ limit })}`, signal), [limit], { every: EVERY_MS });
   const isOperator = current?.role === "operator";
+  // Coming back, one sees what was here before, until it is read anew.
+  const known = overview.data === undefined && overview.isLoading && last.tenant === current?.tenant?.id ? (last.data ?? undefined) : overview.data;
   const [isMaking, setMaking] = useState(false);
   return html`<${PageHead} title=${isOperator ? "All tenants" : (current?.tenant?.name ?? "Home")}>
       ${may("developer", current) && html`<button class="button" onClick=${() => setMaking(true)}><${Icon} name="plus" />New room</button>`}
     </${PageHead}>
-    <${Loaded} of=${overview} what="Loading the overview">
+    <${Loaded} of=${{ ...overview, data: known }} what="Loading the overview">
       ${(/** @type {any} */ data) => html`
         <${Totals} totals=${data.totals} isOperator=${isOperator} tenants=${data.tenants} />
         <${NeedsAttention} entries=${data.attention} tenants=${data.tenants} />
