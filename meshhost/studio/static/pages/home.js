@@ -10,9 +10,8 @@ import { go, to } from "../app/router.js";
 import { may, session } from "../app/store.js";
 import { Dialog } from "../ui/dialog.js";
 import { TextField } from "../ui/field.js";
-import { duration } from "../ui/format.js";
 import { Icon } from "../ui/icons.js";
-import { Badge, Card, Empty, Loaded, PageHead, Stats, Time } from "../ui/parts.js";
+import { Age, Badge, Card, Empty, Loaded, PageHead, Stats, Time } from "../ui/parts.js";
 import { html, useSignal, useState } from "../ui/preact.js";
 import { Count, Table } from "../ui/table.js";
 
@@ -119,7 +118,7 @@ function Rooms({ rooms, hasMore, more, make }) {
     { name: "In progress", number: true, cell: (/** @type {Room} */ room) => html`<${Count} value=${room.leased} />` },
     { name: "Delayed", number: true, cell: (/** @type {Room} */ room) => html`<${Count} value=${room.delayed} />` },
     { name: "Dead", number: true, cell: (/** @type {Room} */ room) => html`<${Count} value=${room.dead} tone="bad" />` },
-    { name: "Oldest waits", number: true, cell: (/** @type {Room} */ room) => (room.oldest_at === null ? html`<span class="zero">–</span>` : duration(Date.now() / 1000 - room.oldest_at)) },
+    { name: "Oldest waits", number: true, cell: (/** @type {Room} */ room) => html`<${Age} since=${room.oldest_at} />` },
   ];
   if (!rooms.length) {
     return html`<div class="card"><${Empty} title="No rooms yet"
