@@ -43,9 +43,8 @@ Operation: TypeAlias = Callable[[sqlite3.Connection], T]
 
 # Bounds how long the first operation of a batch waits for the others.
 _MAX_BATCH = 1000
-# How long a batch runs while several tenants wait, and how many times as long as its commit took: slow disks need larger ones.
+# How long a batch runs while several tenants wait, beside the time of the last commit: at least half of the time is for work.
 _BATCH_SECONDS = 0.01
-_COMMITS = 4
 _LOG_FULL_SECONDS = 30.0
 # Without a job for this many seconds, the file is tidied, with a pause after each step.
 _IDLE_SECONDS = 1.0
@@ -185,7 +184,7 @@ class SqliteThread:
         connection = self._file.connection()
         self._sync(connection, is_durable=is_durable)
         connection.execute("BEGIN IMMEDIATE")
-        end = time.monotonic() + max(_BATCH_SECONDS, _COMMITS * self._commit_seconds)
+        end = time.monotonic() + _BATCH_SECONDS + self._commit_seconds
         job: _Job | None = batch[0]
         while job is not None:
             _run(connection, job)
