@@ -59,10 +59,7 @@ class Settings(BaseSettings):
     secret: SecretStr | None = Field(
         None,
         validation_alias=_names("SECRET"),
-        description=(
-            "Secret for tokens that name no API key. Set the same value on the room server and on whatever "
-            "signs such tokens."
-        ),
+        description="Secret for tokens without an API key: the same on the room server and on what signs such tokens.",
     )
     webhook_secret: SecretStr | None = Field(
         None,
@@ -91,8 +88,7 @@ class Settings(BaseSettings):
         None,
         validation_alias=_names("TOKEN"),
         description=(
-            "A ready-made participant token, with which `meshhost.connect` and the commands that work in a room join "
-            "instead of signing one with the API key."
+            "A participant token, with which `meshhost.connect` and commands join a room instead of signing one."
         ),
     )
     room: str | None = Field(
@@ -146,10 +142,7 @@ class Settings(BaseSettings):
     studio_link: Literal["terminal", "always", "never"] = Field(
         "terminal",
         validation_alias=_names("STUDIO_LINK"),
-        description=(
-            "When `meshhost room serve` and `meshhost service run` print a link that signs a browser in to Studio, once: only "
-            "on a terminal, always, or never. `meshhost studio` prints one at any time."
-        ),
+        description="When a server that starts prints a link that signs a browser in to Studio: on a terminal, always, never.",
     )
     local_model: Path | None = Field(
         None,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 _FLAGS = (
     "--no-sandbox",  # CI is root in a container, where Chromium's sandbox does not start
@@ -27,7 +27,9 @@ _FLAGS = (
     "--disable-sync",
     "--no-proxy-server",
 )
-_SECONDS = 20.0
+# The machine of a test may be busy.
+_SECONDS = 30.0
+expect.set_options(timeout=_SECONDS * 1000)
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ class Studio:
     def __init__(self, browser: Browser, stack: AsyncExitStack) -> None:
         self._browser = browser
         self._stack = stack
-        self.watched: list[Watched] = []
+        self._watched: list[Watched] = []
 
     async def person(self, **options: Any) -> BrowserContext:
         """A person who has opened nothing yet. `options` are those of a playwright context: theme, size, time zone."""
@@ -105,19 +107,24 @@ class Studio:
         page = await (person or await self.person()).new_page()
         watched = Watched(page)
         watched.expected += expected
-        self.watched.append(watched)
+        self._watched.append(watched)
         await page.goto(url)
         return page
+
+    async def close(self) -> None:
+        """Close all pages, before their server stops; what went wrong in them fails the test."""
+        wrong = [text for watched in self._watched for text in watched.wrong]
+        self._watched.clear()
+        await self._stack.aclose()
+        assert not wrong, "\n".join(wrong)
 
 
 @pytest.fixture
 async def studio(chromium: Browser) -> AsyncIterator[Studio]:
-    """The pages of this test. What went wrong in them fails it."""
-    async with AsyncExitStack() as stack:
-        opened = Studio(chromium, stack)
-        yield opened
-        wrong = [text for watched in opened.watched for text in watched.wrong]
-    assert wrong == []
+    """The pages of this test, which it closes before its server stops."""
+    opened = Studio(chromium, AsyncExitStack())
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture(scope="session")
@@ -130,9 +137,13 @@ def axe_source() -> str:
 def serious_issues(axe_source: str) -> Callable[[Page], Any]:
     """Asks axe for the serious and critical issues of a page as it is now."""
 
-    async def check(page: Page) -> list[str]:
+    async def check(page: Page, *, rules: list[str] | None = None) -> list[str]:
+        """Issues by all rules, or by these."""
         await page.evaluate(axe_source)
-        results = await page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+        options: dict[str, Any] = {"resultTypes": ["violations"]}
+        if rules is not None:
+            options["runOnly"] = {"type": "rule", "values": rules}
+        results = await page.evaluate("options => axe.run(document, options)", options)
         return [
             f"{each['id']}: {each['help']}: {[node['html'][:200] for node in each['nodes'][:3]]}"
             for each in results["violations"]

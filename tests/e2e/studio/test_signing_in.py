@@ -26,3 +26,4 @@ async def test_the_printed_link_signs_in_once_and_shows_the_rooms(
 
         stranger = await studio.open(link, expected=("401",))
         await expect(stranger.get_by_text("used before")).to_be_visible()
+        await studio.close()

@@ -47,3 +47,4 @@ async def test_from_the_instruction_to_the_poem(
         await page.get_by_role("link", name="poem.txt").click()
         await expect(page.get_by_text(POEM)).to_be_visible()
         assert await serious_issues(page) == []
+        await studio.close()
