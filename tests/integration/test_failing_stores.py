@@ -20,7 +20,6 @@ from doubles.postgres import PostgresServer
 
 from meshhost.errors import RoomError, SettingsError, StorageFullError
 from meshhost.room.client import RoomClient
-from meshhost.stores.sqlite import space
 from meshhost.stores.sqlite.file import SqliteFile
 from meshhost.testing.server import RunningServer, running_server
 
@@ -143,8 +142,7 @@ def tables_on(server: PostgresServer, disk: Path) -> Iterator[str]:
         server.execute("DROP TABLESPACE small")
 
 
-async def test_a_full_disk_of_sqlite_is_told_and_survived(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(space, "_KEPT_SECONDS", 0.0)
+async def test_a_full_disk_of_sqlite_is_told_and_survived(small_disk: Path) -> None:
     async with running_server(small_disk / "data") as server, server.client() as room:
         filler = small_disk / "filler"
         await refused_then_recovered(server, room, lambda: fill(small_disk), filler.unlink, StorageFullError)

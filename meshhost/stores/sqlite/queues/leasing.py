@@ -81,6 +81,7 @@ def claim(
     is_changed = True
     while is_changed and len(claimed) < limit and put_off < _MOST_PUT_OFF:
         is_changed = False
+        before = len(claimed)
         for found in execute(db, "first_ready", queue=row.id, limit=limit - len(claimed)).fetchall():
             message = _Ready(*found)
             ended = message.ended
@@ -95,8 +96,9 @@ def claim(
                 put_off += 1
                 is_changed = True  # another one takes its place
                 continue
-            execute(db, "claim", id=message.id, holder=holder, worker=by, until=now.steady + seconds, now=now.wall)
             claimed.append((message, ended))
+        # Before it is asked again what is ready.
+        _hold(db, [message.id for message, _ in claimed[before:]], holder, by, now.steady + seconds, now)
     if put_off >= _MOST_PUT_OFF and not claimed:
         return None
     next_at = None
@@ -106,7 +108,7 @@ def claim(
         Delivery(
             lease=Lease(queue, message.id, message.token + 1, holder, now.steady + seconds),
             body=message.body,
-            headers=json.loads(message.headers),
+            headers={} if message.headers == "{}" else json.loads(message.headers),
             attempt=message.failures + 1,
             delivery=ended + 1,
             sent_at=message.sent_at,
@@ -120,6 +122,11 @@ def claim(
         for message, ended in sorted(claimed, key=lambda each: (-each[0].priority, each[0].id))
     )
     return Deliveries(deliveries, next_at=next_at)
+
+
+def _hold(db: sqlite3.Connection, ids: Sequence[int], holder: HolderId, by: str, until: float, now: Times) -> None:
+    if ids:
+        execute(db, "claim", ids=json.dumps(ids), holder=holder, worker=by, until=until, now=now.wall)
 
 
 def _end_instead(

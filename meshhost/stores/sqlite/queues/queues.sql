@@ -82,7 +82,7 @@ WHERE queue_id = :queue AND ready = 1 ORDER BY priority DESC, id LIMIT :limit;
 -- name: claim
 UPDATE messages
 SET ready = 0, due = :until, token = token + 1, holder = :holder, began_at = :now, worker = :worker, progress = NULL
-WHERE id = :id;
+WHERE id IN (SELECT value FROM json_each(:ids));
 
 -- name: note_end
 -- A delivery ended without an ack.

@@ -47,6 +47,7 @@ from meshhost.stores.queues import (
 from meshhost.stores.shared.fair import TenantWeights
 from meshhost.stores.shared.refusals import check_batch, check_message, check_name
 from meshhost.stores.sqlite.database import SqliteDatabase
+from meshhost.stores.sqlite.pace import DEFAULT_PACE, Pace
 from meshhost.stores.sqlite.queues import archive, life
 from meshhost.stores.sqlite.queues.dead_letters import read_dead_letters, replay_dead_letters
 from meshhost.stores.sqlite.queues.leasing import Times, ack_plain, claim, end, end_what_is_over, release
@@ -95,8 +96,9 @@ class SqliteQueueStore:
         limits: QueueLimits = QueueLimits(),  # noqa: B008 - immutable
         clock: Clock | None = None,
         weights: TenantWeights | None = None,
+        pace: Pace = DEFAULT_PACE,
     ) -> None:
-        self.database = SqliteDatabase(path, migrations="queues", what="queue store", weights=weights)
+        self.database = SqliteDatabase(path, migrations="queues", what="queue store", weights=weights, pace=pace)
         self.removals = Removals(self.database)
         self._limits = limits
         self._clock = clock or SystemClock()
