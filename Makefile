@@ -97,6 +97,7 @@ docs-reference: $(VENV)/.dev
 
 screenshots: $(VENV)/.dev
 	$(BIN)/python -m docs.generate.screenshot
+	$(BIN)/python -m docs.generate.studio
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench

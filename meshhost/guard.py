@@ -17,8 +17,9 @@ This module is a leaf: every layer above uses it, and it imports nothing of this
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any, TypeVar
 
 __all__ = ["EscapedError", "call", "guarded", "guarding", "is_cancelled"]
@@ -46,19 +47,30 @@ def is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-@contextmanager
-def guarding() -> Iterator[None]:
+class _Guard:
+    """What `guarding` returns. It keeps nothing, so that there is one for all."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, Exception | GeneratorExit):
+            return
+        if isinstance(error, asyncio.CancelledError) and is_cancelled():
+            return
+        raise EscapedError(error) from error
+
+
+_GUARD = _Guard()
+
+
+def guarding() -> AbstractContextManager[None, None]:
     """Run code of the program. Raises EscapedError for what is no Exception, unless it is our own cancellation."""
-    try:
-        yield
-    except (Exception, GeneratorExit):
-        raise
-    except asyncio.CancelledError as error:
-        if is_cancelled():
-            raise
-        raise EscapedError(error) from error
-    except BaseException as error:
-        raise EscapedError(error) from error
+    return _GUARD
 
 
 async def guarded(awaitable: Awaitable[T]) -> T:

@@ -11,7 +11,8 @@ _INTRO = """
 Room server and service host answer `GET /metrics` in Prometheus text format. A histogram has the series `_bucket`, `_sum`
 and `_count`. No metric of the room server has a label with a room or a participant. With `tenant_labels` in the
 [room server's file](server-file.md#server) it has one more gauge, with the labels `tenant` and `resource`: what tenants use of
-their quotas.
+their quotas. It also has, as `meshhost_tenant_queue_…` with the label `tenant`, what `meshhost_queue_name_…` has by the name of
+queues: sent, started, retries, settled, and the times of waiting and work.
 
 At a host, the first `MESHHOST_TENANT_LABELS` tenants have a label `tenant` of their own, all others share `other`; see
 [Operate a host](../how-to/operate.md#metrics). `config/prometheus/alerts.yaml` has alerts, and

@@ -101,7 +101,7 @@ def _of_queue(method: str, path: str, summary: str, answers: list[Answer], **mor
     return Endpoint(method, f"{_OF_QUEUE}{path}", summary, answers, auth="apiKey", tag="Queues", **more)
 
 
-_KEPT = """The points are in the memory of this server, for the queues in use; they begin when it starts, or with the
+_KEPT = """The points are kept by this server, for the queues in use, also while it restarts; they begin with the
         first request for a queue that was not in use."""
 
 QUEUES = (
@@ -111,6 +111,16 @@ QUEUES = (
         "List the queues of a room",
         [Answer(200, "The queues by name.", obj(queues=array(_QUEUE))), _BAD, _UNAUTHORIZED, _FORBIDDEN],
         description="With an API key, or a participant token that may list queues. Wakes no room, as all that only looks.",
+        auth="apiKey",
+        tag="Queues",
+    ),
+    Endpoint(
+        "GET",
+        "/accounts/projects/{project}/queue-series",
+        "Show how the queues of a project went on",
+        [Answer(200, "The points, the oldest first, of all rooms in use together.", _SERIES), _BAD, _UNAUTHORIZED],
+        description="No points when nothing happened lately.",
+        parameters=(_STEP,),
         auth="apiKey",
         tag="Queues",
     ),

@@ -7,18 +7,20 @@ not called. `Worker` does everything else: leases, retries, results, concurrency
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from meshhost.agents.context import AgentChatContext
-from meshhost.agents.worker import Worker
+from meshhost.agents.worker import Worker, idempotency_key
 from meshhost.errors import InvalidRequestError
 from meshhost.guard import call
 from meshhost.tools.toolkit import Toolkit
 
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
+    from meshhost.room.services.queues import LeasedMessage
 
 __all__ = ["FunctionWorker"]
 
@@ -61,6 +63,15 @@ class FunctionWorker(Worker):
         )
         self._function = function
         self._argument, self._type, self._also = _signature(function)
+        self._is_async = inspect.iscoroutinefunction(function)
+
+    async def _work(self, leased: "LeasedMessage") -> Any:
+        if type(self).process_message is not FunctionWorker.process_message:
+            return await super()._work(leased)
+        # A function has no conversation and no toolkits: making them cost more than the rest.
+        key = idempotency_key(self.room.room_name, leased) if "idempotency_key" in self._also else None
+        message = self.decode_message(leased.message)
+        return await self._call_function(message, self.room, leased.id, leased.attempt, key)
 
     async def process_message(
         self,
@@ -74,22 +85,30 @@ class FunctionWorker(Worker):
         idempotency_key: str | None = None,
     ) -> Any:
         """Call the function. Raises InvalidRequestError when the message does not fit it, and what it raises."""
+        return await self._call_function(message, room, message_id, attempt, idempotency_key)
+
+    async def _call_function(
+        self, message: Any, room: "RoomClient | None", message_id: str | None, attempt: int, key: str | None
+    ) -> Any:
         try:
             argument = message if self._type is None else self._type.validate_python(message)
         except ValidationError as error:
             raise InvalidRequestError("message", _what_is_wrong(error)) from None
 
-        async def report_progress(progress: Any) -> None:
-            await self.report_progress(message, progress)
-
-        values = {
-            "room": room,
-            "message_id": message_id,
-            "attempt": attempt,
-            "idempotency_key": idempotency_key,
-            "report_progress": report_progress,
-        }
-        result = await call(self._function, **{self._argument: argument}, **{name: values[name] for name in self._also})
+        arguments = {self._argument: argument}
+        if self._also:
+            values = {
+                "room": room,
+                "message_id": message_id,
+                "attempt": attempt,
+                "idempotency_key": key,
+                "report_progress": partial(self.report_progress, message),
+            }
+            arguments |= {name: values[name] for name in self._also}
+        if self._is_async:
+            result = await self._function(**arguments)
+        else:
+            result = await call(self._function, **arguments)
         return result.model_dump(mode="json") if hasattr(result, "model_dump") else result
 
 

@@ -31,7 +31,7 @@ from meshhost.tools.toolkit import Toolkit
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "idempotency_key"]
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +186,18 @@ class Worker(SingleRoomAgent):
         )
 
     async def _process(self, leased: LeasedMessage) -> Any:
-        began, room = time.monotonic(), self.room
+        if not logger.isEnabledFor(logging.INFO):
+            return await self._work(leased)
+        began = time.monotonic()
+        fields = {"queue": self._queue, "message_id": leased.id, "attempt": leased.attempt}
+        logger.info("took a message", extra=fields)
+        result = await self._work(leased)
+        logger.info("message done", extra=fields | {"seconds": round(time.monotonic() - began, 3)})
+        return result
+
+    async def _work(self, leased: LeasedMessage) -> Any:
+        """Prepare what the hooks take, call them, and return the result."""
+        room = self.room
         message = self.decode_message(leased.message)
         chat_context = await self.init_chat_context()
         context = ToolContext(room=room, caller=room.local_participant)
@@ -194,17 +205,13 @@ class Worker(SingleRoomAgent):
         rules = [rule for toolkit in toolkits for rule in toolkit.all_rules()]
         if rules:
             chat_context.append_rules(rules)
-        fields = {"queue": self._queue, "message_id": leased.id, "attempt": leased.attempt}
-        logger.info("took a message", extra=fields)
         values = {"chat_context": chat_context, "room": room, "message": message, "toolkits": toolkits}
         extra = {
             "message_id": leased.id,
             "attempt": leased.attempt,
-            "idempotency_key": _idempotency_key(room.room_name, leased),
+            "idempotency_key": idempotency_key(room.room_name, leased),
         }
-        result = await self._call("process_message", values, extra)
-        logger.info("message done", extra=fields | {"seconds": round(time.monotonic() - began, 3)})
-        return result
+        return await self._call("process_message", values, extra)
 
     async def _call(self, hook: str, values: dict[str, Any], extra: dict[str, Any] | None = None) -> Any:
         """Call a hook with those values that it takes, and those extra ones that it names.
@@ -216,7 +223,8 @@ class Worker(SingleRoomAgent):
         return await call(found.method, **found.chosen(values, extra or {}))
 
 
-def _idempotency_key(room: str, leased: LeasedMessage) -> str:
+def idempotency_key(room: str, leased: LeasedMessage) -> str:
+    """What is the same for all deliveries of this message, and for no other message."""
     # With the time of sending, as another server, or this one with a new database, gives the same ids again.
     return f"{room}/{leased.queue}/{leased.id}/{leased.sent_at}"
 

@@ -77,7 +77,7 @@ class _Queues(_Table):
     max_attempts: int = Field(5, ge=1)
     max_interruptions: int = Field(5, ge=1)
     max_depth: int = Field(1_000_000, ge=1)
-    max_message_bytes: int = Field(8 * 1024 * 1024, ge=1, le=1024 * 1024 * 1024)
+    max_message_bytes: int = Field(8 * 1024 * 1024, ge=1, le=512 * 1024 * 1024)
     inline_bytes: int = Field(INLINE_BYTES, ge=1024, le=1024 * 1024)
 
 

@@ -151,6 +151,7 @@ def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool
         local_hosts=functools.partial(running_hosts, settings.config_dir),
         tenant_labels=file.server.tenant_labels,
         tenant_label=file.server.tenant_label,
+        series_file=options.data_dir / "queue-series.json",
     )
 
 

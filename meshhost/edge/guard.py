@@ -140,6 +140,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, handler: RequestHandler, guard: Guard, pace: Pace) -> None:
         self._handler = handler
         self._guard = guard
+        self._pace = pace
         self._newcomer: Newcomer | None = Newcomer(pace)
         self._transport: asyncio.Transport | None = None
         self._is_admitted = False
@@ -184,6 +185,7 @@ class Connection(asyncio.Protocol):
         if not self._is_admitted:
             self.end(None)
         elif self._newcomer is None:
+            self._pace.has_known_work = True
             self._receive(data)
         else:
             with self._newcomer:
@@ -241,6 +243,7 @@ class Connection(asyncio.Protocol):
     def know(self) -> None:
         """See Watched."""
         self._is_known = True
+        self._end_newcomer()  # what follows is work of somebody known
 
     def watch_data(self, feed: Callable[[bytes], None]) -> bool:
         """See Watched."""

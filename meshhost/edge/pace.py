@@ -6,22 +6,26 @@ What is not accepted yet waits in the system's queue of connections and costs no
 
 `Pace` is a token bucket of CPU seconds. It is filled with `share` of the time that passes and holds little, so that connections
 come evenly and not in bursts. Each accepted connection is charged with what one costs on average; that is measured
-(`Newcomer`), since it depends on the machine. Nothing is charged while the loop is idle half of the time, or does hardly
-anything else: a crowd of agents that starts is accepted as fast as the loop can. What else the loop does is the CPU time of its
-thread, less that of newcomers.
+(`Newcomer`), since it depends on the machine. Nothing is charged while the loop is idle half of the time, or has nothing else
+to do: a crowd of agents that starts is accepted as fast as the loop can. Something else to do is data from somebody who is
+known, or a tenth of the time spent on other things than newcomers. The amount alone would not tell: those that a flood has
+slowed down ask for less.
 
 Why one bound for all newcomers, and not one for each address: before authentication an address is all that is known, behind a
 proxy everybody has the same one, and an attacker may have many. Who is connected already is protected in any case. Who is not
 waits in the system's queue behind those that came earlier, from any address; to sort these belongs in front of the server.
 
-The time is CPU time of the loop's thread, not elapsed time: what other processes take of a busy machine must not count as the
-cost of a connection. Nothing here awaits.
+All times are CPU time of the loop's thread: what other processes take must not count as the cost of a connection. For the same
+reason the share is one of the time that the thread could have had, without that in which it waited for a CPU: on a busy
+machine, or in a container with a limit, a share of all time could be more than there is. Linux tells that time; elsewhere it
+counts as 0. Nothing here awaits.
 """
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-__all__ = ["Newcomer", "Pace"]
+__all__ = ["Newcomer", "Pace", "waited_for_cpu"]
 
 # What the bucket holds: about five connections.
 _BURST_SECONDS = 0.002
@@ -32,15 +36,29 @@ _WEIGHT = 0.1
 # Opening and closing a socket, writing the answer and the loop's own work cannot be measured from here: of the CPU time of a
 # refused connection some 40 % is seen (0.2 of 0.5 ms), of one that joins a room 45 %.
 _UNSEEN = 2.4
-# The loop has room when it is busy for less than _BUSY_SHARE of some window, or spends less than _OTHERS_SHARE on what is
-# known.
+# The loop has room when it is busy for less than _BUSY_SHARE of some window, or nobody is known and less than _OTHERS_SHARE is
+# spent on other things.
 _BUSY_SHARE = 0.5
 _OTHERS_SHARE = 0.1
 _WINDOW_SECONDS = 0.05
+# However busy the machine is, somebody is accepted.
+_LEAST_AVAILABLE = 0.05
+_SCHEDULED = Path("/proc/thread-self/schedstat")
+
+
+def waited_for_cpu() -> float:
+    """Seconds for which this thread was ready and got no CPU; 0 where the system does not say."""
+    try:
+        return int(_SCHEDULED.read_bytes().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 class Pace:
-    """Decides when the next connection may be accepted. `clock` and `cpu` return seconds."""
+    """Decides when the next connection may be accepted.
+
+    `clock`, `cpu` and `starved` return seconds: now, those that this thread has used, and those that it waited for a CPU.
+    """
 
     def __init__(
         self,
@@ -48,24 +66,31 @@ class Pace:
         *,
         clock: Callable[[], float] = time.monotonic,
         cpu: Callable[[], float] = time.thread_time,
+        starved: Callable[[], float] = waited_for_cpu,
     ) -> None:
         self._share = share
         self._clock = clock
         self._cpu = cpu
+        self._starved = starved
         self.cost = _FIRST_COST
         self._balance = _BURST_SECONDS
         self._filled_at = clock()
-        self._window_began = (self._filled_at, cpu())
+        self._window_began = (self._filled_at, cpu(), starved())
+        # The part of the time that the thread could have had in the last window.
+        self._available = 1.0
         self._of_newcomers = 0.0
+        self.has_known_work = False
+        """Set when data comes from somebody who is known."""
         self._has_room = True
 
     def wait(self) -> float:
         """Seconds until a connection may be accepted; 0 when one may now."""
         now = self._clock()
-        self._balance = min(self._balance + (now - self._filled_at) * self._share, _BURST_SECONDS)
-        self._filled_at = now
         self._look(now)
-        return 0.0 if self._has_room or self._balance > 0 else -self._balance / self._share
+        rate = self._share * self._available
+        self._balance = min(self._balance + (now - self._filled_at) * rate, _BURST_SECONDS)
+        self._filled_at = now
+        return 0.0 if self._has_room or self._balance > 0 else -self._balance / rate
 
     def accept(self) -> None:
         """Charge a connection."""
@@ -83,13 +108,17 @@ class Pace:
         return self._cpu()
 
     def _look(self, now: float) -> None:
-        since, cpu_then = self._window_began
-        if now - since < _WINDOW_SECONDS:
+        since, cpu_then, starved_then = self._window_began
+        passed = now - since
+        if passed < _WINDOW_SECONDS:
             return
-        cpu = self._cpu()
-        busy, passed = cpu - cpu_then, now - since
-        self._has_room = busy < _BUSY_SHARE * passed or busy - self._of_newcomers < _OTHERS_SHARE * passed
-        self._window_began, self._of_newcomers = (now, cpu), 0.0
+        cpu, starved = self._cpu(), self._starved()
+        busy = cpu - cpu_then
+        available = max(passed - (starved - starved_then), busy, passed * _LEAST_AVAILABLE)
+        self._available = min(available / passed, 1.0)
+        is_alone = not self.has_known_work and busy - self._of_newcomers < _OTHERS_SHARE * available
+        self._has_room = busy < _BUSY_SHARE * available or is_alone
+        self._window_began, self._of_newcomers, self.has_known_work = (now, cpu, starved), 0.0, False
 
 
 class Newcomer:
@@ -103,7 +132,8 @@ class Newcomer:
         self._began: float | None = None
 
     def __enter__(self) -> None:
-        self._began = self._pace.cpu()
+        if self._began is None:  # a request may be handled while its data is still being received
+            self._began = self._pace.cpu()
 
     def __exit__(self, *_: object) -> None:
         if self._began is not None:

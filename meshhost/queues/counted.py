@@ -115,6 +115,18 @@ class CountedQueues:
         self._counts.free(tenant, Resource.MESSAGES, since=since)
         return is_next_ready
 
+    async def ack_many(self, queue: QueueKey, acks: Sequence[tuple[Lease, str | None]]) -> Sequence[bool | None]:
+        """See QueueStore; all are messages of this queue."""
+        tenant, since = queue.room.tenant, self._counts.mark()
+        try:
+            outcomes = await self._store.ack_many(acks)
+        except BaseException:
+            self._counts.doubt(tenant, Resource.MESSAGES)
+            raise
+        if done := sum(outcome is not None for outcome in outcomes):
+            self._counts.free(tenant, Resource.MESSAGES, done, since=since)
+        return outcomes
+
     async def cancel(self, queue: QueueKey, message_id: int) -> MessageState | None:
         """See QueueStore."""
         try:

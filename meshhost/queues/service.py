@@ -236,6 +236,33 @@ class QueueService(QueueReader):
         if is_next_ready:
             self._wake(Hint(lease.queue))
 
+    async def ack_many(self, queue: QueueKey, acks: Sequence[tuple[Lease, str | None]]) -> Sequence[bool]:
+        """Settle messages of this queue as done, together. For each whether it is; False: its lease was lost.
+
+        Raises what `ack` raises for a result; some of those with a large result may be done then.
+        """
+        done: dict[int, bool] = {}
+        for number, (lease, result) in enumerate(acks):
+            if result is not None and size_of(result) > MAX_VALUE_BYTES:
+                done[number] = await self._is_acked(lease, result)
+        small = [(number, ack) for number, ack in enumerate(acks) if number not in done]
+        outcomes = await self._counted.ack_many(queue, [ack for _, ack in small]) if small else ()
+        for (number, (lease, _)), outcome in zip(small, outcomes, strict=True):
+            done[number] = outcome is not None
+            if outcome is not None:
+                self.bodies.settled(lease)
+                self._settled(lease, Outcome.DONE)
+        if ready := sum(bool(outcome) for outcome in outcomes):
+            self._wake(Hint(queue, many=ready > 1))
+        return [done[number] for number in range(len(acks))]
+
+    async def _is_acked(self, lease: Lease, result: str) -> bool:
+        try:
+            await self.ack(lease, result=result)
+        except LeaseLostError:
+            return False
+        return True
+
     async def _ack_with_large(self, lease: Lease, result: str | BodyUpload) -> bool:
         reference = await self.bodies.keep_result(lease.queue.room, result)
         try:

@@ -155,7 +155,9 @@ class ConnectionKeeper:
         end = self._clock.monotonic() + timeout
         lost: ConnectionLostError | None = None
         while True:
-            session = await self.open_session(end - self._clock.monotonic())
+            session = self.session
+            if session is None or self.state is not RoomState.OPEN:
+                session = await self.open_session(end - self._clock.monotonic())
             if lost is not None and not self._may_resume(resume):  # the new server is of an older release
                 raise lost
             try:

@@ -46,6 +46,7 @@ class RoomSession:
     __slots__ = (
         "_connection",
         "_end",
+        "_late_timer",
         "_on_message",
         "_outbox",
         "_replies",
@@ -67,7 +68,10 @@ class RoomSession:
         self._on_message = on_message
         self._connection = RoomConnection(limits=limits)
         self._outbox = Outbox(transport, max_bytes=max_waiting_bytes)
-        self._replies: dict[int, asyncio.Future[Reply]] = {}
+        # With the moment, on the loop's clock, at which each is late.
+        self._replies: dict[int, tuple[asyncio.Future[Reply], float]] = {}
+        # One for all requests: a timer of its own for each costs more than the rest of the wait.
+        self._late_timer: asyncio.TimerHandle | None = None
         self._end: ConnectionLostError | None = None
         self._writer: TaskOwner | None = None
         self._writing_error: Exception | None = None
@@ -101,14 +105,20 @@ class RoomSession:
         """
         self._check_open()
         message_id, packets = self._connection.request(type, header, data, trace=_trace())
-        reply = self._replies[message_id] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[Reply] = loop.create_future()
+        deadline = loop.time() + timeout
+        self._replies[message_id] = reply, deadline
         is_awaited = False
         try:
-            async with asyncio.timeout(timeout):
-                await self._outbox.put(packets)
-                is_awaited = True
-                response, extra = await reply
-                is_awaited = False
+            if not self._outbox.put_at_once(packets):
+                async with asyncio.timeout(timeout):
+                    await self._outbox.put(packets)
+            is_awaited = True
+            if self._late_timer is None or deadline < self._late_timer.when():
+                self._watch_until(deadline)
+            response, extra = await reply
+            is_awaited = False
         except TimeoutError:
             raise RequestTimeoutError(f"no reply to {type} within {timeout:g} s") from None
         finally:
@@ -152,13 +162,29 @@ class RoomSession:
     def _take(self, packet: bytes) -> None:
         event = self._connection.receive(packet)
         if isinstance(event, ReplyReceived):
-            reply = self._replies.get(event.id)
-            if reply is not None and not reply.done():
-                reply.set_result((event.response, event.extra))
+            awaited = self._replies.get(event.id)
+            if awaited is not None and not awaited[0].done():
+                awaited[0].set_result((event.response, event.extra))
         elif isinstance(event, MessageReceived):
             self._on_message(event)
         elif event is not None:
             logger.warning("unreadable message from the room server", extra={"message_type": event.type})
+
+    def _watch_until(self, deadline: float) -> None:
+        """Have the late requests end at this moment, instead of a later one."""
+        if self._late_timer is not None:
+            self._late_timer.cancel()
+        self._late_timer = asyncio.get_running_loop().call_at(deadline, self._end_late)
+
+    def _end_late(self) -> None:
+        """End the requests that are late, and look again when the next one may be."""
+        self._late_timer = None
+        now = asyncio.get_running_loop().time()
+        for reply, deadline in self._replies.values():
+            if deadline <= now and not reply.done():
+                reply.set_exception(TimeoutError())
+        if left := [deadline for _, deadline in self._replies.values() if deadline > now]:
+            self._watch_until(min(left))
 
     def _start_writing(self) -> None:
         if self._writer is None:
@@ -182,7 +208,9 @@ class RoomSession:
         else:
             logger.error("room session failed", exc_info=error)
             self._end = ConnectionLostError("the room session failed")
-        for reply in self._replies.values():
+        if self._late_timer is not None:
+            self._late_timer.cancel()
+        for reply, _ in self._replies.values():
             if not reply.done():
                 reply.set_exception(self._end.again())
         await self._transport.close(code)
@@ -195,7 +223,8 @@ class RoomSession:
 def _trace() -> dict[str, str]:
     carrier: dict[str, str] = {}
     if "opentelemetry.trace" in sys.modules:  # else nobody traces, and a short command need not load it
-        from opentelemetry import propagate
+        from opentelemetry import context, propagate
 
-        propagate.inject(carrier)
+        if context.get_current():  # else there is nothing to carry
+            propagate.inject(carrier)
     return carrier

@@ -53,6 +53,8 @@ from meshhost.server.http.triggers.scheduled_tasks import ScheduledTaskRoutes
 from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
 from meshhost.server.metrics import ServerMetrics
+from meshhost.server.queue_metrics import QueueMeter
+from meshhost.server.series_file import SeriesFile
 from meshhost.server.services.agents.service import AgentsService
 from meshhost.server.services.bodies.transfer import BodyTransfer
 from meshhost.server.services.developer import DeveloperService
@@ -122,6 +124,7 @@ class Parts:
     deletions: Deletions
     archives: Exports
     series: QueueSeries
+    series_file: SeriesFile
     in_flight: InFlight
 
 
@@ -148,9 +151,12 @@ def assemble(
         sessions=sessions,
     )
     metrics, sender = ServerMetrics(), WebhookSender()
-    if config.tenant_labels > 0:
-        labels = TenantLabels(config.tenant_labels, label=config.tenant_label)
+    labels = TenantLabels(config.tenant_labels, label=config.tenant_label) if config.tenant_labels > 0 else None
+    if labels is not None:
         metrics.register(TenantUseCollector(engines.counts, labels))
+    meter = QueueMeter(metrics.queue_label, tenants=labels)
+    metrics.register(meter)
+    engines.queues.observers.append(meter)
     files = FileRoutes(engines.files, access, address)
     caller = ServiceCaller(
         sender,
@@ -188,6 +194,7 @@ def assemble(
                 linger_seconds=config.linger_seconds,
                 look_seconds=config.look_seconds,
                 need=waking.need,
+                is_awake=waking.is_awake,
             ),
             SchedulingService(scheduler, linger_seconds=config.linger_seconds),
             CallingService(
@@ -297,6 +304,7 @@ def assemble(
         deletions,
         exports,
         series,
+        SeriesFile(series, config.series_file),
         in_flight,
     )
 
@@ -316,6 +324,11 @@ class _Waking:
             except MeshhostError:  # its work waits
                 return
         self.directory.need(key)
+
+    def is_awake(self, key: RoomKey) -> bool:
+        """Whether the room is open, and more than looked at."""
+        room = self.directory.find(key)
+        return room is not None and room.is_awake
 
     def check(self, key: RoomKey) -> None:
         """Raise a MeshhostError for a room that must not get to work: its tenant is suspended, or it is not there yet."""

@@ -7,6 +7,7 @@ The objects are frozen: a running server never sees another value than the one i
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from meshhost.edge.limits import EdgeLimits
@@ -121,7 +122,8 @@ class ServerConfig:
     tenants; without one nobody does. `oidc` lets people sign in to Studio by a
     provider. `host_admin_key` is the admin key of service hosts, which the operator sees through this
     server; `local_hosts` returns those that run on this machine, with the room that each was run for. The first `tenant_labels`
-    tenants have a label of their own in the metrics, which shows their id or name.
+    tenants have a label of their own in the metrics, which shows their id or name. `series_file` is where the series of points
+    about queues are kept while the server does not run.
     """
 
     host: str = "127.0.0.1"
@@ -156,6 +158,7 @@ class ServerConfig:
     local_hosts: Callable[[], Mapping[str, str]] = field(default=dict, repr=False)
     tenant_labels: int = 0
     tenant_label: TenantLabel = "id"
+    series_file: Path | None = None
 
     @property
     def connection_bytes(self) -> int:

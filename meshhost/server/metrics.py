@@ -106,7 +106,7 @@ class ServerMetrics:
         self._paused_by_name.clear()
         oldest: dict[str, float] = {}
         for queue in sorted(queues, key=lambda one: -sum(getattr(one, state) for state in _STATES)):
-            label = self._label(queue.name)
+            label = self.queue_label(queue.name)
             for state in _STATES:
                 self._by_name.labels(label, state).inc(getattr(queue, state))
             self._paused_by_name.labels(label).inc(int(queue.is_paused))
@@ -114,7 +114,8 @@ class ServerMetrics:
         for label, age in oldest.items():
             self._oldest_by_name.labels(label).set(age)
 
-    def _label(self, name: str) -> str:
+    def queue_label(self, name: str) -> str:
+        """The label of queues of this name: the name, or `other`. The first names that come get one of their own."""
         if name in self._labels:
             return name
         if len(self._labels) >= self._queue_labels or len(name) > _MAX_NAME or not name.isprintable():

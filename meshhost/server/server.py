@@ -142,6 +142,7 @@ class RoomServer:
 
     async def start(self) -> None:
         """Listen and serve. Raises SettingsError when the address cannot be listened on; nothing is left running then."""
+        await self._parts.series_file.load()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._parts.log.attached())
             await stack.enter_async_context(self._parts.sender)
@@ -164,11 +165,13 @@ class RoomServer:
             self._tasks.spawn(service.run(), name=type(service).__name__)
         self._tasks.spawn(self._parts.deletions.run(), name="deletions")
         self._tasks.spawn(self._parts.series.run(), name="series of queues")
+        self._tasks.spawn(self._parts.series_file.run(), name="file of series")
 
     async def stop(self) -> None:
         """Disconnect all participants in order and stop listening, within a bounded time. Idempotent."""
         await self._parts.directory.stop(timeout=STOP_TIMEOUT)
         await self._tasks.stop(timeout=STOP_TIMEOUT)
+        await self._parts.series_file.save()
         await self._stack.aclose()
 
     async def _listen(self, runner: web.AppRunner) -> None:

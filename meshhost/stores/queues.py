@@ -14,7 +14,7 @@ Longer than 400 lines because it is one contract.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, NewType, Protocol, TypeAlias
 
 from meshhost.identity.tenant import RoomKey, TenantId
@@ -105,7 +105,9 @@ class Delivery:
     """One handing-over of a message.
 
     `attempt` is 1 plus the failures so far; `delivery` is 1 plus all deliveries that ended without an ack, for any reason
-    but RELEASED. `deadline`: how many seconds the queue gives the holder for it.
+    but RELEASED. `deadline`: how many seconds the queue gives the holder for it. `waited`: for how many seconds it could have
+    been handed out, since it was sent, its delay was over or it was given back; about, as clocks may have been set. None: it
+    is not known, as the message was dead.
     """
 
     lease: Lease
@@ -117,6 +119,7 @@ class Delivery:
     priority: int = 0
     key: str | None = None
     deadline: float | None = None
+    waited: float | None = field(default=None, compare=False)
 
 
 class Deliveries(list[Delivery]):
@@ -258,6 +261,10 @@ class QueueStore(Protocol):
         message is leased again. Returns whether another message may have become ready by this: the next one of the key, or any
         of a queue with a `concurrency`.
         """
+        ...
+
+    async def ack_many(self, acks: Sequence[tuple[Lease, str | None]]) -> Sequence[bool | None]:
+        """Ack each of these leases with its result, in one commit. For each what `ack` returns; None: its lease is lost."""
         ...
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:

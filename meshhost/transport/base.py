@@ -33,8 +33,12 @@ class Transport(Protocol):
     def send_at_once(self, packets: Iterable[bytes]) -> bool:
         """Send packets, together at most 64 KiB, without waiting; False when that is impossible, and then nothing was sent.
 
-        Raises ConnectionLostError.
+        They may leave only at the end of this turn of the event loop, or with `flush`. Raises ConnectionLostError.
         """
+        ...
+
+    def flush(self) -> None:
+        """Hand what `send_at_once` took to the operating system now."""
         ...
 
     async def close(self, code: int = 1000, reason: str = "") -> None:

@@ -4,6 +4,14 @@ The `websockets` library's protocol without I/O does the handshake and the frame
 twice the memory of this one (bench/hosting.py measures both), because it has a task and several queues per connection. This
 is an asyncio protocol without tasks: the event loop calls it with what arrived, and a receiver or sender waits only while
 there is nothing to take or no room to send.
+
+The library parses and builds each frame in many steps of Python, which took a third of the CPU of a client with many small
+messages. So what nearly all frames are, whole binary ones, is read and written here (`frames.py`); the library gets all other
+frames, one whole frame at a time, and with them everything that needs rules: handshake, ping, close, errors. Packets that are
+sent in one turn of the event loop leave in one write at its end. Invariant: frames leave in the order in which they were given,
+whether they were built here or by the library.
+
+Longer than 400 lines because one object is reader, writer and timer of a connection: that keeps an idle one small.
 """
 
 import asyncio
@@ -21,6 +29,7 @@ from websockets.uri import WebSocketURI
 
 from meshhost.errors import ConnectionLostError, RemoteProtocolError
 from meshhost.transport.base import close_reason
+from meshhost.transport.frames import FrameSplitter, binary_frame, new_mask
 
 __all__ = ["ClientSocket", "Timeouts", "open_socket"]
 
@@ -29,6 +38,7 @@ _MAX_UNREAD_BYTES = 1024 * 1024
 # Small packets are joined up to this many bytes for one write.
 _BATCH_BYTES = 64 * 1024
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+_HEAD_END = b"\r\n\r\n"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,7 +71,9 @@ async def open_socket(
     # A user name in the URL is not sent: the token in the headers says who connects.
     uri = dataclasses.replace(uri, username=None, password=None)
     protocol = ClientProtocol(uri, max_size=max_frame_bytes, logger=logger)
-    _, socket = await loop.create_connection(lambda: ClientSocket(protocol, timeouts), uri.host, uri.port, ssl=ssl)
+    _, socket = await loop.create_connection(
+        lambda: ClientSocket(protocol, timeouts, max_frame_bytes), uri.host, uri.port, ssl=ssl
+    )
     try:
         await socket.shake_hands(headers)
     except BaseException:
@@ -82,11 +94,15 @@ class ClientSocket(asyncio.Protocol):
         "_is_closing",
         "_is_held",
         "_is_paused",
+        "_is_write_due",
+        "_out",
+        "_out_bytes",
         "_pinged_at",
         "_protocol",
         "_receiver",
         "_sending",
         "_shaken",
+        "_splitter",
         "_timeouts",
         "_timer",
         "_transport",
@@ -95,9 +111,15 @@ class ClientSocket(asyncio.Protocol):
         "_writable",
     )
 
-    def __init__(self, protocol: ClientProtocol, timeouts: Timeouts) -> None:
+    def __init__(self, protocol: ClientProtocol, timeouts: Timeouts, max_frame_bytes: int) -> None:
         self._protocol = protocol
         self._timeouts = timeouts
+        # None: the library takes everything, as it is and in whatever pieces it comes.
+        self._splitter: FrameSplitter | None = FrameSplitter(max_frame_bytes)
+        # Frames for the write at the end of this turn; None while there are none.
+        self._out: list[bytes] | None = None
+        self._out_bytes = 0
+        self._is_write_due = False
         self._transport: Any = None
         self._shaken: asyncio.Future[None] | None = None
         # Created when needed: most connections never have two packets waiting.
@@ -175,9 +197,18 @@ class ClientSocket(asyncio.Protocol):
             return False
         self._check_open()
         for packet in packets:
-            self._protocol.send_binary(packet)
-        self._flush()
+            self._add(packet)
+        if self._out_bytes >= _BATCH_BYTES:
+            self._flush()
+        elif not self._is_write_due:
+            self._is_write_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
         return True
+
+    def flush(self) -> None:
+        """Write what `send_at_once` took, now."""
+        if self._out is not None:
+            self._flush()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close in order, within `Timeouts.close`."""
@@ -208,6 +239,37 @@ class ClientSocket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes that arrived."""
         self._heard_at = asyncio.get_running_loop().time()
+        splitter = self._splitter
+        if splitter is None:
+            self._feed(data)
+        elif self._protocol.state is State.CONNECTING:
+            self._take_head(splitter, data)
+        else:
+            self._take_frames(splitter, data)
+
+    def _take_head(self, splitter: FrameSplitter, data: bytes) -> None:
+        """Give the answer to the handshake to the library, without frames that may follow it at once."""
+        head, end, rest = splitter.until(_HEAD_END, data)
+        self._feed(head)
+        if end and self._protocol.state is State.OPEN:
+            self._take_frames(splitter, rest)
+        elif end:
+            self._splitter = None  # a refusal, with its body
+            self._feed(rest)
+
+    def _take_frames(self, splitter: FrameSplitter, data: bytes) -> None:
+        for frame, is_packet in splitter.split(data):
+            if is_packet and self._fragments is None and self._protocol.state is State.OPEN:
+                if not self._is_closing:
+                    self._keep(frame)
+            else:
+                self._feed(splitter.whole(frame, is_packet))
+        if splitter.is_over:  # the library refuses what follows
+            self._splitter = None
+            self._feed(splitter.rest())
+
+    def _feed(self, data: bytes) -> None:
+        """Let the library take bytes."""
         self._protocol.receive_data(data)
         self._flush()
         for event in self._protocol.events_received():
@@ -301,7 +363,7 @@ class ClientSocket(asyncio.Protocol):
             waiting = 0
             for packet in packets:
                 self._check_open()
-                self._protocol.send_binary(packet)
+                self._add(packet)
                 waiting += len(packet)
                 if waiting >= _BATCH_BYTES:
                     break
@@ -327,11 +389,24 @@ class ClientSocket(asyncio.Protocol):
         if self._protocol.state is not State.OPEN:
             raise ConnectionLostError("the connection is closing", clean=True)
 
+    def _add(self, packet: bytes) -> None:
+        """Put a packet behind what is to be written."""
+        frame = binary_frame(packet, new_mask())
+        if self._out is None:
+            self._out = []
+        self._out.append(frame)
+        self._out_bytes += len(frame)
+
     def _flush(self) -> None:
+        """Write the packets that were added, and then what the library has to say."""
+        self._is_write_due = False
         writes = self._protocol.data_to_send()
+        is_last = bool(writes) and writes[-1] == b""
+        if self._out is not None:
+            writes = [*self._out, *writes]
+            self._out, self._out_bytes = None, 0
         if not writes or self._transport.is_closing():
             return
-        is_last = writes[-1] == b""
         data = writes[0] if len(writes) == 1 else b"".join(writes)
         if data:
             self._transport.write(data)

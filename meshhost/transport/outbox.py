@@ -112,12 +112,18 @@ class Outbox:
             raise LimitExceededError("too many bytes of all participants wait to be sent")
         self._append(message)
 
+    def put_at_once(self, message: Packets) -> bool:
+        """Send a message if that needs no wait, and return whether it did; `put` does so by itself."""
+        return not self._turn.locked() and self._is_sent_at_once(message)
+
     async def put(self, message: Packets, *, reserved: int = 0) -> None:
         """Add a message, waiting for room. The caller must set a timeout. Raises ConnectionLostError when sending has ended.
 
         `reserved` bytes of the budget are held for it already; they are given back in any case. Raises LimitExceededError for
         a message that is larger than the budget.
         """
+        if not reserved and self.put_at_once(message):
+            return
         try:
             async with self._turn:  # a small message must not overtake a large one that waits for room
                 while not self._fits(message) and not self._ended:
@@ -155,6 +161,7 @@ class Outbox:
         await self._emptied.wait()
         if self._ended and self._waiting:
             raise ConnectionLostError
+        self._transport.flush()
 
     def _is_sent_at_once(self, message: Packets) -> bool:
         has_begun = self._is_running or self._start_writer is not None

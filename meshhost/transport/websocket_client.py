@@ -184,6 +184,9 @@ class WebSocketTransport:
         """Return False: the library can only send with a wait."""
         return False
 
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close in order, within CLOSE_TIMEOUT."""
         with contextlib.suppress(OSError, websockets.WebSocketException):

@@ -6,25 +6,29 @@ then speaks as a client over the connection that the room server opened.
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from aiohttp import ClientConnectionResetError, WSMessage, WSMsgType, web
 
 from meshhost.errors import ConnectionLostError, RemoteProtocolError
 from meshhost.transport.base import Transport, close_reason
+from meshhost.transport.frames import binary_frame
 from meshhost.transport.heartbeat import Heartbeat, watch_socket
 
 __all__ = ["AiohttpTransport", "InboundClientProtocol"]
 
 SEND_TIMEOUT = 60.0
 CLOSE_TIMEOUT = 5.0
+# Frames of one turn of the event loop are written together, up to so many bytes.
+_BATCH_BYTES = 64 * 1024
 
 
 class AiohttpTransport:
     """See `Transport`. The socket is prepared by the caller.
 
-    Given its TCP `connection`, small messages are sent without a task.
+    Given its TCP `connection`, small messages are sent without a task: their frames are written past the library, those of one
+    turn of the event loop in one write. What the library writes itself are pings and pongs, which may pass them, and a close
+    frame, before which `close` writes what is left.
 
     With `heartbeat_seconds` the socket must have been made with `autoping=False` and no heartbeat of its own: `heartbeat`
     then watches it and ends the connection, until that ends by itself.
@@ -42,6 +46,9 @@ class AiohttpTransport:
         self._send_timeout = send_timeout
         self._sending = asyncio.Lock()
         self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._out: list[bytes] = []
+        self._out_bytes = 0
         self.heartbeat: Heartbeat | None = None
         if heartbeat_seconds is not None and connection is not None:
             watch_socket(connection.get_extra_info("socket"))
@@ -84,6 +91,7 @@ class AiohttpTransport:
         """Send these packets contiguously. Raises ConnectionLostError, also when the other side is too slow."""
         try:
             async with asyncio.timeout(self._send_timeout), self._sending:
+                self.flush()
                 for packet in packets:
                     await self._socket.send_bytes(packet)
         except TimeoutError:
@@ -100,27 +108,34 @@ class AiohttpTransport:
         connection = self._connection
         if connection is None or self._socket.compress or self._sending.locked() or connection.get_write_buffer_size():
             return False
-        try:
-            for packet in packets:
-                _write(self._socket.send_bytes(packet))
-        except (ClientConnectionResetError, ConnectionError, RuntimeError):
-            raise ConnectionLostError("the connection ended") from None
+        if self._socket.closed or connection.is_closing():
+            raise ConnectionLostError("the connection ended")
+        out = self._out
+        if not out:
+            self._loop.call_soon(self.flush)
+        for packet in packets:
+            frame = binary_frame(packet)
+            out.append(frame)
+            self._out_bytes += len(frame)
+        if self._out_bytes >= _BATCH_BYTES:
+            self.flush()
         return True
+
+    def flush(self) -> None:
+        """Write what `send_at_once` took, now. Idempotent."""
+        if self._out:
+            data = b"".join(self._out)
+            self._out.clear()
+            self._out_bytes = 0
+            if self._connection is not None and not self._connection.is_closing():
+                self._connection.write(data)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close in order, within CLOSE_TIMEOUT."""
+        self.flush()
         with contextlib.suppress(TimeoutError, ConnectionError, RuntimeError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._socket.close(code=code, message=close_reason(reason).encode())
-
-
-def _write(sending: Coroutine[Any, Any, None]) -> None:
-    """Do the first step of the library's `send_bytes`, which writes the frame; what may follow is a wait for the buffer."""
-    try:
-        sending.send(None)
-    except StopIteration:
-        return
-    sending.close()
 
 
 class InboundClientProtocol:

@@ -798,3 +798,35 @@ async def test_a_clock_that_is_set_ends_no_ttl_and_forgets_no_result(store: Queu
     await clock.advance(100)
     await store.sweep()
     assert await state(store, waiting) == EXPIRED
+
+
+# --- How long it waited
+
+
+async def test_a_delivery_says_how_long_the_message_could_have_been_handed_out(
+    store: QueueStore, clock: FakeClock
+) -> None:
+    await store.send(JOBS, NewMessage("now"))
+    await store.send(JOBS, NewMessage("later", delay=10))
+    await clock.advance(15)
+    now, later = await store.lease(JOBS, ANN, seconds=30, limit=2)
+    assert (now.waited, later.waited) == (pytest.approx(15), pytest.approx(5))
+    await store.nack(now.lease, reason=EndReason.FAILED, delay=20)
+    await store.nack(later.lease, reason=EndReason.RELEASED)
+    await clock.advance(24)
+    await store.sweep()
+    first, second = await store.lease(JOBS, ANN, seconds=30, limit=2)
+    assert (first.body, first.waited, second.waited) == ("now", pytest.approx(4), pytest.approx(24))
+    await store.release_holder(ANN, reason=EndReason.INTERRUPTED)
+    await clock.advance(3)
+    assert (await take(store, seconds=10)).waited == pytest.approx(3)
+    await store.nack((await take(store)).lease, reason=EndReason.FAILED, delay=3600)
+    await clock.advance(12)  # the lease of the other one expired two seconds ago
+    assert (await take(store)).waited == pytest.approx(2)
+
+
+async def test_how_long_a_message_waited_that_was_dead_is_not_known(store: QueueStore) -> None:
+    await store.send(JOBS, NewMessage("a"))
+    await fail(store, times=LIMITS.max_attempts)
+    assert await store.replay(JOBS) == 1
+    assert (await take(store)).waited is None

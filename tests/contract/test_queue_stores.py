@@ -18,7 +18,7 @@ from meshhost.errors import (
 )
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.memory.queues import MemoryQueueStore
-from meshhost.stores.messages import SENT_BY_SECONDS, sent_by_mark
+from meshhost.stores.messages import SENT_BY_SECONDS, MessageState, sent_by_mark
 from meshhost.stores.postgres.queues import PostgresQueueStore
 from meshhost.stores.queues import (
     Delivery,
@@ -308,6 +308,45 @@ async def test_an_acked_message_is_gone(store: QueueStore, clock: FakeClock) -> 
         await store.ack(lease)
     await clock.advance(100)
     assert await bodies(store) == []
+
+
+async def test_messages_that_are_acked_together_are_gone_and_lost_leases_are_told(store: QueueStore) -> None:
+    plain = await put(store, "a", "b", "c")
+    keyed = [await store.send(JOBS, NewMessage(body, key="k")) for body in ("d", "e")]
+    deliveries = await store.lease(JOBS, ANN, seconds=30, limit=10)
+    leases = {delivery.lease.message_id: delivery.lease for delivery in deliveries}
+    assert sorted(leases) == [*plain, keyed[0]]
+    lost = await store.nack(leases[plain[1]], reason=EndReason.RELEASED)
+    assert not lost
+    acks = [
+        (leases[plain[0]], None),
+        (leases[plain[1]], None),
+        (leases[keyed[0]], None),
+        (leases[plain[2]], '"result"'),
+        (leases[plain[0]], None),
+        (replace(leases[plain[2]], holder=BOB), None),
+        (replace(leases[plain[2]], queue=MAIL), None),
+        (replace(leases[plain[2]], queue=QueueKey(ROOM, "\ud800")), None),
+    ]
+    assert await store.ack_many(acks) == [False, None, True, False, None, None, None, None]
+    assert (await stats(store)).ready == 2
+    assert await bodies(store) == ["b", "e"]
+    done = await store.get(JOBS, plain[0])
+    assert done is not None
+    assert (done.state, done.result) == (MessageState.DONE, None)
+    with_result = await store.get(JOBS, plain[2])
+    assert with_result is not None
+    assert (with_result.state, with_result.result) == (MessageState.DONE, '"result"')
+
+
+async def test_acks_of_a_bounded_queue_say_that_others_may_be_ready(store: QueueStore) -> None:
+    await store.create(JOBS)
+    await store.configure(JOBS, QueueSettings(concurrency=2, result_ttl=0))
+    ids = await put(store, "a", "b", "c")
+    leases = [delivery.lease for delivery in await store.lease(JOBS, ANN, seconds=30, limit=10)]
+    assert await store.ack_many([(lease, None) for lease in leases]) == [True, True]
+    assert await store.get(JOBS, ids[0]) is None
+    assert await bodies(store) == ["c"]
 
 
 async def test_a_lease_that_expired_is_another_delivery_but_not_another_attempt(

@@ -83,6 +83,9 @@ class MemoryTransport:
         except TimeoutError:
             raise ConnectionLostError(f"the other side took no data for {self._send_timeout:g} s") from None
 
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
     def send_at_once(self, packets: Iterable[bytes]) -> bool:
         """Send without waiting; False when the other side is held, or another send waits."""
         if self._outgoing.end is not None:

@@ -424,5 +424,5 @@ async def test_a_file_of_queues_elsewhere_is_copied_and_the_rest_from_the_data_f
     out, err = capsys.readouterr()
     assert "messages\t1\t" in out
     assert "1 messages are under lease" in out
-    assert f"files of rooms ({tmp_path}/data/storage" in err
+    assert f"files of rooms and large messages ({tmp_path}/data/storage" in err
     assert "ledger.db" in err

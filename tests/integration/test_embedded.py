@@ -8,9 +8,11 @@ from meshhost.app.config_file import ServerFile
 from meshhost.app.embedded import ServerOptions, open_room_server
 from meshhost.app.project import set_up_project
 from meshhost.errors import SettingsError
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.room.client import RoomClient
 from meshhost.settings import read_settings
+from meshhost.stores.queues import NewMessage, QueueKey
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 
 
@@ -55,3 +57,13 @@ async def test_an_address_in_use_is_explained_and_everything_is_closed(tmp_path:
         with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{port}"):
             async with open_room_server(ServerOptions(port=port, data_dir=tmp_path / "b")):
                 pass
+
+
+async def test_the_series_of_queues_go_on_after_a_restart(tmp_path: Path) -> None:
+    queue = QueueKey(RoomKey(TenantId("acme"), "room"), "jobs")
+    async with open_room_server(ServerOptions(port=0, data_dir=tmp_path / "data")) as server:
+        await server.engines.queues.send(queue, NewMessage("1"))
+        await server.parts.series.sample()
+    async with open_room_server(ServerOptions(port=0, data_dir=tmp_path / "data")) as server:
+        points = await server.parts.series.of_queue(queue)
+        assert sum(point.counts.sent for point in points) == 1

@@ -123,6 +123,7 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", f"{P}/rooms/{{name}}/calls"): VIEW,
     ("GET", f"{P}/sessions/active"): VIEW,
     ("GET", f"{P}/usage"): VIEW,
+    ("GET", f"{P}/queue-series"): VIEW,
     ("POST", f"{P}/rooms/{{name}}/scheduled-tasks"): DEVELOP,
     ("GET", f"{P}/scheduled-tasks"): VIEW,
     ("PUT", f"{P}/scheduled-tasks/{{id}}"): DEVELOP,

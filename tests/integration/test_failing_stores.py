@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,8 +20,7 @@ from doubles.postgres import PostgresServer
 
 from meshhost.errors import RoomError, SettingsError, StorageFullError
 from meshhost.room.client import RoomClient
-from meshhost.stores.sqlite import space
-from meshhost.stores.sqlite.thread import SqliteThread
+from meshhost.stores.sqlite.file import SqliteFile
 from meshhost.testing.server import RunningServer, running_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -81,13 +81,14 @@ async def refused_then_recovered(
 async def test_a_read_only_sqlite_file_is_told_and_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As SQLite says it when the system has made the disk read-only after an error of it."""
     is_read_only = False
-    commit = SqliteThread._commit
+    connection = SqliteFile.connection
 
-    def failing(self: SqliteThread, batch: Any) -> None:
-        self._file.connection().execute(f"PRAGMA query_only = {int(is_read_only)}")
-        commit(self, batch)
+    def switched(self: SqliteFile) -> sqlite3.Connection:
+        found = connection(self)
+        found.execute(f"PRAGMA query_only = {int(is_read_only)}")
+        return found
 
-    monkeypatch.setattr(SqliteThread, "_commit", failing)
+    monkeypatch.setattr(SqliteFile, "connection", switched)
 
     def switch(to: bool) -> None:
         nonlocal is_read_only
@@ -141,8 +142,7 @@ def tables_on(server: PostgresServer, disk: Path) -> Iterator[str]:
         server.execute("DROP TABLESPACE small")
 
 
-async def test_a_full_disk_of_sqlite_is_told_and_survived(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(space, "_KEPT_SECONDS", 0.0)
+async def test_a_full_disk_of_sqlite_is_told_and_survived(small_disk: Path) -> None:
     async with running_server(small_disk / "data") as server, server.client() as room:
         filler = small_disk / "filler"
         await refused_then_recovered(server, room, lambda: fill(small_disk), filler.unlink, StorageFullError)

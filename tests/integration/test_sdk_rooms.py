@@ -617,6 +617,15 @@ async def test_messages_of_many_megabytes_go_both_ways(sdk: Sdk, tmp_path: Path)
     }
 
 
+async def test_a_message_above_the_limit_of_headers_reaches_the_sdk_whole(sdk: Sdk, server: RunningServer) -> None:
+    async with server.client() as ours:
+        for _ in range(2):
+            await ours.queues.send("jobs", {"text": "é" + "x" * 5_000_000})
+        async with sdk.run("receive_large", server) as program:
+            assert [line["received"] for line in await program.rest()] == [[5_000_001, "éx"]] * 2
+        await queue_is(ours, ready=0, leased=0)
+
+
 async def test_what_a_room_does_not_offer_is_answered_and_the_connection_lives_on(
     sdk: Sdk, server: RunningServer
 ) -> None:

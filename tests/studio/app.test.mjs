@@ -75,3 +75,9 @@ test("a fault in JSON is told with its line and column", async () => {
   };
   for (const [text, fault] of Object.entries(faults)) assert.deepEqual(parseJson(text), { fault });
 });
+
+test("a snapshot says since when the oldest message of a queue waits, as no other may come for long", async () => {
+  const { dated } = await import("../../meshhost/studio/static/app/events.js");
+  const { queues } = dated({ at: 1000, queues: [{ name: "a", oldest_age: 40 }, { name: "b", oldest_age: null }] });
+  assert.deepEqual(queues.map(({ oldest_at: since }) => since), [960, null]);
+});

@@ -87,6 +87,13 @@ class _Ring:
         found = [_unpacked(values) for values in _PACKED.iter_unpack(self._bytes)]
         return found if len(found) < self._most else found[self._next :] + found[: self._next]
 
+    def packed(self) -> bytes:
+        """All of them, in that order."""
+        if len(self._bytes) < self._most * _PACKED.size:
+            return bytes(self._bytes)
+        middle = self._next * _PACKED.size
+        return bytes(self._bytes[middle:] + self._bytes[:middle])
+
 
 class Series:
     """The points of one queue, room or tenant. `now` is the wall clock, `used_at` a time of the keeper's own."""
@@ -130,6 +137,28 @@ class Series:
             return self._fine.points()
         last = [] if self._last_at is None else [Point(self._last_at, self._now(self._last_at), self._of_minute)]
         return self._coarse.points() + last
+
+    def packed(self) -> tuple[bytes, bytes]:
+        """The points of both lengths, for `restore`."""
+        coarse = _Ring(_COARSE_POINTS)
+        for point in self.points(COARSE_SECONDS):
+            coarse.append(point)
+        return self._fine.packed(), coarse.packed()
+
+    def restore(self, fine: bytes, coarse: bytes, *, now: float) -> bool:
+        """Begin with these points as far as they are not too old; return whether any is left. Raises struct.error."""
+        kept = 0
+        for ring, packed, seconds in (
+            (self._fine, fine, _FINE_POINTS * FINE_SECONDS),
+            (self._coarse, coarse, _COARSE_POINTS * COARSE_SECONDS),
+        ):
+            for values in _PACKED.iter_unpack(packed):
+                point = _unpacked(values)
+                if now - seconds <= point.time <= now:
+                    ring.append(point)
+                    self.look(point.gauges, point.time)
+                    kept += 1
+        return kept > 0
 
     def _now(self, now: float) -> Gauges:
         age = self._gauges.oldest_seconds

@@ -6,14 +6,14 @@ so
 the pause after it is at least twenty times as long as it took: points are further apart then, and each says its time.
 
 What is kept is bounded: a new room, queue or tenant takes the place of the one that was used longest ago, once that has been
-idle for ten minutes; what somebody asks for always gets a place. Points are kept in this process: they begin anew when it
-starts, and with several servers each counts what it did itself, while depths are those of the store. One task, `run`, which
-its owner cancels.
+idle for ten minutes; what somebody asks for always gets a place. Points are kept in this process, and `save` returns them for
+its next life; with several servers each counts what it did itself, while depths are those of the store. One task, `run`,
+which its owner cancels.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import RoomError
@@ -23,7 +23,7 @@ from meshhost.queues.activity.points import FINE_SECONDS, Counts, Gauges, Point,
 from meshhost.stores.queues import Delivery, Lease, QueueKey, QueueStats
 from meshhost.stores.shared.refusals import queue_missing
 
-__all__ = ["QueueSeries"]
+__all__ = ["QueueSeries", "SavedSeries"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,16 @@ _IDLE_SECONDS = 600.0
 # Rooms in which nothing happened are looked at in every so many samples.
 _RARELY = 6
 _PAUSE_FACTOR = 20.0
+
+
+class SavedSeries(NamedTuple):
+    """One series as it is saved: whose it is (without a room: the tenant's), and its points of both lengths."""
+
+    tenant: str
+    room: str | None
+    queue: str | None
+    fine: bytes
+    coarse: bytes
 
 
 class QueueSeries:
@@ -58,6 +68,7 @@ class QueueSeries:
         self._queues: _Kept[QueueKey] = _Kept(most_queues)
         self._tenants: _Kept[TenantId] = _Kept(most_tenants)
         self._samples = 0
+        self.has_forgotten = False  # something since it was last saved
 
     def sent(self, queue: QueueKey, count: int) -> None:
         """See QueueObserver."""
@@ -74,6 +85,7 @@ class QueueSeries:
 
     def forget(self, tenant: TenantId, room: str | None = None) -> None:
         """See QueueObserver."""
+        self.has_forgotten = True
         self._fresh = {queue: counts for queue, counts in self._fresh.items() if not queue.room.is_of(tenant, room)}
         self._rooms.drop(lambda key: key.is_of(tenant, room))
         self._queues.drop(lambda key: key.room.is_of(tenant, room))
@@ -108,6 +120,27 @@ class QueueSeries:
         """The points of a tenant; its depths are those of its rooms that are kept. Empty when nothing happened lately."""
         series = self._tenants.find(tenant)
         return [] if series is None else series.points(step)
+
+    def save(self) -> list[SavedSeries]:
+        """Return everything that is kept, for `restore`."""
+        found = [SavedSeries(tenant, None, None, *series.packed()) for tenant, series in self._tenants.items()]
+        found += [SavedSeries(*room, None, *series.packed()) for room, series in self._rooms.items()]
+        found += [SavedSeries(*queue.room, queue.name, *series.packed()) for queue, series in self._queues.items()]
+        self.has_forgotten = False
+        return found
+
+    def restore(self, saved: Iterable[SavedSeries]) -> None:
+        """Begin with what was saved, as far as it is not too old. Raises struct.error for points that are none."""
+        for tenant, room, queue, fine, coarse in saved:
+            series = Series(self._clock.time(), used_at=self._clock.monotonic())
+            if not series.restore(fine, coarse, now=self._clock.time()):
+                continue
+            if room is None:
+                self._tenants.put(TenantId(tenant), series)
+            elif queue is None:
+                self._rooms.put(RoomKey(TenantId(tenant), room), series)
+            else:
+                self._queues.put(QueueKey(RoomKey(TenantId(tenant), room), queue), series)
 
     async def run(self) -> None:
         """Sample until cancelled."""
@@ -186,6 +219,11 @@ class _Kept(Generic[Key]):
 
     def items(self) -> list[tuple[Key, Series]]:
         return list(self._series.items())
+
+    def put(self, key: Key, series: Series) -> None:
+        """Add one when there is a place."""
+        if len(self._series) < self._most:
+            self._series.setdefault(key, series)
 
     def drop(self, is_gone: Callable[[Key], bool]) -> None:
         for key in [key for key in self._series if is_gone(key)]:

@@ -69,7 +69,9 @@ class QueueConsumer:
         self._is_over = False
         self._processing: set[Job] = set()
         self._tasks = TaskOwner(f"queue {queue}")
-        self._acks = Acks(room=room, queue=queue, tasks=self._tasks) if concurrency > 1 else None
+        # Of their own: a job that is cancelled waits for the ack that is under way.
+        self._acking = TaskOwner(f"queue {queue} acks")
+        self._acks = Acks(room=room, queue=queue, tasks=self._acking) if concurrency > 1 else None
         self._renewing: asyncio.Task[None] | None = None
         self._crash: BaseException | None = None
         # LightEvents, because a host has thousands of idle workers.
@@ -171,7 +173,7 @@ class QueueConsumer:
             failures=self._failures,
             is_ending=self._is_ending,
             on_processed=self._processed,
-            ack=None if self._acks is None else self._acks.ack,
+            acks=self._acks,
         )
         self._processing.add(job)
         self._jobs += 1
@@ -214,5 +216,6 @@ class QueueConsumer:
     async def _end(self) -> None:
         self._is_over = True
         left = await self._tasks.stop(timeout=SETTLE_TIMEOUT + 1)
+        await self._acking.stop(timeout=SETTLE_TIMEOUT)
         if left:
             logger.warning("messages were not given back in time", extra={"queue": self._queue, "messages": len(left)})

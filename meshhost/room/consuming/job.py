@@ -26,6 +26,7 @@ from meshhost.guard import EscapedError, guarding
 from meshhost.logs import describe_error
 from meshhost.room.client import RoomClient
 from meshhost.room.consuming.kept_values import MAX_VALUE_CHARS, plain_json, sized_json
+from meshhost.room.consuming.settling import Acks
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import LeasedMessage
 from meshhost.tasks import uninterrupted
@@ -90,7 +91,7 @@ class Job:
         failures: Failures,
         is_ending: Callable[[], bool],
         on_processed: Callable[["Job"], object],
-        ack: Callable[[LeasedMessage, Any], Awaitable[None]] | None = None,
+        acks: Acks | None = None,
     ) -> None:
         self.leased = leased
         self.began = time.monotonic()
@@ -101,7 +102,7 @@ class Job:
         self._failures = failures
         self._is_ending = is_ending
         self._on_processed = on_processed
-        self._ack_with_others = ack
+        self._acks = acks
         # What is reported unless the server confirms another outcome.
         self._outcome: Outcome = "lost"
         self._is_large = False  # the result
@@ -157,18 +158,22 @@ class Job:
 
     async def run(self) -> None:
         """Process the message and settle it. Cancelled, it gives the message back, unless it is being settled already."""
-        leased = self.leased
-        context = propagate.extract(dict(leased.headers))
         try:
-            with tracer.start_as_current_span(
-                f"process {leased.queue}", context=context, kind=SpanKind.CONSUMER
-            ) as span:
-                span.set_attribute("messaging.destination.name", leased.queue)
-                span.set_attribute("messaging.message.attempt", leased.attempt)
+            if self.leased.headers or not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+                await self._run_traced()
+            else:  # nothing to continue, and nobody listens: most messages, and a span costs a tenth of the worker's CPU
                 await self._process_and_settle()
         finally:
             self._end_processing()
-            report_message(self._outcome, waited=_queued_seconds(leased), worked=time.monotonic() - self.began)
+            report_message(self._outcome, waited=_queued_seconds(self.leased), worked=time.monotonic() - self.began)
+
+    async def _run_traced(self) -> None:
+        leased = self.leased
+        context = propagate.extract(dict(leased.headers))
+        with tracer.start_as_current_span(f"process {leased.queue}", context=context, kind=SpanKind.CONSUMER) as span:
+            span.set_attribute("messaging.destination.name", leased.queue)
+            span.set_attribute("messaging.message.attempt", leased.attempt)
+            await self._process_and_settle()
 
     async def _process_and_settle(self) -> None:
         try:
@@ -193,7 +198,9 @@ class Job:
                 logger.warning("lease lost while processing", extra=self._fields)
             else:
                 kept = self._kept(result)
-                await self._settle(lambda: self._ack(kept))
+                acks = None if self._is_large else self._acks
+                if acks is None or not await self._is_acked(acks, kept):
+                    await self._settle(lambda: self._ack(kept), tries=int(acks is not None))
 
     def _kept(self, result: Any) -> Any:
         """Return what the server is to keep of a result: its plain JSON, or why it cannot be kept. None when there is none."""
@@ -219,15 +226,15 @@ class Job:
         """Return what the processing returned, or nothing when it was stopped. Raises what it raised."""
         self._task = task = asyncio.current_task()
         token = _current.set(self)
-        timeout = asyncio.timeout(self._deadline)
+        timeout = None if self._deadline is None else asyncio.timeout(self._deadline)
         try:
             with guarding():
+                if timeout is None:
+                    return await self._load_and_process()
                 async with timeout:
-                    if self.leased.body is not None:
-                        await self.leased.load()
-                    return await self._process(self.leased)
+                    return await self._load_and_process()
         except TimeoutError as error:
-            if not timeout.expired():
+            if timeout is None or not timeout.expired():
                 raise
             raise DeadlineError(f"the message took longer than its deadline of {self._deadline:g} s") from error
         except asyncio.CancelledError as error:
@@ -241,6 +248,11 @@ class Job:
         finally:
             self._task = None
             _current.reset(token)
+
+    async def _load_and_process(self) -> Any:
+        if self.leased.body is not None:
+            await self.leased.load()
+        return await self._process(self.leased)
 
     def _end_processing(self) -> None:
         report, self._on_processed = self._on_processed, _nothing
@@ -256,11 +268,33 @@ class Job:
     async def _ack(self, result: Any) -> None:
         if self._is_large:
             await self._ack_large(result)
-        elif self._ack_with_others is not None:
-            await self._ack_with_others(self.leased, result)
+        elif self._acks is not None:
+            await self._acks.ack(self.leased, result)
         else:
             await self.leased.ack(result=result)
         self._outcome = "done"
+
+    async def _is_acked(self, acks: Acks, result: Any) -> bool:
+        """Ack with others; False when that failed and has to be tried again. Unlike the further tries it needs no task."""
+        acked = acks.begin(self.leased, result)
+        try:
+            await acked
+        except LeaseLostError as error:
+            self._log_unsettled(error)
+            return True
+        except (RoomError, TimeoutError) as error:
+            if self._room.is_closed:
+                self._log_unsettled(error)
+            return self._room.is_closed
+        except asyncio.CancelledError:
+            if acked.done() and not isinstance(acked.exception(), LeaseLostError | None):
+                await self._settle(lambda: self._ack(result), tries=1)
+            raise
+        finally:
+            # Also when we were cancelled meanwhile.
+            if acked.done() and acked.exception() is None:
+                self._outcome = "done"
+        return True
 
     async def _ack_large(self, result: Any) -> None:
         try:
@@ -280,16 +314,21 @@ class Job:
         is_dead = await self.leased.nack(reason="interrupted", delay=0.0)
         self._outcome = "dead" if is_dead else "cancelled" if self._stopped == "cancelled" else "released"
 
-    async def _settle(self, settle: Callable[[], Awaitable[None]]) -> None:
-        """Ack or nack, again while the lease runs. When all tries fail, the message comes back: at least once."""
-        try:
-            await uninterrupted(self._try_to_settle(settle), timeout=self.leased.seconds or SETTLE_TIMEOUT)
-        except (RoomError, TimeoutError) as error:
-            reason = str(error) or "no answer while the lease ran"
-            logger.warning("message not settled", extra=self._fields | {"reason": reason})
+    async def _settle(self, settle: Callable[[], Awaitable[None]], *, tries: int = 0) -> None:
+        """Ack or nack, again while the lease runs. When all tries fail, the message comes back: at least once.
 
-    async def _try_to_settle(self, settle: Callable[[], Awaitable[None]]) -> None:
-        tries = 0
+        `tries` is how often that was tried before.
+        """
+        try:
+            await uninterrupted(self._try_to_settle(settle, tries), timeout=self.leased.seconds or SETTLE_TIMEOUT)
+        except (RoomError, TimeoutError) as error:
+            self._log_unsettled(error)
+
+    def _log_unsettled(self, error: Exception) -> None:
+        reason = str(error) or "no answer while the lease ran"
+        logger.warning("message not settled", extra=self._fields | {"reason": reason})
+
+    async def _try_to_settle(self, settle: Callable[[], Awaitable[None]], tries: int) -> None:
         while True:
             tries += 1
             try:

@@ -9,12 +9,21 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from meshhost.errors import InvalidRequestError, LeaseLostError
+from meshhost.errors import ConnectionLostError, InvalidRequestError, LeaseLostError
 from meshhost.room.client import RoomClient
 from meshhost.room.services.queues import MAX_ACKS, LeasedMessage
 from meshhost.tasks import TaskOwner
 
-__all__ = ["Acks"]
+__all__ = ["Acked", "Acks"]
+
+
+class Acked(asyncio.Future[None]):
+    """Done when an ack is, or has failed. A cancellation of the task that awaits it is raised there only then."""
+
+    def cancel(self, msg: object = None) -> bool:
+        """Refuse: the ack goes on, and its outcome has to be known."""
+        return False
+
 
 _Waiting = tuple[LeasedMessage, Any, "asyncio.Future[None]"]
 
@@ -31,13 +40,29 @@ class Acks:
 
     async def ack(self, leased: LeasedMessage, result: Any) -> None:
         """As `LeasedMessage.ack`, and raises what it raises."""
-        acked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await self._add(leased, result, asyncio.get_running_loop().create_future())
+
+    def begin(self, leased: LeasedMessage, result: Any) -> Acked:
+        """Begin to ack; await what is returned. It raises what `ack` raises, and ConnectionLostError when it was not tried."""
+        acked = Acked()
+        self._add(leased, result, acked)
+        return acked
+
+    def _add(self, leased: LeasedMessage, result: Any, acked: asyncio.Future[None]) -> asyncio.Future[None]:
         self._waiting.append((leased, result, acked))
         if self._sending is None or self._sending.done():
             self._sending = self._tasks.spawn(self._send(), name="acks")
-        await acked
+        return acked
 
     async def _send(self) -> None:
+        try:
+            await self._send_waiting()
+        finally:
+            # Cancelled, when the consumer ends: a job that waits for its ack tries by itself.
+            left, self._waiting = self._waiting, []
+            _finish(left, [ConnectionLostError("the worker is ending")] * len(left))
+
+    async def _send_waiting(self) -> None:
         while self._waiting:
             # Those whose job was given up meanwhile are left out.
             left = [each for each in self._waiting if not each[2].done()]
@@ -55,8 +80,7 @@ class Acks:
             for each in batch if len(batch) > 1 else ():
                 await self._send_batch([each])
         except asyncio.CancelledError:
-            for *_, acked in batch:
-                acked.cancel()
+            _finish(batch, [ConnectionLostError("the worker is ending")] * len(batch))
             raise
         except Exception as error:  # noqa: BLE001 - raised where the acks are awaited
             _finish(batch, [error] * len(batch))

@@ -85,10 +85,10 @@ async def with_uploads(
 
 async def upload(room: RoomLink, queue: str, text: str) -> str:
     """Upload a JSON text that is to be a message or result of this queue, and return its handle."""
-    answer = await room.send_request("queues.upload", {"name": queue})
+    data = text.encode()
+    answer = await room.send_request("queues.upload", {"name": queue, "size": len(data)})
     with reading("queues.upload"):
         handle = str(answer["handle"])
-    data = text.encode()
     for start in range(0, len(data), _PIECE):
         await room.send_request("queues.upload_write", {"handle": handle}, data[start : start + _PIECE])
     return handle

@@ -9,6 +9,7 @@ connection runs it in a task of its own.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,9 +20,17 @@ from meshhost.quotas.rates import Rates
 from meshhost.server.core.requests import Answer, Operation, Operations, Request
 from meshhost.validation import invalid_request
 
-__all__ = ["Dispatcher"]
+__all__ = ["Dispatcher", "Gatherable"]
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Gatherable:
+    """A request that was checked and may be answered together with others of the same operation (`Operation.run_many`)."""
+
+    operation: Operation[Any]
+    body: Any
 
 
 class Dispatcher:
@@ -39,8 +48,11 @@ class Dispatcher:
         self._count = count
         self._rates = rates
 
-    def __call__(self, request: Request) -> Answer | Coroutine[Any, Any, Answer]:
-        """Answer a request, at once or by a coroutine. Raises RoomError for one that is refused."""
+    def __call__(self, request: Request) -> Answer | Coroutine[Any, Any, Answer] | Gatherable:
+        """Answer a request, at once or by a coroutine; one that is gatherable is left to the caller to run.
+
+        Raises RoomError for one that is refused.
+        """
         name = request.operation
         operation = self._operations.get(name)
         if operation is None:
@@ -57,6 +69,8 @@ class Dispatcher:
                 raise
             logger.info("one-way message refused", extra={"message_type": name, "reason": str(error)})
             return None
+        if operation.run_many is not None:
+            return Gatherable(operation, body)
         try:
             answer = operation.run(request, body)
         except BaseException as error:

@@ -6,7 +6,7 @@ a body itself. Operations have the server's own names (`queues.send`); what a cl
 its dialect.
 """
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -67,6 +67,9 @@ class Operation(Generic[B]):
     gets no reply, so its errors are only logged. An operation that `frees` something (it settles a message), and a one-way one,
     is not refused when its tenant sends too many requests per second. `on_unreadable` handles a message that could not be read
     because it was too large or malformed; without it such a message is answered with the error.
+
+    `run_many`, if there is one, answers requests that one connection made at the same time, in their order, in one task: each
+    with an answer or with the error that `run` would have raised. Such a request is not cancelled when its client gives it up.
     """
 
     body: type[B]
@@ -76,6 +79,7 @@ class Operation(Generic[B]):
     is_one_way: bool = False
     frees: bool = False
     on_unreadable: Callable[[Request, RoomError], None] | None = None
+    run_many: Callable[[Sequence[tuple[Request, B]]], Coroutine[Any, Any, Sequence[Answer | Exception]]] | None = None
 
 
 # Operations by the server's name of each.

@@ -106,7 +106,7 @@ class _Checker:
             case "messages":
                 self._check_messages(part, content)
             case "body":
-                self._check_large(part, content)
+                self._check_large(part, content, entry.size)
             case "document":
                 self._check_document(content)
             case "file":
@@ -125,10 +125,10 @@ class _Checker:
             self.summary.dead_letters += is_dead
             self.summary.messages += not is_dead
 
-    def _check_large(self, part: Part, content: IO[bytes]) -> None:
+    def _check_large(self, part: Part, content: IO[bytes], size: int) -> None:
         if part.place in self._bodies:
             raise damaged("two bodies have one name")
-        found = check_body(content, "body")
+        found = check_body(content, size, "body")
         self._bodies[part.place] = (found.size, found.sha256)
 
     def _check_body(self, text: str) -> None:

@@ -55,6 +55,7 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("DELETE", f"{_PROJECT}/scheduled-tasks/{{id}}"): Role.DEVELOPER,
     ("GET", f"{_PROJECT}/scheduled-tasks/{{id}}/runs"): Role.VIEWER,
     ("GET", f"{_PROJECT}/usage"): Role.VIEWER,
+    ("GET", f"{_PROJECT}/queue-series"): Role.VIEWER,
     ("*", f"{_PROJECT}/{{what}}"): Role.VIEWER,  # answered with 501
     ("*", f"{_PROJECT}/{{what}}/{{rest}}"): Role.VIEWER,
     ("POST", f"{_ROOM}/queues/{{queue}}/messages"): Role.DEVELOPER,

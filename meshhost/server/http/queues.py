@@ -65,6 +65,7 @@ class QueueRoutes:
         app.add_routes(
             [
                 web.get("/rooms/{room}/queues", self._list),
+                web.get("/accounts/projects/{project}/queue-series", self._series_of_tenant),
                 web.get("/rooms/{room}/queue-series", self._series_of_room),
                 web.get(f"{queue}/series", self._series_of_queue),
                 web.get(f"{queue}/messages", self._find),
@@ -86,6 +87,13 @@ class QueueRoutes:
         _check_list(caller)
         stats = await self._queues.stats(caller.room)
         return web.json_response({"queues": [replies.listed(queue) for queue in stats]})
+
+    async def _series_of_tenant(self, request: web.Request) -> web.Response:
+        tenant = self._access.project(request)
+        if request.match_info["project"] != tenant:
+            raise NotFoundError("no such project")
+        step = _step(request)
+        return web.json_response(replies.series(self._series.of_tenant(TenantId(tenant), step), step))
 
     async def _series_of_room(self, request: web.Request) -> web.Response:
         caller = room_caller(self._access, request)

@@ -58,13 +58,13 @@ def key_of(request: Request, body: bodies.Named) -> QueueKey:
     return QueueKey(request.room.key, body.name)
 
 
-def lease_of(request: Request, body: bodies.Leased) -> Lease:
+def lease_of(queue: QueueKey, text: str) -> Lease:
     """The lease that a client shows. Its holder is a secret that only the receiver of the delivery knows."""
-    parts = body.lease.split(".")
+    parts = text.split(".")
     if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
         raise InvalidRequestError("lease", "expected the lease of a delivery")
     message_id, token, holder = int(parts[0]), int(parts[1]), HolderId(parts[2])
-    return Lease(key_of(request, body), message_id, token, holder, expires_at=0.0)
+    return Lease(queue, message_id, token, holder, expires_at=0.0)
 
 
 def sender_of(name: str, key_id: str | None) -> str:

@@ -34,21 +34,28 @@ class HandedOver:
 
 @dataclass(slots=True)
 class ParticipantLeases:
-    """What a participant that receives with leases holds. `recent` are the newest unsettled deliveries."""
+    """What a participant that receives with leases holds."""
 
     holder: HolderId = field(default_factory=_new_holder)
     has_leased: bool = False
     is_dismissed: bool = False
-    recent: tuple[HandedOver, ...] = ()
+    _recent: dict[tuple[int, int], HandedOver] = field(default_factory=dict)
+
+    @property
+    def recent(self) -> tuple[HandedOver, ...]:
+        """The newest unsettled deliveries."""
+        return tuple(self._recent.values())
 
     def hand_over(self, delivery: HandedOver) -> None:
         """Remember a delivery until it is settled, or until there are too many newer ones."""
         self.has_leased = True
-        self.recent = (*self.recent[1 - MAX_RECENT :], delivery)
+        self._recent[_key(delivery.lease)] = delivery
+        if len(self._recent) > MAX_RECENT:
+            del self._recent[next(iter(self._recent))]
 
     def settled(self, lease: Lease) -> None:
         """Forget a delivery: its client has received it."""
-        self.recent = tuple(each for each in self.recent if not _is_same(each.lease, lease))
+        self._recent.pop(_key(lease), None)
 
     def take_back(self, peer: Peer, message_id: int) -> list[Lease]:
         """Remove and return what the answer to this request handed over."""
@@ -59,7 +66,8 @@ class ParticipantLeases:
         return self._take([each for each in self.recent if each.call in calls])
 
     def _take(self, given_up: list[HandedOver]) -> list[Lease]:
-        self.recent = tuple(each for each in self.recent if each not in given_up)
+        for each in given_up:
+            del self._recent[_key(each.lease)]
         return [each.lease for each in given_up]
 
 
@@ -110,5 +118,9 @@ class Waiting:
     count: int = 0
 
 
+def _key(lease: Lease) -> tuple[int, int]:
+    return lease.message_id, lease.token
+
+
 def _is_same(one: Lease, other: Lease) -> bool:
-    return (one.message_id, one.token) == (other.message_id, other.token)
+    return _key(one) == _key(other)

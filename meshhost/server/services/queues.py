@@ -27,6 +27,7 @@ from meshhost.protocol.json_values import check_finite, dump_json
 from meshhost.protocol.messages import EmptyResponse, Header, JsonResponse, Response
 from meshhost.queues.bodies import NO_UPLOADS, BodyUpload
 from meshhost.queues.reserved import check_header_names, check_sender_id
+from meshhost.queues.sending import send_each
 from meshhost.queues.service import QueueService
 from meshhost.queues.values import check_size
 from meshhost.server.core.participants import Participant
@@ -54,7 +55,7 @@ from meshhost.server.services.queue_leases import ConnectionLeases, HandedOver, 
 from meshhost.server.services.queue_messages import QueueMessages
 from meshhost.server.services.settlement import Settlement, on_end, on_receive
 from meshhost.stores.bodies.reference import is_reference
-from meshhost.stores.queues import LONGEST_DELAY, Delivery, EndReason, Lease, NewMessage
+from meshhost.stores.queues import LONGEST_DELAY, Delivery, EndReason, Lease, NewMessage, QueueKey
 
 __all__ = ["QueuesService"]
 
@@ -100,7 +101,7 @@ class QueuesService(RoomService):
         return {
             "queues.list": Operation(bodies.Nothing, self._list, may_list),
             "queues.open": Operation(bodies.Named, self._open, may_use, name_of),
-            "queues.send": Operation(bodies.Send, self._send, may_send, name_of),
+            "queues.send": Operation(bodies.Send, self._send, may_send, name_of, run_many=self._send_each),
             "queues.send_many": Operation(bodies.SendMany, self._send_many, may_send, name_of),
             "queues.receive": Operation(bodies.Receive, self._receive, may_receive, name_of),
             "queues.received": Operation(bodies.Received, self._received, is_one_way=True, frees=True),
@@ -143,6 +144,36 @@ class QueuesService(RoomService):
         uploads = self._transfer.take(request, handles) if handles else NO_UPLOADS
         ids = await self._queues.send_many(key_of(request, body), messages, create=body.create, uploads=uploads)
         return JsonResponse(json={"ids": [str(message_id) for message_id in ids], "before": len(ids) - ids.new})
+
+    async def _send_each(self, sends: Sequence[tuple[Request, bodies.Send]]) -> Sequence[Answer | Exception]:
+        """Do as `_send` for each. Those for one queue are stored together."""
+        if len(sends) == 1:
+            return [await self._send(*sends[0])]
+        if any(body.upload is not None for _, body in sends):
+            return await asyncio.gather(*(self._send_alone(*send) for send in sends))
+        answers: list[Answer | Exception] = [None] * len(sends)
+        by_queue: dict[tuple[QueueKey, bool], list[tuple[int, NewMessage]]] = {}
+        for number, (request, body) in enumerate(sends):
+            try:
+                message = self._new_message(request, body, sender=sent_by(request, body))
+            except MeshhostError as error:
+                answers[number] = error
+            else:
+                by_queue.setdefault((key_of(request, body), body.create), []).append((number, message))
+
+        async def send(queue: QueueKey, create: bool, numbered: Sequence[tuple[int, NewMessage]]) -> None:
+            sent = await send_each(self._queues, queue, [message for _, message in numbered], create=create)
+            for (number, _), result in zip(numbered, sent, strict=True):
+                answers[number] = JsonResponse(json={"id": str(result)}) if isinstance(result, int) else result
+
+        await asyncio.gather(*(send(*key, numbered) for key, numbered in by_queue.items()))
+        return answers
+
+    async def _send_alone(self, request: Request, body: bodies.Send) -> Answer | Exception:
+        try:
+            return await self._send(request, body)
+        except Exception as error:  # noqa: BLE001 - the answer of this one
+            return error
 
     def _new_message(self, request: Request, body: bodies.Message, path: str = "", *, sender: str | None) -> NewMessage:
         """The message that a client sends; `path` is where it is in the request."""
@@ -267,7 +298,7 @@ class QueuesService(RoomService):
 
     def _shown(self, request: Request, body: bodies.Leased) -> Lease:
         """The lease that the client shows; so it has received the delivery."""
-        lease = lease_of(request, body)
+        lease = lease_of(key_of(request, body), body.lease)
         self._participants.of(request.participant).settled(lease)
         return lease
 
@@ -279,21 +310,19 @@ class QueuesService(RoomService):
 
     async def _ack_many(self, request: Request, body: bodies.AckMany) -> Answer:
         # All are checked before any is done, so that a client that is refused may ack the others one by one.
+        queue = key_of(request, body)
         acks = [
-            (bodies.Leased(name=body.name, lease=each.lease), _result_text(each.result, f"acks[{number}].result"))
+            (lease_of(queue, each.lease), _result_text(each.result, f"acks[{number}].result"))
             for number, each in enumerate(body.acks)
         ]
-        leases = [self._shown(request, shown) for shown, _ in acks]
-        # Side by side: the store commits them together. Of one that is not ours any more only the client is told.
-        outcomes = await asyncio.gather(
-            *(self._settle_done(lease, result) for lease, (_, result) in zip(leases, acks, strict=True)),
-            return_exceptions=True,
-        )
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, LeaseLostError):
-                # Some may be done; the client shows their leases again, and finds them settled.
-                raise outcome
-        return JsonResponse(json={"lost": [number for number, lost in enumerate(outcomes) if lost is not None]})
+        mine = self._participants.of(request.participant)
+        for lease, _ in acks:
+            mine.settled(lease)
+        outcomes = await self._queues.ack_many(queue, acks)
+        for (lease, _), is_done in zip(acks, outcomes, strict=True):
+            if is_done:
+                self._blocked.forget(lease)
+        return JsonResponse(json={"lost": [number for number, is_done in enumerate(outcomes) if not is_done]})
 
     async def _settle_done(self, lease: Lease, result: str | BodyUpload | None) -> None:
         await self._queues.ack(lease, result=result)

@@ -5,9 +5,9 @@ translator name the operation, and hands the request to the dispatcher. The hand
 `serve()`, which returns when the connection has ended.
 
 Tasks: `serve()` runs in the task of the HTTP request and reads. It owns a writer (the outbox), a task that waits for `close()`,
-and one task for each request that has to wait; requests that only touch memory are answered by the reader itself. When the
-reader or the writer ends, all of them are cancelled. Events and replies go through the outbox, so a message is never torn
-apart by the cancellation of the task that sent it.
+and one task for each request that has to wait, or for those that are answered together (`gathering.py`); requests that only
+touch memory are answered by the reader itself. When the reader or the writer ends, all of them are cancelled. Events and
+replies go through the outbox, so a message is never torn apart by the cancellation of the task that sent it.
 
 A client that knows the extension "cancel_request" says which of its requests it gave up: `request.cancel {"id": message id}`.
 The task of that request is then cancelled. If its answer is on the way already, the services take back what it handed over
@@ -16,14 +16,17 @@ The task of that request is then cancelled. If its answer is on the way already,
 Invariant: a request whose handling has begun is answered, also when the connection is closed by this side meanwhile. A
 MeshAgent client waits for ever for an answer that the end of the connection swallowed. Only a request that its client gave up
 gets no answer.
+
+Longer than 400 lines because reading, requests in progress and the end of a connection share their state.
 """
 
 import asyncio
-import errno
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 from meshhost.errors import (
     ConnectionLostError,
@@ -37,7 +40,7 @@ from meshhost.protocol.frames import SERVER_SLICE, Limits
 from meshhost.protocol.messages import ErrorResponse, Header, Response
 from meshhost.quotas.in_flight import Account
 from meshhost.quotas.rates import MAX_PAUSE
-from meshhost.server.core.dispatch import Dispatcher
+from meshhost.server.core.dispatch import Dispatcher, Gatherable
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Capability, CloseReason, Event, Peer
 from meshhost.server.core.requests import Answer, Request
@@ -45,8 +48,9 @@ from meshhost.server.core.room import Room
 from meshhost.server.core.slots import Slots
 from meshhost.server.wire.arriving import Arrivals, Arriving
 from meshhost.server.wire.dialect import Translator, Welcome
+from meshhost.server.wire.failures import error_answer, first_of
+from meshhost.server.wire.gathering import Gathered
 from meshhost.server.wire.inbox import Inbox
-from meshhost.stores.disk.space import storage_full
 from meshhost.transport.base import Transport
 from meshhost.transport.heartbeat import Heartbeat
 from meshhost.transport.outbox import Outbox
@@ -57,15 +61,13 @@ logger = logging.getLogger(__name__)
 
 FLUSH_TIMEOUT = 5.0
 # A message that has already arrived is read without a pause: after this many, other tasks get a turn.
-MESSAGES_A_TURN = 16
+MESSAGES_A_TURN = 64
 
 CANCEL_REQUEST = "request.cancel"
 """The operation with which a client gives up one of its requests."""
 
 GivenUp = Callable[[Room, Participant, Peer, int], None]
 """Called with the message id of a request that was given up after it was answered."""
-
-E = TypeVar("E", bound=BaseException)
 
 
 class Connection:
@@ -98,10 +100,8 @@ class Connection:
         flush_timeout: float = FLUSH_TIMEOUT,
         pause: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self._transport = transport
-        self._heartbeat = heartbeat
-        self._room = room
-        self._participant = participant
+        self._transport, self._heartbeat = transport, heartbeat
+        self._room, self._participant = room, participant
         self._dispatch = dispatch
         self._translator = translator
         self._protocol = RoomConnection(limits=limits, slice_bytes=SERVER_SLICE)
@@ -116,7 +116,10 @@ class Connection:
         self._flush_timeout = flush_timeout
         self._pause = pause
         self._refused_for = 0.0
-        self._running: dict[asyncio.Task[None], Request] = {}
+        # With those of its requests that have no answer yet.
+        self._running: dict[asyncio.Task[None], list[Request]] = {}
+        # Takes the requests that are read before it begins.
+        self._gathering: Gathered | None = None
         # Those whose handler has not returned yet, with the message id: the client may still cancel them.
         self._handling: dict[asyncio.Task[None], int] = {}
         self._closing: tuple[CloseReason, str] | None = None
@@ -158,9 +161,9 @@ class Connection:
                 tasks.create_task(self._wait_close(), name="connection close")
                 await self._read(tasks)
         except* ConnectionLostError as group:
-            end = _first(group)
+            end = first_of(group)
         except* RemoteProtocolError as group:
-            error = _first(group)
+            error = first_of(group)
             logger.warning("participant broke the protocol", extra={"reason": str(error)})
             await self._transport.close(error.close_code, str(error))
             end = ConnectionLostError(str(error), close_code=error.close_code)
@@ -264,7 +267,7 @@ class Connection:
         try:
             operation, translated = self._translator.request(message)
         except RoomError as error:
-            await self.reply(message.id, message.type, _error(error, message))
+            await self.reply(message.id, message.type, error_answer(error, message))
             return None
         return Request(self._room, self._participant, self, translated, operation)
 
@@ -272,7 +275,7 @@ class Connection:
         try:
             return self._dispatch.unreadable(request, error)
         except Exception as bug:  # noqa: BLE001 - as in _begin
-            return _error(bug, request.message)
+            return error_answer(bug, request.message)
 
     async def _begin(self, tasks: asyncio.TaskGroup, request: Request, held: int) -> bool:
         """Answer the request, or begin to: True, and then the `held` bytes of its message are released at the end."""
@@ -281,37 +284,42 @@ class Connection:
             return False
         try:
             answer = self._dispatch(request)
-        except QuotaExceededError as error:
-            self._refused_for = min(error.retry_after or 0.0, MAX_PAUSE)
-            answer = _error(error, request.message)
         except Exception as error:  # noqa: BLE001 - a handler's bug must not end the connection
-            answer = _error(error, request.message)
+            if isinstance(error, QuotaExceededError):
+                self._refused_for = min(error.retry_after or 0.0, MAX_PAUSE)
+            answer = error_answer(error, request.message)
+        if isinstance(answer, Gatherable):
+            return await self._gather(tasks, request, answer, held)
+        self._gathering = None  # what comes after this one is not answered with what came before
         if not isinstance(answer, Coroutine):
             await self._answer(request, answer)
             return False
-        try:
-            await self._free_requests.acquire()
-        except asyncio.CancelledError:
-            answer.close()
-            raise
-        if self._closing is not None:
-            answer.close()
-            self._free_requests.release()
-            await self._refuse(request)
-            return False
+        with contextlib.ExitStack() as unless_begun:
+            unless_begun.callback(answer.close)
+            if not await self._find_place(request):
+                return False
+            unless_begun.pop_all()
         task = tasks.create_task(self._finish(request, answer), name=f"request {request.message.type}")
 
         def end(_: asyncio.Task[None]) -> None:
             answer.close()  # when the connection ends before the task has run at all, nobody else does
             self._inbox.release(held)
+            del self._running[task]
+            self._handled(task)  # a task that is cancelled before its first step never runs `_finish`
 
         task.add_done_callback(end)
-        self._running[task] = request
-        task.add_done_callback(self._running.pop)
+        self._running[task] = [request]
         self._handling[task] = request.message.id
-        # A task that is cancelled before its first step never runs `_finish`.
-        task.add_done_callback(self._handled)
         return True
+
+    async def _find_place(self, request: Request) -> bool:
+        """Wait until one more request may be in progress. False: the connection is closing, and it was refused."""
+        await self._free_requests.acquire()
+        if self._closing is None:
+            return True
+        self._free_requests.release()
+        await self._refuse(request)
+        return False
 
     async def _finish(self, request: Request, answering: Coroutine[Any, Any, Answer]) -> None:
         try:
@@ -319,13 +327,36 @@ class Connection:
             self._dispatch.finished(request)
         except Exception as error:  # noqa: BLE001 - as above
             self._dispatch.finished(request, error)
-            answer = _error(error, request.message)
+            answer = error_answer(error, request.message)
         except asyncio.CancelledError as error:
             self._dispatch.finished(request, error)
             raise
         finally:
             self._handled(asyncio.current_task())
         await self._answer(request, answer)
+
+    async def _gather(self, tasks: asyncio.TaskGroup, request: Request, found: Gatherable, held: int) -> bool:
+        """Have the request answered together with those of this turn of the loop. Returns as `_begin` does."""
+        if not await self._find_place(request):
+            return False
+        gathered = self._gathering
+        if gathered is None or not gathered.takes(found):
+            gathered = self._gathering = Gathered(found.operation, free=self._free_requests.release)
+            task = tasks.create_task(self._finish_gathered(gathered), name=f"requests {request.message.type}")
+            self._running[task] = gathered.requests
+            task.add_done_callback(partial(self._end_gathered, gathered))
+        gathered.add(request, found, held)
+        return True
+
+    async def _finish_gathered(self, gathered: Gathered) -> None:
+        self._gathering = None
+        for answer in await gathered.answers(self._dispatch):
+            await self._answer(gathered.requests.pop(0), answer)
+
+    def _end_gathered(self, gathered: Gathered, task: asyncio.Task[None]) -> None:
+        gathered.release()
+        self._inbox.release(gathered.held)
+        del self._running[task]
 
     def _handled(self, task: asyncio.Task[None] | None) -> None:
         """The handler has returned: give its slot to another request. What remains is to send the answer."""
@@ -367,26 +398,10 @@ class Connection:
             task.cancel()
         if running:
             await asyncio.wait(running)
-        for task, request in running.items():
-            if task.cancelled():
+        for task, requests in running.items():
+            for request in requests if task.cancelled() else ():
                 await self._refuse(request)
 
     async def _refuse(self, request: Request) -> None:
         assert self._closing is not None
         await self._answer(request, ErrorResponse(text=self._closing[1], code=ConnectionLostError.code))
-
-
-def _error(error: Exception, message: MessageReceived) -> Response:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        error = storage_full()
-    if isinstance(error, RoomError):
-        return ErrorResponse(text=str(error) or type(error).__name__, code=error.code)
-    logger.error("request failed", exc_info=error, extra={"message_type": message.type})
-    if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
-        return ErrorResponse(text=f"{message.type} failed: the room server cannot use its data now; its log says why")
-    return ErrorResponse(text=f"{message.type} failed inside the room server; its log says why")
-
-
-def _first(group: BaseExceptionGroup[E]) -> E:
-    found = group.exceptions[0]
-    return _first(found) if isinstance(found, BaseExceptionGroup) else found

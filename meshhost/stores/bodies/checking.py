@@ -30,21 +30,30 @@ class CheckedBody:
     beginning: str
 
 
-def check_body(file: IO[bytes], what: str) -> CheckedBody:
-    """Return what is known of the body in a file; blocks. Raises InvalidRequestError, which names `what`, unless it is JSON."""
-    decoder, digest, content, beginning = codecs.getincrementaldecoder("utf-8")(), hashlib.sha256(), bytearray(), ""
-    try:
-        while chunk := file.read(_CHUNK):
-            text = decoder.decode(chunk)
-            beginning = beginning or text[:BEGINNING_CHARS]
-            digest.update(chunk)
-            content += chunk
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        raise InvalidRequestError(what, "expected JSON in UTF-8") from None
-    if not _is_json(content):
+def check_body(file: IO[bytes], size: int, what: str) -> CheckedBody:
+    """Return what is known of the body in a file, which has `size` bytes; blocks.
+
+    Raises InvalidRequestError, which names `what`, unless it is JSON.
+    """
+    decoder, digest, beginning = codecs.getincrementaldecoder("utf-8")(), hashlib.sha256(), ""
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        # In pieces: one parameter of megabytes would be copied while the interpreter is held.
+        database.execute("CREATE TABLE body (bytes BLOB)")
+        database.execute("INSERT INTO body VALUES (zeroblob(?))", (size,))
+        with database.blobopen("body", "bytes", 1) as blob:
+            try:
+                while chunk := file.read(_CHUNK):
+                    text = decoder.decode(chunk)
+                    beginning = beginning or text[:BEGINNING_CHARS]
+                    digest.update(chunk)
+                    blob.write(chunk)
+                decoder.decode(b"", final=True)
+            except UnicodeDecodeError:
+                raise InvalidRequestError(what, "expected JSON in UTF-8") from None
+        (is_json,) = database.execute("SELECT json_valid(CAST(bytes AS TEXT)) FROM body").fetchone()
+    if not is_json:
         raise InvalidRequestError(what, "expected JSON")
-    return CheckedBody(len(content), digest.hexdigest(), beginning_of(beginning))
+    return CheckedBody(size, digest.hexdigest(), beginning_of(beginning))
 
 
 def beginning_of(text: str) -> str:
@@ -59,9 +68,3 @@ def beginning_of(text: str) -> str:
 def _escaped(letter: re.Match[str]) -> str:
     data = letter[0].encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{data[at]:02x}{data[at + 1]:02x}" for at in range(0, len(data), 2))
-
-
-def _is_json(content: bytearray) -> bool:
-    with contextlib.closing(sqlite3.connect(":memory:")) as database:
-        (is_valid,) = database.execute("SELECT json_valid(CAST(? AS TEXT))", (content,)).fetchone()
-    return bool(is_valid)

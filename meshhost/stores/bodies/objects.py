@@ -141,7 +141,7 @@ async def reference_to(upload: Upload, what: str) -> BodyReference:
 
     def read() -> BodyReference:
         with upload.open() as content:
-            checked = check_body(content, what)
+            checked = check_body(content, upload.size, what)
         return BodyReference(uuid.uuid4().hex, checked.size, checked.sha256, checked.beginning)
 
     return await to_thread(read)

@@ -39,6 +39,7 @@ class MemoryMessage:
     token: int = 0
     holder: HolderId | None = None  # the last to lease it, until that lease is settled, released or taken over
     due: float | None = None  # when time makes it ready: its lease expires or its time comes; None: it is ready
+    since: float | None = None  # when it was given back, or its former due; None: it is ready since it was sent
     expires: float | None = None
     is_held_back: bool = False
     is_cancelled: bool = False
@@ -69,9 +70,9 @@ class MemoryMessage:
         """Whether its ttl is over and nobody works on it."""
         return self.holder is None and self.expires is not None and self.expires <= now
 
-    def make_ready(self, *, at: float | None = None) -> None:
+    def make_ready(self, now: float | None = None, *, at: float | None = None) -> None:
         """Nobody works on it any more."""
-        self.holder, self.due = None, at
+        self.holder, self.due, self.since = None, at, now
 
     def note(self, reason: EndReason, error: str, ended_at: float) -> None:
         """Add the end of its present delivery to what is known of it."""

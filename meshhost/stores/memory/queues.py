@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Collection, Iterable, Sequence
 
 from meshhost.clock import Clock, SteadyTime, SystemClock
+from meshhost.errors import LeaseLostError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.bodies.reference import is_reference, name_in
 from meshhost.stores.memory.queue_state import MemoryMessage, MemoryQueue
@@ -40,6 +41,7 @@ from meshhost.stores.queues import (
     StoredMessage,
     TenantQueues,
 )
+from meshhost.stores.shared.history import waited
 from meshhost.stores.shared.poison import is_interruption, poison
 from meshhost.stores.shared.refusals import (
     check_batch,
@@ -185,6 +187,8 @@ class MemoryQueueStore:
     def _claim(
         self, queue: QueueKey, found: MemoryQueue, message: MemoryMessage, holder: HolderId, until: float, by: str
     ) -> Delivery:
+        now, since = self._steady.time(), message.since if message.due is None else message.due
+        seconds = waited(self._clock.time() - message.sent_at, None if since is None else now - since, message.ended)
         message.token += 1
         message.holder, message.due = holder, until
         message.began_at, message.by, message.progress = self._clock.time(), by, None
@@ -198,6 +202,7 @@ class MemoryQueueStore:
             priority=message.content.priority,
             key=message.key,
             deadline=found.settings.deadline,
+            waited=seconds,
         )
 
     async def ack(self, lease: Lease, *, result: str | None = None) -> bool:
@@ -206,6 +211,16 @@ class MemoryQueueStore:
         now = self._steady.time()
         follows = found.end(message, MessageState.DONE, self._clock.time(), now, result=result)
         return follows or found.settings.concurrency is not None
+
+    async def ack_many(self, acks: Sequence[tuple[Lease, str | None]]) -> Sequence[bool | None]:
+        """See QueueStore."""
+        outcomes: list[bool | None] = []
+        for lease, result in acks:
+            try:
+                outcomes.append(await self.ack(lease, result=result))
+            except LeaseLostError:
+                outcomes.append(None)
+        return outcomes
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
         """See QueueStore."""
@@ -225,7 +240,7 @@ class MemoryQueueStore:
         if self._interrupt(lease.queue, message, reason):
             return True
         seconds = delay(max(message.failures, 1), found.settings) if callable(delay) else delay
-        message.make_ready(at=now + seconds if seconds > 0 else None)
+        message.make_ready(now, at=now + seconds if seconds > 0 else None)
         return False
 
     async def extend(self, lease: Lease, *, seconds: float, progress: str | None = None) -> Lease:
@@ -249,7 +264,7 @@ class MemoryQueueStore:
                 if message.is_cancelled:
                     self._queues[queue].end(message, MessageState.CANCELLED, self._clock.time(), now)
                 elif not self._interrupt(queue, message, reason):
-                    message.make_ready()
+                    message.make_ready(now)
             elif message.due is not None:
                 message.due = min(message.due, now + grace)
         return sorted(touched)
@@ -310,7 +325,7 @@ class MemoryQueueStore:
                     and message.due is not None
                     and message.due == found.starts.put_off.get(message.key or "")
                 ):
-                    message.make_ready()
+                    message.make_ready(self._steady.time())
             found.starts.keys.clear()
             found.starts.put_off.clear()
         found.settings = settings
@@ -331,7 +346,7 @@ class MemoryQueueStore:
                 ready.add(queue)
             for message in found.messages.values():
                 if message.due is not None and message.is_ready(now):
-                    message.due = None
+                    message.due, message.since = None, message.due
                     ready.add(queue)
         return sorted(ready)
 
@@ -506,7 +521,7 @@ def _put_off(found: MemoryQueue, message: MemoryMessage, now: float) -> bool:
         return False
     until = found.starts.start_key(message.key, limit, now)
     if until is not None:
-        message.make_ready(at=until)
+        message.make_ready(now, at=until)
     return until is not None
 
 

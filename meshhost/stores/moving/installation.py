@@ -27,7 +27,7 @@ class Installation:
         """What a copy leaves where it is, as paths and words for people."""
         others = [str(file.path) for file in self.upkeep.files if file.newest is None]
         return [
-            f"files of rooms ({self.data_dir / 'storage'}, or the object store)",
+            f"files of rooms and large messages ({self.data_dir / 'storage'}, or the object store)",
             "keys of MESHHOST_CONFIG_DIR",
             *others,
         ]

@@ -11,6 +11,7 @@ from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.postgres.database import Connection, Row
 from meshhost.stores.queue_settings import parse_settings
 from meshhost.stores.queues import Delivery, HolderId, Lease, QueueKey
+from meshhost.stores.shared.history import waited
 from meshhost.stores.shared.refusals import queue_missing
 from meshhost.stores.shared.statements import read_statements
 
@@ -59,9 +60,9 @@ def is_possible(lease: Lease) -> bool:
     return is_number and is_storable(lease.queue) and lease.holder.isascii() and "\0" not in lease.holder
 
 
-def delivery_of(queue: QueueKey, holder: HolderId, until: float, row: Row) -> Delivery:
-    """The delivery in a row of the statement `lease`."""
-    message_id, token, failures, ended, sent_at, priority, key, body, headers, settings, *_ = row
+def delivery_of(queue: QueueKey, holder: HolderId, until: float, row: Row, *, wall: float) -> Delivery:
+    """The delivery in a row of the statement `lease`, at this time."""
+    message_id, token, failures, ended, sent_at, priority, key, body, headers, since, settings, *_ = row
     return Delivery(
         lease=Lease(queue, message_id, token, holder, until),
         body=bytes(body).decode(),
@@ -72,6 +73,7 @@ def delivery_of(queue: QueueKey, holder: HolderId, until: float, row: Row) -> De
         priority=priority,
         key=None if key is None else bytes(key).decode(),
         deadline=parse_settings(settings).deadline,
+        waited=waited(wall - sent_at, since, ended),
     )
 
 

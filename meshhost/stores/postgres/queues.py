@@ -142,6 +142,15 @@ class PostgresQueueStore(QueueOverview):
         self._depths.left(lease.queue)
         return may_follow
 
+    async def ack_many(self, acks: Sequence[tuple[Lease, str | None]]) -> Sequence[bool | None]:
+        """See QueueStore."""
+        self.check_open()
+        outcomes = await self._acks.ack_many(acks)
+        for (lease, _), outcome in zip(acks, outcomes, strict=True):
+            if outcome is not None:
+                self._depths.left(lease.queue)
+        return outcomes
+
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
         """See QueueStore."""
         self.check_open()

@@ -95,17 +95,17 @@ WITH target AS MATERIALIZED (
         CASE WHEN NOT is_paused AND (NOT is_limited OR %(is_alone)s) THEN lane END AS open_lane
     FROM meshhost.queues WHERE tenant = %(tenant)s AND room = %(room)s AND name = %(name)s
 ), due AS MATERIALIZED (
-    SELECT id, priority, is_cancelled, expires_at, holder, interruptions, key_hash FROM meshhost.messages
+    SELECT id, priority, is_cancelled, expires_at, holder, interruptions, key_hash, due AS since FROM meshhost.messages
     WHERE lane = (SELECT open_lane FROM target) AND NOT ready AND NOT held_back
     AND num_nonnulls(holder) IN (0, 1) AND due <= %(now)s AND id <> ALL (%(found)s::bigint[])
     ORDER BY priority DESC, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), fresh AS MATERIALIZED (
-    SELECT id, priority, is_cancelled, expires_at, holder, interruptions, key_hash FROM meshhost.messages
+    SELECT id, priority, is_cancelled, expires_at, holder, interruptions, key_hash, since FROM meshhost.messages
     WHERE lane = (SELECT open_lane FROM target) AND ready AND NOT held_back
     ORDER BY priority DESC, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), chosen AS MATERIALIZED (
     SELECT
-        id, key_hash, set_config('synchronous_commit', 'off', true),
+        id, key_hash, since, set_config('synchronous_commit', 'off', true),
         is_cancelled OR coalesce(expires_at <= %(now)s, false) OR (holder IS NOT NULL AND interruptions + 1 >= %(most)s) AS is_over
     FROM (SELECT * FROM due UNION ALL SELECT * FROM fresh) AS both_kinds ORDER BY priority DESC, id LIMIT %(limit)s
 ), claimed AS (
@@ -122,7 +122,8 @@ WITH target AS MATERIALIZED (
     RETURNING messages.id, token, failures, ended, sent_at, priority, key
 )
 SELECT
-    chosen.id, token, failures, ended, sent_at, priority, key, body, headers, target.settings, target.lane, chosen.key_hash
+    chosen.id, token, failures, ended, sent_at, priority, key, body, headers, %(now)s - chosen.since,
+    target.settings, target.lane, chosen.key_hash
 FROM target LEFT JOIN chosen ON true LEFT JOIN claimed ON claimed.id = chosen.id
 LEFT JOIN meshhost.contents ON contents.message_id = claimed.id
 
@@ -188,7 +189,7 @@ AND tenant = %(tenant)s AND room = %(room)s AND name = %(name)s
 
 -- name: give_back
 UPDATE meshhost.messages
-SET holder = NULL, due = %(due)s::float8, ready = (%(due)s::float8 IS NULL), failures = failures + %(failed)s,
+SET holder = NULL, due = %(due)s::float8, ready = (%(due)s::float8 IS NULL), since = %(now)s, failures = failures + %(failed)s,
     ended = ended + %(counted)s, interruptions = interruptions + %(interrupted)s,
     history = CASE
         WHEN %(counted)s = 0 THEN history
@@ -264,7 +265,7 @@ WHERE holder = %(holder)s AND id = ANY (%(ids)s::bigint[]) ORDER BY lane, id FOR
 
 -- name: release_holder
 UPDATE meshhost.messages
-SET holder = NULL, due = NULL, ready = true, ended = ended + %(counted)s, interruptions = interruptions + %(interrupted)s,
+SET holder = NULL, due = NULL, ready = true, since = %(now)s, ended = ended + %(counted)s, interruptions = interruptions + %(interrupted)s,
     history = CASE
         WHEN %(counted)s = 0 THEN history
         ELSE meshhost.noted(history, began_at, %(wall)s, leased_by, %(note)s, '""', %(history)s)
@@ -287,10 +288,10 @@ WHERE expires_at <= %(now)s AND holder IS NULL FOR UPDATE OF messages SKIP LOCKE
 
 -- name: sweep
 WITH due AS MATERIALIZED (
-    SELECT lane, id, set_config('synchronous_commit', 'off', true) FROM meshhost.messages
+    SELECT lane, id, due, set_config('synchronous_commit', 'off', true) FROM meshhost.messages
     WHERE NOT ready AND NOT held_back AND due <= %(now)s ORDER BY due LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), swept AS (
-    UPDATE meshhost.messages SET ready = true, due = NULL FROM due
+    UPDATE meshhost.messages SET ready = true, due = NULL, since = due.due FROM due
     WHERE messages.lane = due.lane AND messages.id = due.id RETURNING messages.lane
 )
 SELECT swept.lane, tenant, room, name, count(*) FROM swept LEFT JOIN meshhost.queues USING (lane)

@@ -8,7 +8,7 @@ import json
 
 from meshhost.stores.messages import MAX_ERROR_CHARS, MAX_HISTORY, AttemptRecord, EndReason
 
-__all__ = ["add_to_history", "load_history"]
+__all__ = ["add_to_history", "load_history", "waited"]
 
 
 def add_to_history(history: str | None, attempt: AttemptRecord) -> str:
@@ -24,3 +24,13 @@ def load_history(history: str | None) -> tuple[AttemptRecord, ...]:
         AttemptRecord(began_at, ended_at, by, EndReason(reason), error)
         for began_at, ended_at, by, reason, error in entries
     )
+
+
+def waited(since_sent: float, since_ready: float | None, ended: int) -> float | None:
+    """For how many seconds a message could have been handed out, of which so many deliveries ended before.
+
+    `since_ready` is known when it waited for a time or was given back. One without it that was delivered before was dead.
+    """
+    if since_ready is None:
+        return None if ended else max(since_sent, 0.0)
+    return max(since_ready, 0.0)

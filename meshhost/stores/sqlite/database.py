@@ -17,6 +17,7 @@ from meshhost.errors import RoomError
 from meshhost.stores.shared.fair import TenantWeights
 from meshhost.stores.shared.statements import read_statements
 from meshhost.stores.sqlite.file import SqliteFile
+from meshhost.stores.sqlite.pace import DEFAULT_PACE, Pace
 from meshhost.stores.sqlite.reader import SqliteReader
 from meshhost.stores.sqlite.thread import Operation, SqliteThread
 
@@ -33,13 +34,21 @@ class SqliteDatabase:
     """
 
     def __init__(
-        self, path: Path, *, migrations: str, what: str, shared: bool = False, weights: TenantWeights | None = None
+        self,
+        path: Path,
+        *,
+        migrations: str,
+        what: str,
+        shared: bool = False,
+        weights: TenantWeights | None = None,
+        pace: Pace = DEFAULT_PACE,
     ) -> None:
         self.path = path
         self._migrations = resources.files("meshhost.stores.sqlite") / "migrations" / migrations
         self._what = what
         self._shared = shared
         self._weights = weights
+        self._pace = pace
         self._thread: SqliteThread | None = None
         self._former: SqliteThread | None = None  # its end is not confirmed yet
         self._reader: SqliteReader | None = None
@@ -56,7 +65,7 @@ class SqliteDatabase:
             await self._end_former()
             if self._thread is not None:
                 return
-            thread = self._former = SqliteThread(self.file(), weights=self._weights)
+            thread = self._former = SqliteThread(self.file(), weights=self._weights, pace=self._pace)
             await thread.start()
             self._thread, self._former = thread, None
             self._reader = SqliteReader(self.path, self._what, weights=self._weights)

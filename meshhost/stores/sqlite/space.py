@@ -16,21 +16,21 @@ __all__ = ["FreeSpace"]
 
 # Between checkpoints the log grows to 4 MiB, or by one commit, and a checkpoint lets the file grow by as much.
 _LARGEST_SHARE = 0.05
-_KEPT_SECONDS = 0.2
 
 
 class FreeSpace:
-    """The room for a store's file `path`."""
+    """The room for a store's file `path`. An answer is kept for `seconds`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, seconds: float) -> None:
         self._path = path
-        self._asked_at = -_KEPT_SECONDS
+        self._seconds = seconds
+        self._asked_at = float("-inf")
         self._missing = False
 
     def require(self, db: sqlite3.Connection) -> None:
         """Raise StorageFullError when only the reserve is left."""
         now = time.monotonic()
-        if now - self._asked_at >= _KEPT_SECONDS:
+        if now - self._asked_at >= self._seconds:
             self._asked_at = now
             self._missing = self._is_missing(db)
         if self._missing:

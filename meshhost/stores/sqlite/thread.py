@@ -31,6 +31,7 @@ from meshhost.errors import RoomError
 from meshhost.stores.disk.space import storage_full
 from meshhost.stores.shared.fair import FairQueue, TenantWeights
 from meshhost.stores.sqlite.file import SqliteFile
+from meshhost.stores.sqlite.pace import DEFAULT_PACE, Pace
 from meshhost.stores.sqlite.space import FreeSpace
 from meshhost.stores.sqlite.tidy import Tidier
 
@@ -41,15 +42,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Operation: TypeAlias = Callable[[sqlite3.Connection], T]
 
-# Bounds how long the first operation of a batch waits for the others.
-_MAX_BATCH = 1000
-# How long a batch runs while several tenants wait, and how many times as long as its commit took: slow disks need larger ones.
-_BATCH_SECONDS = 0.01
-_COMMITS = 4
 _LOG_FULL_SECONDS = 30.0
-# Without a job for this many seconds, the file is tidied, with a pause after each step.
-_IDLE_SECONDS = 1.0
-_STEP_PAUSE = 0.005
 
 
 @dataclass(slots=True)
@@ -70,11 +63,12 @@ class _Job:
 
 
 class SqliteThread:
-    """Runs atomic operations on a file between `start` and `stop`. An instance is used once."""
+    """Runs atomic operations on a file between `start` and `stop`, at this `pace`. An instance is used once."""
 
-    def __init__(self, file: SqliteFile, *, weights: TenantWeights | None = None) -> None:
+    def __init__(self, file: SqliteFile, *, weights: TenantWeights | None = None, pace: Pace = DEFAULT_PACE) -> None:
         self._file = file
-        self.space = FreeSpace(file.path)
+        self._pace = pace
+        self.space = FreeSpace(file.path, seconds=pace.space_seconds)
         self._log_full_again_at = 0.0
         self._tidier = Tidier(file.path)
         self._syncs: tuple[sqlite3.Connection | None, bool] = (None, True)
@@ -137,7 +131,7 @@ class SqliteThread:
     def _work(self) -> None:
         while self._wait_for_jobs():
             with self._changed:
-                size, is_durable = min(len(self._jobs), _MAX_BATCH), self._durable > 0
+                size, is_durable = min(len(self._jobs), self._pace.max_batch), self._durable > 0
                 batch = [self._take()]
             try:
                 self._commit(batch, size, is_durable=is_durable)
@@ -166,14 +160,14 @@ class SqliteThread:
 
         False: there is none and there will be none.
         """
-        pause = _IDLE_SECONDS
+        pause = self._pace.idle_seconds
         while True:
             with self._changed:
                 is_untidy = self._is_untidy
                 self._changed.wait_for(lambda: self._jobs or self._stopping, pause if is_untidy else None)
                 if self._jobs or self._stopping:
                     return bool(self._jobs)
-            pause = _STEP_PAUSE
+            pause = self._pace.step_pause
             try:
                 self._is_untidy = self._tidier.step(self._file.connection())
             except Exception as error:
@@ -185,7 +179,7 @@ class SqliteThread:
         connection = self._file.connection()
         self._sync(connection, is_durable=is_durable)
         connection.execute("BEGIN IMMEDIATE")
-        end = time.monotonic() + max(_BATCH_SECONDS, _COMMITS * self._commit_seconds)
+        end = time.monotonic() + max(self._pace.batch_seconds, self._pace.commits * self._commit_seconds)
         job: _Job | None = batch[0]
         while job is not None:
             _run(connection, job)

@@ -220,6 +220,14 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         ),
         "a large body that is not there",
     ),
+    "with a body that is neither JSON nor a reference": (
+        lambda _: forged(
+            RECORD,
+            ("rooms/room/queues/1/queue.json", b'{"name": "q"}'),
+            ("rooms/room/queues/1/1.jsonl", b'{"body": "@nothing"}\n'),
+        ),
+        "expected a reference",
+    ),
     "with a large body that is no JSON": (
         lambda _: forged(RECORD, (f"rooms/room/queues/1/bodies/{'a' * 32}", b"{")),
         "body: expected JSON",

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from meshhost.protocol.messages import EmptyResponse, JsonResponse
 from meshhost.room.client import RoomClient
 from meshhost.room.consuming.consumer import QueueConsumer
 from meshhost.room.services.queues import NewMessage
+from meshhost.server.services.bodies import transfer
 from meshhost.stores.queues import QueueKey, QueueLimits
 from meshhost.testing.server import RunningServer
 
@@ -86,6 +88,10 @@ async def test_a_client_that_does_not_fetch_gets_the_message_whole(server: Runni
         assert response == JsonResponse(json=[LARGE])
         response, extra = await a.request("queues.receive", {"name": "jobs", "lease": 30, "limit": 9})
         assert response == JsonResponse(json=[6])
+        await a.queues.send_many("jobs", [7, LARGE, 9])
+        for expected in ([7], [LARGE], [9]):
+            response, extra = await a.request("queues.receive", {"name": "jobs", "lease": 30, "limit": 9})
+            assert response == JsonResponse(json=expected)
 
 
 async def test_a_message_that_cannot_be_delivered_ends_dead_with_the_reason(serve: Any) -> None:
@@ -143,10 +149,13 @@ async def test_uploads_are_bounded_and_belong_to_their_participant(serve: Any) -
         server.client() as a,
         server.client() as b,
     ):
-        with pytest.raises(LimitExceededError, match="message of 1048576 bytes, a queue takes at most 400000"):
+        with pytest.raises(LimitExceededError, match="message of 1200039 bytes, a queue takes at most 400000"):
             await a.queues.send("jobs", LARGE)
         handle = (await a.send_request("queues.upload", {"name": "jobs"}))["handle"]
         await a.send_request("queues.upload_write", {"handle": handle}, b"{")
+        large = (await a.send_request("queues.upload", {"name": "jobs"}))["handle"]
+        with pytest.raises(LimitExceededError, match="message of 400001 bytes, a queue takes at most 400000"):
+            await a.send_request("queues.upload_write", {"handle": large}, b"x" * 400_001)
         for other, request in (
             (b, {"name": "jobs", "message": None, "upload": handle}),
             (a, {"name": "jobs", "message": None, "upload": "unknown"}),
@@ -223,3 +232,46 @@ async def test_no_sender_can_forge_a_reference(server: RunningServer) -> None:
         assert [each.message for each in found] == [LARGE, stored.body]
         with pytest.raises(RoomError):
             await a.queues.body("jobs", "999")
+
+
+async def test_a_message_that_its_receiver_may_never_have_in_flight_ends_dead(serve: Any) -> None:
+    limits = QueueLimits(max_attempts=1)
+    async with serve(limits=limits, max_in_flight_bytes=1_050_000) as server, server.client() as a:
+        await a.queues.send("jobs", LARGE)
+        await a.queues.send("jobs", 2)
+        response, _ = await a.request("queues.receive", {"name": "jobs", "wait": False})
+        assert response == EmptyResponse()
+        assert await a.queues.receive(name="jobs", wait=False) == 2
+        (letter,) = await a.queues.dead(name="jobs")
+        assert "not delivered: message of 1200039 bytes" in letter.reason
+        # A client of ours needs no more in flight than a piece.
+        await a.queues.replay(name="jobs")
+        leased = await a.queues.lease(name="jobs")
+        assert leased is not None
+        assert leased.message == LARGE
+
+
+async def test_an_upload_that_its_client_gave_up_is_dropped_when_it_begins_another_one(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with server.client() as a:
+        first = (await a.send_request("queues.upload", {"name": "jobs"}))["handle"]
+        second = (await a.send_request("queues.upload", {"name": "jobs"}))["handle"]
+        monkeypatch.setattr(transfer, "IDLE_SECONDS", -1.0)
+        third = (await a.send_request("queues.upload", {"name": "jobs"}))["handle"]
+        await a.send_request("queues.upload_write", {"handle": third}, b"3")
+        for handle in (first, second):
+            with pytest.raises(NotFoundError, match="no such upload"):
+                await a.send_request("queues.upload_write", {"handle": handle}, b"1")
+
+
+async def test_a_fetched_body_that_is_not_what_was_sent_fails_the_message(serve: Any, tmp_path: Path) -> None:
+    async with serve(limits=QueueLimits(max_attempts=1)) as server, server.client() as a:
+        await a.queues.send("jobs", LARGE)
+        (path,) = (each for each in (tmp_path / "storage" / ".queues").rglob("*") if each.is_file())
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"xx", b"yy", 1))
+        with pytest.raises(RoomError, match="its checksum differs"):
+            await a.queues.lease(name="jobs")
+        (letter,) = await a.queues.dead(name="jobs")
+        assert "its checksum differs" in letter.reason

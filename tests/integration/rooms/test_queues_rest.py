@@ -105,11 +105,25 @@ async def test_a_series_of_points_shows_how_a_queue_and_its_room_went_on(rest: R
         assert point.pop("oldest_seconds") >= 0
         depths = {"ready": 1, "delayed": 0, "leased": 0, "blocked": 0, "dead": 0}
         assert point == depths | {"sent": 2, "started": 1, "done": 1, "failed": 0}
+    project = await rest.ok("GET", f"/accounts/projects/{rest.server.key.project_id}/queue-series")
+    assert [point["sent"] for point in project["points"] if point["sent"]] == [2]
+    assert (await rest("GET", "/accounts/projects/other/queue-series"))[0] == 404
     coarse = await rest.ok("GET", f"{JOBS}/series", params={"step": "60"})
     assert coarse["step_seconds"] == 60
     assert [point["sent"] for point in coarse["points"]] == [2]
     assert await rest("GET", f"{JOBS}/series", params={"step": "5"}) == (400, ANY)
     assert (await rest("GET", "/rooms/room/queues/none/series"))[0] == 404
+
+
+async def test_the_metrics_show_what_happens_in_queues(rest: Rest) -> None:
+    await rest.send()
+    await rest.queues.ack(await rest.lease())
+    async with rest.http.get(f"{rest.server.url}/metrics") as response:
+        lines = (await response.text()).splitlines()
+    assert 'meshhost_queue_name_sent_total{queue="jobs"} 1.0' in lines
+    assert 'meshhost_queue_name_settled_total{outcome="done",queue="jobs"} 1.0' in lines
+    assert 'meshhost_queue_name_wait_seconds_count{queue="jobs"} 1.0' in lines
+    assert 'meshhost_queue_name_work_seconds_count{queue="jobs"} 1.0' in lines
 
 
 async def test_a_series_is_for_those_who_may_list_queues(rest: Rest) -> None:

@@ -504,7 +504,8 @@ def test_the_url_is_one_that_can_be_dialled(host: str, shown: str) -> None:
     nothing: Any = None
     identity = IdentityService(MemoryIdentityStore())
     config = ServerConfig(host=host, port=81)
-    server = RoomServer(config, queues=nothing, documents=nothing, files=nothing, identity=identity, providers=nothing)
+    queues: Any = SimpleNamespace(observers=[])
+    server = RoomServer(config, queues=queues, documents=nothing, files=nothing, identity=identity, providers=nothing)
     assert server.url == f"http://{shown}:81"
     assert server.room_url("r") == f"ws://{shown}:81/rooms/r"
 

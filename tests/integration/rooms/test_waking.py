@@ -221,6 +221,38 @@ async def test_a_message_sent_by_nobody_in_the_room_wakes_it(
         assert await taken() == "by REST"
 
 
+@pytest.mark.parametrize("why", ["paused", "behind a delayed one", "sent before"])
+async def test_a_message_that_cannot_be_worked_on_wakes_no_room(
+    serve: Any, hosting: Hosting, port: int, until: Until, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with hosting() as host, serve(port=port, services=[service(host)], linger_seconds=0.05) as server:
+        queues, key = server.server.engines.queues, RoomKey(TenantId(server.key.project_id), "idle")
+        jobs = QueueKey(key, "jobs")
+        first = NewMessage('"first"', sender_id="first")
+        await queues.send(jobs, first)
+        assert await taken() == "first"
+        await until(lambda: not server.server.rooms and not host.agents)
+        caplog.clear()
+
+        if why == "paused":
+            await queues.configure(jobs, {"paused": True})
+            await queues.send(jobs, NewMessage('"later"'))
+        elif why == "behind a delayed one":
+            await queues.send(jobs, NewMessage('"head"', key="k", delay=3600))
+            await queues.send(jobs, NewMessage('"later"', key="k"))
+        else:
+            await queues.send(jobs, first)
+        await queues.send(QueueKey(RoomKey(key.tenant, "busy"), "jobs"), NewMessage('"busy"'))
+        assert await taken() == "busy"
+        started = {record.room for record in caplog.records if record.message == "room started"}  # type: ignore[attr-defined]
+        assert started == {"busy"}
+
+        if why == "paused":
+            await queues.configure(jobs, {"paused": False})
+            assert await taken() == "later"
+
+
 async def test_the_work_of_a_suspended_tenant_waits_until_it_is_resumed(
     serve: Any, hosting: Hosting, port: int, until: Until
 ) -> None:

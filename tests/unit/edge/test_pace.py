@@ -1,8 +1,10 @@
 """How fast connections are accepted: by what they cost, and by what else the event loop does."""
 
+from pathlib import Path
+
 import pytest
 
-from meshhost.edge.pace import _UNSEEN, Newcomer, Pace
+from meshhost.edge.pace import _UNSEEN, Newcomer, Pace, waited_for_cpu
 
 COST = 0.001
 
@@ -13,12 +15,15 @@ class Loop:
     def __init__(self) -> None:
         self.now = 100.0
         self.used = 5.0
-        self.pace = Pace(0.25, clock=lambda: self.now, cpu=lambda: self.used)
+        self.starved = 3.0
+        self.others = 0.0
+        self.pace = Pace(0.25, clock=lambda: self.now, cpu=lambda: self.used, starved=lambda: self.starved)
 
     def work(self, seconds: float) -> None:
-        """Work for those who are known."""
-        self.now += seconds
+        """Work for those who are known, and wait `others` times as long for a CPU."""
+        self.now += seconds * (1 + self.others)
         self.used += seconds
+        self.starved += seconds * self.others
 
     def wait(self, seconds: float) -> None:
         """Do nothing."""
@@ -65,6 +70,34 @@ def test_a_loop_with_other_work_gives_newcomers_their_share(busy: float) -> None
     loop.accepted(1.0, busy=busy)  # until the cost of one is learned
     assert loop.accepted(4.0, busy=busy) * COST / 4.0 == pytest.approx(0.25, rel=0.15)
     assert loop.pace.cost == pytest.approx(COST, rel=0.01)
+
+
+def test_somebody_known_who_is_slowed_down_and_asks_for_little_counts_too() -> None:
+    loop = Loop()
+    loop.accepted(1.0)
+    count, end = 0, loop.now + 4.0
+    while loop.now < end:
+        loop.pace.has_known_work = True
+        if loop.pace.wait() == 0:
+            loop.serve_newcomer()
+            count += 1
+        else:
+            loop.work(0.0005)
+    assert count * COST / 4.0 == pytest.approx(0.25, rel=0.15)
+
+
+@pytest.mark.parametrize("others", [1.0, 9.0])
+def test_the_share_is_one_of_what_other_processes_leave(others: float) -> None:
+    loop = Loop()
+    loop.others = others
+    loop.accepted(5.0, busy=1.0)
+    assert loop.accepted(20.0, busy=1.0) * COST * (1 + others) / 20.0 == pytest.approx(0.25, rel=0.2)
+
+
+def test_the_system_says_how_long_a_thread_waited_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert waited_for_cpu() >= 0
+    monkeypatch.setattr("meshhost.edge.pace._SCHEDULED", Path("/nowhere/schedstat"))
+    assert waited_for_cpu() == 0.0
 
 
 def test_the_share_is_not_saved_for_a_burst() -> None:

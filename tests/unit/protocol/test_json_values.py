@@ -1,11 +1,13 @@
 """NaN and Infinity are not JSON: nothing writes them, nothing takes them, and what was stored before is still readable."""
 
+import json
 import math
 from typing import Any
 
 import pytest
 
 from meshhost.errors import InvalidRequestError
+from meshhost.protocol import json_values
 from meshhost.protocol.json_values import check_finite, dump_json, load_header, load_json, load_stored_json
 from meshhost.protocol.messages import JsonResponse, pack_message, pack_response, unpack_message
 
@@ -77,3 +79,18 @@ def test_a_key_that_is_no_json_has_no_field_to_name():
     check_finite({float("nan"): 1}, "message")
     with pytest.raises(InvalidRequestError, match="NaN and Infinity"):
         dump_json({float("nan"): 1})
+
+
+def test_json_is_the_same_where_python_has_no_compiled_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = {"a": [1, 2.5, None, True, "ä"], "b": {"c": {}}}
+    expected = json_values.dump_json(value)
+    monkeypatch.setattr(json.encoder, "c_make_encoder", None)
+    assert json_values._fast(json_values._ENCODER)(value) == expected
+
+
+def test_a_value_that_holds_itself_is_refused() -> None:
+    circle: list[object] = []
+    circle.append(circle)
+    with pytest.raises(InvalidRequestError, match="Circular reference"):
+        json_values.dump_json(circle)
+    assert json_values.check_finite(circle, "x") == ""

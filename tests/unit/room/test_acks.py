@@ -111,5 +111,20 @@ async def test_acks_end_with_their_tasks(acks: Acks, room: _Room, tasks: TaskOwn
     waiting = start(acks, 1)
     await room.asked.wait()
     await tasks.stop()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(ConnectionLostError, match="the worker is ending"):
         await waiting[0]
+
+
+async def test_a_job_that_is_cancelled_while_its_ack_is_under_way_learns_how_it_ended(acks: Acks, room: _Room) -> None:
+    acked = acks.begin(LeasedMessage(message=1, queue="q"), None)
+
+    async def wait() -> None:
+        await acked
+
+    job = asyncio.ensure_future(wait())
+    await room.asked.wait()
+    job.cancel()
+    room.go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    assert acked.result() is None

@@ -250,7 +250,7 @@ async def test_a_reply_that_comes_with_the_cancellation_is_given_up_too() -> Non
         side.session.can_cancel = True
         asking = tasks.create_task(_outcome(side))
         request = await side.next()
-        side.session._replies[request.id].set_result((EmptyResponse(), {}))
+        side.session._replies[request.id][0].set_result((EmptyResponse(), {}))
         await _cancelled(asking)
         assert (await side.next()).header == {"id": request.id}
 

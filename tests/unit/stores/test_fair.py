@@ -16,7 +16,7 @@ from meshhost.stores.postgres.batches import Batcher
 from meshhost.stores.queues import EndReason, HolderId, NewMessage, QueueKey
 from meshhost.stores.shared.fair import FairQueue, TenantWeights
 from meshhost.stores.shared.fair_gate import FairGate
-from meshhost.stores.sqlite import thread as sqlite_thread
+from meshhost.stores.sqlite.pace import Pace
 from meshhost.stores.sqlite.queues import SqliteQueueStore
 
 
@@ -225,11 +225,9 @@ async def test_what_must_reach_the_disk_waits_for_the_next_batch_when_this_one_d
 
 
 @pytest.mark.parametrize(("tenants", "commits"), [("aaaa", 1), ("aabb", 3)])
-async def test_a_batch_ends_soon_while_several_tenants_wait(
-    store: SqliteQueueStore, monkeypatch: pytest.MonkeyPatch, tenants: str, commits: int
-) -> None:
-    monkeypatch.setattr(sqlite_thread, "_BATCH_SECONDS", 0.0)
-    monkeypatch.setattr(sqlite_thread, "_COMMITS", 0)
+async def test_a_batch_ends_soon_while_several_tenants_wait(tmp_path: Path, tenants: str, commits: int) -> None:
+    store = SqliteQueueStore(tmp_path / "own.db", pace=Pace(batch_seconds=0.0, commits=0.0))
+    await store.open()
     statements, gate = list[str](), Gate()
 
     def begin(db: sqlite3.Connection) -> None:
@@ -246,6 +244,7 @@ async def test_a_batch_ends_soon_while_several_tenants_wait(
     gate.open()
     await asyncio.gather(blocked, *tasks)
     assert statements.count("COMMIT") == 1 + commits
+    await store.close()
 
 
 async def test_an_ack_comes_before_the_end_of_its_holder_however_much_its_tenant_has_waiting(

@@ -12,7 +12,7 @@ import pytest
 from meshhost.errors import RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.queues import NewMessage, QueueKey, QueueLimits
-from meshhost.stores.sqlite import thread
+from meshhost.stores.sqlite.pace import Pace
 from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.stores.sqlite.queues import store as queues
 from meshhost.stores.sqlite.queues.removal import Removals
@@ -79,9 +79,8 @@ async def test_a_file_that_cannot_be_tidied_is_left_alone(
         loop.call_soon_threadsafe(asked.set)
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(thread, "_IDLE_SECONDS", 0.01)
     monkeypatch.setattr(Tidier, "step", fail)
-    backend = SqliteQueueStore(tmp_path / "queues.db")
+    backend = SqliteQueueStore(tmp_path / "queues.db", pace=Pace(idle_seconds=0.01))
     await backend.open()
     await backend.send(JOBS, NewMessage("a"))
     async with asyncio.timeout(20):

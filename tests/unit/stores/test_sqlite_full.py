@@ -12,18 +12,19 @@ import pytest
 from meshhost.errors import NotFoundError, StorageFullError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.queues import EndReason, HolderId, NewMessage, QueueKey
-from meshhost.stores.sqlite import space
+from meshhost.stores.sqlite.pace import Pace
 from meshhost.stores.sqlite.queues import SqliteQueueStore
 
 JOBS = QueueKey(RoomKey(TenantId("acme"), "lobby"), "jobs")
 ANN = HolderId("ann")
+# Asks for the room each time.
+ASKING = Pace(space_seconds=0.0)
 
 
 @pytest.fixture
-async def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqliteQueueStore]:
+async def store(tmp_path: Path) -> AsyncIterator[SqliteQueueStore]:
     """A store that may have two hundred pages."""
-    monkeypatch.setattr(space, "_KEPT_SECONDS", 0.0)
-    backend = SqliteQueueStore(tmp_path / "queues.db")
+    backend = SqliteQueueStore(tmp_path / "queues.db", pace=ASKING)
     await backend.open()
     await backend.database.run(lambda db: db.execute("PRAGMA max_page_count = 200").fetchone())
     yield backend
@@ -82,10 +83,9 @@ async def test_one_that_needs_much_room_does_not_fail_those_that_need_none(store
 
 
 async def test_a_disk_that_is_full_of_messages_can_be_emptied(
-    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+    small_disk: Path,
 ) -> None:
-    monkeypatch.setattr(space, "_KEPT_SECONDS", 0.0)
-    store = SqliteQueueStore(small_disk / "queues.db")
+    store = SqliteQueueStore(small_disk / "queues.db", pace=ASKING)
     await store.open()
     try:
         sent = await _fill(store, "x" * 10_000)
@@ -96,10 +96,9 @@ async def test_a_disk_that_is_full_of_messages_can_be_emptied(
 
 
 async def test_a_disk_that_others_filled_gives_the_error_of_a_full_disk(
-    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+    small_disk: Path,
 ) -> None:
-    monkeypatch.setattr(space, "_KEPT_SECONDS", 0.0)
-    store = SqliteQueueStore(small_disk / "queues.db")
+    store = SqliteQueueStore(small_disk / "queues.db", pace=ASKING)
     await store.open()
     try:
         await store.send(JOBS, NewMessage("x" * 10_000))

@@ -20,8 +20,8 @@ from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.queues import LONGEST_DELAY, LONGEST_LEASE, EndReason, HolderId, NewMessage, QueueKey
 from meshhost.stores.shared.statements import read_statements
 from meshhost.stores.sqlite import file as sqlite_file
-from meshhost.stores.sqlite import thread as sqlite_thread
 from meshhost.stores.sqlite.file import SqliteFile
+from meshhost.stores.sqlite.pace import Pace
 from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.stores.sqlite.thread import SqliteThread
 from meshhost.testing.clock import FakeClock
@@ -270,8 +270,9 @@ async def test_what_waits_together_is_committed_together(store: SqliteQueueStore
     assert statements.count("COMMIT") == 2  # that of the holder's batch is the first
 
 
-async def test_a_batch_is_bounded(store: SqliteQueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_thread, "_MAX_BATCH", 10)
+async def test_a_batch_is_bounded(tmp_path: Path) -> None:
+    store = SqliteQueueStore(tmp_path / "own.db", pace=Pace(max_batch=10))
+    await store.open()
     statements: list[str] = []
     await in_thread(store, lambda db: db.set_trace_callback(statements.append))
     async with Hold(store):
@@ -280,6 +281,7 @@ async def test_a_batch_is_bounded(store: SqliteQueueStore, monkeypatch: pytest.M
         statements.clear()
     await asyncio.gather(*sends)
     assert statements.count("COMMIT") == 3
+    await store.close()
 
 
 async def test_an_operation_that_raises_is_rolled_back_alone(store: SqliteQueueStore) -> None:
@@ -480,6 +482,17 @@ async def test_a_transaction_that_cannot_begin_fails_the_batch(store: SqliteQueu
             "USING COVERING INDEX messages_of_key (queue_id=? AND key=?)",
         ),
         ("forget_outcomes", {"now": 0, "limit": 1}, "USING COVERING INDEX outcomes_old (forget_at<?)"),
+        (
+            "find_plain_leased",
+            {"leases": "[]", "tenant": "t", "room": "r", "name": "q"},
+            "SEARCH messages USING INTEGER PRIMARY KEY (rowid=?)",
+        ),
+        (
+            "add_done_outcomes",
+            {"ids": "[]", "first": 1, "state": "done", "now": 0, "forget_at": 0},
+            "SEARCH messages USING INTEGER PRIMARY KEY (rowid=?)",
+        ),
+        ("delete_messages", {"ids": "[]"}, "SEARCH messages USING INTEGER PRIMARY KEY (rowid=?)"),
     ],
 )
 async def test_no_statement_reads_all_messages(
@@ -497,7 +510,8 @@ HOT = {
     "queues/queues.sql": [
         "find_queue", "change_depth", "add_message", "add_plain_message", "add_content", "find_sent", "remember_sent",
         "find_content", "delete_content", "in_progress", "claim", "note_end", "find_leased", "delete_message", "give_back",
-        "add_outcome", "bury", "extend", "shorten_holder", "forget_sent",
+        "add_outcome", "bury", "extend", "shorten_holder", "forget_sent", "find_plain_leased", "add_done_outcomes",
+        "delete_contents", "delete_messages",
     ],
     "queues/starts.sql": ["find", "keep", "put_off", "begin_anew", "begin_keys_anew", "let_go", "sweep", "forget"],
 }  # fmt: skip
@@ -510,7 +524,13 @@ async def test_no_statement_of_a_send_a_lease_or_a_settlement_scans_a_table(
     sql = read_statements("meshhost.stores.sqlite", file)[name]
     values = dict.fromkeys(re.findall(r":([a-z_]+)", sql), 1)
     rows = await in_thread(store, lambda db: db.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall())
-    assert [row[3] for row in rows if row[3].startswith("SCAN")] == []
+    scanned = [row[3] for row in rows if row[3].startswith("SCAN")]
+    # The ids that the statement was given, which are few.
+    assert [
+        each
+        for each in scanned
+        if each not in ("SCAN json_each VIRTUAL TABLE INDEX 1:", "SCAN wanted VIRTUAL TABLE INDEX 1:")
+    ] == []
 
 
 async def test_the_backlog_of_another_tenant_costs_a_tenant_nothing(store: SqliteQueueStore) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.queues import NewMessage, QueueKey
-from meshhost.stores.sqlite import thread, tidy
+from meshhost.stores.sqlite import tidy
+from meshhost.stores.sqlite.pace import Pace
 from meshhost.stores.sqlite.queues import SqliteQueueStore
 
 JOBS = QueueKey(RoomKey(TenantId("acme"), "lobby"), "jobs")
@@ -23,9 +24,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def store(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqliteQueueStore]:
-    monkeypatch.setattr(thread, "_IDLE_SECONDS", 0.05)
-    backend = SqliteQueueStore(path)
+async def store(path: Path) -> AsyncIterator[SqliteQueueStore]:
+    backend = SqliteQueueStore(path, pace=Pace(idle_seconds=0.05))
     await backend.open()
     yield backend
     await backend.close()

@@ -5,7 +5,8 @@ answers with a handle, `queues.upload_write` adds the payload of each message, a
 with the result) names the handle. Payloads are budgeted as those of every message, and written to the disk as they come. A
 receiver gets what is known of a large body with its lease, and fetches the bytes with `queues.body`, a piece at a time.
 
-An upload belongs to its participant's connection, and ends with it: a client whose connection was lost uploads again.
+An upload belongs to its participant's connection, and ends with it: a client whose connection was lost uploads again. One that
+its client gave up is dropped when the participant begins another one some minutes later.
 """
 
 import asyncio
@@ -36,8 +37,14 @@ from meshhost.stores.bodies.reference import BodyReference, is_reference
 __all__ = ["BodyTransfer"]
 
 MAX_UPLOADS = 64
+# Seconds without a write after which an upload may be dropped.
+IDLE_SECONDS = 300.0
 # What one request may fetch: it is in memory until it is sent.
 MAX_PIECE = 4 * 1024 * 1024
+
+
+class _Upload(bodies.Named):
+    size: int = Field(0, ge=0)
 
 
 class _Piece(bodies.OfMessage):
@@ -54,6 +61,7 @@ class _Handle(Body):
 class _Uploading:
     participant: Participant
     body: BodyUpload
+    written_at: float
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -68,7 +76,7 @@ class BodyTransfer(RoomService):
     def operations(self) -> Operations:
         """See RoomService."""
         return {
-            "queues.upload": Operation(bodies.Named, self._open, may_use, name_of),
+            "queues.upload": Operation(_Upload, self._open, may_use, name_of),
             "queues.upload_write": Operation(_Handle, self._write, _has_queues),
             "queues.body": Operation(_Piece, self._fetch, _may_read, name_of),
         }
@@ -95,18 +103,25 @@ class BodyTransfer(RoomService):
             taken[number] = upload.body
         return taken
 
-    async def _open(self, request: Request, body: bodies.Named) -> Answer:
+    async def _open(self, request: Request, body: _Upload) -> Answer:
         uploads, tenant = self._uploads.of(request.room), request.room.key.tenant
+        upload = self._queues.bodies.new_upload(tenant)
+        upload.check_size(body.size)  # before it is sent
+        now = asyncio.get_running_loop().time()
+        for handle, each in list(uploads.items()):
+            if each.participant is request.participant and now - each.written_at > IDLE_SECONDS:
+                self._closed(request.room, handle)
         if sum(each.participant is request.participant for each in uploads.values()) >= MAX_UPLOADS:
             raise LimitExceededError(f"over {MAX_UPLOADS} bodies are being uploaded: send some")
         await self._counts.take(tenant, Resource.UPLOADS)
         handle = str(uuid.uuid4())
-        uploads[handle] = _Uploading(request.participant, self._queues.bodies.new_upload(tenant))
+        uploads[handle] = _Uploading(request.participant, upload, now)
         return JsonResponse(json={"handle": handle})
 
     async def _write(self, request: Request, body: _Handle) -> Answer:
         upload = self._upload(request, body.handle)
         async with upload.lock:  # one write after the other, in the order of the requests
+            upload.written_at = asyncio.get_running_loop().time()
             try:
                 await upload.body.add(request.message.payload)
             except BaseException:

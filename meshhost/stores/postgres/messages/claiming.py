@@ -52,8 +52,8 @@ async def claim(
             rows = claimed
         if not rows:
             raise queue_missing(queue)
-        until = tables.steady.as_wall(now + seconds)
-        found += [delivery_of(queue, holder, until, row) for row in rows if row[1] is not None]
+        until, wall = tables.steady.as_wall(now + seconds), tables.clock.time()
+        found += [delivery_of(queue, holder, until, row, wall=wall) for row in rows if row[1] is not None]
         over = [row for row in rows if row[0] is not None and row[1] is None]
         if not over:
             break

@@ -49,6 +49,17 @@ class Acks:
             raise lease_lost(lease)
         return may_follow
 
+    async def ack_many(self, acks: Sequence[tuple[Lease, str | None]]) -> Sequence[bool | None]:
+        """See QueueStore. They are many already: they do not wait for others."""
+        encoded = [_Ack(lease, None if result is None else json_bytes(result)) for lease, result in acks]
+        possible = [number for number, ack in enumerate(encoded) if is_possible(ack.lease)]
+        outcomes: list[bool | None] = [None] * len(acks)
+        if possible:
+            settled = await self._settle([encoded[number] for number in possible])
+            for number, outcome in zip(possible, settled, strict=True):
+                outcomes[number] = outcome
+        return outcomes
+
     async def _settle(self, acks: Sequence[_Ack]) -> Sequence[bool | None]:
         """Settle them; return of each whether another message may have become ready, None when its lease is lost."""
         values = {**_leases(acks), "results": [ack.result for ack in acks], **self._tables.times()}

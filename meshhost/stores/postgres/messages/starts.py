@@ -24,7 +24,7 @@ _TRIES = 5
 # Rounds in which one transaction puts messages off: first among as many as are wanted, then among many.
 _ROUNDS, _NARROW_ROUNDS, _MANY = 20, 5, 500
 # What the statement `lease` answers when no message is ready.
-_NOTHING: Row = (None,) * 12
+_NOTHING: Row = (None,) * 13
 
 
 class _OvertakenError(Exception):
@@ -88,7 +88,7 @@ async def change_settings(connection: Connection, names: Values, changes: Change
     before = parse_settings(row[1])
     settings = before.changed(changes)
     if before.limit() != settings.limit():
-        await connection.execute(_SQL["change_settings"], {"queue": row[0]})
+        await connection.execute(_SQL["begin_anew"], {"queue": row[0]})
     if before.key_rate != settings.key_rate:
         await connection.execute(_SQL["let_go"], {"queue": row[0]})
     return settings

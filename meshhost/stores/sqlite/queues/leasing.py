@@ -8,18 +8,19 @@ message.
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from meshhost.stores.messages import AttemptRecord, EndReason, MessageState
 from meshhost.stores.queue_settings import parse_settings
 from meshhost.stores.queues import Deliveries, Delivery, HolderId, Lease, QueueKey, QueueLimits
-from meshhost.stores.shared.history import add_to_history
+from meshhost.stores.shared.history import add_to_history, waited
 from meshhost.stores.shared.poison import is_interruption, poison
-from meshhost.stores.sqlite.queues.rows import LeasedRow, QueueRow, execute, keys_of
+from meshhost.stores.sqlite.queues.rows import LeasedRow, QueueRow, execute, keys_of, names_of
 from meshhost.stores.sqlite.queues.sending import HELD_BACK
 from meshhost.stores.sqlite.queues.starts import Starts
 
-__all__ = ["Times", "bury", "claim", "end", "end_what_is_over", "note_end", "release", "take_out"]
+__all__ = ["Times", "ack_plain", "bury", "claim", "end", "end_what_is_over", "note_end", "release", "take_out"]
 
 
 # Messages that one claim puts off at most.
@@ -50,6 +51,7 @@ class _Ready(NamedTuple):
     began_at: float | None
     worker: str | None
     history: str | None
+    since: float | None
     body: str
     headers: str
 
@@ -79,6 +81,7 @@ def claim(
     is_changed = True
     while is_changed and len(claimed) < limit and put_off < _MOST_PUT_OFF:
         is_changed = False
+        before = len(claimed)
         for found in execute(db, "first_ready", queue=row.id, limit=limit - len(claimed)).fetchall():
             message = _Ready(*found)
             ended = message.ended
@@ -89,12 +92,13 @@ def claim(
                 is_changed = True  # the next one of its key may be ready now, and come first
                 break
             if starts is not None and (until := starts.start(message.key)) is not None:
-                execute(db, "give_back", id=message.id, due=until)
+                execute(db, "give_back", id=message.id, due=until, now=now.steady)
                 put_off += 1
                 is_changed = True  # another one takes its place
                 continue
-            execute(db, "claim", id=message.id, holder=holder, worker=by, until=now.steady + seconds, now=now.wall)
             claimed.append((message, ended))
+        # Before it is asked again what is ready.
+        _hold(db, [message.id for message, _ in claimed[before:]], holder, by, now.steady + seconds, now)
     if put_off >= _MOST_PUT_OFF and not claimed:
         return None
     next_at = None
@@ -104,17 +108,25 @@ def claim(
         Delivery(
             lease=Lease(queue, message.id, message.token + 1, holder, now.steady + seconds),
             body=message.body,
-            headers=json.loads(message.headers),
+            headers={} if message.headers == "{}" else json.loads(message.headers),
             attempt=message.failures + 1,
             delivery=ended + 1,
             sent_at=message.sent_at,
             priority=message.priority,
             key=message.key,
             deadline=settings.deadline,
+            waited=waited(
+                now.wall - message.sent_at, None if message.since is None else now.steady - message.since, ended
+            ),
         )
         for message, ended in sorted(claimed, key=lambda each: (-each[0].priority, each[0].id))
     )
     return Deliveries(deliveries, next_at=next_at)
+
+
+def _hold(db: sqlite3.Connection, ids: Sequence[int], holder: HolderId, by: str, until: float, now: Times) -> None:
+    if ids:
+        execute(db, "claim", ids=json.dumps(ids), holder=holder, worker=by, until=until, now=now.wall)
 
 
 def _end_instead(
@@ -204,6 +216,31 @@ def end(
         execute(db, "add_outcome", id=message_id, first=first, state=state, **values)
     execute(db, "delete_content", id=message_id)
     return take_out(db, queue, message_id, now)
+
+
+def ack_plain(db: sqlite3.Connection, leases: Sequence[Lease], now: Times) -> dict[int, bool]:
+    """Messages of one queue are done, without results: those that have no key, by a few statements for all of them.
+
+    Returns by place whether another message may be ready now, as `QueueStore.ack` does; those that are not there are lost, or
+    have a key.
+    """
+    wanted = json.dumps([(lease.message_id, lease.token, lease.holder) for lease in leases])
+    try:
+        found = execute(db, "find_plain_leased", leases=wanted, **names_of(leases[0].queue)).fetchall()
+    except UnicodeEncodeError:  # no such queue can have been made
+        found = []
+    if not found:
+        return {}
+    _, _, queue, first, settings_text = found[0]
+    settings = parse_settings(settings_text)
+    ids = json.dumps([message_id for _, message_id, *_ in found])
+    if settings.result_ttl > 0:
+        values = {"state": MessageState.DONE, "now": now.wall, "forget_at": now.steady + settings.result_ttl}
+        execute(db, "add_done_outcomes", ids=ids, first=first, **values)
+    execute(db, "delete_contents", ids=ids)
+    execute(db, "delete_messages", ids=ids)
+    execute(db, "change_depth", queue=queue, change=-len(found))
+    return {place: settings.concurrency is not None for place, *_ in found}
 
 
 def take_out(db: sqlite3.Connection, queue: int, message_id: int, now: Times) -> bool:

@@ -75,14 +75,14 @@ SELECT count(holder) FROM messages INDEXED BY messages_waiting WHERE queue_id = 
 -- name: first_ready
 SELECT
     id, token, failures, ended, interruptions, sent_at, holder IS NOT NULL, priority, key, expires_at, is_cancelled,
-    began_at, worker, history, body, headers
+    began_at, worker, history, ifnull(due, since), body, headers
 FROM messages INDEXED BY messages_in_order CROSS JOIN contents ON contents.message_id = messages.id
 WHERE queue_id = :queue AND ready = 1 ORDER BY priority DESC, id LIMIT :limit;
 
 -- name: claim
 UPDATE messages
 SET ready = 0, due = :until, token = token + 1, holder = :holder, began_at = :now, worker = :worker, progress = NULL
-WHERE id = :id;
+WHERE id IN (SELECT value FROM json_each(:ids));
 
 -- name: note_end
 -- A delivery ended without an ack.
@@ -99,11 +99,35 @@ FROM messages JOIN queues ON queues.id = messages.queue_id
 WHERE messages.id = :id AND messages.token = :token AND messages.holder = :holder
 AND queues.tenant = :tenant AND queues.room = :room AND queues.name = :name;
 
+-- name: find_plain_leased
+-- Of these leases, each [message, token, holder], the present ones of messages without a key.
+-- CROSS JOIN keeps this order: a few leases first, then each message by its id, however many the queue has.
+SELECT wanted.key, messages.id, messages.queue_id, ifnull(queues.first_id, queues.id), queues.settings
+FROM json_each(:leases) AS wanted
+CROSS JOIN messages ON messages.id = wanted.value ->> 0
+AND messages.token = wanted.value ->> 1 AND messages.holder = wanted.value ->> 2
+CROSS JOIN queues ON queues.id = messages.queue_id
+WHERE queues.tenant = :tenant AND queues.room = :room AND queues.name = :name AND messages.key IS NULL
+GROUP BY messages.id;
+
+-- name: add_done_outcomes
+INSERT INTO outcomes (
+    id, queue_id, state, sent_at, ended_at, forget_at, failures, ended, priority, key, began_at, worker, history
+)
+SELECT id, :first, :state, sent_at, :now, :forget_at, failures, ended, priority, key, began_at, worker, history
+FROM messages WHERE id IN (SELECT value FROM json_each(:ids));
+
+-- name: delete_contents
+DELETE FROM contents WHERE message_id IN (SELECT value FROM json_each(:ids));
+
+-- name: delete_messages
+DELETE FROM messages WHERE id IN (SELECT value FROM json_each(:ids));
+
 -- name: delete_message
 DELETE FROM messages WHERE id = :id RETURNING ready, key;
 
 -- name: give_back
-UPDATE messages SET holder = NULL, due = :due, ready = (:due IS NULL) WHERE id = :id;
+UPDATE messages SET holder = NULL, due = :due, ready = (:due IS NULL), since = :now WHERE id = :id;
 
 -- name: add_outcome
 INSERT INTO outcomes (
@@ -148,7 +172,7 @@ FROM messages JOIN queues ON queues.id = messages.queue_id WHERE messages.holder
 UPDATE messages SET due = min(due, :soon) WHERE holder = :holder AND due IS NOT NULL;
 
 -- name: sweep
-UPDATE messages SET due = NULL, ready = 1
+UPDATE messages SET due = NULL, ready = 1, since = due
 WHERE id IN (SELECT id FROM messages INDEXED BY messages_due WHERE due <= :now LIMIT :limit)
 RETURNING queue_id;
 

@@ -17,11 +17,13 @@ import json
 import logging
 import sqlite3
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from meshhost.clock import Clock, SteadyTime, SystemClock
+from meshhost.errors import LeaseLostError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.messages import SENT_BY_SECONDS, MessagePage, MessageQuery, MessageRecord, MessageState
 from meshhost.stores.queue_settings import LONGEST_RESULT_TTL, Changes, QueueSettings
@@ -45,9 +47,10 @@ from meshhost.stores.queues import (
 from meshhost.stores.shared.fair import TenantWeights
 from meshhost.stores.shared.refusals import check_batch, check_message, check_name
 from meshhost.stores.sqlite.database import SqliteDatabase
+from meshhost.stores.sqlite.pace import DEFAULT_PACE, Pace
 from meshhost.stores.sqlite.queues import archive, life
 from meshhost.stores.sqlite.queues.dead_letters import read_dead_letters, replay_dead_letters
-from meshhost.stores.sqlite.queues.leasing import Times, claim, end, end_what_is_over, release
+from meshhost.stores.sqlite.queues.leasing import Times, ack_plain, claim, end, end_what_is_over, release
 from meshhost.stores.sqlite.queues.removal import DEAD, OUTCOMES, Removals, hide_some_queues, mark
 from meshhost.stores.sqlite.queues.rows import (
     LeasedRow,
@@ -93,8 +96,9 @@ class SqliteQueueStore:
         limits: QueueLimits = QueueLimits(),  # noqa: B008 - immutable
         clock: Clock | None = None,
         weights: TenantWeights | None = None,
+        pace: Pace = DEFAULT_PACE,
     ) -> None:
-        self.database = SqliteDatabase(path, migrations="queues", what="queue store", weights=weights)
+        self.database = SqliteDatabase(path, migrations="queues", what="queue store", weights=weights, pace=pace)
         self.removals = Removals(self.database)
         self._limits = limits
         self._clock = clock or SystemClock()
@@ -202,13 +206,37 @@ class SqliteQueueStore:
     async def ack(self, lease: Lease, *, result: str | None = None) -> bool:
         """See QueueStore."""
 
-        def operation(db: sqlite3.Connection) -> bool:
-            found = find_leased(db, lease)
-            of_queue = (found.queue, found.first, found.settings_text)
-            follows = end(db, *of_queue, lease.message_id, MessageState.DONE, self._now(), result=result)
-            return follows or found.settings.concurrency is not None
+        return await self.database.run(lambda db: self._ack(db, lease, result), tenant=lease.queue.room.tenant)
 
-        return await self.database.run(operation, tenant=lease.queue.room.tenant)
+    async def ack_many(self, acks: Sequence[tuple[Lease, str | None]]) -> Sequence[bool | None]:
+        """See QueueStore."""
+        plain: dict[QueueKey, list[int]] = {}
+        for number, (lease, result) in enumerate(acks):
+            if result is None:
+                plain.setdefault(lease.queue, []).append(number)
+
+        def operation(db: sqlite3.Connection) -> list[bool | None]:
+            settled: dict[int, bool] = {}
+            for numbers in plain.values():
+                done = ack_plain(db, [acks[number][0] for number in numbers], self._now())
+                settled |= {numbers[place]: follows for place, follows in done.items()}
+            outcomes: list[bool | None] = []
+            for number, (lease, result) in enumerate(acks):
+                follows = settled.get(number)
+                if follows is None:
+                    with suppress(LeaseLostError):
+                        follows = self._ack(db, lease, result)
+                outcomes.append(follows)
+            return outcomes
+
+        tenant = acks[0][0].queue.room.tenant if acks else ""
+        return await self.database.run(operation, tenant=tenant)
+
+    def _ack(self, db: sqlite3.Connection, lease: Lease, result: str | None) -> bool:
+        found = find_leased(db, lease)
+        of_queue = (found.queue, found.first, found.settings_text)
+        follows = end(db, *of_queue, lease.message_id, MessageState.DONE, self._now(), result=result)
+        return follows or found.settings.concurrency is not None
 
     async def nack(self, lease: Lease, *, reason: EndReason, error: str = "", delay: Delay = 0.0) -> bool:
         """See QueueStore."""
@@ -221,7 +249,7 @@ class SqliteQueueStore:
                 failures = found.failures + (reason is EndReason.FAILED)
                 seconds = delay(max(failures, 1), found.settings) if callable(delay) else delay
                 due = now.steady + seconds if seconds > 0 else None
-                execute(db, "give_back", id=lease.message_id, due=due)
+                execute(db, "give_back", id=lease.message_id, due=due, now=now.steady)
             return bool(is_dead)
 
         return await self.database.run(operation, tenant=lease.queue.room.tenant)
@@ -254,7 +282,7 @@ class SqliteQueueStore:
                 lease = Lease(queue, message_id, 0, holder, 0.0)
                 found = LeasedRow(*row[:-3])
                 if release(db, lease, found, self._limits, reason=reason, error="", now=now) is False:
-                    execute(db, "give_back", id=message_id, due=None)
+                    execute(db, "give_back", id=message_id, due=None, now=now.steady)
             return touched
 
         return await self.database.run(operation, tenant=tenant)

@@ -16,7 +16,7 @@ const LAST_RETRY_MS = 10_000;
 /**
  * @typedef {{id: string, name: string, role: string, joined_at?: number}} Participant
  * @typedef {{name: string, size: number, ready: number, leased: number, delayed: number, blocked: number, dead: number,
- *   oldest_age: number | null, paused: boolean}} Queue
+ *   oldest_age: number | null, oldest_at: number | null, paused: boolean}} Queue
  * @typedef {{at: number, url: string, outcome: string, status: number | null, error: string | null}} Attempt
  * @typedef {{url: string, path: string, identity: string, outcome: string | null, error: string | null, joined_at: number | null,
  *   is_present: boolean, next_call_at: number | null, total: number, attempts: Attempt[]}} Call
@@ -105,7 +105,7 @@ async function follow(path, signal, setState) {
     try {
       await readStream(path, turn.signal, ({ event, data }) => {
         delay = FIRST_RETRY_MS;
-        if (event === "room") setState({ data: JSON.parse(data), error: null, isLoading: false });
+        if (event === "room") setState({ data: dated(JSON.parse(data)), error: null, isLoading: false });
       });
     } catch (error) {
       if (signal.aborted) return;
@@ -120,6 +120,18 @@ async function follow(path, signal, setState) {
     await new Promise((resolve) => setTimeout(resolve, delay));
     delay = Math.min(delay * 1.7, LAST_RETRY_MS);
   }
+}
+
+/**
+ * The snapshot with the time since when each queue's oldest message waits: a snapshot comes when something changed, and ages grow
+ * all the time.
+ * @param {any} snapshot
+ * @returns {Snapshot}
+ */
+export function dated(snapshot) {
+  const at = snapshot.at ?? Date.now() / 1000;
+  const since = (/** @type {number | null} */ age) => (age === null ? null : at - age);
+  return { ...snapshot, queues: snapshot.queues.map((/** @type {Queue} */ queue) => ({ ...queue, oldest_at: since(queue.oldest_age) })) };
 }
 
 /** @param {AbortSignal} signal */

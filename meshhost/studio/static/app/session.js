@@ -22,9 +22,12 @@ export function takeCode() {
   }
 }
 
-/** Ask who is signed in. */
+/** Ask who is signed in. The first time the page has asked already, while it loaded (`early.js`). */
 export async function readSession() {
-  session.value = await get(PATH);
+  const early = /** @type {any} */ (window).meshhostSession;
+  /** @type {any} */ (window).meshhostSession = undefined;
+  const response = await early;
+  session.value = response?.ok ? await response.json() : await get(PATH);
 }
 
 /** @param {{key: string} | {code: string}} proof */

@@ -1,9 +1,13 @@
 /**
  * The frame around every page: navigation, where one is, search, theme, sign out, and the bar that says that the server is gone.
  */
+import { Dialog } from "../ui/dialog.js";
+import { duration } from "../ui/format.js";
 import { Icon } from "../ui/icons.js";
 import { html, useEffect, useSignal, useState } from "../ui/preact.js";
-import { notify } from "../ui/toast.js";
+import { Secret } from "../ui/secret.js";
+import { attempt, notify } from "../ui/toast.js";
+import { post } from "./api.js";
 import { openPalette, Palette } from "./palette.js";
 import { here, matched, to } from "./router.js";
 import { ROOM_SECTIONS, SITE_SECTIONS } from "./sections.js";
@@ -78,6 +82,7 @@ function Sidebar({ path }) {
     </nav>`}
     <div class="sidebar-end">
       <p class="muted wrap">${current?.tenant ? current.tenant.name : "Operator"}${current?.tenant && html` · ${current.role}`}</p>
+      <${OtherDevice} />
       <div class="buttons">
         <button class="button quiet" onClick=${leave}><${Icon} name="out" />Sign out</button>
         <button class="button quiet icon-only" aria-label="Keyboard shortcuts" onClick=${openShortcuts}><span class="key" aria-hidden="true">?</span></button>
@@ -85,6 +90,19 @@ function Sidebar({ path }) {
       <p class="muted">meshhost ${current?.version}</p>
     </div>
   </aside>`;
+}
+
+/** A link that signs another browser in once, with the rights that one has here. */
+function OtherDevice() {
+  const [link, setLink] = useState(/** @type {{url: string, expires_in: number} | null} */ (null));
+  const make = async () => setLink((await attempt(() => post("/studio/api/link", {}))) ?? null);
+  return html`<div><button class="button quiet" onClick=${make}><${Icon} name="copy" />Another device</button></div>
+    ${link &&
+    html`<${Dialog} title="Open on another device" onClose=${() => setLink(null)}>
+      <p>This link signs one browser in, once, with the rights that you have here. It works for ${duration(link.expires_in)}.</p>
+      <${Secret} value=${link.url} what="link" />
+      <div class="dialog-foot"><button class="button primary" onClick=${() => setLink(null)}>Done</button></div>
+    </${Dialog}>`}`;
 }
 
 async function leave() {

@@ -10,9 +10,8 @@ import { go, to } from "../app/router.js";
 import { may, session } from "../app/store.js";
 import { Dialog } from "../ui/dialog.js";
 import { TextField } from "../ui/field.js";
-import { duration } from "../ui/format.js";
 import { Icon } from "../ui/icons.js";
-import { Badge, Card, Empty, Loaded, PageHead, Stats, Time } from "../ui/parts.js";
+import { Age, Badge, Card, Empty, Loaded, PageHead, Stats, Time } from "../ui/parts.js";
 import { html, useSignal, useState } from "../ui/preact.js";
 import { Count, Table } from "../ui/table.js";
 
@@ -44,11 +43,13 @@ export default function Home() {
   const [limit, setLimit] = useState(PAGE);
   const overview = useResource((signal) => readOverview(`/overview${query({ limit })}`, signal), [limit], { every: EVERY_MS });
   const isOperator = current?.role === "operator";
+  // Coming back, one sees what was here before, until it is read anew.
+  const known = overview.data === undefined && overview.isLoading && last.tenant === current?.tenant?.id ? (last.data ?? undefined) : overview.data;
   const [isMaking, setMaking] = useState(false);
   return html`<${PageHead} title=${isOperator ? "All tenants" : (current?.tenant?.name ?? "Home")}>
       ${may("developer", current) && html`<button class="button" onClick=${() => setMaking(true)}><${Icon} name="plus" />New room</button>`}
     </${PageHead}>
-    <${Loaded} of=${overview} what="Loading the overview">
+    <${Loaded} of=${{ ...overview, data: known }} what="Loading the overview">
       ${(/** @type {any} */ data) => html`
         <${Totals} totals=${data.totals} isOperator=${isOperator} tenants=${data.tenants} />
         <${NeedsAttention} entries=${data.attention} tenants=${data.tenants} />
@@ -117,7 +118,7 @@ function Rooms({ rooms, hasMore, more, make }) {
     { name: "In progress", number: true, cell: (/** @type {Room} */ room) => html`<${Count} value=${room.leased} />` },
     { name: "Delayed", number: true, cell: (/** @type {Room} */ room) => html`<${Count} value=${room.delayed} />` },
     { name: "Dead", number: true, cell: (/** @type {Room} */ room) => html`<${Count} value=${room.dead} tone="bad" />` },
-    { name: "Oldest waits", number: true, cell: (/** @type {Room} */ room) => (room.oldest_at === null ? html`<span class="zero">–</span>` : duration(Date.now() / 1000 - room.oldest_at)) },
+    { name: "Oldest waits", number: true, cell: (/** @type {Room} */ room) => html`<${Age} since=${room.oldest_at} />` },
   ];
   if (!rooms.length) {
     return html`<div class="card"><${Empty} title="No rooms yet"

@@ -6,6 +6,7 @@
  */
 import { at, get, query } from "../app/api.js";
 import { useSignal, html, useEffect, useRef, useState } from "../ui/preact.js";
+import { here } from "../app/router.js";
 import { epoch } from "../app/store.js";
 import { SelectField, TextField } from "../ui/field.js";
 import { clockTime, fullTime } from "../ui/format.js";
@@ -21,8 +22,9 @@ const PAUSE_MS = 300;
 /** @param {{room: string}} props */
 export default function Logs({ room }) {
   const [level, setLevel] = useState("INFO");
-  const [agent, setAgent] = useState("");
-  const [text, setText] = useState("");
+  const asked = new URLSearchParams(here.peek().search);
+  const [agent, setAgent] = useState(asked.get("agent") ?? "");
+  const [text, setText] = useState(asked.get("text") ?? "");
   const { lines, error, isLoading } = useLines(room, level, agent, text);
   return html`<${PageHead} title=${`Log of ${room}`} />
     <div class="filters">

@@ -12,6 +12,7 @@ import { Badge, Card, Empty, Loaded, PageHead, Stats, Time } from "../ui/parts.j
 import { html, useSignal, useState } from "../ui/preact.js";
 import { Table } from "../ui/table.js";
 import { attempt } from "../ui/toast.js";
+import { CallDialog, Dismiss } from "./calling.js";
 import { QueueTable } from "./work/queues.js";
 
 /**
@@ -26,13 +27,16 @@ export default function Room({ room }) {
   const current = useSignal(session);
   const live = useRoom(room);
   const [isDeleting, setDeleting] = useState(false);
+  const [isCalling, setCalling] = useState(false);
   const snapshot = live.data;
   return html`<${PageHead} title=${room} badge=${snapshot && html`<${Badge} tone=${snapshot.open ? "ok" : undefined}>${snapshot.open ? "open" : "closed"}</${Badge}>`}>
+      ${may("developer", current) && html`<button class="button" onClick=${() => setCalling(true)}><${Icon} name="plus" />Call an agent</button>`}
       ${may("admin", current) && html`<button class="button danger" onClick=${() => setDeleting(true)}><${Icon} name="trash" />Delete</button>`}
     </${PageHead}>
     <${Loaded} of=${live} what="Loading the room">
       ${(/** @type {Snapshot} */ data) => html`<${Overview} room=${room} data=${data} />`}
     </${Loaded}>
+    ${isCalling && html`<${CallDialog} room=${room} onClose=${() => setCalling(false)} />`}
     ${isDeleting && html`<${DeleteRoom} room=${room} onClose=${() => setDeleting(false)} />`}`;
 }
 
@@ -51,7 +55,7 @@ function Overview({ room, data }) {
     ]} />
     <${Queues} room=${room} queues=${data.queues} />
     <div class="columns">
-      <${Participants} participants=${data.participants} isOpen=${data.open} />
+      <${Participants} room=${room} participants=${data.participants} isOpen=${data.open} />
       <${Services} calls=${data.calls} isOpen=${data.open} />
     </div>`;
 }
@@ -63,16 +67,24 @@ function Queues({ room, queues }) {
   </${Card}>`;
 }
 
-/** @param {{participants: Participant[], isOpen: boolean}} props */
-function Participants({ participants, isOpen }) {
+/** @param {{room: string, participants: Participant[], isOpen: boolean}} props */
+function Participants({ room, participants, isOpen }) {
+  const [leaving, setLeaving] = useState(/** @type {Participant | null} */ (null));
   const icon = (/** @type {string} */ role) => (role === "agent" ? "agent" : role === "tool" ? "tool" : "person");
   const columns = [
     { name: "Name", head: true, cell: (/** @type {Participant} */ each) => html`<span class="check"><${Icon} name=${icon(each.role)} /><span class="wrap">${each.name}</span></span>` },
     { name: "Role", cell: (/** @type {Participant} */ each) => each.role },
     { name: "Joined", cell: (/** @type {Participant} */ each) => html`<${Time} at=${each.joined_at} />`, hidden: !participants.some(({ joined_at: time }) => time) },
+    {
+      name: "",
+      full: true,
+      hidden: !may("developer") || !participants.some(({ role }) => role !== "user"),
+      cell: (/** @type {Participant} */ each) => each.role !== "user" && html`<span class="row-actions"><button class="button quiet danger" onClick=${() => setLeaving(each)}>Dismiss</button></span>`,
+    },
   ];
   return html`<${Card} title="In the room">
     ${participants.length ? html`<${Table} label="Participants" columns=${columns} rows=${participants} rowKey=${(/** @type {Participant} */ each) => each.id ?? each.name} />` : html`<${Empty} title="Nobody is here">${isOpen ? "The room is open and waits." : "The room is closed. It opens when somebody joins, or when a message for one of its agents arrives."}</${Empty}>`}
+    ${leaving && html`<${Dismiss} room=${room} participant=${leaving} onClose=${() => setLeaving(null)} />`}
   </${Card}>`;
 }
 

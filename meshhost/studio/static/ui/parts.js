@@ -4,7 +4,7 @@
  */
 import { ApiError, UnreachableError } from "../app/api.js";
 import { signal } from "./preact.js";
-import { fullTime, relativeTime } from "./format.js";
+import { duration, fullTime, relativeTime } from "./format.js";
 import { Icon } from "./icons.js";
 import { html, useEffect, useRef, useSignal } from "./preact.js";
 
@@ -54,6 +54,12 @@ export function Time({ at }) {
   useSignal(now);
   if (at === null || at === undefined) return html`<span class="muted">–</span>`;
   return html`<time datetime=${new Date(at * 1000).toISOString()} title=${fullTime(at)}>${relativeTime(at)}</time>`;
+}
+
+/** How long something lasts already, growing. @param {{since: number | null | undefined}} props */
+export function Age({ since }) {
+  useSignal(now);
+  return since === null || since === undefined ? html`<span class="zero">–</span>` : duration(Math.max(0, Date.now() / 1000 - since));
 }
 
 /** @param {{entries: {label: string, value: Children, tone?: "bad" | "warn" | null}[]}} props */

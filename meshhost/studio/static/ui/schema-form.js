@@ -91,7 +91,7 @@ export function read(given, entered, path = "", isRequired = true, root = given)
         Object.assign(all.faults, member.faults);
         if (member.value !== undefined) all.value[name] = member.value;
       }
-      if (!isRequired && Object.keys(all.value).length === 0) return { value: undefined, faults: {} };
+      if (!isRequired && !Object.keys(all.value).length && !Object.keys(all.faults).length) return { value: undefined, faults: {} };
       return all;
     }
     case "boolean":

@@ -1,6 +1,6 @@
 /** Short notices in the corner: what was done, or why it was not. Screen readers read them; errors stay until dismissed. */
 import { Icon } from "./icons.js";
-import { html, signal, useSignal } from "./preact.js";
+import { html, signal, useEffect, useRef, useSignal } from "./preact.js";
 
 const SHOWN_MS = 6000;
 
@@ -41,7 +41,13 @@ export async function attempt(action, done) {
 
 export function Toasts() {
   const shown = useSignal(notices);
-  return html`<div class="toasts" role="status" aria-live="polite">
+  const box = useRef(/** @type {HTMLElement | null} */ (null));
+  useEffect(() => {
+    // A popover stands above dialogs, but only above those that were opened before it.
+    if (box.current?.matches(":popover-open")) box.current.hidePopover();
+    if (shown.length) box.current?.showPopover();
+  }, [shown]);
+  return html`<div class="toasts" ref=${box} popover="manual" role="status" aria-live="polite">
     ${shown.map(
       ({ id, text, tone }) => html`<div class="toast" key=${id} data-tone=${tone}>
         <p>${text}</p>

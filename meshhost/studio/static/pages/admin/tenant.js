@@ -1,12 +1,13 @@
 /** One tenant, for the operator: its keys, quota and use; renaming, suspending, deleting it. */
-import { at, get, patch, post, remove } from "../../app/api.js";
+import { at, get, patch, post, query, remove } from "../../app/api.js";
 import { useResource } from "../../app/live.js";
 import { go, to } from "../../app/router.js";
 import { Confirm, Dialog } from "../../ui/dialog.js";
 import { TextField } from "../../ui/field.js";
 import { Icon } from "../../ui/icons.js";
-import { Badge, Card, Loaded, PageHead } from "../../ui/parts.js";
+import { Badge, Card, Empty, Loaded, PageHead } from "../../ui/parts.js";
 import { html, useState } from "../../ui/preact.js";
+import { Count, Table } from "../../ui/table.js";
 import { attempt, notify } from "../../ui/toast.js";
 import { KeyTable } from "./key-table.js";
 import { Quota, QuotaForm } from "./quota.js";
@@ -32,6 +33,7 @@ export default function TenantPage({ tenant: name }) {
     </${PageHead}>
     ${isSuspended && html`<p class="note" data-tone="warn">Suspended: ${found.data.suspended}</p>`}
     <${KeyTable} path=${path} mayChange=${true} />
+    ${found.data && html`<${Rooms} id=${found.data.id} />`}
     <${Card} title="Quota" actions=${html`<button class="button" onClick=${() => setOpen("quota")}>Change</button>`}>
       <${Loaded} of=${found}>${(/** @type {any} */ data) => html`<${Quota} tenant=${data} />`}</${Loaded}>
     </${Card}>
@@ -49,6 +51,29 @@ export default function TenantPage({ tenant: name }) {
       const done = await attempt(() => remove(path), ({ deleted }) => (deleted ? `${name} is deleted.` : `${name} is being deleted; this goes on by itself.`));
       if (done !== undefined) go("/studio/tenants");
     }}>All its rooms with their messages, files and documents, its schedules, hooks and keys are deleted. This can't be undone: export it first if in doubt.</${Confirm}>`}`;
+}
+
+/** @typedef {{name: string, open: boolean, participants: number, agents: number, ready: number, leased: number, dead: number}} Room */
+
+/** The rooms of the tenant, as far as an operator sees them: how many are in them, and nothing of what. @param {{id: string}} props */
+function Rooms({ id }) {
+  const overview = useResource((signal) => get(`/overview${query({ tenant: id, limit: 200 })}`, signal), [id], { every: 10_000 });
+  const columns = [
+    { name: "Room", head: true, cell: (/** @type {Room} */ room) => html`<span class="wrap">${room.name}</span>` },
+    { name: "State", cell: (/** @type {Room} */ room) => html`<${Badge} tone=${room.open ? "ok" : undefined}>${room.open ? "open" : "closed"}</${Badge}>` },
+    { name: "Participants", number: true, cell: (/** @type {Room} */ room) => html`<${Count} value=${room.participants} />` },
+    { name: "Agents", number: true, cell: (/** @type {Room} */ room) => html`<${Count} value=${room.agents} />` },
+    { name: "Ready", number: true, cell: (/** @type {Room} */ room) => html`<${Count} value=${room.ready} />` },
+    { name: "In progress", number: true, cell: (/** @type {Room} */ room) => html`<${Count} value=${room.leased} />` },
+    { name: "Dead", number: true, cell: (/** @type {Room} */ room) => html`<${Count} value=${room.dead} tone="bad" />` },
+  ];
+  return html`<${Card} title="Rooms">
+    <${Loaded} of=${overview} what="Loading the rooms">
+      ${(/** @type {{rooms: Room[], next: string | null}} */ { rooms, next }) => html`
+        ${rooms.length ? html`<${Table} label="Rooms" columns=${columns} rows=${rooms} rowKey=${(/** @type {Room} */ room) => room.name} />` : html`<${Empty} title="No rooms yet" />`}
+        ${next && html`<p class="card-body muted">The first ${rooms.length} rooms. The search finds the others.</p>`}`}
+    </${Loaded}>
+  </${Card}>`;
 }
 
 /** @param {{title: string, label: string, action: string, value: string, danger?: boolean, children?: any, onClose: () => void, save: (text: string) => Promise<void>}} props */

@@ -8,7 +8,7 @@ import { Confirm } from "../../ui/dialog.js";
 import { bytes } from "../../ui/format.js";
 import { Icon } from "../../ui/icons.js";
 import { Card, Empty, Failed, Loaded, Loading, PageHead, Time } from "../../ui/parts.js";
-import { html, useEffect, useRef, useState } from "../../ui/preact.js";
+import { html, useEffect, useMemo, useRef, useState } from "../../ui/preact.js";
 import { attempt, notify } from "../../ui/toast.js";
 import { VirtualList } from "../../ui/virtual.js";
 import { Preview } from "./preview.js";
@@ -73,7 +73,9 @@ function Folder({ room, path, title, connection }) {
     setOver(false);
     add(event.dataTransfer?.files);
   };
-  const entries = sorted(list.data ?? []).filter(({ name }) => name.toLowerCase().includes(filter.trim().toLowerCase()));
+  const inOrder = useMemo(() => sorted(list.data ?? []), [list.data]);
+  const wanted = filter.trim().toLowerCase();
+  const entries = useMemo(() => (wanted ? inOrder.filter(({ name }) => name.toLowerCase().includes(wanted)) : inOrder), [inOrder, wanted]);
   return html`<${PageHead} title=${title}>
       <input ref=${chooser} type="file" multiple hidden onChange=${(/** @type {any} */ event) => {
         add(event.target.files);
@@ -100,8 +102,10 @@ function Folder({ room, path, title, connection }) {
 /** @type {Entry} */
 const PARENT = { name: "..", is_folder: true, updated_at: null, size: null };
 
+const NAMES = new Intl.Collator(undefined, { numeric: true });
+
 /** Folders first. @param {Entry[]} entries */
-const sorted = (entries) => [...entries].sort((one, other) => Number(other.is_folder) - Number(one.is_folder) || one.name.localeCompare(other.name));
+const sorted = (entries) => [...entries].sort((one, other) => Number(other.is_folder) - Number(one.is_folder) || NAMES.compare(one.name, other.name));
 
 /** @param {{room: string, path: string, entry: Entry}} props */
 function Row({ room, path, entry }) {

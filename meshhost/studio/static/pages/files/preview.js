@@ -5,7 +5,9 @@
  * `<img>`, where nothing in it runs; HTML stands in a frame with a sandbox that permits nothing, and under this page's own policy,
  * so without scripts, styles and anything from elsewhere.
  */
+import { IMAGES, kindOf } from "../../ui/kinds.js";
 import { bytes, pretty } from "../../ui/format.js";
+import { parseCsv } from "../../ui/csv.js";
 import { Markdown } from "../../ui/markdown.js";
 import { Empty, Failed, Loading } from "../../ui/parts.js";
 import { html, useEffect, useState } from "../../ui/preact.js";
@@ -13,22 +15,6 @@ import { html, useEffect, useState } from "../../ui/preact.js";
 const MOST_TEXT = 1_000_000;
 const MOST_OTHER = 60_000_000;
 const CSV_ROWS = 500;
-
-/** @type {Record<string, string>} */
-const IMAGES = { png: "image/png", jpg: "image/jpeg", jpeg: "image/jpeg", gif: "image/gif", webp: "image/webp", avif: "image/avif", svg: "image/svg+xml", ico: "image/x-icon", bmp: "image/bmp" };
-const BINARY = new Set(["zip", "gz", "tar", "7z", "exe", "bin", "so", "wasm", "mp3", "mp4", "wav", "ogg", "webm", "mov", "doc", "docx", "xls", "xlsx", "ppt", "pptx", "parquet", "sqlite", "db", "pkl", "onnx", "safetensors"]);
-
-/** @param {string} name */
-export function kindOf(name) {
-  const ending = name.toLowerCase().split(".").pop() ?? "";
-  if (ending in IMAGES) return "image";
-  if (ending === "pdf") return "pdf";
-  if (ending === "md" || ending === "markdown") return "markdown";
-  if (ending === "json") return "json";
-  if (ending === "csv" || ending === "tsv") return "csv";
-  if (ending === "html" || ending === "htm") return "html";
-  return BINARY.has(ending) ? "other" : "text";
-}
 
 /** @param {{name: string, size: number, load: () => Promise<Blob>}} props */
 export function Preview({ name, size, load }) {
@@ -91,42 +77,9 @@ function ordered(text) {
   }
 }
 
-/**
- * Rows of a CSV text, with quoted fields; at most `most`.
- * @param {string} text @param {string} separator @param {number} [most]
- */
-export function parseCsv(text, separator, most = CSV_ROWS + 1) {
-  /** @type {string[][]} */
-  const rows = [];
-  let row = /** @type {string[]} */ ([]);
-  let field = "";
-  let isQuoted = false;
-  for (let index = 0; index < text.length && rows.length < most; index += 1) {
-    const sign = text[index];
-    if (isQuoted) {
-      if (sign !== '"') field += sign;
-      else if (text[index + 1] === '"') {
-        field += '"';
-        index += 1;
-      } else isQuoted = false;
-    } else if (sign === '"' && field === "") isQuoted = true;
-    else if (sign === separator) {
-      row.push(field);
-      field = "";
-    } else if (sign === "\n" || sign === "\r") {
-      if (sign === "\r" && text[index + 1] === "\n") index += 1;
-      rows.push([...row, field]);
-      row = [];
-      field = "";
-    } else field += sign;
-  }
-  if (rows.length < most && (field || row.length)) rows.push([...row, field]);
-  return rows;
-}
-
 /** @param {{text: string, separator: string}} props */
 function Csv({ text, separator }) {
-  const rows = parseCsv(text, separator);
+  const rows = parseCsv(text, separator, CSV_ROWS + 1);
   const [head, ...body] = rows;
   if (!head) return html`<p class="muted">The file is empty.</p>`;
   return html`<div class="table-wrap csv" tabindex="0" role="region" aria-label="Table"><table>

@@ -22,7 +22,7 @@ export const newThread = (members) => ({
 
 /** The path of a new thread, which begins with what was said first. @param {string} text */
 export function newPath(text) {
-  const words = text.toLowerCase().normalize("NFKD").replace(/[^a-z0-9]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 40).replace(/-+$/, "");
+  const words = text.toLowerCase().normalize("NFKD").replace(/[\u0300-\u036f]/g, "").replace(/[^a-z0-9]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 40).replace(/-+$/, "");
   return `chats/${words || "chat"}-${crypto.randomUUID().slice(0, 6)}.thread`;
 }
 

@@ -115,7 +115,7 @@ function About({ room, queue, message }) {
     ["Sent", time(message.sent_at)],
     message.due_at !== null && ["Due", time(message.due_at)],
     message.began_at !== null && ["Begun", html`${time(message.began_at)}`],
-    message.by && ["Worker", html`<code>${message.by}</code>`],
+    message.by && ["Worker", html`<code>${message.by}</code>${may("developer") && html` · <a href=${`${to`/rooms/${room}/logs`}?agent=${encodeURIComponent(message.by)}`}>its log</a>`}`],
     message.lease_until !== null && ["Lease ends", time(message.lease_until)],
     message.ended_at !== null && ["Ended", time(message.ended_at)],
     message.ended_at !== null && message.began_at !== null && ["Took", duration(message.ended_at - message.began_at)],

@@ -4,9 +4,9 @@ import { useRoom } from "../../app/events.js";
 import { to } from "../../app/router.js";
 import { may } from "../../app/store.js";
 import { Confirm } from "../../ui/dialog.js";
-import { counted, duration } from "../../ui/format.js";
+import { counted } from "../../ui/format.js";
 import { Icon } from "../../ui/icons.js";
-import { Badge, Empty, Loaded, PageHead, Stats } from "../../ui/parts.js";
+import { Age, Badge, Empty, Loaded, PageHead, Stats } from "../../ui/parts.js";
 import { html, useState } from "../../ui/preact.js";
 import { attempt } from "../../ui/toast.js";
 import { Messages } from "./messages.js";
@@ -26,7 +26,7 @@ function NoQueue({ room, queue }) {
 }
 
 /** @type {Queue} */
-const EMPTY = { name: "", size: 0, ready: 0, leased: 0, delayed: 0, blocked: 0, dead: 0, oldest_age: null, paused: false };
+const EMPTY = { name: "", size: 0, ready: 0, leased: 0, delayed: 0, blocked: 0, dead: 0, oldest_age: null, oldest_at: null, paused: false };
 
 /** @param {{room: string, queue: string}} props */
 export default function QueuePage({ room, queue }) {
@@ -54,7 +54,7 @@ export default function QueuePage({ room, queue }) {
         { label: "Delayed", value: stats.delayed.toLocaleString() },
         { label: "Waiting for a key", value: stats.blocked.toLocaleString() },
         { label: "Dead", value: stats.dead.toLocaleString(), tone: stats.dead ? "bad" : null },
-        { label: "Oldest waits", value: stats.oldest_age === null ? "–" : duration(stats.oldest_age) },
+        { label: "Oldest waits", value: html`<${Age} since=${stats.oldest_at} />` },
       ]} />`}
     </${Loaded}>
     <${Series} path=${`${path}/series`} />

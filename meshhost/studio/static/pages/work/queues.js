@@ -3,9 +3,8 @@ import { at } from "../../app/api.js";
 import { useRoom } from "../../app/events.js";
 import { to } from "../../app/router.js";
 import { may } from "../../app/store.js";
-import { duration } from "../../ui/format.js";
 import { Icon } from "../../ui/icons.js";
-import { Badge, Card, Empty, Loaded, PageHead } from "../../ui/parts.js";
+import { Age, Badge, Card, Empty, Loaded, PageHead } from "../../ui/parts.js";
 import { html, useState } from "../../ui/preact.js";
 import { Count, Table } from "../../ui/table.js";
 import { SendDialog } from "./send.js";
@@ -50,7 +49,7 @@ export function QueueTable({ room, queues }) {
     {
       name: "Oldest waits",
       number: true,
-      cell: (/** @type {Queue} */ queue) => (queue.oldest_age === null ? html`<span class="zero">–</span>` : duration(queue.oldest_age)),
+      cell: (/** @type {Queue} */ queue) => html`<${Age} since=${queue.oldest_at} />`,
     },
   ];
   return html`<${Table} label="Queues" columns=${columns} rows=${queues} rowKey=${(/** @type {Queue} */ queue) => queue.name} />`;
