@@ -243,6 +243,33 @@ STUDIO = (
         tag="Studio",
     ),
     Endpoint("DELETE", "/studio/api/session", "Sign out", [Answer(204, "Signed out."), _FORBIDDEN], tag="Studio"),
+    *(
+        Endpoint(
+            "GET",
+            f"/studio/api/oidc/{step}",
+            text,
+            [
+                Answer(302, where, headers={"Location": "The address."}),
+                Answer(404, "No provider is configured.", ERROR),
+            ],
+            parameters=(Parameter(*parameter),),
+            tag="Studio",
+        )
+        for step, text, where, parameter in (
+            (
+                "start",
+                "Begin a sign-in by OpenID Connect",
+                "On to the provider.",
+                ("return", "The address of Studio to go on at."),
+            ),
+            (
+                "callback",
+                "End a sign-in by OpenID Connect",
+                "On to Studio: signed in, or with `sign_in_error`.",
+                ("code", "The provider's code; also `state` and `error`."),
+            ),
+        )
+    ),
     Endpoint(
         "POST",
         "/studio/api/link",

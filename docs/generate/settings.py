@@ -94,6 +94,17 @@ VARIABLES: dict[str, dict[str, str]] = {
 }
 
 FILE: dict[str, str] = {
+    "studio.oidc.issuer": "A provider of OpenID Connect by which people sign in to Studio: its issuer, as it is in its "
+    "configuration (`/.well-known/openid-configuration`). Needs `pip install 'meshhost[oidc]'` and the operator's key. The "
+    "address to register there is `PUBLIC_URL/studio/api/oidc/callback`.",
+    "studio.oidc.client_id": "What the provider knows this server as.",
+    "studio.oidc.client_secret_file": "File with the client's secret. Default: none, for a public client.",
+    "studio.oidc.name": "The provider's name on the button.",
+    "studio.oidc.scopes": "What is asked of the provider; some give groups only for a scope of theirs.",
+    "studio.oidc.groups_claim": "The claim of the ID token that has the person's groups.",
+    "studio.oidc.roles.group": "A group of the provider. The first entry for one of a person's groups counts.",
+    "studio.oidc.roles.role": "What its members may do: viewer, developer, admin, or operator of the installation.",
+    "studio.oidc.roles.tenant": "The tenant of the role, by name or id; none for the operator.",
     "server.public_url": "Address at which participants reach the server, when it is not the one it listens on.",
     "server.linger_seconds": "Seconds a room stays open after its last participant that no service brought has left.",
     "server.resume_seconds": "Seconds in which a participant whose connection was lost can return as the same participant.",
@@ -197,7 +208,7 @@ def _file() -> Iterator[str]:
     for name, field in members.items():
         where, _, member = name.rpartition(".")
         tables.setdefault(where, []).append((code(member), _type(field), _default(field), FILE[name]))
-    lists = {"services", "services.paths", "providers"}
+    lists = {"services", "services.paths", "providers", "studio.oidc.roles"}
     for where, rows in tables.items():
         yield f"## `[[{where}]]`" if where in lists else f"## `[{where}]`"
         yield table(("Member", "Type", "Default", "What it sets"), rows)
@@ -214,6 +225,8 @@ def _members(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fi
 
 def _table_model(annotation: Any) -> type[BaseModel] | None:
     """The model of a table or of a list of tables; None for a value. Models of other modules are values here."""
+    if typing.get_origin(annotation) in (UnionType, typing.Union):  # a table that may be left out
+        [annotation, *_] = [one for one in typing.get_args(annotation) if one is not type(None)]
     [annotation] = typing.get_args(annotation) if typing.get_origin(annotation) is list else [annotation]
     is_table = isinstance(annotation, type) and issubclass(annotation, BaseModel)
     return annotation if is_table and annotation.__module__ == ServerFile.__module__ else None

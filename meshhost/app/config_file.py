@@ -18,9 +18,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
 from meshhost.identity.grants import ApiScope
+from meshhost.identity.roles import Role
 from meshhost.queues.bodies import INLINE_BYTES
 from meshhost.quotas.quota import ServerQuota
-from meshhost.server.config import MAX_HEADER_BYTES, ConfiguredService, ServicePath
+from meshhost.server.config import MAX_HEADER_BYTES, ConfiguredService, OidcConfig, OidcRole, ServicePath
 from meshhost.validation import first_problem
 
 __all__ = ["ProviderEntry", "ServerFile", "changed_tables", "read_secret_file", "read_server_file"]
@@ -150,6 +151,51 @@ class ProviderEntry(_Table):
     audio: bool = False
 
 
+class _OidcRole(_Table):
+    group: str = Field(min_length=1)
+    role: Literal["viewer", "developer", "admin", "operator"]
+    tenant: Annotated[str | None, Field(validate_default=True)] = None
+
+    @field_validator("tenant")
+    @classmethod
+    def _is_for_roles_of_tenants(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if "role" in info.data and (value is None) != (info.data["role"] == "operator"):
+            raise ValueError("expected the name or id of a tenant, and none for the role operator")
+        return value
+
+
+class _Oidc(_Table):
+    issuer: _HttpUrl
+    client_id: str = Field(min_length=1)
+    client_secret_file: Path | None = None
+    name: str = Field("single sign-on", min_length=1, max_length=60)
+    scopes: str = "openid email profile"
+    groups_claim: str = "groups"
+    roles: list[_OidcRole] = Field(min_length=1)
+
+
+class _Studio(_Table):
+    oidc: _Oidc | None = None
+
+    def oidc_config(self) -> OidcConfig | None:
+        """Return the provider with its secret, which is read from a file. Raises SettingsError."""
+        if self.oidc is None:
+            return None
+        roles = [
+            OidcRole(each.group, None if each.tenant is None else Role(each.role), each.tenant)
+            for each in self.oidc.roles
+        ]
+        return OidcConfig(
+            issuer=self.oidc.issuer,
+            client_id=self.oidc.client_id,
+            name=self.oidc.name,
+            roles=roles,
+            client_secret=read_secret_file(self.oidc.client_secret_file),
+            scopes=self.oidc.scopes,
+            groups_claim=self.oidc.groups_claim,
+        )
+
+
 class ServerFile(_Table):
     """The whole file. Every table is optional."""
 
@@ -159,6 +205,7 @@ class ServerFile(_Table):
     quota: _Quota = Field(default_factory=_Quota)
     storage: _Storage = Field(default_factory=_Storage)
     webhooks: _Webhooks = Field(default_factory=_Webhooks)
+    studio: _Studio = Field(default_factory=_Studio)
     services: list[_Service] = Field(default_factory=list)
     providers: list[ProviderEntry] = Field(default_factory=list)
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from meshhost.app.config_file import ProviderEntry, ServerFile, read_secret_file
@@ -27,7 +28,7 @@ from meshhost.protocol.frames import Limits
 from meshhost.queues.bodies import LargeBodies
 from meshhost.queues.over_engine import queue_service
 from meshhost.quotas.counts import TenantCounts
-from meshhost.server.config import ServerConfig
+from meshhost.server.config import OidcConfig, ServerConfig
 from meshhost.server.data.counts import tenant_counts
 from meshhost.server.server import RoomServer
 from meshhost.settings import Settings, read_settings
@@ -145,6 +146,7 @@ def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool
         oauth=file.server.oauth if "oauth" in file.server.model_fields_set else None,
         require_token_expiry=file.server.require_token_expiry,
         operator_key=options.operator_key,
+        oidc=_oidc(options),
         host_admin_key=settings.admin_key.get_secret_value() if settings.admin_key else None,
         local_hosts=functools.partial(running_hosts, settings.config_dir),
         tenant_labels=file.server.tenant_labels,
@@ -162,6 +164,15 @@ def _bodies(file: ServerFile, engine: Engine, objects: BodyObjects, counts: Tena
         max_bytes=file.queues.max_message_bytes,
         counts=counts,
     )
+
+
+def _oidc(options: ServerOptions) -> OidcConfig | None:
+    config = options.file.studio.oidc_config()
+    if config is not None and options.operator_key is None:
+        raise SettingsError("studio.oidc: it needs the operator's key, which its sessions are bound to")
+    if config is not None and find_spec("cryptography") is None:
+        raise SettingsError("studio.oidc: checking signatures needs a library more: pip install 'meshhost[oidc]'")
+    return config
 
 
 def _make_data_dir(path: Path) -> None:

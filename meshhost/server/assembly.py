@@ -67,6 +67,7 @@ from meshhost.server.services.work import WorkService
 from meshhost.server.studio.codes import OneTimeCodes
 from meshhost.server.studio.events import EventRoutes
 from meshhost.server.studio.hosts import Hosts
+from meshhost.server.studio.oidc import OidcRoutes
 from meshhost.server.studio.overview import OverviewRoutes
 from meshhost.server.studio.pages import PageRoutes
 from meshhost.server.studio.room_log import RoomLog, RoomLogRoutes
@@ -118,6 +119,7 @@ class Parts:
     codes: OneTimeCodes
     log: RoomLog
     hosts: Hosts
+    oidc: OidcRoutes
     metrics: ServerMetrics
     deletions: Deletions
     archives: Exports
@@ -279,7 +281,10 @@ def assemble(
     hosts = Hosts(access, services=lambda: caller.services, local=config.local_hosts, admin_key=config.host_admin_key)
     hosts.add_to(app)
     codes = OneTimeCodes()
-    SigningIn(access, sessions, codes, address).add_to(app)
+    oidc_name = None if config.oidc is None else config.oidc.name
+    SigningIn(access, sessions, codes, address, oidc_name=oidc_name).add_to(app)
+    oidc = OidcRoutes(config.oidc, sessions, engines.identity, address)
+    oidc.add_to(app)
     PageRoutes().add_to(app)  # the last below /studio: it answers everything else there
     add_gateway_routes(
         app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter, hold=bodies.held
@@ -294,6 +299,7 @@ def assemble(
         codes,
         log,
         hosts,
+        oidc,
         metrics,
         deletions,
         exports,

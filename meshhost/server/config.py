@@ -12,10 +12,19 @@ from typing import Any
 
 from meshhost.edge.limits import EdgeLimits
 from meshhost.identity.grants import ApiScope
+from meshhost.identity.roles import Role
 from meshhost.protocol.frames import Limits
 from meshhost.tenant_names import TenantLabel
 
-__all__ = ["MAX_HEADER_BYTES", "CallTimes", "ConfiguredService", "ServerConfig", "ServicePath"]
+__all__ = [
+    "MAX_HEADER_BYTES",
+    "CallTimes",
+    "ConfiguredService",
+    "OidcConfig",
+    "OidcRole",
+    "ServerConfig",
+    "ServicePath",
+]
 
 MAX_HEADER_BYTES = 1024 * 1024
 """The JSON header of a message from a participant: what is larger belongs in the payload, or in a file."""
@@ -57,6 +66,28 @@ class ConfiguredService:
 
 
 @dataclass(frozen=True, slots=True)
+class OidcRole:
+    """What the members of a group may do: a role in a tenant (its name or id), or without a tenant the operator's."""
+
+    group: str
+    role: Role | None
+    tenant: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OidcConfig:
+    """A provider: its issuer, what it knows this server as, and the roles of its groups, the first of which counts."""
+
+    issuer: str
+    client_id: str
+    name: str
+    roles: Sequence[OidcRole]
+    client_secret: str | None = field(default=None, repr=False)
+    scopes: str = "openid email profile"
+    groups_claim: str = "groups"
+
+
+@dataclass(frozen=True, slots=True)
 class CallTimes:
     """Seconds between the calls of a configured service: a called agent has `join` to join.
 
@@ -88,7 +119,8 @@ class ServerConfig:
     or ends. `call_urls` are the prefixes of URLs that `agent.call` may call. `oauth` turns on the loopback login that the
     MeshAgent CLI's `setup` uses (None: where there is no `public_url`). `edge` bounds connections and half-sent requests. With
     `require_token_expiry` tokens of participants that never expire are refused. `operator_key` is the key that manages
-    tenants; without one nobody does. `host_admin_key` is the admin key of service hosts, which the operator sees through this
+    tenants; without one nobody does. `oidc` lets people sign in to Studio by a
+    provider. `host_admin_key` is the admin key of service hosts, which the operator sees through this
     server; `local_hosts` returns those that run on this machine, with the room that each was run for. The first `tenant_labels`
     tenants have a label of their own in the metrics, which shows their id or name. `series_file` is where the series of points
     about queues are kept while the server does not run.
@@ -121,6 +153,7 @@ class ServerConfig:
     require_token_expiry: bool = False
     edge: EdgeLimits = field(default_factory=EdgeLimits)
     operator_key: str | None = field(default=None, repr=False)
+    oidc: OidcConfig | None = None
     host_admin_key: str | None = field(default=None, repr=False)
     local_hosts: Callable[[], Mapping[str, str]] = field(default=dict, repr=False)
     tenant_labels: int = 0

@@ -147,6 +147,7 @@ class RoomServer:
             stack.enter_context(self._parts.log.attached())
             await stack.enter_async_context(self._parts.sender)
             await stack.enter_async_context(self._parts.hosts)
+            await stack.enter_async_context(self._parts.oidc)
             runner = web.AppRunner(
                 self._parts.app,
                 access_log=None,

@@ -175,6 +175,8 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/studio/static/{version}/{path}"): PUBLIC,
     ("GET", "/studio/api/session"): SIGN_IN,
     ("POST", "/studio/api/session"): SIGN_IN,
+    ("GET", "/studio/api/oidc/start"): PUBLIC,
+    ("GET", "/studio/api/oidc/callback"): PUBLIC,
     ("POST", "/studio/api/link"): VIEW | {"other key": OPEN, "operator key": OPEN},
     ("POST", "/studio/api/rooms/{room}/token"): DEVELOP | {"other key": OPEN},
     ("GET", "/oauth/authorize"): LOGIN,

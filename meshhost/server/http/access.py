@@ -48,7 +48,7 @@ def bearer_of(request: web.Request) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KeyHolder:
-    """Who shows an API key, its session, or a login (which has no key of its own)."""
+    """Who shows an API key, its session, or what has no key of its own: a login, a session of a person."""
 
     project: str
     role: Role
@@ -127,8 +127,11 @@ class Access:
         """Who makes the request. Raises TokenError, TenantSuspendedError, AccessDeniedError for the operator's session."""
         session = self.session(request)
         if session is not None:
-            if session.project is None or session.key_id is None:
+            if session.project is None:
                 raise AccessDeniedError("this needs an API key of a tenant, and the operator has none")
+            if session.key_id is None or session.role is not None:  # of a person whom a provider named
+                self.identity.check_tenant(session.project)
+                return KeyHolder(session.project, session.role or Role.VIEWER, None)
             key_id, project = session.key_id, session.project
         else:
             bearer = bearer_of(request)

@@ -3,7 +3,9 @@
 A session is bound to its key and is worth what the key is worth. The cookie is a token that is signed with a secret derived
 from that key, so nothing is stored, every server over the same store takes it, and a session outlives a restart; when the key
 is revoked or expires, or its tenant is suspended, the session is refused at once like the key itself. The role is looked up at
-each request and is never in the cookie. The operator's session is bound to the operator's key in the same way.
+each request and is never in the cookie. The operator's session is bound to the operator's key in the same way. A person whom a
+provider of OpenID Connect named has no key: that session is signed with a secret derived from the operator's key, and has a
+role.
 
 Browsers send cookies along with requests that other pages make. So a request by cookie also needs the header X-Meshhost-Csrf
 with a value that only the page of the session knows, and must not come from another origin; a change must prove by Origin or
@@ -15,8 +17,8 @@ import hmac
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,12 +28,16 @@ from aiohttp import web
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AccessDeniedError, InvalidApiKeyError, InvalidTokenError
 from meshhost.identity.keys import parse_api_key
+from meshhost.identity.roles import Role
 from meshhost.stores.identity_service import IdentityService
 
 __all__ = ["CSRF_HEADER", "SESSION_SECONDS", "Session", "Sessions"]
 
 CSRF_HEADER = "X-Meshhost-Csrf"
 SESSION_SECONDS = 24 * 3600.0
+PERSON_SECONDS = 8 * 3600.0
+"""A provider says who is in which group at the sign-in only."""
+_PERSON, _PENDING = b"meshhost studio person", b"meshhost studio sign-in"
 # Sessions that were signed out are remembered until they would have ended, at most so many.
 _MOST_ENDED = 10_000
 _ALGORITHM = "HS256"
@@ -41,13 +47,18 @@ _HOST = re.compile(r"[A-Za-z0-9.\-]{1,253}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One signed-in browser. Without a project it is the operator's; `key_id` is the key of the project it is bound to."""
+    """One signed-in browser. Without a project it is the operator's; `key_id` is the key of the project it is bound to.
+
+    A person who signed in by a provider has a `name`; in a project it has a role of its own instead of a key.
+    """
 
     id: str
     project: str | None
     key_id: str | None
     expires_at: float
     csrf: str = field(repr=False)
+    role: Role | None = None
+    name: str | None = None
 
     @property
     def is_operator(self) -> bool:
@@ -95,9 +106,40 @@ class Sessions:
             self._identity.check_use(key_id)
         return self._begin(project, key_id)
 
+    def begin_for_person(self, project: str | None, role: Role | None, name: str) -> tuple[Session, str]:
+        """Begin a session of a person whom a provider named. Raises InvalidTokenError, TenantSuspendedError."""
+        if project is not None:
+            self._identity.check_tenant(project)
+        expires_at = float(int(self._clock.time() + PERSON_SECONDS))
+        csrf, session_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
+        session = Session(session_id, project, None, expires_at, csrf, role, name)
+        claims = {"jti": session.id, "csrf": csrf, "exp": int(expires_at), "sub": project, "role": role, "person": name}
+        return session, jwt.encode(
+            {key: value for key, value in claims.items() if value is not None},
+            key=self._own_secret(_PERSON),
+            algorithm=_ALGORITHM,
+        )
+
+    def sign_pending(self, pending: Mapping[str, str], seconds: float) -> str:
+        """A token for what a browser must bring back within these seconds. Raises InvalidTokenError without operator's key."""
+        claims = {**pending, "exp": int(self._clock.time() + seconds)}
+        return jwt.encode(claims, key=self._own_secret(_PENDING), algorithm=_ALGORITHM)
+
+    def read_pending(self, text: str) -> dict[str, str]:
+        """What `sign_pending` signed. Raises InvalidTokenError."""
+        try:
+            claims = jwt.decode(
+                text, key=self._own_secret(_PENDING), algorithms=[_ALGORITHM], options={"verify_exp": False}
+            )
+        except (jwt.PyJWTError, ValueError):
+            claims = {"exp": 0}
+        if claims.pop("exp") < self._clock.time():
+            raise InvalidTokenError("this sign-in was not begun in this browser, or took too long: begin again")
+        return {name: str(value) for name, value in claims.items()}
+
     def renewed(self, session: Session) -> tuple[Session, str] | None:
         """The session with a later end, and its cookie, when half of its time is over; else None."""
-        if session.expires_at - self._clock.time() > SESSION_SECONDS / 2:
+        if session.name is not None or session.expires_at - self._clock.time() > SESSION_SECONDS / 2:
             return None
         return self._begin(session.project, session.key_id, session_id=session.id, csrf=session.csrf)
 
@@ -191,9 +233,13 @@ class Sessions:
                 raise InvalidTokenError("the session is malformed")
             # The clock of this object judges the end; `iat` is not used.
             options = {"verify_exp": False, "verify_sub": False}
-            key = self._secret(project, key_id)
+            is_person = "person" in unverified
+            key = self._own_secret(_PERSON) if is_person else self._secret(project, key_id)
             claims: dict[str, Any] = jwt.decode(text, key=key, algorithms=[_ALGORITHM], options=options)
             session = Session(str(claims["jti"]), project, key_id, float(claims["exp"]), str(claims["csrf"]))
+            if is_person:
+                role = None if project is None else Role(claims["role"])
+                session = replace(session, key_id=None, role=role, name=str(claims["person"]))
         # The last ones: who has the key can sign anything.
         except (jwt.PyJWTError, ValueError, RecursionError, KeyError, TypeError, OverflowError):
             raise InvalidTokenError("the session has ended: sign in again") from None
@@ -215,6 +261,12 @@ class Sessions:
                 raise InvalidTokenError("the session is malformed")
             secret = self._identity.secret_for(key_id, project)
         return hmac.digest(secret.encode(), b"meshhost studio session", hashlib.sha256)
+
+    def _own_secret(self, purpose: bytes) -> bytes:
+        """What signs what is bound to no key of a tenant. Raises InvalidTokenError without an operator's key."""
+        if self._operator_key is None:
+            raise InvalidTokenError("this server has no operator's key")
+        return hmac.digest(self._operator_key.encode(), purpose, hashlib.sha256)
 
 
 def cookie_name(request: web.Request) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from meshhost.errors import InvalidRequestError, MeshhostError, TokenError
+from meshhost.errors import AccessDeniedError, InvalidRequestError, MeshhostError, TokenError
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import encode_api_key
 from meshhost.identity.tenant import check_room_name
@@ -39,9 +39,12 @@ def link_with(url: str, code: str) -> str:
 
 
 class SigningIn:
-    """Serves `/studio/api`."""
+    """Serves `/studio/api`. `oidc_name` is the provider's name, where one can sign in by it."""
 
-    def __init__(self, access: Access, sessions: Sessions, codes: OneTimeCodes, address: Address) -> None:
+    def __init__(
+        self, access: Access, sessions: Sessions, codes: OneTimeCodes, address: Address, *, oidc_name: str | None = None
+    ) -> None:
+        self._oidc_name = oidc_name
         self._access = access
         self._sessions = sessions
         self._codes = codes
@@ -105,6 +108,9 @@ class SigningIn:
 
     async def _link(self, request: web.Request) -> web.Response:
         """A link that signs a browser in as who shows the key."""
+        session = self._access.session(request)
+        if session is not None and session.name is not None:
+            raise AccessDeniedError("a link stands for a key, and you have none: sign in by your provider there too")
         if self._access.is_operator(request):
             of = CodeOf(None, None)
         else:
@@ -119,10 +125,11 @@ class SigningIn:
         key = self._access.signer(request)
         room = check_room_name(request.match_info["room"])
         body = await json_object(request) if request.can_read_body else {}
-        name = text_of(body, "name", "studio")
+        session = self._access.session(request)
+        person = None if session is None else session.name
+        name = person or text_of(body, "name", "studio")
         if len(name) > _MAX_NAME or not name.isprintable():
             raise InvalidRequestError("name", f"expected at most {_MAX_NAME} printable characters")
-        session = self._access.session(request)
         expires = datetime.now(UTC) + timedelta(seconds=TOKEN_SECONDS)
         if session is not None:
             expires = min(expires, datetime.fromtimestamp(session.expires_at, UTC))
@@ -140,18 +147,19 @@ class SigningIn:
 
     async def _shown(self, session: Session) -> dict[str, Any]:
         """The session as the page sees it. Raises TokenError, TenantSuspendedError when it has ended."""
-        more: dict[str, Any] = {"role": "operator", "name": "operator", "tenant": None}
-        if session.project is not None and session.key_id is not None:
-            identity = self._access.identity
+        more: dict[str, Any] = {"role": "operator", "name": session.name or "operator", "tenant": None}
+        identity = self._access.identity
+        if session.project is not None:
             identity.check_tenant(session.project)
+            tenant = {"id": session.project, "name": name_of(session.project)}
+            more |= {"role": session.role, "tenant": tenant}
+        if session.project is not None and session.key_id is not None:
             identity.check_use(session.key_id)
             keys = {key.id: key.name for key in await identity.keys(session.project)}
-            more = {
-                "role": identity.role_of(session.key_id).value,
-                "name": keys.get(session.key_id, "own key"),
-                "tenant": {"id": session.project, "name": name_of(session.project) or session.project},
-            }
+            more |= {"role": identity.role_of(session.key_id).value, "name": keys.get(session.key_id, "own key")}
         return {**self._nobody(), **more, "expires": session.expires_at, "csrf": session.csrf}
 
     def _nobody(self) -> dict[str, Any]:
-        return {"role": None, "sign_in": ["key", "code"], "oidc": None, "version": _VERSION}
+        ways = ["key", "code", *(["oidc"] if self._oidc_name else [])]
+        oidc = {"name": self._oidc_name} if self._oidc_name else None
+        return {"role": None, "sign_in": ways, "oidc": oidc, "version": _VERSION}

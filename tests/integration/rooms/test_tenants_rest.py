@@ -66,7 +66,9 @@ def api_routes(server: RunningServer) -> set[tuple[str, str]]:
     return {
         (method, path)
         for method, path in found
-        if path.startswith(keyed) and method != "HEAD" and path != "/studio/api/session"
+        if path.startswith(keyed)
+        and method != "HEAD"
+        and not path.startswith(("/studio/api/session", "/studio/api/oidc"))
     }
 
 

@@ -2,6 +2,7 @@
  * The files of a room: folders to go through, a preview, upload by drag or choice, download, delete. Changes by others are seen at
  * once, by the room's events, with who made them.
  */
+import { useRoom } from "../../app/events.js";
 import { useRoomClient, useRoomResource } from "../../app/room-client.js";
 import { to } from "../../app/router.js";
 import { Confirm } from "../../ui/dialog.js";
@@ -33,32 +34,47 @@ export default function Files({ room, rest = "" }) {
   return html`<${Folder} key=${rest} room=${room} path=${rest} connection=${connection} title=${title} />`;
 }
 
-/** Call `changed` when something at or below a path changed. @param {any} client @param {string} path @param {() => void} changed */
+/** @typedef {{path: string, by: string, what: string, at: number}} Change */
+
+/**
+ * Call `changed` when something at or below a path changed; returns the last change.
+ * @param {any} client @param {string} path @param {() => void} changed
+ */
 function useFileEvents(client, path, changed) {
+  const [last, setLast] = useState(/** @type {Change | null} */ (null));
   const call = useRef(changed);
   call.current = changed;
   useEffect(() => {
     if (!client) return undefined;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
-    const onEvent = (/** @type {any} */ { path: where }) => {
+    const on = (/** @type {string} */ what) => (/** @type {any} */ { path: where, participant_id: by }) => {
       if (path && where !== path && !String(where).startsWith(`${path}/`)) return;
+      setLast({ path: where, by, what, at: Date.now() / 1000 });
       clearTimeout(timer);
       timer = setTimeout(() => call.current(), 150);
     };
-    const stops = ["storage.file.updated", "storage.file.deleted"].map((type) => client.on(type, onEvent));
+    const stops = [client.on("storage.file.updated", on("written")), client.on("storage.file.deleted", on("deleted"))];
     return () => {
       clearTimeout(timer);
       stops.forEach((stop) => stop());
     };
   }, [client, path]);
+  return last;
+}
+
+/** Who changed what just now. @param {{room: string, change: Change | null, own: string | undefined}} props */
+function LastChange({ room, change, own }) {
+  const live = useRoom(room);
+  const name = change && (change.by === own ? "you" : live.data?.participants.find(({ id }) => id === change.by)?.name);
+  return html`<p class="muted small" role="status">${change && html`<span class="wrap">${change.path}</span> was ${change.what}${name && ` by ${name}`}, <${Time} at=${change.at} />`}</p>`;
 }
 
 /** @param {{room: string, path: string, title: string, connection: ReturnType<typeof useRoomClient>}} props */
 function Folder({ room, path, title, connection }) {
   const { client } = connection;
   const list = useRoomResource(connection, async (by) => /** @type {Entry[]} */ ((await by.request("storage.list", { path })).files), [room, path]);
-  useFileEvents(client, path, list.refresh);
+  const change = useFileEvents(client, path, list.refresh);
   const [filter, setFilter] = useState("");
   const [isOver, setOver] = useState(false);
   const uploads = useUploads(client);
@@ -83,6 +99,7 @@ function Folder({ room, path, title, connection }) {
       }} />
       <button class="button primary" onClick=${() => chooser.current?.click()}><${Icon} name="upload" />Upload</button>
     </${PageHead}>
+    ${change && html`<${LastChange} room=${room} change=${change} own=${client?.participantId} />`}
     <${Uploads} list=${uploads.list} remove=${uploads.remove} />
     <section class="card drop" data-over=${isOver} aria-label="Files"
       onDragOver=${(/** @type {Event} */ event) => { event.preventDefault(); setOver(true); }}
@@ -104,8 +121,17 @@ const PARENT = { name: "..", is_folder: true, updated_at: null, size: null };
 
 const NAMES = new Intl.Collator(undefined, { numeric: true });
 
-/** Folders first. @param {Entry[]} entries */
-const sorted = (entries) => [...entries].sort((one, other) => Number(other.is_folder) - Number(one.is_folder) || NAMES.compare(one.name, other.name));
+const MOST_SORTED = 5000;
+
+/**
+ * Folders first; file-2 before file-10, unless there are so many that sorting would be felt: they come in the order of their names.
+ * @param {Entry[]} entries
+ */
+function sorted(entries) {
+  const parts = [entries.filter((entry) => entry.is_folder), entries.filter((entry) => !entry.is_folder)];
+  if (entries.length <= MOST_SORTED) parts.forEach((part) => part.sort((one, other) => NAMES.compare(one.name, other.name)));
+  return parts.flat();
+}
 
 /** @param {{room: string, path: string, entry: Entry}} props */
 function Row({ room, path, entry }) {
@@ -124,7 +150,7 @@ function OneFile({ room, path, entry, connection, changed }) {
   const { client } = connection;
   const [isDeleting, setDeleting] = useState(false);
   const [version, setVersion] = useState(0);
-  useFileEvents(client, path, () => {
+  const change = useFileEvents(client, path, () => {
     setVersion((before) => before + 1);
     changed();
   });
@@ -142,6 +168,7 @@ function OneFile({ room, path, entry, connection, changed }) {
       <button class="button danger" onClick=${() => setDeleting(true)} disabled=${!client}><${Icon} name="trash" />Delete</button>
     </${PageHead}>
     <p class="muted">${isDocument ? "A document: see Documents of the room." : bytes(entry.size)}${entry.updated_at && html` · written <${Time} at=${Date.parse(entry.updated_at) / 1000} />`}</p>
+    ${change && html`<${LastChange} room=${room} change=${change} own=${client?.participantId} />`}
     ${!isDocument && html`<${Card} title="Preview"><${Preview} key=${version} name=${name} size=${entry.size ?? 0} load=${async () => await (await fetch(await addressOf(client, path))).blob()} /></${Card}>`}
     ${isDeleting &&
     html`<${Confirm} title=${`Delete ${name}`} action="Delete" onClose=${() => setDeleting(false)} onConfirm=${async () => {

@@ -58,7 +58,7 @@ export default function QueuePage({ room, queue }) {
       ]} />`}
     </${Loaded}>
     <${Series} path=${`${path}/series`} />
-    <${Messages} room=${room} queue=${queue} changes=${changes} />
+    <${Messages} key=${`${room}/${queue}`} room=${room} queue=${queue} changes=${changes} />
     ${open === "send" && html`<${SendDialog} room=${room} queue=${queue} onClose=${close} onSent=${changed} />`}
     ${open === "settings" && html`<${QueueSettings} path=${path} queue=${queue} onClose=${close} />`}
     ${open === "purge" &&
