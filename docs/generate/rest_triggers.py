@@ -134,6 +134,19 @@ TRIGGERS = (
     ),
     _of_room(
         "POST",
+        "/schedules/preview",
+        "Show when a schedule would send",
+        [
+            Answer(
+                200, "The next ten times, in seconds since 1970; fewer when there are fewer.", obj(times=array(_NUMBER))
+            ),
+            _BAD,
+        ],
+        description="Takes what says when: `cron`, `every` or `at`, and `timezone`. Nothing is stored.",
+        body=obj((), **_SPEC),
+    ),
+    _of_room(
+        "POST",
         f"{_ROOM}/schedules",
         "Make a schedule",
         [Answer(200, "The schedule.", _SCHEDULE), _BAD, _TOO_MANY],

@@ -24,7 +24,17 @@ from cronsim import CronSim, CronSimError
 
 from meshhost.errors import InvalidRequestError
 
-__all__ = ["SHORTEST_INTERVAL", "Cron", "Interval", "Once", "Timing", "check_time", "shortest_gap", "zone_of"]
+__all__ = [
+    "SHORTEST_INTERVAL",
+    "Cron",
+    "Interval",
+    "Once",
+    "Timing",
+    "check_time",
+    "next_times",
+    "shortest_gap",
+    "zone_of",
+]
 
 SHORTEST_INTERVAL: Final = 10.0
 LONGEST_INTERVAL: Final = 366 * 24 * 3600.0
@@ -154,6 +164,16 @@ class Cron:
         if reverse:
             start = datetime.fromtimestamp(math.floor(time) + 1, self._zone)
         return (found.timestamp() for found in CronSim(self._line, start, reverse=reverse))
+
+
+def next_times(timing: Timing, after: float, count: int) -> list[float]:
+    """Return the first occurrences after this time, at most `count`."""
+    times: list[float] = []
+    due = timing.after(after)
+    while due is not None and len(times) < count:
+        times.append(due)
+        due = timing.after(due)
+    return times
 
 
 def shortest_gap(timing: Timing, start: float) -> float | None:

@@ -131,6 +131,7 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", f"{P}/scheduled-tasks/{{id}}/runs"): VIEW,
     ("POST", "/rooms/{room}/queues/{queue}/messages"): ROOM_DEVELOP,
     ("GET", "/schedules"): PROJECTS,
+    ("POST", "/schedules/preview"): PROJECTS,
     ("POST", "/rooms/{room}/schedules"): ROOM_DEVELOP,
     ("GET", "/rooms/{room}/schedules"): ROOM_VIEW,
     ("GET", "/rooms/{room}/schedules/{id}"): ROOM_VIEW,

@@ -60,6 +60,7 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("*", f"{_PROJECT}/{{what}}/{{rest}}"): Role.VIEWER,
     ("POST", f"{_ROOM}/queues/{{queue}}/messages"): Role.DEVELOPER,
     ("GET", "/schedules"): Role.VIEWER,
+    ("POST", "/schedules/preview"): Role.VIEWER,  # changes nothing
     ("POST", f"{_ROOM}/schedules"): Role.DEVELOPER,
     ("GET", f"{_ROOM}/schedules"): Role.VIEWER,
     ("GET", f"{_ROOM}/schedules/{{id}}"): Role.VIEWER,

@@ -5,6 +5,7 @@ import time
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 import aiohttp
 import pytest
@@ -51,6 +52,32 @@ async def until_sent(rest: Rest, path: str, count: int = 1) -> Any:
         while (shown := (await rest("GET", path))[1])["sent"] < count:  # noqa: ASYNC110 - of a server
             await asyncio.sleep(0.05)
         return shown
+
+
+async def test_the_next_times_are_shown_before_a_schedule_is_made(rest: Rest) -> None:
+    status, shown = await rest("POST", "/schedules/preview", {"cron": "30 8 * * *", "timezone": "Europe/Berlin"})
+    assert status == 200
+    assert len(shown["times"]) == 10
+    assert shown["times"] == sorted(shown["times"])
+    assert {datetime.fromtimestamp(time, ZoneInfo("Europe/Berlin")).strftime("%H:%M") for time in shown["times"]} == {
+        "08:30"
+    }
+    assert await rest("POST", "/schedules/preview", {"at": time.time() - 60}) == (200, {"times": []})
+    assert (await rest("GET", "/schedules"))[1]["schedules"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({"cron": "61 * * * *"}, "cron"),
+        ({"timezone": "UTC"}, "cron, every, at"),
+        ({"every": 60, "timezone": "Mars"}, "timezone"),
+    ],
+)
+async def test_a_preview_names_the_member_that_is_wrong(rest: Rest, body: Any, error: str) -> None:
+    status, answer = await rest("POST", "/schedules/preview", body)
+    assert status == 400
+    assert error in answer["error"]
 
 
 async def test_a_schedule_is_made_shown_changed_and_deleted(rest: Rest) -> None:

@@ -171,14 +171,11 @@ def preview(
 
     from meshhost.cli.output import print_json, print_line
     from meshhost.triggers.schedules import timing_of
+    from meshhost.triggers.timing import next_times
 
     now = time.time()
     timing = timing_of(_checked({"queue": "x", "message": None}, cron, every, at, timezone), created_at=now)
-    times: list[float] = []
-    due = timing.after(now)
-    while due is not None and len(times) < count:
-        times.append(due)
-        due = timing.after(due)
+    times = next_times(timing, now, count)
     if as_json:
         print_json(times)
         return

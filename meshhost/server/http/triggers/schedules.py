@@ -4,6 +4,7 @@
 schedules that it made itself (`callers.py`).
 """
 
+import time
 from typing import Any
 
 from aiohttp import web
@@ -13,11 +14,13 @@ from meshhost.identity.tenant import TenantId
 from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import json_object, query_number
 from meshhost.server.http.triggers.callers import RoomCaller, may_see_contents, room_caller
-from meshhost.triggers.schedules import Schedule, Schedules, ScheduleSpec
+from meshhost.triggers.schedules import Schedule, Schedules, ScheduleSpec, timing_of
+from meshhost.triggers.timing import next_times
 
 __all__ = ["ScheduleRoutes"]
 
 _MOST = 1000
+_PREVIEWED = 10
 _TIMES = ("cron", "every", "at")
 
 
@@ -34,6 +37,7 @@ class ScheduleRoutes:
         app.add_routes(
             [
                 web.get("/schedules", self._list_all),
+                web.post("/schedules/preview", self._preview),
                 web.post(path, self._create),
                 web.get(path, self._list),
                 web.get(f"{path}/{{id}}", self._show),
@@ -48,6 +52,14 @@ class ScheduleRoutes:
         found = await self._schedules.list(tenant, after=request.query.get("after", ""), limit=_limit(request))
         sees_contents = may_see_contents(self._access, request)
         return web.json_response({"schedules": [self._shown(schedule, sees_contents) for schedule in found]})
+
+    async def _preview(self, request: web.Request) -> web.Response:
+        """When a schedule with this time would send. Nothing is stored."""
+        self._access.project(request)
+        body = await json_object(request)
+        spec = ScheduleSpec.parse({"queue": "preview", "message": None} | body)
+        now = time.time()
+        return web.json_response({"times": next_times(timing_of(spec, created_at=now), now, _PREVIEWED)})
 
     async def _list(self, request: web.Request) -> web.Response:
         caller = room_caller(self._access, request)

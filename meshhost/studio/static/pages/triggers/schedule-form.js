@@ -1,5 +1,5 @@
 /** Making and changing a schedule, with its next times as one types; the server computes them, as only it knows how it will. */
-import { ApiError, ask, patch, post } from "../../app/api.js";
+import { ask, patch, post } from "../../app/api.js";
 import { Dialog } from "../../ui/dialog.js";
 import { SelectField, TextField } from "../../ui/field.js";
 import { fullTime } from "../../ui/format.js";
@@ -93,9 +93,7 @@ function Preview({ when, timezone }) {
       ask("/schedules/preview", { method: "POST", body: { ...when, timezone }, signal: control.signal }).then(
         ({ times }) => setState({ times }),
         (error) => {
-          if (control.signal.aborted) return;
-          // A server that can't tell says so once the schedule is made.
-          setState(error instanceof ApiError && error.status === 404 ? {} : { fault: error.message });
+          if (!control.signal.aborted) setState({ fault: error.message });
         },
       );
     }, PAUSE_MS);
