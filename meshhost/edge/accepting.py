@@ -10,6 +10,7 @@ event loop, which owns the sockets' readers; `stop` takes them back.
 """
 
 import asyncio
+import functools
 import logging
 import os
 import socket
@@ -35,7 +36,7 @@ class Acceptor:
         self._waiting = waiting
         self._sockets: list[socket.socket] = []
         self._timers: dict[socket.socket, asyncio.TimerHandle] = {}
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._log_at = 0.0
 
     def start(self, listening: Sequence[socket.socket]) -> None:
@@ -83,7 +84,12 @@ class Acceptor:
         accepted.setblocking(False)
         task = asyncio.get_running_loop().create_task(self._connect(accepted))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(functools.partial(self._connected, accepted))
+
+    def _connected(self, accepted: socket.socket, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():  # the loop ends, perhaps before the task has run at all
+            accepted.close()
 
     async def _connect(self, accepted: socket.socket) -> None:
         try:

@@ -108,7 +108,9 @@ class Guard:
         for connection, since in list(self._incomplete.items()):
             if since >= oldest:
                 break
-            if connection.is_writing():  # the next request came before the answer to the last one was taken
+            # The next request came before the answer to the last one was taken. Between two pieces of an answer nothing may
+            # wait to be written for a moment.
+            if connection.is_writing() or connection.went_on_at >= oldest:
                 self._incomplete[connection] = now
                 self._incomplete.move_to_end(connection)
             else:
@@ -159,6 +161,8 @@ class Connection(asyncio.Protocol):
         self._feed: Callable[[bytes], None] | None = None
         self._is_held_back = self._has_paused = False
         self.address = ""
+        self.went_on_at = 0.0
+        """When the other side took enough of an answer for more of it to be written."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -284,6 +288,7 @@ class Connection(asyncio.Protocol):
         self._handler.pause_writing()
 
     def resume_writing(self) -> None:
+        self.went_on_at = time.monotonic()
         self._handler.resume_writing()
 
     def is_writing(self) -> bool:

@@ -3,10 +3,10 @@
 -- name: limits
 -- How many more messages of the queue may be in progress (null: any number), its settings, and its row of starts.
 SELECT
-    concurrency - (
+    CASE WHEN concurrency IS NOT NULL THEN concurrency - (
         SELECT count(*) FROM meshhost.messages
         WHERE messages.lane = queues.lane AND NOT ready AND NOT held_back AND num_nonnulls(holder) = 1 AND due > %(now)s
-    ),
+    ) END,
     settings::text, id, lane, until, wake_at
 FROM meshhost.queues LEFT JOIN meshhost.starts ON starts.queue = queues.id AND starts.key = ''
 WHERE tenant = %(tenant)s AND room = %(room)s AND name = %(name)s

@@ -20,7 +20,7 @@ class Pace:
 
     max_batch: int = 1000
     batch_seconds: float = 0.01
-    commits: float = 4.0
+    commits: float = 1.0
     idle_seconds: float = 1.0
     step_pause: float = 0.005
     space_seconds: float = 0.2

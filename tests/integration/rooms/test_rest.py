@@ -19,12 +19,14 @@ from meshhost.errors import ConnectionLostError, RoomRefusedError, SettingsError
 from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key, parse_api_key
 from meshhost.identity.tokens import NO_EXPIRATION
+from meshhost.queues.over_engine import queue_service
 from meshhost.room.client import RoomClient
 from meshhost.server.config import ServerConfig
 from meshhost.server.http.errors import errors_as_json
 from meshhost.server.http.login import CODE_SECONDS, MAX_CODES, LoginRoutes
 from meshhost.server.server import RoomServer
 from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.memory.engine import memory_engine
 from meshhost.stores.memory.identity import MemoryIdentityStore
 from meshhost.testing.clock import FakeClock
 from meshhost.testing.server import RunningServer
@@ -504,7 +506,7 @@ def test_the_url_is_one_that_can_be_dialled(host: str, shown: str) -> None:
     nothing: Any = None
     identity = IdentityService(MemoryIdentityStore())
     config = ServerConfig(host=host, port=81)
-    queues: Any = SimpleNamespace(observers=[])
+    queues = queue_service(memory_engine())
     server = RoomServer(config, queues=queues, documents=nothing, files=nothing, identity=identity, providers=nothing)
     assert server.url == f"http://{shown}:81"
     assert server.room_url("r") == f"ws://{shown}:81/rooms/r"

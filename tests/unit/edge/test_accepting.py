@@ -104,3 +104,17 @@ async def test_a_stopped_acceptor_looks_no_more(listening: socket.socket) -> Non
         acceptor.stop()
         await asyncio.sleep(0.05)
     assert not met.is_set()
+
+
+async def test_the_end_of_the_loop_closes_what_was_just_accepted(listening: socket.socket) -> None:
+    acceptor = Acceptor(lambda: Met(asyncio.Event()), pace=Pace(0.5), waiting=10)
+    acceptor.start([listening])
+    with socket.create_connection(listening.getsockname()) as client:
+        client.settimeout(5)
+        before = asyncio.all_tasks()
+        while not (new := asyncio.all_tasks() - before):  # noqa: ASYNC110 - of the loop's doing
+            await asyncio.sleep(0)
+        for task in new:
+            task.cancel()
+        acceptor.stop()
+        assert await asyncio.to_thread(client.recv, 1) == b""

@@ -121,8 +121,17 @@ const PARENT = { name: "..", is_folder: true, updated_at: null, size: null };
 
 const NAMES = new Intl.Collator(undefined, { numeric: true });
 
-/** Folders first. @param {Entry[]} entries */
-const sorted = (entries) => [...entries].sort((one, other) => Number(other.is_folder) - Number(one.is_folder) || NAMES.compare(one.name, other.name));
+const MOST_SORTED = 5000;
+
+/**
+ * Folders first; file-2 before file-10, unless there are so many that sorting would be felt: they come in the order of their names.
+ * @param {Entry[]} entries
+ */
+function sorted(entries) {
+  const parts = [entries.filter((entry) => entry.is_folder), entries.filter((entry) => !entry.is_folder)];
+  if (entries.length <= MOST_SORTED) parts.forEach((part) => part.sort((one, other) => NAMES.compare(one.name, other.name)));
+  return parts.flat();
+}
 
 /** @param {{room: string, path: string, entry: Entry}} props */
 function Row({ room, path, entry }) {
