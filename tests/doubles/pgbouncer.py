@@ -1,6 +1,7 @@
 """A real pgbouncer in transaction mode in front of a PostgreSQL of the tests: Debian's package (tests/system/packages.txt).
 
-It listens on a socket in its folder only. It runs as another user than root, as it insists on that.
+It listens on a socket in its folder only. It runs as another user than root, as it insists on that, and ends with the process
+that started it, also when that is killed: a shell ends it when its standard input is closed.
 """
 
 import os
@@ -71,26 +72,31 @@ def running_pgbouncer(server: PostgresServer) -> Iterator[str]:
             for path in (folder, configuration):
                 os.chown(path, owner.pw_uid, owner.pw_gid)
         process = subprocess.Popen(
-            [program, "-q", str(configuration)], user=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["sh", "-c", '"$0" -q "$1" & read _; kill $!; wait', program, str(configuration)],
+            user=user,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
+        assert process.stdin is not None
         try:
             url = f"postgresql://{target['user']}@/{target['dbname']}?host={folder}&port={_PORT}"
-            _wait(process, url, folder / "log")
+            _wait(url, folder / "log")
             yield url
         finally:
-            process.terminate()
+            process.stdin.close()
             process.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+def _wait(url: str, log: Path) -> None:
     end = time.monotonic() + _SECONDS
     while True:
         try:
             psycopg.connect(url).close()
         except psycopg.OperationalError as error:
-            if process.poll() is not None or time.monotonic() > end:
+            if time.monotonic() > end:
                 raise AssertionError(log.read_text()[-1000:] if log.exists() else "pgbouncer did not start") from error
             time.sleep(0.05)
         else:
