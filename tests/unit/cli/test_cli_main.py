@@ -18,8 +18,8 @@ from meshhost.cli.main import COMMANDS as LONE_COMMANDS
 from meshhost.cli.main import GROUPS, run, whole_app
 from meshhost.identity.keys import encode_api_key, new_api_key
 
-# `rich` draws progress bars, `websockets` and `jwt` are what a command in a room needs. `jwt` loads `cryptography` where that is
-# installed, which only the extra `oidc` does.
+# `rich` draws progress bars, `websockets` and `jwt` are what a command in a room needs. `jwt` loads `cryptography` where that
+# is installed, which only the extra `oidc` does.
 _HEAVY_FOR_COMMANDS = {
     "aiohttp",
     "anyio",
