@@ -4,10 +4,10 @@ A room server in a process of its own, on SQLite with `synchronous=FULL`, with a
 tenant measures its sends and tool calls: alone, just before each flood, and then in a flood of connections, messages, uploads,
 downloads, bad tokens, and all of them at once. The aim is a ratio below 3.
 
-What is measured is the server, not a lack of cores: the flood runs with the lowest priority (`nice` 19) and is one process, so
-it takes the time that server and measuring client leave. On two cores it still takes caches and memory bandwidth from both. The
-flood comes from 127.0.0.1 as the neighbour does, which is the worst case: nothing can be told by addresses. Run it on a machine
-that does nothing else, and compare ratios of one run only.
+What is measured is the server, not a lack of cores: the flood is one process that the system runs only when nobody else wants
+a core (SCHED_IDLE on Linux), so it takes the time that server and measuring client leave. On two cores it still takes caches
+and memory bandwidth from both. The flood comes from 127.0.0.1 as the neighbour does, which is the worst case: nothing can be
+told by addresses. Run it on a machine that does nothing else, and compare ratios of one run only.
 """
 
 import asyncio
@@ -92,7 +92,7 @@ async def main() -> None:
         "A tenant beside a flood by another",
         ("in the flood", "quiet"),
         rows,
-        note="aim: below 3; the flood runs at nice 19",
+        note="aim: below 3; the flood gets the CPU that is left",
         remarks=remarks,
     )
 

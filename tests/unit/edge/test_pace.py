@@ -55,13 +55,19 @@ def test_an_idle_loop_accepts_as_fast_as_it_can() -> None:
     assert Loop().accepted(1.0) == pytest.approx(1000, abs=5)
 
 
-def test_a_loop_that_is_idle_half_of_the_time_accepts_as_fast_as_they_come() -> None:
+def test_a_crowd_is_spread_while_somebody_known_is_there_however_idle_the_loop_is() -> None:
     loop = Loop()
-    for _ in range(1000):  # of 2 ms, for which the loop works 0.8
-        assert loop.pace.wait() == 0
+    loop.accepted(1.0, busy=0.5)
+    for _ in range(100):  # of 10 ms, for which the loop works 1
+        loop.pace.has_known_work = True
+        loop.work(0.001)
+        loop.wait(0.009)
+        loop.pace.wait()
+    at_once = 0
+    while loop.pace.wait() == 0 and at_once < 16:
         loop.pace.accept()
-        loop.work(0.0008)
-        loop.wait(0.0012)
+        at_once += 1
+    assert at_once <= 5
 
 
 @pytest.mark.parametrize("busy", [0.4, 0.7, 1.0])
