@@ -64,6 +64,7 @@ class Download:
         self._target = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
         self._connection = _connection(url, timeout)
         self._answer: http.client.HTTPResponse | None = None
+        self._socket: socket.socket | None = None
         # Held by the thread that uses the connection, since it must not be closed under it.
         self._in_use = threading.Lock()
 
@@ -75,6 +76,8 @@ class Download:
     def _ask(self) -> http.client.HTTPResponse:
         with self._in_use, _translated():
             self._connection.request("GET", self._target)
+            # The connection gives it away when the server is to close it.
+            self._socket = self._connection.sock
             return self._connection.getresponse()
 
     async def chunks(self, size: int) -> AsyncGenerator[bytes, None]:
@@ -95,10 +98,12 @@ class Download:
     def close(self) -> None:
         """Close the connection, which ends a read in its thread, too: the command that is interrupted waits for that."""
         with contextlib.suppress(OSError):
-            if self._connection.sock is not None:
-                self._connection.sock.shutdown(socket.SHUT_RDWR)
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
         if self._in_use.acquire(timeout=_CLOSE_SECONDS):
+            # A read whose thread comes to its turn only now finds the connection closed.
             self._connection.close()
+            self._in_use.release()
 
 
 def _connection(url: str, timeout: float) -> http.client.HTTPConnection:

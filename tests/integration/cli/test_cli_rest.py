@@ -91,11 +91,15 @@ async def test_a_download_that_is_cut_off_is_an_error(
     download.close()
 
 
-async def test_closing_a_download_ends_the_read_that_waits() -> None:
+@pytest.mark.parametrize("keeps_open", [True, False])
+@pytest.mark.parametrize("has_begun", [True, False])
+async def test_closing_a_download_ends_the_read_that_waits(keeps_open: bool, has_begun: bool) -> None:
     stop = asyncio.Event()
 
     async def slow(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
+        if not keeps_open:
+            response.force_close()
         await response.prepare(request)
         await response.write(b"begin")
         await stop.wait()
@@ -109,8 +113,9 @@ async def test_closing_a_download_ends_the_read_that_waits() -> None:
         chunks = download.chunks(100)
         assert await anext(chunks) == b"begin"
         read = asyncio.ensure_future(anext(chunks, b""))
-        await asyncio.sleep(0)
-        download.close()
+        if has_begun:
+            await asyncio.sleep(0.05)
+        download.close()  # of a read that has not begun: its thread comes to its turn after this
         async with asyncio.timeout(10):
             [ended] = await asyncio.gather(read, return_exceptions=True)
         assert ended == b"" or isinstance(ended, OSError)
