@@ -118,8 +118,10 @@ class LargeBodies:
         safe_age: float = _SAFE_AGE,
         sweep_seconds: float = _SWEEP_SECONDS,
         look_seconds: float = _LOOK_SECONDS,
+        most_known: int = _MOST_KNOWN,
     ) -> None:
         self._store = store
+        self._most_known = most_known
         self._objects = objects or BodyObjects()
         self.inline_bytes = inline_bytes
         self.max_bytes = max_bytes
@@ -216,7 +218,7 @@ class LargeBodies:
 
     def handed_over(self, delivery: Delivery) -> None:
         """A message with a large body was leased."""
-        if len(self._leased) >= _MOST_KNOWN:
+        if len(self._leased) >= self._most_known:
             self._leased.clear()  # their objects are found by their age
         reference = BodyReference.parse(delivery.body)
         self._know([reference])
@@ -298,7 +300,7 @@ class LargeBodies:
         return reference
 
     def _know(self, references: Sequence[BodyReference]) -> None:
-        if len(self._known) >= _MOST_KNOWN:
+        if len(self._known) >= self._most_known:
             self._known.clear()
         self._known.update(reference.name for reference in references)
 

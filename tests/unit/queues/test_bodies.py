@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -244,14 +245,95 @@ async def test_an_orphan_is_deleted_when_it_is_old_and_a_body_never(
     assert await names(objects) == [kept]
 
 
-async def test_a_cancelled_message_leaves_no_object(queues: QueueService, objects: BodyObjects) -> None:
-    message = await queues.send(JOBS, NewMessage(LARGE))
-    await queues.cancel(JOBS, message)
+async def test_a_write_that_was_cancelled_is_counted_anew(
+    queues: QueueService, objects: BodyObjects, counts: LocalCounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancelled(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "write", cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            await queues.send(JOBS, NewMessage(LARGE))
+    await queues.send(JOBS, NewMessage(LARGE))
+    assert (await counts.use(ROOM.tenant))[Resource.STORED_BYTES] == len(LARGE)
+
+
+async def test_an_object_that_cannot_be_deleted_now_is_deleted_later(
+    queues: QueueService, objects: BodyObjects, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def failing(*_: object) -> None:
+        raise OSError("the disk is away")
+
+    await queues.send(JOBS, NewMessage(LARGE))
+    delivery = await queues.receive(JOBS, ANN)
+    assert delivery is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "delete", failing)
+        await queues.ack(delivery.lease)
+
+        async def is_logged() -> bool:
+            return "large body not deleted" in caplog.text
+
+        await eventually(is_logged)
+    assert len(await names(objects)) == 1
+    assert await queues.bodies.reclaim(ROOM) == 1
+
+
+async def test_a_sweep_that_fails_is_repeated(
+    store: Store, objects: BodyObjects, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bodies = LargeBodies(store, objects, inline_bytes=1000, safe_age=-1, sweep_seconds=0.01, look_seconds=0.0)
+    upload = bodies.new_upload(ROOM.tenant)
+    await upload.add(LARGE.encode())
+    await bodies.keep_result(ROOM, upload)
+    tries = 0
+    referred = store.referred
+
+    async def failing_first(*arguments: Any, **named: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise OSError("the disk is away")
+        return await referred(*arguments, **named)
+
+    monkeypatch.setattr(store, "referred", failing_first)
+    bodies.start()
 
     async def is_deleted() -> bool:
         return await names(objects) == []
 
     await eventually(is_deleted)
+    await bodies.stop()
+    assert "large bodies not reclaimed" in caplog.text
+
+
+async def test_what_is_known_of_objects_is_bounded(store: Store, objects: BodyObjects) -> None:
+    notifier = LocalNotifier()
+    await notifier.open()
+    bodies = LargeBodies(store, objects, inline_bytes=1000, look_seconds=0.0, most_known=1)
+    sweeper = QueueSweeper(store)
+    async with QueueService(store, notifier=notifier, sweeper=sweeper, bodies=bodies) as queues:
+        for _ in range(3):
+            await queues.send(JOBS, NewMessage(LARGE))
+        deliveries = [await queues.receive(JOBS, ANN) for _ in range(3)]
+        for delivery in deliveries:
+            assert delivery is not None
+            assert await read(queues, BodyReference.parse(delivery.body)) == LARGE.encode()
+            await queues.ack(delivery.lease)
+
+        await queues.bodies.reclaim(ROOM)
+        assert len(await names(objects)) <= 2  # what it knows no more is deleted by its age
+
+
+async def test_a_cancelled_message_leaves_no_object(queues: QueueService, objects: BodyObjects) -> None:
+    async def is_deleted() -> bool:
+        return await names(objects) == []
+
+    for _ in range(2):  # also one that comes after a look
+        message = await queues.send(JOBS, NewMessage(LARGE))
+        await queues.cancel(JOBS, message)
+        await eventually(is_deleted)
 
 
 async def test_a_deleted_room_leaves_no_object(queues: QueueService, objects: BodyObjects, tmp_path: Path) -> None:

@@ -120,6 +120,18 @@ async def test_a_second_opener_is_refused_by_name(store: SqliteQueueStore, path:
     await second.close()
 
 
+async def test_what_is_remembered_of_holders_is_bounded(
+    store: SqliteQueueStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshhost.stores.sqlite.queues.store._MOST_HOLDERS", 1)
+    await store.send_many(JOBS, [NewMessage("1"), NewMessage("2")])
+    for name in ("ann", "bob"):
+        assert len(await store.lease(JOBS, HolderId(name), seconds=60.0)) == 1
+    # Of the one that was forgotten the messages are found all the same.
+    await store.release_holder(HolderId("ann"), reason=EndReason.INTERRUPTED)
+    assert len(await store.lease(JOBS, HolderId("eve"), seconds=60.0)) == 1
+
+
 async def test_only_the_owner_may_read_the_files(store: SqliteQueueStore, path: Path) -> None:
     await store.send(JOBS, NewMessage("secret"))
     assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {

@@ -88,6 +88,17 @@ async def test_a_file_of_an_earlier_release_can_shrink_after_it_was_opened(path:
     await store.close()
 
 
+async def test_on_a_slow_disk_fewer_pages_are_freed_at_a_time(
+    store: SqliteQueueStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tidy, "_STEP_SECONDS", -1.0)
+    await _fill(store, 2)
+    await _until(lambda: _sizes(path)[1] < MEGABYTE)
+    before = _sizes(path)[0]
+    await store.drain(JOBS)
+    await _until(lambda: _sizes(path)[0] < before)
+
+
 async def test_a_large_file_of_an_earlier_release_is_not_rewritten(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tidy, "_REWRITE_BYTES", 0)
     with sqlite3.connect(path) as old:
