@@ -103,6 +103,8 @@ class Download:
         if self._in_use.acquire(timeout=_CLOSE_SECONDS):
             # A read whose thread comes to its turn only now finds the connection closed.
             self._connection.close()
+            if self._answer is not None:  # which has the socket alone when the server is to close the connection
+                self._answer.close()
             self._in_use.release()
 
 
