@@ -81,7 +81,8 @@ def watch_requests(app: web.Application) -> None:
             raise
         finally:
             connection.end_request()
-        if not connection.is_known or response.status in _REFUSED:
+        # One that was streamed has said already whether the connection stays.
+        if not response.prepared and (not connection.is_known or response.status in _REFUSED):
             response.force_close()
         return response
 
@@ -89,8 +90,11 @@ def watch_requests(app: web.Application) -> None:
         connection = watchers.get(request.transport)
         if connection is not None:
             connection.begin_answer()
-            if not connection.is_known and not isinstance(response, web.WebSocketResponse):  # a streamed answer
+            is_refused = not connection.is_known or response.status in _REFUSED
+            if is_refused and not isinstance(response, web.WebSocketResponse):  # a streamed answer
                 response.force_close()
+                # The headers are made already; a client that is not told sends its next request into a closed connection.
+                response.headers["Connection"] = "close"
 
     app.middlewares.insert(0, watch)
     app.on_response_prepare.append(answering)
