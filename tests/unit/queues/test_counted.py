@@ -250,3 +250,24 @@ async def test_a_queue_that_is_known_is_not_made_again(store: Store) -> None:
     for _ in range(2):
         await queues.create(JOBS)
     assert store.asked.count("exists") == 1
+
+
+async def test_a_tenant_is_counted_again_when_acks_of_many_fail_or_are_lost(
+    queues: QueueService, counts: LocalCounts, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(_: object) -> None:
+        raise OSError("the disk is full")
+
+    await send(queues, times=2)
+    leases = [
+        delivery.lease for delivery in [await queues.receive(JOBS, ANN) for _ in range(2)] if delivery is not None
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "ack_many", failing)
+        with pytest.raises(OSError, match="full"):
+            await queues.ack_many(JOBS, [(lease, None) for lease in leases])
+    assert await used(counts) == (1, 2)
+    await queues.nack(leases[1], reason=EndReason.INTERRUPTED)
+    large = f'"{"x" * 70_000}"'
+    assert await queues.ack_many(JOBS, [(leases[0], large), (leases[1], large)]) == [True, False]
+    assert await used(counts) == (1, 1)
