@@ -270,14 +270,14 @@ class LargeBodies:
                 if self._to_look:
                     await self._clock.sleep(self._look_seconds)
                     rooms, self._to_look = self._to_look, {}
-                    for room in rooms:
-                        await self._reclaim_quietly(room)
+                    await self._reclaim_quietly(*rooms)
 
-    async def _reclaim_quietly(self, room: RoomKey | None) -> None:
-        try:
-            await self.reclaim(room)
-        except (OSError, RoomError) as error:
-            logger.warning("large bodies not reclaimed", extra={"reason": str(error)})
+    async def _reclaim_quietly(self, *rooms: RoomKey | None) -> None:
+        for room in rooms:
+            try:
+                await self.reclaim(room)
+            except (OSError, RoomError) as error:
+                logger.warning("large bodies not reclaimed", extra={"reason": str(error)})
 
     async def _written(self, room: RoomKey, body: BodyUpload | str, what: str) -> BodyReference:
         """Write a body and return the reference to it."""

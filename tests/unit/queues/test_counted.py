@@ -271,3 +271,16 @@ async def test_a_tenant_is_counted_again_when_acks_of_many_fail_or_are_lost(
     large = f'"{"x" * 70_000}"'
     assert await queues.ack_many(JOBS, [(leases[0], large), (leases[1], large)]) == [True, False]
     assert await used(counts) == (1, 1)
+
+
+async def test_who_waits_for_the_next_message_of_a_key_is_woken_by_an_ack_of_many(queues: QueueService) -> None:
+    await queues.send_many(JOBS, [NewMessage("1", key="k"), NewMessage("2", key="k")])
+    first = await queues.receive(JOBS, ANN)
+    assert first is not None
+    waiting = asyncio.ensure_future(queues.receive(JOBS, ANN, wait_seconds=30.0))
+    await asyncio.sleep(0)
+    assert await queues.ack_many(JOBS, [(first.lease, None)]) == [True]
+    async with asyncio.timeout(10):
+        second = await waiting
+    assert second is not None
+    assert second.body == "2"

@@ -133,6 +133,20 @@ async def test_damage_is_found(tmp_path: Path) -> None:
     assert names(tmp_path) == {f"{name}.db" for name in STORES}
 
 
+async def test_a_page_that_is_lost_is_found_and_named(tmp_path: Path) -> None:
+    upkeep = await filled(tmp_path, *("x" * 3000 for _ in range(40)))
+    with sqlite3.connect(tmp_path / "queues.db") as db:
+        (page,) = db.execute("SELECT max(pageno) FROM dbstat WHERE name = 'contents' AND pagetype = 'leaf'").fetchone()
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+    db.close()
+    data = bytearray((tmp_path / "queues.db").read_bytes())
+    data[(page - 1) * size : page * size] = bytes(size)
+    (tmp_path / "queues.db").write_bytes(data)
+    problem = (await upkeep.look()).problem
+    assert problem is not None
+    assert "is damaged: " in problem
+
+
 async def test_a_file_that_is_no_database_is_found(tmp_path: Path) -> None:
     upkeep = await filled(tmp_path)
     (tmp_path / "usage.db").write_text("not a database, but long enough to be read as one\n" * 100)
