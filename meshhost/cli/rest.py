@@ -15,9 +15,12 @@ import socket
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 __all__ = ["Download", "ask"]
+
+# What a URL may have beside letters and digits. The rest of an address that a person wrote goes as UTF-8, quoted.
+_URL_CHARACTERS = "/%:;,=@&+$!*'()~"
 
 T = TypeVar("T")
 
@@ -36,19 +39,18 @@ def ask(
     Raises OSError when the server cannot be reached, is silent for too long or does not answer with HTTP.
     """
     parts = urlsplit(url)
-    headers = {"Accept": "application/json"}
+    headers: dict[str, str | bytes] = {"Accept": "application/json"}
     if bearer is not None:
-        headers["Authorization"] = f"Bearer {bearer}"
+        headers["Authorization"] = f"Bearer {bearer}".encode()
     content = None
     if body is not None:
         content = json.dumps(body).encode()
         headers["Content-Type"] = "application/json"
+    target = f"{quote(parts.path, _URL_CHARACTERS) or '/'}{f'?{urlencode(query)}' if query else ''}"
     connection = _connection(url, timeout)
     try:
         with _translated():
-            connection.request(
-                method, f"{parts.path}{f'?{urlencode(query)}' if query else ''}" or "/", content, headers
-            )
+            connection.request(method, target, content, headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
     finally:
@@ -124,3 +126,5 @@ def _translated() -> Iterator[None]:
         yield
     except http.client.HTTPException as error:
         raise ConnectionError(f"no answer of HTTP: {str(error) or type(error).__name__}") from None
+    except UnicodeError:
+        raise ConnectionError("no name of a host") from None
