@@ -12,7 +12,6 @@ Part of no default run: it takes long (a million messages take a minute to store
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +24,7 @@ from rich.table import Table
 
 from bench.processes import room_access
 from bench.queue_peers.contenders import Available, Contender, available
-from bench.queue_peers.measuring import CALLERS, CONCURRENCY, PACE, Figures, Runner, against
+from bench.queue_peers.measuring import CALLERS, CONCURRENCY, Figures, Runner, against, say
 from bench.queue_peers.report import WIDTH
 
 SIZES = [1_000, 1_000_000]
@@ -48,10 +47,6 @@ class Found:
     neighbours: dict[str, dict[str, Figures]] = field(default_factory=dict)
     churn: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
-
-
-def _said(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 async def _fill(runner: Runner, count: int) -> None:
@@ -85,25 +80,17 @@ async def _other_tenant(runner: Runner) -> AsyncIterator[Runner]:
     yield runner.at(broker.address | {"url": address, "token": token})
 
 
-async def _latency(runner: Runner) -> Figures:
-    async with runner.worker(count=_LATENCIES, concurrency=10) as figures:
-        await asyncio.sleep(0.5)
-        await runner.send(count=_LATENCIES, pace=PACE)
-        found: Figures = await figures()
-        return found
-
-
 async def _beside_other(contender: Contender, python: str, count: int) -> dict[str, Figures]:
     """Latency of a tenant: alone, beside another one's backlog, and while that is drained."""
     found: dict[str, Figures] = {}
     async with against(contender, python) as runner:
-        found["alone"] = await _latency(runner)
+        found["alone"] = await runner.latency(_LATENCIES)
         async with _other_tenant(runner) as other:
             await _fill(other, count)
-            found["backlog"] = await _latency(runner)
+            found["backlog"] = await runner.latency(_LATENCIES)
             # More than it can reach meanwhile: it is ended when the block is left.
             async with other.worker(count=count * 2, concurrency=CONCURRENCY):
-                found["drained"] = await _latency(runner)
+                found["drained"] = await runner.latency(_LATENCIES)
     return found
 
 
@@ -142,15 +129,15 @@ async def _measure(those: Available, found: Found, *, sizes: Sequence[int], othe
         try:
             if contender.has_batches and contender.most_per_second > 1000:
                 for size in sizes:
-                    _said(f"{name}: {size:,} queued")
+                    say(f"{name}: {size:,} queued")
                     found.sizes.setdefault(name, {})[size] = await _with_queued(contender, python, size)
             if contender.is_ours and others:
-                _said(f"{name}: beside another tenant's {others:,}")
+                say(f"{name}: beside another tenant's {others:,}")
                 found.neighbours[name] = await _beside_other(contender, python, others)
             if contender.engine == "postgres" and seconds:
-                _said(f"{name}: churn for {seconds:.0f} s")
+                say(f"{name}: churn for {seconds:.0f} s")
                 found.churn[name] = await _churn(contender, python, seconds)
-        except (RuntimeError, TimeoutError, OSError, aiohttp.ClientError) as error:
+        except Exception as error:  # noqa: BLE001 - what was measured in hours is shown in any case
             found.failed.append(f"{name}: {type(error).__name__}: {error}")
 
 
@@ -210,10 +197,7 @@ async def main(
     as_json: bool = False,
 ) -> None:
     """Measure and print tables, or JSON. `only` chooses contenders by parts of their names; without it: ours and PGQueuer."""
-    chosen = only or ("meshhost", "PGQueuer")
-    those = await asyncio.to_thread(
-        available, lambda each: any(text.casefold() in each.name.casefold() for text in chosen)
-    )
+    those = await asyncio.to_thread(available, only or ("meshhost", "PGQueuer"))
     found = Found()
     await _measure(those, found, sizes=sizes, others=others, seconds=seconds)
     if as_json:

@@ -11,30 +11,20 @@ Read the ratios: figures of a shared machine drift, and all of one run drift tog
 
 import asyncio
 import json
-import sys
 from collections.abc import Sequence
 
 from bench.queue_peers import floors
-from bench.queue_peers.contenders import Contender, available
+from bench.queue_peers.contenders import available
 from bench.queue_peers.measuring import Sizes, compare
 from bench.queue_peers.report import show
 
 ROUNDS = 3
-SIZES = Sizes()
 
 
-def _said(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _is_chosen(contender: Contender, only: Sequence[str]) -> bool:
-    return not only or any(text.casefold() in contender.name.casefold() for text in only)
-
-
-async def main(*, rounds: int = ROUNDS, as_json: bool = False, only: Sequence[str] = (), sizes: Sizes = SIZES) -> None:
+async def main(*, rounds: int = ROUNDS, as_json: bool = False, only: Sequence[str] = ()) -> None:
     """Measure and print tables, or JSON. `only` chooses contenders by parts of their names, and leaves out the floors."""
-    those = await asyncio.to_thread(available, lambda each: _is_chosen(each, only))
-    found, failed = await compare(those, sizes, rounds=rounds, said=_said)
+    those = await asyncio.to_thread(available, only)
+    found, failed = await compare(those, Sizes(), rounds=rounds)
     bounds = {} if only else await floors.measure()
     if as_json:
         print(json.dumps({"contenders": found, "floors": bounds, "why_not": those.why_not, "failed": failed}))

@@ -26,6 +26,7 @@ import aiohttp
 from playwright.async_api import Page, async_playwright
 
 from bench.processes import room_access, room_server
+from bench.queue_peers.programs.common import cpu_of
 from bench.table import Row, show
 from meshhost.room.client import RoomClient
 from meshhost.transport.websocket_client import WebSocketClientProtocol
@@ -137,12 +138,6 @@ async def _lists(url: str, api_key: str) -> dict[str, float]:
     return figures
 
 
-def _cpu_seconds(pid: int) -> float:
-    """Processor time that a process used so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 async def _busy(room: RoomClient) -> None:
     """Send to a queue and receive from it, at a steady rate."""
     while True:
@@ -170,31 +165,19 @@ async def _watching(http: aiohttp.ClientSession, url: str, api_key: str, pid: in
                 for _ in range(count):
                     stack.callback(tasks.create_task(_watch(http, url, api_key)).cancel)
                 await asyncio.sleep(2)
-                before, began = _cpu_seconds(pid), time.perf_counter()
+                before, began = cpu_of([pid]), time.perf_counter()
                 await asyncio.sleep(SECONDS)
-                figures[name] = 100 * (_cpu_seconds(pid) - before) / (time.perf_counter() - began)
+                figures[name] = 100 * (cpu_of([pid]) - before) / (time.perf_counter() - began)
         busy.cancel()
     return figures
-
-
-def _pid_of(port: str) -> int:
-    """The process of this machine that was told to listen at the port."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"serve" in words and port.encode() in words:
-            return int(folder.name)
-    raise RuntimeError(f"no room server at port {port}")
 
 
 async def main() -> None:
     """Measure, and print the table."""
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        async with room_server(home) as (url, api_key), aiohttp.ClientSession() as http:
-            watching = await _watching(http, url, api_key, _pid_of(url.rpartition(":")[2]))
+        home, pids = Path(folder), list[int]()
+        async with room_server(home, started=pids.append) as (url, api_key), aiohttp.ClientSession() as http:
+            watching = await _watching(http, url, api_key, pids[0])
             await _fill(http, url, api_key, home)
             figures = await _lists(url, api_key)
     rows: list[Row] = [

@@ -104,7 +104,7 @@ class ClientSettings:
     host_url: str | None = None
     port: int | None = None
     admin_key: SecretText | None = None
-    config_dir: Path = Path("~/.config/meshhost")
+    config_dir: Path = field(default_factory=lambda: Path("~/.config/meshhost").expanduser())
     log_level: str = "INFO"
     log_format: str = "text"
     otel_endpoint: str | None = None
@@ -132,12 +132,8 @@ def read_client_settings() -> ClientSettings:
             values[name] = _read(name, clean(text))
         except ValueError as error:
             raise SettingsError(f"{variable}: {error}") from None
-    given = frozenset(name for name, value in values.items() if value is not None)
-    values = {name: value for name, value in values.items() if name in given}
-    values["config_dir"] = values.get(
-        "config_dir", ClientSettings.__dataclass_fields__["config_dir"].default
-    ).expanduser()
-    return ClientSettings(**values, given=given)
+    values = {name: value for name, value in values.items() if value is not None}
+    return ClientSettings(**values, given=frozenset(values))
 
 
 def clean(text: str) -> str:
@@ -154,10 +150,14 @@ def clean(text: str) -> str:
 
 def checked_url(text: str) -> str:
     """The URL of a room server without slashes at its end. Raises ValueError when it is none."""
-    parts = urlsplit(text)
     if re.search(r"\s", text):
         raise ValueError("expected a URL without spaces, such as http://127.0.0.1:8080")
-    if parts.scheme not in {"http", "https", "ws", "wss"} or not parts.hostname:
+    try:
+        parts = urlsplit(text)
+        is_url = parts.scheme in {"http", "https", "ws", "wss"} and parts.hostname and parts.port != 0
+    except ValueError:  # of brackets or of the port; it shows them
+        is_url = False
+    if not is_url:
         raise ValueError("expected a URL such as http://127.0.0.1:8080")
     return text.rstrip("/")
 
@@ -189,7 +189,7 @@ def _read(name: str, text: str) -> Any:
         case "log_format" if text not in ("text", "json"):
             raise ValueError("expected text or json")
         case "config_dir":
-            return Path(text)
+            return Path(text).expanduser()
         case "port":
             return _port(text)
         case _:

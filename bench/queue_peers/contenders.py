@@ -5,7 +5,7 @@ A contender that cannot run here (no Redis, no network for its libraries) is lef
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,9 +81,12 @@ class Available:
         return sys.executable if contender.is_ours else str(self.python)
 
 
-def available(chosen: Callable[[Contender], bool] = lambda _: True) -> Available:
-    """Find out which of the chosen contenders can run here; makes the environment of the libraries at first use."""
-    found = [each for each in CONTENDERS if chosen(each)]
+def available(only: Sequence[str] = ()) -> Available:
+    """Find out which contenders can run here; makes the environment of the libraries at first use.
+
+    `only` chooses by parts of their names; without it all are looked at.
+    """
+    found = [each for each in CONTENDERS if not only or any(text.casefold() in each.name.casefold() for text in only)]
     why_not: list[str] = []
     python = Path(sys.executable)
     try:

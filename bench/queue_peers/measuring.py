@@ -7,10 +7,11 @@ where one waits and the other sends a message every few ten milliseconds. Server
 import asyncio
 import json
 import statistics
+import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ class Runner:
         return await figures_of(*self._command("send", **options), seconds=SECONDS)
 
     @asynccontextmanager
-    async def worker(self, **options: Any) -> AsyncIterator[Callable[[], Any]]:
+    async def worker(self, **options: Any) -> AsyncIterator[Callable[[], Awaitable[Figures]]]:
         """A worker that is ready; call what it gives to await its figures."""
         async with running(*self._command("work", **options), stdout=PIPE, stderr=PIPE) as process:
 
@@ -84,7 +85,14 @@ class Runner:
     async def work(self, **options: Any) -> Figures:
         """Work on what is queued; the figures of the worker."""
         async with self.worker(**options) as figures:
-            return cast(Figures, await figures())
+            return await figures()
+
+    async def latency(self, count: int) -> Figures:
+        """From send to begin of the job at low load, with a worker of its own; nothing must be left in the queue."""
+        async with self.worker(count=count, concurrency=10) as figures:
+            await asyncio.sleep(0.5)
+            await self.send(count=count, pace=PACE)
+            return await figures()
 
 
 def _read(process: Process, output: bytes, errors: bytes, name: str) -> Figures:
@@ -116,10 +124,8 @@ async def measure(contender: Contender, python: str, sizes: Sizes) -> Figures:
         _add(found, "drain_1", await runner.work(count=one, concurrency=1))
         _add(found, "drain_100", await runner.work(count=many, concurrency=CONCURRENCY))
     # On a broker of its own: nothing is left in the queue.
-    async with against(contender, python) as runner, runner.worker(count=sizes.latencies, concurrency=10) as figures:
-        await asyncio.sleep(0.5)
-        await runner.send(count=sizes.latencies, pace=PACE)
-        _add(found, "latency", await figures())
+    async with against(contender, python) as runner:
+        _add(found, "latency", await runner.latency(sizes.latencies))
     return found
 
 
@@ -127,15 +133,18 @@ def _add(found: Figures, what: str, figures: Figures) -> None:
     found.update({f"{what}_{name}": value for name, value in figures.items()})
 
 
-async def compare(
-    those: Available, sizes: Sizes, *, rounds: int, said: Callable[[str], None]
-) -> tuple[dict[str, Figures], list[str]]:
+def say(text: str) -> None:
+    """Tell on stderr what is measured now."""
+    print(text, file=sys.stderr, flush=True)
+
+
+async def compare(those: Available, sizes: Sizes, *, rounds: int) -> tuple[dict[str, Figures], list[str]]:
     """The median of each figure of each contender over the rounds, in which they take turns; and what failed."""
     found: dict[str, dict[str, list[float]]] = {each.name: defaultdict(list) for each in those.contenders}
     failed: list[str] = []
     for number in range(rounds):
         for contender in those.contenders:
-            said(f"round {number + 1} of {rounds}: {contender.name}")
+            say(f"round {number + 1} of {rounds}: {contender.name}")
             try:
                 figures = await measure(contender, those.python_of(contender), sizes)
             except (RuntimeError, TimeoutError, OSError) as error:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ["bearer", "confirm", "delete_all_of", "manage", "tenant_path"]
+__all__ = ["NO_OPERATOR_KEY", "bearer", "confirm", "delete_all_of", "manage", "tenant_path"]
+
+NO_OPERATOR_KEY = "no operator's key: run this as the user who runs `meshhost room serve`, or set MESHHOST_OPERATOR_KEY"
 
 
 def tenant_path(tenant: str, *more: str) -> str:
@@ -31,9 +33,7 @@ def bearer() -> str:
     try:
         return api_key_of(settings)
     except SettingsError:
-        raise SettingsError(
-            "no operator's key: run this as the user who runs `meshhost room serve`, or set MESHHOST_OPERATOR_KEY"
-        ) from None
+        raise SettingsError(NO_OPERATOR_KEY) from None
 
 
 def manage(method: str, path: str, body: dict[str, Any] | None = None, **query: str | int) -> Any:

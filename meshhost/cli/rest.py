@@ -1,8 +1,8 @@
 """HTTP requests of the command line: JSON to room servers and service hosts (`ask`), and files of a room (`Download`).
 
 The standard library is enough for that, and to load aiohttp takes longer than everything else that such a command does. `ask`
-blocks, since a command waits for nothing else, and Ctrl-C ends it. A `Download` is read by the loop of a command in a room, in
-threads. Redirects are not followed: the key is for the server that was named, and must not be sent to another one.
+blocks, since a command waits for nothing else, and Ctrl-C ends it. A `Download` has a thread, since the loop of a command in a
+room reads it. Redirects are not followed: the key is for the server that was named, and must not be sent to another one.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import contextlib
 import http.client
 import json
 import socket
-import threading
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from typing import Any
-from urllib.parse import urlencode, urlsplit
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
 
 __all__ = ["Download", "ask"]
 
-# That a thread may need to notice that its socket was shut down.
-_CLOSE_SECONDS = 1.0
+# What a URL may have beside letters and digits. The rest of an address that a person wrote goes as UTF-8, quoted.
+_URL_CHARACTERS = "/%:;,=@&+$!*'()~"
+
+T = TypeVar("T")
 
 
 def ask(
@@ -37,19 +39,18 @@ def ask(
     Raises OSError when the server cannot be reached, is silent for too long or does not answer with HTTP.
     """
     parts = urlsplit(url)
-    headers = {"Accept": "application/json"}
+    headers: dict[str, str | bytes] = {"Accept": "application/json"}
     if bearer is not None:
-        headers["Authorization"] = f"Bearer {bearer}"
+        headers["Authorization"] = f"Bearer {bearer}".encode()
     content = None
     if body is not None:
         content = json.dumps(body).encode()
         headers["Content-Type"] = "application/json"
+    target = f"{quote(parts.path, _URL_CHARACTERS) or '/'}{f'?{urlencode(query)}' if query else ''}"
     connection = _connection(url, timeout)
     try:
         with _translated():
-            connection.request(
-                method, f"{parts.path}{f'?{urlencode(query)}' if query else ''}" or "/", content, headers
-            )
+            connection.request(method, target, content, headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
     finally:
@@ -65,47 +66,52 @@ class Download:
         self._connection = _connection(url, timeout)
         self._answer: http.client.HTTPResponse | None = None
         self._socket: socket.socket | None = None
-        # Held by the thread that uses the connection, since it must not be closed under it.
-        self._in_use = threading.Lock()
+        # One thread does everything with the connection, one after the other: it is not closed under a read.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="download")
+        self._is_closed = False
 
     async def start(self) -> tuple[int, int | None]:
         """Ask for the file; return the status, and the length if the server says it. Raises OSError."""
-        self._answer = await asyncio.to_thread(self._ask)
-        return self._answer.status, self._answer.length
+        answer = await self._in_thread(self._ask)
+        return answer.status, answer.length
 
     def _ask(self) -> http.client.HTTPResponse:
-        with self._in_use, _translated():
-            self._connection.request("GET", self._target)
-            # The connection gives it away when the server is to close it.
-            self._socket = self._connection.sock
-            return self._connection.getresponse()
+        self._connection.request("GET", self._target)
+        # The connection gives it away when the server is to close it.
+        self._socket = self._connection.sock
+        self._answer = self._connection.getresponse()
+        return self._answer
 
     async def chunks(self, size: int) -> AsyncGenerator[bytes, None]:
         """The content, in chunks of at most `size` bytes, once it is started. Raises OSError, also when it is cut off."""
-        assert self._answer is not None
-        left = self._answer.length
-        while chunk := await asyncio.to_thread(self._read, size):
+        answer = self._answer
+        assert answer is not None
+        left = answer.length
+        while chunk := await self._in_thread(lambda: answer.read1(size)):
             left = None if left is None else left - len(chunk)
             yield chunk
         if left:
             raise ConnectionError("the content was cut off")
 
-    def _read(self, size: int) -> bytes:
-        assert self._answer is not None
-        with self._in_use, _translated():
-            return self._answer.read1(size)
+    async def _in_thread(self, step: Callable[[], T]) -> T:
+        if self._is_closed:
+            raise ConnectionAbortedError("the download was closed")
+        with _translated():
+            return await asyncio.get_running_loop().run_in_executor(self._thread, step)
 
     def close(self) -> None:
         """Close the connection, which ends a read in its thread, too: the command that is interrupted waits for that."""
         with contextlib.suppress(OSError):
             if self._socket is not None:
                 self._socket.shutdown(socket.SHUT_RDWR)
-        if self._in_use.acquire(timeout=_CLOSE_SECONDS):
-            # A read whose thread comes to its turn only now finds the connection closed.
-            self._connection.close()
-            if self._answer is not None:  # which has the socket alone when the server is to close the connection
-                self._answer.close()
-            self._in_use.release()
+        self._is_closed = True
+        self._thread.submit(self._close)
+        self._thread.shutdown(wait=False)
+
+    def _close(self) -> None:
+        self._connection.close()
+        if self._answer is not None:  # which has the socket alone when the server is to close the connection
+            self._answer.close()
 
 
 def _connection(url: str, timeout: float) -> http.client.HTTPConnection:
@@ -120,3 +126,5 @@ def _translated() -> Iterator[None]:
         yield
     except http.client.HTTPException as error:
         raise ConnectionError(f"no answer of HTTP: {str(error) or type(error).__name__}") from None
+    except UnicodeError:
+        raise ConnectionError("no name of a host") from None

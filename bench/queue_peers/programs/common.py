@@ -16,15 +16,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 # With the time of sending, some 210 bytes of JSON.
 PADDING = "x" * 170
 _TICKS = os.sysconf("SC_CLK_TCK")
 # Messages that are sent first, so that connections and pools are warm; jobs do not count them.
 WARM_UP = 100
+# That the acks of the last jobs may take.
+_LAST_ACK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Contender(Protocol):
         """Return when the message is on disk."""
 
     def send_many(self, bodies: Sequence[dict[str, Any]]) -> Any:
-        """Return when all of them are."""
+        """Return when all of them are; only of contenders with batches, none of which is threaded."""
 
     def work(self, is_done: threading.Event) -> Any:
         """Call the job with the time of sending of each message, `concurrency` at once, and ack it then.
@@ -136,7 +139,6 @@ class _Jobs:
         self._latencies: list[float] = []
         self.done = threading.Event()
         self.figures: dict[str, float] = {}
-        self.when_done: Callable[[], object] = self.done.set
 
     def job(self, sent: float) -> None:
         """What a worker does for each message: nothing."""
@@ -153,63 +155,53 @@ class _Jobs:
                 self.figures["p50"] = statistics.median(found) * 1000
                 self.figures["p99"] = statistics.quantiles(found, n=100)[98] * 1000
                 self.done.set()
-                self.when_done()
 
 
 def _body(*, is_counted: bool = True) -> dict[str, Any]:
     return {"sent": time.monotonic() if is_counted else 0.0, "padding": PADDING}
 
 
-def _bodies(count: int) -> list[dict[str, Any]]:
-    return [_body() for _ in range(count)]
-
-
 async def _send_in_tasks(contender: Any, options: Options, meter: _Meter) -> None:
-    async def caller(numbers: Iterator[int]) -> None:
-        for _ in numbers:
-            await (contender.send(_body()) if options.batch == 1 else contender.send_many(_bodies(options.batch)))
-            if options.pace:
-                await asyncio.sleep(options.pace)
-
-    await contender.open()
     warm = iter(range(WARM_UP if options.callers > 1 else 10))
+    batches = iter([min(options.batch, options.count - sent) for sent in range(0, options.count, options.batch)])
 
     async def warm_up() -> None:
         for _ in warm:
             await contender.send(_body(is_counted=False))
 
+    async def caller() -> None:
+        for size in batches:
+            await (
+                contender.send(_body()) if options.batch == 1 else contender.send_many([_body() for _ in range(size)])
+            )
+            if options.pace:
+                await asyncio.sleep(options.pace)
+
+    await contender.open()
     await asyncio.gather(*(warm_up() for _ in range(options.callers)))
     meter.begin()
-    numbers = iter(range(options.count // options.batch))
-    await asyncio.gather(*(caller(numbers) for _ in range(options.callers)))
+    await asyncio.gather(*(caller() for _ in range(options.callers)))
 
 
 def _send_in_threads(contender: Any, options: Options, meter: _Meter) -> None:
-    def each(numbers: Sequence[int], *, is_counted: bool) -> None:
+    numbers = iter(range(options.count))
+
+    def warm_up(_: int) -> None:
+        for _ in range(max(WARM_UP // options.callers, 1)):
+            contender.send(_body(is_counted=False))
+
+    def caller(_: int) -> None:
         for _ in numbers:
-            if options.batch > 1 and is_counted:
-                contender.send_many(_bodies(options.batch))
-            else:
-                contender.send(_body(is_counted=is_counted))
-            if options.pace and is_counted:
+            contender.send(_body())
+            if options.pace:
                 time.sleep(options.pace)
 
-    begun = threading.Barrier(options.callers + 1)
-
-    def caller(count: int) -> None:
-        each(range(max(WARM_UP // options.callers, 1)), is_counted=False)
-        begun.wait()
-        each(range(count), is_counted=True)
-
     contender.open()
-    share = options.count // options.batch // options.callers
-    threads = [threading.Thread(target=caller, args=(share,)) for _ in range(options.callers)]
-    for thread in threads:
-        thread.start()
-    begun.wait()
-    meter.begin()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(options.callers) as threads:
+        # The list has an error of a thread raised here.
+        list(threads.map(warm_up, range(options.callers)))
+        meter.begin()
+        list(threads.map(caller, range(options.callers)))
 
 
 def _send(kind: type[Contender], options: Options) -> dict[str, float]:
@@ -230,38 +222,42 @@ def _send(kind: type[Contender], options: Options) -> dict[str, float]:
     return asyncio.run(send())
 
 
-def run(kind: Any) -> None:
-    """Do what the arguments of this program say, print the figures, and exit without waiting for the library's threads."""
-    role = sys.argv[1]
-    options = Options(**json.loads(sys.argv[2]), is_worker=role == "work")
-    figures = _send(kind, options) if role == "send" else _work(kind, options)
-    print(json.dumps(figures), flush=True)
-    os._exit(0)
-
-
-def _work(kind: Any, options: Options) -> dict[str, float]:
-    """As `_work`, but the figures are printed as soon as they are there: not every library can be stopped."""
+def _work(kind: type[Contender], options: Options) -> None:
     jobs = _Jobs(options)
     contender: Any = kind(options, jobs.job)
 
-    def finish() -> None:
-        print(json.dumps(jobs.figures), flush=True)
-        os._exit(0)
-
-    if kind.is_threaded:
-        contender.open()
-        print("ready", flush=True)
-        threading.Thread(target=lambda: (jobs.done.wait(), time.sleep(0.2), finish()), daemon=True).start()
-        contender.work(jobs.done)
-        jobs.done.wait()
-        return jobs.figures
-
     async def work() -> None:
-        jobs.when_done = lambda: threading.Timer(0.2, finish).start()
         await contender.open()
         print("ready", flush=True)
         await contender.work(jobs.done)
 
-    asyncio.run(work())
-    jobs.done.wait()
-    return jobs.figures
+    def finish() -> None:
+        jobs.done.wait()
+        time.sleep(_LAST_ACK_SECONDS)
+        _finish(jobs.figures)
+
+    # Not every library can be stopped: the process ends beside it.
+    finishing = threading.Thread(target=finish, daemon=True)
+    finishing.start()
+    if kind.is_threaded:
+        contender.open()
+        print("ready", flush=True)
+        contender.work(jobs.done)
+    else:
+        asyncio.run(work())
+    finishing.join()
+
+
+def _finish(figures: dict[str, float]) -> NoReturn:
+    """Print the figures, and exit without waiting for the library's threads."""
+    print(json.dumps(figures), flush=True)
+    os._exit(0)
+
+
+def run(kind: type[Contender]) -> None:
+    """Do what the arguments of this program say, print the figures, and exit."""
+    role = sys.argv[1]
+    options = Options(**json.loads(sys.argv[2]), is_worker=role == "work")
+    if role == "send":
+        _finish(_send(kind, options))
+    _work(kind, options)

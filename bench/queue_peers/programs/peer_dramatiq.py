@@ -39,9 +39,9 @@ class Dramatiq:
         """See common.Contender."""
         self._actor.send(body)
 
-    def send_many(self, bodies: Sequence[dict[str, Any]]) -> None:
-        """It has no batches: a group is sent one by one."""
-        dramatiq.group([self._actor.message(body) for body in bodies]).run()
+    def send_many(self, _: Sequence[dict[str, Any]]) -> None:
+        """It has no batches."""
+        raise NotImplementedError
 
     def work(self, is_done: threading.Event) -> None:
         """See common.Contender."""

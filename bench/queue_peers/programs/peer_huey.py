@@ -34,10 +34,9 @@ class Huey:
         """See common.Contender."""
         self._task(body)
 
-    def send_many(self, bodies: Sequence[dict[str, Any]]) -> None:
+    def send_many(self, _: Sequence[dict[str, Any]]) -> None:
         """It has no batches."""
-        for body in bodies:
-            self._task(body)
+        raise NotImplementedError
 
     def work(self, is_done: threading.Event) -> None:
         """See common.Contender; it looks for work every millisecond at best."""

@@ -25,6 +25,7 @@ def studio(
     from meshhost.app.project import api_key_of
     from meshhost.cli.connect import send_json, server_url
     from meshhost.cli.log_output import log_for_command
+    from meshhost.cli.managing import NO_OPERATOR_KEY
     from meshhost.cli.output import print_json, print_line
     from meshhost.client_settings import read_client_settings
     from meshhost.errors import SettingsError
@@ -33,9 +34,7 @@ def studio(
     settings = read_client_settings()
     key = find_operator_key(settings) if operator else api_key_of(settings)
     if key is None:
-        raise SettingsError(
-            "no operator's key: run this as the user who runs `meshhost room serve`, or set MESHHOST_OPERATOR_KEY"
-        )
+        raise SettingsError(NO_OPERATOR_KEY)
     made = send_json(server_url(), key, "POST", "/studio/api/link")
     if as_json:
         print_json(made)

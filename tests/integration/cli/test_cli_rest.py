@@ -1,6 +1,7 @@
 """Requests of the command line over the standard library's client."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -9,7 +10,7 @@ from aiohttp.test_utils import TestServer
 
 from meshhost.cli.connect import ServerAccess, get_json
 from meshhost.cli.rest import Download, ask
-from meshhost.errors import RoomError
+from meshhost.errors import ConnectionLostError, RoomError
 
 
 @pytest.fixture
@@ -49,6 +50,25 @@ async def test_a_request_carries_the_key_the_query_and_the_body() -> None:
         )
 
     assert (status, answer) == (200, b'["Bearer k", "q=a b", "PUT", {"\\u00e4": 1}]')
+
+
+async def test_a_key_and_an_address_of_any_letters_arrive() -> None:
+    async def echo(request: web.Request) -> web.Response:
+        return web.json_response([request.headers["Authorization"], request.path])
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", echo)
+    async with TestServer(app) as server:
+        url = str(server.make_url("/"))
+        _, answer = await asyncio.to_thread(ask, "GET", f"{url}größe/a b/100%25", bearer="schlüssel-€", timeout=10)
+
+    assert json.loads(answer) == ["Bearer schlüssel-€", "/größe/a b/100%"]
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70])
+def test_what_is_no_name_of_a_host_cannot_be_reached(host: str) -> None:
+    with pytest.raises(ConnectionLostError, match=r"cannot reach the room server at .* \(no name of a host\)"):
+        get_json(ServerAccess(f"http://{host}", "p", "key"), "/x")
 
 
 async def test_a_key_is_not_taken_to_where_a_redirect_leads(

@@ -117,6 +117,13 @@ def test_agents_are_listed_in_one_line_each(asked: Any, capsys: pytest.CaptureFi
     assert asked == [("GET", url, query), ("GET", url, query | {"state": "failed"})]
 
 
+@pytest.mark.parametrize("url", ["ftp://host.example", "http://host.example:65536", "http://[host", "host.example"])
+def test_what_is_no_url_of_a_host_is_wrong_usage(url: str, asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["host", "ps", "--url", url]) == 2
+    assert "expected a URL such as http://127.0.0.1:8081" in capsys.readouterr().err
+    assert asked == []
+
+
 def test_agents_that_failed_for_good_are_listed_after_the_living(
     asked: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,25 +18,11 @@ from meshhost.cli.main import COMMANDS as LONE_COMMANDS
 from meshhost.cli.main import GROUPS, run, whole_app
 from meshhost.identity.keys import encode_api_key, new_api_key
 
+_HEAVY = {"aiohttp", "openai", "pydantic", "pydantic_settings", "obstore", "websockets", "jwt", "rich", "opentelemetry"}
 # `rich` draws progress bars, `websockets` and `jwt` are what a command in a room needs. `jwt` loads `cryptography` where that
 # is installed, which only the extra `oidc` does.
-_HEAVY_FOR_COMMANDS = {
-    "aiohttp",
-    "anyio",
-    "dotenv",
-    "jsonschema",
-    "obstore",
-    "openai",
-    "opentelemetry",
-} | {
-    "pycrdt",
-    "pydantic",
-    "pydantic_core",
-    "pydantic_settings",
-    "rich",
-    "sqlite3",
-}
-_HEAVY = {"aiohttp", "openai", "pydantic", "pydantic_settings", "obstore", "websockets", "jwt", "rich", "opentelemetry"}
+_NEEDED_BY_NONE = {"anyio", "dotenv", "jsonschema", "pycrdt", "pydantic_core", "sqlite3"}
+_HEAVY_FOR_COMMANDS = _HEAVY - {"websockets", "jwt"} | _NEEDED_BY_NONE
 
 
 @pytest.mark.parametrize(

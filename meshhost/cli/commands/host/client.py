@@ -103,10 +103,8 @@ def base_url(given: str | None) -> str:
     It is the given one, else that of MESHHOST_HOST_URL, of MESHHOST_PORT, of the host that `meshhost service run` has started,
     and at last the one where `host.run()` listens by default.
     """
-    from urllib.parse import urlsplit
-
     from meshhost.app.running_hosts import running_hosts
-    from meshhost.client_settings import read_client_settings
+    from meshhost.client_settings import checked_url, read_client_settings
 
     settings = read_client_settings()
     url = given or settings.host_url
@@ -118,9 +116,13 @@ def base_url(given: str | None) -> str:
             listed = ", ".join(f"{one} (for room {room})" for one, room in found.items())
             raise typer.BadParameter(f"several hosts run here: {listed}", param_hint="--url")
         return next(iter(found), _USUAL_URL)
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    try:
+        checked = checked_url(url)
+    except ValueError:
+        checked = ""
+    if not checked.lower().startswith("http"):
         raise typer.BadParameter("expected a URL such as http://127.0.0.1:8081", param_hint="--url")
-    return url.rstrip("/")
+    return checked
 
 
 def request(base: str, method: str, path: str, query: dict[str, str], body: dict[str, str] | None) -> Any:
