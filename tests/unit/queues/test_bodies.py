@@ -182,7 +182,7 @@ async def test_stored_bytes_are_counted_and_refused(queues: QueueService, counts
     await eventually(is_freed)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"a": NaN}', b'"\xff"', b"@" * 100, b"1 2"])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": NaN}', b'"\xff"', b"@" * 100, b"1 2", b"1\x00 2"])
 async def test_an_upload_that_is_not_json_is_refused(
     queues: QueueService, objects: BodyObjects, content: bytes
 ) -> None:
