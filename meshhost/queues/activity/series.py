@@ -19,7 +19,7 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.errors import RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.activity.observer import Outcome
-from meshhost.queues.activity.points import FINE_SECONDS, Counts, Gauges, Point, Series, gauges_of
+from meshhost.queues.activity.points import FINE_SECONDS, Counts, Point, Series, gauges_of, sum_of
 from meshhost.stores.queues import Delivery, Lease, QueueKey, QueueStats
 from meshhost.stores.shared.refusals import queue_missing
 
@@ -160,8 +160,7 @@ class QueueSeries:
                 await self._look(room)
         now = self._clock.time()
         for tenant, series in self._tenants.items():
-            mine = [room.gauges for key, room in self._rooms.items() if key.tenant == tenant]
-            series.look(_sum(mine), now)
+            series.look(sum_of(room.gauges for key, room in self._rooms.items() if key.tenant == tenant), now)
         for series in (*self._queues.values(), *self._rooms.values(), *self._tenants.values()):
             series.append(now)
 
@@ -192,13 +191,13 @@ class QueueSeries:
         now, series = self._clock.time(), self._rooms.find(room)
         if series is None:  # deleted meanwhile
             return
-        series.look(gauges_of(stats), now)
+        series.look(sum_of(map(gauges_of, stats)), now)
         names = {each.name for each in stats}
         self._queues.drop(lambda key: key.room == room and key.name not in names)
         for each in stats:
             found = self._queues.keep_if_free(QueueKey(room, each.name), self._clock)
             if found is not None:
-                found.look(gauges_of([each]), now)
+                found.look(gauges_of(each), now)
 
 
 class _Kept(Generic[Key]):
@@ -256,15 +255,3 @@ class _Kept(Generic[Key]):
 
     def _longest_unused(self) -> Key:
         return min(self._series, key=lambda key: self._series[key].used_at)
-
-
-def _sum(gauges: Sequence[Gauges]) -> Gauges:
-    ages = [each.oldest_seconds for each in gauges if each.oldest_seconds is not None]
-    return Gauges(
-        sum(each.ready for each in gauges),
-        sum(each.delayed for each in gauges),
-        sum(each.leased for each in gauges),
-        sum(each.blocked for each in gauges),
-        sum(each.dead for each in gauges),
-        max(ages, default=None),
-    )
