@@ -266,6 +266,18 @@ async def test_another_rate_of_keys_frees_what_the_last_one_put_off_but_no_delay
     assert bodies(await claim(store)) == ["b"]
 
 
+async def test_what_another_rate_of_keys_frees_has_waited_since_then(store: QueueStore, clock: FakeClock) -> None:
+    await fill(store, QueueSettings(key_rate="1/h"), "a", "b", key="k")
+    (delivery,) = await claim(store)
+    await store.ack(delivery.lease)
+    assert bodies(await claim(store)) == []
+    await clock.advance(100)
+    await store.configure(JOBS, QueueSettings())
+    await clock.advance(5)
+    (freed,) = await claim(store)
+    assert freed.waited == pytest.approx(5)
+
+
 async def test_a_cancelled_message_of_a_key_without_a_start_ends(store: QueueStore, clock: FakeClock) -> None:
     await fill(store, QueueSettings(key_rate="1/h"), "a", key="k")
     (delivery,) = await claim(store, seconds=10)

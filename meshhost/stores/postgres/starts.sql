@@ -71,7 +71,7 @@ WITH chosen AS MATERIALIZED (
         AND num_nonnulls(holder) = 0 AND due = put_off AND starts.key = 'k'::bytea || messages.key
     WHERE queues.id = %(queue)s FOR UPDATE OF messages SKIP LOCKED
 ), freed AS (
-    UPDATE meshhost.messages SET ready = true, due = NULL FROM chosen
+    UPDATE meshhost.messages SET ready = true, due = NULL, since = %(now)s FROM chosen
     WHERE messages.lane = chosen.lane AND messages.id = chosen.id
 )
 DELETE FROM meshhost.starts WHERE queue = %(queue)s AND key > ''

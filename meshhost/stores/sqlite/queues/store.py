@@ -325,7 +325,7 @@ class SqliteQueueStore:
         def operation(db: sqlite3.Connection) -> QueueSettings:
             found = find(db, queue)
             settings = found.settings.changed(changes)
-            begin_anew(db, found, settings)
+            begin_anew(db, found, settings, self._steady.time())
             execute(db, "configure", queue=found.id, settings=settings.to_json())
             return settings
 
