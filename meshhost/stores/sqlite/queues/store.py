@@ -411,23 +411,16 @@ class SqliteQueueStore:
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
         """See QueueStore."""
-
-        def operation(db: sqlite3.Connection) -> list[QueueStats]:
-            now = self._clock.time()
-            rows = execute(db, "stats", tenant=room.tenant, room=room.name, now=self._steady.time())
-            return [stats_of(now, *row) for row in rows]
-
-        return await self.database.read(operation, tenant=room.tenant)
+        return await self.database.read(lambda db: self._stats(db, room), tenant=room.tenant)
 
     async def overview(self, tenant: TenantId | None = None) -> Sequence[tuple[RoomKey, QueueStats]]:
         """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> list[tuple[RoomKey, QueueStats]]:
-            now = self._clock.time()
-            rows = execute(db, "overview", tenant=tenant, now=self._steady.time())
-            return [(RoomKey(TenantId(owner), room), stats_of(now, *row)) for owner, room, *row in rows]
+            rooms = [RoomKey(TenantId(owner), name) for owner, name in execute(db, "rooms", tenant=tenant)]
+            return [(room, stats) for room in rooms for stats in self._stats(db, room)]
 
-        return await self.database.read(operation)
+        return await self.database.read(operation, tenant=tenant or "")
 
     async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
         """See QueueStore."""
@@ -497,6 +490,11 @@ class SqliteQueueStore:
                 archive.restore(db, found, message, text, now)
 
         await self.database.run(operation, tenant=queue.room.tenant)
+
+    def _stats(self, db: sqlite3.Connection, room: RoomKey) -> list[QueueStats]:
+        now = self._clock.time()
+        rows = execute(db, "stats", tenant=room.tenant, room=room.name, now=self._steady.time())
+        return [stats_of(now, *row) for row in rows]
 
     def _remember(self, holder: HolderId, tenant: TenantId) -> None:
         if holder not in self._tenants and len(self._tenants) >= _MOST_HOLDERS:
