@@ -77,7 +77,7 @@ class BodyUpload:
         await self.file.add(data)
 
     def check_size(self, size: int) -> None:
-        """Raise TooLargeError when a body may not have so many bytes."""
+        """Raise TooLargeError when `size` bytes are too many for a body."""
         if size > self._max_bytes:
             raise TooLargeError(f"message of {size} bytes, a queue takes at most {self._max_bytes}")
 

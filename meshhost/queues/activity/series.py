@@ -2,8 +2,7 @@
 
 `QueueService` reports what happens to `QueueSeries` (`observer.py`), which looks every 10 seconds into the queues of rooms in
 which something happened, every minute into those of other rooms that it keeps. Looking costs the store a count of what waits,
-so
-the pause after it is at least twenty times as long as it took: points are further apart then, and each says its time.
+so the pause after it is at least twenty times as long as it took: points are further apart then, and each says its time.
 
 What is kept is bounded: a new room, queue or tenant takes the place of the one that was used longest ago, once that has been
 idle for ten minutes; what somebody asks for always gets a place. Points are kept in this process, and `save` returns them for
@@ -34,7 +33,7 @@ _COUNTED = {Outcome.DONE: _DONE, Outcome.FAILED: _FAILED, Outcome.DEAD: _FAILED}
 _MOST_ROOMS, _MOST_QUEUES, _MOST_TENANTS = 100, 200, 50
 # What is idle for these seconds gives its place to something new.
 _IDLE_SECONDS = 600.0
-# Rooms in which nothing happened are looked at in every so many samples.
+# Of this many samples, one looks at the rooms in which nothing happened.
 _RARELY = 6
 _PAUSE_FACTOR = 20.0
 

@@ -88,7 +88,7 @@ ON CONFLICT (id) DO UPDATE SET checked_at = excluded.checked_at
 -- name: lease
 -- One row for each message; one without an id when there is none; no row when there is no queue. A row without a token is of a
 -- message that is not to be handed out: it was cancelled, its ttl is over, or it is poison. From a queue with a limit only
--- who is alone with it takes any.
+-- a claim that is alone with it takes any.
 WITH target AS MATERIALIZED (
     SELECT
         lane, settings::text AS settings,

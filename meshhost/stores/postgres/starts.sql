@@ -13,7 +13,7 @@ WHERE tenant = %(tenant)s AND room = %(room)s AND name = %(name)s
 
 -- name: put_off
 -- Of the messages that come first, those whose keys have no start left wait for one. As in the statement `lease`, but for those that are
--- not to be handed out. `ahead` is a whole burst of the rate in seconds, `behind` one start less, `slack` a hair.
+-- not to be handed out. `ahead` is a whole burst of the rate in seconds, `behind` one start less, `slack` as in `stores/rates.py`.
 WITH due AS MATERIALIZED (
     SELECT id, priority, key, holder, is_cancelled, expires_at, interruptions FROM meshhost.messages
     WHERE lane = %(lane)s AND NOT ready AND NOT held_back

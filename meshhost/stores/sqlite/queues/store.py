@@ -205,7 +205,6 @@ class SqliteQueueStore:
 
     async def ack(self, lease: Lease, *, result: str | None = None) -> bool:
         """See QueueStore."""
-
         return await self.database.run(lambda db: self._ack(db, lease, result), tenant=lease.queue.room.tenant)
 
     async def ack_many(self, acks: Sequence[tuple[Lease, str | None]]) -> Sequence[bool | None]:
@@ -267,7 +266,6 @@ class SqliteQueueStore:
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
         """See QueueStore."""
-
         # Its end must not overtake its acks, which wait among the operations of its tenant.
         tenant = self._tenants.get(holder, "") if grace > 0 else self._tenants.pop(holder, "")
 
