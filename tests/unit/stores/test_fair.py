@@ -208,7 +208,7 @@ async def test_a_read_whose_caller_is_gone_is_left_out(store: SqliteQueueStore) 
 
 
 async def test_what_must_reach_the_disk_waits_for_the_next_batch_when_this_one_does_not(
-    store: SqliteQueueStore, monkeypatch: pytest.MonkeyPatch
+    store: SqliteQueueStore,
 ) -> None:
     gates, synced = [Gate(), Gate()], list[int]()
 
