@@ -77,7 +77,7 @@ class BodyUpload:
         await self.file.add(data)
 
     def check_size(self, size: int) -> None:
-        """Raise TooLargeError when a body may not have so many bytes."""
+        """Raise TooLargeError when `size` bytes are too many for a body."""
         if size > self._max_bytes:
             raise TooLargeError(f"message of {size} bytes, a queue takes at most {self._max_bytes}")
 
@@ -265,12 +265,13 @@ class LargeBodies:
             await self._reclaim_quietly(None)
             deadline = self._clock.monotonic() + self._sweep_seconds
             while (left := deadline - self._clock.monotonic()) > 0:
-                self._wanted.clear()
                 await wait_at_most(self._wanted, left, self._clock)
                 if self._to_look:
                     await self._clock.sleep(self._look_seconds)
-                    rooms, self._to_look = self._to_look, {}
-                    await self._reclaim_quietly(*rooms)
+                # What is wanted while these rooms are looked at is for the next look.
+                self._wanted.clear()
+                rooms, self._to_look = self._to_look, {}
+                await self._reclaim_quietly(*rooms)
 
     async def _reclaim_quietly(self, *rooms: RoomKey | None) -> None:
         for room in rooms:

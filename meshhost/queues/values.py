@@ -1,5 +1,4 @@
-"""What is kept beside a message in its row: its progress, and a result of usual size. Larger results are objects
-(`bodies.py`)."""
+"""The size of what a row keeps beside its message: its progress, and a result. Larger results are objects (`bodies.py`)."""
 
 from meshhost.errors import InvalidRequestError
 

@@ -2,9 +2,9 @@
 
 Values of the contract of queue stores (`stores/queues.py`), used by every engine and by all that calls one. A message begins
 *ready*, *delayed* or *blocked* (behind an earlier message of its key), is *leased* while somebody works on it, waits as
-*failed*
-for its next attempt, and ends *done*, *dead*, *cancelled* or *expired*. What is known of a message that ended is kept for the
-`result_ttl` of its queue, and then forgotten; a dead one is kept until somebody replays or cancels it. This module is pure.
+*failed* for its next attempt, and ends *done*, *dead*, *cancelled* or *expired*. What is known of a message that ended is kept
+for the `result_ttl` of its queue, and then forgotten; a dead one is kept until somebody replays or cancels it. This module is
+pure.
 """
 
 from collections.abc import Mapping, Sequence

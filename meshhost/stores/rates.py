@@ -38,7 +38,7 @@ class Rate:
 
     @property
     def slack(self) -> float:
-        """By how many seconds a start may come too early: times are floats, and a wake-up must not come a hair too early."""
+        """By how many seconds a start may come too early: times are floats, so a wake-up may be slightly early."""
         return self.interval * _TOLERANCE
 
     def places(self, until: float, now: float) -> int:
@@ -47,7 +47,7 @@ class Rate:
         return max(math.floor(left / self.interval + _TOLERANCE), 0)
 
     def taken(self, until: float, now: float, count: int = 1) -> float:
-        """What to keep after so many were started."""
+        """What to keep after `count` more starts."""
         return self._now(until, now) + count * self.interval
 
     def next_at(self, until: float, now: float) -> float:
@@ -75,7 +75,7 @@ def check_rate(name: str, text: str) -> None:
 
 
 def check_burst(name: str, burst: int) -> None:
-    """Raise InvalidRequestError unless so many may be started at once."""
+    """Raise InvalidRequestError unless the burst is one that can be set."""
     if not 1 <= burst <= MAX_BURST:
         raise InvalidRequestError(name, f"expected a number from 1 to {MAX_BURST}, got {burst}")
 

@@ -1,39 +1,20 @@
 """Every queue store keeps references to large bodies and results as it keeps texts, and finds them by the object's name."""
 
 import uuid
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-from doubles.engines import EVERY_ENGINE, opened_store
+from doubles.engines import EVERY_ENGINE
 
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.bodies.reference import BodyReference
-from meshhost.stores.memory.queues import MemoryQueueStore
-from meshhost.stores.postgres.queues import PostgresQueueStore
 from meshhost.stores.queues import EndReason, HolderId, NewMessage, QueueKey, QueueLimits, QueueSettings, QueueStore
-from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.testing.clock import FakeClock
 
 JOBS = QueueKey(RoomKey(TenantId("acme"), "lobby"), "jobs")
 ANN = HolderId("ann")
 LIMITS = QueueLimits(max_attempts=1)
 
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture(params=EVERY_ENGINE)
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[QueueStore]:
-    async with opened_store(
-        request,
-        memory=lambda: MemoryQueueStore(limits=LIMITS, clock=clock),
-        sqlite=lambda: SqliteQueueStore(tmp_path / "queues.db", limits=LIMITS, clock=clock),
-        postgresql=lambda database: PostgresQueueStore(database, limits=LIMITS, clock=clock),
-    ) as made:
-        yield made
+pytestmark = pytest.mark.parametrize("store", EVERY_ENGINE, indirect=True)
 
 
 def reference() -> BodyReference:

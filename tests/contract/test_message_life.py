@@ -1,18 +1,14 @@
 """What every queue store keeps of a message: when and in which order it is delivered, how it ended, and what is known of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from doubles.engines import EVERY_STORE, opened_store
 
 from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, NotFoundError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.messages import MAX_HISTORY, MessageQuery, MessageRecord, MessageState
-from meshhost.stores.postgres.queues import PostgresQueueStore
 from meshhost.stores.queue_settings import DEFAULT_RESULT_TTL, QueueSettings, parse_settings
 from meshhost.stores.queues import (
     LONGEST_DELAY,
@@ -26,7 +22,6 @@ from meshhost.stores.queues import (
     QueueStats,
     QueueStore,
 )
-from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
@@ -36,22 +31,6 @@ LIMITS = QueueLimits(max_attempts=3, max_interruptions=3, max_depth=50, max_mess
 CANCELLED, DEAD, DONE, EXPIRED = MessageState.CANCELLED, MessageState.DEAD, MessageState.DONE, MessageState.EXPIRED
 BLOCKED, LEASED, READY = MessageState.BLOCKED, MessageState.LEASED, MessageState.READY
 DELAYED, FAILED = MessageState.DELAYED, MessageState.FAILED
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture(params=EVERY_STORE)
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[QueueStore]:
-    async with opened_store(
-        request,
-        memory=lambda: MemoryQueueStore(limits=LIMITS, clock=clock),
-        sqlite=lambda: SqliteQueueStore(tmp_path / "queues.db", limits=LIMITS, clock=clock),
-        postgresql=lambda database: PostgresQueueStore(database, limits=LIMITS, clock=clock),
-    ) as made:
-        yield made
 
 
 async def take(store: QueueStore, holder: HolderId = ANN, *, by: str = "", seconds: float = 30) -> Delivery:

@@ -2,12 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from doubles.engines import EVERY_STORE, opened_store
 
 from meshhost.errors import (
     InvalidRequestError,
@@ -17,9 +15,7 @@ from meshhost.errors import (
     RoomError,
 )
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.messages import SENT_BY_SECONDS, MessageState, sent_by_mark
-from meshhost.stores.postgres.queues import PostgresQueueStore
 from meshhost.stores.queues import (
     Delivery,
     EndReason,
@@ -33,7 +29,6 @@ from meshhost.stores.queues import (
     QueueStore,
     StoredMessage,
 )
-from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
@@ -42,22 +37,6 @@ MAIL = QueueKey(ROOM, "mail")
 ELSEWHERE = QueueKey(RoomKey(TenantId("rival"), "lobby"), "jobs")
 ANN, BOB = HolderId("ann"), HolderId("bob")
 LIMITS = QueueLimits(max_attempts=3, max_interruptions=6, max_depth=5, max_message_bytes=1000)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture(params=EVERY_STORE)
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[QueueStore]:
-    async with opened_store(
-        request,
-        memory=lambda: MemoryQueueStore(limits=LIMITS, clock=clock),
-        sqlite=lambda: SqliteQueueStore(tmp_path / "queues.db", limits=LIMITS, clock=clock),
-        postgresql=lambda database: PostgresQueueStore(database, limits=LIMITS, clock=clock),
-    ) as made:
-        yield made
 
 
 async def put(store: QueueStore, *bodies: str, queue: QueueKey = JOBS) -> list[int]:

@@ -1,18 +1,12 @@
 """What every queue store does with the rates of a queue and of its keys: who may be started when, and who is told of it."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
-from doubles.engines import EVERY_ENGINE, opened_store
+from doubles.engines import EVERY_ENGINE
 
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.messages import MessageState
-from meshhost.stores.postgres.queues import PostgresQueueStore
 from meshhost.stores.queue_settings import QueueSettings
 from meshhost.stores.queues import Deliveries, EndReason, HolderId, NewMessage, QueueKey, QueueLimits, QueueStore
-from meshhost.stores.sqlite.queues import SqliteQueueStore
 from meshhost.testing.clock import FakeClock
 
 ROOM = RoomKey(TenantId("acme"), "lobby")
@@ -20,21 +14,7 @@ JOBS, MAIL = QueueKey(ROOM, "jobs"), QueueKey(ROOM, "mail")
 ANN = HolderId("ann")
 LIMITS = QueueLimits(max_attempts=3, max_interruptions=3, max_depth=1000)
 
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture(params=EVERY_ENGINE)
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[QueueStore]:
-    async with opened_store(
-        request,
-        memory=lambda: MemoryQueueStore(limits=LIMITS, clock=clock),
-        sqlite=lambda: SqliteQueueStore(tmp_path / "queues.db", limits=LIMITS, clock=clock),
-        postgresql=lambda database: PostgresQueueStore(database, limits=LIMITS, clock=clock),
-    ) as made:
-        yield made
+pytestmark = pytest.mark.parametrize("store", EVERY_ENGINE, indirect=True)
 
 
 async def fill(store: QueueStore, settings: QueueSettings, *bodies: str, key: str | None = None) -> None:
@@ -264,6 +244,18 @@ async def test_another_rate_of_keys_frees_what_the_last_one_put_off_but_no_delay
     assert bodies(await claim(store)) == []
     await store.configure(JOBS, QueueSettings())
     assert bodies(await claim(store)) == ["b"]
+
+
+async def test_what_another_rate_of_keys_frees_has_waited_since_then(store: QueueStore, clock: FakeClock) -> None:
+    await fill(store, QueueSettings(key_rate="1/h"), "a", "b", key="k")
+    (delivery,) = await claim(store)
+    await store.ack(delivery.lease)
+    assert bodies(await claim(store)) == []
+    await clock.advance(100)
+    await store.configure(JOBS, QueueSettings())
+    await clock.advance(5)
+    (freed,) = await claim(store)
+    assert freed.waited == pytest.approx(5)
 
 
 async def test_a_cancelled_message_of_a_key_without_a_start_ends(store: QueueStore, clock: FakeClock) -> None:

@@ -64,19 +64,9 @@ class PostgresServer:
 
     def restart_immediately(self) -> None:
         """Restart it as `pg_ctl restart -m immediate` does: it writes nothing more, and recovers."""
-        command = [
-            "pg_ctl",
-            "-w",
-            "-m",
-            "immediate",
-            "-D",
-            str(self._server.pgdata),
-            "-l",
-            str(self._server.log),
-            "restart",
-        ]
+        files = ["-D", self._server.pgdata, "-l", self._server.log]
         subprocess.run(
-            [self.programs / command[0], *command[1:]],
+            [self.programs / "pg_ctl", "restart", "-w", "-m", "immediate", *files],
             user=self.user,
             check=True,
             stdout=subprocess.DEVNULL,

@@ -24,10 +24,10 @@ class Outcome(StrEnum):
 
 
 class QueueObserver(Protocol):
-    """One to which it is reported. Register it in `QueueService.observers`."""
+    """Is told what happens to messages. Register an object that implements it in `QueueService.observers`."""
 
     def sent(self, queue: QueueKey, count: int) -> None:
-        """So many new messages were stored."""
+        """`count` new messages were stored."""
         ...
 
     def started(self, delivery: Delivery) -> None:
@@ -35,7 +35,7 @@ class QueueObserver(Protocol):
         ...
 
     def settled(self, lease: Lease, outcome: Outcome) -> None:
-        """Its holder settled a message."""
+        """The holder of a message settled it."""
         ...
 
     def forget(self, tenant: TenantId, room: str | None = None) -> None:

@@ -1,22 +1,23 @@
 """One series: what a queue, a room or a tenant held and did, as points of two lengths in rings of a fixed size.
 
 The points of 10 seconds reach back 10 minutes, those of a minute 24 hours. A point is 48 bytes, packed, so a full series takes
-72 KB: with Python objects it would be ten times as much. `series.py` is the caller; a `Series` is fed with `count` for
-everything
-that happens, with `look` when the queue was looked at, and closes a point with `append`. Pure: no I/O and no clock.
+72 KB: with Python objects it would be ten times as much. `series.py` is the caller: it calls `count` for everything that
+happens, `look` with what it found in the queue, and `append` to close a point. To save and restore a series copies bytes: to
+unpack each point of a few hundred series would hold up the event loop for seconds. Pure: no I/O and no clock.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from meshhost.stores.queues import QueueStats
 
-__all__ = ["COARSE_SECONDS", "FINE_SECONDS", "Counts", "Gauges", "Point", "Series", "gauges_of"]
+__all__ = ["COARSE_SECONDS", "FINE_SECONDS", "Counts", "Gauges", "Point", "Series", "gauges_of", "sum_of"]
 
 FINE_SECONDS, COARSE_SECONDS = 10, 60
 _FINE_POINTS, _COARSE_POINTS = 60, 24 * 60
 _PACKED = struct.Struct("<d5If4I")
+_TIME = struct.Struct(f"<d{_PACKED.size - 8}x")  # of a packed point
 _MOST = 2**32 - 1
 _NO_AGE = -1.0
 
@@ -53,46 +54,52 @@ class Point(NamedTuple):
     counts: Counts
 
 
-def gauges_of(stats: Sequence[QueueStats]) -> Gauges:
-    """The sum over these queues."""
-    ages = [queue.oldest_age for queue in stats if queue.oldest_age is not None]
+def gauges_of(queue: QueueStats) -> Gauges:
+    """What is in one queue."""
+    return Gauges(queue.ready, queue.delayed, queue.leased, queue.blocked, queue.dead, queue.oldest_age)
+
+
+def sum_of(gauges: Iterable[Gauges]) -> Gauges:
+    """The sum over queues or rooms, with the age of the oldest message of all."""
+    found = list(gauges)
     return Gauges(
-        sum(queue.ready for queue in stats),
-        sum(queue.delayed for queue in stats),
-        sum(queue.leased for queue in stats),
-        sum(queue.blocked for queue in stats),
-        sum(queue.dead for queue in stats),
-        max(ages, default=None),
+        sum(each.ready for each in found),
+        sum(each.delayed for each in found),
+        sum(each.leased for each in found),
+        sum(each.blocked for each in found),
+        sum(each.dead for each in found),
+        max((each.oldest_seconds for each in found if each.oldest_seconds is not None), default=None),
     )
 
 
 class _Ring:
-    """The newest `most` points."""
+    """The newest `most` points, packed."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._bytes = bytearray()
         self._next = 0
 
-    def append(self, point: Point) -> None:
-        age = _NO_AGE if point.gauges.oldest_seconds is None else point.gauges.oldest_seconds
-        numbers = (*(min(number, _MOST) for number in point.gauges[:5]), age, *(min(n, _MOST) for n in point.counts))
-        packed = _PACKED.pack(point.time, *numbers)
+    def append(self, packed: bytes) -> None:
         start = self._next * _PACKED.size
         self._bytes[start : start + _PACKED.size] = packed
         self._next = (self._next + 1) % self._most
 
-    def points(self) -> list[Point]:
-        """In the order in which they came."""
-        found = [_unpacked(values) for values in _PACKED.iter_unpack(self._bytes)]
-        return found if len(found) < self._most else found[self._next :] + found[: self._next]
-
     def packed(self) -> bytes:
-        """All of them, in that order."""
+        """In the order in which they came."""
         if len(self._bytes) < self._most * _PACKED.size:
             return bytes(self._bytes)
         middle = self._next * _PACKED.size
         return bytes(self._bytes[middle:] + self._bytes[:middle])
+
+    def restore(self, packed: bytes, *, since: float, until: float) -> bytes | None:
+        """Add those of these points that lie between two times; return the last one. Raises struct.error."""
+        last = None
+        for number, (time,) in enumerate(_TIME.iter_unpack(packed)):
+            if since <= time <= until:
+                last = packed[number * _PACKED.size : (number + 1) * _PACKED.size]
+                self.append(last)
+        return last
 
 
 class Series:
@@ -109,11 +116,11 @@ class Series:
         self._last_at: float | None = None
 
     def count(self, counts: Counts) -> None:
-        """So much happened."""
+        """Add what happened."""
         self._counts = self._counts.plus(counts)
 
     def look(self, gauges: Gauges, now: float) -> None:
-        """This is there now."""
+        """Note what is there now."""
         self._gauges, self._looked_at = gauges, now
 
     @property
@@ -124,47 +131,50 @@ class Series:
     def append(self, now: float) -> None:
         """Close a point. What was not looked at since the last one is as it was, but older."""
         if now // COARSE_SECONDS != self._minute and self._last_at is not None:
-            self._coarse.append(Point(self._last_at, self._now(self._last_at), self._of_minute))
+            self._coarse.append(self._last_minute())
             self._of_minute = Counts()
         self._minute = now // COARSE_SECONDS
-        self._fine.append(Point(now, self._now(now), self._counts))
+        self._fine.append(_packed(Point(now, self._now(now), self._counts)))
         self._of_minute = self._of_minute.plus(self._counts)
         self._counts, self._last_at = Counts(), now
 
     def points(self, step: int) -> list[Point]:
         """The points of this length, FINE_SECONDS or COARSE_SECONDS, the oldest first. The last minute is not over."""
-        if step == FINE_SECONDS:
-            return self._fine.points()
-        last = [] if self._last_at is None else [Point(self._last_at, self._now(self._last_at), self._of_minute)]
-        return self._coarse.points() + last
+        fine, coarse = self.packed()
+        return [_unpacked(values) for values in _PACKED.iter_unpack(fine if step == FINE_SECONDS else coarse)]
 
     def packed(self) -> tuple[bytes, bytes]:
         """The points of both lengths, for `restore`."""
-        coarse = _Ring(_COARSE_POINTS)
-        for point in self.points(COARSE_SECONDS):
-            coarse.append(point)
-        return self._fine.packed(), coarse.packed()
+        return self._fine.packed(), self._coarse.packed() + self._last_minute()
 
     def restore(self, fine: bytes, coarse: bytes, *, now: float) -> bool:
         """Begin with these points as far as they are not too old; return whether any is left. Raises struct.error."""
-        kept = 0
-        for ring, packed, seconds in (
-            (self._fine, fine, _FINE_POINTS * FINE_SECONDS),
-            (self._coarse, coarse, _COARSE_POINTS * COARSE_SECONDS),
-        ):
-            for values in _PACKED.iter_unpack(packed):
-                point = _unpacked(values)
-                if now - seconds <= point.time <= now:
-                    ring.append(point)
-                    self.look(point.gauges, point.time)
-                    kept += 1
-        return kept > 0
+        kept = (
+            self._fine.restore(fine, since=now - _FINE_POINTS * FINE_SECONDS, until=now),
+            self._coarse.restore(coarse, since=now - _COARSE_POINTS * COARSE_SECONDS, until=now),
+        )
+        for packed in kept:
+            if packed is not None:
+                point = _unpacked(_PACKED.unpack(packed))
+                self.look(point.gauges, point.time)
+        return kept != (None, None)
+
+    def _last_minute(self) -> bytes:
+        if self._last_at is None:
+            return b""
+        return _packed(Point(self._last_at, self._now(self._last_at), self._of_minute))
 
     def _now(self, now: float) -> Gauges:
         age = self._gauges.oldest_seconds
         if age is None:
             return self._gauges
         return self._gauges._replace(oldest_seconds=max(age + now - self._looked_at, 0.0))
+
+
+def _packed(point: Point) -> bytes:
+    age = _NO_AGE if point.gauges.oldest_seconds is None else point.gauges.oldest_seconds
+    depths, counts = ([min(number, _MOST) for number in numbers] for numbers in (point.gauges[:5], point.counts))
+    return _PACKED.pack(point.time, *depths, age, *counts)
 
 
 def _unpacked(values: tuple[float, ...]) -> Point:

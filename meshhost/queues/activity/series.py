@@ -2,8 +2,7 @@
 
 `QueueService` reports what happens to `QueueSeries` (`observer.py`), which looks every 10 seconds into the queues of rooms in
 which something happened, every minute into those of other rooms that it keeps. Looking costs the store a count of what waits,
-so
-the pause after it is at least twenty times as long as it took: points are further apart then, and each says its time.
+so the pause after it is at least twenty times as long as it took: points are further apart then, and each says its time.
 
 What is kept is bounded: a new room, queue or tenant takes the place of the one that was used longest ago, once that has been
 idle for ten minutes; what somebody asks for always gets a place. Points are kept in this process, and `save` returns them for
@@ -19,7 +18,7 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.errors import RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.activity.observer import Outcome
-from meshhost.queues.activity.points import FINE_SECONDS, Counts, Gauges, Point, Series, gauges_of
+from meshhost.queues.activity.points import FINE_SECONDS, Counts, Point, Series, gauges_of, sum_of
 from meshhost.stores.queues import Delivery, Lease, QueueKey, QueueStats
 from meshhost.stores.shared.refusals import queue_missing
 
@@ -34,7 +33,7 @@ _COUNTED = {Outcome.DONE: _DONE, Outcome.FAILED: _FAILED, Outcome.DEAD: _FAILED}
 _MOST_ROOMS, _MOST_QUEUES, _MOST_TENANTS = 100, 200, 50
 # What is idle for these seconds gives its place to something new.
 _IDLE_SECONDS = 600.0
-# Rooms in which nothing happened are looked at in every so many samples.
+# Of this many samples, one looks at the rooms in which nothing happened.
 _RARELY = 6
 _PAUSE_FACTOR = 20.0
 
@@ -160,8 +159,7 @@ class QueueSeries:
                 await self._look(room)
         now = self._clock.time()
         for tenant, series in self._tenants.items():
-            mine = [room.gauges for key, room in self._rooms.items() if key.tenant == tenant]
-            series.look(_sum(mine), now)
+            series.look(sum_of(room.gauges for key, room in self._rooms.items() if key.tenant == tenant), now)
         for series in (*self._queues.values(), *self._rooms.values(), *self._tenants.values()):
             series.append(now)
 
@@ -192,13 +190,13 @@ class QueueSeries:
         now, series = self._clock.time(), self._rooms.find(room)
         if series is None:  # deleted meanwhile
             return
-        series.look(gauges_of(stats), now)
+        series.look(sum_of(map(gauges_of, stats)), now)
         names = {each.name for each in stats}
         self._queues.drop(lambda key: key.room == room and key.name not in names)
         for each in stats:
             found = self._queues.keep_if_free(QueueKey(room, each.name), self._clock)
             if found is not None:
-                found.look(gauges_of([each]), now)
+                found.look(gauges_of(each), now)
 
 
 class _Kept(Generic[Key]):
@@ -256,15 +254,3 @@ class _Kept(Generic[Key]):
 
     def _longest_unused(self) -> Key:
         return min(self._series, key=lambda key: self._series[key].used_at)
-
-
-def _sum(gauges: Sequence[Gauges]) -> Gauges:
-    ages = [each.oldest_seconds for each in gauges if each.oldest_seconds is not None]
-    return Gauges(
-        sum(each.ready for each in gauges),
-        sum(each.delayed for each in gauges),
-        sum(each.leased for each in gauges),
-        sum(each.blocked for each in gauges),
-        sum(each.dead for each in gauges),
-        max(ages, default=None),
-    )

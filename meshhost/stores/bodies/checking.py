@@ -43,6 +43,8 @@ def check_body(file: IO[bytes], size: int, what: str) -> CheckedBody:
         with database.blobopen("body", "bytes", 1) as blob:
             try:
                 while chunk := file.read(_CHUNK):
+                    if b"\0" in chunk:  # SQLite would take it for the end of the text
+                        raise InvalidRequestError(what, "expected JSON")
                     text = decoder.decode(chunk)
                     beginning = beginning or text[:BEGINNING_CHARS]
                     digest.update(chunk)

@@ -21,7 +21,7 @@ class MemoryStarts:
     put_off: dict[str, float] = field(default_factory=dict)
 
     def start(self, limit: Rate, now: float, count: int, *, is_short: bool) -> None:
-        """So many were started. `is_short`: more were wanted than the rate allowed."""
+        """Add `count` starts. `is_short`: more were wanted than the rate allowed."""
         self.until = limit.taken(self.until, now, count)
         if is_short:
             self.wake_at = limit.next_at(self.until, now)

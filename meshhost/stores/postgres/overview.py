@@ -5,6 +5,7 @@ contract is that of `meshhost.stores.queues.QueueStore`. Messages that are being
 """
 
 from collections.abc import Sequence
+from typing import LiteralString
 
 from meshhost.clock import Clock, SteadyTime
 from meshhost.identity.tenant import RoomKey, TenantId
@@ -15,6 +16,10 @@ from meshhost.stores.shared.statements import read_statements
 __all__ = ["QueueOverview"]
 
 _SQL = read_statements("meshhost.stores.postgres", "queues.sql")
+# One statement with `tenant IS NULL OR …` for all three would not use the index on tenant, room and name.
+_OF_ROOM = _SQL["stats"] + " WHERE tenant = %(tenant)s AND room = %(room)s ORDER BY name"
+_OF_TENANT = _SQL["stats"] + " WHERE tenant = %(tenant)s ORDER BY room, name"
+_OF_ALL = _SQL["stats"] + " ORDER BY tenant, room, name"
 
 
 class QueueOverview(Lifetime):
@@ -28,17 +33,11 @@ class QueueOverview(Lifetime):
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
         """See QueueStore."""
-        now = self._clock.time()
-        rows = await self.database.rows(
-            _SQL["stats"], {"tenant": room.tenant, "room": room.name, "now": self._steady.time()}
-        )
-        return [_stats(now, *row) for row in rows]
+        return [stats for _, stats in await self._read(_OF_ROOM, tenant=room.tenant, room=room.name)]
 
     async def overview(self, tenant: TenantId | None = None) -> Sequence[tuple[RoomKey, QueueStats]]:
         """See QueueStore."""
-        now = self._clock.time()
-        rows = await self.database.rows(_SQL["overview"], {"tenant": tenant, "now": self._steady.time()})
-        return [(RoomKey(TenantId(owner), room), _stats(now, *row)) for owner, room, *row in rows]
+        return await self._read(_OF_ALL) if tenant is None else await self._read(_OF_TENANT, tenant=tenant)
 
     async def of_tenant(self, tenant: TenantId) -> TenantQueues:
         """See QueueStore."""
@@ -61,6 +60,11 @@ class QueueOverview(Lifetime):
         now = self._clock.time()
         [row] = await self.database.rows(_SQL["totals"], {"now": self._steady.time()})
         return _stats(now, "", *row)
+
+    async def _read(self, statement: LiteralString, **which: str) -> list[tuple[RoomKey, QueueStats]]:
+        now = self._clock.time()
+        rows = await self.database.rows(statement, {**which, "now": self._steady.time()})
+        return [(RoomKey(TenantId(tenant), room), _stats(now, *row)) for tenant, room, *row in rows]
 
 
 def _stats(

@@ -197,7 +197,7 @@ class PostgresQueueStore(QueueOverview):
         values = names_of(queue)
 
         async def operation(connection: Connection) -> QueueSettings | None:
-            settings = await change_settings(connection, values, changes)
+            settings = await change_settings(connection, values, changes, self._steady.time())
             if settings is not None:
                 await connection.execute(SQL["configure"], {**values, "settings": settings.to_json()})
             return settings

@@ -88,7 +88,7 @@ ON CONFLICT (id) DO UPDATE SET checked_at = excluded.checked_at
 -- name: lease
 -- One row for each message; one without an id when there is none; no row when there is no queue. A row without a token is of a
 -- message that is not to be handed out: it was cancelled, its ttl is over, or it is poison. From a queue with a limit only
--- who is alone with it takes any.
+-- a claim that is alone with it takes any.
 WITH target AS MATERIALIZED (
     SELECT
         lane, settings::text AS settings,
@@ -394,28 +394,7 @@ DELETE FROM meshhost.outcomes WHERE queue = %(queue)s AND (state, id) IN (
 DELETE FROM meshhost.dropped_lanes WHERE lane = %(lane)s AND queue = %(queue)s
 
 -- name: stats
-SELECT
-    queues.name,
-    fresh.count + waiting.expired, waiting.leased, waiting.delayed,
-    (SELECT count(*) FROM meshhost.dead_letters WHERE queue = queues.id),
-    (SELECT sent_at FROM meshhost.messages WHERE messages.lane = queues.lane ORDER BY messages.id LIMIT 1),
-    (SELECT count(*) FROM meshhost.messages WHERE messages.lane = queues.lane AND held_back),
-    is_paused
-FROM meshhost.queues
-CROSS JOIN LATERAL (
-    SELECT count(*) FROM meshhost.messages WHERE messages.lane = queues.lane AND ready AND NOT held_back
-) AS fresh
-CROSS JOIN LATERAL (
-    SELECT
-        count(*) FILTER (WHERE due <= %(now)s) AS expired,
-        count(*) FILTER (WHERE due > %(now)s AND holder IS NOT NULL) AS leased,
-        count(*) FILTER (WHERE due > %(now)s AND holder IS NULL) AS delayed
-    FROM meshhost.messages WHERE messages.lane = queues.lane AND NOT ready AND NOT held_back
-) AS waiting
-WHERE tenant = %(tenant)s AND room = %(room)s ORDER BY name
-
--- name: overview
--- As stats, of all rooms of a tenant, or of all tenants.
+-- overview.py adds which queues, and their order.
 SELECT
     tenant, room, queues.name,
     fresh.count + waiting.expired, waiting.leased, waiting.delayed,
@@ -434,7 +413,6 @@ CROSS JOIN LATERAL (
         count(*) FILTER (WHERE due > %(now)s AND holder IS NULL) AS delayed
     FROM meshhost.messages WHERE messages.lane = queues.lane AND NOT ready AND NOT held_back
 ) AS waiting
-WHERE %(tenant)s::text IS NULL OR tenant = %(tenant)s ORDER BY tenant, room, name
 
 -- name: rooms_with_work
 -- Of all rooms, or of one. Each queue is asked two questions that an index answers with one row; leases are collected once.

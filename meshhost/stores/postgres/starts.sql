@@ -13,7 +13,7 @@ WHERE tenant = %(tenant)s AND room = %(room)s AND name = %(name)s
 
 -- name: put_off
 -- Of the messages that come first, those whose keys have no start left wait for one. As in the statement `lease`, but for those that are
--- not to be handed out. `ahead` is a whole burst of the rate in seconds, `behind` one start less, `slack` a hair.
+-- not to be handed out. `ahead` is a whole burst of the rate in seconds, `behind` one start less, `slack` as in `stores/rates.py`.
 WITH due AS MATERIALIZED (
     SELECT id, priority, key, holder, is_cancelled, expires_at, interruptions FROM meshhost.messages
     WHERE lane = %(lane)s AND NOT ready AND NOT held_back
@@ -71,7 +71,7 @@ WITH chosen AS MATERIALIZED (
         AND num_nonnulls(holder) = 0 AND due = put_off AND starts.key = 'k'::bytea || messages.key
     WHERE queues.id = %(queue)s FOR UPDATE OF messages SKIP LOCKED
 ), freed AS (
-    UPDATE meshhost.messages SET ready = true, due = NULL FROM chosen
+    UPDATE meshhost.messages SET ready = true, due = NULL, since = %(now)s FROM chosen
     WHERE messages.lane = chosen.lane AND messages.id = chosen.id
 )
 DELETE FROM meshhost.starts WHERE queue = %(queue)s AND key > ''

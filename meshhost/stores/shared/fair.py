@@ -3,8 +3,8 @@
 The thread of a SQLite file, its reader, the connections to PostgreSQL and the batches on their way there take operations from a
 `FairQueue`, so that a tenant with ten thousand of them delays another one by one turn, not by ten thousand. It is start-time
 fair queuing: each tenant has a place on a line of virtual time, moves on by 1/weight with each operation that is taken, and
-the one that is furthest behind is next. Who had nothing to do starts at the present place: idling saves nothing up, and costs
-nothing.
+the one that is furthest behind is next. A tenant that had nothing to do starts at the present place: idling saves nothing up,
+and costs nothing.
 
 Operations of one tenant stay in their order; those of the server itself have the tenant `""`. Not safe for threads.
 """

@@ -1,4 +1,4 @@
-"""Lets at most so many operations in at once, and tenants by turns when more want to.
+"""Lets a fixed number of operations in at once, and tenants by turns when more want to.
 
 `PostgresDatabase` has one before its connections. The pool behind it serves in the order of arrival, which would let one
 tenant's thousand statements hold up everybody else's; at the gate they wait in a `FairQueue`. Operations of the server itself

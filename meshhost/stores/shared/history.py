@@ -27,7 +27,7 @@ def load_history(history: str | None) -> tuple[AttemptRecord, ...]:
 
 
 def waited(since_sent: float, since_ready: float | None, ended: int) -> float | None:
-    """For how many seconds a message could have been handed out, of which so many deliveries ended before.
+    """For how many seconds a message could have been handed out. `ended` of its deliveries ended before.
 
     `since_ready` is known when it waited for a time or was given back. One without it that was delivered before was dead.
     """

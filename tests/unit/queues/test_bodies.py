@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,7 @@ async def test_stored_bytes_are_counted_and_refused(queues: QueueService, counts
     await eventually(is_freed)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"a": NaN}', b'"\xff"', b"@" * 100, b"1 2"])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": NaN}', b'"\xff"', b"@" * 100, b"1 2", b"1\x00 2"])
 async def test_an_upload_that_is_not_json_is_refused(
     queues: QueueService, objects: BodyObjects, content: bytes
 ) -> None:
@@ -334,6 +334,30 @@ async def test_a_cancelled_message_leaves_no_object(queues: QueueService, object
         message = await queues.send(JOBS, NewMessage(LARGE))
         await queues.cancel(JOBS, message)
         await eventually(is_deleted)
+
+
+async def test_a_message_that_is_cancelled_during_a_look_leaves_no_object_either(
+    queues: QueueService, store: Store, objects: BodyObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await queues.send_many(JOBS, [NewMessage(LARGE)] * 2)
+    referred, is_looking, go_on = store.referred, asyncio.Event(), asyncio.Event()
+
+    async def held_up(names: Collection[str]) -> Collection[str]:
+        found = await referred(names)
+        is_looking.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(store, "referred", held_up)
+    await queues.cancel(JOBS, first)
+    await is_looking.wait()
+    await queues.cancel(JOBS, second)
+    go_on.set()
+
+    async def is_deleted() -> bool:
+        return await names(objects) == []
+
+    await eventually(is_deleted)
 
 
 async def test_a_deleted_room_leaves_no_object(queues: QueueService, objects: BodyObjects, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from meshhost.errors import NotFoundError
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.queues.activity import points
 from meshhost.queues.activity.points import COARSE_SECONDS, Counts, Gauges, Point
 from meshhost.queues.activity.series import QueueSeries
 from meshhost.queues.service import QueueService
@@ -224,6 +225,31 @@ async def test_a_message_that_is_given_back_has_not_failed_and_one_that_dies_has
     (point,) = await series.of_queue(JOBS)
     assert point.counts == Counts(sent=1, started=3, failed=2)
     assert point.gauges.dead == 1
+
+
+async def test_saving_and_restoring_a_series_unpacks_no_more_than_its_newest_points(
+    service: QueueService, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are done in the event loop, for hundreds of series with 1500 points each."""
+    series = keeper(service, clock)
+    await service.send(JOBS, NewMessage("1"))
+    for _ in range(60):
+        await series.sample()
+        await clock.advance(60)
+    unpacked, unpack = 0, points._unpacked
+
+    def counted(values: tuple[float, ...]) -> Point:
+        nonlocal unpacked
+        unpacked += 1
+        return unpack(values)
+
+    again = QueueSeries(service.stats, clock=clock)
+    with monkeypatch.context() as patch:
+        patch.setattr(points, "_unpacked", counted)
+        again.restore(series.save())
+    assert unpacked == 3 * 2  # of a tenant, a room and a queue; of both lengths
+    assert len(again.of_tenant(ACME, COARSE_SECONDS)) == 60
+    assert again.of_tenant(ACME, COARSE_SECONDS) == series.of_tenant(ACME, COARSE_SECONDS)
 
 
 async def test_the_task_samples_every_ten_seconds(service: QueueService, clock: FakeClock) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 
 import pytest
@@ -165,14 +165,24 @@ async def test_a_thousand_sends_of_one_tenant_delay_another_by_a_turn(store: Sql
     assert max(place for place, tenant in enumerate(order) if tenant == "c") < 10 + 5 + 5 + 3  # twice the weight
 
 
-async def test_reads_of_one_tenant_delay_those_of_another_by_a_turn(store: SqliteQueueStore) -> None:
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda store, tenant: store.get(room(tenant), 1),
+        lambda store, tenant: store.overview(TenantId(tenant)),
+    ],
+    ids=["of a message", "of all queues"],
+)
+async def test_reads_of_one_tenant_delay_those_of_another_by_a_turn(
+    store: SqliteQueueStore, read: Callable[[SqliteQueueStore, str], Coroutine[None, None, object]]
+) -> None:
     for tenant in "ab":
         await store.create(room(tenant))
     gate = Gate()
     blocked = asyncio.create_task(store.database.read(gate))
     await gate.closed()
     operations: list[tuple[str, asyncio.Task[object]]] = [
-        (tenant, asyncio.create_task(store.get(room(tenant), 1))) for tenant in ["a"] * 200 + ["b"] * 5
+        (tenant, asyncio.create_task(read(store, tenant))) for tenant in ["a"] * 200 + ["b"] * 5
     ]
     await asyncio.sleep(0)
     gate.open()
@@ -198,7 +208,7 @@ async def test_a_read_whose_caller_is_gone_is_left_out(store: SqliteQueueStore) 
 
 
 async def test_what_must_reach_the_disk_waits_for_the_next_batch_when_this_one_does_not(
-    store: SqliteQueueStore, monkeypatch: pytest.MonkeyPatch
+    store: SqliteQueueStore,
 ) -> None:
     gates, synced = [Gate(), Gate()], list[int]()
 

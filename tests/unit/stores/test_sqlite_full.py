@@ -82,9 +82,7 @@ async def test_one_that_needs_much_room_does_not_fail_those_that_need_none(store
     assert await store.lease(JOBS, ANN, seconds=30) == []
 
 
-async def test_a_disk_that_is_full_of_messages_can_be_emptied(
-    small_disk: Path,
-) -> None:
+async def test_a_disk_that_is_full_of_messages_can_be_emptied(small_disk: Path) -> None:
     store = SqliteQueueStore(small_disk / "queues.db", pace=ASKING)
     await store.open()
     try:
@@ -95,9 +93,7 @@ async def test_a_disk_that_is_full_of_messages_can_be_emptied(
         await store.close()
 
 
-async def test_a_disk_that_others_filled_gives_the_error_of_a_full_disk(
-    small_disk: Path,
-) -> None:
+async def test_a_disk_that_others_filled_gives_the_error_of_a_full_disk(small_disk: Path) -> None:
     store = SqliteQueueStore(small_disk / "queues.db", pace=ASKING)
     await store.open()
     try:

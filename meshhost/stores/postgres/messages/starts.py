@@ -77,7 +77,7 @@ async def claim_limited(
     return [_NOTHING], tables.steady.time()
 
 
-async def change_settings(connection: Connection, names: Values, changes: Changes) -> QueueSettings | None:
+async def change_settings(connection: Connection, names: Values, changes: Changes, now: float) -> QueueSettings | None:
     """Lock the settings of a queue, and return what is to be set; None when there is no queue.
 
     A rate that changes begins anew, and what it has put off is ready.
@@ -90,7 +90,7 @@ async def change_settings(connection: Connection, names: Values, changes: Change
     if before.limit() != settings.limit():
         await connection.execute(_SQL["begin_anew"], {"queue": row[0]})
     if before.key_rate != settings.key_rate:
-        await connection.execute(_SQL["let_go"], {"queue": row[0]})
+        await connection.execute(_SQL["let_go"], {"queue": row[0], "now": now})
     return settings
 
 

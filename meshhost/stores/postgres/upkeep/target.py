@@ -71,7 +71,7 @@ class PostgresTarget:
             return list(await (await self._connection.execute(_COLUMNS, (f"meshhost.{table}",))).fetchall())
 
     async def write(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, copied: int) -> None:
-        """Add rows to a table, of which then so many are copied. All of them or none."""
+        """Add rows to a table, all of them or none, and note that `copied` of its rows are there then."""
         statement = sql.SQL("COPY {} ({}) FROM STDIN").format(_named(table), _listed(columns))
         with translated():
             async with self._connection.transaction():

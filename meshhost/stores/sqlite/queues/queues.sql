@@ -238,23 +238,6 @@ SELECT
     settings
 FROM queues WHERE tenant = :tenant AND room = :room ORDER BY name;
 
--- name: overview
--- As stats, of all rooms of a tenant, or of all tenants.
-SELECT
-    tenant,
-    room,
-    name,
-    depth,
-    (SELECT count(*) FROM messages WHERE queue_id = queues.id AND ready = 0 AND due > :now) AS waiting,
-    (SELECT count(holder) FROM messages WHERE queue_id = queues.id AND ready = 0 AND due > :now) AS leased,
-    (SELECT count(*) FROM messages INDEXED BY messages_in_order WHERE queue_id = queues.id AND ready = 2) AS blocked,
-    (SELECT count(*) FROM dead_letters WHERE queue_id = ifnull(queues.first_id, queues.id)) AS dead,
-    (SELECT sent_at FROM messages WHERE id = (
-        SELECT id FROM messages INDEXED BY messages_by_id WHERE queue_id = queues.id ORDER BY id LIMIT 1
-    )) AS oldest,
-    settings
-FROM queues WHERE :tenant IS NULL OR tenant = :tenant ORDER BY tenant, room, name;
-
 -- name: rooms_with_work
 -- Each queue is asked three questions that an index answers with one row; the leases are collected once.
 SELECT DISTINCT tenant, room FROM queues
@@ -279,6 +262,10 @@ WHERE tenant = :tenant AND room = :room AND depth > 0 AND (
 
 -- name: rooms_of
 SELECT DISTINCT room FROM queues WHERE tenant = :tenant ORDER BY room;
+
+-- name: rooms
+-- Of a tenant, or of all.
+SELECT DISTINCT tenant, room FROM queues WHERE :tenant IS NULL OR tenant = :tenant ORDER BY tenant, room;
 
 -- name: totals
 -- As stats, over all queues; without what is being deleted. Ids grow in order of acceptance: the oldest has the smallest.

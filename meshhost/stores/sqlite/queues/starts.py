@@ -62,12 +62,12 @@ class Starts:
         return wake_at if is_short else None
 
 
-def begin_anew(db: sqlite3.Connection, row: QueueRow, settings: QueueSettings) -> None:
+def begin_anew(db: sqlite3.Connection, row: QueueRow, settings: QueueSettings, now: float) -> None:
     """These settings are about to be set: a rate that changes begins anew, and what it has put off is ready."""
     if settings.limit() != row.settings.limit():
         _execute(db, "begin_anew", first=row.first)
     if settings.key_rate != row.settings.key_rate:
-        _execute(db, "let_go", queue=row.id, first=row.first)
+        _execute(db, "let_go", queue=row.id, first=row.first, now=now)
         _execute(db, "begin_keys_anew", first=row.first)
 
 

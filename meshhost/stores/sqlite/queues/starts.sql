@@ -12,7 +12,7 @@ UPDATE starts SET put_off = :until WHERE queue_id = :first AND key = :key;
 
 -- name: let_go
 -- The messages that were put off are ready.
-UPDATE messages SET ready = 1, due = NULL WHERE id IN (
+UPDATE messages SET ready = 1, due = NULL, since = :now WHERE id IN (
     SELECT messages.id FROM starts CROSS JOIN messages INDEXED BY messages_waiting
     ON messages.queue_id = :queue AND messages.ready = 0 AND messages.due = starts.put_off
     WHERE starts.queue_id = :first AND starts.put_off IS NOT NULL

@@ -205,7 +205,6 @@ class SqliteQueueStore:
 
     async def ack(self, lease: Lease, *, result: str | None = None) -> bool:
         """See QueueStore."""
-
         return await self.database.run(lambda db: self._ack(db, lease, result), tenant=lease.queue.room.tenant)
 
     async def ack_many(self, acks: Sequence[tuple[Lease, str | None]]) -> Sequence[bool | None]:
@@ -267,7 +266,6 @@ class SqliteQueueStore:
 
     async def release_holder(self, holder: HolderId, *, reason: EndReason, grace: float = 0.0) -> Sequence[QueueKey]:
         """See QueueStore."""
-
         # Its end must not overtake its acks, which wait among the operations of its tenant.
         tenant = self._tenants.get(holder, "") if grace > 0 else self._tenants.pop(holder, "")
 
@@ -325,7 +323,7 @@ class SqliteQueueStore:
         def operation(db: sqlite3.Connection) -> QueueSettings:
             found = find(db, queue)
             settings = found.settings.changed(changes)
-            begin_anew(db, found, settings)
+            begin_anew(db, found, settings, self._steady.time())
             execute(db, "configure", queue=found.id, settings=settings.to_json())
             return settings
 
@@ -411,23 +409,16 @@ class SqliteQueueStore:
 
     async def stats(self, room: RoomKey) -> Sequence[QueueStats]:
         """See QueueStore."""
-
-        def operation(db: sqlite3.Connection) -> list[QueueStats]:
-            now = self._clock.time()
-            rows = execute(db, "stats", tenant=room.tenant, room=room.name, now=self._steady.time())
-            return [stats_of(now, *row) for row in rows]
-
-        return await self.database.read(operation, tenant=room.tenant)
+        return await self.database.read(lambda db: self._stats(db, room), tenant=room.tenant)
 
     async def overview(self, tenant: TenantId | None = None) -> Sequence[tuple[RoomKey, QueueStats]]:
         """See QueueStore."""
 
         def operation(db: sqlite3.Connection) -> list[tuple[RoomKey, QueueStats]]:
-            now = self._clock.time()
-            rows = execute(db, "overview", tenant=tenant, now=self._steady.time())
-            return [(RoomKey(TenantId(owner), room), stats_of(now, *row)) for owner, room, *row in rows]
+            rooms = [RoomKey(TenantId(owner), name) for owner, name in execute(db, "rooms", tenant=tenant)]
+            return [(room, stats) for room in rooms for stats in self._stats(db, room)]
 
-        return await self.database.read(operation)
+        return await self.database.read(operation, tenant=tenant or "")
 
     async def rooms_with_work(self, *, within: float, room: RoomKey | None = None) -> Sequence[RoomKey]:
         """See QueueStore."""
@@ -497,6 +488,11 @@ class SqliteQueueStore:
                 archive.restore(db, found, message, text, now)
 
         await self.database.run(operation, tenant=queue.room.tenant)
+
+    def _stats(self, db: sqlite3.Connection, room: RoomKey) -> list[QueueStats]:
+        now = self._clock.time()
+        rows = execute(db, "stats", tenant=room.tenant, room=room.name, now=self._steady.time())
+        return [stats_of(now, *row) for row in rows]
 
     def _remember(self, holder: HolderId, tenant: TenantId) -> None:
         if holder not in self._tenants and len(self._tenants) >= _MOST_HOLDERS:
