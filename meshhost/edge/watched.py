@@ -74,26 +74,20 @@ def watch_requests(app: web.Application) -> None:
             return await handler(request)
         connection.begin_request(request)
         try:
-            response = await handler(request)
-        except web.HTTPException as error:
-            if not connection.is_known or error.status in _REFUSED:
-                error.force_close()
-            raise
+            return await handler(request)
         finally:
             connection.end_request()
-        # One that was streamed has said already whether the connection stays.
-        if not response.prepared and (not connection.is_known or response.status in _REFUSED):
-            response.force_close()
-        return response
 
     async def answering(request: web.Request, response: web.StreamResponse) -> None:
+        """Called for every answer, when its headers are complete and not sent yet."""
         connection = watchers.get(request.transport)
         if connection is not None:
             connection.begin_answer()
             is_refused = not connection.is_known or response.status in _REFUSED
-            if is_refused and not isinstance(response, web.WebSocketResponse):  # a streamed answer
+            if is_refused and not isinstance(response, web.WebSocketResponse):
                 response.force_close()
-                # The headers are made already; a client that is not told sends its next request into a closed connection.
+                # `force_close` comes too late for the headers; a client that is not told sends its next request into a
+                # closed connection.
                 response.headers["Connection"] = "close"
 
     app.middlewares.insert(0, watch)
