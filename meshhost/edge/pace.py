@@ -23,10 +23,14 @@ counts as 0. Nothing here awaits.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
+from types import coroutine
+from typing import Any, TypeVar
 
 __all__ = ["Newcomer", "Pace", "waited_for_cpu"]
+
+T = TypeVar("T")
 
 # What the bucket holds: about five connections.
 _BURST_SECONDS = 0.002
@@ -122,23 +126,47 @@ class Pace:
 class Newcomer:
     """Measures what one connection costs until its sender is known or refused."""
 
-    __slots__ = ("_began", "_pace", "_seconds")
+    __slots__ = ("_began", "_has_ended", "_pace", "_seconds")
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
         self._seconds = 0.0
         self._began: float | None = None
+        self._has_ended = False
 
     def __enter__(self) -> None:
-        if self._began is None:  # a request may be handled while its data is still being received
-            self._began = self._pace.cpu()
+        self._began = self._pace.cpu()
 
     def __exit__(self, *_: object) -> None:
         if self._began is not None:
             self._seconds += self._pace.cpu() - self._began
             self._began = None
 
+    @coroutine
+    def measured(self, work: Awaitable[T]) -> Generator[Any, Any, T]:
+        """Await the work, and measure its steps until `end`; not what other tasks do between them."""
+        steps: Any = work.__await__()
+        error: BaseException | None = None
+        result: T
+        while True:
+            try:
+                with self:
+                    waits_for = steps.send(None) if error is None else steps.throw(error)
+            except StopIteration as end:
+                result = end.value
+                return result
+            try:
+                yield waits_for
+            except BaseException as thrown:  # noqa: BLE001 - a cancellation, for the work
+                error = thrown
+            else:
+                error = None
+                if self._has_ended:
+                    result = yield from steps
+                    return result
+
     def end(self) -> None:
         """It is measured."""
         self.__exit__()
+        self._has_ended = True
         self._pace.learn(self._seconds)

@@ -9,11 +9,13 @@ bounded pace. Without this a flood of wrong tokens over a few connections would 
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from aiohttp import web
 
 __all__ = ["Watched", "Watchers", "connection_of", "know_sender", "watch_requests", "watchers_of"]
+
+T = TypeVar("T")
 
 # Refused though the credential may be valid: it was for something else, or its tenant sends too much.
 _REFUSED = {401, 429}
@@ -33,6 +35,10 @@ class Watched(Protocol):
 
     def begin_request(self, request: web.BaseRequest) -> None:
         """The headers of a request are complete, and it is handled now."""
+        ...
+
+    def measured(self, handling: Awaitable[T]) -> Awaitable[T]:
+        """What handles it, to be awaited instead of `handling`: its cost is measured until the sender is known or refused."""
         ...
 
     def begin_answer(self) -> None:
@@ -74,7 +80,7 @@ def watch_requests(app: web.Application) -> None:
             return await handler(request)
         connection.begin_request(request)
         try:
-            return await handler(request)
+            return await connection.measured(handler(request))
         finally:
             connection.end_request()
 

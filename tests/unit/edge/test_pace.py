@@ -1,5 +1,6 @@
 """How fast connections are accepted: by what they cost, and by what else the event loop does."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,51 @@ def test_a_newcomer_that_ends_while_it_is_measured_counts_once() -> None:
         newcomer.end()
         loop.work(1.0)
     assert loop.pace.cost == pytest.approx(before)
+
+
+async def test_what_others_do_while_a_newcomer_waits_is_not_its_cost() -> None:
+    loop, go = Loop(), asyncio.Event()
+    before, newcomer = loop.pace.cost, Newcomer(loop.pace)
+
+    async def handle() -> str:
+        for _ in range(2):
+            loop.work(before / _UNSEEN / 2)
+            asyncio.get_running_loop().call_soon(others)
+            await go.wait()
+            go.clear()
+        newcomer.end()
+        loop.work(1.0)  # for somebody known
+        await asyncio.sleep(0)
+        return "answer"
+
+    def others() -> None:
+        loop.work(1.0)
+        go.set()
+
+    assert await newcomer.measured(handle()) == "answer"
+    assert loop.pace.cost == pytest.approx(before)
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_a_newcomer_that_is_measured_can_be_cancelled_and_fail(is_known: bool) -> None:
+    newcomer = Newcomer(Loop().pace)
+
+    async def handle() -> None:
+        if is_known:
+            newcomer.end()
+        await asyncio.sleep(0)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            raise KeyError from None
+
+    async def handling() -> None:
+        await newcomer.measured(handle())
+
+    task = asyncio.ensure_future(handling())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(KeyError):
+        await task
