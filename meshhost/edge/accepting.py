@@ -1,9 +1,8 @@
 """Accepts the connections of listening sockets one at a time, at the pace that `Pace` allows.
 
 asyncio's own server accepts all that wait in one turn of the loop, so that a crowd holds up everybody else. `Acceptor` is
-called
-by the loop when a connection waits, accepts one, and is called again in the next turn, after the work of others. When it must
-wait it does not look at the socket until then. It starts a task for each connection, which ends when the protocol has it.
+called by the loop when a connection waits, accepts one, and is called again in the next turn, after the work of others. When it
+must wait it does not look at the socket until then. It starts a task for each connection, which ends when the protocol has it.
 
 Without file descriptors nothing can be accepted. Then it tries again after a second, and logs that once in a while. All in the
 event loop, which owns the sockets' readers; `stop` takes them back.

@@ -15,7 +15,8 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler  # for its type; only what asyncio.Protocol has is called
@@ -29,6 +30,8 @@ from meshhost.loopback import is_loopback
 __all__ = ["Connection", "Guard"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _SWEEP_SECONDS = 1.0
 # Of the file descriptors, for all that the process has open: agents' connections to their rooms count too.
@@ -227,8 +230,10 @@ class Connection(asyncio.Protocol):
         self._request, self._has_answer, self._body_bytes = request, False, 0
         self._body_since = self._last_data = time.monotonic()
         self._is_known = False
-        if self._newcomer is not None:
-            self._newcomer.__enter__()
+
+    def measured(self, handling: Awaitable[T]) -> Awaitable[T]:
+        """See Watched."""
+        return handling if self._newcomer is None else self._newcomer.measured(handling)
 
     def begin_answer(self) -> None:
         """See Watched."""

@@ -9,11 +9,13 @@ bounded pace. Without this a flood of wrong tokens over a few connections would 
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from aiohttp import web
 
 __all__ = ["Watched", "Watchers", "connection_of", "know_sender", "watch_requests", "watchers_of"]
+
+T = TypeVar("T")
 
 # Refused though the credential may be valid: it was for something else, or its tenant sends too much.
 _REFUSED = {401, 429}
@@ -33,6 +35,10 @@ class Watched(Protocol):
 
     def begin_request(self, request: web.BaseRequest) -> None:
         """The headers of a request are complete, and it is handled now."""
+        ...
+
+    def measured(self, handling: Awaitable[T]) -> Awaitable[T]:
+        """What handles it, to be awaited instead of `handling`: its cost is measured until the sender is known or refused."""
         ...
 
     def begin_answer(self) -> None:
@@ -74,26 +80,20 @@ def watch_requests(app: web.Application) -> None:
             return await handler(request)
         connection.begin_request(request)
         try:
-            response = await handler(request)
-        except web.HTTPException as error:
-            if not connection.is_known or error.status in _REFUSED:
-                error.force_close()
-            raise
+            return await connection.measured(handler(request))
         finally:
             connection.end_request()
-        # One that was streamed has said already whether the connection stays.
-        if not response.prepared and (not connection.is_known or response.status in _REFUSED):
-            response.force_close()
-        return response
 
     async def answering(request: web.Request, response: web.StreamResponse) -> None:
+        """Called for every answer, when its headers are complete and not sent yet."""
         connection = watchers.get(request.transport)
         if connection is not None:
             connection.begin_answer()
             is_refused = not connection.is_known or response.status in _REFUSED
-            if is_refused and not isinstance(response, web.WebSocketResponse):  # a streamed answer
+            if is_refused and not isinstance(response, web.WebSocketResponse):
                 response.force_close()
-                # The headers are made already; a client that is not told sends its next request into a closed connection.
+                # `force_close` comes too late for the headers; a client that is not told sends its next request into a
+                # closed connection.
                 response.headers["Connection"] = "close"
 
     app.middlewares.insert(0, watch)

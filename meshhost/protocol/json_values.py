@@ -54,14 +54,14 @@ _encode, _encode_anything = _fast(_ENCODER), _fast(_ENCODER_OF_ANYTHING)
 def dump_json(value: Any, *, other_as_text: bool = False) -> str:
     """Return the value as JSON; with `other_as_text`, objects that JSON does not know become texts.
 
-    Raises InvalidRequestError for NaN, Infinity and circles, TypeError for keys that are not texts.
+    Raises InvalidRequestError for NaN, Infinity and circles, TypeError for keys that are not texts, RecursionError for a value
+    that is nested too deeply.
     """
     try:
-        return (_encode_anything if other_as_text else _encode)(value)
-    except (ValueError, RecursionError):
-        pass
-    try:  # for the error that says what is wrong
-        return (_ENCODER_OF_ANYTHING if other_as_text else _ENCODER).encode(value)
+        try:
+            return (_encode_anything if other_as_text else _encode)(value)
+        except RecursionError:  # this one tells a value that holds itself from one that is nested too deeply
+            return (_ENCODER_OF_ANYTHING if other_as_text else _ENCODER).encode(value)
     except ValueError as error:
         # Python's text contains the number, and errors contain no values.
         text = "NaN and Infinity are not JSON values" if "float" in str(error) else str(error)

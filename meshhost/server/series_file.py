@@ -17,6 +17,7 @@ from pathlib import Path
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.queues.activity.series import QueueSeries, SavedSeries
+from meshhost.tasks import uninterrupted
 
 __all__ = ["SeriesFile"]
 
@@ -52,7 +53,8 @@ class SeriesFile:
         if self._path is None or not self._is_loaded:
             return
         try:
-            await asyncio.to_thread(_write, self._path, self._series.save())
+            # A thread goes on when its caller is cancelled, and the server saves once more when it stops.
+            await uninterrupted(asyncio.to_thread(_write, self._path, self._series.save()))
         except OSError as error:
             self._series.has_forgotten = True
             logger.warning("the series of queues are not saved", extra={"path": str(self._path)}, exc_info=error)

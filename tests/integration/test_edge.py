@@ -7,6 +7,7 @@ import io
 import itertools
 import resource
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from socket import AF_INET, create_connection
@@ -19,11 +20,13 @@ from aiohttp import web
 from meshhost.edge import descriptors, listener
 from meshhost.edge.limits import EdgeLimits
 from meshhost.edge.listener import GuardedSite
+from meshhost.edge.pace import Pace
 from meshhost.edge.watched import know_sender, watch_requests
 from meshhost.loopback import is_loopback
 
 HALF = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
 LARGE = 20_000_000
+OTHERS_SECONDS = 0.05
 WHOLE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -56,6 +59,25 @@ async def busy(_: web.Request) -> web.Response:
     raise web.HTTPTooManyRequests
 
 
+async def busy_stream(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(status=429)
+    await response.prepare(request)
+    await response.write(b"busy")
+    return response
+
+
+async def others(_: web.Request) -> web.Response:
+    """Waits while another task works."""
+
+    async def work() -> None:
+        end = time.thread_time() + OTHERS_SECONDS
+        while time.thread_time() < end:
+            pass
+
+    await asyncio.create_task(work())
+    return web.Response(text="ok")
+
+
 async def socket(request: web.Request) -> web.WebSocketResponse:
     response = web.WebSocketResponse()
     await response.prepare(request)
@@ -77,7 +99,7 @@ async def knowing(
 async def served(host: str = "127.0.0.1", **limits: float) -> AsyncIterator[int]:
     app = web.Application(client_max_size=2_000_000, middlewares=[knowing])
     app.add_routes([web.get("/livez", live), web.post("/echo", echo), web.get("/socket", socket)])
-    app.add_routes([web.get("/busy", busy)])
+    app.add_routes([web.get("/busy", busy), web.get("/busy/stream", busy_stream), web.get("/others", others)])
     app.add_routes([web.post("/begun", begun), web.post("/patient", patient), web.get("/large", large)])
     watch_requests(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -321,14 +343,34 @@ async def test_a_connection_is_kept_only_after_a_request_of_somebody_known() -> 
         for path in (b"livez", b"nowhere", b"large"):
             answer = await (await Raw.open(port, unknown % path)).rest()
             assert b"\r\nConnection: close\r\n" in answer
-        refused = await (await Raw.open(port, b"GET /busy HTTP/1.1\r\nHost: localhost\r\n\r\n")).rest()
-        assert refused.startswith(b"HTTP/1.1 429 ")  # though it is known
+        for path in (b"/busy", b"/busy/stream"):  # though it is known
+            refused = await (await Raw.open(port, b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % path)).rest()
+            assert refused.startswith(b"HTTP/1.1 429 ")
+            assert refused.count(b"\r\nConnection: close\r\n") == 1
+
+
+async def test_a_client_that_keeps_its_connections_comes_back_after_each_kind_of_refusal() -> None:
+    async with served() as port, aiohttp.ClientSession() as http:
+        for path, status in (("busy", 429), ("busy/stream", 429), ("livez", 200)) * 2:
+            async with http.get(f"http://127.0.0.1:{port}/{path}") as answer:
+                assert answer.status == status
+                await answer.read()
 
 
 async def test_an_answer_to_nobody_known_that_is_streamed_ends_its_connection_too() -> None:
     async with served() as port:
         head = b"POST /begun HTTP/1.1\r\nHost: localhost\r\nAuthorization: wrong\r\nContent-Length: 1\r\n\r\nx"
         assert b"begun" in await (await Raw.open(port, head)).rest()
+
+
+async def test_the_cost_of_a_newcomer_is_without_what_others_do_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    learned: list[float] = []
+    monkeypatch.setattr(Pace, "learn", lambda _, seconds: learned.append(seconds))
+    async with served() as port:
+        raw = await Raw.open(port, b"GET /others HTTP/1.1\r\nHost: localhost\r\nAuthorization: wrong\r\n\r\n")
+        assert b"200 OK" in await raw.rest()
+    [seconds] = learned
+    assert 0 < seconds < OTHERS_SECONDS
 
 
 async def test_a_crowd_of_connections_is_accepted_one_at_a_time() -> None:

@@ -4,6 +4,7 @@
 know leases (MeshAgent's) gave none, and the message then counts as settled on arrival.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -164,10 +165,14 @@ async def load_all(found: Sequence[LeasedMessage]) -> None:
         try:
             await each.load()
         except BaseException as error:
-            for other in found:
-                # Of one that cannot be fetched, this is a failed attempt, or it would go round for ever.
-                is_bad = other is each and isinstance(error, RoomError) and not isinstance(error, ConnectionLostError)
-                reason: NackReason = "failed" if is_bad else "released"
-                with contextlib.suppress(RoomError, TimeoutError):
-                    await uninterrupted(other.nack(reason=reason, error=str(error) if is_bad else ""))
+            # Of one that cannot be fetched, this is a failed attempt, or it would go round for ever.
+            is_bad = isinstance(error, RoomError) and not isinstance(error, ConnectionLostError)
+            bad, reason = (each, str(error)) if is_bad else (None, "")
+            with contextlib.suppress(TimeoutError):
+                await uninterrupted(asyncio.gather(*(_give_back(one, reason if one is bad else None) for one in found)))
             raise
+
+
+async def _give_back(leased: LeasedMessage, failure: str | None) -> None:
+    with contextlib.suppress(RoomError, TimeoutError):
+        await leased.nack(reason="released" if failure is None else "failed", error=failure or "")

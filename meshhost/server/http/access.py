@@ -61,8 +61,8 @@ class Access:
 
     Without an `operator_key` nobody is the operator. A file URL is good for `file_seconds`. Requests are counted in `rates`
     once their tenant is known: every method that returns a tenant, room or file raises QuotaExceededError, too. The connection
-    of a request that passes all that may be used for another one (`edge.watched`). With
-    `requires_expiry` participant tokens that never expire are refused.
+    of a request that passes all that may be used for another one (`edge.watched`). With `requires_expiry` participant tokens
+    that never expire are refused.
     """
 
     identity: IdentityService

@@ -11,29 +11,25 @@ The operator may do all of it, an admin's key what concerns the rooms of its ten
 
 import asyncio
 import contextlib
-import logging
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
 from dataclasses import asdict
 from typing import IO
 from urllib.parse import quote
 
 from aiohttp import web
 
-from meshhost.errors import MeshhostError, NotFoundError, StorageFullError
+from meshhost.errors import NotFoundError, StorageFullError
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.quotas.in_flight import InFlight
 from meshhost.server.data.exports import Exports
 from meshhost.server.data.imports import Imports
 from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import reserve_room
-from meshhost.server.http.files import TAKE_SECONDS
+from meshhost.server.http.files import streamed
 
 __all__ = ["ArchiveRoutes"]
-
-logger = logging.getLogger(__name__)
 
 _CHUNK = 1024 * 1024
 # A page of an archive, made or written, and the one that is sent or received meanwhile.
@@ -127,34 +123,11 @@ class ArchiveRoutes:
 
 
 async def _send(request: web.Request, archive: AsyncIterator[bytes], name: str) -> web.StreamResponse:
-    response = web.StreamResponse(
-        headers={
-            "Content-Type": "application/x-tar",
-            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}.tar",
-        }
-    )
-    async with aclosing(archive) as chunks:  # type: ignore[type-var]
-        first = await anext(chunks)
-        await response.prepare(request)
-        try:
-            await _write(response, first)
-            async for chunk in chunks:
-                await _write(response, chunk)
-        except ConnectionError:
-            raise
-        except (MeshhostError, OSError):
-            # The answer has begun: only a connection that breaks off says that it is not complete.
-            logger.exception("an export failed")
-            if request.transport is not None:
-                request.transport.abort()
-            return response
-    await response.write_eof()
-    return response
-
-
-async def _write(response: web.StreamResponse, chunk: bytes) -> None:
-    async with asyncio.timeout(TAKE_SECONDS):
-        await response.write(chunk)
+    headers = {
+        "Content-Type": "application/x-tar",
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}.tar",
+    }
+    return await streamed(request, web.StreamResponse(headers=headers), archive, archive=name)
 
 
 @contextlib.asynccontextmanager

@@ -3,9 +3,8 @@
 For programs that join no room: nothing here opens or wakes one, except what makes messages ready again. An API key needs the
 role that `permissions.py` says, a participant token the grants that the same requests need in the room. Contents of messages
 belong to receivers: a viewer's key gets states, progress and results without them, and so does a token that may only send, of
-the messages that it sent. Bodies are
-checked with the models of the room's own requests (`services/queue_bodies.py`). A wait ends when its client is gone
-or the server stops.
+the messages that it sent. Bodies are checked with the models of the room's own requests (`services/queue_bodies.py`). A wait
+ends when its client is gone or the server stops.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from meshhost.errors import AccessDeniedError, InvalidRequestError, LimitExceededError, NotFoundError, RoomError
+from meshhost.errors import AccessDeniedError, InvalidRequestError, LimitExceededError, NotFoundError
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import TenantId
 from meshhost.queues.activity.points import COARSE_SECONDS, FINE_SECONDS
@@ -26,7 +25,7 @@ from meshhost.queues.activity.series import QueueSeries
 from meshhost.queues.service import QueueService
 from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import json_object
-from meshhost.server.http.files import TAKE_SECONDS
+from meshhost.server.http.files import streamed
 from meshhost.server.http.triggers.callers import RoomCaller, room_caller
 from meshhost.server.services import queue_bodies as bodies
 from meshhost.server.services import queue_replies as replies
@@ -159,30 +158,17 @@ class QueueRoutes:
         return await self._whole(request, queue, None if found is None else found.result, "result")
 
     async def _whole(self, request: web.Request, queue: QueueKey, text: str | None, what: str) -> web.StreamResponse:
-        """A body or result, however large: a large one is streamed. A reader that takes nothing is dropped."""
+        """A body or result, however large: a large one is streamed."""
         if text is None:
             raise NotFoundError(f"message {request.match_info['id']} of queue {queue.name!r} has no {what} (any more)")
         headers = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
         if not is_reference(text):
             return web.Response(body=text.encode(errors="surrogatepass"), headers=headers)
         reference = BodyReference.parse(text)
-        pieces = self._queues.bodies.stream(queue.room, reference)
-        first = await anext(pieces)  # before the answer begins: the object may be gone
         response = web.StreamResponse(headers=headers)
         response.content_length = reference.size
-        await response.prepare(request)
-        piece: bytes | None = first
-        try:
-            while piece is not None:
-                async with asyncio.timeout(TAKE_SECONDS):
-                    await response.write(piece)
-                piece = await anext(pieces, None)
-        except (TimeoutError, RoomError):
-            if request.transport is not None:  # the reader must not take a part for the whole
-                request.transport.abort()
-            return response
-        await response.write_eof()
-        return response
+        pieces = self._queues.bodies.stream(queue.room, reference)
+        return await streamed(request, response, pieces, tenant=queue.room.tenant, room=queue.room.name)
 
     async def _wait(self, request: web.Request, queue: QueueKey, body: bodies.Get) -> MessageRecord | None:
         """What is known when the message has ended, or when the time is over or nobody waits for the answer any more."""

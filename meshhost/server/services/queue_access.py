@@ -16,6 +16,7 @@ from meshhost.server.services import queue_bodies as bodies
 from meshhost.stores.queues import HolderId, Lease, QueueKey
 
 __all__ = [
+    "check_reads",
     "key_of",
     "lease_of",
     "may_list",
@@ -25,6 +26,7 @@ __all__ = [
     "name_of",
     "not_sent_by_you",
     "sender_of",
+    "sent_by",
 ]
 
 

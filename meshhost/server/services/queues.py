@@ -9,17 +9,17 @@ A receive can be given up: by its caller, or because the answer was lost with th
 carried has reached nobody: it goes back at once, counts as no delivery, and is not settled by the next receive.
 
 `run` has two background tasks: one extends the leases of clients without leases, the other one keeps those of clients that live
-but whose event loop is blocked (`blocked_holders.py`). Invariant: a message that was handed out is
-settled or given back in the end, whatever ends first: the request, the connection, the participant or the server.
+but whose event loop is blocked (`blocked_holders.py`). Invariant: a message that was handed out is settled or given back in the
+end, whatever ends first: the request, the connection, the participant or the server.
 
-Longer than 400 lines because each request that hands over or settles a delivery has its handler here.
+Longer than 400 lines because each request that sends, hands over or settles a message has its handler here.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Awaitable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, MeshhostError, RoomError
@@ -60,6 +60,8 @@ from meshhost.stores.queues import LONGEST_DELAY, Delivery, EndReason, Lease, Ne
 __all__ = ["QueuesService"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MAX_WAITING = 64
 DISMISSED_RECEIVE_SECONDS = 1.0
@@ -150,7 +152,7 @@ class QueuesService(RoomService):
         if len(sends) == 1:
             return [await self._send(*sends[0])]
         if any(body.upload is not None for _, body in sends):
-            return await asyncio.gather(*(self._send_alone(*send) for send in sends))
+            return await asyncio.gather(*(_outcome(self._send(*send)) for send in sends))
         answers: list[Answer | Exception] = [None] * len(sends)
         by_queue: dict[tuple[QueueKey, bool], list[tuple[int, NewMessage]]] = {}
         for number, (request, body) in enumerate(sends):
@@ -162,18 +164,13 @@ class QueuesService(RoomService):
                 by_queue.setdefault((key_of(request, body), body.create), []).append((number, message))
 
         async def send(queue: QueueKey, create: bool, numbered: Sequence[tuple[int, NewMessage]]) -> None:
-            sent = await send_each(self._queues, queue, [message for _, message in numbered], create=create)
-            for (number, _), result in zip(numbered, sent, strict=True):
+            sent = await _outcome(send_each(self._queues, queue, [message for _, message in numbered], create=create))
+            results = [sent] * len(numbered) if isinstance(sent, Exception) else sent
+            for (number, _), result in zip(numbered, results, strict=True):
                 answers[number] = JsonResponse(json={"id": str(result)}) if isinstance(result, int) else result
 
         await asyncio.gather(*(send(*key, numbered) for key, numbered in by_queue.items()))
         return answers
-
-    async def _send_alone(self, request: Request, body: bodies.Send) -> Answer | Exception:
-        try:
-            return await self._send(request, body)
-        except Exception as error:  # noqa: BLE001 - the answer of this one
-            return error
 
     def _new_message(self, request: Request, body: bodies.Message, path: str = "", *, sender: str | None) -> NewMessage:
         """The message that a client sends; `path` is where it is in the request."""
@@ -451,6 +448,14 @@ def _json_text(value: Any, field: str) -> str:
 def _result_text(value: Any, field: str) -> str | None:
     """A result, or progress, as it is stored."""
     return None if value is None else _json_text(value, field)
+
+
+async def _outcome(work: Awaitable[T]) -> T | Exception:
+    """What the work returns, or the error that it raises: that of one of several that run side by side."""
+    try:
+        return await work
+    except Exception as error:  # noqa: BLE001 - the answer to who asked for it
+        return error
 
 
 @contextlib.contextmanager

@@ -3,9 +3,9 @@
 A message may become ready while its room is closed: it was sent through another door, its retry time came, its lease expired,
 or the server was restarted. The queue service reports each such message (`on_ready`). What is reported is not always work: its
 queue may be paused, an earlier message of its key may wait for its time, or it was sent before under its id. So the store is
-asked before a room that sleeps is woken; for one that is awake the report is passed on at once. A report
-can be lost with the process, or before this service runs; so `run` looks over all rooms when the server starts and every
-`look_seconds` after that, with one query for all of them. The directory asks `has_work` before it ends a room.
+asked before a room that sleeps is woken; for one that is awake the report is passed on at once. A report can be lost with the
+process, or before this service runs; so `run` looks over all rooms when the server starts and every `look_seconds` after that,
+with one query for all of them. The directory asks `has_work` before it ends a room.
 
 Waking a room calls its agents. Many rooms at once, as after a restart, are therefore woken a few at a time.
 """

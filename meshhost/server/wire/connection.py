@@ -351,7 +351,8 @@ class Connection:
     async def _finish_gathered(self, gathered: Gathered) -> None:
         self._gathering = None
         for answer in await gathered.answers(self._dispatch):
-            await self._answer(gathered.requests.pop(0), answer)
+            await self._answer(gathered.requests[0], answer)
+            del gathered.requests[0]  # only now: an answer that waits for room may be cancelled
 
     def _end_gathered(self, gathered: Gathered, task: asyncio.Task[None]) -> None:
         gathered.release()

@@ -372,6 +372,7 @@ async def test_a_token_that_may_only_send_reads_what_its_owner_sent(rest: Rest) 
     sender = rest.token(send=["jobs"], receive=[])
     other = rest.server.token("room", name="other", scope=ApiScope(queues=QueuesGrant(send=["jobs"], receive=[])))
     mine = (await rest.ok("POST", f"{JOBS}/messages", bearer=sender, json=[1, 2]))["ids"]
+    mine.append((await rest.ok("POST", f"{JOBS}/messages", bearer=sender, json="x" * 300_000))["id"])
     foreign = [await rest.send(), (await rest.ok("POST", f"{JOBS}/messages", bearer=other, json=3))["id"], "98765432"]
     for message_id in mine:
         assert (await rest.ok("GET", f"{JOBS}/messages/{message_id}", bearer=sender))["state"] == "ready"

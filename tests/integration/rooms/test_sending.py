@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from meshhost.edge.listener import EdgeLimits
+from meshhost.errors import RoomError
 from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.frames import Limits
@@ -177,6 +178,27 @@ async def test_one_large_message_goes_to_the_disk_as_it_comes_and_comes_back_who
     small = await send([1])
     async with http.get(f"{server.url}{PATH}/{small[1]['ids'][0]}/body", headers=headers) as response:
         assert await response.read() == b"1"
+
+
+async def test_a_large_message_whose_end_cannot_be_read_breaks_its_answer_off_and_is_logged(
+    send: Sender, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await send("x" * 400_000)
+    bodies = send.server.server.engines.queues.bodies
+    stream = bodies.stream
+
+    async def broken(*args: Any) -> Any:
+        async for piece in stream(*args):
+            yield piece[:1000]
+            raise RoomError("the disk is gone")
+
+    monkeypatch.setattr(bodies, "stream", broken)
+    headers = {"Authorization": f"Bearer {send.server.api_key}"}
+    async with http.get(f"{send.server.url}{PATH}/1/body", headers=headers) as response:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert (record.getMessage(), record.room) == ("an answer was broken off", "room")  # type: ignore[attr-defined]
 
 
 async def test_a_large_message_that_cannot_be_taken_is_refused_by_its_length(

@@ -1,5 +1,6 @@
 """How fast connections are accepted: by what they cost, and by what else the event loop does."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,9 @@ class Loop:
         self.pace.accept()
         newcomer = Newcomer(self.pace)
         with newcomer:
-            self.work(COST / _UNSEEN)
+            self.work(COST - _UNSEEN)
         newcomer.end()
-        self.work(COST - COST / _UNSEEN)
+        self.work(_UNSEEN)
 
     def accepted(self, seconds: float, *, busy: float = 0.0) -> int:
         """How many are accepted in some time, of which the loop works a share for others."""
@@ -129,12 +130,67 @@ def test_one_measurement_says_little_however_large_it_is() -> None:
     assert loop.pace.cost < 0.001
 
 
+def test_a_sender_that_takes_longer_to_check_costs_that_much_more_and_no_multiple_of_it() -> None:
+    pace = Loop().pace
+    for _ in range(200):
+        pace.learn(0.001)
+    assert pace.cost == pytest.approx(0.001 + _UNSEEN)
+
+
 def test_a_newcomer_that_ends_while_it_is_measured_counts_once() -> None:
     loop = Loop()
     newcomer = Newcomer(loop.pace)
     before = loop.pace.cost
     with newcomer:
-        loop.work(before / _UNSEEN)
+        loop.work(before - _UNSEEN)
         newcomer.end()
         loop.work(1.0)
     assert loop.pace.cost == pytest.approx(before)
+
+
+async def test_what_others_do_while_a_newcomer_waits_is_not_its_cost() -> None:
+    loop, go = Loop(), asyncio.Event()
+    before, newcomer = loop.pace.cost, Newcomer(loop.pace)
+
+    async def handle() -> str:
+        for _ in range(2):
+            loop.work((before - _UNSEEN) / 2)
+            asyncio.get_running_loop().call_soon(others)
+            await go.wait()
+            go.clear()
+        newcomer.end()
+        loop.work(1.0)  # for somebody known
+        await asyncio.sleep(0)
+        return "answer"
+
+    def others() -> None:
+        loop.work(1.0)
+        go.set()
+
+    assert await newcomer.measured(handle()) == "answer"
+    assert loop.pace.cost == pytest.approx(before)
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_a_newcomer_that_is_measured_can_be_cancelled_and_fail(is_known: bool) -> None:
+    newcomer = Newcomer(Loop().pace)
+
+    async def handle() -> None:
+        if is_known:
+            newcomer.end()
+        await asyncio.sleep(0)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            raise KeyError from None
+
+    async def handling() -> None:
+        await newcomer.measured(handle())
+
+    task = asyncio.ensure_future(handling())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(KeyError):
+        await task

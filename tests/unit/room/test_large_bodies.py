@@ -1,5 +1,6 @@
 """Fetching and uploading large bodies: what a server of another kind, or one that fails, answers."""
 
+import asyncio
 from typing import Any, cast
 
 import pytest
@@ -9,6 +10,7 @@ from meshhost.protocol.messages import EmptyResponse, FileResponse
 from meshhost.room.link import RoomLink
 from meshhost.room.services import large_bodies
 from meshhost.room.services.large_bodies import LargeBody
+from meshhost.room.services.leased import LeasedMessage, load_all
 
 
 class Room:
@@ -85,3 +87,24 @@ async def test_a_lost_connection_begins_the_upload_again_a_few_times() -> None:
 
 def test_before_there_is_a_connection_nothing_is_known_of_the_server() -> None:
     assert not large_bodies.offers_large_bodies(link(Room()))
+
+
+async def test_messages_that_cannot_be_fetched_are_given_back_at_once_and_not_one_after_the_other() -> None:
+    given_back: list[tuple[str, str]] = []
+    both = asyncio.Event()
+
+    class Leased(LeasedMessage):
+        async def load(self) -> None:
+            raise RoomError("gone")
+
+        async def nack(self, *, reason: str = "failed", error: str = "", delay: float | None = None) -> bool:
+            given_back.append((reason, error))
+            if len(given_back) == 2:
+                both.set()
+            await both.wait()
+            return False
+
+    async with asyncio.timeout(5):
+        with pytest.raises(RoomError, match="gone"):
+            await load_all([Leased(message=None, queue="q"), Leased(message=None, queue="q")])
+    assert given_back == [("failed", "gone"), ("released", "")]

@@ -122,6 +122,21 @@ async def test_all_in_progress_get_the_reason_of_a_close_once(serving: Any, adds
     assert adds.counted == [("add", "cancelled")] * 2
 
 
+async def test_an_answer_that_waits_for_room_at_a_close_is_replaced_by_its_reason(
+    serving: Any, adds: _Adds, until: Any
+) -> None:
+    async with serving(adds.dispatch, max_waiting_bytes=1) as served:
+        ask(served, [1, 2, 3])
+        await adds.begun.wait()
+        served.far.hold()
+        adds.go.set()
+        await until(lambda: len(adds.counted) == 3)
+        served.connection.close(CloseReason.ROOM_ENDED, "over")
+        served.far.release()
+        refusal = ErrorResponse(text="over", code=ConnectionLostError.code)
+        assert [await served.reply() for _ in range(3)] == [JsonResponse(json=1), refusal, refusal]
+
+
 async def test_a_request_that_is_given_up_meanwhile_leaves_the_others_alone(serving: Any, adds: _Adds) -> None:
     async with serving(adds.dispatch) as served:
         first = await served.send("add", {"number": 1})

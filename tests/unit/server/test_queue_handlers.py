@@ -8,7 +8,7 @@ import pytest
 
 from meshhost.errors import LeaseLostError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.protocol.messages import EmptyResponse, JsonResponse
+from meshhost.protocol.messages import EmptyResponse, ErrorResponse, JsonResponse
 from meshhost.queues.over_engine import queue_service
 from meshhost.queues.service import QueueService
 from meshhost.server.core.dispatch import Dispatcher
@@ -216,3 +216,23 @@ def test_only_the_newest_deliveries_are_remembered() -> None:
     for number in range(100):
         leases.hand_over(HandedOver(peer, number, Lease(key, number, 1, leases.holder, 0.0)))  # type: ignore[arg-type]
     assert [each.message_id for each in leases.recent] == list(range(100 - MAX_RECENT, 100))
+
+
+async def test_a_queue_that_fails_fails_no_message_that_was_sent_to_another_one_at_the_same_time(
+    world: _World, serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_many = world.queues.send_many
+
+    async def failing(queue: QueueKey, *args: Any, **options: Any) -> Any:
+        if queue.name == "bad":
+            raise OSError("disk")
+        await asyncio.sleep(0)
+        return await send_many(queue, *args, **options)
+
+    monkeypatch.setattr(world.queues, "send_many", failing)
+    async with serving(world.dispatcher) as served:
+        for name in ("bad", "good"):
+            assert served.far.send_at_once(served.client.request("queues.send", {"name": name, "message": 1})[1])
+        refused, sent = await served.reply(), await served.reply()
+    assert isinstance(refused, ErrorResponse)
+    assert sent == JsonResponse(json={"id": "1"})

@@ -3,14 +3,17 @@
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.activity.points import COARSE_SECONDS
 from meshhost.queues.activity.series import QueueSeries
+from meshhost.server import series_file
 from meshhost.server.series_file import SeriesFile
 from meshhost.stores.queues import QueueKey, QueueStats
 from meshhost.testing.clock import FakeClock
@@ -153,3 +156,28 @@ async def test_it_is_saved_now_and_then_and_soon_after_a_deletion(path: Path, cl
     await clock.advance(300)
     task.cancel()
     assert saved == [300, 310]
+
+
+async def test_a_save_that_is_under_way_at_the_end_is_finished_before_the_next_one(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, file = await kept(path, clock)
+    begun, go, at_once = threading.Event(), threading.Event(), threading.Semaphore(1)
+    write_file = series_file._write
+
+    def slow(*args: Any) -> None:
+        assert at_once.acquire(blocking=False), "two write at once"
+        begun.set()
+        go.wait(5)
+        write_file(*args)
+        at_once.release()
+
+    monkeypatch.setattr(series_file, "_write", slow)
+    saving = asyncio.create_task(file.save())
+    await asyncio.to_thread(begun.wait, 5)
+    saving.cancel()
+    asyncio.get_running_loop().call_soon(go.set)
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    await file.save()
+    assert content(path) is not None

@@ -1,6 +1,8 @@
 """WebSocket frames are built and cut as the library does it, in whatever pieces they arrive."""
 
 import os
+import runpy
+import sys
 
 import pytest
 from websockets.frames import Frame, Opcode
@@ -22,6 +24,15 @@ def test_a_frame_of_a_client_is_masked(size: int, monkeypatch: pytest.MonkeyPatc
     packet = os.urandom(size)
     monkeypatch.setattr("websockets.frames.secrets.token_bytes", lambda _: b"mask")
     assert binary_frame(packet, b"mask") == Frame(Opcode.BINARY, packet).serialize(mask=True)
+
+
+def test_a_frame_is_masked_where_the_library_has_no_compiled_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "websockets.speedups", None)
+    plain = runpy.run_path(frames.__file__)
+    assert plain["apply_mask"].__module__ == "websockets.utils"
+    for size in SIZES:
+        packet = os.urandom(size)
+        assert plain["binary_frame"](packet, b"mask") == binary_frame(packet, b"mask")
 
 
 def test_masks_do_not_repeat() -> None:

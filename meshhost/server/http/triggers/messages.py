@@ -7,6 +7,7 @@ stored in order, all or none. One large message goes to the disk as it comes; ma
 `at`, `priority`, `key`, `ttl`) are in the query, for all messages of a request.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from aiohttp import web
@@ -17,7 +18,7 @@ from meshhost.queues.service import QueueService
 from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import BodyReader
 from meshhost.server.http.triggers.callers import room_caller
-from meshhost.stores.queues import QueueKey
+from meshhost.stores.queues import NewMessage, QueueKey
 from meshhost.stores.shared.refusals import check_name
 from meshhost.triggers.incoming import SendOptions, media_of, messages_in
 
@@ -49,17 +50,21 @@ class MessageRoutes:
         check_name(queue)
         caller.check_send(queue.name)
         options = SendOptions.parse({name: value for name, value in request.query.items() if name != "token"})
+        sent_by = caller.sends_as(queue.name)
         head = await self._bodies.head_of(request) if self._may_be_large(request) else b""
         if head and not head.lstrip(_SPACE).startswith(b"["):
-            return await self._send_large(request, queue, options, head)
+            return await self._send_large(request, queue, options, head, sent_by)
         async with self._bodies.body_of(request, caller.room.tenant, head) as body:
             messages, is_many = messages_in(request.headers, body, key=request.headers.get("Idempotency-Key"))
-            sent_by = caller.sends_as(queue.name)
-            messages = [replace(each, sent_by=sent_by) for each in options.applied_to(messages, self._clock.time())]
+            messages = self._completed(messages, options, sent_by)
             if not is_many:
                 return web.json_response({"id": str(await self._queues.send(queue, messages[0]))})
             ids = await self._queues.send_many(queue, messages)
         return web.json_response({"ids": [str(message_id) for message_id in ids]})
+
+    def _completed(self, messages: Sequence[NewMessage], options: SendOptions, sent_by: str | None) -> list[NewMessage]:
+        """The messages with the options of the request, and who sends them."""
+        return [replace(each, sent_by=sent_by) for each in options.applied_to(messages, self._clock.time())]
 
     def _may_be_large(self, request: web.Request) -> bool:
         """Whether the body may be one large message: it is JSON, and said to be longer than what the database keeps."""
@@ -68,11 +73,11 @@ class MessageRoutes:
         return (request.content_length or 0) > self._queues.bodies.inline_bytes
 
     async def _send_large(
-        self, request: web.Request, queue: QueueKey, options: SendOptions, head: bytes
+        self, request: web.Request, queue: QueueKey, options: SendOptions, head: bytes, sent_by: str | None
     ) -> web.Response:
         """Send one message, whose body goes to the disk as it comes."""
         messages, _ = messages_in(request.headers, b"null", key=request.headers.get("Idempotency-Key"))
-        messages = options.applied_to(messages, self._clock.time())
+        messages = self._completed(messages, options, sent_by)
         tenant = queue.room.tenant
         upload = self._queues.bodies.new_upload(tenant)
         try:

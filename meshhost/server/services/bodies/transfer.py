@@ -88,7 +88,10 @@ class BodyTransfer(RoomService):
             self._closed(room, handle)
 
     def take(self, request: Request, handles: Mapping[int, str]) -> Mapping[int, BodyUpload]:
-        """Remove and return the uploads of these handles; the caller closes them. Raises NotFoundError, and removes none."""
+        """Remove and return the uploads of these handles; the caller closes them.
+
+        Raises NotFoundError for an unknown handle, and removes none; for one that is named twice those before it are gone.
+        """
         for handle in handles.values():
             self._upload(request, handle)
         room = request.room
