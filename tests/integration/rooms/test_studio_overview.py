@@ -279,6 +279,26 @@ async def test_a_stream_ends_when_the_server_stops(tmp_path: Path, http: aiohttp
     await opened.__aexit__(None, None, None)
 
 
+async def test_streams_that_are_opened_at_once_are_counted_too(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events_module, "MAX_STREAMS", 1)
+    queues, is_refused = asking.server.server.engines.queues, asyncio.Event()
+    stats = queues.stats
+
+    async def slow(room: RoomKey) -> Any:
+        await is_refused.wait()
+        return await stats(room)
+
+    monkeypatch.setattr(queues, "stats", slow)
+
+    async def status() -> int:
+        async with asking.http.get(f"{asking.server.url}/rooms/den/events", headers=asking.headers) as answer:
+            is_refused.set()
+            return answer.status
+
+    async with asyncio.timeout(20):
+        assert sorted(await asyncio.gather(status(), status())) == [200, 429]
+
+
 async def test_a_tenant_opens_only_so_many_streams(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events_module, "MAX_STREAMS", 1)
     async with watching(asking):
