@@ -193,6 +193,19 @@ async def test_the_log_of_a_room_has_what_participants_and_the_server_wrote(aski
     assert (await asking("/rooms/den/log?level=loud"))[0] == 400
 
 
+async def test_a_room_that_takes_the_name_of_a_deleted_one_has_none_of_its_log(asking: Asking) -> None:
+    async with asking.server.client("den", name="poet") as client:
+        await client.developer.log(type="verse", data={"line": 1})
+    room = f"/tenants/{asking.server.key.project_id}/rooms/den"
+    status, answer = await asking(room, method="DELETE")
+    assert (status, answer["deleted"]) == (200, True)
+    async with asking.server.client("den", name="poet") as client:
+        await client.developer.log(type="prose", data={})
+        _, log = await asking("/rooms/den/log")
+    texts = [line["text"] for line in log["lines"]]
+    assert ("prose" in texts, "verse" in texts) == (True, False)
+
+
 # --- Events of a room
 
 
