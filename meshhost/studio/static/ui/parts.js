@@ -113,6 +113,9 @@ function explained(error) {
     if (error.status === 429) return { title: "Too many requests", advice: error.message };
     return { title: "The server refused this", advice: error.message };
   }
+  // By their names, as the protocol's modules come with the pages that join rooms.
+  if (error.name === "RoomError") return { title: "The room refused this", advice: error.message };
+  if (error.name === "ConnectionLostError") return { title: "The connection to the room was lost", advice: "Studio joins it again by itself." };
   if (/dynamically imported module|Importing a module|error loading/i.test(error.message)) {
     return { title: "Studio was updated", advice: "Reload this page to get the version that the server has now." };
   }
