@@ -48,7 +48,7 @@ export function parseEvents(text) {
  * Read snapshots until the stream ends or `signal` aborts. Raises ApiError, UnreachableError.
  * @param {string} path @param {AbortSignal} signal @param {(event: {event: string, data: string}) => void} onEvent
  */
-export async function readStream(path, signal, onEvent) {
+async function readStream(path, signal, onEvent) {
   const control = new AbortController();
   const stop = () => control.abort();
   signal.addEventListener("abort", stop);

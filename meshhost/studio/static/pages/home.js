@@ -92,7 +92,7 @@ function NeedsAttention({ entries, tenants }) {
 }
 
 /** @type {Record<string, string>} */
-const KINDS = { dead: "Dead", stuck: "Stuck", paused: "Paused", service: "Not running", quota: "Near its quota", suspended: "Suspended", storage: "Storage" };
+const KINDS = { dead: "Dead", stuck: "Stuck", paused: "Paused", service: "Not running", quota: "Near its quota", suspended: "Suspended" };
 
 /** @param {{entry: Attention, isOperator: boolean}} props */
 function Place({ entry, isOperator }) {

@@ -3,10 +3,9 @@
  * (loading, empty, failed). An empty or failed state says what to do next.
  */
 import { ApiError, UnreachableError } from "../app/api.js";
-import { signal } from "./preact.js";
 import { duration, fullTime, relativeTime } from "./format.js";
 import { Icon } from "./icons.js";
-import { html, useEffect, useRef, useSignal } from "./preact.js";
+import { html, signal, useEffect, useRef, useSignal } from "./preact.js";
 
 /** @typedef {import("../vendor/preact.js").ComponentChildren} Children */
 
