@@ -27,6 +27,9 @@ export class UnreachableError extends Error {
   }
 }
 
+/** Whether asking again is in vain: it would be refused again. @param {unknown} error */
+export const isFinal = (error) => error instanceof ApiError && error.status < 500 && ![408, 429].includes(error.status);
+
 /** Called when a request got no answer; `live.js` sets it. @type {{lost: () => void}} */
 export const onLoss = { lost: () => {} };
 
