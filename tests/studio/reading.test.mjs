@@ -7,7 +7,8 @@ globalThis.document = { documentElement: { dataset: {} }, hidden: false, addEven
 globalThis.setInterval = () => 0; // the clock of relative times, which would keep this process from its end
 const { settled, shown } = await import("./shown.mjs");
 const { usePages } = await import("../../meshhost/studio/static/app/paging.js");
-const { get } = await import("../../meshhost/studio/static/app/api.js");
+const { all, get } = await import("../../meshhost/studio/static/app/api.js");
+const { readOverview } = await import("../../meshhost/studio/static/pages/home.js");
 const { useMessage } = await import("../../meshhost/studio/static/pages/work/message.js");
 const { useResource, useSettled } = await import("../../meshhost/studio/static/app/live.js");
 
@@ -156,4 +157,25 @@ test("a server that is gone is asked until it is back, and no question waits for
   await settled();
   assert.equal(resource.now.data, "here");
   await resource.end();
+});
+
+test("all rows are read, as many pages as there are", async () => {
+  const found = all("/tenants", "tenants", { filter: { a: "b" }, most: 5000 });
+  const full = Array.from({ length: 1000 }, (_, id) => ({ id }));
+  assert.equal(asked[0].path, "/tenants?a=b&limit=1000&offset=0");
+  await answered({ tenants: full });
+  assert.equal(asked[0].path, "/tenants?a=b&limit=1000&offset=1000");
+  await answered({ tenants: rows(1000) });
+  assert.deepEqual((await found).map(({ id }) => id), [...full, { id: 1000 }].map(({ id }) => id));
+});
+
+test("home shows more rooms than the server gives at a time", async () => {
+  const found = readOverview(1200);
+  const full = Array.from({ length: 1000 }, (_, id) => ({ name: String(id) }));
+  assert.equal(asked[0].path, "/overview?limit=1000");
+  await answered({ rooms: full, next: "999", totals: { rooms: 1001 } });
+  assert.equal(asked[0].path, "/overview?limit=1000&after=999");
+  await answered({ rooms: [{ name: "x" }], next: null, totals: { rooms: 1001 } });
+  const { rooms: names, next, totals } = await found;
+  assert.deepEqual([names.length, names.at(-1), next, totals.rooms], [1001, { name: "x" }, null, 1001]);
 });

@@ -118,5 +118,23 @@ export function query(members) {
   return text ? `?${text}` : "";
 }
 
+/**
+ * All rows that the server gives by `limit` and `offset`, up to `most`.
+ * @param {string} path @param {string} member what the rows are called in an answer
+ * @param {{filter?: Parameters<typeof query>[0], most: number, signal?: AbortSignal}} options
+ * @returns {Promise<any[]>}
+ */
+export async function all(path, member, { filter = {}, most, signal }) {
+  const rows = [];
+  for (let offset = 0; offset < most; offset += ROWS) {
+    const page = (await get(path + query({ ...filter, limit: ROWS, offset }), signal))[member];
+    rows.push(...page);
+    if (page.length < ROWS) break;
+  }
+  return rows;
+}
+
+const ROWS = 1000;
+
 /** The project path of the tenant that is signed in. */
 export const project = () => at`/accounts/projects/${session.peek()?.tenant?.id ?? ""}`;
