@@ -8,6 +8,9 @@ globalThis.setInterval = () => 0; // the clock of relative times, which would ke
 const { settled, shown } = await import("./shown.mjs");
 const { usePages } = await import("../../meshhost/studio/static/app/paging.js");
 const { all, get } = await import("../../meshhost/studio/static/app/api.js");
+const { useParticipants } = await import("../../meshhost/studio/static/app/participants.js");
+const { ConnectionLostError } = await import("../../meshhost/studio/static/protocol/client.js");
+const { RoomError } = await import("../../meshhost/studio/static/protocol/messages.js");
 const { readOverview } = await import("../../meshhost/studio/static/pages/home.js");
 const { useMessage } = await import("../../meshhost/studio/static/pages/work/message.js");
 const { useResource, useSettled } = await import("../../meshhost/studio/static/app/live.js");
@@ -157,6 +160,21 @@ test("a server that is gone is asked until it is back, and no question waits for
   await settled();
   assert.equal(resource.now.data, "here");
   await resource.end();
+});
+
+test("who may not know who is here is told so, and asked again with the next connection", async () => {
+  const requests = [];
+  const client = { on: () => () => {}, request: () => new Promise((_, reject) => requests.push(reject)) };
+  const present = await shown(useParticipants, { client, state: "ready" });
+  requests[0](new RoomError("no grant for messaging"));
+  await settled();
+  assert.deepEqual([present.now.present, present.now.error.message], [null, "no grant for messaging"]);
+  await present.with({ client, state: "lost" });
+  await present.with({ client, state: "ready" });
+  requests[1](new ConnectionLostError());
+  await settled();
+  assert.equal(present.now.error, null);
+  await present.end();
 });
 
 test("all rows are read, as many pages as there are", async () => {

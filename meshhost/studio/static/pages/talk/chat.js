@@ -22,7 +22,7 @@ const nameOf = ({ attributes, id }) => String(attributes.name ?? id);
 /** @param {{room: string, connection: any, thread: string}} props */
 export function Chat({ room, connection, thread }) {
   const heard = useRef(/** @type {(message: any) => void} */ (() => {}));
-  const present = useParticipants(connection, (message) => heard.current(message));
+  const { present, error } = useParticipants(connection, (message) => heard.current(message));
   const bots = useMemo(() => (present ?? []).filter(({ role }) => role === "agent"), [present]);
   const threads = useRoomResource(connection, async (client) => (await client.request("storage.list", { path: "chats" })).files, [room]);
   useEffect(() => {
@@ -32,7 +32,7 @@ export function Chat({ room, connection, thread }) {
     .filter(({ name, is_folder: isFolder }) => !isFolder && name.endsWith(".thread"))
     .sort((one, other) => String(other.updated_at ?? "").localeCompare(String(one.updated_at ?? "")))
     .map(({ name }) => ({ address: to`/rooms/${room}/talk/chat` + `/chats/${encodeURIComponent(name)}`, title: titleOf(name), note: "", isChosen: thread === `chats/${name}` }));
-  if (present === null) return html`<${Loading} what="Asking who is here" />`;
+  if (present === null) return error ? html`<div class="card"><${Failed} error=${error} /></div>` : html`<${Loading} what="Asking who is here" />`;
   return html`<div class="two-panes">
     <div class="form">
       <a class="button" href=${to`/rooms/${room}/talk/chat`}>New thread</a>
