@@ -42,7 +42,7 @@ class StorageWorker(Worker):
     def __init__(self) -> None:
         super().__init__(queue="jobs", name="storage-worker", llm_adapter=None)
 
-    async def process_message(self, *, room: Any, message: Any) -> Any:
+    async def process_message(self, *, chat_context: Any, message: Any, toolkits: Any, room: Any = None) -> Any:
         """Write the poem of a message, or fail for want of a template."""
         if message.get("template"):
             raise FileNotFoundError(f"no template {message['template']!r}: it was renamed to letter-2026.md")

@@ -45,6 +45,11 @@ class DeletedRooms:
         found = self._known.get((room.tenant, room.name))
         return found is not None and not found.ended
 
+    def deleted_at(self, room: RoomKey) -> float:
+        """When a room of this name was last deleted, in seconds since the epoch; 0: never."""
+        found = self._known.get((room.tenant, room.name))
+        return 0.0 if found is None else found.at
+
     def check(self, room: RoomKey, signed_at: float | None) -> None:
         """Raise InvalidTokenError for a room that is being deleted, or that was deleted since this was signed.
 
@@ -79,25 +84,21 @@ class DeletedRooms:
 
     async def import_until(self, room: RoomKey, until: float) -> None:
         """Begin to import into a room that is not there, or go on. Raises OSError."""
-        await self._record(room, RoomDeletion(self._deleted_at(room), ended=False, importing_until=until))
+        await self._record(room, RoomDeletion(self.deleted_at(room), ended=False, importing_until=until))
 
     async def end_import(self, room: RoomKey) -> None:
         """The import is complete: the room may be opened. Raises OSError, RoomError when it was given up meanwhile."""
         if not self.is_importing(room):
             raise RoomError("the import was given up: it could not be recorded in time that it goes on")
-        await self._record(room, RoomDeletion(self._deleted_at(room), ended=True))
+        await self._record(room, RoomDeletion(self.deleted_at(room), ended=True))
 
     async def give_up_import(self, room: RoomKey) -> None:
         """Have everything deleted that was imported. Raises OSError."""
-        await self._record(room, RoomDeletion(self._deleted_at(room), ended=False))
+        await self._record(room, RoomDeletion(self.deleted_at(room), ended=False))
 
     async def _record(self, room: RoomKey, state: RoomDeletion) -> None:
         await self._store.record_import(room.tenant, room.name, state)
         self._known = {**self._known, (room.tenant, room.name): state}
-
-    def _deleted_at(self, room: RoomKey) -> float:
-        found = self._known.get((room.tenant, room.name))
-        return 0.0 if found is None else found.at
 
     def _open(self) -> Sequence[RoomKey]:
         return [RoomKey(TenantId(place[0]), place[1]) for place, found in self._known.items() if not found.ended]

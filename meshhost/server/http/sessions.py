@@ -37,7 +37,8 @@ CSRF_HEADER = "X-Meshhost-Csrf"
 SESSION_SECONDS = 24 * 3600.0
 PERSON_SECONDS = 8 * 3600.0
 """A provider says who is in which group at the sign-in only."""
-_PERSON, _PENDING = b"meshhost studio person", b"meshhost studio sign-in"
+# What a secret is derived for: no token that a key signs, or for another purpose, is ever taken for a session.
+_SESSION, _PERSON, _PENDING = b"meshhost studio session", b"meshhost studio person", b"meshhost studio sign-in"
 # Sessions that were signed out are remembered until they would have ended, at most so many.
 _MOST_ENDED = 10_000
 _ALGORITHM = "HS256"
@@ -110,15 +111,7 @@ class Sessions:
         """Begin a session of a person whom a provider named. Raises InvalidTokenError, TenantSuspendedError."""
         if project is not None:
             self._identity.check_tenant(project)
-        expires_at = float(int(self._clock.time() + PERSON_SECONDS))
-        csrf, session_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
-        session = Session(session_id, project, None, expires_at, csrf, role, name)
-        claims = {"jti": session.id, "csrf": csrf, "exp": int(expires_at), "sub": project, "role": role, "person": name}
-        return session, jwt.encode(
-            {key: value for key, value in claims.items() if value is not None},
-            key=self._own_secret(_PERSON),
-            algorithm=_ALGORITHM,
-        )
+        return self._begin(project, None, role=role, name=name, seconds=PERSON_SECONDS)
 
     def sign_pending(self, pending: Mapping[str, str], seconds: float) -> str:
         """A token for what a browser must bring back within these seconds. Raises InvalidTokenError without operator's key."""
@@ -141,7 +134,7 @@ class Sessions:
         """The session with a later end, and its cookie, when half of its time is over; else None."""
         if session.name is not None or session.expires_at - self._clock.time() > SESSION_SECONDS / 2:
             return None
-        return self._begin(session.project, session.key_id, session_id=session.id, csrf=session.csrf)
+        return self._signed(replace(session, expires_at=self._end_in(SESSION_SECONDS)))
 
     def end(self, session: Session) -> None:
         """Sign out: this server takes the cookie no more."""
@@ -210,36 +203,51 @@ class Sessions:
         return origin == f"{own.scheme}://{own.netloc}" or (scheme in ("http", "https") and host == host_of(request))
 
     def _begin(
-        self, project: str | None, key_id: str | None, *, session_id: str | None = None, csrf: str | None = None
+        self,
+        project: str | None,
+        key_id: str | None,
+        *,
+        role: Role | None = None,
+        name: str | None = None,
+        seconds: float = SESSION_SECONDS,
     ) -> tuple[Session, str]:
-        session = Session(
-            id=session_id or secrets.token_urlsafe(12),
-            project=project,
-            key_id=key_id,
-            expires_at=float(int(self._clock.time() + SESSION_SECONDS)),
-            csrf=csrf or secrets.token_urlsafe(24),
+        csrf, session_id = secrets.token_urlsafe(24), secrets.token_urlsafe(12)
+        return self._signed(Session(session_id, project, key_id, self._end_in(seconds), csrf, role, name))
+
+    def _end_in(self, seconds: float) -> float:
+        return float(int(self._clock.time() + seconds))
+
+    def _signed(self, session: Session) -> tuple[Session, str]:
+        claims = {
+            "jti": session.id,
+            "csrf": session.csrf,
+            "exp": int(session.expires_at),
+            "sub": session.project,
+            "kid": session.key_id,
+            "role": session.role,
+            "person": session.name,
+        }
+        return session, jwt.encode(
+            {claim: value for claim, value in claims.items() if value is not None},
+            key=self._secret(session.project, session.key_id, session.name),
+            algorithm=_ALGORITHM,
         )
-        claims = {"jti": session.id, "csrf": session.csrf, "exp": int(session.expires_at)}
-        if project is not None:
-            claims |= {"sub": project, "kid": key_id}
-        return session, jwt.encode(claims, key=self._secret(project, key_id), algorithm=_ALGORITHM)
 
     def _read(self, text: str) -> Session:
         try:
             options: Any = {"verify_signature": False, "verify_exp": False}
             unverified: dict[str, Any] = jwt.decode(text, options=options)
-            project, key_id = unverified.get("sub"), unverified.get("kid")
-            if not isinstance(project, str | None) or not isinstance(key_id, str | None):
+            project, key_id, name = (unverified.get(claim) for claim in ("sub", "kid", "person"))
+            if not all(isinstance(value, str | None) for value in (project, key_id, name)):
                 raise InvalidTokenError("the session is malformed")
             # The clock of this object judges the end; `iat` is not used.
             options = {"verify_exp": False, "verify_sub": False}
-            is_person = "person" in unverified
-            key = self._own_secret(_PERSON) if is_person else self._secret(project, key_id)
+            key = self._secret(project, key_id, name)
             claims: dict[str, Any] = jwt.decode(text, key=key, algorithms=[_ALGORITHM], options=options)
-            session = Session(str(claims["jti"]), project, key_id, float(claims["exp"]), str(claims["csrf"]))
-            if is_person:
-                role = None if project is None else Role(claims["role"])
-                session = replace(session, key_id=None, role=role, name=str(claims["person"]))
+            role = None if project is None or name is None else Role(claims["role"])
+            session = Session(
+                str(claims["jti"]), project, key_id, float(claims["exp"]), str(claims["csrf"]), role, name
+            )
         # The last ones: who has the key can sign anything.
         except (jwt.PyJWTError, ValueError, RecursionError, KeyError, TypeError, OverflowError):
             raise InvalidTokenError("the session has ended: sign in again") from None
@@ -247,26 +255,21 @@ class Sessions:
             raise InvalidTokenError("the session has ended: sign in again")
         return session
 
-    def _secret(self, project: str | None, key_id: str | None) -> bytes:
-        """What signs sessions of this key: derived, so that no token that the key signs is ever taken for a session.
-
-        Raises InvalidTokenError when there is no such key any more.
-        """
+    def _secret(self, project: str | None, key_id: str | None, person: str | None) -> bytes:
+        """What signs sessions of this key, or of a person. Raises InvalidTokenError when there is no such key any more."""
+        if person is not None:
+            return self._own_secret(_PERSON)
         if project is None and key_id is None:
-            if self._operator_key is None:
-                raise InvalidTokenError("this server has no operator's key")
-            secret = self._operator_key
-        else:
-            if project is None or key_id is None:
-                raise InvalidTokenError("the session is malformed")
-            secret = self._identity.secret_for(key_id, project)
-        return hmac.digest(secret.encode(), b"meshhost studio session", hashlib.sha256)
+            return self._own_secret(_SESSION)
+        if project is None or key_id is None:
+            raise InvalidTokenError("the session is malformed")
+        return _derived(self._identity.secret_for(key_id, project), _SESSION)
 
     def _own_secret(self, purpose: bytes) -> bytes:
         """What signs what is bound to no key of a tenant. Raises InvalidTokenError without an operator's key."""
         if self._operator_key is None:
             raise InvalidTokenError("this server has no operator's key")
-        return hmac.digest(self._operator_key.encode(), purpose, hashlib.sha256)
+        return _derived(self._operator_key, purpose)
 
 
 def cookie_name(request: web.Request) -> str:
@@ -279,6 +282,10 @@ def host_of(request: web.Request) -> str:
     """The name and port under which the browser reaches this server, or an empty text for what cannot be one."""
     host = request.headers.get("Host", "")
     return host if _HOST.fullmatch(host) else ""
+
+
+def _derived(secret: str, purpose: bytes) -> bytes:
+    return hmac.digest(secret.encode(), purpose, hashlib.sha256)
 
 
 def _bytes(text: str) -> bytes:

@@ -71,10 +71,18 @@ class EventRoutes:
             raise NotFoundError("the room is being deleted or imported")
         if self._streams[tenant] >= MAX_STREAMS:
             raise LimitExceededError(f"over {MAX_STREAMS} streams of events of this tenant are open")
+        self._streams[tenant] += 1
+        try:
+            return await self._stream(request, room)
+        finally:
+            self._streams[tenant] -= 1
+            if not self._streams[tenant]:
+                del self._streams[tenant]
+
+    async def _stream(self, request: web.Request, room: RoomKey) -> web.StreamResponse:
         first = await self._states.of(room)  # so that what fails is answered with a status
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         stream = web.StreamResponse(headers=headers)
-        self._streams[tenant] += 1
         try:
             await stream.prepare(request)
             await _write(stream, first.value.event)
@@ -83,14 +91,11 @@ class EventRoutes:
             pass
         except TimeoutError:
             logger.info(
-                "a stream of events was ended: its reader took nothing", extra={"tenant": tenant, "room": room.name}
+                "a stream of events was ended: its reader took nothing",
+                extra={"tenant": room.tenant, "room": room.name},
             )
             if request.transport is not None:
                 request.transport.abort()
-        finally:
-            self._streams[tenant] -= 1
-            if not self._streams[tenant]:
-                del self._streams[tenant]
         return stream
 
     async def _follow(self, request: web.Request, stream: web.StreamResponse, room: RoomKey, *, seen: int) -> None:

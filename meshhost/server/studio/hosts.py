@@ -9,7 +9,6 @@ without a key serves programs of its own machine. Only what the admin API of a h
 
 import asyncio
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from meshhost.errors import NotFoundError
 from meshhost.server.config import ConfiguredService
 from meshhost.server.http.access import Access
 from meshhost.server.studio.fresh import Fresh
+from meshhost.server.studio.json_answers import json_object_of
 
 __all__ = ["Hosts"]
 
@@ -152,6 +152,7 @@ class Hosts:
     async def _ask(
         self, method: str, url: str, query: Mapping[str, str], body: bytes, *, seconds: float
     ) -> tuple[int, dict[str, Any]]:
+        """Status and answer; 502 for one that is no answer of a service host. Raises what the HTTP client raises."""
         if self._session is None:
             raise RuntimeError("the hosts are asked inside of the context manager only")
         headers = {"Content-Type": "application/json"} if body else {}
@@ -166,16 +167,10 @@ class Hosts:
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=seconds),
         ) as response:
-            content = await response.content.read(_MAX_ANSWER)
-            return response.status, _object(content)
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    try:
-        parsed = json.loads(content)
-    except (ValueError, RecursionError):
-        return {"error": "the host did not answer with JSON: is it a service host?"}
-    return parsed if isinstance(parsed, dict) else {"error": "the host answered with something else than an object"}
+            answer = await json_object_of(response, most=_MAX_ANSWER)
+        if answer is None:
+            return 502, {"error": "the host did not answer with a JSON object: is it a service host?"}
+        return response.status, answer
 
 
 def _shown(url: str) -> str:

@@ -12,7 +12,6 @@ one that is not known, but not more often than every ten seconds.
 """
 
 import asyncio
-import json
 import logging
 import re
 import secrets
@@ -33,6 +32,7 @@ from meshhost.loopback import is_loopback
 from meshhost.server.address import Address
 from meshhost.server.config import OidcConfig
 from meshhost.server.http.sessions import Sessions
+from meshhost.server.studio.json_answers import json_object_of
 from meshhost.stores.identity_service import IdentityService
 
 __all__ = ["OidcRoutes"]
@@ -230,12 +230,8 @@ class OidcRoutes:
         _check_url(url)
         timeout = aiohttp.ClientTimeout(total=_SECONDS)
         async with self._session.request(method, url, allow_redirects=False, timeout=timeout, **options) as response:
-            content = await response.content.read(_MAX_ANSWER)
-        try:
-            answer = json.loads(content)
-        except (ValueError, RecursionError):
-            answer = None
-        if not isinstance(answer, dict):
+            answer = await json_object_of(response, most=_MAX_ANSWER)
+        if answer is None:
             raise InvalidTokenError(f"{self._config.name} answered {response.status} without a JSON object")
         return answer
 

@@ -133,11 +133,13 @@ class RoomLog(logging.Handler):
         ]
         return [line.as_json() for line in found[-limit:]], last
 
-    def forget(self, room: RoomKey) -> None:
-        """Drop the lines of a room that is deleted."""
+    def forget(self, room: RoomKey, *, until: float) -> None:
+        """Drop the lines of a room up to this time, at which it was deleted."""
         self.acquire()
         try:
-            self._rooms.pop(room, None)
+            lines = self._rooms.get(room)
+            while lines and lines[0].at <= until:
+                lines.popleft()
         finally:
             self.release()
 
@@ -156,9 +158,11 @@ class RoomLogRoutes:
     async def _show(self, request: web.Request) -> web.Response:
         tenant = TenantId(self._access.project(request))
         room = RoomKey(tenant, check_room_name(request.match_info["room"]))
-        if self._access.identity.deleted_rooms.is_known(room):
-            self._log.forget(room)
+        deleted = self._access.identity.deleted_rooms
+        if deleted.is_known(room):
             raise NotFoundError("the room is being deleted or imported")
+        # Those of the room that had the name before; also when another server deleted it.
+        self._log.forget(room, until=deleted.deleted_at(room))
         name = request.query.get("level", "INFO").upper()
         if name not in _LEVELS:
             raise InvalidRequestError("level", f"expected one of {', '.join(_LEVELS)}")

@@ -1,12 +1,14 @@
 """Service hosts seen through a room server: real hosts, for the operator only, and no address but the known ones."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from meshhost.app.config_file import ServerFile
 from meshhost.app.running_hosts import announced
@@ -103,6 +105,57 @@ async def test_a_host_that_does_not_take_the_servers_key_is_shown_with_that(host
         [one] = (await ask("/hosts"))[1]["hosts"]
         assert (one["reachable"], "admin key" in one["error"]) == (True, True)
         assert (await ask(f"/hosts/{one['id']}/agents"))[0] == 502, "a session must not end by it"
+
+
+@asynccontextmanager
+async def foreign(tenants: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    """The address of a server that is ready, and answers so when it is asked for its tenants."""
+
+    async def ready(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ready"})
+
+    app = web.Application()
+    app.add_routes([web.get("/readyz", ready), web.get("/tenants", tenants)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_an_answer_of_a_host_that_comes_in_pieces_is_read_to_its_end(tmp_path: Path) -> None:
+    async def tenants(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        await answer.write(b'{"tenants": [')
+        await asyncio.sleep(0.1)
+        await answer.write(b"]}")
+        return answer
+
+    async with (
+        foreign(tenants) as url,
+        running_server(tmp_path / "data", operator_key=OPERATOR_KEY, file=services(url)) as server,
+        asking(server) as ask,
+    ):
+        [one] = (await ask("/hosts"))[1]["hosts"]
+        assert (one["reachable"], one["error"]) == (True, None)
+        assert await ask(f"/hosts/{one['id']}/tenants") == (200, {"tenants": []})
+
+
+async def test_what_answers_and_is_no_host_is_shown_with_that(tmp_path: Path) -> None:
+    async def tenants(_: web.Request) -> web.Response:
+        return web.Response(text="<h1>It works!</h1>", content_type="text/html")
+
+    async with (
+        foreign(tenants) as url,
+        running_server(tmp_path / "data", operator_key=OPERATOR_KEY, file=services(url)) as server,
+        asking(server) as ask,
+    ):
+        [one] = (await ask("/hosts"))[1]["hosts"]
+        assert (one["reachable"], "is it a service host?" in (one["error"] or "")) == (True, True)
+        assert (await ask(f"/hosts/{one['id']}/tenants"))[0] == 502
 
 
 async def test_hosts_that_service_run_started_here_are_known(

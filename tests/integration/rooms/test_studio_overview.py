@@ -193,6 +193,19 @@ async def test_the_log_of_a_room_has_what_participants_and_the_server_wrote(aski
     assert (await asking("/rooms/den/log?level=loud"))[0] == 400
 
 
+async def test_a_room_that_takes_the_name_of_a_deleted_one_has_none_of_its_log(asking: Asking) -> None:
+    async with asking.server.client("den", name="poet") as client:
+        await client.developer.log(type="verse", data={"line": 1})
+    room = f"/tenants/{asking.server.key.project_id}/rooms/den"
+    status, answer = await asking(room, method="DELETE")
+    assert (status, answer["deleted"]) == (200, True)
+    async with asking.server.client("den", name="poet") as client:
+        await client.developer.log(type="prose", data={})
+        _, log = await asking("/rooms/den/log")
+    texts = [line["text"] for line in log["lines"]]
+    assert ("prose" in texts, "verse" in texts) == (True, False)
+
+
 # --- Events of a room
 
 
@@ -277,6 +290,26 @@ async def test_a_stream_ends_when_the_server_stops(tmp_path: Path, http: aiohttp
         assert (await stream.next())[0] == "room"
     assert await stream.next() in [("end", {"reason": "the room server is stopping"}), ("closed", None)]
     await opened.__aexit__(None, None, None)
+
+
+async def test_streams_that_are_opened_at_once_are_counted_too(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events_module, "MAX_STREAMS", 1)
+    queues, is_refused = asking.server.server.engines.queues, asyncio.Event()
+    stats = queues.stats
+
+    async def slow(room: RoomKey) -> Any:
+        await is_refused.wait()
+        return await stats(room)
+
+    monkeypatch.setattr(queues, "stats", slow)
+
+    async def status() -> int:
+        async with asking.http.get(f"{asking.server.url}/rooms/den/events", headers=asking.headers) as answer:
+            is_refused.set()
+            return answer.status
+
+    async with asyncio.timeout(20):
+        assert sorted(await asyncio.gather(status(), status())) == [200, 429]
 
 
 async def test_a_tenant_opens_only_so_many_streams(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:

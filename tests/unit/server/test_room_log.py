@@ -36,8 +36,15 @@ def test_a_room_has_its_last_lines_and_the_last_rooms_have_theirs() -> None:
     assert texts(log) == ["b", "c"]
     log.keep(CAVE, 0.0, logging.INFO, "", "d", {})
     assert (texts(log), texts(log, CAVE)) == ([], ["d"])
-    log.forget(CAVE)
-    assert texts(log, CAVE) == []
+
+
+def test_lines_of_before_a_deletion_are_forgotten() -> None:
+    log = RoomLog()
+    log.keep(DEN, 1.0, logging.INFO, "", "before", {})
+    log.keep(DEN, 3.0, logging.INFO, "", "since", {})
+    log.keep(CAVE, 1.0, logging.INFO, "", "elsewhere", {})
+    log.forget(DEN, until=2.0)
+    assert (texts(log), texts(log, CAVE)) == (["since"], ["elsewhere"])
 
 
 def test_lines_are_found_by_number_level_agent_and_text() -> None:

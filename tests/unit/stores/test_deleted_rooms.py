@@ -37,6 +37,13 @@ async def test_a_deletion_refuses_what_was_signed_before_it(rooms: DeletedRooms)
     rooms.check(ROOM, FakeClock().time() + 1)
 
 
+async def test_when_a_room_was_deleted_is_known_after_its_name_is_used_again(rooms: DeletedRooms) -> None:
+    assert rooms.deleted_at(ROOM) == 0.0
+    await rooms.begin(ROOM)
+    await rooms.end(ROOM)
+    assert rooms.deleted_at(ROOM) == FakeClock().time()
+
+
 async def test_an_import_that_was_given_up_cannot_be_completed(rooms: DeletedRooms) -> None:
     await rooms.import_until(ROOM, FakeClock().time() + 60)
     await rooms.give_up_import(ROOM)

@@ -27,6 +27,9 @@ export class UnreachableError extends Error {
   }
 }
 
+/** Whether asking again is in vain: it would be refused again. @param {unknown} error */
+export const isFinal = (error) => error instanceof ApiError && error.status < 500 && ![408, 429].includes(error.status);
+
 /** Called when a request got no answer; `live.js` sets it. @type {{lost: () => void}} */
 export const onLoss = { lost: () => {} };
 
@@ -114,6 +117,24 @@ export function query(members) {
   const text = search.toString();
   return text ? `?${text}` : "";
 }
+
+/**
+ * All rows that the server gives by `limit` and `offset`, up to `most`.
+ * @param {string} path @param {string} member what the rows are called in an answer
+ * @param {{filter?: Parameters<typeof query>[0], most: number, signal?: AbortSignal}} options
+ * @returns {Promise<any[]>}
+ */
+export async function all(path, member, { filter = {}, most, signal }) {
+  const rows = [];
+  for (let offset = 0; offset < most; offset += ROWS) {
+    const page = (await get(path + query({ ...filter, limit: ROWS, offset }), signal))[member];
+    rows.push(...page);
+    if (page.length < ROWS) break;
+  }
+  return rows;
+}
+
+const ROWS = 1000;
 
 /** The project path of the tenant that is signed in. */
 export const project = () => at`/accounts/projects/${session.peek()?.tenant?.id ?? ""}`;

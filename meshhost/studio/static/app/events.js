@@ -6,7 +6,7 @@
  * closes it, so that forgotten tabs cost the server nothing.
  */
 import { useEffect, useSignal, useState } from "../ui/preact.js";
-import { at, refusal, send } from "./api.js";
+import { at, isFinal, refusal, send } from "./api.js";
 import { epoch } from "./store.js";
 
 const SILENCE_MS = 40_000;
@@ -48,7 +48,7 @@ export function parseEvents(text) {
  * Read snapshots until the stream ends or `signal` aborts. Raises ApiError, UnreachableError.
  * @param {string} path @param {AbortSignal} signal @param {(event: {event: string, data: string}) => void} onEvent
  */
-export async function readStream(path, signal, onEvent) {
+async function readStream(path, signal, onEvent) {
   const control = new AbortController();
   const stop = () => control.abort();
   signal.addEventListener("abort", stop);
@@ -109,10 +109,9 @@ async function follow(path, signal, setState) {
       });
     } catch (error) {
       if (signal.aborted) return;
-      const { name, status } = /** @type {any} */ (error);
-      if (name !== "AbortError") setState((/** @type {any} */ before) => ({ ...before, error, isLoading: false }));
+      if (/** @type {Error} */ (error).name !== "AbortError") setState((/** @type {any} */ before) => ({ ...before, error, isLoading: false }));
       // Asking again would be answered the same: the page shows why, with a button to try.
-      if (status === 403 || status === 404 || status === 401) return;
+      if (isFinal(error)) return;
     } finally {
       signal.removeEventListener("abort", end);
       document.removeEventListener("visibilitychange", onHide);

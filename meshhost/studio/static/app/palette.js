@@ -7,6 +7,7 @@
 import { Icon } from "../ui/icons.js";
 import { html, signal, useEffect, useId, useRef, useSignal, useState } from "../ui/preact.js";
 import { get, query } from "./api.js";
+import { useResource, useSettled } from "./live.js";
 import { go, here, matched, to } from "./router.js";
 import { ROOM_SECTIONS, SITE_SECTIONS } from "./sections.js";
 import { may, session } from "./store.js";
@@ -28,31 +29,15 @@ export function Palette() {
 function OpenPalette({ onClose }) {
   const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const [text, setText] = useState("");
-  const [found, setFound] = useState(/** @type {Target[]} */ ([]));
   const [chosen, setChosen] = useState(0);
   const list = useId();
-  const [state, setState] = useState("");
   useEffect(() => dialog.current?.showModal(), []);
-  useEffect(() => {
-    const wanted = text.trim();
-    setFound([]);
-    setState("");
-    if (!wanted) return undefined;
-    const control = new AbortController();
-    setState("Searching…");
-    const timer = setTimeout(() => {
-      get(`/search${query({ q: wanted, limit: 20 })}`, control.signal)
-        .then((answer) => {
-          setFound(answer.found.map(target).filter(Boolean));
-          setState("");
-        })
-        .catch((error) => error.name !== "AbortError" && setState(`The search failed: ${error.message}`));
-    }, PAUSE_MS);
-    return () => {
-      control.abort();
-      clearTimeout(timer);
-    };
-  }, [text]);
+  const wanted = text.trim();
+  const asked = useSettled(wanted, PAUSE_MS);
+  const answer = useResource(async (signal) => (asked ? (await get(`/search${query({ q: asked, limit: 20 })}`, signal)).found.map(target).filter(Boolean) : []), [asked]);
+  const isAnswered = asked === wanted && !answer.isLoading;
+  const found = /** @type {Target[]} */ ((isAnswered && answer.data) || []);
+  const state = !wanted ? "" : !isAnswered ? "Searching…" : answer.error ? `The search failed: ${answer.error.message}` : "";
   const targets = [...sections(text), ...found];
   const index = Math.min(chosen, targets.length - 1);
   const leave = (/** @type {Target | undefined} */ where) => {

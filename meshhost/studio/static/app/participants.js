@@ -1,4 +1,5 @@
 /** Who in a room takes messages, kept by the events of messaging; and sending to them. */
+import { ConnectionLostError } from "../protocol/client.js";
 import { useEffect, useState } from "../ui/preact.js";
 
 /**
@@ -9,10 +10,11 @@ import { useEffect, useState } from "../ui/preact.js";
 /**
  * @param {ReturnType<typeof import("./room-client.js").useRoomClient>} connection
  * @param {(message: Message) => void} [onMessage]
- * @returns {Participant[] | null} null until they are known
+ * @returns {{present: Participant[] | null, error: Error | null}} `present` is null until they are known
  */
 export function useParticipants(connection, onMessage) {
   const [present, setPresent] = useState(/** @type {Participant[] | null} */ (null));
+  const [error, setError] = useState(/** @type {Error | null} */ (null));
   const { client, state } = connection;
   useEffect(() => {
     if (!client || state !== "ready") return undefined;
@@ -30,10 +32,14 @@ export function useParticipants(connection, onMessage) {
           return onMessage?.({ from, type, message });
       }
     });
-    client.request("messaging.enable").catch(() => {});
+    setError(null);
+    client.request("messaging.enable").catch((/** @type {Error} */ refused) => {
+      // It is asked again when the connection is back.
+      if (!(refused instanceof ConnectionLostError)) setError(refused);
+    });
     return stop;
   }, [client, state]);
-  return present;
+  return { present, error };
 }
 
 /** @param {import("../protocol/client.js").RoomClient} client @param {string} to @param {string} type @param {object} message */

@@ -7,7 +7,7 @@
  */
 import { ConnectionLostError, RoomClient } from "../protocol/client.js";
 import { useEffect, useState } from "../ui/preact.js";
-import { ApiError, at, post, query } from "./api.js";
+import { at, isFinal, post, query } from "./api.js";
 
 const LINGER_MS = 5000;
 
@@ -25,7 +25,6 @@ async function dial(room, resume) {
 export function borrow(room) {
   let entry = open.get(room);
   if (!entry) {
-    const isFinal = (/** @type {Error} */ error) => error instanceof ApiError && [401, 403, 404].includes(error.status);
     entry = { client: new RoomClient({ dial: (resume) => dial(room, resume), isFinal }), users: 0 };
     open.set(room, entry);
     entry.client.start();

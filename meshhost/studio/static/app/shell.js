@@ -13,7 +13,8 @@ import { here, matched, to } from "./router.js";
 import { ROOM_SECTIONS, SITE_SECTIONS } from "./sections.js";
 import { signOut } from "./session.js";
 import { openShortcuts, Shortcuts } from "./shortcuts.js";
-import { may, outage, session, setTheme, theme } from "./store.js";
+import { may, outage, session } from "./store.js";
+import { setTheme, theme } from "./theme.js";
 
 const ICON = new URL("../icon.svg", import.meta.url).href;
 

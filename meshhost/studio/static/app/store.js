@@ -3,7 +3,7 @@
  *
  * A leaf: modules of `app` write these, components read them with `useSignal`. State of one page stays in that page.
  */
-import { computed, signal } from "../ui/preact.js";
+import { signal } from "../ui/preact.js";
 
 /**
  * @typedef {{id: string, name: string}} Tenant
@@ -21,11 +21,6 @@ export const outage = signal(/** @type {{since: number, retryAt: number} | null}
 /** Grows when everything that is shown has to be read again: the server came back, or somebody else is signed in. */
 export const epoch = signal(0);
 
-/** @type {import("../vendor/signals.js").Signal<"system" | "light" | "dark">} */
-export const theme = signal(/** @type {"system" | "light" | "dark"} */ (readTheme()));
-
-export const isOperator = computed(() => session.value?.role === "operator");
-
 const ORDER = ["viewer", "developer", "admin"];
 
 /**
@@ -38,24 +33,4 @@ export function may(needed, of = session.peek()) {
   if (role === null) return false;
   if (role === "operator" || needed === "operator") return role === needed;
   return ORDER.indexOf(role) >= ORDER.indexOf(needed);
-}
-
-/** @param {"system" | "light" | "dark"} choice */
-export function setTheme(choice) {
-  theme.value = choice;
-  if (choice === "system") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = choice;
-  try {
-    localStorage.setItem("meshhost.theme", choice);
-  } catch {
-    // A browser without storage forgets the choice.
-  }
-}
-
-function readTheme() {
-  try {
-    return localStorage.getItem("meshhost.theme") ?? "system";
-  } catch {
-    return "system";
-  }
 }

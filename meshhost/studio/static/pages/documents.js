@@ -3,8 +3,8 @@
  * They are only read here, so that nobody breaks an agent's document by a slip.
  */
 import { useRoomClient, useRoomResource } from "../app/room-client.js";
+import { useDocument } from "../app/room-document.js";
 import { to } from "../app/router.js";
-import { RoomDocument } from "../protocol/document.js";
 import { Card, Empty, Failed, Loaded, Loading, PageHead } from "../ui/parts.js";
 import { html, useEffect, useRef, useState } from "../ui/preact.js";
 import { Choice } from "./talk/tasks.js";
@@ -46,30 +46,12 @@ export default function Documents({ room, rest = "" }) {
 
 /** @param {{client: any, path: string}} props */
 function Tree({ client, path }) {
-  const [state, setState] = useState(/** @type {{document: RoomDocument | null, error: Error | null, version: number}} */ ({ document: null, error: null, version: 0 }));
-  useEffect(() => {
-    if (!client) return undefined;
-    let isHere = true;
-    /** @type {RoomDocument | null} */
-    let document = null;
-    const begin = async () => {
-      const yjs = await import("../vendor/yjs.js");
-      if (!isHere) return;
-      document = new RoomDocument(client, path, yjs, () => isHere && setState((before) => ({ ...before, document, version: before.version + 1 })));
-      await document.open();
-    };
-    begin().catch((error) => isHere && setState((before) => ({ ...before, error })));
-    return () => {
-      isHere = false;
-      document?.close();
-    };
-  }, [client, path]);
-  const { document, error } = state;
+  const { document, error, version } = useDocument(client, path);
   if (error) return html`<div class="card"><${Failed} error=${error} /></div>`;
   if (!document?.isLoaded) return html`<div class="card"><${Loading} what="Opening the document" /></div>`;
   const nodes = document.root.toArray();
   return html`<${Card} title=${path}><div class="tree" tabindex="0" role="region" aria-label=${`Content of ${path}`}>
-    ${nodes.length ? html`<ul>${nodes.map((node, index) => html`<${Node} key=${keyOf(node, index)} node=${node} version=${state.version} />`)}</ul>` : html`<p class="muted">The document is empty.</p>`}
+    ${nodes.length ? html`<ul>${nodes.map((node, index) => html`<${Node} key=${keyOf(node, index)} node=${node} version=${version} />`)}</ul>` : html`<p class="muted">The document is empty.</p>`}
   </div></${Card}>`;
 }
 

@@ -4,7 +4,7 @@
  * Everything comes from `GET /overview`, asked every few seconds; a filter works on the server's answer, and more rooms are
  * loaded as one asks for them.
  */
-import { ask, project, query, refusal, send } from "../app/api.js";
+import { ask, get, project, query, refusal, send } from "../app/api.js";
 import { useResource } from "../app/live.js";
 import { go, to } from "../app/router.js";
 import { may, session } from "../app/store.js";
@@ -17,6 +17,7 @@ import { Count, Table } from "../ui/table.js";
 
 const EVERY_MS = 4000;
 const PAGE = 200;
+const MOST = 1000;
 
 /**
  * @typedef {{tenant: string, name: string, open: boolean, participants: number, agents: number, queues: number, ready: number,
@@ -28,8 +29,20 @@ const PAGE = 200;
 /** The last answer and its tag: most of the time nothing has changed, and the server says so in a line. */
 let last = { path: "", tag: "", data: /** @type {any} */ (null), tenant: /** @type {string | undefined} */ (undefined) };
 
-/** @param {string} path @param {AbortSignal} signal */
-async function readOverview(path, signal) {
+/** The overview with its first `limit` rooms, of which the server gives so many at a time. @param {number} limit @param {AbortSignal} [signal] */
+export async function readOverview(limit, signal) {
+  const data = await readFirst(`/overview${query({ limit: Math.min(limit, MOST) })}`, signal);
+  let { rooms, next } = data;
+  while (next !== null && rooms.length < limit) {
+    const page = await get(`/overview${query({ limit: MOST, after: next })}`, signal);
+    rooms = [...rooms, ...page.rooms];
+    next = page.next;
+  }
+  return { ...data, rooms, next };
+}
+
+/** @param {string} path @param {AbortSignal} [signal] */
+async function readFirst(path, signal) {
   const isKnown = last.path === path && last.tag && last.tenant === session.peek()?.tenant?.id;
   const response = await send(path, { signal, headers: isKnown ? { "If-None-Match": last.tag } : {} });
   if (response.status === 304) return last.data;
@@ -41,7 +54,7 @@ async function readOverview(path, signal) {
 export default function Home() {
   const current = useSignal(session);
   const [limit, setLimit] = useState(PAGE);
-  const overview = useResource((signal) => readOverview(`/overview${query({ limit })}`, signal), [limit], { every: EVERY_MS });
+  const overview = useResource((signal) => readOverview(limit, signal), [limit], { every: EVERY_MS });
   const isOperator = current?.role === "operator";
   // Coming back, one sees what was here before, until it is read anew.
   const known = overview.data === undefined && overview.isLoading && last.tenant === current?.tenant?.id ? (last.data ?? undefined) : overview.data;
@@ -92,7 +105,7 @@ function NeedsAttention({ entries, tenants }) {
 }
 
 /** @type {Record<string, string>} */
-const KINDS = { dead: "Dead", stuck: "Stuck", paused: "Paused", service: "Not running", quota: "Near its quota", suspended: "Suspended", storage: "Storage" };
+const KINDS = { dead: "Dead", stuck: "Stuck", paused: "Paused", service: "Not running", quota: "Near its quota", suspended: "Suspended" };
 
 /** @param {{entry: Attention, isOperator: boolean}} props */
 function Place({ entry, isOperator }) {

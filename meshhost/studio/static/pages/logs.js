@@ -5,12 +5,13 @@
  * server, so that what is kept there is searched, not only what is here. The view follows the end unless one scrolled up.
  */
 import { at, get, query } from "../app/api.js";
-import { useSignal, html, useEffect, useRef, useState } from "../ui/preact.js";
+import { useResource, useSettled } from "../app/live.js";
 import { here } from "../app/router.js";
 import { epoch } from "../app/store.js";
 import { SelectField, TextField } from "../ui/field.js";
 import { clockTime, fullTime } from "../ui/format.js";
-import { Empty, Failed, Loading, PageHead } from "../ui/parts.js";
+import { Empty, Loaded, PageHead } from "../ui/parts.js";
+import { html, useEffect, useRef, useSignal, useState } from "../ui/preact.js";
 
 const EVERY_MS = 1200;
 const MOST_LINES = 2000;
@@ -25,7 +26,7 @@ export default function Logs({ room }) {
   const asked = new URLSearchParams(here.peek().search);
   const [agent, setAgent] = useState(asked.get("agent") ?? "");
   const [text, setText] = useState(asked.get("text") ?? "");
-  const { lines, error, isLoading } = useLines(room, level, agent, text);
+  const log = useLines(room, { level, agent: useSettled(agent.trim(), PAUSE_MS), text: useSettled(text.trim(), PAUSE_MS) });
   return html`<${PageHead} title=${`Log of ${room}`} />
     <div class="filters">
       <${SelectField} label="At least" value=${level} onChange=${setLevel} options=${["INFO", "WARNING", "ERROR"]} />
@@ -33,42 +34,29 @@ export default function Logs({ room }) {
       <${TextField} label="Contains" value=${text} onInput=${setText} grow=${true} />
     </div>
     <section class="card" aria-label="Log">
-      ${error ? html`<${Failed} error=${error} />` : isLoading ? html`<${Loading} what="Loading the log" />` : lines.length ? html`<${Lines} lines=${lines} />` : html`<${Empty} title="No lines">What happens in the room is seen here from now on. The server keeps the last lines in memory.</${Empty}>`}
+      <${Loaded} of=${log} what="Loading the log">
+        ${(/** @type {Line[]} */ lines) => (lines.length ? html`<${Lines} lines=${lines} />` : html`<${Empty} title="No lines">What happens in the room is seen here from now on. The server keeps the last lines in memory.</${Empty}>`)}
+      </${Loaded}>
     </section>`;
 }
 
-/** @param {string} room @param {string} level @param {string} agent @param {string} text */
-function useLines(room, level, agent, text) {
-  const [state, setState] = useState(/** @type {{lines: Line[], error: Error | null, isLoading: boolean}} */ ({ lines: [], error: null, isLoading: true }));
+/**
+ * The lines so far that fit the filter. Each reading asks for what came after the one before, unless the server was away meanwhile.
+ * @param {string} room @param {{level: string, agent: string, text: string}} filter
+ */
+function useLines(room, filter) {
   const current = useSignal(epoch);
-  useEffect(() => {
-    const control = new AbortController();
-    /** @type {ReturnType<typeof setTimeout>} */
-    let timer;
-    let after = /** @type {number | null} */ (null);
-    const read = async () => {
-      try {
-        const answer = await get(at`/rooms/${room}/log` + query({ level, agent: agent.trim(), text: text.trim(), after, limit: 500 }), control.signal);
-        const isFirst = after === null;
-        after = answer.next;
-        if (isFirst || answer.lines.length) setState((before) => ({ lines: [...(isFirst ? [] : before.lines), ...answer.lines].slice(-MOST_LINES), error: null, isLoading: false }));
-      } catch (error) {
-        if (control.signal.aborted) return;
-        if (/** @type {any} */ (error).status) return setState({ lines: [], error: /** @type {Error} */ (error), isLoading: false });
-      }
-      return wait(EVERY_MS);
-    };
-    const wait = (/** @type {number} */ delay) => {
-      if (control.signal.aborted) return;
-      timer = setTimeout(() => (document.hidden ? wait(EVERY_MS) : void read()), delay);
-    };
-    wait(text || agent ? PAUSE_MS : 0);
-    return () => {
-      control.abort();
-      clearTimeout(timer);
-    };
-  }, [room, level, agent, text, current]);
-  return state;
+  const path = at`/rooms/${room}/log`;
+  const key = `${path}${query(filter)} ${current}`;
+  const kept = useRef({ key: "", after: /** @type {number | null} */ (null), lines: /** @type {Line[]} */ ([]) });
+  const read = async (/** @type {AbortSignal} */ signal) => {
+    const before = kept.current.key === key ? kept.current : { after: null, lines: [] };
+    const answer = await get(path + query({ ...filter, after: before.after, limit: 500 }), signal);
+    const lines = answer.lines.length ? [...before.lines, ...answer.lines].slice(-MOST_LINES) : before.lines;
+    kept.current = { key, after: answer.next, lines };
+    return lines;
+  };
+  return useResource(read, [path, filter], { every: EVERY_MS });
 }
 
 /** @param {{lines: Line[]}} props */

@@ -9,7 +9,7 @@
  *
  * Which task does what: the socket's own callbacks and one timer. Invariant: after `close` nothing is called any more.
  */
-import { packMessage, readReply, RoomError, unpackMessage } from "./messages.js";
+import { packMessage, readReply, unpackMessage } from "./messages.js";
 import { PacketAssembler, packets } from "./packets.js";
 
 const FIRST_RETRY_MS = 500;
@@ -88,34 +88,11 @@ export class RoomClient {
    * @returns {Promise<any>}
    */
   request(type, header = {}, payload) {
-    const id = this.notify(type, header, payload);
-    if (id === null) return Promise.reject(new ConnectionLostError());
-    return new Promise((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
-  }
-
-  /**
-   * Send a message that has no reply; returns its id, or null without a connection.
-   * @param {string} type @param {Header} [header] @param {Uint8Array} [payload]
-   */
-  notify(type, header = {}, payload) {
-    if (!this.#socket || this.state !== "ready") return null;
+    if (!this.#socket || this.state !== "ready") return Promise.reject(new ConnectionLostError());
     this.#lastId += 1n;
-    for (const packet of packets({ id: this.#lastId, type, data: packMessage(header, payload) })) this.#socket.send(packet);
-    return this.#lastId;
-  }
-
-  /**
-   * Answer a message of the server under its id, as providers of tools do.
-   * @param {bigint} id @param {string} type @param {Header} header
-   */
-  answer(id, type, header) {
-    if (!this.#socket || this.state !== "ready") return;
-    for (const packet of packets({ id, type, data: packMessage(header) })) this.#socket.send(packet);
-  }
-
-  /** Bytes that were sent and have not left the browser. */
-  get unsentBytes() {
-    return this.#socket?.bufferedAmount ?? 0;
+    const id = this.#lastId;
+    for (const packet of packets({ id, type, data: packMessage(header, payload) })) this.#socket.send(packet);
+    return new Promise((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
   }
 
   /** Listen to events of a type; returns what ends it. @param {string} type @param {Listener} listener */
@@ -184,7 +161,7 @@ export class RoomClient {
     if (type === "room_ready" || (type === "connected" && header.type === "init")) this.#greet(type, header);
     for (const listener of this.#listeners.get(type) ?? []) {
       try {
-        listener({ ...header, $id: id }, payload);
+        listener(header, payload);
       } catch (error) {
         // One page's mistake must not end the connection of all.
         console.error(error);
@@ -230,5 +207,3 @@ export class RoomClient {
     for (const watcher of [...this.#watchers]) watcher(state, error);
   }
 }
-
-export { RoomError };

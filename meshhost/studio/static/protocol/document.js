@@ -3,10 +3,16 @@
  *
  * The content is a Yjs document; updates travel as base64 text. The listener stands before `room.connect` is sent, as the state
  * comes right behind the reply. After a reconnection the document is opened again, and what was written in between is sent: Yjs
- * merges both. Yjs is loaded with the first document.
+ * merges both. A document that is closed while it is being opened is left once it is open; what is opened next waits for that, as
+ * the room knows an open document by its path. Yjs is loaded with the first document.
  */
+import { ConnectionLostError } from "./client.js";
 
 /** @typedef {import("./client.js").RoomClient} RoomClient */
+
+/** What ends when all closed documents of a client are left. @type {WeakMap<RoomClient, Promise<void>>} */
+const leaving = new WeakMap();
+const NOT_FOUND = 1003;
 
 /** @param {Uint8Array} data */
 export function toBase64(data) {
@@ -44,44 +50,55 @@ export class RoomDocument {
   /** @type {(() => void)[]} */
   #stops = [];
   #isOpen = false;
-  /** @type {any} */
-  schema = null;
+  #isClosed = false;
+  #connecting = Promise.resolve();
 
   /** Whether the first state has come. */
   isLoaded = false;
+  /** Why it is not, or why what was written here is not stored. @type {Error | null} */
+  error = null;
 
-  /** Open it, and again after each reconnection. Raises RoomError the first time. @param {{create?: boolean, json?: unknown}} [options] */
-  async open({ create = false, json = null } = {}) {
-    this.#stops.push(
+  /** Open it, and again after each reconnection, until `close`. @param {unknown} [json] its content, if it is not there yet */
+  open(json = null) {
+    this.#stops = [
       this.#client.on("room.sync", ({ path }, payload) => {
         if (path !== this.path || !payload.length) return;
         this.isLoaded = true;
         this.yjs.applyUpdate(this.doc, fromBase64(payload), this);
         this.#changed();
       }),
-    );
-    if (json !== null) {
-      // It may be there already: then what is there counts.
-      await this.#client.request("room.create", { path: this.path, json }).catch(() => {});
-    }
-    await this.#connect(create);
-    let isFirst = true;
-    this.#stops.push(
-      this.#client.watch((state) => {
-        if (state === "ready" && !isFirst) void this.#connect(false).catch(console.error);
-        isFirst = false;
-        if (state !== "ready") this.#isOpen = false;
+      this.#client.watch((state, error) => {
+        this.#isOpen = false;
+        if (state === "ready") this.#connecting = this.#connect(json);
+        else if (state === "ended" && error) this.#fail(error);
       }),
-    );
+    ];
   }
 
-  /** @param {boolean} create */
-  async #connect(create) {
-    const answer = await this.#client.request("room.connect", { path: this.path, create });
-    this.schema = answer?.schema ?? null;
-    this.#isOpen = true;
-    // What was written before the connection is merged into what is there.
-    if (this.isLoaded) this.#send(this.yjs.encodeStateAsUpdate(this.doc));
+  /** @param {unknown} json */
+  async #connect(json) {
+    try {
+      await leaving.get(this.#client);
+      // It may be there already: then what is there counts.
+      const refused = json === null || this.isLoaded || this.#isClosed ? null : await this.#create(json);
+      if (this.#isClosed) return;
+      await this.#client.request("room.connect", { path: this.path, create: false }).catch((error) => {
+        throw error.code === NOT_FOUND && refused ? refused : error;
+      });
+      this.#isOpen = true;
+      // What was written before the connection is merged into what is there.
+      if (this.isLoaded && !this.#isClosed) this.#send(this.yjs.encodeStateAsUpdate(this.doc));
+    } catch (error) {
+      this.#fail(/** @type {Error} */ (error));
+    }
+  }
+
+  /** Make it; returns why it was not made. @param {unknown} json @returns {Promise<Error | null>} */
+  #create(json) {
+    return this.#client.request("room.create", { path: this.path, json }).then(
+      () => null,
+      (error) => error,
+    );
   }
 
   /** Change it; all changes in `edit` become one update. @param {() => void} edit */
@@ -90,15 +107,30 @@ export class RoomDocument {
   }
 
   close() {
+    this.#isClosed = true;
     this.#stops.forEach((stop) => stop());
-    this.#stops = [];
-    if (this.#isOpen) this.#client.request("room.disconnect", { path: this.path }).catch(() => {});
+    leaving.set(this.#client, this.#leave());
     this.doc.destroy();
+  }
+
+  async #leave() {
+    await this.#connecting;
+    // A connection that is lost leaves, too, and nobody is there any more who could be told of another error.
+    if (this.#isOpen) await this.#client.request("room.disconnect", { path: this.path }).catch(() => {});
   }
 
   /** @param {Uint8Array} update */
   #send(update) {
     if (!this.#isOpen) return;
-    this.#client.request("room.sync", { path: this.path }, new TextEncoder().encode(toBase64(update))).catch(() => {});
+    const payload = new TextEncoder().encode(toBase64(update));
+    this.#client.request("room.sync", { path: this.path }, payload).catch((error) => this.#fail(error));
+  }
+
+  /** @param {Error} error */
+  #fail(error) {
+    // What a lost connection did not do is done when there is one again.
+    if (this.#isClosed || error instanceof ConnectionLostError) return;
+    this.error = error;
+    this.#changed();
   }
 }

@@ -6,7 +6,7 @@
  * because they have 64 bits. Pure: no I/O.
  */
 
-export const SLICE_BYTES = 64 * 1024;
+const SLICE_BYTES = 64 * 1024;
 const MAX_MESSAGE_BYTES = 256 * 1024 * 1024;
 const MAX_TYPE_BYTES = 256;
 const MAX_PACKETS = 1024 * 1024;

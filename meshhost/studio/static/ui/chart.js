@@ -2,9 +2,9 @@
  * Line charts over time, drawn by uPlot on a canvas, which says nothing to screen readers: each chart has a sentence with its last
  * values, and the same points as a table that one may open. uPlot is loaded with the first chart.
  */
-import { theme } from "../app/store.js";
+import { scheme } from "../app/theme.js";
 import { clockTime, number } from "./format.js";
-import { html, useEffect, useRef, useSignal, useState } from "./preact.js";
+import { html, useEffect, useRef, useSignal } from "./preact.js";
 
 const HEIGHT = 150;
 const TABLE_ROWS = 30;
@@ -18,14 +18,7 @@ const STEPS = [60, 120, 300, 600, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_4
 export function Chart({ title, times, lines, show = number }) {
   const target = useRef(/** @type {HTMLElement | null} */ (null));
   const plot = useRef(/** @type {any} */ (null));
-  const chosen = useSignal(theme);
-  const [scheme, setScheme] = useState(0);
-  useEffect(() => {
-    const query = matchMedia("(prefers-color-scheme: dark)");
-    const changed = () => setScheme((before) => before + 1);
-    query.addEventListener("change", changed);
-    return () => query.removeEventListener("change", changed);
-  }, []);
+  const shown = useSignal(scheme);
   const data = [times, ...lines.map(({ values }) => values)];
   const latest = useRef(data);
   latest.current = data;
@@ -45,7 +38,7 @@ export function Chart({ title, times, lines, show = number }) {
       plot.current?.destroy();
       plot.current = null;
     };
-  }, [chosen, scheme, lines.map(({ label }) => label).join()]);
+  }, [shown, lines.map(({ label }) => label).join()]);
   useEffect(() => plot.current?.setData(data), [times, lines]);
   const last = times.length - 1;
   const now = lines

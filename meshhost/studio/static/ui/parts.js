@@ -3,10 +3,9 @@
  * (loading, empty, failed). An empty or failed state says what to do next.
  */
 import { ApiError, UnreachableError } from "../app/api.js";
-import { signal } from "./preact.js";
 import { duration, fullTime, relativeTime } from "./format.js";
 import { Icon } from "./icons.js";
-import { html, useEffect, useRef, useSignal } from "./preact.js";
+import { html, signal, useEffect, useRef, useSignal } from "./preact.js";
 
 /** @typedef {import("../vendor/preact.js").ComponentChildren} Children */
 
@@ -113,6 +112,9 @@ function explained(error) {
     if (error.status === 429) return { title: "Too many requests", advice: error.message };
     return { title: "The server refused this", advice: error.message };
   }
+  // By their names, as the protocol's modules come with the pages that join rooms.
+  if (error.name === "RoomError") return { title: "The room refused this", advice: error.message };
+  if (error.name === "ConnectionLostError") return { title: "The connection to the room was lost", advice: "Studio joins it again by itself." };
   if (/dynamically imported module|Importing a module|error loading/i.test(error.message)) {
     return { title: "Studio was updated", advice: "Reload this page to get the version that the server has now." };
   }

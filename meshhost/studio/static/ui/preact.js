@@ -4,41 +4,15 @@
  * Every other module takes `html` and hooks from here, so that the vendored libraries are named in one place. Text in `html`
  * templates is text: Preact sets it by `textContent`, and no module uses `dangerouslySetInnerHTML` but `markdown.js`.
  */
-import { h, render, Fragment, createContext, Component } from "../vendor/preact.js";
-import {
-  useCallback,
-  useContext,
-  useEffect,
-  useId,
-  useLayoutEffect,
-  useMemo,
-  useRef,
-  useState,
-} from "../vendor/preact-hooks.js";
+import { h } from "../vendor/preact.js";
+import { useEffect, useState } from "../vendor/preact-hooks.js";
 import htm from "../vendor/htm.js";
-import { batch, computed, effect, signal } from "../vendor/signals.js";
 
 export const html = htm.bind(h);
 
-export {
-  batch,
-  Component,
-  computed,
-  createContext,
-  effect,
-  Fragment,
-  h,
-  render,
-  signal,
-  useCallback,
-  useContext,
-  useEffect,
-  useId,
-  useLayoutEffect,
-  useMemo,
-  useRef,
-  useState,
-};
+export { Component, render } from "../vendor/preact.js";
+export { useCallback, useEffect, useId, useLayoutEffect, useMemo, useRef, useState } from "../vendor/preact-hooks.js";
+export { signal } from "../vendor/signals.js";
 
 /**
  * The value of a signal; the component renders again when it changes.
@@ -51,12 +25,4 @@ export function useSignal(source) {
   // A function as value would be called by the setter.
   useEffect(() => source.subscribe((next) => setValue(() => next)), [source]);
   return value;
-}
-
-/**
- * Join class names, leaving out what is false.
- * @param {...(string | false | null | undefined)} names
- */
-export function classes(...names) {
-  return names.filter(Boolean).join(" ");
 }

@@ -1,5 +1,5 @@
 /** The tenants of the installation, for its operator: a list to search in, and making one with its first key. */
-import { get, post } from "../../app/api.js";
+import { all, post } from "../../app/api.js";
 import { useResource } from "../../app/live.js";
 import { to } from "../../app/router.js";
 import { Dialog } from "../../ui/dialog.js";
@@ -10,10 +10,12 @@ import { html, useState } from "../../ui/preact.js";
 import { Secret } from "../../ui/secret.js";
 import { Table } from "../../ui/table.js";
 
+const MOST = 20_000;
+
 /** @typedef {{id: string, name: string, suspended: string | null}} Tenant */
 
 export default function Tenants() {
-  const list = useResource((signal) => get("/tenants?limit=1000", signal), [], { every: 10_000 });
+  const list = useResource((signal) => all("/tenants", "tenants", { most: MOST, signal }), [], { every: 10_000 });
   const [isMaking, setMaking] = useState(false);
   const [text, setText] = useState("");
   const columns = [
@@ -25,7 +27,7 @@ export default function Tenants() {
   return html`<${PageHead} title="Tenants">${make}</${PageHead}>
     <${Card} title="Tenants" actions=${html`<input type="search" aria-label="Filter tenants by name" placeholder="Filter by name" value=${text} onInput=${(/** @type {any} */ event) => setText(event.target.value)} />`}>
       <${Loaded} of=${list} what="Loading the tenants">
-        ${(/** @type {{tenants: Tenant[]}} */ { tenants }) => {
+        ${(/** @type {Tenant[]} */ tenants) => {
           const shown = tenants.filter(({ name }) => name.toLowerCase().includes(text.trim().toLowerCase()));
           return shown.length ? html`<${Table} label="Tenants" columns=${columns} rows=${shown} rowKey=${(/** @type {Tenant} */ tenant) => tenant.id} />` : html`<${Empty} title=${tenants.length ? "No tenant of that name" : "No tenants"} actions=${make} />`;
         }}

@@ -1,5 +1,5 @@
 /** What the rooms of the tenant used of models, as the gateway measured it: over time, and by room, agent and model. */
-import { get, project, query } from "../../app/api.js";
+import { all, project } from "../../app/api.js";
 import { useResource } from "../../app/live.js";
 import { Chart } from "../../ui/chart.js";
 import { SelectField } from "../../ui/field.js";
@@ -8,24 +8,13 @@ import { Card, Empty, Loaded, PageHead, Stats } from "../../ui/parts.js";
 import { html, useMemo, useState } from "../../ui/preact.js";
 import { Table } from "../../ui/table.js";
 
-const PAGE = 1000;
-const MOST_PAGES = 20;
+const MOST = 20_000;
 const HOUR = 3600;
 
 /** @typedef {{hour: string, room: string, identity: string, model: string, requests: number, input_tokens: number, cached_tokens: number, output_tokens: number, seconds: number, unmeasured: number}} Row */
 
-/** All rows since a time. @param {number} days @param {AbortSignal} signal */
-async function rowsOf(days, signal) {
-  const since = new Date(Date.now() - days * 24 * HOUR * 1000).toISOString();
-  /** @type {Row[]} */
-  const rows = [];
-  for (let page = 0; page < MOST_PAGES; page += 1) {
-    const { usage } = await get(`${project()}/usage${query({ since, limit: PAGE, offset: page * PAGE })}`, signal);
-    rows.push(...usage);
-    if (usage.length < PAGE) break;
-  }
-  return rows;
-}
+/** All rows since a time. @param {number} days @param {AbortSignal} signal @returns {Promise<Row[]>} */
+const rowsOf = (days, signal) => all(`${project()}/usage`, "usage", { filter: { since: new Date(Date.now() - days * 24 * HOUR * 1000).toISOString() }, most: MOST, signal });
 
 export default function Usage() {
   const [days, setDays] = useState("1");

@@ -1,16 +1,13 @@
 /**
- * Uploads over the room protocol: open, write in pieces, close. The file appears as a whole at the end.
- *
- * Two pieces are on their way at a time, so that the connection is never idle and its memory stays small; progress counts what the
- * room confirmed. An upload dies with its connection (the server drops its pieces), so after a cut it begins again by itself.
+ * Uploads into a folder, one after another, with how far each is: what the room confirmed. An upload dies with its connection, so
+ * after a cut it begins again by itself.
  */
+import { storeFile } from "../../app/storing.js";
 import { ConnectionLostError } from "../../protocol/client.js";
 import { bytes } from "../../ui/format.js";
 import { Icon } from "../../ui/icons.js";
 import { html, useEffect, useRef, useState } from "../../ui/preact.js";
 
-const PIECE_BYTES = 512 * 1024;
-const AT_ONCE = 2;
 const MOST_CUTS = 5;
 
 /** @typedef {{id: number, name: string, path: string, size: number, sent: number, state: "waiting" | "sending" | "again" | "exists" | "done" | "failed",
@@ -76,7 +73,14 @@ async function upload(one, client, show) {
       await ready(client());
       if (one.isStopped) return;
       Object.assign(one, { state: "sending", sent: 0 });
-      await send(one, /** @type {any} */ (client()), show);
+      await storeFile(/** @type {any} */ (client()), one.path, one.file, {
+        overwrite: one.overwrite,
+        isStopped: () => one.isStopped,
+        onStored: (count) => {
+          one.sent += count;
+          show();
+        },
+      });
       one.state = "done";
       return;
     } catch (error) {
@@ -108,27 +112,6 @@ function ready(client) {
     if (isOver) stop();
     return undefined;
   });
-}
-
-/** @param {Upload} one @param {import("../../protocol/client.js").RoomClient} client @param {() => void} show */
-async function send(one, client, show) {
-  const { handle } = await client.request("storage.open", { path: one.path, overwrite: one.overwrite });
-  /** @type {Promise<void>[]} */
-  const underWay = [];
-  let offset = 0;
-  while (offset < one.size && !one.isStopped) {
-    const piece = new Uint8Array(await one.file.slice(offset, offset + PIECE_BYTES).arrayBuffer());
-    offset += piece.length;
-    const confirmed = client.request("storage.write", { handle }, piece).then(() => {
-      one.sent += piece.length;
-      show();
-    });
-    confirmed.catch(() => {}); // awaited below, perhaps only after another one failed
-    underWay.push(confirmed);
-    if (underWay.length >= AT_ONCE) await underWay.shift();
-  }
-  await Promise.all(underWay);
-  if (!one.isStopped) await client.request("storage.close", { handle });
 }
 
 /** @param {{list: Upload[], remove: (which: Upload, overwrite?: boolean) => void}} props */

@@ -4,8 +4,8 @@
  */
 import { tell, useParticipants } from "../../app/participants.js";
 import { useRoomResource } from "../../app/room-client.js";
+import { useDocument } from "../../app/room-document.js";
 import { go, to } from "../../app/router.js";
-import { RoomDocument } from "../../protocol/document.js";
 import { Empty, Failed, Loading } from "../../ui/parts.js";
 import { html, useEffect, useMemo, useRef, useState } from "../../ui/preact.js";
 import { notify } from "../../ui/toast.js";
@@ -22,7 +22,7 @@ const nameOf = ({ attributes, id }) => String(attributes.name ?? id);
 /** @param {{room: string, connection: any, thread: string}} props */
 export function Chat({ room, connection, thread }) {
   const heard = useRef(/** @type {(message: any) => void} */ (() => {}));
-  const present = useParticipants(connection, (message) => heard.current(message));
+  const { present, error } = useParticipants(connection, (message) => heard.current(message));
   const bots = useMemo(() => (present ?? []).filter(({ role }) => role === "agent"), [present]);
   const threads = useRoomResource(connection, async (client) => (await client.request("storage.list", { path: "chats" })).files, [room]);
   useEffect(() => {
@@ -32,7 +32,7 @@ export function Chat({ room, connection, thread }) {
     .filter(({ name, is_folder: isFolder }) => !isFolder && name.endsWith(".thread"))
     .sort((one, other) => String(other.updated_at ?? "").localeCompare(String(one.updated_at ?? "")))
     .map(({ name }) => ({ address: to`/rooms/${room}/talk/chat` + `/chats/${encodeURIComponent(name)}`, title: titleOf(name), note: "", isChosen: thread === `chats/${name}` }));
-  if (present === null) return html`<${Loading} what="Asking who is here" />`;
+  if (present === null) return error ? html`<div class="card"><${Failed} error=${error} /></div>` : html`<${Loading} what="Asking who is here" />`;
   return html`<div class="two-panes">
     <div class="form">
       <a class="button" href=${to`/rooms/${room}/talk/chat`}>New thread</a>
@@ -69,31 +69,12 @@ function NewThread({ room, connection, bots }) {
 /** @param {{room: string, connection: any, path: string, bots: Participant[], heard: {current: (message: any) => void}}} props */
 function Thread({ room, connection, path, bots, heard }) {
   const { client } = connection;
-  const [state, setState] = useState(/** @type {{document: RoomDocument | null, error: Error | null, version: number}} */ ({ document: null, error: null, version: 0 }));
-  const [chosen, setChosen] = useState(firstWords.get(path)?.bot ?? "");
+  const first = firstWords.get(path);
+  const { document, error, version } = useDocument(client, path, first ? newThread([client?.attributes.name, first.bot]) : null);
+  const [chosen, setChosen] = useState(first?.bot ?? "");
   const [isThinking, setThinking] = useState(false);
-  useEffect(() => {
-    if (!client) return undefined;
-    let isHere = true;
-    /** @type {RoomDocument | null} */
-    let document = null;
-    const begin = async () => {
-      const yjs = await import("../../vendor/yjs.js");
-      if (!isHere) return;
-      document = new RoomDocument(client, path, yjs, () => isHere && setState((before) => ({ ...before, document, version: before.version + 1 })));
-      const first = firstWords.get(path);
-      await document.open(first ? { json: newThread([client.attributes.name, first.bot]) } : {});
-      if (isHere) setState((before) => ({ ...before, document }));
-    };
-    begin().catch((error) => isHere && setState((before) => ({ ...before, error })));
-    return () => {
-      isHere = false;
-      document?.close();
-    };
-  }, [client, path]);
-  const { document } = state;
   const isOpen = document?.isLoaded ?? false;
-  const entries = useMemo(() => (document && isOpen ? read(document) : []), [document, isOpen, state.version]);
+  const entries = useMemo(() => (document && isOpen ? read(document) : []), [document, isOpen, version]);
   const members = document && isOpen ? membersOf(document) : [];
   const bot = bots.find((each) => nameOf(each) === chosen) ?? bots.find((each) => members.includes(nameOf(each))) ?? bots[0];
   const isAnswering = isThinking || entries.some(({ isWriting }) => isWriting);
@@ -117,12 +98,11 @@ function Thread({ room, connection, path, bots, heard }) {
     return true;
   };
   useEffect(() => {
-    const first = firstWords.get(path);
     if (!first || !isOpen || !bot) return;
     firstWords.delete(path);
     send(first.text, first.files);
   }, [isOpen, bot]);
-  if (state.error) return html`<div class="card"><${Failed} error=${state.error} /></div>`;
+  if (error) return html`<div class="card"><${Failed} error=${error} /></div>`;
   if (!isOpen) return html`<div class="card"><${Loading} what="Opening the thread" /></div>`;
   return html`<section class="card chat" aria-label=${titleOf(path)}>
     <${Entries} room=${room} entries=${entries} own=${client.attributes.name} isThinking=${isThinking && !entries.some(({ isWriting }) => isWriting)} />

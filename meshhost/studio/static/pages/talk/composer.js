@@ -1,9 +1,8 @@
 /** Where one writes: Enter sends, Shift and Enter makes a line; files are attached by being stored in the room first. */
+import { storeFile } from "../../app/storing.js";
 import { Icon } from "../../ui/icons.js";
 import { html, useRef, useState } from "../../ui/preact.js";
 import { notify } from "../../ui/toast.js";
-
-const PIECE_BYTES = 256 * 1024;
 
 /**
  * @param {{client: any, to: string, bots: string[], choose: (name: string) => void, isAnswering: boolean, stop?: () => void,
@@ -25,7 +24,8 @@ export function Composer({ client, to, bots, choose, isAnswering, stop, onSend }
     setStoring(true);
     try {
       for (const file of list ?? []) {
-        const path = await store(client, file);
+        const path = `chats/files/${crypto.randomUUID().slice(0, 8)}-${file.name}`;
+        await storeFile(client, path, file);
         setFiles((before) => [...before, path]);
       }
     } catch (error) {
@@ -57,15 +57,4 @@ export function Composer({ client, to, bots, choose, isAnswering, stop, onSend }
       <button class="button primary" disabled=${isStoring || (!text.trim() && !files.length)}><${Icon} name="send" />Send</button>
     </div>
   </form>`;
-}
-
-/** Store a file for a message; returns its path. @param {any} client @param {File} file */
-async function store(client, file) {
-  const path = `chats/files/${crypto.randomUUID().slice(0, 8)}-${file.name}`;
-  const { handle } = await client.request("storage.open", { path, overwrite: false });
-  for (let offset = 0; offset < file.size; offset += PIECE_BYTES) {
-    await client.request("storage.write", { handle }, new Uint8Array(await file.slice(offset, offset + PIECE_BYTES).arrayBuffer()));
-  }
-  await client.request("storage.close", { handle });
-  return path;
 }

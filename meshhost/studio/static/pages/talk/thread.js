@@ -7,12 +7,11 @@
 
 const ANSWERING = "meshhost:answering:";
 const ERROR = "meshhost:error";
-const NOTICE = "meshhost:notice";
 
 /**
  * @typedef {import("../../protocol/document.js").RoomDocument} RoomDocument
  * @typedef {{id: string, kind: "message" | "tool" | "reasoning" | "other", text: string, author: string, at: number | null,
- *   isWriting: boolean, isError: boolean, isNotice: boolean, result: string, files: string[]}} Entry
+ *   isWriting: boolean, isError: boolean, result: string, files: string[]}} Entry
  */
 
 /** The content of a new thread. @param {string[]} members */
@@ -63,7 +62,6 @@ function entry(element) {
     at: Number.isNaN(time) ? null : time / 1000,
     isWriting: ref.startsWith(ANSWERING),
     isError: ref === ERROR,
-    isNotice: ref === NOTICE,
     result: value("result"),
     files: element.toArray().map((/** @type {any} */ each) => each.getAttribute?.("path")).filter((/** @type {unknown} */ path) => typeof path === "string"),
   };

@@ -1,10 +1,11 @@
 /** Making and changing a schedule, with its next times as one types; the server computes them, as only it knows how it will. */
 import { ask, patch, post } from "../../app/api.js";
+import { useResource, useSettled } from "../../app/live.js";
 import { Dialog } from "../../ui/dialog.js";
 import { SelectField, TextField } from "../../ui/field.js";
 import { fullTime } from "../../ui/format.js";
 import { JsonEditor, parseJson } from "../../ui/json-editor.js";
-import { html, useEffect, useState } from "../../ui/preact.js";
+import { html, useState } from "../../ui/preact.js";
 import { notify } from "../../ui/toast.js";
 
 const PAUSE_MS = 350;
@@ -85,25 +86,10 @@ function localTime(time) {
 
 /** The next times, or why there are none. @param {{when: Record<string, unknown>, timezone: string}} props */
 function Preview({ when, timezone }) {
-  const [state, setState] = useState(/** @type {{times?: number[], fault?: string}} */ ({}));
-  const key = JSON.stringify([when, timezone]);
-  useEffect(() => {
-    const control = new AbortController();
-    const timer = setTimeout(() => {
-      ask("/schedules/preview", { method: "POST", body: { ...when, timezone }, signal: control.signal }).then(
-        ({ times }) => setState({ times }),
-        (error) => {
-          if (!control.signal.aborted) setState({ fault: error.message });
-        },
-      );
-    }, PAUSE_MS);
-    return () => {
-      control.abort();
-      clearTimeout(timer);
-    };
-  }, [key]);
+  const asked = useSettled(JSON.stringify({ ...when, timezone }), PAUSE_MS);
+  const { data, error } = useResource((signal) => ask("/schedules/preview", { method: "POST", body: JSON.parse(asked), signal }), [asked]);
   return html`<div role="status">
-    ${state.fault && html`<p class="note" data-tone="bad">${state.fault}</p>`}
-    ${state.times && html`<div class="note"><strong>Next times, in your zone:</strong> ${state.times.length ? html`<ol class="times">${state.times.slice(0, 5).map((time) => html`<li>${fullTime(time)}</li>`)}</ol>` : "none any more"}</div>`}
+    ${error && html`<p class="note" data-tone="bad">${error.message}</p>`}
+    ${data && html`<div class="note"><strong>Next times, in your zone:</strong> ${data.times.length ? html`<ol class="times">${data.times.slice(0, 5).map((/** @type {number} */ time) => html`<li>${fullTime(time)}</li>`)}</ol>` : "none any more"}</div>`}
   </div>`;
 }

@@ -1,5 +1,5 @@
 /** One action for all messages that a filter finds, page by page, with how far it is; closing the dialog stops it. */
-import { at, get, post, remove } from "../../app/api.js";
+import { at, get, post, query, remove } from "../../app/api.js";
 import { Dialog } from "../../ui/dialog.js";
 import { counted } from "../../ui/format.js";
 import { html, useEffect, useRef, useState } from "../../ui/preact.js";
@@ -7,7 +7,7 @@ import { html, useEffect, useRef, useState } from "../../ui/preact.js";
 const PAGE = 200;
 const AT_ONCE = 6;
 
-/** @param {{kind: "replay" | "cancel", path: string, filter: string, room: string, queue: string, onClose: () => void}} props */
+/** @param {{kind: "replay" | "cancel", path: string, filter: Parameters<typeof query>[0], room: string, queue: string, onClose: () => void}} props */
 export function BulkDialog({ kind, path, filter, room, queue, onClose }) {
   const [state, setState] = useState({ isRunning: false, done: 0, failed: 0, isOver: false, fault: "" });
   const isStopped = useRef(false);
@@ -23,7 +23,7 @@ export function BulkDialog({ kind, path, filter, room, queue, onClose }) {
     let next = /** @type {string | null} */ ("");
     try {
       while (next !== null && !isStopped.current) {
-        const page = await get(`${path}${filter || "?"}${filter ? "&" : ""}limit=${PAGE}${next && `&before=${next}`}`);
+        const page = await get(path + query({ ...filter, limit: PAGE, before: next }));
         const ids = page.messages.map((/** @type {{id: string}} */ message) => message.id);
         const count = kind === "replay" ? await replay(room, queue, ids) : await cancel(path, ids);
         setState((before) => ({ ...before, done: before.done + count, failed: before.failed + ids.length - count }));

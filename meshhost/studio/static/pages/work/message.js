@@ -4,7 +4,7 @@
  * While it has not ended, the page waits for its next change with the server's long poll (`wait` and `seen`), so that what happens
  * is seen at once and nothing is asked in vain.
  */
-import { ask, at, post, remove } from "../../app/api.js";
+import { ask, at, isFinal, post, remove } from "../../app/api.js";
 import { epoch, may } from "../../app/store.js";
 import { to } from "../../app/router.js";
 import { Confirm } from "../../ui/dialog.js";
@@ -72,7 +72,7 @@ function Reason({ message }) {
 }
 
 /** @param {string} path @param {number} asked @returns {{message: Message | null, error: Error | null}} */
-function useMessage(path, asked) {
+export function useMessage(path, asked) {
   const [state, setState] = useState({ message: /** @type {Message | null} */ (null), error: /** @type {Error | null} */ (null) });
   const current = useSignal(epoch);
   useEffect(() => {
@@ -95,8 +95,9 @@ function useMessage(path, asked) {
           if (message && ENDED.includes(message.state)) return;
         } catch (error) {
           if (control.signal.aborted) return;
-          setState((before) => ({ ...before, error: /** @type {Error} */ (error) }));
-          if (/** @type {any} */ (error).status) return;
+          // What is shown stays, unless it is there no more; what only failed now is asked again.
+          setState((before) => ({ message: isFinal(error) ? null : before.message, error: /** @type {Error} */ (error) }));
+          if (isFinal(error)) return;
           await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
         }
       }

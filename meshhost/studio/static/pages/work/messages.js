@@ -4,15 +4,16 @@
  * The first page is read again every few seconds while it is the only one, so that what comes is seen; who has scrolled on gets a
  * button instead, as rows must not jump. What is filtered is part of the address, so that it can be sent to somebody.
  */
-import { at, get, query } from "../../app/api.js";
-import { useResource } from "../../app/live.js";
+import { at } from "../../app/api.js";
+import { useSettled } from "../../app/live.js";
+import { usePages } from "../../app/paging.js";
 import { here, setQuery, to } from "../../app/router.js";
 import { may } from "../../app/store.js";
 import { Field } from "../../ui/field.js";
 import { duration, lastLine, oneLine } from "../../ui/format.js";
 import { Icon } from "../../ui/icons.js";
 import { Card, Empty, Failed, Loading, Time } from "../../ui/parts.js";
-import { html, useEffect, useRef, useSignal, useState } from "../../ui/preact.js";
+import { html, useEffect, useSignal, useState } from "../../ui/preact.js";
 import { VirtualList } from "../../ui/virtual.js";
 import { BulkDialog } from "./bulk.js";
 import { StateBadge, STATES } from "./states.js";
@@ -36,63 +37,39 @@ export function Messages({ room, queue, changes }) {
   const states = filter.getAll("state").flatMap((each) => each.split(",")).filter(Boolean);
   const text = filter.get("text") ?? "";
   const key = filter.get("key") ?? "";
-  const wanted = query({ state: states, text, key });
   const path = at`/rooms/${room}/queues/${queue}/messages`;
-  const [more, setMore] = useState(/** @type {{rows: Message[], next: string | null, isLoading: boolean, for: string}} */ (NONE));
-  const isOnlyPage = more.rows.length === 0;
-  const first = useResource((signal) => get(`${path}${wanted || "?"}${wanted ? "&" : ""}limit=${PAGE}`, signal), [path, wanted], {
-    every: isOnlyPage ? EVERY_MS : undefined,
-  });
-  const generation = `${path}${wanted}${changes}`;
-  useEffect(() => setMore(NONE), [generation]);
+  const wanted = { state: states, text, key };
+  /** @type {ReturnType<typeof usePages<Message>>} */
+  const { rows, next, error, isFirst, first, load, newest } = usePages(path, wanted, { member: "messages", limit: PAGE, every: EVERY_MS });
   useEffect(() => {
-    if (changes) first.refresh();
+    if (changes) newest();
   }, [changes]);
   const [bulk, setBulk] = useState(/** @type {"replay" | "cancel" | null} */ (null));
-  const rows = [...(first.data?.messages ?? []), ...more.rows];
-  const next = isOnlyPage ? (first.data?.next ?? null) : more.next;
-  const busy = useRef(false);
-  const loadMore = async () => {
-    if (!next || busy.current) return;
-    busy.current = true;
-    try {
-      const page = await get(`${path}${wanted || "?"}${wanted ? "&" : ""}limit=${PAGE}&before=${next}`);
-      setMore((before) => ({ ...before, rows: [...before.rows, ...page.messages], next: page.next }));
-    } catch {
-      // The bar at the top says when the server is gone; scrolling tries again.
-    } finally {
-      busy.current = false;
-    }
-  };
   const isFiltered = states.length > 0 || text !== "" || key !== "";
   return html`<${Card} label="Messages" title="Messages" actions=${html`
-      ${!isOnlyPage && html`<button class="button quiet" onClick=${() => { setMore(NONE); first.refresh(); }}><${Icon} name="retry" />Back to the newest</button>`}
+      ${!isFirst && html`<button class="button quiet" onClick=${newest}><${Icon} name="retry" />Back to the newest</button>`}
       ${may("developer") && states.includes("dead") && html`<button class="button" disabled=${!rows.length} onClick=${() => setBulk("replay")}><${Icon} name="retry" />Replay all found</button>`}
       ${may("developer") && isFiltered && !states.includes("dead") && html`<button class="button" disabled=${!rows.length} onClick=${() => setBulk("cancel")}>Cancel all found</button>`}`}>
     <div class="card-body"><${Filters} states=${states} text=${text} textKey=${key} /></div>
     ${first.data
       ? rows.length
-        ? html`<${VirtualList} label="Messages, newest first" rows=${rows} rowKey=${(/** @type {Message} */ message) => message.id} onEnd=${loadMore}
-            total=${next ? null : rows.length} rowHeight=${52} row=${(/** @type {Message} */ message) => html`<${Row} room=${room} queue=${queue} message=${message} />`} />`
+        ? html`<${VirtualList} label="Messages, newest first" rows=${rows} rowKey=${(/** @type {Message} */ message) => message.id} onEnd=${load}
+            total=${next ? null : rows.length} rowHeight=${52} row=${(/** @type {Message} */ message) => html`<${Row} room=${room} queue=${queue} message=${message} />`} />
+            ${error && html`<p class="note" data-tone="bad" role="alert">Older messages could not be loaded: ${error.message} <button class="button" onClick=${load}>Try again</button></p>`}`
         : html`<${Empty} title=${isFiltered ? "Nothing found" : "No messages"}>${isFiltered ? "No message of this queue fits. Remove a filter." : "The queue is empty. What was done is kept for its result's time, what is dead until it is replayed or purged."}</${Empty}>`
       : first.error
         ? html`<${Failed} error=${first.error} retry=${first.refresh} />`
         : html`<${Loading} what="Loading messages" />`}
-    ${bulk && html`<${BulkDialog} kind=${bulk} path=${path} filter=${wanted} room=${room} queue=${queue} onClose=${() => { setBulk(null); first.refresh(); }} />`}
+    ${bulk && html`<${BulkDialog} kind=${bulk} path=${path} filter=${wanted} room=${room} queue=${queue} onClose=${() => { setBulk(null); newest(); }} />`}
   </${Card}>`;
 }
-
-/** @type {{rows: Message[], next: string | null, isLoading: boolean, for: string}} */
-const NONE = { rows: [], next: null, isLoading: false, for: "" };
 
 /** @param {{states: string[], text: string, textKey: string}} props */
 function Filters({ states, text, textKey }) {
   const [words, setWords] = useState(text);
   const [key, setKey] = useState(textKey);
-  useEffect(() => {
-    const timer = setTimeout(() => setQuery({ text: words.trim(), key: key.trim() }), PAUSE_MS);
-    return () => clearTimeout(timer);
-  }, [words, key]);
+  const [settledWords, settledKey] = [useSettled(words.trim(), PAUSE_MS), useSettled(key.trim(), PAUSE_MS)];
+  useEffect(() => setQuery({ text: settledWords, key: settledKey }), [settledWords, settledKey]);
   const toggle = (/** @type {string} */ state) => {
     const chosen = states.includes(state) ? states.filter((each) => each !== state) : [...states, state];
     setQuery({ state: chosen.join(",") });
