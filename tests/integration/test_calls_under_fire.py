@@ -22,7 +22,7 @@ from doubles.stand_in import StandInServer
 from hypothesis import HealthCheck, currently_in_test_context, event, given, settings
 from hypothesis import strategies as st
 
-from meshhost.hosting.http.routes import MAX_BODY_BYTES
+from meshhost.hosting.http.bodies import MAX_BODY_BYTES
 from meshhost.hosting.observe.load import LoadLimits
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken

@@ -20,7 +20,10 @@ from meshhost.identity.tenant import TenantId
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.validation import first_problem
 
-__all__ = ["AllowedRooms", "Event", "admit", "parse_event"]
+__all__ = ["MAX_TOKEN_LENGTH", "AllowedRooms", "Event", "admit", "parse_event"]
+
+MAX_TOKEN_LENGTH = 16 * 1024
+"""Twice what the headers of a request can hold, with which the agent joins its room."""
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PORTS = {"ws": 80, "wss": 443}
@@ -40,7 +43,7 @@ class _CallData(BaseModel):
 
     room_name: str = Field(min_length=1, max_length=256)
     room_url: str = Field(min_length=1, max_length=2048)
-    token: str = Field(min_length=1, repr=False)
+    token: str = Field(min_length=1, max_length=MAX_TOKEN_LENGTH, repr=False)
     arguments: Any = Field(default_factory=dict)
     tenant_name: str | None = None
 

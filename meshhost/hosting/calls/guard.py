@@ -22,7 +22,7 @@ from meshhost.clock import Clock
 from meshhost.edge.same_machine import is_local_program
 from meshhost.edge.watched import know_sender
 from meshhost.errors import CallRefusedError, InvalidTokenError, TokenError
-from meshhost.hosting.calls.admission import parse_event
+from meshhost.hosting.calls.admission import MAX_TOKEN_LENGTH, parse_event
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.identity.webhooks import SIGNATURE_HEADERS, verify_webhook
 
@@ -125,7 +125,7 @@ def _tenant_of(body: bytes) -> str | None:
     try:
         event = parse_event(body)
         token = event.data.get("token")
-        if not isinstance(token, str):
+        if not isinstance(token, str) or len(token) > MAX_TOKEN_LENGTH:
             return None
         return ParticipantToken.from_jwt(token, validate=False).project_id or "default"
     except (CallRefusedError, TokenError):

@@ -29,6 +29,7 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AccessDeniedError, InvalidApiKeyError, InvalidTokenError
 from meshhost.identity.keys import parse_api_key
 from meshhost.identity.roles import Role
+from meshhost.identity.tokens import unverified_claims
 from meshhost.stores.identity_service import IdentityService
 
 __all__ = ["CSRF_HEADER", "SESSION_SECONDS", "Session", "Sessions"]
@@ -235,15 +236,16 @@ class Sessions:
 
     def _read(self, text: str) -> Session:
         try:
-            options: Any = {"verify_signature": False, "verify_exp": False}
-            unverified: dict[str, Any] = jwt.decode(text, options=options)
+            unverified = unverified_claims(text)
             project, key_id, name = (unverified.get(claim) for claim in ("sub", "kid", "person"))
             if not all(isinstance(value, str | None) for value in (project, key_id, name)):
                 raise InvalidTokenError("the session is malformed")
             # The clock of this object judges the end; `iat` is not used.
-            options = {"verify_exp": False, "verify_sub": False}
+            options: Any = {"verify_exp": False, "verify_sub": False}
             key = self._secret(project, key_id, name)
             claims: dict[str, Any] = jwt.decode(text, key=key, algorithms=[_ALGORITHM], options=options)
+            if (project, key_id, name) != tuple(claims.get(claim) for claim in ("sub", "kid", "person")):
+                raise InvalidTokenError("the session is malformed")
             role = None if project is None or name is None else Role(claims["role"])
             session = Session(
                 str(claims["jti"]), project, key_id, float(claims["exp"]), str(claims["csrf"]), role, name
