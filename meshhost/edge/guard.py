@@ -166,7 +166,7 @@ class Connection(asyncio.Protocol):
         self._body_since = 0.0
         self._last_data = 0.0
         self._body_bytes = 0
-        self._feed: Callable[[bytes], None] | None = None
+        self._feed: Callable[[bytes], bool] | None = None
         self._is_held_back = self._has_paused = False
         self.address = ""
         self.went_on_at = 0.0
@@ -205,7 +205,8 @@ class Connection(asyncio.Protocol):
 
     def _receive(self, data: bytes) -> None:
         if self._feed is not None:
-            self._feed(data)
+            if not self._feed(data):
+                return
         elif self._request is not None:
             self._last_data = time.monotonic()
             self._body_bytes += len(data)
@@ -261,7 +262,7 @@ class Connection(asyncio.Protocol):
         self._sender = name or self._sender
         self._end_newcomer()  # what follows is work of somebody known
 
-    def watch_data(self, feed: Callable[[bytes], None]) -> bool:
+    def watch_data(self, feed: Callable[[bytes], bool]) -> bool:
         """See Watched."""
         if not self._has_headers or self._has_more or self._body_bytes:
             return False

@@ -53,8 +53,11 @@ class Watched(Protocol):
         """It was handled."""
         ...
 
-    def watch_data(self, feed: Callable[[bytes], None]) -> bool:
-        """Call `feed` with all data that comes after the request, before it is handled; False when some has come already."""
+    def watch_data(self, feed: Callable[[bytes], bool]) -> bool:
+        """Call `feed` with all data that comes after the request, before it is handled; False when some has come already.
+
+        Data for which it returns False is dropped.
+        """
         ...
 
     def hold_back(self, is_held_back: bool) -> None:
