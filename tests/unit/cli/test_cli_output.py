@@ -166,3 +166,7 @@ def test_a_table_of_a_thousand_rows_is_cheap_and_fits(monkeypatch: pytest.Monkey
     lines = re.sub(r"\x1b\[\d*m", "", terminal.getvalue()).splitlines()
     assert max(map(cell_len, lines)) <= 60
     assert len(lines) > 1001
+
+
+def test_a_name_that_changes_the_writing_direction_is_shown_without_it() -> None:
+    assert one_line("paid \u202etxt.exe\u2066 \u200fx") == "paid txt.exe x"
