@@ -170,27 +170,50 @@ async def test_who_is_not_known_yet_may_send_a_small_body_only(server: RunningSe
         await finish([(reader, writer)])
 
 
-async def test_a_host_takes_a_signed_call_while_anybody_holds_calls_half_sent(server: RunningServer) -> None:
-    host = ServiceHost(port=0, webhook_secret=SECRET, allowed_room_urls=[server.url])
+@contextlib.asynccontextmanager
+async def hosting(server: RunningServer, secret: str) -> AsyncIterator[int]:
+    host = ServiceHost(port=0, webhook_secret=secret, allowed_room_urls=[server.url])
     host.add_path("/agent", cls=QuietAgent)
     host.tune(edge=EdgeLimits(max_body_bytes=LIMIT))
     await host.start()
     try:
-        begun = [await half_sent(host.port, "/agent") for _ in range(MANY)]
-        assert await refused_of(begun, MANY - LIMIT // SIZE) == {b"503"}
-        call = {
-            "room_name": "room",
-            "room_url": server.server.room_url("room"),
-            "token": server.token("room", name="agent", role="agent"),
-            "arguments": {"padding": "x" * SIZE},
-        }
-        body = webhook_body("room.call", call)
-        signed = {SIGNATURE_HEADERS[0]: sign_webhook(body, secret=SECRET, now=time.time())}
-        async with aiohttp.request("POST", f"http://127.0.0.1:{host.port}/agent", data=body, headers=signed) as answer:
-            assert answer.status == 200, await answer.text()
-        await finish(begun)
+        yield host.port
     finally:
         await host.stop()
+
+
+def call_of(server: RunningServer) -> bytes:
+    call = {
+        "room_name": "room",
+        "room_url": server.server.room_url("room"),
+        "token": server.token("room", name="agent", role="agent"),
+        "arguments": {"padding": "x" * SIZE},
+    }
+    return webhook_body("room.call", call)
+
+
+async def test_a_host_takes_a_call_while_others_are_half_sent(server: RunningServer) -> None:
+    async with hosting(server, "") as port:
+        begun = [await half_sent(port, "/agent") for _ in range(MANY)]
+        assert await refused_of(begun, MANY - LIMIT // SIZE) == {b"503"}
+        async with aiohttp.request("POST", f"http://127.0.0.1:{port}/agent", data=call_of(server)) as answer:
+            assert answer.status == 200, await answer.text()
+        await finish(begun)
+
+
+@pytest.mark.parametrize("signed", [None, "Bearer x.y.z", sign_webhook(b"", secret=SECRET, now=1.0)])
+async def test_a_host_reads_no_body_without_a_fresh_signature_of_its_secret(
+    server: RunningServer, signed: str | None
+) -> None:
+    headers = [] if signed is None else [f"{SIGNATURE_HEADERS[0]}: {signed}"]
+    async with hosting(server, SECRET) as port:
+        begun = [await half_sent(port, "/agent", headers=headers) for _ in range(MANY)]
+        assert await refused_of(begun, MANY) == {b"401"}
+        body = call_of(server)
+        good = {SIGNATURE_HEADERS[0]: sign_webhook(body, secret=SECRET, now=time.time())}
+        async with aiohttp.request("POST", f"http://127.0.0.1:{port}/agent", data=body, headers=good) as answer:
+            assert answer.status == 200, await answer.text()
+        await finish(begun)
 
 
 READS = re.compile(r"\brequest\.(read|json|text|post|multipart)\(")

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -95,6 +95,9 @@ def admit(data: Mapping[str, Any], allowed: AllowedRooms) -> CallRequest:
         raise CallRefusedError(
             "data.room_url: this host may not dial that room server; see MESHHOST_ALLOWED_ROOM_URLS", status=403
         )
+    # A room server takes a token in its URL before that of the headers: it would not be the one that is checked here.
+    if any(name == "token" for name, _ in parse_qsl(urlsplit(call.room_url).query, keep_blank_values=True)):
+        raise CallRefusedError("data.room_url: expected no token in it", status=403)
     token = _token(call.token)
     room = token.grant_scope("room")
     if room != call.room_name or unquote(urlsplit(call.room_url).path.rstrip("/").rpartition("/")[2]) != room:

@@ -217,6 +217,7 @@ class HostRoutes:
     async def _admitted(self, request: web.Request) -> tuple[CallRequest | None, Signed]:
         """The checked call (None for another event), and its signature. Raises CallRefusedError."""
         self._intake.check()
+        self._guard.check_head(request)
         header = next((request.headers[name] for name in EVENT_HEADERS if name in request.headers), None)
         # aiohttp decodes header bytes that are no UTF-8 to surrogates.
         body = header.encode(errors="surrogateescape") if header is not None else await self._body(request)

@@ -40,8 +40,8 @@ PERSON_SECONDS = 8 * 3600.0
 """A provider says who is in which group at the sign-in only."""
 # What a secret is derived for: no token that a key signs, or for another purpose, is ever taken for a session.
 _SESSION, _PERSON, _PENDING = b"meshhost studio session", b"meshhost studio person", b"meshhost studio sign-in"
-# Sessions that were signed out are remembered until they would have ended, at most so many.
-_MOST_ENDED = 10_000
+# Sessions that were signed out are remembered until they would have ended, at most so many of a project or the operator.
+_MOST_ENDED = 1_000
 _ALGORITHM = "HS256"
 _SAFE = frozenset({"GET", "HEAD"})
 _HOST = re.compile(r"[A-Za-z0-9.\-]{1,253}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?", re.ASCII)
@@ -83,7 +83,7 @@ class Sessions:
         self._operator_key = operator_key
         self._own_url = own_url
         self._clock = clock or SystemClock()
-        self._ended: OrderedDict[str, float] = OrderedDict()
+        self._ended: dict[str | None, OrderedDict[str, float]] = {}
 
     def begin(self, key: str) -> tuple[Session, str]:
         """Begin a session for who shows this key, an API key or the operator's. Returns it and its cookie's value.
@@ -139,10 +139,11 @@ class Sessions:
 
     def end(self, session: Session) -> None:
         """Sign out: this server takes the cookie no more."""
-        self._ended[session.id] = session.expires_at + SESSION_SECONDS
+        ended = self._ended.setdefault(session.project, OrderedDict())
+        ended[session.id] = session.expires_at + SESSION_SECONDS
         now = self._clock.time()
-        while self._ended and (len(self._ended) > _MOST_ENDED or next(iter(self._ended.values())) < now):
-            self._ended.popitem(last=False)
+        while len(ended) > _MOST_ENDED or next(iter(ended.values())) < now:
+            ended.popitem(last=False)
 
     def of(self, request: web.Request) -> Session | None:
         """The session whose cookie makes this request; None for a request without one, or with an `Authorization` header.
@@ -253,7 +254,7 @@ class Sessions:
         # The last ones: who has the key can sign anything.
         except (jwt.PyJWTError, ValueError, RecursionError, KeyError, TypeError, OverflowError):
             raise InvalidTokenError("the session has ended: sign in again") from None
-        if session.expires_at < self._clock.time() or session.id in self._ended:
+        if session.expires_at < self._clock.time() or session.id in self._ended.get(session.project, {}):
             raise InvalidTokenError("the session has ended: sign in again")
         return session
 

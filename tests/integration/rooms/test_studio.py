@@ -395,11 +395,16 @@ def test_a_code_is_good_for_ten_minutes_and_few_are_kept() -> None:
     clock = FakeClock()
     codes = OneTimeCodes(clock)
     of = CodeOf("p", "k")
+    others = [codes.make(CodeOf(None, None)), codes.make(CodeOf("another", "k"))]
     first = codes.make(of)
     kept = [codes.make(of) for _ in range(100)]
     with pytest.raises(InvalidTokenError):
         codes.use(first)
     assert codes.use(kept[0]) == of
+    assert [codes.use(code).project for code in others] == [
+        None,
+        "another",
+    ]  # a flood of one tenant's takes only its own
     clock.skip(CODE_SECONDS + 1)
     with pytest.raises(InvalidTokenError):
         codes.use(kept[1])
