@@ -25,6 +25,7 @@ __all__ = [
     "print_json",
     "print_line",
     "print_table",
+    "printable",
     "shown_age",
     "shown_time",
     "to_json",
@@ -66,6 +67,11 @@ def need_stdout() -> None:
 def one_line(text: str) -> str:
     """Return the text on one line, without control characters."""
     return _CONTROL.sub("", _SPACES.sub(" ", text)).strip()
+
+
+def printable(text: str) -> str:
+    """Return the text with its lines and tabs, without other control characters."""
+    return _CONTROL.sub(lambda match: match[0] if match[0] in "\n\t" else "", text)
 
 
 def to_json(value: Any) -> str:

@@ -162,7 +162,7 @@ class Sessions:
 
     def shown(self, request: web.Request) -> Session | None:
         """The session of the cookie alone, which another page may have had sent; None without one. Raises TokenError."""
-        text = request.cookies.get(cookie_name(request))
+        text = request.cookies.get(self._cookie_name(request))
         return self._read(text) if text else None
 
     def check_same_origin(self, request: web.Request, *, must_prove: bool = False) -> None:
@@ -184,7 +184,7 @@ class Sessions:
     def set_cookie(self, request: web.Request, response: web.Response, value: str) -> None:
         """Have the browser keep the session."""
         response.set_cookie(
-            cookie_name(request),
+            self._cookie_name(request),
             value,
             max_age=int(SESSION_SECONDS),
             path="/",
@@ -196,8 +196,20 @@ class Sessions:
     def forget_cookie(self, request: web.Request, response: web.Response) -> None:
         """Have the browser forget the session."""
         response.del_cookie(
-            cookie_name(request), path="/", httponly=True, samesite="Strict", secure=self.is_secure(request)
+            self._cookie_name(request), path="/", httponly=True, samesite="Strict", secure=self.is_secure(request)
         )
+
+    def _cookie_name(self, request: web.Request) -> str:
+        """The name of the session's cookie.
+
+        Under an address with HTTPS a browser takes a cookie of this name from this very server only, by HTTPS: no other server
+        of the domain, and nobody on the way, can give it a session that is not its own. Elsewhere the port is part of the name:
+        cookies do not tell ports apart, and several servers may run on one machine.
+        """
+        if self._own_url().startswith("https:"):
+            return "__Host-meshhost-studio"
+        port = host_of(request).rpartition(":")[2]
+        return f"meshhost-studio-{port}" if port.isdecimal() else "meshhost-studio"
 
     def _is_own(self, origin: str, request: web.Request) -> bool:
         own = urlsplit(self._own_url())
@@ -273,12 +285,6 @@ class Sessions:
         if self._operator_key is None:
             raise InvalidTokenError("this server has no operator's key")
         return _derived(self._operator_key, purpose)
-
-
-def cookie_name(request: web.Request) -> str:
-    """The name of the session's cookie. Cookies do not tell ports apart, and several servers may run on one machine."""
-    port = host_of(request).rpartition(":")[2]
-    return f"meshhost-studio-{port}" if port.isdecimal() else "meshhost-studio"
 
 
 def host_of(request: web.Request) -> str:

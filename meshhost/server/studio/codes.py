@@ -1,8 +1,8 @@
 """One-time codes that sign a browser in: what the link holds that a server prints when it starts.
 
-A code stands for a key that this process knows, so that the key itself is never on a screen or in an address. It works once and
-for ten minutes. Codes are kept in memory, few of them: a tenant that makes many loses its oldest, and nobody else's. The link has
-the code behind `#`, which browsers send to no server, so that no log and no referrer has it.
+A code stands for a key that this process knows, so that the key itself is never on a screen or in an address. It works once
+and for ten minutes. Codes are kept in memory, few of them: a tenant that makes many loses its oldest, and nobody else's. The
+link has the code behind `#`, which browsers send to no server, so that no log and no referrer has it.
 """
 
 import secrets
