@@ -127,6 +127,7 @@ async def joined_room(
         api_url = server
     url = f"{api_url}/rooms/{quote(name)}"
     room = RoomClient(protocol=WebSocketClientProtocol(url=url, token=token or "", only_looks=only_looks))
+    room.on("room.status", _show_wait)
     try:
         await room.connect()
     except ConnectionLostError as error:
@@ -137,6 +138,14 @@ async def joined_room(
         yield room
     finally:
         await room.close()
+
+
+def _show_wait(**status: Any) -> None:
+    """Say why nothing happens: the room server lets a request wait for an agent that is on its way."""
+    from meshhost.cli.output import note
+
+    if status.get("status") == "waiting":
+        note(f"meshhost: {status.get('message')}")
 
 
 def _token_of_user(api_key: str, room: str) -> str:
