@@ -386,9 +386,12 @@ async def test_the_first_ask_and_tool_call_in_a_room_that_slept_are_answered(
 async def test_a_command_that_waits_for_an_agent_says_so(
     serve: Any, hosting: Hosting, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with hosting() as host, serve(port=port, services=[service(host, path="counter")]) as server:
-        async with joined_room(server.url, "a", token=server.token("a")) as user:
-            assert await user.agents.ask(agent="counter", arguments={"a": 1}) == {"asked": {"a": 1}}
+    async with (
+        hosting() as host,
+        serve(port=port, services=[service(host, path="counter")]) as server,
+        joined_room(server.url, "a", token=server.token("a")) as user,
+    ):
+        assert await user.agents.ask(agent="counter", arguments={"a": 1}) == {"asked": {"a": 1}}
     assert capsys.readouterr().err.startswith("meshhost: no agent 'counter' in this room yet: waiting up to 30 s")
 
 
