@@ -90,7 +90,9 @@ async def run_service(
     shows_jobs: bool = False,
     times: RunTimes | None = None,
 ) -> int:
-    """Run the program until it ends or a signal stops it; return its exit code (0 when a signal stopped it in order).
+    """Run the program until it ends or a signal stops it; return its exit code.
+
+    That is 0 when a signal stopped it in order, and 1 when it ended in order before it served a path.
 
     With `shows_jobs` the progress has the steps of its workers' jobs too, and its log is JSON.
     With `reload` it is drained and started again when a Python file in its folder changes; then only a signal ends the run.
@@ -132,6 +134,7 @@ async def run_service(
             if changed is None or await _is_stop_requested(signals):
                 if isinstance(outcome, Won) and sources is None and not run.is_described and not program.exit_code:
                     progress("ended", run.ending, {"reason": run.ending})
+                    return 1  # the program is content, but nothing ran
                 return program.exit_code
 
 
