@@ -71,6 +71,13 @@ def server_url() -> str:
     return _without_credentials(api_url)
 
 
+class _NoRoomError(typer.BadParameter):
+    """No room was given. It is shown without "Invalid value": there is none."""
+
+    def format_message(self) -> str:
+        return self.message
+
+
 def resolve_room(given: str | None) -> str:
     """Return the given room, else MESHHOST_ROOM. Raises BadParameter when there is none, or the name is not allowed."""
     from meshhost.client_settings import read_client_settings
@@ -79,7 +86,7 @@ def resolve_room(given: str | None) -> str:
 
     name = given or read_client_settings().room
     if name is None:
-        raise typer.BadParameter("name the room, or set MESHHOST_ROOM", param_hint="--room")
+        raise _NoRoomError("no room is named: give --room, or set MESHHOST_ROOM")
     try:
         return check_room_name(name)
     except InvalidRequestError as error:
