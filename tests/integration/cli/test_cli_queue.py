@@ -403,7 +403,7 @@ async def test_settings_are_changed_shown_and_reset(queue: Command, room: RoomCl
         shown
     )
     assert (settings["retry_seconds"], settings["max_attempts"], settings["concurrency"]) == (5, None, 4)
-    assert {"rate: no limit", "burst: the starts of a second"} < set(shown)
+    assert {"rate: no limit", "burst: what the rate allows in one second"} < set(shown)
     rates = ("--rate", "600/m", "--burst", "5", "--key-rate", "1/s")
     assert {"rate: 600/m", "burst: 5", "key-rate: 1/s"} < set(
         (await queue.out("configure", "--queue", "q", *rates)).splitlines()
