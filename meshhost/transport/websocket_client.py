@@ -12,7 +12,7 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -85,6 +85,10 @@ class WebSocketClientProtocol:
     def token(self) -> str:
         """The participant token as JWT text."""
         return self._token
+
+    def create_factory(self) -> "Callable[[], WebSocketClientProtocol]":
+        """Return a function that returns this object: the `protocol_factory` of newer MeshAgent programs."""
+        return lambda: self
 
     def renew(self, token: str) -> None:
         """Use this token from the next connection on."""
