@@ -308,6 +308,9 @@ class Settings(BaseSettings):
     edge_max_connections: int | None = _edge("MAX_CONNECTIONS", None, "Connections. Unset: by the file descriptors.")
     edge_max_incomplete: int = _edge("MAX_INCOMPLETE", 1024, "Connections whose headers are incomplete.")
     edge_max_incomplete_per_address: int = _edge("MAX_INCOMPLETE_PER_ADDRESS", 128, "As many of them from one address.")
+    edge_max_body_bytes: int = _edge(
+        "MAX_BODY_BYTES", 64 * 1024 * 1024, "Bytes of bodies that arrive, but messages and files."
+    )
     edge_newcomer_share: float = _edge("NEWCOMER_SHARE", 0.3, "Share of the event loop for unknown senders.", most=1.0)
     openai_api_key: SecretStr | None = Field(
         None,

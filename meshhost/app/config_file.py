@@ -67,6 +67,7 @@ class _Edge(_Table):
     max_incomplete: int = Field(1024, gt=0)
     max_incomplete_per_address: int = Field(128, gt=0)
     newcomer_share: float = Field(0.3, gt=0, le=1)
+    max_body_bytes: int = Field(64 * 1024 * 1024, gt=0)
 
     def limits(self, others: EdgeLimits) -> EdgeLimits:
         """Return these limits, and `others` (those of the environment) for what the file does not set."""
