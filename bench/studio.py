@@ -1,11 +1,11 @@
 """Measures Studio: how soon its lists open in a browser when there is much in them, and what watching costs the room server.
 
-The room server is a process of its own, on SQLite, or on the database of STUDIO_DATABASE. It is filled over REST (messages,
-rooms) and by files beside one that was stored in a room, since storing each over a socket would take longer than the
-measurement. Its 10,000 participants are connections of another process; the 10,000 agents of a host are real, in a stand-in
-room. A list *opens* from the click on its link until its first row is drawn, in Debian's Chromium: the median and the worst of
-some openings. The server's answer is the request with which the page begins, by a client without a browser, the median.
-Scrolling is the time between frames while a list is scrolled from its beginning to the end of what is loaded.
+The room server is a process of its own, on SQLite, or with STUDIO_DATABASE=postgresql on a PostgreSQL of its own. It is filled
+over REST (messages, rooms) and by files beside one that was stored in a room, since storing each over a socket would take
+longer than the measurement. Its 10,000 participants are connections of another process; the 10,000 agents of a host are real,
+in a stand-in room. A list *opens* from the click on its link until its first row is drawn, in Debian's Chromium: the median and
+the worst of some openings. The server's answer is the request with which the page begins, by a client without a browser, the
+median. Scrolling is the time between frames while a list is scrolled from its beginning to the end of what is loaded.
 
 For the cost of watching, a room is kept busy by a sender and a receiver, and the processor time of the server is read before
 and after: without watchers, and with ten that do what a browser on the room's page does, which is to read the room's events;
@@ -36,6 +36,7 @@ from rich.table import Table
 
 from bench.benched_host import benched_host
 from bench.processes import raise_file_limit, room_access, room_server, running
+from bench.queue_peers.brokers import postgres
 from bench.queue_peers.programs.common import cpu_of
 from bench.table import Row, show
 from meshhost.room.client import RoomClient
@@ -45,7 +46,7 @@ MESSAGES = int(os.environ.get("STUDIO_MESSAGES", "1000000"))
 FILES = int(os.environ.get("STUDIO_FILES", "100000"))
 ROOMS = int(os.environ.get("STUDIO_ROOMS", "1000"))
 AGENTS = int(os.environ.get("STUDIO_AGENTS", "10000"))
-DATABASE = os.environ.get("STUDIO_DATABASE")
+IS_POSTGRESQL = os.environ.get("STUDIO_DATABASE") == "postgresql"
 ROOM, CROWD = "large", "crowd"
 OPENINGS = 7
 ANSWERS = 9
@@ -300,7 +301,8 @@ url = "{host_url}"
 rooms = "nowhere"
 paths = [{{ path = "/idle", identity = "idle" }}]
 """)
-            environment = {"MESHHOST_OPERATOR_KEY": operator_key, "MESHHOST_DATABASE_URL": DATABASE}
+            database = (await stack.enter_async_context(postgres(home))).address["url"] if IS_POSTGRESQL else None
+            environment = {"MESHHOST_OPERATOR_KEY": operator_key, "MESHHOST_DATABASE_URL": database}
             server = room_server(home, started=pids.append, config=config, environment=environment)
             url, api_key = await stack.enter_async_context(server)
             http = await stack.enter_async_context(aiohttp.ClientSession())
@@ -317,7 +319,7 @@ paths = [{{ path = "/idle", identity = "idle" }}]
 
 
 def _show(lists: Sequence[Opened], watching: Mapping[str, Sequence[float]]) -> None:
-    table = Table(title="Studio: lists, ms", title_justify="left")
+    table = Table(title=f"Studio on {'PostgreSQL' if IS_POSTGRESQL else 'SQLite'}: lists, ms", title_justify="left")
     for column in ("", "opens", "worst", "server's answer", "between frames, p95"):
         table.add_column(column, justify="right" if column else "left")
     for each in lists:
