@@ -300,6 +300,8 @@ async def main() -> None:
 url = "{host_url}"
 rooms = "nowhere"
 paths = [{{ path = "/idle", identity = "idle" }}]
+[quota]
+max_agents = {AGENTS + 100}
 """)
             database = (await stack.enter_async_context(postgres(home))).address["url"] if IS_POSTGRESQL else None
             environment = {"MESHHOST_OPERATOR_KEY": operator_key, "MESHHOST_DATABASE_URL": database}
