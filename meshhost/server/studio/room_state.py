@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, Self
 
-from meshhost.server.studio.fresh import Made
+from meshhost.server.fresh import Made
 
 __all__ = ["RoomState", "event"]
 

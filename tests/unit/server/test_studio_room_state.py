@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshhost.server.studio.fresh import Made
+from meshhost.server.fresh import Made
 from meshhost.server.studio.room_state import RoomState
 
 
