@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.relay import Relay
 from playwright.async_api import Page, expect
 
 from meshhost.app.config_file import ServerFile
 from meshhost.server.services.storage import StorageService
 from meshhost.testing.server import running_server
-from tests.doubles.relay import Relay
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
