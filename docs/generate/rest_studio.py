@@ -16,6 +16,7 @@ _SESSION = obj(
     tenant={"type": ["object", "null"], "properties": {"id": TEXT, "name": TEXT}},
     expires=_NUMBER,
     csrf={"type": "string", "description": "What every other request of the session has in `X-Meshhost-Csrf`."},
+    may_link={"type": "boolean", "description": "Whether `POST /studio/api/link` makes a link for it."},
     sign_in={"type": "array", "items": {"enum": ["key", "code", "oidc"]}},
     oidc={"type": ["object", "null"], "properties": {"name": TEXT}},
     version=TEXT,

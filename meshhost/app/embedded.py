@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from meshhost.app.config_file import ProviderEntry, ServerFile, read_secret_file
+from meshhost.app.config_file import ProviderEntry, ServerFile, oidc_config, read_secret_file
 from meshhost.app.engines import ENGINES, EngineMaker, EngineRequest, make_engine
 from meshhost.app.project import RecentKeys
 from meshhost.app.running_hosts import running_hosts
@@ -146,7 +146,7 @@ def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool
         oauth=file.server.oauth if "oauth" in file.server.model_fields_set else None,
         require_token_expiry=file.server.require_token_expiry,
         operator_key=options.operator_key,
-        oidc=_oidc(options),
+        oidc=_oidc(options, settings),
         host_admin_key=settings.admin_key.get_secret_value() if settings.admin_key else None,
         local_hosts=functools.partial(running_hosts, settings.config_dir),
         tenant_labels=file.server.tenant_labels,
@@ -166,8 +166,8 @@ def _bodies(file: ServerFile, engine: Engine, objects: BodyObjects, counts: Tena
     )
 
 
-def _oidc(options: ServerOptions) -> OidcConfig | None:
-    config = options.file.studio.oidc_config()
+def _oidc(options: ServerOptions, settings: Settings) -> OidcConfig | None:
+    config = oidc_config(options.file.studio.oidc, settings.studio_oidc)
     if config is not None and options.operator_key is None:
         raise SettingsError("studio.oidc: it needs the operator's key, which its sessions are bound to")
     if config is not None and find_spec("cryptography") is None:

@@ -169,9 +169,14 @@ class Access:
     def signer(self, request: web.Request) -> ApiKey:
         """The key that signs tokens for who shows an API key or a login: that key itself, so that they end with it.
 
-        Raises as `project` does.
+        Raises as `project` does, and AccessDeniedError for a person of a tenant that has no key.
         """
         holder = self.permitted(request)
+        if holder.key_id is None and self.identity.signing_key(holder.project) is None:
+            # Not a 401: the session is valid, and must not end over this.
+            raise AccessDeniedError(
+                "join: the tenant has no API key to sign tokens with, an admin or the operator makes one"
+            )
         return self.key_for(holder.project, holder.key_id)
 
     def is_operator(self, request: web.Request) -> bool:

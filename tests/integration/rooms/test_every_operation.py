@@ -66,6 +66,7 @@ ALL: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "queues.upload": ("queues", {"receive": [], "send": []}, QUEUE),
     "queues.upload_write": ("queues", {}, {"handle": "h"}),
     "queues.settings": ("queues", {"receive": []}, QUEUE),
+    "storage.abort": ("storage", {}, {"handle": "h"}),
     "storage.close": ("storage", {}, {"handle": "h"}),
     "storage.delete": ("storage", {"paths": [{"path": "a", "read_only": True}]}, PATH),
     "storage.download": ("storage", {"paths": []}, PATH),
