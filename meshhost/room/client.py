@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from meshhost.room.services.queues import QueuesClient
     from meshhost.room.services.storage import StorageClient
     from meshhost.room.services.sync import SyncClient
+    from meshhost.room.services.traces import TracesClient
 
 __all__ = ["CloseReason", "RoomClient", "RoomState"]
 
@@ -107,6 +108,7 @@ class RoomClient:
         self._agents: AgentsClient | None = None
         self._developer: DeveloperClient | None = None
         self._sync: SyncClient | None = None
+        self._traces: TracesClient | None = None
 
     def __repr__(self) -> str:
         return f"<RoomClient {self.state.value} {self._keeper.session!r}>"
@@ -185,6 +187,15 @@ class RoomClient:
         return self._sync
 
     @property
+    def traces(self) -> TracesClient:
+        """Reports what this participant's work took, for the traces of the room."""
+        if self._traces is None:
+            from meshhost.room.services.traces import TracesClient
+
+            self._traces = TracesClient(room=self)
+        return self._traces
+
+    @property
     def state(self) -> RoomState:
         """Whether the client is new, open, reconnecting or closed."""
         return self._keeper.state
@@ -242,6 +253,8 @@ class RoomClient:
 
     async def close(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
         """Leave the room: send what waits, close, end the tasks; log those that outlive `timeout`. Idempotent; never raises."""
+        if self._traces is not None:
+            await self._traces.finish()
         await self._keeper.close()
         if left := await self._tasks.stop(timeout=timeout):
             logger.warning("tasks did not end with the room", extra={"tasks": left})
@@ -249,6 +262,7 @@ class RoomClient:
     def forget(self) -> None:
         """Break the reference cycles of this closed client: its memory is freed at once, not by a rare full collection."""
         self._queues = self._messaging = self._storage = self._agents = self._developer = self._sync = None
+        self._traces = None
         self._handlers.clear()
         self._restorers.clear()
         self._events.close()
