@@ -10,6 +10,8 @@ coroutine runs as a task of its own. All tasks belong to one `TaskOwner` and are
 
 Invariant: after a reconnect every registered restorer runs before the event `reconnected`. Because a host keeps one client for
 each idle agent, what is not always needed is made at first use, and loaded then, too: a command uses one service.
+
+Longer than 400 lines because every service has its property here, and everything here is part of MeshAgent's API or documented.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How a trace travels: as W3C trace context in the headers of a message, and of requests.
 
 The room server decides which messages are recorded, when they are sent, and says so in `tracestate` beside the `traceparent`
-that it found or made: whoever works on the message then reports its spans, and what it sends and asks for carries both on. An
+that it found or made: the worker of the message then reports its spans, and what it sends and asks for carries both on. An
 OpenTelemetry collector sees the same trace id.
 
 A message that is not recorded carries nothing. When it fails it is worth a trace all the same, so its trace has an id that both

@@ -16,6 +16,7 @@ from meshhost.gateway.provider import ProviderTable
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.grants import ApiScope
+from meshhost.identity.keys import new_api_key
 from meshhost.openai.tools import OpenAIResponsesAdapter, OpenAIResponsesToolResponseAdapter
 from meshhost.room.client import RoomClient
 from meshhost.server.calling.webhooks import WebhookSender
@@ -30,7 +31,9 @@ ONE_ATTEMPT: Json = {"queues": {"max_attempts": 1}}
 
 
 @asynccontextmanager
-async def serving(data_dir: Path, upstream: ScriptedUpstream | None = None, **file: Any) -> AsyncIterator[RunningServer]:
+async def serving(
+    data_dir: Path, upstream: ScriptedUpstream | None = None, **file: Any
+) -> AsyncIterator[RunningServer]:
     """A room server whose gateway asks the scripted provider."""
     providers = ProviderTable({})
     if upstream is not None:
@@ -115,7 +118,9 @@ def connected(spans: list[Json]) -> bool:
     return [span["name"] for span in spans if span["parent"] not in ids] == ["send jobs"]
 
 
-async def test_a_message_through_a_service_host_is_one_connected_trace(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+async def test_a_message_through_a_service_host_is_one_connected_trace(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
     upstream.call_tool("write_file", {"path": "poem.txt", "text": "Silicon dreams", "overwrite": True}).say("saved")
     async with serving(tmp_path, upstream) as server:
         host = ServiceHost(port=0, webhook_secret="", allowed_room_urls=[server.url])
@@ -171,14 +176,145 @@ async def test_a_message_through_a_service_host_is_one_connected_trace(tmp_path:
 
 
 async def test_a_message_that_fails_has_a_trace_although_none_was_recorded(tmp_path: Path) -> None:
-    async with serving(tmp_path, traces={"per_second": 0}) as server:
-        async with at_work(server, Echo(queue="jobs", name="poet")) as user:
-            await user.queues.send(name="jobs", message="well")
-            sent = await user.queues.send(name="jobs", message="fail")
-            spans = await spans_of(server, has("process jobs", "lease jobs"), failed="true")
-            listed = (await ask(server, "/rooms/room/traces"))["traces"]
+    async with (
+        serving(tmp_path, traces={"per_second": 0}) as server,
+        at_work(server, Echo(queue="jobs", name="poet")) as user,
+    ):
+        await user.queues.send(name="jobs", message="well")
+        sent = await user.queues.send(name="jobs", message="fail")
+        spans = await spans_of(server, has("process jobs", "lease jobs"), failed="true")
+        listed = (await ask(server, "/rooms/room/traces"))["traces"]
     assert [each["messages"] for each in listed] == [[str(sent)]]
     assert connected(spans)
     process = one(spans, "process jobs")
     assert process["parent"] == one(spans, "lease jobs")["id"]
     assert process["error"] == one(spans, "lease jobs")["error"] == "ValueError: no such city"
+
+
+async def test_attempts_of_a_message_are_in_one_trace_also_after_a_replay(tmp_path: Path) -> None:
+    class Twice(Echo):
+        tries = 0
+
+        async def process_message(self, **values: Any) -> Any:
+            Twice.tries += 1
+            if Twice.tries == 1:
+                raise ValueError("not yet")
+            return None
+
+    async with serving(tmp_path) as server, at_work(server, Twice(queue="jobs", name="poet")) as user:
+        sent = await user.queues.send(name="jobs", message=1)
+        await spans_of(server, has("process jobs", "lease jobs"))
+        assert await user.queues.replay(name="jobs") == 1
+        spans = await spans_of(server, lambda spans: sum(span["name"] == "process jobs" for span in spans) == 2)
+        listed = (await ask(server, "/rooms/room/traces", message=str(sent)))["traces"]
+    assert len(listed) == 1
+    outcomes = [span["attributes"]["meshhost.outcome"] for span in spans if span["name"] == "process jobs"]
+    assert outcomes == ["dead", "done"]
+    assert connected(spans)
+
+
+async def test_a_senders_own_trace_goes_on(tmp_path: Path) -> None:
+    trace, above = "a" * 32, "b" * 16
+    async with serving(tmp_path) as server, at_work(server, Echo(queue="jobs", name="poet")) as user:
+        await user.queues.send(name="jobs", message=1, headers={"traceparent": f"00-{trace}-{above}-01"})
+        spans = await spans_of(server, has("process jobs", "lease jobs"))
+        listed = (await ask(server, "/rooms/room/traces"))["traces"]
+    assert [each["trace"] for each in listed] == [trace]
+    assert one(spans, "send jobs")["parent"] == one(spans, "lease jobs")["parent"] == above
+
+
+async def test_a_mark_over_the_rate_is_taken_away(tmp_path: Path) -> None:
+    headers = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "meshhost=r,other=1"}
+    async with serving(tmp_path, traces={"per_second": 0}) as server, server.client() as user:
+        await user.queues.send_many(name="jobs", messages=["plain"])
+        await user.queues.send(name="jobs", message="marked", headers=headers)
+        await user.queues.lease(name="jobs")
+        received = await user.queues.lease(name="jobs")
+        assert received is not None
+        assert dict(received.headers) == {**headers, "tracestate": "other=1"}
+        assert (await ask(server, "/rooms/room/traces"))["traces"] == []
+
+
+async def test_a_delivery_that_nobody_settles_is_noted_at_the_next(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        async with server.client() as user, server.client(name="gone") as gone:
+            await user.queues.send(name="jobs", message=1)
+            assert await gone.queues.lease(name="jobs") is not None
+        async with server.client() as user:
+            leased = await user.queues.lease(name="jobs")
+            assert leased is not None
+            await leased.ack()
+        spans = await spans_of(server, lambda spans: sum(span["name"] == "lease jobs" for span in spans) == 2)
+    outcomes = [span["attributes"]["meshhost.outcome"] for span in spans if span["name"] == "lease jobs"]
+    assert outcomes == ["unsettled", "done"]
+
+
+async def test_participants_report_spans_of_their_own_room_under_their_own_name(tmp_path: Path) -> None:
+    made = {"trace": "a" * 32, "id": "b" * 16, "name": "<img src=x>", "begin": 5.0, "seconds": 1.0, "agent": "boss"}
+    async with serving(tmp_path) as server, server.client(name="ann") as ann:
+        assert await ann.send_request("traces.report", {"spans": [made]}) == {"kept": 1}
+        assert (await ask(server, "/rooms/room/traces", agent="boss"))["traces"] == []
+        [listed] = (await ask(server, "/rooms/room/traces", agent="ann"))["traces"]
+        assert (listed["name"], listed["agents"]) == ("<img src=x>", ["ann"])
+        assert (await ask(server, "/rooms/other/traces"))["traces"] == []
+
+        with pytest.raises(InvalidRequestError, match=r"spans\[1\]\.seconds: expected a number of seconds"):
+            await ann.send_request("traces.report", {"spans": [made, {**made, "seconds": "long"}]})
+        with pytest.raises(InvalidRequestError, match="spans"):
+            await ann.send_request("traces.report", {"spans": [made] * 101})
+        with pytest.raises(InvalidRequestError, match="spans"):
+            await ann.send_request("traces.report", {"spans": []})
+    scope = ApiScope.full().model_copy(update={"developer": None})
+    async with serving(tmp_path) as server, server.client(name="eve", scope=scope) as eve:
+        with pytest.raises(AccessDeniedError):
+            await eve.send_request("traces.report", {"spans": [made]})
+
+
+async def test_traces_survive_a_restart_and_go_with_their_room(tmp_path: Path) -> None:
+    key = new_api_key("11111111-2222-3333-4444-555555555555")
+    file = ServerFile()
+    async with running_server(tmp_path, key=key, file=file) as server, server.client() as user:
+        await user.queues.send(name="jobs", message=1)
+    async with running_server(tmp_path, key=key, file=file) as server:
+        [listed] = (await ask(server, "/rooms/room/traces", queue="jobs"))["traces"]
+        assert listed["span_count"] == 1
+        async with server.client() as user:
+            await user.queues.send(name="jobs", message=1)  # not written yet
+        headers = {"Authorization": f"Bearer {server.api_key}"}
+        project = server.key.project_id
+        async with aiohttp.ClientSession() as http:
+            async with http.delete(f"{server.url}/tenants/{project}/rooms/room", headers=headers) as answer:
+                assert answer.status in {200, 202, 204}
+            async with http.get(f"{server.url}/rooms/room/traces/{listed['trace']}", headers=headers) as answer:
+                assert answer.status == 404
+        assert (await ask(server, "/rooms/room/traces"))["traces"] == []
+
+
+async def test_no_traces_are_kept_where_the_operator_wants_none(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, traces={"keep": False}) as server,
+        at_work(server, Echo(queue="jobs", name="poet")) as user,
+    ):
+        sent = await user.queues.send(name="jobs", message="well")
+        await user.queues.wait(name="jobs", id=sent)
+        assert await ask(server, "/rooms/room/traces") == {"traces": [], "next": None, "recording": False}
+    assert not (tmp_path / "traces.sqlite").exists()
+
+
+async def test_a_file_that_cannot_be_used_costs_the_traces_and_not_the_server(tmp_path: Path) -> None:
+    tmp_path.joinpath("traces.sqlite").write_bytes(b"no database at all, but long enough to be looked at" * 20)
+    async with serving(tmp_path) as server, server.client() as user:
+        await user.queues.send(name="jobs", message=1)
+        assert not (await ask(server, "/rooms/room/traces"))["recording"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"), [({"longer": "x"}, "longer"), ({"longer": "inf"}, "longer"), ({"failed": "maybe"}, "failed"),
+                         ({"agent": "a" * 300}, "agent"), ({"before": "x"}, "before"), ({"limit": "x"}, "limit")]
+)  # fmt: skip
+async def test_a_filter_that_makes_no_sense_is_refused_by_its_name(tmp_path: Path, query: Json, field: str) -> None:
+    async with serving(tmp_path) as server, aiohttp.ClientSession() as http:
+        headers = {"Authorization": f"Bearer {server.api_key}"}
+        async with http.get(f"{server.url}/rooms/room/traces", params=query, headers=headers) as answer:
+            assert answer.status == 400
+            assert field in await answer.text()

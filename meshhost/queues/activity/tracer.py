@@ -1,4 +1,4 @@
-"""What `QueueService` reports about single messages, for whoever keeps their traces.
+"""What `QueueService` reports about single messages, for those that keep their traces.
 
 A tracer sees each message before it is stored and may put the headers of a trace into it; so the trace stays with the message
 through restarts, retries and replays. Afterwards it is told what became of the messages. It is called in the event loop for

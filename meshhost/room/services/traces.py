@@ -1,4 +1,4 @@
-"""Reports the spans of a participant's own work to the room server (room-protocol §9a), for the traces of the room.
+"""Reports the spans of a participant's own work to the room server (room-protocol §12.1), for the traces of the room.
 
 Spans come one by one, from any thread, while agents work (`meshhost.traces.recording`). They wait here, at most MOST_WAITING,
 and a task sends those that came within a moment together. Nothing waits for that: what comes while too many wait is dropped, as
@@ -13,7 +13,7 @@ import contextlib
 import logging
 from collections import deque
 
-from meshhost.errors import MeshhostError, RoomError
+from meshhost.errors import AccessDeniedError, MeshhostError, RoomError
 from meshhost.quotas.token_bucket import TokenBucket
 from meshhost.room.link import RoomLink
 from meshhost.traces.span import MAX_BATCH, Span
@@ -39,15 +39,16 @@ class TracesClient:
         self._waiting: deque[Span] = deque()
         self._sending: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._is_over = False
+        self._is_over = self._is_refused = False
         self._begun = TokenBucket(_BEGUN_PER_SECOND, _BEGUN_PER_SECOND, clock=room.clock)
         self._sink: UsageSink | None = None
+        self._under_way = asyncio.Lock()
 
     @property
     def is_offered(self) -> bool:
-        """Whether the server keeps spans."""
+        """Whether the server keeps spans, and those of this participant."""
         try:
-            return TRACES in self._room.extensions.get("extensions", ())
+            return not self._is_refused and TRACES in self._room.extensions.get("extensions", ())
         except RoomError:  # not connected yet
             return False
 
@@ -76,6 +77,8 @@ class TracesClient:
             async with asyncio.timeout(_LAST_SECONDS):
                 while self._waiting and self._room.is_open:
                     await self._send()
+                async with self._under_way:  # what the task has sent is answered
+                    pass
         except (MeshhostError, TimeoutError):
             pass
         _count_dropped(self._sink, len(self._waiting))
@@ -94,6 +97,10 @@ class TracesClient:
             self._sending = None
 
     async def _send(self) -> None:
+        async with self._under_way:
+            await self._send_batch()
+
+    async def _send_batch(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
         if not batch:
             return
@@ -101,6 +108,7 @@ class TracesClient:
         try:
             await self._room.send_request("traces.report", {"spans": spans}, timeout=_SEND_SECONDS)
         except MeshhostError as error:
+            self._is_refused = self._is_refused or isinstance(error, AccessDeniedError)
             logger.debug("spans were not taken", extra={"spans": len(spans), "reason": str(error)})
             _count_dropped(self._sink, len(spans))
         except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""`traces.report`: a participant reports spans of its own work (room-protocol §9a).
+"""`traces.report`: a participant reports spans of its own work (room-protocol §12.1).
 
 A span goes into the room of the participant under the participant's name, whatever it says itself. Who may write to the
 developer log may report spans: both tell what an agent does, and both are read by the developers of the tenant.

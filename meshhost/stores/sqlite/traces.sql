@@ -25,7 +25,7 @@ ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes
 SELECT coalesce(sum(bytes), 0) FROM tenants
 
 -- name: largest
--- Whoever has most gives way first.
+-- The one that has most gives way first.
 SELECT tenant FROM tenants ORDER BY bytes DESC, tenant LIMIT 1
 
 -- name: bytes_of
