@@ -92,7 +92,8 @@ class TracesClient:
         try:
             while self._waiting and not self._is_over:
                 await self._room.clock.sleep(_GATHER_SECONDS)
-                await self._send()
+                while self._waiting and not self._is_over:
+                    await self._send()
         finally:
             self._sending = None
 
