@@ -72,3 +72,8 @@ def test_spans_that_hang_together_in_no_way_are_all_drawn() -> None:
 )
 def test_durations_are_for_people(seconds: float, text: str) -> None:
     assert shown_seconds(seconds) == text
+
+
+def test_thousands_of_spans_below_each_other_are_drawn() -> None:
+    deep = [span(str(n), str(n - 1), "n", 1.0, 1.0) for n in range(5_000)]
+    assert len(waterfall(deep, width=80, is_unicode=True)) == 5_000

@@ -50,7 +50,7 @@ def list_traces(
             each["trace"],
             shown_time(each["began_at"]),
             shown_seconds(each["seconds"]),
-            "failed" if each["failed"] else "ok",
+            "failed" if each["failed"] else "",
             each["name"],
             ", ".join(each["messages"]),
             ", ".join(each["agents"]),

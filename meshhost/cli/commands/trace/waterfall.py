@@ -28,22 +28,19 @@ def as_tree(spans: Sequence[Json]) -> Iterator[tuple[str, Json]]:
         parent = span["parent"] if span["parent"] in ids else ""
         below.setdefault(parent, []).append(span)
     seen: set[str] = set()
-
-    def walk(span: Json, before: str, mark: str) -> Iterator[tuple[str, Json]]:
-        if span["id"] in seen:
-            return
-        seen.add(span["id"])
-        yield before + mark, span
-        children = below.get(span["id"], [])
-        # Deeper ones are drawn at one depth.
-        inner = before if len(before) >= 2 * _DEEPEST else before + {"": "", _BRANCH: _THROUGH, _LAST: "  "}[mark]
-        for number, child in enumerate(children, 1):
-            yield from walk(child, inner, _LAST if number == len(children) else _BRANCH)
-
-    for span in below.get("", []):
-        yield from walk(span, "", "")
-    for span in spans:  # those that are their own ancestors
-        yield from walk(span, "", "")
+    # After those at the top, those that are their own ancestors.
+    for top in [*below.get("", []), *spans]:
+        stack = [(top, "", "")]
+        while stack:
+            span, before, mark = stack.pop()
+            if span["id"] in seen:
+                continue
+            seen.add(span["id"])
+            yield before + mark, span
+            # Very deep ones are drawn at one depth.
+            inner = before if len(before) >= 2 * _DEEPEST else before + {"": "", _BRANCH: _THROUGH, _LAST: "  "}[mark]
+            children = below.get(span["id"], [])
+            stack += [(child, inner, _BRANCH if number else _LAST) for number, child in enumerate(reversed(children))]
 
 
 def waterfall(spans: Sequence[Json], *, width: int, is_unicode: bool) -> list[str]:

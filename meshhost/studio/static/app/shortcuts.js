@@ -19,6 +19,7 @@ const PLACES = {
   s: ["schedules", "Schedules of the room"],
   f: ["files", "Files of the room"],
   t: ["talk", "Talk in the room"],
+  r: ["traces", "Traces of the room"],
   l: ["logs", "Log of the room"],
 };
 const SEQUENCE_MS = 1200;
