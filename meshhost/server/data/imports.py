@@ -24,6 +24,7 @@ from meshhost.archives.tar import Entry, open_entry, read_entries
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AlreadyExistsError, InvalidRequestError, LimitExceededError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId, check_tenant_name
+from meshhost.quotas.quota import Resource
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.data.checking import Summary, check_archive, metadata_of
 from meshhost.server.data.content import (
@@ -68,13 +69,14 @@ class Imports:
     async def room(self, room: RoomKey, file: IO[bytes]) -> Summary:
         """Import the archive of a room under this name; return what was imported.
 
-        Raises AlreadyExistsError, InvalidRequestError for the archive; RoomError, OSError when a store fails. Nothing is
-        left then.
+        Raises AlreadyExistsError, InvalidRequestError for the archive, QuotaExceededError when it holds more than the tenant
+        may still have; RoomError, OSError when a store fails. Nothing is left then.
         """
         await self.require_new_room(room)
         summary = await asyncio.to_thread(check_archive, file, "room")
         await self.require_new_room(room)
-        async with self._importing(room):
+        # The operator may give the tenant a higher limit first; a new tenant's archive is the operator's own affair.
+        async with self._kept.places(room.tenant, _wanted(summary)), self._importing(room):
             metadata = await self._store(room.tenant, file, marker=room)
             if metadata is not None:  # last, as records are listed
                 await self._kept.identity.create_room(room.tenant, room.name, metadata=metadata, if_not_exists=True)
@@ -201,6 +203,17 @@ class Imports:
         await self._kept.documents.create(key, bytes_of(await asyncio.to_thread(next, lines), "snapshot"))
         while (line := await asyncio.to_thread(next, lines, None)) is not None:
             await self._kept.documents.append(key, bytes_of(line, "update"))
+
+
+def _wanted(summary: Summary) -> dict[Resource, int]:
+    """What an archive takes of a tenant's quota."""
+    return {
+        Resource.QUEUES: summary.queues,
+        Resource.MESSAGES: summary.messages + summary.dead_letters,
+        Resource.DOCUMENTS: summary.documents,
+        Resource.FILES: summary.files,
+        Resource.STORED_BYTES: summary.file_bytes,
+    }
 
 
 def _in_room(room: RoomKey, message: StoredMessage) -> StoredMessage:

@@ -40,6 +40,12 @@ def _lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
+def test_a_room_that_nobody_named_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["queue", "list"]) == 2
+    said = "meshhost: no room is named: give --room, or set MESHHOST_ROOM: see `meshhost queue list --help`"
+    assert capsys.readouterr().err.strip() == said
+
+
 def test_send_takes_the_message_from_its_option_or_a_file(
     client: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
