@@ -33,6 +33,7 @@ from meshhost.identity.roles import Role
 from meshhost.queues.bodies import INLINE_BYTES
 from meshhost.quotas.quota import ServerQuota
 from meshhost.server.config import MAX_HEADER_BYTES, ConfiguredService, OidcConfig, OidcRole, ServicePath
+from meshhost.stores.traces.contract import TraceLimits
 from meshhost.validation import first_problem
 
 __all__ = [
@@ -124,6 +125,20 @@ class _Quota(_Table):
         return ServerQuota(**self.model_dump())
 
 
+class _Traces(_Table):
+    keep: bool = True
+    per_second: float = Field(10.0, ge=0, le=10_000)
+    failed_per_second: float = Field(10.0, ge=0, le=10_000)
+    max_mb: int = Field(256, ge=8, le=65_536)
+    tenant_mb: int = Field(32, ge=1, le=65_536)
+    days: float = Field(3.0, gt=0, le=365)
+
+    def limits(self) -> TraceLimits:
+        """Return the limits of the store of traces."""
+        mb = 1024 * 1024
+        return TraceLimits(total_bytes=self.max_mb * mb, tenant_bytes=self.tenant_mb * mb, days=self.days)
+
+
 class _Storage(_Table):
     url: str | None = None
 
@@ -212,6 +227,7 @@ class ServerFile(_Table):
     storage: _Storage = Field(default_factory=_Storage)
     webhooks: _Webhooks = Field(default_factory=_Webhooks)
     studio: _Studio = Field(default_factory=_Studio)
+    traces: _Traces = Field(default_factory=_Traces)
     services: list[_Service] = Field(default_factory=list)
     providers: list[ProviderEntry] = Field(default_factory=list)
 

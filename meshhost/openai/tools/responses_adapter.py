@@ -25,6 +25,7 @@ from meshhost.settings import read_settings
 from meshhost.tools.schema import Schema, is_strict
 from meshhost.tools.tool import ToolContext
 from meshhost.tools.toolkit import Toolkit
+from meshhost.traces.recording import recorded
 
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
@@ -105,7 +106,7 @@ class OpenAIResponsesAdapter(LLMAdapter[Event]):
 
         spent = dict(context.usage)
         attributes = {"llm.model": name, "llm.provider": self._provider}
-        with tracer.start_as_current_span("llm.next", attributes=attributes, record_exception=False) as span:
+        with recorded(tracer, "llm.next", attributes=attributes, sink=getattr(room, "traces", None)) as span:
             async with self._client_for(room) as client:
                 try:
                     return await Exchange(
@@ -118,6 +119,7 @@ class OpenAIResponsesAdapter(LLMAdapter[Event]):
                         tool_adapter=tool_adapter or OpenAIResponsesToolResponseAdapter(),
                         is_over=is_over,
                         retry=self._retry,
+                        carries_trace=self._client is None,
                         max_tool_rounds=self._max_tool_rounds,
                         output_schema=output_schema,
                         on_event=event_handler,

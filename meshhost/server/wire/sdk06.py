@@ -31,6 +31,7 @@ _EXTENSIONS = (
     "message_life",
     "large_bodies",
     "resume_uploads",
+    "traces",
 )
 
 # Message types that differ from the operation's name.
