@@ -14,7 +14,7 @@ __all__ = ["get_client"]
 
 
 def get_client(*, room: "RoomClient") -> "AsyncAnthropic":
-    """Return a client for the room's gateway, which the caller must close.
+    """Return a client for the room's gateway, which the caller must close. It does not retry unless it is told to.
 
     Raises SettingsError when Anthropic's library is not installed, or the room's address is not a WebSocket or HTTP URL.
     """
@@ -24,5 +24,7 @@ def get_client(*, room: "RoomClient") -> "AsyncAnthropic":
         raise SettingsError("Anthropic's library is not installed: pip install 'meshhost[anthropic]'") from None
     # Its own paths begin with the version of the API.
     base_url = gateway_url(room.room_url).removesuffix("/v1")
-    # An empty key, so that the one of the environment, which is meant for Anthropic, is not sent to the room server.
-    return AsyncAnthropic(base_url=base_url, auth_token=room.protocol.token, api_key="")
+    client = AsyncAnthropic(base_url=base_url, auth_token=room.protocol.token, max_retries=0)
+    # The library reads the key of the environment, which is meant for Anthropic: it must not go to the room server.
+    client.api_key = None
+    return client

@@ -132,7 +132,7 @@ class ChatAnswerReader(AnswerReader):
     def _key(self, call: Mapping[str, Any], call_id: str | None, name: str) -> object:
         """Which call a piece belongs to: by its index, by its id, or to the last one unless it has a name."""
         index = call.get("index")
-        if index is None:
+        if not isinstance(index, int | str):
             if call_id is not None and call_id in self._ids.values():
                 return next(key for key, known in self._ids.items() if known == call_id)
             return self._last if not name and self._last is not None else ("new", len(self._ids))

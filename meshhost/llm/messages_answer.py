@@ -38,7 +38,7 @@ class MessagesAnswerReader(AnswerReader):
         self._is_wrapped = _is_wrapped(request)
 
     def _take(self, value: dict[str, Any]) -> list[Event]:
-        at = value.get("index")
+        at = value["index"] if isinstance(value.get("index"), int) else None
         match value.get("type"):
             case "message_start" if isinstance(message := value.get("message"), dict):
                 self._count(message.get("usage"))
@@ -50,18 +50,19 @@ class MessagesAnswerReader(AnswerReader):
                 return self._end_block(at)
             case "message_delta":
                 self._count(value.get("usage"))
-                if isinstance(delta := value.get("delta"), dict) and isinstance(delta.get("stop_reason"), str):
-                    self._reason = delta["stop_reason"]
+                self._stop(value.get("delta"))
             case "message_stop":
                 self._reason = self._reason or "end_turn"
                 return self._finish()
             case "error":
                 return self._fail(value.get("error") or value)
-            case _ if value.get("error"):
-                return self._fail(value["error"])
             case _:
-                pass
+                return self._fail(value["error"]) if value.get("error") else []
         return []
+
+    def _stop(self, delta: Any) -> None:
+        if isinstance(delta, dict) and isinstance(delta.get("stop_reason"), str):
+            self._reason = delta["stop_reason"]
 
     def _whole(self, body: Mapping[str, Any]) -> list[Event]:
         if body.get("type") == "error" or body.get("error"):
@@ -87,6 +88,8 @@ class MessagesAnswerReader(AnswerReader):
         return self._end_with([*events, *(self.out.complete() if why is None else self.out.incomplete(why))])
 
     def _begin_block(self, at: object, block: Mapping[str, Any]) -> list[Event]:
+        if at in self._blocks:  # begun twice: the first one has ended
+            return [*self._end_block(at), *self._begin_block(at, block)]
         kind = str(block.get("type"))
         self._blocks[at] = kind
         match kind:

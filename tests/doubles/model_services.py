@@ -21,6 +21,7 @@ __all__ = ["VOICES", "Asked", "ModelService", "Voice"]
 
 Act = tuple[Any, ...]
 INPUT, CACHED, OUTPUT = 11, 3, 7
+HEAD = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +130,9 @@ class ChatVoice(Voice):
                         for piece in pieces(written(arguments))
                     ]
                     calls += 1
-        chunks = [{"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
-        last = {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": self._reason(acts, stop)}]}
-        return self.sse(*chunks, last, {"id": "c", "choices": [], "usage": self._usage()}) + b"data: [DONE]\n\n"
+        chunks = [{**HEAD, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+        last = {**HEAD, "choices": [{"index": 0, "delta": {}, "finish_reason": self._reason(acts, stop)}]}
+        return self.sse(*chunks, last, {**HEAD, "choices": [], "usage": self._usage()}) + b"data: [DONE]\n\n"
 
     def whole(self, acts: Sequence[Act], *, stop: str = "end") -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": None}

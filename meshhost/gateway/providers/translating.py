@@ -76,7 +76,7 @@ class Translation:
         if isinstance(judged, web.Response):
             body = judged.body if isinstance(judged.body, bytes) else b""
         elif judged.status == 200 and upstream.content_type == "text/event-stream":
-            return await self._stream(request, upstream, judged)
+            return await (self._stream(request, upstream, judged) if self._is_streamed else self._gather(upstream))
         else:
             body = await upstream.read()
         if judged.status != 200:
@@ -86,6 +86,16 @@ class Translation:
             text = f"provider {self._provider} answered with something that is no answer of its API"
             return error_response(502, text, type="upstream_unavailable")
         return await self._whole(request, value)
+
+    async def _gather(self, upstream: ClientResponse) -> web.Response:
+        """The provider streams although it was not asked to."""
+        async for piece in upstream.content.iter_any():
+            self._reader.feed(piece)
+        self._reader.end()
+        if self._reader.is_cut:
+            text = f"the answer of provider {self._provider} stopped before its end"
+            return error_response(502, text, type="upstream_unavailable")
+        return send_whole(self._reader.body, self._writer)
 
     async def _stream(
         self, request: web.Request, upstream: ClientResponse, judged: web.StreamResponse
