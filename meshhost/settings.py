@@ -357,6 +357,14 @@ class Settings(BaseSettings):
         validation_alias="OPENAI_MODEL",
         description="Model that is used when an agent or a request names none.",
     )
+    anthropic_api_key: SecretStr | None = Field(
+        None,
+        validation_alias="ANTHROPIC_API_KEY",
+        description="Key of Anthropic, which the gateway asks for `claude-*`.",
+    )
+    anthropic_model: str | None = Field(
+        None, validation_alias="ANTHROPIC_MODEL", description="Model of an AnthropicMessagesAdapter that names none."
+    )
     otel_endpoint: str | None = Field(
         None,
         validation_alias=AliasChoices("OTEL_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),

@@ -46,6 +46,8 @@ VARIABLES: dict[str, dict[str, str]] = {
         "OPENAI_BASE_URL": "Address of an OpenAI-compatible provider. With neither this nor `OPENAI_API_KEY` set, "
         "the local model is used.",
         "OPENAI_MODEL": "Model used when a request names none.",
+        "ANTHROPIC_API_KEY": "Key for Anthropic, which serves `claude-*` then, if the file names no providers.",
+        "ANTHROPIC_MODEL": "Model of an `AnthropicMessagesAdapter` that names none.",
         "MESHHOST_LOCAL_MODEL": "GGUF file of the local model. Default: the installed one.",
     },
     "Room server and service host": {
@@ -167,9 +169,12 @@ FILE: dict[str, str] = {
     "services.paths.api": "What the agent may do in the room (an `ApiScope`). Default: all but administration and secrets.",
     "services.paths.arguments": "Arguments of the call, which the agent can read.",
     "providers.models": "Pattern of model names that this provider serves.",
-    "providers.kind": "`openai` for any OpenAI-compatible service, `local` for the small local model.",
-    "providers.base_url": "Address of the provider.",
-    "providers.api_key_file": "File with the provider's key. Default: `OPENAI_API_KEY`.",
+    "providers.kind": "`openai` for any OpenAI-compatible service, `anthropic` for one with Anthropic's Messages API, "
+    "`local` for the small local model.",
+    "providers.base_url": "Address of the provider, ending with its API's version. Default: that of OpenAI or Anthropic.",
+    "providers.api": "What an OpenAI-compatible service speaks: `responses`, or `chat` (completions) only. Default: found "
+    "out by the first request.",
+    "providers.api_key_file": "File with the provider's key. Default: `OPENAI_API_KEY`, or `ANTHROPIC_API_KEY` for its kind.",
     "providers.audio": "Whether callers may use the provider's audio API too.",
     "providers.default_model": "Model used when a request names none. Default: `OPENAI_MODEL`.",
 }

@@ -177,15 +177,23 @@ class _Service(_Table):
 class ProviderEntry(_Table):
     """An LLM provider: which models it serves (a pattern), and how it is reached. Its key is in a file of its own.
 
-    `audio` lets callers use the provider's audio API too.
+    `api` is what an OpenAI-compatible service speaks; None: found out. `audio` lets callers use the provider's audio API too.
     """
 
     models: str = "*"
-    kind: Literal["openai", "local"] = "openai"
-    base_url: _HttpUrl = "https://api.openai.com/v1"
+    kind: Literal["openai", "anthropic", "local"] = "openai"
+    base_url: _HttpUrl | None = None
+    api: Annotated[Literal["responses", "chat"] | None, Field(validate_default=True)] = None
     api_key_file: Path | None = None
     default_model: str | None = None
     audio: bool = False
+
+    @field_validator("api")
+    @classmethod
+    def _is_of_an_openai_service(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("kind") != "openai":
+            raise ValueError('expected only with kind = "openai"')
+        return value
 
 
 class _OidcRole(_Table):

@@ -23,6 +23,7 @@ from meshhost.gateway.local.provider import LocalProvider
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.operations import AUDIO
 from meshhost.gateway.provider import Provider, ProviderTable
+from meshhost.gateway.providers.anthropic import AnthropicProvider
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.identity.keys import ApiKey
 from meshhost.protocol.frames import Limits
@@ -227,27 +228,39 @@ def limits_of(file: ServerFile) -> QueueLimits:
 
 
 def providers_of(file: ServerFile, settings: Settings) -> ProviderTable:
-    """Return the providers of the file. If it has none: OpenAI's API when its variables are set, else the small local model."""
+    """Return the providers of the file. If it has none: those whose keys are in the environment, else the small local model."""
     if file.providers:
         extra = AUDIO if any(entry.audio for entry in file.providers) else frozenset[str]()
         providers = {entry.models: _provider(entry, settings) for entry in file.providers}
         return ProviderTable(providers, extra_operations=extra)
-    if settings.openai_api_key is None and settings.openai_base_url is None:
-        return ProviderTable({"*": _local(settings)})
-    entry = ProviderEntry(base_url=settings.openai_base_url or "https://api.openai.com/v1")
-    return ProviderTable({"*": _provider(entry, settings)})
+    found: dict[str, Provider] = {}
+    if settings.anthropic_api_key is not None:
+        found["claude-*"] = _provider(ProviderEntry(kind="anthropic"), settings)
+    if settings.openai_api_key is not None or settings.openai_base_url is not None:
+        found["*"] = _provider(ProviderEntry(base_url=settings.openai_base_url), settings)
+    return ProviderTable(found or {"*": _local(settings)})
 
 
 def _provider(entry: ProviderEntry, settings: Settings) -> Provider:
     if entry.kind == "local":
         return _local(settings)
+    is_anthropic = entry.kind == "anthropic"
     api_key = read_secret_file(entry.api_key_file)
     if api_key is None:
-        api_key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none"
+        key = settings.anthropic_api_key if is_anthropic else settings.openai_api_key
+        api_key = key.get_secret_value() if key else "none"
+    if is_anthropic:
+        return AnthropicProvider(
+            name="anthropic",
+            base_url=entry.base_url or "https://api.anthropic.com/v1",
+            api_key=api_key,
+            default_model=entry.default_model or settings.anthropic_model,
+        )
     return OpenAICompatibleProvider(
         name="openai",
-        base_url=entry.base_url,
+        base_url=entry.base_url or "https://api.openai.com/v1",
         api_key=api_key,
+        api=entry.api,
         default_model=entry.default_model or settings.openai_model,
     )
 
