@@ -30,6 +30,7 @@ _EXTENSIONS = (
     "ack_many",
     "message_life",
     "large_bodies",
+    "tool_progress",
 )
 
 # Message types that differ from the operation's name.
