@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from meshhost.protocol.tool_names import AGENTS, acceptable_name, changed_name, offered_name
 from meshhost.server.core.participants import Participant
-from meshhost.server.mcp.names import AGENTS, changed_name, offered_name
 from meshhost.server.services.agents.registry import Registered, Registry, toolkit_card
 
 __all__ = ["PAGE", "Offer", "described", "offers", "page_of"]
@@ -50,10 +50,11 @@ def _of_toolkit(entry: Registered, only: str | None) -> list[Offer]:
     if only is not None and entry.name != only:
         return []
     tools: Mapping[str, Mapping[str, Any]] = toolkit_card(entry)["tools"]
+    if only is not None:
+        return [Offer(acceptable_name(tool), only, tool, card) for tool, card in tools.items()]
     # A toolkit that has the name under which agents are listed must not pass for them.
-    name = changed_name if only is None and entry.name == AGENTS else offered_name
-    prefix = () if only is not None else (entry.name,)
-    return [Offer(name(*prefix, tool), entry.name, tool, card) for tool, card in tools.items()]
+    named = changed_name if entry.name == AGENTS else offered_name
+    return [Offer(named(entry.name, tool), entry.name, tool, card) for tool, card in tools.items()]
 
 
 def page_of(found: Mapping[str, Offer], after: str | None) -> tuple[list[Offer], str | None]:
