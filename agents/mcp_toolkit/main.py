@@ -1,8 +1,8 @@
 """An MCP server as a toolkit of a room: every agent there can use its tools, and so can an IDE.
 
-Shows: `MCPServerToolkit`, which starts the server, starts it again when it crashes and follows its changes, and `MCPAgent`, which
-offers its tools in the room. No model is needed. The server is notes.py beside this file; MCP_SERVER names another one, by its
-address or by the command that starts it.
+Shows: `MCPServerToolkit`, which starts the server, starts it again when it crashes and follows its changes, and `MCPAgent`,
+which offers its tools in the room. No model is needed. The server is notes.py beside this file; MCP_SERVER names another one,
+by its address or by the command that starts it.
 
 Run it:         pip install 'meshhost[mcp]'
                 meshhost setup                                                (once, for an API key)

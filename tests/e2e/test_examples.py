@@ -1,5 +1,6 @@
 """The examples a person starts from, as they would run them: real processes, offline."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -54,6 +55,9 @@ async def test_a_program_calls_a_tool_of_the_hosted_toolkit(examples: Any) -> No
 
 async def test_the_tools_of_an_mcp_server_are_used_in_a_room(examples: Any) -> None:
     async with examples.service("mcp_toolkit/main.py"):
+        async with asyncio.timeout(60):  # the agent is in the room before it has started its server
+            while "notes" not in await examples.cli("agents", "list-toolkits", "--room=queue-test"):
+                pass
         invoke = ("agents", "invoke-tool", "--room=queue-test", "--toolkit=notes")
         kept = await examples.cli(*invoke, "--tool=add_note", '--arguments={"text": "buy milk"}')
         assert "kept note 1" in kept
