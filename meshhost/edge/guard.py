@@ -12,10 +12,12 @@ newcomer, whose cost is measured for the pace at which more are accepted (`pace.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from socket import SHUT_WR
 from typing import TypeVar
 
 from aiohttp import web
@@ -37,7 +39,7 @@ _SWEEP_SECONDS = 1.0
 # Of the file descriptors, for all that the process has open: agents' connections to their rooms count too.
 _HIGHEST_SHARE = 0.9
 _LAST_SHARE = 0.95
-# How long a refused connection may take to send what it has to.
+# How long a connection may still send after its answer: closing while data comes resets it, and the answer may be lost.
 _LINGER_SECONDS = 0.5
 _ANSWER = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: 0\r\n%s\r\n"
 _END_OF_HEADERS = b"\r\n\r\n"
@@ -136,7 +138,8 @@ class Guard:
     def _drop(self, connection: "Connection", answer: bytes | None) -> None:
         self._dropped += 1
         self.end_headers(connection)
-        connection.end(answer)
+        # One that is too slow may be sending; one of too many has to leave at once.
+        connection.end(answer, linger=answer is _TOO_SLOW)
 
 
 class Connection(asyncio.Protocol):
@@ -149,6 +152,7 @@ class Connection(asyncio.Protocol):
         self._newcomer: Newcomer | None = Newcomer(pace)
         self._transport: asyncio.Transport | None = None
         self._is_admitted = False
+        self._is_lingering = False
         self._in_headers = False
         self._is_known = False
         self._request: web.BaseRequest | None = None
@@ -189,6 +193,8 @@ class Connection(asyncio.Protocol):
         self._begin_headers()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_lingering:
+            return
         if not self._is_admitted:
             self.end(None)
         elif self._newcomer is None:
@@ -313,14 +319,28 @@ class Connection(asyncio.Protocol):
             now - self._last_data > idle or now - self._body_since > idle + self._body_bytes / limits.bytes_per_second
         )
 
-    def end(self, answer: bytes | None) -> None:
-        """Close the connection, after this answer; without it where an answer of aiohttp's has begun."""
+    def end(self, answer: bytes | None, *, linger: bool = False) -> None:
+        """Close the connection, after this answer; without it where an answer of aiohttp's has begun.
+
+        With `linger` the other side may read the answer before what it still sends meets a closed socket.
+        """
         transport = self._transport
-        if transport is not None and not transport.is_closing():
-            has_begun = self.is_writing() or (self._request is not None and self._has_answer)
-            if answer is not None and not has_begun:
-                transport.write(answer)
+        if transport is None or transport.is_closing():
+            return
+        has_begun = self.is_writing() or (self._request is not None and self._has_answer)
+        if answer is None or has_begun or self._is_lingering:
             transport.close()
+            return
+        transport.write(answer)
+        if not linger or not transport.can_write_eof() or self.is_writing():  # TLS ends a connection as a whole
+            transport.close()
+            return
+        self._is_lingering = True
+        with contextlib.suppress(OSError):  # it has gone
+            # Not `write_eof`: the handler may still answer, and that must not become a bug that is logged.
+            transport.get_extra_info("socket").shutdown(SHUT_WR)
+        transport.resume_reading()
+        asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.close)
 
     def refuse(self, answer: bytes, *, linger: bool) -> None:
         """Answer and close; with `linger` after the request has come, since closing with unread data discards the answer."""

@@ -29,6 +29,7 @@ from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import Header, Response
 from meshhost.room.call import CallContext
+from meshhost.room.environment import protocol_of_environment
 from meshhost.room.events import EventEmitter, logged
 from meshhost.room.handshake import Welcome
 from meshhost.room.keeper import HANDSHAKE_TIMEOUT, REQUEST_TIMEOUT, ConnectionKeeper
@@ -69,14 +70,17 @@ class RoomClient:
     Events: `reconnecting`, `reconnected` (after every service restored its registrations), `closed` (with `reason`; not after
     our own `close()`), `room.status` (with the fields of the server's message).
 
-    `call` is the call that brought an agent here. `request_timeout` and `handshake_timeout` are in seconds: how long a request
-    waits unless it says otherwise, and how long a new connection waits for the server's greeting.
+    Without a `protocol` (or a `protocol_factory` that makes it) the room is MESHHOST_ROOM at MESHHOST_API_URL and the token
+    MESHHOST_TOKEN; SettingsError names what is missing. `call` is the call that brought an agent here. `request_timeout` and
+    `handshake_timeout` are in seconds: how long a request waits unless it says otherwise, and how long a new connection waits
+    for the server's greeting.
     """
 
     def __init__(
         self,
         *,
-        protocol: ClientProtocol,
+        protocol: ClientProtocol | None = None,
+        protocol_factory: Callable[[], ClientProtocol] | None = None,
         call: CallContext | None = None,
         request_timeout: float = REQUEST_TIMEOUT,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
@@ -84,6 +88,8 @@ class RoomClient:
         clock: Clock | None = None,
         limits: Limits = Limits(),  # noqa: B008 - immutable
     ) -> None:
+        if protocol is None:
+            protocol = protocol_of_environment() if protocol_factory is None else protocol_factory()
         self._protocol, self._call = protocol, call
         self.request_timeout, self.clock = request_timeout, clock or _CLOCK
         self._tasks = TaskOwner("room")

@@ -152,8 +152,8 @@ def assemble(
         requires_expiry=config.require_token_expiry,
         sessions=sessions,
     )
-    metrics, sender = ServerMetrics(), WebhookSender()
     labels = TenantLabels(config.tenant_labels, label=config.tenant_label) if config.tenant_labels > 0 else None
+    metrics, sender = ServerMetrics(tenants=labels), WebhookSender()
     if labels is not None:
         metrics.register(TenantUseCollector(engines.counts, labels))
     meter = QueueMeter(metrics.queue_label, tenants=labels)

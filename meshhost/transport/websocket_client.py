@@ -11,7 +11,7 @@ import functools
 import logging
 import ssl
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -84,6 +84,10 @@ class WebSocketClientProtocol:
     def token(self) -> str:
         """The participant token as JWT text."""
         return self._token
+
+    def create_factory(self) -> "Callable[[], WebSocketClientProtocol]":
+        """Return a function that returns this object: the `protocol_factory` of newer MeshAgent programs."""
+        return lambda: self
 
     def renew(self, token: str) -> None:
         """Use this token from the next connection on."""

@@ -18,7 +18,7 @@ from meshhost.settings import read_settings
 __all__ = ["run"]
 
 
-def run(*, file: str, room: str, json: bool, reload: bool = False) -> None:
+def run(*, file: str, room: str, json: bool, reload: bool = False, port: int = 0) -> None:
     """Run the program until it ends or a signal stops it. Raises MeshhostError, or typer.Exit with the program's code."""
     log_for_command()
 
@@ -34,7 +34,8 @@ def run(*, file: str, room: str, json: bool, reload: bool = False) -> None:
         if step == "joined" and sys.stderr.isatty() and not json:
             note(f"send it work: meshhost queue send --room={room} --queue=… --json='{{…}}'; Ctrl-C stops")
 
-    exit_code = asyncio.run(run_service(file, room=room, progress=progress, reload=reload, shows_jobs=json))
+    running = run_service(file, room=room, progress=progress, reload=reload, shows_jobs=json, port=port)
+    exit_code = asyncio.run(running)
     if exit_code:
         note(f"the program ended with exit code {exit_code}")
         raise typer.Exit(exit_code)

@@ -25,9 +25,9 @@ from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.queues.service import QueueService
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.room import Room
+from meshhost.server.fresh import Fresh
 from meshhost.server.http.access import Access
 from meshhost.server.services import queue_replies as replies
-from meshhost.server.studio.fresh import Fresh
 
 __all__ = ["EventRoutes"]
 

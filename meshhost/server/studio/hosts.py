@@ -20,8 +20,8 @@ from yarl import URL
 
 from meshhost.errors import NotFoundError
 from meshhost.server.config import ConfiguredService
+from meshhost.server.fresh import Fresh
 from meshhost.server.http.access import Access
-from meshhost.server.studio.fresh import Fresh
 from meshhost.server.studio.json_answers import json_object_of
 
 __all__ = ["Hosts"]

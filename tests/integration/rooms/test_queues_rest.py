@@ -118,12 +118,15 @@ async def test_a_series_of_points_shows_how_a_queue_and_its_room_went_on(rest: R
 async def test_the_metrics_show_what_happens_in_queues(rest: Rest) -> None:
     await rest.send()
     await rest.queues.ack(await rest.lease())
+    closed = RoomKey(rest.queue.room.tenant, "closed")
+    await rest.queues.send(QueueKey(closed, "later"), NewMessage("1", delay=3600.0))
     async with rest.http.get(f"{rest.server.url}/metrics") as response:
         lines = (await response.text()).splitlines()
     assert 'meshhost_queue_name_sent_total{queue="jobs"} 1.0' in lines
     assert 'meshhost_queue_name_settled_total{outcome="done",queue="jobs"} 1.0' in lines
     assert 'meshhost_queue_name_wait_seconds_count{queue="jobs"} 1.0' in lines
     assert 'meshhost_queue_name_work_seconds_count{queue="jobs"} 1.0' in lines
+    assert 'meshhost_queue_name_messages{queue="later",state="delayed"} 1.0' in lines, "nobody is in that room"
 
 
 async def test_a_series_is_for_those_who_may_list_queues(rest: Rest) -> None:
