@@ -53,7 +53,7 @@ from meshhost.server.http.triggers.scheduled_tasks import ScheduledTaskRoutes
 from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
 from meshhost.server.mcp.oauth import OAuthRoutes, room_of_resource
-from meshhost.server.mcp.routes import McpRoutes
+from meshhost.server.mcp.routes import MAX_BODY_BYTES, McpRoutes
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.queue_metrics import QueueMeter
 from meshhost.server.series_file import SeriesFile
@@ -274,7 +274,12 @@ def assemble(
         access,
         directory,
         all_services.find(AgentsService),
-        bodies,
+        BodyReader(
+            in_flight,
+            most_bytes=min(config.limits.message_bytes, MAX_BODY_BYTES),
+            seconds=config.message_seconds,
+            bytes_per_second=config.edge.bytes_per_second,
+        ),
         engines.counts,
         address,
         is_arriving=caller.is_arriving,

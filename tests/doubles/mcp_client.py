@@ -1,5 +1,6 @@
 """Speaks MCP over HTTP word for word, so that tests see and send what a library would hide."""
 
+import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -36,7 +37,8 @@ class McpWire:
     @asynccontextmanager
     async def sending(self, headers: Mapping[str, str], body: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         """A POST; what is not text is sent as JSON."""
-        sent = body if isinstance(body, str | bytes) else json.dumps(body)
+        text = body if isinstance(body, str | bytes) else json.dumps(body)
+        sent = io.BytesIO(text.encode() if isinstance(text, str) else text)
         all_headers = {**self.headers, "Content-Type": "application/json", **headers}
         async with self.http.post(self.url, headers=all_headers, data=sent) as response:
             yield response

@@ -38,10 +38,12 @@ from meshhost.server.mcp.tools import LIST_TTL_MS, RoomTools
 from meshhost.server.mcp.wire import Message, RpcError
 from meshhost.server.services.agents.service import AgentsService
 
-__all__ = ["PATH", "McpRoutes"]
+__all__ = ["MAX_BODY_BYTES", "PATH", "McpRoutes"]
 
 PATH = "/rooms/{room}/mcp"
 SESSION_HEADER = "Mcp-Session-Id"
+MAX_BODY_BYTES = 4 * 1024 * 1024
+"""Of one request: arguments of tools, which a model wrote. Files go to the room's storage."""
 
 Method = Callable[["Asked", Answer], Any]
 

@@ -79,10 +79,10 @@ class RoomTools:
             self._directory.opening(asked.caller.room) as room,
             visiting(self._directory, room, asked.participant, self._dispatch, report) as visitor,
         ):
-            offer = await self._found(visitor, asked, name)
-            if asked.is_stateless:
-                wire.param_headers(asked.http, input_schema(offer), arguments or {})
             try:
+                offer = await self._found(visitor, asked, name)
+                if asked.is_stateless:
+                    wire.param_headers(asked.http, input_schema(offer), arguments or {})
                 response = await _ask(visitor, offer, arguments or {})
             except RoomError as error:
                 return failed(str(error))

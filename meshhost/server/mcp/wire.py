@@ -8,13 +8,14 @@ the header and the members, never by what came before. Pure: no I/O.
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+
+from meshhost.protocol.json_values import load_json
 
 __all__ = [
     "CAPABILITIES_META",
@@ -62,6 +63,8 @@ _METHOD_HEADER = "Mcp-Method"
 _NAME_HEADER = "Mcp-Name"
 _PARAM_HEADER = "mcp-param-"
 _ENCODED = re.compile(r"=\?base64\?(?P<text>[A-Za-z0-9+/=]*)\?=")
+# How deep in arguments a header may repeat one.
+_DEEPEST = 20
 _NUMBER = re.compile(r"-?[0-9]+(\.0+)?")
 
 
@@ -103,8 +106,8 @@ class Message:
 def message_in(body: bytes) -> Message:
     """Read a body. Raises RpcError for what is no message, and for several at once, which no present version has."""
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
+        value = load_json(body.decode())
+    except (ValueError, RecursionError):  # of it or of the encoding
         raise RpcError(PARSE, "the body is not JSON") from None
     if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
         raise RpcError(
@@ -191,7 +194,11 @@ def param_headers(request: web.Request, schema: Mapping[str, Any], arguments: Ma
             )
 
 
-def _repeated(schema: Mapping[str, Any], arguments: object) -> list[tuple[str, Mapping[str, Any], object]]:
+def _repeated(
+    schema: Mapping[str, Any], arguments: object, depth: int = 0
+) -> list[tuple[str, Mapping[str, Any], object]]:
+    if depth > _DEEPEST:  # nobody repeats what lies deeper
+        return []
     found: list[tuple[str, Mapping[str, Any], object]] = []
     properties = schema.get("properties")
     for name, each in properties.items() if isinstance(properties, dict) else ():
@@ -201,7 +208,7 @@ def _repeated(schema: Mapping[str, Any], arguments: object) -> list[tuple[str, M
         header = each.get("x-mcp-header")
         if isinstance(header, str) and header:
             found.append((header, each, value))
-        found += _repeated(each, value)
+        found += _repeated(each, value, depth + 1)
     return found
 
 

@@ -20,6 +20,7 @@ from meshhost.errors import ToolError
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.grants import AgentsGrant, ApiScope
 from meshhost.identity.keys import ApiKey, encode_api_key
+from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import FileResponse, JsonResponse, LinkResponse
 from meshhost.server.config import CallTimes, ConfiguredService, ServicePath
 from meshhost.server.mcp import catalog, results, sessions
@@ -539,6 +540,7 @@ def _message(**changes: Any) -> dict[str, Any]:
         (b"\xff", 400, -32700),
         (b"[" * 100_000, 400, -32700),
         (b"", 400, -32700),
+        (b'{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": NaN}}', 400, -32700),
         ([_message()], 400, -32600),
         ("null", 400, -32600),
         (_message(jsonrpc="1.0"), 400, -32600),
@@ -604,6 +606,37 @@ async def test_http_that_is_not_mcp_is_refused(
         assert response.status == 405
     async with http.post(f"{server.url}/rooms/{'x' * 300}/mcp", headers=client.headers, json=_message()) as response:
         assert response.status == 400
+
+
+async def test_a_body_that_is_too_large_or_compressed_is_refused(serve: Any, http: aiohttp.ClientSession) -> None:
+    async with serve(wire=Limits(message_bytes=100_000)) as server:
+        client = McpWire(http, f"{server.url}/rooms/room/mcp", server.token("room"))
+        status, answer = await client.post({}, _message(params={"x": "x" * 100_000}))
+        assert (status, answer["error"]) == (413, "the body is too large: at most 100000 bytes are taken")
+        assert (await client.post({"Content-Encoding": "gzip"}, _message()))[0] in (400, 415)
+
+
+async def test_a_call_that_waits_for_its_tool_ends_with_the_server(
+    serve: Any, http: aiohttp.ClientSession, unused_tcp_port: int
+) -> None:
+    async with serve(services=[_nobody_there(unused_tcp_port)]) as server:
+        client = McpWire(http, f"{server.url}/rooms/room/mcp", server.token("room", name="ide"))
+        params = {"name": "late__go", "_meta": {"progressToken": 1}}
+        waiting = await http.post(
+            client.url,
+            headers={**client.headers, **client.stateless("tools/call", params)[0]},
+            json=client.stateless("tools/call", params)[1],
+        )
+        messages = messages_of(waiting)
+        assert "on its way" in (await anext(messages))["params"]["message"]
+    last = await anext(messages)
+    assert last["result"]["isError"]
+    assert "stopping" in last["result"]["content"][0]["text"]
+
+
+def _nobody_there(port: int) -> ConfiguredService:
+    """A service whose host cannot be reached."""
+    return ConfiguredService(f"http://127.0.0.1:{port}", [ServicePath("/x", "x")], webhook_secret=SECRET)
 
 
 async def test_pages_of_other_servers_may_not_ask(server: RunningServer, mcp: Any) -> None:
