@@ -52,6 +52,8 @@ from meshhost.server.http.triggers.messages import MessageRoutes
 from meshhost.server.http.triggers.scheduled_tasks import ScheduledTaskRoutes
 from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
+from meshhost.server.mcp.oauth import OAuthRoutes, room_of_resource
+from meshhost.server.mcp.routes import MAX_BODY_BYTES, McpRoutes
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.queue_metrics import QueueMeter
 from meshhost.server.series_file import SeriesFile
@@ -280,12 +282,32 @@ def assemble(
         bytes_per_second=config.edge.bytes_per_second,
     )
     MessageRoutes(access, engines.queues, bodies).add_to(app)
+    McpRoutes(
+        access,
+        directory,
+        all_services.find(AgentsService),
+        BodyReader(
+            in_flight,
+            most_bytes=min(config.limits.message_bytes, MAX_BODY_BYTES),
+            seconds=config.message_seconds,
+            bytes_per_second=config.edge.bytes_per_second,
+        ),
+        engines.counts,
+        address,
+        is_arriving=caller.is_arriving,
+        count=metrics.count_request,
+        count_mcp=metrics.count_mcp,
+        has_login=config.has_login,
+    ).add_to(app)
     hooks = Hooks(engines.triggers, engines.queues, **checks)
     HookRoutes(access, hooks, address, bodies, rates=rates).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
     ArchiveRoutes(access, exports, imports, in_flight).add_to(app)
     if config.has_login:
-        LoginRoutes(access).add_to(app)
+        LoginRoutes(
+            access, own_url=lambda: address.url, room_of=lambda text: room_of_resource(address.url, text)
+        ).add_to(app)
+        OAuthRoutes(address).add_to(app)
     EventRoutes(access, directory, engines.queues, calls_of=caller.calls).add_to(app)
     OverviewRoutes(access, directory, engines.queues, caller, engines.counts).add_to(app)
     SearchRoutes(access, directory, engines.queues, engines.files, schedules).add_to(app)

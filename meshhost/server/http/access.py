@@ -226,6 +226,32 @@ class Access:
             )
         return key
 
+    def mcp_project(self, request: web.Request, room: str) -> str | None:
+        """The project of a token that `sign_mcp` made for this room; None when the request shows something else.
+
+        Raises InvalidTokenError for one of another room, TenantSuspendedError, QuotaExceededError.
+        """
+        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        try:
+            claims = self._claims(bearer.strip())
+        except InvalidTokenError:
+            return None
+        if claims.get("kind") != "mcp":
+            return None
+        if claims["room"] != room:
+            raise InvalidTokenError("the token is for MCP of another room")
+        project = str(claims["project"])
+        self.identity.check_tenant(project)
+        self._count(project)
+        know_sender(request)
+        return project
+
+    def sign_mcp(self, project_id: str, room: str) -> str:
+        """An access token for MCP of one room, and for nothing else."""
+        return self._sign("mcp", {"project": project_id, "room": room}, OAUTH_SECONDS)
+
     def sign_login(self, project_id: str) -> str:
         """An access token for the REST API."""
         return self._sign("login", {"project": project_id}, OAUTH_SECONDS)

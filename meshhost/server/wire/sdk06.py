@@ -32,6 +32,7 @@ _EXTENSIONS = (
     "large_bodies",
     "resume_uploads",
     "traces",
+    "tool_progress",
 )
 
 # Message types that differ from the operation's name.

@@ -16,6 +16,7 @@ from meshhost.testing.server import RunningServer
 FREE: Mapping[str, str] = {
     "agent.abandon": "gives up a call of its own",
     "agent.ask_response": "answers an ask that it got",
+    "agent.tool_call_progress": "reports of a call that it got",
     "agent.tool_call_response": "answers a call that it got",
     "agent.unregister_agent": "its own registration",
     "agent.unregister_toolkit": "its own registration",

@@ -98,6 +98,7 @@ def test_the_greeting_is_the_one_of_the_protocol() -> None:
                         "message_life",
                         "large_bodies",
                         "traces",
+                        "tool_progress",
                     ],
                     "resume_token": "token",
                     "resume_seconds": 10.0,
