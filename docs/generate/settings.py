@@ -41,6 +41,17 @@ VARIABLES: dict[str, dict[str, str]] = {
         "`operator.key` in the configuration directory, which `meshhost room serve` writes.",
         "MESHHOST_STUDIO_LINK": "When a server that starts prints a link that signs a browser in to Studio, once: on a "
         "`terminal`, `always` or `never`. `meshhost studio` prints one at any time.",
+        "MESHHOST_STUDIO_OIDC_ISSUER": "Provider of OpenID Connect by which people sign in to Studio: its issuer. These go "
+        "before the table `[studio.oidc]` of the room server's file, member by member; without it, issuer, client id and roles "
+        "are needed.",
+        "MESHHOST_STUDIO_OIDC_CLIENT_ID": "What the provider knows the room server as.",
+        "MESHHOST_STUDIO_OIDC_CLIENT_SECRET": "The client's secret.",
+        "MESHHOST_STUDIO_OIDC_CLIENT_SECRET_FILE": "File with the client's secret, instead of the secret itself.",
+        "MESHHOST_STUDIO_OIDC_NAME": "The provider's name on the button. Default: single sign-on.",
+        "MESHHOST_STUDIO_OIDC_SCOPES": "What is asked of the provider. Default: `openid email profile`.",
+        "MESHHOST_STUDIO_OIDC_GROUPS_CLAIM": "The claim with a person's groups. Default: `groups`.",
+        "MESHHOST_STUDIO_OIDC_ROLES": "Roles of the provider's groups as JSON, of which the first that fits counts: "
+        '`[{"group": "dev", "role": "developer", "tenant": "acme"}]`.',
         "MESHHOST_SECRET": "Secret of participant tokens that name no API key.",
         "OPENAI_API_KEY": "Key for the model provider.",
         "OPENAI_BASE_URL": "Address of an OpenAI-compatible provider. With neither this nor `OPENAI_API_KEY` set, "
