@@ -95,6 +95,8 @@ _RUNNERS = (
         for name in ("asyncio/", "concurrent/", "contextlib.py", "threading.py")
     ),
 )
+# `openai` uses the first up to its release 2, and the second since its release 3.
+_HTTP_CLIENTS = ("httpx", "httpx2")
 _MAX_LINE = 300
 # A superset of what is not printable, which `_as_escape` looks at closely.
 _UNPRINTABLE = re.compile(r"[^ -~]")
@@ -171,6 +173,9 @@ def configure_logs(level: int, *, is_json: bool, tracebacks: bool = True) -> Non
     # Libraries stay at INFO: at DEBUG some of them log payloads and keys.
     logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
     logging.getLogger("meshhost").setLevel(level)
+    # Clients of model providers log each request; our own records say what a model answered.
+    for name in _HTTP_CLIENTS:
+        logging.getLogger(name).setLevel(logging.WARNING if level > logging.DEBUG else logging.NOTSET)
 
 
 def is_configured() -> bool:

@@ -4,6 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 from docs.generate.openapi import ERROR, TEXT, Answer, Endpoint, Parameter, Schema, array, obj
+from docs.generate.rest_mcp import MCP
 from docs.generate.rest_queues import QUEUES
 from docs.generate.rest_studio import STUDIO
 from docs.generate.rest_triggers import SCHEDULED_TASKS, TRIGGERS
@@ -575,5 +576,5 @@ _LOGIN = (
     ),
 )
 
-ENDPOINTS = (*_OPERATIONS, *_ROOMS, *TRIGGERS, *_PROJECTS, *_TENANTS, *_LOGIN, *STUDIO)
+ENDPOINTS = (*_OPERATIONS, *_ROOMS, *MCP, *TRIGGERS, *_PROJECTS, *_TENANTS, *_LOGIN, *STUDIO)
 """Every route of the room server."""

@@ -25,6 +25,7 @@ __all__ = [
     "print_json",
     "print_line",
     "print_table",
+    "print_text",
     "printable",
     "shown_age",
     "shown_time",
@@ -90,6 +91,13 @@ def print_json(value: Any) -> None:
 def print_line(text: str) -> None:
     """Print one line for people and flush."""
     print(one_line(text), flush=True)
+
+
+def print_text(text: str) -> None:
+    """Print a text of several lines for people, line by line, and flush. Of no text nothing is printed."""
+    for line in text.rstrip().splitlines():
+        print(_CONTROL.sub("", line.expandtabs()))
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:

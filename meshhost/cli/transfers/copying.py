@@ -159,13 +159,11 @@ async def _counted(chunks: AsyncIterator[bytes], advance: Callable[[int], None])
 
 
 async def _write_to_room(room: RoomClient, path: str, chunks: AsyncIterator[bytes], *, overwrite: bool) -> int:
-    # On an error the handle is left open: it ends with our connection, and what was written is discarded.
-    handle = await room.storage.open(path=path, overwrite=overwrite)
     size = 0
-    async for chunk in chunks:
-        await room.storage.write(handle=handle, data=chunk)
-        size += len(chunk)
-    await room.storage.close(handle=handle)
+    async with room.storage.writing(path=path, overwrite=overwrite) as write:
+        async for chunk in chunks:
+            await write(chunk)
+            size += len(chunk)
     return size
 
 

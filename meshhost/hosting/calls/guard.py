@@ -69,7 +69,10 @@ class CallGuard:
     def explain(self) -> None:
         """Log what is not checked. Called once, when the host starts."""
         if self._secret is None:
-            logger.warning("no webhook secret: calls are accepted from this machine only; set MESHHOST_WEBHOOK_SECRET")
+            logger.warning(
+                "no webhook secret: calls are accepted from this machine only, which is enough at a desk; "
+                "elsewhere set MESHHOST_WEBHOOK_SECRET"
+            )
 
     def remember(self, signatures: Iterable[str]) -> None:
         """Know these signatures, oldest first, from an earlier life of the host."""

@@ -169,9 +169,14 @@ class Access:
     def signer(self, request: web.Request) -> ApiKey:
         """The key that signs tokens for who shows an API key or a login: that key itself, so that they end with it.
 
-        Raises as `project` does.
+        Raises as `project` does, and AccessDeniedError for a person of a tenant that has no key.
         """
         holder = self.permitted(request)
+        if holder.key_id is None and self.identity.signing_key(holder.project) is None:
+            # Not a 401: the session is valid, and must not end over this.
+            raise AccessDeniedError(
+                "join: the tenant has no API key to sign tokens with, an admin or the operator makes one"
+            )
         return self.key_for(holder.project, holder.key_id)
 
     def is_operator(self, request: web.Request) -> bool:
@@ -220,6 +225,32 @@ class Access:
                 "the project has no API key" if key_id is None else "the API key was revoked, or may sign no tokens"
             )
         return key
+
+    def mcp_project(self, request: web.Request, room: str) -> str | None:
+        """The project of a token that `sign_mcp` made for this room; None when the request shows something else.
+
+        Raises InvalidTokenError for one of another room, TenantSuspendedError, QuotaExceededError.
+        """
+        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        try:
+            claims = self._claims(bearer.strip())
+        except InvalidTokenError:
+            return None
+        if claims.get("kind") != "mcp":
+            return None
+        if claims["room"] != room:
+            raise InvalidTokenError("the token is for MCP of another room")
+        project = str(claims["project"])
+        self.identity.check_tenant(project)
+        self._count(project)
+        know_sender(request)
+        return project
+
+    def sign_mcp(self, project_id: str, room: str) -> str:
+        """An access token for MCP of one room, and for nothing else."""
+        return self._sign("mcp", {"project": project_id, "room": room}, OAUTH_SECONDS)
 
     def sign_login(self, project_id: str) -> str:
         """An access token for the REST API."""

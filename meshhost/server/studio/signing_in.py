@@ -157,7 +157,9 @@ class SigningIn:
             identity.check_use(session.key_id)
             keys = {key.id: key.name for key in await identity.keys(session.project)}
             more |= {"role": identity.role_of(session.key_id).value, "name": keys.get(session.key_id, "own key")}
-        return {**self._nobody(), **more, "expires": session.expires_at, "csrf": session.csrf}
+        # A person whom a provider named has no key, so no link can stand for it.
+        more |= {"expires": session.expires_at, "csrf": session.csrf, "may_link": session.name is None}
+        return {**self._nobody(), **more}
 
     def _nobody(self) -> dict[str, Any]:
         ways = ["key", "code", *(["oidc"] if self._oidc_name else [])]
