@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # the error is passed in: importing pydantic here would slow 
 __all__ = ["first_problem", "invalid_request"]
 
 
-# Instead of pydantic's own words. "Extra inputs are not permitted" tells nobody that a name is misspelt, and "a valid dictionary
-# or instance of _Webhooks" is about our code.
+# Instead of pydantic's own words: "Extra inputs are not permitted" tells nobody that a name is misspelt, and "a valid
+# dictionary or instance of _Webhooks" is about our code.
 _OBJECT = "Input should be an object (in TOML a table)"
 _WORDS = {
     "extra_forbidden": "not a name that is known here",
