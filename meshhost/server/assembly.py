@@ -75,6 +75,7 @@ from meshhost.server.studio.search import SearchRoutes
 from meshhost.server.studio.signing_in import SigningIn
 from meshhost.server.tenant_metrics import TenantUseCollector
 from meshhost.server.wire.dialect import Dialect, Dialects
+from meshhost.server.wire.sdk056 import SDK_056
 from meshhost.server.wire.sdk06 import SDK_06
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
@@ -240,7 +241,7 @@ def assemble(
         config,
         access=access,
         directory=directory,
-        dialects=Dialects([*dialects, SDK_06]),
+        dialects=Dialects([*dialects, SDK_056, SDK_06]),
         operations=all_services.operations(),
         given_up=all_services.given_up,
         metrics=metrics,

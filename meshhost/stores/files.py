@@ -30,7 +30,16 @@ from meshhost.stores.disk.folder import STAGED, FolderEntry, LocalFolder
 from meshhost.stores.disk.space import require_room, storage_full
 from meshhost.stores.disk.upload import Upload
 
-__all__ = ["Entry", "RoomFiles", "TenantFiles", "clean_path", "failure_of", "mime_type_of", "open_object_store"]
+__all__ = [
+    "Entry",
+    "Piece",
+    "RoomFiles",
+    "TenantFiles",
+    "clean_path",
+    "failure_of",
+    "mime_type_of",
+    "open_object_store",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +75,14 @@ class Entry:
     def name(self) -> str:
         """The last segment of the path."""
         return self.path.rpartition("/")[2]
+
+
+class Piece(NamedTuple):
+    """Bytes of a file, with the size of all of it; `version` is another one when the file was replaced."""
+
+    data: bytes
+    size: int
+    version: str
 
 
 class TenantFiles(NamedTuple):
@@ -221,6 +238,17 @@ class RoomFiles:
             if result.meta["size"] > max_bytes:  # replaced meanwhile
                 raise RoomError(f"{path!r} was replaced by a larger file: ask for it again")
             return bytes(await result.bytes_async())
+
+    async def piece(self, room: RoomKey, path: str, *, start: int, length: int) -> "Piece":
+        """Return up to `length` bytes of the file from `start` on; none beyond its end. Raises NotFoundError, RoomError."""
+        size = (await self._file(room, path)).size or 0
+        end = min(start + length, size)
+        with _errors(path):
+            if end <= start:  # no store takes an empty range
+                meta = await obstore.head_async(self._store, _key(room, path))
+                return Piece(b"", int(meta["size"]), str(meta["e_tag"]))
+            result = await obstore.get_async(self._store, _key(room, path), options={"range": (start, end)})
+            return Piece(bytes(await result.bytes_async()), int(result.meta["size"]), str(result.meta["e_tag"]))
 
     async def stream(self, room: RoomKey, path: str) -> Any:
         """Return the bytes of the file as an async iterable of chunks."""

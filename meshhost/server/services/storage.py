@@ -41,6 +41,8 @@ from meshhost.stores.files import Entry, RoomFiles, clean_path, mime_type_of
 __all__ = ["StorageService"]
 
 MAX_UPLOADS = 64
+# Bytes of a file that one read returns.
+MAX_PIECE = 1024 * 1024
 # Entries of a list that are prepared and encoded before others get their turn in the event loop.
 _PAGE = 250
 
@@ -51,6 +53,11 @@ class _Path(Body):
 
 class _Open(_Path):
     overwrite: bool = False
+
+
+class _Read(_Path):
+    start: int = Field(default=0, ge=0)
+    length: int = Field(ge=0, le=MAX_PIECE)
 
 
 class _Handle(Body):
@@ -99,6 +106,7 @@ class StorageService(RoomService):
             "storage.write": Operation(_Handle, self._write, _has_storage),
             "storage.close": Operation(_Handle, self._close, _has_storage),
             "storage.download": Operation(_Path, self._download, _may_read, _subject),
+            "storage.read": Operation(_Read, self._read, _may_read, _subject),
             "storage.download_url": Operation(_Path, self._download_url, _may_read, _subject),
             "storage.delete": Operation(_Path, self._delete, _may_write, _subject),
         }
@@ -244,6 +252,12 @@ class StorageService(RoomService):
         del data
         await request.reply(answer, reserved=size)
         return None
+
+    async def _read(self, request: Request, body: _Read) -> Answer:
+        path = clean_path(body.path)
+        piece = await self._files.piece(request.room.key, path, start=body.start, length=body.length)
+        answer = FileResponse(data=piece.data, name=path.rpartition("/")[2], mime_type=mime_type_of(path))
+        return answer, {"size": piece.size, "version": piece.version}
 
     async def _download_url(self, request: Request, body: _Path) -> Answer:
         path = clean_path(body.path)
