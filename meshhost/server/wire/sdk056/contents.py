@@ -10,13 +10,14 @@ from meshhost.errors import InvalidRequestError, RoomError
 from meshhost.protocol.messages import EmptyResponse, Header, Response
 from meshhost.server.core.peer import Event
 
-__all__ = ["CHUNK", "OPENED", "arguments_of", "binary", "chunk", "close", "error", "is_open", "json_content"]
+__all__ = ["CHUNK", "ENDED", "OPENED", "arguments_of", "binary", "chunk", "close", "error", "is_open", "json_content"]
 
 CHUNK = "room.tool_call_response_chunk"
 """The type of the message that carries a chunk to the client."""
 
-# Status codes of a stream's end: in order, and because something in it was wrong.
-_ENDED, _FAILED = 1000, 1007
+ENDED = 1000
+"""The status code of a stream that ended in order."""
+_FAILED = 1007
 
 OPENED: tuple[Response, Header] = (EmptyResponse(), {"type": "control", "method": "open"})
 """The answer to a request that opened a stream: its members replace those of the empty body."""
@@ -40,7 +41,7 @@ def error(problem: RoomError) -> Header:
 def close(problem: RoomError | None = None) -> Header:
     """Return the content that ends a stream, in order or because of an error."""
     if problem is None:
-        return {"type": "control", "method": "close", "status_code": _ENDED}
+        return {"type": "control", "method": "close", "status_code": ENDED}
     return {"type": "control", "method": "close", "status_code": _FAILED, "message": str(problem)}
 
 

@@ -11,6 +11,7 @@ client does not look at the answers to its chunks, and the JavaScript client wai
 """
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -140,6 +141,9 @@ class BuiltInStreams:
             return bool(await self._steps[stream.kind](request, stream, chunk))
         except RoomError as problem:
             stream.is_ended = True
+            if stream.handle is not None:
+                with contextlib.suppress(RoomError):  # it may be gone
+                    await self._ask(request, "storage.abort", {"handle": stream.handle})
             request.peer.tell(contents.chunk(stream.call, contents.error(problem)))
             request.peer.tell(contents.chunk(stream.call, contents.close(problem)))
             return False
@@ -152,6 +156,8 @@ class BuiltInStreams:
 
     async def _upload(self, request: Request, stream: Stream, chunk: Header) -> None:
         if _closes(chunk):
+            if chunk.get("status_code", contents.ENDED) != contents.ENDED:
+                raise RoomError("the upload was given up")
             await self._store(request, stream)  # the end of its data
             return
         headers = _headers(chunk)
