@@ -42,11 +42,17 @@ class ServerMetrics:
         )
         self._joins = Counter("meshhost_room_joins", "Attempts to join a room", ["outcome"], registry=registry)
         self._calls = Counter("meshhost_room_calls", "Calls sent to service hosts", ["outcome"], registry=registry)
+        self._mcp = Counter(
+            "meshhost_mcp_requests", "Requests of MCP clients", ["method", "outcome"], registry=registry
+        )
         self._triggers = Counter(
             "meshhost_triggers",
             "Occurrences of schedules and deliveries to hooks",
             ["kind", "outcome"],
             registry=registry,
+        )
+        self._spans = Counter(
+            "meshhost_trace_spans", "Spans of traces, by what became of them", ["outcome"], registry=registry
         )
         self._messages = Gauge(
             "meshhost_queue_messages", "Messages in all queues, also of closed rooms", ["state"], registry=registry
@@ -92,9 +98,17 @@ class ServerMetrics:
         """Count what became of an occurrence of a schedule, or of a delivery to a hook."""
         self._triggers.labels(kind, outcome).inc()
 
+    def count_spans(self, outcome: str, spans: int) -> None:
+        """Count spans that were taken to be stored, dropped, or lost."""
+        self._spans.labels(outcome).inc(spans)
+
     def count_request(self, type: str, outcome: str) -> None:
         """Count a request. `type` is the operation's name, or `unknown`: never what a client made up."""
         self._requests.labels(type, outcome).inc()
+
+    def count_mcp(self, method: str, outcome: str) -> None:
+        """Count a request of an MCP client. `method` is one that is offered, or `unknown`."""
+        self._mcp.labels(method, outcome).inc()
 
     def count_join(self, outcome: str) -> None:
         """Count an attempt to join."""

@@ -3,8 +3,6 @@
 Made once, in `meshhost.server.assembly`. Who works on one store only takes that store.
 """
 
-import contextlib
-from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from meshhost.gateway.meter import Meter
@@ -12,6 +10,7 @@ from meshhost.identity.tenant import TenantId
 from meshhost.queues.service import QueueService
 from meshhost.quotas.counts import TenantCounts
 from meshhost.quotas.quota import Resource
+from meshhost.server.traces.recorder import TraceRecorder
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
@@ -33,27 +32,7 @@ class Kept:
     meter: Meter
     counts: TenantCounts
     triggers: TriggerStore
-
-    @contextlib.asynccontextmanager
-    async def places(self, tenant: TenantId, wanted: Mapping[Resource, int]) -> AsyncIterator[None]:
-        """Take places for what the block will store, and count it as kept when the block ends in order.
-
-        Raises QuotaExceededError when that is over the tenant's quota; nothing is taken then.
-        """
-        taken: dict[Resource, int] = {}
-        since = self.counts.mark()
-        try:
-            for resource, amount in wanted.items():
-                await self.counts.take(tenant, resource, amount)
-                taken[resource] = amount
-            since = self.counts.mark()
-            yield
-        except BaseException:
-            for resource, amount in taken.items():
-                self.counts.give_back(tenant, resource, amount)
-            raise
-        for resource, amount in taken.items():
-            self.counts.keep(tenant, resource, amount, since=since)
+    traces: TraceRecorder
 
     def count_again(self, tenant: TenantId) -> None:
         """What a tenant keeps has changed beside the counts: take it from the stores before it is relied on."""
