@@ -338,6 +338,9 @@ class Settings(BaseSettings):
     edge_max_connections: int | None = _edge("MAX_CONNECTIONS", None, "Connections. Unset: by the file descriptors.")
     edge_max_incomplete: int = _edge("MAX_INCOMPLETE", 1024, "Connections whose headers are incomplete.")
     edge_max_incomplete_per_address: int = _edge("MAX_INCOMPLETE_PER_ADDRESS", 128, "As many of them from one address.")
+    edge_max_body_bytes: int = _edge(
+        "MAX_BODY_BYTES", 64 * 1024 * 1024, "Bytes of bodies that arrive, but messages and files."
+    )
     edge_newcomer_share: float = _edge("NEWCOMER_SHARE", 0.3, "Share of the event loop for unknown senders.", most=1.0)
     openai_api_key: SecretStr | None = Field(
         None,
@@ -353,6 +356,14 @@ class Settings(BaseSettings):
         None,
         validation_alias="OPENAI_MODEL",
         description="Model that is used when an agent or a request names none.",
+    )
+    anthropic_api_key: SecretStr | None = Field(
+        None,
+        validation_alias="ANTHROPIC_API_KEY",
+        description="Key of Anthropic, which the gateway asks for `claude-*`.",
+    )
+    anthropic_model: str | None = Field(
+        None, validation_alias="ANTHROPIC_MODEL", description="Model of an AnthropicMessagesAdapter that names none."
     )
     otel_endpoint: str | None = Field(
         None,

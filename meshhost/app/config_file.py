@@ -33,6 +33,7 @@ from meshhost.identity.roles import Role
 from meshhost.queues.bodies import INLINE_BYTES
 from meshhost.quotas.quota import ServerQuota
 from meshhost.server.config import MAX_HEADER_BYTES, ConfiguredService, OidcConfig, OidcRole, ServicePath
+from meshhost.stores.traces.contract import TraceLimits
 from meshhost.validation import first_problem
 
 __all__ = [
@@ -88,6 +89,7 @@ class _Edge(_Table):
     max_incomplete: int = Field(1024, gt=0)
     max_incomplete_per_address: int = Field(128, gt=0)
     newcomer_share: float = Field(0.3, gt=0, le=1)
+    max_body_bytes: int = Field(64 * 1024 * 1024, gt=0)
 
     def limits(self, others: EdgeLimits) -> EdgeLimits:
         """Return these limits, and `others` (those of the environment) for what the file does not set."""
@@ -121,6 +123,20 @@ class _Quota(_Table):
     def server_quota(self) -> ServerQuota:
         """Return the quota of a tenant for which the operator set nothing else."""
         return ServerQuota(**self.model_dump())
+
+
+class _Traces(_Table):
+    keep: bool = True
+    per_second: float = Field(10.0, ge=0, le=10_000)
+    failed_per_second: float = Field(10.0, ge=0, le=10_000)
+    max_mb: int = Field(256, ge=8, le=65_536)
+    tenant_mb: int = Field(32, ge=1, le=65_536)
+    days: float = Field(3.0, gt=0, le=365)
+
+    def limits(self) -> TraceLimits:
+        """Return the limits of the store of traces."""
+        mb = 1024 * 1024
+        return TraceLimits(total_bytes=self.max_mb * mb, tenant_bytes=self.tenant_mb * mb, days=self.days)
 
 
 class _Storage(_Table):
@@ -161,15 +177,23 @@ class _Service(_Table):
 class ProviderEntry(_Table):
     """An LLM provider: which models it serves (a pattern), and how it is reached. Its key is in a file of its own.
 
-    `audio` lets callers use the provider's audio API too.
+    `api` is what an OpenAI-compatible service speaks; None: found out. `audio` lets callers use the provider's audio API too.
     """
 
     models: str = "*"
-    kind: Literal["openai", "local"] = "openai"
-    base_url: _HttpUrl = "https://api.openai.com/v1"
+    kind: Literal["openai", "anthropic", "local"] = "openai"
+    base_url: _HttpUrl | None = None
+    api: Annotated[Literal["responses", "chat"] | None, Field(validate_default=True)] = None
     api_key_file: Path | None = None
     default_model: str | None = None
     audio: bool = False
+
+    @field_validator("api")
+    @classmethod
+    def _is_of_an_openai_service(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("kind") != "openai":
+            raise ValueError('expected only with kind = "openai"')
+        return value
 
 
 class _OidcRole(_Table):
@@ -211,6 +235,7 @@ class ServerFile(_Table):
     storage: _Storage = Field(default_factory=_Storage)
     webhooks: _Webhooks = Field(default_factory=_Webhooks)
     studio: _Studio = Field(default_factory=_Studio)
+    traces: _Traces = Field(default_factory=_Traces)
     services: list[_Service] = Field(default_factory=list)
     providers: list[ProviderEntry] = Field(default_factory=list)
 

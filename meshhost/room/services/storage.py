@@ -9,7 +9,7 @@ An upload that fails here is aborted, so that it holds no place at the server un
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +22,7 @@ from meshhost.room.events import EventEmitter
 from meshhost.room.link import RoomLink
 from meshhost.room.replies import reading
 
-__all__ = ["FileHandle", "StorageClient", "StorageEntry"]
+__all__ = ["FileHandle", "StorageClient", "StorageEntry", "StoragePage"]
 
 # Bytes per write request: small enough that a large upload does not delay the other requests of this connection for long.
 UPLOAD_CHUNK = 1024 * 1024
@@ -45,6 +45,14 @@ class StorageEntry:
     is_folder: bool
     created_at: datetime | None = None
     updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoragePage:
+    """Some entries of a folder; `next` is the cursor of the page after it, None at the end."""
+
+    entries: Sequence[StorageEntry]
+    next: str | None
 
 
 class StorageClient:
@@ -87,6 +95,33 @@ class StorageClient:
         answer = await self._room.send_request("storage.list", {"path": path})
         with reading("storage.list"):
             return [_entry(entry) for entry in answer["files"]]
+
+    async def list_page(
+        self, *, path: str, limit: int = 1000, after: str | None = None, prefix: str = ""
+    ) -> StoragePage:
+        """At most `limit` (1 to 1000) files and folders of a folder whose names begin with `prefix`.
+
+        `after` is the `next` of the page before; None is the first page. Each entry that stays is given exactly once, in the
+        order of names, where that of a folder has a slash at its end. A page with a `next` may have fewer entries than asked
+        for. A server from before there were pages gives all at once. Raises InvalidRequestError for a limit, cursor or prefix.
+        """
+        request = {"path": path, "limit": limit, "prefix": prefix} | ({} if after is None else {"after": after})
+        answer = await self._room.send_request("storage.list", request)
+        with reading("storage.list"):
+            entries = [_entry(entry) for entry in answer["files"]]
+            if "next" not in answer:
+                return StoragePage([entry for entry in entries if entry.name.startswith(prefix)], None)
+            return StoragePage(entries, answer["next"])
+
+    async def pages(self, *, path: str, limit: int = 1000, prefix: str = "") -> AsyncIterator[Sequence[StorageEntry]]:
+        """The files and folders of a folder, page by page; see `list_page`. For folders that may hold many."""
+        after: str | None = None
+        while True:
+            page = await self.list_page(path=path, limit=limit, after=after, prefix=prefix)
+            yield page.entries
+            after = page.next
+            if after is None:
+                return
 
     async def open(self, *, path: str, overwrite: bool = False) -> FileHandle:
         """Begin to write a file. Raises AlreadyExistsError when it exists and `overwrite` is false."""

@@ -12,6 +12,7 @@ may be sent again. Invariant: what was taken from the counts of the tenant is in
 """
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -47,6 +48,8 @@ from meshhost.tasks import uninterrupted
 __all__ = ["StorageService"]
 
 MAX_UPLOADS = 64
+MAX_PAGE = 1000
+"""Entries of a page at most; so many are given when the client does not say."""
 # A disk that takes longer for one piece has failed.
 _ADD_SECONDS = 60.0
 # After these nobody comes back.
@@ -57,6 +60,18 @@ _PAGE = 250
 
 class _Path(Body):
     path: str = Field(max_length=4096)
+
+
+class _List(_Path):
+    """Without `limit`, `after` and `prefix` the whole folder is asked for, as clients did before there were pages."""
+
+    limit: int | None = Field(default=None, ge=1, le=MAX_PAGE)
+    after: str | None = Field(default=None, max_length=4096)
+    prefix: str | None = Field(default=None, max_length=4096)
+
+    @property
+    def asks_for_page(self) -> bool:
+        return (self.limit, self.after, self.prefix) != (None, None, None)
 
 
 class _Open(_Path):
@@ -109,7 +124,7 @@ class StorageService(RoomService):
         return {
             "storage.exists": Operation(_Path, self._exists, _may_read, _subject),
             "storage.stat": Operation(_Path, self._stat, _may_read, _subject),
-            "storage.list": Operation(_Path, self._list, _has_storage, _subject),
+            "storage.list": Operation(_List, self._list, _has_storage, _subject),
             "storage.open": Operation(_Open, self._open, _may_write, _subject),
             "storage.write": Operation(_Write, self._write, _has_storage),
             "storage.close": Operation(_Handle, self._close, _has_storage),
@@ -147,7 +162,9 @@ class StorageService(RoomService):
         entry = await self._files.stat(request.room.key, clean_path(body.path, may_be_folder=True))
         return JsonResponse(json={"exists": False} if entry is None else {"exists": True, **_entry(entry)})
 
-    async def _list(self, request: Request, body: _Path) -> Answer:
+    async def _list(self, request: Request, body: _List) -> Answer:
+        if body.asks_for_page:
+            return await self._page(request, body)
         # An agent lists `.schemas` when it starts and gives up at an error: paths that may not be read are left out instead.
         entries = await self._files.list(request.room.key, clean_path(body.path, may_be_folder=True))
         texts: list[str] = []
@@ -158,6 +175,18 @@ class StorageService(RoomService):
             if page:
                 texts.append(dump_json(page)[1:-1])
         return EncodedJson(text=f'{{"files": [{", ".join(texts)}]}}')
+
+    async def _page(self, request: Request, body: _List) -> Answer:
+        page = await self._files.page(
+            request.room.key,
+            clean_path(body.path, may_be_folder=True),
+            limit=body.limit or MAX_PAGE,
+            after=_cursor(body.after or ""),
+            prefix=_name_prefix(body.prefix or ""),
+            # Before the page is cut, so that a cursor names nothing that may not be read.
+            wanted=lambda path: _can_read(request, path),
+        )
+        return JsonResponse(json={"files": [_entry(entry) for entry in page.entries], "next": page.next})
 
     async def _open(self, request: Request, body: _Open) -> Answer:
         path = clean_path(body.path)
@@ -331,6 +360,26 @@ def _missing_part(data: bytes, offset: int, size: int) -> bytes:
     if offset > size:
         raise InvalidRequestError("offset", f"expected at most {size}: that is how much of the file was received")
     return data[size - offset :] if offset < size else data
+
+
+def _cursor(after: str) -> str:
+    if after and not _is_name(after.removesuffix("/")):
+        raise InvalidRequestError("after", "expected the `next` of a page of this folder")
+    return after
+
+
+def _name_prefix(prefix: str) -> str:
+    if prefix not in {"", ".", ".."} and not _is_name(prefix):
+        raise InvalidRequestError(
+            "prefix", "expected the beginning of a name: no slash, control character or backslash"
+        )
+    return prefix
+
+
+def _is_name(name: str) -> bool:
+    with contextlib.suppress(InvalidRequestError):
+        return "/" not in name and clean_path(name, may_be_folder=True) == name != ""
+    return False
 
 
 def _has_storage(scope: ApiScope, _: Body) -> bool:

@@ -31,6 +31,8 @@ _EXTENSIONS = (
     "message_life",
     "large_bodies",
     "resume_uploads",
+    "traces",
+    "tool_progress",
 )
 
 # Message types that differ from the operation's name.

@@ -478,6 +478,52 @@ async def test_a_long_list_is_whole_and_lets_others_run(server: RunningServer, t
             assert await b.storage.list(path="many") == []
 
 
+async def test_a_folder_is_read_page_by_page(server: RunningServer) -> None:
+    async with server.client() as a:
+        for name in ("b", "a/x", "a-b", "c", "secret/x"):
+            await a.storage.upload(path=f"d/{name}", data=b"1")
+        names = [[entry.name for entry in page] async for page in a.storage.pages(path="d", limit=2)]
+        assert names == [["a-b", "a"], ["b", "c"], ["secret"]]
+        assert [len(page) async for page in a.storage.pages(path="d")] == [5]
+        assert [page async for page in a.storage.pages(path="nothing")] == [[]]
+        first = await a.storage.list_page(path="d", limit=1, prefix="a")
+        second = await a.storage.list_page(path="d", limit=1, prefix="a", after=first.next)
+        assert [entry.name for entry in (*first.entries, *second.entries)] == ["a-b", "a"]
+        assert second.next is None
+        scope = ApiScope(storage=StorageGrant(paths=[StoragePathGrant(path="d/b"), StoragePathGrant(path="d/c")]))
+        async with server.client(name="b", scope=scope) as b:
+            page = await b.storage.list_page(path="d", limit=1)
+            # Neither an entry nor a cursor names what may not be read.
+            assert ([entry.name for entry in page.entries], page.next) == (["b"], "b")
+            assert (await b.storage.list_page(path="d", limit=1, after="b")).next is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"limit": 0}, "limit"),
+        ({"limit": 1001}, "limit"),
+        ({"after": "a/b"}, "after"),
+        ({"after": "/"}, "after"),
+        ({"after": ".."}, "after"),
+        ({"prefix": "a/"}, "prefix"),
+        ({"prefix": "\n"}, "prefix"),
+    ],
+    ids=str,
+)
+async def test_what_is_no_page_is_refused(server: RunningServer, asked: dict[str, Any], field: str) -> None:
+    async with server.client() as a:
+        with pytest.raises(RoomError, match=field):
+            await a.send_request("storage.list", {"path": "", **asked})
+
+
+async def test_a_client_that_knows_no_pages_gets_the_whole_folder(server: RunningServer) -> None:
+    async with server.client() as a:
+        await a.storage.upload(path="x", data=b"1")
+        answer = await a.send_request("storage.list", {"path": ""})
+        assert ([entry["name"] for entry in answer["files"]], set(answer)) == (["x"], {"files"})
+
+
 async def test_a_reader_that_takes_nothing_of_a_download_is_dropped(
     server: RunningServer, until: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

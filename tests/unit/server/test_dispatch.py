@@ -120,12 +120,20 @@ FREE = {
     "set_attributes",
     "messaging.disable",
     "agent.unregister_toolkit",
+    "agent.tool_call_progress",
     "agent.tool_call_response",
     "agent.unregister_agent",
     "agent.ask_response",
     "agent.abandon",
 }
-ONE_WAY = {"queues.received", "set_attributes", "agent.tool_call_response", "agent.ask_response", "agent.abandon"}
+ONE_WAY = {
+    "queues.received",
+    "set_attributes",
+    "agent.tool_call_progress",
+    "agent.tool_call_response",
+    "agent.ask_response",
+    "agent.abandon",
+}
 
 
 def test_every_operation_has_a_test_of_its_grant(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ const PLACES = {
   s: ["schedules", "Schedules of the room"],
   k: ["hooks", "Hooks of the room"],
   d: ["documents", "Documents of the room"],
+  r: ["traces", "Traces of the room"],
   l: ["logs", "Log of the room"],
 };
 const SEQUENCE_MS = 1200;
