@@ -26,6 +26,7 @@ MAY = {
     ("POST", "/hooks/{id}"): "is signed by who sends, whoever that is",
     ("POST", "/oauth/authorize"): "a login with a key of its own",
     ("POST", "/oauth/token"): "a login with a key of its own",
+    ("POST", "/oauth/register"): "names a client of that login, for anybody",
     ("POST", "/studio/api/session"): "signs in",
     ("DELETE", "/studio/api/session"): "signs out",
     ("POST", "/studio/api/link"): "makes a link with the same rights",
