@@ -70,13 +70,38 @@ async def test_a_dead_message_is_replayed_after_its_cause_was_read(server: Runni
     queue, message = await a_dead_message(server)
     page = await studio.open(server.server.studio_link(server.key))
     await page.get_by_role("link", name="den / jobs").click()
+    await expect(page.get_by_role("button", name="dead 1")).to_be_visible()
     await page.get_by_role("link", name=message).first.click()
     await expect(page.get_by_text("out of ink").first).to_be_visible()
+    await expect(page.get_by_text("Given up").first).to_be_visible()
     await expect(page.get_by_text("write a secret poem").first).to_be_visible()
     await page.get_by_role("button", name="Replay").first.click()
     await expect(page.get_by_text("ready", exact=True).first).to_be_visible()
     [stats] = await server.server.engines.queues.stats(queue.room)
     assert (stats.dead, stats.ready) == (0, 1)
+    await studio.close()
+
+
+async def test_a_message_says_what_happened_to_it_and_what_comes_next(
+    server: RunningServer, studio: Any, serious_issues: Any
+) -> None:
+    queue = QueueKey(RoomKey(TenantId(server.key.project_id), "den"), "jobs")
+    queues = server.server.engines.queues
+    sent = await queues.send(queue, NewMessage(body='{"a": 1}'))
+    page = await studio.open(server.server.studio_link(server.key))
+    await expect(page.get_by_role("link", name="den", exact=True)).to_be_visible()
+    await page.goto(f"{server.url}/studio/rooms/den/queues/jobs/{sent}")
+    line = page.get_by_role("region", name="Timeline").get_by_role("listitem")
+    await expect(line.nth(1)).to_contain_text("Waits for a worker")
+    delivery = await queues.receive(queue, HolderId("1"), lease_seconds=60, by="worker-1")
+    assert delivery is not None
+    await expect(line.nth(1)).to_contain_text("Attempt 1 · in progress by worker-1")
+    await queues.nack(delivery.lease, reason=EndReason.FAILED, error="ValueError: out of ink", delay=3600)
+    await expect(line.nth(1)).to_contain_text("Attempt 1 · failed")
+    await expect(line.nth(1)).to_contain_text("out of ink")
+    await expect(line.nth(2)).to_contain_text("Next attempt in 59 min")
+    await expect(line.nth(0)).to_contain_text("Sent")
+    assert await serious_issues(page) == []
     await studio.close()
 
 
