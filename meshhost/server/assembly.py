@@ -66,7 +66,7 @@ from meshhost.server.services.documents.service import MAX_DOCUMENT_BYTES, Docum
 from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.schedules import SchedulingService
-from meshhost.server.services.storage import StorageService
+from meshhost.server.services.storage.service import StorageService
 from meshhost.server.services.work import WorkService
 from meshhost.server.studio.codes import OneTimeCodes
 from meshhost.server.studio.events import EventRoutes
