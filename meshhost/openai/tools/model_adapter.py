@@ -27,6 +27,7 @@ from meshhost.openai.tools.tool_response import OpenAIResponsesToolResponseAdapt
 from meshhost.tools.schema import Schema, is_strict
 from meshhost.tools.tool import ToolContext
 from meshhost.tools.toolkit import Toolkit
+from meshhost.traces.recording import recorded
 
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
@@ -50,7 +51,11 @@ class ModelAdapter(LLMAdapter[Event]):
         retry: RetryPolicy | None = None,
         answer_timeout: float = ANSWER_TIMEOUT,
         dialect: Dialect | None = None,
+        client: Any = None,
+        base_url: str | None = None,
     ) -> None:
+        self._client = client
+        self._base_url = base_url
         self._model = model
         self._provider = provider
         self._parallel_tool_calls = parallel_tool_calls
@@ -101,7 +106,7 @@ class ModelAdapter(LLMAdapter[Event]):
 
         spent = dict(context.usage)
         attributes = {"llm.model": name, "llm.provider": self._provider}
-        with tracer.start_as_current_span("llm.next", attributes=attributes, record_exception=False) as span:
+        with recorded(tracer, "llm.next", attributes=attributes, sink=getattr(room, "traces", None)) as span:
             async with self._client_for(room) as client:
                 try:
                     return await Exchange(
@@ -114,6 +119,7 @@ class ModelAdapter(LLMAdapter[Event]):
                         tool_adapter=tool_adapter or OpenAIResponsesToolResponseAdapter(),
                         is_over=is_over,
                         retry=self._retry,
+                        carries_trace=self._is_through_room,
                         max_tool_rounds=self._max_tool_rounds,
                         output_schema=output_schema,
                         on_event=event_handler,
@@ -124,6 +130,11 @@ class ModelAdapter(LLMAdapter[Event]):
                 finally:
                     usage = {f"llm.{kind}": amount - spent.get(kind, 0) for kind, amount in context.usage.items()}
                     span.set_attributes(usage)
+
+    @property
+    def _is_through_room(self) -> bool:
+        """Whether the model is asked through the gateway of the room, and not at an address of the program's own."""
+        return self._client is None and self._base_url is None
 
     @abstractmethod
     def _client_for(self, room: "RoomClient") -> AbstractAsyncContextManager[Any]:

@@ -71,8 +71,8 @@ class OpenAIResponsesAdapter(ModelAdapter):
             max_tool_rounds=max_tool_rounds,
             retry=retry,
             answer_timeout=answer_timeout,
+            client=client,
         )
-        self._client = client
         self._response_options = dict(response_options or {})
 
     @asynccontextmanager

@@ -89,12 +89,13 @@ async def _read_translated(
     client: AsyncOpenAI, parameters: dict[str, Any], on_event: Callable[[Event], None], dialect: Dialect
 ) -> Answer | Failure:
     request = {**cleaned(parameters), "stream": True}
+    headers = request.pop("extra_headers", None) or {}
     try:
         body = dialect.write(request)
     except (InvalidRequestError, NotFoundError) as error:
         return Failure(f"the request has no form in the {dialect.name} API: {error}", status=400)
     reader, translator = AnswerReader(), dialect.reader(request)
-    async with await _post(client, dialect.path, body) as stream:
+    async with await _post(client, dialect.path, body, headers) as stream:
         if not _is_stream(stream.response.headers.get("content-type", "")):
             source = _Translated(translator, dialect)
             return _read_whole(await stream.response.aread(), source, reader, on_event)
@@ -106,13 +107,16 @@ async def _read_translated(
     raise EOFError
 
 
-async def _post(client: Any, path: str, body: dict[str, Any]) -> Any:
+async def _post(client: Any, path: str, body: dict[str, Any], headers: Mapping[str, str]) -> Any:
     """Ask for a stream. `client` is one of openai's library, or of another that is generated as it is (Anthropic's)."""
     packages = (importlib.import_module(kind.__module__.partition(".")[0]) for kind in type(client).__mro__)
     stream: Any = next(package.AsyncStream for package in packages if hasattr(package, "AsyncStream"))
     # The base URL of openai's library ends with the version of the API, that of Anthropic's does not.
     prefix = "" if hasattr(client, "responses") else "/v1"
-    return await client.post(f"{prefix}/{path}", body=body, cast_to=object, stream=True, stream_cls=stream[object])
+    options = {"headers": headers} if headers else {}
+    return await client.post(
+        f"{prefix}/{path}", body=body, options=options, cast_to=object, stream=True, stream_cls=stream[object]
+    )
 
 
 def _take(event: Event, reader: AnswerReader, on_event: Callable[[Event], None]) -> Answer | Failure | None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.trace import Span, StatusCode
 
 from meshhost.errors import InvalidRequestError, MeshhostError
 from meshhost.guard import guarding
@@ -23,6 +22,7 @@ from meshhost.protocol.messages import ErrorResponse, Response
 from meshhost.tools.schema import is_strict, with_defs
 from meshhost.tools.tool import Tool, ToolContext
 from meshhost.tools.toolkit import Toolkit
+from meshhost.traces.recording import Noted, recorded
 
 __all__ = ["ToolBundle"]
 
@@ -66,7 +66,7 @@ class ToolBundle:
 
     async def execute(self, *, context: ToolContext, name: str, arguments: str) -> Response:
         """Call the tool with the JSON text that the model wrote. Errors are returned as an ErrorResponse."""
-        with tracer.start_as_current_span("tool.call", record_exception=False, set_status_on_exception=False) as span:
+        with recorded(tracer, "tool.call", sets_status=False) as span:
             span.set_attribute("tool.name", name)
             try:
                 return await self._execute(context, name, arguments, span)
@@ -76,7 +76,7 @@ class ToolBundle:
                 logger.warning("a tool crashed", extra={"tool": name}, exc_info=True)
                 return _failed(span, name, error, f"{type(error).__name__}: {error}")
 
-    async def _execute(self, context: ToolContext, name: str, arguments: str, span: Span) -> Response:
+    async def _execute(self, context: ToolContext, name: str, arguments: str, span: Noted) -> Response:
         entry = self._entries.get(name)
         if entry is None:
             return ErrorResponse(f"there is no tool {name!r}; there are: {', '.join(self._entries) or 'none'}")
@@ -125,8 +125,8 @@ def _parsed(arguments: str) -> dict[str, Any]:
     return parsed
 
 
-def _failed(span: Span, name: str, error: Exception, text: str) -> ErrorResponse:
+def _failed(span: Noted, name: str, error: Exception, text: str) -> ErrorResponse:
     kind = type(error).__name__
-    span.set_status(StatusCode.ERROR, kind)
+    span.fail(kind)
     logger.info("a tool call failed", extra={"tool": name, "error": kind})
     return ErrorResponse(text)
