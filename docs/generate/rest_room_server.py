@@ -359,12 +359,13 @@ _IMPORTED = obj(
     documents=_COUNT,
     files=_COUNT,
     file_bytes=_COUNT,
+    body_bytes=_COUNT,
     usage_rows=_COUNT,
 )
 _IMPORT_ERRORS = (
     Answer(400, "The archive is damaged, incomplete or of a newer version; nothing was imported.", ERROR),
     Answer(409, "A tenant or room of the name is there.", ERROR),
-    Answer(429, "An archive is being imported for the tenant.", ERROR),
+    Answer(429, "An archive is being imported for the tenant, or the room is over its quota.", ERROR),
     Answer(507, "The disk has no room for it; nothing was imported.", ERROR),
 )
 _BY_NAME = (Parameter("tenant", "The tenant's name or id.", place="path"),)

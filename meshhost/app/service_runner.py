@@ -91,7 +91,9 @@ async def run_service(
     port: int = 0,
     times: RunTimes | None = None,
 ) -> int:
-    """Run the program until it ends or a signal stops it; return its exit code (0 when a signal stopped it in order).
+    """Run the program until it ends or a signal stops it; return its exit code.
+
+    That is 0 when a signal stopped it in order, and 1 when it ended in order before it served a path.
 
     `port` is where the program's host listens, for one that sets its port itself; 0: on a free port, which it is told.
     With `shows_jobs` the progress has the steps of its workers' jobs too, and its log is JSON.
@@ -134,6 +136,7 @@ async def run_service(
             if changed is None or await _is_stop_requested(signals):
                 if isinstance(outcome, Won) and sources is None and not run.is_described and not program.exit_code:
                     progress("ended", run.ending, {"reason": run.ending})
+                    return 1  # the program is content, but nothing ran
                 return program.exit_code
 
 

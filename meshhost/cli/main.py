@@ -36,6 +36,7 @@ GROUPS = {
         "Send messages at certain times: cron lines, intervals and single times.",
     ),
     "hook": (f"{_COMMANDS}.triggers.hook", "Let foreign services, such as GitHub or Stripe, send to a queue."),
+    "trace": (f"{_COMMANDS}.trace", "Show where the time of messages went: traces of a room."),
     "storage": (f"{_COMMANDS}.storage", "Read and write the files of a room."),
     "agents": (f"{_COMMANDS}.agents", "List and use the agents and tools of a room."),
     "mcp": (f"{_COMMANDS}.mcp", "Use a room from an IDE, and try MCP servers."),

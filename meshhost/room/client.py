@@ -10,6 +10,8 @@ coroutine runs as a task of its own. All tasks belong to one `TaskOwner` and are
 
 Invariant: after a reconnect every registered restorer runs before the event `reconnected`. Because a host keeps one client for
 each idle agent, what is not always needed is made at first use, and loaded then, too: a command uses one service.
+
+Longer than 400 lines because every service has its property here, and everything here is part of MeshAgent's API or documented.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from meshhost.room.services.queues import QueuesClient
     from meshhost.room.services.storage import StorageClient
     from meshhost.room.services.sync import SyncClient
+    from meshhost.room.services.traces import TracesClient
 
 __all__ = ["CloseReason", "RoomClient", "RoomState"]
 
@@ -113,6 +116,7 @@ class RoomClient:
         self._agents: AgentsClient | None = None
         self._developer: DeveloperClient | None = None
         self._sync: SyncClient | None = None
+        self._traces: TracesClient | None = None
 
     def __repr__(self) -> str:
         return f"<RoomClient {self.state.value} {self._keeper.session!r}>"
@@ -191,6 +195,15 @@ class RoomClient:
         return self._sync
 
     @property
+    def traces(self) -> TracesClient:
+        """Reports what this participant's work took, for the traces of the room."""
+        if self._traces is None:
+            from meshhost.room.services.traces import TracesClient
+
+            self._traces = TracesClient(room=self)
+        return self._traces
+
+    @property
     def state(self) -> RoomState:
         """Whether the client is new, open, reconnecting or closed."""
         return self._keeper.state
@@ -248,6 +261,8 @@ class RoomClient:
 
     async def close(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
         """Leave the room: send what waits, close, end the tasks; log those that outlive `timeout`. Idempotent; never raises."""
+        if self._traces is not None:
+            await self._traces.finish()
         await self._keeper.close()
         if left := await self._tasks.stop(timeout=timeout):
             logger.warning("tasks did not end with the room", extra={"tasks": left})
@@ -255,6 +270,7 @@ class RoomClient:
     def forget(self) -> None:
         """Break the reference cycles of this closed client: its memory is freed at once, not by a rare full collection."""
         self._queues = self._messaging = self._storage = self._agents = self._developer = self._sync = None
+        self._traces = None
         self._handlers.clear()
         self._restorers.clear()
         self._events.close()

@@ -75,12 +75,18 @@ from meshhost.server.studio.pages import PageRoutes
 from meshhost.server.studio.room_log import RoomLog, RoomLogRoutes
 from meshhost.server.studio.search import SearchRoutes
 from meshhost.server.studio.signing_in import SigningIn
+from meshhost.server.studio.traces import TraceRoutes
 from meshhost.server.tenant_metrics import TenantUseCollector
+from meshhost.server.traces.gateway import GatewayTraces
+from meshhost.server.traces.messages import MessageTraces, trace_messages
+from meshhost.server.traces.recorder import TraceRecorder
+from meshhost.server.traces.service import TracesService
 from meshhost.server.wire.dialect import Dialect, Dialects
 from meshhost.server.wire.sdk06 import SDK_06
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.traces.contract import TraceStore
 from meshhost.stores.triggers.contract import TriggerStore
 from meshhost.tenant_names import TenantLabels
 from meshhost.triggers.hooks import Hooks
@@ -106,6 +112,7 @@ class Engines:
     meter: Meter
     counts: TenantCounts
     triggers: TriggerStore
+    traces: TraceStore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +135,7 @@ class Parts:
     series: QueueSeries
     series_file: SeriesFile
     in_flight: InFlight
+    traces: MessageTraces
 
 
 def assemble(
@@ -183,6 +191,8 @@ def assemble(
     scheduler = Scheduler(engines.triggers, engines.queues, **checks)
     schedules = Schedules(engines.triggers, engines.queues, on_change=scheduler.wake, check_maker=waking.check_maker)
     log = RoomLog()
+    traces = TraceRecorder(engines.traces, count=metrics.count_spans)
+    message_traces = trace_messages(traces, engines.queues, config.traces_per_second, config.failed_traces_per_second)
     messaging = MessagingService(on_dismissed=queues.dismiss)
     all_services = ServiceSet(
         [
@@ -198,6 +208,7 @@ def assemble(
                 need=waking.need,
                 is_awake=waking.is_awake,
             ),
+            TracesService(traces),
             SchedulingService(scheduler, linger_seconds=config.linger_seconds),
             CallingService(
                 caller,
@@ -231,6 +242,7 @@ def assemble(
         engines.meter,
         engines.counts,
         engines.triggers,
+        traces,
     )
     deletions = Deletions(kept, directory)
     engines.identity.on_closed(deletions.end_rooms)
@@ -300,6 +312,7 @@ def assemble(
     OverviewRoutes(access, directory, engines.queues, caller, engines.counts).add_to(app)
     SearchRoutes(access, directory, engines.queues, engines.files, schedules).add_to(app)
     RoomLogRoutes(access, log).add_to(app)
+    TraceRoutes(access, traces).add_to(app)
     hosts = Hosts(access, services=lambda: caller.services, local=config.local_hosts, admin_key=config.host_admin_key)
     hosts.add_to(app)
     codes = OneTimeCodes()
@@ -309,7 +322,12 @@ def assemble(
     oidc.add_to(app)
     PageRoutes().add_to(app)  # the last below /studio: it answers everything else there
     add_gateway_routes(
-        app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter, hold=bodies.held
+        app,
+        providers=engines.providers,
+        authenticate=access.gateway_caller,
+        meter=engines.meter,
+        hold=bodies.held,
+        trace=GatewayTraces(traces).begin,
     )
     return Parts(
         app,
@@ -328,6 +346,7 @@ def assemble(
         series,
         SeriesFile(series, config.series_file),
         in_flight,
+        message_traces,
     )
 
 

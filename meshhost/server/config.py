@@ -122,7 +122,8 @@ class ServerConfig:
     tenants; without one nobody does. `oidc` lets people sign in to Studio by a provider. `host_admin_key` is the admin key of
     service hosts, which the operator sees through this server; `local_hosts` returns those that run on this machine, with the
     room that each was run for. The first `tenant_labels` tenants have a label of their own in the metrics, which shows their id
-    or name. `series_file` is where the series of points about queues are kept while the server does not run.
+    or name. `series_file` is where the series of points about queues are kept while the server does not run. Of each tenant
+    `traces_per_second` messages are traced, and `failed_traces_per_second` of those that fail.
     """
 
     host: str = "127.0.0.1"
@@ -158,6 +159,8 @@ class ServerConfig:
     tenant_labels: int = 0
     tenant_label: TenantLabel = "id"
     series_file: Path | None = None
+    traces_per_second: float = 10.0
+    failed_traces_per_second: float = 10.0
 
     @property
     def connection_bytes(self) -> int:

@@ -51,6 +51,9 @@ class ServerMetrics:
             ["kind", "outcome"],
             registry=registry,
         )
+        self._spans = Counter(
+            "meshhost_trace_spans", "Spans of traces, by what became of them", ["outcome"], registry=registry
+        )
         self._messages = Gauge(
             "meshhost_queue_messages", "Messages in all queues, also of closed rooms", ["state"], registry=registry
         )
@@ -94,6 +97,10 @@ class ServerMetrics:
     def count_trigger(self, kind: str, outcome: str) -> None:
         """Count what became of an occurrence of a schedule, or of a delivery to a hook."""
         self._triggers.labels(kind, outcome).inc()
+
+    def count_spans(self, outcome: str, spans: int) -> None:
+        """Count spans that were taken to be stored, dropped, or lost."""
+        self._spans.labels(outcome).inc(spans)
 
     def count_request(self, type: str, outcome: str) -> None:
         """Count a request. `type` is the operation's name, or `unknown`: never what a client made up."""

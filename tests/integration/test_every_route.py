@@ -167,6 +167,8 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/overview"): VIEW | {"other key": OPEN, "operator key": OPEN},
     ("GET", "/rooms/{room}/events"): PROJECTS,
     ("GET", "/rooms/{room}/log"): DEVELOP | {"other key": OPEN},
+    ("GET", "/rooms/{room}/traces"): DEVELOP | {"other key": OPEN},
+    ("GET", "/rooms/{room}/traces/{trace}"): DEVELOP | {"other key": OPEN},
     ("GET", "/hosts"): OPERATOR,
     ("GET", "/hosts/{host}/{path}"): OPERATOR,
     ("POST", "/hosts/{host}/{path}"): OPERATOR,
@@ -298,6 +300,7 @@ async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
             "token": "x",
             "version": "-",
             "host": "none",
+            "trace": "none",
         }
         parameters |= {"what": "services", "rest": "more", "path": "files"}
         # What the operator may do would be done.

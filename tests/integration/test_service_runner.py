@@ -271,7 +271,7 @@ async def test_a_room_server_that_does_not_tell_its_models_is_not_complained_abo
 
 @pytest.mark.parametrize(
     ("before", "code"),
-    [("sys.exit(3)", 3), ("sys.exit()", 0), ("raise ValueError", 1), ("os.kill(os.getpid(), signal.SIGKILL)", 137)],
+    [("sys.exit(3)", 3), ("sys.exit()", 1), ("raise ValueError", 1), ("os.kill(os.getpid(), signal.SIGKILL)", 137)],
 )
 async def test_a_program_that_ends_ends_the_run_with_its_code(
     program: Callable[[str], str], server: RunningServer, before: str, code: int
@@ -284,7 +284,7 @@ async def test_a_program_that_ends_in_order_and_served_nothing_is_explained(
     program: Callable[[str], str], server: RunningServer, source: str, told: list[str]
 ) -> None:
     steps = Steps()
-    await ran(program(source), steps)
+    assert await ran(program(source), steps) == 1  # also of a program that ended with 0: it did not do what was asked
     assert steps.told == ["server", "no_model", *told]
     if "ended" in told:
         text = "the program ended with exit code 0 before it served a path: does it end with asyncio.run(host.run())?"

@@ -24,7 +24,11 @@ def run(*, file: str, room: str, json: bool, reload: bool = False, port: int = 0
 
     shows_link = shows_studio_link(read_settings())
 
+    is_explained = False
+
     def progress(step: str, text: str, fields: dict[str, Any]) -> None:
+        nonlocal is_explained
+        is_explained = is_explained or step == "ended"
         if step == "studio" and not shows_link:
             return
         if json:
@@ -36,6 +40,7 @@ def run(*, file: str, room: str, json: bool, reload: bool = False, port: int = 0
 
     running = run_service(file, room=room, progress=progress, reload=reload, shows_jobs=json, port=port)
     exit_code = asyncio.run(running)
-    if exit_code:
+    if exit_code and not is_explained:
         note(f"the program ended with exit code {exit_code}")
+    if exit_code:
         raise typer.Exit(exit_code)

@@ -80,6 +80,8 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     **{(method, "/hosts/{host}/{path}"): OPERATOR for method in ("GET", "POST", "DELETE")},
     ("GET", "/search"): Role.VIEWER,  # without files
     ("GET", f"{_ROOM}/log"): Role.DEVELOPER,  # entries may have contents
+    ("GET", f"{_ROOM}/traces"): Role.DEVELOPER,  # as the log
+    ("GET", f"{_ROOM}/traces/{{trace}}"): Role.DEVELOPER,
     ("POST", "/studio/api/link"): Role.VIEWER,
     ("POST", "/studio/api/rooms/{room}/token"): Role.DEVELOPER,
     ("POST", "/tenants"): OPERATOR,

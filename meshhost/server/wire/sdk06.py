@@ -30,6 +30,8 @@ _EXTENSIONS = (
     "ack_many",
     "message_life",
     "large_bodies",
+    "resume_uploads",
+    "traces",
     "tool_progress",
 )
 

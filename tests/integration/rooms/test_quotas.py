@@ -216,6 +216,45 @@ async def test_the_deletion_of_a_room_or_tenant_makes_the_counts_right(tenants: 
     assert counts.known().get(ACME.project_id, {}).keys().isdisjoint({Resource.MESSAGES, Resource.FILES})
 
 
+@pytest.mark.parametrize(
+    ("limits", "quota"),
+    [
+        ({"max_messages": 5}, "max_messages"),
+        ({"max_queues": 1}, "max_queues"),
+        ({"max_stored_bytes": 5}, "max_stored_bytes"),
+        ({"max_files": 1}, "max_files"),
+    ],
+)
+async def test_a_tenant_cannot_pass_its_limits_by_importing_rooms(
+    tenants: Tenants, limits: dict[str, int], quota: str
+) -> None:
+    rooms = f"{tenants.server.url}/tenants/{ACME.project_id}/rooms"
+    headers = {"Authorization": f"Bearer {tenants.acme.api_key}"}
+    async with tenants.acme.client() as user:
+        for number in range(3):
+            await user.queues.send(name="jobs", message=number)
+        await user.storage.upload(path="a.txt", data=b"abc")
+    async with tenants.http.get(f"{rooms}/room/archive", headers=headers) as response:
+        archive = await response.read()
+    await tenants.limit(**limits)
+
+    async with tenants.http.put(f"{rooms}/copy/archive", headers=headers, data=archive) as response:
+        status, answer = response.status, await response.json()
+
+    assert (status, answer["quota"]) == (429, quota)
+    use = await tenants.use()
+    assert (use["messages"], use["queues"], use["files"], use["stored_bytes"]) == (3, 1, 1, 3)
+    await tenants.limit(**dict.fromkeys(limits, 6))
+    async with tenants.http.put(f"{rooms}/copy/archive", headers=headers, data=archive) as response:
+        assert response.status == 200
+    use = await tenants.use()
+    assert (use["messages"], use["queues"], use["files"], use["stored_bytes"]) == (6, 2, 2, 6)
+    if quota == "max_messages":
+        async with tenants.acme.client() as user:
+            with pytest.raises(QuotaExceededError):
+                await user.queues.send(name="jobs", message=4)
+
+
 async def test_counts_are_right_again_after_a_restart(served: Served) -> None:
     async with served() as tenants, tenants.acme.client() as room:
         await room.storage.upload(path=".schemas/page.json", data=b"{}")

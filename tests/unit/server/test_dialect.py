@@ -97,6 +97,8 @@ def test_the_greeting_is_the_one_of_the_protocol() -> None:
                         "ack_many",
                         "message_life",
                         "large_bodies",
+                        "resume_uploads",
+                        "traces",
                         "tool_progress",
                     ],
                     "resume_token": "token",

@@ -93,6 +93,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], ApiScope]]] = {
     "storage.open": [({"path": "f"}, _ELSEWHERE), ({"path": "f"}, _READ_ONLY)],
     "storage.write": [({"handle": "h"}, _without(storage=None))],
     "storage.close": [({"handle": "h"}, _without(storage=None))],
+    "storage.abort": [({"handle": "h"}, _without(storage=None))],
     "storage.download": [({"path": "f"}, _ELSEWHERE)],
     "storage.download_url": [({"path": "f"}, _ELSEWHERE)],
     "storage.delete": [({"path": "f"}, _ELSEWHERE), ({"path": "f"}, _READ_ONLY)],

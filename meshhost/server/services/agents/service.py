@@ -239,9 +239,15 @@ class AgentsService(RoomService):
         if is_coming():
             text = f"{missing} yet: waiting up to {seconds:g} s for one that is on its way"
             request.peer.tell(Event("request.waits", {"message": text}))
-        return await self._rooms.of(room).arrivals.wait(
-            find, is_coming=is_coming, timeout=seconds, caller=caller, key=key
-        )
+        try:
+            return await self._rooms.of(room).arrivals.wait(
+                find, is_coming=is_coming, timeout=seconds, caller=caller, key=key
+            )
+        except NotFoundError as error:
+            if not is_coming():
+                raise
+            hint = f"`meshhost room services {room.key.name}` shows why"
+            raise NotFoundError(f"{error}, and none came within {seconds:g} s: {hint}") from None
 
     async def _wait(self, calls: PendingCalls, call: Call, what: str) -> CallAnswer:
         is_answered = False
