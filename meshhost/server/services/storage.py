@@ -9,6 +9,8 @@ An upload lives as long as its participant, so it outlives a lost connection by 
 not know whether its last pieces arrived: it sends each piece with its `offset` in the file, and sends again what was not
 confirmed. The server adds what it does not have yet, so the file is whole and nothing is in it twice. In the same way a `close`
 may be sent again. Invariant: what was taken from the counts of the tenant is in the file, also when a request is cancelled.
+
+Longer than 400 lines because uploads, which are most of it, share their counts with what replaces and deletes files.
 """
 
 import asyncio
@@ -48,6 +50,8 @@ from meshhost.tasks import uninterrupted
 __all__ = ["StorageService"]
 
 MAX_UPLOADS = 64
+# Bytes of a file that one read returns.
+MAX_PIECE = 1024 * 1024
 MAX_PAGE = 1000
 """Entries of a page at most; so many are given when the client does not say."""
 # A disk that takes longer for one piece has failed.
@@ -76,6 +80,11 @@ class _List(_Path):
 
 class _Open(_Path):
     overwrite: bool = False
+
+
+class _Read(_Path):
+    start: int = Field(default=0, ge=0)
+    length: int = Field(ge=0, le=MAX_PIECE)
 
 
 class _Handle(Body):
@@ -130,6 +139,7 @@ class StorageService(RoomService):
             "storage.close": Operation(_Handle, self._close, _has_storage),
             "storage.abort": Operation(_Handle, self._abort, _has_storage, frees=True),
             "storage.download": Operation(_Path, self._download, _may_read, _subject),
+            "storage.read": Operation(_Read, self._read, _may_read, _subject),
             "storage.download_url": Operation(_Path, self._download_url, _may_read, _subject),
             "storage.delete": Operation(_Path, self._delete, _may_write, _subject),
         }
@@ -315,6 +325,12 @@ class StorageService(RoomService):
         del data
         await request.reply(answer, reserved=size)
         return None
+
+    async def _read(self, request: Request, body: _Read) -> Answer:
+        path = clean_path(body.path)
+        piece = await self._files.piece(request.room.key, path, start=body.start, length=body.length)
+        answer = FileResponse(data=piece.data, name=path.rpartition("/")[2], mime_type=mime_type_of(path))
+        return answer, {"size": piece.size, "version": piece.version}
 
     async def _download_url(self, request: Request, body: _Path) -> Answer:
         path = clean_path(body.path)
