@@ -49,7 +49,9 @@ async def test_a_program_joins_a_room_with_the_commands_access_to_a_server(serve
 async def test_who_has_no_operators_key_is_told_where_it_is(server: RunningServer, command: Command) -> None:
     code, _, said = await command("tenant", "list")
     assert code == 1
-    assert "this needs the operator's key; no operator's key: run this as the user who runs `meshhost room serve`" in said
+    assert (
+        "this needs the operator's key; no operator's key: run this as the user who runs `meshhost room serve`" in said
+    )
 
 
 async def test_a_command_joins_with_a_ready_made_token(
