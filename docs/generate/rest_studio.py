@@ -16,6 +16,7 @@ _SESSION = obj(
     tenant={"type": ["object", "null"], "properties": {"id": TEXT, "name": TEXT}},
     expires=_NUMBER,
     csrf={"type": "string", "description": "What every other request of the session has in `X-Meshhost-Csrf`."},
+    may_link={"type": "boolean", "description": "Whether `POST /studio/api/link` makes a link for it."},
     sign_in={"type": "array", "items": {"enum": ["key", "code", "oidc"]}},
     oidc={"type": ["object", "null"], "properties": {"name": TEXT}},
     version=TEXT,
@@ -224,9 +225,12 @@ STUDIO = (
             Answer(429, "Too many streams of this tenant are open.", ERROR),
         ],
         description="""An event `room` at once and then when something changed, at most one in a second: the whole state, as
-        `{"at", "open", "participants", "queues", "calls"}`. A comment comes every 15 seconds when nothing changes. Before the
-        server ends the stream, because the key was revoked, the room was deleted or the server stops, comes an event `end`
-        with a `reason`. Nobody joins the room by it, and it is not opened.""",
+        `{"at", "open", "participants", "queues", "calls"}`. With `changes=1` what follows is mostly an event `change`, with
+        `at`, `open`, the participants that `joined` and the ids of those that `left`, the `queues` that are new or different
+        and the names of those that are `gone`, and `calls` where they are different. A comment comes every 15 seconds when
+        nothing changes. Before the server ends the stream, because the key was revoked, the room was deleted or the server
+        stops, comes an event `end` with a `reason`. Nobody joins the room by it, and it is not opened.""",
+        parameters=(Parameter("changes", "1: only what changed, after the first event."),),
         auth="apiKey",
         tag="Studio",
     ),

@@ -39,6 +39,7 @@ GROUPS = {
     "trace": (f"{_COMMANDS}.trace", "Show where the time of messages went: traces of a room."),
     "storage": (f"{_COMMANDS}.storage", "Read and write the files of a room."),
     "agents": (f"{_COMMANDS}.agents", "List and use the agents and tools of a room."),
+    "mcp": (f"{_COMMANDS}.mcp", "Use a room from an IDE, and try MCP servers."),
     "messaging": (f"{_COMMANDS}.messaging", "List the participants of a room, and send messages."),
     "token": (f"{_COMMANDS}.token", "Create tokens for participants."),
     "tenant": (f"{_COMMANDS}.tenant", "Manage the tenants of a room server, as its operator."),

@@ -23,6 +23,7 @@ from typing import TypeVar
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler  # for its type; only what asyncio.Protocol has is called
 
+from meshhost.edge.bodies import HeldBodies
 from meshhost.edge.descriptors import most_descriptors
 from meshhost.edge.limits import EdgeLimits
 from meshhost.edge.pace import Newcomer, Pace
@@ -55,6 +56,7 @@ class Guard:
         self._log_seconds = log_seconds
         self.watchers = watchers
         self.max_connections = limits.connections()
+        self.bodies = HeldBodies(limits.max_body_bytes)
         self._highest = most_descriptors(_HIGHEST_SHARE)
         self._last = most_descriptors(_LAST_SHARE)
         self.open: set[Connection] = set()
@@ -156,6 +158,9 @@ class Connection(asyncio.Protocol):
         self._in_headers = False
         self._is_known = False
         self._request: web.BaseRequest | None = None
+        # Of the request: who sends it, if known by name, and its body, if it was read whole.
+        self._sender: str | None = None
+        self._body: bytes | None = None
         self._has_answer = False
         # Of the headers that come: their last bytes, until they are complete; and whether something came after them.
         self._tail = b""
@@ -165,7 +170,7 @@ class Connection(asyncio.Protocol):
         self._body_since = 0.0
         self._last_data = 0.0
         self._body_bytes = 0
-        self._feed: Callable[[bytes], None] | None = None
+        self._feed: Callable[[bytes], bool] | None = None
         self._is_held_back = self._has_paused = False
         self.address = ""
         self.went_on_at = 0.0
@@ -206,7 +211,8 @@ class Connection(asyncio.Protocol):
 
     def _receive(self, data: bytes) -> None:
         if self._feed is not None:
-            self._feed(data)
+            if not self._feed(data):
+                return
         elif self._request is not None:
             self._last_data = time.monotonic()
             self._body_bytes += len(data)
@@ -236,6 +242,7 @@ class Connection(asyncio.Protocol):
         self._request, self._has_answer, self._body_bytes = request, False, 0
         self._body_since = self._last_data = time.monotonic()
         self._is_known = False
+        self._sender = self._body = None
 
     def measured(self, handling: Awaitable[T]) -> Awaitable[T]:
         """See Watched."""
@@ -248,19 +255,20 @@ class Connection(asyncio.Protocol):
 
     def end_request(self) -> None:
         """See Watched."""
-        self._request = None
+        self._request = self._body = None
 
     @property
     def is_known(self) -> bool:
         """See Watched."""
         return self._is_known
 
-    def know(self) -> None:
+    def know(self, name: str | None = None) -> None:
         """See Watched."""
         self._is_known = True
+        self._sender = name or self._sender
         self._end_newcomer()  # what follows is work of somebody known
 
-    def watch_data(self, feed: Callable[[bytes], None]) -> bool:
+    def watch_data(self, feed: Callable[[bytes], bool]) -> bool:
         """See Watched."""
         if not self._has_headers or self._has_more or self._body_bytes:
             return False
@@ -277,6 +285,15 @@ class Connection(asyncio.Protocol):
     def is_reading(self) -> bool:
         """See Watched."""
         return self._transport is not None and self._transport.is_reading()
+
+    async def read_body(self, *, most_bytes: int) -> bytes:
+        """See Watched."""
+        if self._request is None:
+            raise RuntimeError("no request is in progress")
+        if self._body is None:
+            sender = self._sender or f"address {self.address}"
+            self._body = await self._guard.bodies.read(self._request, sender=sender, most_bytes=most_bytes)
+        return self._body
 
     def _end_newcomer(self) -> None:
         if self._newcomer is not None:

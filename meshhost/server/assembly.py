@@ -3,6 +3,8 @@
 Nothing is started here and nothing is registered by import: `assemble` makes the parts in the order of their dependencies and
 returns the few that `RoomServer` starts and stops. The services and dialects of every server are listed here; those that a
 program adds are passed in. This is the only module of `server/` that imports both services and HTTP.
+
+Longer than 400 lines because every part of the server is named here once, in one order.
 """
 
 from collections.abc import Sequence
@@ -52,6 +54,8 @@ from meshhost.server.http.triggers.messages import MessageRoutes
 from meshhost.server.http.triggers.scheduled_tasks import ScheduledTaskRoutes
 from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
+from meshhost.server.mcp.oauth import OAuthRoutes, room_of_resource
+from meshhost.server.mcp.routes import MAX_BODY_BYTES, McpRoutes
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.queue_metrics import QueueMeter
 from meshhost.server.series_file import SeriesFile
@@ -62,7 +66,7 @@ from meshhost.server.services.documents.service import MAX_DOCUMENT_BYTES, Docum
 from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.schedules import SchedulingService
-from meshhost.server.services.storage import StorageService
+from meshhost.server.services.storage.service import StorageService
 from meshhost.server.services.work import WorkService
 from meshhost.server.studio.codes import OneTimeCodes
 from meshhost.server.studio.events import EventRoutes
@@ -80,6 +84,7 @@ from meshhost.server.traces.messages import MessageTraces, trace_messages
 from meshhost.server.traces.recorder import TraceRecorder
 from meshhost.server.traces.service import TracesService
 from meshhost.server.wire.dialect import Dialect, Dialects
+from meshhost.server.wire.sdk056 import SDK_056
 from meshhost.server.wire.sdk06 import SDK_06
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
@@ -252,7 +257,7 @@ def assemble(
         config,
         access=access,
         directory=directory,
-        dialects=Dialects([*dialects, SDK_06]),
+        dialects=Dialects([*dialects, SDK_056, SDK_06]),
         operations=all_services.operations(),
         given_up=all_services.given_up,
         metrics=metrics,
@@ -280,12 +285,32 @@ def assemble(
         bytes_per_second=config.edge.bytes_per_second,
     )
     MessageRoutes(access, engines.queues, bodies).add_to(app)
+    McpRoutes(
+        access,
+        directory,
+        all_services.find(AgentsService),
+        BodyReader(
+            in_flight,
+            most_bytes=min(config.limits.message_bytes, MAX_BODY_BYTES),
+            seconds=config.message_seconds,
+            bytes_per_second=config.edge.bytes_per_second,
+        ),
+        engines.counts,
+        address,
+        is_arriving=caller.is_arriving,
+        count=metrics.count_request,
+        count_mcp=metrics.count_mcp,
+        has_login=config.has_login,
+    ).add_to(app)
     hooks = Hooks(engines.triggers, engines.queues, **checks)
     HookRoutes(access, hooks, address, bodies, rates=rates).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
     ArchiveRoutes(access, exports, imports, in_flight).add_to(app)
     if config.has_login:
-        LoginRoutes(access).add_to(app)
+        LoginRoutes(
+            access, own_url=lambda: address.url, room_of=lambda text: room_of_resource(address.url, text)
+        ).add_to(app)
+        OAuthRoutes(address).add_to(app)
     EventRoutes(access, directory, engines.queues, calls_of=caller.calls).add_to(app)
     OverviewRoutes(access, directory, engines.queues, caller, engines.counts).add_to(app)
     SearchRoutes(access, directory, engines.queues, engines.files, schedules).add_to(app)

@@ -56,6 +56,11 @@ class Fresh(Generic[Key, Value]):
         self._entries: OrderedDict[Key, _Entry[Value]] = OrderedDict()
         self._number = 0
 
+    def known(self, key: Key) -> Made[Value] | None:
+        """The value as it was made last, fresh or not; inside `make` the one that will be replaced."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.made
+
     async def of(self, key: Key) -> Made[Value]:
         """The value, made now if it is not fresh. Raises what making it raises."""
         entry = self._entries.setdefault(key, _Entry())

@@ -42,6 +42,9 @@ class ServerMetrics:
         )
         self._joins = Counter("meshhost_room_joins", "Attempts to join a room", ["outcome"], registry=registry)
         self._calls = Counter("meshhost_room_calls", "Calls sent to service hosts", ["outcome"], registry=registry)
+        self._mcp = Counter(
+            "meshhost_mcp_requests", "Requests of MCP clients", ["method", "outcome"], registry=registry
+        )
         self._triggers = Counter(
             "meshhost_triggers",
             "Occurrences of schedules and deliveries to hooks",
@@ -102,6 +105,10 @@ class ServerMetrics:
     def count_request(self, type: str, outcome: str) -> None:
         """Count a request. `type` is the operation's name, or `unknown`: never what a client made up."""
         self._requests.labels(type, outcome).inc()
+
+    def count_mcp(self, method: str, outcome: str) -> None:
+        """Count a request of an MCP client. `method` is one that is offered, or `unknown`."""
+        self._mcp.labels(method, outcome).inc()
 
     def count_join(self, outcome: str) -> None:
         """Count an attempt to join."""

@@ -1,12 +1,15 @@
 """The examples a person starts from, as they would run them: real processes, offline."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.model_services import VOICES, ModelService
 
 from meshhost.errors import SettingsError
 from meshhost.gateway.local.provider import find_model
@@ -21,7 +24,7 @@ EXAMPLES = REPOSITORY / "agents"
 @pytest.fixture
 def examples(home: Any) -> Any:
     """A home with the examples in it."""
-    for name in ("task_runner", "toolkit", "call_tool"):
+    for name in ("task_runner", "toolkit", "call_tool", "mcp_toolkit", "any_model"):
         shutil.copytree(EXAMPLES / name, home.directory / name)
     return home
 
@@ -52,6 +55,22 @@ async def test_a_program_calls_a_tool_of_the_hosted_toolkit(examples: Any) -> No
         )
 
 
+async def test_the_tools_of_an_mcp_server_are_used_in_a_room(examples: Any) -> None:
+    async with examples.service("mcp_toolkit/main.py"):
+        async with asyncio.timeout(60):  # the agent is in the room before it has started its server
+            while "notes" not in await examples.cli("agents", "list-toolkits", "--room=queue-test"):
+                pass
+        invoke = ("agents", "invoke-tool", "--room=queue-test", "--toolkit=notes")
+        kept = await examples.cli(*invoke, "--tool=add_note", '--arguments={"text": "buy milk"}')
+        assert "kept note 1" in kept
+        assert "buy milk" in await examples.cli(*invoke, "--tool=list_notes")
+        config = json.loads(await examples.cli("mcp", "url", "--room=queue-test", "--json"))
+        entry = config["mcpServers"]["meshhost-queue-test"]
+        header = f"Authorization: {entry['headers']['Authorization']}"
+        listed = json.loads(await examples.cli("mcp", "check", "--json", "--header", header, entry["url"]))
+        assert [tool["name"] for tool in listed["tools"]] == ["notes__add_note", "notes__list_notes"]
+
+
 async def test_a_program_asks_the_hosted_agent(examples: Any, upstream: ScriptedUpstream) -> None:
     upstream.say('{"topic": "billing", "urgent": true}').say("no JSON at all").say("nor now").say("nor ever")
     async with examples.service("task_runner/main.py"):
@@ -64,6 +83,25 @@ async def test_a_program_asks_the_hosted_agent(examples: Any, upstream: Scripted
         assert "ask failed: agent 'sorter' failed; its log says why" in await failed(
             examples, "call_tool/call.py", "queue-test", "ask", "x"
         )
+
+
+@pytest.mark.parametrize(("spoken", "served"), [("responses", "chat"), ("chat", "messages"), ("messages", "responses")])
+async def test_one_program_runs_on_every_api_without_a_setting(examples: Any, spoken: str, served: str) -> None:
+    async with AsyncExitStack() as running:
+        service = await running.enter_async_context(ModelService(VOICES[served]))
+        service.say(("call", "total", {"prices": [12, 3], "discount": 10})).say(("text", "It costs 13.50 francs."))
+        kind = "anthropic" if served == "messages" else "openai"
+        config = examples.directory / "server.toml"
+        config.write_text(f'[[providers]]\nkind = "{kind}"\nbase_url = "{service.base_url}"\n')
+        examples.environment |= {"MODEL_API": spoken}
+        serve = ("room", "serve", "--port", str(examples.port), "--config", str(config))
+        server = await running.enter_async_context(examples.meshhost(*serve))
+        await server.line("room server ready")
+        await running.enter_async_context(examples.service("any_model/main.py"))
+        send = ("queue", "send", "--room=queue-test", "--queue=orders", "--wait", "--json")
+        answer = await examples.cli(*send, '{"prompt": "a book for 12 and a pen for 3, minus 10 %"}')
+        assert "13.50" in answer
+        assert "13.5" in json.dumps(service.asked[1].body)  # what the tool worked out
 
 
 async def test_the_hosted_agent_answers_in_its_shape_with_the_local_model(examples: Any) -> None:
@@ -80,7 +118,13 @@ async def test_the_hosted_agent_answers_in_its_shape_with_the_local_model(exampl
 
 @pytest.mark.parametrize(
     ("manifest", "program"),
-    [("sorter", "task_runner"), ("text-toolkit", "toolkit"), ("storage-worker", "storage_worker")],
+    [
+        ("sorter", "task_runner"),
+        ("text-toolkit", "toolkit"),
+        ("mcp-toolkit", "mcp_toolkit"),
+        ("orders", "any_model"),
+        ("storage-worker", "storage_worker"),
+    ],
 )
 def test_each_manifest_is_that_of_its_program(manifest: str, program: str) -> None:
     spec = json.loads((REPOSITORY / "config" / "services" / f"{manifest}.json").read_text())

@@ -130,6 +130,7 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("DELETE", f"{P}/scheduled-tasks/{{id}}"): DEVELOP,
     ("GET", f"{P}/scheduled-tasks/{{id}}/runs"): VIEW,
     ("POST", "/rooms/{room}/queues/{queue}/messages"): ROOM_DEVELOP,
+    **{(method, "/rooms/{room}/mcp"): ROOM_DEVELOP for method in ("POST", "GET", "DELETE")},
     ("GET", "/schedules"): PROJECTS,
     ("POST", "/schedules/preview"): PROJECTS,
     ("POST", "/rooms/{room}/schedules"): ROOM_DEVELOP,
@@ -185,6 +186,9 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/oauth/authorize"): LOGIN,
     ("POST", "/oauth/authorize"): {**dict.fromkeys(CREDENTIALS, 403), "session from elsewhere": 404},
     ("POST", "/oauth/token"): LOGIN,
+    ("POST", "/oauth/register"): PUBLIC,
+    ("GET", "/.well-known/oauth-authorization-server"): PUBLIC,
+    ("GET", "/.well-known/oauth-protected-resource/rooms/{room}/mcp"): PUBLIC,
     ("*", "/rooms/{room}/v1/{path}"): GATEWAY,
     # The last: it signs out.
     ("DELETE", "/studio/api/session"): SIGN_IN | dict.fromkeys(FORGED, 403),

@@ -26,6 +26,7 @@ from opentelemetry import trace
 from meshhost.agents.adapter import ToolResponseAdapter
 from meshhost.agents.context import AgentChatContext
 from meshhost.errors import InvalidRequestError, LLMError
+from meshhost.llm.dialects import Dialect
 from meshhost.openai.tools.answer import Answer
 from meshhost.openai.tools.retry import Failure, RetryPolicy, with_retries
 from meshhost.openai.tools.stream import ANSWER_TIMEOUT, Event, failure_of, stream_response, tokens_of
@@ -49,7 +50,10 @@ _INTERRUPTED = "error: the call was cancelled; whether it took effect is not kno
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """One exchange with the model. `options` are the request's parameters without the conversation."""
+    """One exchange with the model. `options` are the request's parameters without the conversation.
+
+    `dialect` is the API of the service, if it is another than the Responses API.
+    """
 
     client: AsyncOpenAI
     context: AgentChatContext
@@ -66,6 +70,7 @@ class Exchange:
     provider: str = "openai"
     answer_timeout: float = ANSWER_TIMEOUT
     carries_trace: bool = False  # to the gateway of the room, and to nobody else
+    dialect: Dialect | None = None
     # One mutable cell in a frozen class: whether the present try has shown events that a retry must take back.
     _shown: list[bool] = field(default_factory=lambda: [False])
 
@@ -115,7 +120,12 @@ class Exchange:
 
     async def _attempt(self) -> Answer | Failure:
         response = await stream_response(
-            self.client, self._parameters(), self._show, self.retry.clock.time, timeout=self.answer_timeout
+            self.client,
+            self._parameters(),
+            self._show,
+            self.retry.clock.time,
+            timeout=self.answer_timeout,
+            dialect=self.dialect,
         )
         if isinstance(response, Failure):
             return response

@@ -16,6 +16,7 @@ from opentelemetry import trace
 from meshhost.errors import InvalidRequestError, MeshhostError
 from meshhost.guard import guarding
 from meshhost.openai.tools.answer import cleaned
+from meshhost.openai.tools.hosted_tools import HostedTool
 from meshhost.protocol.json_values import load_json
 from meshhost.protocol.messages import ErrorResponse, Response
 from meshhost.tools.schema import is_strict, with_defs
@@ -38,14 +39,17 @@ class _Entry:
 
 
 class ToolBundle:
-    """All tools that take arguments, each under a unique name that OpenAI accepts."""
+    """All tools that take arguments, each under a unique name that OpenAI accepts, and the definitions of hosted ones."""
 
     def __init__(self, toolkits: Sequence[Toolkit]) -> None:
         self._entries: dict[str, _Entry] = {}
+        self._hosted: list[dict[str, Any]] = []
         for toolkit in toolkits:
             for tool in toolkit.tools:
                 if isinstance(tool, Tool):
                     self._entries[self._free_name(toolkit, tool)] = _Entry(toolkit, tool)
+                elif isinstance(tool, HostedTool):
+                    self._hosted.extend(tool.get_open_ai_tool_definitions())
 
     def __repr__(self) -> str:
         return f"<ToolBundle {self.names}>"
@@ -56,8 +60,9 @@ class ToolBundle:
         return list(self._entries)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return the tools in the API's form, in strict mode where their schema allows that."""
-        return [_definition(name, entry.tool) for name, entry in self._entries.items()]
+        """Return the tools in the API's form, in strict mode where their schema allows that; then those that the provider
+        runs."""
+        return [*(_definition(name, entry.tool) for name, entry in self._entries.items()), *self._hosted]
 
     async def execute(self, *, context: ToolContext, name: str, arguments: str) -> Response:
         """Call the tool with the JSON text that the model wrote. Errors are returned as an ErrorResponse."""

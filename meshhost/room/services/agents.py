@@ -276,6 +276,14 @@ class AgentsClient:
             response = ErrorResponse(text="the tool's answer is not JSON", code=ToolError.code)
             await self._room.respond(call.id, "agent.tool_call_response", response)
 
+    async def report_progress(
+        self, call: MessageReceived, progress: float, total: float | None, message: str | None
+    ) -> None:
+        """Report how far a tool call to us got. Does nothing when the server does not pass it on."""
+        if "tool_progress" in self._room.extensions.get("extensions", ()):
+            report = {"id": call.id, "progress": progress, "total": total, "message": message}
+            await self._notify("agent.tool_call_progress", report)
+
     async def _call(self, type: str, request: Header, attachment: bytes | None = None) -> Response:
         """Send a request that another participant answers; if we are cancelled meanwhile, so is the call."""
         key = {"call": uuid.uuid4().hex}

@@ -3,8 +3,6 @@
 Made once, in `meshhost.server.assembly`. Who works on one store only takes that store.
 """
 
-import contextlib
-from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from meshhost.gateway.meter import Meter
@@ -35,27 +33,6 @@ class Kept:
     counts: TenantCounts
     triggers: TriggerStore
     traces: TraceRecorder
-
-    @contextlib.asynccontextmanager
-    async def places(self, tenant: TenantId, wanted: Mapping[Resource, int]) -> AsyncIterator[None]:
-        """Take places for what the block will store, and count it as kept when the block ends in order.
-
-        Raises QuotaExceededError when that is over the tenant's quota; nothing is taken then.
-        """
-        taken: dict[Resource, int] = {}
-        since = self.counts.mark()
-        try:
-            for resource, amount in wanted.items():
-                await self.counts.take(tenant, resource, amount)
-                taken[resource] = amount
-            since = self.counts.mark()
-            yield
-        except BaseException:
-            for resource, amount in taken.items():
-                self.counts.give_back(tenant, resource, amount)
-            raise
-        for resource, amount in taken.items():
-            self.counts.keep(tenant, resource, amount, since=since)
 
     def count_again(self, tenant: TenantId) -> None:
         """What a tenant keeps has changed beside the counts: take it from the stores before it is relied on."""

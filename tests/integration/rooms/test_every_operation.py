@@ -16,6 +16,7 @@ from meshhost.testing.server import RunningServer
 FREE: Mapping[str, str] = {
     "agent.abandon": "gives up a call of its own",
     "agent.ask_response": "answers an ask that it got",
+    "agent.tool_call_progress": "reports of a call that it got",
     "agent.tool_call_response": "answers a call that it got",
     "agent.unregister_agent": "its own registration",
     "agent.unregister_toolkit": "its own registration",
@@ -68,6 +69,7 @@ ALL: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "queues.upload": ("queues", {"receive": [], "send": []}, QUEUE),
     "queues.upload_write": ("queues", {}, {"handle": "h"}),
     "queues.settings": ("queues", {"receive": []}, QUEUE),
+    "storage.abort": ("storage", {}, {"handle": "h"}),
     "storage.close": ("storage", {}, {"handle": "h"}),
     "storage.delete": ("storage", {"paths": [{"path": "a", "read_only": True}]}, PATH),
     "storage.download": ("storage", {"paths": []}, PATH),
@@ -75,6 +77,7 @@ ALL: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "storage.exists": ("storage", {"paths": []}, PATH),
     "storage.list": ("storage", {}, PATH),
     "storage.open": ("storage", {"paths": [{"path": "a", "read_only": True}]}, PATH),
+    "storage.read": ("storage", {"paths": []}, {"path": "a", "length": 1}),
     "storage.stat": ("storage", {"paths": []}, PATH),
     "storage.write": ("storage", {}, {"handle": "h"}),
     "sync.create": ("sync", {"paths": [{"path": "a/b", "read_only": True}]}, PATH),

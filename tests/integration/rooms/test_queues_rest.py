@@ -17,7 +17,7 @@ from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.json_values import dump_json
 from meshhost.queues.service import QueueService
 from meshhost.server.http import queues as routes
-from meshhost.stores.queues import EndReason, HolderId, Lease, NewMessage, QueueKey
+from meshhost.stores.queues import MAX_BATCH, EndReason, HolderId, Lease, NewMessage, QueueKey
 from meshhost.testing.server import RunningServer
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -328,7 +328,7 @@ async def test_dead_messages_are_replayed_and_the_rest_is_purged(rest: Rest) -> 
     await rest.ok("PATCH", f"{JOBS}/settings", json={"max_attempts": 1})
     for _ in range(2):
         assert await rest.queues.nack(await rest.lease(), reason=EndReason.FAILED, error="no")
-    for ids in ("1", ["x"], [-1]):
+    for ids in ("1", ["x"], [-1], [2**63], list(range(MAX_BATCH + 1))):
         assert (await rest("POST", f"{JOBS}/replay", json={"ids": ids}))[0] == 400
     assert await rest.ok("POST", f"{JOBS}/replay", json={"ids": ["1"]}) == {"replayed": 1}
     assert await rest.ok("POST", f"{JOBS}/replay") == {"replayed": 1}

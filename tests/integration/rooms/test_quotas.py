@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from doubles.mcp_client import McpWire
 
 from meshhost.agents.schemas.document import document_schema
 from meshhost.app.config_file import ServerFile
@@ -132,6 +133,23 @@ async def test_a_refusal_says_when_to_try_again(tenants: Tenants) -> None:
         body = await response.json()
         assert (response.status, response.headers["Retry-After"]) == (429, "5")
         assert (body["quota"], body["code"]) == ("max_connections", 5006)
+
+
+async def test_mcp_requests_count_as_connections_and_requests(tenants: Tenants, stack: AsyncExitStack) -> None:
+    await tenants.limit(max_connections=1)
+    acme = McpWire(tenants.http, f"{tenants.server.url}/rooms/room/mcp", tenants.acme.token("room"))
+    rival = McpWire(tenants.http, f"{tenants.server.url}/rooms/room/mcp", tenants.rival.token("room"))
+    listen = acme.stateless("subscriptions/listen", {"notifications": {}})
+    async with acme.sending(*listen) as stream:
+        await stream.content.readline()
+        status, refused = await acme.post(*acme.stateless("tools/list"))
+        assert (status, refused["quota"]) == (429, "max_connections")
+        assert await rival.names() == []
+    await tenants.until(connections=0)
+    assert await acme.names() == []
+    await tenants.limit(requests_per_second=1)
+    statuses = [(await acme.post(*acme.stateless("tools/list")))[0] for _ in range(20)]
+    assert 429 in statuses
 
 
 async def test_an_agent_that_resumes_takes_its_own_place(tenants: Tenants, stack: AsyncExitStack) -> None:

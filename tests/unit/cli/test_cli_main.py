@@ -111,6 +111,7 @@ def test_the_commands_are_these() -> None:
         "trace": "list show",
         "storage": "ls cat cp rm",
         "agents": "list list-toolkits invoke-tool ask",
+        "mcp": "url check login",
         "messaging": "send broadcast list",
         "token": "create",
         "tenant": "create list show limit rename suspend resume delete export import",

@@ -26,7 +26,7 @@ from meshhost.server.services.agents.service import AgentsService
 from meshhost.server.services.developer import DeveloperService
 from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
-from meshhost.server.services.storage import StorageService
+from meshhost.server.services.storage.service import StorageService
 from meshhost.stores.files import RoomFiles, open_object_store
 from meshhost.stores.memory.engine import memory_engine
 
@@ -93,7 +93,9 @@ REFUSED: dict[str, list[tuple[dict[str, Any], ApiScope]]] = {
     "storage.open": [({"path": "f"}, _ELSEWHERE), ({"path": "f"}, _READ_ONLY)],
     "storage.write": [({"handle": "h"}, _without(storage=None))],
     "storage.close": [({"handle": "h"}, _without(storage=None))],
+    "storage.abort": [({"handle": "h"}, _without(storage=None))],
     "storage.download": [({"path": "f"}, _ELSEWHERE)],
+    "storage.read": [({"path": "f", "length": 1}, _ELSEWHERE)],
     "storage.download_url": [({"path": "f"}, _ELSEWHERE)],
     "storage.delete": [({"path": "f"}, _ELSEWHERE), ({"path": "f"}, _READ_ONLY)],
     "agent.register_toolkit": [
@@ -119,12 +121,20 @@ FREE = {
     "set_attributes",
     "messaging.disable",
     "agent.unregister_toolkit",
+    "agent.tool_call_progress",
     "agent.tool_call_response",
     "agent.unregister_agent",
     "agent.ask_response",
     "agent.abandon",
 }
-ONE_WAY = {"queues.received", "set_attributes", "agent.tool_call_response", "agent.ask_response", "agent.abandon"}
+ONE_WAY = {
+    "queues.received",
+    "set_attributes",
+    "agent.tool_call_progress",
+    "agent.tool_call_response",
+    "agent.ask_response",
+    "agent.abandon",
+}
 
 
 def test_every_operation_has_a_test_of_its_grant(tmp_path: Path) -> None:

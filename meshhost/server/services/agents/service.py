@@ -8,6 +8,12 @@ ends, its registrations are removed and the calls to it fail.
 Extension "cancel": a peer with `Capability.CANCEL` receives `agent.tool_call_cancelled {"id": message id}` or
 `agent.ask_cancelled {"task_id"}` when nobody waits for its answer any more: the caller left, the deadline passed, or the
 caller sent `agent.abandon {"call": key}` with the key that its `agent.invoke_tool` or `agent.ask` had as `call`.
+
+Extension "tool_progress": a provider may send `agent.tool_call_progress {"id", "progress", "total"?, "message"?}` while it
+works on a tool call; a caller whose peer has `Capability.PROGRESS` receives it as the event `agent.progress`. Others learn
+nothing.
+
+Longer than 400 lines because tool calls and asks share what waits, gives up and is passed on.
 """
 
 import json
@@ -19,7 +25,14 @@ from typing import Any, TypeVar
 from meshhost.errors import InvalidRequestError, NotFoundError, RequestTimeoutError, RoomError, ToolError
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey
-from meshhost.protocol.messages import EmptyResponse, ErrorResponse, JsonResponse, unpack_response
+from meshhost.protocol.messages import (
+    EmptyResponse,
+    ErrorResponse,
+    JsonResponse,
+    Response,
+    TextResponse,
+    unpack_response,
+)
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Capability, Event, Peer
 from meshhost.server.core.requests import Answer, Body, Operation, Operations, Request
@@ -30,7 +43,7 @@ from meshhost.server.services.agents import bodies
 from meshhost.server.services.agents.arrivals import ARRIVAL_SECONDS, Arrivals
 from meshhost.server.services.agents.built_in import built_in_name, provide_schema
 from meshhost.server.services.agents.calls import Call, CallAnswer, PendingCalls
-from meshhost.server.services.agents.registry import Registered, Registry, tool_list, toolkit_card
+from meshhost.server.services.agents.registry import Registered, Registry, task_tool, tool_list, toolkit_card
 from meshhost.server.services.asking import behalf_of, note_asked
 from meshhost.stores.files import RoomFiles
 
@@ -79,6 +92,8 @@ class AgentsService(RoomService):
         self._call_seconds = call_seconds
         self._call_out = call_out
         self._rooms = Slot(AgentsInRoom)
+        # Called when what is registered in a room has changed.
+        self.on_change: list[Callable[[RoomKey], None]] = []
 
     def operations(self) -> Operations:
         """See RoomService."""
@@ -90,6 +105,7 @@ class AgentsService(RoomService):
             "agent.tool_call_response": Operation(
                 bodies.ToolAnswer, self._take_tool_answer, is_one_way=True, on_unreadable=self._take_unreadable
             ),
+            "agent.tool_call_progress": Operation(bodies.ToolProgress, self._take_progress, is_one_way=True),
             "agent.register_agent": Operation(bodies.Agent, self._register_agent, _may_register_agent, _name),
             "agent.unregister_agent": Operation(bodies.Unregister, self._unregister_agent),
             "agent.list_agents": Operation(bodies.ListAgents, self._list_agents, _may_use_agents),
@@ -106,7 +122,7 @@ class AgentsService(RoomService):
         if (mine := self._rooms.get(room)) is not None:
             mine.calls.fail(participant)
             mine.registry.drop(participant)
-            mine.arrivals.look()
+            self._changed(room)
 
     def in_room(self, room: Room) -> AgentsInRoom:
         """What is registered and in progress in a room."""
@@ -118,21 +134,34 @@ class AgentsService(RoomService):
         description, size = _description(body)
         mine = self._rooms.of(request.room)
         new_id = mine.registry.add_toolkit(request.participant, body.name, description, size, public=body.public)
-        mine.arrivals.look()
+        self._changed(request.room)
         return JsonResponse(json={"id": new_id})
 
     def _register_agent(self, request: Request, body: bodies.Agent) -> Answer:
         description, size = _description(body)
         mine = self._rooms.of(request.room)
         new_id = mine.registry.add_agent(request.participant, body.name, description, size)
-        mine.arrivals.look()
+        self._changed(request.room)
         return JsonResponse(json={"id": new_id})
 
     def _unregister_toolkit(self, request: Request, body: bodies.Unregister) -> Answer:
-        return _unregister(request, self._rooms.of(request.room).registry.toolkits, body)
+        return self._unregister(request, self._rooms.of(request.room).registry.toolkits, body)
 
     def _unregister_agent(self, request: Request, body: bodies.Unregister) -> Answer:
-        return _unregister(request, self._rooms.of(request.room).registry.agents, body)
+        return self._unregister(request, self._rooms.of(request.room).registry.agents, body)
+
+    def _unregister(self, request: Request, registered: dict[str, Registered], body: bodies.Unregister) -> Answer:
+        entry = registered.get(body.id)
+        if entry is None or entry.participant is not request.participant:
+            raise NotFoundError("no such registration of this participant")
+        del registered[body.id]
+        self._changed(request.room)
+        return EmptyResponse()
+
+    def _changed(self, room: Room) -> None:
+        self._rooms.of(room).arrivals.look()
+        for report in self.on_change:
+            report(room.key)
 
     def _list_toolkits(self, request: Request, body: bodies.ListToolkits) -> Answer:
         visible = self._rooms.of(request.room).registry.visible_toolkits(request.participant, body.participant_id)
@@ -147,9 +176,13 @@ class AgentsService(RoomService):
     async def _invoke_tool(self, request: Request, body: bodies.InvokeTool) -> Answer:
         mine, caller = self._rooms.of(request.room), request.participant
         behalf_of(request, body.on_behalf_of_id)  # refuse at once, not after a wait
-        provider = await self._found(
+        provider = await self.found(
             request, body.call, lambda: mine.registry.toolkit(body.toolkit, caller, body.participant_id)
         )
+        return await self._run_tool(request, body, provider)
+
+    async def _run_tool(self, request: Request, body: bodies.InvokeTool, provider: Registered) -> Response:
+        mine, caller = self._rooms.of(request.room), request.participant
         if body.tool not in provider.description["tools"]:
             raise NotFoundError(f"toolkit {body.toolkit!r} has no tool {body.tool!r}")
         peer = provider.participant.peer
@@ -174,15 +207,17 @@ class AgentsService(RoomService):
         mine, caller = self._rooms.of(request.room), request.participant
         behalf_of(request, body.on_behalf_of_id)
 
-        def find() -> tuple[Peer, Participant, list[dict[str, Any]]]:
-            agent = mine.registry.agent(body.agent)
-            if agent is None or agent.participant.peer is None:
+        def find() -> tuple[Peer, Registered, list[dict[str, Any]]]:
+            entry = mine.registry.agent(body.agent) or mine.registry.agent_toolkit(body.agent)
+            if entry is None or entry.participant.peer is None:
                 raise NotFoundError(f"no agent {body.agent!r} in this room")
             toolkits = _toolkits_for_ask(mine.registry, caller, body.requires or [])
-            return agent.participant.peer, agent.participant, toolkits
+            return entry.participant.peer, entry, toolkits
 
-        peer, agent, toolkits = await self._found(request, body.call, find)
-        task_id = str(uuid.uuid4())
+        peer, entry, toolkits = await self.found(request, body.call, find)
+        if entry.is_agent:  # of SDK 0.56; it gets no toolkits
+            return await self._ask_by_tool(request, body, entry)
+        agent, task_id = entry.participant, str(uuid.uuid4())
         asked: dict[str, Any] = {
             "task_id": task_id,
             "arguments": body.arguments,
@@ -200,7 +235,27 @@ class AgentsService(RoomService):
             return ErrorResponse(text=text, code=code if isinstance(code, int) else None)
         return JsonResponse(json={"answer": answer["answer"]})
 
-    async def _found(self, request: Request, key: str | None, find: Callable[[], T]) -> T:
+    async def _ask_by_tool(self, request: Request, body: bodies.Ask, entry: Registered) -> Answer:
+        invoking = bodies.InvokeTool(
+            toolkit=body.agent,
+            tool=task_tool(body.agent),
+            arguments=body.arguments,
+            on_behalf_of_id=body.on_behalf_of_id,
+            call=body.call,
+        )
+        match await self._run_tool(request, invoking, entry):
+            case JsonResponse(json=answer):
+                return JsonResponse(json={"answer": answer})
+            case TextResponse(text=text):
+                return JsonResponse(json={"answer": text})
+            case EmptyResponse():
+                return JsonResponse(json={"answer": None})
+            case ErrorResponse() as error:
+                return error
+            case other:
+                raise ToolError(f"the agent answered with {other.type!r} content, which no answer to an ask can be")
+
+    async def found(self, request: Request, key: str | None, find: Callable[[], T]) -> T:
         """What `find` returns, now or when a configured service has brought it. Raises its NotFoundError, or ToolError.
 
         A caller that has to wait gets the event `request.waits`, which its client shows as a status of the room.
@@ -247,6 +302,13 @@ class AgentsService(RoomService):
         calls.answer(request.participant, message.id, dict(body.model_dump()), message.payload)
         return None
 
+    def _take_progress(self, request: Request, body: bodies.ToolProgress) -> Answer:
+        call = self._rooms.of(request.room).calls.find(request.participant, body.id)
+        caller = None if call is None or call.peer is not request.peer else call.caller.peer
+        if call is not None and caller is not None and Capability.PROGRESS in caller.capabilities:
+            caller.tell(Event("agent.progress", {"call": call.caller_key, **body.model_dump(exclude={"id"})}))
+        return None
+
     def _take_ask_answer(self, request: Request, body: bodies.AskAnswer) -> Answer:
         calls = self._rooms.of(request.room).calls
         calls.answer(request.participant, body.task_id, dict(body.model_dump()), b"")
@@ -288,14 +350,6 @@ def _description(body: bodies.Registration) -> tuple[dict[str, Any], int]:
         raise InvalidRequestError("name", f"expected at most {bodies.MAX_NAME} bytes")
     description = body.model_dump(exclude_unset=True)
     return description, len(json.dumps(description))
-
-
-def _unregister(request: Request, registered: dict[str, Registered], body: bodies.Unregister) -> Answer:
-    entry = registered.get(body.id)
-    if entry is None or entry.participant is not request.participant:
-        raise NotFoundError("no such registration of this participant")
-    del registered[body.id]
-    return EmptyResponse()
 
 
 def _note_asked(request: Request, asked: Participant, claimed: str | None) -> str | None:
