@@ -11,8 +11,8 @@ A password is sent over TLS only, or to a server on this machine. aiosmtplib, of
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
@@ -23,7 +23,7 @@ from meshhost.loopback import is_loopback
 if TYPE_CHECKING:
     import aiosmtplib
 
-__all__ = ["Outcome", "SmtpServer", "check_library", "deliver"]
+__all__ = ["Outcome", "Relay", "SmtpServer", "check_library", "deliver"]
 
 _SECONDS = 60.0
 # The end of a mail may be answered late: the server checks it for viruses meanwhile.
@@ -159,6 +159,56 @@ async def _send(client: "aiosmtplib.SMTP", mail_from: str, recipients: Sequence[
     if accepted:
         outcomes |= await _data(client, accepted, content)
     return [outcomes[each] for each in recipients]
+
+
+class Relay:
+    """A mail that is passed on to the next server while it is received: each reply is that server's own.
+
+    `add` names a recipient, `send` hands over the mail, `close` ends the connection in any case. Errors of the connection
+    become replies of 451, so that the sender tries again.
+    """
+
+    def __init__(self, server: SmtpServer, mail_from: str) -> None:
+        self._server = server
+        self._mail_from = mail_from
+        self._stack = AsyncExitStack()
+        self._client: aiosmtplib.SMTP | None = None
+
+    async def add(self, recipient: str) -> Outcome:
+        """Name a recipient to the server; connects for the first one."""
+        return await self._asked(recipient, self._add)
+
+    async def send(self, content: bytes) -> Outcome:
+        """Hand over the mail for all recipients that the server has taken."""
+
+        async def data(_: str) -> Outcome:
+            assert self._client is not None
+            return (await _data(self._client, [""], content))[""]
+
+        return await self._asked("", data)
+
+    async def close(self) -> None:
+        """End the connection. Idempotent."""
+        await self._stack.aclose()
+
+    async def _add(self, recipient: str) -> Outcome:
+        if self._client is None:
+            self._client = await self._stack.enter_async_context(_connected(self._server))
+            await self._client.mail(self._mail_from, encoding="utf-8")
+        answer = await self._client.rcpt(recipient, encoding="utf-8")
+        return Outcome(recipient, "delivered", answer.code, _text(answer.message))
+
+    async def _asked(self, recipient: str, ask: Callable[[str], Awaitable[Outcome]]) -> Outcome:
+        import aiosmtplib
+
+        try:
+            return await ask(recipient)
+        except aiosmtplib.SMTPAuthenticationError:
+            return Outcome(recipient, "deferred", 451, "the next server refuses our login")
+        except aiosmtplib.SMTPResponseException as error:
+            return _refused(recipient, error)
+        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+            return Outcome(recipient, "deferred", 451, f"the next server is not reached: {type(error).__name__}")
 
 
 async def _data(client: "aiosmtplib.SMTP", accepted: Sequence[str], content: bytes) -> dict[str, Outcome]:
