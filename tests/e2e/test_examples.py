@@ -80,7 +80,12 @@ async def test_the_hosted_agent_answers_in_its_shape_with_the_local_model(exampl
 
 @pytest.mark.parametrize(
     ("manifest", "program"),
-    [("sorter", "task_runner"), ("text-toolkit", "toolkit"), ("storage-worker", "storage_worker")],
+    [
+        ("sorter", "task_runner"),
+        ("text-toolkit", "toolkit"),
+        ("storage-worker", "storage_worker"),
+        ("mail-worker", "mail_worker"),
+    ],
 )
 def test_each_manifest_is_that_of_its_program(manifest: str, program: str) -> None:
     spec = json.loads((REPOSITORY / "config" / "services" / f"{manifest}.json").read_text())
