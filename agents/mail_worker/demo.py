@@ -149,6 +149,18 @@ async def wait_for_answer(world: World) -> EmailMessage:
     return world.mails[0]
 
 
+async def outcome_of(message_id: str, env: dict[str, str]) -> str:
+    """Return what the agent did with a message of the queue, once it has."""
+    async with asyncio.timeout(WORK_SECONDS):
+        while True:
+            command = ("queue", "get", message_id, "--room", ROOM, "--queue", QUEUE, "--json")
+            record = json.loads(await meshhost(*command, env=env))
+            if record["state"] == "done":
+                outcome = record["result"]
+                return "answered" if outcome["answered"] else f"not answered, since it is {outcome['reason']}"
+            await asyncio.sleep(1)
+
+
 def show_answer(answer: EmailMessage) -> None:
     for name in ("From", "To", "Subject", "In-Reply-To", "Auto-Submitted"):
         say(f"    {name}: {answer[name]}")
@@ -192,12 +204,7 @@ async def main() -> None:
                     answer = await wait_for_answer(world)
                     say("  ✓ the answer left through the outbox and the submission port; Ann's server has it:\n")
                     show_answer(answer)
-                    rest = (
-                        "only the question was answered"
-                        if len(world.mails) == 1
-                        else "more was answered than the question"
-                    )
-                    say(f"\n  ✓ {rest}")
+                    say(f"\n  ✓ the notice: {await outcome_of('2', env)}")
         finally:
             outside.stop()
     say(f"\nDone in {time.monotonic() - began:.0f} s; nothing is left running.")
