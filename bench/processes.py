@@ -7,6 +7,7 @@ runs a whole room server, `figures_of` a program that prints its figures as JSON
 import asyncio
 import json
 import os
+import resource
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -21,6 +22,15 @@ from meshhost.identity.grants import ApiScope
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 
 TERMINATE_SECONDS = 10.0
+
+
+def raise_file_limit(files: int) -> int:
+    """Raise the limit of open files of this process and of those that it starts; return what it is now."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = files if most == resource.RLIM_INFINITY else min(files, most)
+    wanted = max(wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    return wanted
 
 
 def free_port() -> int:

@@ -6,11 +6,11 @@ There are fewer agents when the limit of open files requires it: each agent take
 """
 
 import asyncio
-import resource
 import sys
 import time
 
 from bench.benched_host import BenchedHost, benched_host
+from bench.processes import raise_file_limit
 from bench.table import Row, show
 
 AGENTS = 10_000
@@ -24,11 +24,7 @@ OTHER_FILES = 600
 
 def _raise_file_limit() -> int:
     """Raise the limit of open files, also for processes started here; returns how many agents it allows."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = AGENTS + OTHER_FILES
-    wanted = files if most == resource.RLIM_INFINITY else min(files, most)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[0]), most))
-    return min(AGENTS, wanted - OTHER_FILES)
+    return min(AGENTS, raise_file_limit(AGENTS + OTHER_FILES) - OTHER_FILES)
 
 
 async def _settled(host: BenchedHost) -> float:

@@ -9,6 +9,7 @@ The fields are for people: no code may decide by them.
 
 import json
 import logging
+import re
 import sys
 import time
 import traceback
@@ -94,7 +95,11 @@ _RUNNERS = (
         for name in ("asyncio/", "concurrent/", "contextlib.py", "threading.py")
     ),
 )
+# `openai` uses the first up to its release 2, and the second since its release 3.
+_HTTP_CLIENTS = ("httpx", "httpx2")
 _MAX_LINE = 300
+# A superset of what is not printable, which `_as_escape` looks at closely.
+_UNPRINTABLE = re.compile(r"[^ -~]")
 _SHORT_ID = 8
 
 
@@ -168,6 +173,9 @@ def configure_logs(level: int, *, is_json: bool, tracebacks: bool = True) -> Non
     # Libraries stay at INFO: at DEBUG some of them log payloads and keys.
     logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
     logging.getLogger("meshhost").setLevel(level)
+    # Clients of model providers log each request; our own records say what a model answered.
+    for name in _HTTP_CLIENTS:
+        logging.getLogger(name).setLevel(logging.WARNING if level > logging.DEBUG else logging.NOTSET)
 
 
 def is_configured() -> bool:
@@ -221,7 +229,14 @@ def _traceback_of(error: BaseException) -> str:
             one.stack = traceback.StackSummary.from_list(one.stack[foreign[0] :])
         pending += [linked for linked in (one.__cause__, one.__context__) if linked is not None]
         pending += one.exceptions or ()
-    return "".join(described.format()).rstrip("\n")
+    # The text of an error may be anybody's: indented it is no record, and it gives a terminal no orders.
+    lines = "".join(described.format()).rstrip("\n").split("\n")
+    return "\n".join(f"  {_UNPRINTABLE.sub(_as_escape, line)}" for line in lines)
+
+
+def _as_escape(found: re.Match[str]) -> str:
+    letter = found[0]
+    return letter if letter.isprintable() or letter == "\t" else letter.encode("unicode_escape").decode()
 
 
 def _value(value: object) -> str:
@@ -229,8 +244,12 @@ def _value(value: object) -> str:
         value = round(value, 3)
     text = value if isinstance(value, str) else str(value)
     is_plain = text != "" and text.isprintable() and not any(character in ' "=' for character in text)
-    return text if is_plain else json.dumps(text)
+    return text if is_plain else _quoted(text)
 
 
 def _escaped(text: str) -> str:
-    return text if text.isprintable() else json.dumps(text)[1:-1]
+    return text if text.isprintable() else _quoted(text)[1:-1]
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text).replace("\x7f", "\\u007f")

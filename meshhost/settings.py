@@ -5,10 +5,13 @@ its environment. `OPENAI_*` and `OTEL_*` keep their usual names. Values are read
 import, so that tests and programs may set them first. Programs and `meshhost.app` read settings and pass plain values on:
 the lower layers never see the environment (import-linter enforces it). What a short command reads is read by
 `meshhost.client_settings` alone, since this model takes long to load. The reference page of the settings is made from the
-descriptions here. Longer than 400 lines because every variable is here once, with its description.
+descriptions here.
+
+Longer than 400 lines because each variable has its description beside it, and all are in one place.
 """
 
 import logging
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +32,10 @@ def _names(name: str) -> AliasChoices:
 
 def _edge(name: str, default: float | None, description: str, *, most: float | None = None) -> Any:
     return Field(default, gt=0, le=most, validation_alias=_names(f"EDGE_{name}"), description=description)
+
+
+def _oidc(name: str, description: str) -> Any:
+    return Field(None, repr=False, validation_alias=_names(f"STUDIO_OIDC_{name}"), description=description)
 
 
 class Settings(BaseSettings):
@@ -143,6 +150,29 @@ class Settings(BaseSettings):
         "terminal",
         validation_alias=_names("STUDIO_LINK"),
         description="When a server that starts prints a link that signs a browser in to Studio: on a terminal, always, never.",
+    )
+    # Checked together with the table [studio.oidc] of the file, whose members they replace, by `oidc_config` of meshhost.app.
+    studio_oidc_issuer: str | None = _oidc(
+        "ISSUER",
+        "A provider of OpenID Connect by which people sign in to Studio: its issuer. This and the next ones go before the "
+        "table `[studio.oidc]` of the room server's file, member by member; without the table, issuer, client id and roles "
+        "are needed.",
+    )
+    studio_oidc_client_id: str | None = _oidc("CLIENT_ID", "What the provider knows the room server as.")
+    studio_oidc_client_secret: SecretStr | None = _oidc(
+        "CLIENT_SECRET", "The client's secret. Unset: the one of the file."
+    )
+    studio_oidc_client_secret_file: str | None = _oidc(
+        "CLIENT_SECRET_FILE",
+        "File with the client's secret, instead of the secret itself. Unset: the one of the room server's file.",
+    )
+    studio_oidc_name: str | None = _oidc("NAME", "The provider's name on the button. Unset: single sign-on.")
+    studio_oidc_scopes: str | None = _oidc("SCOPES", "What is asked of the provider. Unset: openid email profile.")
+    studio_oidc_groups_claim: str | None = _oidc("GROUPS_CLAIM", "The claim with a person's groups. Unset: groups.")
+    studio_oidc_roles: str | None = _oidc(
+        "ROLES",
+        'The roles of the provider\'s groups, the first of which counts, as JSON: [{"group": "platform", "role": "operator"}, '
+        '{"group": "dev", "role": "developer", "tenant": "acme"}].',
     )
     local_model: Path | None = Field(
         None,
@@ -308,6 +338,9 @@ class Settings(BaseSettings):
     edge_max_connections: int | None = _edge("MAX_CONNECTIONS", None, "Connections. Unset: by the file descriptors.")
     edge_max_incomplete: int = _edge("MAX_INCOMPLETE", 1024, "Connections whose headers are incomplete.")
     edge_max_incomplete_per_address: int = _edge("MAX_INCOMPLETE_PER_ADDRESS", 128, "As many of them from one address.")
+    edge_max_body_bytes: int = _edge(
+        "MAX_BODY_BYTES", 64 * 1024 * 1024, "Bytes of bodies that arrive, but messages and files."
+    )
     edge_newcomer_share: float = _edge("NEWCOMER_SHARE", 0.3, "Share of the event loop for unknown senders.", most=1.0)
     openai_api_key: SecretStr | None = Field(
         None,
@@ -359,6 +392,14 @@ class Settings(BaseSettings):
         validation_alias="SMTP_LOCAL_HOSTNAME",
         description="Name by which agents introduce themselves there. Unset: that of the machine.",
     )
+    anthropic_api_key: SecretStr | None = Field(
+        None,
+        validation_alias="ANTHROPIC_API_KEY",
+        description="Key of Anthropic, which the gateway asks for `claude-*`.",
+    )
+    anthropic_model: str | None = Field(
+        None, validation_alias="ANTHROPIC_MODEL", description="Model of an AnthropicMessagesAdapter that names none."
+    )
     otel_endpoint: str | None = Field(
         None,
         validation_alias=AliasChoices("OTEL_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
@@ -394,6 +435,12 @@ class Settings(BaseSettings):
     def edge(self) -> EdgeLimits:
         """What a listening port admits."""
         return EdgeLimits(**{name: getattr(self, f"edge_{name}") for name in EdgeLimits.__slots__})
+
+    @property
+    def studio_oidc(self) -> Mapping[str, str | SecretStr]:
+        """What is set of a provider of OpenID Connect, by the names of the table `[studio.oidc]` and `client_secret`."""
+        found = {name: getattr(self, name) for name in type(self).model_fields if name.startswith("studio_oidc_")}
+        return {name.removeprefix("studio_oidc_"): value for name, value in found.items() if value is not None}
 
     @field_validator("api_url")
     @classmethod

@@ -89,6 +89,7 @@ class UsageSums:
     works: Durations = field(default_factory=Durations)
     input_tokens: _Count = 0
     output_tokens: _Count = 0
+    dropped_spans: _Count = 0
 
     def add(self, other: "UsageSums") -> None:
         """Add other sums."""
@@ -98,11 +99,17 @@ class UsageSums:
         self.works.add(other.works)
         self.input_tokens += other.input_tokens
         self.output_tokens += other.output_tokens
+        self.dropped_spans += other.dropped_spans
 
     def copy(self) -> "UsageSums":
         """Return a copy."""
         return UsageSums(
-            dict(self.messages), self.waits.copy(), self.works.copy(), self.input_tokens, self.output_tokens
+            dict(self.messages),
+            self.waits.copy(),
+            self.works.copy(),
+            self.input_tokens,
+            self.output_tokens,
+            self.dropped_spans,
         )
 
 
@@ -114,6 +121,9 @@ class UsageSink(Protocol):
 
     def tokens(self, model: str, input_tokens: int, output_tokens: int) -> None:
         """A model answered: see `report_tokens`."""
+
+    def dropped(self, spans: int) -> None:
+        """So many spans were not reported to the room server."""
 
     def add(self, sums: UsageSums) -> None:
         """Reports that were summed elsewhere."""
@@ -142,6 +152,12 @@ class Tally:
             self._is_empty = False
             self._sums.input_tokens += input_tokens
             self._sums.output_tokens += output_tokens
+
+    def dropped(self, spans: int) -> None:
+        """Count spans that were not reported."""
+        with self._lock:
+            self._is_empty = False
+            self._sums.dropped_spans += spans
 
     def add(self, sums: UsageSums) -> None:
         """Add sums."""

@@ -17,10 +17,15 @@ if TYPE_CHECKING:  # the error is passed in: importing pydantic here would slow 
 __all__ = ["first_problem", "invalid_request"]
 
 
+# pydantic's own words are "Extra inputs are not permitted", which tells nobody that a name is misspelt.
+_UNKNOWN = "not a name that is known here"
+
+
 def first_problem(error: ValidationError) -> tuple[str, str]:
     """Return the first problem: the field as a dotted path ("" for the whole body) and pydantic's message."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    return ".".join(map(str, first["loc"])), first["msg"]
+    message = _UNKNOWN if first["type"] == "extra_forbidden" else first["msg"]
+    return ".".join(map(str, first["loc"])), message
 
 
 def invalid_request(error: ValidationError, *, prefix: str = "") -> InvalidRequestError:

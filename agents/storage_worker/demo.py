@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import socket
 import sys
 import tempfile
@@ -42,6 +43,7 @@ def clean_environment(directory: Path) -> dict[str, str]:
         "MESHHOST_CONFIG_DIR": str(directory / "config"),
         "MESHHOST_DATA_DIR": str(directory / "data"),
         "MESHHOST_LOG_LEVEL": "WARNING",
+        "MESHHOST_WEBHOOK_SECRET": secrets.token_hex(32),
         "WORKER_QUEUE": QUEUE,
     }
 

@@ -20,7 +20,7 @@ import aiohttp
 import jwt
 
 from bench.benched_host import BenchedHost
-from meshhost.hosting.http.routes import MAX_BODY_BYTES
+from meshhost.hosting.http.bodies import MAX_BODY_BYTES
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.identity.webhooks import sign_webhook, webhook_body
 

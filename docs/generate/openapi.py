@@ -150,6 +150,7 @@ _IN_PATH = {
     "what": "A part of MeshAgent's REST API.",
     "room_name": "Name of the room.",
     "host": "The host's `id` of `GET /hosts`.",
+    "trace": "The id of the trace: 32 hexadecimal digits.",
     "version": "The version in the addresses of the page, or `-`.",
 }
 

@@ -4,6 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 from docs.generate.openapi import ERROR, TEXT, Answer, Endpoint, Parameter, Schema, array, obj
+from docs.generate.rest_mcp import MCP
 from docs.generate.rest_queues import QUEUES
 from docs.generate.rest_studio import STUDIO
 from docs.generate.rest_triggers import MAILBOXES, SCHEDULED_TASKS, TRIGGERS
@@ -359,12 +360,13 @@ _IMPORTED = obj(
     documents=_COUNT,
     files=_COUNT,
     file_bytes=_COUNT,
+    body_bytes=_COUNT,
     usage_rows=_COUNT,
 )
 _IMPORT_ERRORS = (
     Answer(400, "The archive is damaged, incomplete or of a newer version; nothing was imported.", ERROR),
     Answer(409, "A tenant or room of the name is there.", ERROR),
-    Answer(429, "An archive is being imported for the tenant.", ERROR),
+    Answer(429, "An archive is being imported for the tenant, or the room is over its quota.", ERROR),
     Answer(507, "The disk has no room for it; nothing was imported.", ERROR),
 )
 _BY_NAME = (Parameter("tenant", "The tenant's name or id.", place="path"),)
@@ -575,5 +577,5 @@ _LOGIN = (
     ),
 )
 
-ENDPOINTS = (*_OPERATIONS, *_ROOMS, *TRIGGERS, *_PROJECTS, *_TENANTS, *_LOGIN, *STUDIO)
+ENDPOINTS = (*_OPERATIONS, *_ROOMS, *MCP, *TRIGGERS, *_PROJECTS, *_TENANTS, *_LOGIN, *STUDIO)
 """Every route of the room server."""

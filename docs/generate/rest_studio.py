@@ -16,6 +16,7 @@ _SESSION = obj(
     tenant={"type": ["object", "null"], "properties": {"id": TEXT, "name": TEXT}},
     expires=_NUMBER,
     csrf={"type": "string", "description": "What every other request of the session has in `X-Meshhost-Csrf`."},
+    may_link={"type": "boolean", "description": "Whether `POST /studio/api/link` makes a link for it."},
     sign_in={"type": "array", "items": {"enum": ["key", "code", "oidc"]}},
     oidc={"type": ["object", "null"], "properties": {"name": TEXT}},
     version=TEXT,
@@ -58,6 +59,30 @@ _OVERVIEW = obj(
 )
 _LINE = obj(n=_COUNT, at=_NUMBER, level=TEXT, agent=TEXT, text=TEXT, fields={"type": "object"})
 _LOG = obj(lines=array(_LINE), next=_COUNT)
+_TRACE: dict[str, Schema] = {
+    "trace": {"type": "string", "description": "Its id, 32 hexadecimal digits."},
+    "name": {"type": "string", "description": "The name of its first span."},
+    "began_at": _NUMBER,
+    "seconds": _NUMBER,
+    "failed": {"type": "boolean"},
+    "queues": array(TEXT),
+    "messages": {"type": "array", "items": TEXT, "description": "Ids of messages."},
+    "agents": array(TEXT),
+    "span_count": _COUNT,
+    "dropped": {"type": "integer", "description": "Spans that did not fit."},
+}
+_TRACES = obj(traces=array(obj(**_TRACE)), next=_NULLABLE, recording={"type": "boolean"})
+_SPAN = obj(
+    ("id", "parent", "name", "begin", "seconds"),
+    id=TEXT,
+    parent={"type": "string", "description": "The span above it, which may be elsewhere; empty: none."},
+    name=TEXT,
+    begin=_NUMBER,
+    seconds=_NUMBER,
+    error={"type": "string", "description": "Why it failed; missing when it did not."},
+    agent={"type": "string", "description": "The participant that reported it; missing for the server's own."},
+    attributes={"type": "object"},
+)
 _HOST = obj(
     id=TEXT,
     url=TEXT,
@@ -152,6 +177,44 @@ STUDIO = (
     ),
     Endpoint(
         "GET",
+        "/rooms/{room}/traces",
+        "Find traces of a room",
+        [
+            Answer(200, "The newest first; `next` is the `before` of the next page.", _TRACES),
+            _BAD,
+            _UNAUTHORIZED,
+            _FORBIDDEN,
+            Answer(404, "The room is being deleted or imported.", ERROR),
+        ],
+        description="""Of many messages some are traced, and those that fail. `recording` is false where the operator keeps no
+        traces. With several servers each has those that it recorded itself.""",
+        parameters=(
+            Parameter("queue", "Only of messages of this queue."),
+            Parameter("message", "Only of the message with this id."),
+            Parameter("agent", "Only those in which this participant reported something."),
+            Parameter("failed", "Only those in which something failed.", {"type": "boolean", "default": False}),
+            Parameter("longer", "Only those that took at least so many seconds.", {"type": "number", "default": 0}),
+            Parameter("before", "The `next` of the page before."),
+            Parameter("limit", "Most traces in the answer; at most 200.", {"type": "integer", "default": 50}),
+        ),
+        auth="apiKey",
+        tag="Studio",
+    ),
+    Endpoint(
+        "GET",
+        "/rooms/{room}/traces/{trace}",
+        "One trace with its spans",
+        [
+            Answer(200, "The trace; its spans by their beginning.", obj(**_TRACE, spans=array(_SPAN))),
+            _UNAUTHORIZED,
+            _FORBIDDEN,
+            Answer(404, "There is no such trace (any more), or the room is being deleted or imported.", ERROR),
+        ],
+        auth="apiKey",
+        tag="Studio",
+    ),
+    Endpoint(
+        "GET",
         "/rooms/{room}/events",
         "Watch a room",
         [
@@ -162,9 +225,12 @@ STUDIO = (
             Answer(429, "Too many streams of this tenant are open.", ERROR),
         ],
         description="""An event `room` at once and then when something changed, at most one in a second: the whole state, as
-        `{"at", "open", "participants", "queues", "calls"}`. A comment comes every 15 seconds when nothing changes. Before the
-        server ends the stream, because the key was revoked, the room was deleted or the server stops, comes an event `end`
-        with a `reason`. Nobody joins the room by it, and it is not opened.""",
+        `{"at", "open", "participants", "queues", "calls"}`. With `changes=1` what follows is mostly an event `change`, with
+        `at`, `open`, the participants that `joined` and the ids of those that `left`, the `queues` that are new or different
+        and the names of those that are `gone`, and `calls` where they are different. A comment comes every 15 seconds when
+        nothing changes. Before the server ends the stream, because the key was revoked, the room was deleted or the server
+        stops, comes an event `end` with a `reason`. Nobody joins the room by it, and it is not opened.""",
+        parameters=(Parameter("changes", "1: only what changed, after the first event."),),
         auth="apiKey",
         tag="Studio",
     ),

@@ -50,17 +50,31 @@ VARIABLES: dict[str, dict[str, str]] = {
         "`operator.key` in the configuration directory, which `meshhost room serve` writes.",
         "MESHHOST_STUDIO_LINK": "When a server that starts prints a link that signs a browser in to Studio, once: on a "
         "`terminal`, `always` or `never`. `meshhost studio` prints one at any time.",
+        "MESHHOST_STUDIO_OIDC_ISSUER": "Provider of OpenID Connect by which people sign in to Studio: its issuer. These go "
+        "before the table `[studio.oidc]` of the room server's file, member by member; without it, issuer, client id and roles "
+        "are needed.",
+        "MESHHOST_STUDIO_OIDC_CLIENT_ID": "What the provider knows the room server as.",
+        "MESHHOST_STUDIO_OIDC_CLIENT_SECRET": "The client's secret.",
+        "MESHHOST_STUDIO_OIDC_CLIENT_SECRET_FILE": "File with the client's secret, instead of the secret itself.",
+        "MESHHOST_STUDIO_OIDC_NAME": "The provider's name on the button. Default: single sign-on.",
+        "MESHHOST_STUDIO_OIDC_SCOPES": "What is asked of the provider. Default: `openid email profile`.",
+        "MESHHOST_STUDIO_OIDC_GROUPS_CLAIM": "The claim with a person's groups. Default: `groups`.",
+        "MESHHOST_STUDIO_OIDC_ROLES": "Roles of the provider's groups as JSON, of which the first that fits counts: "
+        '`[{"group": "dev", "role": "developer", "tenant": "acme"}]`.',
         "MESHHOST_SECRET": "Secret of participant tokens that name no API key.",
         "OPENAI_API_KEY": "Key for the model provider.",
         "OPENAI_BASE_URL": "Address of an OpenAI-compatible provider. With neither this nor `OPENAI_API_KEY` set, "
         "the local model is used.",
         "OPENAI_MODEL": "Model used when a request names none.",
+        "ANTHROPIC_API_KEY": "Key for Anthropic, which serves `claude-*` then, if the file names no providers.",
+        "ANTHROPIC_MODEL": "Model of an `AnthropicMessagesAdapter` that names none.",
         "MESHHOST_LOCAL_MODEL": "GGUF file of the local model. Default: the installed one.",
     },
     "Room server and service host": {
         "MESHHOST_EDGE_HEADER_SECONDS": "Seconds that the headers of a request have to arrive.",
         "MESHHOST_EDGE_BODY_IDLE_SECONDS": "Seconds that the body of a request may pause; then 408.",
         "MESHHOST_EDGE_BYTES_PER_SECOND": "Slowest sender: a body or message has a second more for each of so many bytes.",
+        "MESHHOST_EDGE_MAX_BODY_BYTES": "Bytes of bodies that arrive, all together; not of messages, files and archives.",
         "MESHHOST_EDGE_MAX_CONNECTIONS": "Connections that may be open. Default: 80 % of the file descriptors.",
         "MESHHOST_EDGE_MAX_INCOMPLETE": "Connections whose headers are incomplete; the oldest are dropped.",
         "MESHHOST_EDGE_MAX_INCOMPLETE_PER_ADDRESS": "Those from one address; from this machine's own, as many as in all.",
@@ -136,6 +150,7 @@ FILE: dict[str, str] = {
     "edge.max_connections": "Connections that may be open. Default: 80 % of the file descriptors.",
     "edge.max_incomplete": "Connections whose headers are incomplete; the oldest are dropped.",
     "edge.max_incomplete_per_address": "Those from one address; from this machine's own, as many as in all.",
+    "edge.max_body_bytes": "bodies that arrive, all together; not messages, files and archives",
     "edge.newcomer_share": "Share of the event loop's time for connections of nobody known, beside other work.",
     "queues.max_attempts": "Failed attempts after which a message is dead-lettered.",
     "queues.max_interruptions": "Deliveries that end interrupted or expired after which a message is dead-lettered as poison.",
@@ -156,6 +171,12 @@ FILE: dict[str, str] = {
     "quota.weight": "Turns that one tenant has in the stores for each one of a tenant of weight 1, while several want them.",
     "quota.requests_per_second": "Requests of one tenant per second, by REST and in rooms. Default: no limit.",
     "quota.connections_per_second": "New connections of one tenant's participants per second. Default: no limit.",
+    "traces.keep": "Whether the server keeps traces, in `traces.sqlite` of its data directory.",
+    "traces.per_second": "Messages per second that are traced, of each tenant; 0 for none.",
+    "traces.failed_per_second": "Traces per second of messages that fail and were not traced, of each tenant; 0 for none.",
+    "traces.max_mb": "Megabytes of spans that are kept; over it, the tenant that has most loses its oldest traces.",
+    "traces.tenant_mb": "Megabytes of spans that a tenant may have; over it, it loses its oldest traces.",
+    "traces.days": "Days after which a trace is forgotten.",
     "storage.url": "Object store of files, such as `s3://bucket/prefix`. Default: `storage` in the data directory.",
     "webhooks.urls": "Addresses that receive `room.started` and `room.ended`.",
     "webhooks.secret_file": "File with the secret that signs webhooks and calls made by `agent.call`.",
@@ -194,9 +215,12 @@ FILE: dict[str, str] = {
     "services.paths.api": "What the agent may do in the room (an `ApiScope`). Default: all but administration and secrets.",
     "services.paths.arguments": "Arguments of the call, which the agent can read.",
     "providers.models": "Pattern of model names that this provider serves.",
-    "providers.kind": "`openai` for any OpenAI-compatible service, `local` for the small local model.",
-    "providers.base_url": "Address of the provider.",
-    "providers.api_key_file": "File with the provider's key. Default: `OPENAI_API_KEY`.",
+    "providers.kind": "`openai` for any OpenAI-compatible service, `anthropic` for one with Anthropic's Messages API, "
+    "`local` for the small local model.",
+    "providers.base_url": "Address of the provider, ending with its API's version. Default: that of OpenAI or Anthropic.",
+    "providers.api": "What an OpenAI-compatible service speaks: `responses`, or `chat` (completions) only. Default: found "
+    "out by the first request.",
+    "providers.api_key_file": "File with the provider's key. Default: `OPENAI_API_KEY`, or `ANTHROPIC_API_KEY` for its kind.",
     "providers.audio": "Whether callers may use the provider's audio API too.",
     "providers.default_model": "Model used when a request names none. Default: `OPENAI_MODEL`.",
 }

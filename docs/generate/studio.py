@@ -157,6 +157,13 @@ async def talk(browser: Browser, url: str, key: str) -> str:
     return address
 
 
+async def failed_trace(url: str, key: str) -> str:
+    """The id of a trace in which something failed."""
+    async with aiohttp.ClientSession() as http:
+        found = await Server(http, url, key).ask("GET", f"/rooms/{ROOM}/traces?failed=true&limit=1")
+    return str(found["traces"][0]["trace"])
+
+
 async def pictures(url: str, key: str, dead: str) -> None:
     """Every page, in each theme and width."""
     room = f"{url}/studio/rooms/{ROOM}"
@@ -177,6 +184,8 @@ async def pictures(url: str, key: str, dead: str) -> None:
             "schedules": f"{room}/schedules",
             "hooks": f"{room}/hooks",
             "document": f"{room}/documents/{thread.partition('/talk/chat/')[2]}",
+            "traces": f"{room}/traces",
+            "trace": f"{room}/traces/{await failed_trace(url, key)}",
             "log": f"{room}/logs",
             "usage": f"{url}/studio/usage",
             "keys": f"{url}/studio/keys",

@@ -11,6 +11,7 @@ start failed can be started again.
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,22 +32,29 @@ logger = logging.getLogger(__name__)
 # Seconds between two looks for a requirement that was called into the room: the first pause, doubled up to the last.
 _FIRST_PAUSE = 0.05
 _MAX_PAUSE = 1.0
+# The place before each word of a class's name, but the first.
+_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+# Programs require it for what a person's browser offers; MeshAgent's SDK, too, never waits for it (0.6.13, agents/agent.py).
+_UI = "ui"
 
 
 class Agent:
-    """A named participant with a purpose. `requires` must be in its room before it works."""
+    """A named participant with a purpose. `requires` must be in its room before it works.
+
+    Without a `name` it is called as its class: a `StorageWorker` is `storage-worker`.
+    """
 
     def __init__(
         self,
         *,
-        name: str,
+        name: str | None = None,
         title: str | None = None,
         description: str | None = None,
         requires: Sequence[Requirement] | None = None,
         labels: Sequence[str] | None = None,
     ) -> None:
-        self._name = name
-        self._title = name if title is None else title
+        self._name = _WORD.sub("-", type(self).__name__).lower() if name is None else name
+        self._title = self._name if title is None else title
         self._description = "" if description is None else description
         self._labels = list(labels or ())
         self._requires: list[Requirement] = []
@@ -125,7 +133,7 @@ class SingleRoomAgent(Agent):
     def __init__(
         self,
         *,
-        name: str,
+        name: str | None = None,
         title: str | None = None,
         description: str | None = None,
         requires: Sequence[Requirement] | None = None,
@@ -182,6 +190,8 @@ class SingleRoomAgent(Agent):
         result = []
         for required in remote_toolkits:
             if required.name not in present:
+                if required.name == _UI and required.callable:
+                    continue
                 raise NotFoundError(f"no toolkit {required.name!r} in this room")
             result.append(required_toolkit(present[required.name], required, caller.id))
         return result
@@ -194,7 +204,8 @@ class SingleRoomAgent(Agent):
         return [
             requirement
             for requirement in self.requires
-            if requirement.name not in (schemas if isinstance(requirement, RequiredSchema) else toolkits)
+            if not (requirement.name == _UI and isinstance(requirement, RequiredToolkit) and requirement.callable)
+            and requirement.name not in (schemas if isinstance(requirement, RequiredSchema) else toolkits)
         ]
 
     async def _call_in(self, requirement: Requirement) -> None:

@@ -49,7 +49,7 @@ class Listener(TaskRunner):
     def __init__(
         self,
         *,
-        name: str,
+        name: str | None = None,
         wait_for_synchronize: bool = True,
         title: str | None = None,
         description: str | None = None,

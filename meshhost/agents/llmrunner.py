@@ -10,7 +10,7 @@ from typing import Any
 
 from meshhost.agents.adapter import LLMAdapter, ToolResponseAdapter
 from meshhost.agents.context import AgentCallContext, AgentChatContext
-from meshhost.agents.task_runner import SchemaOrModel, TaskRunner
+from meshhost.agents.task_runner import NOTHING_SCHEMA, SchemaOrModel, TaskRunner
 from meshhost.room.requirements import Requirement
 from meshhost.tools.toolkit import Toolkit
 
@@ -22,7 +22,6 @@ _PROMPT_SCHEMA = {
     "required": ["prompt"],
     "properties": {"prompt": {"type": "string", "description": "what to do"}},
 }
-_NOTHING_SCHEMA = {"type": "object", "additionalProperties": False, "required": [], "properties": {}}
 
 
 class LLMTaskRunner(TaskRunner):
@@ -35,7 +34,7 @@ class LLMTaskRunner(TaskRunner):
     def __init__(
         self,
         *,
-        name: str,
+        name: str | None = None,
         llm_adapter: LLMAdapter[Any],
         title: str | None = None,
         description: str | None = None,
@@ -50,7 +49,7 @@ class LLMTaskRunner(TaskRunner):
         labels: Sequence[str] | None = None,
     ) -> None:
         if input_schema is None:
-            input_schema = _PROMPT_SCHEMA if input_prompt else _NOTHING_SCHEMA
+            input_schema = _PROMPT_SCHEMA if input_prompt else NOTHING_SCHEMA
         super().__init__(
             name=name,
             title=title,

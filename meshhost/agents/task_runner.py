@@ -44,33 +44,37 @@ MAX_CONCURRENT = 64
 # A JSON schema, or a pydantic model: with a model, `ask` gets the arguments as an instance of it.
 SchemaOrModel: TypeAlias = Schema | type[BaseModel]
 
+# Of an agent that is asked without arguments.
+NOTHING_SCHEMA: Schema = {"type": "object", "additionalProperties": False, "required": [], "properties": {}}
+
 
 class TaskRunner(SingleRoomAgent):
     """Answers asks: override `ask`. Up to `max_concurrent` asks run side by side, further ones wait.
 
     `input_schema` and `output_schema` are JSON schemas or pydantic models; arguments and answers are checked against them,
-    and the asker is told which field is wrong. Every ask gets `toolkits` and the toolkits of the room that `requires`
-    names; with `supports_tools` the asker may add some. When nobody waits for an ask any more, it is cancelled. If several
-    agents of one name are registered, the newest is asked.
+    and the asker is told which field is wrong. Without an `input_schema` it takes no arguments. Every ask gets `toolkits` and
+    the toolkits of the room that `requires` names; with `supports_tools` the asker may add some. When nobody waits for an ask
+    any more, it is cancelled. If several agents of one name are registered, the newest is asked.
     """
 
     def __init__(
         self,
         *,
-        name: str,
+        name: str | None = None,
         title: str | None = None,
         description: str | None = None,
         requires: Sequence[Requirement] | None = None,
         supports_tools: bool | None = None,
-        input_schema: SchemaOrModel,
+        input_schema: SchemaOrModel | None = None,
         output_schema: SchemaOrModel | None = None,
         labels: Sequence[str] | None = None,
         toolkits: Sequence[Toolkit] | None = None,
         max_concurrent: int = MAX_CONCURRENT,
     ) -> None:
         super().__init__(name=name, title=title, description=description, requires=requires, labels=labels)
-        self._input = _Form(input_schema, f"input_schema of agent {name!r}")
-        self._output = None if output_schema is None else _Form(output_schema, f"output_schema of agent {name!r}")
+        input_form = NOTHING_SCHEMA if input_schema is None else input_schema
+        self._input = _Form(input_form, f"input_schema of agent {self.name!r}")
+        self._output = None if output_schema is None else _Form(output_schema, f"output_schema of agent {self.name!r}")
         self._supports_tools = bool(supports_tools)
         self._toolkits = list(toolkits or ())
         self._slots = asyncio.Semaphore(max_concurrent)

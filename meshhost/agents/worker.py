@@ -56,7 +56,7 @@ class Worker(SingleRoomAgent):
         self,
         *,
         queue: str | None,
-        name: str,
+        name: str | None = None,
         title: str | None = None,
         description: str | None = None,
         requires: Sequence[Requirement] | None = None,
@@ -77,7 +77,7 @@ class Worker(SingleRoomAgent):
         if deadline is not None and not deadline > 0:
             raise InvalidRequestError("deadline", f"expected seconds above 0, got {deadline}")
         if llm_adapter is None and type(self).process_message is Worker.process_message:
-            raise InvalidRequestError("llm_adapter", f"worker {name!r} {_NEEDS_MODEL}")
+            raise InvalidRequestError("llm_adapter", f"worker {name or type(self).__name__!r} {_NEEDS_MODEL}")
         super().__init__(name=name, title=title, description=description, requires=requires, labels=labels)
         self._queue = queue
         self._llm_adapter = llm_adapter

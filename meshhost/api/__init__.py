@@ -4,7 +4,8 @@ Re-exports only: each module here has the names of the `meshagent.api` module of
 layer it belongs to. Nothing of ours imports this package.
 """
 
-from meshhost.api.helpers import meshhost_base_url, websocket_room_url
+from meshhost.api import helpers
+from meshhost.api.helpers import deploy_schema, meshhost_base_url, participant_token, websocket_room_url
 from meshhost.api.messaging import (
     EmptyResponse,
     ErrorResponse,
@@ -65,6 +66,13 @@ __all__ = [
     "ToolkitDescription",
     "ValueProperty",
     "WebSocketClientProtocol",
+    "deploy_schema",
     "meshhost_base_url",
+    "participant_token",
+    "websocket_protocol",
     "websocket_room_url",
 ]
+
+# A function and a module have this name in MeshAgent: `from meshagent.api import websocket_protocol` is the function, and
+# `from meshagent.api.websocket_protocol import …` reads the module, which Python finds by its full name.
+websocket_protocol = helpers.websocket_protocol

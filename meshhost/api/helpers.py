@@ -1,16 +1,30 @@
-"""The functions of `meshagent.api.helpers`: URLs of a room server, and the check of room names.
+"""The functions of `meshagent.api.helpers`: URLs of a room server, tokens for it, schemas, and the check of room names.
 
 For MeshAgent programs, which import them from this path after the package is renamed; meshhost itself does not use them. Names
 and arguments are MeshAgent's and must stay so.
 """
 
+import json
 from urllib.parse import quote
 
+from meshhost.documents.schema import MeshSchema
 from meshhost.errors import InvalidRequestError
+from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import check_room_name
+from meshhost.identity.tokens import ParticipantToken
+from meshhost.room.client import RoomClient
 from meshhost.settings import read_settings
+from meshhost.transport.websocket_client import WebSocketClientProtocol
 
-__all__ = ["is_valid_room_name", "meshhost_base_url", "websocket_room_url"]
+__all__ = [
+    "deploy_schema",
+    "is_valid_room_name",
+    "meshhost_base_url",
+    "participant_token",
+    "validate_schema_name",
+    "websocket_protocol",
+    "websocket_room_url",
+]
 
 
 def meshhost_base_url(base_url: str | None = None) -> str:
@@ -28,9 +42,52 @@ def websocket_room_url(*, room_name: str, base_url: str | None = None) -> str:
 
 
 def is_valid_room_name(room_name: str) -> bool:
-    """Return whether a room may have this name: 1 to 63 of a-z, 0-9 and '-', with no '-' at either end."""
+    """Return whether a room may have this name: 1 to 63 of a-z, 0-9, '-' and '_', with a letter or digit at both ends."""
     try:
         check_room_name(room_name)
     except InvalidRequestError:
         return False
     return True
+
+
+def participant_token(*, participant_name: str, room_name: str, role: str | None = None) -> ParticipantToken:
+    """Return a token for the room, not signed yet, that may do everything but administration and secrets.
+
+    Its project is MESHHOST_PROJECT_ID; signing with an API key sets project and key (`to_jwt`).
+    """
+    token = ParticipantToken(name=participant_name, project_id=read_settings().project_id)
+    token.add_api_grant(ApiScope.agent_default())
+    token.add_room_grant(room_name)
+    if role is not None:
+        token.add_role_grant(role)
+    return token
+
+
+def websocket_protocol(*, participant_name: str, room_name: str, role: str | None = None) -> WebSocketClientProtocol:
+    """Return a connection to the room for `RoomClient(protocol=…)`.
+
+    It joins with MESHHOST_TOKEN, else with a token that is signed with MESHHOST_API_KEY or MESHHOST_SECRET. Raises
+    InvalidTokenError when there is none of them.
+    """
+    given = read_settings().token
+    if given is not None:
+        jwt = given.get_secret_value()
+    else:
+        jwt = participant_token(participant_name=participant_name, room_name=room_name, role=role).to_jwt()
+    return WebSocketClientProtocol(url=websocket_room_url(room_name=room_name), token=jwt)
+
+
+def validate_schema_name(name: str) -> None:
+    """Raise InvalidRequestError for a name that no schema may have."""
+    if not name or "." in name or "/" in name:
+        raise InvalidRequestError("name", f"expected the name of a schema without '.' and '/', got {name!r}")
+
+
+async def deploy_schema(*, room: RoomClient, schema: MeshSchema, name: str, overwrite: bool = True) -> None:
+    """Store a schema in the room, as `.schemas/{name}.json`, for documents whose path ends with `.{name}`.
+
+    Raises InvalidRequestError for the name, and RoomError when there is one already and `overwrite` is false.
+    """
+    validate_schema_name(name)
+    data = json.dumps(schema.to_json()).encode()
+    await room.storage.upload(path=f".schemas/{name}.json", data=data, overwrite=overwrite)

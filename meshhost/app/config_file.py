@@ -1,20 +1,33 @@
 """The schema of `meshhost.toml`, the configuration file of a room server, and how it is read.
 
 Unknown names are errors, so that a misspelt setting is not ignored; an error names the member that is wrong. Secrets are never
-in the file: it names the files that hold them. `meshhost room serve` reads it at its start, and its services again at each
-SIGHUP; `embedded` turns it into arguments.
+in the file: it names the files that hold them. The provider by which people sign in to Studio may also be named by variables
+(`oidc_config`), since a deployment knows its issuer and its secret, and an image the roles. `meshhost room serve` reads
+the file at its start, and its services again at each SIGHUP; `embedded` turns it into arguments.
+
+Longer than 400 lines because the whole file is described in one place, a class for each table.
 """
 
+import json
 import re
 import ssl
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
@@ -25,9 +38,18 @@ from meshhost.mail.signing import DkimKey
 from meshhost.queues.bodies import INLINE_BYTES
 from meshhost.quotas.quota import ServerQuota
 from meshhost.server.config import MAX_HEADER_BYTES, ConfiguredService, MailConfig, OidcConfig, OidcRole, ServicePath
+from meshhost.stores.traces.contract import TraceLimits
 from meshhost.validation import first_problem
 
-__all__ = ["ProviderEntry", "ServerFile", "changed_tables", "read_secret_file", "read_server_file"]
+__all__ = [
+    "OidcTable",
+    "ProviderEntry",
+    "ServerFile",
+    "changed_tables",
+    "oidc_config",
+    "read_secret_file",
+    "read_server_file",
+]
 
 
 class _Table(BaseModel):
@@ -42,6 +64,8 @@ def _http_url(value: str) -> str:
         raise ValueError("expected an http or https URL such as https://rooms.example.com")
     return url
 
+
+_VARIABLE = "MESHHOST_STUDIO_OIDC_"
 
 _HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
@@ -70,6 +94,7 @@ class _Edge(_Table):
     max_incomplete: int = Field(1024, gt=0)
     max_incomplete_per_address: int = Field(128, gt=0)
     newcomer_share: float = Field(0.3, gt=0, le=1)
+    max_body_bytes: int = Field(64 * 1024 * 1024, gt=0)
 
     def limits(self, others: EdgeLimits) -> EdgeLimits:
         """Return these limits, and `others` (those of the environment) for what the file does not set."""
@@ -103,6 +128,20 @@ class _Quota(_Table):
     def server_quota(self) -> ServerQuota:
         """Return the quota of a tenant for which the operator set nothing else."""
         return ServerQuota(**self.model_dump())
+
+
+class _Traces(_Table):
+    keep: bool = True
+    per_second: float = Field(10.0, ge=0, le=10_000)
+    failed_per_second: float = Field(10.0, ge=0, le=10_000)
+    max_mb: int = Field(256, ge=8, le=65_536)
+    tenant_mb: int = Field(32, ge=1, le=65_536)
+    days: float = Field(3.0, gt=0, le=365)
+
+    def limits(self) -> TraceLimits:
+        """Return the limits of the store of traces."""
+        mb = 1024 * 1024
+        return TraceLimits(total_bytes=self.max_mb * mb, tenant_bytes=self.tenant_mb * mb, days=self.days)
 
 
 class _Storage(_Table):
@@ -143,15 +182,23 @@ class _Service(_Table):
 class ProviderEntry(_Table):
     """An LLM provider: which models it serves (a pattern), and how it is reached. Its key is in a file of its own.
 
-    `audio` lets callers use the provider's audio API too.
+    `api` is what an OpenAI-compatible service speaks; None: found out. `audio` lets callers use the provider's audio API too.
     """
 
     models: str = "*"
-    kind: Literal["openai", "local"] = "openai"
-    base_url: _HttpUrl = "https://api.openai.com/v1"
+    kind: Literal["openai", "anthropic", "local"] = "openai"
+    base_url: _HttpUrl | None = None
+    api: Annotated[Literal["responses", "chat"] | None, Field(validate_default=True)] = None
     api_key_file: Path | None = None
     default_model: str | None = None
     audio: bool = False
+
+    @field_validator("api")
+    @classmethod
+    def _is_of_an_openai_service(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("kind") != "openai":
+            raise ValueError('expected only with kind = "openai"')
+        return value
 
 
 class _OidcRole(_Table):
@@ -167,7 +214,9 @@ class _OidcRole(_Table):
         return value
 
 
-class _Oidc(_Table):
+class OidcTable(_Table):
+    """The table `[studio.oidc]`."""
+
     issuer: _HttpUrl
     client_id: str = Field(min_length=1)
     client_secret_file: Path | None = None
@@ -178,25 +227,7 @@ class _Oidc(_Table):
 
 
 class _Studio(_Table):
-    oidc: _Oidc | None = None
-
-    def oidc_config(self) -> OidcConfig | None:
-        """Return the provider with its secret, which is read from a file. Raises SettingsError."""
-        if self.oidc is None:
-            return None
-        roles = [
-            OidcRole(each.group, None if each.tenant is None else Role(each.role), each.tenant)
-            for each in self.oidc.roles
-        ]
-        return OidcConfig(
-            issuer=self.oidc.issuer,
-            client_id=self.oidc.client_id,
-            name=self.oidc.name,
-            roles=roles,
-            client_secret=read_secret_file(self.oidc.client_secret_file),
-            scopes=self.oidc.scopes,
-            groups_claim=self.oidc.groups_claim,
-        )
+    oidc: OidcTable | None = None
 
 
 class _Relay(_Table):
@@ -315,6 +346,7 @@ class ServerFile(_Table):
     webhooks: _Webhooks = Field(default_factory=_Webhooks)
     studio: _Studio = Field(default_factory=_Studio)
     mail: _Mail = Field(default_factory=_Mail)
+    traces: _Traces = Field(default_factory=_Traces)
     services: list[_Service] = Field(default_factory=list)
     providers: list[ProviderEntry] = Field(default_factory=list)
 
@@ -356,6 +388,62 @@ def read_server_file(path: Path | None) -> ServerFile:
     except ValidationError as error:
         where, message = first_problem(error)
         raise SettingsError(f"{path}: {where}: {message.removeprefix('Value error, ')}") from None
+
+
+def oidc_config(table: OidcTable | None, environment: Mapping[str, str | SecretStr]) -> OidcConfig | None:
+    """Return the provider with its secret, or None where neither the file nor the environment names one.
+
+    Raises SettingsError for all that is wrong, each under its name and without its value, which may be the secret.
+    `environment` has the members that variables set, which go before those of the file; `roles` is a JSON text, and
+    `client_secret` stands for a file.
+    """
+    if table is None and not environment:
+        return None
+    given: dict[str, Any] = {name: value for name, value in environment.items() if name != "client_secret"}
+    secret = environment.get("client_secret")
+    if secret is not None and "client_secret_file" in given:
+        raise SettingsError(f"{_VARIABLE}CLIENT_SECRET: expected either it or {_VARIABLE}CLIENT_SECRET_FILE, not both")
+    if "roles" in given:
+        given["roles"] = _roles(given["roles"])
+    of_file = {} if table is None else table.model_dump(exclude_unset=True)
+    try:
+        whole = OidcTable.model_validate(of_file | given)
+    except ValidationError as error:
+        raise SettingsError(_all_problems(error, in_file=table is not None, given=given)) from None
+    shown = secret.get_secret_value() if isinstance(secret, SecretStr) else read_secret_file(whole.client_secret_file)
+    return OidcConfig(
+        issuer=whole.issuer,
+        client_id=whole.client_id,
+        name=whole.name,
+        roles=[
+            OidcRole(each.group, None if each.tenant is None else Role(each.role), each.tenant) for each in whole.roles
+        ],
+        client_secret=shown,
+        scopes=whole.scopes,
+        groups_claim=whole.groups_claim,
+    )
+
+
+def _roles(text: str) -> Any:
+    try:
+        roles = json.loads(text)
+    except ValueError:
+        roles = None
+    if not isinstance(roles, list):
+        example = '[{"group": "platform", "role": "operator"}]'
+        raise SettingsError(f"{_VARIABLE}ROLES: expected a JSON list such as {example}")
+    return roles
+
+
+def _all_problems(error: ValidationError, *, in_file: bool, given: Mapping[str, Any]) -> str:
+    """One sentence for each member that is wrong, without its value."""
+    problems = []
+    for each in error.errors(include_input=False, include_url=False, include_context=False):
+        member, *inner = each["loc"]
+        name = f"studio.oidc.{member}" if in_file and member not in given else f"{_VARIABLE}{str(member).upper()}"
+        where = ": ".join([name, *([".".join(map(str, inner))] if inner else [])])
+        problems.append(f"{where}: {each['msg'].removeprefix('Value error, ')}")
+    return "; ".join(problems)
 
 
 def changed_tables(running: ServerFile, read: ServerFile) -> list[str]:

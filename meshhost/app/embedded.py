@@ -6,6 +6,7 @@ settings, `meshhost.toml` and secret files read.
 """
 
 import functools
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from meshhost.app.config_file import ProviderEntry, ServerFile, read_secret_file
+from meshhost.app.config_file import ProviderEntry, ServerFile, oidc_config, read_secret_file
 from meshhost.app.engines import ENGINES, EngineMaker, EngineRequest, make_engine
 from meshhost.app.project import RecentKeys
 from meshhost.app.running_hosts import running_hosts
@@ -22,6 +23,7 @@ from meshhost.gateway.local.provider import LocalProvider
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.operations import AUDIO
 from meshhost.gateway.provider import Provider, ProviderTable
+from meshhost.gateway.providers.anthropic import AnthropicProvider
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.identity.keys import ApiKey
 from meshhost.protocol.frames import Limits
@@ -38,11 +40,17 @@ from meshhost.stores.engine import Engine
 from meshhost.stores.files import open_object_store
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.queues import QueueLimits
+from meshhost.stores.sqlite.traces import SqliteTraceStore
+from meshhost.stores.traces.contract import TraceStore
 
 __all__ = ["ServerOptions", "limits_of", "open_room_server", "providers_of"]
 
 # Room for what surrounds a queue's message when it is delivered: header, attempt, lease.
 _ENVELOPE_BYTES = 64 * 1024
+# Not `.db`: those are checked and backed up, and traces are worth neither.
+_TRACES_FILE = "traces.sqlite"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
             bodies=_bodies(options.file, engine, objects, counts),
         ) as queues,
         Meter(engine.usage) as meter,
+        _traces(options) as traces,
     ):
         server = RoomServer(
             config,
@@ -108,6 +117,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
             meter=meter,
             counts=counts,
             triggers=engine.triggers,
+            traces=traces,
         )
         try:
             await server.start()
@@ -146,7 +156,7 @@ def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool
         oauth=file.server.oauth if "oauth" in file.server.model_fields_set else None,
         require_token_expiry=file.server.require_token_expiry,
         operator_key=options.operator_key,
-        oidc=_oidc(options),
+        oidc=_oidc(options, settings),
         host_admin_key=settings.admin_key.get_secret_value() if settings.admin_key else None,
         local_hosts=functools.partial(running_hosts, settings.config_dir),
         tenant_labels=file.server.tenant_labels,
@@ -154,7 +164,29 @@ def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool
         series_file=options.data_dir / "queue-series.json",
         # Base64 takes four bytes for three.
         mail=file.mail.config((file.queues.max_message_bytes - _ENVELOPE_BYTES) // 4 * 3),
+        traces_per_second=file.traces.per_second,
+        failed_traces_per_second=file.traces.failed_per_second,
     )
+
+
+@asynccontextmanager
+async def _traces(options: ServerOptions) -> AsyncIterator[TraceStore | None]:
+    """The store of traces, if they are kept. A file that cannot be used costs the traces, not the server."""
+    path = options.data_dir / _TRACES_FILE
+    if not options.file.traces.keep:
+        yield None
+        return
+    store = SqliteTraceStore(path, options.file.traces.limits())
+    try:
+        await store.open()
+    except (SettingsError, OSError) as error:
+        logger.warning("no traces are recorded", extra={"path": str(path), "reason": str(error)})
+        yield None
+        return
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def _bodies(file: ServerFile, engine: Engine, objects: BodyObjects, counts: TenantCounts) -> LargeBodies:
@@ -168,8 +200,8 @@ def _bodies(file: ServerFile, engine: Engine, objects: BodyObjects, counts: Tena
     )
 
 
-def _oidc(options: ServerOptions) -> OidcConfig | None:
-    config = options.file.studio.oidc_config()
+def _oidc(options: ServerOptions, settings: Settings) -> OidcConfig | None:
+    config = oidc_config(options.file.studio.oidc, settings.studio_oidc)
     if config is not None and options.operator_key is None:
         raise SettingsError("studio.oidc: it needs the operator's key, which its sessions are bound to")
     if config is not None and find_spec("cryptography") is None:
@@ -198,27 +230,39 @@ def limits_of(file: ServerFile) -> QueueLimits:
 
 
 def providers_of(file: ServerFile, settings: Settings) -> ProviderTable:
-    """Return the providers of the file. If it has none: OpenAI's API when its variables are set, else the small local model."""
+    """Return the providers of the file. If it has none: those whose keys are in the environment, else the small local model."""
     if file.providers:
         extra = AUDIO if any(entry.audio for entry in file.providers) else frozenset[str]()
         providers = {entry.models: _provider(entry, settings) for entry in file.providers}
         return ProviderTable(providers, extra_operations=extra)
-    if settings.openai_api_key is None and settings.openai_base_url is None:
-        return ProviderTable({"*": _local(settings)})
-    entry = ProviderEntry(base_url=settings.openai_base_url or "https://api.openai.com/v1")
-    return ProviderTable({"*": _provider(entry, settings)})
+    found: dict[str, Provider] = {}
+    if settings.anthropic_api_key is not None:
+        found["claude-*"] = _provider(ProviderEntry(kind="anthropic"), settings)
+    if settings.openai_api_key is not None or settings.openai_base_url is not None:
+        found["*"] = _provider(ProviderEntry(base_url=settings.openai_base_url), settings)
+    return ProviderTable(found or {"*": _local(settings)})
 
 
 def _provider(entry: ProviderEntry, settings: Settings) -> Provider:
     if entry.kind == "local":
         return _local(settings)
+    is_anthropic = entry.kind == "anthropic"
     api_key = read_secret_file(entry.api_key_file)
     if api_key is None:
-        api_key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none"
+        key = settings.anthropic_api_key if is_anthropic else settings.openai_api_key
+        api_key = key.get_secret_value() if key else "none"
+    if is_anthropic:
+        return AnthropicProvider(
+            name="anthropic",
+            base_url=entry.base_url or "https://api.anthropic.com/v1",
+            api_key=api_key,
+            default_model=entry.default_model or settings.anthropic_model,
+        )
     return OpenAICompatibleProvider(
         name="openai",
-        base_url=entry.base_url,
+        base_url=entry.base_url or "https://api.openai.com/v1",
         api_key=api_key,
+        api=entry.api,
         default_model=entry.default_model or settings.openai_model,
     )
 

@@ -15,7 +15,7 @@ __all__ = ["missing_model"]
 
 def missing_model(settings: Settings) -> str | None:
     """Why no model can answer through the room server of this process, and what to do about it; None when one can."""
-    if settings.openai_api_key is not None or settings.openai_base_url is not None:
+    if any((settings.openai_api_key, settings.openai_base_url, settings.anthropic_api_key)):
         return None
     try:
         find_model(settings.local_model)

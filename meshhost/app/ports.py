@@ -8,12 +8,15 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from meshhost.errors import SettingsError
+
 __all__ = ["reserved_port"]
 
 
 @contextmanager
-def reserved_port(host: str = "127.0.0.1") -> Iterator[int]:
-    """Reserve a port that no other program is given by chance for as long as the block lasts, but that a program can listen on.
+def reserved_port(host: str = "127.0.0.1", *, port: int = 0) -> Iterator[int]:
+    """Reserve a port (this one, or any that is free) that no other program is given by chance for as long as the block lasts,
+    but that a program can listen on.
 
     The port is bound here and never listened on. Linux lets another socket bind it too when both have SO_REUSEADDR, which
     every asyncio server sets; but it does not choose the port for a socket that asks for any free one. So there is no moment in
@@ -21,5 +24,8 @@ def reserved_port(host: str = "127.0.0.1") -> Iterator[int]:
     """
     with socket.socket() as reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reservation.bind((host, 0))
+        try:
+            reservation.bind((host, port))
+        except OSError as error:
+            raise SettingsError(f"cannot use port {port}: {error.strerror}; choose another --port") from None
         yield reservation.getsockname()[1]

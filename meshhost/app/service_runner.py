@@ -88,10 +88,14 @@ async def run_service(
     progress: Progress,
     reload: bool = False,
     shows_jobs: bool = False,
+    port: int = 0,
     times: RunTimes | None = None,
 ) -> int:
-    """Run the program until it ends or a signal stops it; return its exit code (0 when a signal stopped it in order).
+    """Run the program until it ends or a signal stops it; return its exit code.
 
+    That is 0 when a signal stopped it in order, and 1 when it ended in order before it served a path.
+
+    `port` is where the program's host listens, for one that sets its port itself; 0: on a free port, which it is told.
     With `shows_jobs` the progress has the steps of its workers' jobs too, and its log is JSON.
     With `reload` it is drained and started again when a Python file in its folder changes; then only a signal ends the run.
     Raises SettingsError when it cannot be run, and CallRefusedError when it refuses a call.
@@ -121,7 +125,7 @@ async def run_service(
         on_record = functools.partial(_show_job, progress) if shows_jobs else None
         changed: list[str] | None = None
         while True:
-            async with _started(arguments, settings, times, room, on_record) as (program, host_url):
+            async with _started(arguments, settings, times, room, on_record, port) as (program, host_url):
                 run = _Run(settings, times, program, HostApi(session, host_url), calls, room, progress)
                 work = run.until_ended(changed) if sources is None else run.until_changed(sources, signals, changed)
                 outcome = await first_of(work, _stop(signals, program))
@@ -132,6 +136,7 @@ async def run_service(
             if changed is None or await _is_stop_requested(signals):
                 if isinstance(outcome, Won) and sources is None and not run.is_described and not program.exit_code:
                     progress("ended", run.ending, {"reason": run.ending})
+                    return 1  # the program is content, but nothing ran
                 return program.exit_code
 
 
@@ -142,9 +147,10 @@ async def _started(
     times: RunTimes,
     room: str,
     on_record: Callable[[dict[str, Any]], None] | None,
+    wanted_port: int,
 ) -> AsyncIterator[tuple[RunningProgram, str]]:
-    """Start the program on a free port; yield it and the URL of its host."""
-    with reserved_port() as port:
+    """Start the program on this port (0: a free one); yield it and the URL of its host."""
+    with reserved_port(port=wanted_port) as port:
         variables = {
             "MESHHOST_PORT": str(port),
             "MESHHOST_HOST": "127.0.0.1",
@@ -253,7 +259,8 @@ class _Run:
                 endpoints, drain_seconds = await self._host.described()
         except TimeoutError:
             raise SettingsError(
-                f"the program did not serve on MESHHOST_PORT within {seconds:g} s: does it run a ServiceHost?"
+                f"the program did not serve on MESHHOST_PORT within {seconds:g} s: does it run a ServiceHost? "
+                "does it set a port itself, as ServiceHost(port=7001)? then pass --port 7001"
             ) from None
         # The code of the program may allow itself, or one of its paths, more time than the environment does.
         stop_seconds = (drain_seconds or 0.0) + self._times.stop_margin

@@ -24,6 +24,7 @@ CHECKSUM: Final = "SHA256"
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(2 * _BLOCK)
 _LONGEST_NAME = 4096
+_DIGEST_LENGTH = 64
 _CHUNK = 1024 * 1024
 
 
@@ -125,6 +126,8 @@ def read_entries(file: IO[bytes], *, is_checked: bool = False) -> Iterator[Entry
         info = _info(header)
         name = long_name or info.name
         if name == CHECKSUM:
+            if info.size != _DIGEST_LENGTH:
+                raise damaged("the checksum is of another size")
             data = _read(file, offset + _BLOCK, info.size)
             if not is_checked and data != digest.hexdigest().encode():
                 raise damaged("the checksum is another one")
@@ -154,8 +157,6 @@ def _info(header: bytes) -> tarfile.TarInfo:
         raise damaged(str(error) or type(error).__name__) from None
     if info.type not in {tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME} or info.size < 0:
         raise damaged("an entry is of a kind that archives do not have")
-    if info.name == CHECKSUM and info.size != hashlib.sha256().digest_size * 2:
-        raise damaged("the checksum is of another size")
     return info
 
 

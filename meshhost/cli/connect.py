@@ -71,6 +71,13 @@ def server_url() -> str:
     return _without_credentials(api_url)
 
 
+class _NoRoomError(typer.BadParameter):
+    """No room was given. It is shown without "Invalid value": there is none."""
+
+    def format_message(self) -> str:
+        return self.message
+
+
 def resolve_room(given: str | None) -> str:
     """Return the given room, else MESHHOST_ROOM. Raises BadParameter when there is none, or the name is not allowed."""
     from meshhost.client_settings import read_client_settings
@@ -79,7 +86,7 @@ def resolve_room(given: str | None) -> str:
 
     name = given or read_client_settings().room
     if name is None:
-        raise typer.BadParameter("name the room, or set MESHHOST_ROOM", param_hint="--room")
+        raise _NoRoomError("no room is named: give --room, or set MESHHOST_ROOM")
     try:
         return check_room_name(name)
     except InvalidRequestError as error:
@@ -127,6 +134,7 @@ async def joined_room(
         api_url = server
     url = f"{api_url}/rooms/{quote(name)}"
     room = RoomClient(protocol=WebSocketClientProtocol(url=url, token=token or "", only_looks=only_looks))
+    room.on("room.status", _show_wait)
     try:
         await room.connect()
     except ConnectionLostError as error:
@@ -137,6 +145,14 @@ async def joined_room(
         yield room
     finally:
         await room.close()
+
+
+def _show_wait(**status: Any) -> None:
+    """Say why nothing happens: the room server lets a request wait for an agent that is on its way."""
+    from meshhost.cli.output import note
+
+    if status.get("status") == "waiting":
+        note(f"meshhost: {status.get('message')}")
 
 
 def _token_of_user(api_key: str, room: str) -> str:

@@ -43,9 +43,23 @@ def manage(method: str, path: str, body: dict[str, Any] | None = None, **query: 
     """
     from meshhost.cli.connect import send_json, server_url
     from meshhost.cli.log_output import log_for_command
+    from meshhost.errors import RoomRefusedError
 
     log_for_command()
-    return send_json(server_url(), bearer(), method, path, body, query)
+    try:
+        return send_json(server_url(), bearer(), method, path, body, query)
+    except RoomRefusedError as error:
+        # The server was shown the user's API key, of which this command said nothing.
+        if error.status != 403 or "operator's key" not in str(error) or _has_operator_key():
+            raise
+        raise RoomRefusedError(f"{error}; {NO_OPERATOR_KEY}", status=error.status) from None
+
+
+def _has_operator_key() -> bool:
+    from meshhost.app.operator import find_operator_key
+    from meshhost.client_settings import read_client_settings
+
+    return find_operator_key(read_client_settings()) is not None
 
 
 def confirm(what: str, *, yes: bool) -> None:

@@ -25,6 +25,8 @@ __all__ = [
     "print_json",
     "print_line",
     "print_table",
+    "print_text",
+    "printable",
     "shown_age",
     "shown_time",
     "to_json",
@@ -35,9 +37,9 @@ __all__ = [
 # A smaller copy is finished before a progress bar could be read.
 _PROGRESS_BYTES = 8 * 1024 * 1024
 
-# C0, DEL and C1: characters that a terminal may obey. Line ends become spaces.
+# C0, DEL, C1 and changes of the writing direction: characters that a terminal may obey. Line ends become spaces.
 _SPACES = re.compile(r"\s+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 _closed: set[str] = set()
@@ -68,11 +70,16 @@ def one_line(text: str) -> str:
     return _CONTROL.sub("", _SPACES.sub(" ", text)).strip()
 
 
+def printable(text: str) -> str:
+    """Return the text with its lines and tabs, without other control characters."""
+    return _CONTROL.sub(lambda match: match[0] if match[0] in "\n\t" else "", text)
+
+
 def to_json(value: Any) -> str:
     """Return one line of JSON, in characters that stdout can print."""
     is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
     text = json.dumps(value, ensure_ascii=not is_unicode, default=_plain)
-    # json.dumps escapes C0 but not DEL and C1. They can only be inside of strings, where an escape means the same.
+    # json.dumps escapes C0 but none of the others. They can only be inside of strings, where an escape means the same.
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
@@ -84,6 +91,13 @@ def print_json(value: Any) -> None:
 def print_line(text: str) -> None:
     """Print one line for people and flush."""
     print(one_line(text), flush=True)
+
+
+def print_text(text: str) -> None:
+    """Print a text of several lines for people, line by line, and flush. Of no text nothing is printed."""
+    for line in text.rstrip().splitlines():
+        print(_CONTROL.sub("", line.expandtabs()))
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:

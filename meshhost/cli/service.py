@@ -30,10 +30,16 @@ def _run_service(
     reload: Annotated[
         bool, typer.Option("--reload", help="Restart the program when a Python file in its folder changes.")
     ] = False,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="The port of the program's host, if it sets one itself as ServiceHost(port=…)."
+        ),
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Run the program in FILE and call the agent of each of its paths into the room."""
     from meshhost.cli.commands.service import run as run_service
     from meshhost.cli.connect import resolve_room
 
-    run_service(file=file, room=resolve_room(room), json=as_json, reload=reload)
+    run_service(file=file, room=resolve_room(room), json=as_json, reload=reload, port=port)

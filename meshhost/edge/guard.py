@@ -12,15 +12,18 @@ newcomer, whose cost is measured for the pace at which more are accepted (`pace.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from socket import SHUT_WR
 from typing import TypeVar
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler  # for its type; only what asyncio.Protocol has is called
 
+from meshhost.edge.bodies import HeldBodies
 from meshhost.edge.descriptors import most_descriptors
 from meshhost.edge.limits import EdgeLimits
 from meshhost.edge.pace import Newcomer, Pace
@@ -37,7 +40,7 @@ _SWEEP_SECONDS = 1.0
 # Of the file descriptors, for all that the process has open: agents' connections to their rooms count too.
 _HIGHEST_SHARE = 0.9
 _LAST_SHARE = 0.95
-# How long a refused connection may take to send what it has to.
+# How long a connection may still send after its answer: closing while data comes resets it, and the answer may be lost.
 _LINGER_SECONDS = 0.5
 _ANSWER = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: 0\r\n%s\r\n"
 _END_OF_HEADERS = b"\r\n\r\n"
@@ -53,6 +56,7 @@ class Guard:
         self._log_seconds = log_seconds
         self.watchers = watchers
         self.max_connections = limits.connections()
+        self.bodies = HeldBodies(limits.max_body_bytes)
         self._highest = most_descriptors(_HIGHEST_SHARE)
         self._last = most_descriptors(_LAST_SHARE)
         self.open: set[Connection] = set()
@@ -136,7 +140,8 @@ class Guard:
     def _drop(self, connection: "Connection", answer: bytes | None) -> None:
         self._dropped += 1
         self.end_headers(connection)
-        connection.end(answer)
+        # One that is too slow may be sending; one of too many has to leave at once.
+        connection.end(answer, linger=answer is _TOO_SLOW)
 
 
 class Connection(asyncio.Protocol):
@@ -149,9 +154,13 @@ class Connection(asyncio.Protocol):
         self._newcomer: Newcomer | None = Newcomer(pace)
         self._transport: asyncio.Transport | None = None
         self._is_admitted = False
+        self._is_lingering = False
         self._in_headers = False
         self._is_known = False
         self._request: web.BaseRequest | None = None
+        # Of the request: who sends it, if known by name, and its body, if it was read whole.
+        self._sender: str | None = None
+        self._body: bytes | None = None
         self._has_answer = False
         # Of the headers that come: their last bytes, until they are complete; and whether something came after them.
         self._tail = b""
@@ -161,7 +170,7 @@ class Connection(asyncio.Protocol):
         self._body_since = 0.0
         self._last_data = 0.0
         self._body_bytes = 0
-        self._feed: Callable[[bytes], None] | None = None
+        self._feed: Callable[[bytes], bool] | None = None
         self._is_held_back = self._has_paused = False
         self.address = ""
         self.went_on_at = 0.0
@@ -189,6 +198,8 @@ class Connection(asyncio.Protocol):
         self._begin_headers()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_lingering:
+            return
         if not self._is_admitted:
             self.end(None)
         elif self._newcomer is None:
@@ -200,7 +211,8 @@ class Connection(asyncio.Protocol):
 
     def _receive(self, data: bytes) -> None:
         if self._feed is not None:
-            self._feed(data)
+            if not self._feed(data):
+                return
         elif self._request is not None:
             self._last_data = time.monotonic()
             self._body_bytes += len(data)
@@ -230,6 +242,7 @@ class Connection(asyncio.Protocol):
         self._request, self._has_answer, self._body_bytes = request, False, 0
         self._body_since = self._last_data = time.monotonic()
         self._is_known = False
+        self._sender = self._body = None
 
     def measured(self, handling: Awaitable[T]) -> Awaitable[T]:
         """See Watched."""
@@ -242,19 +255,20 @@ class Connection(asyncio.Protocol):
 
     def end_request(self) -> None:
         """See Watched."""
-        self._request = None
+        self._request = self._body = None
 
     @property
     def is_known(self) -> bool:
         """See Watched."""
         return self._is_known
 
-    def know(self) -> None:
+    def know(self, name: str | None = None) -> None:
         """See Watched."""
         self._is_known = True
+        self._sender = name or self._sender
         self._end_newcomer()  # what follows is work of somebody known
 
-    def watch_data(self, feed: Callable[[bytes], None]) -> bool:
+    def watch_data(self, feed: Callable[[bytes], bool]) -> bool:
         """See Watched."""
         if not self._has_headers or self._has_more or self._body_bytes:
             return False
@@ -271,6 +285,15 @@ class Connection(asyncio.Protocol):
     def is_reading(self) -> bool:
         """See Watched."""
         return self._transport is not None and self._transport.is_reading()
+
+    async def read_body(self, *, most_bytes: int) -> bytes:
+        """See Watched."""
+        if self._request is None:
+            raise RuntimeError("no request is in progress")
+        if self._body is None:
+            sender = self._sender or f"address {self.address}"
+            self._body = await self._guard.bodies.read(self._request, sender=sender, most_bytes=most_bytes)
+        return self._body
 
     def _end_newcomer(self) -> None:
         if self._newcomer is not None:
@@ -313,14 +336,28 @@ class Connection(asyncio.Protocol):
             now - self._last_data > idle or now - self._body_since > idle + self._body_bytes / limits.bytes_per_second
         )
 
-    def end(self, answer: bytes | None) -> None:
-        """Close the connection, after this answer; without it where an answer of aiohttp's has begun."""
+    def end(self, answer: bytes | None, *, linger: bool = False) -> None:
+        """Close the connection, after this answer; without it where an answer of aiohttp's has begun.
+
+        With `linger` the other side may read the answer before what it still sends meets a closed socket.
+        """
         transport = self._transport
-        if transport is not None and not transport.is_closing():
-            has_begun = self.is_writing() or (self._request is not None and self._has_answer)
-            if answer is not None and not has_begun:
-                transport.write(answer)
+        if transport is None or transport.is_closing():
+            return
+        has_begun = self.is_writing() or (self._request is not None and self._has_answer)
+        if answer is None or has_begun or self._is_lingering:
             transport.close()
+            return
+        transport.write(answer)
+        if not linger or not transport.can_write_eof() or self.is_writing():  # TLS ends a connection as a whole
+            transport.close()
+            return
+        self._is_lingering = True
+        with contextlib.suppress(OSError):  # it has gone
+            # Not `write_eof`: the handler may still answer, and that must not become a bug that is logged.
+            transport.get_extra_info("socket").shutdown(SHUT_WR)
+        transport.resume_reading()
+        asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.close)
 
     def refuse(self, answer: bytes, *, linger: bool) -> None:
         """Answer and close; with `linger` after the request has come, since closing with unread data discards the answer."""

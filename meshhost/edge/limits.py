@@ -19,7 +19,8 @@ class EdgeLimits:
     not count. At most `max_connections` are open (None: 80 % of the file descriptors that the process may have). Of those
     whose headers are incomplete there are at most `max_incomplete`, and `max_incomplete_per_address` from one address; from
     this machine, which a reverse proxy makes the address of everybody, as many as in total. Accepting connections and finding
-    out who opened them takes at most `newcomer_share` of the event loop's time while it has other work.
+    out who opened them takes at most `newcomer_share` of the event loop's time while it has other work. Bodies that are read
+    whole, which is all but messages, files and archives, hold at most `max_body_bytes` while they arrive (`edge/bodies.py`).
     """
 
     header_seconds: float = 10.0
@@ -29,6 +30,7 @@ class EdgeLimits:
     max_incomplete_per_address: int = 128
     bytes_per_second: float = 1024.0
     newcomer_share: float = 0.3
+    max_body_bytes: int = 64 * 1024 * 1024
 
     def connections(self) -> int:
         """The most connections that may be open at once."""

@@ -10,6 +10,7 @@ import asyncio
 from aiohttp import web
 
 from meshhost.edge.accepting import Acceptor
+from meshhost.edge.bodies import HeldBodies
 from meshhost.edge.descriptors import raise_limit
 from meshhost.edge.guard import Connection, Guard
 from meshhost.edge.limits import EdgeLimits
@@ -43,6 +44,11 @@ class GuardedSite(web.TCPSite):
         self._pace = Pace(limits.newcomer_share)
         self._guard = Guard(limits, watchers_of(runner.app), log_seconds)
         self._acceptor: Acceptor | None = None
+
+    @property
+    def bodies(self) -> HeldBodies:
+        """The bodies that routes read whole."""
+        return self._guard.bodies
 
     async def start(self) -> None:
         """Listen. Raises OSError."""

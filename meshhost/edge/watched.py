@@ -29,8 +29,12 @@ class Watched(Protocol):
         """Whether the sender of the present request is known."""
         ...
 
-    def know(self) -> None:
-        """The sender of the present request is known."""
+    def know(self, name: str | None = None) -> None:
+        """The sender of the present request is known, by this name."""
+        ...
+
+    async def read_body(self, *, most_bytes: int) -> bytes:
+        """The body of the present request, whole; the same again when it is asked for again (`edge/bodies.py`)."""
         ...
 
     def begin_request(self, request: web.BaseRequest) -> None:
@@ -49,8 +53,11 @@ class Watched(Protocol):
         """It was handled."""
         ...
 
-    def watch_data(self, feed: Callable[[bytes], None]) -> bool:
-        """Call `feed` with all data that comes after the request, before it is handled; False when some has come already."""
+    def watch_data(self, feed: Callable[[bytes], bool]) -> bool:
+        """Call `feed` with all data that comes after the request, before it is handled; False when some has come already.
+
+        Data for which it returns False is dropped.
+        """
         ...
 
     def hold_back(self, is_held_back: bool) -> None:
@@ -106,11 +113,14 @@ def connection_of(request: web.Request) -> Watched | None:
     return None if watchers is None else watchers.get(request.transport)
 
 
-def know_sender(request: web.Request) -> None:
-    """Report that a request shows a valid credential. Its connection may be used for another one."""
+def know_sender(request: web.Request, name: str | None = None) -> None:
+    """Report that a request shows a valid credential. Its connection may be used for another one.
+
+    `name` is that of its tenant, or whatever else tells who takes memory with it.
+    """
     connection = connection_of(request)
     if connection is not None:
-        connection.know()
+        connection.know(name)
 
 
 def watchers_of(app: web.Application) -> Watchers:

@@ -18,7 +18,7 @@ from typing import Any
 from meshhost.errors import InvalidRequestError, NotFoundError
 from meshhost.gateway.http import json_object
 from meshhost.gateway.provider import Caller
-from meshhost.gateway.sse import DataLines
+from meshhost.llm.sse import DataLines
 
 __all__ = [
     "AUDIO",
@@ -41,16 +41,18 @@ _OPERATIONS: Mapping[str, frozenset[str]] = {
     "chat/completions": frozenset({"POST"}),
     "completions": frozenset({"POST"}),
     "embeddings": frozenset({"POST"}),
+    "messages": frozenset({"POST"}),
+    "messages/count_tokens": frozenset({"POST"}),
 }
 AUDIO = frozenset({"audio/speech", "audio/transcriptions", "audio/translations"})
 """The operations of the audio API, which a provider may allow; all are POST."""
 
 _ROUTES = [(re.compile(pattern), methods) for pattern, methods in _OPERATIONS.items()]
 _STORED = re.compile(rf"responses/({_ID})(?:/(?:cancel|input_items))?")
-# Ids of files, vector stores and containers in the operator's account, as tools and input items name them.
-_FOREIGN = frozenset({"container", "container_id", "file_id", "file_ids", "vector_store_ids"})
+# Ids of files, vector stores, containers and skills in the operator's account, as tools and input items name them.
+_FOREIGN = frozenset({"container", "container_id", "file_id", "file_ids", "skill_id", "vector_store_ids"})
 _NAMES_IN_BYTES = (*(name.encode() for name in sorted(_FOREIGN)), b"\\u00")
-_OWN_TEXT = frozenset({"metadata", "parameters", "schema"})
+_OWN_TEXT = frozenset({"input_schema", "metadata", "parameters", "schema"})
 _MAX_DOCUMENT = 1024 * 1024
 
 

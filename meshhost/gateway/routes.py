@@ -31,6 +31,7 @@ from meshhost.gateway.operations import (
     read_body,
 )
 from meshhost.gateway.provider import Caller, ProviderTable
+from meshhost.gateway.tokens import Tokens
 
 __all__ = ["add_gateway_routes"]
 
@@ -38,6 +39,13 @@ logger = logging.getLogger(__name__)
 
 Authenticate = Callable[[web.Request], Awaitable[Caller]]
 Hold = Callable[[web.Request, str, int], AbstractAsyncContextManager[web.Request]]
+# Called when a request to a provider begins; what it returns is called with the status (None: it was broken off) and the
+# tokens.
+TraceCall = Callable[[web.Request, Caller, str], Callable[[int | None, Tokens | None], None] | None]
+
+
+def _untraced(request: web.Request, caller: Caller, model: str) -> None:
+    return
 
 
 @asynccontextmanager
@@ -53,27 +61,35 @@ def add_gateway_routes(
     meter: Meter,
     max_body_bytes: int = MAX_BODY_BYTES,
     hold: Hold = _uncounted,
+    trace: TraceCall = _untraced,
 ) -> None:
     """Serve `/rooms/{room}/v1/{path}` for the operations that `operations.py` lists.
 
     `authenticate` returns the caller, or raises TokenError (answered with 401), AccessDeniedError (403) or QuotaExceededError
     (429). `max_body_bytes` bounds a request's body. `hold` counts it as bytes in flight of the tenant until the answer is sent,
-    and yields the request to read it from; it raises TooLargeError (413) or QuotaExceededError. The caller of this function
-    stops `providers` and `meter`.
+    and yields the request to read it from; it raises TooLargeError (413) or QuotaExceededError. `trace` notes requests of
+    recorded traces. The caller of this function stops `providers` and `meter`.
     """
-    gateway = _Gateway(providers, authenticate, meter, max_body_bytes, hold)
+    gateway = _Gateway(providers, authenticate, meter, max_body_bytes, hold, trace)
     app.router.add_route("*", "/rooms/{room}/v1/{path:.*}", gateway.handle)
 
 
 class _Gateway:
     def __init__(
-        self, providers: ProviderTable, authenticate: Authenticate, meter: Meter, max_body: int, hold: Hold
+        self,
+        providers: ProviderTable,
+        authenticate: Authenticate,
+        meter: Meter,
+        max_body: int,
+        hold: Hold,
+        trace: TraceCall,
     ) -> None:
         self._providers = providers
         self._authenticate = authenticate
         self._meter = meter
         self._max_body = max_body
         self._hold = hold
+        self._trace = trace
         self._stored = StoredResponses()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -143,17 +159,23 @@ class _Gateway:
     async def _metered(
         self, request: web.Request, path: str, caller: Caller, model: str, *feeds: Callable[[bytes], None]
     ) -> web.StreamResponse:
+        end, status = self._trace(request, caller, model), None
         with self._meter.measure(caller, model) as tokens:
 
             def feed(data: bytes) -> None:
                 for take in (tokens.feed, *feeds):
                     take(data)
 
-            with observed(feed):
-                response = await self._forward(request, path, caller, model)
-                # A streamed answer was shown to the reader piece by piece; one that was built as a whole is read here.
-                if isinstance(response, web.Response) and isinstance(response.body, bytes):
-                    feed(response.body)
+            try:
+                with observed(feed):
+                    response = await self._forward(request, path, caller, model)
+                    # A streamed answer was shown to the reader piece by piece; one that was built as a whole is read here.
+                    if isinstance(response, web.Response) and isinstance(response.body, bytes):
+                        feed(response.body)
+                status = response.status
+            finally:
+                if end is not None:
+                    end(status, tokens.tokens())
         return response
 
     async def _forward(self, request: web.Request, path: str, caller: Caller, model: str) -> web.StreamResponse:

@@ -1,15 +1,16 @@
 """Finds the token counts in a model's answer while its bytes pass by, without keeping the answer.
 
 The gateway forwards answers untouched; a `TokenReader` sees a copy of each piece (`provider.observe`) and looks for the
-`usage` object of the Responses API or the chat API, in a stream of events or in one JSON document. It never raises and
-never delays the answer: what it cannot read simply counts as no usage.
+`usage` object of the Responses API, the chat API or the Messages API, in a stream of events or in one JSON document. The
+Messages API counts in parts: the input where a message begins, the output where it ends; elsewhere the last count is the whole.
+It never raises and never delays the answer: what it cannot read simply counts as no usage.
 """
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from meshhost.gateway.http import json_object
-from meshhost.gateway.sse import DataLines
+from meshhost.llm.sse import DataLines
 
 __all__ = ["TokenReader", "Tokens"]
 
@@ -17,6 +18,7 @@ __all__ = ["TokenReader", "Tokens"]
 _MAX_DOCUMENT = 1024 * 1024
 # More than any answer costs, and small enough that sums stay within 64 bits whatever a provider claims.
 _MAX_COUNT = 10**9
+_PARTS = frozenset({"message_start", "message_delta"})
 
 
 class Tokens(NamedTuple):
@@ -56,15 +58,28 @@ class TokenReader:
         # Looked for as bytes first: most events of a stream carry no usage and need not be parsed.
         if b'"usage"' not in value or (found := json_object(value)) is None:
             return
-        response = found.get("response")
+        response = found.get("response") or found.get("message")
         usage = found.get("usage") or (response.get("usage") if isinstance(response, dict) else None)
         if isinstance(usage, dict):
-            details = usage.get("input_tokens_details") or usage.get("prompt_tokens_details")
-            self._tokens = Tokens(
-                _count(usage, "input_tokens", "prompt_tokens"),
-                _count(details, "cached_tokens") if isinstance(details, dict) else 0,
-                _count(usage, "output_tokens", "completion_tokens"),
-            )
+            self._tokens = _later(self._tokens, usage) if found.get("type") in _PARTS else _tokens_of(usage)
+
+
+def _tokens_of(usage: Mapping[str, Any]) -> Tokens:
+    details = usage.get("input_tokens_details") or usage.get("prompt_tokens_details")
+    cached = _count(details, "cached_tokens") if isinstance(details, dict) else 0
+    # The Messages API does not count what it read from its cache as input.
+    read = _count(usage, "cache_read_input_tokens")
+    more = read + _count(usage, "cache_creation_input_tokens")
+    return Tokens(
+        _count(usage, "input_tokens", "prompt_tokens") + more,
+        cached or read,
+        _count(usage, "output_tokens", "completion_tokens"),
+    )
+
+
+def _later(before: Tokens | None, usage: Mapping[str, Any]) -> Tokens:
+    now = _tokens_of(usage)
+    return now if before is None else Tokens(*map(max, before, now))
 
 
 def _count(usage: Mapping[str, Any], *names: str) -> int:

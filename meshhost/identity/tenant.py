@@ -15,8 +15,9 @@ __all__ = ["AgentKey", "RoomKey", "TenantId", "check_room_name", "check_tenant_n
 
 TenantId = NewType("TenantId", str)
 
-# The SDK's own rule (room-protocol §1): 1-63 characters, lower-case letters, digits and hyphens, alphanumeric ends.
-_ROOM_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+# The SDK's own rule (room-protocol §1): 1-63 characters, lower-case letters, digits and hyphens, alphanumeric ends. Public
+# MeshAgent programs also use underscores, which the SDK never checks.
+_ROOM_NAME = re.compile(r"[a-z0-9](?:[-_a-z0-9]{0,61}[a-z0-9])?")
 
 
 # Not the form of an id: commands and routes take either.
@@ -63,7 +64,7 @@ def check_room_name(name: str) -> str:
     if _ROOM_NAME.fullmatch(name) is None:
         raise InvalidRequestError(
             "room name",
-            "expected 1-63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
+            "expected 1-63 of a-z, 0-9, '-' and '_', beginning and ending with a letter or digit",
         )
     return name
 

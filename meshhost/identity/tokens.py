@@ -8,8 +8,10 @@ unauthenticated caller.
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -20,14 +22,17 @@ from meshhost.client_settings import read_client_settings
 from meshhost.errors import ExpiredTokenError, InvalidTokenError
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import parse_api_key
+from meshhost.identity.refused_tokens import RefusedTokens
 from meshhost.identity.signing import ALGORITHM, DEFAULT_LIFETIME, FORM_VERSION, NO_EXPIRATION, sign
 
 __all__ = [
     "DEFAULT_LIFETIME",
     "NO_EXPIRATION",
+    "ForgedTokenError",
     "ParticipantGrant",
     "ParticipantToken",
     "TokenClaims",
+    "unverified_claims",
 ]
 
 _VERSION_WHEN_MISSING = "0.5.3"
@@ -35,7 +40,16 @@ _FIRST_WITH_API_GRANT = (0, 6)
 _VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})(?![0-9])")
 _OWN_CLAIMS = frozenset({"name", "grants", "sub", "kid", "version", "exp", "iat"})
 
+_WRONG = "the token is malformed or its signature is wrong"
+
 TokenClaims = Mapping[str, Any]
+
+
+class ForgedTokenError(InvalidTokenError):
+    """The token is not what its secret signs, and never will be."""
+
+    def __init__(self) -> None:
+        super().__init__(_WRONG)
 
 
 class ParticipantGrant:
@@ -197,14 +211,43 @@ class ParticipantToken:
         return ParticipantToken.from_json(_decode(jwt_str, secret=token))
 
     @staticmethod
-    def verified(jwt_str: str, *, secret_for: Callable[[str | None, str | None], str]) -> ParticipantToken:
+    def verified(
+        jwt_str: str, *, secret_for: Callable[[str | None, str | None], str], refused: RefusedTokens | None = None
+    ) -> ParticipantToken:
         """Read a token whose secret is looked up by its (unverified) key id and project id.
 
-        `secret_for(kid, sub)` returns the secret or raises TokenError. Signature and expiry are then checked.
-        Raises ExpiredTokenError or InvalidTokenError, whose text is fit for an unauthenticated caller.
+        `secret_for(kid, sub)` returns the secret or raises TokenError. Signature and expiry are then checked, unless the token
+        is one of those that were `refused` before. Raises ExpiredTokenError or InvalidTokenError, whose text is fit for an
+        unauthenticated caller.
         """
-        kid, sub = _signer(_decode(jwt_str, secret=None))
-        return ParticipantToken.from_json(_decode(jwt_str, secret=secret_for(kid, sub)))
+        signer = _signer(unverified_claims(jwt_str))
+        secret = secret_for(*signer)
+        if refused is not None and (jwt_str, secret) in refused:
+            raise ForgedTokenError
+        try:
+            claims = _decode(jwt_str, secret=secret)
+        except ForgedTokenError:
+            if refused is not None:
+                refused.add(jwt_str, secret)
+            raise
+        if _signer(claims) != signer:
+            raise ForgedTokenError
+        return ParticipantToken.from_json(claims)
+
+
+def unverified_claims(jwt_str: str) -> dict[str, Any]:
+    """The claims of a token of which nothing was checked: to find the key that checks it. Raises InvalidTokenError.
+
+    This reads one segment, once. PyJWT, which checks the token then, looks at each character of all of it.
+    """
+    try:
+        _, payload, _ = jwt_str.split(".")
+        claims = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (ValueError, RecursionError):
+        raise ForgedTokenError from None
+    if not isinstance(claims, dict):
+        raise ForgedTokenError
+    return claims
 
 
 def _sign_with(claims: dict[str, Any], *, api_key: str | None, secret: str | None) -> str:
@@ -252,9 +295,11 @@ def _decode(text: str, *, secret: str | None) -> dict[str, Any]:
         return jwt.decode(text, key=secret or "", algorithms=[ALGORITHM], options=options)  # type: ignore[arg-type]
     except jwt.ExpiredSignatureError:
         raise ExpiredTokenError("the token has expired: ask for a new one") from None
+    except (jwt.DecodeError, jwt.InvalidAlgorithmError):
+        raise ForgedTokenError from None
     # What PyJWT lets through of the parsers below it, for tokens of strange text, depth or expiry.
     except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
-        raise InvalidTokenError("the token is malformed or its signature is wrong") from None
+        raise InvalidTokenError(_WRONG) from None
 
 
 def _predates_api_grants(version: str) -> bool:

@@ -23,6 +23,7 @@ __all__ = [
     "EVENT_HEADERS",
     "MAX_AGE_SECONDS",
     "SIGNATURE_HEADERS",
+    "check_signature",
     "sign_webhook",
     "verify_webhook",
     "webhook_body",
@@ -57,22 +58,44 @@ def verify_webhook(body: bytes, header: str | None, *, secret: str, now: float) 
     The digest may be that of the bytes or of their re-serialisation. A signature that says when it was made must be fresh;
     MeshAgent's do not say. Raises InvalidTokenError with a text fit for an unauthenticated caller.
     """
-    scheme, _, token = (header or "").partition(" ")
-    if scheme != "Bearer" or not token:
-        raise InvalidTokenError("the call is not signed: expected the header Meshhost-Signature: Bearer <JWT>")
+    claims, token = _signed_claims(header, secret, now)
+    digest = claims.get("sha256")
+    if not isinstance(digest, str) or not _is_one_of(digest, _digests(body)):
+        raise InvalidTokenError("the call's signature is for another body")
+    return str(claims.get("jti") or hashlib.sha256(token.encode()).hexdigest())
+
+
+def check_signature(header: str | None, *, secret: str | None, now: float) -> None:
+    """Check a signature as `verify_webhook` does, as far as that is possible before the body has come.
+
+    Without a secret only whether there is one. Raises InvalidTokenError.
+    """
+    if secret is None:
+        _token_in(header)
+    else:
+        _signed_claims(header, secret, now)
+
+
+def _signed_claims(header: str | None, secret: str, now: float) -> tuple[dict[str, Any], str]:
+    """The claims that were signed, and the token that has them."""
+    token = _token_in(header)
     options: Any = {"verify_iat": False, "verify_aud": False, "verify_sub": False, "verify_jti": False}
     try:
         claims = jwt.decode(token, key=secret, algorithms=[_ALGORITHM], options=options)
     # What PyJWT lets through of the parsers below it, for tokens of strange text or depth.
     except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
         raise InvalidTokenError("the call's signature is wrong") from None
-    digest = claims.get("sha256")
-    if not isinstance(digest, str) or not _is_one_of(digest, _digests(body)):
-        raise InvalidTokenError("the call's signature is for another body")
     made_at = claims.get("iat")
     if isinstance(made_at, int | float) and abs(now - made_at) > MAX_AGE_SECONDS:
         raise InvalidTokenError(f"the call's signature is over {MAX_AGE_SECONDS:g} s old, or a clock is wrong")
-    return str(claims.get("jti") or hashlib.sha256(token.encode()).hexdigest())
+    return claims, token
+
+
+def _token_in(header: str | None) -> str:
+    scheme, _, token = (header or "").partition(" ")
+    if scheme != "Bearer" or not token:
+        raise InvalidTokenError("the call is not signed: expected the header Meshhost-Signature: Bearer <JWT>")
+    return token
 
 
 def _is_one_of(digest: str, own: list[bytes]) -> bool:

@@ -10,7 +10,7 @@ from meshhost.errors import SettingsError
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
 
-__all__ = ["get_client"]
+__all__ = ["gateway_url", "get_client", "open_client"]
 
 _SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 # Seconds. `read` bounds the wait for the next bytes, not for the whole answer: a model may take long to think.
@@ -22,15 +22,19 @@ def get_client(*, room: "RoomClient") -> AsyncOpenAI:
 
     Raises SettingsError when the room's address is not a WebSocket or HTTP URL.
     """
+    return open_client(gateway_url(room.room_url), room.protocol.token)
+
+
+def open_client(base_url: str, api_key: str | None, headers: dict[str, str] | None = None) -> AsyncOpenAI:
+    """Return a client for a service at `base_url`, which the caller must close. It does not retry."""
+    # Without a key the library would look for one in the environment, which is meant for another service.
     return AsyncOpenAI(
-        base_url=_gateway_url(room.room_url),
-        api_key=room.protocol.token,
-        max_retries=0,
-        timeout=_TIMEOUT,
+        base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=_TIMEOUT, default_headers=headers
     )
 
 
-def _gateway_url(room_url: str) -> str:
+def gateway_url(room_url: str) -> str:
+    """Return the address of the gateway of the room at `room_url`. Raises SettingsError."""
     parts = urlsplit(room_url)
     if parts.scheme not in _SCHEMES or not parts.netloc:
         raise SettingsError("the room's address must be a ws, wss, http or https URL")

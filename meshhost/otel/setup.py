@@ -30,16 +30,18 @@ FLUSH_SECONDS = 3.0
 logger = logging.getLogger(__name__)
 
 
-def otel_config(*, service_name: str, flush_seconds: float = FLUSH_SECONDS) -> None:
+def otel_config(
+    *, service_name: str = "meshhost-service", level: int | None = None, flush_seconds: float = FLUSH_SECONDS
+) -> None:
     """Configure logging and tracing of this process; call it once, early. Further calls change nothing.
 
-    Logs go to stderr at MESHHOST_LOG_LEVEL (default INFO) in MESHHOST_LOG_FORMAT (default text), each record with its tenant,
-    room and agent. Spans are always created, so that a trace runs through queues and tools; they are exported when
-    OTEL_ENDPOINT (or OTEL_EXPORTER_OTLP_ENDPOINT) is the base URL of an OTLP collector. `service_name` marks the spans. The end
-    of the process waits at most `flush_seconds` for the last ones. Raises SettingsError.
+    Logs go to stderr at `level`, else MESHHOST_LOG_LEVEL (default INFO), in MESHHOST_LOG_FORMAT (default text), each record
+    with its tenant, room and agent. Spans are always created, so that a trace runs through queues and tools; they are exported
+    when OTEL_ENDPOINT (or OTEL_EXPORTER_OTLP_ENDPOINT) is the base URL of an OTLP collector. `service_name` marks the spans.
+    The end of the process waits at most `flush_seconds` for the last ones. Raises SettingsError.
     """
     settings = read_settings()
-    _configure_logging(settings)
+    _configure_logging(settings, level)
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return
     # Its own flush at exit has no limit: a silent collector would hold the process for 10 s and more.
@@ -51,11 +53,11 @@ def otel_config(*, service_name: str, flush_seconds: float = FLUSH_SECONDS) -> N
     AioHttpServerInstrumentor().instrument()
 
 
-def _configure_logging(settings: Settings) -> None:
+def _configure_logging(settings: Settings, level: int | None) -> None:
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(log_handler(sys.stderr, is_json=settings.log_format == "json", tracebacks=True))
-        root.setLevel(settings.log_level_number)
+        root.setLevel(settings.log_level_number if level is None else level)
     add_context_to_root_handlers()
 
 

@@ -26,6 +26,7 @@ from meshhost.clock import Clock
 from meshhost.errors import LeaseLostError
 from meshhost.identity.tenant import TenantId
 from meshhost.queues.activity.observer import Outcome, QueueObserver
+from meshhost.queues.activity.tracer import NO_TRACER, MessageTracer
 from meshhost.queues.bodies import NO_UPLOADS, BodyUpload, LargeBodies, Uploads
 from meshhost.queues.claims import Claims, Wanted
 from meshhost.queues.counted import CountedQueues
@@ -101,6 +102,7 @@ class QueueService(QueueReader):
         # Called, without waiting, with each queue in which a message became ready; they must not raise.
         self.on_ready: list[Callable[[QueueKey], None]] = []
         self.observers: list[QueueObserver] = []
+        self.tracer: MessageTracer = NO_TRACER
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -151,12 +153,16 @@ class QueueService(QueueReader):
 
         An upload is the body of the message at its place; it is closed.
         """
+        began = self._clock.time()
+        messages = self.tracer.sending(queue, messages)
         if uploads or not self.bodies.are_small(messages):
             ids = await self._send_large(queue, messages, uploads, create=create)
         else:
             ids = await self._counted.send_many(queue, messages, create=create)
         for observer in self.observers:
             observer.sent(queue, ids.new)
+        if ids.new:
+            self.tracer.sent(queue, messages, ids, began=began)
         now = self._clock.time()
         for seconds in {message.delay for message in messages if message.delay > 0}:
             self._sweeper.tell(now + seconds)
@@ -212,11 +218,11 @@ class QueueService(QueueReader):
         seconds = self._lease_seconds if lease_seconds is None else lease_seconds
         wanted = Wanted(queue, holder, seconds, limit, by)
         if wait_seconds <= 0:
-            return self._handed_over(await self._claims.claim(wanted, create=create))
+            return self._handed_over(await self._claims.claim(wanted, create=create), by)
         waiter = self._waiters.add(queue, holder)
         try:
             deadline = self._clock.monotonic() + wait_seconds
-            return self._handed_over(await self._wait(waiter, deadline, wanted, create=create))
+            return self._handed_over(await self._wait(waiter, deadline, wanted, create=create), by)
         finally:
             hint = self._waiters.remove(waiter)
             if hint is not None:
@@ -286,7 +292,7 @@ class QueueService(QueueReader):
 
         dead = await self._store.nack(lease, reason=reason, error=error, delay=chosen)
         failed = Outcome.FAILED if reason is EndReason.FAILED else Outcome.RETURNED
-        self._settled(lease, Outcome.DEAD if dead else failed)
+        self._settled(lease, Outcome.DEAD if dead else failed, error)
         if seconds > 0:
             self._sweeper.tell(self._clock.time() + seconds)
         if seconds <= 0 or is_bounded:
@@ -427,17 +433,19 @@ class QueueService(QueueReader):
         else:
             self._wake(Hint(queue, many))
 
-    def _handed_over(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+    def _handed_over(self, deliveries: Sequence[Delivery], by: str) -> Sequence[Delivery]:
         for delivery in deliveries:
             self._watches.tell(delivery.lease.queue, delivery.lease.message_id)
             if is_reference(delivery.body):
                 self.bodies.handed_over(delivery)
             for observer in self.observers:
                 observer.started(delivery)
+        self.tracer.handed_over(deliveries, by)
         return deliveries
 
-    def _settled(self, lease: Lease, outcome: Outcome) -> None:
+    def _settled(self, lease: Lease, outcome: Outcome, error: str = "") -> None:
         self._watches.tell(lease.queue, lease.message_id)
+        self.tracer.settled(lease, outcome, error)
         for observer in self.observers:
             observer.settled(lease, outcome)
 

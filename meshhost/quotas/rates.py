@@ -1,8 +1,9 @@
 """Requests and new connections per second of each tenant: token buckets, asked before each of them.
 
-The room server asks `take` for each request of REST and in rooms, and `connect` before a participant joins. A connection waits
-after each refusal before it reads the next message, and as long as `pause` says after requests that must not be refused, so
-that neither becomes a flood. Nothing here awaits, and a tenant without a limit costs two look-ups. Each server counts on its
+The room server asks `take` for each request of REST and in rooms, and `connect` before a participant joins. An error says in
+how many seconds to try again, to each refused one another time, so that they do not all come for the next token. A connection
+waits that long before it reads the next message, and as long as `pause` says after requests that must not be refused, so that
+neither becomes a flood. Nothing here awaits, and a tenant without a limit costs two look-ups. Each server counts on its
 own: a tenant gets its rate at each of several servers.
 """
 
@@ -65,8 +66,8 @@ class TenantRates:
         bucket = self._bucket(tenant, name)
         if bucket is None:
             return
-        if may_refuse and (seconds := bucket.wait()) > 0:
-            raise over_rate(name, bucket.rate, seconds)
+        if may_refuse and bucket.wait() > 0:
+            raise over_rate(name, bucket.rate, bucket.turn(MAX_PAUSE))
         bucket.take()
 
     def _bucket(self, tenant: str, name: str) -> TokenBucket | None:

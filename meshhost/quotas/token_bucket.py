@@ -12,14 +12,14 @@ __all__ = ["TokenBucket"]
 class TokenBucket:
     """Lets `rate` events per second pass on average, and `burst` at once."""
 
-    __slots__ = ("_at", "_clock", "_tokens", "burst", "rate")
+    __slots__ = ("_at", "_clock", "_last_turn", "_tokens", "burst", "rate")
 
     def __init__(self, rate: float, burst: float, *, clock: Clock) -> None:
         self.rate = rate
         self.burst = burst
         self._clock = clock
         self._tokens = burst
-        self._at = clock.monotonic()
+        self._at = self._last_turn = clock.monotonic()
 
     @property
     def is_full(self) -> bool:
@@ -31,6 +31,16 @@ class TokenBucket:
         """Seconds until the next event may pass; 0 when it may now. Changes nothing."""
         self._refill()
         return 0.0 if self._tokens >= 1 else (1 - self._tokens) / self.rate
+
+    def turn(self, most: float) -> float:
+        """Seconds until an event that may not pass now should be tried again.
+
+        Each that asks gets a turn of its own after those before it, so that they do not all come at once for one token. None is
+        told more than `most`, unless `wait` is longer.
+        """
+        wait, now = self.wait(), self._clock.monotonic()
+        self._last_turn = min(max(now + wait, self._last_turn + 1 / self.rate), now + max(wait, most))
+        return self._last_turn - now
 
     def debt(self) -> float:
         """Seconds until events that were let pass without waiting are made up for. Changes nothing."""

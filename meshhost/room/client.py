@@ -10,6 +10,8 @@ coroutine runs as a task of its own. All tasks belong to one `TaskOwner` and are
 
 Invariant: after a reconnect every registered restorer runs before the event `reconnected`. Because a host keeps one client for
 each idle agent, what is not always needed is made at first use, and loaded then, too: a command uses one service.
+
+Longer than 400 lines because every service has its property here, and everything here is part of MeshAgent's API or documented.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import Header, Response
 from meshhost.room.call import CallContext
+from meshhost.room.environment import protocol_of_environment
 from meshhost.room.events import EventEmitter, logged
 from meshhost.room.handshake import Welcome
 from meshhost.room.keeper import HANDSHAKE_TIMEOUT, REQUEST_TIMEOUT, ConnectionKeeper
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from meshhost.room.services.queues import QueuesClient
     from meshhost.room.services.storage import StorageClient
     from meshhost.room.services.sync import SyncClient
+    from meshhost.room.services.traces import TracesClient
 
 __all__ = ["CloseReason", "RoomClient", "RoomState"]
 
@@ -69,14 +73,17 @@ class RoomClient:
     Events: `reconnecting`, `reconnected` (after every service restored its registrations), `closed` (with `reason`; not after
     our own `close()`), `room.status` (with the fields of the server's message).
 
-    `call` is the call that brought an agent here. `request_timeout` and `handshake_timeout` are in seconds: how long a request
-    waits unless it says otherwise, and how long a new connection waits for the server's greeting.
+    Without a `protocol` (or a `protocol_factory` that makes it) the room is MESHHOST_ROOM at MESHHOST_API_URL and the token
+    MESHHOST_TOKEN; SettingsError names what is missing. `call` is the call that brought an agent here. `request_timeout` and
+    `handshake_timeout` are in seconds: how long a request waits unless it says otherwise, and how long a new connection waits
+    for the server's greeting.
     """
 
     def __init__(
         self,
         *,
-        protocol: ClientProtocol,
+        protocol: ClientProtocol | None = None,
+        protocol_factory: Callable[[], ClientProtocol] | None = None,
         call: CallContext | None = None,
         request_timeout: float = REQUEST_TIMEOUT,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
@@ -84,6 +91,8 @@ class RoomClient:
         clock: Clock | None = None,
         limits: Limits = Limits(),  # noqa: B008 - immutable
     ) -> None:
+        if protocol is None:
+            protocol = protocol_of_environment() if protocol_factory is None else protocol_factory()
         self._protocol, self._call = protocol, call
         self.request_timeout, self.clock = request_timeout, clock or _CLOCK
         self._tasks = TaskOwner("room")
@@ -107,6 +116,7 @@ class RoomClient:
         self._agents: AgentsClient | None = None
         self._developer: DeveloperClient | None = None
         self._sync: SyncClient | None = None
+        self._traces: TracesClient | None = None
 
     def __repr__(self) -> str:
         return f"<RoomClient {self.state.value} {self._keeper.session!r}>"
@@ -185,6 +195,15 @@ class RoomClient:
         return self._sync
 
     @property
+    def traces(self) -> TracesClient:
+        """Reports what this participant's work took, for the traces of the room."""
+        if self._traces is None:
+            from meshhost.room.services.traces import TracesClient
+
+            self._traces = TracesClient(room=self)
+        return self._traces
+
+    @property
     def state(self) -> RoomState:
         """Whether the client is new, open, reconnecting or closed."""
         return self._keeper.state
@@ -242,6 +261,8 @@ class RoomClient:
 
     async def close(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
         """Leave the room: send what waits, close, end the tasks; log those that outlive `timeout`. Idempotent; never raises."""
+        if self._traces is not None:
+            await self._traces.finish()
         await self._keeper.close()
         if left := await self._tasks.stop(timeout=timeout):
             logger.warning("tasks did not end with the room", extra={"tasks": left})
@@ -249,6 +270,7 @@ class RoomClient:
     def forget(self) -> None:
         """Break the reference cycles of this closed client: its memory is freed at once, not by a rare full collection."""
         self._queues = self._messaging = self._storage = self._agents = self._developer = self._sync = None
+        self._traces = None
         self._handlers.clear()
         self._restorers.clear()
         self._events.close()

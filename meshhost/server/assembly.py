@@ -3,6 +3,8 @@
 Nothing is started here and nothing is registered by import: `assemble` makes the parts in the order of their dependencies and
 returns the few that `RoomServer` starts and stops. The services and dialects of every server are listed here; those that a
 program adds are passed in. This is the only module of `server/` that imports both services and HTTP.
+
+Longer than 400 lines because every part of a server is made here, and who reads it wants to see them all.
 """
 
 from collections.abc import Sequence
@@ -54,6 +56,8 @@ from meshhost.server.http.triggers.scheduled_tasks import ScheduledTaskRoutes
 from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
 from meshhost.server.mail.listener import MailPorts
+from meshhost.server.mcp.oauth import OAuthRoutes, room_of_resource
+from meshhost.server.mcp.routes import MAX_BODY_BYTES, McpRoutes
 from meshhost.server.metrics import ServerMetrics
 from meshhost.server.queue_metrics import QueueMeter
 from meshhost.server.series_file import SeriesFile
@@ -75,12 +79,18 @@ from meshhost.server.studio.pages import PageRoutes
 from meshhost.server.studio.room_log import RoomLog, RoomLogRoutes
 from meshhost.server.studio.search import SearchRoutes
 from meshhost.server.studio.signing_in import SigningIn
+from meshhost.server.studio.traces import TraceRoutes
 from meshhost.server.tenant_metrics import TenantUseCollector
+from meshhost.server.traces.gateway import GatewayTraces
+from meshhost.server.traces.messages import MessageTraces, trace_messages
+from meshhost.server.traces.recorder import TraceRecorder
+from meshhost.server.traces.service import TracesService
 from meshhost.server.wire.dialect import Dialect, Dialects
 from meshhost.server.wire.sdk06 import SDK_06
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.traces.contract import TraceStore
 from meshhost.stores.triggers.contract import TriggerStore
 from meshhost.tenant_names import TenantLabels
 from meshhost.triggers.hooks import Hooks
@@ -107,6 +117,7 @@ class Engines:
     meter: Meter
     counts: TenantCounts
     triggers: TriggerStore
+    traces: TraceStore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +141,7 @@ class Parts:
     series_file: SeriesFile
     in_flight: InFlight
     mail: MailPorts
+    traces: MessageTraces
 
 
 def assemble(
@@ -154,8 +166,8 @@ def assemble(
         requires_expiry=config.require_token_expiry,
         sessions=sessions,
     )
-    metrics, sender = ServerMetrics(), WebhookSender()
     labels = TenantLabels(config.tenant_labels, label=config.tenant_label) if config.tenant_labels > 0 else None
+    metrics, sender = ServerMetrics(tenants=labels), WebhookSender()
     if labels is not None:
         metrics.register(TenantUseCollector(engines.counts, labels))
     meter = QueueMeter(metrics.queue_label, tenants=labels)
@@ -185,6 +197,8 @@ def assemble(
     scheduler = Scheduler(engines.triggers, engines.queues, **checks)
     schedules = Schedules(engines.triggers, engines.queues, on_change=scheduler.wake, check_maker=waking.check_maker)
     log = RoomLog()
+    traces = TraceRecorder(engines.traces, count=metrics.count_spans)
+    message_traces = trace_messages(traces, engines.queues, config.traces_per_second, config.failed_traces_per_second)
     messaging = MessagingService(on_dismissed=queues.dismiss)
     all_services = ServiceSet(
         [
@@ -200,6 +214,7 @@ def assemble(
                 need=waking.need,
                 is_awake=waking.is_awake,
             ),
+            TracesService(traces),
             SchedulingService(scheduler, linger_seconds=config.linger_seconds),
             CallingService(
                 caller,
@@ -233,6 +248,7 @@ def assemble(
         engines.meter,
         engines.counts,
         engines.triggers,
+        traces,
     )
     deletions = Deletions(kept, directory)
     engines.identity.on_closed(deletions.end_rooms)
@@ -275,16 +291,37 @@ def assemble(
         bytes_per_second=config.edge.bytes_per_second,
     )
     MessageRoutes(access, engines.queues, bodies).add_to(app)
+    McpRoutes(
+        access,
+        directory,
+        all_services.find(AgentsService),
+        BodyReader(
+            in_flight,
+            most_bytes=min(config.limits.message_bytes, MAX_BODY_BYTES),
+            seconds=config.message_seconds,
+            bytes_per_second=config.edge.bytes_per_second,
+        ),
+        engines.counts,
+        address,
+        is_arriving=caller.is_arriving,
+        count=metrics.count_request,
+        count_mcp=metrics.count_mcp,
+        has_login=config.has_login,
+    ).add_to(app)
     hooks = Hooks(engines.triggers, engines.queues, **checks)
     HookRoutes(access, hooks, address, bodies, rates=rates).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
     ArchiveRoutes(access, exports, imports, in_flight).add_to(app)
     if config.has_login:
-        LoginRoutes(access).add_to(app)
+        LoginRoutes(
+            access, own_url=lambda: address.url, room_of=lambda text: room_of_resource(address.url, text)
+        ).add_to(app)
+        OAuthRoutes(address).add_to(app)
     EventRoutes(access, directory, engines.queues, calls_of=caller.calls).add_to(app)
     OverviewRoutes(access, directory, engines.queues, caller, engines.counts).add_to(app)
     SearchRoutes(access, directory, engines.queues, engines.files, schedules).add_to(app)
     RoomLogRoutes(access, log).add_to(app)
+    TraceRoutes(access, traces).add_to(app)
     hosts = Hosts(access, services=lambda: caller.services, local=config.local_hosts, admin_key=config.host_admin_key)
     hosts.add_to(app)
     codes = OneTimeCodes()
@@ -294,7 +331,12 @@ def assemble(
     oidc.add_to(app)
     PageRoutes().add_to(app)  # the last below /studio: it answers everything else there
     add_gateway_routes(
-        app, providers=engines.providers, authenticate=access.gateway_caller, meter=engines.meter, hold=bodies.held
+        app,
+        providers=engines.providers,
+        authenticate=access.gateway_caller,
+        meter=engines.meter,
+        hold=bodies.held,
+        trace=GatewayTraces(traces).begin,
     )
     return Parts(
         app,
@@ -314,6 +356,7 @@ def assemble(
         SeriesFile(series, config.series_file),
         in_flight,
         mail,
+        message_traces,
     )
 
 

@@ -154,12 +154,12 @@ class ServerConfig:
     former life to come back before it calls a service with several hosts. `webhook_urls` receive a webhook when a room starts
     or ends. `call_urls` are the prefixes of URLs that `agent.call` may call. `oauth` turns on the loopback login that the
     MeshAgent CLI's `setup` uses (None: where there is no `public_url`). `edge` bounds connections and half-sent requests. With
-    `require_token_expiry` tokens of participants that never expire are refused. `operator_key` is the key that manages
-    tenants; without one nobody does. `oidc` lets people sign in to Studio by a provider. `host_admin_key` is the admin key of
-    service hosts, which the operator sees through this server; `local_hosts` returns those that run on this machine, with the
-    room that each was run for. The first `tenant_labels` tenants have a label of their own in the metrics, which shows their id
-    or name. `series_file` is where the series of points about queues are kept while the server does not run. `mail` is how mail
-    comes in and goes out.
+    `require_token_expiry` tokens of participants that never expire are refused. `operator_key` is the key that manages tenants;
+    without one nobody does. `oidc` lets people sign in to Studio by a provider. `host_admin_key` is the admin key of service
+    hosts, which the operator sees through this server; `local_hosts` returns those that run on this machine, with the room that
+    each was run for. The first `tenant_labels` tenants have a label of their own in the metrics, which shows their id or name.
+    `series_file` is where the series of points about queues are kept while the server does not run. `mail` is how mail comes in
+    and goes out. Of each tenant `traces_per_second` messages are traced, and `failed_traces_per_second` of those that fail.
     """
 
     host: str = "127.0.0.1"
@@ -196,6 +196,8 @@ class ServerConfig:
     tenant_label: TenantLabel = "id"
     series_file: Path | None = None
     mail: MailConfig = field(default_factory=MailConfig)
+    traces_per_second: float = 10.0
+    failed_traces_per_second: float = 10.0
 
     @property
     def connection_bytes(self) -> int:

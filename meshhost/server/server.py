@@ -37,6 +37,7 @@ from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.memory.triggers import MemoryTriggerStore
 from meshhost.stores.memory.usage import MemoryUsageStore
+from meshhost.stores.traces.contract import TraceStore
 from meshhost.stores.triggers.contract import TriggerStore
 from meshhost.tasks import TaskOwner
 
@@ -53,10 +54,11 @@ _KEEP_ALIVE_SECONDS = 75.0
 class RoomServer:
     """A room server. Make it in a running event loop, `start` it once, and `stop` it.
 
-    The engines (`queues`, `documents`, `files`, `identity`, `providers`, `meter`, `triggers`) belong to the caller, who opens
-    them before `start` and closes them after `stop`. Without a `meter`, usage is kept in memory only, without `triggers`
-    schedules and hooks are, and without `counts` only what is open is counted for the quotas of tenants. `services` and
-    `dialects` are added to those that every server has; `ownership` decides which rooms this server may open (by default all).
+    The engines (`queues`, `documents`, `files`, `identity`, `providers`, `meter`, `triggers`, `traces`) belong to the caller,
+    who opens them before `start` and closes them after `stop`. Without a `meter`, usage is kept in memory only, without
+    `triggers` schedules and hooks are, without `traces` none are recorded, and without `counts` only what is open is counted
+    for the quotas of tenants. `services` and `dialects` are added to those that every server has; `ownership` decides which
+    rooms this server may open (by default all).
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class RoomServer:
         meter: Meter | None = None,
         counts: TenantCounts | None = None,
         triggers: TriggerStore | None = None,
+        traces: TraceStore | None = None,
         services: Sequence[RoomService] = (),
         dialects: Sequence[Dialect] = (),
         ownership: RoomOwnership | None = None,
@@ -80,7 +83,15 @@ class RoomServer:
         counts = counts or LocalCounts(identity.quota_of)
         meter = meter or Meter(MemoryUsageStore())
         self._engines = Engines(
-            queues, documents, files, identity, providers, meter, counts, triggers or MemoryTriggerStore(is_open=True)
+            queues,
+            documents,
+            files,
+            identity,
+            providers,
+            meter,
+            counts,
+            triggers or MemoryTriggerStore(is_open=True),
+            traces,
         )
         self._parts = assemble(
             config,
@@ -167,12 +178,14 @@ class RoomServer:
         self._tasks.spawn(self._parts.deletions.run(), name="deletions")
         self._tasks.spawn(self._parts.series.run(), name="series of queues")
         self._tasks.spawn(self._parts.series_file.run(), name="file of series")
+        self._tasks.spawn(self._parts.traces.recorder.run(), name="traces")
 
     async def stop(self) -> None:
         """Disconnect all participants in order and stop listening, within a bounded time. Idempotent."""
         await self._parts.directory.stop(timeout=STOP_TIMEOUT)
         await self._tasks.stop(timeout=STOP_TIMEOUT)
         await self._parts.series_file.save()
+        await self._parts.traces.stop(timeout=STOP_TIMEOUT)
         await self._stack.aclose()
 
     async def _listen(self, runner: web.AppRunner) -> None:

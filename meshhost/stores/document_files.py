@@ -16,6 +16,7 @@ from meshhost.identity.tenant import RoomKey
 from meshhost.stores.disk.upload import Upload
 from meshhost.stores.documents import DocumentEntry, DocumentKey, DocumentStore
 from meshhost.stores.files import Entry, RoomFiles
+from meshhost.stores.listing.entries import Found, merged
 
 __all__ = ["FilesAndDocuments"]
 
@@ -49,6 +50,28 @@ class FilesAndDocuments(RoomFiles):
             found.setdefault(own, Entry(path=own, is_folder=True) if separator else _entry(document))
         return sorted(found.values(), key=lambda entry: entry.path)
 
+    async def _keys_after(self, room: RoomKey, path: str, after: str, prefix: str, count: int) -> Sequence[Found]:
+        files = await super()._keys_after(room, path, after, prefix, count)
+        return merged([files, await self._documents_after(room, path, after, prefix, count)], count)
+
+    async def _documents_after(self, room: RoomKey, path: str, after: str, prefix: str, count: int) -> Sequence[Found]:
+        """Return the next `count` keys of documents, and of folders that hold some; fewer are the last ones."""
+        start = f"{path}/" if path else ""
+        found: dict[str, Found] = {}
+        first, is_last = start + max(prefix, _behind(after)), False
+        while not is_last and len(found) < count:
+            documents = await self._documents.list_from(room, first, count + 1)
+            is_last = len(documents) <= count
+            for document in documents:
+                name, slash, _ = document.path[len(start) :].partition("/")
+                if not document.path.startswith(start + prefix):
+                    is_last = True
+                    break
+                entry = Entry(path=start + name, is_folder=True) if slash else _entry(document)
+                found.setdefault(name + slash, Found(name + slash, entry))
+                first = start + _behind(name + slash)
+        return [found[key] for key in sorted(found)[:count]]
+
     async def write(self, room: RoomKey, path: str, file: Upload | IO[bytes], *, overwrite: bool) -> None:
         """See RoomFiles. A document is not written over: it has grants, a history and readers of its own.
 
@@ -70,7 +93,7 @@ class FilesAndDocuments(RoomFiles):
 
     async def _folder_at(self, room: RoomKey, path: str) -> Entry | None:
         entry = await super()._folder_at(room, path)
-        if entry is None and await self._documents.list(room, path):
+        if entry is None and await self._documents_after(room, path, "", "", 1):
             return Entry(path=path, is_folder=True)
         return entry
 
@@ -83,6 +106,16 @@ class FilesAndDocuments(RoomFiles):
 
     async def _is_document(self, room: RoomKey, path: str) -> bool:
         return await self._documents.find(DocumentKey(room, path)) is not None
+
+
+def _behind(key: str) -> str:
+    """Return what all paths behind a key and all that it holds come after, or are; nothing is between the two.
+
+    Names have no control characters, so none comes between one and the same with the first character behind it.
+    """
+    if not key:
+        return ""
+    return f"{key[:-1]}{chr(ord('/') + 1)}" if key.endswith("/") else f"{key} "
 
 
 def _entry(document: DocumentEntry) -> Entry:

@@ -97,3 +97,10 @@ class DocumentStore(Protocol):
     async def list(self, room: RoomKey, folder: str) -> Sequence[DocumentEntry]:
         """Return all documents below the folder ("" is the room), in subfolders too, by path."""
         ...
+
+    async def list_from(self, room: RoomKey, path: str, limit: int) -> Sequence[DocumentEntry]:
+        """Return at most `limit` documents of the room whose path is this one or comes after it, by path.
+
+        Paths are in the order of their code points.
+        """
+        ...

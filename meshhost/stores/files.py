@@ -2,20 +2,16 @@
 
 Files are blobs, so they are not part of the engine: every room server that serves a room opens the same object store. A
 room is a folder `<tenant>/<room>`; `clean_path` is the gate that keeps a path inside it, and every path here has passed it.
-Errors of the library are translated here, once; its texts name local paths and are logged instead of shown.
+Errors of the library are translated where it is called (`disk.failures`).
 """
 
 import asyncio
-import contextlib
-import functools
-import logging
+import heapq
 import mimetypes
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -24,15 +20,17 @@ from obstore.exceptions import AlreadyExistsError as ObjectExistsError
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from meshhost.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, RoomError
+from meshhost.errors import InvalidRequestError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.disk.failures import errors_of, exists, failure_of, in_the_way, is_below_a_file, missing
 from meshhost.stores.disk.folder import STAGED, FolderEntry, LocalFolder
-from meshhost.stores.disk.space import require_room, storage_full
+from meshhost.stores.disk.space import require_room
 from meshhost.stores.disk.upload import Upload
+from meshhost.stores.listing.entries import Entry, Found, Page, merged
+from meshhost.stores.listing.names import FolderNames
+from meshhost.stores.listing.objects import keys_after, ordered
 
-__all__ = ["Entry", "RoomFiles", "TenantFiles", "clean_path", "failure_of", "mime_type_of", "open_object_store"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Entry", "Page", "RoomFiles", "TenantFiles", "clean_path", "failure_of", "mime_type_of", "open_object_store"]
 
 _MAX_PATH_BYTES = 900
 _MAX_SEGMENT_BYTES = 240
@@ -51,21 +49,6 @@ def open_object_store(location: Path | str) -> ObjectStore:
         return LocalStore(prefix=location.absolute())
     store: ObjectStore = from_url(location)
     return store
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file or folder; `path` is the whole path in the room."""
-
-    path: str
-    is_folder: bool
-    size: int | None = None
-    updated_at: datetime | None = None
-
-    @property
-    def name(self) -> str:
-        """The last segment of the path."""
-        return self.path.rpartition("/")[2]
 
 
 class TenantFiles(NamedTuple):
@@ -106,6 +89,7 @@ class RoomFiles:
         self._folder: LocalFolder | None = None
         if isinstance(store, LocalStore) and store.prefix is not None:
             self._folder = LocalFolder(Path(store.prefix))
+            self._names = FolderNames(self._folder)
         # Keys of files that are being created in parts, which a remote store does not do in one step.
         self._creating: set[str] = set()
 
@@ -124,7 +108,7 @@ class RoomFiles:
         except FileNotFoundError:
             return await self._folder_at(room, path)
         except BaseError as error:
-            if _is_below_a_file(error):
+            if is_below_a_file(error):
                 return None
             raise failure_of(error) from None
         return Entry(path=path, is_folder=False, size=found["size"], updated_at=found["last_modified"])
@@ -139,7 +123,7 @@ class RoomFiles:
         except FileNotFoundError:
             return []
         except BaseError as error:
-            if _is_below_a_file(error):
+            if is_below_a_file(error):
                 return []
             raise failure_of(error) from None
         cut = len(_key(room, "")) + 1
@@ -153,26 +137,83 @@ class RoomFiles:
         folders = [Entry(path=folder.rstrip("/")[cut:], is_folder=True) for folder in found["common_prefixes"]]
         return sorted(files + folders, key=lambda entry: entry.path)
 
+    async def page(
+        self,
+        room: RoomKey,
+        path: str,
+        *,
+        limit: int,
+        after: str = "",
+        prefix: str = "",
+        wanted: Callable[[str], bool] = lambda _: True,
+    ) -> Page:
+        """Return at most `limit` entries of the folder behind the cursor `after` ("" is the beginning), by key.
+
+        Only entries whose name begins with `prefix` and whose path is `wanted`. Nothing when there is no such folder. What is
+        added or deleted from one page to the next makes none fail; all that stays is given once.
+        """
+        start = f"{path}/" if path else ""
+        found: list[Found] = []
+        position, is_last = after, False
+        while not is_last and len(found) <= limit:
+            some = await self._keys_after(room, path, position, prefix, limit + 1)
+            is_last = len(some) <= limit
+            position = some[-1].key if some else position
+            found += [each for each in some if wanted(start + each.name)]
+            await asyncio.sleep(0)
+        entries = await self._entries(room, path, found[:limit])
+        return Page(entries, found[limit - 1].key if len(found) > limit else None)
+
+    async def _keys_after(self, room: RoomKey, path: str, after: str, prefix: str, count: int) -> Sequence[Found]:
+        """Return the next `count` keys; fewer are the last ones."""
+        if self._folder is not None:
+            with errors_of(path):
+                return [Found(key) for key in await self._names.after(_key(room, path), after, prefix, count)]
+        if not ordered(self._store):
+            entries = await RoomFiles.list(self, room, path)
+            keys = [Found(f"{entry.name}/" if entry.is_folder else entry.name, entry) for entry in entries]
+            return merged([[each for each in keys if each.key > after and each.key.startswith(prefix)]], count)
+        try:
+            return await keys_after(self._store, _key(room, path), len(_key(room, "")) + 1, after, prefix, count)
+        except FileNotFoundError:
+            return []
+        except BaseError as error:
+            raise failure_of(error) from None
+
+    async def _entries(self, room: RoomKey, path: str, found: Sequence[Found]) -> Sequence[Entry]:
+        """Return the entries of these keys, without what is gone."""
+        known = [each.entry for each in found if each.entry is not None]
+        if self._folder is None or len(known) == len(found):
+            return known
+        start = f"{path}/" if path else ""
+        names = [each.key for each in found if each.entry is None]
+        looks = self._folder.looks(_key(room, path), names, _PAGE)
+        with errors_of(path):
+            while (page := await asyncio.to_thread(next, looks, None)) is not None:
+                known += [Entry(start + name, size is None, size, updated_at) for name, size, updated_at in page]
+        return sorted(known, key=lambda entry: f"{entry.path}/" if entry.is_folder else entry.path)
+
     async def _folder_at(self, room: RoomKey, path: str) -> Entry | None:
         if self._folder is None:
-            is_there = bool(await RoomFiles.list(self, room, path))
+            is_there = bool(await RoomFiles._keys_after(self, room, path, "", "", 1))
         else:
-            with _errors(path):
+            with errors_of(path):
                 is_there = bool(await asyncio.to_thread(next, self._folder.pages(_key(room, path), 1), []))
         return Entry(path=path, is_folder=True) if is_there else None
 
     async def _list_locally(self, folder: LocalFolder, room: RoomKey, path: str) -> Sequence[Entry]:
         start = f"{path}/" if path else ""
         pages = folder.pages(_key(room, path), _PAGE)
-        entries: list[Entry] = []
+        parts: list[list[Entry]] = []
         is_last = False
         while not is_last:  # a folder may hold many thousands
-            with _errors(path):
+            with errors_of(path):
                 page: list[FolderEntry] = await asyncio.to_thread(next, pages, [])
             is_last = len(page) < _PAGE
-            entries += [Entry(start + name, size is None, size, updated_at) for name, size, updated_at in page]
-        sort = functools.partial(sorted, entries, key=lambda entry: entry.path)
-        return sort() if len(entries) <= _PAGE else await asyncio.to_thread(sort)
+            part = [Entry(start + name, size is None, size, updated_at) for name, size, updated_at in page]
+            parts.append(sorted(part, key=_path_of))
+        # Merged and not sorted at once: a sort is one step of the interpreter, which no other thread can interrupt.
+        return await asyncio.to_thread(lambda: [*heapq.merge(*parts, key=_path_of)]) if len(parts) > 1 else parts[0]
 
     async def rooms(self, tenant: TenantId) -> Sequence[str]:
         """Return the names of the tenant's rooms that have files, sorted."""
@@ -198,7 +239,7 @@ class RoomFiles:
 
     async def open(self, room: RoomKey, path: str) -> tuple[int, Any]:
         """Return the size of the file, and its bytes as an async iterable of chunks: both of the same moment."""
-        with _errors(path):
+        with errors_of(path):
             result = await obstore.get_async(self._store, _key(room, path))
         return int(result.meta["size"]), result.stream()
 
@@ -216,7 +257,7 @@ class RoomFiles:
 
     async def load(self, room: RoomKey, path: str, *, max_bytes: int) -> bytes:
         """Do as `read`, for a path whose `size` was asked just now: it is a file."""
-        with _errors(path):
+        with errors_of(path):
             result = await obstore.get_async(self._store, _key(room, path))
             if result.meta["size"] > max_bytes:  # replaced meanwhile
                 raise RoomError(f"{path!r} was replaced by a larger file: ask for it again")
@@ -225,7 +266,7 @@ class RoomFiles:
     async def stream(self, room: RoomKey, path: str) -> Any:
         """Return the bytes of the file as an async iterable of chunks."""
         await self._file(room, path)
-        with _errors(path):
+        with errors_of(path):
             result = await obstore.get_async(self._store, _key(room, path))
         return result.stream(min_chunk_size=_STREAM_CHUNK)
 
@@ -244,9 +285,9 @@ class RoomFiles:
                     put = self._put if file.size <= _RESTORE_CHUNK else self._put_in_parts
                     await put(room, path, content, overwrite=overwrite)
         except (ObjectExistsError, FileExistsError):
-            raise _exists(path) from None
+            raise exists(path) from None
         except (NotADirectoryError, IsADirectoryError):
-            raise _in_the_way() from None
+            raise in_the_way() from None
         except BaseError as error:
             raise failure_of(error) from None
 
@@ -259,11 +300,11 @@ class RoomFiles:
         """Store a large file. Of two that create the same one here the second fails; a room has one server."""
         key = _key(room, path)
         if not overwrite and key in self._creating:
-            raise _exists(path)
+            raise exists(path)
         self._creating.add(key)
         try:
             if not overwrite and await RoomFiles.stat(self, room, path) is not None:
-                raise _exists(path)
+                raise exists(path)
             await obstore.put_async(self._store, key, file, chunk_size=_RESTORE_CHUNK, max_concurrency=2)
         finally:
             self._creating.discard(key)
@@ -289,7 +330,7 @@ class RoomFiles:
     async def delete(self, room: RoomKey, path: str) -> None:
         """Delete the file."""
         await self._file(room, path)
-        with _errors(path):
+        with errors_of(path):
             await obstore.delete_async(self._store, _key(room, path))
 
     async def of_tenant(self, tenant: TenantId) -> TenantFiles:
@@ -326,7 +367,7 @@ class RoomFiles:
     async def _file(self, room: RoomKey, path: str) -> Entry:
         entry = await self.stat(room, path)
         if entry is None:
-            raise _missing(path)
+            raise missing(path)
         if entry.is_folder:
             raise InvalidRequestError("path", f"{path!r} is a folder")
         return entry
@@ -342,37 +383,5 @@ def _key(room: RoomKey, path: str) -> str:
     return f"{key}/{path}" if path else key
 
 
-@contextlib.contextmanager
-def _errors(path: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:  # deleted since it was found
-        raise _missing(path) from None
-    except (BaseError, OSError) as error:
-        raise failure_of(error) from None
-
-
-def _missing(path: str) -> NotFoundError:
-    return NotFoundError(f"no file {path!r} in this room")
-
-
-def _exists(path: str) -> AlreadyExistsError:
-    return AlreadyExistsError(f"{path!r} exists: overwrite it, or take another path")
-
-
-def _in_the_way() -> InvalidRequestError:
-    return InvalidRequestError("path", "a file stands where the path has a folder, or the reverse")
-
-
-def _is_below_a_file(error: Exception) -> bool:
-    return "Not a directory" in str(error)
-
-
-def failure_of(error: Exception) -> RoomError:
-    # The library's text holds a dump of the error with local paths: participants get its class only.
-    if _is_below_a_file(error) or "Is a directory" in str(error):
-        return _in_the_way()
-    if "No space left" in str(error) or "Disk quota exceeded" in str(error):
-        return storage_full()
-    logger.error("the object store failed", exc_info=error)
-    return RoomError(f"the room's storage failed ({type(error).__name__}); the room server's log says why")
+def _path_of(entry: Entry) -> str:
+    return entry.path

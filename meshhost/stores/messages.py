@@ -26,16 +26,22 @@ __all__ = [
     "MessageState",
     "NewMessage",
     "StoredMessage",
+    "kept_error",
     "sent_by_mark",
 ]
 
 # Priorities go from its negative to this.
 HIGHEST_PRIORITY = 100
-# What is kept of the ends of a message's deliveries: the newest, with so much of each error.
+# What is kept of the ends of a message's deliveries: the newest, with so much of the end of each error.
 MAX_HISTORY = 10
 MAX_ERROR_CHARS = 2000
 # For how long it is known who sent a message, after its delay.
 SENT_BY_SECONDS = 7 * 24 * 3600.0
+
+
+def kept_error(error: str) -> str:
+    """What is kept of an error: its end, where a traceback says what went wrong."""
+    return error[-MAX_ERROR_CHARS:]
 
 
 class MessageState(StrEnum):

@@ -16,8 +16,8 @@ from typing import Any, Self
 from aiohttp import web
 
 from meshhost.gateway.http import MAX_BODY_BYTES, error_response
-from meshhost.gateway.responses import Event, ResponseBuilder, TokenUsage
-from meshhost.gateway.sse import DONE, encode_event
+from meshhost.llm.builder import Event, ResponseBuilder, TokenUsage
+from meshhost.llm.sse import DONE, encode_event
 
 __all__ = ["ReceivedRequest", "ScriptedUpstream"]
 

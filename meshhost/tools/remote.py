@@ -136,6 +136,7 @@ class RemoteToolkit(Toolkit):
             caller=room.participant(header.get("caller_id")),
             on_behalf_of=room.participant(header.get("on_behalf_of_id")),
             caller_context=header.get("caller_context"),
+            on_progress=lambda *report: room.agents.report_progress(call, *report),
         )
         attachment = call.payload or None
         return await self.execute(context=context, name=header["name"], arguments=arguments, attachment=attachment)

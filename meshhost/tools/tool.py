@@ -6,6 +6,7 @@ through it. A BaseTool without arguments is one that the model's provider runs i
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from meshhost.errors import InvalidRequestError
@@ -27,7 +28,9 @@ class ToolContext:
         caller: Any,
         on_behalf_of: Any = None,
         caller_context: dict[str, Any] | None = None,
+        on_progress: Callable[[float, float | None, str | None], Awaitable[None]] | None = None,
     ) -> None:
+        self._on_progress = on_progress
         self._room = room
         self._caller = caller
         self._on_behalf_of = on_behalf_of
@@ -52,6 +55,14 @@ class ToolContext:
     def caller_context(self) -> dict[str, Any] | None:
         """Data that the caller added, such as a conversation, or None."""
         return self._caller_context
+
+    async def report_progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
+        """Report to the caller how far the call got: a number that grows, of `total` if that is known, and a short text.
+
+        Callers that show no progress, and servers that do not pass it on, are told nothing.
+        """
+        if self._on_progress is not None:
+            await self._on_progress(progress, total, message)
 
 
 class BaseTool:

@@ -8,10 +8,11 @@ proxies. Redirects are never followed, and tokens never logged: both would show 
 import asyncio
 import contextlib
 import functools
+import json
 import logging
 import ssl
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -84,6 +85,10 @@ class WebSocketClientProtocol:
     def token(self) -> str:
         """The participant token as JWT text."""
         return self._token
+
+    def create_factory(self) -> "Callable[[], WebSocketClientProtocol]":
+        """Return a function that returns this object: the `protocol_factory` of newer MeshAgent programs."""
+        return lambda: self
 
     def renew(self, token: str) -> None:
         """Use this token from the next connection on."""
@@ -215,10 +220,20 @@ class WebSocketTransport:
 
 def _refusal(error: InvalidStatus) -> RoomRefusedError:
     status = error.response.status_code
-    body = (error.response.body or b"")[:500].decode(errors="replace").strip()
+    body = _reason(error.response.body or b"")[:500].strip()
     return RoomRefusedError(
         f"the room server refused the connection ({status}){f': {body}' if body else ''}", status=status
     )
+
+
+def _reason(body: bytes | bytearray) -> str:
+    """What a refusal says: our servers put it into a JSON object, a proxy before them may not."""
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return body.decode(errors="replace")
+    reason = told.get("error") if isinstance(told, dict) else None
+    return reason if isinstance(reason, str) else body.decode(errors="replace")
 
 
 def _origin(url: str) -> str:

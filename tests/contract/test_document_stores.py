@@ -156,3 +156,20 @@ async def test_rooms_with_documents_are_listed_by_tenant(store: DocumentStore) -
         await store.create(key, b"first")
     await store.create(DocumentKey(RoomKey(TenantId("rival"), "attic"), "x"), b"first")
     assert list(await store.rooms(TenantId("acme"))) == ["lobby", "other"]
+
+
+async def test_documents_are_listed_from_any_path_on(store: DocumentStore) -> None:
+    paths = ["a", "a b", "a-b", "a/b", "a0", "b", "é", "日", "\U0010ffff"]
+    for path in reversed(paths):
+        await store.create(DocumentKey(ROOM, path), b"")
+    await store.create(DocumentKey(OTHER_ROOM, "other"), b"")
+    await store.create(DocumentKey(OTHER_TENANT, "other"), b"")
+
+    async def listed(path: str, limit: int) -> list[str]:
+        return [entry.path for entry in await store.list_from(ROOM, path, limit)]
+
+    assert await listed("", 100) == paths
+    assert await listed("a/b", 2) == ["a/b", "a0"]
+    assert await listed("a0 ", 3) == ["b", "é", "日"]
+    assert await listed("z", 100) == ["é", "日", "\U0010ffff"]
+    assert await listed("\U0010ffff ", 100) == []

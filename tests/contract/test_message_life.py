@@ -8,7 +8,7 @@ import pytest
 
 from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededError, NotFoundError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.stores.messages import MAX_HISTORY, MessageQuery, MessageRecord, MessageState
+from meshhost.stores.messages import MAX_ERROR_CHARS, MAX_HISTORY, MessageQuery, MessageRecord, MessageState
 from meshhost.stores.queue_settings import DEFAULT_RESULT_TTL, QueueSettings, parse_settings
 from meshhost.stores.queues import (
     LONGEST_DELAY,
@@ -440,6 +440,14 @@ async def test_of_a_long_history_the_newest_is_kept(store: QueueStore) -> None:
         number = await fail(store, f"boom {attempt}")
     errors = [attempt.error for attempt in (await known(store, number)).history]
     assert errors == [f"boom {attempt}" for attempt in range(2, MAX_HISTORY + 2)]
+
+
+async def test_of_a_long_error_the_end_is_kept_where_a_traceback_says_what_went_wrong(store: QueueStore) -> None:
+    await store.send(JOBS, NewMessage("a"))
+    number = await fail(store, "Traceback\n" + "x" * MAX_ERROR_CHARS + "\nValueError: no such city")
+    (attempt,) = (await known(store, number)).history
+    assert len(attempt.error) == MAX_ERROR_CHARS
+    assert attempt.error.endswith("\nValueError: no such city")
 
 
 async def test_progress_is_that_of_the_present_delivery(store: QueueStore) -> None:

@@ -312,6 +312,18 @@ async def test_a_refusal_carries_status_and_text(server: tuple[_Server, str]) ->
     assert caught.value.status == 404
 
 
+async def test_a_refusal_says_its_reason_and_not_the_json_that_it_came_in() -> None:
+    async def refuse(_: web.Request) -> web.Response:
+        return web.json_response({"error": "the tenant is suspended: the invoice is open"}, status=403)
+
+    async with TestServer(_app(refuse)) as server:
+        with pytest.raises(RoomRefusedError) as caught:
+            await WebSocketClientProtocol(url=str(server.make_url("/x")), token="t").connect()
+    assert str(caught.value) == (
+        "the room server refused the connection (403): the tenant is suspended: the invoice is open"
+    )
+
+
 async def test_a_redirect_does_not_get_the_token() -> None:
     tokens: list[str | None] = []
 

@@ -1,5 +1,6 @@
 """The examples a person starts from, as they would run them: real processes, offline."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -21,7 +22,7 @@ EXAMPLES = REPOSITORY / "agents"
 @pytest.fixture
 def examples(home: Any) -> Any:
     """A home with the examples in it."""
-    for name in ("task_runner", "toolkit", "call_tool"):
+    for name in ("task_runner", "toolkit", "call_tool", "mcp_toolkit"):
         shutil.copytree(EXAMPLES / name, home.directory / name)
     return home
 
@@ -50,6 +51,22 @@ async def test_a_program_calls_a_tool_of_the_hosted_toolkit(examples: Any) -> No
         assert "no agent 'sorter' in this room" in await failed(
             examples, "call_tool/call.py", "queue-test", "ask", "hello"
         )
+
+
+async def test_the_tools_of_an_mcp_server_are_used_in_a_room(examples: Any) -> None:
+    async with examples.service("mcp_toolkit/main.py"):
+        async with asyncio.timeout(60):  # the agent is in the room before it has started its server
+            while "notes" not in await examples.cli("agents", "list-toolkits", "--room=queue-test"):
+                pass
+        invoke = ("agents", "invoke-tool", "--room=queue-test", "--toolkit=notes")
+        kept = await examples.cli(*invoke, "--tool=add_note", '--arguments={"text": "buy milk"}')
+        assert "kept note 1" in kept
+        assert "buy milk" in await examples.cli(*invoke, "--tool=list_notes")
+        config = json.loads(await examples.cli("mcp", "url", "--room=queue-test", "--json"))
+        entry = config["mcpServers"]["meshhost-queue-test"]
+        header = f"Authorization: {entry['headers']['Authorization']}"
+        listed = json.loads(await examples.cli("mcp", "check", "--json", "--header", header, entry["url"]))
+        assert [tool["name"] for tool in listed["tools"]] == ["notes__add_note", "notes__list_notes"]
 
 
 async def test_a_program_asks_the_hosted_agent(examples: Any, upstream: ScriptedUpstream) -> None:
@@ -83,6 +100,7 @@ async def test_the_hosted_agent_answers_in_its_shape_with_the_local_model(exampl
     [
         ("sorter", "task_runner"),
         ("text-toolkit", "toolkit"),
+        ("mcp-toolkit", "mcp_toolkit"),
         ("storage-worker", "storage_worker"),
         ("mail-worker", "mail_worker"),
     ],

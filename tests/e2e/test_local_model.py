@@ -5,8 +5,8 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -14,6 +14,8 @@ import pytest
 from aiohttp import web
 from openai import AsyncOpenAI
 
+import meshhost.tools
+from meshhost.anthropic import AnthropicMessagesAdapter
 from meshhost.errors import SettingsError
 from meshhost.gateway.local.process import runner_command
 from meshhost.gateway.local.provider import LocalProvider, find_model
@@ -21,6 +23,7 @@ from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import Caller, ProviderTable
 from meshhost.gateway.routes import add_gateway_routes
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.openai import OpenAICompletionsAdapter, OpenAIResponsesAdapter
 from meshhost.stores.memory.usage import MemoryUsageStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -78,15 +81,10 @@ async def client(provider: LocalProvider, meter: Meter) -> AsyncIterator[AsyncOp
 
 
 async def test_the_model_saves_its_own_poem_and_reports(client: AsyncOpenAI, meter: Meter) -> None:
-    begin, first_delta, deltas = time.monotonic(), 0.0, []
     instructions = "save a poem about ai to poem.txt"
     async with client.responses.stream(model=MODEL, instructions=instructions, input="go ahead", tools=TOOLS) as stream:
-        async for event in stream:
-            if event.type == "response.function_call_arguments.delta":
-                first_delta = first_delta or time.monotonic()
-                deltas.append(event.delta)
+        deltas = [event.delta async for event in stream if event.type == "response.function_call_arguments.delta"]
         response = await stream.get_final_response()
-    end = time.monotonic()
 
     [call] = response.output
     assert call.type == "function_call"
@@ -95,8 +93,7 @@ async def test_the_model_saves_its_own_poem_and_reports(client: AsyncOpenAI, met
     assert len(arguments["text"].split()) > 20
     assert isinstance(arguments["overwrite"], bool)
     assert "".join(deltas) == call.arguments
-    assert first_delta < end - 0.2  # the poem streamed while it was written
-    assert end - begin < 30
+    assert len(deltas) > 10  # the poem streamed while it was written
     assert response.usage is not None
     assert response.usage.output_tokens > 30
 
@@ -167,3 +164,47 @@ async def test_the_child_says_one_line_wants_its_key_and_ends_with_its_stdin(pro
         rest, errors = child.communicate(timeout=10)
 
     assert (child.returncode, rest, errors) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("adapter", [OpenAIResponsesAdapter, OpenAICompletionsAdapter, AnthropicMessagesAdapter])
+async def test_one_agent_program_runs_through_each_api(client: AsyncOpenAI, adapter: Any) -> None:
+    saved: dict[str, str] = {}
+
+    @meshhost.tools.tool
+    def write_file(path: str, text: str) -> str:
+        """Saves a text as a file in the room
+
+        Args:
+            path: where the file is in the room, for example reports/july.md
+        """
+        saved[path] = text
+        return f"the file was saved at {path}"
+
+    room: Any = SimpleNamespace(
+        room_url=str(client.base_url).replace("http", "ws", 1).removesuffix("/v1/"),
+        protocol=SimpleNamespace(token="token"),
+        local_participant="me",
+        developer=SimpleNamespace(log_nowait=lambda **_: None),
+    )
+    model = adapter(model=MODEL)
+    context = model.create_chat_context()
+    context.append_rules(["save a poem about ai to poem.txt"])
+    context.append_user_message("go ahead")
+    events: list[Any] = []
+    toolkits = [meshhost.tools.Toolkit(name="files", tools=[write_file])]
+    await model.next(context=context, room=room, toolkits=toolkits, event_handler=events.append)
+    assert list(saved) == ["poem.txt"]
+    assert len(saved["poem.txt"].split()) > 20
+    assert context.usage["output_tokens"] > 30
+    assert events[-1]["type"] == "response.completed"
+
+    schema = {
+        "type": "object",
+        "properties": {"color": {"type": "string", "enum": ["red", "blue"]}},
+        "required": ["color"],
+        "additionalProperties": False,
+    }
+    asked = model.create_chat_context()
+    asked.append_user_message("What color is the sky?")
+    answer = await model.next(context=asked, room=room, toolkits=[], output_schema=schema)
+    assert answer["color"] in ("red", "blue")

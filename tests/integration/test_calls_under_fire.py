@@ -22,11 +22,11 @@ from doubles.stand_in import StandInServer
 from hypothesis import HealthCheck, currently_in_test_context, event, given, settings
 from hypothesis import strategies as st
 
-from meshhost.hosting.http.routes import MAX_BODY_BYTES
+from meshhost.hosting.http.bodies import MAX_BODY_BYTES
 from meshhost.hosting.observe.load import LoadLimits
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
-from meshhost.identity.webhooks import MAX_AGE_SECONDS, sign_webhook, webhook_body
+from meshhost.identity.webhooks import MAX_AGE_SECONDS, SIGNATURE_HEADERS, sign_webhook, webhook_body
 from meshhost.supervision.state import State
 from meshhost.testing.agents import QuietAgent
 
@@ -450,6 +450,15 @@ def shown(fire: Fire) -> str:
     return fire.host.parts.metrics.render().decode()
 
 
+def signature() -> dict[str, str]:
+    """A good signature, of whatever body."""
+    return {SIGNATURE_HEADERS[0]: sign_webhook(b"", secret=SECRET, now=time.time())}
+
+
+def signature_head() -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in signature().items()).encode()
+
+
 @pytest.mark.parametrize("path", ["/agent", "/quarantine/release"])
 @pytest.mark.parametrize(
     "rest",
@@ -458,7 +467,8 @@ def shown(fire: Fire) -> str:
 async def test_a_body_that_breaks_off_is_no_error_of_the_host(
     fire: Fire, path: str, rest: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await fire.send_raw(b"POST %s HTTP/1.1\r\nHost: localhost\r\n%s" % (path.encode(), rest), waits=0.05)
+    head = signature_head() if path == "/agent" else b""  # else nothing of the body is read
+    await fire.send_raw(b"POST %s HTTP/1.1\r\nHost: localhost\r\n%s%s" % (path.encode(), head, rest), waits=0.05)
     await check_laws(fire)
     assert_quiet(caplog)
     assert path != "/agent" or 'meshhost_calls_total{path="/agent",status="400"} 1.0' in shown(fire)
@@ -468,7 +478,8 @@ async def test_a_body_that_does_not_end_is_refused_with_408() -> None:
     async with under_fire(body_seconds=0.05) as fire:
         reader, writer = await asyncio.open_connection("127.0.0.1", fire.host.port)
         async with asyncio.timeout(WAIT_SECONDS):
-            writer.write(b"POST /agent HTTP/1.1\r\nHost: h\r\nContent-Length: 300\r\nConnection: close\r\n\r\n{")
+            head = b"POST /agent HTTP/1.1\r\nHost: h\r\nContent-Length: 300\r\nConnection: close\r\n"
+            writer.write(head + signature_head() + b"\r\n{")
             status = await reader.readline()
         writer.close()
         await writer.wait_closed()
@@ -503,7 +514,7 @@ async def test_a_replay_starts_nobody_also_when_the_agent_is_gone(fire: Fire) ->
 
 
 async def test_a_connection_whose_body_was_not_read_is_not_used_again(fire: Fire) -> None:
-    async with fire.http.post(
-        f"http://127.0.0.1:{fire.host.port}/agent", data=io.BytesIO(b" " * 2_000_000)
-    ) as response:
-        assert (response.status, response.headers["Connection"]) == (413, "close")
+    url, data = f"http://127.0.0.1:{fire.host.port}/agent", b" " * 2_000_000
+    for headers, status in (({}, 401), (signature(), 413)):
+        async with fire.http.post(url, data=io.BytesIO(data), headers=headers) as response:
+            assert (response.status, response.headers["Connection"]) == (status, "close")

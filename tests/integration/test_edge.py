@@ -187,6 +187,19 @@ async def test_a_body_that_drips_ends_its_connection() -> None:
         await dripping
 
 
+async def test_a_sender_that_is_too_slow_can_read_why_while_it_sends_on() -> None:
+    async with served(body_idle_seconds=0.3, bytes_per_second=1000) as port:
+        raw = await Raw.open(port, BODY % b"/echo")
+        async with asyncio.timeout(5):
+            dripping = asyncio.create_task(drip(raw))
+            head = await raw.reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 408 ")
+            assert await raw.reader.read() == b""
+            raw.writer.write(b"x" * 10)
+            await raw.writer.drain()  # nothing was reset yet
+            await dripping  # until the server closes
+
+
 async def test_a_body_that_comes_fast_enough_may_take_longer() -> None:
     async with served(body_idle_seconds=0.3, bytes_per_second=1000) as port:
         raw = await Raw.open(port, BODY % b"/echo")

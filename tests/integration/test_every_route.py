@@ -137,6 +137,7 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("DELETE", f"{P}/scheduled-tasks/{{id}}"): DEVELOP,
     ("GET", f"{P}/scheduled-tasks/{{id}}/runs"): VIEW,
     ("POST", "/rooms/{room}/queues/{queue}/messages"): ROOM_DEVELOP,
+    **{(method, "/rooms/{room}/mcp"): ROOM_DEVELOP for method in ("POST", "GET", "DELETE")},
     ("GET", "/schedules"): PROJECTS,
     ("POST", "/schedules/preview"): PROJECTS,
     ("POST", "/rooms/{room}/schedules"): ROOM_DEVELOP,
@@ -173,6 +174,8 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/overview"): VIEW | {"other key": OPEN, "operator key": OPEN},
     ("GET", "/rooms/{room}/events"): PROJECTS,
     ("GET", "/rooms/{room}/log"): DEVELOP | {"other key": OPEN},
+    ("GET", "/rooms/{room}/traces"): DEVELOP | {"other key": OPEN},
+    ("GET", "/rooms/{room}/traces/{trace}"): DEVELOP | {"other key": OPEN},
     ("GET", "/hosts"): OPERATOR,
     ("GET", "/hosts/{host}/{path}"): OPERATOR,
     ("POST", "/hosts/{host}/{path}"): OPERATOR,
@@ -190,6 +193,9 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/oauth/authorize"): LOGIN,
     ("POST", "/oauth/authorize"): {**dict.fromkeys(CREDENTIALS, 403), "session from elsewhere": 404},
     ("POST", "/oauth/token"): LOGIN,
+    ("POST", "/oauth/register"): PUBLIC,
+    ("GET", "/.well-known/oauth-authorization-server"): PUBLIC,
+    ("GET", "/.well-known/oauth-protected-resource/rooms/{room}/mcp"): PUBLIC,
     ("*", "/rooms/{room}/v1/{path}"): GATEWAY,
     # The last: it signs out.
     ("DELETE", "/studio/api/session"): SIGN_IN | dict.fromkeys(FORGED, 403),
@@ -301,6 +307,7 @@ async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
             "token": "x",
             "version": "-",
             "host": "none",
+            "trace": "none",
         }
         parameters |= {"what": "services", "rest": "more", "path": "files", "address": "nobody@example.com"}
         # What the operator may do would be done.

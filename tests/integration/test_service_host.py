@@ -28,7 +28,7 @@ from meshhost.errors import CallRefusedError, ConnectionLostError, LifecycleErro
 from meshhost.hosting import service_host as service_host_module
 from meshhost.hosting.agents import life as life_module
 from meshhost.hosting.calls.hosted_agents import HostedAgents
-from meshhost.hosting.http.routes import MAX_BODY_BYTES
+from meshhost.hosting.http.bodies import MAX_BODY_BYTES
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import encode_api_key, new_api_key

@@ -166,9 +166,13 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-async def ran(command: str, steps: Steps, room: str = "room", *, shows_jobs: bool = False, **times: float) -> int:
+async def ran(
+    command: str, steps: Steps, room: str = "room", *, shows_jobs: bool = False, port: int = 0, **times: float
+) -> int:
     async with asyncio.timeout(30):
-        return await run_service(command, room=room, progress=steps, shows_jobs=shows_jobs, times=RunTimes(**times))
+        return await run_service(
+            command, room=room, progress=steps, shows_jobs=shows_jobs, port=port, times=RunTimes(**times)
+        )
 
 
 async def test_the_steps_of_jobs_are_told_to_programs(
@@ -226,6 +230,25 @@ async def test_a_room_server_that_runs_is_used(program: Callable[[str], str], se
     assert steps.facts["no_model"] == {"url": server.url}
 
 
+async def test_a_program_that_sets_its_port_itself_is_found_there(
+    program: Callable[[str], str], server: RunningServer
+) -> None:
+    with reserved_port() as port:
+        own = REAL.replace("ServiceHost()", f"ServiceHost(port={port})")
+        with pytest.raises(SettingsError, match=r"does it set a port itself.*--port"):
+            await ran(program(own), Steps(), discover=0.3)
+        steps = Steps(joined=terminate)
+        assert await ran(program(own), steps, port=port) == 0
+    assert steps.facts["host"] == {"url": f"http://127.0.0.1:{port}"}
+
+
+async def test_a_port_in_use_is_said_before_the_program_starts(
+    program: Callable[[str], str], server: RunningServer
+) -> None:
+    with pytest.raises(SettingsError, match=r"cannot use port \d+: Address already in use; choose another --port"):
+        await ran(program(REAL), Steps(), port=int(server.url.rpartition(":")[2]))
+
+
 async def test_a_room_server_that_has_a_model_is_not_complained_about(
     program: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,7 +271,7 @@ async def test_a_room_server_that_does_not_tell_its_models_is_not_complained_abo
 
 @pytest.mark.parametrize(
     ("before", "code"),
-    [("sys.exit(3)", 3), ("sys.exit()", 0), ("raise ValueError", 1), ("os.kill(os.getpid(), signal.SIGKILL)", 137)],
+    [("sys.exit(3)", 3), ("sys.exit()", 1), ("raise ValueError", 1), ("os.kill(os.getpid(), signal.SIGKILL)", 137)],
 )
 async def test_a_program_that_ends_ends_the_run_with_its_code(
     program: Callable[[str], str], server: RunningServer, before: str, code: int
@@ -261,7 +284,7 @@ async def test_a_program_that_ends_in_order_and_served_nothing_is_explained(
     program: Callable[[str], str], server: RunningServer, source: str, told: list[str]
 ) -> None:
     steps = Steps()
-    await ran(program(source), steps)
+    assert await ran(program(source), steps) == 1  # also of a program that ended with 0: it did not do what was asked
     assert steps.told == ["server", "no_model", *told]
     if "ended" in told:
         text = "the program ended with exit code 0 before it served a path: does it end with asyncio.run(host.run())?"

@@ -25,7 +25,7 @@ from meshhost.openai.tools import (
     OpenAIResponsesAdapter,
     OpenAIResponsesToolResponseAdapter,
     exchange,
-    responses_adapter,
+    model_adapter,
     tool_bundle,
 )
 from meshhost.openai.tools.retry import RetryPolicy
@@ -53,7 +53,7 @@ def tracing() -> Iterator[tuple[TracerProvider, InMemorySpanExporter]]:
     """A tracer provider for this module. The library's tracers are bound to it and set free again afterwards."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    modules = (job, responses_adapter, exchange, tool_bundle)
+    modules = (job, model_adapter, exchange, tool_bundle)
     with pytest.MonkeyPatch.context() as patch:
         for module in modules:
             patch.setattr(module, "tracer", provider.get_tracer(module.__name__))

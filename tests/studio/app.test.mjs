@@ -4,7 +4,7 @@ import { test } from "node:test";
 
 globalThis.location = { pathname: "/studio/", search: "", hash: "" };
 globalThis.document = { documentElement: { dataset: {} } };
-const { parseEvents } = await import("../../meshhost/studio/static/app/events.js");
+const { changed, parseEvents } = await import("../../meshhost/studio/static/app/events.js");
 const { matched, to } = await import("../../meshhost/studio/static/app/router.js");
 const { query } = await import("../../meshhost/studio/static/app/api.js");
 const { may } = await import("../../meshhost/studio/static/app/store.js");
@@ -80,4 +80,18 @@ test("a snapshot says since when the oldest message of a queue waits, as no othe
   const { dated } = await import("../../meshhost/studio/static/app/events.js");
   const { queues } = dated({ at: 1000, queues: [{ name: "a", oldest_age: 40 }, { name: "b", oldest_age: null }] });
   assert.deepEqual(queues.map(({ oldest_at: since }) => since), [960, null]);
+});
+
+test("a change leads from one snapshot to the next, and leaves alone what is the same", () => {
+  const [ada, bob, eve] = ["ada", "bob", "eve"].map((id) => ({ id, name: id, role: "user" }));
+  const queue = (name, ready, age = null) => ({ name, ready, oldest_age: age });
+  const before = { open: true, participants: [ada, bob], queues: [queue("a", 1), queue("c", 1)], calls: [{ total: 1 }] };
+  const nothing = { open: true, joined: [], left: [], queues: [], gone: [] };
+  const same = changed(before, nothing);
+  assert.equal(same.participants, before.participants);
+  assert.equal(same.queues, before.queues);
+  assert.equal(same.calls, before.calls);
+  const after = changed(before, { at: 100, open: false, joined: [eve], left: ["ada"], queues: [queue("b", 3, 10)], gone: ["a"], calls: [] });
+  assert.deepEqual(after, { open: false, participants: [bob, eve], queues: [{ ...queue("b", 3, 10), oldest_at: 90 }, queue("c", 1)], calls: [] });
+  assert.deepEqual(changed(before, { ...nothing, joined: [ada] }).participants, [bob, ada]);
 });

@@ -164,6 +164,31 @@ def test_every_command_that_the_text_names_exists() -> None:
                 assert one.startswith("-") or f"{name} {one}" in COMMANDS, f"{name_of(page)}: meshhost {words}"
 
 
+def test_every_command_that_the_product_suggests_has_the_options_that_are_shown() -> None:
+    shown = 0
+    for path in (ROOT / "meshhost").rglob("*.py"):
+        for words in re.findall(r"`meshhost ([a-z]\w+ [^`]*--[^`]*)`", path.read_text()):
+            if "--help" not in words:
+                check_command(words.split(), name_of(path))
+                shown += 1
+    assert shown > 5
+
+
+def test_every_command_that_studio_shows_has_what_it_requires() -> None:
+    shown = 0
+    for path in (ROOT / "meshhost" / "studio" / "static").rglob("*.js"):
+        for text in re.findall(r"<code>meshhost ([a-z][^<]*)</code>", path.read_text()):
+            words = shlex.split(re.sub(r"\$?{[^}]*}", "X", text))
+            check_command(words, name_of(path))
+            name = words[0] if words[0] in COMMANDS else " ".join(words[:2])
+            given = {word.partition("=")[0] for word in words}
+            for one in COMMANDS[name].params:
+                if one.required and one.opts[0].startswith("-"):
+                    assert given & {*one.opts}, f"{name_of(path)}: meshhost {text}: {one.opts[0]}"
+            shown += 1
+    assert shown > 2
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=name_of)
 def test_python_on_a_page_imports_what_exists_and_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

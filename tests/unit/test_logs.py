@@ -6,7 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from meshhost.logs import ContextFilter, add_context_to_root_handlers, current_log_context, log_context
+from meshhost.logs import (
+    ContextFilter,
+    LineFormatter,
+    add_context_to_root_handlers,
+    configure_logs,
+    current_log_context,
+    log_context,
+)
 
 logger = logging.getLogger("tests.logs")
 
@@ -37,6 +44,23 @@ def test_a_record_carries_the_open_contexts_and_inner_ones_win(collected: list[l
 
     [record] = collected
     assert (record.__dict__["tenant"], record.__dict__["room"]) == ("acme", "attic")
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
+def test_requests_of_http_clients_are_for_those_who_debug(
+    level: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    names = ("httpx", "httpx2", "meshhost")
+    before = {name: logging.getLogger(name).level for name in names}
+    try:
+        configure_logs(level, is_json=False)
+        shows = {name: logging.getLogger(name).isEnabledFor(logging.INFO) for name in ("httpx", "httpx2")}
+    finally:
+        for name, was in before.items():
+            logging.getLogger(name).setLevel(was)
+    assert set(shows.values()) == {level == logging.DEBUG}
 
 
 def test_a_record_outside_has_no_fields_and_the_context_is_gone(collected: list[logging.LogRecord]) -> None:
@@ -77,3 +101,17 @@ def test_root_handlers_get_the_filter_once() -> None:
         logging.getLogger().removeHandler(handler)
 
     assert [type(present) for present in handler.filters] == [ContextFilter]
+
+
+def test_the_text_of_an_error_neither_feigns_a_record_nor_orders_a_terminal_about() -> None:
+    try:
+        raise ValueError("x\n12:00:01 ERROR meshhost: all is lost\r\x1b[2J\u202e\x85 \ud800 \u00fc")
+    except ValueError as error:
+        record = logging.LogRecord("meshhost", logging.ERROR, "", 0, "failed", None, (ValueError, error, None))
+    text = LineFormatter(is_coloured=False, tracebacks=True).format(record)
+    first, *rest = text.split("\n")
+    assert "failed" in first
+    assert rest[0] == "  Traceback (most recent call last):"
+    assert all(line.startswith("  ") for line in rest)
+    assert "\u00fc" in text
+    assert all(character.isprintable() or character in "\n\t" for character in text)

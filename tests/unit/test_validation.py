@@ -24,6 +24,15 @@ def test_the_first_problem_is_named_by_its_path() -> None:
     assert first_problem(_error({"items": [{"size": 1}, {}]})) == ("items.1.size", "Field required")
 
 
+def test_a_name_that_is_not_known_is_said_to_be_that() -> None:
+    class Strict(BaseModel, extra="forbid"):
+        delay: float = 0
+
+    with pytest.raises(ValidationError) as caught:
+        Strict.model_validate({"dealy": 1})
+    assert first_problem(caught.value) == ("dealy", "not a name that is known here")
+
+
 def test_it_becomes_an_invalid_request_without_the_input() -> None:
     error = invalid_request(_error({"items": [{"size": "secret"}]}), prefix="data")
     assert error.field == "data.items.0.size"

@@ -187,7 +187,12 @@ def _logged_in(mailbox: ImapMailbox, *, readonly: bool) -> Any:
         )
     else:
         made = imap_tools.MailBoxUnencrypted(mailbox.hostname, mailbox.port or 143, timeout=mailbox.seconds)
-    with made.login(mailbox.username, mailbox.password, initial_folder=None) as box:
+    try:
+        entered = made.login(mailbox.username, mailbox.password, initial_folder=None)
+    except BaseException:
+        made.client.shutdown()  # which the library leaves open
+        raise
+    with entered as box:
         box.folder.set(mailbox.folder, readonly=readonly)
         yield box
 

@@ -18,13 +18,17 @@ from meshhost.settings import read_settings
 __all__ = ["run"]
 
 
-def run(*, file: str, room: str, json: bool, reload: bool = False) -> None:
+def run(*, file: str, room: str, json: bool, reload: bool = False, port: int = 0) -> None:
     """Run the program until it ends or a signal stops it. Raises MeshhostError, or typer.Exit with the program's code."""
     log_for_command()
 
     shows_link = shows_studio_link(read_settings())
 
+    is_explained = False
+
     def progress(step: str, text: str, fields: dict[str, Any]) -> None:
+        nonlocal is_explained
+        is_explained = is_explained or step == "ended"
         if step == "studio" and not shows_link:
             return
         if json:
@@ -34,7 +38,9 @@ def run(*, file: str, room: str, json: bool, reload: bool = False) -> None:
         if step == "joined" and sys.stderr.isatty() and not json:
             note(f"send it work: meshhost queue send --room={room} --queue=… --json='{{…}}'; Ctrl-C stops")
 
-    exit_code = asyncio.run(run_service(file, room=room, progress=progress, reload=reload, shows_jobs=json))
-    if exit_code:
+    running = run_service(file, room=room, progress=progress, reload=reload, shows_jobs=json, port=port)
+    exit_code = asyncio.run(running)
+    if exit_code and not is_explained:
         note(f"the program ended with exit code {exit_code}")
+    if exit_code:
         raise typer.Exit(exit_code)

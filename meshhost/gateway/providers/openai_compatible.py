@@ -1,251 +1,116 @@
-"""`OpenAICompatibleProvider`: forwards requests to a service with an OpenAI-compatible API, using the gateway's own key.
+"""`OpenAICompatibleProvider`: a service with an OpenAI-compatible API: the Responses API, chat completions, or both.
 
-Bytes pass unchanged in both directions and as they arrive, so that new features of the API work without a new version of
-meshhost. Only headers are filtered: the caller's token never reaches the provider, and the provider's account details never
-reach the caller. Each request runs in the task of its HTTP handler and is cancelled when the caller disconnects.
+Which of the two it speaks is a setting, or found by the first request to `responses`: a service that does not know that path is
+asked by chat completions instead, and remembered as one that speaks these. A caller of the API that the service does not have
+is answered by translation (`translating.py`), so that a program written for the Responses API runs with any provider. All other
+paths are passed on as they are.
+
+Invariant: a request reaches the model once. Only an answer that says that the path is unknown is followed by another request.
 """
 
-import asyncio
-import io
-import json
 import logging
 import re
-from collections.abc import Iterable
-from contextlib import AbstractAsyncContextManager
-from urllib.parse import unquote_plus
+from typing import Any, Literal
 
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, ConnectionTimeoutError, TCPConnector, web
-from multidict import CIMultiDict
-from yarl import URL
+from aiohttp import ClientResponse, web
 
-from meshhost.errors import InvalidRequestError, LLMError, SettingsError
-from meshhost.gateway.http import MAX_BODY_BYTES, check_path, ends_with_caller, error_response, json_object, observe
-from meshhost.gateway.provider import Caller
-from meshhost.gateway.providers.misjudged import answer_set_right
+from meshhost.gateway.http import error_response, json_object
+from meshhost.gateway.providers.forwarding import ForwardingProvider
+from meshhost.llm.caller_forms import CHAT_CALLER, FORMS, CallerForm
+from meshhost.llm.dialects import CHAT
 
-__all__ = ["OpenAICompatibleProvider"]
+__all__ = ["Api", "OpenAICompatibleProvider"]
 
 logger = logging.getLogger(__name__)
 
-_HOP_BY_HOP = frozenset(
-    [
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ]
+_MAX_ERROR_BYTES = 16 * 1024
+
+Api = Literal["responses", "chat"]
+
+# What services without the path answer instead of 404 or 405.
+_NO_SUCH_PATH = re.compile(
+    r"(unknown|invalid|unsupported|no such|unrecognized).{0,20}(route|path|url|endpoint)"
+    r"|(route|path|url|endpoint).{0,40}(not found|unknown|does not exist|not supported)|not implemented",
+    re.IGNORECASE | re.DOTALL,
 )
-_NOT_FORWARDED = _HOP_BY_HOP | {
-    "accept-encoding",
-    "api-key",
-    "authorization",
-    # aiohttp has unpacked the body already.
-    "content-encoding",
-    "content-length",
-    "cookie",
-    "cookie2",
-    "expect",
-    "forwarded",
-    "host",
-    "openai-organization",
-    "openai-project",
-    "x-api-key",
-    "x-real-ip",
-}
-# Credentials of other services, which a caller's program or a proxy before us may add.
-_CREDENTIAL = re.compile(
-    r"^key$|api[-_]?key|auth|cookie|credential|password|secret|session|signature|token", re.IGNORECASE
-)
-_NOT_RETURNED = _HOP_BY_HOP | {
-    "date",
-    "openai-organization",
-    "openai-project",
-    "server",
-    "set-cookie",
-    "www-authenticate",
-}
+_OF_THE_MODEL = re.compile(r"\bmodels?\b|model_", re.IGNORECASE)
 
 
-class OpenAICompatibleProvider:
-    """Forwards requests to `base_url` (which ends with the API's version, as in https://api.openai.com/v1).
+class OpenAICompatibleProvider(ForwardingProvider):
+    """Forwards to an OpenAI-compatible service. `api` is what it speaks; None: found out. `options` as in
+    ForwardingProvider."""
 
-    A JSON request without a model gets `default_model`. `connect_timeout` bounds connecting and `idle_timeout` each wait for
-    bytes, in seconds. Request bodies are also bounded by the app's client_max_size, which `add_gateway_routes` raises to its
-    own limit. Connections are reused unless `keep_alive` is false.
-    """
+    def __init__(self, *, name: str, base_url: str, api_key: str, api: Api | None = None, **options: Any) -> None:
+        super().__init__(name=name, base_url=base_url, api_key=api_key, **options)
+        # The paths that the service is known to have and to lack.
+        self._has = {"responses"} if api == "responses" else {CHAT.path} if api == "chat" else set[str]()
+        self._lacks = {"responses"} if api == "chat" else set[str]()
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        base_url: str,
-        api_key: str,
-        default_model: str | None = None,
-        max_body_bytes: int = MAX_BODY_BYTES,
-        connect_timeout: float = 10.0,
-        idle_timeout: float = 120.0,
-        keep_alive: bool = True,
-    ) -> None:
-        base_url, api_key = base_url.strip(), api_key.strip()
-        if URL(base_url).scheme not in {"http", "https"} or not URL(base_url).host or " " in base_url:
-            raise SettingsError(f"base_url of provider {name}: expected an http:// or https:// address")
-        # Each request would fail at its header, long after the start.
-        if not api_key.isascii() or not api_key.isprintable():
-            raise SettingsError(f"the key of provider {name}: expected printable ASCII characters, without line ends")
-        self.name = name
-        self._base_url = base_url.rstrip("/")
-        self._api_key = api_key
-        self._default_model = default_model
-        self._max_body = max_body_bytes
-        self._timeout = ClientTimeout(
-            total=None, connect=connect_timeout, sock_connect=connect_timeout, sock_read=idle_timeout
-        )
-        self._keep_alive = keep_alive
-        self._session: ClientSession | None = None
+    @property
+    def api(self) -> Api | None:
+        """What the service speaks; None while that is not known."""
+        if "responses" in self._lacks:
+            return "chat"
+        return "responses" if "responses" in self._has else None
 
-    def __repr__(self) -> str:
-        return f"<OpenAICompatibleProvider {self.name!r}>"
-
-    async def start(self) -> None:
-        """See Provider."""
-        if self._session is None:
-            # Compressed bytes are passed on as they are.
-            self._session = ClientSession(
-                timeout=self._timeout,
-                auto_decompress=False,
-                connector=TCPConnector(limit=1000, force_close=not self._keep_alive),
-            )
-
-    async def stop(self) -> None:
-        """See Provider."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-
-    async def models(self) -> list[str]:
-        """See Provider."""
-        try:
-            async with asyncio.timeout(30), self._send("GET", "models") as upstream:
-                body = json_object(await upstream.read())
-        except (ClientError, OSError) as error:  # TimeoutError is an OSError
-            raise LLMError(f"provider {self.name} cannot be reached") from error
-        if upstream.status != 200 or body is None:
-            raise LLMError(f"provider {self.name} did not list its models", status=upstream.status)
-        data = body.get("data")
-        items = data if isinstance(data, list) else []
-        return [item["id"] for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
-
-    async def handle(self, request: web.Request, path: str, caller: Caller) -> web.StreamResponse:
-        """See Provider."""
-        try:
-            body = self._with_model(await request.read())
-            check_path(path)
-        except InvalidRequestError as error:
-            return error_response(404, str(error), type="invalid_request_error", code="unknown_path")
-        except web.HTTPRequestEntityTooLarge:
-            body = None
-        if body is None or len(body) > self._max_body:
-            return error_response(413, f"a request may have {self._max_body} bytes", type="request_too_large")
+    async def _answer(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:
+        form = FORMS.get(path) if request.method == "POST" else None
+        if form is not None:
+            return await self._answer_by(request, form, body)
+        if "responses" in self._lacks and path.startswith("responses/"):
+            text = f"provider {self.name} stores no responses"
+            return error_response(404, text, type="invalid_request_error", code="not_found")
         return await self._forward(request, path, body)
 
-    async def _forward(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:
-        response: web.StreamResponse | None = None
-        query = _without_credentials(request.rel_url.raw_query_string)
-        dropped = _NOT_FORWARDED | _named_by_connection(request.headers.getall("Connection", []))
-        headers = _kept(
-            ((name, value) for name, value in request.headers.items() if not _CREDENTIAL.search(name)), dropped
-        )
-        try:
-            async with ends_with_caller(request), self._send(request.method, path, query, headers, body) as upstream:
-                response = self._begin(upstream)
-                if not isinstance(response, web.Response):
-                    headers = _kept(upstream.headers.items(), _NOT_RETURNED)
-                    response = await answer_set_right(upstream, headers, provider=self.name) or response
-                if not isinstance(response, web.Response):
-                    await _stream(request, upstream, response)
-        except (ClientError, OSError) as error:  # TimeoutError and ConnectionResetError are OSErrors
-            if response is not None and response.prepared:
-                return _cut(request, response)
-            return self._unreachable(error)
-        return response
+    async def _answer_by(self, request: web.Request, form: CallerForm, body: bytes) -> web.StreamResponse:
+        """Ask in the caller's API if the service has it, else in the other one."""
+        order = (CHAT, None) if form is CHAT_CALLER else (None, CHAT)
+        lacking: set[str] = set()
+        for dialect in order:
+            path = "responses" if dialect is None else dialect.path
+            if path in self._lacks:
+                continue
+            try:
+                if path == form.path:
+                    answer = await self._forward(request, path, body)
+                else:
+                    answer = await self._translate(request, form, dialect, body)
+            except _NoSuchPathError:
+                lacking.add(path)
+                continue
+            # Nothing is concluded from an address that has neither: it may be wrong, or its service is being started.
+            if lacking and answer.status not in (404, 405):
+                self._lacks |= lacking
+                logger.info("a model provider lacks an API", extra={"provider": self.name, "path": path})
+            return answer
+        text = f"provider {self.name} has neither responses nor chat/completions; is its base_url right?"
+        return error_response(404, text, type="upstream_unavailable", code="unknown_path")
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        query: str = "",
-        headers: CIMultiDict[str] | None = None,
-        body: bytes | None = None,
-    ) -> AbstractAsyncContextManager[ClientResponse]:
-        if self._session is None:
-            raise LLMError(f"provider {self.name} is not started")
-        headers = headers if headers is not None else CIMultiDict()
-        headers["Authorization"] = f"Bearer {self._api_key}"
-        headers["Accept-Encoding"] = "identity"
-        url = URL(f"{self._base_url}/{path}{f'?{query}' if query else ''}", encoded=True)
-        # Redirects are not followed: they would send the key to another server.
-        return self._session.request(
-            method, url, headers=headers, data=io.BytesIO(body) if body else None, allow_redirects=False
-        )
-
-    def _begin(self, upstream: ClientResponse) -> web.StreamResponse:
-        if upstream.status in {401, 403}:
-            logger.error(
-                "a model provider refused the gateway's key", extra={"provider": self.name, "status": upstream.status}
-            )
-            return error_response(
-                502,
-                f"provider {self.name} refused the gateway's provider key (HTTP {upstream.status}); tell the operator",
-                type="upstream_refused_key",
-            )
-        if 300 <= upstream.status < 400:
-            return error_response(502, f"provider {self.name} answered with a redirect", type="upstream_unavailable")
-        return web.StreamResponse(status=upstream.status, headers=_kept(upstream.headers.items(), _NOT_RETURNED))
-
-    def _unreachable(self, error: Exception) -> web.Response:
-        logger.warning("a model provider gave no answer", extra={"provider": self.name, "error": type(error).__name__})
-        if isinstance(error, TimeoutError) and not isinstance(error, ConnectionTimeoutError):
-            return error_response(504, f"provider {self.name} did not answer in time", type="upstream_timeout")
-        return error_response(502, f"provider {self.name} cannot be reached", type="upstream_unavailable")
-
-    def _with_model(self, body: bytes) -> bytes:
-        if self._default_model is None or (found := json_object(body)) is None or found.get("model"):
-            return body
-        return json.dumps({**found, "model": self._default_model}).encode()
+    async def _examine(self, upstream: ClientResponse, path: str) -> bytes | None:
+        if upstream.method != "POST" or path not in ("responses", CHAT.path) or path in self._has:
+            return None
+        if upstream.status == 200:
+            self._has.add(path)
+        if upstream.status not in (400, 404, 405, 501):
+            return None
+        body = await upstream.read()
+        if _is_path_missing(upstream.status, body):
+            raise _NoSuchPathError
+        return body
 
 
-async def _stream(request: web.Request, upstream: ClientResponse, response: web.StreamResponse) -> None:
-    await response.prepare(request)
-    async for piece in upstream.content.iter_any():
-        observe(piece)
-        await response.write(piece)
-    await response.write_eof()
+class _NoSuchPathError(Exception):
+    """The service does not know the path."""
 
 
-def _cut(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    """Close the caller's connection in the middle of the body: after the headers, only that tells that it is incomplete."""
-    if request.transport is not None:
-        request.transport.close()
-    return response
-
-
-def _kept(headers: Iterable[tuple[str, str]], without: frozenset[str]) -> CIMultiDict[str]:
-    return CIMultiDict(
-        (name, value)
-        for name, value in headers
-        if name.lower() not in without and not name.lower().startswith("x-forwarded-")
-    )
-
-
-def _without_credentials(query: str) -> str:
-    """The query string without parameters that carry credentials, such as the `token` that is meant for this server."""
-    return "&".join(pair for pair in query.split("&") if not _CREDENTIAL.search(unquote_plus(pair.partition("=")[0])))
-
-
-def _named_by_connection(values: Iterable[str]) -> frozenset[str]:
-    return frozenset(name.strip().lower() for value in values for name in value.split(","))
+def _is_path_missing(status: int, body: bytes) -> bool:
+    """Whether an error means that the path is unknown, and not the model or something in the request."""
+    if status in (405, 501):
+        return True
+    text = body[:_MAX_ERROR_BYTES].decode(errors="replace")
+    error = (json_object(body) or {}).get("error")
+    if isinstance(error, dict):
+        text = " ".join(str(error.get(name) or "") for name in ("code", "type", "param", "message"))
+    if _OF_THE_MODEL.search(text):
+        return False
+    return status == 404 or _NO_SUCH_PATH.search(text) is not None

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -20,7 +20,10 @@ from meshhost.identity.tenant import TenantId
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.validation import first_problem
 
-__all__ = ["AllowedRooms", "Event", "admit", "parse_event"]
+__all__ = ["MAX_TOKEN_LENGTH", "AllowedRooms", "Event", "admit", "parse_event"]
+
+MAX_TOKEN_LENGTH = 16 * 1024
+"""Twice what the headers of a request can hold, with which the agent joins its room."""
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PORTS = {"ws": 80, "wss": 443}
@@ -40,7 +43,7 @@ class _CallData(BaseModel):
 
     room_name: str = Field(min_length=1, max_length=256)
     room_url: str = Field(min_length=1, max_length=2048)
-    token: str = Field(min_length=1, repr=False)
+    token: str = Field(min_length=1, max_length=MAX_TOKEN_LENGTH, repr=False)
     arguments: Any = Field(default_factory=dict)
     tenant_name: str | None = None
 
@@ -92,6 +95,9 @@ def admit(data: Mapping[str, Any], allowed: AllowedRooms) -> CallRequest:
         raise CallRefusedError(
             "data.room_url: this host may not dial that room server; see MESHHOST_ALLOWED_ROOM_URLS", status=403
         )
+    # A room server takes a token in its URL before that of the headers: it would not be the one that is checked here.
+    if any(name == "token" for name, _ in parse_qsl(urlsplit(call.room_url).query, keep_blank_values=True)):
+        raise CallRefusedError("data.room_url: expected no token in it", status=403)
     token = _token(call.token)
     room = token.grant_scope("room")
     if room != call.room_name or unquote(urlsplit(call.room_url).path.rstrip("/").rpartition("/")[2]) != room:

@@ -8,7 +8,8 @@ knows a call that comes again even when the wall clock is set back: a proxy repe
 one that was recorded. `http.routes` answers both alike: as the first time where that changes nothing, else with 409. With a
 ledger signatures are known after a restart too (`remember`).
 
-`http.routes` asks the guard before it parses anything; the one exception is the tenant of `_tenant_of`, which only selects the
+`http.routes` asks the guard before it reads a body whether there is a signature, and whether it is right as far as that can be
+told, and again with the body before it parses anything. The one exception is the tenant of `_tenant_of`, which only selects the
 secret that must have signed the call. All in the event loop; no I/O.
 """
 
@@ -22,9 +23,9 @@ from meshhost.clock import Clock
 from meshhost.edge.same_machine import is_local_program
 from meshhost.edge.watched import know_sender
 from meshhost.errors import CallRefusedError, InvalidTokenError, TokenError
-from meshhost.hosting.calls.admission import parse_event
+from meshhost.hosting.calls.admission import MAX_TOKEN_LENGTH, parse_event
 from meshhost.identity.tokens import ParticipantToken
-from meshhost.identity.webhooks import SIGNATURE_HEADERS, verify_webhook
+from meshhost.identity.webhooks import SIGNATURE_HEADERS, check_signature, verify_webhook
 
 __all__ = ["MAX_REMEMBERED", "CallGuard", "Signed"]
 
@@ -68,7 +69,10 @@ class CallGuard:
     def explain(self) -> None:
         """Log what is not checked. Called once, when the host starts."""
         if self._secret is None:
-            logger.warning("no webhook secret: calls are accepted from this machine only; set MESHHOST_WEBHOOK_SECRET")
+            logger.warning(
+                "no webhook secret: calls are accepted from this machine only, which is enough at a desk; "
+                "elsewhere set MESHHOST_WEBHOOK_SECRET"
+            )
 
     def remember(self, signatures: Iterable[str]) -> None:
         """Know these signatures, oldest first, from an earlier life of the host."""
@@ -80,6 +84,18 @@ class CallGuard:
         if signed.id is not None and not signed.is_repeated:
             self._seen.pop(signed.id, None)
 
+    def check_head(self, request: web.Request) -> None:
+        """Refuse a call before its body is read, as far as that can be known. Raises CallRefusedError (401) as `check` does."""
+        if self._secret is None and (is_local_program(request) or not self._secrets):
+            _check_local(request)
+            return
+        # Of several secrets, the tenant in the body says which one counts.
+        secret = None if self._secrets else self._secret
+        try:
+            check_signature(_signature_in(request), secret=secret, now=self._clock.time())
+        except InvalidTokenError as error:
+            raise CallRefusedError(str(error), status=401) from None
+
     def check(self, request: web.Request, body: bytes) -> Signed:
         """Check a call and remember its signature.
 
@@ -87,17 +103,11 @@ class CallGuard:
         """
         secret = self._secret_of(body)
         if secret is None:
-            if not is_local_program(request):
-                raise CallRefusedError(
-                    "this host has no webhook secret and takes calls from programs of its machine only, without a proxy; "
-                    "set MESHHOST_WEBHOOK_SECRET on both sides",
-                    status=401,
-                )
+            _check_local(request)
             know_sender(request)
             return Signed()
-        header = next((request.headers[name] for name in SIGNATURE_HEADERS if name in request.headers), None)
         try:
-            signature = verify_webhook(body, header, secret=secret, now=self._clock.time())
+            signature = verify_webhook(body, _signature_in(request), secret=secret, now=self._clock.time())
         except InvalidTokenError as error:
             raise CallRefusedError(str(error), status=401) from None
         know_sender(request)
@@ -120,12 +130,25 @@ class CallGuard:
         return False
 
 
+def _check_local(request: web.Request) -> None:
+    if not is_local_program(request):
+        raise CallRefusedError(
+            "this host has no webhook secret and takes calls from programs of its machine only, without a proxy; "
+            "set MESHHOST_WEBHOOK_SECRET on both sides",
+            status=401,
+        )
+
+
+def _signature_in(request: web.Request) -> str | None:
+    return next((request.headers[name] for name in SIGNATURE_HEADERS if name in request.headers), None)
+
+
 def _tenant_of(body: bytes) -> str | None:
     """The tenant that the call claims, as `admit` will read it; None when it is not a call."""
     try:
         event = parse_event(body)
         token = event.data.get("token")
-        if not isinstance(token, str):
+        if not isinstance(token, str) or len(token) > MAX_TOKEN_LENGTH:
             return None
         return ParticipantToken.from_jwt(token, validate=False).project_id or "default"
     except (CallRefusedError, TokenError):

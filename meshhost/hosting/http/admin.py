@@ -21,6 +21,7 @@ from meshhost.edge.watched import know_sender
 from meshhost.errors import CallRefusedError
 from meshhost.hosting.agents.assignment import HostedAgent
 from meshhost.hosting.calls.pauses import MAX_PAUSE_SECONDS, Pauses
+from meshhost.hosting.http.bodies import body_of
 from meshhost.hosting.http.pages import AgentQuery, LogQuery, page_of
 from meshhost.hosting.observe.recent_logs import RecentLogs
 from meshhost.hosting.tenants.freezes import MAX_REASON_LENGTH, Freeze
@@ -91,10 +92,7 @@ class AdminGuard:
         if any(name in request.headers for name in _OF_A_CALL):
             raise _call_refused()
         know_sender(request)
-        try:
-            body = await request.read()
-        except (ConnectionError, web.RequestPayloadError):
-            raise CallRefusedError("body: it broke off, or is not encoded as its headers say", status=400) from None
+        body = await body_of(request)
         # Room servers of others, and ours before it marked its calls, are known by what they send.
         if _is_event(body):
             raise _call_refused()
@@ -214,7 +212,7 @@ class AdminRoutes:
 
     async def _freeze(self, request: web.Request) -> web.Response:
         tenant = request.match_info["tenant"]
-        wanted = _checked(_Freeze, await request.read() or b"{}")
+        wanted = _checked(_Freeze, await body_of(request) or b"{}")
         freeze = await self._tenancy.frozen.freeze(tenant, reason=wanted.reason)
         logger.warning("tenant is frozen by the operator", extra={"tenant": tenant, "is_durable": freeze.is_durable})
         return web.json_response({"ok": True, "tenant": tenant, "frozen": True, "freeze": _freeze_as_json(freeze)})
@@ -226,7 +224,7 @@ class AdminRoutes:
         return web.json_response({"ok": True, "tenant": tenant, "frozen": False})
 
     async def _release(self, request: web.Request) -> web.Response:
-        wanted = _checked(_Release, await request.read())
+        wanted = _checked(_Release, await body_of(request))
         ended = self._tenancy.release(wanted.tenant, wanted.path)
         if not ended:
             text = "this path of the tenant is not in quarantine" if wanted.path else "this tenant is not in quarantine"

@@ -31,6 +31,7 @@ from meshhost.hosting.calls.intake import Intake
 from meshhost.hosting.calls.route import Route, Routes
 from meshhost.hosting.calls.specs import WELL_KNOWN_PATHS
 from meshhost.hosting.http.admin import AdminRoutes
+from meshhost.hosting.http.bodies import BROKEN_BODY, MAX_BODY_BYTES, body_of
 from meshhost.hosting.observe.health import HealthAnswer
 from meshhost.hosting.observe.load import Load
 from meshhost.hosting.observe.metrics import HostMetrics
@@ -39,13 +40,11 @@ from meshhost.identity.webhooks import EVENT_HEADERS
 from meshhost.supervision.state import TERMINAL
 from meshhost.transport.websocket_server import InboundClientProtocol
 
-__all__ = ["BODY_SECONDS", "MAX_BODY_BYTES", "HostRoutes", "http_logger"]
+__all__ = ["BODY_SECONDS", "HostRoutes", "http_logger"]
 
-MAX_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 30.0
 """How long the body of a call may take to arrive."""
 
-_BROKEN_BODY = "body: it broke off, or is not encoded as its headers say"
 _HEARTBEAT_SECONDS = 30.0
 # The longest reason that fits into a close frame.
 _MAX_REASON_BYTES = 123
@@ -218,6 +217,7 @@ class HostRoutes:
     async def _admitted(self, request: web.Request) -> tuple[CallRequest | None, Signed]:
         """The checked call (None for another event), and its signature. Raises CallRefusedError."""
         self._intake.check()
+        self._guard.check_head(request)
         header = next((request.headers[name] for name in EVENT_HEADERS if name in request.headers), None)
         # aiohttp decodes header bytes that are no UTF-8 to surrogates.
         body = header.encode(errors="surrogateescape") if header is not None else await self._body(request)
@@ -227,14 +227,12 @@ class HostRoutes:
             return (admit(event.data, self._allowed) if event.event == "room.call" else None), signed
 
     async def _body(self, request: web.Request) -> bytes:
-        """Raises CallRefusedError: 400 for a body that breaks off or is wrongly encoded, 408 for one that does not end."""
+        """Raises CallRefusedError as `body_of` does, and 408 for a body that does not end."""
         try:
             async with asyncio.timeout(self._body_seconds):
-                return await request.read()
+                return await body_of(request)
         except TimeoutError:
             raise CallRefusedError(f"body: did not arrive within {self._body_seconds:g} s", status=408) from None
-        except (ConnectionError, web.RequestPayloadError):
-            raise CallRefusedError(_BROKEN_BODY, status=400) from None
 
 
 def http_logger() -> logging.Logger:
@@ -263,9 +261,7 @@ async def _refusals_as_json(
         headers = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
         refusal = web.json_response({"error": str(error)}, status=error.status, headers=headers)
     except (ConnectionError, web.RequestPayloadError):
-        refusal = web.json_response({"error": _BROKEN_BODY}, status=400)
-    except web.HTTPRequestEntityTooLarge:
-        refusal = web.json_response({"error": f"body: at most {MAX_BODY_BYTES} bytes"}, status=413)
+        refusal = web.json_response({"error": BROKEN_BODY}, status=400)
     except web.HTTPClientError as error:
         # aiohttp's own refusals, such as of a method or of a broken upgrade.
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}

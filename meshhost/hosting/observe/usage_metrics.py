@@ -40,6 +40,12 @@ class UsageMetrics(Collector):
         """The current values. What has not happened yet is shown as 0, so that its first occurrence is seen as a change."""
         paths = _sums(self._by_path)
         yield from _counters("meshhost", "path", paths)
+        dropped = CounterMetricFamily(
+            "meshhost_spans_dropped", "Spans of traces that agents could not report to the room server", labels=["path"]
+        )
+        for path, sums in paths:
+            dropped.add_metric([path], sums.dropped_spans)
+        yield dropped
         yield _histogram(
             "meshhost_message_wait_seconds",
             "From sent until an agent took it for the first time",
@@ -66,6 +72,11 @@ class _Both:
         """A model answered."""
         for tally in self._tallies:
             tally.tokens(model, input_tokens, output_tokens)
+
+    def dropped(self, spans: int) -> None:
+        """Spans were not reported."""
+        for tally in self._tallies:
+            tally.dropped(spans)
 
     def add(self, sums: UsageSums) -> None:
         """Reports of an agent in a process of its own."""

@@ -26,6 +26,7 @@ from opentelemetry import trace
 from meshhost.agents.adapter import ToolResponseAdapter
 from meshhost.agents.context import AgentChatContext
 from meshhost.errors import InvalidRequestError, LLMError
+from meshhost.llm.dialects import Dialect
 from meshhost.openai.tools.answer import Answer
 from meshhost.openai.tools.retry import Failure, RetryPolicy, with_retries
 from meshhost.openai.tools.stream import ANSWER_TIMEOUT, Event, failure_of, stream_response, tokens_of
@@ -33,6 +34,7 @@ from meshhost.openai.tools.tool_bundle import ToolBundle
 from meshhost.openai.tools.tool_response import call_output
 from meshhost.tools.schema import Schema, check_value
 from meshhost.tools.tool import ToolContext
+from meshhost.traces.recording import carried_headers, recorded
 from meshhost.usage import report_tokens
 
 if TYPE_CHECKING:
@@ -48,7 +50,10 @@ _INTERRUPTED = "error: the call was cancelled; whether it took effect is not kno
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """One exchange with the model. `options` are the request's parameters without the conversation."""
+    """One exchange with the model. `options` are the request's parameters without the conversation.
+
+    `dialect` is the API of the service, if it is another than the Responses API.
+    """
 
     client: AsyncOpenAI
     context: AgentChatContext
@@ -64,6 +69,8 @@ class Exchange:
     on_event: Callable[[Event], None] | None = None
     provider: str = "openai"
     answer_timeout: float = ANSWER_TIMEOUT
+    carries_trace: bool = False  # to the gateway of the room, and to nobody else
+    dialect: Dialect | None = None
     # One mutable cell in a frozen class: whether the present try has shown events that a retry must take back.
     _shown: list[bool] = field(default_factory=lambda: [False])
 
@@ -104,7 +111,7 @@ class Exchange:
         raise LLMError(f"the model still called tools after {self.max_tool_rounds} rounds; raise max_tool_rounds")
 
     async def _turn(self) -> Answer:
-        with tracer.start_as_current_span("llm.turn", record_exception=False) as span:
+        with recorded(tracer, "llm.turn") as span:
             span.set_attributes({"llm.model": self.options["model"], "llm.provider": self.provider})
             self._shown[0] = False
             response = await with_retries(self._attempt, self.retry, self._take_back)
@@ -113,7 +120,12 @@ class Exchange:
 
     async def _attempt(self) -> Answer | Failure:
         response = await stream_response(
-            self.client, self._parameters(), self._show, self.retry.clock.time, timeout=self.answer_timeout
+            self.client,
+            self._parameters(),
+            self._show,
+            self.retry.clock.time,
+            timeout=self.answer_timeout,
+            dialect=self.dialect,
         )
         if isinstance(response, Failure):
             return response
@@ -126,6 +138,8 @@ class Exchange:
             parameters["instructions"] = rules
         if self.context.previous_response_id is not None:
             parameters["previous_response_id"] = self.context.previous_response_id
+        if self.carries_trace and (headers := carried_headers()):
+            parameters["extra_headers"] = {**headers, **(parameters.get("extra_headers") or {})}
         return parameters
 
     def _show(self, event: Event) -> None:

@@ -1,9 +1,10 @@
 """Retries of model requests: which failures are temporary, how long to wait, and what to say about the others.
 
-`explain` translates the exceptions of the `openai` package into a `Failure`, the only place that knows them; `with_retries`
-repeats an attempt while its failures are temporary, with waits by `RetryPolicy`. A provider's own message may quote the
-conversation or the key, so the texts here contain only the status, the error code and the name of the parameter; the message
-is only searched for words that mean a temporary failure, where a provider names no code.
+`explain` translates the exceptions of the `openai` package, and of the packages of other providers that are generated as it is,
+into a `Failure`, the only place that knows them; `with_retries` repeats an attempt while its failures are temporary, with waits
+by `RetryPolicy`. A provider's own message may quote the conversation or the key, so the texts here contain only the status, the
+error code and the name of the parameter; the message is only searched for words that mean a temporary failure, where a provider
+names no code.
 """
 
 import email.utils
@@ -14,8 +15,6 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-
-import openai
 
 from meshhost.backoff import Backoff
 from meshhost.clock import Clock, SystemClock
@@ -111,17 +110,11 @@ def _fields(failure: Failure, tried: int, delay: float) -> dict[str, object]:
 
 def explain(error: Exception, now: float) -> Failure | None:
     """Return the failure that an exception means, or None when it is not one of a model request. `now`: the wall clock."""
+    names = {base.__name__ for base in type(error).__mro__}
+    # By their names: the client of another provider's library (Anthropic's) raises its own errors of the same kinds.
+    if "APIError" in names:
+        return _explain_api_error(error, names, now)
     match error:
-        case openai.APIStatusError():
-            return _explain_status(error, now)
-        case openai.APITimeoutError():
-            return Failure("the model gateway did not answer in time", is_temporary=True)
-        case openai.APIConnectionError() if _is_unsendable(error.__cause__):
-            return Failure(_UNSENDABLE)
-        case openai.APIConnectionError():
-            return Failure("the model gateway could not be reached, or hung up: check its address", is_temporary=True)
-        case openai.APIError():
-            return explain_error(error.body)
         # A stream that ends before its last event, inside an event, or inside a character.
         case EOFError() | json.JSONDecodeError() | UnicodeDecodeError():
             return Failure("the model's answer was cut off", is_temporary=True)
@@ -131,6 +124,18 @@ def explain(error: Exception, now: float) -> Failure | None:
             return Failure("the connection to the model gateway broke", is_temporary=True)
         case _:
             return None
+
+
+def _explain_api_error(error: Any, names: set[str], now: float) -> Failure:
+    if "APIStatusError" in names:
+        return _explain_status(error, now)
+    if "APITimeoutError" in names:
+        return Failure("the model gateway did not answer in time", is_temporary=True)
+    if "APIConnectionError" in names:
+        if _is_unsendable(error.__cause__):
+            return Failure(_UNSENDABLE)
+        return Failure("the model gateway could not be reached, or hung up: check its address", is_temporary=True)
+    return explain_error(error.body)
 
 
 def explain_error(error: object, default: str = "the model failed") -> Failure:
@@ -152,20 +157,36 @@ def explain_error(error: object, default: str = "the model failed") -> Failure:
     return Failure(f"{default}: {shown}" if shown else default, status=status, is_temporary=is_temporary)
 
 
-def _explain_status(error: openai.APIStatusError, now: float) -> Failure:
+def _explain_status(error: Any, now: float) -> Failure:
     status = error.status_code
+    code, param = _fact(error, "code") or _fact(error, "type"), _fact(error, "param")
+    if (
+        status < 400
+    ):  # an error in the middle of a stream, which Anthropic's library raises with the status of its beginning
+        return explain_error(_body_of(error))
     text = _ADVICE.get(status, "the model gateway failed" if status >= 500 else "the model gateway refused the request")
     # The server's own message may quote the conversation or the key; code and parameter name do not.
-    facts = [f"status {status}", *(str(fact) for fact in (error.code, error.param) if fact)]
+    facts = [f"status {status}", *(str(fact) for fact in (code, param) if fact)]
     return Failure(
         f"{text} ({', '.join(facts)})",
         status=status,
         # insufficient_quota: an account without credit, where waiting does not help.
         is_temporary=status >= 500
         or status in _TEMPORARY_STATUSES - {429}
-        or (status == 429 and error.code != "insufficient_quota"),
+        or (status == 429 and code != "insufficient_quota"),
         retry_after=_retry_after(error.response.headers, now),
     )
+
+
+def _fact(error: Any, name: str) -> Any:
+    """A member of the error's body; Anthropic's library does not make them attributes."""
+    return getattr(error, name, None) or _body_of(error).get(name)
+
+
+def _body_of(error: Any) -> Mapping[str, Any]:
+    body = getattr(error, "body", None)
+    inner = body.get("error", body) if isinstance(body, Mapping) else None
+    return inner if isinstance(inner, Mapping) else {}
 
 
 def _retry_after(headers: Mapping[str, str], now: float) -> float | None:

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.trace import Span, StatusCode
 
 from meshhost.errors import InvalidRequestError, MeshhostError
 from meshhost.guard import guarding
 from meshhost.openai.tools.answer import cleaned
+from meshhost.openai.tools.hosted_tools import HostedTool
 from meshhost.protocol.json_values import load_json
 from meshhost.protocol.messages import ErrorResponse, Response
 from meshhost.tools.schema import is_strict, with_defs
 from meshhost.tools.tool import Tool, ToolContext
 from meshhost.tools.toolkit import Toolkit
+from meshhost.traces.recording import Noted, recorded
 
 __all__ = ["ToolBundle"]
 
@@ -38,14 +39,17 @@ class _Entry:
 
 
 class ToolBundle:
-    """All tools that take arguments, each under a unique name that OpenAI accepts."""
+    """All tools that take arguments, each under a unique name that OpenAI accepts, and the definitions of hosted ones."""
 
     def __init__(self, toolkits: Sequence[Toolkit]) -> None:
         self._entries: dict[str, _Entry] = {}
+        self._hosted: list[dict[str, Any]] = []
         for toolkit in toolkits:
             for tool in toolkit.tools:
                 if isinstance(tool, Tool):
                     self._entries[self._free_name(toolkit, tool)] = _Entry(toolkit, tool)
+                elif isinstance(tool, HostedTool):
+                    self._hosted.extend(tool.get_open_ai_tool_definitions())
 
     def __repr__(self) -> str:
         return f"<ToolBundle {self.names}>"
@@ -56,12 +60,13 @@ class ToolBundle:
         return list(self._entries)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return the tools in the API's form, in strict mode where their schema allows that."""
-        return [_definition(name, entry.tool) for name, entry in self._entries.items()]
+        """Return the tools in the API's form, in strict mode where their schema allows that; then those that the provider
+        runs."""
+        return [*(_definition(name, entry.tool) for name, entry in self._entries.items()), *self._hosted]
 
     async def execute(self, *, context: ToolContext, name: str, arguments: str) -> Response:
         """Call the tool with the JSON text that the model wrote. Errors are returned as an ErrorResponse."""
-        with tracer.start_as_current_span("tool.call", record_exception=False, set_status_on_exception=False) as span:
+        with recorded(tracer, "tool.call", sets_status=False) as span:
             span.set_attribute("tool.name", name)
             try:
                 return await self._execute(context, name, arguments, span)
@@ -71,7 +76,7 @@ class ToolBundle:
                 logger.warning("a tool crashed", extra={"tool": name}, exc_info=True)
                 return _failed(span, name, error, f"{type(error).__name__}: {error}")
 
-    async def _execute(self, context: ToolContext, name: str, arguments: str, span: Span) -> Response:
+    async def _execute(self, context: ToolContext, name: str, arguments: str, span: Noted) -> Response:
         entry = self._entries.get(name)
         if entry is None:
             return ErrorResponse(f"there is no tool {name!r}; there are: {', '.join(self._entries) or 'none'}")
@@ -120,8 +125,8 @@ def _parsed(arguments: str) -> dict[str, Any]:
     return parsed
 
 
-def _failed(span: Span, name: str, error: Exception, text: str) -> ErrorResponse:
+def _failed(span: Noted, name: str, error: Exception, text: str) -> ErrorResponse:
     kind = type(error).__name__
-    span.set_status(StatusCode.ERROR, kind)
+    span.fail(kind)
     logger.info("a tool call failed", extra={"tool": name, "error": kind})
     return ErrorResponse(text)

@@ -30,6 +30,8 @@ from meshhost.room.consuming.settling import Acks
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.room.services.queues import LeasedMessage
 from meshhost.tasks import uninterrupted
+from meshhost.traces.context import context_of
+from meshhost.traces.recording import Delivered, Work, working
 from meshhost.usage import Outcome, report_message
 
 __all__ = ["MAX_REASON_CHARS", "RESULT_ERROR", "DeadlineError", "Failures", "Job", "Process", "current_job"]
@@ -106,6 +108,7 @@ class Job:
         # What is reported unless the server confirms another outcome.
         self._outcome: Outcome = "lost"
         self._is_large = False  # the result
+        self._error = ""  # of the processing, in a line
         self._stopped: StopReason | None = None
         self._task: asyncio.Task[Any] | None = None
         # Progress that the server has not got yet; None: there is none.
@@ -158,22 +161,57 @@ class Job:
 
     async def run(self) -> None:
         """Process the message and settle it. Cancelled, it gives the message back, unless it is being settled already."""
+        work = self._work()
         try:
             if self.leased.headers or not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-                await self._run_traced()
-            else:  # nothing to continue, and nobody listens: most messages, and a span costs a tenth of the worker's CPU
+                await self._run_traced(work)
+            elif work is None:
                 await self._process_and_settle()
+            else:  # nothing to continue, and nobody listens: most messages, and a span costs a tenth of the worker's CPU
+                with working(work):
+                    await self._process_and_settle()
         finally:
             self._end_processing()
-            report_message(self._outcome, waited=_queued_seconds(self.leased), worked=time.monotonic() - self.began)
+            seconds = time.monotonic() - self.began
+            if work is not None:
+                self._end_work(work, seconds)
+            report_message(self._outcome, waited=_queued_seconds(self.leased), worked=seconds)
 
-    async def _run_traced(self) -> None:
+    async def _run_traced(self, work: Work | None) -> None:
         leased = self.leased
         context = propagate.extract(dict(leased.headers))
         with tracer.start_as_current_span(f"process {leased.queue}", context=context, kind=SpanKind.CONSUMER) as span:
             span.set_attribute("messaging.destination.name", leased.queue)
             span.set_attribute("messaging.message.attempt", leased.attempt)
-            await self._process_and_settle()
+            with contextlib.nullcontext() if work is None else working(work, span):
+                await self._process_and_settle()
+
+    def _work(self) -> Work | None:
+        """The place for the spans of this message; None when the room server keeps none, or they would belong to nothing."""
+        leased, sink = self.leased, getattr(self._room, "traces", None)  # a stand-in of a program's tests has none
+        if leased.id is None or sink is None or not sink.is_offered:
+            return None
+        context = context_of(leased.headers) if leased.headers else None
+        return Work(
+            sink,
+            is_recorded=context is not None and context.is_recorded,
+            trace="" if context is None else context.trace,
+            of=Delivered(self._room.room_name, leased.queue, leased.id, leased.delivery),
+        )
+
+    def _end_work(self, work: Work, seconds: float) -> None:
+        """Report the span of the message, if it is recorded or has failed."""
+        leased = self.leased
+        if not work.is_recorded and not self._error:
+            work.drop()
+            return
+        attributes = {
+            "messaging.destination.name": leased.queue,
+            "messaging.message.id": leased.id,
+            "messaging.message.attempt": leased.attempt,
+            "meshhost.outcome": self._outcome,
+        }
+        work.finish(f"process {leased.queue}", attributes, seconds=seconds, error=self._error)
 
     async def _process_and_settle(self) -> None:
         try:
@@ -259,7 +297,7 @@ class Job:
         report(self)
 
     def _log_failure(self, error: Exception) -> None:
-        line = describe_error(error)
+        line = self._error = describe_error(error)
         is_news = self._failures.is_news(line, self.leased.attempt)
         logger.error("processing failed", exc_info=error if is_news else None, extra=self._fields | {"error": line})
 

@@ -154,25 +154,28 @@ class AgentsClient:
         *,
         toolkit: str,
         tool: str,
-        arguments: Mapping[str, Any],
+        arguments: Mapping[str, Any] | None = None,
         participant_id: str | None = None,
         on_behalf_of_id: str | None = None,
         caller_context: Mapping[str, Any] | None = None,
         attachment: bytes | None = None,
+        input: Mapping[str, Any] | None = None,
     ) -> Response:
-        """Invoke a tool and return the body of its answer.
+        """Invoke a tool and return the body of its answer. Newer MeshAgent programs call the `arguments` their `input`.
 
         `participant_id` names the participant whose toolkit is meant, also a private one if it asked us. `on_behalf_of_id` is
         ours, or that of a participant that asked us.
 
         Raises NotFoundError when no participant offers it, AccessDeniedError, or RoomError with the tool's own error.
         """
+        if arguments is not None and input is not None:
+            raise InvalidRequestError("input", "expected arguments or input, not both: they are the same")
         request: Header = {
             "toolkit": toolkit,
             "tool": tool,
             "participant_id": participant_id,
             "on_behalf_of_id": on_behalf_of_id,
-            "arguments": dict(arguments),
+            "arguments": dict(arguments or input or {}),
             "caller_context": caller_context,
         }
         return await self._call("agent.invoke_tool", request, attachment)
@@ -272,6 +275,14 @@ class AgentsClient:
         except _NOT_JSON_ERRORS:
             response = ErrorResponse(text="the tool's answer is not JSON", code=ToolError.code)
             await self._room.respond(call.id, "agent.tool_call_response", response)
+
+    async def report_progress(
+        self, call: MessageReceived, progress: float, total: float | None, message: str | None
+    ) -> None:
+        """Report how far a tool call to us got. Does nothing when the server does not pass it on."""
+        if "tool_progress" in self._room.extensions.get("extensions", ()):
+            report = {"id": call.id, "progress": progress, "total": total, "message": message}
+            await self._notify("agent.tool_call_progress", report)
 
     async def _call(self, type: str, request: Header, attachment: bytes | None = None) -> Response:
         """Send a request that another participant answers; if we are cancelled meanwhile, so is the call."""

@@ -72,6 +72,7 @@ ACK_MANY = "ack_many"
 MAX_ACKS = 100
 # The extension of servers that store a message once, however often it is sent under one id.
 _SEND_ID = "send_id"
+_MAX_REPLAYED = 1000
 # The extension of servers that settle what a receive without waiting got when the client confirms that its caller has it.
 _CONFIRM = "confirm_receive"
 
@@ -380,10 +381,16 @@ class QueuesClient(QueueMessagesClient):
 
     async def replay(self, *, name: str, ids: Sequence[str] | None = None) -> int:
         """Make dead messages ready again, all of them or those with these ids; returns how many."""
-        request: Header = {"name": name} if ids is None else {"name": name, "ids": builtins.list(ids)}
-        answer = await self._room.send_request("queues.replay", request)
-        with reading("queues.replay"):
-            return int(answer["replayed"])
+        requests: builtins.list[Header] = [{"name": name}]
+        if ids is not None:  # a server takes so many at once
+            starts = range(0, len(ids), _MAX_REPLAYED)
+            requests = [{"name": name, "ids": builtins.list(ids[at : at + _MAX_REPLAYED])} for at in starts]
+        replayed = 0
+        for request in requests:
+            answer = await self._room.send_request("queues.replay", request)
+            with reading("queues.replay"):
+                replayed += int(answer["replayed"])
+        return replayed
 
 
 async def _is_acked(leased: LeasedMessage, result: Any) -> bool:

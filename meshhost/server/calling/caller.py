@@ -135,6 +135,11 @@ class ServiceCaller:
             kept.is_coming(within=within, start=self._times.start) for kept in agents if kept.path.identity != but
         )
 
+    def is_arriving(self, room: Room, within: float) -> bool:
+        """Whether an agent of a configured service is not in the room yet, and may join within these seconds."""
+        agents = self._kept.of(room) or self._wanted(room)
+        return any(not kept.is_present and kept.is_coming(within=within, start=0.0) for kept in agents)
+
     def unwanted(self, room: Room, joining: Participant) -> Unwanted | None:
         """Return which agent of a configured service must leave when this one joins; None when all may stay."""
         return unwanted(self._services, room, joining)

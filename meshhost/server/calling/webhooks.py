@@ -6,6 +6,7 @@ refuses and a host that cannot be reached alike. Error texts name the URL withou
 """
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from typing import Any, Self
@@ -61,13 +62,19 @@ class WebhookSender:
                 answer = await response.content.read(_MAX_ANSWER)
                 status, retry_after = response.status, _seconds(response.headers.get("Retry-After"))
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise CallRefusedError(
-                f"{origin} cannot be reached: {str(error) or type(error).__name__}", status=503
-            ) from None
+            raise CallRefusedError(f"{origin} cannot be reached: {_cause(error)}", status=503) from None
         if not 200 <= status < 300:
             text = answer[:500].decode(errors="replace")
             raise CallRefusedError(f"{origin} answered {status}: {text}", status=status, retry_after=retry_after)
         return _object(answer)
+
+
+def _cause(error: Exception) -> str:
+    """Why a host cannot be reached. aiohttp repeats the address, twice."""
+    number = error.os_error.errno if isinstance(error, aiohttp.ClientConnectorError) else None
+    if number is not None and number > 0:  # names that cannot be resolved have numbers of their own
+        return os.strerror(number)
+    return str(error) or type(error).__name__
 
 
 def _seconds(value: str | None) -> float | None:

@@ -25,6 +25,7 @@ class Capability(Enum):
     RESUME = "the client can come back as the same participant after its connection was lost"
     CANCEL = "the client understands that a call it works on was cancelled"
     LOOK = "the client only looks: the room need not wake for it"
+    PROGRESS = "the client takes reports of the progress of a call that it made"
 
 
 class CloseReason(Enum):

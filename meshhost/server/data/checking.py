@@ -5,6 +5,8 @@ the entries, and each line as the import will read it. What it lets pass can onl
 limits are smaller than those of the server that the archive is from.
 """
 
+import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Literal
@@ -13,6 +15,7 @@ from meshhost.archives.manifest import parse_manifest
 from meshhost.archives.tar import Entry, damaged, open_entry, read_entries
 from meshhost.errors import InvalidRequestError
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.quotas.quota import Resource
 from meshhost.server.data.content import (
     Part,
     bytes_of,
@@ -34,11 +37,13 @@ __all__ = ["Summary", "check_archive", "metadata_of"]
 
 # Entries that are read as a whole.
 _MOST_BYTES = 1024 * 1024
+# Up to this length Python's parser is quick enough not to hold up others.
+_QUICK_CHARS = 64 * 1024
 
 
 @dataclass(slots=True)
 class Summary:
-    """How much is in an archive; `messages` without the dead ones."""
+    """How much is in an archive; `messages` without the dead ones, `body_bytes` those of large messages."""
 
     rooms: int = 0
     queues: int = 0
@@ -48,7 +53,18 @@ class Summary:
     documents: int = 0
     files: int = 0
     file_bytes: int = 0
+    body_bytes: int = 0
     usage_rows: int = 0
+
+    def counted(self) -> Mapping[Resource, int]:
+        """How much of its quota a tenant needs for it."""
+        return {
+            Resource.QUEUES: self.queues,
+            Resource.MESSAGES: self.messages + self.dead_letters,
+            Resource.FILES: self.files,
+            Resource.STORED_BYTES: self.file_bytes + self.body_bytes,
+            Resource.DOCUMENTS: self.documents,
+        }
 
 
 def check_archive(file: IO[bytes], kind: Literal["tenant", "room"]) -> Summary:
@@ -77,6 +93,17 @@ def metadata_of(record: Mapping[str, Any]) -> str | None:
         raise damaged("metadata: it is too large")
     object_of(metadata.encode())
     return metadata
+
+
+def _check_json(text: str) -> None:
+    if len(text) > _QUICK_CHARS:
+        body = text.encode()
+        check_body(io.BytesIO(body), len(body), "body")
+        return
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidRequestError("body", "expected JSON") from None
 
 
 class _Checker:
@@ -130,10 +157,13 @@ class _Checker:
             raise damaged("two bodies have one name")
         found = check_body(content, size, "body")
         self._bodies[part.place] = (found.size, found.sha256)
+        self.summary.body_bytes += found.size
 
     def _check_body(self, text: str) -> None:
-        """A reference is to a body of this room that came before, and to one that no other message has."""
-        if is_reference(text):
+        """A reference is to a body of this room that came before, and to one that no other message has. Others are JSON."""
+        if not is_reference(text):
+            _check_json(text)
+        else:
             reference = BodyReference.parse(text)
             if self._bodies.pop(reference.name, None) != (reference.size, reference.sha256):
                 raise damaged("a message has a large body that is not there")

@@ -20,6 +20,7 @@ import base64
 import binascii
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import IO, Any, Final
@@ -58,6 +59,11 @@ __all__ = [
 
 # A message of the greatest size has less than this in JSON, and so has a document.
 _LONGEST_LINE: Final = 64 * 1024 * 1024
+# Of a line without the texts in it: brackets and numbers take many times their length when they are read.
+_LONGEST_STRUCTURE: Final = 2 * 1024 * 1024
+_TEXT: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_LONGEST_KEY: Final = 4096
+_LONGEST_HEADERS: Final = 1024 * 1024
 # Lines that are stored at once, and their size: a store is not held up for longer than a few milliseconds.
 _STEP: Final = 200
 _STEP_SIZE: Final = 512 * 1024
@@ -109,22 +115,32 @@ def to_line(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def lines_of(file: IO[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the objects in lines of JSON. Raises InvalidRequestError."""
-    while line := file.readline(_LONGEST_LINE + 1):
+class lines_of(Iterator[dict[str, Any]]):  # noqa: N801 - used like a function
+    """Yields the objects in lines of JSON; `read` are the bytes that it has read. Raises InvalidRequestError."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.read = 0
+
+    def __next__(self) -> dict[str, Any]:
+        line = self._file.readline(_LONGEST_LINE + 1)
+        if not line:
+            raise StopIteration
         if len(line) > _LONGEST_LINE or not line.endswith(b"\n"):
             raise damaged("a line is too long or ends early")
-        yield object_of(line)
+        if len(line) > _LONGEST_STRUCTURE and len(_TEXT.sub(b"", line)) > _LONGEST_STRUCTURE:
+            raise damaged("a line holds too much")
+        self.read += len(line)
+        return object_of(line)
 
 
-def some_lines(lines: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+def some_lines(lines: lines_of) -> list[dict[str, Any]]:
     """Return the next lines: as many as a store takes in one step; blocks. Empty at the end."""
     found: list[dict[str, Any]] = []
-    size = 0
+    until = lines.read + _STEP_SIZE
     for line in lines:
         found.append(line)
-        size += len(line.get("body", "")) + len(line.get("reason") or "")
-        if len(found) == _STEP or size >= _STEP_SIZE:
+        if len(found) == _STEP or lines.read >= until:
             break
     return found
 
@@ -154,13 +170,11 @@ def line_of_message(message: StoredMessage) -> bytes:
 def message_of(value: Mapping[str, Any]) -> StoredMessage:
     """Return the message in a line. Raises InvalidRequestError."""
     headers = value.get("headers", {})
-    if not isinstance(headers, dict):
-        raise damaged("headers: expected an object")
     died_at, reason, key = _time(value, "died_at"), value.get("reason"), value.get("key")
     return StoredMessage(
         id=0,
         body=_text(value.get("body"), "body"),
-        headers={_text(name, "headers"): _text(text, "headers") for name, text in headers.items()},
+        headers=_headers(headers),
         sent_at=_time(value, "sent_at") or 0.0,
         attempts=_count(value, "attempts", _MOST),
         interruptions=_count(value, "interruptions", _MOST),
@@ -169,7 +183,7 @@ def message_of(value: Mapping[str, Any]) -> StoredMessage:
         reason=None if reason is None else _text(reason, "reason"),
         died_at=died_at,
         priority=_count(value, "priority", HIGHEST_PRIORITY, least=-HIGHEST_PRIORITY),
-        key=None if key is None else _text(key, "key"),
+        key=None if key is None else _text(key, "key", most=_LONGEST_KEY),
         expires_at=_time(value, "expires_at"),
     )
 
@@ -258,10 +272,24 @@ def _room(name: str) -> str:
         raise damaged(f"no room has the name {name[:200]!r}") from None
 
 
-def _text(value: object, name: str) -> str:
-    if not isinstance(value, str) or any("\ud800" <= character <= "\udfff" for character in value):
+def _text(value: object, name: str, *, most: int | None = None) -> str:
+    if not isinstance(value, str):
         raise damaged(f"{name}: expected a text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise damaged(f"{name}: expected a text") from None
+    if most is not None and len(value) > most:
+        raise damaged(f"{name}: it is too long")
     return value
+
+
+def _headers(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise damaged("headers: expected an object")
+    if sum(len(name) + len(text) for name, text in value.items() if isinstance(text, str)) > _LONGEST_HEADERS:
+        raise damaged("headers: they are too long")
+    return {_text(name, "headers"): _text(text, "headers") for name, text in value.items()}
 
 
 def _time(value: Mapping[str, Any], name: str) -> float | None:

@@ -25,6 +25,7 @@ from meshhost.archives.tar import Entry, open_entry, read_entries
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AlreadyExistsError, InvalidRequestError, LimitExceededError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId, check_tenant_name
+from meshhost.quotas.quota import Resource
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.data.checking import Summary, check_archive, metadata_of
 from meshhost.server.data.content import (
@@ -55,7 +56,6 @@ logger = logging.getLogger(__name__)
 # A server that was killed leaves an import for this long before it is deleted; the record is written this often.
 _LEASE_SECONDS = 60.0
 _RENEW_SECONDS = 15.0
-# What one server accepted, another takes.
 _ANY_NUMBER = TriggerLimits(in_room=2**31, in_tenant=2**31)
 
 
@@ -71,13 +71,13 @@ class Imports:
     async def room(self, room: RoomKey, file: IO[bytes]) -> Summary:
         """Import the archive of a room under this name; return what was imported.
 
-        Raises AlreadyExistsError, InvalidRequestError for the archive; RoomError, OSError when a store fails. Nothing is
-        left then.
+        Raises AlreadyExistsError, InvalidRequestError for the archive, QuotaExceededError; RoomError, OSError when a store
+        fails. Nothing is left then.
         """
         await self.require_new_room(room)
         summary = await asyncio.to_thread(check_archive, file, "room")
         await self.require_new_room(room)
-        async with self._importing(room):
+        async with self._taken(room.tenant, summary), self._importing(room):
             metadata = await self._store(room.tenant, file, marker=room)
             if metadata is not None:  # last, as records are listed
                 await self._kept.identity.create_room(room.tenant, room.name, metadata=metadata, if_not_exists=True)
@@ -106,6 +106,25 @@ class Imports:
         is_there = self._directory.find(room) is not None or self._kept.identity.deleted_rooms.is_known(room)
         if is_there or await self._exports.exists(room):
             raise AlreadyExistsError(f"room {room.name!r} is there: delete it, or import under another name")
+
+    @contextlib.asynccontextmanager
+    async def _taken(self, tenant: TenantId, summary: Summary) -> AsyncIterator[None]:
+        """Take of the tenant's quota what is imported; it is kept when the block ends in order. Raises QuotaExceededError."""
+        counts, taken = self._kept.counts, dict[Resource, int]()
+        is_kept = False
+        try:
+            for resource, amount in summary.counted().items():
+                await counts.take(tenant, resource, amount)
+                taken[resource] = amount
+            since = counts.mark()
+            yield
+            is_kept = True
+        finally:
+            for resource, amount in taken.items():
+                if is_kept:
+                    counts.keep(tenant, resource, amount, since=since)
+                else:
+                    counts.give_back(tenant, resource, amount)
 
     @contextlib.asynccontextmanager
     async def _importing(self, marker: RoomKey) -> AsyncIterator[None]:
@@ -146,6 +165,8 @@ class Imports:
         """Store all but the record of the room that the marker names; return its metadata, if it has a record."""
         metadata: str | None = None
         queues: dict[str, QueueKey] = {}  # of the present room, by number
+        # A whole tenant, which the operator imports, has what another server accepted.
+        limits = TriggerLimits() if marker.name else _ANY_NUMBER
         entries = read_entries(file, is_checked=True)
         await asyncio.to_thread(next, entries)  # the manifest
         while (entry := await asyncio.to_thread(next, entries, None)) is not None:
@@ -153,7 +174,7 @@ class Imports:
             part = part_of(entry.name)
             room = RoomKey(tenant, marker.name or part.room)
             if part.kind != "room":
-                await self._store_part(room, part, file, entry, queues)
+                await self._store_part(room, part, file, entry, queues, limits)
                 continue
             queues.clear()
             metadata = metadata_of(object_of(open_entry(file, entry).read()))
@@ -163,7 +184,13 @@ class Imports:
         return metadata
 
     async def _store_part(
-        self, room: RoomKey, part: Part, file: IO[bytes], entry: Entry, queues: dict[str, QueueKey]
+        self,
+        room: RoomKey,
+        part: Part,
+        file: IO[bytes],
+        entry: Entry,
+        queues: dict[str, QueueKey],
+        limits: TriggerLimits,
     ) -> None:
         content = open_entry(file, entry)
         match part.kind:
@@ -176,7 +203,7 @@ class Imports:
                 reference = BodyReference(_new_name(room, part.place), entry.size, "", "")
                 await self._kept.queues.bodies.objects.restore(room, reference, content)
             case "triggers":
-                await self._store_triggers(room, content)
+                await self._store_triggers(room, content, limits)
             case "document":
                 await self._store_document(room, content)
             case "file":
@@ -192,13 +219,13 @@ class Imports:
             messages = [_in_room(queue.room, message_of(line)) for line in some]
             await self._kept.queues.store.restore(queue, messages)
 
-    async def _store_triggers(self, room: RoomKey, content: IO[bytes]) -> None:
+    async def _store_triggers(self, room: RoomKey, content: IO[bytes], limits: TriggerLimits) -> None:
         lines = lines_of(content)
         while some := await asyncio.to_thread(some_lines, lines):
             for line in some:
                 trigger = trigger_of(line, room, self._clock.time())
                 try:
-                    await self._kept.triggers.add(trigger, _ANY_NUMBER)
+                    await self._kept.triggers.add(trigger, limits)
                 except AlreadyExistsError:
                     # The address of a mailbox belongs to one room of the installation. All other ids are new.
                     fields = {"tenant": room.tenant, "room": room.name, "trigger": trigger.id}

@@ -10,6 +10,7 @@ from meshhost.identity.tenant import TenantId
 from meshhost.queues.service import QueueService
 from meshhost.quotas.counts import TenantCounts
 from meshhost.quotas.quota import Resource
+from meshhost.server.traces.recorder import TraceRecorder
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
@@ -31,6 +32,7 @@ class Kept:
     meter: Meter
     counts: TenantCounts
     triggers: TriggerStore
+    traces: TraceRecorder
 
     def count_again(self, tenant: TenantId) -> None:
         """What a tenant keeps has changed beside the counts: take it from the stores before it is relied on."""

@@ -20,9 +20,10 @@ from meshhost.edge.watched import know_sender
 from meshhost.errors import AccessDeniedError, InvalidTokenError, NotFoundError
 from meshhost.gateway.provider import Caller
 from meshhost.identity.keys import ApiKey, parse_api_key
+from meshhost.identity.refused_tokens import RefusedTokens
 from meshhost.identity.roles import Role
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
-from meshhost.identity.tokens import ParticipantToken
+from meshhost.identity.tokens import ParticipantToken, unverified_claims
 from meshhost.quotas.rates import Rates
 from meshhost.server.core.participants import Participant
 from meshhost.server.http.permissions import OPERATOR, needed_for
@@ -72,6 +73,7 @@ class Access:
     file_seconds: float = FILE_URL_SECONDS
     requires_expiry: bool = False
     sessions: Sessions | None = None
+    _refused: RefusedTokens = field(default_factory=RefusedTokens, repr=False)
 
     def participant(self, request: web.Request, room_name: str) -> tuple[RoomKey, ParticipantToken]:
         """The room that a participant asks for and its token, from the `Authorization` header or the `token` parameter.
@@ -86,13 +88,13 @@ class Access:
                 f"this is a login, which joins no room: get a token from POST /accounts/projects/…/rooms/{room_name}/connect"
             )
         found = self.token_holder(text, room_name)
-        know_sender(request)
+        know_sender(request, found[0].tenant)
         return found
 
     def token_holder(self, text: str, room_name: str | None = None) -> tuple[RoomKey, ParticipantToken]:
         """The room of a participant token, which must be this one if it is named, and the token. Raises as `participant`
         does."""
-        token = ParticipantToken.verified(text, secret_for=self.identity.secret_for)
+        token = ParticipantToken.verified(text, secret_for=self.identity.secret_for, refused=self._refused)
         if self.requires_expiry and token.expires_at is None:
             raise InvalidTokenError("the token never expires, which this room server does not take: sign one with exp")
         # A token without a key id is signed with the server's own secret, which speaks for one project only.
@@ -113,7 +115,9 @@ class Access:
     def is_login(self, bearer: str) -> bool:
         """Whether this was signed here as a login, which may have expired since."""
         try:
-            return self._claims(bearer, verify_exp=False).get("kind") == "login"
+            # Most tokens are none, which shows before the signature is checked.
+            is_claimed = unverified_claims(bearer).get("kind") == "login"
+            return is_claimed and self._claims(bearer, verify_exp=False).get("kind") == "login"
         except InvalidTokenError:
             return False
 
@@ -167,15 +171,20 @@ class Access:
         holder = self.key_holder(request)
         _check_role(holder.role, needed_for(request))
         self._count(holder.project)
-        know_sender(request)
+        know_sender(request, holder.project)
         return holder
 
     def signer(self, request: web.Request) -> ApiKey:
         """The key that signs tokens for who shows an API key or a login: that key itself, so that they end with it.
 
-        Raises as `project` does.
+        Raises as `project` does, and AccessDeniedError for a person of a tenant that has no key.
         """
         holder = self.permitted(request)
+        if holder.key_id is None and self.identity.signing_key(holder.project) is None:
+            # Not a 401: the session is valid, and must not end over this.
+            raise AccessDeniedError(
+                "join: the tenant has no API key to sign tokens with, an admin or the operator makes one"
+            )
         return self.key_for(holder.project, holder.key_id)
 
     def is_operator(self, request: web.Request) -> bool:
@@ -224,6 +233,32 @@ class Access:
                 "the project has no API key" if key_id is None else "the API key was revoked, or may sign no tokens"
             )
         return key
+
+    def mcp_project(self, request: web.Request, room: str) -> str | None:
+        """The project of a token that `sign_mcp` made for this room; None when the request shows something else.
+
+        Raises InvalidTokenError for one of another room, TenantSuspendedError, QuotaExceededError.
+        """
+        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        try:
+            claims = self._claims(bearer.strip())
+        except InvalidTokenError:
+            return None
+        if claims.get("kind") != "mcp":
+            return None
+        if claims["room"] != room:
+            raise InvalidTokenError("the token is for MCP of another room")
+        project = str(claims["project"])
+        self.identity.check_tenant(project)
+        self._count(project)
+        know_sender(request)
+        return project
+
+    def sign_mcp(self, project_id: str, room: str) -> str:
+        """An access token for MCP of one room, and for nothing else."""
+        return self._sign("mcp", {"project": project_id, "room": room}, OAUTH_SECONDS)
 
     def sign_login(self, project_id: str) -> str:
         """An access token for the REST API."""

@@ -13,10 +13,12 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from meshhost.edge.bodies import MAX_BODY_BYTES, read_body
 from meshhost.errors import InvalidRequestError, QuotaExceededError, TooLargeError
 from meshhost.quotas.in_flight import Account, InFlight
 
 __all__ = [
+    "UNKNOWN_SENDER_BYTES",
     "BodyReader",
     "BodyTooLargeError",
     "form_of",
@@ -26,6 +28,9 @@ __all__ = [
     "text_of",
     "time_of",
 ]
+
+UNKNOWN_SENDER_BYTES = 16 * 1024
+"""What is read of who has shown no credential yet: it is in the body."""
 
 _MAX_DIGITS = 15
 _PIECE = 64 * 1024
@@ -148,10 +153,10 @@ async def reserve_room(account: Account, size: int) -> None:
         raise QuotaExceededError(text, quota=name) from None
 
 
-async def json_object(request: web.Request) -> dict[str, Any]:
+async def json_object(request: web.Request, *, most_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
     """The body, which must be a JSON object."""
     try:
-        body = json.loads(await request.read())
+        body = json.loads(await read_body(request, most_bytes=most_bytes))
     except (ValueError, RecursionError):
         raise InvalidRequestError("body", "expected JSON") from None
     if not isinstance(body, dict):
@@ -163,7 +168,7 @@ async def form_of(request: web.Request) -> Mapping[str, str]:
     """The fields of a form as a browser or an OAuth client sends it; none of another kind of body."""
     if request.content_type != "application/x-www-form-urlencoded":
         return {}
-    text = (await request.read()).decode(errors="replace")
+    text = (await read_body(request, most_bytes=UNKNOWN_SENDER_BYTES)).decode(errors="replace")
     try:
         return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_FIELDS))
     except ValueError:

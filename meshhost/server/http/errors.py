@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from meshhost.edge.bodies import RETRY_SECONDS, BodyDisplacedError
 from meshhost.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -53,6 +54,7 @@ _STATUS: dict[type[MeshhostError], int] = {
     TooLargeError: 413,
     LimitExceededError: 429,
     StorageFullError: 507,
+    BodyDisplacedError: 503,
 }
 
 
@@ -71,6 +73,8 @@ def error_response(error: MeshhostError, *, status: int) -> web.Response:
         body |= {"code": error.code, "quota": error.quota}
         seconds = QUOTA_RETRY_SECONDS if error.retry_after is None else error.retry_after
         headers["Retry-After"] = str(max(math.ceil(seconds), 1))
+    if isinstance(error, BodyDisplacedError):
+        headers["Retry-After"] = str(math.ceil(RETRY_SECONDS))
     return web.json_response(body, status=status, headers=headers)
 
 
@@ -100,9 +104,6 @@ async def errors_as_json(
         return await handler(request)
     except (ConnectionError, web.RequestPayloadError):
         return web.json_response({"error": "body: it broke off, or is not encoded as its headers say"}, status=400)
-    except web.HTTPRequestEntityTooLarge:
-        text = f"the body is too large: at most {request.client_max_size} bytes are taken"
-        return web.json_response({"error": text}, status=413)
     except web.HTTPClientError as error:  # such as of a method that a path does not have, or of a broken upgrade
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         return web.json_response({"error": error.text or error.reason}, status=error.status, headers=allow)

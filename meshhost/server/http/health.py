@@ -2,19 +2,23 @@
 
 `/livez` (and `/`) answers while the event loop runs. `/readyz` answers 200 while participants can join: the server is not
 stopping and the queue store has proved, within the last seconds, that it can store a message. `/metrics` has the numbers in
-Prometheus form.
+Prometheus form. Whoever asks for them needs no key, so what the store counts for them is counted for all who ask at the time.
 """
 
 import asyncio
 import errno
+from collections.abc import Sequence
 
 from aiohttp import web
 
 from meshhost.errors import RoomError, StorageFullError
+from meshhost.identity.tenant import RoomKey
 from meshhost.queues.service import QueueService
 from meshhost.server.core.directory import RoomDirectory
+from meshhost.server.fresh import Fresh
 from meshhost.server.metrics import ServerMetrics
 from meshhost.stores.disk.space import storage_full
+from meshhost.stores.queues import QueueStats
 
 __all__ = ["HealthRoutes"]
 
@@ -29,6 +33,7 @@ class HealthRoutes:
         self._directory = directory
         self._queues = queues
         self._metrics = metrics
+        self._counted = Fresh[None, tuple[Sequence[tuple[RoomKey, QueueStats]], QueueStats]](self._count, seconds=0.0)
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
@@ -60,7 +65,9 @@ class HealthRoutes:
         return web.json_response({"ok": False, "reason": reason}, status=503)
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
-        rooms = self._directory.rooms
-        stats = [each for room in rooms for each in await self._queues.stats(room.key)]
-        body = self._metrics.render(rooms, stats, await self._queues.totals())
+        queues, totals = (await self._counted.of(None)).value
+        body = self._metrics.render(self._directory.rooms, queues, totals)
         return web.Response(body=body, content_type="text/plain", charset="utf-8")
+
+    async def _count(self, _: None) -> tuple[Sequence[tuple[RoomKey, QueueStats]], QueueStats]:
+        return await self._queues.overview(), await self._queues.totals()

@@ -63,6 +63,7 @@ class _Login:
     expires_at: float
     console_code: str = ""
     tries: int = 0
+    room: str = ""
 
 
 def show_on_console(text: str) -> None:
@@ -72,12 +73,24 @@ def show_on_console(text: str) -> None:
 
 
 class LoginRoutes:
-    """Serves `/oauth/authorize` and `/oauth/token`. `show` shows a line to the operator (None: on the server's console)."""
+    """Serves `/oauth/authorize` and `/oauth/token`. `show` shows a line to the operator (None: on the server's console).
+
+    `room_of` returns the room whose MCP server has an address, or raises InvalidRequestError: a login that names one as
+    `resource` gets a token for it alone. `own_url` is the issuer that is named with each code (RFC 9207).
+    """
 
     def __init__(
-        self, access: Access, *, show: Callable[[str], None] | None = None, clock: Clock | None = None
+        self,
+        access: Access,
+        *,
+        show: Callable[[str], None] | None = None,
+        clock: Clock | None = None,
+        own_url: Callable[[], str] = lambda: "",
+        room_of: Callable[[str], str] = lambda _: "",
     ) -> None:
         self._access = access
+        self._own_url = own_url
+        self._room_of = room_of
         self._clock = clock or SystemClock()
         self._show = show
         self._asked: dict[str, _Login] = {}
@@ -114,6 +127,7 @@ class LoginRoutes:
             client_id=query.get("client_id", ""),
             expires_at=self._clock.monotonic() + CODE_SECONDS,
             console_code=digits,
+            room=self._room_of(query["resource"]) if "resource" in query else "",
         )
         name = _remember(self._asked, login)
         (self._show or show_on_console)(f"login requested from this machine; its code is {digits[:4]}-{digits[4:]}")
@@ -133,7 +147,7 @@ class LoginRoutes:
             self._asked[name] = replace(login, tries=login.tries + 1)
             return _page(name, status=403, note="<p>This is not the code.</p>")
         code = _remember(self._granted, login)
-        location = f"{login.target}?{urlencode({'code': code, 'state': login.state})}"
+        location = f"{login.target}?{urlencode({'code': code, 'state': login.state, 'iss': self._own_url()})}"
         return web.Response(status=303, headers={"Location": location, **_HEADERS})
 
     async def _token(self, request: web.Request) -> web.Response:
@@ -150,7 +164,8 @@ class LoginRoutes:
             or login.client_id != form.get("client_id", "")
         ):
             return web.json_response({"error": "invalid_grant"}, status=400)
-        token = self._access.sign_login(login.project)
+        access, project = self._access, login.project
+        token = access.sign_mcp(project, login.room) if login.room else access.sign_login(project)
         answer: dict[str, Any] = {"access_token": token, "token_type": "Bearer", "expires_in": OAUTH_SECONDS}
         return web.json_response(answer, headers={"Cache-Control": "no-store"})
 

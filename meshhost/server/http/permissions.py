@@ -66,6 +66,7 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("*", f"{_PROJECT}/{{what}}"): Role.VIEWER,  # answered with 501
     ("*", f"{_PROJECT}/{{what}}/{{rest}}"): Role.VIEWER,
     ("POST", f"{_ROOM}/queues/{{queue}}/messages"): Role.DEVELOPER,
+    **{(method, f"{_ROOM}/mcp"): Role.DEVELOPER for method in ("POST", "GET", "DELETE")},
     ("GET", "/schedules"): Role.VIEWER,
     ("POST", "/schedules/preview"): Role.VIEWER,  # changes nothing
     ("POST", f"{_ROOM}/schedules"): Role.DEVELOPER,
@@ -86,6 +87,8 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     **{(method, "/hosts/{host}/{path}"): OPERATOR for method in ("GET", "POST", "DELETE")},
     ("GET", "/search"): Role.VIEWER,  # without files
     ("GET", f"{_ROOM}/log"): Role.DEVELOPER,  # entries may have contents
+    ("GET", f"{_ROOM}/traces"): Role.DEVELOPER,  # as the log
+    ("GET", f"{_ROOM}/traces/{{trace}}"): Role.DEVELOPER,
     ("POST", "/studio/api/link"): Role.VIEWER,
     ("POST", "/studio/api/rooms/{room}/token"): Role.DEVELOPER,
     ("POST", "/tenants"): OPERATOR,

@@ -217,11 +217,7 @@ class QueueRoutes:
     async def _replay(self, request: web.Request) -> web.Response:
         queue = self._changed(request)
         body = await json_object(request) if request.can_read_body else {}
-        ids = body.get("ids")
-        if ids is not None:
-            if not isinstance(ids, list):
-                raise InvalidRequestError("ids", "expected a list of message ids, or null for all dead messages")
-            ids = [_checked(bodies.OfMessage, {"name": queue.name, "id": each}).id for each in ids]
+        ids = _checked(bodies.Replay, {"name": queue.name, "ids": body.get("ids")}).ids
         return web.json_response({"replayed": await self._queues.replay(queue, ids)})
 
     def _asked(self, request: web.Request) -> tuple[RoomCaller, QueueKey]:

@@ -29,6 +29,7 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AccessDeniedError, InvalidApiKeyError, InvalidTokenError
 from meshhost.identity.keys import parse_api_key
 from meshhost.identity.roles import Role
+from meshhost.identity.tokens import unverified_claims
 from meshhost.stores.identity_service import IdentityService
 
 __all__ = ["CSRF_HEADER", "SESSION_SECONDS", "Session", "Sessions"]
@@ -39,8 +40,8 @@ PERSON_SECONDS = 8 * 3600.0
 """A provider says who is in which group at the sign-in only."""
 # What a secret is derived for: no token that a key signs, or for another purpose, is ever taken for a session.
 _SESSION, _PERSON, _PENDING = b"meshhost studio session", b"meshhost studio person", b"meshhost studio sign-in"
-# Sessions that were signed out are remembered until they would have ended, at most so many.
-_MOST_ENDED = 10_000
+# Sessions that were signed out are remembered until they would have ended, at most so many of a project or the operator.
+_MOST_ENDED = 1_000
 _ALGORITHM = "HS256"
 _SAFE = frozenset({"GET", "HEAD"})
 _HOST = re.compile(r"[A-Za-z0-9.\-]{1,253}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?", re.ASCII)
@@ -82,7 +83,7 @@ class Sessions:
         self._operator_key = operator_key
         self._own_url = own_url
         self._clock = clock or SystemClock()
-        self._ended: OrderedDict[str, float] = OrderedDict()
+        self._ended: dict[str | None, OrderedDict[str, float]] = {}
 
     def begin(self, key: str) -> tuple[Session, str]:
         """Begin a session for who shows this key, an API key or the operator's. Returns it and its cookie's value.
@@ -138,10 +139,11 @@ class Sessions:
 
     def end(self, session: Session) -> None:
         """Sign out: this server takes the cookie no more."""
-        self._ended[session.id] = session.expires_at + SESSION_SECONDS
+        ended = self._ended.setdefault(session.project, OrderedDict())
+        ended[session.id] = session.expires_at + SESSION_SECONDS
         now = self._clock.time()
-        while self._ended and (len(self._ended) > _MOST_ENDED or next(iter(self._ended.values())) < now):
-            self._ended.popitem(last=False)
+        while len(ended) > _MOST_ENDED or next(iter(ended.values())) < now:
+            ended.popitem(last=False)
 
     def of(self, request: web.Request) -> Session | None:
         """The session whose cookie makes this request; None for a request without one, or with an `Authorization` header.
@@ -160,7 +162,7 @@ class Sessions:
 
     def shown(self, request: web.Request) -> Session | None:
         """The session of the cookie alone, which another page may have had sent; None without one. Raises TokenError."""
-        text = request.cookies.get(cookie_name(request))
+        text = request.cookies.get(self._cookie_name(request))
         return self._read(text) if text else None
 
     def check_same_origin(self, request: web.Request, *, must_prove: bool = False) -> None:
@@ -182,7 +184,7 @@ class Sessions:
     def set_cookie(self, request: web.Request, response: web.Response, value: str) -> None:
         """Have the browser keep the session."""
         response.set_cookie(
-            cookie_name(request),
+            self._cookie_name(request),
             value,
             max_age=int(SESSION_SECONDS),
             path="/",
@@ -194,8 +196,20 @@ class Sessions:
     def forget_cookie(self, request: web.Request, response: web.Response) -> None:
         """Have the browser forget the session."""
         response.del_cookie(
-            cookie_name(request), path="/", httponly=True, samesite="Strict", secure=self.is_secure(request)
+            self._cookie_name(request), path="/", httponly=True, samesite="Strict", secure=self.is_secure(request)
         )
+
+    def _cookie_name(self, request: web.Request) -> str:
+        """The name of the session's cookie.
+
+        Under an address with HTTPS a browser takes a cookie of this name from this very server only, by HTTPS: no other server
+        of the domain, and nobody on the way, can give it a session that is not its own. Elsewhere the port is part of the name:
+        cookies do not tell ports apart, and several servers may run on one machine.
+        """
+        if self._own_url().startswith("https:"):
+            return "__Host-meshhost-studio"
+        port = host_of(request).rpartition(":")[2]
+        return f"meshhost-studio-{port}" if port.isdecimal() else "meshhost-studio"
 
     def _is_own(self, origin: str, request: web.Request) -> bool:
         own = urlsplit(self._own_url())
@@ -235,15 +249,16 @@ class Sessions:
 
     def _read(self, text: str) -> Session:
         try:
-            options: Any = {"verify_signature": False, "verify_exp": False}
-            unverified: dict[str, Any] = jwt.decode(text, options=options)
+            unverified = unverified_claims(text)
             project, key_id, name = (unverified.get(claim) for claim in ("sub", "kid", "person"))
             if not all(isinstance(value, str | None) for value in (project, key_id, name)):
                 raise InvalidTokenError("the session is malformed")
             # The clock of this object judges the end; `iat` is not used.
-            options = {"verify_exp": False, "verify_sub": False}
+            options: Any = {"verify_exp": False, "verify_sub": False}
             key = self._secret(project, key_id, name)
             claims: dict[str, Any] = jwt.decode(text, key=key, algorithms=[_ALGORITHM], options=options)
+            if (project, key_id, name) != tuple(claims.get(claim) for claim in ("sub", "kid", "person")):
+                raise InvalidTokenError("the session is malformed")
             role = None if project is None or name is None else Role(claims["role"])
             session = Session(
                 str(claims["jti"]), project, key_id, float(claims["exp"]), str(claims["csrf"]), role, name
@@ -251,7 +266,7 @@ class Sessions:
         # The last ones: who has the key can sign anything.
         except (jwt.PyJWTError, ValueError, RecursionError, KeyError, TypeError, OverflowError):
             raise InvalidTokenError("the session has ended: sign in again") from None
-        if session.expires_at < self._clock.time() or session.id in self._ended:
+        if session.expires_at < self._clock.time() or session.id in self._ended.get(session.project, {}):
             raise InvalidTokenError("the session has ended: sign in again")
         return session
 
@@ -270,12 +285,6 @@ class Sessions:
         if self._operator_key is None:
             raise InvalidTokenError("this server has no operator's key")
         return _derived(self._operator_key, purpose)
-
-
-def cookie_name(request: web.Request) -> str:
-    """The name of the session's cookie. Cookies do not tell ports apart, and several servers may run on one machine."""
-    port = host_of(request).rpartition(":")[2]
-    return f"meshhost-studio-{port}" if port.isdecimal() else "meshhost-studio"
 
 
 def host_of(request: web.Request) -> str:

@@ -245,14 +245,14 @@ class Dead(Named):
     """The newest `limit` dead messages; after the first page those before the time of death and the id of the last one."""
 
     limit: int = Field(100, ge=1, le=1000)
-    before: tuple[float, int] | None = None
+    before: tuple[Time, MessageId] | None = None
     by_reference: bool = False
 
 
 class Replay(Named):
     """The dead messages with these ids, or all."""
 
-    ids: list[int] | None = None
+    ids: list[MessageId] | None = Field(None, max_length=MAX_BATCH)
 
 
 class Nothing(Body):

@@ -328,7 +328,7 @@ class QueuesService(RoomService):
     async def _nack(self, request: Request, body: bodies.Nack) -> Answer:
         if body.reason is EndReason.EXPIRED:
             raise InvalidRequestError("reason", "expected failed, interrupted or released")
-        error = body.error[:_ERROR_CHARS]
+        error = body.error[-_ERROR_CHARS:]
         lease = self._shown(request, body)
         dead = await self._queues.nack(lease, reason=body.reason, error=error, delay=body.delay)
         self._blocked.forget(lease)

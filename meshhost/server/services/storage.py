@@ -1,12 +1,18 @@
 """The files of a room (room-protocol §10).
 
 Reading is one request. Writing takes several: `storage.open` answers with a handle, `storage.write` adds the payload of each
-message, `storage.close` stores the file. Until then an upload has no name, so a client that disappears leaves no half file: its
-uploads are dropped with its connection. Participants that may read a path are told when its file changes. Documents
-are listed among the files; to delete one needs the grant to write it as a document, too.
+message, `storage.close` stores the file, `storage.abort` drops it. Until then an upload has no name, so a client that
+disappears leaves no half file. Participants that may read a path are told when its file changes. Documents are listed among the
+files; to delete one needs the grant to write it as a document, too.
+
+An upload lives as long as its participant, so it outlives a lost connection by the resume time. A client that comes back does
+not know whether its last pieces arrived: it sends each piece with its `offset` in the file, and sends again what was not
+confirmed. The server adds what it does not have yet, so the file is whole and nothing is in it twice. In the same way a `close`
+may be sent again. Invariant: what was taken from the counts of the tenant is in the file, also when a request is cancelled.
 """
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,23 +36,42 @@ from meshhost.protocol.messages import EmptyResponse, EncodedJson, FileResponse,
 from meshhost.quotas.counts import UNCOUNTED, TenantCounts
 from meshhost.quotas.quota import Resource
 from meshhost.server.core.participants import Participant
-from meshhost.server.core.peer import Event, Peer
+from meshhost.server.core.peer import CloseReason, Event, Peer
 from meshhost.server.core.requests import Answer, Body, Operation, Operations, Request
 from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
 from meshhost.server.core.slots import Slot
 from meshhost.stores.disk.upload import Upload
 from meshhost.stores.files import Entry, RoomFiles, clean_path, mime_type_of
+from meshhost.tasks import uninterrupted
 
 __all__ = ["StorageService"]
 
 MAX_UPLOADS = 64
+MAX_PAGE = 1000
+"""Entries of a page at most; so many are given when the client does not say."""
+# A disk that takes longer for one piece has failed.
+_ADD_SECONDS = 60.0
+# After these nobody comes back.
+_FINAL = frozenset({CloseReason.ACCESS_REVOKED, CloseReason.ROOM_ENDED, CloseReason.SERVER_STOPPING})
 # Entries of a list that are prepared and encoded before others get their turn in the event loop.
 _PAGE = 250
 
 
 class _Path(Body):
     path: str = Field(max_length=4096)
+
+
+class _List(_Path):
+    """Without `limit`, `after` and `prefix` the whole folder is asked for, as clients did before there were pages."""
+
+    limit: int | None = Field(default=None, ge=1, le=MAX_PAGE)
+    after: str | None = Field(default=None, max_length=4096)
+    prefix: str | None = Field(default=None, max_length=4096)
+
+    @property
+    def asks_for_page(self) -> bool:
+        return (self.limit, self.after, self.prefix) != (None, None, None)
 
 
 class _Open(_Path):
@@ -57,15 +82,18 @@ class _Handle(Body):
     handle: str
 
 
+class _Write(_Handle):
+    offset: int | None = Field(None, ge=0)
+
+
 @dataclass(slots=True, eq=False)
 class _Writing:
-    """A file that is being written. `size` counts what was received so far, `taken` what is in the counts of its tenant."""
+    """A file that is being written. `taken` are the bytes of it that are in the counts of its tenant."""
 
     participant: Participant
     path: str
     overwrite: bool
     file: Upload
-    size: int = 0
     taken: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -88,23 +116,34 @@ class StorageService(RoomService):
         self._max_download_bytes = max_download_bytes
         self._counts = counts
         self._uploads: Slot[dict[str, _Writing]] = Slot(dict)
+        # The last uploads of a participant that were stored, by handle: it may ask again for what it heard no answer to.
+        self._stored: Slot[dict[str, None]] = Slot(dict)
 
     def operations(self) -> Operations:
         """See RoomService."""
         return {
             "storage.exists": Operation(_Path, self._exists, _may_read, _subject),
             "storage.stat": Operation(_Path, self._stat, _may_read, _subject),
-            "storage.list": Operation(_Path, self._list, _has_storage, _subject),
+            "storage.list": Operation(_List, self._list, _has_storage, _subject),
             "storage.open": Operation(_Open, self._open, _may_write, _subject),
-            "storage.write": Operation(_Handle, self._write, _has_storage),
+            "storage.write": Operation(_Write, self._write, _has_storage),
             "storage.close": Operation(_Handle, self._close, _has_storage),
+            "storage.abort": Operation(_Handle, self._abort, _has_storage, frees=True),
             "storage.download": Operation(_Path, self._download, _may_read, _subject),
             "storage.download_url": Operation(_Path, self._download_url, _may_read, _subject),
             "storage.delete": Operation(_Path, self._delete, _may_write, _subject),
         }
 
     def disconnected(self, room: Room, participant: Participant, peer: Peer) -> None:
+        """See RoomService: uploads wait for their participant, unless the server ended the connection for good."""
+        if peer.closing in _FINAL:
+            self._drop_all(room, participant)
+
+    async def left(self, room: Room, participant: Participant) -> None:
         """See RoomService: the participant's unfinished uploads are dropped."""
+        self._drop_all(room, participant)
+
+    def _drop_all(self, room: Room, participant: Participant) -> None:
         uploads = self._uploads.get(room)
         if not uploads:
             return
@@ -123,7 +162,9 @@ class StorageService(RoomService):
         entry = await self._files.stat(request.room.key, clean_path(body.path, may_be_folder=True))
         return JsonResponse(json={"exists": False} if entry is None else {"exists": True, **_entry(entry)})
 
-    async def _list(self, request: Request, body: _Path) -> Answer:
+    async def _list(self, request: Request, body: _List) -> Answer:
+        if body.asks_for_page:
+            return await self._page(request, body)
         # An agent lists `.schemas` when it starts and gives up at an error: paths that may not be read are left out instead.
         entries = await self._files.list(request.room.key, clean_path(body.path, may_be_folder=True))
         texts: list[str] = []
@@ -134,6 +175,18 @@ class StorageService(RoomService):
             if page:
                 texts.append(dump_json(page)[1:-1])
         return EncodedJson(text=f'{{"files": [{", ".join(texts)}]}}')
+
+    async def _page(self, request: Request, body: _List) -> Answer:
+        page = await self._files.page(
+            request.room.key,
+            clean_path(body.path, may_be_folder=True),
+            limit=body.limit or MAX_PAGE,
+            after=_cursor(body.after or ""),
+            prefix=_name_prefix(body.prefix or ""),
+            # Before the page is cut, so that a cursor names nothing that may not be read.
+            wanted=lambda path: _can_read(request, path),
+        )
+        return JsonResponse(json={"files": [_entry(entry) for entry in page.entries], "next": page.next})
 
     async def _open(self, request: Request, body: _Open) -> Answer:
         path = clean_path(body.path)
@@ -155,17 +208,19 @@ class StorageService(RoomService):
         uploads[handle] = _Writing(request.participant, path, body.overwrite, self._files.new_upload())
         return JsonResponse(json={"handle": handle})
 
-    async def _write(self, request: Request, body: _Handle) -> Answer:
+    async def _write(self, request: Request, body: _Write) -> Answer:
         upload = self._upload(request, body)
-        data = request.message.payload
-        upload.size += len(data)
-        if upload.size > self._max_upload_bytes:
-            self._drop(request.room, body.handle)
-            raise TooLargeError(f"file of over {self._max_upload_bytes} bytes")
         async with upload.lock:  # one write after the other, in the order of the requests
+            data = request.message.payload
+            if body.offset is not None:
+                data = _missing_part(data, body.offset, upload.file.size)
+            if upload.file.size + len(data) > self._max_upload_bytes:
+                self._drop(request.room, body.handle)
+                raise TooLargeError(f"file of over {self._max_upload_bytes} bytes")
             await self._take_bytes(request, body.handle, upload, len(data))
             try:
-                await upload.file.add(data)
+                # A thread that writes cannot be stopped: what is counted must be in the file before anything else is added.
+                await uninterrupted(upload.file.add(data), timeout=_ADD_SECONDS)
             except OSError:  # above all, no room
                 self._drop(request.room, body.handle)
                 raise
@@ -196,6 +251,8 @@ class StorageService(RoomService):
         self._counts.give_back(room.key.tenant, Resource.STORED_BYTES, upload.taken)
 
     async def _close(self, request: Request, body: _Handle) -> Answer:
+        if body.handle in self._stored.of(request.participant):
+            return EmptyResponse()
         upload = self._upload(request, body)
         async with upload.lock:
             if self._uploads.of(request.room).pop(body.handle, None) is None:
@@ -204,7 +261,21 @@ class StorageService(RoomService):
                 await self._store(request.room.key, upload)
             finally:
                 self._end(request.room, upload)
+        self._remember(request.participant, body.handle)
         _tell_changed(request, "storage.file.updated", upload.path)
+        return EmptyResponse()
+
+    def _remember(self, participant: Participant, handle: str) -> None:
+        stored = self._stored.of(participant)
+        stored[handle] = None
+        if len(stored) > MAX_UPLOADS:
+            del stored[next(iter(stored))]
+
+    async def _abort(self, request: Request, body: _Handle) -> Answer:
+        """Idempotent: of a handle that is not known nothing is left."""
+        upload = self._uploads.of(request.room).get(body.handle)
+        if upload is not None and upload.participant is request.participant:
+            self._drop(request.room, body.handle)
         return EmptyResponse()
 
     async def _store(self, room: RoomKey, upload: _Writing) -> None:
@@ -274,11 +345,41 @@ class StorageService(RoomService):
         upload = self._uploads.of(request.room).get(body.handle)
         if upload is None or upload.participant is not request.participant:
             raise _no_handle()
+        storage = request.participant.scope.storage
+        if storage is None or not storage.can_write(upload.path):  # it came back with a token of fewer rights
+            raise AccessDeniedError(request.message.type, upload.path)
         return upload
 
 
 def _no_handle() -> NotFoundError:
-    return NotFoundError("no such file handle: it was closed, or its connection was lost")
+    return NotFoundError("no such file handle: it was closed, or its participant was away for too long: begin again")
+
+
+def _missing_part(data: bytes, offset: int, size: int) -> bytes:
+    """What a piece at `offset` adds to a file of `size` bytes. Raises InvalidRequestError for one that leaves a gap."""
+    if offset > size:
+        raise InvalidRequestError("offset", f"expected at most {size}: that is how much of the file was received")
+    return data[size - offset :] if offset < size else data
+
+
+def _cursor(after: str) -> str:
+    if after and not _is_name(after.removesuffix("/")):
+        raise InvalidRequestError("after", "expected the `next` of a page of this folder")
+    return after
+
+
+def _name_prefix(prefix: str) -> str:
+    if prefix not in {"", ".", ".."} and not _is_name(prefix):
+        raise InvalidRequestError(
+            "prefix", "expected the beginning of a name: no slash, control character or backslash"
+        )
+    return prefix
+
+
+def _is_name(name: str) -> bool:
+    with contextlib.suppress(InvalidRequestError):
+        return "/" not in name and clean_path(name, may_be_folder=True) == name != ""
+    return False
 
 
 def _has_storage(scope: ApiScope, _: Body) -> bool:

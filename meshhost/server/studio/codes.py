@@ -1,8 +1,8 @@
 """One-time codes that sign a browser in: what the link holds that a server prints when it starts.
 
-A code stands for a key that this process knows, so that the key itself is never on a screen or in an address. It works once and
-for ten minutes. Codes are kept in memory, few of them: who makes many loses the oldest. The link has the code behind `#`, which
-browsers send to no server, so that no log and no referrer has it.
+A code stands for a key that this process knows, so that the key itself is never on a screen or in an address. It works once
+and for ten minutes. Codes are kept in memory, few of them: a tenant that makes many loses its oldest, and nobody else's. The
+link has the code behind `#`, which browsers send to no server, so that no log and no referrer has it.
 """
 
 import secrets
@@ -15,6 +15,7 @@ __all__ = ["CODE_SECONDS", "CodeOf", "OneTimeCodes"]
 
 CODE_SECONDS = 600.0
 _MOST = 100
+"""Of each project, and of the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,13 @@ class OneTimeCodes:
 
     def make(self, of: CodeOf) -> str:
         """A new code for this key."""
-        while len(self._codes) >= _MOST:
-            del self._codes[next(iter(self._codes))]
+        now = self._clock.monotonic()
+        self._codes = {code: kept for code, kept in self._codes.items() if kept[1] >= now}
+        same = [code for code, (kept, _) in self._codes.items() if kept.project == of.project]
+        for oldest in same[: max(len(same) + 1 - _MOST, 0)]:
+            del self._codes[oldest]
         code = secrets.token_urlsafe(24)
-        self._codes[code] = (of, self._clock.monotonic() + CODE_SECONDS)
+        self._codes[code] = (of, now + CODE_SECONDS)
         return code
 
     def use(self, code: str) -> CodeOf:

@@ -1,17 +1,16 @@
 """`GET /rooms/{room}/events`: a room as it is now, and again whenever that changes, as server-sent events.
 
-Who watches a room sees its participants, queues and configured services without joining it: nothing is opened or woken. Each
-event is the whole state, so that a reader who missed some has lost nothing, and at most one comes in a second. The state of a
-room is made once for all who watch it (`fresh.py`); ages are left out of the comparison, because they always change: an event
-says when it was made. The key is checked again each second, and the stream ends with a reason when it is worth nothing any
-more.
+Who watches a room sees its participants, queues and configured services without joining it: nothing is opened or woken. The
+first event is the whole state, and at most one comes in a second. What follows is the whole state again, or with `changes=1`
+only what has changed; a reader who is too far behind gets the whole state then, too. The state of a room, and what changed in
+it, is made once for all who watch it (`fresh.py`, `room_state.py`). The key is checked again each second, and the stream ends
+with a reason when it is worth nothing any more.
 
 One task runs here for each stream, that of its request. It ends when the reader is gone, takes nothing for half a minute, or
 the server stops.
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections import Counter
@@ -25,9 +24,10 @@ from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.queues.service import QueueService
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.room import Room
+from meshhost.server.fresh import Fresh
 from meshhost.server.http.access import Access
 from meshhost.server.services import queue_replies as replies
-from meshhost.server.studio.fresh import Fresh
+from meshhost.server.studio.room_state import RoomState, event
 
 __all__ = ["EventRoutes"]
 
@@ -57,7 +57,7 @@ class EventRoutes:
         self._queues = queues
         self._calls_of = calls_of
         self._seconds = seconds
-        self._states: Fresh[RoomKey, _State] = Fresh(self._state, seconds=seconds)
+        self._states: Fresh[RoomKey, RoomState] = Fresh(self._state, seconds=seconds)
         self._streams: Counter[TenantId] = Counter()
 
     def add_to(self, app: web.Application) -> None:
@@ -85,7 +85,7 @@ class EventRoutes:
         stream = web.StreamResponse(headers=headers)
         try:
             await stream.prepare(request)
-            await _write(stream, first.value.event)
+            await _write(stream, first.value.event())
             await self._follow(request, stream, room, seen=first.number)
         except ConnectionError:  # the reader is gone
             pass
@@ -100,22 +100,24 @@ class EventRoutes:
 
     async def _follow(self, request: web.Request, stream: web.StreamResponse, room: RoomKey, *, seen: int) -> None:
         """Write an event for each change, until there is no more reason to. Raises ConnectionError, TimeoutError."""
+        wants_changes = request.query.get("changes") == "1"
         wrote_at = time.monotonic()
         while request.transport is not None and not request.transport.is_closing():
             await asyncio.sleep(self._seconds)
             reason = self._ending(request, room)
             if reason is not None:
-                await _write(stream, _event("end", {"reason": reason}))
+                await _write(stream, event("end", {"reason": reason}))
                 return
             try:
                 made = await self._states.of(room)
             except (OSError, MeshhostError) as error:
                 logger.warning("the state of a room could not be read", extra={"room": room.name}, exc_info=error)
-                await _write(stream, _event("end", {"reason": "the room server could not read the room's state"}))
+                await _write(stream, event("end", {"reason": "the room server could not read the room's state"}))
                 return
             if made.number != seen:
+                changes = made.value.changes_since(seen) if wants_changes else None
                 seen = made.number
-                await _write(stream, made.value.event)
+                await _write(stream, made.value.event() if changes is None else changes)
             elif time.monotonic() - wrote_at < _PING_SECONDS:
                 continue
             else:
@@ -134,33 +136,15 @@ class EventRoutes:
             return str(error)
         return None
 
-    async def _state(self, key: RoomKey) -> "_State":
+    async def _state(self, key: RoomKey) -> RoomState:
         room = self._directory.find(key)
-        members = [] if room is None else room.connected()
-        shown = [{"id": each.id, "name": each.name, "role": each.role} for each in members]
-        calls = [] if room is None else self._calls_of(room)
-        queues = [replies.listed(queue) for queue in await self._queues.stats(key)]
-        is_open = room is not None and room.is_awake
-        return _State({"open": is_open, "participants": shown, "queues": queues, "calls": calls})
-
-
-class _State:
-    """The state of a room, as an event. Two are equal when nothing but ages is different."""
-
-    def __init__(self, state: dict[str, Any]) -> None:
-        still = [{**queue, "oldest_age": None} for queue in state["queues"]]
-        self._compared = json.dumps({**state, "queues": still})
-        self.event = _event("room", {"at": round(time.time(), 3), **state})
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _State) and self._compared == other._compared
-
-    def __hash__(self) -> int:
-        return hash(self._compared)
-
-
-def _event(name: str, data: dict[str, Any]) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+        return RoomState.made(
+            is_open=room is not None and room.is_awake,
+            participants=[] if room is None else room.connected(),
+            queues=[replies.listed(queue) for queue in await self._queues.stats(key)],
+            calls=[] if room is None else self._calls_of(room),
+            before=self._states.known(key),
+        )
 
 
 async def _write(stream: web.StreamResponse, data: bytes) -> None:

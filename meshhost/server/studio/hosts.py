@@ -18,10 +18,11 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from meshhost.edge.bodies import read_body
 from meshhost.errors import NotFoundError
 from meshhost.server.config import ConfiguredService
+from meshhost.server.fresh import Fresh
 from meshhost.server.http.access import Access
-from meshhost.server.studio.fresh import Fresh
 from meshhost.server.studio.json_answers import json_object_of
 
 __all__ = ["Hosts"]
@@ -113,9 +114,7 @@ class Hosts:
             raise NotFoundError("no such host: see GET /hosts")
         if not any(request.method == method and passed.fullmatch(path) for method, passed in _PASSED):
             raise NotFoundError("the admin API of a host has no such route")
-        body = await request.read() if request.can_read_body else b""
-        if len(body) > _MAX_BODY:
-            raise web.HTTPRequestEntityTooLarge(max_size=_MAX_BODY, actual_size=len(body))
+        body = await read_body(request, most_bytes=_MAX_BODY) if request.can_read_body else b""
         # As it was sent: the names in a path are quoted.
         raw = request.rel_url.raw_path.split("/", 3)[3]
         url = f"{host.url}/{raw}"

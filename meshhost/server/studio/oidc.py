@@ -8,7 +8,8 @@ The session is signed with a secret derived from the operator's key: there is no
 ends after eight hours; who leaves a group keeps what it has until then.
 
 The provider's configuration and keys are read when they are first needed and again after an hour; keys also when a token names
-one that is not known, but not more often than every ten seconds.
+one that is not known, but not more often than every ten seconds. Whoever asks while the provider cannot be reached is told so
+at once: only one waits for its answer.
 """
 
 import asyncio
@@ -43,6 +44,8 @@ _PATH = "/studio/api/oidc"
 _COOKIE = "meshhost-studio-signing-in"
 _STATE_SECONDS = 600
 _FRESH_SECONDS, _KEYS_SECONDS = 3600.0, 10.0
+# Anybody may begin a sign-in: a provider that cannot be reached is asked, and failures are logged, at most this often.
+_RETRY_SECONDS, _LOG_SECONDS = 5.0, 5.0
 _SECONDS = 10.0
 _MAX_ANSWER = 1024 * 1024
 # Signatures that anybody can check with a published key; never a shared secret, and never none.
@@ -65,7 +68,8 @@ class OidcRoutes:
         self._lock = asyncio.Lock()
         self._provider: Mapping[str, Any] = {}
         self._keys: Mapping[str | None, jwt.PyJWK] = {}
-        self._read_at = self._keys_at = float("-inf")
+        self._read_at = self._keys_at = self._failed_at = self._logged_at = float("-inf")
+        self._unlogged = 0
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
@@ -183,7 +187,8 @@ class OidcRoutes:
     async def _rights(self, claims: Mapping[str, Any]) -> tuple[str | None, Role | None, str]:
         """The project, role and name of a person. Raises AccessDeniedError when none of its groups has a role."""
         found = claims.get(self._config.groups_claim, [])
-        groups = {found} if isinstance(found, str) else {each for each in found if isinstance(each, str)}
+        listed = [found] if isinstance(found, str) else found if isinstance(found, list) else []
+        groups = {each for each in listed if isinstance(each, str)}
         name = next((str(claims[each]) for each in ("email", "preferred_username", "name") if claims.get(each)), "sub")
         name = "".join(character for character in name if character.isprintable())[:64] or "somebody"
         for each in self._config.roles:
@@ -201,7 +206,13 @@ class OidcRoutes:
         async with self._lock:
             if time.monotonic() - self._read_at > _FRESH_SECONDS:
                 url = f"{self._config.issuer.rstrip('/')}/.well-known/openid-configuration"
-                found = await self._ask("GET", url)
+                if time.monotonic() - self._failed_at < _RETRY_SECONDS:
+                    raise ConnectionError("it could not be reached just now")
+                try:
+                    found = await self._ask("GET", url)
+                except (OSError, TimeoutError, aiohttp.ClientError):
+                    self._failed_at = time.monotonic()
+                    raise
                 if found.get("issuer") != self._config.issuer:
                     raise InvalidTokenError(f"{url} is the configuration of another issuer")
                 for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
@@ -249,7 +260,13 @@ class OidcRoutes:
     def _failed(self, error: BaseException) -> web.Response:
         """Back to the page, which says what went wrong."""
         text = str(error) if isinstance(error, MeshhostError) else f"{self._config.name} cannot be reached"
-        logger.warning("a sign-in with OpenID Connect failed", extra={"reason": text})
+        now = time.monotonic()
+        if now - self._logged_at >= _LOG_SECONDS:
+            more = {"others": self._unlogged} if self._unlogged else {}
+            logger.warning("a sign-in with OpenID Connect failed", extra={"reason": text, **more})
+            self._logged_at, self._unlogged = now, 0
+        else:
+            self._unlogged += 1
         location = f"/studio/?sign_in_error={quote(text[:300])}"
         return web.Response(status=302, headers={"Location": location, **_NO_STORE})
 

@@ -21,6 +21,7 @@ from meshhost.queues.service import QueueService
 from meshhost.quotas.counts import TenantCounts
 from meshhost.server.calling.caller import ServiceCaller
 from meshhost.server.core.directory import RoomDirectory
+from meshhost.server.fresh import Fresh
 from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import query_number
 from meshhost.server.studio.attention import (
@@ -32,7 +33,6 @@ from meshhost.server.studio.attention import (
     of_waiting,
     worst_first,
 )
-from meshhost.server.studio.fresh import Fresh
 from meshhost.stores.identity import Project
 from meshhost.stores.queues import QueueKey, QueueStats
 from meshhost.tenant_names import name_of

@@ -20,9 +20,9 @@ from meshhost.identity.roles import Role
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.queues.service import QueueService
 from meshhost.server.core.directory import RoomDirectory
+from meshhost.server.fresh import Fresh
 from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import query_number
-from meshhost.server.studio.fresh import Fresh
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.queues import QueueKey
 from meshhost.triggers.schedules import Schedules

@@ -20,7 +20,7 @@ from meshhost.identity.tenant import check_room_name
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.server.address import Address
 from meshhost.server.http.access import Access
-from meshhost.server.http.bodies import json_object, text_of
+from meshhost.server.http.bodies import UNKNOWN_SENDER_BYTES, json_object, text_of
 from meshhost.server.http.sessions import Session, Sessions
 from meshhost.server.studio.codes import CODE_SECONDS, CodeOf, OneTimeCodes
 from meshhost.tenant_names import name_of
@@ -83,7 +83,7 @@ class SigningIn:
 
     async def _sign_in(self, request: web.Request) -> web.Response:
         self._sessions.check_same_origin(request)
-        body = await json_object(request)
+        body = await json_object(request, most_bytes=UNKNOWN_SENDER_BYTES)
         if ("key" in body) == ("code" in body):
             raise InvalidRequestError("key", "expected an API key as `key`, or a one-time code as `code`")
         if "key" in body:
@@ -157,7 +157,9 @@ class SigningIn:
             identity.check_use(session.key_id)
             keys = {key.id: key.name for key in await identity.keys(session.project)}
             more |= {"role": identity.role_of(session.key_id).value, "name": keys.get(session.key_id, "own key")}
-        return {**self._nobody(), **more, "expires": session.expires_at, "csrf": session.csrf}
+        # A person whom a provider named has no key, so no link can stand for it.
+        more |= {"expires": session.expires_at, "csrf": session.csrf, "may_link": session.name is None}
+        return {**self._nobody(), **more}
 
     def _nobody(self) -> dict[str, Any]:
         ways = ["key", "code", *(["oidc"] if self._oidc_name else [])]

@@ -9,10 +9,15 @@ unfinished request of the connection is dropped to make some, and then the conne
 Messages up to FREE_BYTES, which all clients that are known send, are not reserved: each connection may hold as much anyhow.
 Every unfinished message has a deadline (`Arrivals`), small ones too; time in which the connection is not read does not count.
 
+Frames that carry next to nothing, pings above all, are bounded by a rate: a client sends some of them in a minute, but anybody
+could keep everybody's event loop busy with thousands in each packet. Who sends more is disconnected, and what else had come is
+dropped unseen.
+
 All in the event loop. At most one task per connection, and only while room is waited for.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -26,7 +31,10 @@ __all__ = ["LATE", "Arrivals", "Arriving", "Late", "Reading"]
 ROOM_SECONDS = 10.0
 LATE = "too slow: a message was begun and not finished in time"
 _NO_ROOM = "too much: there is no room for this message now"
+_TOO_MANY = "too many pings, or messages in too many pieces"
 _LOOK_SECONDS = 1.0
+# Frames that carry next to nothing: so many at once, and so many a second.
+IDLE_FRAMES, IDLE_FRAMES_PER_SECOND = 200, 20.0
 
 
 class Late(Protocol):
@@ -110,6 +118,9 @@ class Arriving:
         self._room_seconds = room_seconds
         self._sizes = FrameSizes()
         self._is_unfinished = False
+        # Of frames that carry next to nothing: how many may have come by then.
+        self._most_idle, self._idle_at = float(IDLE_FRAMES), time.monotonic()
+        self._is_over = False
         self._reserved = 0
         # Complete messages that hold something and were not taken yet, by number; and how many were taken.
         self._complete: deque[tuple[int, int]] = deque()
@@ -122,16 +133,31 @@ class Arriving:
     def attach(self, *, make_room: Callable[[], bool], end: Callable[[str], None]) -> None:
         """Call `make_room`, which returns whether it gave something back, and `end` with the reason, when there is no room."""
         self._make_room, self._end = make_room, end
+        if self._is_over:
+            end(_TOO_MANY)
 
     @property
     def waits_for_room(self) -> bool:
         """See Late."""
         return self._waiting is not None or not self._connection.is_reading()
 
-    def feed(self, data: bytes) -> None:
-        """Follow the next bytes, before the library gets them."""
+    def feed(self, data: bytes) -> bool:
+        """Follow the next bytes, before the library gets them; False when it must not get them."""
         sizes, finished = self._sizes, self._sizes.finished
-        sizes.feed(data)
+        if self._is_over:
+            return False
+        now = time.monotonic()
+        more = (now - self._idle_at) * IDLE_FRAMES_PER_SECOND
+        self._idle_at, self._most_idle = now, min(self._most_idle + more, sizes.idle + IDLE_FRAMES)
+        sizes.feed(data, most_idle=self._most_idle)
+        if sizes.idle > self._most_idle:
+            self._is_over = True
+            self._end(_TOO_MANY)
+            return False
+        self._follow(sizes, finished, len(data))
+        return True
+
+    def _follow(self, sizes: FrameSizes, finished: int, came: int) -> None:
         if self._is_unfinished and (sizes.finished > finished or not sizes.is_unfinished):
             self._finish(finished + 1)
         if not sizes.is_unfinished:
@@ -139,7 +165,7 @@ class Arriving:
         if not self._is_unfinished:
             self._is_unfinished, self.arrived = True, 0
             self._arrivals.begin(self)
-        self.arrived += len(data)
+        self.arrived += came
         if sizes.announced > max(FREE_BYTES, self._reserved) and sizes.announced <= self._most:
             self._reserve()
 

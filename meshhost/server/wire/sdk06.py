@@ -30,6 +30,9 @@ _EXTENSIONS = (
     "ack_many",
     "message_life",
     "large_bodies",
+    "resume_uploads",
+    "traces",
+    "tool_progress",
 )
 
 # Message types that differ from the operation's name.

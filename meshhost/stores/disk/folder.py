@@ -9,7 +9,8 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 from meshhost.stores.disk.upload import Upload
 
-__all__ = ["STAGED", "FolderEntry", "LocalFolder"]
+__all__ = ["STAGED", "FolderEntry", "LocalFolder", "is_of_room"]
 
 STAGED = re.compile(r"#[0-9]+$")
 """How files are named that are being written."""
@@ -52,6 +53,22 @@ class LocalFolder:
             entries = filter(None, map(_entry, found))
             while page := list(islice(entries, size)):
                 yield page
+
+    def looks(self, key: str, names: Sequence[str], size: int) -> Iterator[list[FolderEntry]]:
+        """Yield what has these names in a folder, from at most `size` names at a time; what is gone is left out.
+
+        The name of a folder has a slash at its end. What is a folder now and was none, or the reverse, has another name.
+        """
+        for start in range(0, len(names), size):
+            yield list(filter(None, (_look(self.root / key, name) for name in names[start : start + size])))
+
+
+def is_of_room(name: str) -> bool:
+    """Return whether this is the name of a file of a room, or with a slash at its end that of a folder.
+
+    False for files in progress, and for what nobody could name.
+    """
+    return _CONTROL.search(name) is None and STAGED.search(name) is None
 
 
 def _name(descriptor: int, path: Path, *, overwrite: bool) -> None:
@@ -93,6 +110,18 @@ def _copy(descriptor: int, path: Path) -> None:
         raise
     finally:
         os.close(target)
+
+
+def _look(folder: Path, name: str) -> FolderEntry | None:
+    try:
+        state = (folder / name).stat()
+    except (FileNotFoundError, NotADirectoryError):  # deleted or replaced meanwhile
+        return None
+    if stat.S_ISDIR(state.st_mode) != name.endswith("/"):
+        return None
+    if name.endswith("/"):
+        return FolderEntry(name[:-1])
+    return FolderEntry(name, state.st_size, datetime.fromtimestamp(state.st_mtime, UTC))
 
 
 def _entry(found: os.DirEntry[str]) -> FolderEntry | None:

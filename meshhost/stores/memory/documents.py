@@ -94,6 +94,10 @@ class MemoryDocumentStore:
         ]
         return sorted(entries, key=lambda entry: entry.path)
 
+    async def list_from(self, room: RoomKey, path: str, limit: int) -> Sequence[DocumentEntry]:
+        """See DocumentStore."""
+        return [entry for entry in await self.list(room, "") if entry.path >= path][:limit]
+
     def _all(self) -> dict[DocumentKey, _Document]:
         if not self._open:
             raise RoomError("the document store is not open")

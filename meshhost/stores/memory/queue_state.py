@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from meshhost.stores.memory.starts import MemoryStarts
 from meshhost.stores.messages import (
-    MAX_ERROR_CHARS,
     MAX_HISTORY,
     AttemptRecord,
     DeadLetter,
@@ -19,6 +18,7 @@ from meshhost.stores.messages import (
     MessageState,
     NewMessage,
     StoredMessage,
+    kept_error,
 )
 from meshhost.stores.queue_settings import QueueSettings
 from meshhost.stores.queues import HolderId
@@ -77,7 +77,7 @@ class MemoryMessage:
     def note(self, reason: EndReason, error: str, ended_at: float) -> None:
         """Add the end of its present delivery to what is known of it."""
         self.ended += 1
-        attempt = AttemptRecord(self.began_at or ended_at, ended_at, self.by or "", reason, error[:MAX_ERROR_CHARS])
+        attempt = AttemptRecord(self.began_at or ended_at, ended_at, self.by or "", reason, kept_error(error))
         self.history = (*self.history, attempt)[-MAX_HISTORY:]
 
     def state(self, now: float) -> MessageState:

@@ -105,6 +105,11 @@ class PostgresDocumentStore(Lifetime):
         values = {"tenant": room.tenant, "room": room.name, "prefix": f"{folder}/" if folder else ""}
         return [DocumentEntry(*row) for row in await self.database.rows(_SQL["entries"], values)]
 
+    async def list_from(self, room: RoomKey, path: str, limit: int) -> Sequence[DocumentEntry]:
+        """See DocumentStore."""
+        values = {"tenant": room.tenant, "room": room.name, "path": path, "limit": limit}
+        return [DocumentEntry(*row) for row in await self.database.rows(_SQL["entries_from"], values)]
+
     async def _append_many(self, edits: Sequence[tuple[DocumentKey, bytes]]) -> Sequence[bool]:
         values = {
             "tenants": [key.room.tenant for key, _ in edits],

@@ -12,6 +12,11 @@ SELECT path, created_at, updated_at FROM meshhost.documents
 WHERE tenant = %(tenant)s AND room = %(room)s AND starts_with(path, %(prefix)s)
 ORDER BY path
 
+-- name: entries_from
+SELECT path, created_at, updated_at FROM meshhost.documents
+WHERE tenant = %(tenant)s AND room = %(room)s AND path >= %(path)s
+ORDER BY path LIMIT %(limit)s
+
 -- name: count
 SELECT count(*) FROM meshhost.documents WHERE tenant = %(tenant)s
 

@@ -1,19 +1,19 @@
 """The history of a message as JSON text: how its deliveries ended that ended without an ack.
 
 Engines keep it in a column beside the message and only write it when such a delivery ends, so that a message that succeeds at
-once costs nothing. The newest MAX_HISTORY are kept, with MAX_ERROR_CHARS of each error. This module is pure.
+once costs nothing. The newest MAX_HISTORY are kept, with the end of each error. This module is pure.
 """
 
 import json
 
-from meshhost.stores.messages import MAX_ERROR_CHARS, MAX_HISTORY, AttemptRecord, EndReason
+from meshhost.stores.messages import MAX_HISTORY, AttemptRecord, EndReason, kept_error
 
 __all__ = ["add_to_history", "load_history", "waited"]
 
 
 def add_to_history(history: str | None, attempt: AttemptRecord) -> str:
     """Return the history with one more delivery that ended."""
-    entry = [attempt.began_at, attempt.ended_at, attempt.by, attempt.reason, attempt.error[:MAX_ERROR_CHARS]]
+    entry = [attempt.began_at, attempt.ended_at, attempt.by, attempt.reason, kept_error(attempt.error)]
     return json.dumps([*(json.loads(history) if history else ()), entry][-MAX_HISTORY:])
 
 

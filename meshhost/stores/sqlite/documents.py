@@ -139,6 +139,15 @@ class SqliteDocumentStore:
 
         return await self.database.read(operation)
 
+    async def list_from(self, room: RoomKey, path: str, limit: int) -> Sequence[DocumentEntry]:
+        """See DocumentStore."""
+
+        def operation(db: sqlite3.Connection) -> Sequence[DocumentEntry]:
+            rows = _execute(db, "entries_from", tenant=room.tenant, room=room.name, path=path, limit=limit)
+            return [DocumentEntry(*row) for row in rows]
+
+        return await self.database.read(operation)
+
 
 def _names(key: DocumentKey) -> dict[str, str]:
     return {"tenant": key.room.tenant, "room": key.room.name, "path": key.path}

@@ -12,6 +12,11 @@ SELECT path, created_at, updated_at FROM documents
 WHERE tenant = :tenant AND room = :room AND substr(path, 1, length(:prefix)) = :prefix
 ORDER BY path;
 
+-- name: entries_from
+SELECT path, created_at, updated_at FROM documents
+WHERE tenant = :tenant AND room = :room AND path >= :path
+ORDER BY path LIMIT :limit;
+
 -- name: count
 SELECT count(*) FROM documents WHERE tenant = :tenant;
 

@@ -46,6 +46,14 @@ async def test_a_program_joins_a_room_with_the_commands_access_to_a_server(serve
         await room.queues.send(name="jobs", message={"n": 1})
 
 
+async def test_who_has_no_operators_key_is_told_where_it_is(server: RunningServer, command: Command) -> None:
+    code, _, said = await command("tenant", "list")
+    assert code == 1
+    assert (
+        "this needs the operator's key; no operator's key: run this as the user who runs `meshhost room serve`" in said
+    )
+
+
 async def test_a_command_joins_with_a_ready_made_token(
     server: RunningServer, command: Command, environment: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +91,26 @@ async def test_a_file_is_written_to_standard_output(server: RunningServer, comma
     assert await command("storage", "cat", "room:poem.txt") == (0, "roses\n", "")
     assert (await command("storage", "ls", "poem.txt"))[1].startswith("poem.txt\t")
     assert (await command("storage", "ls", "nowhere"))[0] == 1
+
+
+async def test_a_folder_is_listed_page_by_page(
+    server: RunningServer, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshhost.cli.commands.storage._PAGE", 2)
+    async with meshhost.connect() as room:
+        for name in ("b/x", "a", "b-c", "d", "e"):
+            await room.storage.upload(path=f"many/{name}", data=b"1")
+
+    async def names(*options: str) -> list[str]:
+        _, output, _ = await command("storage", "ls", "many", *options)
+        return [line.partition("\t")[0] for line in output.splitlines()]
+
+    assert await names() == ["a", "b-c", "b/", "d", "e"]
+    assert await names("--limit", "3") == ["a", "b-c", "b/"]
+    assert await names("--prefix", "b") == ["b/", "b-c"]
+    assert (await command("storage", "ls", "many", "--prefix", "z"))[2].startswith("nothing here")
+    _, output, _ = await command("storage", "ls", "many", "--limit", "4", "--json")
+    assert [entry["name"] for entry in json.loads(output)] == ["a", "b", "b-c", "d"]
 
 
 async def test_a_copy_replaces_no_device_and_nothing_it_may_not(

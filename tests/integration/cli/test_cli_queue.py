@@ -238,7 +238,7 @@ async def test_a_waiting_send_fails_with_the_reason(end: str, queue: Command, ro
     said = await waiting
     assert f"message {leased.id} is {end}" in said
     assert "Traceback" not in said
-    whole = f"ValueError: no such city (`meshhost queue get --queue q --json {leased.id}` shows the whole reason)"
+    whole = f"ValueError: no such city (`meshhost queue get --queue q {leased.id}` shows the whole reason)"
     assert said.endswith(whole) == (end == "dead")
 
 
@@ -259,6 +259,11 @@ async def test_a_number_too_large_for_an_id_is_none(command: str, queue: Command
 async def test_a_waiting_send_that_takes_too_long_says_how_to_go_on(queue: Command) -> None:
     said = await queue.error("send", "--queue", "q", "--json", "1", "--quiet", "--timeout", "0.1")
     assert "message 1 has not ended after 0.1 s, and goes on: `meshhost queue get --queue q 1` shows it" in said
+
+
+async def test_commands_that_are_suggested_name_the_room_that_was_given(queue: Command) -> None:
+    said = await queue.error("send", "--room", "demo", "--queue", "q", "--json", "1", "--quiet", "--timeout", "0.1")
+    assert "`meshhost queue get --room demo --queue q 1` shows it" in said
 
 
 # --- what became of messages
@@ -291,6 +296,26 @@ async def test_the_life_of_a_message_is_shown(queue: Command, room: RoomClient) 
 
     await leased.ack(result=[1])
     assert "result: [1]" in await queue.out("get", "--queue", "q", str(sent))
+
+
+async def test_the_traceback_of_a_dead_message_is_shown_line_by_line_below_its_reason(
+    queue: Command, room: RoomClient
+) -> None:
+    await room.queues.open(name="q")
+    await room.queues.configure("q", max_attempts=1)
+    sent = await room.queues.send("q", {"city": "Atlantis"})
+    leased = await room.queues.lease(name="q")
+    assert leased is not None
+    await leased.nack(error='Traceback (most recent call last):\n  File "x.py", line 3\nValueError: no such city\n')
+
+    lines = (await queue.out("get", "--queue", "q", str(sent))).splitlines()
+
+    assert "reason: ValueError: no such city" in lines
+    assert lines[-3:] == [
+        "Traceback (most recent call last):",
+        '  File "x.py", line 3',
+        "ValueError: no such city",
+    ]
 
 
 async def test_messages_are_found_and_more_are_announced(queue: Command, room: RoomClient) -> None:
@@ -378,7 +403,7 @@ async def test_settings_are_changed_shown_and_reset(queue: Command, room: RoomCl
         shown
     )
     assert (settings["retry_seconds"], settings["max_attempts"], settings["concurrency"]) == (5, None, 4)
-    assert {"rate: no limit", "burst: the starts of a second"} < set(shown)
+    assert {"rate: no limit", "burst: what the rate allows in one second"} < set(shown)
     rates = ("--rate", "600/m", "--burst", "5", "--key-rate", "1/s")
     assert {"rate: 600/m", "burst: 5", "key-rate: 1/s"} < set(
         (await queue.out("configure", "--queue", "q", *rates)).splitlines()

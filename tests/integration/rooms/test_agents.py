@@ -430,3 +430,13 @@ async def test_watching_survives_a_broken_connection(server: RunningServer, hear
         await a.developer.log(type="t", data={})
         assert (await entries.get())["type"] == "t"
         assert calls == []
+
+
+async def test_newer_programs_call_the_arguments_of_a_tool_its_input(server: RunningServer) -> None:
+    async with server.client(name="provider", role="agent") as provider, server.client(name="caller") as caller:
+        await _offer(provider, _echo)
+        given = await caller.agents.invoke_tool(toolkit="kit", tool="echo", input={"text": "hello"})
+        same = await caller.agents.invoke_tool(toolkit="kit", tool="echo", arguments={"text": "hello"})
+        assert given.to_json() == same.to_json()
+        with pytest.raises(InvalidRequestError, match="not both"):
+            await caller.agents.invoke_tool(toolkit="kit", tool="echo", arguments={}, input={})

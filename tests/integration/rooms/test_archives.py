@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import tarfile
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,7 +12,7 @@ import aiohttp
 import pytest
 
 from meshhost.archives.manifest import MANIFEST, Manifest
-from meshhost.archives.tar import TarEncoder, open_entry, read_entries
+from meshhost.archives.tar import CHECKSUM, TarEncoder, open_entry, read_entries
 from meshhost.errors import RoomRefusedError
 from meshhost.gateway.provider import Caller
 from meshhost.identity.keys import parse_api_key
@@ -19,6 +20,7 @@ from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.stores.bodies.reference import BodyReference, is_reference
 from meshhost.stores.documents import DocumentKey, StoredDocument
 from meshhost.stores.queues import EndReason, HolderId, NewMessage, QueueKey
+from meshhost.stores.triggers.contract import TriggerLimits
 from meshhost.testing.server import RunningServer
 from meshhost.triggers.schedules import Schedules, ScheduleSpec
 from tests.integration.rooms.test_tenants_rest import OPERATOR_KEY, Rest
@@ -190,6 +192,20 @@ def newer(archive: bytes) -> bytes:
 
 
 RECORD = ("rooms/room/room.json", b"{}")
+QUEUE = ("rooms/room/queues/1/queue.json", b'{"name": "q"}')
+LONG_KEY = json.dumps({"body": "1", "key": "k" * 5_000}).encode() + b"\n"
+
+
+def renamed_checksum() -> bytes:
+    """The name of the checksum as GNU writes long names, before an entry of another name and size."""
+    long_name = tarfile.TarInfo("././@LongLink")
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, len(CHECKSUM) + 1
+    name = long_name.tobuf(tarfile.GNU_FORMAT) + CHECKSUM.encode().ljust(tarfile.BLOCKSIZE, b"\0")
+    large = tarfile.TarInfo("large")
+    large.size = 3_000_000
+    return name + large.tobuf(tarfile.GNU_FORMAT) + bytes(large.size)
+
+
 BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut off": (lambda archive: archive[: len(archive) // 2], "damaged or incomplete"),
     "without its end": (lambda archive: archive[:-1024], "damaged or incomplete"),
@@ -208,7 +224,7 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         lambda _: forged(
             RECORD,
             ("rooms/room/queues/1/queue.json", b'{"name": "q"}'),
-            ("rooms/room/queues/1/1.jsonl", b'{"body": "ok"}\n{"body": 1}\n'),
+            ("rooms/room/queues/1/1.jsonl", b'{"body": "1"}\n{"body": 1}\n'),
         ),
         "expected a text",
     ),
@@ -251,11 +267,27 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         ),
         "expected five fields",
     ),
+    "with a message whose body is no JSON": (
+        lambda _: forged(RECORD, QUEUE, ("rooms/room/queues/1/1.jsonl", b'{"body": "ok"}\n')),
+        "body: expected JSON",
+    ),
+    "with a message whose key is longer than any": (
+        lambda _: forged(RECORD, QUEUE, ("rooms/room/queues/1/1.jsonl", LONG_KEY)),
+        "key: it is too long",
+    ),
+    "with a line of more lists than any has": (
+        lambda _: forged(RECORD, ("rooms/room/triggers/1.jsonl", b'{"content": [' + b"[]," * 2_000_000 + b"0]}\n")),
+        "a line holds too much",
+    ),
+    "with a long name for the checksum": (
+        lambda _: TarEncoder().entry(MANIFEST, Manifest("room", "room", 1.0).to_json()) + renamed_checksum(),
+        "the checksum is of another size",
+    ),
     "with a number that is none": (
         lambda _: forged(
             RECORD,
             ("rooms/room/queues/1/queue.json", b'{"name": "q"}'),
-            ("rooms/room/queues/1/1.jsonl", b'{"body": "ok", "due_at": NaN}\n'),
+            ("rooms/room/queues/1/1.jsonl", b'{"body": "1", "due_at": NaN}\n'),
         ),
         "expected a number",
     ),
@@ -279,13 +311,48 @@ async def test_of_an_archive_that_is_not_whole_nothing_is_imported(rest: Rest, w
 async def test_an_import_that_fails_in_the_middle_leaves_nothing(rest: Rest) -> None:
     tenant = TenantId(rest.server.key.project_id)
     queue = ("rooms/room/queues/1/queue.json", b'{"name": "q"}')
-    lines = b'{"body": "ok"}\n' * 100 + json.dumps({"body": "x" * 9_000_000}).encode() + b"\n"
+    lines = b'{"body": "1"}\n' * 100 + json.dumps({"body": json.dumps("x" * 9_000_000)}).encode() + b"\n"
     archive = forged(RECORD, queue, ("rooms/room/queues/1/1.jsonl", lines))
     status, answer = await load(rest, rest.server.api_key, f"/tenants/{tenant}/rooms/copy", archive)
     assert (status, "message of 90000" in answer["error"]) == (400, True), answer
     await gone(rest, RoomKey(tenant, "copy"))
     async with rest.server.client("copy") as room:  # it was never there, so old tokens are as good as new
         assert await room.queues.list() == []
+
+
+OVER = {
+    "max_queues": forged(RECORD, QUEUE, ("rooms/room/queues/2/queue.json", b'{"name": "p"}')),
+    "max_messages": forged(RECORD, QUEUE, ("rooms/room/queues/1/1.jsonl", b'{"body": "1"}\n' * 2)),
+    "max_files": forged(RECORD, ("rooms/room/files/a", b"1"), ("rooms/room/files/b", b"2")),
+    "max_stored_bytes": forged(RECORD, ("rooms/room/files/a", b"22")),
+    "max_documents": forged(
+        RECORD,
+        *[(f"rooms/room/documents/{n}.jsonl", b'{"path": "%d.page"}\n{"snapshot": ""}\n' % n) for n in range(2)],
+    ),
+}
+
+
+@pytest.mark.parametrize("quota", OVER)
+async def test_a_room_that_is_over_the_quota_of_its_tenant_is_not_imported(rest: Rest, quota: str) -> None:
+    tenant, identity = TenantId(rest.server.key.project_id), rest.server.server.engines.identity
+    path = f"/tenants/{tenant}"
+    await identity.set_quota(tenant, {quota: 1})
+    status, answer = await load(rest, rest.server.api_key, f"{path}/rooms/copy", OVER[quota])
+    assert (status, answer["quota"]) == (429, quota), answer
+    assert not await rest.server.server.parts.archives.exists(RoomKey(tenant, "copy"))
+    await identity.set_quota(tenant, {quota: 2})
+    assert (await load(rest, rest.server.api_key, f"{path}/rooms/copy", OVER[quota]))[0] == 200
+    assert (await load(rest, rest.server.api_key, f"{path}/rooms/more", OVER[quota]))[0] == 429  # what came is counted
+
+
+async def test_a_room_is_not_imported_with_more_schedules_than_one_may_have(rest: Rest) -> None:
+    tenant = TenantId(rest.server.key.project_id)
+    spec = {"queue": "q", "message": 1, "every": 3600}
+    line = json.dumps({"kind": "schedule", "content": {"spec": spec, "state": {"created_at": 1}}}).encode() + b"\n"
+    archive = forged(RECORD, ("rooms/room/triggers/1.jsonl", line * (TriggerLimits().in_room + 1)))
+    status, answer = await load(rest, rest.server.api_key, f"/tenants/{tenant}/rooms/copy", archive)
+    assert (status, "nothing was imported" in answer["error"]) == (400, True), answer
+    await gone(rest, RoomKey(tenant, "copy"))
 
 
 async def gone(rest: Rest, room: RoomKey) -> None:

@@ -18,6 +18,7 @@ from meshhost.room.client import RoomClient
 from meshhost.room.requirements import RequiredToolkit
 from meshhost.server.config import ConfiguredService, ServicePath
 from meshhost.server.services.agents.service import AgentsService
+from meshhost.testing.server import RunningServer
 from meshhost.tools.hosting import RemoteToolkit
 from meshhost.tools.tool import Tool, ToolContext
 
@@ -101,6 +102,13 @@ class Curious(SingleRoomAgent):
         self.found.put_nowait(may)
 
 
+class Clerk(TaskRunner):
+    """Answers which toolkits it was given."""
+
+    async def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:
+        return [toolkit.name for toolkit in context.toolkits]
+
+
 @pytest.fixture
 def port() -> int:
     """Where the room server will listen: it and the host must know of each other before both run."""
@@ -123,6 +131,15 @@ async def host(port: int) -> AsyncIterator[ServiceHost]:
 
 def url(host: ServiceHost, path: str) -> str:
     return f"http://127.0.0.1:{host.port}{path}"
+
+
+async def test_the_toolkit_of_a_persons_browser_is_never_waited_for(server: RunningServer) -> None:
+    async with server.client(name="greeter", role="agent") as room:
+        agent = Clerk(name="clerk", requires=[RequiredToolkit(name="ui")])
+        agent.install_seconds = 0.0
+        await agent.start(room=room)
+        assert await room.agents.ask(agent="clerk", arguments={}) == []
+        await agent.stop()
 
 
 async def test_a_required_toolkit_is_called_in_and_appears(serve: Any, host: ServiceHost, port: int) -> None:

@@ -76,6 +76,9 @@ async def test_the_handshake_tells_who_and_where(server: RunningServer) -> None:
             "ack_many",
             "message_life",
             "large_bodies",
+            "resume_uploads",
+            "traces",
+            "tool_progress",
         }
         async with server.client("my-room", name="other") as b:
             assert b.session_id == a.session_id

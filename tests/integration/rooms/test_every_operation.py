@@ -16,6 +16,7 @@ from meshhost.testing.server import RunningServer
 FREE: Mapping[str, str] = {
     "agent.abandon": "gives up a call of its own",
     "agent.ask_response": "answers an ask that it got",
+    "agent.tool_call_progress": "reports of a call that it got",
     "agent.tool_call_response": "answers a call that it got",
     "agent.unregister_agent": "its own registration",
     "agent.unregister_toolkit": "its own registration",
@@ -30,6 +31,7 @@ ON_THE_WIRE = {"sync.create": "room.create", "sync.open": "room.connect"}
 PATH = {"path": "a/b"}
 QUEUE = {"name": "q"}
 LEASE = {**QUEUE, "lease": "x"}
+SPAN = {"trace": "a" * 32, "id": "b" * 16, "name": "n", "begin": 1.0, "seconds": 1.0}
 ALL: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "agent.ask": ("agents", {"use_agents": False}, {"agent": "a"}),
     "agent.call": ("agents", {"call": False}, {"name": "n", "url": "http://h/"}),
@@ -41,6 +43,7 @@ ALL: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "developer.log": ("developer", {"logs": False}, {"type": "t", "data": {}}),
     "developer.unwatch": ("developer", {"logs": False}, {}),
     "developer.watch": ("developer", {"logs": False}, {}),
+    "traces.report": ("developer", {"logs": False}, {"spans": [SPAN]}),
     "messaging.broadcast": ("messaging", {"broadcast": False}, {"type": "t", "message": {}}),
     "messaging.enable": ("messaging", {"list": False}, {}),
     "messaging.send": ("messaging", {"send": False}, {"to_participant_id": "p", "type": "t", "message": {}}),
@@ -66,6 +69,7 @@ ALL: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "queues.upload": ("queues", {"receive": [], "send": []}, QUEUE),
     "queues.upload_write": ("queues", {}, {"handle": "h"}),
     "queues.settings": ("queues", {"receive": []}, QUEUE),
+    "storage.abort": ("storage", {}, {"handle": "h"}),
     "storage.close": ("storage", {}, {"handle": "h"}),
     "storage.delete": ("storage", {"paths": [{"path": "a", "read_only": True}]}, PATH),
     "storage.download": ("storage", {"paths": []}, PATH),

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import tracemalloc
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import aiohttp
@@ -103,6 +103,21 @@ async def test_frames_before_the_answer_to_the_upgrade_are_refused(server: Runni
     raw = Raw(server)
     assert (await raw.join(with_data=early)).startswith(b"HTTP/1.1 400 ")
     raw.socket.close()
+
+
+async def test_a_flood_of_pings_ends_its_connection_and_a_neighbour_is_answered(
+    server: RunningServer, stack: AsyncExitStack
+) -> None:
+    neighbour = await stack.enter_async_context(server.client(name="neighbour"))
+    raw = Raw(server)
+    stack.callback(raw.socket.close)
+    await raw.join()
+    await raw.send(frame(0, opcode=9) * 100)
+    await neighbour.queues.list()
+    with suppress(ConnectionError):  # it is not read to its end
+        await raw.send(frame(0, opcode=9) * 10_000)
+    assert b"too many pings" in await raw.rest()
+    await neighbour.queues.list()
 
 
 async def test_large_frames_are_served_as_small_ones(server: RunningServer, http: aiohttp.ClientSession) -> None:

@@ -67,10 +67,15 @@ async def test_a_nacked_message_comes_back_and_dies_after_its_last_attempt(serve
         (dead,) = await a.queues.dead(name="q")
         assert (dead.message, dead.attempts, dead.reason) == ("poison", 2, "boom 2")
         assert await a.queues.replay(name="q", ids=["12345"]) == 0
-        assert await a.queues.replay(name="q", ids=[dead.id]) == 1
+        assert await a.queues.replay(name="q", ids=[*map(str, range(10**6, 10**6 + 2500)), dead.id]) == 1
         assert await a.queues.receive(name="q", wait=False) == "poison"
         assert await a.queues.dead(name="q") == []
         assert await a.queues.replay(name="q") == 0
+        for request in ({"ids": [2**63]}, {"ids": [0] * 1001}):
+            with pytest.raises(InvalidRequestError, match="ids"):
+                await a.send_request("queues.replay", {"name": "q", **request})
+        with pytest.raises(InvalidRequestError, match="before"):
+            await a.send_request("queues.dead", {"name": "q", "before": [1.0, 2**63]})
 
 
 async def test_large_dead_messages_come_in_several_replies(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:

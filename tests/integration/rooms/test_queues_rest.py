@@ -17,7 +17,7 @@ from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.protocol.json_values import dump_json
 from meshhost.queues.service import QueueService
 from meshhost.server.http import queues as routes
-from meshhost.stores.queues import EndReason, HolderId, Lease, NewMessage, QueueKey
+from meshhost.stores.queues import MAX_BATCH, EndReason, HolderId, Lease, NewMessage, QueueKey
 from meshhost.testing.server import RunningServer
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -118,12 +118,15 @@ async def test_a_series_of_points_shows_how_a_queue_and_its_room_went_on(rest: R
 async def test_the_metrics_show_what_happens_in_queues(rest: Rest) -> None:
     await rest.send()
     await rest.queues.ack(await rest.lease())
+    closed = RoomKey(rest.queue.room.tenant, "closed")
+    await rest.queues.send(QueueKey(closed, "later"), NewMessage("1", delay=3600.0))
     async with rest.http.get(f"{rest.server.url}/metrics") as response:
         lines = (await response.text()).splitlines()
     assert 'meshhost_queue_name_sent_total{queue="jobs"} 1.0' in lines
     assert 'meshhost_queue_name_settled_total{outcome="done",queue="jobs"} 1.0' in lines
     assert 'meshhost_queue_name_wait_seconds_count{queue="jobs"} 1.0' in lines
     assert 'meshhost_queue_name_work_seconds_count{queue="jobs"} 1.0' in lines
+    assert 'meshhost_queue_name_messages{queue="later",state="delayed"} 1.0' in lines, "nobody is in that room"
 
 
 async def test_a_series_is_for_those_who_may_list_queues(rest: Rest) -> None:
@@ -325,7 +328,7 @@ async def test_dead_messages_are_replayed_and_the_rest_is_purged(rest: Rest) -> 
     await rest.ok("PATCH", f"{JOBS}/settings", json={"max_attempts": 1})
     for _ in range(2):
         assert await rest.queues.nack(await rest.lease(), reason=EndReason.FAILED, error="no")
-    for ids in ("1", ["x"], [-1]):
+    for ids in ("1", ["x"], [-1], [2**63], list(range(MAX_BATCH + 1))):
         assert (await rest("POST", f"{JOBS}/replay", json={"ids": ids}))[0] == 400
     assert await rest.ok("POST", f"{JOBS}/replay", json={"ids": ["1"]}) == {"replayed": 1}
     assert await rest.ok("POST", f"{JOBS}/replay") == {"replayed": 1}

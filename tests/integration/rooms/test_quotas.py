@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from doubles.mcp_client import McpWire
 
 from meshhost.agents.schemas.document import document_schema
 from meshhost.app.config_file import ServerFile
@@ -134,6 +135,23 @@ async def test_a_refusal_says_when_to_try_again(tenants: Tenants) -> None:
         assert (body["quota"], body["code"]) == ("max_connections", 5006)
 
 
+async def test_mcp_requests_count_as_connections_and_requests(tenants: Tenants, stack: AsyncExitStack) -> None:
+    await tenants.limit(max_connections=1)
+    acme = McpWire(tenants.http, f"{tenants.server.url}/rooms/room/mcp", tenants.acme.token("room"))
+    rival = McpWire(tenants.http, f"{tenants.server.url}/rooms/room/mcp", tenants.rival.token("room"))
+    listen = acme.stateless("subscriptions/listen", {"notifications": {}})
+    async with acme.sending(*listen) as stream:
+        await stream.content.readline()
+        status, refused = await acme.post(*acme.stateless("tools/list"))
+        assert (status, refused["quota"]) == (429, "max_connections")
+        assert await rival.names() == []
+    await tenants.until(connections=0)
+    assert await acme.names() == []
+    await tenants.limit(requests_per_second=1)
+    statuses = [(await acme.post(*acme.stateless("tools/list")))[0] for _ in range(20)]
+    assert 429 in statuses
+
+
 async def test_an_agent_that_resumes_takes_its_own_place(tenants: Tenants, stack: AsyncExitStack) -> None:
     await tenants.limit(max_agents=1)
     agent = await stack.enter_async_context(tenants.acme.client(name="agent", role="agent"))
@@ -196,6 +214,45 @@ async def test_the_deletion_of_a_room_or_tenant_makes_the_counts_right(tenants: 
     status, answer, _ = await tenants.ask(OPERATOR_KEY, "DELETE", f"/tenants/{ACME.project_id}")
     assert (status, answer["deleted"]) == (200, True)
     assert counts.known().get(ACME.project_id, {}).keys().isdisjoint({Resource.MESSAGES, Resource.FILES})
+
+
+@pytest.mark.parametrize(
+    ("limits", "quota"),
+    [
+        ({"max_messages": 5}, "max_messages"),
+        ({"max_queues": 1}, "max_queues"),
+        ({"max_stored_bytes": 5}, "max_stored_bytes"),
+        ({"max_files": 1}, "max_files"),
+    ],
+)
+async def test_a_tenant_cannot_pass_its_limits_by_importing_rooms(
+    tenants: Tenants, limits: dict[str, int], quota: str
+) -> None:
+    rooms = f"{tenants.server.url}/tenants/{ACME.project_id}/rooms"
+    headers = {"Authorization": f"Bearer {tenants.acme.api_key}"}
+    async with tenants.acme.client() as user:
+        for number in range(3):
+            await user.queues.send(name="jobs", message=number)
+        await user.storage.upload(path="a.txt", data=b"abc")
+    async with tenants.http.get(f"{rooms}/room/archive", headers=headers) as response:
+        archive = await response.read()
+    await tenants.limit(**limits)
+
+    async with tenants.http.put(f"{rooms}/copy/archive", headers=headers, data=archive) as response:
+        status, answer = response.status, await response.json()
+
+    assert (status, answer["quota"]) == (429, quota)
+    use = await tenants.use()
+    assert (use["messages"], use["queues"], use["files"], use["stored_bytes"]) == (3, 1, 1, 3)
+    await tenants.limit(**dict.fromkeys(limits, 6))
+    async with tenants.http.put(f"{rooms}/copy/archive", headers=headers, data=archive) as response:
+        assert response.status == 200
+    use = await tenants.use()
+    assert (use["messages"], use["queues"], use["files"], use["stored_bytes"]) == (6, 2, 2, 6)
+    if quota == "max_messages":
+        async with tenants.acme.client() as user:
+            with pytest.raises(QuotaExceededError):
+                await user.queues.send(name="jobs", message=4)
 
 
 async def test_counts_are_right_again_after_a_restart(served: Served) -> None:

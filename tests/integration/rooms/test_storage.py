@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.server.http import files as file_routes
 from meshhost.server.services import storage as handlers
 from meshhost.server.services.storage import StorageService
+from meshhost.stores.disk.upload import Upload
 from meshhost.stores.queues import QueueStats
 from meshhost.testing.server import RunningServer
 
@@ -80,9 +82,30 @@ async def test_a_file_is_visible_when_it_is_closed_and_not_before(server: Runnin
         assert not await a.storage.exists(path="f")
         await a.storage.close(handle=handle)
         assert await a.storage.exists(path="f")
-        for again in (a.storage.write(handle=handle, data=b"2"), a.storage.close(handle=handle)):
-            with pytest.raises(NotFoundError):
-                await again
+        with pytest.raises(NotFoundError):
+            await a.storage.write(handle=handle, data=b"2")
+
+
+async def test_closing_twice_stores_once(server: RunningServer, heard: Any) -> None:
+    async with server.client() as a, server.client(name="b") as b:
+        updated = heard(b.storage, "file.updated")
+        handle = await a.storage.open(path="f")
+        await a.storage.close(handle=handle)
+        await a.storage.close(handle=handle)
+        await a.storage.upload(path="g", data=b"")
+        assert [(await updated.get())["path"], (await updated.get())["path"]] == ["f", "g"]
+        with pytest.raises(NotFoundError):
+            await b.storage.close(handle=handle)
+
+
+async def test_the_server_remembers_the_last_files_of_a_participant_only(server: RunningServer) -> None:
+    async with server.client() as a:
+        first = await a.storage.open(path="first")
+        await a.storage.close(handle=first)
+        for number in range(handlers.MAX_UPLOADS):
+            await a.storage.upload(path=f"f{number}", data=b"")
+        with pytest.raises(NotFoundError):
+            await a.storage.close(handle=first)
 
 
 async def test_overwriting_must_be_asked_for(server: RunningServer) -> None:
@@ -175,17 +198,164 @@ async def test_a_handle_belongs_to_who_opened_it(server: RunningServer) -> None:
             await b.storage.write(handle=handle, data=b"mine now")
 
 
-async def test_an_unfinished_upload_ends_with_its_connection(server: RunningServer, heard: Any) -> None:
+@pytest.mark.parametrize("size", [10, 3_000_000])
+async def test_an_upload_goes_on_after_a_lost_connection(server: RunningServer, heard: Any, size: int) -> None:
+    data = os.urandom(size)
     async with server.client(reconnect=ReconnectPolicy(first_delay=0.0)) as a:
         handle = await a.storage.open(path="f")
-        await a.storage.write(handle=handle, data=b"half")
+        await a.storage.write(handle=handle, data=data)
         reconnected = heard(a, "reconnected")
         server.cut(a)
         await reconnected.get()
+        await a.storage.write(handle=handle, data=data)
+        await a.storage.close(handle=handle)
+        assert (await a.storage.download(path="f")).data == data * 2
+
+
+async def test_pieces_that_are_sent_again_are_in_the_file_once(server: RunningServer) -> None:
+    async with server.client() as a:
+        handle = (await a.send_request("storage.open", {"path": "f"}))["handle"]
+
+        async def write(offset: int, data: bytes) -> None:
+            await a.send_request("storage.write", {"handle": handle, "offset": offset}, data)
+
+        await write(0, b"abcd")
+        await write(0, b"abcd")
+        await write(2, b"cdef")
+        with pytest.raises(InvalidRequestError, match="offset: expected at most 6"):
+            await write(7, b"h")
+        with pytest.raises(InvalidRequestError, match="offset"):
+            await write(-1, b"h")
+        await write(6, b"gh")
+        await a.send_request("storage.close", {"handle": handle})
+        assert (await a.storage.download(path="f")).data == b"abcdefgh"
+
+
+async def test_a_write_whose_connection_was_lost_is_sent_again_by_the_client(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    take = StorageService._take_bytes
+
+    async def held(self: StorageService, *arguments: Any) -> None:
+        reached.set()
+        await go_on.wait()
+        await take(self, *arguments)
+
+    async with server.client(reconnect=ReconnectPolicy(first_delay=0.0)) as a:
+        monkeypatch.setattr(StorageService, "_take_bytes", held)
+        upload = asyncio.create_task(a.storage.upload(path="f", data=b"x" * 100_000))
+        await reached.wait()
+        server.cut(a)
+        go_on.set()
+        await upload
+        assert (await a.storage.download(path="f")).data == b"x" * 100_000
+
+
+async def test_a_write_that_is_given_up_leaves_the_file_as_it_counts(
+    server: RunningServer, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, go_on, add = threading.Event(), threading.Event(), Upload.use
+
+    def slow(self: Upload, work: Any, data: bytes = b"") -> None:
+        held.set()
+        assert go_on.wait(30)
+        add(self, work, data)
+
+    async with server.client() as a:
+        handle = await a.storage.open(path="f")
+        monkeypatch.setattr(Upload, "use", slow)
+        piece = b"x" * 100_000
+        writing = asyncio.create_task(a.storage.write(handle=handle, data=piece))
+        await until(held.is_set)
+        writing.cancel()
+        monkeypatch.undo()
+        again = asyncio.create_task(a.send_request("storage.write", {"handle": handle.id, "offset": 0}, piece + b"y"))
+        go_on.set()
+        await again
+        [upload] = server.server.service(StorageService).uploads(server.server.rooms[0]).values()
+        assert upload.taken == upload.file.size == 100_001
+        await a.storage.close(handle=handle)
+        assert (await a.storage.download(path="f")).data == piece + b"y"
+
+
+async def test_an_unfinished_upload_ends_when_its_participant_does_not_come_back(serve: Any, until: Any) -> None:
+    async with serve(resume_seconds=0.1) as server, server.client(name="b"):
+        a = server.client(reconnect=ReconnectPolicy(first_delay=60.0))
+        await a.connect()
+        await a.storage.open(path="f")
+        uploads = server.server.service(StorageService).uploads(server.server.rooms[0])
+        assert len(uploads) == 1
+        server.cut(a)
+        await until(lambda: not uploads)
+        await a.close()
+
+
+async def test_an_unfinished_upload_ends_at_once_when_its_participant_leaves(server: RunningServer, until: Any) -> None:
+    async with server.client(name="b"):
+        async with server.client() as a:
+            await a.storage.open(path="f")
+            uploads = server.server.service(StorageService).uploads(server.server.rooms[0])
+            assert len(uploads) == 1
+        await until(lambda: not uploads)
+
+
+async def test_an_unfinished_upload_ends_with_its_room(server: RunningServer, until: Any) -> None:
+    async with server.client() as a:
+        await a.storage.open(path="f")
+        room = server.server.rooms[0]
+        uploads = server.server.service(StorageService).uploads(room)
+        server.server.parts.directory.end(room)
+        await until(lambda: not uploads)
+
+
+async def test_who_came_back_with_fewer_rights_does_not_finish_its_upload(server: RunningServer) -> None:
+    async with server.client() as a:
+        handle = await a.storage.open(path="f")
+        [member] = server.server.rooms[0].connected()
+        member.scope = ApiScope(storage=StorageGrant(paths=[StoragePathGrant(path="f", read_only=True)]))
+        for refused in (a.storage.write(handle=handle, data=b"1"), a.storage.close(handle=handle)):
+            with pytest.raises(AccessDeniedError):
+                await refused
+
+
+async def test_an_upload_that_is_aborted_is_gone_at_once(server: RunningServer) -> None:
+    async with server.client() as a, server.client(name="b") as b:
+        uploads = server.server.service(StorageService).uploads(server.server.rooms[0])
+        handle = await a.storage.open(path="f")
+        await a.storage.write(handle=handle, data=b"half")
+        await b.storage.abort(handle=handle)
+        assert len(uploads) == 1
+        await a.storage.abort(handle=handle)
+        await a.storage.abort(handle=handle)
+        assert uploads == {}
         with pytest.raises(NotFoundError):
             await a.storage.close(handle=handle)
         assert not await a.storage.exists(path="f")
-        assert not server.server.service(StorageService).uploads(server.server.rooms[0])
+
+
+async def test_an_upload_that_fails_or_is_cancelled_is_aborted(server: RunningServer, until: Any) -> None:
+    async with server.client() as a:
+        uploads = server.server.service(StorageService).uploads(server.server.rooms[0])
+        begun, fails = asyncio.Event(), asyncio.Event()
+
+        async def half(path: str) -> None:
+            async with a.storage.writing(path=path) as write:
+                await write(b"half")
+                begun.set()
+                await fails.wait()
+                raise ZeroDivisionError
+
+        writing = asyncio.create_task(half("f"))
+        await begun.wait()
+        assert len(uploads) == 1
+        writing.cancel()
+        await until(lambda: not uploads)
+        fails.set()
+        with pytest.raises(ZeroDivisionError):
+            await half("g")
+        await until(lambda: not uploads)
+        assert await a.storage.list(path="") == []
 
 
 async def test_changes_are_told_to_those_who_may_read(server: RunningServer, heard: Any) -> None:
@@ -306,6 +476,52 @@ async def test_a_long_list_is_whole_and_lets_others_run(server: RunningServer, t
         blind = ApiScope(storage=StorageGrant(paths=[StoragePathGrant(path="elsewhere")]))
         async with server.client(name="b", scope=blind) as b:
             assert await b.storage.list(path="many") == []
+
+
+async def test_a_folder_is_read_page_by_page(server: RunningServer) -> None:
+    async with server.client() as a:
+        for name in ("b", "a/x", "a-b", "c", "secret/x"):
+            await a.storage.upload(path=f"d/{name}", data=b"1")
+        names = [[entry.name for entry in page] async for page in a.storage.pages(path="d", limit=2)]
+        assert names == [["a-b", "a"], ["b", "c"], ["secret"]]
+        assert [len(page) async for page in a.storage.pages(path="d")] == [5]
+        assert [page async for page in a.storage.pages(path="nothing")] == [[]]
+        first = await a.storage.list_page(path="d", limit=1, prefix="a")
+        second = await a.storage.list_page(path="d", limit=1, prefix="a", after=first.next)
+        assert [entry.name for entry in (*first.entries, *second.entries)] == ["a-b", "a"]
+        assert second.next is None
+        scope = ApiScope(storage=StorageGrant(paths=[StoragePathGrant(path="d/b"), StoragePathGrant(path="d/c")]))
+        async with server.client(name="b", scope=scope) as b:
+            page = await b.storage.list_page(path="d", limit=1)
+            # Neither an entry nor a cursor names what may not be read.
+            assert ([entry.name for entry in page.entries], page.next) == (["b"], "b")
+            assert (await b.storage.list_page(path="d", limit=1, after="b")).next is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"limit": 0}, "limit"),
+        ({"limit": 1001}, "limit"),
+        ({"after": "a/b"}, "after"),
+        ({"after": "/"}, "after"),
+        ({"after": ".."}, "after"),
+        ({"prefix": "a/"}, "prefix"),
+        ({"prefix": "\n"}, "prefix"),
+    ],
+    ids=str,
+)
+async def test_what_is_no_page_is_refused(server: RunningServer, asked: dict[str, Any], field: str) -> None:
+    async with server.client() as a:
+        with pytest.raises(RoomError, match=field):
+            await a.send_request("storage.list", {"path": "", **asked})
+
+
+async def test_a_client_that_knows_no_pages_gets_the_whole_folder(server: RunningServer) -> None:
+    async with server.client() as a:
+        await a.storage.upload(path="x", data=b"1")
+        answer = await a.send_request("storage.list", {"path": ""})
+        assert ([entry["name"] for entry in answer["files"]], set(answer)) == (["x"], {"files"})
 
 
 async def test_a_reader_that_takes_nothing_of_a_download_is_dropped(

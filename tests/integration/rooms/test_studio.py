@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from meshhost.app.config_file import ServerFile
 from meshhost.errors import InvalidTokenError
 from meshhost.identity.keys import parse_api_key
 from meshhost.server.http.sessions import CSRF_HEADER
@@ -239,6 +240,21 @@ async def test_the_operators_session_manages_tenants_and_opens_no_room(browser: 
     assert (await browser("POST", "/studio/api/rooms/den/token"))[0] == 403
 
 
+async def test_under_https_the_cookie_can_be_set_by_nobody_else(tmp_path: Path) -> None:
+    file = ServerFile.model_validate({"server": {"public_url": "https://rooms.example.com"}})
+    async with running_server(tmp_path, file=file) as server, aiohttp.ClientSession() as http:
+        headers = {"Origin": "https://rooms.example.com"}
+        at = f"http://127.0.0.1:{server.server.port}/studio/api/session"
+        async with http.post(at, json={"key": server.api_key}, headers=headers) as answer:
+            name, rest = answer.headers["Set-Cookie"].split("=", 1)
+        assert name.startswith("__Host-")
+        assert {"Secure", "Path=/"} <= {part.strip() for part in rest.split(";")}
+        assert "Domain" not in rest
+        planted = {"Cookie": f"meshhost-studio={rest.split(';')[0]}"}  # as another server of the domain may
+        async with http.get(at, headers=planted) as answer:
+            assert (await answer.json())["role"] is None
+
+
 async def test_signing_out_ends_the_session_even_for_a_copied_cookie(browser: Browser) -> None:
     await browser.sign_in(key=browser.server.api_key)
     copied = {cookie.key: cookie.value for cookie in browser.http.cookie_jar}
@@ -395,11 +411,16 @@ def test_a_code_is_good_for_ten_minutes_and_few_are_kept() -> None:
     clock = FakeClock()
     codes = OneTimeCodes(clock)
     of = CodeOf("p", "k")
+    others = [codes.make(CodeOf(None, None)), codes.make(CodeOf("another", "k"))]
     first = codes.make(of)
     kept = [codes.make(of) for _ in range(100)]
     with pytest.raises(InvalidTokenError):
         codes.use(first)
     assert codes.use(kept[0]) == of
+    assert [codes.use(code).project for code in others] == [
+        None,
+        "another",
+    ]  # a flood of one tenant's takes only its own
     clock.skip(CODE_SECONDS + 1)
     with pytest.raises(InvalidTokenError):
         codes.use(kept[1])

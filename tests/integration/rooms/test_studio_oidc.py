@@ -1,5 +1,6 @@
 """Signing in to Studio by a provider of OpenID Connect: roles by groups, and everything that must not sign anybody in."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -133,6 +134,7 @@ async def test_what_is_not_right_signs_nobody_in(provider: OidcProvider, server:
         {"groups": []},
         {"groups": ["lost"]},
         {"groups": [{"acme-dev": 1}]},
+        {"groups": 7},
     ]
     async with browser() as http:
         for change in wrong:
@@ -179,6 +181,25 @@ async def test_a_provider_that_does_not_answer_is_said_on_the_page(tmp_path: Pat
         file = file_for(gone, tmp_path)
     async with running_server(tmp_path / "data", operator_key=OPERATOR_KEY, file=file) as server, browser() as http:
         assert await signed_in(server, http) == "Acme cannot be reached"
+
+
+async def test_a_provider_that_hangs_is_asked_once_whoever_wants_to_sign_in_and_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("meshhost.server.studio.oidc._SECONDS", 0.3)
+    asked: list[asyncio.StreamWriter] = []
+    async with OidcProvider() as gone:
+        file = file_for(gone, tmp_path)
+    hanging = await asyncio.start_server(
+        lambda _, writer: asked.append(writer), "127.0.0.1", urlsplit(gone.issuer).port
+    )
+    async with running_server(tmp_path / "data", operator_key=OPERATOR_KEY, file=file) as server, browser() as http:
+        texts = await asyncio.gather(*(signed_in(server, http) for _ in range(10)))
+    assert (set(texts), len(asked)) == ({"Acme cannot be reached"}, 1)
+    assert sum("a sign-in with OpenID Connect failed" in record.message for record in caplog.records) == 1
+    for writer in asked:
+        writer.close()
+    hanging.close()
 
 
 async def test_sessions_of_persons_need_the_operators_key(provider: OidcProvider, tmp_path: Path) -> None:

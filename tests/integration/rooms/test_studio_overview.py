@@ -239,8 +239,8 @@ class Stream:
 
 
 @asynccontextmanager
-async def watching(asking: Asking, room: str = "den") -> AsyncIterator[Stream]:
-    async with asking.http.get(f"{asking.server.url}/rooms/{room}/events", headers=asking.headers) as answer:
+async def watching(asking: Asking, room: str = "den", query: str = "") -> AsyncIterator[Stream]:
+    async with asking.http.get(f"{asking.server.url}/rooms/{room}/events{query}", headers=asking.headers) as answer:
         assert answer.status == 200, await answer.text()
         assert answer.content_type == "text/event-stream"
         yield Stream(answer)
@@ -262,6 +262,30 @@ async def test_one_who_watches_a_room_sees_it_change_without_joining_it(asking: 
             state = await stream.until(lambda state: state["queues"])
             assert state["queues"][0]["ready"] == 2
         await stream.until(lambda state: not state["participants"])
+
+
+async def test_one_who_asks_for_changes_gets_the_whole_state_once(asking: Asking) -> None:
+    async with watching(asking, query="?changes=1") as stream, asking.server.client("den", name="ada") as ada:
+        name, state = await stream.next()
+        assert name == "room"
+        here = {each["name"] for each in state["participants"]}
+        while here != {"ada"}:
+            name, change = await stream.next()
+            assert name == "change"
+            here |= {each["name"] for each in change["joined"]}
+        async with asking.server.client("den", name="bob"):
+            await asking.send("den", count=2)
+            joined, queues = list[str](), dict[str, int]()
+            while not joined or not queues:
+                name, change = await stream.next()
+                assert (name, change["left"], "calls" in change) == ("change", [], False)
+                joined += [each["name"] for each in change["joined"]]
+                queues |= {queue["name"]: queue["ready"] for queue in change["queues"]}
+            assert (joined, queues) == (["bob"], {"jobs": 2})
+        while not change["left"]:
+            name, change = await stream.next()
+            assert (name, change["joined"], change["queues"]) == ("change", [], [])
+        await ada.queues.purge("jobs")
 
 
 async def test_a_quiet_stream_says_that_it_is_alive(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:

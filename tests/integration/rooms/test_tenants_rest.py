@@ -55,6 +55,7 @@ def api_routes(server: RunningServer) -> set[tuple[str, str]]:
         "/rooms/{room}/queues",
         "/rooms/{room}/queue-series",
         "/rooms/{room}/hooks",
+        "/rooms/{room}/mcp",
         "/studio/api",
         "/overview",
         "/hosts",

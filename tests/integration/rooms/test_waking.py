@@ -17,6 +17,7 @@ import pytest
 from meshhost.agents.context import AgentCallContext
 from meshhost.agents.task_runner import TaskRunner
 from meshhost.app.config_file import ServerFile
+from meshhost.cli.connect import joined_room
 from meshhost.errors import NotFoundError, RoomError, RoomRefusedError
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.called import ADDRESS_CLAIM, SERVICE_CLAIM
@@ -380,6 +381,29 @@ async def test_the_first_ask_and_tool_call_in_a_room_that_slept_are_answered(
             assert answer == JsonResponse(json={"count": 1})
         async with _looking(server, "c") as user:
             assert await user.agents.ask(agent="counter", arguments={}) == {"asked": {}}
+
+
+async def test_a_command_that_waits_for_an_agent_says_so(
+    serve: Any, hosting: Hosting, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with (
+        hosting() as host,
+        serve(port=port, services=[service(host, path="counter")]) as server,
+        joined_room(server.url, "a", token=server.token("a")) as user,
+    ):
+        assert await user.agents.ask(agent="counter", arguments={"a": 1}) == {"asked": {"a": 1}}
+    assert capsys.readouterr().err.startswith("meshhost: no agent 'counter' in this room yet: waiting up to 30 s")
+
+
+async def test_a_request_whose_agent_did_not_come_in_time_says_that_it_was_waited_for(
+    serve: Any, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshhost.server.services.agents.service.ARRIVAL_SECONDS", 0.05)
+    unreachable = ConfiguredService("http://127.0.0.1:1", [ServicePath("/counter", "counter")], webhook_secret=SECRET)
+    async with serve(port=port, services=[unreachable]) as server, server.client("a") as user:
+        with pytest.raises(NotFoundError, match="no agent 'counter' in this room") as caught:
+            await user.agents.ask(agent="counter", arguments={})
+    assert "none came within 0.05 s: `meshhost room services a` shows why" in str(caught.value)
 
 
 async def test_what_nobody_can_offer_is_refused_at_once(serve: Any, hosting: Hosting, port: int) -> None:

@@ -3,11 +3,12 @@
 import json
 import ssl
 import sys
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import AsyncMock, MagicMock
+from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
 from opentelemetry import trace
@@ -38,6 +39,12 @@ def key(environment: pytest.MonkeyPatch) -> str:
 
 def _lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().out.splitlines()
+
+
+def test_a_room_that_nobody_named_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["queue", "list"]) == 2
+    said = "meshhost: no room is named: give --room, or set MESHHOST_ROOM: see `meshhost queue list --help`"
+    assert capsys.readouterr().err.strip() == said
 
 
 def test_send_takes_the_message_from_its_option_or_a_file(
@@ -143,7 +150,7 @@ def test_commands_that_only_show_what_is_stored_do_not_wake_the_room(
     client.queues.list.return_value = [Queue("q", 0)]
     client.queues.dead.return_value = []
     client.queues.send.return_value = "1"
-    client.storage.list.return_value = []
+    client.storage.pages = _pages()
     client.agents.list_agents.return_value = []
     assert run(command.split()) == 0
     assert client.only_looks is only_looks
@@ -178,18 +185,25 @@ def test_drain_does_what_it_did_and_says_that_it_has_another_name(
     assert err.startswith("meshhost: queue drain is deprecated: use `meshhost queue purge`")
 
 
+def _pages(*entries: StorageEntry) -> Mock:
+    async def pages() -> AsyncIterator[list[StorageEntry]]:
+        yield [*entries]
+
+    return Mock(side_effect=lambda **_: pages())
+
+
 def test_folders_are_listed(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
-    client.storage.list.return_value = [StorageEntry("a", True), StorageEntry("b", False, updated_at=moment)]
+    client.storage.pages = _pages(StorageEntry("a", True), StorageEntry("b", False, updated_at=moment))
 
     assert run(["storage", "ls", "room:/x/"]) == 0
 
-    client.storage.list.assert_awaited_once_with(path="x/")
+    client.storage.pages.assert_called_once_with(path="x/", limit=1000, prefix="")
     assert _lines(capsys) == ["a/\t", "b\t2026-01-01 00:00:00Z"]
 
 
 def test_an_empty_folder_is_no_error(client: Any) -> None:
-    client.storage.list.return_value = []
+    client.storage.pages = _pages()
     client.storage.stat.return_value = StorageEntry("x", True)
 
     assert run(["storage", "ls", "x"]) == 0
@@ -420,7 +434,7 @@ def test_setup_as_json_is_all_a_program_needs(capsys: pytest.CaptureFixture[str]
 
 def test_other_commands_print_json_too(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
     client.queues.list.return_value, client.queues.dead.return_value = [Queue("q", 2)], []
-    client.storage.list.return_value = [StorageEntry("a", True)]
+    client.storage.pages = _pages(StorageEntry("a", True))
     client.agents.list_toolkits.return_value = [ToolkitDescription(name="k")]
     client.messaging.remote_participants = [_BOB]
 

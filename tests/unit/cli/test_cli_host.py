@@ -397,6 +397,15 @@ RECORD = {
 }
 
 
+def test_an_id_that_is_too_short_for_logs_is_refused_as_elsewhere(
+    asked: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in (["logs", "012"], ["host", "describe", "012"]):
+        assert run(arguments) == 2
+        assert "Invalid value for ID: expected at least 6 characters of the agent's id" in capsys.readouterr().err
+    assert not asked
+
+
 def test_logs_are_shown_and_followed_from_the_last_record(
     asked: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ def test_an_error_is_a_field_or_a_traceback() -> None:
     full = _line(LineFormatter(is_coloured=False, tracebacks=True), "failed", error=ValueError("x"))
 
     assert short.endswith('failed error="ValueError: x"')
-    assert full.endswith('failed error="ValueError: x"\nValueError: x')
+    assert full.endswith('failed error="ValueError: x"\n  ValueError: x')
 
 
 def test_a_tenant_is_shown_by_its_name_and_a_host_agent_once() -> None:

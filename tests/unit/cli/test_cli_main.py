@@ -109,8 +109,10 @@ def test_the_commands_are_these() -> None:
         "schedule": "add list show pause resume remove run-now preview",
         "hook": "create list show test rotate delete",
         "mailbox": "create update list show delete",
+        "trace": "list show",
         "storage": "ls cat cp rm",
         "agents": "list list-toolkits invoke-tool ask",
+        "mcp": "url check login",
         "messaging": "send broadcast list",
         "token": "create",
         "tenant": "create list show limit rename suspend resume delete export import",
@@ -199,7 +201,7 @@ def test_service_run_is_handed_the_program_and_the_room(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "meshhost.cli.commands.service", module)
 
     assert run(["service", "run", "main.py --x", "--room", "demo", "--json"]) == 0
-    assert got == {"file": "main.py --x", "room": "demo", "json": True, "reload": False}
+    assert got == {"file": "main.py --x", "room": "demo", "json": True, "reload": False, "port": 0}
 
     assert run(["service", "run", "main.py", "--room", "demo", "--reload"]) == 0
     assert got["reload"] is True

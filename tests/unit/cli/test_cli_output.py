@@ -17,6 +17,7 @@ from meshhost.cli.output import (
     one_line,
     print_json,
     print_table,
+    printable,
     shown_age,
     shown_time,
     to_json,
@@ -166,3 +167,11 @@ def test_a_table_of_a_thousand_rows_is_cheap_and_fits(monkeypatch: pytest.Monkey
     lines = re.sub(r"\x1b\[\d*m", "", terminal.getvalue()).splitlines()
     assert max(map(cell_len, lines)) <= 60
     assert len(lines) > 1001
+
+
+def test_a_name_that_changes_the_writing_direction_is_shown_without_it() -> None:
+    assert one_line("paid \u202etxt.exe\u2066 \u200fx") == "paid txt.exe x"
+
+
+def test_a_text_for_a_terminal_keeps_its_lines_and_orders_nothing() -> None:
+    assert printable("a\n\tb\r\x1b]0;x\x07\x9b2J\u202e c") == "a\n\tb]0;x2J c"

@@ -34,7 +34,7 @@ def record(state: Any, **more: Any) -> MessageRecord:
 
 async def follow(*records: MessageRecord | None) -> Any:
     room: Any = Room(*records)
-    return await result_of(room, "q", "7", timeout=None)
+    return await result_of(room, "q", "7", timeout=None, where="--queue q")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 
 from meshhost.errors import LLMError
 from meshhost.gateway.local.stages import answer, mentioned_files, shortlist, subject
-from meshhost.gateway.responses import AskedResponse, FunctionTool, ResponseBuilder
+from meshhost.gateway.responses import AskedResponse, FunctionTool
+from meshhost.llm.builder import ResponseBuilder
 
 STRING = {"type": "string"}
 

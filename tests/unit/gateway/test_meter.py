@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from meshhost.errors import RoomError
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import Caller
-from meshhost.gateway.sse import DONE, DataLines, encode_event
 from meshhost.gateway.tokens import TokenReader, Tokens
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.llm.sse import DONE, DataLines, encode_event
 from meshhost.stores.memory.usage import MemoryUsageStore
 from meshhost.stores.usage import UsageCounts, UsageKey
 from meshhost.testing.clock import FakeClock

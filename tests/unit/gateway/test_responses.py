@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from meshhost.errors import InvalidRequestError
-from meshhost.gateway.responses import ResponseBuilder, read_request
+from meshhost.gateway.responses import read_request
+from meshhost.llm.builder import ResponseBuilder
 
 TOOL = {"type": "function", "name": "ring", "description": "Rings", "parameters": {"type": "object"}}
 

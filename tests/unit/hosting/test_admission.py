@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import CallRefusedError
-from meshhost.hosting.calls.admission import AllowedRooms, admit, parse_event
+from meshhost.hosting.calls.admission import MAX_TOKEN_LENGTH, AllowedRooms, admit, parse_event
 from meshhost.identity.keys import encode_api_key, new_api_key
 from meshhost.identity.tokens import NO_EXPIRATION, ParticipantGrant, ParticipantToken
 from meshhost.tenant_names import name_of
@@ -226,3 +226,13 @@ def test_data_that_is_no_object_is_malformed():
     with pytest.raises(CallRefusedError, match=r"data\.room_name: Field required") as refused:
         admit({}, AllowedRooms([SERVER]))
     assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("query", ["token=x", "a=1&token=", "%74oken=x"])
+def test_a_room_url_with_a_token_of_its_own_is_refused(query):
+    assert "room_url" in refusal(403, room_url=f"ws://127.0.0.1:8080/rooms/room?{query}")
+    assert admitted(room_url="ws://127.0.0.1:8080/rooms/room?a=token")
+
+
+def test_a_token_that_no_request_can_carry_is_refused():
+    assert "token" in refusal(400, token="x" * (MAX_TOKEN_LENGTH + 1))

@@ -12,10 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import ExpiredTokenError, InvalidApiKeyError, InvalidTokenError, TokenError
+from meshhost.identity import tokens
 from meshhost.identity.grants import ApiScope, QueuesGrant
 from meshhost.identity.keys import ApiKey, encode_api_key
+from meshhost.identity.refused_tokens import RefusedTokens
 from meshhost.identity.signing import AGENT_SCOPE, FULL_SCOPE, room_token
-from meshhost.identity.tokens import DEFAULT_LIFETIME, NO_EXPIRATION, ParticipantGrant, ParticipantToken
+from meshhost.identity.tokens import (
+    DEFAULT_LIFETIME,
+    NO_EXPIRATION,
+    ParticipantGrant,
+    ParticipantToken,
+    unverified_claims,
+)
 
 SECRET = "s" * 31 + "-hidden"
 OTHER_SECRET = "o" * 64
@@ -322,6 +330,60 @@ def test_a_verified_token_needs_the_right_secret_and_time() -> None:
         ParticipantToken.verified(signed({"name": "ada"}), secret_for=lambda kid, sub: "")
     with pytest.raises(ExpiredTokenError):
         ParticipantToken.verified(signed({"name": "ada", "exp": 1}), secret_for=lambda kid, sub: SECRET)
+
+
+def test_a_token_that_is_verified_is_read_by_the_jwt_library_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+    decode = jwt.decode
+
+    def counted(text: str, **options: Any) -> Any:
+        decoded.append(text)
+        return decode(text, **options)
+
+    monkeypatch.setattr(jwt, "decode", counted)
+    text = signed({"name": "ada", "kid": "k", "sub": "p"})
+    ParticipantToken.verified(text, secret_for=lambda *_: SECRET)
+    assert decoded == [text]
+
+
+def test_a_token_with_a_wrong_signature_is_checked_once_and_refused_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    text, refused = signed({"name": "ada", "kid": "k", "sub": "p"}), RefusedTokens()
+
+    def verify(secret: str) -> ParticipantToken:
+        return ParticipantToken.verified(text, secret_for=lambda *_: secret, refused=refused)
+
+    texts = set()
+    for _ in range(2):
+        with pytest.raises(InvalidTokenError) as error:
+            verify(OTHER_SECRET)
+        texts.add(str(error.value))
+        monkeypatch.setattr(jwt, "decode", None)  # it is not asked again
+    assert len(texts) == 1
+    monkeypatch.undo()
+    assert verify(SECRET).name == "ada"  # another secret has the key now
+
+
+def test_only_what_can_never_become_right_is_remembered_as_refused() -> None:
+    claims, refused = {"name": "ada", "kid": "k", "sub": "p"}, RefusedTokens()
+    expired, early = signed(claims | {"exp": 1}), signed(claims | {"nbf": 2**40})
+    for text in (expired, early):
+        with pytest.raises(TokenError):
+            ParticipantToken.verified(text, secret_for=lambda *_: SECRET, refused=refused)
+        assert (text, SECRET) not in refused
+
+
+def test_claims_that_say_another_signer_than_the_one_asked_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "unverified_claims", lambda _: {"kid": "another"})
+    with pytest.raises(InvalidTokenError):
+        ParticipantToken.verified(signed({"name": "ada", "kid": "k"}), secret_for=lambda *_: SECRET)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a.b", "a.b.c.d", "a.\u00e9.c", f"a.{encoded([])}.c", f"a.{encoded(b'[' * 100_000)}.c"]
+)
+def test_unverified_claims_of_what_is_no_token_are_refused(text: str) -> None:
+    with pytest.raises(InvalidTokenError):
+        unverified_claims(text)
 
 
 def test_a_refusal_of_the_key_lookup_goes_through() -> None:

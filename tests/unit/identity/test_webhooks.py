@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshhost.errors import InvalidTokenError
-from meshhost.identity.webhooks import MAX_AGE_SECONDS, sign_webhook, verify_webhook, webhook_body
+from meshhost.identity.webhooks import MAX_AGE_SECONDS, check_signature, sign_webhook, verify_webhook, webhook_body
 
 SECRET = "webhook-secret-of-at-least-32-bytes!"
 NOW = 1_700_000_000.0
@@ -130,3 +130,18 @@ def test_each_signature_has_an_id_of_its_own():
 def test_a_body_that_is_no_json_verifies_by_its_bytes():
     for body in (b"", b"\xff\xfe", b"[" * 100_000):
         assert verify(body, sign_webhook(body, secret=SECRET, now=NOW))
+
+
+def test_a_signature_is_checked_before_the_body_has_come_but_for_what_it_signs():
+    good = sign_webhook(b"body", secret=SECRET, now=NOW)
+    check_signature(good, secret=SECRET, now=NOW)
+    check_signature(good, secret=None, now=NOW)  # that there is one is all that can be said
+    for header, secret, now in (
+        (None, SECRET, NOW),
+        (None, None, NOW),
+        ("Basic x", None, NOW),
+        (good, "another-secret-of-at-least-32-bytes!", NOW),
+        (good, SECRET, NOW + MAX_AGE_SECONDS + 1),
+    ):
+        with pytest.raises(InvalidTokenError):
+            check_signature(header, secret=secret, now=now)

@@ -4,7 +4,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from meshhost.openai.tools import exchange, responses_adapter, tool_bundle
+from meshhost.openai.tools import exchange, model_adapter, tool_bundle
 from meshhost.tools import Tool, Toolkit
 from meshhost.usage import Tally, reporting_to
 
@@ -19,7 +19,7 @@ def spans(monkeypatch):
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    for module in (exchange, responses_adapter, tool_bundle):
+    for module in (exchange, model_adapter, tool_bundle):
         monkeypatch.setattr(module, "tracer", provider.get_tracer("test"))
     yield lambda: {span.name: span for span in exporter.get_finished_spans()}
     provider.shutdown()

@@ -76,3 +76,19 @@ async def test_new_connections_have_a_rate_of_their_own(clock: FakeClock) -> Non
     rates.connect("rival")
     await clock.advance(0.05)
     rates.connect("acme")
+
+
+async def test_each_that_is_refused_is_told_a_turn_of_its_own(clock: FakeClock) -> None:
+    rates = TenantRates(lambda _: ServerQuota(requests_per_second=20.0), clock=clock)
+    passed(rates, "acme", 20)
+
+    def told() -> float | None:
+        with pytest.raises(QuotaExceededError) as refused:
+            rates.take("acme")
+        return refused.value.retry_after
+
+    assert [told() for _ in range(3)] == pytest.approx([0.05, 0.1, 0.15])
+    assert [told() for _ in range(100)][-1] == pytest.approx(1.0), "a turn is never further off than this"
+    await clock.advance(5.0)
+    assert passed(rates, "acme", 20) == 20
+    assert told() == pytest.approx(0.05), "turns that nobody took are forgotten"

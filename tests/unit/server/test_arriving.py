@@ -6,7 +6,7 @@ import pytest
 
 from meshhost.quotas.in_flight import FREE_BYTES, Account, InFlight
 from meshhost.quotas.quota import ServerQuota
-from meshhost.server.wire.arriving import LATE, Arrivals, Arriving
+from meshhost.server.wire.arriving import IDLE_FRAMES, LATE, Arrivals, Arriving
 from tests.unit.transport.test_frame_sizes import frame
 
 ROOM = 1_000_000
@@ -170,3 +170,37 @@ async def test_a_finished_one_has_none(everything: InFlight, monkeypatch: pytest
     async with asyncio.timeout(5):
         await late.ended.get()
     assert wire.ended.empty()
+
+
+@pytest.mark.parametrize(
+    "idle",
+    [frame(0, opcode=9), frame(125, opcode=10), frame(0, opcode=0, final=False)],
+    ids=["pings", "pongs", "pieces"],
+)
+async def test_too_many_frames_that_carry_nothing_end_the_connection_and_the_rest_is_dropped(
+    everything: InFlight, idle: bytes
+) -> None:
+    wire = Wire(everything)
+    assert wire.arriving.feed(frame(1, final=False))
+    assert not wire.arriving.feed(idle * 10_000)
+    assert "too many" in wire.ended.get_nowait()
+    assert not wire.arriving.feed(frame(LARGE))
+    assert wire.account.held == 0
+
+
+async def test_who_sends_too_many_before_it_is_served_is_ended_when_it_is(everything: InFlight) -> None:
+    wire = Wire(everything)
+    wire.arriving.attach(make_room=lambda: False, end=lambda _: None)
+    assert not wire.arriving.feed(frame(0, opcode=9) * 10_000)
+    wire.arriving.attach(make_room=lambda: False, end=wire.ended.put_nowait)
+    assert "too many" in wire.ended.get_nowait()
+
+
+async def test_a_few_pings_a_second_may_be_sent_for_ever(everything: InFlight, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("meshhost.server.wire.arriving.time.monotonic", lambda: now[0])
+    wire = Wire(everything)
+    for _ in range(1000):
+        assert wire.arriving.feed(frame(0, opcode=9) * 10)
+        now[0] += 1.0
+    assert not wire.arriving.feed(frame(0, opcode=9) * (IDLE_FRAMES + 20))

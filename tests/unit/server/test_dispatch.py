@@ -93,6 +93,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], ApiScope]]] = {
     "storage.open": [({"path": "f"}, _ELSEWHERE), ({"path": "f"}, _READ_ONLY)],
     "storage.write": [({"handle": "h"}, _without(storage=None))],
     "storage.close": [({"handle": "h"}, _without(storage=None))],
+    "storage.abort": [({"handle": "h"}, _without(storage=None))],
     "storage.download": [({"path": "f"}, _ELSEWHERE)],
     "storage.download_url": [({"path": "f"}, _ELSEWHERE)],
     "storage.delete": [({"path": "f"}, _ELSEWHERE), ({"path": "f"}, _READ_ONLY)],
@@ -119,12 +120,20 @@ FREE = {
     "set_attributes",
     "messaging.disable",
     "agent.unregister_toolkit",
+    "agent.tool_call_progress",
     "agent.tool_call_response",
     "agent.unregister_agent",
     "agent.ask_response",
     "agent.abandon",
 }
-ONE_WAY = {"queues.received", "set_attributes", "agent.tool_call_response", "agent.ask_response", "agent.abandon"}
+ONE_WAY = {
+    "queues.received",
+    "set_attributes",
+    "agent.tool_call_progress",
+    "agent.tool_call_response",
+    "agent.ask_response",
+    "agent.abandon",
+}
 
 
 def test_every_operation_has_a_test_of_its_grant(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.quotas.quota import Resource, ServerQuota
 from meshhost.server.calling.records import CallOutcome, CallRecord
+from meshhost.server.fresh import Fresh
 from meshhost.server.studio.attention import Attention, near_quota, of_queue, of_service, of_waiting, worst_first
-from meshhost.server.studio.fresh import Fresh
 from meshhost.stores.queues import QueueKey, QueueStats
 from meshhost.testing.clock import FakeClock
 

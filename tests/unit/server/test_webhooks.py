@@ -66,3 +66,4 @@ async def test_an_error_names_no_credentials(sender: WebhookSender) -> None:
     assert caught.value.status == 503
     assert "password" not in str(caught.value)
     assert "hidden" not in str(caught.value)
+    assert str(caught.value).endswith("/x cannot be reached: Connection refused")

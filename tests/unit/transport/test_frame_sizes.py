@@ -2,7 +2,7 @@
 
 import random
 
-from meshhost.transport.frame_sizes import FrameSizes
+from meshhost.transport.frame_sizes import TINY, FrameSizes
 
 
 def frame(payload: int, *, opcode: int = 2, final: bool = True, masked: bool = True) -> bytes:
@@ -52,3 +52,21 @@ def test_pieces_of_any_size_are_followed_alike() -> None:
                 break
         else:
             assert (sizes.finished, sizes.is_unfinished) == (len(payloads), False)
+
+
+def test_frames_that_carry_next_to_nothing_are_counted() -> None:
+    sizes = FrameSizes()
+    sizes.feed(frame(12) + frame(TINY, final=False) + frame(TINY, opcode=0))
+    assert sizes.idle == 0  # whole messages may be small, and pieces may be many
+    sizes.feed(frame(3, opcode=9) + frame(0, opcode=10))
+    assert sizes.idle == 2
+    sizes.feed(frame(TINY - 1, final=False) + frame(0, opcode=0, final=False) + frame(1, opcode=0))
+    assert sizes.idle == 5
+    sizes.feed(frame(0) + frame(11))
+    assert (sizes.idle, sizes.finished) == (7, 5)
+
+
+def test_no_more_is_looked_at_when_too_many_carry_nothing() -> None:
+    sizes = FrameSizes()
+    sizes.feed(frame(0, opcode=9) * 1000, most_idle=10)
+    assert sizes.idle == 11

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-__all__ = ["PAGE", "agents_of", "ask", "base_url", "full_id", "quoted"]
+__all__ = ["PAGE", "agents_of", "ask", "base_url", "check_prefix", "full_id", "quoted"]
 
 PAGE = 1000
 """The largest page of agents that a host returns."""
@@ -74,8 +74,7 @@ def full_id(url: str | None, given: str) -> str:
     """
     if len(given) >= _ID_LENGTH:
         return given
-    if len(given) < _MIN_PREFIX:
-        raise typer.BadParameter(f"expected at least {_MIN_PREFIX} characters of the agent's id", param_hint="ID")
+    check_prefix(given)
     agents, are_more = agents_of(url, {"id": given}, _MAX_CANDIDATES)
     # Checked here too: an older host ignores the filter and would return other agents.
     found = [agent for agent in agents if agent["id"].startswith(given)]
@@ -88,6 +87,12 @@ def full_id(url: str | None, given: str) -> str:
     names = [f"{agent['id']} ({agent['identity']} in {agent['room']})" for agent in found]
     listed = ", ".join([*names, "…"] if are_more else names)
     raise typer.BadParameter(f"several agents have an id that begins like this: {listed}", param_hint="ID")
+
+
+def check_prefix(given: str) -> None:
+    """Raise BadParameter when this is too little of an agent's id."""
+    if len(given) < _MIN_PREFIX:
+        raise typer.BadParameter(f"expected at least {_MIN_PREFIX} characters of the agent's id", param_hint="ID")
 
 
 def quoted(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from meshhost.cli.commands.host.client import ask
+from meshhost.cli.commands.host.client import ask, check_prefix
 from meshhost.cli.commands.host.options import PathOption, RoomOption, TenantOption, UrlOption
 from meshhost.cli.options import JsonOption
 
@@ -38,6 +38,8 @@ def logs(
     """
     import time
 
+    if agent_id is not None:
+        check_prefix(agent_id)
     wanted = {"id": agent_id, "tenant": tenant, "path": path, "room": room}
     query = {name: value for name, value in wanted.items() if value is not None}
     answer = ask(url, "GET", "/agents/logs", query={**query, "limit": str(lines)})

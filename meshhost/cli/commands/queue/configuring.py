@@ -34,7 +34,7 @@ _SETTINGS = {
 }
 
 # What it means when a setting has no value, where the server has no default.
-_UNSET = {"rate": "no limit", "key_rate": "no limit", "burst": "the starts of a second"}
+_UNSET = {"rate": "no limit", "key_rate": "no limit", "burst": "what the rate allows in one second"}
 
 
 def configure(

@@ -20,7 +20,7 @@ __all__ = ["note_paused", "result_of"]
 _SHOWN_CHARS = 60
 
 
-async def note_paused(client: RoomClient, queue: str) -> None:
+async def note_paused(client: RoomClient, queue: str, *, where: str) -> None:
     """Say when the queue is paused, since a wait could be long. Nothing is said to who may not read its settings."""
     import contextlib
 
@@ -29,11 +29,11 @@ async def note_paused(client: RoomClient, queue: str) -> None:
 
     with contextlib.suppress(RoomError):
         if (await client.queues.settings(queue)).paused:
-            note(f"queue {queue} is paused: `meshhost queue resume --queue {queue}` lets its messages go on")
+            note(f"queue {queue} is paused: `meshhost queue resume {where}` lets its messages go on")
 
 
-async def result_of(client: RoomClient, queue: str, message_id: str, *, timeout: float | None) -> Any:
-    """Return the result of a message when it is done.
+async def result_of(client: RoomClient, queue: str, message_id: str, *, timeout: float | None, where: str) -> Any:
+    """Return the result of a message when it is done. `where` are the options that name its queue in suggested commands.
 
     Raises MessageFailedError when it ended otherwise, RequestTimeoutError when it has not ended after `timeout` seconds.
     """
@@ -51,11 +51,11 @@ async def result_of(client: RoomClient, queue: str, message_id: str, *, timeout:
     if record.has_ended:
         reason = last_line(record.reason or "")
         if reason != (record.reason or "").strip():
-            reason += f" (`meshhost queue get --queue {queue} --json {message_id}` shows the whole reason)"
+            reason += f" (`meshhost queue get {where} {message_id}` shows the whole reason)"
         raise MessageFailedError(message_id, state=record.state, reason=reason)
     raise RequestTimeoutError(
         f"message {message_id} has not ended after {timeout:g} s, and goes on: "
-        f"`meshhost queue get --queue {queue} {message_id}` shows it"
+        f"`meshhost queue get {where} {message_id}` shows it"
     )
 
 

@@ -46,7 +46,7 @@ def get(
     """
     from meshhost.cli.commands.queue.checks import queue_named
     from meshhost.cli.connect import run_in_room
-    from meshhost.cli.output import last_line, print_json, print_line, print_table, shown_time
+    from meshhost.cli.output import last_line, print_json, print_line, print_table, print_text, shown_time
     from meshhost.errors import NotFoundError
 
     _check_id(message_id)
@@ -77,6 +77,7 @@ def get(
             for each in record.history
         ]
         print_table(("BEGAN", "ENDED", "BY", "REASON", "ERROR"), rows, empty="")
+    print_text(_traceback(record))
 
 
 def search(
@@ -244,12 +245,12 @@ def _shown(value: Any, large: LargeBody | None) -> str:
 
 def _facts(record: MessageRecord) -> Iterator[tuple[str, str]]:
     """What is worth a line, by its name."""
-    from meshhost.cli.output import shown_time, to_json
+    from meshhost.cli.output import last_line, shown_time, to_json
 
     yield "id", record.id
     yield "state", f"{record.state}{', being cancelled' if record.is_cancelling else ''}"
     if record.reason:
-        yield "reason", record.reason
+        yield "reason", last_line(record.reason)
     times = {"sent": record.sent_at, "due": record.due_at, "expires": record.expires_at, "begun": record.began_at}
     for name, moment in (times | {"leased until": record.lease_until, "ended": record.ended_at}).items():
         if moment is not None:
@@ -267,6 +268,12 @@ def _facts(record: MessageRecord) -> Iterator[tuple[str, str]]:
         yield "result", _shown(record.result, record.result_body)
     if record.message is not None or record.body is not None:
         yield "message", _shown(record.message, record.body)
+
+
+def _traceback(record: MessageRecord) -> str:
+    """The whole of what a message died of, when that has more than the line that is shown above."""
+    reason = record.reason or ""
+    return reason if len(reason.strip().splitlines()) > 1 else ""
 
 
 def _shown_message(record: MessageRecord) -> str:

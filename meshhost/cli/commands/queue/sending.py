@@ -149,14 +149,22 @@ class _Sending:
                 note(f"message {sent} is in queue {self.queue}")
             from meshhost.cli.commands.queue.following import note_paused, result_of
 
-            await note_paused(client, self.queue)
-            return await result_of(client, self.queue, sent, timeout=self.timeout)
+            where = self._where()
+            await note_paused(client, self.queue, where=where)
+            return await result_of(client, self.queue, sent, timeout=self.timeout, where=where)
 
         answer = run_in_room(self.room, use)
         if self.wait:
             print_json(answer)
         elif not self.is_quiet and answer is not None:
             print_line(answer)
+
+    def _where(self) -> str:
+        """The options that name this queue; the room's only when it was given and is not in the environment."""
+        import shlex
+
+        given = {"--room": self.room, "--queue": self.queue}
+        return " ".join(f"{option} {shlex.quote(value)}" for option, value in given.items() if value is not None)
 
     def send_lines(
         self, source: Source, *, total: int | None, prefix: str | None, with_options: bool, in_thread: bool

@@ -230,7 +230,8 @@ def _change(given: str, room: str | None, body: dict[str, Any], what: str, *, as
     if as_json:
         print_json(changed)
     else:
-        print_line(f"{what} schedule {given}, next: {_state(changed)}")
+        is_paused = bool(changed["paused"])
+        print_line(f"{what} schedule {given}" + ("" if is_paused else f", next: {_state(changed)}"))
 
 
 def _when(schedule: dict[str, Any]) -> str:

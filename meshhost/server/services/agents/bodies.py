@@ -23,6 +23,7 @@ __all__ = [
     "ListToolkits",
     "Registration",
     "ToolAnswer",
+    "ToolProgress",
     "Toolkit",
     "Unregister",
 ]
@@ -111,6 +112,15 @@ class ToolAnswer(Body):
     """`agent.tool_call_response`: the members of a response, under the message id of the call."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class ToolProgress(Body):
+    """`agent.tool_call_progress`: how far the call with this message id got, of `total` if that is known."""
+
+    id: int
+    progress: float = Field(ge=0, allow_inf_nan=False)
+    total: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    message: str | None = Field(default=None, max_length=1000)
 
 
 class Ask(Body):

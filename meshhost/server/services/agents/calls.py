@@ -67,6 +67,10 @@ class PendingCalls:
         if call is not None and not call.answer.done():
             call.answer.set_result((header, payload))
 
+    def find(self, provider: Participant, key: int | str) -> Call | None:
+        """The call that a provider still works on."""
+        return self._calls.get((provider.id, key))
+
     def answer_unreadable(self, provider: Participant, message_id: int, error: RoomError) -> None:
         """Take an answer that could not be read: it was too large or malformed.
 

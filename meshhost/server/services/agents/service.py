@@ -8,6 +8,10 @@ ends, its registrations are removed and the calls to it fail.
 Extension "cancel": a peer with `Capability.CANCEL` receives `agent.tool_call_cancelled {"id": message id}` or
 `agent.ask_cancelled {"task_id"}` when nobody waits for its answer any more: the caller left, the deadline passed, or the
 caller sent `agent.abandon {"call": key}` with the key that its `agent.invoke_tool` or `agent.ask` had as `call`.
+
+Extension "tool_progress": a provider may send `agent.tool_call_progress {"id", "progress", "total"?, "message"?}` while it
+works on a tool call; a caller whose peer has `Capability.PROGRESS` receives it as the event `agent.progress`. Others learn
+nothing.
 """
 
 import json
@@ -79,6 +83,8 @@ class AgentsService(RoomService):
         self._call_seconds = call_seconds
         self._call_out = call_out
         self._rooms = Slot(AgentsInRoom)
+        # Called when what is registered in a room has changed.
+        self.on_change: list[Callable[[RoomKey], None]] = []
 
     def operations(self) -> Operations:
         """See RoomService."""
@@ -90,6 +96,7 @@ class AgentsService(RoomService):
             "agent.tool_call_response": Operation(
                 bodies.ToolAnswer, self._take_tool_answer, is_one_way=True, on_unreadable=self._take_unreadable
             ),
+            "agent.tool_call_progress": Operation(bodies.ToolProgress, self._take_progress, is_one_way=True),
             "agent.register_agent": Operation(bodies.Agent, self._register_agent, _may_register_agent, _name),
             "agent.unregister_agent": Operation(bodies.Unregister, self._unregister_agent),
             "agent.list_agents": Operation(bodies.ListAgents, self._list_agents, _may_use_agents),
@@ -106,7 +113,7 @@ class AgentsService(RoomService):
         if (mine := self._rooms.get(room)) is not None:
             mine.calls.fail(participant)
             mine.registry.drop(participant)
-            mine.arrivals.look()
+            self._changed(room)
 
     def in_room(self, room: Room) -> AgentsInRoom:
         """What is registered and in progress in a room."""
@@ -118,21 +125,34 @@ class AgentsService(RoomService):
         description, size = _description(body)
         mine = self._rooms.of(request.room)
         new_id = mine.registry.add_toolkit(request.participant, body.name, description, size, public=body.public)
-        mine.arrivals.look()
+        self._changed(request.room)
         return JsonResponse(json={"id": new_id})
 
     def _register_agent(self, request: Request, body: bodies.Agent) -> Answer:
         description, size = _description(body)
         mine = self._rooms.of(request.room)
         new_id = mine.registry.add_agent(request.participant, body.name, description, size)
-        mine.arrivals.look()
+        self._changed(request.room)
         return JsonResponse(json={"id": new_id})
 
     def _unregister_toolkit(self, request: Request, body: bodies.Unregister) -> Answer:
-        return _unregister(request, self._rooms.of(request.room).registry.toolkits, body)
+        return self._unregister(request, self._rooms.of(request.room).registry.toolkits, body)
 
     def _unregister_agent(self, request: Request, body: bodies.Unregister) -> Answer:
-        return _unregister(request, self._rooms.of(request.room).registry.agents, body)
+        return self._unregister(request, self._rooms.of(request.room).registry.agents, body)
+
+    def _unregister(self, request: Request, registered: dict[str, Registered], body: bodies.Unregister) -> Answer:
+        entry = registered.get(body.id)
+        if entry is None or entry.participant is not request.participant:
+            raise NotFoundError("no such registration of this participant")
+        del registered[body.id]
+        self._changed(request.room)
+        return EmptyResponse()
+
+    def _changed(self, room: Room) -> None:
+        self._rooms.of(room).arrivals.look()
+        for report in self.on_change:
+            report(room.key)
 
     def _list_toolkits(self, request: Request, body: bodies.ListToolkits) -> Answer:
         visible = self._rooms.of(request.room).registry.visible_toolkits(request.participant, body.participant_id)
@@ -147,7 +167,7 @@ class AgentsService(RoomService):
     async def _invoke_tool(self, request: Request, body: bodies.InvokeTool) -> Answer:
         mine, caller = self._rooms.of(request.room), request.participant
         behalf_of(request, body.on_behalf_of_id)  # refuse at once, not after a wait
-        provider = await self._found(
+        provider = await self.found(
             request, body.call, lambda: mine.registry.toolkit(body.toolkit, caller, body.participant_id)
         )
         if body.tool not in provider.description["tools"]:
@@ -181,7 +201,7 @@ class AgentsService(RoomService):
             toolkits = _toolkits_for_ask(mine.registry, caller, body.requires or [])
             return agent.participant.peer, agent.participant, toolkits
 
-        peer, agent, toolkits = await self._found(request, body.call, find)
+        peer, agent, toolkits = await self.found(request, body.call, find)
         task_id = str(uuid.uuid4())
         asked: dict[str, Any] = {
             "task_id": task_id,
@@ -200,7 +220,7 @@ class AgentsService(RoomService):
             return ErrorResponse(text=text, code=code if isinstance(code, int) else None)
         return JsonResponse(json={"answer": answer["answer"]})
 
-    async def _found(self, request: Request, key: str | None, find: Callable[[], T]) -> T:
+    async def found(self, request: Request, key: str | None, find: Callable[[], T]) -> T:
         """What `find` returns, now or when a configured service has brought it. Raises its NotFoundError, or ToolError.
 
         A caller that has to wait gets the event `request.waits`, which its client shows as a status of the room.
@@ -219,9 +239,15 @@ class AgentsService(RoomService):
         if is_coming():
             text = f"{missing} yet: waiting up to {seconds:g} s for one that is on its way"
             request.peer.tell(Event("request.waits", {"message": text}))
-        return await self._rooms.of(room).arrivals.wait(
-            find, is_coming=is_coming, timeout=seconds, caller=caller, key=key
-        )
+        try:
+            return await self._rooms.of(room).arrivals.wait(
+                find, is_coming=is_coming, timeout=seconds, caller=caller, key=key
+            )
+        except NotFoundError as error:
+            if not is_coming():
+                raise
+            hint = f"`meshhost room services {room.key.name}` shows why"
+            raise NotFoundError(f"{error}, and none came within {seconds:g} s: {hint}") from None
 
     async def _wait(self, calls: PendingCalls, call: Call, what: str) -> CallAnswer:
         is_answered = False
@@ -239,6 +265,13 @@ class AgentsService(RoomService):
         message = request.message
         calls = self._rooms.of(request.room).calls
         calls.answer(request.participant, message.id, dict(body.model_dump()), message.payload)
+        return None
+
+    def _take_progress(self, request: Request, body: bodies.ToolProgress) -> Answer:
+        call = self._rooms.of(request.room).calls.find(request.participant, body.id)
+        caller = None if call is None or call.peer is not request.peer else call.caller.peer
+        if call is not None and caller is not None and Capability.PROGRESS in caller.capabilities:
+            caller.tell(Event("agent.progress", {"call": call.caller_key, **body.model_dump(exclude={"id"})}))
         return None
 
     def _take_ask_answer(self, request: Request, body: bodies.AskAnswer) -> Answer:
@@ -282,14 +315,6 @@ def _description(body: bodies.Registration) -> tuple[dict[str, Any], int]:
         raise InvalidRequestError("name", f"expected at most {bodies.MAX_NAME} bytes")
     description = body.model_dump(exclude_unset=True)
     return description, len(json.dumps(description))
-
-
-def _unregister(request: Request, registered: dict[str, Registered], body: bodies.Unregister) -> Answer:
-    entry = registered.get(body.id)
-    if entry is None or entry.participant is not request.participant:
-        raise NotFoundError("no such registration of this participant")
-    del registered[body.id]
-    return EmptyResponse()
 
 
 def _note_asked(request: Request, asked: Participant, claimed: str | None) -> str | None:

@@ -93,11 +93,11 @@ class OpenDocument:
         self._shared = None
 
     def tell(self, update: bytes, *, but: Participant) -> None:
-        """Send an update to all participants except one."""
+        """Send an update to all participants except the one who made it."""
         payload = encode_update(update)
         for (participant, path), peer in self.connected.items():
             if participant is not but:
-                peer.tell(Event("sync.update", {"path": path}, payload))
+                peer.tell(Event("sync.update", {"path": path, "participant_id": but.id}, payload))
 
     def leave(self, participant: Participant, path: str | None = None) -> None:
         """The participant closes the document: all of it (None), or the path by which it opened it."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from meshhost.stores.messages import MAX_ERROR_CHARS, EndReason, MessageState
+from meshhost.stores.messages import EndReason, MessageState, kept_error
 from meshhost.stores.postgres.database import Connection
 from meshhost.stores.postgres.messages.tables import SQL, QueueTables
 
@@ -81,7 +81,7 @@ def note_of(reason: EndReason) -> str:
 
 def error_text(error: str) -> str:
     """An error for a history: JSON of ASCII, so that it may be any text."""
-    return json.dumps(error[:MAX_ERROR_CHARS])
+    return json.dumps(kept_error(error))
 
 
 def json_bytes(text: str) -> bytes:

@@ -1,6 +1,6 @@
 /**
- * A room as it is now: `GET /rooms/{room}/events`, a stream of whole snapshots, read with `fetch` because the session needs a
- * header that `EventSource` can't send.
+ * A room as it is now: `GET /rooms/{room}/events`, a stream that begins with a whole snapshot and goes on with what changes, read
+ * with `fetch` because the session needs a header that `EventSource` can't send.
  *
  * The stream is opened again when it ends or falls silent for longer than two of the server's pings. A page that is hidden
  * closes it, so that forgotten tabs cost the server nothing.
@@ -84,7 +84,7 @@ export function useRoom(room) {
   useEffect(() => setState(START), [room]);
   useEffect(() => {
     const control = new AbortController();
-    void follow(at`/rooms/${room}/events`, control.signal, setState);
+    void follow(`${at`/rooms/${room}/events`}?changes=1`, control.signal, setState);
     return () => control.abort();
   }, [room, current, asked]);
   return { data: state.data, error: state.error, isLoading: state.isLoading, refresh: () => setAsked((before) => before + 1) };
@@ -106,6 +106,8 @@ async function follow(path, signal, setState) {
       await readStream(path, turn.signal, ({ event, data }) => {
         delay = FIRST_RETRY_MS;
         if (event === "room") setState({ data: dated(JSON.parse(data)), error: null, isLoading: false });
+        // One that comes when there is no snapshot belongs to the room that was shown before.
+        else if (event === "change") setState((/** @type {any} */ before) => (before.data ? { ...before, data: changed(before.data, JSON.parse(data)) } : before));
       });
     } catch (error) {
       if (signal.aborted) return;
@@ -128,9 +130,36 @@ async function follow(path, signal, setState) {
  * @returns {Snapshot}
  */
 export function dated(snapshot) {
-  const at = snapshot.at ?? Date.now() / 1000;
-  const since = (/** @type {number | null} */ age) => (age === null ? null : at - age);
-  return { ...snapshot, queues: snapshot.queues.map((/** @type {Queue} */ queue) => ({ ...queue, oldest_at: since(queue.oldest_age) })) };
+  return { ...snapshot, queues: snapshot.queues.map((/** @type {Queue} */ queue) => datedQueue(queue, snapshot.at)) };
+}
+
+/** @param {Queue} queue @param {number | undefined} at @returns {Queue} */
+function datedQueue(queue, at = Date.now() / 1000) {
+  return { ...queue, oldest_at: queue.oldest_age === null ? null : at - queue.oldest_age };
+}
+
+/**
+ * The snapshot after a change. What stays is the same object, so that nothing of it has to be drawn again.
+ * @param {Snapshot} snapshot
+ * @param {{at?: number, open: boolean, joined: Participant[], left: string[], queues: Queue[], gone: string[], calls?: Call[]}} change
+ * @returns {Snapshot}
+ */
+export function changed(snapshot, { at: time, open, joined, left, queues, gone, calls }) {
+  let { participants } = snapshot;
+  if (joined.length || left.length) {
+    const without = new Set([...left, ...joined.map(({ id }) => id)]);
+    participants = [...participants.filter(({ id }) => !without.has(id)), ...joined];
+  }
+  let listed = snapshot.queues;
+  if (queues.length || gone.length) {
+    const byName = new Map(listed.map((queue) => [queue.name, queue]));
+    gone.forEach((name) => byName.delete(name));
+    const isNew = queues.some(({ name }) => !byName.has(name));
+    queues.forEach((queue) => byName.set(queue.name, datedQueue(queue, time)));
+    listed = [...byName.values()];
+    if (isNew) listed.sort((one, other) => (one.name < other.name ? -1 : 1));
+  }
+  return { open, participants, queues: listed, calls: calls ?? snapshot.calls };
 }
 
 /** @param {AbortSignal} signal */

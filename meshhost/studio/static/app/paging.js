@@ -1,5 +1,5 @@
 /**
- * A long list that the server gives page by page, newest first.
+ * A long list that the server gives page by page, in an order of its own.
  *
  * The first page is read again every few seconds while it is the only one, so that what comes is seen. From the second page on
  * nothing that was read changes, as rows must not jump; `newest` goes back. Another path or filter is another list: a page of the
@@ -13,14 +13,14 @@ import { useResource } from "./live.js";
 
 /**
  * @template T
- * @param {string} path @param {Members} filter @param {{member: string, limit: number, every: number}} options
- * `member`: what the rows are called in an answer
+ * @param {string} path @param {Members} filter @param {{member: string, limit: number, every: number, cursor?: string}} options
+ * `member`: what the rows are called in an answer; `cursor`: the name of the parameter that takes the `next` of an answer
  */
-export function usePages(path, filter, { member, limit, every }) {
+export function usePages(path, filter, { member, limit, every, cursor = "before" }) {
   const key = path + query(filter);
   const [kept, setMore] = useState(/** @type {{key: string, rows: T[], next: string | null, error: Error | null} | null} */ (null));
   const more = kept?.key === key ? kept : null;
-  const page = (/** @type {string | null} */ before, /** @type {AbortSignal | undefined} */ signal) => get(path + query({ ...filter, limit, before }), signal);
+  const page = (/** @type {string | null} */ from, /** @type {AbortSignal | undefined} */ signal) => get(path + query({ ...filter, limit, [cursor]: from }), signal);
   const first = useResource((signal) => page(null, signal), [key], { every: more ? undefined : every });
   const rows = /** @type {T[]} */ (more?.rows ?? first.data?.[member] ?? []);
   const next = /** @type {string | null} */ (more ? more.next : (first.data?.next ?? null));

@@ -29,6 +29,7 @@ export function startRouter() {
     );
     if (!link || link.target || link.hasAttribute("download") || link.origin !== location.origin) return;
     if (link.pathname !== BASE && !link.pathname.startsWith(`${BASE}/`)) return;
+    if (link.pathname.startsWith(`${BASE}/api/`)) return; // answered by the server: the sign-in at a provider begins there
     event.preventDefault();
     go(link.pathname + link.search);
   });

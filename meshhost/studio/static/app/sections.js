@@ -15,7 +15,7 @@ export const SITE_SECTIONS = [
   { path: "/keys", title: "Keys and quota", icon: "key", shown: (session) => may("viewer", session) },
 ];
 
-/** @type {{name: string, title: string, icon: "room" | "queue" | "clock" | "hook" | "file" | "chat" | "document" | "log",
+/** @type {{name: string, title: string, icon: "room" | "queue" | "clock" | "hook" | "file" | "chat" | "document" | "trace" | "log",
  *   needs: "viewer" | "developer" | "admin"}[]} */
 export const ROOM_SECTIONS = [
   { name: "", title: "Overview", icon: "room", needs: "viewer" },
@@ -25,6 +25,7 @@ export const ROOM_SECTIONS = [
   { name: "schedules", title: "Schedules", icon: "clock", needs: "viewer" },
   { name: "hooks", title: "Hooks", icon: "hook", needs: "developer" },
   { name: "documents", title: "Documents", icon: "document", needs: "developer" },
+  { name: "traces", title: "Traces", icon: "trace", needs: "developer" },
   { name: "logs", title: "Log", icon: "log", needs: "developer" },
 ];
 

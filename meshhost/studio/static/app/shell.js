@@ -83,7 +83,7 @@ function Sidebar({ path }) {
     </nav>`}
     <div class="sidebar-end">
       <p class="muted wrap">${current?.tenant ? current.tenant.name : "Operator"}${current?.tenant && html` · ${current.role}`}</p>
-      <${OtherDevice} />
+      ${current?.may_link === false ? html`<p class="muted wrap">${current.name}</p>` : html`<${OtherDevice} />`}
       <div class="buttons">
         <button class="button quiet" onClick=${leave}><${Icon} name="out" />Sign out</button>
         <button class="button quiet icon-only" aria-label="Keyboard shortcuts" onClick=${openShortcuts}><span class="key" aria-hidden="true">?</span></button>

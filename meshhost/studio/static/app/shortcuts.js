@@ -16,9 +16,12 @@ const PLACES = {
   h: ["/", "Home"],
   o: ["", "Overview of the room"],
   q: ["queues", "Queues of the room"],
-  s: ["schedules", "Schedules of the room"],
   f: ["files", "Files of the room"],
   t: ["talk", "Talk in the room"],
+  s: ["schedules", "Schedules of the room"],
+  k: ["hooks", "Hooks of the room"],
+  d: ["documents", "Documents of the room"],
+  r: ["traces", "Traces of the room"],
   l: ["logs", "Log of the room"],
 };
 const SEQUENCE_MS = 1200;

@@ -8,7 +8,7 @@ import { signal } from "../ui/preact.js";
 /**
  * @typedef {{id: string, name: string}} Tenant
  * @typedef {"viewer" | "developer" | "admin" | "operator"} Role
- * @typedef {{role: Role | null, name?: string, tenant?: Tenant | null, expires?: number, csrf?: string, sign_in: string[],
+ * @typedef {{role: Role | null, name?: string, tenant?: Tenant | null, expires?: number, csrf?: string, may_link?: boolean, sign_in: string[],
  *   oidc?: {name: string} | null, version: string, ended?: string}} Session
  */
 

@@ -1,11 +1,13 @@
 /**
- * The documents of a room as live trees: every edit by anybody is seen as it happens, and what has just changed is marked.
+ * The documents of a room as live trees: every edit by anybody is seen as it happens, what has just changed is marked, and who
+ * changed it is named.
  * They are only read here, so that nobody breaks an agent's document by a slip.
  */
+import { useRoom } from "../app/events.js";
 import { useRoomClient, useRoomResource } from "../app/room-client.js";
 import { useDocument } from "../app/room-document.js";
 import { to } from "../app/router.js";
-import { Card, Empty, Failed, Loaded, Loading, PageHead } from "../ui/parts.js";
+import { Card, Empty, Failed, Loaded, Loading, PageHead, Time } from "../ui/parts.js";
 import { html, useEffect, useRef, useState } from "../ui/preact.js";
 import { Choice } from "./talk/tasks.js";
 
@@ -38,21 +40,32 @@ export default function Documents({ room, rest = "" }) {
         paths.length
           ? html`<div class="two-panes">
               <${Choice} label="Documents" entries=${paths.map((path) => ({ address: [to`/rooms/${room}/documents`, ...path.split("/").map(encodeURIComponent)].join("/"), title: path, note: "", isChosen: path === rest }))} />
-              ${rest ? html`<${Tree} key=${rest} client=${connection.client} path=${rest} />` : html`<div class="card"><${Empty} title="Choose a document">It is shown as it is now, and as it changes.</${Empty}></div>`}
+              ${rest ? html`<${Tree} key=${rest} room=${room} client=${connection.client} path=${rest} />` : html`<div class="card"><${Empty} title="Choose a document">It is shown as it is now, and as it changes.</${Empty}></div>`}
             </div>`
           : html`<div class="card"><${Empty} title="No documents">Documents are made by agents and programs: threads of chats are some.</${Empty}></div>`}
     </${Loaded}>`;
 }
 
-/** @param {{client: any, path: string}} props */
-function Tree({ client, path }) {
+/** @param {{room: string, client: any, path: string}} props */
+function Tree({ room, client, path }) {
   const { document, error, version } = useDocument(client, path);
   if (error) return html`<div class="card"><${Failed} error=${error} /></div>`;
   if (!document?.isLoaded) return html`<div class="card"><${Loading} what="Opening the document" /></div>`;
   const nodes = document.root.toArray();
-  return html`<${Card} title=${path}><div class="tree" tabindex="0" role="region" aria-label=${`Content of ${path}`}>
+  return html`<${Card} title=${path}>
+    <${LastEdit} room=${room} own=${client?.participantId} edit=${document.lastEdit} />
+    <div class="tree" tabindex="0" role="region" aria-label=${`Content of ${path}`}>
     ${nodes.length ? html`<ul>${nodes.map((node, index) => html`<${Node} key=${keyOf(node, index)} node=${node} version=${version} />`)}</ul>` : html`<p class="muted">The document is empty.</p>`}
   </div></${Card}>`;
+}
+
+/** Who changed it last, by name also when it has left since. @param {{room: string, own: string, edit: {by: string, at: number} | null}} props */
+function LastEdit({ room, own, edit }) {
+  const live = useRoom(room);
+  const names = useRef(/** @type {Map<string, string>} */ (new Map()));
+  for (const { id, name } of live.data?.participants ?? []) if (id) names.current.set(id, name);
+  const name = edit && (edit.by === own ? "you" : names.current.get(edit.by) ?? "somebody who left");
+  return html`<p class="muted small last-edit" role="status">${edit ? html`Changed by <strong>${name}</strong>, <${Time} at=${edit.at} />` : "Changes by others are shown as they happen."}</p>`;
 }
 
 /** @param {any} node @param {number} index */

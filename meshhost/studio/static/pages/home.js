@@ -12,7 +12,7 @@ import { Dialog } from "../ui/dialog.js";
 import { TextField } from "../ui/field.js";
 import { Icon } from "../ui/icons.js";
 import { Age, Badge, Card, Empty, Loaded, PageHead, Stats, Time } from "../ui/parts.js";
-import { html, useSignal, useState } from "../ui/preact.js";
+import { html, useRef, useSignal, useState } from "../ui/preact.js";
 import { Count, Table } from "../ui/table.js";
 
 const EVERY_MS = 4000;
@@ -56,8 +56,11 @@ export default function Home() {
   const [limit, setLimit] = useState(PAGE);
   const overview = useResource((signal) => readOverview(limit, signal), [limit], { every: EVERY_MS });
   const isOperator = current?.role === "operator";
-  // Coming back, one sees what was here before, until it is read anew.
-  const known = overview.data === undefined && overview.isLoading && last.tenant === current?.tenant?.id ? (last.data ?? undefined) : overview.data;
+  // Coming back, one sees what was here before, until it is read anew; and what is there, while more is loaded.
+  const shown = useRef(/** @type {any} */ (undefined));
+  if (overview.data) shown.current = { tenant: current?.tenant?.id, data: overview.data };
+  const before = shown.current ?? last;
+  const known = overview.data === undefined && overview.isLoading && before.tenant === current?.tenant?.id ? (before.data ?? undefined) : overview.data;
   const [isMaking, setMaking] = useState(false);
   return html`<${PageHead} title=${isOperator ? "All tenants" : (current?.tenant?.name ?? "Home")}>
       ${may("developer", current) && html`<button class="button" onClick=${() => setMaking(true)}><${Icon} name="plus" />New room</button>`}
@@ -68,7 +71,7 @@ export default function Home() {
         <${NeedsAttention} entries=${data.attention} tenants=${data.tenants} />
         ${isOperator
           ? html`<${Tenants} tenants=${data.tenants ?? []} />`
-          : html`<${Rooms} rooms=${data.rooms} hasMore=${data.next !== null} more=${() => setLimit(limit + PAGE * 4)} make=${() => setMaking(true)} />`}`}
+          : html`<${Rooms} rooms=${data.rooms} hasMore=${data.next !== null} more=${() => !overview.isLoading && setLimit(limit + PAGE * 4)} make=${() => setMaking(true)} />`}`}
     </${Loaded}>
     ${isMaking && html`<${NewRoom} onClose=${() => setMaking(false)} />`}`;
 }
@@ -141,8 +144,8 @@ function Rooms({ rooms, hasMore, more, make }) {
   }
   return html`<${Card} title="Rooms" actions=${html`<input type="search" aria-label="Filter rooms by name" placeholder="Filter by name" value=${text}
       onInput=${(/** @type {any} */ event) => setText(event.target.value)} />`}>
-    ${shown.length ? html`<${Table} label="Rooms" columns=${columns} rows=${shown} rowKey=${(/** @type {Room} */ room) => room.name} />` : html`<${Empty} title="No room of that name">Loaded are ${rooms.length} rooms. The search (<span class="key">/</span>) looks in all.</${Empty}>`}
-    ${hasMore && html`<div class="card-body"><button class="button" onClick=${more}>Load more rooms</button></div>`}
+    ${shown.length ? html`<${Table} label="Rooms" columns=${columns} rows=${shown} rowKey=${(/** @type {Room} */ room) => room.name} onEnd=${hasMore ? more : undefined} />` : html`<${Empty} title="No room of that name">Loaded are ${rooms.length} rooms. The search (<span class="key">/</span>) looks in all.</${Empty}>`}
+    ${hasMore && text && html`<div class="card-body"><button class="button" onClick=${more}>Load more rooms</button></div>`}
   </${Card}>`;
 }
 

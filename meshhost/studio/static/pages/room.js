@@ -63,7 +63,7 @@ function Overview({ room, data }) {
 /** @param {{room: string, queues: Queue[]}} props */
 function Queues({ room, queues }) {
   return html`<${Card} title="Queues">
-    ${queues.length ? html`<${QueueTable} room=${room} queues=${queues} />` : html`<${Empty} title="No queues">A queue is made by the first message: <code>meshhost queue send NAME '{"…": "…"}' --room ${room}</code></${Empty}>`}
+    ${queues.length ? html`<${QueueTable} room=${room} queues=${queues} />` : html`<${Empty} title="No queues">A queue is made by the first message: <code>meshhost queue send --room ${room} --queue NAME --json '{"…": "…"}'</code></${Empty}>`}
   </${Card}>`;
 }
 

@@ -55,15 +55,18 @@ export class RoomDocument {
 
   /** Whether the first state has come. */
   isLoaded = false;
+  /** Who changed it last, of what came since it was opened: the participant's id. @type {{by: string, at: number} | null} */
+  lastEdit = null;
   /** Why it is not, or why what was written here is not stored. @type {Error | null} */
   error = null;
 
   /** Open it, and again after each reconnection, until `close`. @param {unknown} [json] its content, if it is not there yet */
   open(json = null) {
     this.#stops = [
-      this.#client.on("room.sync", ({ path }, payload) => {
+      this.#client.on("room.sync", ({ path, participant_id: by }, payload) => {
         if (path !== this.path || !payload.length) return;
         this.isLoaded = true;
+        if (by) this.lastEdit = { by, at: Date.now() / 1000 };
         this.yjs.applyUpdate(this.doc, fromBase64(payload), this);
         this.#changed();
       }),

@@ -1,8 +1,10 @@
 /**
- * A list that renders only the rows in view, of which there may be a million.
+ * Lists that render only the rows in view, of which there may be a million.
  *
- * All rows have one height. The list is its own scrolling region; `onEnd` is called when the last loaded row comes near, so that
- * more can be loaded. Arrow keys, Home and End move between rows' links.
+ * A list is its own scrolling region; `onEnd` is called when the last loaded row comes near, so that more can be loaded. `useRowsInView`
+ * says which rows to render, from the height of one: the rows of `VirtualList` all have the one that it is told, those of a table
+ * (`table.js`) the one that those in view have on average, so that cards on a narrow screen work, too. Arrow keys, Home and End move
+ * between rows' links.
  */
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
 
@@ -10,12 +12,13 @@ const BEYOND = 8;
 const NEAR_ROWS = 30;
 
 /**
- * @template T
- * @param {{label: string, rows: T[], rowKey: (row: T) => string, row: (row: T, index: number) => any, rowHeight?: number,
- *   onEnd?: () => void, total?: number | null, fill?: boolean}} props `total`: how many there are, where that is known
+ * The rows from `first` to before `last` that are to be rendered. `box` belongs to the scrolling element and `space` to the only one in
+ * it, which holds the rows.
+ * @param {number} count @param {number} rowHeight @param {(() => void) | undefined} onEnd
  */
-export function VirtualList({ label, rows, rowKey, row, rowHeight = 44, onEnd, total }) {
+export function useRowsInView(count, rowHeight, onEnd) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
+  const space = useRef(/** @type {HTMLElement | null} */ (null));
   const [view, setView] = useState({ top: 0, height: 600 });
   useLayoutEffect(() => {
     const element = box.current;
@@ -30,19 +33,37 @@ export function VirtualList({ label, rows, rowKey, row, rowHeight = 44, onEnd, t
       element.removeEventListener("scroll", measure);
     };
   }, []);
-  const first = Math.max(0, Math.floor(view.top / rowHeight) - BEYOND);
-  const last = Math.min(rows.length, Math.ceil((view.top + view.height) / rowHeight) + BEYOND);
-  const isNearEnd = last + NEAR_ROWS >= rows.length;
+  const { first, last } = rowsInView(count, rowHeight, view);
+  const isNearEnd = last + NEAR_ROWS >= count;
   useEffect(() => {
     if (isNearEnd) onEnd?.();
-  }, [isNearEnd, rows.length]);
-  const space = useRef(/** @type {HTMLElement | null} */ (null));
+  }, [isNearEnd, count]);
   useLayoutEffect(() => {
     // Set from here and not as attributes: the page's policy forbids inline styles in markup, and one place is enough.
     if (!space.current) return;
     space.current.style.paddingTop = `${first * rowHeight}px`;
-    space.current.style.paddingBottom = `${(rows.length - last) * rowHeight}px`;
+    space.current.style.paddingBottom = `${(count - last) * rowHeight}px`;
   });
+  return { box, space, first, last };
+}
+
+/**
+ * Which rows are in view, or close to it. When a list got shorter than where one had scrolled to, its end is shown.
+ * @param {number} count @param {number} rowHeight @param {{top: number, height: number}} view
+ */
+export function rowsInView(count, rowHeight, { top, height }) {
+  const last = Math.min(count, Math.ceil((top + height) / rowHeight) + BEYOND);
+  const shown = Math.ceil(height / rowHeight) + 2 * BEYOND;
+  return { first: Math.max(0, Math.min(Math.floor(top / rowHeight) - BEYOND, last - shown)), last };
+}
+
+/**
+ * @template T
+ * @param {{label: string, rows: T[], rowKey: (row: T) => string, row: (row: T, index: number) => any, rowHeight?: number,
+ *   onEnd?: () => void, total?: number | null, fill?: boolean}} props `total`: how many there are, where that is known
+ */
+export function VirtualList({ label, rows, rowKey, row, rowHeight = 44, onEnd, total }) {
+  const { box, space, first, last } = useRowsInView(rows.length, rowHeight, onEnd);
   /** @param {KeyboardEvent} event */
   const onKeyDown = (event) => {
     const element = box.current;

@@ -3,6 +3,8 @@
  * once, by the room's events, with who made them.
  */
 import { useRoom } from "../../app/events.js";
+import { keyOf, PAGE, useFolder } from "../../app/folder.js";
+import { useSettled } from "../../app/live.js";
 import { useRoomClient, useRoomResource } from "../../app/room-client.js";
 import { to } from "../../app/router.js";
 import { Confirm } from "../../ui/dialog.js";
@@ -15,7 +17,9 @@ import { VirtualList } from "../../ui/virtual.js";
 import { Preview } from "./preview.js";
 import { Uploads, useUploads } from "./uploads.js";
 
-/** @typedef {{name: string, is_folder: boolean, updated_at: string | null, size: number | null}} Entry */
+/** @typedef {import("../../app/folder.js").Entry} Entry */
+
+const PAUSE_MS = 150;
 
 /** The address of a file's page. @param {string} room @param {string} path */
 export const fileAddress = (room, path) => [to`/rooms/${room}/files`, ...path.split("/").filter(Boolean).map(encodeURIComponent)].join("/");
@@ -37,8 +41,8 @@ export default function Files({ room, rest = "" }) {
 /** @typedef {{path: string, by: string, what: string, at: number}} Change */
 
 /**
- * Call `changed` when something at or below a path changed; returns the last change.
- * @param {any} client @param {string} path @param {() => void} changed
+ * Call `changed` when something at or below a path changed, with the paths of what did; returns the last change.
+ * @param {any} client @param {string} path @param {(paths: string[]) => void} changed
  */
 function useFileEvents(client, path, changed) {
   const [last, setLast] = useState(/** @type {Change | null} */ (null));
@@ -48,11 +52,18 @@ function useFileEvents(client, path, changed) {
     if (!client) return undefined;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
+    /** @type {string[]} */
+    let paths = [];
     const on = (/** @type {string} */ what) => (/** @type {any} */ { path: where, participant_id: by }) => {
       if (path && where !== path && !String(where).startsWith(`${path}/`)) return;
       setLast({ path: where, by, what, at: Date.now() / 1000 });
-      clearTimeout(timer);
-      timer = setTimeout(() => call.current(), 150);
+      paths.push(where);
+      // Not put off by each change: in a busy folder nothing would be shown.
+      timer ??= setTimeout(() => {
+        timer = undefined;
+        call.current(paths);
+        paths = [];
+      }, PAUSE_MS);
     };
     const stops = [client.on("storage.file.updated", on("written")), client.on("storage.file.deleted", on("deleted"))];
     return () => {
@@ -73,28 +84,28 @@ function LastChange({ room, change, own }) {
 /** @param {{room: string, path: string, title: string, connection: ReturnType<typeof useRoomClient>}} props */
 function Folder({ room, path, title, connection }) {
   const { client } = connection;
-  const list = useRoomResource(connection, async (by) => /** @type {Entry[]} */ ((await by.request("storage.list", { path })).files), [room, path]);
-  const change = useFileEvents(client, path, list.refresh);
   const [filter, setFilter] = useState("");
+  const prefix = useSettled(filter.trim(), PAUSE_MS);
+  const list = useFolder(connection, path, prefix);
+  const change = useFileEvents(client, path, list.changed);
   const [isOver, setOver] = useState(false);
   const uploads = useUploads(client);
   const chooser = useRef(/** @type {HTMLInputElement | null} */ (null));
-  const add = (/** @type {FileList | null | undefined} */ files) => {
-    const taken = new Set((list.data ?? []).map(({ name }) => name));
-    uploads.add(path, [...(files ?? [])], taken);
+  const add = async (/** @type {FileList | null | undefined} */ chosen) => {
+    const files = [...(chosen ?? [])];
+    uploads.add(path, files, await list.taken(files.map(({ name }) => name)));
   };
   /** @param {DragEvent} event */
   const drop = (event) => {
     event.preventDefault();
     setOver(false);
-    add(event.dataTransfer?.files);
+    void add(event.dataTransfer?.files);
   };
-  const inOrder = useMemo(() => sorted(list.data ?? []), [list.data]);
-  const wanted = filter.trim().toLowerCase();
-  const entries = useMemo(() => (wanted ? inOrder.filter(({ name }) => name.toLowerCase().includes(wanted)) : inOrder), [inOrder, wanted]);
+  const isWhole = list.data?.next === null;
+  const entries = useMemo(() => sorted(list.data?.entries ?? []), [list.data]);
   return html`<${PageHead} title=${title}>
       <input ref=${chooser} type="file" multiple hidden onChange=${(/** @type {any} */ event) => {
-        add(event.target.files);
+        void add(event.target.files);
         event.target.value = "";
       }} />
       <button class="button primary" onClick=${() => chooser.current?.click()}><${Icon} name="upload" />Upload</button>
@@ -105,13 +116,14 @@ function Folder({ room, path, title, connection }) {
       onDragOver=${(/** @type {Event} */ event) => { event.preventDefault(); setOver(true); }}
       onDragLeave=${() => setOver(false)} onDrop=${drop}>
       <div class="card-head"><h2>${path || "/"}</h2><div class="actions">
-        <input type="search" aria-label="Filter by name" placeholder="Filter by name" value=${filter} onInput=${(/** @type {any} */ event) => setFilter(event.target.value)} /></div></div>
+        <input type="search" aria-label="Name begins with" placeholder="Name begins with" value=${filter} onInput=${(/** @type {any} */ event) => setFilter(event.target.value)} /></div></div>
       <${Loaded} of=${list} what="Loading the files">
         ${() =>
           entries.length || path
-            ? html`<${VirtualList} label="Files and folders" rows=${path ? [PARENT, ...entries] : entries} rowKey=${(/** @type {Entry} */ entry) => entry.name} rowHeight=${44} total=${entries.length + (path ? 1 : 0)}
-                row=${(/** @type {Entry} */ entry) => html`<${Row} room=${room} path=${path} entry=${entry} />`} />`
-            : html`<${Empty} title=${filter ? "No file of that name" : "No files yet"}>${filter ? "Remove the filter." : "Drop files here, or let an agent write some."}</${Empty}>`}
+            ? html`<${VirtualList} label="Files and folders" rows=${path ? [PARENT, ...entries] : entries} rowKey=${keyOf} rowHeight=${44} onEnd=${list.load} total=${isWhole ? entries.length + (path ? 1 : 0) : null}
+                row=${(/** @type {Entry} */ entry) => html`<${Row} room=${room} path=${path} entry=${entry} />`} />
+                ${list.error && html`<p class="note" data-tone="bad" role="alert">More could not be loaded: ${list.error.message} <button class="button" onClick=${list.load}>Try again</button></p>`}`
+            : html`<${Empty} title=${prefix ? "No name begins so" : "No files yet"}>${prefix ? "Names are looked for from their beginning." : "Drop files here, or let an agent write some."}</${Empty}>`}
       </${Loaded}>
     </section>`;
 }
@@ -121,15 +133,14 @@ const PARENT = { name: "..", is_folder: true, updated_at: null, size: null };
 
 const NAMES = new Intl.Collator(undefined, { numeric: true });
 
-const MOST_SORTED = 5000;
-
 /**
- * Folders first; file-2 before file-10, unless there are so many that sorting would be felt: they come in the order of their names.
+ * Folders first; file-2 before file-10. What is more than a page stays in the room's order: no row may jump when the next page comes.
  * @param {Entry[]} entries
  */
 function sorted(entries) {
+  if (entries.length >= PAGE) return entries;
   const parts = [entries.filter((entry) => entry.is_folder), entries.filter((entry) => !entry.is_folder)];
-  if (entries.length <= MOST_SORTED) parts.forEach((part) => part.sort((one, other) => NAMES.compare(one.name, other.name)));
+  parts.forEach((part) => part.sort((one, other) => NAMES.compare(one.name, other.name)));
   return parts.flat();
 }
 

@@ -1,17 +1,14 @@
 /**
- * Uploads into a folder, one after another, with how far each is: what the room confirmed. An upload dies with its connection, so
- * after a cut it begins again by itself.
+ * Uploads into a folder, one after another, with how far each is: what the room confirmed. After a cut an upload goes on by itself;
+ * one that is stopped, or whose page is left, is given up at the server, too.
  */
 import { storeFile } from "../../app/storing.js";
-import { ConnectionLostError } from "../../protocol/client.js";
 import { bytes } from "../../ui/format.js";
 import { Icon } from "../../ui/icons.js";
 import { html, useEffect, useRef, useState } from "../../ui/preact.js";
 
-const MOST_CUTS = 5;
-
-/** @typedef {{id: number, name: string, path: string, size: number, sent: number, state: "waiting" | "sending" | "again" | "exists" | "done" | "failed",
- *   error: string, file: File, overwrite: boolean, isStopped: boolean}} Upload */
+/** @typedef {{id: number, name: string, path: string, size: number, sent: number, state: "waiting" | "sending" | "cut" | "exists" | "done" | "failed",
+ *   error: string, file: File, overwrite: boolean, stopping: AbortController}} Upload */
 
 let last = 0;
 
@@ -34,7 +31,7 @@ export function useUploads(client) {
   };
   useEffect(
     () => () => {
-      for (const each of all.current) each.isStopped = true;
+      for (const each of all.current) each.stopping.abort();
     },
     [],
   );
@@ -45,7 +42,7 @@ export function useUploads(client) {
       for (const file of files) {
         last += 1;
         const path = [folder, file.name].filter(Boolean).join("/");
-        all.current.push({ id: last, name: file.name, path, size: file.size, sent: 0, state: taken.has(file.name) ? "exists" : "waiting", error: "", file, overwrite: false, isStopped: false });
+        all.current.push({ id: last, name: file.name, path, size: file.size, sent: 0, state: taken.has(file.name) ? "exists" : "waiting", error: "", file, overwrite: false, stopping: new AbortController() });
       }
       show();
       void run();
@@ -54,7 +51,7 @@ export function useUploads(client) {
     remove(which, overwrite = false) {
       if (overwrite) Object.assign(which, { overwrite: true, state: "waiting" });
       else {
-        which.isStopped = true;
+        which.stopping.abort();
         all.current = all.current.filter((each) => each !== which);
       }
       show();
@@ -66,52 +63,26 @@ export function useUploads(client) {
 /** @param {Upload[]} all */
 const waiting = (all) => all.find(({ state }) => state === "waiting");
 
-/** @param {Upload} one @param {() => import("../../protocol/client.js").RoomClient | null} client @param {() => void} show */
-async function upload(one, client, show) {
-  for (let cuts = 0; ; cuts += 1) {
-    try {
-      await ready(client());
-      if (one.isStopped) return;
-      Object.assign(one, { state: "sending", sent: 0 });
-      await storeFile(/** @type {any} */ (client()), one.path, one.file, {
-        overwrite: one.overwrite,
-        isStopped: () => one.isStopped,
-        onStored: (count) => {
-          one.sent += count;
-          show();
-        },
-      });
-      one.state = "done";
-      return;
-    } catch (error) {
-      if (error instanceof ConnectionLostError && cuts < MOST_CUTS && !one.isStopped) {
-        one.state = "again";
+/** @param {Upload} one @param {() => import("../../protocol/client.js").RoomClient | null} clientOf @param {() => void} show */
+async function upload(one, clientOf, show) {
+  one.state = "sending";
+  try {
+    await storeFile(clientOf, one.path, one.file, {
+      overwrite: one.overwrite,
+      signal: one.stopping.signal,
+      onProgress: (sent) => {
+        Object.assign(one, { state: "sending", sent });
         show();
-        continue;
-      }
-      Object.assign(one, { state: "failed", error: /** @type {Error} */ (error).message });
-      return;
-    }
-  }
-}
-
-/** @param {import("../../protocol/client.js").RoomClient | null} client @returns {Promise<void>} */
-function ready(client) {
-  return new Promise((resolve, reject) => {
-    if (!client) return reject(new ConnectionLostError());
-    /** @type {(() => void) | null} */
-    let stop = null;
-    let isOver = false;
-    stop = client.watch((state, error) => {
-      if (state !== "ready" && state !== "ended") return;
-      isOver = true;
-      stop?.();
-      if (state === "ready") resolve();
-      else reject(error ?? new ConnectionLostError());
+      },
+      onCut: () => {
+        one.state = "cut";
+        show();
+      },
     });
-    if (isOver) stop();
-    return undefined;
-  });
+    one.state = "done";
+  } catch (error) {
+    Object.assign(one, { state: "failed", error: /** @type {Error} */ (error).message });
+  }
 }
 
 /** @param {{list: Upload[], remove: (which: Upload, overwrite?: boolean) => void}} props */
@@ -130,7 +101,7 @@ export function Uploads({ list, remove }) {
               : one.state === "done"
                 ? html`<span class="muted">${bytes(one.size)} stored</span>`
                 : html`<span class="upload-state"><progress value=${part} max="1" aria-label=${`Upload of ${one.name}`}></progress>
-                    <span class="muted small">${one.state === "again" ? "The connection was cut: beginning again" : `${bytes(one.sent)} of ${bytes(one.size)}`}</span></span>`}
+                    <span class="muted small">${one.state === "cut" ? "The connection was cut: it goes on when the server is back" : `${bytes(one.sent)} of ${bytes(one.size)}`}</span></span>`}
           <button class="button quiet icon-only" aria-label=${one.state === "done" ? `Dismiss ${one.name}` : `Stop ${one.name}`} onClick=${() => remove(one)}><${Icon} name="close" /></button>
         </li>`;
       })}

@@ -1,9 +1,11 @@
 /** One service host: its agents with state, restarts and last error; freezing a tenant, ending a quarantine, draining the host. */
-import { at, get, post, query, remove } from "../../app/api.js";
-import { useResource } from "../../app/live.js";
+import { at, post, remove } from "../../app/api.js";
+import { useSettled } from "../../app/live.js";
+import { usePages } from "../../app/paging.js";
 import { Confirm } from "../../ui/dialog.js";
 import { SelectField, TextField } from "../../ui/field.js";
 import { bytes, duration, lastLine } from "../../ui/format.js";
+import { Icon } from "../../ui/icons.js";
 import { Badge, Card, Empty, Facts, Failed, Loaded, Loading, PageHead } from "../../ui/parts.js";
 import { html, useState } from "../../ui/preact.js";
 import { Count, Table } from "../../ui/table.js";
@@ -12,6 +14,7 @@ import { HostState, percent, useHosts } from "./hosts.js";
 
 const EVERY_MS = 3000;
 const PAGE = 200;
+const PAUSE_MS = 300;
 
 /**
  * @typedef {import("./hosts.js").Host} Host
@@ -85,9 +88,9 @@ function Tenants({ path, tenants, changed }) {
 /** @param {{path: string}} props */
 function Agents({ path }) {
   const [filter, setFilter] = useState({ room: "", tenant: "", state: "" });
-  const [pages, setPages] = useState(1);
-  const wanted = query({ room: filter.room.trim(), tenant: filter.tenant.trim(), state: filter.state, limit: PAGE * pages });
-  const agents = useResource((signal) => get(`${path}/agents${wanted}`, signal), [path, wanted], { every: EVERY_MS });
+  const [room, tenant] = [useSettled(filter.room.trim(), PAUSE_MS), useSettled(filter.tenant.trim(), PAUSE_MS)];
+  /** @type {ReturnType<typeof usePages<Agent>>} */
+  const { rows, first, isFirst, error, load, newest } = usePages(`${path}/agents`, { room, tenant, state: filter.state }, { member: "agents", limit: PAGE, every: EVERY_MS, cursor: "after" });
   const [stopping, setStopping] = useState(/** @type {Agent | null} */ (null));
   const columns = [
     { name: "Agent", head: true, cell: (/** @type {Agent} */ agent) => html`<span class="wrap">${agent.identity} <span class="muted mono">${agent.path}</span>${agent.last_error && html`<details><summary class="bad-text">${lastLine(agent.last_error)}</summary><pre class="code-block" tabindex="0">${agent.last_error}</pre></details>`}</span>` },
@@ -99,21 +102,21 @@ function Agents({ path }) {
     { name: "Memory", number: true, cell: (/** @type {Agent} */ agent) => (agent.memory_bytes === null ? html`<span class="zero">${agent.isolation}</span>` : bytes(agent.memory_bytes)) },
     { name: "", full: true, cell: (/** @type {Agent} */ agent) => html`<span class="row-actions"><button class="button quiet danger" onClick=${() => setStopping(agent)}>Stop</button></span>` },
   ];
-  return html`<${Card} title="Agents">
+  return html`<${Card} title="Agents" actions=${!isFirst && html`<button class="button quiet" onClick=${newest}><${Icon} name="retry" />Back to the first</button>`}>
     <div class="card-body"><div class="filters">
-      <${TextField} label="Room" value=${filter.room} onInput=${(/** @type {string} */ room) => setFilter({ ...filter, room })} />
-      <${TextField} label="Tenant" value=${filter.tenant} onInput=${(/** @type {string} */ tenant) => setFilter({ ...filter, tenant })} />
+      <${TextField} label="Room" value=${filter.room} onInput=${(/** @type {string} */ value) => setFilter({ ...filter, room: value })} />
+      <${TextField} label="Tenant" value=${filter.tenant} onInput=${(/** @type {string} */ value) => setFilter({ ...filter, tenant: value })} />
       <${SelectField} label="State" value=${filter.state} onChange=${(/** @type {string} */ state) => setFilter({ ...filter, state })} options=${[["", "any"], "running", "starting", ["backing_off", "backing off"], "draining", "failed", "quarantined"]} />
     </div></div>
-    <${Loaded} of=${agents} what="Asking for the agents">
-      ${(/** @type {{agents: Agent[]}} */ { agents: list }) => html`
-        ${list.length ? html`<${Table} label="Agents" columns=${columns} rows=${list} rowKey=${(/** @type {Agent} */ agent) => agent.id} />` : html`<${Empty} title="No agent fits">Remove a filter, or call one into a room.</${Empty}>`}
-        ${list.length >= PAGE * pages && html`<div class="card-body"><button class="button" onClick=${() => setPages(pages + 1)}>Load more agents</button></div>`}`}
+    <${Loaded} of=${first} what="Asking for the agents">
+      ${() => html`
+        ${rows.length ? html`<${Table} label="Agents" columns=${columns} rows=${rows} rowKey=${(/** @type {Agent} */ agent) => agent.id} onEnd=${load} />` : html`<${Empty} title="No agent fits">Remove a filter, or call one into a room.</${Empty}>`}
+        ${error && html`<p class="note" data-tone="bad" role="alert">More agents could not be loaded: ${error.message} <button class="button" onClick=${load}>Try again</button></p>`}`}
     </${Loaded}>
     ${stopping &&
     html`<${Confirm} title=${`Stop ${stopping.identity}`} action="Stop" onClose=${() => setStopping(null)} onConfirm=${async () => {
       await attempt(() => remove(`${path}/agents/${encodeURIComponent(stopping.id)}`), `${stopping.identity} is told to stop.`);
-      agents.refresh();
+      newest();
     }}>It finishes what it has and leaves room ${stopping.room}. A configured service calls it again.</${Confirm}>`}
   </${Card}>`;
 }

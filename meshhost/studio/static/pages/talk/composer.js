@@ -1,7 +1,7 @@
 /** Where one writes: Enter sends, Shift and Enter makes a line; files are attached by being stored in the room first. */
 import { storeFile } from "../../app/storing.js";
 import { Icon } from "../../ui/icons.js";
-import { html, useRef, useState } from "../../ui/preact.js";
+import { html, useEffect, useRef, useState } from "../../ui/preact.js";
 import { notify } from "../../ui/toast.js";
 
 /**
@@ -13,6 +13,8 @@ export function Composer({ client, to, bots, choose, isAnswering, stop, onSend }
   const [files, setFiles] = useState(/** @type {string[]} */ ([]));
   const [isStoring, setStoring] = useState(false);
   const chooser = useRef(/** @type {HTMLInputElement | null} */ (null));
+  const leaving = useRef(new AbortController());
+  useEffect(() => () => leaving.current.abort(), []);
   const send = () => {
     const said = text.trim();
     if ((!said && !files.length) || isStoring) return;
@@ -25,11 +27,11 @@ export function Composer({ client, to, bots, choose, isAnswering, stop, onSend }
     try {
       for (const file of list ?? []) {
         const path = `chats/files/${crypto.randomUUID().slice(0, 8)}-${file.name}`;
-        await storeFile(client, path, file);
+        await storeFile(() => client, path, file, { signal: leaving.current.signal });
         setFiles((before) => [...before, path]);
       }
     } catch (error) {
-      notify(/** @type {Error} */ (error).message, "bad");
+      if (!leaving.current.signal.aborted) notify(/** @type {Error} */ (error).message, "bad");
     }
     setStoring(false);
   };

@@ -13,6 +13,7 @@ import { Icon } from "../../ui/icons.js";
 import { Card, Facts, Failed, Loading, PageHead, Time } from "../../ui/parts.js";
 import { html, useEffect, useSignal, useState } from "../../ui/preact.js";
 import { attempt, notify } from "../../ui/toast.js";
+import { MessageTraces } from "../traces/of-message.js";
 import { SendDialog } from "./send.js";
 import { ENDED, StateBadge, STATES } from "./states.js";
 
@@ -50,6 +51,7 @@ export default function MessagePage({ room, queue, id }) {
       <${Card} title="Facts" padded=${true}><${About} room=${room} queue=${queue} message=${message} /></${Card}>
       <${Card} title="Attempts"><${Attempts} message=${message} /></${Card}>
     </div>
+    ${may("developer") && html`<${MessageTraces} room=${room} queue=${queue} message=${message} />`}
     ${message.progress !== null && html`<${Card} title="Progress" padded=${true}><${Progress} value=${message.progress} /></${Card}>`}
     ${message.result !== null && html`<${Card} title="Result" padded=${true}><pre class="code-block" tabindex="0">${pretty(message.result)}</pre></${Card}>`}
     ${message.message !== undefined && html`<${Card} title="Message" padded=${true}><pre class="code-block" tabindex="0">${pretty(message.message)}</pre></${Card}>`}

@@ -1,8 +1,9 @@
 """Answers that many ask for and that cost the stores something: each is made once in a while, for all who ask meanwhile.
 
-Studio's pages ask for the same overview every few seconds, from every open browser. `Fresh` makes it once and hands it to all;
-those who come while it is being made wait for it. What takes long to make is made more rarely, so that watching never takes
-more than a small share of the server's time. Each value has a number that grows when the value changes.
+Studio's pages ask for the same overview every few seconds, from every open browser, and anybody may ask for metrics. `Fresh`
+makes it once and hands it to all; those who come while it is being made wait for it. What takes long to make is made more
+rarely, so that watching never takes more than a small share of the server's time. Each value has a number that grows when the
+value changes.
 """
 
 import asyncio
@@ -54,6 +55,11 @@ class Fresh(Generic[Key, Value]):
         self._clock = clock or SystemClock()
         self._entries: OrderedDict[Key, _Entry[Value]] = OrderedDict()
         self._number = 0
+
+    def known(self, key: Key) -> Made[Value] | None:
+        """The value as it was made last, fresh or not; inside `make` the one that will be replaced."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.made
 
     async def of(self, key: Key) -> Made[Value]:
         """The value, made now if it is not fresh. Raises what making it raises."""

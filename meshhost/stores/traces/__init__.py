@@ -1,0 +1,1 @@
+"""Where a room server keeps the spans of traces: the contract of such a store (`contract.py`)."""
