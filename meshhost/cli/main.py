@@ -35,6 +35,7 @@ GROUPS = {
         f"{_COMMANDS}.triggers.schedule",
         "Send messages at certain times: cron lines, intervals and single times.",
     ),
+    "mailbox": (f"{_COMMANDS}.triggers.mailbox", "Let mail for an address go to a queue."),
     "hook": (f"{_COMMANDS}.triggers.hook", "Let foreign services, such as GitHub or Stripe, send to a queue."),
     "trace": (f"{_COMMANDS}.trace", "Show where the time of messages went: traces of a room."),
     "storage": (f"{_COMMANDS}.storage", "Read and write the files of a room."),

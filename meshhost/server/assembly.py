@@ -50,10 +50,12 @@ from meshhost.server.http.sessions import Sessions
 from meshhost.server.http.sockets import RoomSockets
 from meshhost.server.http.tenants import TenantRoutes
 from meshhost.server.http.triggers.hooks import HookRoutes
+from meshhost.server.http.triggers.mailboxes import MailboxRoutes
 from meshhost.server.http.triggers.messages import MessageRoutes
 from meshhost.server.http.triggers.scheduled_tasks import ScheduledTaskRoutes
 from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
+from meshhost.server.mail.listener import MailPorts
 from meshhost.server.mcp.oauth import OAuthRoutes, room_of_resource
 from meshhost.server.mcp.routes import MAX_BODY_BYTES, McpRoutes
 from meshhost.server.metrics import ServerMetrics
@@ -93,6 +95,7 @@ from meshhost.stores.traces.contract import TraceStore
 from meshhost.stores.triggers.contract import TriggerStore
 from meshhost.tenant_names import TenantLabels
 from meshhost.triggers.hooks import Hooks
+from meshhost.triggers.mailboxes import Mailboxes
 from meshhost.triggers.makers import Maker
 from meshhost.triggers.scheduler import Scheduler
 from meshhost.triggers.schedules import Schedules
@@ -138,6 +141,7 @@ class Parts:
     series: QueueSeries
     series_file: SeriesFile
     in_flight: InFlight
+    mail: MailPorts
     traces: MessageTraces
 
 
@@ -276,6 +280,9 @@ def assemble(
     rest = RestRoutes(access, directory, engines.queues, url_of=address.room_url, calls_of=caller.calls)
     UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else
     ScheduledTaskRoutes(access, schedules, rest.project).add_to(app)
+    mailboxes = Mailboxes(engines.triggers, engines.queues, domains=config.mail.domains, **checks)
+    MailboxRoutes(access, mailboxes, rest.project).add_to(app)
+    mail = MailPorts(config.mail, mailboxes, login=access.token_holder, rates=rates, metrics=metrics)
     rest.add_to(app)
     ScheduleRoutes(access, schedules).add_to(app)
     bodies = BodyReader(
@@ -349,6 +356,7 @@ def assemble(
         series,
         SeriesFile(series, config.series_file),
         in_flight,
+        mail,
         message_traces,
     )
 

@@ -124,6 +124,7 @@ async def test_the_hosted_agent_answers_in_its_shape_with_the_local_model(exampl
         ("mcp-toolkit", "mcp_toolkit"),
         ("orders", "any_model"),
         ("storage-worker", "storage_worker"),
+        ("mail-worker", "mail_worker"),
     ],
 )
 def test_each_manifest_is_that_of_its_program(manifest: str, program: str) -> None:
@@ -134,3 +135,18 @@ def test_each_manifest_is_that_of_its_program(manifest: str, program: str) -> No
     assert f'@host.path("{endpoint["path"]}", identity="{identity}")' in source
     assert spec["container"]["command"] == f"python agents/{program}/main.py"
     assert spec["metadata"]["name"] == identity == manifest
+
+
+async def test_the_mail_worker_answers_a_mail_that_comes_by_smtp(examples: Any, upstream: ScriptedUpstream) -> None:
+    """As docs/how-to/mail.md says: SMTP in, a mailbox, the agent, and the room server's submission port out."""
+    shutil.copytree(EXAMPLES / "mail_worker", examples.directory / "mail_worker")
+    examples.environment |= {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_API_KEY": "key-of-the-gateway"}
+    upstream.say("The sea is wide.")
+    process = await examples.spawn("mail_worker/demo.py")
+    out, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    shown = out.decode()
+    assert "Subject: RE: Poem please" in shown
+    assert "The sea is wide." in shown
+    assert "the notice: not answered, since it is automatic" in shown
+    assert "Could you write two lines about the sea?" in json.dumps(upstream.requests[0].body)

@@ -108,6 +108,7 @@ def test_the_commands_are_these() -> None:
         "queue": "send receive list size get search peek cancel dead replay configure pause resume purge delete drain",
         "schedule": "add list show pause resume remove run-now preview",
         "hook": "create list show test rotate delete",
+        "mailbox": "create update list show delete",
         "trace": "list show",
         "storage": "ls cat cp rm",
         "agents": "list list-toolkits invoke-tool ask",
