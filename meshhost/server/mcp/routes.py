@@ -9,6 +9,7 @@ same dispatcher, grants and bounds as a request of a participant. Listing or cal
 agents of configured services, and a call waits for its tool, as for any caller.
 """
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version as version_of
@@ -297,7 +298,8 @@ class McpRoutes:
 _CAPABILITIES = {"tools": {"listChanged": True}}
 
 
-def _server_info() -> dict[str, str]:
+@functools.cache
+def _server_info() -> Mapping[str, str]:
     return {"name": "meshhost", "title": "meshhost", "version": version_of("meshhost")}
 
 

@@ -718,6 +718,23 @@ async def test_a_client_without_a_token_gets_one_by_the_login_of_this_machine(
             assert response.status == 401
 
 
+async def test_a_token_of_the_login_ends_with_its_room_and_its_time(
+    server: RunningServer, mcp: Any, http: aiohttp.ClientSession
+) -> None:
+    access, project = server.server.parts.access, server.key.project_id
+    token = access.sign_mcp(project, "room")
+    assert await mcp(bearer=token).names() == []
+    await access.identity.create_room(project, "room", metadata="{}", if_not_exists=True)
+    own = {"Authorization": f"Bearer {server.api_key}"}
+    async with http.delete(f"{server.url}/tenants/{project}/rooms/room", headers=own) as response:
+        assert response.status < 300, await response.text()
+    assert (await mcp(bearer=token).post({}, _message()))[0] == 401
+    later = access.sign_mcp(project, "room")
+    assert await mcp(bearer=later).names() == []
+    expired = access._sign("mcp", {"project": project, "room": "room", "iat": 0.0}, -1)
+    assert (await mcp(bearer=expired).post({}, _message()))[0] == 401
+
+
 def _challenge(verifier: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
 
