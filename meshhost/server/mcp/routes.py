@@ -97,7 +97,10 @@ class McpRoutes:
         if request.content_type != "application/json":
             raise InvalidRequestError("Content-Type", "expected application/json")
         tenant = caller.room.tenant
-        async with held(self._counts, tenant, Resource.CONNECTIONS), self._bodies.body_of(request, tenant) as body:
+        async with (
+            held(self._counts, tenant, Resource.CONNECTIONS),
+            self._bodies.readable_body_of(request, tenant) as body,
+        ):
             message: Message | None = None
             is_stateless = False
             try:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import io
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -615,6 +616,15 @@ async def test_a_body_that_is_too_large_or_compressed_is_refused(serve: Any, htt
         status, answer = await client.post({}, _message(params={"x": "x" * 100_000}))
         assert (status, answer["error"]) == (413, "the body is too large: at most 100000 bytes are taken")
         assert (await client.post({"Content-Encoding": "gzip"}, _message()))[0] in (400, 415)
+
+
+async def test_a_body_that_is_much_more_when_it_is_read_is_refused(
+    server: RunningServer, http: aiohttp.ClientSession
+) -> None:
+    body = json.dumps(_message(params={"x": [[]] * 450_000})).encode()
+    headers = {"Authorization": f"Bearer {server.token('room')}", "Content-Type": "application/json"}
+    async with http.post(f"{server.url}/rooms/room/mcp", headers=headers, data=io.BytesIO(body)) as response:
+        assert (response.status, "too many parts" in await response.text()) == (413, True)
 
 
 async def test_a_call_that_waits_for_its_tool_ends_with_the_server(

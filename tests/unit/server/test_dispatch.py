@@ -26,7 +26,7 @@ from meshhost.server.services.agents.service import AgentsService
 from meshhost.server.services.developer import DeveloperService
 from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
-from meshhost.server.services.storage import StorageService
+from meshhost.server.services.storage.service import StorageService
 from meshhost.stores.files import RoomFiles, open_object_store
 from meshhost.stores.memory.engine import memory_engine
 
