@@ -15,11 +15,9 @@ from aiohttp import web
 
 from meshhost.edge.encodings import refuse_compressed
 from meshhost.edge.watched import watch_requests
-from meshhost.errors import InvalidTokenError, MeshhostError, NotFoundError
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
 from meshhost.gateway.routes import add_gateway_routes
-from meshhost.identity.tenant import RoomKey
 from meshhost.queues.activity.series import QueueSeries
 from meshhost.queues.service import QueueService
 from meshhost.quotas.counts import TenantCounts
@@ -85,6 +83,7 @@ from meshhost.server.traces.gateway import GatewayTraces
 from meshhost.server.traces.messages import MessageTraces, trace_messages
 from meshhost.server.traces.recorder import TraceRecorder
 from meshhost.server.traces.service import TracesService
+from meshhost.server.waking import Waking
 from meshhost.server.wire.dialect import Dialect, Dialects
 from meshhost.server.wire.sdk056 import SDK_056
 from meshhost.server.wire.sdk06 import SDK_06
@@ -96,7 +95,6 @@ from meshhost.stores.triggers.contract import TriggerStore
 from meshhost.tenant_names import TenantLabels
 from meshhost.triggers.hooks import Hooks
 from meshhost.triggers.mailboxes import Mailboxes
-from meshhost.triggers.makers import Maker
 from meshhost.triggers.scheduler import Scheduler
 from meshhost.triggers.schedules import Schedules
 
@@ -185,7 +183,7 @@ def assemble(
         count=metrics.count_call,
         return_seconds=config.return_seconds,
     )
-    waking = _Waking(engines.identity)
+    waking = Waking(engines.identity)
     transfer = BodyTransfer(engines.queues, counts=engines.counts)
     queues = QueuesService(
         engines.queues,
@@ -361,44 +359,8 @@ def assemble(
     )
 
 
-class _Waking:
-    """Wakes rooms for services. Services are made before the directory, which calls them; it is set when it is made."""
-
-    directory: RoomDirectory
-
-    def __init__(self, identity: IdentityService) -> None:
-        self._identity = identity
-
-    def need(self, key: RoomKey) -> None:
-        if self.directory.find(key) is None:
-            try:
-                self.check(key)
-            except MeshhostError:  # its work waits
-                return
-        self.directory.need(key)
-
-    def is_awake(self, key: RoomKey) -> bool:
-        """Whether the room is open, and more than looked at."""
-        room = self.directory.find(key)
-        return room is not None and room.is_awake
-
-    def check(self, key: RoomKey) -> None:
-        """Raise a MeshhostError for a room that must not get to work: its tenant is suspended, or it is not there yet."""
-        self._identity.check_tenant(key.tenant)
-        # What an import of the room, or of its tenant, has brought so far waits for the rest.
-        if any(self._identity.deleted_rooms.is_known(RoomKey(key.tenant, name)) for name in (key.name, "")):
-            raise NotFoundError("the room is being deleted or imported")
-
-    def check_maker(self, room: RoomKey, maker: Maker) -> None:
-        """Raise InvalidTokenError when the key with which something was made was revoked or has expired."""
-        if maker.key_id is not None and self._identity.signing_key(room.tenant, maker.key_id) is None:
-            raise InvalidTokenError(
-                "the API key with which this was made has ended: with another key, resume it, or rotate the secret of a hook"
-            )
-
-
 def _room_services(
-    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller, waking: _Waking, log: RoomLog
+    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller, waking: Waking, log: RoomLog
 ) -> Sequence[RoomService]:
     """The other services of every room."""
     max_payload = config.limits.message_bytes - _ENVELOPE_BYTES

@@ -24,6 +24,7 @@ from meshhost.identity.keys import ApiKey, encode_api_key
 from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import FileResponse, JsonResponse, LinkResponse
 from meshhost.server.config import CallTimes, ConfiguredService, ServicePath
+from meshhost.server.http import access as access_module
 from meshhost.server.mcp import catalog, results, sessions
 from meshhost.testing.agents import QuietAgent
 from meshhost.testing.server import RunningServer
@@ -719,7 +720,7 @@ async def test_a_client_without_a_token_gets_one_by_the_login_of_this_machine(
 
 
 async def test_a_token_of_the_login_ends_with_its_room_and_its_time(
-    server: RunningServer, mcp: Any, http: aiohttp.ClientSession
+    server: RunningServer, mcp: Any, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     access, project = server.server.parts.access, server.key.project_id
     token = access.sign_mcp(project, "room")
@@ -731,8 +732,8 @@ async def test_a_token_of_the_login_ends_with_its_room_and_its_time(
     assert (await mcp(bearer=token).post({}, _message()))[0] == 401
     later = access.sign_mcp(project, "room")
     assert await mcp(bearer=later).names() == []
-    expired = access._sign("mcp", {"project": project, "room": "room", "iat": 0.0}, -1)
-    assert (await mcp(bearer=expired).post({}, _message()))[0] == 401
+    monkeypatch.setattr(access_module, "OAUTH_SECONDS", -1)
+    assert (await mcp(bearer=access.sign_mcp(project, "room")).post({}, _message()))[0] == 401
 
 
 def _challenge(verifier: str) -> str:
