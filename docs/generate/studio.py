@@ -95,9 +95,9 @@ class Server:
     async def fill(self) -> str:
         """Make what the pictures show; return the id of a message that died."""
         queues = f"/rooms/{ROOM}/queues"
-        await self.ask("PATCH", f"{queues}/jobs/settings", {"max_attempts": 3, "retry_seconds": 0.2})
         jobs = [{"instructions": f"save a poem to order-{n}.txt", "name": f"order-{n}"} for n in range(1040, 1064)]
         await self.ask("POST", f"{queues}/jobs/messages", jobs)
+        await self.ask("PATCH", f"{queues}/jobs/settings", {"max_attempts": 3, "retry_seconds": 0.2})
         dead = await self.ask(
             "POST", f"{queues}/jobs/messages", {"instructions": "write to Ada", "template": "letter.md"}
         )

@@ -20,15 +20,14 @@ from typing import Any
 import anyio
 import httpx2
 import mcp_types as types
-from mcp import Client, MCPError, StdioServerParameters
-from mcp.client.stdio import stdio_client
+from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from meshhost.backoff import Backoff
 from meshhost.errors import RoomError, ToolError
+from meshhost.mcp.program import StderrTail, started
 from meshhost.mcp.servers import HttpServer, StdioServer
-from meshhost.mcp.stderr import StderrTail
 from meshhost.tasks import TaskOwner
 
 __all__ = ["MAX_TOOLS", "Connection"]
@@ -64,7 +63,7 @@ class Connection:
         self._on_tools = on_tools
         self._connect_seconds = connect_seconds
         self._backoff = backoff
-        self._stderr = StderrTail()
+        self._stderr = StderrTail(lambda: self._lose(self._lost))
         self._tasks = TaskOwner(f"MCP server {name}")
         self._client: Client | None = None
         self._why_lost = ""
@@ -234,12 +233,8 @@ class Connection:
 
     @asynccontextmanager
     async def _stdio(self, server: StdioServer) -> AsyncIterator[Any]:
-        parameters = StdioServerParameters(
-            command=server.command, args=list(server.args), env=dict(server.env), cwd=server.cwd
-        )
-        with self._stderr.pipe() as errors:
-            async with stdio_client(parameters, errlog=errors) as (read, write):
-                yield _Watched(read, partial(self._lose, self._lost)), write
+        async with started(server, self._stderr) as (read, write):
+            yield _Watched(read, partial(self._lose, self._lost)), write
 
     def _reason(self, error: BaseException | None) -> str:
         """Why a connection ended, in words for a model or a log."""

@@ -4,7 +4,7 @@ Nothing is started here and nothing is registered by import: `assemble` makes th
 returns the few that `RoomServer` starts and stops. The services and dialects of every server are listed here; those that a
 program adds are passed in. This is the only module of `server/` that imports both services and HTTP.
 
-Longer than 400 lines because every part of a server is made here, and who reads it wants to see them all.
+Longer than 400 lines because every part of the server is named here once, in one order.
 """
 
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ from meshhost.server.services.documents.service import MAX_DOCUMENT_BYTES, Docum
 from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.schedules import SchedulingService
-from meshhost.server.services.storage import StorageService
+from meshhost.server.services.storage.service import StorageService
 from meshhost.server.services.work import WorkService
 from meshhost.server.studio.codes import OneTimeCodes
 from meshhost.server.studio.events import EventRoutes
@@ -86,6 +86,7 @@ from meshhost.server.traces.messages import MessageTraces, trace_messages
 from meshhost.server.traces.recorder import TraceRecorder
 from meshhost.server.traces.service import TracesService
 from meshhost.server.wire.dialect import Dialect, Dialects
+from meshhost.server.wire.sdk056 import SDK_056
 from meshhost.server.wire.sdk06 import SDK_06
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
@@ -260,7 +261,7 @@ def assemble(
         config,
         access=access,
         directory=directory,
-        dialects=Dialects([*dialects, SDK_06]),
+        dialects=Dialects([*dialects, SDK_056, SDK_06]),
         operations=all_services.operations(),
         given_up=all_services.given_up,
         metrics=metrics,

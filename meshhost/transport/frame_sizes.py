@@ -5,7 +5,8 @@ collected (`server/wire/arriving.py`) passes all bytes through `FrameSizes` firs
 skips what is in them. What breaks the protocol is left to the library, which ends the connection.
 
 It counts frames that carry next to nothing: control frames, pieces of messages of less than TINY bytes, and messages that are
-shorter than any packet. One read of a socket can hold ten thousands of them, and the library takes some microseconds for each.
+shorter than any packet. The last piece of a large message may be short: browsers cut messages where their buffers end. One read
+of a socket can hold ten thousands of them, and the library takes some microseconds for each.
 
 No I/O. Invariant: every byte of the connection from the first frame on is fed once and in order.
 """
@@ -15,6 +16,8 @@ import math
 __all__ = ["TINY", "FrameSizes"]
 
 TINY = 512
+# With so many bytes before it the last piece of a message is not counted, however short it is.
+_LARGE = 4096
 
 # The head of a packet (room-protocol §2).
 _LEAST_PACKET = 12
@@ -67,7 +70,8 @@ class FrameSizes:
                 self.idle += 1
             else:
                 is_piece = not self._is_final or not head[0] & _OPCODE
-                self.idle += payload < (TINY if is_piece else _LEAST_PACKET)
+                is_rest = self._is_final and self.announced >= _LARGE
+                self.idle += not is_rest and payload < (TINY if is_piece else _LEAST_PACKET)
                 self.announced += payload
             came = min(payload, end - at)
             at += came

@@ -130,6 +130,12 @@ class AiohttpTransport:
             if self._connection is not None and not self._connection.is_closing():
                 self._connection.write(data)
 
+    def abort(self) -> None:
+        """Cut the connection, after what was sent."""
+        self.flush()
+        if self._connection is not None:
+            self._connection.close()
+
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close in order, within CLOSE_TIMEOUT."""
         self.flush()

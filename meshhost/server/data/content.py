@@ -20,7 +20,6 @@ import base64
 import binascii
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import IO, Any, Final
@@ -28,6 +27,7 @@ from typing import IO, Any, Final
 from meshhost.archives.tar import damaged
 from meshhost.errors import InvalidRequestError
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
+from meshhost.protocol.json_values import has_few_parts
 from meshhost.stores.bodies.reference import is_object_name
 from meshhost.stores.files import clean_path
 from meshhost.stores.messages import HIGHEST_PRIORITY, StoredMessage
@@ -59,9 +59,6 @@ __all__ = [
 
 # A message of the greatest size has less than this in JSON, and so has a document.
 _LONGEST_LINE: Final = 64 * 1024 * 1024
-# Of a line without the texts in it: brackets and numbers take many times their length when they are read.
-_LONGEST_STRUCTURE: Final = 2 * 1024 * 1024
-_TEXT: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _LONGEST_KEY: Final = 4096
 _LONGEST_HEADERS: Final = 1024 * 1024
 # Lines that are stored at once, and their size: a store is not held up for longer than a few milliseconds.
@@ -128,7 +125,7 @@ class lines_of(Iterator[dict[str, Any]]):  # noqa: N801 - used like a function
             raise StopIteration
         if len(line) > _LONGEST_LINE or not line.endswith(b"\n"):
             raise damaged("a line is too long or ends early")
-        if len(line) > _LONGEST_STRUCTURE and len(_TEXT.sub(b"", line)) > _LONGEST_STRUCTURE:
+        if not has_few_parts(line):
             raise damaged("a line holds too much")
         self.read += len(line)
         return object_of(line)

@@ -390,7 +390,10 @@ class Connection:
         except TimeoutError:
             logger.info("participant did not take its last messages", extra={"participant": self._participant.name})
         code = self._translator.close_code(reason)
-        await self._transport.close(code, text)
+        if code is None:
+            self._transport.abort()
+        else:
+            await self._transport.close(code, text)
         raise ConnectionLostError(text, clean=True, close_code=code)
 
     async def _end_requests(self) -> None:

@@ -79,7 +79,7 @@ async def test_a_sheet_lists_the_keys_and_they_go_where_it_says(
         "t": "Talk in den",
         "d": "Documents of den",
     }
-    places |= {"k": "Hooks of den", "l": "Log of den", "o": "den", "h": "default"}
+    places |= {"k": "Hooks of den", "r": "Traces of den", "l": "Log of den", "o": "den", "h": "default"}
     assert {row.split()[1] for row in rows if row.startswith("g")} == set(places)
     for key, heading in places.items():
         await page.keyboard.press("g")

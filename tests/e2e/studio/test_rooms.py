@@ -13,7 +13,7 @@ from doubles.relay import Relay
 from playwright.async_api import Page, expect
 
 from meshhost.app.config_file import ServerFile
-from meshhost.server.services.storage import StorageService
+from meshhost.server.services.storage.service import StorageService
 from meshhost.testing.server import running_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]

@@ -87,6 +87,15 @@ async def test_a_program_that_crashes_comes_back_and_only_its_call_fails(until: 
     await until(lambda: not any(map(is_running, (first, second, third))))
 
 
+async def test_what_a_program_that_crashed_had_started_ends_too(until: Until) -> None:
+    async with toolkit() as kit:
+        child = int((await use(kit, "child")).text)
+        with pytest.raises(ToolError, match="out of paper"):
+            await use(kit, "crash")
+        await until(lambda: not is_running(child))
+        assert await use(kit, "pid")
+
+
 async def test_calls_in_progress_fail_together_when_the_program_dies(until: Until) -> None:
     async with toolkit() as kit:
         pid = int((await use(kit, "pid")).text)
@@ -107,9 +116,7 @@ async def test_a_program_and_all_that_it_started_end_with_the_toolkit(until: Unt
     await kit.stop()
     with pytest.raises(RoomError):
         await waiting
-    await until(lambda: not is_running(pid))
-    if is_running(child):  # the program left it behind when its input closed: nobody may start what they do not end
-        os.kill(child, signal.SIGKILL)
+    await until(lambda: not is_running(pid) and not is_running(child))
     with pytest.raises(ToolError, match="is not there"):
         await asyncio.wait_for(use(kit, "pid"), 20)
 
@@ -135,7 +142,8 @@ async def test_a_program_gets_none_of_our_environment(monkeypatch: pytest.Monkey
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     async with toolkit(program(env={"CITY": "Rome"})) as kit:
         result = await use(kit, "env")
-    assert set(result.json) <= {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "CITY", "LC_CTYPE"}
+    own = {"PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE"}  # of the shell that starts it, and of Python
+    assert set(result.json) <= {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "CITY"} | own
     assert result.json["CITY"] == "Rome"
 
 

@@ -25,8 +25,8 @@ from meshhost.protocol.frames import Limits, Message, packets
 from meshhost.protocol.messages import pack_message
 from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.server.http import files as file_routes
-from meshhost.server.services import storage as handlers
-from meshhost.server.services.storage import StorageService
+from meshhost.server.services.storage import uploads as handlers
+from meshhost.server.services.storage.service import StorageService
 from meshhost.stores.disk.upload import Upload
 from meshhost.stores.queues import QueueStats
 from meshhost.testing.server import RunningServer
@@ -235,15 +235,15 @@ async def test_a_write_whose_connection_was_lost_is_sent_again_by_the_client(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reached, go_on = asyncio.Event(), asyncio.Event()
-    take = StorageService._take_bytes
+    take = handlers.Uploads._take_bytes
 
-    async def held(self: StorageService, *arguments: Any) -> None:
+    async def held(self: handlers.Uploads, *arguments: Any) -> None:
         reached.set()
         await go_on.wait()
         await take(self, *arguments)
 
     async with server.client(reconnect=ReconnectPolicy(first_delay=0.0)) as a:
-        monkeypatch.setattr(StorageService, "_take_bytes", held)
+        monkeypatch.setattr(handlers.Uploads, "_take_bytes", held)
         upload = asyncio.create_task(a.storage.upload(path="f", data=b"x" * 100_000))
         await reached.wait()
         server.cut(a)

@@ -26,7 +26,7 @@ from meshhost.server.services.agents.service import AgentsService
 from meshhost.server.services.developer import DeveloperService
 from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
-from meshhost.server.services.storage import StorageService
+from meshhost.server.services.storage.service import StorageService
 from meshhost.stores.files import RoomFiles, open_object_store
 from meshhost.stores.memory.engine import memory_engine
 
@@ -95,6 +95,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], ApiScope]]] = {
     "storage.close": [({"handle": "h"}, _without(storage=None))],
     "storage.abort": [({"handle": "h"}, _without(storage=None))],
     "storage.download": [({"path": "f"}, _ELSEWHERE)],
+    "storage.read": [({"path": "f", "length": 1}, _ELSEWHERE)],
     "storage.download_url": [({"path": "f"}, _ELSEWHERE)],
     "storage.delete": [({"path": "f"}, _ELSEWHERE), ({"path": "f"}, _READ_ONLY)],
     "agent.register_toolkit": [

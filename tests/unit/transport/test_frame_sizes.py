@@ -70,3 +70,14 @@ def test_no_more_is_looked_at_when_too_many_carry_nothing() -> None:
     sizes = FrameSizes()
     sizes.feed(frame(0, opcode=9) * 1000, most_idle=10)
     assert sizes.idle == 11
+
+
+def test_the_short_rest_of_a_large_message_is_not_counted() -> None:
+    """Chromium cuts a message of a little over 64 KiB into a frame of 64 KiB and one of the rest."""
+    sizes = FrameSizes()
+    sizes.feed((frame(65536, final=False) + frame(12, opcode=0)) * 1000)
+    assert (sizes.idle, sizes.finished) == (0, 1000)
+    sizes.feed(frame(65536, final=False) + frame(12, opcode=0, final=False) + frame(0, opcode=0))
+    assert sizes.idle == 1  # in the middle it is, and so is the rest of a small one
+    sizes.feed(frame(1000, final=False) + frame(12, opcode=0))
+    assert sizes.idle == 2

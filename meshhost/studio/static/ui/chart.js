@@ -13,9 +13,10 @@ const STEPS = [60, 120, 300, 600, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_4
 
 /**
  * @typedef {{label: string, tone: 1 | 2 | 3 | 4, values: (number | null)[], show?: (value: number) => string}} Line
- * @param {{title: string, times: number[], lines: Line[], show?: (value: number) => string}} props times in seconds since 1970
+ * @param {{title: string, times: number[], lines: Line[], show?: (value: number) => string, span?: number}} props times in seconds
+ * since 1970; `span` is how many seconds the axis shows, also where there are not as many points yet
  */
-export function Chart({ title, times, lines, show = number }) {
+export function Chart({ title, times, lines, show = number, span }) {
   const target = useRef(/** @type {HTMLElement | null} */ (null));
   const plot = useRef(/** @type {any} */ (null));
   const shown = useSignal(scheme);
@@ -29,7 +30,7 @@ export function Chart({ title, times, lines, show = number }) {
     const resize = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height: HEIGHT }));
     void import("../vendor/uplot.js").then(({ default: UPlot }) => {
       if (isGone) return;
-      plot.current = new UPlot(options(element, lines, show), latest.current, element);
+      plot.current = new UPlot(options(element, lines, show, span), latest.current, element);
       resize.observe(element);
     });
     return () => {
@@ -38,7 +39,7 @@ export function Chart({ title, times, lines, show = number }) {
       plot.current?.destroy();
       plot.current = null;
     };
-  }, [shown, lines.map(({ label }) => label).join()]);
+  }, [shown, span, lines.map(({ label }) => label).join()]);
   useEffect(() => plot.current?.setData(data), [times, lines]);
   const last = times.length - 1;
   const now = lines
@@ -68,8 +69,8 @@ export function Chart({ title, times, lines, show = number }) {
   </figure>`;
 }
 
-/** @param {HTMLElement} element @param {Line[]} lines @param {(value: number) => string} show */
-function options(element, lines, show) {
+/** @param {HTMLElement} element @param {Line[]} lines @param {(value: number) => string} show @param {number | undefined} span */
+function options(element, lines, show, span) {
   const style = getComputedStyle(element);
   const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim();
   const axis = {
@@ -83,7 +84,10 @@ function options(element, lines, show) {
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, points: { size: 6 } },
-    scales: { y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, Math.max(most * 1.1, 1)] } },
+    scales: {
+      ...(span && { x: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ last) => [last - span, last] } }),
+      y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, Math.max(most * 1.1, 1)] },
+    },
     axes: [
       { ...axis, space: 68, incrs: STEPS, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((tick) => MINUTES.format(tick * 1000)) },
       // The first two words say enough at an axis: "33 min" of "33 min 20 s".

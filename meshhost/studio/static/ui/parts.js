@@ -5,7 +5,7 @@
 import { ApiError, UnreachableError } from "../app/api.js";
 import { duration, fullTime, relativeTime } from "./format.js";
 import { Icon } from "./icons.js";
-import { html, signal, useEffect, useRef, useSignal } from "./preact.js";
+import { html, signal, useEffect, useRef, useSignal, useState } from "./preact.js";
 
 /** @typedef {import("../vendor/preact.js").ComponentChildren} Children */
 
@@ -53,6 +53,17 @@ export function Time({ at }) {
   useSignal(now);
   if (at === null || at === undefined) return html`<span class="muted">–</span>`;
   return html`<time datetime=${new Date(at * 1000).toISOString()} title=${fullTime(at)}>${relativeTime(at)}</time>`;
+}
+
+/** How long until something happens, second by second. @param {{until: number}} props */
+export function Countdown({ until }) {
+  const [, tick] = useState(0);
+  useEffect(() => {
+    const timer = setInterval(() => !document.hidden && tick((before) => before + 1), 1000);
+    return () => clearInterval(timer);
+  }, []);
+  const left = until - Date.now() / 1000;
+  return html`<time datetime=${new Date(until * 1000).toISOString()} title=${fullTime(until)}>${left > 0.5 ? `in ${duration(Math.max(1, Math.round(left)))}` : "any moment"}</time>`;
 }
 
 /** How long something lasts already, growing. @param {{since: number | null | undefined}} props */

@@ -1,5 +1,5 @@
 /**
- * One message through its life: where it is now, its attempts with their errors, progress as it is reported, result, contents.
+ * One message through its life: what happened to it and what comes next, progress as it is reported, result, contents.
  *
  * While it has not ended, the page waits for its next change with the server's long poll (`wait` and `seen`), so that what happens
  * is seen at once and nothing is asked in vain.
@@ -10,7 +10,7 @@ import { to } from "../../app/router.js";
 import { Confirm } from "../../ui/dialog.js";
 import { duration, fullTime, lastLine, pretty } from "../../ui/format.js";
 import { Icon } from "../../ui/icons.js";
-import { Card, Facts, Failed, Loading, PageHead, Time } from "../../ui/parts.js";
+import { Age, Card, Countdown, Facts, Failed, Loading, PageHead, Time } from "../../ui/parts.js";
 import { html, useEffect, useSignal, useState } from "../../ui/preact.js";
 import { attempt, notify } from "../../ui/toast.js";
 import { MessageTraces } from "../traces/of-message.js";
@@ -49,7 +49,7 @@ export default function MessagePage({ room, queue, id }) {
     ${message.reason && html`<${Reason} message=${message} />`}
     <div class="columns">
       <${Card} title="Facts" padded=${true}><${About} room=${room} queue=${queue} message=${message} /></${Card}>
-      <${Card} title="Attempts"><${Attempts} message=${message} /></${Card}>
+      <${Card} title="Timeline"><${Timeline} message=${message} /></${Card}>
     </div>
     ${may("developer") && html`<${MessageTraces} room=${room} queue=${queue} message=${message} />`}
     ${message.progress !== null && html`<${Card} title="Progress" padded=${true}><${Progress} value=${message.progress} /></${Card}>`}
@@ -129,11 +129,12 @@ function About({ room, queue, message }) {
   ]} />`;
 }
 
-/** @param {{message: Message}} props */
-function Attempts({ message }) {
+/** What happened to it, and what comes next. @param {{message: Message}} props */
+function Timeline({ message }) {
   const history = message.history ?? [];
-  if (!history.length) return html`<p class="loading">${message.history === undefined ? "Attempts are shown to developers." : message.state === "leased" ? "The first attempt is in progress." : message.state === "done" ? "The first attempt did it." : "No attempt has ended in a failure."}</p>`;
   return html`<ol class="timeline">
+    <li><p><strong>Sent</strong> <span class="muted">· <${Time} at=${message.sent_at} /></span></p></li>
+    ${message.history === undefined && message.failures > 0 && html`<li data-tone="bad"><p class="muted">Of the ${message.failures} attempts that failed, developers see the errors.</p></li>`}
     ${history.map(
       (each, index) => html`<li data-tone=${each.reason === "failed" ? "bad" : "warn"}>
         <p><strong>Attempt ${index + 1}</strong> · ${REASONS[each.reason] ?? each.reason} after ${duration(each.ended_at - each.began_at)} <span class="muted">· <${Time} at=${each.ended_at} /></span></p>
@@ -141,9 +142,34 @@ function Attempts({ message }) {
         ${each.error && html`<p class="wrap">${lastLine(each.error)}</p><details><summary>All of it</summary><pre class="code-block" tabindex="0">${each.error}</pre></details>`}
       </li>`,
     )}
-    ${message.state === "leased" && html`<li data-tone="info"><p><strong>Attempt ${history.length + 1}</strong> · in progress</p></li>`}
-    ${message.state === "done" && html`<li data-tone="ok"><p><strong>Attempt ${history.length + 1}</strong> · done</p></li>`}
+    <${Now} message=${message} attempt=${(message.history === undefined ? message.deliveries - 1 : history.length) + 1} />
   </ol>`;
+}
+
+/** The last line of it: how it ended, or what it waits for. @param {{message: Message, attempt: number}} props */
+function Now({ message, attempt }) {
+  const { state, by, began_at: began, due_at: due, ended_at: ended } = message;
+  const line = (/** @type {string} */ tone, /** @type {any} */ content) => html`<li data-tone=${tone} aria-current=${ended === null ? "step" : undefined}><p>${content}</p></li>`;
+  const when = (/** @type {number | null} */ at) => at !== null && html` <span class="muted">· <${Time} at=${at} /></span>`;
+  const whom = by && html` by <code>${by}</code>`;
+  switch (state) {
+    case "leased":
+      return line("info", html`<strong>Attempt ${attempt}</strong> · in progress${whom}${began !== null && html`, for <${Age} since=${began} />`}`);
+    case "done":
+      return line("ok", html`<strong>Attempt ${attempt}</strong> · done${whom}${began !== null && ended !== null && ` after ${duration(ended - began)}`}${when(ended)}`);
+    case "failed":
+      return line("warn", html`<strong>Next attempt</strong> ${due === null ? "soon" : html`<${Countdown} until=${due} />`}`);
+    case "delayed":
+      return line("info", html`<strong>Ready</strong> ${due === null ? "later" : html`<${Countdown} until=${due} />`}`);
+    case "ready":
+      return line("info", html`<strong>Waits for a worker</strong>, the next one that asks`);
+    case "blocked":
+      return line("warn", html`<strong>Waits</strong> for an earlier message of its key`);
+    case "dead":
+      return line("bad", html`<strong>Given up</strong>, after ${message.failures} that failed${when(ended)}`);
+    default:
+      return line("warn", html`<strong>${STATES[state]?.title ?? state}</strong>${when(ended)}`);
+  }
 }
 
 /** @type {Record<string, string>} */

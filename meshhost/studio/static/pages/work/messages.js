@@ -30,8 +30,11 @@ const PAUSE_MS = 300;
  *   history?: {began_at: number, ended_at: number, by: string, reason: string, error: string}[]}} Message
  */
 
-/** @param {{room: string, queue: string, changes: number}} props `changes` grows when the list has to be read anew */
-export function Messages({ room, queue, changes }) {
+/**
+ * @param {{room: string, queue: string, changes: number, counts?: Partial<Record<string, number>>}} props `changes` grows when the
+ * list has to be read anew; `counts` says how many there are of the states that are counted
+ */
+export function Messages({ room, queue, changes, counts = {} }) {
   const { search } = useSignal(here);
   const filter = new URLSearchParams(search);
   const states = filter.getAll("state").flatMap((each) => each.split(",")).filter(Boolean);
@@ -50,7 +53,7 @@ export function Messages({ room, queue, changes }) {
       ${!isFirst && html`<button class="button quiet" onClick=${newest}><${Icon} name="retry" />Back to the newest</button>`}
       ${may("developer") && states.includes("dead") && html`<button class="button" disabled=${!rows.length} onClick=${() => setBulk("replay")}><${Icon} name="retry" />Replay all found</button>`}
       ${may("developer") && isFiltered && !states.includes("dead") && html`<button class="button" disabled=${!rows.length} onClick=${() => setBulk("cancel")}>Cancel all found</button>`}`}>
-    <div class="card-body"><${Filters} states=${states} text=${text} textKey=${key} /></div>
+    <div class="card-body"><${Filters} states=${states} text=${text} textKey=${key} counts=${counts} /></div>
     ${first.data
       ? rows.length
         ? html`<${VirtualList} label="Messages, newest first" rows=${rows} rowKey=${(/** @type {Message} */ message) => message.id} onEnd=${load}
@@ -64,8 +67,8 @@ export function Messages({ room, queue, changes }) {
   </${Card}>`;
 }
 
-/** @param {{states: string[], text: string, textKey: string}} props */
-function Filters({ states, text, textKey }) {
+/** @param {{states: string[], text: string, textKey: string, counts: Partial<Record<string, number>>}} props */
+function Filters({ states, text, textKey, counts }) {
   const [words, setWords] = useState(text);
   const [key, setKey] = useState(textKey);
   const [settledWords, settledKey] = [useSettled(words.trim(), PAUSE_MS), useSettled(key.trim(), PAUSE_MS)];
@@ -77,7 +80,7 @@ function Filters({ states, text, textKey }) {
   return html`<div class="form">
     <div class="chips" role="group" aria-label="States">
       ${Object.entries(STATES).map(
-        ([state, { title }]) => html`<button class="chip" aria-pressed=${states.includes(state)} onClick=${() => toggle(state)}>${title}</button>`,
+        ([state, { title }]) => html`<button class="chip" aria-pressed=${states.includes(state)} onClick=${() => toggle(state)}>${title}${counts[state] !== undefined && html` <span class="count">${counts[state]?.toLocaleString()}</span>`}</button>`,
       )}
     </div>
     <div class="filters">

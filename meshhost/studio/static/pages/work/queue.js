@@ -28,6 +28,9 @@ function NoQueue({ room, queue }) {
 /** @type {Queue} */
 const EMPTY = { name: "", size: 0, ready: 0, leased: 0, delayed: 0, blocked: 0, dead: 0, oldest_age: null, oldest_at: null, paused: false };
 
+/** The states that are counted all the time; of a delayed queue those that failed and are tried again are a part. @param {Queue} queue */
+const countsOf = ({ ready, leased, blocked, dead }) => ({ ready, leased, blocked, dead });
+
 /** @param {{room: string, queue: string}} props */
 export default function QueuePage({ room, queue }) {
   const live = useRoom(room);
@@ -58,7 +61,7 @@ export default function QueuePage({ room, queue }) {
       ]} />`}
     </${Loaded}>
     <${Series} path=${`${path}/series`} />
-    <${Messages} key=${`${room}/${queue}`} room=${room} queue=${queue} changes=${changes} />
+    <${Messages} key=${`${room}/${queue}`} room=${room} queue=${queue} changes=${changes} counts=${found && countsOf(found)} />
     ${open === "send" && html`<${SendDialog} room=${room} queue=${queue} onClose=${close} onSent=${changed} />`}
     ${open === "settings" && html`<${QueueSettings} path=${path} queue=${queue} onClose=${close} />`}
     ${open === "purge" &&

@@ -12,6 +12,9 @@ import { html, useMemo, useState } from "../../ui/preact.js";
 /** @typedef {{time: string, ready: number, delayed: number, leased: number, dead: number, oldest_seconds: number | null,
  *   sent: number, started: number, done: number, failed: number}} Point */
 
+/** Seconds that are shown, by the seconds between points. @type {Record<number, number>} */
+const SPANS = { 10: 600, 60: 86_400 };
+
 /** @param {{path: string}} props */
 export function Series({ path }) {
   const [step, setStep] = useState(10);
@@ -23,9 +26,9 @@ export function Series({ path }) {
   return html`<${Card} title="Over time" actions=${html`<div class="choice" role="group" aria-label="How far back">${choice(10, "10 minutes")}${choice(60, "24 hours")}</div>`}>
     ${parts && points && points.length > 1
       ? html`<div class="charts">
-          <${Chart} title="Waiting and in progress" times=${parts.times} lines=${parts.waiting} />
-          <${Chart} title="Per minute" times=${parts.times} lines=${parts.rates} show=${rate} />
-          <${Chart} title="Age of the oldest" times=${parts.times} lines=${parts.ages} show=${duration} />
+          <${Chart} title="Waiting and in progress" times=${parts.times} lines=${parts.waiting} span=${SPANS[step]} />
+          <${Chart} title="Per minute" times=${parts.times} lines=${parts.rates} show=${rate} span=${SPANS[step]} />
+          <${Chart} title="Age of the oldest" times=${parts.times} lines=${parts.ages} show=${duration} span=${SPANS[step]} />
         </div>`
       : html`<p class="loading">${series.error ? series.error.message : "The first points come within half a minute."}</p>`}
   </${Card}>`;
