@@ -24,6 +24,8 @@ async function load() {
       RETURN_DOM_FRAGMENT: true,
       ALLOWED_TAGS: ALLOWED,
       ALLOWED_ATTR: ["href", "title", "align", "start"],
+      // These are no addresses, which the next line would ask of them.
+      ADD_URI_SAFE_ATTR: ["align", "start"],
       ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
     });
 }
