@@ -39,6 +39,7 @@ class SmtpSink:
         self.answers: dict[str, list[str]] = {}
         self.data_answers: list[str] = []
         self.on_data: Any = None
+        self.has_quit = asyncio.Event()
         self._changed = asyncio.Condition()
         self._transports: set[asyncio.Transport] = set()
 
@@ -81,6 +82,10 @@ class SmtpSink:
             return waiting.pop(0)
         envelope.rcpt_tos.append(address)
         return "250 OK"
+
+    async def handle_QUIT(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+        self.has_quit.set()
+        return "221 bye"
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
         if self.on_data is not None:

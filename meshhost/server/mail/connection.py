@@ -155,6 +155,13 @@ class SmtpConnection(SMTP):
         finally:
             self._is_busy = False
 
+    async def _handle_client(self) -> None:
+        try:
+            await super()._handle_client()
+        finally:
+            # Also of a client that is gone in the middle of a mail: the next server must not wait for the rest.
+            await self.handler.close()
+
     async def handle_exception(self, error: Exception) -> str:
         """Log a fault of ours; the sender is to try again."""
         logger.error("a mail was not received because of an error", exc_info=error)

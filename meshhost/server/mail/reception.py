@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import format_datetime
+from email.utils import format_datetime, getaddresses
 from typing import Any, Final
 
 from aiosmtpd.smtp import AuthResult, LoginPassword
@@ -258,7 +258,12 @@ class Handler:
             self.refused("loop")
             return "554 5.4.6 the mail goes in circles"
         if self._is_submission:
-            for each in {mail.sender.address} - {sender}:
+            # All that a mail program might show as its author.
+            authors = {address for _, address in getaddresses(mail.all("from")) if address}
+            if not authors:
+                self.refused("sender")
+                return "550 5.6.0 the mail has no From"
+            for each in sorted(authors - {sender}):
                 if (refusal := await self._refusal_of_sender(each)) is not None:
                     self.refused("sender")
                     return refusal

@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import contextlib
+import json
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -32,6 +34,7 @@ from meshhost.testing.clock import FakeClock
 from meshhost.testing.scripted_llm import ScriptedLLM
 from meshhost.testing.server import RunningServer, running_server
 from meshhost.triggers.mailboxes import Mailboxes, MailboxSpec
+from meshhost.triggers.signatures import Scheme, sign
 
 BOT = "bot@example.com"
 HELLO = b"From: ann@example.org\r\nTo: bot@example.com\r\nMessage-ID: <1@example.org>\r\nSubject: x\r\n\r\nHello\r\n"
@@ -402,7 +405,14 @@ async def test_a_participant_sends_by_its_token_as_its_own_mailbox(mailing: Call
 
         with pytest.raises(aiosmtplib.SMTPAuthenticationError):
             await submit("nonsense", out, BOT, ["ann@example.org"])
-        for sender, content in (("stranger@example.com", out), (BOT, out.replace(b"bot@", b"ceo@"))):
+        both = out.replace(b"bot@example.com", b"bot@example.com, ceo@example.com")
+        twice = b"From: ceo@example.com\r\n" + out
+        for sender, content in (
+            ("stranger@example.com", out),
+            (BOT, out.replace(b"bot@", b"ceo@")),
+            (BOT, both),
+            (BOT, twice),
+        ):
             with pytest.raises(aiosmtplib.SMTPException, match="no mailbox of your room"):
                 await submit(token, content, sender, ["ann@example.org"])
         narrow = mail.running.token("room", scope=ApiScope(queues=QueuesGrant(send=["email"], receive=[])))
@@ -414,6 +424,48 @@ async def test_a_participant_sends_by_its_token_as_its_own_mailbox(mailing: Call
         assert 'meshhost_mail_received_total{to="relay"} 2.0' in metrics
         assert 'meshhost_mail_relayed_total{outcome="failed"} 1.0' in metrics
         assert 'meshhost_mail_relayed_total{outcome="deferred"} 1.0' in metrics
+
+
+async def test_a_participant_that_is_gone_in_the_middle_of_a_mail_leaves_no_connection_to_the_relay(
+    mailing: Callable[..., Any], sink: SmtpSink
+) -> None:
+    relay = {"host": "127.0.0.1", "port": sink.port, "tls": "never"}
+    async with mailing(mail={"submission": "127.0.0.1:0", "relay": relay}) as mail:
+        await mail.add()
+        token = mail.running.token("room", name="bot", role="agent")
+        login = base64.b64encode(f"\0bot\0{token}".encode()).decode()
+        async with Talk(mail.ports.submission_port or 0) as client:
+            await client.answer()
+            await client.say("EHLO client.example")
+            assert (await client.say(f"AUTH PLAIN {login}")).startswith("235")
+            assert (await client.say(f"MAIL FROM:<{BOT}>")).startswith("250")
+            assert (await client.say("RCPT TO:<ann@example.org>")).startswith("250")
+            sink.has_quit.clear()
+        async with asyncio.timeout(30):
+            await sink.has_quit.wait()
+        assert sink.mails == []
+
+
+async def test_a_mail_that_a_service_posts_to_a_hook_is_answered(
+    mailing: Callable[..., Any], sink: SmtpSink, worker_for: Callable[..., MailWorker]
+) -> None:
+    """As docs/how-to/mail.md says: a provider's worker signs what it posts, as Standard Webhooks."""
+    async with mailing() as mail, aiohttp.ClientSession() as http:
+        headers = {"Authorization": f"Bearer {mail.running.api_key}"}
+        url = f"{mail.running.url}/rooms/room/hooks"
+        async with http.post(url, json={"queue": "email"}, headers=headers) as answer:
+            hook = await answer.json()
+        body = json.dumps({"base64": base64.b64encode(HELLO).decode()}).encode()
+        signed = sign(Scheme.STANDARD, hook["secret"], body, delivery="d1", now=time.time())
+        async with mail.running.client("room", name="bot", role="agent") as room:
+            worker = worker_for()
+            await worker.start(room=room)
+            for _ in range(2):
+                posted = {"Content-Type": "application/json", **signed}
+                async with http.post(hook["url"], data=body, headers=posted) as answer:
+                    assert answer.status == 200
+            assert (await sink.received(1)).mail.in_reply_to == "<1@example.org>"
+            await worker.stop()
 
 
 async def test_a_mail_goes_in_by_smtp_and_the_answer_comes_out_by_the_submission_port(
