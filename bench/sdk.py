@@ -12,6 +12,8 @@ import tomllib
 from pathlib import Path
 
 SDK_VERSION = "0.6.13"
+NEWER_SDK_VERSION = "0.56.0"
+JAVASCRIPT_SDK = "@meshagent/meshagent@0.39.9"
 # `agents` brings Worker and TaskRunner, and with them the OpenAI client; 80 MB and some 20 s altogether.
 PACKAGES = [f"meshagent-{part}=={SDK_VERSION}" for part in ("api", "tools", "agents")]
 # The command line needs these but does not declare them: 190 MB and some 30 s altogether.
@@ -40,6 +42,28 @@ def python313() -> Path | None:
 def sdk_python() -> Path | None:
     """Return the interpreter of the SDK's environment, made on first use; None without Python 3.13."""
     return _on_313(f"sdk-agents-{SDK_VERSION}", PACKAGES)
+
+
+def newer_sdk_python() -> Path | None:
+    """Return the interpreter of an environment with the SDK's newer generation; None without Python 3.13."""
+    packages = [f"meshagent-{part}=={NEWER_SDK_VERSION}" for part in ("api", "tools", "agents")]
+    return _on_313(f"sdk-agents-{NEWER_SDK_VERSION}", packages)
+
+
+def javascript_sdk() -> Path | None:
+    """Return a folder of Node packages with the SDK for JavaScript, made on first use; None without Node and npm."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return None
+    home = cache_dir(f"sdk-javascript-{JAVASCRIPT_SDK.rpartition('@')[2]}")
+    ready = home / ".ready"
+    home.mkdir(parents=True, exist_ok=True)
+    with (home.parent / f"{home.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ready.exists():
+            install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(home), JAVASCRIPT_SDK]
+            subprocess.run(install, check=True, timeout=600)
+            ready.touch()
+    return home / "node_modules"
 
 
 def sdk_cli() -> Path | None:

@@ -174,6 +174,7 @@ async def _lists(http: aiohttp.ClientSession, url: str, api_key: str, operator_k
 
         async def measure(page: Page, what: str, away: str, link: str, row: str, ask: Any, pause: float = 0.2) -> None:
             times = await _opening(page, away, link, row)
+            _say(f"{what}: {', '.join(f'{each:.0f}' for each in times)} ms")
             await page.wait_for_timeout(1000)
             found.append(Opened(what, times, await _timed(ask, pause), await _scrolling(page)))
 
@@ -316,8 +317,8 @@ max_agents = {AGENTS + 100}
             _say("opening lists")
             host = hashlib.sha256(host_url.encode()).hexdigest()[:12]
             lists = await _lists(http, url, api_key, operator_key, host)
-            _say("done")
-    _show(lists, watching)
+            # Before all of it ends, which takes a while with so many connections.
+            _show(lists, watching)
 
 
 def _show(lists: Sequence[Opened], watching: Mapping[str, Sequence[float]]) -> None:

@@ -27,11 +27,13 @@ __all__ = [
     "DEFAULT_API_URL",
     "ClientSettings",
     "ClientValues",
+    "MailValues",
     "SecretText",
     "checked_level",
     "checked_url",
     "clean",
     "read_client_settings",
+    "read_mail_values",
 ]
 
 DEFAULT_API_URL = "http://127.0.0.1:8080"
@@ -39,6 +41,7 @@ DEFAULT_API_URL = "http://127.0.0.1:8080"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SECRETS = ("api_key", "operator_key", "secret", "token", "admin_key")
 _NAMES = {"otel_endpoint": ("OTEL_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")}
+_MAIL_NAMES = {"domain": ("MESHHOST_MAIL_DOMAIN", "MESHAGENT_MAIL_DOMAIN")}
 _MAX_PORT = 65535
 
 
@@ -134,6 +137,34 @@ def read_client_settings() -> ClientSettings:
             raise SettingsError(f"{variable}: {error}") from None
     values = {name: value for name, value in values.items() if value is not None}
     return ClientSettings(**values, given=frozenset(values))
+
+
+@dataclass(frozen=True, slots=True)
+class MailValues:
+    """How an agent sends mail, as far as the environment says it. The fields are `mail_domain` and `smtp_…` of Settings."""
+
+    domain: str | None = None
+    hostname: str | None = None
+    port: int | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    local_hostname: str | None = None
+
+
+def read_mail_values() -> MailValues:
+    """Return the environment as it is now. Raises SettingsError that names the wrong variable and never shows its value."""
+    values: dict[str, Any] = {}
+    for each in fields(MailValues):
+        names = _MAIL_NAMES.get(each.name, (f"SMTP_{each.name.upper()}",))
+        variable = next((name for name in names if os.environ.get(name)), None)
+        if variable is None:
+            continue
+        try:
+            text = clean(os.environ[variable])
+            values[each.name] = _port(text) if text and each.name == "port" else text or None
+        except ValueError as error:
+            raise SettingsError(f"{variable}: {error}") from None
+    return MailValues(**values)
 
 
 def clean(text: str) -> str:

@@ -357,6 +357,41 @@ class Settings(BaseSettings):
         validation_alias="OPENAI_MODEL",
         description="Model that is used when an agent or a request names none.",
     )
+    mail_domain: str | None = Field(
+        None,
+        validation_alias=_names("MAIL_DOMAIN"),
+        description="Domain of the mail addresses of rooms, and the SMTP server of agents that name none.",
+    )
+    smtp_hostname: str | None = Field(
+        None,
+        validation_alias="SMTP_HOSTNAME",
+        description="SMTP server that agents give their mail to. Unset: the mail domain.",
+    )
+    smtp_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        validation_alias="SMTP_PORT",
+        description="Its port. Unset: 587; 465 is spoken to with TLS from the first byte.",
+    )
+    smtp_username: str | None = Field(
+        None,
+        validation_alias="SMTP_USERNAME",
+        description="Name to log in with there. Unset: the name of the agent's participant.",
+    )
+    smtp_password: SecretStr | None = Field(
+        None,
+        validation_alias="SMTP_PASSWORD",
+        description=(
+            "Password to log in with there. Unset: the agent's participant token, which only the mail domain, the room "
+            "server's host and this machine get."
+        ),
+    )
+    smtp_local_hostname: str | None = Field(
+        None,
+        validation_alias="SMTP_LOCAL_HOSTNAME",
+        description="Name by which agents introduce themselves there. Unset: that of the machine.",
+    )
     anthropic_api_key: SecretStr | None = Field(
         None,
         validation_alias="ANTHROPIC_API_KEY",

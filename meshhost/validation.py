@@ -17,15 +17,21 @@ if TYPE_CHECKING:  # the error is passed in: importing pydantic here would slow 
 __all__ = ["first_problem", "invalid_request"]
 
 
-# pydantic's own words are "Extra inputs are not permitted", which tells nobody that a name is misspelt.
-_UNKNOWN = "not a name that is known here"
+# Instead of pydantic's own words: "Extra inputs are not permitted" tells nobody that a name is misspelt, and "a valid
+# dictionary or instance of _Webhooks" is about our code.
+_OBJECT = "Input should be an object (in TOML a table)"
+_WORDS = {
+    "extra_forbidden": "not a name that is known here",
+    "model_type": _OBJECT,
+    "model_attributes_type": _OBJECT,
+    "dataclass_type": _OBJECT,
+}
 
 
 def first_problem(error: ValidationError) -> tuple[str, str]:
     """Return the first problem: the field as a dotted path ("" for the whole body) and pydantic's message."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    message = _UNKNOWN if first["type"] == "extra_forbidden" else first["msg"]
-    return ".".join(map(str, first["loc"])), message
+    return ".".join(map(str, first["loc"])), _WORDS.get(first["type"], first["msg"])
 
 
 def invalid_request(error: ValidationError, *, prefix: str = "") -> InvalidRequestError:

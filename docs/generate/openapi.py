@@ -137,6 +137,7 @@ def _in_path(endpoint: Endpoint) -> list[Parameter]:
 
 
 _IN_PATH = {
+    "address": "The address of the mailbox.",
     "id": "The id.",
     "name": "The room's name.",
     "path": "The rest of the path.",

@@ -7,7 +7,7 @@ from docs.generate.openapi import ERROR, TEXT, Answer, Endpoint, Parameter, Sche
 from docs.generate.rest_mcp import MCP
 from docs.generate.rest_queues import QUEUES
 from docs.generate.rest_studio import STUDIO
-from docs.generate.rest_triggers import SCHEDULED_TASKS, TRIGGERS
+from docs.generate.rest_triggers import MAILBOXES, SCHEDULED_TASKS, TRIGGERS
 from meshhost.quotas.quota import Resource, ServerQuota
 
 __all__ = ["ENDPOINTS", "SECURITY"]
@@ -329,6 +329,7 @@ _PROJECTS = (
         tag="Projects",
     ),
     *SCHEDULED_TASKS,
+    *MAILBOXES,
     *(
         Endpoint(
             "*",

@@ -5,7 +5,7 @@ from typing import Any
 from docs.generate.openapi import ERROR, TEXT, Answer, Endpoint, Parameter, Schema, array, obj
 from meshhost.triggers.signatures import Scheme
 
-__all__ = ["SCHEDULED_TASKS", "TRIGGERS"]
+__all__ = ["MAILBOXES", "SCHEDULED_TASKS", "TRIGGERS"]
 
 _BAD = Answer(400, "A field is missing or wrong; the text names it.", ERROR)
 _UNAUTHORIZED = Answer(401, "The key or token is missing, wrong, revoked or expired.", ERROR)
@@ -305,5 +305,87 @@ SCHEDULED_TASKS = (
             Parameter("limit", "Most runs in the answer.", {"type": "integer", "default": 100}),
             Parameter("offset", "Runs to skip.", {"type": "integer", "default": 0}),
         ),
+    ),
+)
+
+_MAILBOX_SPEC: dict[str, Schema] = {
+    "room": TEXT,
+    "queue": TEXT,
+    "public": {"type": "boolean", "default": False, "description": "MeshAgent's; kept, and changes nothing."},
+    "annotations": {"type": "object", "additionalProperties": TEXT},
+}
+_MAILBOX = obj(
+    address=TEXT,
+    **_MAILBOX_SPEC,
+    created_at=_NUMBER,
+    made_by=TEXT,
+    key_id=_NULLABLE,
+    error={**_NULLABLE, "description": "Why it takes no mail any more."},
+)
+_MAILBOX_LIST = obj(mailboxes=array(_MAILBOX), total=_INTEGER)
+_NO_MAILBOX = Answer(404, "No such project or mailbox.", ERROR)
+
+MAILBOXES = (
+    _of_tasks(
+        "POST",
+        "mailboxes",
+        "Make a mailbox",
+        [
+            Answer(200, "The mailbox.", _MAILBOX),
+            _BAD,
+            _NO_MAILBOX,
+            Answer(409, "The address is taken.", ERROR),
+            _TOO_MANY,
+        ],
+        description="Mail for the address becomes messages of the queue, each with the mail in base64.",
+        body=obj(("address", "room", "queue"), address=TEXT, **_MAILBOX_SPEC),
+    ),
+    _of_tasks(
+        "GET",
+        "mailboxes",
+        "List mailboxes",
+        [Answer(200, "The mailboxes, by address.", _MAILBOX_LIST), _BAD, _NO_MAILBOX],
+        parameters=(Parameter("room_id", "Only those of this room: its id or its name.", TEXT), *_PAGE),
+    ),
+    _of_tasks(
+        "GET",
+        "rooms/{name}/mailboxes",
+        "List the mailboxes of a room",
+        [Answer(200, "The mailboxes, by address.", _MAILBOX_LIST), _BAD, _NO_MAILBOX],
+        parameters=_PAGE,
+    ),
+    _of_tasks("GET", "mailboxes/{address}", "Show a mailbox", [Answer(200, "The mailbox.", _MAILBOX), _NO_MAILBOX]),
+    _of_tasks(
+        "PUT",
+        "mailboxes/{address}",
+        "Change the room or queue of a mailbox",
+        [Answer(200, "The mailbox.", _MAILBOX), _BAD, _NO_MAILBOX],
+        body=obj(("room", "queue"), **_MAILBOX_SPEC),
+    ),
+    _of_tasks("DELETE", "mailboxes/{address}", "Delete a mailbox", [Answer(204, "Deleted."), _NO_MAILBOX]),
+    _of_tasks(
+        "GET",
+        "mailboxes/{address}/deliveries",
+        "Show the last mails of a mailbox",
+        [
+            Answer(
+                200,
+                "What happened to the last 20, the newest first; without contents.",
+                obj(
+                    deliveries=array(
+                        obj(
+                            ("at", "outcome", "bytes", "from"),
+                            at=_NUMBER,
+                            outcome={"enum": ["stored", "failed"]},
+                            bytes=_INTEGER,
+                            message_id=TEXT,
+                            error=TEXT,
+                            **{"from": TEXT},
+                        )
+                    )
+                ),
+            ),
+            _NO_MAILBOX,
+        ],
     ),
 )

@@ -4,10 +4,13 @@ Unknown names are errors, so that a misspelt setting is not ignored; an error na
 in the file: it names the files that hold them. The provider by which people sign in to Studio may also be named by variables
 (`oidc_config`), since a deployment knows its issuer and its secret, and an image the roles. `meshhost room serve` reads
 the file at its start, and its services again at each SIGHUP; `embedded` turns it into arguments.
+
+Longer than 400 lines because the whole file is described in one place, a class for each table.
 """
 
 import json
 import re
+import ssl
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -30,9 +33,11 @@ from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.roles import Role
+from meshhost.mail.delivery import SmtpServer
+from meshhost.mail.signing import DkimKey
 from meshhost.queues.bodies import INLINE_BYTES
 from meshhost.quotas.quota import ServerQuota
-from meshhost.server.config import MAX_HEADER_BYTES, ConfiguredService, OidcConfig, OidcRole, ServicePath
+from meshhost.server.config import MAX_HEADER_BYTES, ConfiguredService, MailConfig, OidcConfig, OidcRole, ServicePath
 from meshhost.stores.traces.contract import TraceLimits
 from meshhost.validation import first_problem
 
@@ -225,6 +230,111 @@ class _Studio(_Table):
     oidc: OidcTable | None = None
 
 
+class _Relay(_Table):
+    host: str = Field(min_length=1, max_length=255)
+    port: int = Field(587, ge=1, le=65535)
+    username: str | None = None
+    password_file: Path | None = None
+    tls: Literal["always", "required", "auto", "never"] = "required"
+    verify: bool = True
+
+
+class _Dkim(_Table):
+    domain: str = Field(min_length=1, max_length=255)
+    selector: str = Field(min_length=1, max_length=63)
+    key_file: Path
+
+
+def _host_and_port(value: str) -> str:
+    host, colon, port = value.strip().rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("expected an address and a port such as 0.0.0.0:25 or [::]:25")
+    return value.strip()
+
+
+_HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
+
+
+class _Mail(_Table):
+    listen: _HostAndPort | None = None
+    submission: _HostAndPort | None = None
+    protocol: Literal["smtp", "lmtp"] = "smtp"
+    hostname: str | None = Field(None, pattern=r"^[A-Za-z0-9.-]{1,255}$")
+    domains: list[str] = Field(default_factory=list)
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    require_tls: bool = False
+    relay: _Relay | None = None
+    dkim: _Dkim | None = None
+    max_bytes: int | None = Field(None, ge=1024)
+    max_connections: int = Field(100, ge=1)
+    max_connections_per_address: int = Field(10, ge=1)
+    max_recipients: int = Field(50, ge=1, le=1000)
+    max_unknown: int = Field(20, ge=1)
+    mails_per_minute: float = Field(120.0, gt=0)
+    idle_seconds: float = Field(60.0, gt=0)
+    bytes_per_second: float = Field(1024.0, gt=0)
+
+    def config(self, most_bytes: int) -> MailConfig:
+        """Return how mail comes in and goes out; a message of a queue has room for a mail of `most_bytes`.
+
+        Raises SettingsError for a file that cannot be read, or a mail larger than that.
+        """
+        if self.max_bytes is not None and self.max_bytes > most_bytes:
+            raise SettingsError(f"mail.max_bytes: expected at most {most_bytes}; queues.max_message_bytes bounds it")
+        numbers = ("max_connections", "max_connections_per_address", "max_recipients", "max_unknown")
+        others = ("mails_per_minute", "idle_seconds", "bytes_per_second", "protocol", "hostname", "require_tls")
+        return MailConfig(
+            listen=_address_of(self.listen),
+            submission=_address_of(self.submission),
+            domains=tuple(self.domains),
+            tls=self._tls(),
+            relay=self._relay(),
+            dkim=self._dkim(),
+            max_bytes=self.max_bytes or most_bytes,
+            max_buffered_bytes=max(64 * 1024 * 1024, 2 * (self.max_bytes or most_bytes)),
+            **{name: getattr(self, name) for name in (*numbers, *others)},
+        )
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if self.certificate_file is None:
+            if self.require_tls:
+                raise SettingsError("mail.require_tls: it needs certificate_file")
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(self.certificate_file, self.key_file)
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(
+                f"mail.certificate_file: cannot read it or its key: {error.strerror or error}"
+            ) from None
+        return context
+
+    def _relay(self) -> SmtpServer | None:
+        if self.relay is None:
+            return None
+        relay = self.relay
+        return SmtpServer(
+            relay.host,
+            relay.port,
+            relay.username,
+            read_secret_file(relay.password_file),
+            self.hostname,
+            relay.tls,
+            relay.verify,
+        )
+
+    def _dkim(self) -> DkimKey | None:
+        return None if self.dkim is None else DkimKey.of_file(self.dkim.domain, self.dkim.selector, self.dkim.key_file)
+
+
+def _address_of(value: str | None) -> tuple[str, int] | None:
+    if value is None:
+        return None
+    host, _, port = value.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 class ServerFile(_Table):
     """The whole file. Every table is optional."""
 
@@ -235,6 +345,7 @@ class ServerFile(_Table):
     storage: _Storage = Field(default_factory=_Storage)
     webhooks: _Webhooks = Field(default_factory=_Webhooks)
     studio: _Studio = Field(default_factory=_Studio)
+    mail: _Mail = Field(default_factory=_Mail)
     traces: _Traces = Field(default_factory=_Traces)
     services: list[_Service] = Field(default_factory=list)
     providers: list[ProviderEntry] = Field(default_factory=list)

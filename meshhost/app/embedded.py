@@ -162,6 +162,8 @@ def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool
         tenant_labels=file.server.tenant_labels,
         tenant_label=file.server.tenant_label,
         series_file=options.data_dir / "queue-series.json",
+        # Base64 takes four bytes for three.
+        mail=file.mail.config((file.queues.max_message_bytes - _ENVELOPE_BYTES) // 4 * 3),
         traces_per_second=file.traces.per_second,
         failed_traces_per_second=file.traces.failed_per_second,
     )

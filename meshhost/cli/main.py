@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Container, Sequence
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,6 +35,7 @@ GROUPS = {
         f"{_COMMANDS}.triggers.schedule",
         "Send messages at certain times: cron lines, intervals and single times.",
     ),
+    "mailbox": (f"{_COMMANDS}.triggers.mailbox", "Let mail for an address go to a queue."),
     "hook": (f"{_COMMANDS}.triggers.hook", "Let foreign services, such as GitHub or Stripe, send to a queue."),
     "trace": (f"{_COMMANDS}.trace", "Show where the time of messages went: traces of a room."),
     "storage": (f"{_COMMANDS}.storage", "Read and write the files of a room."),
@@ -125,7 +126,17 @@ def run(arguments: Sequence[str]) -> int:
         app = _app_of(_named_first(arguments))
     command = typer.main.get_command(app)
     convert_lazily(command)
+    _say_whole_sentences(command)
     return run_guarded(lambda: command.main(args=list(arguments), prog_name="meshhost", standalone_mode=False))
+
+
+def _say_whole_sentences(command: Any) -> None:
+    """Let lists of commands wrap what they say of each; of itself click cuts it off at 80 columns."""
+    for one in getattr(command, "commands", {}).values():
+        if one.short_help is None and one.help:
+            sentence, end, _ = " ".join(one.help.partition("\n\n")[0].split()).partition(". ")
+            one.short_help = sentence + end.strip()
+        _say_whole_sentences(one)
 
 
 def _print_version(is_wanted: bool) -> None:

@@ -52,14 +52,21 @@ class ElementProperty:
 
 
 class ValueProperty(ElementProperty):
-    """An attribute of a simple type; `enum` limits its values."""
+    """An attribute of a simple type; `enum` limits its values. One that is `nullable` may also be null, as SDK 0.56 has it."""
 
     def __init__(
-        self, *, name: str, type: SimpleValue, description: str | None = None, enum: list[Any] | None = None
+        self,
+        *,
+        name: str,
+        type: SimpleValue,
+        description: str | None = None,
+        enum: list[Any] | None = None,
+        nullable: bool = False,
     ) -> None:
         super().__init__(name, description)
         self.type: SimpleValue = type
         self.enum = enum
+        self.nullable = nullable
 
     def validate(self, schema: MeshSchema) -> None:
         """See ElementProperty."""
@@ -68,13 +75,16 @@ class ValueProperty(ElementProperty):
 
     def check(self, value: Any) -> None:
         """Raise InvalidRequestError when this cannot be the attribute's value."""
+        if value is None and self.nullable:
+            return
         if not _is_of_type(value, self.type):
             raise InvalidRequestError(self.name, f"expected a value of type {self.type}")
         if self.enum is not None and value not in self.enum:
             raise InvalidRequestError(self.name, f"expected one of {', '.join(map(repr, self.enum))}")
 
     def _json(self) -> dict[str, Any]:
-        return {"type": self.type} if self.enum is None else {"type": self.type, "enum": self.enum}
+        kind: Any = [self.type, "null"] if self.nullable else self.type
+        return {"type": kind} if self.enum is None else {"type": kind, "enum": self.enum}
 
 
 class ChildProperty(ElementProperty):
@@ -248,9 +258,12 @@ def _property(tag_name: str, name: str, json: Any) -> ElementProperty:
         if enum is not None and not isinstance(enum, list):
             raise InvalidRequestError(f"{where}.enum", "expected a list")
         kind: Any = definition.get("type")
-        if kind not in get_args(SimpleValue):
+        nullable = isinstance(kind, list) and len(kind) == 2 and "null" in kind
+        if nullable:
+            kind = next((each for each in kind if each != "null"), "null")
+        if isinstance(kind, list) or kind not in get_args(SimpleValue):
             raise InvalidRequestError(f"{where}.type", f"expected one of {', '.join(get_args(SimpleValue))}")
-        return ValueProperty(name=name, type=kind, description=description, enum=enum)
+        return ValueProperty(name=name, type=kind, description=description, enum=enum, nullable=nullable)
     ordered = "prefixItems" in definition
     items = definition.get("prefixItems") if ordered else _any_of(definition.get("items"))
     if not isinstance(items, list):

@@ -4,6 +4,7 @@ Each request is authenticated by the function that the server passes in, measure
 of its model. The gateway knows no tokens, rooms or stores of its own; provider keys never reach a caller.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -32,10 +33,14 @@ from meshhost.gateway.operations import (
 )
 from meshhost.gateway.provider import Caller, ProviderTable
 from meshhost.gateway.tokens import Tokens
+from meshhost.protocol.json_values import has_few_parts
 
 __all__ = ["add_gateway_routes"]
 
 logger = logging.getLogger(__name__)
+
+# What is shorter is read in some milliseconds, whatever it is.
+_QUICK_BYTES = 128 * 1024
 
 Authenticate = Callable[[web.Request], Awaitable[Caller]]
 Hold = Callable[[web.Request, str, int], AbstractAsyncContextManager[web.Request]]
@@ -121,7 +126,10 @@ class _Gateway:
 
     async def _answer_held(self, request: web.Request, path: str, caller: Caller) -> web.StreamResponse:
         try:
-            model = self._requested_model(request, path, caller, await request.read())
+            body = await request.read()
+            if len(body) > _QUICK_BYTES and not await asyncio.to_thread(has_few_parts, body):
+                return self._too_large()
+            model = self._requested_model(request, path, caller, body)
         except web.HTTPRequestEntityTooLarge:
             return self._too_large()
         except InvalidRequestError as error:

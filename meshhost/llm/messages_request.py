@@ -45,6 +45,8 @@ _OLD_TOKENS = (
 _IS_CLAUDE = re.compile(r"(^|[./])claude-")
 _HAS_NO_SCHEMA = re.compile(r"claude-3|claude-(opus|sonnet)-4(-[01]\b|-20|$|@)")
 _HAS_NO_EFFORT = re.compile(r"claude-3|claude-(opus|sonnet|haiku)-4(-[015]\b|-20|$|@)")
+# Models since 4.7 take the default values only.
+_HAS_SAMPLING = re.compile(r"claude-3|claude-(opus|sonnet|haiku)-4(-[0156]\b|-20|$|@)")
 _OWN_TOOL = re.compile(r"[a-z_]+_20\d{6}")
 _DATA_URL = re.compile(r"data:([^;,]*)(?:;[^,]*)?;base64,(.*)", re.DOTALL)
 _BAD_IN_ID = re.compile(r"[^a-zA-Z0-9_-]")
@@ -75,7 +77,7 @@ def messages_request(body: Mapping[str, Any]) -> dict[str, Any]:
         written["tools"] = tools
         if choice is not None:
             written["tool_choice"] = choice
-    if "thinking" not in written:
+    if "thinking" not in written and (not _IS_CLAUDE.search(request.model) or _HAS_SAMPLING.search(request.model)):
         written |= {name: body[name] for name in ("temperature", "top_p") if body.get(name) is not None}
         if "temperature" in written and "top_p" in written:
             del written["top_p"]  # newer models take one of them

@@ -20,15 +20,15 @@ from typing import Any
 import anyio
 import httpx2
 import mcp_types as types
-from mcp import Client, MCPError, StdioServerParameters
-from mcp.client.stdio import stdio_client
+from mcp import Client, MCPError
+from mcp.client.auth import OAuthFlowError
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from meshhost.backoff import Backoff
 from meshhost.errors import RoomError, ToolError
+from meshhost.mcp.program import StderrTail, started
 from meshhost.mcp.servers import HttpServer, StdioServer
-from meshhost.mcp.stderr import StderrTail
 from meshhost.tasks import TaskOwner
 
 __all__ = ["MAX_TOOLS", "Connection"]
@@ -41,6 +41,7 @@ READY_SECONDS = 15.0
 # How long `stop` waits: the library gives a server 2 s to end by itself, 2 s after SIGTERM and 2 s after SIGKILL.
 STOP_SECONDS = 15.0
 _HTTP_TIMES = httpx2.Timeout(30.0, read=300.0)
+_REFUSED = 400
 _BACKOFF = Backoff(first_delay=0.5, max_delay=30.0, jitter=0.5)
 
 
@@ -64,10 +65,10 @@ class Connection:
         self._on_tools = on_tools
         self._connect_seconds = connect_seconds
         self._backoff = backoff
-        self._stderr = StderrTail()
+        self._stderr = StderrTail(lambda: self._lose(self._lost))
         self._tasks = TaskOwner(f"MCP server {name}")
         self._client: Client | None = None
-        self._why_lost = ""
+        self._why_lost, self._status = "", 0
         self._is_started = False
         self._stopping = asyncio.Event()
         # Set while connected, or when the first try has failed; calls wait for the former.
@@ -139,7 +140,7 @@ class Connection:
 
     async def run(self) -> None:
         """Be connected, until `stop`."""
-        failed = 0
+        failed, has_connected = 0, False
         while not self._stopping.is_set():
             self._lost, self._why_lost = asyncio.Event(), self._why_lost or "it is being connected"
             try:
@@ -153,7 +154,7 @@ class Connection:
                     self._client = client
                     self._ready.set()
                     self._tried.set()
-                    failed = 0
+                    failed, has_connected = 0, True
                     await self._stay(client)
                 self._why_lost = self._reason(None)
             except Exception as error:  # noqa: BLE001 - the library raises groups of what its transports raise
@@ -162,7 +163,7 @@ class Connection:
                 self._client = None
                 self._ready.clear()
                 self._tried.set()
-            if self._stopping.is_set():
+            if self._stopping.is_set() or not has_connected:  # `start` says why the first try failed
                 return
             failed += 1
             fields = {"server": self._name, "reason": self._why_lost, "attempt": failed}
@@ -227,24 +228,30 @@ class Connection:
     @asynccontextmanager
     async def _http(self, server: HttpServer) -> AsyncIterator[Any]:
         async with (
-            httpx2.AsyncClient(headers=dict(server.headers), timeout=_HTTP_TIMES, auth=server.auth) as http,
+            httpx2.AsyncClient(
+                headers=dict(server.headers),
+                timeout=_HTTP_TIMES,
+                auth=server.auth,
+                event_hooks={"response": [self._note_status]},
+            ) as http,
             streamable_http_client(server.url, http_client=http) as streams,
         ):
             yield streams
 
     @asynccontextmanager
     async def _stdio(self, server: StdioServer) -> AsyncIterator[Any]:
-        parameters = StdioServerParameters(
-            command=server.command, args=list(server.args), env=dict(server.env), cwd=server.cwd
-        )
-        with self._stderr.pipe() as errors:
-            async with stdio_client(parameters, errlog=errors) as (read, write):
-                yield _Watched(read, partial(self._lose, self._lost)), write
+        async with started(server, self._stderr) as (read, write):
+            yield _Watched(read, partial(self._lose, self._lost)), write
+
+    async def _note_status(self, response: httpx2.Response) -> None:
+        self._status = response.status_code
 
     def _reason(self, error: BaseException | None) -> str:
         """Why a connection ended, in words for a model or a log."""
-        said = str(self._stderr) if isinstance(self._server, StdioServer) else ""
         what = "it ended" if error is None else _text(error)
+        if isinstance(self._server, HttpServer):  # the library does not pass the status on
+            return f"{what} (HTTP status {self._status})" if self._status >= _REFUSED else what
+        said = str(self._stderr)
         return f"{what} (its last words: {said})" if said else what
 
 
@@ -296,7 +303,7 @@ def _text(error: BaseException) -> str:
             return f"the program {error.filename!r} cannot be started: {error.strerror}"
         case httpx2.HTTPStatusError():
             return f"it answered with status {error.response.status_code}"
-        case MCPError() | RoomError():
+        case MCPError() | RoomError() | OAuthFlowError():
             return str(error)
         case _:
             text = str(error).strip().splitlines()

@@ -41,6 +41,7 @@ __all__ = [
     "MessageReceived",
     "ReplyReceived",
     "RoomConnection",
+    "packed_notice",
 ]
 
 RESPONSE = "__response__"
@@ -148,8 +149,11 @@ class RoomConnection:
         trace: dict[str, str] | None = None,
     ) -> tuple[int, Packets]:
         """Make a message that gets no `__response__`; return its id and its packets. Raises as `request` does."""
-        meta: Header = {META: {"v": 1, "otel": trace}} if trace is not None else {}
-        packed = self._cut(self._next_id, type, pack_header(header | meta), payload or b"")
+        return self.notify_packed(type, packed_notice(header, trace), payload or b"")
+
+    def notify_packed(self, type: str, header: bytes, payload: bytes) -> tuple[int, Packets]:
+        """Do as `notify`, with what `packed_notice` returned: of many receivers the first one's work serves for all."""
+        packed = self._cut(self._next_id, type, header, payload)
         message_id, self._next_id = self._next_id, self._next_id + 1
         return message_id, packed
 
@@ -221,6 +225,12 @@ class RoomConnection:
         if len(type.encode()) > self._limits.type_bytes:
             raise LocalProtocolError(f"message type of over {self._limits.type_bytes} bytes")
         return packets(Message(message_id, type, header), slice_bytes=self._slice_bytes, tail=payload)
+
+
+def packed_notice(header: Header, trace: dict[str, str] | None) -> bytes:
+    """The header of a message that gets no `__response__`, as `notify_packed` takes it."""
+    meta: Header = {META: {"v": 1, "otel": trace}} if trace is not None else {}
+    return pack_header(header | meta)
 
 
 def _trace(meta: Any) -> dict[str, str]:

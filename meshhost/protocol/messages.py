@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from meshhost.errors import InvalidRequestError, RoomError, TooLargeError
-from meshhost.protocol.json_values import dump_json, load_header
+from meshhost.protocol.json_values import dump_json, has_few_parts, load_header
 
 __all__ = [
     "META",
@@ -40,6 +40,9 @@ __all__ = [
 Header: TypeAlias = dict[str, Any]
 Usage: TypeAlias = Mapping[str, float] | None
 
+# A header up to this length is read in a few milliseconds, whatever it is; of a longer one the parts are counted.
+_QUICK_BYTES = 64 * 1024
+_MOST_PARTS = 200_000
 _LENGTH = struct.Struct(">Q")
 # Carries SDK version and trace context in every header of a Python client; stripped before use.
 META = "__meshagent__"
@@ -74,8 +77,11 @@ def unpack_message(data: bytes, *, max_header_bytes: int | None = None) -> tuple
     if max_header_bytes is not None and length > max_header_bytes:
         raise header_too_large(length, max_header_bytes)
     end = _LENGTH.size + length
+    text = data[_LENGTH.size : end]
+    if max_header_bytes is not None and length > _QUICK_BYTES and not has_few_parts(text, most=_MOST_PARTS):
+        raise TooLargeError(f"header of over {_MOST_PARTS} parts: send less at once, or send it as bytes or as a file")
     try:
-        header = load_header(data[_LENGTH.size : end])
+        header = load_header(text)
     except (ValueError, RecursionError):
         raise InvalidRequestError("message", "the header is not JSON") from None
     if not isinstance(header, dict):

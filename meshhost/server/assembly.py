@@ -3,6 +3,8 @@
 Nothing is started here and nothing is registered by import: `assemble` makes the parts in the order of their dependencies and
 returns the few that `RoomServer` starts and stops. The services and dialects of every server are listed here; those that a
 program adds are passed in. This is the only module of `server/` that imports both services and HTTP.
+
+Longer than 400 lines because every part of the server is named here once, in one order.
 """
 
 from collections.abc import Sequence
@@ -13,11 +15,9 @@ from aiohttp import web
 
 from meshhost.edge.encodings import refuse_compressed
 from meshhost.edge.watched import watch_requests
-from meshhost.errors import InvalidTokenError, MeshhostError, NotFoundError
 from meshhost.gateway.meter import Meter
 from meshhost.gateway.provider import ProviderTable
 from meshhost.gateway.routes import add_gateway_routes
-from meshhost.identity.tenant import RoomKey
 from meshhost.queues.activity.series import QueueSeries
 from meshhost.queues.service import QueueService
 from meshhost.quotas.counts import TenantCounts
@@ -48,10 +48,12 @@ from meshhost.server.http.sessions import Sessions
 from meshhost.server.http.sockets import RoomSockets
 from meshhost.server.http.tenants import TenantRoutes
 from meshhost.server.http.triggers.hooks import HookRoutes
+from meshhost.server.http.triggers.mailboxes import MailboxRoutes
 from meshhost.server.http.triggers.messages import MessageRoutes
 from meshhost.server.http.triggers.scheduled_tasks import ScheduledTaskRoutes
 from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
+from meshhost.server.mail.listener import MailPorts
 from meshhost.server.mcp.oauth import OAuthRoutes, room_of_resource
 from meshhost.server.mcp.routes import MAX_BODY_BYTES, McpRoutes
 from meshhost.server.metrics import ServerMetrics
@@ -81,7 +83,9 @@ from meshhost.server.traces.gateway import GatewayTraces
 from meshhost.server.traces.messages import MessageTraces, trace_messages
 from meshhost.server.traces.recorder import TraceRecorder
 from meshhost.server.traces.service import TracesService
+from meshhost.server.waking import Waking
 from meshhost.server.wire.dialect import Dialect, Dialects
+from meshhost.server.wire.sdk056 import SDK_056
 from meshhost.server.wire.sdk06 import SDK_06
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
@@ -90,7 +94,7 @@ from meshhost.stores.traces.contract import TraceStore
 from meshhost.stores.triggers.contract import TriggerStore
 from meshhost.tenant_names import TenantLabels
 from meshhost.triggers.hooks import Hooks
-from meshhost.triggers.makers import Maker
+from meshhost.triggers.mailboxes import Mailboxes
 from meshhost.triggers.scheduler import Scheduler
 from meshhost.triggers.schedules import Schedules
 
@@ -135,6 +139,7 @@ class Parts:
     series: QueueSeries
     series_file: SeriesFile
     in_flight: InFlight
+    mail: MailPorts
     traces: MessageTraces
 
 
@@ -178,7 +183,7 @@ def assemble(
         count=metrics.count_call,
         return_seconds=config.return_seconds,
     )
-    waking = _Waking(engines.identity)
+    waking = Waking(engines.identity)
     transfer = BodyTransfer(engines.queues, counts=engines.counts)
     queues = QueuesService(
         engines.queues,
@@ -254,7 +259,7 @@ def assemble(
         config,
         access=access,
         directory=directory,
-        dialects=Dialects([*dialects, SDK_06]),
+        dialects=Dialects([*dialects, SDK_056, SDK_06]),
         operations=all_services.operations(),
         given_up=all_services.given_up,
         metrics=metrics,
@@ -273,6 +278,9 @@ def assemble(
     rest = RestRoutes(access, directory, engines.queues, url_of=address.room_url, calls_of=caller.calls)
     UsageRoutes(engines.meter, rest.project).add_to(app)  # before REST, whose last route answers everything else
     ScheduledTaskRoutes(access, schedules, rest.project).add_to(app)
+    mailboxes = Mailboxes(engines.triggers, engines.queues, domains=config.mail.domains, **checks)
+    MailboxRoutes(access, mailboxes, rest.project).add_to(app)
+    mail = MailPorts(config.mail, mailboxes, login=access.token_holder, rates=rates, metrics=metrics)
     rest.add_to(app)
     ScheduleRoutes(access, schedules).add_to(app)
     bodies = BodyReader(
@@ -346,48 +354,13 @@ def assemble(
         series,
         SeriesFile(series, config.series_file),
         in_flight,
+        mail,
         message_traces,
     )
 
 
-class _Waking:
-    """Wakes rooms for services. Services are made before the directory, which calls them; it is set when it is made."""
-
-    directory: RoomDirectory
-
-    def __init__(self, identity: IdentityService) -> None:
-        self._identity = identity
-
-    def need(self, key: RoomKey) -> None:
-        if self.directory.find(key) is None:
-            try:
-                self.check(key)
-            except MeshhostError:  # its work waits
-                return
-        self.directory.need(key)
-
-    def is_awake(self, key: RoomKey) -> bool:
-        """Whether the room is open, and more than looked at."""
-        room = self.directory.find(key)
-        return room is not None and room.is_awake
-
-    def check(self, key: RoomKey) -> None:
-        """Raise a MeshhostError for a room that must not get to work: its tenant is suspended, or it is not there yet."""
-        self._identity.check_tenant(key.tenant)
-        # What an import of the room, or of its tenant, has brought so far waits for the rest.
-        if any(self._identity.deleted_rooms.is_known(RoomKey(key.tenant, name)) for name in (key.name, "")):
-            raise NotFoundError("the room is being deleted or imported")
-
-    def check_maker(self, room: RoomKey, maker: Maker) -> None:
-        """Raise InvalidTokenError when the key with which something was made was revoked or has expired."""
-        if maker.key_id is not None and self._identity.signing_key(room.tenant, maker.key_id) is None:
-            raise InvalidTokenError(
-                "the API key with which this was made has ended: with another key, resume it, or rotate the secret of a hook"
-            )
-
-
 def _room_services(
-    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller, waking: _Waking, log: RoomLog
+    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller, waking: Waking, log: RoomLog
 ) -> Sequence[RoomService]:
     """The other services of every room."""
     max_payload = config.limits.message_bytes - _ENVELOPE_BYTES

@@ -4,15 +4,18 @@
 The objects are frozen: a running server never sees another value than the one it was started with.
 """
 
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from meshhost.edge.limits import EdgeLimits
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.roles import Role
+from meshhost.mail.delivery import SmtpServer
+from meshhost.mail.signing import DkimKey
 from meshhost.protocol.frames import Limits
 from meshhost.tenant_names import TenantLabel
 
@@ -20,6 +23,7 @@ __all__ = [
     "MAX_HEADER_BYTES",
     "CallTimes",
     "ConfiguredService",
+    "MailConfig",
     "OidcConfig",
     "OidcRole",
     "ServerConfig",
@@ -88,6 +92,38 @@ class OidcConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MailConfig:
+    """How mail comes in and goes out. Addresses are host and port; None: nothing is listened on.
+
+    `listen` takes mail for mailboxes by `protocol`, `submission` takes mail of participants, who log in with their tokens, for
+    mailboxes and, through `relay`, for everybody; `dkim` signs what is relayed. `hostname` is the name of this server (None:
+    that of the machine). `domains` are those that mailboxes may have (none: any). `tls` is used for STARTTLS; with
+    `require_tls` nothing is taken without. One mail has at most `max_bytes`, all that are being received together
+    `max_buffered_bytes`. A connection that is silent for `idle_seconds`, or sends a mail at less than `bytes_per_second`, is
+    ended. An address may send `mails_per_minute`, and name `max_unknown` recipients that do not exist.
+    """
+
+    listen: tuple[str, int] | None = None
+    submission: tuple[str, int] | None = None
+    protocol: Literal["smtp", "lmtp"] = "smtp"
+    hostname: str | None = None
+    domains: Sequence[str] = ()
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
+    require_tls: bool = False
+    relay: SmtpServer | None = None
+    dkim: DkimKey | None = None
+    max_bytes: int = 6 * 1024 * 1024
+    max_buffered_bytes: int = 64 * 1024 * 1024
+    max_connections: int = 100
+    max_connections_per_address: int = 10
+    max_recipients: int = 50
+    max_unknown: int = 20
+    mails_per_minute: float = 120.0
+    idle_seconds: float = 60.0
+    bytes_per_second: float = 1024.0
+
+
+@dataclass(frozen=True, slots=True)
 class CallTimes:
     """Seconds between the calls of a configured service: a called agent has `join` to join.
 
@@ -118,12 +154,12 @@ class ServerConfig:
     former life to come back before it calls a service with several hosts. `webhook_urls` receive a webhook when a room starts
     or ends. `call_urls` are the prefixes of URLs that `agent.call` may call. `oauth` turns on the loopback login that the
     MeshAgent CLI's `setup` uses (None: where there is no `public_url`). `edge` bounds connections and half-sent requests. With
-    `require_token_expiry` tokens of participants that never expire are refused. `operator_key` is the key that manages
-    tenants; without one nobody does. `oidc` lets people sign in to Studio by a provider. `host_admin_key` is the admin key of
-    service hosts, which the operator sees through this server; `local_hosts` returns those that run on this machine, with the
-    room that each was run for. The first `tenant_labels` tenants have a label of their own in the metrics, which shows their id
-    or name. `series_file` is where the series of points about queues are kept while the server does not run. Of each tenant
-    `traces_per_second` messages are traced, and `failed_traces_per_second` of those that fail.
+    `require_token_expiry` tokens of participants that never expire are refused. `operator_key` is the key that manages tenants;
+    without one nobody does. `oidc` lets people sign in to Studio by a provider. `host_admin_key` is the admin key of service
+    hosts, which the operator sees through this server; `local_hosts` returns those that run on this machine, with the room that
+    each was run for. The first `tenant_labels` tenants have a label of their own in the metrics, which shows their id or name.
+    `series_file` is where the series of points about queues are kept while the server does not run. `mail` is how mail comes in
+    and goes out. Of each tenant `traces_per_second` messages are traced, and `failed_traces_per_second` of those that fail.
     """
 
     host: str = "127.0.0.1"
@@ -159,6 +195,7 @@ class ServerConfig:
     tenant_labels: int = 0
     tenant_label: TenantLabel = "id"
     series_file: Path | None = None
+    mail: MailConfig = field(default_factory=MailConfig)
     traces_per_second: float = 10.0
     failed_traces_per_second: float = 10.0
 

@@ -47,9 +47,24 @@ class ServerMetrics:
         )
         self._triggers = Counter(
             "meshhost_triggers",
-            "Occurrences of schedules and deliveries to hooks",
+            "Occurrences of schedules, deliveries to hooks and mails for mailboxes",
             ["kind", "outcome"],
             registry=registry,
+        )
+        self._mails = Counter(
+            "meshhost_mail_received",
+            "Mails that were stored or passed on, by where they went",
+            ["to"],
+            registry=registry,
+        )
+        self._refused_mails = Counter(
+            "meshhost_mail_refused",
+            "Mails, recipients and connections that were refused",
+            ["reason"],
+            registry=registry,
+        )
+        self._relayed_mails = Counter(
+            "meshhost_mail_relayed", "Recipients at the next mail server, by its answer", ["outcome"], registry=registry
         )
         self._spans = Counter(
             "meshhost_trace_spans", "Spans of traces, by what became of them", ["outcome"], registry=registry
@@ -95,8 +110,20 @@ class ServerMetrics:
         Gauge("meshhost_in_flight_bytes", text, registry=self._registry).set_function(total)
 
     def count_trigger(self, kind: str, outcome: str) -> None:
-        """Count what became of an occurrence of a schedule, or of a delivery to a hook."""
+        """Count what became of an occurrence of a schedule, of a delivery to a hook, or of a mail for a mailbox."""
         self._triggers.labels(kind, outcome).inc()
+
+    def count_mail(self, to: str) -> None:
+        """Count a mail that was accepted: `mailbox` or `relay`."""
+        self._mails.labels(to).inc()
+
+    def count_refused_mail(self, reason: str) -> None:
+        """Count what the SMTP listener refused, by a reason of `meshhost.server.mail`."""
+        self._refused_mails.labels(reason).inc()
+
+    def count_relayed_mail(self, outcome: str) -> None:
+        """Count what the next mail server answered: `delivered`, `deferred` or `failed`."""
+        self._relayed_mails.labels(outcome).inc()
 
     def count_spans(self, outcome: str, spans: int) -> None:
         """Count spans that were taken to be stored, dropped, or lost."""

@@ -171,6 +171,7 @@ class RoomServer:
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             await self._listen(runner)
+            await stack.enter_async_context(self._parts.mail)
             self._stack = stack.pop_all()
         for service in self._parts.services:
             self._tasks.spawn(service.run(), name=type(service).__name__)

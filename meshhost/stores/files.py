@@ -3,6 +3,8 @@
 Files are blobs, so they are not part of the engine: every room server that serves a room opens the same object store. A
 room is a folder `<tenant>/<room>`; `clean_path` is the gate that keeps a path inside it, and every path here has passed it.
 Errors of the library are translated where it is called (`disk.failures`).
+
+Longer than 400 lines because it is the one place that knows how rooms, paths and the two kinds of store fit together.
 """
 
 import asyncio
@@ -30,7 +32,17 @@ from meshhost.stores.listing.entries import Entry, Found, Page, merged
 from meshhost.stores.listing.names import FolderNames
 from meshhost.stores.listing.objects import keys_after, ordered
 
-__all__ = ["Entry", "Page", "RoomFiles", "TenantFiles", "clean_path", "failure_of", "mime_type_of", "open_object_store"]
+__all__ = [
+    "Entry",
+    "Page",
+    "Piece",
+    "RoomFiles",
+    "TenantFiles",
+    "clean_path",
+    "failure_of",
+    "mime_type_of",
+    "open_object_store",
+]
 
 _MAX_PATH_BYTES = 900
 _MAX_SEGMENT_BYTES = 240
@@ -49,6 +61,14 @@ def open_object_store(location: Path | str) -> ObjectStore:
         return LocalStore(prefix=location.absolute())
     store: ObjectStore = from_url(location)
     return store
+
+
+class Piece(NamedTuple):
+    """Bytes of a file, with the size of all of it; `version` is another one when the file was replaced."""
+
+    data: bytes
+    size: int
+    version: str
 
 
 class TenantFiles(NamedTuple):
@@ -262,6 +282,17 @@ class RoomFiles:
             if result.meta["size"] > max_bytes:  # replaced meanwhile
                 raise RoomError(f"{path!r} was replaced by a larger file: ask for it again")
             return bytes(await result.bytes_async())
+
+    async def piece(self, room: RoomKey, path: str, *, start: int, length: int) -> "Piece":
+        """Return up to `length` bytes of the file from `start` on; none beyond its end. Raises NotFoundError, RoomError."""
+        size = (await self._file(room, path)).size or 0
+        end = min(start + length, size)
+        with errors_of(path):
+            if end <= start:  # no store takes an empty range
+                meta = await obstore.head_async(self._store, _key(room, path))
+                return Piece(b"", int(meta["size"]), str(meta["e_tag"]))
+            result = await obstore.get_async(self._store, _key(room, path), options={"range": (start, end)})
+            return Piece(bytes(await result.bytes_async()), int(result.meta["size"]), str(result.meta["e_tag"]))
 
     async def stream(self, room: RoomKey, path: str) -> Any:
         """Return the bytes of the file as an async iterable of chunks."""

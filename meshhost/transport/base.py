@@ -45,6 +45,10 @@ class Transport(Protocol):
         """Close in order, within a bounded time. Idempotent; never raises."""
         ...
 
+    def abort(self) -> None:
+        """Cut the connection: the other side gets no close frame. Idempotent; never raises."""
+        ...
+
 
 class ClientProtocol(Protocol):
     """How a RoomClient reaches its room: where, as whom, and how to dial (again).

@@ -6,7 +6,7 @@ skips what is in them. What breaks the protocol is left to the library, which en
 
 It counts frames that carry next to nothing: control frames, pieces of messages of less than TINY bytes, and messages that are
 shorter than any packet. The last piece of a large message may be short: browsers cut messages where their buffers end. One read
-of a socket can hold ten thousands of frames, and the library takes some microseconds for each.
+of a socket can hold ten thousands of them, and the library takes some microseconds for each.
 
 No I/O. Invariant: every byte of the connection from the first frame on is fed once and in order.
 """

@@ -21,6 +21,8 @@ SEND_TIMEOUT = 60.0
 CLOSE_TIMEOUT = 5.0
 # Frames of one turn of the event loop are written together, up to so many bytes.
 _BATCH_BYTES = 64 * 1024
+# Others get a turn of the event loop after each packet of this size.
+_LARGE_PACKET = 16 * 1024
 
 
 class AiohttpTransport:
@@ -94,6 +96,8 @@ class AiohttpTransport:
                 self.flush()
                 for packet in packets:
                     await self._socket.send_bytes(packet)
+                    if len(packet) >= _LARGE_PACKET:  # one message may go to hundreds of connections at once
+                        await asyncio.sleep(0)
         except TimeoutError:
             raise ConnectionLostError(f"the other side took no data for {self._send_timeout:g} s") from None
         except (ClientConnectionResetError, ConnectionError, RuntimeError):
@@ -129,6 +133,12 @@ class AiohttpTransport:
             self._out_bytes = 0
             if self._connection is not None and not self._connection.is_closing():
                 self._connection.write(data)
+
+    def abort(self) -> None:
+        """Cut the connection, after what was sent."""
+        self.flush()
+        if self._connection is not None:
+            self._connection.close()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close in order, within CLOSE_TIMEOUT."""

@@ -34,7 +34,7 @@ from meshhost.stores.messages import NewMessage
 from meshhost.stores.queues import QueueKey
 from meshhost.stores.shared.refusals import check_name
 from meshhost.stores.triggers.contract import LogEntry, Trigger, TriggerKind, TriggerLimits, TriggerStore
-from meshhost.triggers.incoming import REMEMBER_SECONDS, data_in, media_of, messages_in, trace_of
+from meshhost.triggers.incoming import FORM, REMEMBER_SECONDS, data_in, media_of, messages_in, trace_of
 from meshhost.triggers.makers import NOBODY, CheckMaker, Maker, check_share, reason_against
 from meshhost.triggers.schedules import new_trigger_id
 from meshhost.triggers.signatures import Scheme, check_secret, new_secret, sign, verify
@@ -46,7 +46,6 @@ logger = logging.getLogger(__name__)
 
 HOOK_ID_BYTES: Final = 16
 _ID = re.compile(r"[0-9a-f]{46}")
-_FORM: Final = "application/x-www-form-urlencoded"
 _PLAIN: Final[Mapping[str, str]] = {}
 _MOST_FIELDS: Final = 1000
 # Headers that say what a delivery is about.
@@ -304,7 +303,7 @@ def _message_of(hook: Hook, headers: Mapping[str, str], body: bytes, delivery: s
         (event,) = messages_in(headers, body).messages
         name = name or server_id("hook", hook.id[:20], event.sender_id or "")
         return replace(event, headers={**event.headers, **kept}, sender_id=name)
-    value, more = (_form_in(body), _PLAIN) if media == _FORM else data_in(media, body)
+    value, more = (_form_in(body), _PLAIN) if media == FORM else data_in(media, body)
     key = headers.get("idempotency-key")
     if name is None and key is not None and 0 < len(key) <= 200 and key.isprintable():
         name = server_id("hook", hook.id[:20], key)

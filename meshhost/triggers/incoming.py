@@ -18,18 +18,20 @@ from urllib.parse import unquote
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from meshhost.errors import InvalidRequestError, TooLargeError
-from meshhost.protocol.json_values import dump_json, load_json
+from meshhost.protocol.json_values import MOST_PARTS, dump_json, has_few_parts, load_json
 from meshhost.queues.reserved import check_sender_id, server_id
 from meshhost.stores.messages import HIGHEST_PRIORITY, NewMessage
 from meshhost.stores.queues import LONGEST_DELAY, MAX_BATCH
 from meshhost.validation import invalid_request
 
 __all__ = [
+    "FORM",
     "MOST_MESSAGES",
     "REMEMBER_SECONDS",
     "Incoming",
     "SendOptions",
     "data_in",
+    "is_readable",
     "json_in",
     "media_of",
     "messages_in",
@@ -41,6 +43,7 @@ MOST_MESSAGES: Final = MAX_BATCH
 REMEMBER_SECONDS: Final = 24 * 3600.0
 _MOST_ATTRIBUTES = 50
 _LONGEST_KEY = 200
+FORM: Final = "application/x-www-form-urlencoded"
 _LINES = {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
 _REQUIRED = ("specversion", "id", "source", "type")
 _TRACE = ("traceparent", "tracestate")
@@ -118,6 +121,16 @@ def messages_in(headers: Mapping[str, str], body: bytes, *, key: str | None = No
         expected = "application/json, application/x-ndjson or application/cloudevents+json"
         raise InvalidRequestError("Content-Type", f"expected {expected}, not {media[:60]!r}")
     return _all_named([NewMessage(dump_json(value), trace) for value in values], key)
+
+
+def is_readable(headers: Mapping[str, str], body: bytes) -> bool:
+    """Whether a body can be read in little time, whatever is in it; blocks a little for a large one."""
+    media = media_of(headers)
+    if media == FORM and body.count(b"%") > MOST_PARTS:
+        return False
+    if media in _LINES and body.count(b"\n") > MOST_PARTS:
+        return False
+    return media.startswith("text/") or has_few_parts(body)
 
 
 def media_of(headers: Mapping[str, str]) -> str:

@@ -86,6 +86,18 @@ async def test_of_those_that_read_the_same_version_one_replaces_it(store: Trigge
     assert await store.replace(replace(winner, version=3, due_at=None))
 
 
+async def test_a_trigger_may_move_to_another_room_of_its_tenant(store: TriggerStore) -> None:
+    added = replace(schedule("mailbox:a@example.com"), kind=TriggerKind.MAILBOX)
+    await store.add(added)
+    moved = replace(added, room=MAIL, version=2)
+
+    assert not await store.replace(replace(moved, room=OTHER))
+    assert await store.replace(moved)
+    assert await store.find(added.id) == moved
+    assert list(await store.list(ACME, "lobby", kind=TriggerKind.MAILBOX)) == []
+    assert list(await store.list(ACME, "mail", kind=TriggerKind.MAILBOX)) == [moved]
+
+
 async def test_a_log_keeps_the_newest_entries(store: TriggerStore) -> None:
     await store.add(schedule("a"))
     await store.add(schedule("b"))

@@ -101,6 +101,10 @@ class MemoryTransport:
         """Close in order; the other side gets the code after it has read everything."""
         self._finish(ConnectionLostError(reason or "the connection ended", clean=True, close_code=code))
 
+    def abort(self) -> None:
+        """Cut the connection; what was sent can still be read."""
+        self._finish(ConnectionLostError())
+
     def send_text(self, text: str) -> None:
         """Send a text frame, which the protocol forbids."""
         self._outgoing.put(text)

@@ -4,10 +4,12 @@ import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.model_services import VOICES, ModelService
 
 from meshhost.errors import SettingsError
 from meshhost.gateway.local.provider import find_model
@@ -22,7 +24,7 @@ EXAMPLES = REPOSITORY / "agents"
 @pytest.fixture
 def examples(home: Any) -> Any:
     """A home with the examples in it."""
-    for name in ("task_runner", "toolkit", "call_tool", "mcp_toolkit"):
+    for name in ("task_runner", "toolkit", "call_tool", "mcp_toolkit", "any_model"):
         shutil.copytree(EXAMPLES / name, home.directory / name)
     return home
 
@@ -83,6 +85,25 @@ async def test_a_program_asks_the_hosted_agent(examples: Any, upstream: Scripted
         )
 
 
+@pytest.mark.parametrize(("spoken", "served"), [("responses", "chat"), ("chat", "messages"), ("messages", "responses")])
+async def test_one_program_runs_on_every_api_without_a_setting(examples: Any, spoken: str, served: str) -> None:
+    async with AsyncExitStack() as running:
+        service = await running.enter_async_context(ModelService(VOICES[served]))
+        service.say(("call", "total", {"prices": [12, 3], "discount": 10})).say(("text", "It costs 13.50 francs."))
+        kind = "anthropic" if served == "messages" else "openai"
+        config = examples.directory / "server.toml"
+        config.write_text(f'[[providers]]\nkind = "{kind}"\nbase_url = "{service.base_url}"\n')
+        examples.environment |= {"MODEL_API": spoken}
+        serve = ("room", "serve", "--port", str(examples.port), "--config", str(config))
+        server = await running.enter_async_context(examples.meshhost(*serve))
+        await server.line("room server ready")
+        await running.enter_async_context(examples.service("any_model/main.py"))
+        send = ("queue", "send", "--room=queue-test", "--queue=orders", "--wait", "--json")
+        answer = await examples.cli(*send, '{"prompt": "a book for 12 and a pen for 3, minus 10 %"}')
+        assert "13.50" in answer
+        assert "13.5" in json.dumps(service.asked[1].body)  # what the tool worked out
+
+
 async def test_the_hosted_agent_answers_in_its_shape_with_the_local_model(examples: Any) -> None:
     try:
         find_model(None)
@@ -101,7 +122,9 @@ async def test_the_hosted_agent_answers_in_its_shape_with_the_local_model(exampl
         ("sorter", "task_runner"),
         ("text-toolkit", "toolkit"),
         ("mcp-toolkit", "mcp_toolkit"),
+        ("orders", "any_model"),
         ("storage-worker", "storage_worker"),
+        ("mail-worker", "mail_worker"),
     ],
 )
 def test_each_manifest_is_that_of_its_program(manifest: str, program: str) -> None:
@@ -112,3 +135,18 @@ def test_each_manifest_is_that_of_its_program(manifest: str, program: str) -> No
     assert f'@host.path("{endpoint["path"]}", identity="{identity}")' in source
     assert spec["container"]["command"] == f"python agents/{program}/main.py"
     assert spec["metadata"]["name"] == identity == manifest
+
+
+async def test_the_mail_worker_answers_a_mail_that_comes_by_smtp(examples: Any, upstream: ScriptedUpstream) -> None:
+    """As docs/how-to/mail.md says: SMTP in, a mailbox, the agent, and the room server's submission port out."""
+    shutil.copytree(EXAMPLES / "mail_worker", examples.directory / "mail_worker")
+    examples.environment |= {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_API_KEY": "key-of-the-gateway"}
+    upstream.say("The sea is wide.")
+    process = await examples.spawn("mail_worker/demo.py")
+    out, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    shown = out.decode()
+    assert "Subject: RE: Poem please" in shown
+    assert "The sea is wide." in shown
+    assert "the notice: not answered, since it is automatic" in shown
+    assert "Could you write two lines about the sea?" in json.dumps(upstream.requests[0].body)

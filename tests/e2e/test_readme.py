@@ -107,6 +107,12 @@ async def test_the_page_about_tools_has_a_toolkit_that_can_be_called(shell: Any)
         await reader.follow(steps_under(ROOT / "docs" / "how-to" / "write-a-tool.md", "Offer it"))
 
 
+async def test_the_page_about_tools_makes_them_of_functions(shell: Any) -> None:
+    async with reading(shell) as (reader, _):
+        await shell.run("-c", "meshhost setup")
+        await reader.follow(steps_under(ROOT / "docs" / "how-to" / "write-a-tool.md", "Write a function"))
+
+
 async def test_the_page_about_sending_work_sends_and_follows_it(shell: Any) -> None:
     async with reading(shell) as (reader, upstream):
         await shell.run("-c", "meshhost setup")

@@ -122,6 +122,13 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("POST", f"{P}/rooms/{{name}}/connect"): DEVELOP,
     ("GET", f"{P}/rooms/{{name}}/calls"): VIEW,
     ("GET", f"{P}/sessions/active"): VIEW,
+    ("POST", f"{P}/mailboxes"): DEVELOP,
+    ("GET", f"{P}/mailboxes"): VIEW,
+    ("GET", f"{P}/mailboxes/{{address}}"): VIEW,
+    ("PUT", f"{P}/mailboxes/{{address}}"): DEVELOP,
+    ("DELETE", f"{P}/mailboxes/{{address}}"): DEVELOP,
+    ("GET", f"{P}/mailboxes/{{address}}/deliveries"): VIEW,
+    ("GET", f"{P}/rooms/{{name}}/mailboxes"): VIEW,
     ("GET", f"{P}/usage"): VIEW,
     ("GET", f"{P}/queue-series"): VIEW,
     ("POST", f"{P}/rooms/{{name}}/scheduled-tasks"): DEVELOP,
@@ -302,7 +309,7 @@ async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
             "host": "none",
             "trace": "none",
         }
-        parameters |= {"what": "services", "rest": "more", "path": "files"}
+        parameters |= {"what": "services", "rest": "more", "path": "files", "address": "nobody@example.com"}
         # What the operator may do would be done.
         parameters_of = {f"operator {shown}": {"tenant": "none"} for shown in ("key", "session")}
         assert set(credentials) == set(CREDENTIALS)

@@ -229,6 +229,16 @@ async def test_large_bodies_are_refused_by_the_routes_and_by_the_provider(upstre
     assert upstream.requests == []
 
 
+async def test_a_body_that_is_much_more_when_it_is_read_is_refused(
+    upstream: ScriptedUpstream, gateway: Gateway
+) -> None:
+    async with gateway.client() as client:
+        with pytest.raises(openai.APIStatusError) as caught:
+            await client.responses.create(model="m", input="hi", extra_body={"x": [[]] * 500_000})
+    assert caught.value.status_code == 413
+    assert upstream.requests == []
+
+
 async def test_more_than_aiohttps_usual_megabyte_passes(upstream: ScriptedUpstream, gateway: Gateway) -> None:
     upstream.say("long")
     async with gateway.client() as client:

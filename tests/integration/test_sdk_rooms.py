@@ -3,14 +3,14 @@
 import asyncio
 import base64
 import json
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.talking import LINE_TIMEOUT, TalkingProgram, TalkingPrograms
 
 from meshhost.app.config_file import ServerFile
 from meshhost.documents.document import MeshDocument, Text
@@ -34,107 +34,12 @@ from meshhost.testing.server import RunningServer, running_server
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(720)]
 
 PROGRAMS = Path(__file__).parent / "sdk_programs"
-LINE_TIMEOUT = 30.0
 WEBHOOK_SECRET = "a-webhook-secret-of-more-than-32-bytes"
 
 
-class SdkProgram:
-    """A program that runs in the SDK's Python: it takes and tells JSON lines."""
-
-    def __init__(self, process: asyncio.subprocess.Process, errors: Path) -> None:
-        self._process = process
-        self._errors = errors
-
-    async def line(self) -> dict[str, Any]:
-        """What it tells next."""
-        stdout = self._process.stdout
-        assert stdout is not None
-        async with asyncio.timeout(LINE_TIMEOUT):
-            line = await stdout.readline()
-        assert line, f"the program ended:\n{self.errors}"
-        told: dict[str, Any] = json.loads(line)
-        return told
-
-    async def until(self, **fields: Any) -> dict[str, Any]:
-        """The next line that has these members; those before are passed over."""
-        while True:
-            line = await self.line()
-            if fields.items() <= line.items():
-                return line
-
-    def tell(self, value: Any = True) -> None:
-        """Give it a line."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(value).encode() + b"\n")
-
-    async def rest(self) -> list[dict[str, Any]]:
-        """Give it nothing more; what it told until it ended well."""
-        async with asyncio.timeout(LINE_TIMEOUT):
-            output, _ = await self._process.communicate(b"")
-        assert self._process.returncode == 0, self.errors
-        return [json.loads(line) for line in output.splitlines()]
-
-    async def kill(self) -> None:
-        """End it as `kill -9` does."""
-        self._process.kill()
-        await self._process.communicate()
-
-    @property
-    def errors(self) -> str:
-        """What it wrote to its error output."""
-        return self._errors.read_text()
-
-
-class Sdk:
-    """Starts programs in the SDK's Python."""
-
-    def __init__(self, python: Path, directory: Path) -> None:
-        self._python = python
-        self._directory = directory
-        self._count = 0
-
-    @asynccontextmanager
-    async def run(
-        self,
-        program: str,
-        server: RunningServer | None = None,
-        *,
-        environment: Mapping[str, str] | None = None,
-        **given: Any,
-    ) -> AsyncIterator[SdkProgram]:
-        """A running program; its input is `given`, and by default the URL of a room and a token for it."""
-        if server is not None:
-            given = {"url": server.server.room_url("room"), "token": server.token("room", name="sdk"), **given}
-        self._count += 1
-        errors = self._directory / f"{program}-{self._count}.log"
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("MESHAGENT_", "MESHHOST_"))}
-        with errors.open("wb") as stderr:
-            process = await asyncio.create_subprocess_exec(
-                self._python,
-                PROGRAMS / f"{program}.py",
-                json.dumps(given),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=stderr,
-                env={**own, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})},
-                limit=64 * 1024 * 1024,
-            )
-        running = SdkProgram(process, errors)
-        try:
-            yield running
-        finally:
-            if process.returncode is None:
-                await running.kill()
-
-    async def lines(self, program: str, server: RunningServer, **given: Any) -> dict[str, Any]:
-        """All that a program tells until it ends, as one object."""
-        async with self.run(program, server, **given) as running:
-            return {name: value for line in await running.rest() for name, value in line.items()}
-
-
 @pytest.fixture
-def sdk(sdk_python: Path, tmp_path: Path) -> Sdk:
-    return Sdk(sdk_python, tmp_path)
+def sdk(sdk_python: Path, tmp_path: Path) -> TalkingPrograms:
+    return TalkingPrograms(sdk_python, tmp_path, PROGRAMS)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -168,7 +73,9 @@ async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
 # ---- joining ------------------------------------------------------------------------------------------------------
 
 
-async def test_the_sdk_joins_with_a_token_that_it_minted_from_our_key(sdk: Sdk, server: RunningServer) -> None:
+async def test_the_sdk_joins_with_a_token_that_it_minted_from_our_key(
+    sdk: TalkingPrograms, server: RunningServer
+) -> None:
     async with server.client() as ours:
         async with sdk.run("join", server, room="room", api_key=server.api_key, refused=[]) as program:
             seen = await program.line()
@@ -179,7 +86,7 @@ async def test_the_sdk_joins_with_a_token_that_it_minted_from_our_key(sdk: Sdk, 
         assert seen["id"] != ours.local_participant.id
 
 
-async def test_the_status_of_a_refusal_reaches_the_sdk(sdk: Sdk, server: RunningServer) -> None:
+async def test_the_status_of_a_refusal_reaches_the_sdk(sdk: TalkingPrograms, server: RunningServer) -> None:
     url = server.server.room_url("room")
     past = datetime.now(UTC) - timedelta(minutes=1)
     header, _, signature = server.token("room").partition(".")[2].partition(".")
@@ -203,7 +110,7 @@ async def test_the_status_of_a_refusal_reaches_the_sdk(sdk: Sdk, server: Running
 # ---- messaging ----------------------------------------------------------------------------------------------------
 
 
-async def test_messages_and_presence_go_both_ways(sdk: Sdk, server: RunningServer) -> None:
+async def test_messages_and_presence_go_both_ways(sdk: TalkingPrograms, server: RunningServer) -> None:
     got: asyncio.Queue[Any] = asyncio.Queue()
     async with server.client(name="ours", role="agent") as ours:
         ours.messaging.on("message", put(got))
@@ -248,7 +155,9 @@ async def test_messages_and_presence_go_both_ways(sdk: Sdk, server: RunningServe
             await program.rest()
 
 
-async def test_a_message_to_nobody_is_an_error_and_the_next_one_arrives(sdk: Sdk, server: RunningServer) -> None:
+async def test_a_message_to_nobody_is_an_error_and_the_next_one_arrives(
+    sdk: TalkingPrograms, server: RunningServer
+) -> None:
     got: asyncio.Queue[Any] = asyncio.Queue()
     async with server.client(name="ours") as ours:
         ours.messaging.on("message", put(got))
@@ -261,7 +170,7 @@ async def test_a_message_to_nobody_is_an_error_and_the_next_one_arrives(sdk: Sdk
             assert (await asyncio.wait_for(got.get(), LINE_TIMEOUT)).type == "news"
 
 
-async def test_two_sdk_clients_see_each_other_come_and_go(sdk: Sdk, server: RunningServer) -> None:
+async def test_two_sdk_clients_see_each_other_come_and_go(sdk: TalkingPrograms, server: RunningServer) -> None:
     async with sdk.run("messenger", server) as first:
         await first.line()
         async with sdk.run("messenger", server, token=server.token("room", name="second", role="tool")) as second:
@@ -273,7 +182,9 @@ async def test_two_sdk_clients_see_each_other_come_and_go(sdk: Sdk, server: Runn
         assert await first.line() == {"event": "removed", "id": hello["id"]}
 
 
-async def test_dismiss_reaches_a_participant_that_never_enabled_messaging(sdk: Sdk, server: RunningServer) -> None:
+async def test_dismiss_reaches_a_participant_that_never_enabled_messaging(
+    sdk: TalkingPrograms, server: RunningServer
+) -> None:
     async with server.client(name="ours") as ours, sdk.run("messenger", server, enable=False) as program:
         hello = await program.line()
         await ours.messaging.enable()
@@ -283,7 +194,7 @@ async def test_dismiss_reaches_a_participant_that_never_enabled_messaging(sdk: S
         assert (await program.line())["message"] == "dismiss"
 
 
-async def test_an_agent_may_not_dismiss_another(sdk: Sdk, server: RunningServer) -> None:
+async def test_an_agent_may_not_dismiss_another(sdk: TalkingPrograms, server: RunningServer) -> None:
     scope = ApiScope.agent_default()
     async with server.client(name="agent", role="agent", scope=scope) as ours, sdk.run("messenger", server) as program:
         hello = await program.line()
@@ -295,7 +206,7 @@ async def test_an_agent_may_not_dismiss_another(sdk: Sdk, server: RunningServer)
 # ---- queues -------------------------------------------------------------------------------------------------------
 
 
-async def test_every_queue_request_of_the_sdk_is_answered(sdk: Sdk, server: RunningServer) -> None:
+async def test_every_queue_request_of_the_sdk_is_answered(sdk: TalkingPrograms, server: RunningServer) -> None:
     seen = await sdk.lines("queues", server)
 
     for name in ("missing_send", "missing_receive", "missing_drain", "parked_on_closed"):
@@ -323,7 +234,9 @@ async def queue_is(ours: RoomClient, *, ready: int, leased: int) -> None:
 
 
 @pytest.mark.parametrize("role", ["agent", "user"])
-async def test_a_message_comes_back_when_its_worker_is_killed(sdk: Sdk, server: RunningServer, role: str) -> None:
+async def test_a_message_comes_back_when_its_worker_is_killed(
+    sdk: TalkingPrograms, server: RunningServer, role: str
+) -> None:
     token = server.token("room", name="worker", role=role)
     async with server.client() as ours:
         await ours.queues.send(name="jobs", message={"n": 1})
@@ -341,7 +254,7 @@ async def test_a_message_comes_back_when_its_worker_is_killed(sdk: Sdk, server: 
         assert (lease.message, lease.delivery, lease.attempt) == ({"n": 1}, 2, 1)
 
 
-async def test_the_next_receive_settles_the_message_before(sdk: Sdk, server: RunningServer) -> None:
+async def test_the_next_receive_settles_the_message_before(sdk: TalkingPrograms, server: RunningServer) -> None:
     token = server.token("room", name="worker", role="agent")
     async with server.client() as ours:
         for number in (1, 2):
@@ -358,7 +271,7 @@ async def test_the_next_receive_settles_the_message_before(sdk: Sdk, server: Run
         await queue_is(ours, ready=0, leased=0)
 
 
-async def test_a_receive_that_does_not_wait_is_settled_at_once(sdk: Sdk, server: RunningServer) -> None:
+async def test_a_receive_that_does_not_wait_is_settled_at_once(sdk: TalkingPrograms, server: RunningServer) -> None:
     token = server.token("room", name="worker", role="agent")
     async with server.client() as ours:
         await ours.queues.send(name="jobs", message={"n": 1})
@@ -373,7 +286,7 @@ async def test_a_receive_that_does_not_wait_is_settled_at_once(sdk: Sdk, server:
 
 @pytest.mark.parametrize(("role", "left"), [("user", 0), ("agent", 1)])
 async def test_leaving_in_order_settles_for_a_user_and_returns_for_an_agent(
-    sdk: Sdk, server: RunningServer, role: str, left: int
+    sdk: TalkingPrograms, server: RunningServer, role: str, left: int
 ) -> None:
     token = server.token("room", name="worker", role=role)
     async with server.client() as ours:
@@ -386,7 +299,7 @@ async def test_leaving_in_order_settles_for_a_user_and_returns_for_an_agent(
         await queue_is(ours, ready=left, leased=0)
 
 
-async def test_a_killed_receiver_that_waits_gets_no_message(sdk: Sdk, server: RunningServer) -> None:
+async def test_a_killed_receiver_that_waits_gets_no_message(sdk: TalkingPrograms, server: RunningServer) -> None:
     token = server.token("room", name="worker", role="agent")
     async with server.client() as ours:
         async with sdk.run("holder", server, token=token, queue="jobs", wait=True) as program:
@@ -403,7 +316,7 @@ async def test_a_killed_receiver_that_waits_gets_no_message(sdk: Sdk, server: Ru
 # ---- storage ------------------------------------------------------------------------------------------------------
 
 
-async def test_every_storage_request_of_the_sdk_is_answered(sdk: Sdk, server: RunningServer) -> None:
+async def test_every_storage_request_of_the_sdk_is_answered(sdk: TalkingPrograms, server: RunningServer) -> None:
     content = (bytes(range(256)) + b"end").hex()
     async with server.client() as ours:
         changes: asyncio.Queue[Any] = asyncio.Queue()
@@ -441,7 +354,7 @@ async def test_every_storage_request_of_the_sdk_is_answered(sdk: Sdk, server: Ru
 # ---- toolkits and agents ------------------------------------------------------------------------------------------
 
 
-async def test_a_toolkit_of_the_sdk_is_used_by_our_client(sdk: Sdk, server: RunningServer) -> None:
+async def test_a_toolkit_of_the_sdk_is_used_by_our_client(sdk: TalkingPrograms, server: RunningServer) -> None:
     async with server.client() as ours, sdk.run("toolkit", server, public=True) as program:
         await program.line()
         [toolkit] = await ours.agents.list_toolkits()
@@ -473,7 +386,7 @@ async def test_a_toolkit_of_the_sdk_is_used_by_our_client(sdk: Sdk, server: Runn
 
 
 async def test_a_private_toolkit_of_the_sdk_is_for_agents_that_its_participant_asked(
-    sdk: Sdk, server: RunningServer
+    sdk: TalkingPrograms, server: RunningServer
 ) -> None:
     async with server.client(role="agent") as ours, server.client(name="other", role="agent") as other:
         await ours.messaging.enable()
@@ -494,7 +407,9 @@ async def _use_private_toolkit(ours: RoomClient, owner: str) -> None:
     await ours.agents.invoke_tool(toolkit="math", tool="add", arguments=arguments, participant_id=owner)
 
 
-async def test_a_call_ends_when_the_process_of_its_toolkit_is_killed(sdk: Sdk, server: RunningServer) -> None:
+async def test_a_call_ends_when_the_process_of_its_toolkit_is_killed(
+    sdk: TalkingPrograms, server: RunningServer
+) -> None:
     async with server.client() as ours, sdk.run("toolkit", server) as program:
         await program.line()
         calling = asyncio.ensure_future(ours.agents.invoke_tool(toolkit="math", tool="never", arguments={}))
@@ -530,7 +445,7 @@ async def our_toolkit(ours: RoomClient, calls: list[MessageReceived]) -> AsyncIt
         await ours.agents.unregister_toolkit("ours", registration)
 
 
-async def test_a_toolkit_of_ours_is_used_by_the_sdk(sdk: Sdk, server: RunningServer) -> None:
+async def test_a_toolkit_of_ours_is_used_by_the_sdk(sdk: TalkingPrograms, server: RunningServer) -> None:
     calls: list[MessageReceived] = []
     async with server.client() as ours, our_toolkit(ours, calls):
         seen = await sdk.lines("invoker", server)
@@ -549,7 +464,7 @@ async def test_a_toolkit_of_ours_is_used_by_the_sdk(sdk: Sdk, server: RunningSer
     assert (first["caller_id"], first["caller_context"]) == (seen["id"], {"why": "test"})
 
 
-async def test_an_agent_of_the_sdk_is_asked_by_both_sides(sdk: Sdk, server: RunningServer) -> None:
+async def test_an_agent_of_the_sdk_is_asked_by_both_sides(sdk: TalkingPrograms, server: RunningServer) -> None:
     calls: list[MessageReceived] = []
     token, other = (server.token("room", name=name, role="agent") for name in ("shouter", "asker"))
     async with server.client() as ours, our_toolkit(ours, calls):
@@ -585,7 +500,7 @@ async def test_an_agent_of_the_sdk_is_asked_by_both_sides(sdk: Sdk, server: Runn
 # ---- the rest of the room -----------------------------------------------------------------------------------------
 
 
-async def test_the_developer_log_goes_both_ways(sdk: Sdk, server: RunningServer) -> None:
+async def test_the_developer_log_goes_both_ways(sdk: TalkingPrograms, server: RunningServer) -> None:
     logged: asyncio.Queue[str] = asyncio.Queue()
     async with server.client() as ours:
         ours.developer.on("log", lambda **fields: logged.put_nowait(fields["type"]))
@@ -600,7 +515,7 @@ async def test_the_developer_log_goes_both_ways(sdk: Sdk, server: RunningServer)
         assert types == ["unseen", "own", "ours", "unseen"]
 
 
-async def test_messages_of_many_megabytes_go_both_ways(sdk: Sdk, tmp_path: Path) -> None:
+async def test_messages_of_many_megabytes_go_both_ways(sdk: TalkingPrograms, tmp_path: Path) -> None:
     file = ServerFile.model_validate(
         {"server": dict.fromkeys(("max_upload_bytes", "max_header_bytes"), 16 * 1024 * 1024)}
     )
@@ -617,7 +532,9 @@ async def test_messages_of_many_megabytes_go_both_ways(sdk: Sdk, tmp_path: Path)
     }
 
 
-async def test_a_message_above_the_limit_of_headers_reaches_the_sdk_whole(sdk: Sdk, server: RunningServer) -> None:
+async def test_a_message_above_the_limit_of_headers_reaches_the_sdk_whole(
+    sdk: TalkingPrograms, server: RunningServer
+) -> None:
     async with server.client() as ours:
         for _ in range(2):
             await ours.queues.send("jobs", {"text": "é" + "x" * 5_000_000})
@@ -627,7 +544,7 @@ async def test_a_message_above_the_limit_of_headers_reaches_the_sdk_whole(sdk: S
 
 
 async def test_what_a_room_does_not_offer_is_answered_and_the_connection_lives_on(
-    sdk: Sdk, server: RunningServer
+    sdk: TalkingPrograms, server: RunningServer
 ) -> None:
     async with sdk.run("unsupported", server) as program:
         lines = await program.rest()
@@ -642,7 +559,7 @@ async def test_what_a_room_does_not_offer_is_answered_and_the_connection_lives_o
     assert "name" in texts["bad"]
 
 
-async def test_a_server_that_stops_answers_waiting_requests_first(sdk: Sdk, tmp_path: Path) -> None:
+async def test_a_server_that_stops_answers_waiting_requests_first(sdk: TalkingPrograms, tmp_path: Path) -> None:
     calls: list[MessageReceived] = []
     async with (
         running_server(tmp_path / "server") as server,
@@ -671,15 +588,17 @@ def services(port: int, *, secret_file: Path | None, **server: Any) -> ServerFil
     return ServerFile.model_validate({"services": [service], "server": server})
 
 
-Hosted = Callable[[str | None, str | None], AbstractAsyncContextManager[tuple[RunningServer, SdkProgram]]]
+Hosted = Callable[[str | None, str | None], AbstractAsyncContextManager[tuple[RunningServer, TalkingProgram]]]
 
 
 @pytest.fixture
-def hosted(sdk: Sdk, tmp_path: Path, database_url: str | None) -> Hosted:
+def hosted(sdk: TalkingPrograms, tmp_path: Path, database_url: str | None) -> Hosted:
     """A host of the SDK with its secret, and a server that calls it with another or the same."""
 
     @asynccontextmanager
-    async def start(host_secret: str | None, our_secret: str | None) -> AsyncIterator[tuple[RunningServer, SdkProgram]]:
+    async def start(
+        host_secret: str | None, our_secret: str | None
+    ) -> AsyncIterator[tuple[RunningServer, TalkingProgram]]:
         secret_file = None
         if our_secret is not None:
             secret_file = tmp_path / "secret"
@@ -698,7 +617,7 @@ def hosted(sdk: Sdk, tmp_path: Path, database_url: str | None) -> Hosted:
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
-async def started(program: SdkProgram) -> dict[str, Any]:
+async def started(program: TalkingProgram) -> dict[str, Any]:
     """What both agents of the host tell when they have started, by agent."""
     lines = [await program.line() for _ in range(2)]
     assert {line.get("started") for line in lines} == {"worker", "toolkit"}
@@ -802,7 +721,7 @@ def page_schema() -> MeshSchema:
 class Editor:
     """A document in the SDK's hands."""
 
-    def __init__(self, program: SdkProgram) -> None:
+    def __init__(self, program: TalkingProgram) -> None:
         self._program = program
 
     async def do(self, what: str, **details: Any) -> Any:
@@ -818,7 +737,7 @@ class Editor:
 
 @asynccontextmanager
 async def editing(
-    sdk: Sdk, server: RunningServer, *, scope: ApiScope | None = None, name: str = "sdk"
+    sdk: TalkingPrograms, server: RunningServer, *, scope: ApiScope | None = None, name: str = "sdk"
 ) -> AsyncIterator[Editor]:
     token = server.token("room", name=name, scope=scope)
     async with sdk.run("documents", server, token=token, path=PAGE) as program:
@@ -838,7 +757,9 @@ async def shows(document: MeshDocument, expected: Any) -> None:
     await eventually(lambda: _is(document.to_json() == expected))
 
 
-async def test_the_sdk_and_our_client_edit_one_document(sdk: Sdk, server: RunningServer, author: RoomClient) -> None:
+async def test_the_sdk_and_our_client_edit_one_document(
+    sdk: TalkingPrograms, server: RunningServer, author: RoomClient
+) -> None:
     await author.sync.create(path=PAGE, json={"page": {"blocks": [{"note": {"body": "first"}}]}})
     async with editing(sdk, server) as theirs, editing(sdk, server, name="second") as second:
         for editor in (theirs, second):
@@ -879,7 +800,9 @@ async def _shows_bodies(editor: Editor, bodies: list[str]) -> bool:
     return [block["note"]["body"] for block in blocks if "note" in block] == bodies
 
 
-async def test_what_the_sdk_makes_and_saves_is_there_later(sdk: Sdk, server: RunningServer, author: RoomClient) -> None:
+async def test_what_the_sdk_makes_and_saves_is_there_later(
+    sdk: TalkingPrograms, server: RunningServer, author: RoomClient
+) -> None:
     content = {"page": {"blocks": [{"note": {"body": "made"}}]}}
     async with editing(sdk, server) as theirs:
         await theirs.do("create", path=PAGE, json=content)
@@ -894,7 +817,7 @@ async def test_what_the_sdk_makes_and_saves_is_there_later(sdk: Sdk, server: Run
 
 
 async def test_an_sdk_reader_goes_on_after_an_edit_that_it_may_not_make(
-    sdk: Sdk, server: RunningServer, author: RoomClient
+    sdk: TalkingPrograms, server: RunningServer, author: RoomClient
 ) -> None:
     ours = await author.sync.open(path=PAGE)
     scope = ApiScope(sync=SyncGrant(paths=[SyncPathGrant(path=PAGE, read_only=True)]), storage=StorageGrant())
@@ -916,7 +839,7 @@ async def _has_body(editor: Editor, body: str) -> bool:
 
 
 async def test_what_the_sdk_may_not_open_is_an_error_and_its_connection_lives_on(
-    sdk: Sdk, server: RunningServer, author: RoomClient
+    sdk: TalkingPrograms, server: RunningServer, author: RoomClient
 ) -> None:
     async with editing(sdk, server) as theirs:
         assert "no schema for 'x.none'" in await theirs.do("error", path="x.none")
@@ -924,7 +847,7 @@ async def test_what_the_sdk_may_not_open_is_an_error_and_its_connection_lives_on
         assert await theirs.do("open") is True
 
 
-async def test_echoes_of_the_sdk_reach_nobody(sdk: Sdk, server: RunningServer, author: RoomClient) -> None:
+async def test_echoes_of_the_sdk_reach_nobody(sdk: TalkingPrograms, server: RunningServer, author: RoomClient) -> None:
     heard: list[bytes] = []
     ours = await author.sync.open(path=PAGE)
     async with editing(sdk, server) as theirs, server.client(name="watcher") as watcher:

@@ -33,6 +33,11 @@ def test_a_name_that_is_not_known_is_said_to_be_that() -> None:
     assert first_problem(caught.value) == ("dealy", "not a name that is known here")
 
 
+def test_a_list_where_an_object_belongs_is_told_without_the_names_of_our_classes() -> None:
+    assert first_problem(_error([1])) == ("", "Input should be an object (in TOML a table)")
+    assert first_problem(_error({"items": [1]})) == ("items.0", "Input should be an object (in TOML a table)")
+
+
 def test_it_becomes_an_invalid_request_without_the_input() -> None:
     error = invalid_request(_error({"items": [{"size": "secret"}]}), prefix="data")
     assert error.field == "data.items.0.size"

@@ -34,8 +34,8 @@ def check_agent_class(path: str, cls: object) -> None:
         made = f"{_name(cls)}({needed[0]}=…)"
         raise SettingsError(
             f"path {path!r}: the host makes {_name(cls)} without arguments, but it needs {', '.join(needed)}: "
-            f"pass them to super().__init__ in a constructor of your own, as in super().__init__({needed[0]}=…), or bind "
-            f"a factory: add_path({path!r}, cls=lambda: {made})"
+            f"pass {'it' if len(needed) == 1 else 'them'} to super().__init__ in a constructor of your own, as in "
+            f"super().__init__({needed[0]}=…), or bind a factory: add_path({path!r}, cls=lambda: {made})"
         )
 
 

@@ -4,6 +4,7 @@
 time and id of the last agent, and the next page begins after that place in the order.
 """
 
+import heapq
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -50,6 +51,11 @@ class AgentQuery(BaseModel):
     room: str | None = None
     state: State | None = None
 
+    @property
+    def is_filter(self) -> bool:
+        """Whether it leaves out any agent, on any page."""
+        return any(value is not None for value in (self.id, self.tenant, self.path, self.room, self.state))
+
     def asks_for(self, agent: HostedAgent) -> bool:
         """Whether the agent passes the filter, on any page."""
         if self.state not in (None, agent.state) or not agent.id.startswith(self.id or ""):
@@ -89,8 +95,10 @@ def page_of(
     id. Raises CallRefusedError (400) for a cursor that is only the id of an agent that is not known any more.
     """
     start = _start(query.after, find)
-    found = [agent for agent in agents if _place(agent) > start and query.asks_for(agent)]
-    found.sort(key=_place)
+    later = agents if query.after is None else [agent for agent in agents if _place(agent) > start]
+    asked = filter(query.asks_for, later) if query.is_filter else later
+    # They are more or less in order, so that the smallest are found by a comparison each.
+    found = heapq.nsmallest(query.limit + 1, asked, key=_place)
     page = found[: query.limit]
     if len(found) == len(page):
         return page, None

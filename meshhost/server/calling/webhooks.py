@@ -32,7 +32,8 @@ class WebhookSender:
     async def __aenter__(self) -> Self:
         if self._session is not None:
             raise RuntimeError("this sender has a session already")
-        self._session = aiohttp.ClientSession()
+        # No cookies: what a host sets in one tenant's call must not come back to it, or to its neighbour, with another's.
+        self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -9,7 +9,7 @@ A participant has at most one peer at a time. A participant that resumes gets a 
 document that it opened, a lease without a token) must be kept per peer, and what belongs to the participant per participant.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -43,12 +43,14 @@ class Event:
     """Something that the server reports to a participant, under the server's own name for it.
 
     One object is shared by all receivers of a broadcast: nobody may change `body`. `trace` is a W3C trace-context carrier.
+    `packed` is for those who send it: what it is on the wire is made once for all receivers that speak alike.
     """
 
     name: str
     body: Header
     payload: bytes = b""
     trace: dict[str, str] | None = None
+    packed: dict[object, tuple[str, bytes, bytes]] = field(default_factory=dict, compare=False, repr=False)
 
 
 class Peer(HasSlots, Protocol):

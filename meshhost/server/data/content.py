@@ -7,7 +7,7 @@
     rooms/ROOM/queues/N/queue.json       the name of a queue; N is a number
     rooms/ROOM/queues/N/bodies/NAME      a large body of one of the messages that follow
     rooms/ROOM/queues/N/PART.jsonl       its messages, dead ones too, in order
-    rooms/ROOM/triggers/N.jsonl          schedules and hooks, without their ids and secrets
+    rooms/ROOM/triggers/N.jsonl          schedules, hooks and mailboxes, without their ids and secrets
     rooms/ROOM/documents/N.jsonl         a document: its path, its snapshot, its updates
     rooms/ROOM/files/PATH                a file
     usage/PART.jsonl                     what the tenant spent on models
@@ -20,7 +20,6 @@ import base64
 import binascii
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import IO, Any, Final
@@ -28,12 +27,14 @@ from typing import IO, Any, Final
 from meshhost.archives.tar import damaged
 from meshhost.errors import InvalidRequestError
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
+from meshhost.protocol.json_values import has_few_parts
 from meshhost.stores.bodies.reference import is_object_name
 from meshhost.stores.files import clean_path
 from meshhost.stores.messages import HIGHEST_PRIORITY, StoredMessage
 from meshhost.stores.triggers.contract import Trigger, TriggerKind
 from meshhost.stores.usage import UsageCounts, UsageKey, UsageRow
 from meshhost.triggers.hooks import HOOK_ID_BYTES, Hook, HookSpec
+from meshhost.triggers.mailboxes import Mailbox
 from meshhost.triggers.schedules import Schedule, ScheduleSpec, ScheduleState, new_trigger_id, timing_of
 from meshhost.triggers.timing import check_time, shortest_gap
 
@@ -58,9 +59,6 @@ __all__ = [
 
 # A message of the greatest size has less than this in JSON, and so has a document.
 _LONGEST_LINE: Final = 64 * 1024 * 1024
-# Of a line without the texts in it: brackets and numbers take many times their length when they are read.
-_LONGEST_STRUCTURE: Final = 2 * 1024 * 1024
-_TEXT: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _LONGEST_KEY: Final = 4096
 _LONGEST_HEADERS: Final = 1024 * 1024
 # Lines that are stored at once, and their size: a store is not held up for longer than a few milliseconds.
@@ -127,7 +125,7 @@ class lines_of(Iterator[dict[str, Any]]):  # noqa: N801 - used like a function
             raise StopIteration
         if len(line) > _LONGEST_LINE or not line.endswith(b"\n"):
             raise damaged("a line is too long or ends early")
-        if len(line) > _LONGEST_STRUCTURE and len(_TEXT.sub(b"", line)) > _LONGEST_STRUCTURE:
+        if not has_few_parts(line):
             raise damaged("a line holds too much")
         self.read += len(line)
         return object_of(line)
@@ -209,9 +207,11 @@ def trigger_of(value: Mapping[str, Any], room: RoomKey, now: float) -> Trigger:
     """Return the trigger in a line as a new one of this room. Raises InvalidRequestError."""
     content, kind = value.get("content"), value.get("kind")
     if not isinstance(content, dict) or kind not in set(TriggerKind):
-        raise damaged("a line is no schedule and no hook")
+        raise damaged("a line is no schedule, no hook and no mailbox")
     if kind == TriggerKind.HOOK:
         return _hook_of(content, room, now)
+    if kind == TriggerKind.MAILBOX:
+        return _mailbox_of(content, room, now)
     state = content.get("state")
     if not isinstance(state, dict) or (created_at := _time(state, "created_at")) is None:
         raise damaged("state: expected that of a schedule")
@@ -239,6 +239,14 @@ def _hook_of(content: Mapping[str, Any], room: RoomKey, now: float) -> Trigger:
     except InvalidRequestError as error:
         raise damaged(str(error)) from None
     return Hook(new_trigger_id(now, HOOK_ID_BYTES), room, spec, now).trigger()
+
+
+def _mailbox_of(content: Mapping[str, Any], room: RoomKey, now: float) -> Trigger:
+    """A mailbox keeps its address; where that is taken, it stays with whom it belongs to."""
+    try:
+        return Mailbox.imported(content, room, now).trigger()
+    except InvalidRequestError as error:
+        raise damaged(str(error)) from None
 
 
 def line_of_usage(row: UsageRow) -> bytes:

@@ -15,6 +15,7 @@ Messages get new ids in their old order, documents new times. One caller, the re
 import asyncio
 import contextlib
 import hashlib
+import logging
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -49,6 +50,8 @@ from meshhost.stores.triggers.contract import TriggerLimits
 from meshhost.tasks import TaskOwner, uninterrupted
 
 __all__ = ["Imports"]
+
+logger = logging.getLogger(__name__)
 
 # A server that was killed leaves an import for this long before it is deleted; the record is written this often.
 _LEASE_SECONDS = 60.0
@@ -220,7 +223,13 @@ class Imports:
         lines = lines_of(content)
         while some := await asyncio.to_thread(some_lines, lines):
             for line in some:
-                await self._kept.triggers.add(trigger_of(line, room, self._clock.time()), limits)
+                trigger = trigger_of(line, room, self._clock.time())
+                try:
+                    await self._kept.triggers.add(trigger, limits)
+                except AlreadyExistsError:
+                    # The address of a mailbox belongs to one room of the installation. All other ids are new.
+                    fields = {"tenant": room.tenant, "room": room.name, "trigger": trigger.id}
+                    logger.warning("a mailbox is not imported, since its address is taken", extra=fields)
 
     async def _store_document(self, room: RoomKey, content: IO[bytes]) -> None:
         lines = lines_of(content)

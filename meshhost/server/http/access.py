@@ -87,6 +87,13 @@ class Access:
             raise InvalidTokenError(
                 f"this is a login, which joins no room: get a token from POST /accounts/projects/…/rooms/{room_name}/connect"
             )
+        found = self.token_holder(text, room_name)
+        know_sender(request, found[0].tenant)
+        return found
+
+    def token_holder(self, text: str, room_name: str | None = None) -> tuple[RoomKey, ParticipantToken]:
+        """The room of a participant token, which must be this one if it is named, and the token. Raises as `participant`
+        does."""
         token = ParticipantToken.verified(text, secret_for=self.identity.secret_for, refused=self._refused)
         if self.requires_expiry and token.expires_at is None:
             raise InvalidTokenError("the token never expires, which this room server does not take: sign one with exp")
@@ -96,12 +103,13 @@ class Access:
         if token.api_key_id is not None:
             self.identity.check_use(token.api_key_id)
             _check_role(self.identity.role_of(token.api_key_id), Role.DEVELOPER)
-        if token.grant_scope("room") != room_name:
+        granted = token.grant_scope("room")
+        granted = granted if isinstance(granted, str) else ""
+        if room_name is not None and granted != room_name:
             raise AccessDeniedError("room", room_name)
-        room = RoomKey(TenantId(tenant or DEFAULT_PROJECT), room_name)
+        room = RoomKey(TenantId(tenant or DEFAULT_PROJECT), check_room_name(granted))
         self.identity.deleted_rooms.check(room, token.signed_at)
         self._count(room.tenant)
-        know_sender(request, room.tenant)
         return room, token
 
     def is_login(self, bearer: str) -> bool:
@@ -226,31 +234,36 @@ class Access:
             )
         return key
 
-    def mcp_project(self, request: web.Request, room: str) -> str | None:
-        """The project of a token that `sign_mcp` made for this room; None when the request shows something else.
+    def mcp_login(self, request: web.Request, room: str) -> tuple[RoomKey, datetime] | None:
+        """The room for which `sign_mcp` made the token, and its end; None when the request shows something else.
 
-        Raises InvalidTokenError for one of another room, TenantSuspendedError, QuotaExceededError.
+        Raises InvalidTokenError for one of another room, or from before the room was deleted, TenantSuspendedError,
+        QuotaExceededError.
         """
         scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
         try:
-            claims = self._claims(bearer.strip())
+            claims = unverified_claims(bearer.strip())
+            if claims.get("kind") == "mcp":  # most tokens are none, which shows before the signature is checked
+                claims = self._claims(bearer.strip())
         except InvalidTokenError:
             return None
         if claims.get("kind") != "mcp":
             return None
         if claims["room"] != room:
             raise InvalidTokenError("the token is for MCP of another room")
-        project = str(claims["project"])
-        self.identity.check_tenant(project)
-        self._count(project)
-        know_sender(request)
-        return project
+        key = RoomKey(TenantId(str(claims["project"])), room)
+        self.identity.check_tenant(key.tenant)
+        self.identity.deleted_rooms.check(key, claims["iat"])
+        self._count(key.tenant)
+        know_sender(request, key.tenant)
+        return key, datetime.fromtimestamp(claims["exp"], UTC)
 
     def sign_mcp(self, project_id: str, room: str) -> str:
         """An access token for MCP of one room, and for nothing else."""
-        return self._sign("mcp", {"project": project_id, "room": room}, OAUTH_SECONDS)
+        claims = {"project": project_id, "room": room, "iat": datetime.now(UTC).timestamp()}
+        return self._sign("mcp", claims, OAUTH_SECONDS)
 
     def sign_login(self, project_id: str) -> str:
         """An access token for the REST API."""

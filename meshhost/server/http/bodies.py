@@ -15,7 +15,9 @@ from aiohttp import web
 
 from meshhost.edge.bodies import MAX_BODY_BYTES, read_body
 from meshhost.errors import InvalidRequestError, QuotaExceededError, TooLargeError
+from meshhost.protocol.json_values import has_few_parts
 from meshhost.quotas.in_flight import Account, InFlight
+from meshhost.triggers.incoming import is_readable
 
 __all__ = [
     "UNKNOWN_SENDER_BYTES",
@@ -32,6 +34,9 @@ __all__ = [
 UNKNOWN_SENDER_BYTES = 16 * 1024
 """What is read of who has shown no credential yet: it is in the body."""
 
+# What is shorter is read in some milliseconds, whatever it is.
+_QUICK_BYTES = 128 * 1024
+_FEW_PARTS = 100_000
 _MAX_DIGITS = 15
 _PIECE = 64 * 1024
 _MAX_FIELDS = 100
@@ -100,6 +105,14 @@ class BodyReader:
             account.close()
 
     @asynccontextmanager
+    async def readable_body_of(self, request: web.Request, tenant: str, head: bytes = b"") -> AsyncIterator[bytes]:
+        """As `body_of`, for who reads all of the body at once. Raises BodyTooLargeError for one with too many parts."""
+        async with self.body_of(request, tenant, head) as body:
+            if len(body) > _QUICK_BYTES and not await asyncio.to_thread(is_readable, request.headers, body):
+                raise BodyTooLargeError("the body has too many parts: send less at once")
+            yield body
+
+    @asynccontextmanager
     async def held(self, request: web.Request, tenant: str, most_bytes: int) -> AsyncIterator[web.Request]:
         """The request with its body read, held until the block ends: for handlers that read requests themselves.
 
@@ -156,7 +169,10 @@ async def reserve_room(account: Account, size: int) -> None:
 async def json_object(request: web.Request, *, most_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
     """The body, which must be a JSON object."""
     try:
-        body = json.loads(await read_body(request, most_bytes=most_bytes))
+        found = await read_body(request, most_bytes=most_bytes)
+        if len(found) > _QUICK_BYTES and not await asyncio.to_thread(has_few_parts, found, most=_FEW_PARTS):
+            raise BodyTooLargeError("the body has too many parts: send less at once")
+        body = json.loads(found)
     except (ValueError, RecursionError):
         raise InvalidRequestError("body", "expected JSON") from None
     if not isinstance(body, dict):

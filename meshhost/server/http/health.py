@@ -2,7 +2,7 @@
 
 `/livez` (and `/`) answers while the event loop runs. `/readyz` answers 200 while participants can join: the server is not
 stopping and the queue store has proved, within the last seconds, that it can store a message. `/metrics` has the numbers in
-Prometheus form. Whoever asks for them needs no key, so what the store counts for them is counted for all who ask at the time.
+Prometheus form. They need no key, so what the store counts for them is counted for all who ask at the time.
 """
 
 import asyncio

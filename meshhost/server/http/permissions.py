@@ -54,6 +54,13 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("PUT", f"{_PROJECT}/scheduled-tasks/{{id}}"): Role.DEVELOPER,
     ("DELETE", f"{_PROJECT}/scheduled-tasks/{{id}}"): Role.DEVELOPER,
     ("GET", f"{_PROJECT}/scheduled-tasks/{{id}}/runs"): Role.VIEWER,
+    ("POST", f"{_PROJECT}/mailboxes"): Role.DEVELOPER,
+    ("GET", f"{_PROJECT}/mailboxes"): Role.VIEWER,
+    ("GET", f"{_PROJECT}/mailboxes/{{address}}"): Role.VIEWER,
+    ("PUT", f"{_PROJECT}/mailboxes/{{address}}"): Role.DEVELOPER,
+    ("DELETE", f"{_PROJECT}/mailboxes/{{address}}"): Role.DEVELOPER,
+    ("GET", f"{_PROJECT}/mailboxes/{{address}}/deliveries"): Role.VIEWER,
+    ("GET", f"{_PROJECT}/rooms/{{name}}/mailboxes"): Role.VIEWER,
     ("GET", f"{_PROJECT}/usage"): Role.VIEWER,
     ("GET", f"{_PROJECT}/queue-series"): Role.VIEWER,
     ("*", f"{_PROJECT}/{{what}}"): Role.VIEWER,  # answered with 501

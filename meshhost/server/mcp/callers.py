@@ -7,6 +7,7 @@ of this machine: another page could otherwise reach a server of this machine by 
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from aiohttp import web
 from yarl import URL
@@ -32,6 +33,7 @@ class McpCaller:
     room: RoomKey
     token: ParticipantToken | None
     key_id: str | None
+    expires_at: datetime | None = None
 
     @property
     def owner(self) -> Owner:
@@ -48,7 +50,7 @@ class McpCaller:
                 role="user",
                 scope=ApiScope.full(),
                 key_id=self.key_id,
-                expires_at=None,
+                expires_at=self.expires_at,
                 attributes={"name": _NAME},
             )
         agents = joining.scope.agents
@@ -60,18 +62,16 @@ class McpCaller:
 def mcp_caller(access: Access, request: web.Request) -> McpCaller:
     """Return who asks. Raises InvalidRequestError for the room's name, TokenError, AccessDeniedError, NotFoundError."""
     name = check_room_name(request.match_info["room"])
-    project = access.mcp_project(request, name)
-    if project is None and ("token" in request.query or not access.shows_key(request)):
+    if (login := access.mcp_login(request, name)) is not None:
+        return McpCaller(login[0], None, None, expires_at=login[1])
+    if "token" in request.query or not access.shows_key(request):
         room, token = access.participant(request, name)
         return McpCaller(room, token, token.api_key_id)
-    key_id = None
-    if project is None:
-        holder = access.permitted(request)
-        project, key_id = holder.project, holder.key_id
-    room = RoomKey(TenantId(project), name)
+    holder = access.permitted(request)
+    room = RoomKey(TenantId(holder.project), name)
     if access.identity.deleted_rooms.is_known(room):
         raise NotFoundError("the room is being deleted or imported")
-    return McpCaller(room, None, key_id)
+    return McpCaller(room, None, holder.key_id)
 
 
 def check_origin(request: web.Request, own_url: str) -> None:

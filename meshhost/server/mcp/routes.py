@@ -9,6 +9,7 @@ same dispatcher, grants and bounds as a request of a participant. Listing or cal
 agents of configured services, and a call waits for its tool, as for any caller.
 """
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version as version_of
@@ -96,7 +97,10 @@ class McpRoutes:
         if request.content_type != "application/json":
             raise InvalidRequestError("Content-Type", "expected application/json")
         tenant = caller.room.tenant
-        async with held(self._counts, tenant, Resource.CONNECTIONS), self._bodies.body_of(request, tenant) as body:
+        async with (
+            held(self._counts, tenant, Resource.CONNECTIONS),
+            self._bodies.readable_body_of(request, tenant) as body,
+        ):
             message: Message | None = None
             is_stateless = False
             try:
@@ -294,7 +298,8 @@ class McpRoutes:
 _CAPABILITIES = {"tools": {"listChanged": True}}
 
 
-def _server_info() -> dict[str, str]:
+@functools.cache
+def _server_info() -> Mapping[str, str]:
     return {"name": "meshhost", "title": "meshhost", "version": version_of("meshhost")}
 
 

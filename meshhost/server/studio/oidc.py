@@ -8,8 +8,8 @@ The session is signed with a secret derived from the operator's key: there is no
 ends after eight hours; who leaves a group keeps what it has until then.
 
 The provider's configuration and keys are read when they are first needed and again after an hour; keys also when a token names
-one that is not known, but not more often than every ten seconds. Whoever asks while the provider cannot be reached is told so
-at once: only one waits for its answer.
+one that is not known, but not more often than every ten seconds. A person who asks while the provider cannot be reached is told
+so at once: only one waits for its answer.
 """
 
 import asyncio

@@ -33,10 +33,11 @@ _LOG_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class TraceBounds:
-    """How many bytes of spans may wait to be written."""
+    """How many bytes of spans may wait to be written: of a tenant, of all, and of a tenant when those of all are too many."""
 
     of_tenant: int = 2 * 1024 * 1024
     of_all: int = 16 * 1024 * 1024
+    at_least: int = 64 * 1024
 
 
 class TraceRecorder:
@@ -75,7 +76,7 @@ class TraceRecorder:
         taken = dropped = 0
         for span in spans:
             size = span.size
-            if self._bytes[room.tenant] + size > self._bounds.of_tenant or self._total + size > self._bounds.of_all:
+            if not self._has_room(self._bytes.get(room.tenant, 0) + size, size):
                 dropped += 1
                 continue
             self._bytes[room.tenant] += size
@@ -85,6 +86,11 @@ class TraceRecorder:
         self._count("taken", taken)
         self._count("dropped", dropped)
         return taken
+
+    def _has_room(self, of_tenant: int, size: int) -> bool:
+        """Whether a span fits with which its tenant has so many bytes. When all is full, a little of each tenant still does."""
+        fits = self._total + size <= self._bounds.of_all or of_tenant <= self._bounds.at_least
+        return fits and of_tenant <= self._bounds.of_tenant
 
     async def find(self, room: RoomKey, query: TraceQuery) -> TracePage:
         """The traces of a room that fit. Raises InvalidRequestError, OSError."""

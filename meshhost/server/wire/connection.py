@@ -35,8 +35,8 @@ from meshhost.errors import (
     RemoteProtocolError,
     RoomError,
 )
-from meshhost.protocol.connection import MalformedMessage, MessageReceived, RoomConnection
-from meshhost.protocol.frames import SERVER_SLICE, Limits
+from meshhost.protocol.connection import MalformedMessage, MessageReceived, RoomConnection, packed_notice
+from meshhost.protocol.frames import SERVER_SLICE, Limits, Packets
 from meshhost.protocol.messages import ErrorResponse, Header, Response
 from meshhost.quotas.in_flight import Account
 from meshhost.quotas.rates import MAX_PAUSE
@@ -181,8 +181,12 @@ class Connection:
 
     def tell(self, event: Event) -> int:
         """See Peer."""
-        message_type, header, payload = self._translator.event(event)
-        return self._send(message_type, header, payload, event.trace)
+        packed = event.packed.get(self._translator)
+        if packed is None:
+            message_type, header, payload = self._translator.event(event)
+            packed = message_type, packed_notice(header, event.trace or None), payload
+            event.packed[self._translator] = packed
+        return self._offer(*self._protocol.notify_packed(*packed))
 
     def close(self, reason: CloseReason, text: str) -> None:
         """See Peer."""
@@ -226,7 +230,9 @@ class Connection:
         await self._outbox.wait_empty()
 
     def _send(self, type: str, header: Header, payload: bytes, trace: dict[str, str] | None = None) -> int:
-        message_id, packets = self._protocol.notify(type, header, payload, trace=trace or None)
+        return self._offer(*self._protocol.notify(type, header, payload, trace=trace or None))
+
+    def _offer(self, message_id: int, packets: Packets) -> int:
         try:
             self._outbox.offer(packets)
         except LimitExceededError:
@@ -390,7 +396,10 @@ class Connection:
         except TimeoutError:
             logger.info("participant did not take its last messages", extra={"participant": self._participant.name})
         code = self._translator.close_code(reason)
-        await self._transport.close(code, text)
+        if code is None:
+            self._transport.abort()
+        else:
+            await self._transport.close(code, text)
         raise ConnectionLostError(text, clean=True, close_code=code)
 
     async def _end_requests(self) -> None:

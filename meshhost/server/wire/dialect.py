@@ -80,8 +80,8 @@ class Translator(Protocol):
         """An event in this client's form."""
         ...
 
-    def close_code(self, reason: CloseReason) -> int:
-        """The WebSocket close code for a reason."""
+    def close_code(self, reason: CloseReason) -> int | None:
+        """The WebSocket close code for a reason; None where the connection has to end without a close frame."""
         ...
 
 

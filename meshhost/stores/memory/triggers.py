@@ -63,7 +63,7 @@ class MemoryTriggerStore:
     async def replace(self, trigger: Trigger, entry: LogEntry | None = None) -> bool:
         """See TriggerStore."""
         present = self._all().get(trigger.id)
-        if present is None or present.version != trigger.version - 1:
+        if present is None or present.version != trigger.version - 1 or present.room.tenant != trigger.room.tenant:
             return False
         self._triggers[trigger.id] = trigger
         if entry is not None:

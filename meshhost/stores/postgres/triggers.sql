@@ -22,8 +22,9 @@ ORDER BY id LIMIT %(limit)s
 SELECT DISTINCT room FROM meshhost.triggers WHERE tenant = %(tenant)s ORDER BY room
 
 -- name: replace
-UPDATE meshhost.triggers SET content = %(content)s, due_at = %(due_at)s, version = %(version)s
-WHERE id = %(id)s AND version = %(version)s - 1
+UPDATE meshhost.triggers
+SET content = %(content)s, room = %(room)s, due_at = %(due_at)s, version = %(version)s
+WHERE id = %(id)s AND tenant = %(tenant)s AND version = %(version)s - 1
 
 -- name: add_entry
 -- Of a trigger that is deleted at this moment nothing is left: its row is locked until the entry is in.

@@ -20,7 +20,8 @@ ORDER BY id LIMIT :limit
 SELECT DISTINCT room FROM triggers WHERE tenant = :tenant ORDER BY room
 
 -- name: replace
-UPDATE triggers SET content = :content, due_at = :due_at, version = :version WHERE id = :id AND version = :version - 1
+UPDATE triggers SET content = :content, room = :room, due_at = :due_at, version = :version
+WHERE id = :id AND tenant = :tenant AND version = :version - 1
 
 -- name: add_entry
 INSERT INTO trigger_log (trigger_id, at, content) SELECT id, :at, :content FROM triggers WHERE id = :id

@@ -1,4 +1,4 @@
-"""The contract of a trigger store: schedules and hooks of rooms, and the last things that happened to each.
+"""The contract of a trigger store: schedules, hooks and mailboxes of rooms, and the last things that happened to each.
 
 A trigger is what `meshhost.triggers` makes of it: the store keeps its content as JSON text that it does not read, the time at
 which somebody must look at it (`due_at`, None for never), and a version. Several room servers share one store. Each of them
@@ -23,17 +23,19 @@ LOG_ENTRIES = 20
 
 
 class TriggerKind(StrEnum):
-    """What a trigger waits for: a time, or a request of a foreign service."""
+    """What a trigger waits for: a time, a request of a foreign service, or a mail."""
 
     SCHEDULE = "schedule"
     HOOK = "hook"
+    MAILBOX = "mailbox"
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A schedule or hook of a room.
+    """A schedule, hook or mailbox of a room.
 
-    `id` is unique over all kinds and tenants; ids in order of text are triggers in the order in which they were made. `content`
+    `id` is unique over all kinds and tenants; ids in order of text are triggers in the order in which they were made, and
+    mailboxes in that of their addresses. `content`
     is JSON text and may hold a secret. `due_at` is in seconds since the epoch by the wall clock. The first `version` is 1.
     """
 
@@ -101,8 +103,9 @@ class TriggerStore(Protocol):
         ...
 
     async def replace(self, trigger: Trigger, entry: LogEntry | None = None) -> bool:
-        """Store the content and due time of a trigger, and add an entry to its log; return whether that was done.
+        """Store the content, room and due time of a trigger, and add an entry to its log; return whether that was done.
 
+        The room may be another one of the same tenant.
         Nothing is done unless the trigger is there with the version before that of `trigger`.
         """
         ...

@@ -396,7 +396,7 @@ async def test_a_room_that_was_deleted_comes_back_closed_to_what_was_signed_befo
     archive = await export(rest, rest.server.api_key, path)
     assert (await rest(rest.server.api_key, "DELETE", path))[0] == 200
     assert (await load(rest, rest.server.api_key, path, archive))[0] == 200
-    assert (await rest.http.get(f"{rest.server.url}/rooms/room?token={token}")).status == 401
+    assert (await rest.http.get(f"{rest.server.url}/rooms/room?token={token}")).status == 403
     async with rest.server.client("room") as room:
         assert await room.storage.exists(path="notes.txt")
 

@@ -60,7 +60,7 @@ async def test_a_deleted_room_ends_and_is_empty_when_it_is_made_again(rest: Rest
     async with server.client("room") as again:
         assert await again.queues.list() == []
         assert await again.storage.list(path="") == []
-        assert (await http.get(f"{server.url}/rooms/room?token={token}")).status == 401
+        assert (await http.get(f"{server.url}/rooms/room?token={token}")).status == 403
         assert (await http.get(url)).status == 401
     assert (await rest(server.api_key, "DELETE", path))[0] == 200  # also a room that holds nothing
 

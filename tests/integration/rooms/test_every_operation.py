@@ -77,6 +77,7 @@ ALL: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "storage.exists": ("storage", {"paths": []}, PATH),
     "storage.list": ("storage", {}, PATH),
     "storage.open": ("storage", {"paths": [{"path": "a", "read_only": True}]}, PATH),
+    "storage.read": ("storage", {"paths": []}, {"path": "a", "length": 1}),
     "storage.stat": ("storage", {"paths": []}, PATH),
     "storage.write": ("storage", {}, {"handle": "h"}),
     "sync.create": ("sync", {"paths": [{"path": "a/b", "read_only": True}]}, PATH),

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import io
 import json
 import time
 from contextlib import AsyncExitStack
@@ -27,7 +28,9 @@ async def rest(serve: Any, stack: AsyncExitStack, http: aiohttp.ClientSession) -
     return Rest(http, await stack.enter_async_context(serve(operator_key=OPERATOR_KEY, wire=wire)))
 
 
-async def post(rest: Rest, url: str, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, str]:
+async def post(
+    rest: Rest, url: str, body: bytes | io.BytesIO, headers: dict[str, str] | None = None
+) -> tuple[int, str]:
     """As a stranger: without any credential."""
     async with rest.http.post(url, data=body, headers=headers) as response:
         return response.status, await response.text()
@@ -116,6 +119,22 @@ async def test_a_body_that_is_too_large_is_refused(rest: Rest) -> None:
     assert (await post(rest, made["url"], b"1" * 200_000))[0] == 413
     assert (await post(rest, made["url"], b"{", {"Content-Type": "application/json"}))[0] == 400
     assert (await post(rest, made["url"], b"1"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("media", "body"),
+    [
+        ("application/json", b"[" + b"[]," * 500_000 + b"0]"),
+        ("application/x-www-form-urlencoded", b"payload=" + b"%41" * 500_000),
+        ("application/x-www-form-urlencoded", b"payload=[" + b"[]," * 500_000 + b"0]"),
+    ],
+)
+async def test_a_body_that_is_much_more_when_it_is_read_is_refused(
+    serve: Any, stack: AsyncExitStack, http: aiohttp.ClientSession, media: str, body: bytes
+) -> None:
+    rest = Rest(http, await stack.enter_async_context(serve()))
+    _, made = await rest("POST", PATH, {"queue": "jobs", "verify": "none"})
+    assert (await post(rest, made["url"], io.BytesIO(body), {"Content-Type": media}))[0] == 413
 
 
 async def test_a_suspended_tenant_has_no_hooks_to_post_to(rest: Rest) -> None:

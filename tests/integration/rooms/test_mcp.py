@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import io
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,6 +24,7 @@ from meshhost.identity.keys import ApiKey, encode_api_key
 from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import FileResponse, JsonResponse, LinkResponse
 from meshhost.server.config import CallTimes, ConfiguredService, ServicePath
+from meshhost.server.http import access as access_module
 from meshhost.server.mcp import catalog, results, sessions
 from meshhost.testing.agents import QuietAgent
 from meshhost.testing.server import RunningServer
@@ -616,6 +618,15 @@ async def test_a_body_that_is_too_large_or_compressed_is_refused(serve: Any, htt
         assert (await client.post({"Content-Encoding": "gzip"}, _message()))[0] in (400, 415)
 
 
+async def test_a_body_that_is_much_more_when_it_is_read_is_refused(
+    server: RunningServer, http: aiohttp.ClientSession
+) -> None:
+    body = json.dumps(_message(params={"x": [[]] * 450_000})).encode()
+    headers = {"Authorization": f"Bearer {server.token('room')}", "Content-Type": "application/json"}
+    async with http.post(f"{server.url}/rooms/room/mcp", headers=headers, data=io.BytesIO(body)) as response:
+        assert (response.status, "too many parts" in await response.text()) == (413, True)
+
+
 async def test_a_call_that_waits_for_its_tool_ends_with_the_server(
     serve: Any, http: aiohttp.ClientSession, unused_tcp_port: int
 ) -> None:
@@ -706,6 +717,23 @@ async def test_a_client_without_a_token_gets_one_by_the_login_of_this_machine(
     for other in ("/accounts/projects", "/rooms/room/queues"):
         async with http.get(f"{server.url}{other}", headers=bearer) as response:
             assert response.status == 401
+
+
+async def test_a_token_of_the_login_ends_with_its_room_and_its_time(
+    server: RunningServer, mcp: Any, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access, project = server.server.parts.access, server.key.project_id
+    token = access.sign_mcp(project, "room")
+    assert await mcp(bearer=token).names() == []
+    await access.identity.create_room(project, "room", metadata="{}", if_not_exists=True)
+    own = {"Authorization": f"Bearer {server.api_key}"}
+    async with http.delete(f"{server.url}/tenants/{project}/rooms/room", headers=own) as response:
+        assert response.status < 300, await response.text()
+    assert (await mcp(bearer=token).post({}, _message()))[0] == 401
+    later = access.sign_mcp(project, "room")
+    assert await mcp(bearer=later).names() == []
+    monkeypatch.setattr(access_module, "OAUTH_SECONDS", -1)
+    assert (await mcp(bearer=access.sign_mcp(project, "room")).post({}, _message()))[0] == 401
 
 
 def _challenge(verifier: str) -> str:

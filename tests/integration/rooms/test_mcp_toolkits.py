@@ -87,6 +87,15 @@ async def test_a_program_that_crashes_comes_back_and_only_its_call_fails(until: 
     await until(lambda: not any(map(is_running, (first, second, third))))
 
 
+async def test_what_a_program_that_crashed_had_started_ends_too(until: Until) -> None:
+    async with toolkit() as kit:
+        child = int((await use(kit, "child")).text)
+        with pytest.raises(ToolError, match="out of paper"):
+            await use(kit, "crash")
+        await until(lambda: not is_running(child))
+        assert await use(kit, "pid")
+
+
 async def test_calls_in_progress_fail_together_when_the_program_dies(until: Until) -> None:
     async with toolkit() as kit:
         pid = int((await use(kit, "pid")).text)
@@ -107,9 +116,7 @@ async def test_a_program_and_all_that_it_started_end_with_the_toolkit(until: Unt
     await kit.stop()
     with pytest.raises(RoomError):
         await waiting
-    await until(lambda: not is_running(pid))
-    if is_running(child):  # the program left it behind when its input closed: nobody may start what they do not end
-        os.kill(child, signal.SIGKILL)
+    await until(lambda: not is_running(pid) and not is_running(child))
     with pytest.raises(ToolError, match="is not there"):
         await asyncio.wait_for(use(kit, "pid"), 20)
 
@@ -135,7 +142,8 @@ async def test_a_program_gets_none_of_our_environment(monkeypatch: pytest.Monkey
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     async with toolkit(program(env={"CITY": "Rome"})) as kit:
         result = await use(kit, "env")
-    assert set(result.json) <= {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "CITY", "LC_CTYPE"}
+    own = {"PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE"}  # of the shell that starts it, and of Python
+    assert set(result.json) <= {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "CITY"} | own
     assert result.json["CITY"] == "Rome"
 
 
@@ -154,6 +162,11 @@ async def test_a_server_that_cannot_be_used_is_said_at_the_start(server: Any, wh
         await kit.start()
     with pytest.raises(ToolError, match=why):  # and again, so it was left as it was before
         await kit.start()
+
+
+async def test_a_server_that_refuses_the_token_is_said_with_its_status(server: RunningServer) -> None:
+    with pytest.raises(ToolError, match="HTTP status 401"):
+        await toolkit(HttpServer(f"{server.url}/rooms/room/mcp")).start()
 
 
 async def test_a_program_that_says_nothing_is_not_waited_for_long() -> None:
@@ -435,26 +448,34 @@ async def test_one_tenants_token_is_never_used_for_another(
     async with _offering(server, Whose("mine")), _offering(other, Whose("theirs")):
         found = await asyncio.gather(*(ask(tenant) for tenant in ("mine", "theirs") * 3))
         assert [set(each) for each in found] == [{"mine"}, {"theirs"}] * 3
-        # A tenant without a token, and the file of another under its name, get nothing.
         with pytest.raises(ToolError, match="meshhost mcp login"):
             await ask("nobody")
-        theirs = store.of(tenant="theirs", server=url)
-        mine = store.of(tenant="mine", server=url)
-        mine._path.write_bytes(theirs._path.read_bytes())
-        assert await mine.get_tokens() is None
         assert await store.of(tenant="theirs", server=url, user="ann").get_tokens() is None
         assert await store.of(tenant="theirs", server=f"{url}/").get_tokens() is None
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "tokens").iterdir()} == {0o600}
     assert (tmp_path / "tokens").stat().st_mode & 0o777 == 0o700
 
 
+async def test_a_file_of_tokens_that_was_copied_is_nobodys(tmp_path: Path) -> None:
+    store = FileTokens(tmp_path)
+    mine, theirs = (store.of(tenant=tenant, server="s") for tenant in ("mine", "theirs"))
+    await mine.set_tokens(OAuthToken(access_token="m"))
+    (own,) = await asyncio.to_thread(lambda: list(tmp_path.iterdir()))
+    await theirs.set_tokens(OAuthToken(access_token="t"))
+    (other,) = await asyncio.to_thread(lambda: [path for path in tmp_path.iterdir() if path != own])
+    own.write_bytes(other.read_bytes())
+    assert await mine.get_tokens() is None
+    assert await theirs.get_tokens() == OAuthToken(access_token="t")
+
+
 async def test_tokens_that_are_damaged_are_none(tmp_path: Path) -> None:
     tokens = FileTokens(tmp_path).of(tenant="t", server="s")
     await tokens.set_tokens(OAuthToken(access_token="secret"))
     assert "secret" not in repr(tokens)
-    tokens._path.write_text(tokens._path.read_text().replace('"access_token"', '"other"'))
+    (file,) = await asyncio.to_thread(lambda: list(tmp_path.iterdir()))
+    file.write_text(file.read_text().replace('"access_token"', '"other"'))
     assert await tokens.get_tokens() is None
-    tokens._path.write_text("{")
+    file.write_text("{")
     assert await tokens.get_tokens() is None
     await tokens.forget()
     await tokens.forget()

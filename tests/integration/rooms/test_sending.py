@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -124,6 +125,29 @@ async def test_a_token_sends_where_its_grant_allows(send: Sender) -> None:
     assert (await send(1, bearer=mine, path="/rooms/other/queues/jobs/messages"))[0] == 403
     assert (await send(1, bearer=send.server.token("room", scope=ApiScope())))[0] == 403
     assert (await send(1, bearer="ma-x"))[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("media", "body"),
+    [
+        ("application/json", b"[" + b"[]," * 2_000_000 + b"0]"),
+        ("application/cloudevents+json", b'{"data": [' + b"1," * 2_000_000 + b"0]}"),
+        ("application/cloudevents-batch+json", b"[" + b'"",' * 2_000_000 + b"0]"),
+        ("application/x-ndjson", b"1\n" * 2_000_000),
+    ],
+)
+async def test_a_body_that_is_much_more_when_it_is_read_is_refused_unread(
+    send: Sender, monkeypatch: pytest.MonkeyPatch, media: str, body: bytes
+) -> None:
+    monkeypatch.setattr("meshhost.server.http.triggers.messages.messages_in", None)
+    status, answer = await send(data=io.BytesIO(body), Content_Type=media)
+    assert (status, "too many parts" in answer["error"]) == (413, True)
+
+
+async def test_a_long_text_and_many_messages_of_usual_form_are_taken(send: Sender) -> None:
+    messages = [{f"field-{n}": n for n in range(100)} | {"text": "a, [b]: {c}" * 500}] * 500
+    body = io.BytesIO(json.dumps(messages).encode())
+    assert (await send(data=body, Content_Type="application/json"))[0] == 200
 
 
 async def test_wrong_names_are_told(send: Sender) -> None:

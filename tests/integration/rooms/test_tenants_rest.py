@@ -60,6 +60,7 @@ def api_routes(server: RunningServer) -> set[tuple[str, str]]:
         "/overview",
         "/hosts",
         "/rooms/{room}/log",
+        "/rooms/{room}/traces",
         "/search",
         "/rooms/{room}/events",
     )
@@ -88,7 +89,8 @@ async def test_each_role_may_use_exactly_the_routes_of_the_table(rest: Rest, rol
         )
         real = real.replace("{id}", "none").replace("{name}", "room").replace("{room_name}", "gone")
         real = real.replace("{room}", "room").replace("{queue}", "jobs")
-        real = real.replace("{host}", "none").replace("{path}", "agents")
+        real = real.replace("{trace}", "none").replace("{host}", "none").replace("{path}", "agents")
+        real = real.replace("{address}", "a@example.com")
         status, body = await rest(key, "GET" if method == "*" else method, real, json={})
         may = order.index(role) >= order.index(needed)
         assert (status == 403) is not may, (method, path, body)

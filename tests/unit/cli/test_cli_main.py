@@ -108,6 +108,7 @@ def test_the_commands_are_these() -> None:
         "queue": "send receive list size get search peek cancel dead replay configure pause resume purge delete drain",
         "schedule": "add list show pause resume remove run-now preview",
         "hook": "create list show test rotate delete",
+        "mailbox": "create update list show delete",
         "trace": "list show",
         "storage": "ls cat cp rm",
         "agents": "list list-toolkits invoke-tool ask",
@@ -265,3 +266,14 @@ def test_a_command_line_library_without_lazy_conversion_is_left_alone() -> None:
 
     assert vars(option) == {"opts": ["--x"]}
     assert command.get_help_option(None) is None
+
+
+@pytest.mark.parametrize("arguments", [[], *([group] for group in GROUPS)], ids=lambda words: " ".join(words) or "all")
+def test_a_list_of_commands_says_whole_sentences_at_80_columns(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([*arguments, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.endswith("...") and not line.startswith("Usage:")] == []
+    assert max(map(len, lines)) <= 80

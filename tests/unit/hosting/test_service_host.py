@@ -115,7 +115,7 @@ async def a_function(room): ...
         ("agent", "not 'agent'"),
         (None, "not None"),
         (NeedsMore, "the host makes NeedsMore without arguments, but it needs topic"),
-        (PlainWorker, "without arguments, but it needs queue, name: pass them to super().__init__"),
+        (PlainWorker, "without arguments, but it needs queue: pass it to super().__init__"),
     ],
 )
 def test_what_is_no_class_of_agents_is_refused_where_it_is_bound_in_one_line(cls, text):

@@ -162,6 +162,16 @@ def test_effort_is_adaptive_or_a_budget() -> None:
     assert "thinking" not in messages_request({"model": NEW, "input": "x", "reasoning": {"effort": "none"}})
 
 
+@pytest.mark.parametrize(
+    ("model", "is_sent"),
+    [("m", True), (OLD, True), ("claude-opus-4-6", True), ("claude-opus-4-7", False), ("claude-sonnet-5", False)],
+)
+def test_sampling_is_sent_to_models_that_take_it(model: str, is_sent: bool) -> None:
+    written = messages_request({"model": model, "input": "x", "temperature": 0.5, "top_p": 0.5})
+    assert written.get("temperature") == (0.5 if is_sent else None)
+    assert "top_p" not in written
+
+
 def test_a_tool_that_stands_for_the_answer_is_not_forced_while_the_model_thinks() -> None:
     written = write(text=form(), reasoning={"effort": "low"})
     assert written["tool_choice"] == {"type": "auto"}

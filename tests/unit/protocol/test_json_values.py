@@ -8,7 +8,14 @@ import pytest
 
 from meshhost.errors import InvalidRequestError
 from meshhost.protocol import json_values
-from meshhost.protocol.json_values import check_finite, dump_json, load_header, load_json, load_stored_json
+from meshhost.protocol.json_values import (
+    check_finite,
+    dump_json,
+    has_few_parts,
+    load_header,
+    load_json,
+    load_stored_json,
+)
 from meshhost.protocol.messages import JsonResponse, pack_message, pack_response, unpack_message
 
 
@@ -94,3 +101,26 @@ def test_a_value_that_holds_itself_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="Circular reference"):
         json_values.dump_json(circle)
     assert json_values.check_finite(circle, "x") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (b"", 0),
+        (b"12", 1),
+        (b"[]", 2),
+        (b"[1,2,3]", 4),
+        (b'{"a": 1, "b": [2]}', 8),
+        (b'["a, [b] {c}: d"]', 3),
+        (rb'["a\", [1,2,3,4,5,6,7,8,9]"]', 3),
+        (rb'["a\\", [1], "b"]', 7),
+        ('["ü, ü"]'.encode(), 3),
+    ],
+)
+def test_parts_of_a_json_text_are_counted_without_what_is_in_its_texts(text, parts):
+    assert has_few_parts(text, most=parts)
+    assert parts == 0 or not has_few_parts(text, most=parts - 1)
+
+
+def test_a_text_that_does_not_end_is_left_to_the_reader():
+    assert has_few_parts(b'["' + b"," * 1000, most=10)

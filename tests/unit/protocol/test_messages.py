@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshhost.errors import InvalidRequestError, RoomError
+from meshhost.errors import InvalidRequestError, RoomError, TooLargeError
 from meshhost.protocol.messages import (
     EmptyResponse,
     EncodedJson,
@@ -163,3 +163,12 @@ def test_what_was_encoded_before_arrives_like_any_other_json() -> None:
     assert unpack_response(header, payload) == JsonResponse(json={"files": [1, "é"]}, usage={"n": 1})
     assert header["more"] == 2
     assert EncodedJson().text == "null"
+
+
+def test_a_header_that_is_much_more_when_it_is_read_is_refused_by_who_bounds_headers() -> None:
+    many = pack_message({"message": [[]] * 250_000})
+    few = pack_message({"message": "[],{}:" * 50_000})
+    with pytest.raises(TooLargeError, match="parts"):
+        unpack_message(many, max_header_bytes=2**20)
+    assert len(unpack_message(many)[0]["message"]) == 250_000
+    assert unpack_message(few, max_header_bytes=2**20)[0]["message"].startswith("[]")

@@ -2,18 +2,20 @@
 
 import asyncio
 import struct
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from meshhost.errors import ConnectionLostError, InvalidRequestError, NotFoundError, RoomError
-from meshhost.protocol.connection import MessageReceived, RoomConnection
+from meshhost.protocol.connection import MessageReceived, RoomConnection, packed_notice
 from meshhost.protocol.frames import Limits
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse, JsonResponse, RawOutputs, TextResponse
 from meshhost.server.core.peer import CloseReason, Event
 from meshhost.server.core.requests import Answer, Request
 from meshhost.server.wire.dialect import Handshake
 from meshhost.server.wire.sdk06 import SDK_06
+from tests.unit.server.conftest import Serving
 
 
 class _Dispatch:
@@ -319,3 +321,24 @@ async def test_an_answer_that_its_client_gave_up_is_reported(serving: Any, dispa
         assert await served.ask("now") == TextResponse(text="now")
         expected = (served.room, served.participant, served.connection)
         assert given_up == [(*expected, request), (*expected, 2**80)]
+
+
+async def test_an_event_for_many_is_packed_once_for_all_that_speak_alike(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed: list[Any] = []
+    monkeypatch.setattr(
+        "meshhost.server.wire.connection.packed_notice",
+        lambda header, trace: packed.append(header) or packed_notice(header, trace),
+    )
+    event = Event("room.changed", {"text": "x" * 1000}, b"tail", {"traceparent": "00-1"})
+    async with AsyncExitStack() as stack:
+        all_served = [await stack.enter_async_context(serving(None)) for _ in range(3)]
+        for served in all_served:
+            served.connection.tell(event)
+            told = await served.next()
+            assert isinstance(told, MessageReceived)
+            assert (told.header["text"], told.payload) == ("x" * 1000, b"tail")
+        assert len(packed) == 1
+        all_served[0].connection.tell(Event("room.changed", {"text": "other"}))
+        assert len(packed) == 2

@@ -95,6 +95,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], ApiScope]]] = {
     "storage.close": [({"handle": "h"}, _without(storage=None))],
     "storage.abort": [({"handle": "h"}, _without(storage=None))],
     "storage.download": [({"path": "f"}, _ELSEWHERE)],
+    "storage.read": [({"path": "f", "length": 1}, _ELSEWHERE)],
     "storage.download_url": [({"path": "f"}, _ELSEWHERE)],
     "storage.delete": [({"path": "f"}, _ELSEWHERE), ({"path": "f"}, _READ_ONLY)],
     "agent.register_toolkit": [

@@ -98,7 +98,7 @@ async def test_spans_are_written_together_and_seen_by_the_next_reader(store: Cou
 
 async def test_a_tenant_that_reports_too_much_loses_its_own_spans_only(store: CountingStore) -> None:
     counts: Counter[str] = Counter()
-    bounds = TraceBounds(of_tenant=10 * span().size, of_all=15 * span().size)
+    bounds = TraceBounds(of_tenant=10 * span().size, of_all=12 * span().size, at_least=5 * span().size)
     recorder = TraceRecorder(store, bounds=bounds, count=lambda outcome, spans: counts.update({outcome: spans}))
     assert recorder.add(ROOM, [span(number) for number in range(20)]) == 10
     assert recorder.add(RIVAL, [span(number) for number in range(20)]) == 5

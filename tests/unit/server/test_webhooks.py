@@ -67,3 +67,13 @@ async def test_an_error_names_no_credentials(sender: WebhookSender) -> None:
     assert "password" not in str(caught.value)
     assert "hidden" not in str(caught.value)
     assert str(caught.value).endswith("/x cannot be reached: Connection refused")
+
+
+async def test_a_cookie_that_a_host_sets_is_not_sent_with_the_next_call(host: Any) -> None:
+    host.answer = web.Response(headers={"Set-Cookie": "who=acme; Path=/"})
+    url = host.url.replace("127.0.0.1", "localhost")
+    async with WebhookSender() as sender:
+        for _ in range(2):
+            await sender.send(url, "e", {}, secret=None)
+            host.answer = web.Response()
+    assert "Cookie" not in host.headers

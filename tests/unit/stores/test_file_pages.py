@@ -4,9 +4,10 @@ import asyncio
 import io
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import obstore
 import pytest
@@ -22,6 +23,7 @@ from meshhost.stores.documents import DocumentKey
 from meshhost.stores.files import Entry, RoomFiles, open_object_store
 from meshhost.stores.listing import names as listing_names
 from meshhost.stores.listing import objects as listing_objects
+from meshhost.stores.listing.names import FolderNames
 from meshhost.stores.memory.documents import MemoryDocumentStore
 
 ROOM = RoomKey(TenantId("t"), "r")
@@ -253,16 +255,16 @@ async def test_what_changes_while_a_page_is_made_is_left_out(
 ) -> None:
     files = RoomFiles(open_object_store(tmp_path))
     await files.page(ROOM, "large", limit=1)
-    found = files._names.after
+    found = FolderNames.after
 
-    async def then_changed(*asked: object) -> list[str]:
-        keys = await found(*asked)  # type: ignore[arg-type]
+    async def then_changed(self: FolderNames, *asked: Any) -> Sequence[str]:
+        keys = await found(self, *asked)
         (large / "file-0000").unlink()
         (large / "file-0001").unlink()
         (large / "file-0001").mkdir()
         return keys
 
-    monkeypatch.setattr(files._names, "after", then_changed)
+    monkeypatch.setattr(FolderNames, "after", then_changed)
     page = await files.page(ROOM, "large", limit=4)
     assert [entry.name for entry in page.entries] == ["file-0002", "file-0003"]
     assert page.next == "file-0003"

@@ -182,3 +182,12 @@ async def test_what_is_deleted_is_gone_and_makes_room(store: SqliteTraceStore) -
     await store.delete_all(rival.tenant)
     await store.add({key(): [span()]}, now=1.0)
     assert await found(store) == [0]
+
+
+async def test_a_batch_that_is_larger_than_its_share_leaves_as_much_as_fits(tmp_path: Path) -> None:
+    size = span().size + 300
+    store = SqliteTraceStore(tmp_path / "traces.sqlite", TraceLimits(tenant_bytes=size * 100))
+    await store.open()
+    await store.add({key(number): [span()] for number in range(400)}, now=1.0)
+    assert 90 <= len(await found(store, limit=500)) <= 100
+    await store.close()

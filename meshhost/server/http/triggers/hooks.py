@@ -104,7 +104,7 @@ class HookRoutes:
             raise
         if self._rates is not None:
             self._rates.take(hook.room.tenant)
-        async with self._bodies.body_of(request, hook.room.tenant) as body:
+        async with self._bodies.readable_body_of(request, hook.room.tenant) as body:
             try:
                 accepted = await self._hooks.deliver(hook, request.headers, body)
             except InvalidTokenError as error:

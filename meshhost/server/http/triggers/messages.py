@@ -54,7 +54,7 @@ class MessageRoutes:
         head = await self._bodies.head_of(request) if self._may_be_large(request) else b""
         if head and not head.lstrip(_SPACE).startswith(b"["):
             return await self._send_large(request, queue, options, head, sent_by)
-        async with self._bodies.body_of(request, caller.room.tenant, head) as body:
+        async with self._bodies.readable_body_of(request, caller.room.tenant, head) as body:
             messages, is_many = messages_in(request.headers, body, key=request.headers.get("Idempotency-Key"))
             messages = self._completed(messages, options, sent_by)
             if not is_many:

@@ -15,7 +15,7 @@ from meshhost.errors import LimitExceededError, NotFoundError
 from meshhost.server.core.participants import Participant
 from meshhost.server.services.asking import has_asked
 
-__all__ = ["MAX_DESCRIPTIONS", "MAX_REGISTRATIONS", "Registered", "Registry", "tool_list", "toolkit_card"]
+__all__ = ["MAX_DESCRIPTIONS", "MAX_REGISTRATIONS", "Registered", "Registry", "task_tool", "tool_list", "toolkit_card"]
 
 MAX_REGISTRATIONS = 256
 # Characters of JSON that one participant may register in total: a list of everything must stay far below a message's limit.
@@ -32,6 +32,11 @@ class Registered:
     is_public: bool
     description: dict[str, Any]
     size: int
+
+    @property
+    def is_agent(self) -> bool:
+        """Whether this is what an agent of SDK 0.56 offers: a toolkit of its name with the one tool that asks it."""
+        return list(self.description.get("tools", ())) == [task_tool(self.name)]
 
 
 class Registry:
@@ -73,10 +78,15 @@ class Registry:
             raise NotFoundError(f"no toolkit {name!r} in this room")
         return found
 
+    def agent_toolkit(self, name: str) -> Registered | None:
+        """The toolkit that an agent of SDK 0.56 offers in place of registering itself."""
+        return _newest(entry for entry in self.toolkits.values() if entry.name == name and entry.is_agent)
+
     def visible_toolkits(self, caller: Participant, participant_id: str | None) -> list[Registered]:
         """Public toolkits, the caller's own, and those of the participant with this id; one per name, the nearest.
 
-        A participant that has not asked the caller shows its private ones to itself only.
+        A participant that has not asked the caller shows its private ones to itself only; but one that is an agent of SDK
+        0.56 may be asked by who may ask agents, and names it.
         """
         agents = caller.scope.agents
         is_asked = participant_id is not None and has_asked(participant_id, caller)
@@ -85,7 +95,8 @@ class Registry:
             owner = entry.participant
             if agents is None or not agents.can_use_toolkit(entry.name):
                 continue
-            if not (entry.is_public or owner is caller or (is_asked and owner.id == participant_id)):
+            is_named = owner.id == participant_id and (is_asked or (entry.is_agent and agents.use_agents))
+            if not (entry.is_public or owner is caller or is_named):
                 continue
             present = by_name.get(entry.name)
             if present is None or _nearness(entry, caller, participant_id) >= _nearness(
@@ -112,6 +123,11 @@ class Registry:
         entry = Registered(str(uuid.uuid4()), owner, name, is_public, description, size)
         registered[entry.id] = entry
         return entry.id
+
+
+def task_tool(agent: str) -> str:
+    """The name of the tool by which an agent of SDK 0.56 is asked."""
+    return f"run_{agent}_task"
 
 
 def toolkit_card(entry: Registered) -> dict[str, Any]:

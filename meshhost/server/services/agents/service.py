@@ -12,6 +12,8 @@ caller sent `agent.abandon {"call": key}` with the key that its `agent.invoke_to
 Extension "tool_progress": a provider may send `agent.tool_call_progress {"id", "progress", "total"?, "message"?}` while it
 works on a tool call; a caller whose peer has `Capability.PROGRESS` receives it as the event `agent.progress`. Others learn
 nothing.
+
+Longer than 400 lines because tool calls and asks share what waits, gives up and is passed on.
 """
 
 import json
@@ -23,7 +25,14 @@ from typing import Any, TypeVar
 from meshhost.errors import InvalidRequestError, NotFoundError, RequestTimeoutError, RoomError, ToolError
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey
-from meshhost.protocol.messages import EmptyResponse, ErrorResponse, JsonResponse, unpack_response
+from meshhost.protocol.messages import (
+    EmptyResponse,
+    ErrorResponse,
+    JsonResponse,
+    Response,
+    TextResponse,
+    unpack_response,
+)
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Capability, Event, Peer
 from meshhost.server.core.requests import Answer, Body, Operation, Operations, Request
@@ -34,7 +43,7 @@ from meshhost.server.services.agents import bodies
 from meshhost.server.services.agents.arrivals import ARRIVAL_SECONDS, Arrivals
 from meshhost.server.services.agents.built_in import built_in_name, provide_schema
 from meshhost.server.services.agents.calls import Call, CallAnswer, PendingCalls
-from meshhost.server.services.agents.registry import Registered, Registry, tool_list, toolkit_card
+from meshhost.server.services.agents.registry import Registered, Registry, task_tool, tool_list, toolkit_card
 from meshhost.server.services.asking import behalf_of, note_asked
 from meshhost.stores.files import RoomFiles
 
@@ -170,6 +179,10 @@ class AgentsService(RoomService):
         provider = await self.found(
             request, body.call, lambda: mine.registry.toolkit(body.toolkit, caller, body.participant_id)
         )
+        return await self._run_tool(request, body, provider)
+
+    async def _run_tool(self, request: Request, body: bodies.InvokeTool, provider: Registered) -> Response:
+        mine, caller = self._rooms.of(request.room), request.participant
         if body.tool not in provider.description["tools"]:
             raise NotFoundError(f"toolkit {body.toolkit!r} has no tool {body.tool!r}")
         peer = provider.participant.peer
@@ -194,15 +207,17 @@ class AgentsService(RoomService):
         mine, caller = self._rooms.of(request.room), request.participant
         behalf_of(request, body.on_behalf_of_id)
 
-        def find() -> tuple[Peer, Participant, list[dict[str, Any]]]:
-            agent = mine.registry.agent(body.agent)
-            if agent is None or agent.participant.peer is None:
+        def find() -> tuple[Peer, Registered, list[dict[str, Any]]]:
+            entry = mine.registry.agent(body.agent) or mine.registry.agent_toolkit(body.agent)
+            if entry is None or entry.participant.peer is None:
                 raise NotFoundError(f"no agent {body.agent!r} in this room")
             toolkits = _toolkits_for_ask(mine.registry, caller, body.requires or [])
-            return agent.participant.peer, agent.participant, toolkits
+            return entry.participant.peer, entry, toolkits
 
-        peer, agent, toolkits = await self.found(request, body.call, find)
-        task_id = str(uuid.uuid4())
+        peer, entry, toolkits = await self.found(request, body.call, find)
+        if entry.is_agent:  # of SDK 0.56; it gets no toolkits
+            return await self._ask_by_tool(request, body, entry)
+        agent, task_id = entry.participant, str(uuid.uuid4())
         asked: dict[str, Any] = {
             "task_id": task_id,
             "arguments": body.arguments,
@@ -219,6 +234,26 @@ class AgentsService(RoomService):
             text = str(answer.get("error") or "the agent failed")
             return ErrorResponse(text=text, code=code if isinstance(code, int) else None)
         return JsonResponse(json={"answer": answer["answer"]})
+
+    async def _ask_by_tool(self, request: Request, body: bodies.Ask, entry: Registered) -> Answer:
+        invoking = bodies.InvokeTool(
+            toolkit=body.agent,
+            tool=task_tool(body.agent),
+            arguments=body.arguments,
+            on_behalf_of_id=body.on_behalf_of_id,
+            call=body.call,
+        )
+        match await self._run_tool(request, invoking, entry):
+            case JsonResponse(json=answer):
+                return JsonResponse(json={"answer": answer})
+            case TextResponse(text=text):
+                return JsonResponse(json={"answer": text})
+            case EmptyResponse():
+                return JsonResponse(json={"answer": None})
+            case ErrorResponse() as error:
+                return error
+            case other:
+                raise ToolError(f"the agent answered with {other.type!r} content, which no answer to an ask can be")
 
     async def found(self, request: Request, key: str | None, find: Callable[[], T]) -> T:
         """What `find` returns, now or when a configured service has brought it. Raises its NotFoundError, or ToolError.

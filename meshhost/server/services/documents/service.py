@@ -125,7 +125,7 @@ class DocumentsService(RoomService):
         async with self._hold(request, path) as document:
             await document.shared()
             # The answer must come first: a MeshAgent client that gets the content before it waits for ever.
-            await request.reply(JsonResponse(json={"schema": schema}))
+            await request.reply(JsonResponse(json={"schema": schema}), {"path": body.path})
             shared = await document.shared()
             # The connection may have ended while we waited; nothing would close the document then.
             if request.participant.peer is peer:

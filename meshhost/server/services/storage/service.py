@@ -32,12 +32,19 @@ from meshhost.stores.files import Entry, RoomFiles, clean_path, mime_type_of
 
 __all__ = ["StorageService"]
 
+# Bytes of a file that one read returns.
+MAX_PIECE = 1024 * 1024
 MAX_PAGE = 1000
 """Entries of a page at most; so many are given when the client does not say."""
 # After these nobody comes back.
 _FINAL = frozenset({CloseReason.ACCESS_REVOKED, CloseReason.ROOM_ENDED, CloseReason.SERVER_STOPPING})
 # Entries of a list that are prepared and encoded before others get their turn in the event loop.
 _PAGE = 250
+
+
+class _Read(PathBody):
+    start: int = Field(default=0, ge=0)
+    length: int = Field(ge=0, le=MAX_PIECE)
 
 
 class _List(PathBody):
@@ -81,6 +88,7 @@ class StorageService(RoomService):
             "storage.close": Operation(HandleBody, self._uploads.close, _has_storage),
             "storage.abort": Operation(HandleBody, self._uploads.abort, _has_storage, frees=True),
             "storage.download": Operation(PathBody, self._download, _may_read, _subject),
+            "storage.read": Operation(_Read, self._read, _may_read, _subject),
             "storage.download_url": Operation(PathBody, self._download_url, _may_read, _subject),
             "storage.delete": Operation(PathBody, self._delete, _may_write, _subject),
         }
@@ -145,6 +153,12 @@ class StorageService(RoomService):
         del data
         await request.reply(answer, reserved=size)
         return None
+
+    async def _read(self, request: Request, body: _Read) -> Answer:
+        path = clean_path(body.path)
+        piece = await self._files.piece(request.room.key, path, start=body.start, length=body.length)
+        answer = FileResponse(data=piece.data, name=path.rpartition("/")[2], mime_type=mime_type_of(path))
+        return answer, {"size": piece.size, "version": piece.version}
 
     async def _download_url(self, request: Request, body: PathBody) -> Answer:
         path = clean_path(body.path)

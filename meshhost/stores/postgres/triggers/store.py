@@ -25,12 +25,7 @@ class PostgresTriggerStore(Lifetime):
 
     async def add(self, trigger: Trigger, limits: TriggerLimits = TriggerLimits()) -> None:  # noqa: B008 - immutable
         """See TriggerStore."""
-        values = {
-            **_values(trigger),
-            "kind": trigger.kind.value,
-            "tenant": trigger.room.tenant,
-            "room": trigger.room.name,
-        }
+        values = {**_values(trigger), "kind": trigger.kind.value}
 
         async def operation(connection: Connection) -> None:
             of_tenant, of_room = await (await connection.execute(_SQL["counts"], values)).fetchone() or (0, 0)
@@ -114,7 +109,14 @@ async def _add_entry(connection: Connection, trigger_id: str, entry: LogEntry) -
 
 
 def _values(trigger: Trigger) -> dict[str, object]:
-    return {"id": trigger.id, "content": trigger.content, "due_at": trigger.due_at, "version": trigger.version}
+    return {
+        "id": trigger.id,
+        "tenant": trigger.room.tenant,
+        "room": trigger.room.name,
+        "content": trigger.content,
+        "due_at": trigger.due_at,
+        "version": trigger.version,
+    }
 
 
 def _trigger(row: Row) -> Trigger:

@@ -38,7 +38,7 @@ class SqliteTriggerStore:
 
     async def add(self, trigger: Trigger, limits: TriggerLimits = TriggerLimits()) -> None:  # noqa: B008 - immutable
         """See TriggerStore."""
-        values = {**_values(trigger), "kind": trigger.kind, "tenant": trigger.room.tenant, "room": trigger.room.name}
+        values = {**_values(trigger), "kind": trigger.kind}
 
         def operation(db: sqlite3.Connection) -> None:
             of_tenant, of_room = _execute(db, "counts", **values).fetchone()
@@ -126,7 +126,14 @@ def _add_entry(db: sqlite3.Connection, trigger_id: str, entry: LogEntry) -> None
 
 
 def _values(trigger: Trigger) -> dict[str, object]:
-    return {"id": trigger.id, "content": trigger.content, "due_at": trigger.due_at, "version": trigger.version}
+    return {
+        "id": trigger.id,
+        "tenant": trigger.room.tenant,
+        "room": trigger.room.name,
+        "content": trigger.content,
+        "due_at": trigger.due_at,
+        "version": trigger.version,
+    }
 
 
 def _trigger(row: tuple[str, str, str, str, str, float | None, int]) -> Trigger:

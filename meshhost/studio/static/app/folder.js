@@ -85,6 +85,7 @@ export function useFolder(connection, path, prefix) {
   const [state, setState] = useState(/** @type {{key: string, loaded: Loaded | undefined, error: Error | null}} */ ({ key, loaded: undefined, error: null }));
   const [asked, setAsked] = useState(0);
   const reading = useRef(/** @type {object | null} */ (null));
+  const late = useRef(/** @type {string[]} */ ([]));
   const { client } = connection;
   const mine = state.key === key ? state : { key, loaded: undefined, error: null };
   const latest = useRef(mine);
@@ -101,18 +102,25 @@ export function useFolder(connection, path, prefix) {
         if (!isCurrent()) return;
       } while (!page.files.length && page.next); // all of it was deleted meanwhile
       const base = before ? (latest.current.loaded ?? before) : { entries: [], next: null };
-      setState({ key, loaded: extended(base, page), error: null });
+      latest.current = { key, loaded: extended(base, page), error: null };
+      setState(latest.current);
     } catch (error) {
       // It is asked again when the connection is back.
       if (isCurrent() && !(error instanceof ConnectionLostError)) setState({ key, loaded: latest.current.loaded, error: /** @type {Error} */ (error) });
     }
-    if (isCurrent()) reading.current = null;
+    if (!isCurrent()) return;
+    reading.current = null;
+    // The page may be older than a change that came before it.
+    const paths = late.current;
+    late.current = [];
+    if (paths.length) await changed(paths);
   };
   useEffect(() => {
     if (connection.state === "ended") setState({ key, loaded: undefined, error: connection.error });
     if (connection.state === "ready") void read(null);
     return () => {
       reading.current = null;
+      late.current = [];
     };
   }, [client, connection.state, key, asked]);
   const refresh = () => setAsked((before) => before + 1);
@@ -135,6 +143,25 @@ export function useFolder(connection, path, prefix) {
     const found = await Promise.all(names.map((name) => /** @type {any} */ (client).request("storage.stat", { path: path ? `${path}/${name}` : name })));
     return new Map(names.map((name, index) => [name, found[index].exists ? found[index] : null]));
   };
+  /** Look again at what is at these paths, or below. @param {string[]} paths */
+  const changed = async (paths) => {
+    if (reading.current) late.current.push(...paths);
+    const names = [...new Set(paths.map((each) => (path ? each.slice(path.length + 1) : each).split("/")[0]))].filter((name) => name.startsWith(prefix));
+    if (!latest.current.loaded) return;
+    if (names.length > MOST_ASKED || names.includes("")) {
+      reread();
+      return;
+    }
+    try {
+      const now = await at(names);
+      const { loaded } = latest.current;
+      if (latest.current.key !== key || !loaded) return;
+      latest.current = { key, loaded: patched(loaded, now), error: null };
+      setState(latest.current);
+    } catch {
+      reread();
+    }
+  };
   return {
     data: mine.loaded,
     error: mine.error,
@@ -152,17 +179,6 @@ export function useFolder(connection, path, prefix) {
       const found = await at(unknown).catch(() => new Map());
       return new Set(names.filter((name) => loaded.has(name) || found.get(name)));
     },
-    /** Look again at what is at these paths, or below. @param {string[]} paths */
-    async changed(paths) {
-      const names = [...new Set(paths.map((each) => (path ? each.slice(path.length + 1) : each).split("/")[0]))].filter((name) => name.startsWith(prefix));
-      if (!mine.loaded || names.length > MOST_ASKED || names.includes("")) return reread();
-      try {
-        const now = await at(names);
-        if (latest.current.key === key && latest.current.loaded) setState({ key, loaded: patched(latest.current.loaded, now), error: null });
-      } catch {
-        reread();
-      }
-      return undefined;
-    },
+    changed,
   };
 }

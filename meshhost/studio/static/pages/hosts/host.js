@@ -33,20 +33,22 @@ export default function HostPage({ host: id }) {
   const [isDraining, setDraining] = useState(false);
   const path = at`/hosts/${id}`;
   const host = /** @type {Host | undefined} */ (hosts.data?.hosts.find((/** @type {Host} */ each) => each.id === id));
-  if (!hosts.data) return html`<${PageHead} title="Service host" />${hosts.error ? html`<${Failed} error=${hosts.error} retry=${hosts.refresh} />` : html`<${Loading} />`}`;
-  if (!host) return html`<${PageHead} title="Service host" /><div class="card"><${Empty} title="This host is not known any more" actions=${html`<a class="button" href="/studio/hosts">All hosts</a>`} /></div>`;
-  return html`<${PageHead} title=${host.url} badge=${html`<${HostState} host=${host} />`}>
-      ${host.reachable && html`<button class="button danger" onClick=${() => setDraining(true)}>Drain</button>`}
+  if (hosts.data && !host) return html`<${PageHead} title="Service host" /><div class="card"><${Empty} title="This host is not known any more" actions=${html`<a class="button" href="/studio/hosts">All hosts</a>`} /></div>`;
+  // Its agents are asked for at once: what else it says of itself takes longer, above all where another host does not answer.
+  return html`<${PageHead} title=${host?.url ?? "Service host"} badge=${host && html`<${HostState} host=${host} />`}>
+      ${host?.reachable && html`<button class="button danger" onClick=${() => setDraining(true)}>Drain</button>`}
     </${PageHead}>
-    ${host.error && html`<p class="note" data-tone="bad">${host.error}</p>`}
-    ${host.load &&
+    ${!host && (hosts.error ? html`<${Failed} error=${hosts.error} retry=${hosts.refresh} />` : html`<${Loading} />`)}
+    ${host?.error && html`<p class="note" data-tone="bad">${host.error}</p>`}
+    ${host?.load &&
     html`<${Card} title="Load" padded=${true}><${Facts} entries=${[
       ["CPU", percent(host.load.cpu)],
       ["Memory", percent(host.load.memory)],
       ["Lag of the event loop", duration(host.load.lag)],
       ["Rooms", host.rooms],
     ]} /></${Card}>`}
-    ${host.reachable && html`<${Tenants} path=${path} tenants=${host.tenants} changed=${hosts.refresh} /><${Agents} path=${path} />`}
+    ${host?.reachable && html`<${Tenants} path=${path} tenants=${host.tenants} changed=${hosts.refresh} />`}
+    ${(!hosts.data || host?.reachable) && html`<${Agents} key="agents" path=${path} />`}
     ${isDraining &&
     html`<${Confirm} title="Drain the host" action="Drain" typed="drain" onClose=${() => setDraining(false)} onConfirm=${() => attempt(() => post(`${path}/drain`), "The host drains.")}>
       It takes no calls any more, its agents finish what they have and leave. The process ends then; something has to start it again.</${Confirm}>`}`;
