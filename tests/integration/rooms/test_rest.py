@@ -227,7 +227,7 @@ async def test_a_project_without_a_key_cannot_sign(rest: _Rest, monkeypatch: pyt
     login = rest.server.server.parts.access.sign_login(rest.server.key.project_id)
     monkeypatch.setattr(rest.server.server.engines.identity, "signing_key", lambda *_: None)
     status, _ = await _Rest(rest.server, rest.http, login)("POST", "{P}/rooms/r/connect", json={})
-    assert status == 401
+    assert status == 403
 
 
 async def test_an_unexpected_failure_tells_nothing(
