@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from doubles.postfix import free_port
+from doubles.ports import free_port
 
 __all__ = ["Dovecot", "running_dovecot"]
 

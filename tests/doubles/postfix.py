@@ -7,7 +7,6 @@ be delivered is tried again every second. Needs root, as Postfix does, and the D
 import asyncio
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -17,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["Postfix", "free_port", "running_postfix"]
+from doubles.ports import free_port
+
+__all__ = ["Postfix", "running_postfix"]
 
 _MAIN = """
 compatibility_level = 3.6
@@ -84,12 +85,6 @@ class Postfix:
     def log(self) -> str:
         log = self.folder / "mail.log"
         return log.read_text() if log.exists() else ""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

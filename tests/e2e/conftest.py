@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.ports import free_port
 
 _PREFIXES = ("MESHHOST_", "MESHAGENT_", "OPENAI_", "OTEL_")
 _SECONDS = 60
@@ -74,9 +74,7 @@ class Home:
     def __init__(self, directory: Path, *, python: str = sys.executable) -> None:
         self.directory = directory
         self.python = python
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIXES)}
         self.environment = inherited | {
             "MESHHOST_API_URL": f"http://127.0.0.1:{self.port}",

@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
+from doubles.ports import free_port
 from page_reader.blocks import ROOT, steps_of
 from page_reader.runner import path_with_our_commands
 
@@ -133,12 +133,6 @@ def of_compose(name: str, variables: dict[str, str], folder: Path) -> Container:
     )
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 def image_folder(folder: Path) -> Path:
     """The image's working directory."""
     app = folder / "app"
@@ -152,7 +146,7 @@ def image_folder(folder: Path) -> Path:
 @asynccontextmanager
 async def running(container: Container, folder: Path) -> AsyncIterator[Any]:
     """Run it; yields a function that runs its health check and returns whether it is healthy."""
-    app, port, known = image_folder(folder), free_port(), container.environment["MESHHOST_PORT"]
+    app, port, known = image_folder(folder), str(free_port()), container.environment["MESHHOST_PORT"]
 
     def here(text: str) -> str:
         for goal, path in container.mounts.items():

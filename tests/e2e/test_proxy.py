@@ -6,7 +6,6 @@ Where nginx is not installed, Debian's package is unpacked into a folder of the 
 import asyncio
 import contextlib
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from doubles.ports import free_port
 
 import meshhost
 from meshhost.testing.server import RunningServer, running_server
@@ -33,13 +33,6 @@ class Proxy:
     @property
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def configuration(folder: Path, server: RunningServer, proxy: Proxy) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.ports import free_port
 from page_reader.blocks import ROOT, steps_of, steps_under
 from page_reader.runner import Reader, path_with_our_commands
 
@@ -34,13 +34,6 @@ async def reading(shell: Any) -> AsyncIterator[tuple[Reader, ScriptedUpstream]]:
     async with ScriptedUpstream() as upstream, AsyncExitStack() as stack:
         shell.environment |= {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_API_KEY": "key"}
         yield Reader(shell, stack, ports={"8080": str(shell.port), "8081": str(free_port())}), upstream
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_the_programs_of_the_first_pages_are_typed(tmp_path: Path) -> None:

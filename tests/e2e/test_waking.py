@@ -3,13 +3,13 @@
 import asyncio
 import json
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -111,10 +111,7 @@ async def _kill(process: Any) -> None:
 @pytest.fixture
 def ports() -> list[int]:
     """Two free ports for hosts."""
-    with socket.socket() as one, socket.socket() as two:
-        for probe in (one, two):
-            probe.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1], two.getsockname()[1]]
+    return [free_port(), free_port()]
 
 
 async def test_a_killed_room_server_wakes_rooms_with_work_when_it_is_back(home: Any, ports: list[int]) -> None:

@@ -3,13 +3,13 @@
 import asyncio
 import base64
 import json
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.ports import free_port
 from pydantic import BaseModel
 
 from meshhost.agents.chat import ChatBot, ChatThreadContext
@@ -928,9 +928,7 @@ async def test_a_cancel_without_an_answer_and_words_for_others_are_passed_over(s
 
 
 async def test_a_host_brings_the_bot_into_the_room(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     secret = tmp_path / "secret"
     secret.write_text("a-secret-of-more-than-32-characters")
     host = ServiceHost(

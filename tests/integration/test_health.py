@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
+from doubles.ports import free_port
 
 from meshhost.app.service_runner import run_service
 from meshhost.errors import SettingsError, StorageFullError
@@ -34,13 +35,6 @@ from meshhost.testing.agents import QuietAgent
 from meshhost.testing.server import RunningServer, running_server
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="isolation 'process' needs Linux")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def ask(port: int, path: str) -> tuple[int, dict[str, Any]]:

@@ -24,6 +24,7 @@ import aiohttp
 import obstore
 import psutil
 import pytest
+from doubles.ports import free_port
 from obstore.store import MemoryStore
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
@@ -1015,9 +1016,7 @@ async def test_a_programs_processes_end_with_it_even_when_it_is_killed(
 async def test_a_program_with_its_host_at_the_top_serves_calls_from_processes_and_stops(
     server: RunningServer, http: aiohttp.ClientSession, start: str
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "MESHHOST_PORT": str(port),

@@ -1,7 +1,6 @@
 """The seed's whole path in one process: message → worker → model → tool → file; its trace, and its failures."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from doubles.ports import free_port
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -233,9 +233,7 @@ async def test_the_seeds_path_works_through_a_service_host(
 
 
 async def test_a_provider_that_is_down_dead_letters_with_a_clear_text(serve: Serve, clock: CountingClock) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     async with serve(f"http://127.0.0.1:{port}/v1") as server, at_work(server, storage_worker(clock)) as user:
         await user.queues.send(name="jobs", message=1)
         left, reason = await outcome(user)

@@ -5,13 +5,13 @@ import contextlib
 import json
 import shutil
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.ports import free_port
 
 from meshhost.agents import TaskRunner
 from meshhost.agents.context import AgentCallContext
@@ -166,9 +166,7 @@ async def used(user: RoomClient) -> None:
 @asynccontextmanager
 async def sdk_host(cli: Any) -> AsyncIterator[str]:
     """The program, running by itself; gives the URL of its host."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     cli.environment["MESHAGENT_PORT"] = str(port)
     process = await cli.spawn(cli.command.with_name("python"), str(PROGRAM))
     try:

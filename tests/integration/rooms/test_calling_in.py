@@ -1,11 +1,11 @@
 """Agents and toolkits of a real ServiceHost, called into the room by somebody in it, or by the room itself."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from doubles.ports import free_port
 
 from meshhost.agents.agent import SingleRoomAgent
 from meshhost.agents.context import AgentCallContext
@@ -112,9 +112,7 @@ class Clerk(TaskRunner):
 @pytest.fixture
 def port() -> int:
     """Where the room server will listen: it and the host must know of each other before both run."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

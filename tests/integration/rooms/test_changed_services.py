@@ -1,10 +1,10 @@
 """The configured services of a running server are replaced: what is gone ends, what is new is called, the rest stays."""
 
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from doubles.ports import free_port
 
 from meshhost.errors import RoomRefusedError
 from meshhost.hosting.service_host import ServiceHost
@@ -24,9 +24,7 @@ Until = Callable[[Callable[[], bool]], Awaitable[None]]
 @pytest.fixture
 def port() -> int:
     """Where the room server will listen: the host must know before it runs."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

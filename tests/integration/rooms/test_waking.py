@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +12,7 @@ from unittest.mock import AsyncMock
 
 import aiohttp
 import pytest
+from doubles.ports import free_port
 
 from meshhost.agents.context import AgentCallContext
 from meshhost.agents.task_runner import TaskRunner
@@ -106,9 +106,7 @@ class Counter(TaskRunner):
 @pytest.fixture
 def port() -> int:
     """Where the room server will listen: it and the hosts must know of each other before both run."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from doubles.ports import free_port
 
 from meshhost.errors import CallRefusedError, MeshhostError, SettingsError
 from meshhost.hosting import startup as startup_module
@@ -88,9 +89,7 @@ def request_seconds() -> float:
 
 @pytest.fixture
 def server(request_seconds: float) -> Iterator[tuple[HealthServer, int]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     running = HealthServer(health_of(Dog()), host="127.0.0.1", port=port, request_seconds=request_seconds)
     running.start()
     yield running, port
@@ -201,9 +200,7 @@ def test_a_port_in_use_is_told(server: tuple[HealthServer, int]) -> None:
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
 def test_an_address_of_ipv6_is_listened_on() -> None:
     try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-            port = probe.getsockname()[1]
+        port = free_port("::1")
     except OSError:
         pytest.skip("no IPv6 address here")
     running = HealthServer(health_of(Dog()), host="::1", port=port)
