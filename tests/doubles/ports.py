@@ -1,8 +1,8 @@
 """Ports for programs that must know their address before they run.
 
-A port of the range that the system hands out by itself (`ip_local_port_range`, from 32768 on Linux) may be taken by any outgoing
-connection between the moment it was found free and the moment it is listened on. Those below it are taken only by who asks for
-them by number.
+A port of the range that the system hands out by itself (`ip_local_port_range`, from 32768 on Linux) may be taken by any
+outgoing connection between the moment it was found free and the moment it is listened on. Those below it are taken only by who
+asks for them by number.
 """
 
 import random
