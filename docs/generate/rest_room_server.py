@@ -57,17 +57,31 @@ _CALL = obj(
     total=_INTEGER,
     attempts=array(_ATTEMPT),
 )
-_USAGE = obj(
-    hour=TEXT,
-    room=TEXT,
-    identity=TEXT,
-    model=TEXT,
-    requests=_INTEGER,
-    input_tokens=_INTEGER,
-    cached_tokens=_INTEGER,
-    output_tokens=_INTEGER,
-    seconds=_NUMBER,
-    unmeasured=_INTEGER,
+_PRICE: Schema = {
+    **obj(currency=TEXT, input=TEXT, cached_input=TEXT, cache_write=TEXT, output=TEXT),
+    "nullable": True,
+    "description": "Per million tokens, as decimal numbers in texts; null: no price was set.",
+}
+_COST: Schema = {**obj(currency=TEXT, amount=TEXT), "nullable": True, "description": "Exact; null: no price was set."}
+_COUNTED: dict[str, Schema] = {
+    "model": TEXT,
+    "requests": _INTEGER,
+    "input_tokens": _INTEGER,
+    "cached_tokens": _INTEGER,
+    "cache_write_tokens": _INTEGER,
+    "output_tokens": _INTEGER,
+    "seconds": _NUMBER,
+    "unmeasured": _INTEGER,
+    "price": _PRICE,
+    "cost": _COST,
+}
+_USAGE = obj(hour=TEXT, room=TEXT, identity=TEXT, **_COUNTED)
+_USAGE_TOTAL = obj(begin=TEXT, tenant=TEXT, tenant_name=TEXT, **_COUNTED)
+_USAGE_WINDOW = (
+    Parameter("since", "Only hours from this ISO 8601 time on; without an offset it is UTC.", TEXT),
+    Parameter("until", "Only hours before this ISO 8601 time.", TEXT),
+    Parameter("limit", "Most entries in the answer; at most 1000.", {"type": "integer", "default": 1000}),
+    Parameter("offset", "Entries to skip.", {"type": "integer", "default": 0}),
 )
 _SESSION = obj(id=TEXT, room_name=TEXT, participants=array(obj(name=TEXT, role=TEXT)))
 
@@ -304,18 +318,12 @@ _PROJECTS = (
         f"{_PROJECT}/usage",
         "Show what the project's rooms used of models",
         [
-            Answer(200, "One entry for each hour, room, identity and model.", obj(usage=array(_USAGE))),
+            Answer(200, "One entry for each hour, room, identity, model and price.", obj(usage=array(_USAGE))),
             _BAD,
             _UNAUTHORIZED,
             _NO_PROJECT,
         ],
-        parameters=(
-            Parameter("room", "Only this room.", TEXT),
-            Parameter("since", "Only hours from this ISO 8601 time on; without an offset it is UTC.", TEXT),
-            Parameter("until", "Only hours before this ISO 8601 time.", TEXT),
-            Parameter("limit", "Most entries in the answer; at most 1000.", {"type": "integer", "default": 1000}),
-            Parameter("offset", "Entries to skip.", {"type": "integer", "default": 0}),
-        ),
+        parameters=(Parameter("room", "Only this room.", TEXT), *_USAGE_WINDOW),
         description="Counted by the gateway. What agents report of their own work is in their host's metrics.",
         auth="apiKey",
         tag="Projects",
@@ -387,6 +395,20 @@ def _of_tenants(method: str, path: str, summary: str, answers: list[Answer], **m
 
 
 _TENANTS = (
+    _of_tenants(
+        "GET",
+        "/usage",
+        "Show what all tenants used of models",
+        [
+            Answer(200, "One entry for each time, tenant, model and price.", obj(usage=array(_USAGE_TOTAL))),
+            _BAD,
+        ],
+        parameters=(
+            Parameter("step", "What is summed: each hour or each day of UTC.", {"enum": ["hour", "day"], "default": "hour"}),
+            *_USAGE_WINDOW,
+        ),
+        description="Over all rooms and participants. Those of one tenant are shown with its own key, under its project.",
+    ),
     _of_tenants(
         "POST", "/tenants", "Make a tenant", [Answer(200, "The tenant.", _TENANT_ANSWER), _BAD, _TAKEN], body=_NAME
     ),

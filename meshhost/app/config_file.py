@@ -14,8 +14,9 @@ import ssl
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -31,6 +32,8 @@ from pydantic import (
 
 from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
+from meshhost.gateway.patterns import check_pattern
+from meshhost.gateway.prices import DECIMALS, MOST_PRICE, Price
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.roles import Role
 from meshhost.mail.delivery import SmtpServer
@@ -43,6 +46,7 @@ from meshhost.validation import first_problem
 
 __all__ = [
     "OidcTable",
+    "PriceEntry",
     "ProviderEntry",
     "ServerFile",
     "changed_tables",
@@ -179,6 +183,16 @@ class _Service(_Table):
         return [self.url] if self.url is not None else self.urls
 
 
+def _model_pattern(value: str) -> str:
+    try:
+        return check_pattern(value)
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+
+
+_Price = Annotated[Decimal, Field(ge=0, le=MOST_PRICE, decimal_places=DECIMALS)]
+
+
 class ProviderEntry(_Table):
     """An LLM provider: which models it serves (a pattern), and how it is reached. Its key is in a file of its own.
 
@@ -199,6 +213,23 @@ class ProviderEntry(_Table):
         if value is not None and info.data.get("kind") != "openai":
             raise ValueError('expected only with kind = "openai"')
         return value
+
+
+class PriceEntry(_Table):
+    """What tokens of some models cost: prices per million tokens. `models` is a pattern as that of a provider."""
+
+    models: Annotated[str, AfterValidator(_model_pattern)]
+    currency: str = Field("USD", pattern="^[A-Z]{3}$")
+    input: _Price
+    cached_input: _Price | None = None
+    cache_write: _Price | None = None
+    output: _Price
+
+    def price(self) -> Price:
+        """Return the price as the gateway's meter takes it."""
+        return Price.of(
+            self.currency, self.input, self.output, cached_input=self.cached_input, cache_write=self.cache_write
+        )
 
 
 class _OidcRole(_Table):
@@ -335,6 +366,9 @@ def _address_of(value: str | None) -> tuple[str, int] | None:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+_PerModels = TypeVar("_PerModels", ProviderEntry, PriceEntry)
+
+
 class ServerFile(_Table):
     """The whole file. Every table is optional."""
 
@@ -349,14 +383,15 @@ class ServerFile(_Table):
     traces: _Traces = Field(default_factory=_Traces)
     services: list[_Service] = Field(default_factory=list)
     providers: list[ProviderEntry] = Field(default_factory=list)
+    prices: list[PriceEntry] = Field(default_factory=list)
 
-    @field_validator("providers")
+    @field_validator("providers", "prices")
     @classmethod
-    def _have_different_models(cls, value: list[ProviderEntry]) -> list[ProviderEntry]:
+    def _have_different_models(cls, value: list[_PerModels], info: ValidationInfo) -> list[_PerModels]:
         first: dict[str, int] = {}
         for number, entry in enumerate(value):
             if entry.models in first:
-                both = f"providers.{first[entry.models]} and providers.{number}"
+                both = f"{info.field_name}.{first[entry.models]} and {info.field_name}.{number}"
                 raise ValueError(f"{both} are both for models = {entry.models!r}: give each its own pattern")
             first[entry.models] = number
         return value

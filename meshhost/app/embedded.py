@@ -104,7 +104,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
             counts=counts,
             bodies=_bodies(options.file, engine, objects, counts),
         ) as queues,
-        Meter(engine.usage) as meter,
+        Meter(engine.usage, prices={entry.models: entry.price() for entry in options.file.prices}) as meter,
         _traces(options) as traces,
     ):
         server = RoomServer(

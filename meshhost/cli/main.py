@@ -57,6 +57,7 @@ COMMANDS = {
         f"{_COMMANDS}.host.logs",
         "Show what a service host and its agents have logged, from the last 2000 records that it keeps.",
     ),
+    "usage": (f"{_COMMANDS}.usage", "Show what was used of models, and what it cost."),
     "studio": (f"{_COMMANDS}.studio", "Print a link that opens Studio in a browser."),
 }
 

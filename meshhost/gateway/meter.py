@@ -8,6 +8,9 @@ what was counted since the last flush.
 Invariants: a request is counted once (a failed write is tried again with the next batch; one whose outcome is unknown is
 not), and memory is bounded: a tenant has at most `max_keys` different (room, identity, model) per hour, since callers
 choose these names; further ones are counted as "other", still under their tenant.
+
+What is counted has the price that was in force when the request ended in its key. A request that names no model is counted and
+priced as the one that its answer names.
 """
 
 import asyncio
@@ -19,6 +22,8 @@ from typing import Self
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import RoomError
+from meshhost.gateway.patterns import ModelPatterns
+from meshhost.gateway.prices import Price
 from meshhost.gateway.provider import Caller
 from meshhost.gateway.tokens import TokenReader, Tokens
 from meshhost.identity.tenant import TenantId
@@ -36,12 +41,22 @@ _WRITE_TIMEOUT = 10.0
 
 
 class Meter:
-    """Counts requests, tokens and seconds into `store`, which the caller opens and closes."""
+    """Counts requests, tokens and seconds into `store`, which the caller opens and closes.
+
+    `prices` are by patterns of model names (`ModelPatterns`). Raises SettingsError for a pattern that is none.
+    """
 
     def __init__(
-        self, store: UsageStore, *, flush_seconds: float = 5.0, max_keys: int = 1_000, clock: Clock | None = None
+        self,
+        store: UsageStore,
+        *,
+        prices: Mapping[str, Price] | None = None,
+        flush_seconds: float = 5.0,
+        max_keys: int = 1_000,
+        clock: Clock | None = None,
     ) -> None:
         self._store = store
+        self._prices = ModelPatterns(prices or {})
         self._flush_seconds = flush_seconds
         self._max_keys = max_keys
         self._clock = clock or SystemClock()
@@ -77,7 +92,7 @@ class Meter:
             tokens = reader.tokens()
             spent = tokens or Tokens(0, 0, 0)
             self._add(
-                self._key(caller, model),
+                self._key(caller, model or reader.model),
                 UsageCounts(
                     requests=1,
                     input_tokens=spent.input,
@@ -85,6 +100,7 @@ class Meter:
                     output_tokens=spent.output,
                     seconds=self._clock.monotonic() - begin,
                     unmeasured=int(tokens is None),
+                    cache_write_tokens=spent.cache_write,
                 ),
             )
 
@@ -108,6 +124,19 @@ class Meter:
         """
         await self._try_flush()
         return await self._store.read(tenant, room=room, since=since, until=until, limit=limit, offset=offset)
+
+    async def totals(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        hours: int = 1,
+        limit: int = 1000,
+        offset: int = 0,
+    ) -> Sequence[UsageRow]:
+        """Return the sums of all tenants as UsageStore.totals does, as up to date as `read`. Raises OSError."""
+        await self._try_flush()
+        return await self._store.totals(since=since, until=until, hours=hours, limit=limit, offset=offset)
 
     async def restore(self, rows: Sequence[UsageRow]) -> None:
         """Store what a tenant spent elsewhere, of an archive. Raises OSError or RoomError."""
@@ -154,11 +183,12 @@ class Meter:
         if hour != self._hour:
             self._hour, self._seen = hour, {}
         seen = self._seen.setdefault(caller.tenant, set())
-        key = UsageKey(
-            caller.tenant, caller.room.name, _storable(caller.identity), _storable(model[:_MAX_MODEL_NAME]), hour
-        )
+        price = self._prices.find(model)
+        shown = "" if price is None else price.as_text()
+        name = _storable(model[:_MAX_MODEL_NAME])
+        key = UsageKey(caller.tenant, caller.room.name, _storable(caller.identity), name, hour, shown)
         if key not in seen and len(seen) >= self._max_keys:
-            return UsageKey(caller.tenant, _OTHER, _OTHER, _OTHER, hour)
+            return UsageKey(caller.tenant, _OTHER, _OTHER, _OTHER, hour, shown)
         seen.add(key)
         return key
 

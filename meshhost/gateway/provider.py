@@ -16,7 +16,8 @@ from typing import Protocol
 
 from aiohttp import web
 
-from meshhost.errors import MeshhostError, NotFoundError, SettingsError
+from meshhost.errors import MeshhostError, NotFoundError
+from meshhost.gateway.patterns import ModelPatterns
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.logs import describe_error
 
@@ -60,7 +61,7 @@ class Provider(Protocol):
 
 
 class ProviderTable:
-    """Providers by model pattern: an exact name, a prefix such as `gpt-*` (the longest wins), or `*` for all others.
+    """Providers by model pattern (`ModelPatterns`).
 
     A provider is started when it is first picked; a failed start is tried again at the next pick. `extra_operations` are paths
     that callers may POST to besides those of every gateway (`operations.py`), such as `operations.AUDIO`.
@@ -68,13 +69,8 @@ class ProviderTable:
 
     def __init__(self, providers: Mapping[str, Provider], *, extra_operations: frozenset[str] = frozenset()) -> None:
         self.extra_operations = extra_operations
-        for pattern in providers:
-            if not pattern or "*" in pattern[:-1]:
-                raise SettingsError(
-                    f"model pattern {pattern!r}: expected a model name, a prefix with '*' at its end, or '*'"
-                )
         self._providers = dict(providers)
-        self._prefixes = sorted((p[:-1] for p in self._providers if p.endswith("*")), key=len, reverse=True)
+        self._patterns = ModelPatterns(self._providers)
         self._started: dict[int, Provider] = {}
         # Why providers could not list their models when they were last asked.
         self._unlisted: dict[int, str] = {}
@@ -111,12 +107,9 @@ class ProviderTable:
 
     def find(self, model: str) -> Provider:
         """The provider of this model, started or not. Raises NotFoundError."""
-        if (exact := self._providers.get(model)) is not None:
-            return exact
-        for prefix in self._prefixes:
-            if model.startswith(prefix):
-                return self._providers[f"{prefix}*"]
-        raise NotFoundError(f"no provider for model {model[:128]!r}")
+        if (found := self._patterns.find(model)) is None:
+            raise NotFoundError(f"no provider for model {model[:128]!r}")
+        return found
 
     async def _start(self, provider: Provider) -> None:
         async with self._lock:

@@ -22,11 +22,12 @@ _PARTS = frozenset({"message_start", "message_delta"})
 
 
 class Tokens(NamedTuple):
-    """What one answer cost. `cached` is a part of `input`."""
+    """What one answer cost. `cached` is the part of `input` read from a cache, `cache_write` the part written to one."""
 
     input: int
     cached: int
     output: int
+    cache_write: int = 0
 
 
 class TokenReader:
@@ -37,6 +38,8 @@ class TokenReader:
         self._document = bytearray()
         self._is_document: bool | None = None  # None until the first byte that is not white space
         self._tokens: Tokens | None = None
+        self.model = ""
+        """The model that the answer names, beside its counts."""
 
     def feed(self, data: bytes) -> None:
         """Take the next piece of the answer."""
@@ -59,6 +62,8 @@ class TokenReader:
         if b'"usage"' not in value or (found := json_object(value)) is None:
             return
         response = found.get("response") or found.get("message")
+        model = found.get("model") or (response.get("model") if isinstance(response, dict) else None)
+        self.model = model if isinstance(model, str) else self.model
         usage = found.get("usage") or (response.get("usage") if isinstance(response, dict) else None)
         if isinstance(usage, dict):
             self._tokens = _later(self._tokens, usage) if found.get("type") in _PARTS else _tokens_of(usage)
@@ -66,14 +71,15 @@ class TokenReader:
 
 def _tokens_of(usage: Mapping[str, Any]) -> Tokens:
     details = usage.get("input_tokens_details") or usage.get("prompt_tokens_details")
-    cached = _count(details, "cached_tokens") if isinstance(details, dict) else 0
-    # The Messages API does not count what it read from its cache as input.
-    read = _count(usage, "cache_read_input_tokens")
-    more = read + _count(usage, "cache_creation_input_tokens")
+    if not isinstance(details, dict):
+        details = {}
+    # The Messages API counts neither what it read from its cache nor what it wrote there as input.
+    read, written = _count(usage, "cache_read_input_tokens"), _count(usage, "cache_creation_input_tokens")
     return Tokens(
-        _count(usage, "input_tokens", "prompt_tokens") + more,
-        cached or read,
+        _count(usage, "input_tokens", "prompt_tokens") + read + written,
+        _count(details, "cached_tokens") or read,
         _count(usage, "output_tokens", "completion_tokens"),
+        _count(details, "cache_write_tokens") or written,
     )
 
 

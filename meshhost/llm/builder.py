@@ -21,18 +21,23 @@ Event = dict[str, Any]
 
 @dataclass(slots=True)
 class TokenUsage:
-    """Tokens read and written, summed over the generations of one answer. `cached_tokens` is a part of `input_tokens`."""
+    """Tokens read and written, summed over the generations of one answer.
+
+    `cached_tokens` and `cache_write_tokens` are parts of `input_tokens`: read from a cache, and written to one.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """Return the counts in the form of the Responses API."""
+        """Return the counts in the form of the Responses API, which has no word of its own for writes to a cache."""
+        written = {"cache_write_tokens": self.cache_write_tokens} if self.cache_write_tokens else {}
         return {
             "input_tokens": self.input_tokens,
-            "input_tokens_details": {"cached_tokens": self.cached_tokens},
+            "input_tokens_details": {"cached_tokens": self.cached_tokens, **written},
             "output_tokens": self.output_tokens,
             "output_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
             "total_tokens": self.input_tokens + self.output_tokens,

@@ -149,5 +149,6 @@ class ChatAnswerReader(AnswerReader):
         total.output_tokens = count_of(usage, "completion_tokens", "output_tokens") or total.output_tokens
         if isinstance(details := usage.get("prompt_tokens_details"), dict):
             total.cached_tokens = count_of(details, "cached_tokens") or total.cached_tokens
+            total.cache_write_tokens = count_of(details, "cache_write_tokens") or total.cache_write_tokens
         if isinstance(details := usage.get("completion_tokens_details"), dict):
             total.reasoning_tokens = count_of(details, "reasoning_tokens") or total.reasoning_tokens

@@ -149,10 +149,11 @@ class MessagesAnswerReader(AnswerReader):
         if not isinstance(usage, dict):
             return
         total = self.out.usage
-        cached = count_of(usage, "cache_read_input_tokens")
-        read = count_of(usage, "input_tokens") + cached + count_of(usage, "cache_creation_input_tokens")
+        cached, written = count_of(usage, "cache_read_input_tokens"), count_of(usage, "cache_creation_input_tokens")
+        read = count_of(usage, "input_tokens") + cached + written
         total.input_tokens = max(total.input_tokens, read)
         total.cached_tokens = max(total.cached_tokens, cached)
+        total.cache_write_tokens = max(total.cache_write_tokens, written)
         total.output_tokens = max(total.output_tokens, count_of(usage, "output_tokens"))
 
 

@@ -280,10 +280,11 @@ def _stop_reason(response: Mapping[str, Any], *, has_calls: bool) -> str:
 
 def _usage(response: Mapping[str, Any]) -> dict[str, Any]:
     usage = response.get("usage") or {}
-    cached = (usage.get("input_tokens_details") or {}).get("cached_tokens", 0)
+    details = usage.get("input_tokens_details") or {}
+    cached, written = details.get("cached_tokens", 0), details.get("cache_write_tokens", 0)
     return {
-        "input_tokens": usage.get("input_tokens", 0) - cached,
+        "input_tokens": usage.get("input_tokens", 0) - cached - written,
         "cache_read_input_tokens": cached,
-        "cache_creation_input_tokens": 0,
+        "cache_creation_input_tokens": written,
         "output_tokens": usage.get("output_tokens", 0),
     }

@@ -1,9 +1,12 @@
 """The contract of the usage store: what participants spent on models, as measured by the LLM gateway.
 
-One row holds the sums of one UTC hour for one (tenant, room, identity, model). `meshhost.gateway.meter` is the only writer:
-it adds batches off the request path. Readers are the REST API and, later, a ledger with budgets and prices; all of them
+One row holds the sums of one UTC hour for one (tenant, room, identity, model, price). `meshhost.gateway.meter` is the only
+writer: it adds batches off the request path. Readers are the REST API and, later, a ledger with budgets; all of them
 read through this Protocol, so there is one place where the truth about usage is written and one way to read it. What agents
 report about themselves (`meshhost.usage`) never reaches this store.
+
+The price is a part of the key, and no cost is stored: tokens that were used at different prices are never summed, so their
+cost can be computed exactly at any time (`meshhost.gateway.prices`), and a new price changes nothing about the past.
 
 This module is pure: values and signatures, no I/O. Implementations: `stores/memory/usage.py`, `stores/sqlite/usage.py`; one
 contract suite runs on all of them.
@@ -21,21 +24,25 @@ HOUR = 3600
 
 
 class UsageKey(NamedTuple):
-    """Who used which model, and when. `hour` is the begin of a UTC hour in seconds since the epoch."""
+    """Who used which model, and when. `hour` is the begin of a UTC hour in seconds since the epoch.
+
+    `price` is the price in force then, in the words of `meshhost.gateway.prices`, which no store reads; "" when none was set.
+    """
 
     tenant: TenantId
     room: str
     identity: str
     model: str
     hour: int
+    price: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageCounts:
     """Sums over requests.
 
-    `cached_tokens` are the part of `input_tokens` that the provider read from its cache. `seconds` is the time from request
-    to the end of its answer. `unmeasured` counts the requests whose answer named no usage: their tokens are not in the
+    `cached_tokens` are the part of `input_tokens` that the provider read from its cache, and `cache_write_tokens` the part that
+    it wrote there. `seconds` is the time from request to the end of its answer. `unmeasured` counts the requests whose answer named no usage: their tokens are not in the
     sums.
     """
 
@@ -45,6 +52,7 @@ class UsageCounts:
     output_tokens: int = 0
     seconds: float = 0.0
     unmeasured: int = 0
+    cache_write_tokens: int = 0
 
     def plus(self, other: "UsageCounts") -> "UsageCounts":
         """Return the sum of both."""
@@ -55,6 +63,7 @@ class UsageCounts:
             self.output_tokens + other.output_tokens,
             self.seconds + other.seconds,
             self.unmeasured + other.unmeasured,
+            self.cache_write_tokens + other.cache_write_tokens,
         )
 
 
@@ -98,10 +107,26 @@ class UsageStore(Protocol):
         limit: int = 1000,
         offset: int = 0,
     ) -> Sequence[UsageRow]:
-        """Return rows of one tenant, ordered by hour, room, identity and model.
+        """Return rows of one tenant, ordered by hour, room, identity, model and price.
 
         `since` and `until` are seconds since the epoch: a row is included when its hour begins at or after the hour of
         `since` and before `until`. At most `limit` rows, after the first `offset`.
+        """
+        ...
+
+    async def totals(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        hours: int = 1,
+        limit: int = 1000,
+        offset: int = 0,
+    ) -> Sequence[UsageRow]:
+        """Return the sums of all tenants over rooms and identities, ordered by hour, tenant, model and price.
+
+        `hours` of them (1 or 24) are one sum, whose `hour` is that of its begin; its room and identity are empty. The rest is
+        as in `read`.
         """
         ...
 

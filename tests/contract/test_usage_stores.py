@@ -1,7 +1,10 @@
 """What every usage store does, whichever it is."""
 
+import contextlib
+import sqlite3
 import stat
 from collections.abc import AsyncIterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -29,9 +32,14 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 def key(
-    hour: int = 0, room: str = "lobby", identity: str = "bob", model: str = "m", tenant: TenantId = ACME
+    hour: int = 0,
+    room: str = "lobby",
+    identity: str = "bob",
+    model: str = "m",
+    tenant: TenantId = ACME,
+    price: str = "",
 ) -> UsageKey:
-    return UsageKey(tenant, room, identity, model, hour * HOUR)
+    return UsageKey(tenant, room, identity, model, hour * HOUR, price)
 
 
 def counts(requests: int = 1) -> UsageCounts:
@@ -39,11 +47,11 @@ def counts(requests: int = 1) -> UsageCounts:
 
 
 async def test_what_is_added_for_the_same_key_is_summed(store: UsageStore) -> None:
-    await store.add({key(): UsageCounts(1, 11, 3, 7, 0.5, 0), key(1): counts()})
-    await store.add({key(): UsageCounts(2, 1, 1, 1, 1.5, 1)})
+    await store.add({key(): UsageCounts(1, 11, 3, 7, 0.5, 0, 2), key(1): counts()})
+    await store.add({key(): UsageCounts(2, 1, 1, 1, 1.5, 1, 3)})
 
     assert list(await store.read(ACME)) == [
-        UsageRow(key(), UsageCounts(3, 12, 4, 8, 2.0, 1)),
+        UsageRow(key(), UsageCounts(3, 12, 4, 8, 2.0, 1, 5)),
         UsageRow(key(1), counts()),
     ]
 
@@ -56,8 +64,49 @@ async def test_a_tenant_reads_its_own_rows_only(store: UsageStore) -> None:
     assert list(await store.read(TenantId("nobody"))) == []
 
 
-async def test_rows_are_ordered_by_hour_room_identity_and_model(store: UsageStore) -> None:
-    ordered = [key(0), key(0, model="n"), key(0, identity="eve"), key(0, room="mail"), key(1)]
+async def test_what_was_used_at_another_price_has_a_row_of_its_own(store: UsageStore) -> None:
+    await store.add({key(): counts(), key(price="USD 1 1 1 4"): counts(2)})
+    await store.add({key(price="USD 2 1 1 4"): counts(3), key(price="USD 1 1 1 4"): counts(4)})
+
+    assert [(row.key.price, row.counts.requests) for row in await store.read(ACME)] == [
+        ("", 1),
+        ("USD 1 1 1 4", 6),
+        ("USD 2 1 1 4", 3),
+    ]
+
+
+async def test_the_totals_are_those_of_all_tenants_without_rooms_and_identities(store: UsageStore) -> None:
+    assert list(await store.totals()) == []
+    await store.add({key(hour, room, name): counts() for hour in (0, 5, 24) for room in "ab" for name in "xy"})
+    await store.add({key(5, tenant=RIVAL): counts(7), key(5, price="USD 1 1 1 4"): counts(9), key(5, model="n"): counts()})
+
+    def total(hour: int, tenant: TenantId = ACME, model: str = "m", price: str = "") -> UsageKey:
+        return key(hour, "", "", model, tenant, price)
+
+    hours = list(await store.totals())
+    four = UsageCounts(4, 44, 12, 28, 2.0, 0, 0)
+    assert hours == [
+        UsageRow(total(0), four),
+        UsageRow(total(5), four),
+        UsageRow(total(5, price="USD 1 1 1 4"), counts(9)),
+        UsageRow(total(5, model="n"), counts()),
+        UsageRow(total(5, RIVAL), counts(7)),
+        UsageRow(total(24), four),
+    ]
+    assert list(await store.totals(limit=2, offset=1)) == hours[1:3]
+    assert list(await store.totals(since=HOUR * 5.5, until=HOUR * 6)) == hours[1:5]
+    days = list(await store.totals(hours=24))
+    assert [(row.key, row.counts.requests) for row in days] == [
+        (total(0), 8),
+        (total(0, price="USD 1 1 1 4"), 9),
+        (total(0, model="n"), 1),
+        (total(0, RIVAL), 7),
+        (total(24), 4),
+    ]
+
+
+async def test_rows_are_ordered_by_hour_room_identity_model_and_price(store: UsageStore) -> None:
+    ordered = [key(0), key(0, price="EUR 1 1 1 1"), key(0, model="n"), key(0, identity="eve"), key(0, room="mail"), key(1)]
     await store.add({each: counts() for each in reversed(ordered)})
 
     assert [row.key for row in await store.read(ACME)] == ordered
@@ -95,6 +144,22 @@ async def test_a_file_is_private_is_read_again_and_has_one_owner(tmp_path: Path)
     await again.open()
     assert list(await again.read(ACME)) == [UsageRow(key(), counts())]
     await again.close()
+
+
+async def test_a_file_of_before_there_were_prices_is_migrated(tmp_path: Path) -> None:
+    path = tmp_path / "usage.db"
+    migrations = resources.files("meshhost.stores.sqlite") / "migrations" / "usage"
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript((migrations / "0001_usage.sql").read_text())
+        old.execute("INSERT INTO usage VALUES ('acme', 0, 'lobby', 'bob', 'm', 1, 11, 3, 7, 0.5, 0)")
+        old.execute("PRAGMA user_version = 1")
+        old.commit()
+    store = SqliteUsageStore(path)
+    await store.open()
+    await store.add({key(): counts(), key(price="USD 1 1 1 4"): counts()})
+    [before, priced] = await store.read(ACME)
+    assert (before, priced.key.price) == (UsageRow(key(), UsageCounts(2, 22, 6, 14, 1.0, 0, 0)), "USD 1 1 1 4")
+    await store.close()
 
 
 async def test_the_usage_of_one_tenant_is_deleted(store: UsageStore) -> None:

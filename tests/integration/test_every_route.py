@@ -176,6 +176,7 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/rooms/{room}/log"): DEVELOP | {"other key": OPEN},
     ("GET", "/rooms/{room}/traces"): DEVELOP | {"other key": OPEN},
     ("GET", "/rooms/{room}/traces/{trace}"): DEVELOP | {"other key": OPEN},
+    ("GET", "/usage"): OPERATOR,
     ("GET", "/hosts"): OPERATOR,
     ("GET", "/hosts/{host}/{path}"): OPERATOR,
     ("POST", "/hosts/{host}/{path}"): OPERATOR,

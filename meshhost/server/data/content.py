@@ -26,6 +26,7 @@ from typing import IO, Any, Final
 
 from meshhost.archives.tar import damaged
 from meshhost.errors import InvalidRequestError
+from meshhost.gateway.prices import Price
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.protocol.json_values import has_few_parts
 from meshhost.stores.bodies.reference import is_object_name
@@ -257,9 +258,16 @@ def line_of_usage(row: UsageRow) -> bytes:
 def usage_of(value: Mapping[str, Any], tenant: TenantId) -> UsageRow:
     """Return the row in a line as one of this tenant. Raises InvalidRequestError."""
     names = {name: _text(value.get(name), name) for name in ("room", "identity", "model")}
+    # Archives of before there were prices have neither.
+    value = {"price": "", "cache_write_tokens": 0, **value}
     counts: dict[str, Any] = {name: _count(value, name, _MOST_TOKENS) for name in _COUNTS if name != "seconds"}
     counts["seconds"] = _time(value, "seconds") or 0.0
-    return UsageRow(UsageKey(tenant, **names, hour=_count(value, "hour", _MOST_TOKENS)), UsageCounts(**counts))
+    try:
+        Price.of_text(price := _text(value["price"], "price"))
+    except ValueError as error:
+        raise damaged(f"price: {error}") from None
+    key = UsageKey(tenant, **names, hour=_count(value, "hour", _MOST_TOKENS), price=price)
+    return UsageRow(key, UsageCounts(**counts))
 
 
 def _room(name: str) -> str:

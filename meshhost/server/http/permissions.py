@@ -83,6 +83,7 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("POST", f"{_ROOM}/hooks/{{id}}/test"): Role.DEVELOPER,
     ("GET", "/overview"): Role.VIEWER,
     ("GET", f"{_ROOM}/events"): Role.VIEWER,
+    ("GET", "/usage"): OPERATOR,
     ("GET", "/hosts"): OPERATOR,
     **{(method, "/hosts/{host}/{path}"): OPERATOR for method in ("GET", "POST", "DELETE")},
     ("GET", "/search"): Role.VIEWER,  # without files

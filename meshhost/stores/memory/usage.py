@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from meshhost.identity.tenant import TenantId
-from meshhost.stores.usage import UsageCounts, UsageKey, UsageRow, hour_of
+from meshhost.stores.usage import HOUR, UsageCounts, UsageKey, UsageRow, hour_of
 
 __all__ = ["MemoryUsageStore"]
 
@@ -48,5 +48,25 @@ class MemoryUsageStore:
             and (since is None or key.hour >= hour_of(since))
             and (until is None or key.hour < until)
         ]
-        found.sort(key=lambda row: (row.key.hour, row.key.room, row.key.identity, row.key.model))
+        found.sort(key=lambda row: (row.key.hour, row.key.room, row.key.identity, row.key.model, row.key.price))
+        return found[offset : offset + limit]
+
+    async def totals(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        hours: int = 1,
+        limit: int = 1000,
+        offset: int = 0,
+    ) -> Sequence[UsageRow]:
+        """See UsageStore."""
+        sums: dict[UsageKey, UsageCounts] = {}
+        for key, counts in self._rows.items():
+            if (since is None or key.hour >= hour_of(since)) and (until is None or key.hour < until):
+                begin = key.hour // (hours * HOUR) * hours * HOUR
+                total = UsageKey(key.tenant, "", "", key.model, begin, key.price)
+                sums[total] = sums.get(total, UsageCounts()).plus(counts)
+        found = [UsageRow(*row) for row in sums.items()]
+        found.sort(key=lambda row: (row.key.hour, row.key.tenant, row.key.model, row.key.price))
         return found[offset : offset + limit]

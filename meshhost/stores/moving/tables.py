@@ -101,7 +101,7 @@ TABLES: Final = (
     ),
     Table("documents", "documents", "documents"),
     Table("document_updates", "documents", "updates"),
-    Table("usage", "usage", "usage", order="tenant, hour, room, identity, model"),
+    Table("usage", "usage", "usage", order="tenant, hour, room, identity, model, price"),
     Table("triggers", "triggers", "triggers", order="id"),
     Table("trigger_log", "triggers", "trigger_log", where="trigger_id IN (SELECT id FROM triggers)"),
     Table("queues", "queues", "queues", {"id": _FIRST, "lane": "queues.id"}, unused=frozenset({"depth"})),

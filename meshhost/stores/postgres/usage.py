@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from meshhost.identity.tenant import TenantId
 from meshhost.stores.postgres.database import Lifetime, PostgresDatabase
 from meshhost.stores.shared.statements import read_statements
-from meshhost.stores.usage import UsageCounts, UsageKey, UsageRow, hour_of
+from meshhost.stores.usage import HOUR, UsageCounts, UsageKey, UsageRow, hour_of
 
 __all__ = ["PostgresUsageStore"]
 
@@ -57,9 +57,29 @@ class PostgresUsageStore(Lifetime):
             "offset": offset,
         }
         return [
-            UsageRow(UsageKey(tenant, name, identity, model, hour), UsageCounts(*counts))
-            for name, identity, model, hour, *counts in await self.database.rows(_SQL["read"], values)
+            UsageRow(UsageKey(tenant, name, identity, model, hour, price), UsageCounts(*counts))
+            for name, identity, model, hour, price, *counts in await self.database.rows(_SQL["read"], values)
         ]
+
+    async def totals(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        hours: int = 1,
+        limit: int = 1000,
+        offset: int = 0,
+    ) -> Sequence[UsageRow]:
+        """See UsageStore."""
+        values = {
+            "span": hours * HOUR,
+            "since": -_MAX_TIME if since is None else hour_of(since),
+            "until": _MAX_TIME if until is None else until,
+            "limit": limit,
+            "offset": offset,
+        }
+        rows = await self.database.rows(_SQL["totals"], values)
+        return [UsageRow(UsageKey(*row[:6]), UsageCounts(*row[6:])) for row in rows]
 
 
 def _storable(value: object) -> object:

@@ -59,6 +59,7 @@ def api_routes(server: RunningServer) -> set[tuple[str, str]]:
         "/studio/api",
         "/overview",
         "/hosts",
+        "/usage",
         "/rooms/{room}/log",
         "/rooms/{room}/traces",
         "/search",

@@ -115,6 +115,13 @@ def test_a_whole_file_is_read_with_its_secrets(written, tmp_path):
         ("[[services]]\nurl = 'http://a'\n[[services.paths]]\npath = 'w'\nidentity = 'x'", "services.0.paths.0.path"),
         ("[[services]]\nurl = 'http://a'\n[[services.paths]]\npath = '/w'", "services.0.paths.0.identity"),
         ("[[providers]]\nkind = 'magic'", "providers.0.kind"),
+        ("[[prices]]\nmodels = 'm'\ninput = 1\noutput = -1", "prices.0.output"),
+        ("[[prices]]\nmodels = 'm'\ninput = 1\noutput = 1\nper = 'k'", "prices.0.per"),
+        ("[[prices]]\nmodels = 'm'\noutput = 1", "prices.0.input"),
+        ("[[prices]]\nmodels = 'm*x'\ninput = 1\noutput = 1", "prices.0.models"),
+        ("[[prices]]\nmodels = 'm'\ninput = 0.1234567\noutput = 1", "prices.0.input"),
+        ("[[prices]]\nmodels = 'm'\ninput = nan\noutput = 1", "prices.0.input"),
+        ("[[prices]]\nmodels = 'm'\ncurrency = '$'\ninput = 1\noutput = 1", "prices.0.currency"),
         ("[[providers]]\napi_key = 'sk'", "providers.0.api_key"),
         ("providers = 1", "providers"),
     ],
@@ -179,6 +186,17 @@ def test_a_service_has_either_one_host_or_several(written, urls):
 def test_a_public_url_needs_its_scheme(written, url):
     with pytest.raises(SettingsError, match=r"server\.public_url: .*such as https://rooms\.example\.com"):
         read_server_file(written(f'[server]\npublic_url = "{url}"'))
+
+
+def test_two_prices_of_one_pattern_are_both_named(written):
+    with pytest.raises(SettingsError, match=r"prices\.0 and prices\.1 are both for models = 'gpt-\*'"):
+        read_server_file(written('[[prices]]\nmodels = "gpt-*"\ninput = 1\noutput = 2\n' * 2))
+
+
+def test_a_price_is_what_is_written_and_not_what_a_float_makes_of_it(written):
+    text = '[[prices]]\nmodels = "m"\ninput = 0.1\ncached_input = 0.000003\noutput = "12.3"'
+    [entry] = read_server_file(written(text)).prices
+    assert entry.price().as_text() == "USD 100000 3 100000 12300000"
 
 
 def test_two_providers_of_one_pattern_are_both_named(written):

@@ -3,13 +3,15 @@
 import itertools
 import json
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshhost.errors import RoomError
+from meshhost.errors import RoomError, SettingsError
 from meshhost.gateway.meter import Meter
+from meshhost.gateway.prices import Price
 from meshhost.gateway.provider import Caller
 from meshhost.gateway.tokens import TokenReader, Tokens
 from meshhost.identity.tenant import RoomKey, TenantId
@@ -40,6 +42,10 @@ def caller(identity: str = "bob") -> Caller:
     return Caller(TenantId("acme"), RoomKey(TenantId("acme"), "lobby"), identity)
 
 
+def price(input: str) -> Price:
+    return Price.of("USD", Decimal(input), Decimal(10))
+
+
 def read(pieces: Iterable[bytes]) -> Tokens | None:
     reader = TokenReader()
     for piece in pieces:
@@ -62,15 +68,15 @@ STREAM = b"".join(
 def test_usage_is_found_however_the_stream_is_cut(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
 
-    assert read(STREAM[a:b] for a, b in itertools.pairwise(edges)) == (12, 5, 34)
+    assert read(STREAM[a:b] for a, b in itertools.pairwise(edges)) == (12, 5, 34, 0)
 
 
 def test_usage_of_the_chat_api_is_read_from_a_document_and_from_a_stream() -> None:
     details = {"prompt_tokens_details": {"cached_tokens": 2}}
     usage = {"usage": {"prompt_tokens": 3, "completion_tokens": 4, **details}}
 
-    assert read([b"\n", json.dumps(usage, indent=2).encode()]) == (3, 2, 4)
-    assert read([encode_event({"choices": [], **usage}).replace(b"\n", b"\r\n")]) == (3, 2, 4)
+    assert read([b"\n", json.dumps(usage, indent=2).encode()]) == (3, 2, 4, 0)
+    assert read([encode_event({"choices": [], **usage}).replace(b"\n", b"\r\n")]) == (3, 2, 4, 0)
 
 
 @pytest.mark.parametrize(
@@ -91,12 +97,12 @@ def test_an_answer_without_usage_has_none(answer: bytes) -> None:
 
 def test_odd_numbers_count_as_nothing() -> None:
     odd = b'{"usage": {"input_tokens": "7", "input_tokens_details": {"cached_tokens": null}, "output_tokens": -1}}'
-    assert read([odd]) == (0, 0, 0)
+    assert read([odd]) == (0, 0, 0, 0)
 
 
 def test_a_number_beyond_belief_is_cut_so_that_sums_can_be_stored() -> None:
     huge = json.dumps({"usage": {"input_tokens": 10**30, "output_tokens": 1}}).encode()
-    assert read([huge]) == (10**9, 0, 1)
+    assert read([huge]) == (10**9, 0, 1, 0)
 
 
 def test_a_line_or_document_too_long_is_not_kept() -> None:
@@ -106,6 +112,48 @@ def test_a_line_or_document_too_long_is_not_kept() -> None:
     assert list(lines.feed(b"data: 123456")) + list(lines.feed(b"7890")) + list(lines.feed(b"1\ndata: 2\n")) == [b"2"]
 
     assert read([b'{"x": "' + b"y" * 1024 * 1024, b'", "usage": {"input_tokens": 1}}']) is None
+
+
+def test_what_a_cache_gave_and_took_is_a_part_of_the_input_whichever_api_says_it() -> None:
+    start = {"input_tokens": 5, "cache_read_input_tokens": 20, "cache_creation_input_tokens": 7, "output_tokens": 1}
+    messages = [
+        {"type": "message_start", "message": {"model": "claude-x", "usage": start}},
+        {"type": "message_delta", "usage": {"output_tokens": 9}},
+    ]
+    whole = {"usage": start | {"output_tokens": 9}}
+    details = {"cached_tokens": 20, "cache_write_tokens": 7}
+    chat = {"usage": {"prompt_tokens": 32, "prompt_tokens_details": details, "completion_tokens": 9}}
+    responses = {"response": {"usage": {"input_tokens": 32, "input_tokens_details": details, "output_tokens": 9}}}
+
+    assert read(encode_event(each) for each in messages) == (32, 20, 9, 7)
+    for answer in (whole, chat, responses):
+        assert read([json.dumps(answer).encode()]) == (32, 20, 9, 7)
+
+
+async def test_each_request_has_the_price_of_its_model_in_its_key() -> None:
+    prices = {"gpt-5": price("1"), "gpt-5*": price("2"), "*-not-a-prefix": price("3")}
+    with pytest.raises(SettingsError, match=r"expected a model name, a prefix"):
+        Meter(MemoryUsageStore(), prices=prices)
+    del prices["*-not-a-prefix"]
+    meter = Meter(MemoryUsageStore(), prices=prices)
+    for model in ("gpt-5", "gpt-5-2026-01-31", "qwen", ""):
+        with meter.measure(caller(), model) as tokens:
+            tokens.feed(b'{"model": "gpt-5-mini", "usage": {"input_tokens": 1}}')
+
+    found = {key.model: key.price for key in meter.pending()}
+    one, two = price("1").as_text(), price("2").as_text()
+    assert found == {"gpt-5": one, "gpt-5-2026-01-31": two, "qwen": "", "gpt-5-mini": two}
+
+
+async def test_names_beyond_the_bound_keep_their_price() -> None:
+    meter = Meter(MemoryUsageStore(), prices={"gpt": price("1")}, max_keys=1)
+    for identity in ("a", "b", "c"):
+        with meter.measure(caller(identity), "gpt"):
+            pass
+    assert [(key.model, key.price) for key in meter.pending()] == [
+        ("gpt", price("1").as_text()),
+        ("other", price("1").as_text()),
+    ]
 
 
 async def test_requests_tokens_and_seconds_are_summed_by_caller_and_model() -> None:

@@ -196,7 +196,7 @@ async def test_databases_of_others_are_looked_at_too(tmp_path: Path) -> None:
 async def test_an_empty_folder_is_migrated_from_nothing_once(tmp_path: Path) -> None:
     upkeep = SqliteUpkeep(tmp_path / "data")
     assert [(change.store, change.before, change.after) for change in await upkeep.migrate()] == [
-        ("identity", 0, 6), ("documents", 0, 1), ("usage", 0, 1), ("triggers", 0, 1), ("queues", 0, VERSION),
+        ("identity", 0, 6), ("documents", 0, 1), ("usage", 0, 2), ("triggers", 0, 1), ("queues", 0, VERSION),
     ]  # fmt: skip
     assert await upkeep.migrate() == []
     assert (await upkeep.look()).problem is None

@@ -19,6 +19,7 @@ const ROUTES = [
   ["/rooms/:room/traces", "developer", () => import("../pages/traces/traces.js")],
   ["/rooms/:room/traces/:trace", "developer", () => import("../pages/traces/trace.js")],
   ["/rooms/:room/logs", "developer", () => import("../pages/logs.js")],
+  ["/usage", "operator", () => import("../pages/admin/usage.js")],
   ["/usage", "viewer", () => import("../pages/admin/usage.js")],
   ["/keys", "viewer", () => import("../pages/admin/keys.js")],
   ["/hosts", "operator", () => import("../pages/hosts/hosts.js")],

@@ -11,7 +11,7 @@ export const SITE_SECTIONS = [
   { path: "/", title: "Home", icon: "home", shown: () => true },
   { path: "/tenants", title: "Tenants", icon: "tenant", shown: (session) => may("operator", session) },
   { path: "/hosts", title: "Service hosts", icon: "host", shown: (session) => may("operator", session) },
-  { path: "/usage", title: "Use of models", icon: "usage", shown: (session) => may("viewer", session) },
+  { path: "/usage", title: "Use of models", icon: "usage", shown: (session) => may("viewer", session) || may("operator", session) },
   { path: "/keys", title: "Keys and quota", icon: "key", shown: (session) => may("viewer", session) },
 ];
 
