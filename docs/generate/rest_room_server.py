@@ -404,7 +404,9 @@ _TENANTS = (
             _BAD,
         ],
         parameters=(
-            Parameter("step", "What is summed: each hour or each day of UTC.", {"enum": ["hour", "day"], "default": "hour"}),
+            Parameter(
+                "step", "What is summed: each hour or each day of UTC.", {"enum": ["hour", "day"], "default": "hour"}
+            ),
             *_USAGE_WINDOW,
         ),
         description="Over all rooms and participants. Those of one tenant are shown with its own key, under its project.",

@@ -43,8 +43,8 @@ GROUPS = {
     "mcp": (f"{_COMMANDS}.mcp", "Use a room from an IDE, and try MCP servers."),
     "messaging": (f"{_COMMANDS}.messaging", "List the participants of a room, and send messages."),
     "token": (f"{_COMMANDS}.token", "Create tokens for participants."),
-    "tenant": (f"{_COMMANDS}.tenant", "Manage the tenants of a room server, as its operator."),
-    "key": (f"{_COMMANDS}.key", "Manage the API keys of a tenant."),
+    "tenant": (f"{_COMMANDS}.tenants.tenant", "Manage the tenants of a room server, as its operator."),
+    "key": (f"{_COMMANDS}.tenants.key", "Manage the API keys of a tenant."),
     "db": (f"{_COMMANDS}.db", "Check, migrate, back up, restore and copy the databases of a room server."),
 }
 
@@ -57,7 +57,7 @@ COMMANDS = {
         f"{_COMMANDS}.host.logs",
         "Show what a service host and its agents have logged, from the last 2000 records that it keeps.",
     ),
-    "usage": (f"{_COMMANDS}.usage", "Show what was used of models, and what it cost."),
+    "usage": (f"{_COMMANDS}.tenants.usage", "Show what was used of models, and what it cost."),
     "studio": (f"{_COMMANDS}.studio", "Print a link that opens Studio in a browser."),
 }
 

@@ -1,9 +1,10 @@
 """What tokens cost: `Price`, and how amounts are written.
 
 The operator sets prices per million tokens (`[[prices]]` in `meshhost.toml`); meshhost has none of its own, since they would be
-out of date. The meter looks up the price that is in force when a request ends (`ModelPatterns`), and its text becomes a part of the
-key of what was used (`meshhost.stores.usage`). The cost is computed when it is read, from whole numbers alone: a price is in
-millionths of its currency per million tokens, so the price of one token, and every sum, is a whole number of 1/10^12 of the currency.
+out of date. The meter looks up the price that is in force when a request ends (`ModelPatterns`), and its text becomes a part
+of the key of what was used (`meshhost.stores.usage`). The cost is computed when it is read, from whole numbers alone: a price
+is in millionths of its currency per million tokens, so the price of one token, and every sum, is a whole number of 1/10^12 of
+the currency.
 """
 
 import re

@@ -276,7 +276,9 @@ def assemble(
     QueueRoutes(access, engines.queues, series, is_stopping=lambda: directory.is_stopping).add_to(app)
     HealthRoutes(directory, engines.queues, metrics).add_to(app)
     rest = RestRoutes(access, directory, engines.queues, url_of=address.room_url, calls_of=caller.calls)
-    UsageRoutes(engines.meter, access, rest.project).add_to(app)  # before REST, whose last route answers everything else
+    UsageRoutes(engines.meter, access, rest.project).add_to(
+        app
+    )  # before REST, whose last route answers everything else
     ScheduledTaskRoutes(access, schedules, rest.project).add_to(app)
     mailboxes = Mailboxes(engines.triggers, engines.queues, domains=config.mail.domains, **checks)
     MailboxRoutes(access, mailboxes, rest.project).add_to(app)

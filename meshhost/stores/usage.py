@@ -42,8 +42,8 @@ class UsageCounts:
     """Sums over requests.
 
     `cached_tokens` are the part of `input_tokens` that the provider read from its cache, and `cache_write_tokens` the part that
-    it wrote there. `seconds` is the time from request to the end of its answer. `unmeasured` counts the requests whose answer named no usage: their tokens are not in the
-    sums.
+    it wrote there. `seconds` is the time from request to the end of its answer. `unmeasured` counts the requests whose answer
+    named no usage: their tokens are not in the sums.
     """
 
     requests: int = 0

@@ -78,7 +78,9 @@ async def test_what_was_used_at_another_price_has_a_row_of_its_own(store: UsageS
 async def test_the_totals_are_those_of_all_tenants_without_rooms_and_identities(store: UsageStore) -> None:
     assert list(await store.totals()) == []
     await store.add({key(hour, room, name): counts() for hour in (0, 5, 24) for room in "ab" for name in "xy"})
-    await store.add({key(5, tenant=RIVAL): counts(7), key(5, price="USD 1 1 1 4"): counts(9), key(5, model="n"): counts()})
+    await store.add(
+        {key(5, tenant=RIVAL): counts(7), key(5, price="USD 1 1 1 4"): counts(9), key(5, model="n"): counts()}
+    )
 
     def total(hour: int, tenant: TenantId = ACME, model: str = "m", price: str = "") -> UsageKey:
         return key(hour, "", "", model, tenant, price)
@@ -106,7 +108,14 @@ async def test_the_totals_are_those_of_all_tenants_without_rooms_and_identities(
 
 
 async def test_rows_are_ordered_by_hour_room_identity_model_and_price(store: UsageStore) -> None:
-    ordered = [key(0), key(0, price="EUR 1 1 1 1"), key(0, model="n"), key(0, identity="eve"), key(0, room="mail"), key(1)]
+    ordered = [
+        key(0),
+        key(0, price="EUR 1 1 1 1"),
+        key(0, model="n"),
+        key(0, identity="eve"),
+        key(0, room="mail"),
+        key(1),
+    ]
     await store.add({each: counts() for each in reversed(ordered)})
 
     assert [row.key for row in await store.read(ACME)] == ordered

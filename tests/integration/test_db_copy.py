@@ -86,7 +86,9 @@ async def filled(engine: Engine) -> dict[str, Lease]:
     await engine.documents.create(DocumentKey(LOBBY, "notes/a"), b"\x00snapshot")
     for number in range(3):
         await engine.documents.append(DocumentKey(LOBBY, "notes/a"), b"\xff\x00" + bytes([number]))
-    await engine.usage.add({UsageKey(LOBBY.tenant, "lobby", "ann", "m", 3600, "USD 1 1 1 4"): UsageCounts(2, 10, 1, 5, 0.1, 1, 3)})
+    await engine.usage.add(
+        {UsageKey(LOBBY.tenant, "lobby", "ann", "m", 3600, "USD 1 1 1 4"): UsageCounts(2, 10, 1, 5, 0.1, 1, 3)}
+    )
     await engine.triggers.add(Trigger("t1", TriggerKind.SCHEDULE, LOBBY, '{"every": 60}', due_at=1e9 + 0.1))
     await engine.triggers.add(Trigger("t2", TriggerKind.HOOK, LOBBY, '{"secret": "s"}'))
     await engine.triggers.add_entry("t1", LogEntry(3.0, '{"sent": 1}'))

@@ -1,11 +1,11 @@
 """What was used of models and what it cost, as the gateway measured it.
 
-`GET /accounts/projects/{project}/usage` is one of the REST routes of a project, authenticated by its API key; `GET /usage` has the
-sums of all tenants, for the operator. Both read through the meter, so that an answer includes what this server has counted but
-not yet stored. Register them before RestRoutes, whose last route answers everything else.
+`GET /accounts/projects/{project}/usage` is one of the REST routes of a project, authenticated by its API key; `GET /usage` has
+the sums of all tenants, for the operator. Both read through the meter, so that an answer includes what this server has counted
+but not yet stored. Register them before RestRoutes, whose last route answers everything else.
 
-Amounts are texts with a decimal number, since they are exact (`meshhost.gateway.prices`). Where no price was set there is no cost:
-it is null, not 0.
+Amounts are texts with a decimal number, since they are exact (`meshhost.gateway.prices`). Where no price was set there is no
+cost: it is null, not 0.
 """
 
 import logging

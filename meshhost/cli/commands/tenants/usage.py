@@ -1,7 +1,7 @@
 """`meshhost usage`: shows what was used of models and what it cost, summed by agent, room, model, time or tenant.
 
-The rows come from the REST API of a running server: those of one project with its API key, those of all tenants with the operator's
-key. They are summed here, with exact decimal numbers.
+The rows come from the REST API of a running server: those of one project with its API key, those of all tenants with the
+operator's key. They are summed here, with exact decimal numbers.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ def usage(
     by: Annotated[
         str,
         typer.Option(
-            "--by", metavar="WHAT", callback=_check_by, help="Sums by agent, room, model, hour, day or tenant (operator)."
+            "--by",
+            metavar="WHAT",
+            callback=_check_by,
+            help="Sums by agent, room, model, hour, day or tenant (operator).",
         ),
     ] = "model",
     since: Annotated[
@@ -67,7 +70,7 @@ def usage(
         raise typer.BadParameter("the operator sees tenants, models and times, not rooms and agents of tenants")
     begin = past_moment_of(since, option="--since")
     # Times are shown and cut in UTC, as they are counted.
-    query = {"since": datetime.fromtimestamp(min(begin, time.time()), UTC).isoformat()}
+    query: dict[str, Any] = {"since": datetime.fromtimestamp(min(begin, time.time()), UTC).isoformat()}
     rows = _totals(query) if every_tenant else _rows(query if room is None else {**query, "room": room})
     sums: dict[str, _Sum] = {}
     for row in rows:
@@ -80,7 +83,7 @@ def usage(
     print_table(columns, [(name, *each.cells()) for name, each in ordered], empty="no model was used in this time")
 
 
-def _rows(query: dict[str, str]) -> Iterator[dict[str, Any]]:
+def _rows(query: dict[str, Any]) -> Iterator[dict[str, Any]]:
     from meshhost.cli.connect import get_json, server_access
     from meshhost.cli.log_output import log_for_command
 
@@ -90,7 +93,7 @@ def _rows(query: dict[str, str]) -> Iterator[dict[str, Any]]:
     return _pages(lambda offset: get_json(access, path, **query, limit=_PAGE, offset=offset))
 
 
-def _totals(query: dict[str, str]) -> Iterator[dict[str, Any]]:
+def _totals(query: dict[str, Any]) -> Iterator[dict[str, Any]]:
     from meshhost.cli.managing import manage
 
     return _pages(lambda offset: manage("GET", "/usage", **query, limit=_PAGE, offset=offset))

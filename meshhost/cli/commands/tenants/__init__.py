@@ -1,0 +1,1 @@
+"""`meshhost tenant`, `meshhost key` and `meshhost usage`: tenants, their keys, and what they used of models."""
