@@ -46,6 +46,7 @@ from meshhost.transport.base import ClientProtocol
 if TYPE_CHECKING:
     from meshhost.room.services.agents import AgentsClient
     from meshhost.room.services.developer import DeveloperClient
+    from meshhost.room.services.log_lines import LogLinesClient
     from meshhost.room.services.messaging import MessagingClient
     from meshhost.room.services.queues import QueuesClient
     from meshhost.room.services.storage import StorageClient
@@ -117,6 +118,7 @@ class RoomClient:
         self._developer: DeveloperClient | None = None
         self._sync: SyncClient | None = None
         self._traces: TracesClient | None = None
+        self._log_lines: LogLinesClient | None = None
 
     def __repr__(self) -> str:
         return f"<RoomClient {self.state.value} {self._keeper.session!r}>"
@@ -204,6 +206,15 @@ class RoomClient:
         return self._traces
 
     @property
+    def log_lines(self) -> LogLinesClient:
+        """Reports what this participant logs while it works on messages, for the log of the room."""
+        if self._log_lines is None:
+            from meshhost.room.services.log_lines import LogLinesClient
+
+            self._log_lines = LogLinesClient(room=self)
+        return self._log_lines
+
+    @property
     def state(self) -> RoomState:
         """Whether the client is new, open, reconnecting or closed."""
         return self._keeper.state
@@ -261,6 +272,8 @@ class RoomClient:
 
     async def close(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
         """Leave the room: send what waits, close, end the tasks; log those that outlive `timeout`. Idempotent; never raises."""
+        if self._log_lines is not None:
+            await self._log_lines.finish()
         if self._traces is not None:
             await self._traces.finish()
         await self._keeper.close()
@@ -270,7 +283,7 @@ class RoomClient:
     def forget(self) -> None:
         """Break the reference cycles of this closed client: its memory is freed at once, not by a rare full collection."""
         self._queues = self._messaging = self._storage = self._agents = self._developer = self._sync = None
-        self._traces = None
+        self._traces = self._log_lines = None
         self._handlers.clear()
         self._restorers.clear()
         self._events.close()

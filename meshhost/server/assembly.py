@@ -381,7 +381,7 @@ def _room_services(
             is_coming=caller.is_coming,
             need=waking.need,
         ),
-        DeveloperService(on_entry=log.keep_entry),
+        DeveloperService(on_entry=log.keep_entry, on_line=log.keep_line),
         # Updates travel as base64, which takes four bytes for three.
         DocumentsService(
             engines.documents,

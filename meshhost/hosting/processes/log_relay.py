@@ -1,9 +1,11 @@
 """Emits the log records of an agent's process in the host, as if the host's loggers had made them."""
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 from meshhost.hosting.processes.messages import Log
+from meshhost.work_log import reported_elsewhere
 
 __all__ = ["emit_here"]
 
@@ -30,4 +32,5 @@ def emit_here(log: Log, pid: int) -> None:
         "process": pid,
         "exc_info": None if error is None else (type(error), error, None),
     }
-    target.handle(logging.makeLogRecord({**fields, **facts}))
+    with reported_elsewhere() if log.is_reported else nullcontext():
+        target.handle(logging.makeLogRecord({**fields, **facts}))

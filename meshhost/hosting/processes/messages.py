@@ -240,7 +240,10 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A log record. `created` is in seconds since the epoch; `fields` come from `extra` and from the log context."""
+    """A log record. `created` is in seconds since the epoch; `fields` come from `extra` and from the log context.
+
+    `is_reported`: the agent's process gives it to the room server itself (`meshhost.work_log`).
+    """
 
     name: str
     level: int
@@ -250,6 +253,7 @@ class Log:
     line: int
     fields: dict[str, str | int | float | bool | None]
     error: RemoteError | None = None
+    is_reported: bool = False
     kind: Literal["log"] = "log"
 
 

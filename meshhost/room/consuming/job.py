@@ -33,6 +33,7 @@ from meshhost.tasks import uninterrupted
 from meshhost.traces.context import context_of
 from meshhost.traces.recording import Delivered, Work, working
 from meshhost.usage import Outcome, report_message
+from meshhost.work_log import Worked, logging_work
 
 __all__ = ["MAX_REASON_CHARS", "RESULT_ERROR", "DeadlineError", "Failures", "Job", "Process", "current_job"]
 
@@ -161,6 +162,15 @@ class Job:
 
     async def run(self) -> None:
         """Process the message and settle it. Cancelled, it gives the message back, unless it is being settled already."""
+        if self.leased.id is None:
+            await self._run()
+            return
+        lines = getattr(self._room, "log_lines", None)  # a stand-in of a program's tests has none
+        worked = Worked(self.leased.queue, self.leased.id, self.leased.attempt)
+        with logging_work(worked, lines if lines is not None and lines.is_offered else None):
+            await self._run()
+
+    async def _run(self) -> None:
         work = self._work()
         try:
             if self.leased.headers or not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):

@@ -31,6 +31,15 @@ ON_THE_WIRE = {"sync.create": "room.create", "sync.open": "room.connect"}
 PATH = {"path": "a/b"}
 QUEUE = {"name": "q"}
 LEASE = {**QUEUE, "lease": "x"}
+LINE = {
+    "at": 1.0,
+    "level": "INFO",
+    "logger": "a",
+    "text": "t",
+    "queue": "q",
+    "message_id": "1",
+    "attempt": 1,
+}
 SPAN = {"trace": "a" * 32, "id": "b" * 16, "name": "n", "begin": 1.0, "seconds": 1.0}
 ALL: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "agent.ask": ("agents", {"use_agents": False}, {"agent": "a"}),
@@ -41,6 +50,7 @@ ALL: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "agent.register_agent": ("agents", {"register_agent": False}, {"name": "n"}),
     "agent.register_toolkit": ("agents", {"register_private_toolkit": False}, {"name": "n", "tools": {}}),
     "developer.log": ("developer", {"logs": False}, {"type": "t", "data": {}}),
+    "developer.report": ("developer", {"logs": False}, {"lines": [LINE]}),
     "developer.unwatch": ("developer", {"logs": False}, {}),
     "developer.watch": ("developer", {"logs": False}, {}),
     "traces.report": ("developer", {"logs": False}, {"spans": [SPAN]}),

@@ -5,6 +5,7 @@ import logging
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.logs import log_context
 from meshhost.server.studio.room_log import RoomLog
+from meshhost.work_log import Worked, reported_elsewhere
 
 DEN, CAVE = RoomKey(TenantId("acme"), "den"), RoomKey(TenantId("acme"), "cave")
 logger = logging.getLogger("meshhost.server.test_room_log")
@@ -85,3 +86,29 @@ def test_a_record_that_can_not_be_kept_does_not_fail_its_logger() -> None:
     log.emit(record)
     assert failed == [record]
     assert texts(log) == []
+
+
+def test_lines_of_work_are_kept_apart_and_found_by_queue_and_message() -> None:
+    log = RoomLog(most_lines=2, most_of_work=3)
+    log.keep(DEN, 0.0, logging.INFO, "poet", "joined", {})
+    for number in range(5):
+        of = Worked("jobs", str(number % 2), 1)
+        log.keep(DEN, 1.0, logging.INFO, "poet", f"line {number}", {}, of)
+    log.keep(DEN, 2.0, logging.INFO, "poet", "left", {})
+    assert texts(log) == ["joined", "line 2", "line 3", "line 4", "left"]
+    assert texts(log, message="0") == ["line 2", "line 4"]
+    assert texts(log, message="0", after=4) == ["line 4"]
+    assert texts(log, queue="jobs", message="1") == ["line 3"]
+    assert texts(log, queue="others", message="1") == []
+    log.forget(DEN, until=1.5)
+    assert texts(log) == ["left"]
+
+
+def test_a_record_that_comes_as_a_line_of_work_is_not_kept_twice() -> None:
+    log = RoomLog()
+    logger.setLevel(logging.INFO)
+    with log.attached(), log_context(tenant="acme", room="den", identity="poet"):
+        with reported_elsewhere():
+            logger.info("of the work")
+        logger.info("beside it")
+    assert texts(log) == ["beside it"]

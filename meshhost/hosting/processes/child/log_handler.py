@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from meshhost.hosting.processes.messages import Log, RemoteError, sendable
 from meshhost.logs import ContextFilter
+from meshhost.work_log import is_reported
 
 __all__ = ["ChannelHandler"]
 
@@ -44,6 +45,7 @@ class ChannelHandler(logging.Handler):
             line=record.lineno,
             fields={**self.fields, **fields},
             error=None if error is None else RemoteError.of(error),
+            is_reported=is_reported(),
         )
 
 
