@@ -1,5 +1,6 @@
 """Traces in a real browser: found, opened as a waterfall, read with the keyboard; names that are scripts stay text. And axe."""
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,32 @@ async def test_a_trace_appears_while_one_looks(server: RunningServer, studio: An
         await expect(page.get_by_label("Spans").get_by_role("button")).to_have_count(3)
         await page.goto(f"{server.url}/studio/rooms/den/traces/{'f' * 32}")
         await expect(page.get_by_text("no such trace")).to_be_visible()
+        await studio.close()
+
+
+async def test_a_trace_of_which_nothing_came_for_long_is_followed_on(
+    server: RunningServer, studio: Any, serious_issues: Any
+) -> None:
+    async with server.client("den", role="agent") as room:
+        await room.queues.send(name="jobs", message=1)
+        leased = await room.queues.lease(name="jobs")
+        assert leased is not None
+        page = await studio.open(server.server.studio_link(server.key))
+        await expect(page.get_by_role("heading", level=1)).to_be_visible()
+        # Ten minutes later, for this page.
+        await page.clock.install(time=time.time() + 600)
+        trace = leased.headers["traceparent"].split("-")[1]
+        await page.goto(f"{server.url}/studio/rooms/den/traces/{trace}")
+        spans = page.get_by_label("Spans").get_by_role("button")
+        await expect(spans).to_have_count(2)
+        await expect(page.get_by_text("Nothing came for 10 min")).to_be_visible()
+        wrong = await looked_at(page, serious_issues)
+        assert wrong == []
+        await leased.ack()
+        await page.clock.run_for(35_000)
+        await expect(spans).to_have_count(3)
+        await page.get_by_role("button", name="Read it now").click()
+        await expect(spans).to_have_count(3)
         await studio.close()
 
 

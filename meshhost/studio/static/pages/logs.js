@@ -1,5 +1,6 @@
 /**
- * The log of a room as it grows: what the server notes about the room, and what its participants write.
+ * The log of a room as it grows: what the server notes about the room, what its participants write, and what agents log while they
+ * work on messages; of one message alone on its page (`work/message-log.js`).
  *
  * New lines come with `GET /rooms/{room}/log?after=…` every second or so while somebody looks. Level, agent and text filter on the
  * server, so that what is kept there is searched, not only what is here. The view follows the end unless one scrolled up.
@@ -26,7 +27,7 @@ export default function Logs({ room }) {
   const asked = new URLSearchParams(here.peek().search);
   const [agent, setAgent] = useState(asked.get("agent") ?? "");
   const [text, setText] = useState(asked.get("text") ?? "");
-  const log = useLines(room, { level, agent: useSettled(agent.trim(), PAUSE_MS), text: useSettled(text.trim(), PAUSE_MS) });
+  const log = useLines(room, { level, agent: useSettled(agent.trim(), PAUSE_MS), text: useSettled(text.trim(), PAUSE_MS) }, EVERY_MS);
   return html`<${PageHead} title=${`Log of ${room}`} />
     <div class="filters">
       <${SelectField} label="At least" value=${level} onChange=${setLevel} options=${["INFO", "WARNING", "ERROR"]} />
@@ -42,9 +43,11 @@ export default function Logs({ room }) {
 
 /**
  * The lines so far that fit the filter. Each reading asks for what came after the one before, unless the server was away meanwhile.
- * @param {string} room @param {{level: string, agent: string, text: string}} filter
+ * @param {string} room @param {{level: string, agent?: string, text?: string, queue?: string, message?: string}} filter
+ * @param {number | undefined} every milliseconds; undefined: once
+ * @returns {import("../app/live.js").Resource<Line[]>}
  */
-function useLines(room, filter) {
+export function useLines(room, filter, every) {
   const current = useSignal(epoch);
   const path = at`/rooms/${room}/log`;
   const key = `${path}${query(filter)} ${current}`;
@@ -56,11 +59,11 @@ function useLines(room, filter) {
     kept.current = { key, after: answer.next, lines };
     return lines;
   };
-  return useResource(read, [path, filter], { every: EVERY_MS });
+  return useResource(read, [path, filter], { every });
 }
 
-/** @param {{lines: Line[]}} props */
-function Lines({ lines }) {
+/** @param {{lines: Line[], without?: string[]}} props `without`: fields that are not shown */
+export function Lines({ lines, without = [] }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const follows = useRef(true);
   useEffect(() => {
@@ -77,7 +80,7 @@ function Lines({ lines }) {
         ({ n, at: time, level, agent, text, fields }) => html`<li key=${n} data-level=${level}>
           <time title=${fullTime(time)} datetime=${new Date(time * 1000).toISOString()}>${clockTime(time)}</time>
           <span class="level">${level}</span><span class="agent">${agent}</span>
-          <span class="text">${text}${Object.entries(fields).map(([name, value]) => html` <span class="muted">${name}=${typeof value === "string" ? value : JSON.stringify(value)}</span>`)}</span>
+          <span class="text">${text}${Object.entries(fields).filter(([name]) => !without.includes(name)).map(([name, value]) => html` <span class="muted">${name}=${typeof value === "string" ? value : JSON.stringify(value)}</span>`)}</span>
         </li>`,
       )}
     </ol>

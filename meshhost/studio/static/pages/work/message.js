@@ -14,6 +14,7 @@ import { Age, Card, Countdown, Facts, Failed, Loading, PageHead, Time } from "..
 import { html, useEffect, useSignal, useState } from "../../ui/preact.js";
 import { attempt, notify } from "../../ui/toast.js";
 import { MessageTraces } from "../traces/of-message.js";
+import { MessageLog } from "./message-log.js";
 import { SendDialog } from "./send.js";
 import { ENDED, StateBadge, STATES } from "./states.js";
 
@@ -51,7 +52,7 @@ export default function MessagePage({ room, queue, id }) {
       <${Card} title="Facts" padded=${true}><${About} room=${room} queue=${queue} message=${message} /></${Card}>
       <${Card} title="Timeline"><${Timeline} message=${message} /></${Card}>
     </div>
-    ${may("developer") && html`<${MessageTraces} room=${room} queue=${queue} message=${message} />`}
+    ${may("developer") && html`<${MessageTraces} room=${room} queue=${queue} message=${message} /><${MessageLog} key=${message.id} room=${room} queue=${queue} message=${message} />`}
     ${message.progress !== null && html`<${Card} title="Progress" padded=${true}><${Progress} value=${message.progress} /></${Card}>`}
     ${message.result !== null && html`<${Card} title="Result" padded=${true}><pre class="code-block" tabindex="0">${pretty(message.result)}</pre></${Card}>`}
     ${message.message !== undefined && html`<${Card} title="Message" padded=${true}><pre class="code-block" tabindex="0">${pretty(message.message)}</pre></${Card}>`}

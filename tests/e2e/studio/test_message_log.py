@@ -1,0 +1,116 @@
+"""The log of one message on its page, in a real browser: live while a worker works on it, from its code's own logging."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, expect
+
+from meshhost.agents.worker import Worker
+from meshhost.testing.scripted_llm import ScriptedLLM
+from meshhost.testing.server import RunningServer, running_server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+SCRIPT = "<img src=x onerror=alert(1)>"
+logger = logging.getLogger("my_program")
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[RunningServer]:
+    async with running_server(tmp_path) as running:
+        yield running
+
+
+class Slow(Worker):
+    """Says what it does, and goes on when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(queue="jobs", name="poet", llm_adapter=ScriptedLLM(default="done"))
+        self.goes_on = asyncio.Event()
+
+    async def process_message(self, *, message: Any, **_: Any) -> Any:
+        logger.warning("asks for %s", message, extra={"city": SCRIPT})
+        if message == "quick":
+            return "done"
+        await self.goes_on.wait()
+        await asyncio.to_thread(logger.error, SCRIPT)
+        raise ValueError("out of ink")
+
+
+@asynccontextmanager
+async def at_work(server: RunningServer) -> AsyncIterator[tuple[Slow, Any]]:
+    worker = Slow()
+    async with server.client("den", name="poet", role="agent") as room, server.client("den") as user:
+        await worker.start(room=room)
+        try:
+            yield worker, user
+        finally:
+            await worker.stop()
+
+
+async def in_every_light(page: Page, serious_issues: Any) -> list[str]:
+    """What is wrong with the page in both themes and widths."""
+    wrong: list[str] = []
+    for width in (1280, 390):
+        await page.set_viewport_size({"width": width, "height": 800})
+        for theme in ("light", "dark"):
+            await page.emulate_media(color_scheme=theme)
+            wrong += await serious_issues(page)
+        if await page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            wrong.append(f"wider than {width}")
+    await page.set_viewport_size({"width": 1280, "height": 800})
+    if await page.locator("img[src=x]").count():
+        wrong.append("a text became an element")
+    return wrong
+
+
+async def test_what_a_worker_logs_is_read_beside_its_message_as_it_comes(
+    server: RunningServer, studio: Any, serious_issues: Any
+) -> None:
+    page = await studio.open(server.server.studio_link(server.key))
+    await expect(page.get_by_role("heading", level=1)).to_be_visible()
+    async with server.client("den") as user:
+        sent = await user.queues.send(name="jobs", message="a poem")
+        await user.queues.send(name="jobs", message="quick")
+    await page.goto(f"{server.url}/studio/rooms/den/queues/jobs/{sent}")
+    card = page.get_by_role("region", name="Log", exact=True)
+    await expect(card.get_by_role("heading", name="No lines yet")).to_be_visible()
+    async with at_work(server) as (worker, _):
+        lines = card.get_by_role("listitem")
+        await expect(lines).to_have_count(1)
+        await expect(lines.first).to_contain_text("asks for a poem")
+        await expect(lines.first).to_contain_text(f"city={SCRIPT}")
+        await expect(lines.first).to_contain_text("attempt=1")
+        await expect(lines.first).not_to_contain_text("message_id")
+        worker.goes_on.set()
+        await expect(lines.nth(1)).to_contain_text(SCRIPT)
+        await expect(lines.nth(2)).to_contain_text("processing failed")
+        await expect(lines.nth(2)).to_contain_text("out of ink")
+        assert await in_every_light(page, serious_issues) == []
+        await card.get_by_role("link", name="Log of").click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Log of den")
+        await expect(page.get_by_role("log").get_by_text("asks for quick")).to_be_visible()
+    await studio.close()
+
+
+async def test_where_there_are_no_lines_the_card_says_why(
+    server: RunningServer, studio: Any, serious_issues: Any
+) -> None:
+    async with server.client("den") as user:
+        sent = await user.queues.send(name="jobs", message=1)
+        leased = await user.queues.lease(name="jobs")
+        assert leased is not None
+        page = await studio.open(server.server.studio_link(server.key))
+        await expect(page.get_by_role("heading", level=1)).to_be_visible()
+        await page.goto(f"{server.url}/studio/rooms/den/queues/jobs/{sent}")
+        card = page.get_by_role("region", name="Log", exact=True)
+        await expect(card.get_by_role("heading", name="Nothing logged yet")).to_be_visible()
+        await leased.ack()
+        await expect(card.get_by_role("heading", name="No lines are kept of it")).to_be_visible()
+        assert await in_every_light(page, serious_issues) == []
+    await studio.close()
