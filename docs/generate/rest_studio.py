@@ -161,8 +161,8 @@ STUDIO = (
             _FORBIDDEN,
             Answer(404, "The room is being deleted or imported.", ERROR),
         ],
-        description="""Entries of the developer log and the server's own records about the room, from memory: the last 500 lines
-        of a room, lost when the server stops.""",
+        description="""Entries of the developer log, the server's own records about the room, and what agents logged while they
+        worked on messages, from memory: of a room the last 500 lines and the last 1,000 of work, lost with the server.""",
         parameters=(
             Parameter("after", "The `next` of the answer before.", {"type": "integer", "default": 0}),
             Parameter(
@@ -170,6 +170,8 @@ STUDIO = (
             ),
             Parameter("agent", "Only of the participant of this name."),
             Parameter("text", "Only lines with this text in them."),
+            Parameter("queue", "Only what was logged in the work on messages of this queue."),
+            Parameter("message", "Only what was logged in the work on the message of this id."),
             Parameter("limit", "Most lines in the answer.", {"type": "integer", "default": 500}),
         ),
         auth="apiKey",

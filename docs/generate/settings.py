@@ -6,6 +6,7 @@ in the code without a sentence, or a sentence without a name, raises `KeyError`.
 
 import typing
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -223,6 +224,12 @@ FILE: dict[str, str] = {
     "providers.api_key_file": "File with the provider's key. Default: `OPENAI_API_KEY`, or `ANTHROPIC_API_KEY` for its kind.",
     "providers.audio": "Whether callers may use the provider's audio API too.",
     "providers.default_model": "Model used when a request names none. Default: `OPENAI_MODEL`.",
+    "prices.models": "Name of a model, a prefix with `*` at its end, or `*`. An exact name wins, then the longest prefix.",
+    "prices.currency": "Three capital letters.",
+    "prices.input": "Price of a million tokens of input. Prices have at most 6 decimals.",
+    "prices.cached_input": "Price of a million tokens that the provider read from its cache. Default: as other input.",
+    "prices.cache_write": "Price of a million tokens that it wrote to its cache. Default: as other input.",
+    "prices.output": "Price of a million tokens of output, those of reasoning included.",
 }
 
 _SETTINGS_INTRO = """
@@ -236,8 +243,8 @@ The [room server's file](server-file.md) has what the room server does not take 
 _FILE_INTRO = """
 `meshhost room serve --config FILE` reads this TOML file. Every table and member may be left out; a name that is not here is
 an error. `config/meshhost.toml` has all of them with their defaults, `config/production.toml` is a start for a deployment.
-`[[services]]`, `[[services.paths]]` and `[[providers]]` may be repeated. SIGHUP reads `[[services]]` again; the rest counts
-from the next start on.
+`[[services]]`, `[[services.paths]]`, `[[providers]]` and `[[prices]]` may be repeated. SIGHUP reads `[[services]]` again; the
+rest counts from the next start on.
 """
 
 
@@ -267,7 +274,7 @@ def _file() -> Iterator[str]:
     for name, field in members.items():
         where, _, member = name.rpartition(".")
         tables.setdefault(where, []).append((code(member), _type(field), _default(field), FILE[name]))
-    lists = {"services", "services.paths", "providers", "studio.oidc.roles"}
+    lists = {"services", "services.paths", "providers", "prices", "studio.oidc.roles"}
     for where, rows in tables.items():
         yield f"## `[[{where}]]`" if where in lists else f"## `[{where}]`"
         yield table(("Member", "Type", "Default", "What it sets"), rows)
@@ -322,6 +329,7 @@ def _type_name(annotation: Any) -> str:
         str: "text",
         int: "integer",
         float: "number",
+        Decimal: "number",
         bool: "true or false",
         Path: "path",
         SecretStr: "secret text",
