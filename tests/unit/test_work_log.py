@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from meshhost import work_log
 from meshhost.logs import ContextFilter, log_context
-from meshhost.work_log import MAX_FIELDS, MAX_LINE_TEXT, Line, Worked, is_reported, logging_work, reported_elsewhere
+from meshhost.work_log import recording
+from meshhost.work_log.line import MAX_FIELDS, MAX_LINE_TEXT, Line, Worked
+from meshhost.work_log.recording import is_reported, logging_work, reported_elsewhere
 
 OF = Worked("jobs", "7", 2)
 logger = logging.getLogger("my_program")
@@ -33,7 +34,7 @@ def program() -> Iterator[None]:
     logger.setLevel(logging.DEBUG)
     yield
     logger.setLevel(logging.NOTSET)
-    logging.getLogger().removeHandler(work_log._handler)
+    logging.getLogger().removeHandler(recording._handler)
 
 
 def test_only_what_is_logged_inside_becomes_a_line_from_info_on() -> None:

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from meshhost.hosting.processes.messages import Log
-from meshhost.work_log import reported_elsewhere
+from meshhost.work_log.recording import reported_elsewhere
 
 __all__ = ["emit_here"]
 

@@ -25,6 +25,7 @@ from meshhost.errors import InvalidRequestError, LeaseLostError, LimitExceededEr
 from meshhost.guard import EscapedError, guarding
 from meshhost.logs import describe_error
 from meshhost.room.client import RoomClient
+from meshhost.room.consuming.job_log import logged
 from meshhost.room.consuming.kept_values import MAX_VALUE_CHARS, plain_json, sized_json
 from meshhost.room.consuming.settling import Acks
 from meshhost.room.reconnect import ReconnectPolicy
@@ -33,7 +34,6 @@ from meshhost.tasks import uninterrupted
 from meshhost.traces.context import context_of
 from meshhost.traces.recording import Delivered, Work, working
 from meshhost.usage import Outcome, report_message
-from meshhost.work_log import Worked, logging_work
 
 __all__ = ["MAX_REASON_CHARS", "RESULT_ERROR", "DeadlineError", "Failures", "Job", "Process", "current_job"]
 
@@ -162,30 +162,22 @@ class Job:
 
     async def run(self) -> None:
         """Process the message and settle it. Cancelled, it gives the message back, unless it is being settled already."""
-        if self.leased.id is None:
-            await self._run()
-            return
-        lines = getattr(self._room, "log_lines", None)  # a stand-in of a program's tests has none
-        worked = Worked(self.leased.queue, self.leased.id, self.leased.attempt)
-        with logging_work(worked, lines if lines is not None and lines.is_offered else None):
-            await self._run()
-
-    async def _run(self) -> None:
-        work = self._work()
-        try:
-            if self.leased.headers or not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-                await self._run_traced(work)
-            elif work is None:
-                await self._process_and_settle()
-            else:  # nothing to continue, and nobody listens: most messages, and a span costs a tenth of the worker's CPU
-                with working(work):
+        with logged(self.leased, self._room):
+            work = self._work()
+            try:
+                if self.leased.headers or not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+                    await self._run_traced(work)
+                elif work is None:
                     await self._process_and_settle()
-        finally:
-            self._end_processing()
-            seconds = time.monotonic() - self.began
-            if work is not None:
-                self._end_work(work, seconds)
-            report_message(self._outcome, waited=_queued_seconds(self.leased), worked=seconds)
+                else:  # nothing to continue, and nobody listens: most messages, and a span costs a tenth of the worker's CPU
+                    with working(work):
+                        await self._process_and_settle()
+            finally:
+                self._end_processing()
+                seconds = time.monotonic() - self.began
+                if work is not None:
+                    self._end_work(work, seconds)
+                report_message(self._outcome, waited=_queued_seconds(self.leased), worked=seconds)
 
     async def _run_traced(self, work: Work | None) -> None:
         leased = self.leased

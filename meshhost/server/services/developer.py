@@ -16,7 +16,7 @@ from meshhost.server.core.requests import Answer, Body, Operation, Operations, R
 from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
 from meshhost.server.core.slots import Slot
-from meshhost.work_log import MAX_BATCH, MAX_FIELDS, MAX_LINE_TEXT, MAX_NAME, Line, Worked
+from meshhost.work_log.line import MAX_BATCH, MAX_FIELDS, MAX_LINE_TEXT, MAX_NAME, Line, Worked
 
 __all__ = ["DeveloperService"]
 

@@ -29,7 +29,8 @@ from meshhost.server.core.participants import Participant
 from meshhost.server.core.room import Room
 from meshhost.server.http.access import Access
 from meshhost.server.http.bodies import query_number
-from meshhost.work_log import Line, Worked, is_reported
+from meshhost.work_log.line import Line, Worked
+from meshhost.work_log.recording import is_reported
 
 __all__ = ["RoomLog", "RoomLogRoutes"]
 

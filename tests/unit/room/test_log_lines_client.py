@@ -12,7 +12,8 @@ from meshhost.errors import AccessDeniedError
 from meshhost.protocol.messages import ErrorResponse, JsonResponse
 from meshhost.room.client import RoomClient
 from meshhost.room.services import log_lines
-from meshhost.work_log import Line, Worked, logging_work
+from meshhost.work_log.line import Line, Worked
+from meshhost.work_log.recording import logging_work
 
 Joined = Callable[..., AbstractAsyncContextManager[RoomClient]]
 OF = Worked("jobs", "7", 1)

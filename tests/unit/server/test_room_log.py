@@ -5,7 +5,8 @@ import logging
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.logs import log_context
 from meshhost.server.studio.room_log import RoomLog
-from meshhost.work_log import Worked, reported_elsewhere
+from meshhost.work_log.line import Worked
+from meshhost.work_log.recording import reported_elsewhere
 
 DEN, CAVE = RoomKey(TenantId("acme"), "den"), RoomKey(TenantId("acme"), "cave")
 logger = logging.getLogger("meshhost.server.test_room_log")

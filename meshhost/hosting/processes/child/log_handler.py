@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from meshhost.hosting.processes.messages import Log, RemoteError, sendable
 from meshhost.logs import ContextFilter
-from meshhost.work_log import is_reported
+from meshhost.work_log.recording import is_reported
 
 __all__ = ["ChannelHandler"]
 
