@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from doubles.node_programs import node_programs
+from doubles.relay import Relay
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.shared.auth import OAuthToken
@@ -173,6 +174,22 @@ async def test_a_program_that_says_nothing_is_not_waited_for_long() -> None:
     kit = toolkit(StdioServer(sys.executable, ["-c", "import time; time.sleep(600)"]), connect_seconds=0.5)
     with pytest.raises(ToolError, match="cannot be used"):
         await kit.start()
+
+
+async def test_a_list_that_never_ends_is_not_followed_for_ever() -> None:
+    kit = toolkit(program(env={"ENDLESS_LIST": "1"}))
+    with pytest.raises(ToolError, match="in more than 200 pages"):
+        await kit.start()
+
+
+async def test_a_toolkit_that_is_stopped_while_it_connects_stops_at_once() -> None:
+    kit = toolkit(StdioServer(sys.executable, ["-c", "import time; time.sleep(600)"]), connect_seconds=600)
+    starting = asyncio.get_running_loop().create_task(kit.start())
+    await asyncio.sleep(0.1)  # whether it has got as far as waiting or not, it must end
+    starting.cancel()
+    async with asyncio.timeout(10):
+        await asyncio.wait([starting])
+    assert starting.cancelled()
 
 
 @pytest.mark.parametrize(
@@ -428,6 +445,20 @@ async def test_a_room_is_a_toolkit_elsewhere_and_its_changes_arrive(server: Runn
             await until(lambda: [tool.name for tool in kit.tools] == ["kit__whose"])
             assert await use(kit, "kit__whose") == TextResponse(text="mine")
         await until(lambda: kit.tools == [])
+
+
+async def test_changes_arrive_also_after_their_stream_broke_off(server: RunningServer, until: Until) -> None:
+    headers = {"Authorization": f"Bearer {server.token('room', name='elsewhere')}"}
+    async with (
+        Relay(server.url) as relay,
+        toolkit(HttpServer(f"{relay.url}/rooms/room/mcp", headers=headers)) as kit,
+    ):
+        async with _offering(server, Whose("mine")):
+            await until(lambda: [tool.name for tool in kit.tools] == ["kit__whose"])
+            relay.cut()
+        await until(lambda: kit.tools == [])
+        async with _offering(server, Whose("mine"), name="other"):
+            await until(lambda: [tool.name for tool in kit.tools] == ["other__whose"])
 
 
 async def test_one_tenants_token_is_never_used_for_another(
