@@ -18,6 +18,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.shared.auth import OAuthToken
 from mcp_types import CallToolResult
+from yarl import URL
 
 from meshhost.agents.worker import Worker
 from meshhost.backoff import Backoff
@@ -508,8 +509,6 @@ async def test_tokens_that_are_damaged_are_none(tmp_path: Path) -> None:
     assert await tokens.get_tokens() is None
     file.write_text("{")
     assert await tokens.get_tokens() is None
-    await tokens.forget()
-    await tokens.forget()
     assert await tokens.get_client_info() is None
 
 
@@ -527,20 +526,32 @@ async def test_a_person_logs_in_once_and_the_toolkit_uses_it(
         assert code is not None
         form = {"login": name[1], "console_code": code[1]}
         async with http.post(f"{server.url}/oauth/authorize", data=form) as response:
-            assert "You are logged in" in await response.text()
+            assert "Go on in the terminal" in await response.text()
 
     await login(url, tokens, show=at_the_browser, seconds=30)
     async with _offering(server, Whose("mine")), toolkit(HttpServer(url, auth=token_auth(url, tokens))) as kit:
         assert await use(kit, "kit__whose") == TextResponse(text="mine")
 
 
-async def test_a_login_that_nobody_ends_is_over(server: RunningServer, tmp_path: Path) -> None:
+async def test_a_login_that_nobody_ends_or_that_is_refused_changes_nothing(
+    server: RunningServer, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
     async def nobody(_: str) -> None:
         pass
 
+    async def refuse(page: str) -> None:
+        async with http.get(URL(page).query["redirect_uri"], params={"error": "access_denied"}) as response:
+            assert "You are not logged in" in await response.text()
+
     url = f"{server.url}/rooms/room/mcp"
+    tokens = FileTokens(tmp_path).of(tenant="t", server=url)
+    await tokens.set_tokens(OAuthToken(access_token="before"))
     with pytest.raises(ToolError, match=r"nobody logged in within 0\.5 s"):
-        await login(url, FileTokens(tmp_path).of(tenant="t", server=url), show=nobody, seconds=0.5)
+        await login(url, tokens, show=nobody, seconds=0.5)
+    with pytest.raises(ToolError, match="the page refused: access_denied"):
+        await login(url, tokens, show=refuse, seconds=30)
+    # Who was logged in before still is.
+    assert await tokens.get_tokens() == OAuthToken(access_token="before")
     with pytest.raises(ToolError, match="asks for no login"):
         await login(f"{server.url}/livez", FileTokens(tmp_path).of(tenant="t", server="s"), show=nobody, seconds=5)
 
