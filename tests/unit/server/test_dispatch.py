@@ -62,6 +62,15 @@ _NO_RECEIVE = _without(queues=QueuesGrant(receive=["other"]))
 _READ_ONLY = _without(storage=StorageGrant(paths=[StoragePathGrant(path="f", read_only=True)]))
 _ELSEWHERE = _without(storage=StorageGrant(paths=[StoragePathGrant(path="other")]))
 
+LINE = {
+    "at": 1.0,
+    "level": "INFO",
+    "logger": "a",
+    "text": "t",
+    "queue": "q",
+    "message_id": "1",
+    "attempt": 1,
+}
 REFUSED: dict[str, list[tuple[dict[str, Any], ApiScope]]] = {
     "messaging.enable": [({}, _without(messaging=MessagingGrant(list=False)))],
     "messaging.send": [
@@ -112,6 +121,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], ApiScope]]] = {
     "agent.ask": [({"agent": "a"}, _without(agents=AgentsGrant(use_agents=False)))],
     "agent.call": [({"name": "a", "url": "http://h"}, _without(agents=AgentsGrant(call=False)))],
     "developer.log": [({"type": "t", "data": {}}, _without(developer=DeveloperGrant(logs=False)))],
+    "developer.report": [({"lines": [LINE]}, _without(developer=DeveloperGrant(logs=False)))],
     "developer.watch": [({}, _without(developer=DeveloperGrant(logs=False)))],
     "developer.unwatch": [({}, _without(developer=DeveloperGrant(logs=False)))],
 }
