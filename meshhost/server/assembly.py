@@ -63,6 +63,7 @@ from meshhost.server.services.agents.service import AgentsService
 from meshhost.server.services.bodies.transfer import BodyTransfer
 from meshhost.server.services.developer import DeveloperService
 from meshhost.server.services.documents.service import MAX_DOCUMENT_BYTES, DocumentsService
+from meshhost.server.services.livekit import LivekitService
 from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.schedules import SchedulingService
@@ -380,6 +381,7 @@ def _room_services(
             need=waking.need,
         ),
         DeveloperService(on_entry=log.keep_entry),
+        LivekitService(config.livekit),
         # Updates travel as base64, which takes four bytes for three.
         DocumentsService(
             engines.documents,
