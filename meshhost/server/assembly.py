@@ -337,6 +337,7 @@ def assemble(
         meter=engines.meter,
         hold=bodies.held,
         trace=GatewayTraces(traces).begin,
+        check=access.check_gateway_caller,
     )
     return Parts(
         app,
