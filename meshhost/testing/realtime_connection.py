@@ -17,7 +17,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-__all__ = ["RealtimeConnection", "RealtimeScript", "RealtimeTurns"]
+__all__ = ["RealtimeScript", "RealtimeTurns"]
 
 _RATE = 24_000
 _BYTES_PER_MS = _RATE * 2 // 1000
