@@ -8,7 +8,11 @@ Above `agents`, because a voice bot is an agent and its cascade asks any LLMAdap
 """
 
 from meshhost.voice.audio import FRAME_MS, Sound
+from meshhost.voice.bot import VoiceBot, VoiceBotContext, VoiceConnection
+from meshhost.voice.caller import Cleared, OutgoingCall
 from meshhost.voice.carrier import Carrier, Connector, VoiceCall, VoiceState
+from meshhost.voice.carriers.messages import MessageConnector
+from meshhost.voice.cascade import Cascade
 from meshhost.voice.stages import ActivityDetector, SpeechBegan, SpeechEnded, SpeechToText, TextToSpeech, VoiceActivity
 from meshhost.voice.thinker import Conversation, Thinker
 from meshhost.voice.transcript import Line, Speaker, Transcript
@@ -17,9 +21,13 @@ __all__ = [
     "FRAME_MS",
     "ActivityDetector",
     "Carrier",
+    "Cascade",
+    "Cleared",
     "Connector",
     "Conversation",
     "Line",
+    "MessageConnector",
+    "OutgoingCall",
     "Sound",
     "Speaker",
     "SpeechBegan",
@@ -29,6 +37,9 @@ __all__ = [
     "Thinker",
     "Transcript",
     "VoiceActivity",
+    "VoiceBot",
+    "VoiceBotContext",
     "VoiceCall",
+    "VoiceConnection",
     "VoiceState",
 ]

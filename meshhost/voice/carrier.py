@@ -11,8 +11,8 @@ The rules that every carrier keeps, and which `tests/contract/test_carriers.py` 
 - `play` takes about as long as the sound it is given: a carrier is never more than some hundred milliseconds ahead of the
   caller's ear, so that `clear` has little to drop, and a voice that is made faster than it is heard waits.
 - After `clear`, the caller hears nothing of what was played before.
-- `close` is idempotent, and `play` after the end of the call returns and does nothing: a thinker that speaks while the caller
-  hangs up must not fail.
+- `close` is idempotent, and `play`, `clear`, `show` and `caption` after the end of the call return and do nothing: a thinker
+  that speaks while the caller hangs up must not fail.
 """
 
 from collections.abc import AsyncIterator
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from meshhost.room.participants import RemoteParticipant
 from meshhost.voice.audio import Sound
+from meshhost.voice.transcript import Line
 
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
@@ -80,7 +81,10 @@ class Carrier(Protocol):
         ...
 
     async def clear(self) -> float:
-        """Stop the voice: drop what was played and not heard. Returns how many milliseconds that were."""
+        """Stop the voice: drop what was played and not heard. Returns how many milliseconds that were.
+
+        A `play` that waits for room meanwhile returns, and its frame is among what was dropped.
+        """
         ...
 
     async def played(self) -> None:
@@ -89,6 +93,10 @@ class Carrier(Protocol):
 
     async def show(self, state: VoiceState) -> None:
         """Let the caller see what the agent does, where the carrier has a way for it."""
+        ...
+
+    async def caption(self, line: Line) -> None:
+        """Let the caller read a line of the transcript, where the carrier has a way for it."""
         ...
 
     async def close(self, reason: str | None = None) -> None:

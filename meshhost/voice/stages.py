@@ -51,6 +51,10 @@ class VoiceActivity(Protocol):
 class SpeechToText(Protocol):
     """Understands speech."""
 
+    async def prepare(self) -> None:
+        """Load what is needed, when a call begins. Raises SettingsError, LLMError."""
+        ...
+
     async def transcribe(self, speech: Sound, *, call_id: str) -> str:
         """Return what is said; "" when there are no words in it. Raises LLMError."""
         ...
