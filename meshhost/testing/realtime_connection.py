@@ -52,7 +52,7 @@ class RealtimeTurns:
 class RealtimeScript:
     """What connections share: the steps of the script, what the turns of the caller are transcribed as, and whether to read."""
 
-    hears: deque[str]
+    hears: deque[str | None]
     silence_ms: float
     otherwise: tuple[str, float] | None
     steps: "deque[Callable[[RealtimeConnection], Awaitable[None]]]" = field(default_factory=deque)
@@ -73,8 +73,8 @@ class RealtimeScript:
             return lambda connection: connection.say(text, ms, None)
         return None
 
-    def next_words(self) -> str:
-        """What the present turn of the caller is transcribed as."""
+    def next_words(self) -> str | None:
+        """What the present turn of the caller is transcribed as; None for one that is not."""
         return self.hears.popleft() if self.hears else "(something)"
 
 
@@ -182,6 +182,8 @@ class RealtimeConnection:
         part = {"type": "input_audio", "transcript": words}
         await self._add({"id": item_id, "type": "message", "role": "user", "content": [part]})
         await self._answer(None)
+        if words is None:
+            return
         await self.emit(
             "conversation.item.input_audio_transcription.completed",
             item_id=item_id,
@@ -313,7 +315,8 @@ def _tone(ms: float, number: int) -> str:
     """Sound of this length as base64: loud enough to be told from silence, and different in each part."""
     value = 4_000 + 100 * (number % 50)
     samples = round(ms * _RATE / 1000)
-    return base64.b64encode(array("h", [value, -value] * (samples // 2 + 1))[:samples].tobytes()).decode()
+    period = [value] * 20 + [-value] * 20  # 600 Hz: no carrier's rate filters it out
+    return base64.b64encode(array("h", period * (samples // 40 + 1))[:samples].tobytes()).decode()
 
 
 def _text(item: Json) -> str:

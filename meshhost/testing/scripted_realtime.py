@@ -26,14 +26,14 @@ class ScriptedRealtime:
 
     `say`, `call_tool`, `fail`, `drop`, `hang` and `send` each add a step and return the object, so that they can be chained;
     a turn beyond the script is answered with `otherwise`, if it is set. `hears` is what the turns of the caller are transcribed
-    as, in their order. `session_seconds` ends a session as the service does. `refuse` sets an HTTP status for the next
-    connections. While `reads` is not set, nothing is read from clients.
+    as, in their order (None: one is not). `session_seconds` ends a session as the service does. `refuse` has the status for
+    each of the next connections. While `reads` is not set, nothing is read from clients.
     """
 
     def __init__(
         self,
         *,
-        hears: tuple[str, ...] = (),
+        hears: tuple[str | None, ...] = (),
         silence_ms: float = 200.0,
         session_seconds: float | None = None,
         otherwise: tuple[str, float] | None = None,

@@ -105,6 +105,10 @@ class History:
         """The call of this id."""
         return next((entry for entry in self._entries if isinstance(entry, ToolUse) and entry.call_id == call_id), None)
 
+    def finished_uses(self) -> list[ToolUse]:
+        """The calls of tools that have an output."""
+        return [entry for entry in self._entries if isinstance(entry, ToolUse) and entry.output is not None]
+
     @property
     def is_unanswered(self) -> bool:
         """Whether the caller, or a tool that is done, waits for an answer."""

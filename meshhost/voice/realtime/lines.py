@@ -50,6 +50,12 @@ class OrderedLines:
                 slot.line = Line(slot.speaker, text, slot.began, self._clock.time(), is_cut)
             await self._write(everything=False)
 
+    async def give_up(self, speaker: Speaker) -> None:
+        """What this side has said and is not known yet will not be known."""
+        for slot in self._slots:
+            slot.is_over = slot.is_over or slot.speaker is speaker
+        await self._write(everything=False)
+
     async def finish(self) -> None:
         """The call is over: write what is known."""
         await self._write(everything=True)

@@ -89,6 +89,7 @@ class RealtimeSession:
         self.is_ready = False
         self.is_caller_speaking = False
         self._settings = dict(settings)
+        self._recognises = "transcription" in settings.get("audio", {}).get("input", {})
         self._prefix = prefix
         self._number = 0
         self._said: dict[str, Said] = {}
@@ -98,6 +99,7 @@ class RealtimeSession:
         self._awaits_answer = False
         self._dropped: str | None = None  # the answer whose pieces are no longer wanted
         self._owes_answer = False
+        self._unrecognised: set[str] = set()  # turns of the caller whose words are to come
         self._pending: set[str] = set()  # calls of tools that are not answered
         self._called: dict[str, str] = {}  # names of called functions by item
         self._known_calls: set[str] = set()
@@ -131,6 +133,11 @@ class RealtimeSession:
         """Whether nobody speaks, nothing is being written, and no answer is to come."""
         busy = self.is_caller_speaking or self._answer is not None or self._awaits_answer or self._owes_answer
         return not busy and not self._pending
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is quiet, and all that was said is known: the moment for another session to take over."""
+        return self.is_quiet and not self._unrecognised
 
     def receive(self, text: str) -> list[Event]:
         """Take an event of the provider."""
@@ -187,10 +194,9 @@ class RealtimeSession:
         """Whether this call of a tool, and its output if there was one, are part of the session's conversation."""
         return call_id in self._known_calls
 
-    def words_of(self, item_id: str) -> str:
-        """What of an item of the agent was heard."""
-        said = self._said.get(item_id)
-        return "" if said is None else said.heard
+    def said(self, item_id: str) -> Said | None:
+        """The turn that an item is."""
+        return self._said.get(item_id)
 
     def _take(self, kind: str, event: Json) -> Iterable[Event]:
         handler = self._handlers.get(kind)
@@ -218,6 +224,8 @@ class RealtimeSession:
 
     def _committed(self, event: Json) -> Iterable[Event]:
         self._said_by(_text(event, "item_id"), is_agent=False)
+        if self._recognises:
+            self._unrecognised.add(_text(event, "item_id"))
         yield SpeechEnded(_text(event, "item_id"))
 
     def _transcribed(self, event: Json) -> Iterable[Event]:
@@ -279,6 +287,7 @@ class RealtimeSession:
 
     def _understood(self, item_id: str, text: str) -> Iterable[Event]:
         said = self._said_by(item_id, is_agent=False)
+        self._unrecognised.discard(item_id)
         said.text, said.sound = text, b""
         yield CallerSaid(item_id, text or None)
 
