@@ -292,7 +292,11 @@ async def test_a_call_that_cannot_be_is_refused_with_the_reason(
 ) -> None:
     async with joined(server, make_bot()) as [room]:
         ended: asyncio.Queue[Any] = asyncio.Queue()
-        room.messaging.on("message", lambda message: ended.put_nowait(message))
+
+        def take(message: Any) -> None:
+            ended.put_nowait(message)
+
+        room.messaging.on("message", take)
         body = {"call_id": "x", "rate": RATE} | fields
         await room.messaging.send_message(to=agent_in(room), type="voice_call", message=body)
         if "participant_id" in fields:
