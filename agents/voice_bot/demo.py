@@ -27,7 +27,7 @@ from pathlib import Path
 
 from meshhost.api import ApiScope, ParticipantGrant, ParticipantToken, RoomClient, WebSocketClientProtocol
 from meshhost.api.helpers import websocket_room_url
-from meshhost.voice import Cleared, Line, OutgoingCall, Sound, Speaker, VoiceState
+from meshhost.voice import Cleared, Line, OutgoingCall, Sound, Speaker, VoiceState, voice_agent
 from meshhost.voice.offline import EspeakVoice
 
 ROOM, AGENT, RATE = "demo", "voice-bot", 16_000
@@ -202,7 +202,7 @@ class Caller:
 
 async def talk(room: RoomClient, recording: Recording) -> None:
     await room.messaging.enable()
-    agent = next(each for each in room.messaging.remote_participants if each.get_attribute("name") == AGENT)
+    agent = await voice_agent(room, AGENT)
     async with OutgoingCall(room=room, agent=agent, rate=RATE) as call:
         caller = Caller(call, recording)
         async with asyncio.TaskGroup() as group:

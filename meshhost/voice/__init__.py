@@ -9,7 +9,7 @@ Above `agents`, because a voice bot is an agent and its cascade asks any LLMAdap
 
 from meshhost.voice.audio import FRAME_MS, Sound
 from meshhost.voice.bot import VoiceBot, VoiceBotContext, VoiceConnection
-from meshhost.voice.caller import Cleared, OutgoingCall
+from meshhost.voice.caller import Cleared, OutgoingCall, voice_agent
 from meshhost.voice.carrier import Carrier, Connector, VoiceCall, VoiceState
 from meshhost.voice.carriers.messages import MessageConnector
 from meshhost.voice.cascade import Cascade
@@ -42,4 +42,5 @@ __all__ = [
     "VoiceCall",
     "VoiceConnection",
     "VoiceState",
+    "voice_agent",
 ]
