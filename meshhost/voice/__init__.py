@@ -1,7 +1,9 @@
 """Voice: agents that people talk with.
 
 `carrier.py` says how sound travels, `thinker.py` who holds the conversation, `stages.py` what hearing and speaking is made of;
-each is a Protocol, so that any carrier works with any thinker. `audio.py` is sound as a value, `transcript.py` what was said.
+each is a Protocol, so that any carrier works with any thinker. `bot.py` is the agent, `caller.py` the other end of a call,
+`cascade/` the thinker made of stages, `offline/` its stages that need no service, `carriers/` the ways of sound. `audio.py` is
+sound as a value, `transcript.py` what was said.
 
 Above `agents`, because a voice bot is an agent and its cascade asks any LLMAdapter. Imports without the libraries of the extra
 `voice`; what needs them says so when it is made.
@@ -9,7 +11,7 @@ Above `agents`, because a voice bot is an agent and its cascade asks any LLMAdap
 
 from meshhost.voice.audio import FRAME_MS, Sound
 from meshhost.voice.bot import VoiceBot, VoiceBotContext, VoiceConnection
-from meshhost.voice.caller import Cleared, OutgoingCall
+from meshhost.voice.caller import Cleared, OutgoingCall, voice_agent
 from meshhost.voice.carrier import Carrier, Connector, VoiceCall, VoiceState
 from meshhost.voice.carriers.messages import MessageConnector
 from meshhost.voice.cascade import Cascade
@@ -42,4 +44,5 @@ __all__ = [
     "VoiceCall",
     "VoiceConnection",
     "VoiceState",
+    "voice_agent",
 ]

@@ -1,6 +1,6 @@
 """`OutgoingCall`: the caller's side of a voice call by messages of the room, for programs, demos and tests.
 
-    async with OutgoingCall(room=room, agent=participant) as call:
+    async with OutgoingCall(room=room, agent=await voice_agent(room)) as call:
         await call.send(sound)
         async for happened in call:   # Sound, VoiceState, Line, Cleared
             ...
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
-from meshhost.errors import InvalidRequestError, RoomError
-from meshhost.room.participants import Participant
+from meshhost.errors import InvalidRequestError, NotFoundError, RoomError
+from meshhost.room.participants import Participant, RemoteParticipant
 from meshhost.room.services.messaging import RoomMessage
 from meshhost.voice import messages
 from meshhost.voice.audio import SAMPLE_BYTES, Sound, check_rate
@@ -28,7 +28,7 @@ from meshhost.voice.transcript import Line
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
 
-__all__ = ["Cleared", "Happened", "OutgoingCall"]
+__all__ = ["Cleared", "Happened", "OutgoingCall", "voice_agent"]
 
 ANSWER_SECONDS = 30.0
 # Sound that may wait for a program that does not take it: a minute.
@@ -41,6 +41,37 @@ class Cleared:
 
 
 Happened: TypeAlias = Sound | VoiceState | Line | Cleared
+
+
+async def voice_agent(
+    room: "RoomClient", name: str | None = None, *, timeout: float = ANSWER_SECONDS
+) -> RemoteParticipant:
+    """Return the participant with this name that supports voice (None: any), as soon as it is in the room.
+
+    The room's messaging must be enabled. Raises NotFoundError after `timeout` seconds.
+    """
+    changed = asyncio.Event()
+
+    def on_change(participant: Participant) -> None:
+        changed.set()
+
+    events = ("participant_added", "participant_attributes_updated")
+    for event in events:
+        room.messaging.on(event, on_change)
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                changed.clear()
+                for each in room.messaging.remote_participants:
+                    if each.get_attribute("supports_voice") and name in (None, each.get_attribute("name")):
+                        return each
+                await changed.wait()
+    except TimeoutError:
+        who = "no agent" if name is None else f"no agent {name!r}"
+        raise NotFoundError(f"{who} with a voice is in this room") from None
+    finally:
+        for event in events:
+            room.messaging.off(event, on_change)
 
 
 class OutgoingCall:

@@ -70,7 +70,7 @@ class FairPool:
                 continue
             try:
                 job.result.set_result(job.call())
-            except BaseException as error:  # noqa: BLE001 - whoever awaits it gets it; the thread serves other calls
+            except BaseException as error:  # noqa: BLE001 - the awaiting call gets it; the thread serves other calls
                 job.result.set_exception(error)
             # Nothing of a call is kept while the thread waits for the next.
             del job

@@ -13,7 +13,7 @@ from meshhost.voice.audio import Sound
 __all__ = ["Resampler", "check_libraries", "resample"]
 
 # Enough for speech; the better qualities hold back more of a stream.
-_QUALITY = "MQ"
+_QUALITY = "HQ"
 
 
 def check_libraries(*modules: str) -> None:

@@ -1,7 +1,7 @@
 """Who holds a voice call: the Protocol `Thinker`, with the circumstances of one call as a `Conversation`.
 
-There are two. `Cascade` (`cascade.py`) hears with a speech-to-text model, asks any LLMAdapter, and speaks with a text-to-speech
-engine. `Realtime` (`realtime.py`) hands the sound to one model that hears and speaks itself. A program chooses one when it
+There are two. `Cascade` (`cascade/`) hears with a speech-to-text model, asks any LLMAdapter, and speaks with a text-to-speech
+engine. `Realtime` (`realtime/`) hands the sound to one model that hears and speaks itself. A program chooses one when it
 makes its VoiceBot; one thinker serves many calls at once and keeps no state of any.
 
 The rules: `run` returns when the frames of the carrier have ended, and raises LLMError when it cannot go on. When the

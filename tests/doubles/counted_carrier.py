@@ -1,6 +1,7 @@
 """`CountedCarrier`: a carrier on which time is counted in frames, so that tests of interruptions need no clock.
 
 In each turn of 20 ms the test gives one frame of the caller (`say`), and the caller's ear takes one frame of what was played.
+The next turn begins when the frame has been listened to, however long that takes.
 """
 
 import asyncio
@@ -29,10 +30,20 @@ class CountedCarrier:
         self._incoming: asyncio.Queue[Sound | None] = asyncio.Queue()
         self._moved = asyncio.Event()
         self._epoch = 0
+        self._taken = asyncio.Event()  # whoever listens has done with all frames, and waits for the next
+        self._is_over = False
 
     async def frames(self) -> AsyncIterator[Sound]:
-        while (frame := await self._incoming.get()) is not None:
-            yield frame
+        try:
+            while True:
+                if self._incoming.empty():
+                    self._taken.set()
+                if (frame := await self._incoming.get()) is None:
+                    return
+                yield frame
+        finally:
+            self._is_over = True
+            self._taken.set()
 
     async def play(self, frame: Sound) -> None:
         self._played.append(frame)
@@ -73,7 +84,11 @@ class CountedCarrier:
     async def say(self, sound: Sound) -> None:
         """Let the caller say this, while time goes on by its length."""
         for frame in Framer(self.rate).feed(sound):
+            self._taken.clear()
             self._incoming.put_nowait(frame)
+            if not self._is_over:
+                async with asyncio.timeout(10):
+                    await self._taken.wait()
             await self._settle()
             self.heard.append(self._played.popleft() if self._played else None)
             self._moved.set()

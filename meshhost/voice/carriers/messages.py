@@ -164,7 +164,8 @@ class MessageCarrier:
                     await self._send(messages.END, {} if reason is None else {"reason": reason})
             except (RoomError, TimeoutError) as error:
                 logger.info(
-                    "a caller was not told of the end", extra={"voice_call": self._call_id, "reason": str(error)}
+                    "the end of a call was not reported to its caller",
+                    extra={"voice_call": self._call_id, "reason": str(error)},
                 )
 
     def _control(self, type: str, body: dict[str, Any]) -> None:

@@ -61,7 +61,7 @@ def _transcribe(weights: Path, language: str, speech: Sound) -> str:
         segments, _ = _model(weights).transcribe(
             samples,
             language=language,
-            beam_size=3,
+            beam_size=5,
             temperature=0.0,  # no second tries: they multiply the time for what is noise anyway
             condition_on_previous_text=False,
             without_timestamps=True,

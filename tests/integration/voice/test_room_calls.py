@@ -14,7 +14,7 @@ import pytest
 from doubles.voice_stages import MS_PER_WORD, LoudActivity, ToneText, ToneVoice, quiet, tone
 
 from meshhost.agents.chat.log import ThreadLog, text_of
-from meshhost.errors import InvalidRequestError, RoomError
+from meshhost.errors import InvalidRequestError, NotFoundError, RoomError
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import Participant
 from meshhost.testing.scripted_llm import ScriptedLLM, wait_until
@@ -31,6 +31,7 @@ from meshhost.voice import (
     VoiceBot,
     VoiceBotContext,
     VoiceState,
+    voice_agent,
 )
 
 RATE = 16_000
@@ -292,7 +293,11 @@ async def test_a_call_that_cannot_be_is_refused_with_the_reason(
 ) -> None:
     async with joined(server, make_bot()) as [room]:
         ended: asyncio.Queue[Any] = asyncio.Queue()
-        room.messaging.on("message", lambda message: ended.put_nowait(message))
+
+        def take(message: Any) -> None:
+            ended.put_nowait(message)
+
+        room.messaging.on("message", take)
         body = {"call_id": "x", "rate": RATE} | fields
         await room.messaging.send_message(to=agent_in(room), type="voice_call", message=body)
         if "participant_id" in fields:
@@ -326,6 +331,16 @@ async def test_hooks_see_the_call_and_their_errors_end_only_it(server: RunningSe
             assert ear.call.end_reason == "the agent failed"
         seen.clear()
     assert bot.activity is None
+
+
+async def test_a_voice_agent_is_waited_for(server: RunningServer) -> None:
+    async with server.client("room", name="ann") as room:
+        await room.messaging.enable()
+        with pytest.raises(NotFoundError, match="no agent 'bot' with a voice is in this room"):
+            await voice_agent(room, "bot", timeout=0.05)
+        waiting = asyncio.create_task(voice_agent(room))
+        async with joined(server, make_bot(), "bob"):
+            assert (await waiting).get_attribute("name") == "bot"
 
 
 def test_a_bot_needs_a_thinker() -> None:

@@ -23,8 +23,8 @@ from meshhost.errors import LLMError, MeshhostError
 from meshhost.guard import guarded, guarding
 from meshhost.voice.audio import FRAME_MS
 from meshhost.voice.carrier import VoiceState
-from meshhost.voice.heard import keep_heard
-from meshhost.voice.speaking import Voice
+from meshhost.voice.cascade.heard import keep_heard
+from meshhost.voice.cascade.speaking import Voice
 from meshhost.voice.stages import SpeechBegan, SpeechEnded, SpeechToText, TextToSpeech, VoiceActivity
 from meshhost.voice.thinker import Conversation
 from meshhost.voice.transcript import Line, Speaker

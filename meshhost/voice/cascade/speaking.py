@@ -20,7 +20,7 @@ from meshhost.errors import LLMError
 from meshhost.guard import guarding
 from meshhost.voice.audio import FRAME_MS, Framer, Sound
 from meshhost.voice.carrier import Carrier
-from meshhost.voice.sentences import SentenceFeed, speakable
+from meshhost.voice.cascade.sentences import SentenceFeed, speakable
 from meshhost.voice.stages import TextToSpeech
 
 __all__ = ["Voice"]
@@ -85,7 +85,7 @@ class Voice:
 
     @property
     def heard(self) -> str:
-        """What the caller has heard of it; right after `hold`, and when `run` has returned."""
+        """The part that the caller has heard; right after `hold`, and when `run` has returned."""
         whole = [sentence.text for sentence in self._sentences[: self._at]]
         return " ".join([*whole, self._partly] if self._partly else whole)
 
