@@ -7,12 +7,14 @@ in 0.56 (a text). What belongs to LiveKit's own agent framework is not called he
 
 import logging
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from meshhost import voice
 from meshhost.errors import InvalidRequestError
 from meshhost.openai.tools import OpenAIResponsesAdapter
-from meshhost.voice import Cascade, Thinker, VoiceBotContext, VoiceConnection
+from meshhost.voice import Cascade, Connector, MessageConnector, Thinker, VoiceBotContext, VoiceConnection
+from meshhost.voice.carriers.livekit import LivekitConnector
 
 __all__ = ["VoiceBot", "VoiceBotContext", "VoiceConnection", "Voicebot"]
 
@@ -47,6 +49,7 @@ class VoiceBot(voice.VoiceBot):
             raise TypeError(f"VoiceBot got several values for argument {twice[0]!r}")
         options |= given
         options.pop("annotations", None)
+        options.setdefault("connectors", default_connectors())
         if not {"thinker", "llm_adapter"} & options.keys():
             options["thinker"] = default_thinker()
         super().__init__(name=name, title=title, description=description, **options)
@@ -61,6 +64,15 @@ Voicebot = VoiceBot
 def default_thinker() -> Thinker:
     """Return the thinker of a VoiceBot that is given none. Raises SettingsError."""
     return Cascade(llm_adapter=OpenAIResponsesAdapter())
+
+
+def default_connectors() -> list[Connector]:
+    """Return the ways of sound of a VoiceBot that is given none.
+
+    MeshAgent's clients name none and join LiveKit, so it goes first where its library is installed; ours name the one they want.
+    """
+    first: list[Connector] = [LivekitConnector()] if find_spec("livekit") is not None else []
+    return [*first, MessageConnector()]
 
 
 def _by_name(others: tuple[Any, ...]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class LivekitService(RoomService):
                 f"livekit.connect: this room server has no LiveKit: its operator sets {', '.join(missing)}"
                 " (voice through a WebSocket needs none)"
             )
-        session = session_name(str(self._config.api_secret), request.room.key, body.breakout_room)
+        session = session_name(str(self._config.api_secret), request.room.key, body.breakout_room or "")
         return JsonResponse(json={"url": self._config.url, "token": self._token(request.participant, session)})
 
     def _token(self, participant: Participant, session: str) -> str:
@@ -65,12 +65,14 @@ class LivekitService(RoomService):
         end = now + timedelta(seconds=_TOKEN_SECONDS)
         if participant.expires_at is not None:
             end = min(end, participant.expires_at)
+        is_agent = participant.role == "agent"
         claims: dict[str, Any] = {
             "iss": self._config.api_key,
             "sub": participant.id,
             "name": participant.name,
             "nbf": now - _LEEWAY,
             "exp": end,
+            **({"kind": "agent"} if is_agent else {}),
             "metadata": json.dumps({"participant_id": participant.id, "role": participant.role}),
             "video": {
                 "room": session,
@@ -78,12 +80,14 @@ class LivekitService(RoomService):
                 "canPublish": True,
                 "canSubscribe": True,
                 "canPublishData": True,
+                # An agent shows what it does as an attribute.
+                **({"canUpdateOwnMetadata": True} if is_agent else {}),
             },
         }
         return jwt.encode(claims, key=str(self._config.api_secret), algorithm="HS256")
 
 
-def session_name(secret: str, room: RoomKey, breakout_room: str | None) -> str:
+def session_name(secret: str, room: RoomKey, breakout_room: str) -> str:
     """The name at LiveKit of the session of a breakout room."""
     # As JSON: however the names are chosen, different ones stay different.
     named = json.dumps([room.tenant, room.name, breakout_room]).encode()

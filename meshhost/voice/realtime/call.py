@@ -342,7 +342,7 @@ class RealtimeCall:
             logger.warning("a tool's answer was not translated", extra={"tool": event.name}, exc_info=True)
             text = f"error: {type(error).__name__}"
         use = self._history.tool_use(event.call_id)
-        if use is None:  # it took so long that the conversation has forgotten it
+        if use is None:  # the conversation has become too long to have it still
             return
         use.output = text
         line = self._line

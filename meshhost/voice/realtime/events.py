@@ -1,4 +1,8 @@
-"""What happens in a session with a realtime model, as its driver needs to know it; made by `session.py`."""
+"""What happens in a session with a realtime model, as its driver needs to know it; made by `session.py`.
+
+These are fewer than the events of the API: what follows from the API's own order (which answer a piece of sound belongs to,
+when the model may be asked) is decided in the session, and only what the driver has to act on comes out of it.
+"""
 
 from dataclasses import dataclass
 

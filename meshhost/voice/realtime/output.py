@@ -1,8 +1,8 @@
-"""`Output`: the agent's voice in one call: plays the sound of answers over the carrier, and knows at any moment what was heard.
+"""`Output`: the agent's voice in one call: plays the sound of answers over the carrier, and knows at any moment how far it was heard.
 
 The provider sends an answer faster than it is heard, so most of it waits here: the socket must be read on, because it also
-brings that the caller interrupts. `run` converts, cuts into frames and plays; `stop` ends the voice at once and says what was
-heard of each item. Invariant: `_epoch` changes with each stop, and what was taken under an old one plays no further frame.
+brings that the caller interrupts. `run` converts, cuts into frames and plays; `stop` ends the voice at once and says how
+far each item was heard. Invariant: `_epoch` changes with each stop, and what was taken under an old one plays no further frame.
 
 `run` is a task of the call; `add`, `end` and `stop` are called by the task that reads the provider's events.
 """

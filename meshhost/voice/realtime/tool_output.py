@@ -1,4 +1,4 @@
-"""What a realtime model is told of a tool's answer: always a text, and not a long one, since it is to be spoken of."""
+"""What a realtime model gets as the answer of a tool: always a text, and not a long one, since it is to be spoken."""
 
 from typing import TYPE_CHECKING
 

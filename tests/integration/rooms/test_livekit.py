@@ -54,6 +54,7 @@ async def test_those_who_name_the_same_breakout_room_meet_and_nobody_else_does(s
 
         caller = await session(server.client(name="caller"), "b")
         assert await session(server.client(name="bot", role="agent"), "b") == caller
+        assert await session(server.client(), "") == await session(server.client(), None)
 
         token = ParticipantToken(
             name="stranger",

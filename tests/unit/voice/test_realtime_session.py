@@ -113,7 +113,9 @@ def test_words_that_are_not_recognised_are_known_to_be_unknown(provider: Provide
     provider.speech_ends()
     kind = "conversation.item.input_audio_transcription.failed"
     assert provider.send(kind, item_id="u1", error={"message": "m"}) == [CallerSaid("u1", None)]
-    assert provider.session._unrecognised == set()
+    provider.begin()
+    provider.end()
+    assert provider.session.is_settled
 
 
 def test_pieces_of_an_answer_that_the_caller_interrupted_are_dropped(provider: Provider) -> None:
