@@ -69,7 +69,7 @@ def default_thinker() -> Thinker:
 def default_connectors() -> list[Connector]:
     """Return the ways of sound of a VoiceBot that is given none.
 
-    MeshAgent's clients name none and join LiveKit, so it goes first where its library is installed; ours name the one they want.
+    MeshAgent's clients name none and join LiveKit, so it goes first where its library is installed; ours name theirs.
     """
     first: list[Connector] = [LivekitConnector()] if find_spec("livekit") is not None else []
     return [*first, MessageConnector()]

@@ -1,7 +1,7 @@
 """What a realtime model is asked for, and the times of its sessions: `RealtimeOptions`; where it is: `Endpoint`.
 
-Both are plain values that a thinker holds for all of its calls. An endpoint is resolved for each session anew, because the token
-of a participant may be another one by then.
+Both are plain values that a thinker holds for all of its calls. An endpoint is resolved for each session anew, because the
+token of a participant may be another one by then.
 """
 
 from collections.abc import Mapping, Sequence

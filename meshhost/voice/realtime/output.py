@@ -1,4 +1,4 @@
-"""`Output`: the agent's voice in one call: plays the sound of answers over the carrier, and knows at any moment how far it was heard.
+"""`Output`: the agent's voice in one call: plays the sound of answers, and knows at any moment how far it was heard.
 
 The provider sends an answer faster than it is heard, so most of it waits here: the socket must be read on, because it also
 brings that the caller interrupts. `run` converts, cuts into frames and plays; `stop` ends the voice at once and says how
