@@ -29,6 +29,7 @@ from meshhost.server.calling.service import CallingService
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import ServerConfig
 from meshhost.server.core.directory import RoomDirectory
+from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.core.ownership import CountedOwnership, RoomOwnership
 from meshhost.server.core.service import RoomService, ServiceSet
 from meshhost.server.data.deletion import Deletions
@@ -84,6 +85,7 @@ from meshhost.server.traces.gateway import GatewayTraces
 from meshhost.server.traces.messages import MessageTraces, trace_messages
 from meshhost.server.traces.recorder import TraceRecorder
 from meshhost.server.traces.service import TracesService
+from meshhost.server.voice.routes import VoiceRoutes
 from meshhost.server.waking import Waking
 from meshhost.server.wire.dialect import Dialect, Dialects
 from meshhost.server.wire.sdk056 import SDK_056
@@ -308,6 +310,9 @@ def assemble(
         count_mcp=metrics.count_mcp,
         has_login=config.has_login,
     ).add_to(app)
+    # Each message of a call counts as a request of its tenant, as those of participants do.
+    talking = Dispatcher(messaging.operations(), count=metrics.count_request, rates=rates)
+    VoiceRoutes(access, directory, talking, engines.counts, rates).add_to(app)
     hooks = Hooks(engines.triggers, engines.queues, **checks)
     HookRoutes(access, hooks, address, bodies, rates=rates).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)

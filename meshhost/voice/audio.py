@@ -13,24 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from meshhost.errors import InvalidRequestError
+from meshhost.protocol.voice_messages import MAX_RATE, MIN_RATE, RATE_STEP
 
-__all__ = [
-    "FRAME_MS",
-    "MAX_RATE",
-    "MIN_RATE",
-    "SAMPLE_BYTES",
-    "Framer",
-    "Sound",
-    "check_rate",
-    "frame_bytes",
-    "silence",
-]
+__all__ = ["FRAME_MS", "SAMPLE_BYTES", "Framer", "Sound", "check_rate", "frame_bytes", "silence"]
 
 FRAME_MS = 20
 SAMPLE_BYTES = 2
-# Telephones' rate, and that of studios. A frame must hold a whole number of samples: the rate is a multiple of 50.
-MIN_RATE = 8_000
-MAX_RATE = 48_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +52,10 @@ class Sound:
 
 def check_rate(rate: object, field: str = "rate") -> int:
     """Return a sample rate that came from outside. Raises InvalidRequestError that names the field."""
-    if isinstance(rate, bool) or not isinstance(rate, int) or not MIN_RATE <= rate <= MAX_RATE or rate % 50:
-        raise InvalidRequestError(field, f"expected a multiple of 50 from {MIN_RATE} to {MAX_RATE}, got {rate!r}")
+    if isinstance(rate, bool) or not isinstance(rate, int) or not MIN_RATE <= rate <= MAX_RATE or rate % RATE_STEP:
+        raise InvalidRequestError(
+            field, f"expected a multiple of {RATE_STEP} from {MIN_RATE} to {MAX_RATE}, got {rate!r}"
+        )
     return rate
 
 

@@ -48,6 +48,8 @@ logger = logging.getLogger(__name__)
 MAX_CALLS = 8
 MAX_SECONDS = 3600.0
 CONNECT_SECONDS = 30.0
+ENDED_BY_AGENT = "the agent ends the call"
+_TELL_SECONDS = 2.0
 _MAX_PATH_CHARS = 1_000
 # What models write is made for the eye, unless they are told.
 VOICE_RULE = "You are heard, not read: answer in one to three short, plain sentences, without lists, code or Markdown."
@@ -203,7 +205,7 @@ class VoiceBot(SingleRoomAgent):
         except TimeoutError:
             reason = "the call has become too long"
         except asyncio.CancelledError:
-            reason = "the agent ends the call"
+            reason = ENDED_BY_AGENT
             raise
         except Exception as error:
             reason = str(error) if isinstance(error, MeshhostError) else "the agent failed"
@@ -319,6 +321,9 @@ class VoiceBot(SingleRoomAgent):
         try:
             with guarding():
                 await self.run_voice_agent(participant=call.caller, breakout_room=call.breakout_room)
+        except asyncio.CancelledError:
+            await self._tell_end(call, ENDED_BY_AGENT)  # it may not have come so far as to have a carrier
+            raise
         except (MeshhostError, TimeoutError) as error:
             logger.warning("a voice call failed", extra={**fields, "reason": str(error) or "no answer in time"})
             await self._tell_end(call, str(error) or "the call could not be joined in time")
@@ -338,9 +343,10 @@ class VoiceBot(SingleRoomAgent):
 
     async def _tell_end(self, call: VoiceCall, reason: str) -> None:
         """Tell a caller whose call did not come about. One whose carrier was closed is told twice, which does no harm."""
-        with contextlib.suppress(RoomError):
+        with contextlib.suppress(RoomError, TimeoutError):
             body = {"call_id": call.id, "reason": reason}
-            await self.room.messaging.send_message(to=call.caller, type=messages.END, message=body)
+            async with asyncio.timeout(_TELL_SECONDS):
+                await self.room.messaging.send_message(to=call.caller, type=messages.END, message=body)
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshhost.errors import InvalidRequestError
+from meshhost.protocol.voice_messages import ANSWER, AUDIO, CALL, CLEAR, END, LINE, MAX_AUDIO_MS, STATE
 from meshhost.room.services.messaging import RoomMessage
 from meshhost.voice.audio import SAMPLE_BYTES, Sound
 from meshhost.voice.transcript import Line, Speaker
@@ -40,15 +41,6 @@ __all__ = [
     "line_message",
 ]
 
-CALL = "voice_call"
-ANSWER = "voice_answer"
-AUDIO = "voice_audio"
-CLEAR = "voice_clear"
-STATE = "voice_state"
-LINE = "voice_line"
-END = "voice_end"
-
-MAX_AUDIO_MS = 500
 MAX_ID_CHARS = 100
 
 
