@@ -8,7 +8,7 @@ import asyncio
 import json
 import sys
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -135,4 +135,5 @@ async def host(url: str, token: str, kind: str, calls: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run({"provider": provider, "server": server, "host": host}[sys.argv[1]](*sys.argv[2:]))
+    parts: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {"provider": provider, "server": server, "host": host}
+    asyncio.run(parts[sys.argv[1]](*sys.argv[2:]))
