@@ -30,7 +30,7 @@ from meshhost.gateway.operations import check_references, read_body
 from meshhost.gateway.provider import Caller, Provider
 from meshhost.gateway.tokens import Tokens, tokens_of
 
-__all__ = ["RealtimeLimits", "RealtimeProvider", "RealtimeSessions"]
+__all__ = ["CheckCaller", "RealtimeLimits", "RealtimeProvider", "RealtimeSessions"]
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from meshhost.gateway.operations import (
     read_body,
 )
 from meshhost.gateway.provider import Caller, ProviderTable
-from meshhost.gateway.realtime import RealtimeLimits, RealtimeSessions
+from meshhost.gateway.realtime import CheckCaller, RealtimeLimits, RealtimeSessions
 from meshhost.gateway.tokens import Tokens
 from meshhost.protocol.json_values import has_few_parts
 
@@ -68,7 +68,7 @@ def add_gateway_routes(
     max_body_bytes: int = MAX_BODY_BYTES,
     hold: Hold = _uncounted,
     trace: TraceCall = _untraced,
-    check: Authenticate | None = None,
+    check: CheckCaller | None = None,
     realtime: RealtimeLimits | None = None,
 ) -> None:
     """Serve `/rooms/{room}/v1/{path}` for the operations that `operations.py` lists.
