@@ -44,6 +44,7 @@ from meshhost.voice.realtime.line import LineLostError, RealtimeLine
 from meshhost.voice.realtime.lines import OrderedLines
 from meshhost.voice.realtime.options import Endpoint, RealtimeOptions
 from meshhost.voice.realtime.output import Output
+from meshhost.voice.realtime.playback import Cut
 from meshhost.voice.realtime.session import BYTES_PER_MS, RATE, RealtimeSession
 from meshhost.voice.realtime.tool_output import spoken
 from meshhost.voice.resampling import Resampler
@@ -61,6 +62,8 @@ logger = logging.getLogger(__name__)
 _PIECE_MS = 200.0
 _MAX_FAILURES = 3
 _SHORT_SECONDS = 10.0
+_LAST_WORDS_SECONDS = 2.0
+_FINISH_SECONDS = 10.0
 _GO_ON = "Your last answer was cut off by a technical fault. Finish it now, without repeating what you have said."
 _GREET = "The call begins now. Greet the caller with exactly these words, and no others: {}"
 
@@ -113,9 +116,18 @@ class RealtimeCall:
             await self._lines.end("error", f"({error})")
             raise error from None
         finally:
-            await self._lines.finish()
-            for line in list(self._open):
-                await line.close()
+            await self._finish()
+
+    async def _finish(self) -> None:
+        """Write what is known, and release what is open. The caller has hung up, or will be told so."""
+        try:
+            async with asyncio.timeout(_FINISH_SECONDS):
+                await self._stop_voice()
+                await self._lines.finish()
+        except TimeoutError:
+            logger.warning("a transcript was not finished", extra={"voice_call": self._call.call_id})
+        for line in list(self._open):
+            await line.close()
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -136,6 +148,15 @@ class RealtimeCall:
             if pcm:
                 self._incoming.add(pcm)
                 self._moved.set()
+        await self._know_last_words()
+
+    async def _know_last_words(self) -> None:
+        """The caller has hung up: what was said right before it is recognised a moment later."""
+        end = self._clock.monotonic() + _LAST_WORDS_SECONDS
+        while (line := self._line) is not None and line.session.is_recognising:
+            if line.is_lost.is_set() or (left := end - self._clock.monotonic()) <= 0:
+                return
+            await self._wait(left)
 
     async def _send(self) -> None:
         while True:
@@ -158,8 +179,10 @@ class RealtimeCall:
     async def _keep(self) -> None:
         line = await self._open_line()
         while True:
-            with contextlib.suppress(LineLostError):
+            try:
                 await self._take_over(line)
+            except LineLostError:
+                await line.close()  # it may be open, and take nothing
             line = await self._next(line)
 
     async def _open_line(self) -> RealtimeLine:
@@ -287,17 +310,23 @@ class RealtimeCall:
                 pass
 
     async def _on_speech(self, line: RealtimeLine, item_id: str) -> None:
-        whole, cuts = await self._output.stop()
-        line.session.truncate(cuts)
         self._incoming.begin_speech()
         self._lines.begin(item_id, Speaker.CALLER)
-        await self._on_heard(whole)
+        line.session.truncate(await self._stop_voice())
+        await self._call.carrier.show(VoiceState.LISTENING)
+
+    async def _stop_voice(self) -> list[Cut]:
+        """Stop the voice; return what was not heard to its end."""
+        whole, cuts = await self._output.stop()
+        for item_id in whole:
+            said = self._said.pop(item_id, None)
+            await self._lines.end(item_id, None if said is None else said.heard)
         for cut in cuts:
             said = self._said.pop(cut.item_id, None)
             if said is not None:
                 said.heard_ms = cut.heard_ms
                 await self._lines.end(cut.item_id, said.heard, is_cut=True)
-        await self._call.carrier.show(VoiceState.LISTENING)
+        return cuts
 
     async def _on_first_sound(self, item_id: str) -> None:
         self._is_greeted = True

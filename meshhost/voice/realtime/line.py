@@ -92,6 +92,7 @@ class RealtimeLine:
             with contextlib.suppress(LineLostError):
                 await self.flush()
         self.is_lost.set()
+        self.is_full.set()
 
     async def flush(self) -> None:
         """Send what the session wants sent. Raises LineLostError."""
@@ -115,6 +116,8 @@ class RealtimeLine:
                 await self.is_full.wait()
         except TimeoutError:
             raise LineLostError("the voice model did not take the conversation") from None
+        if self.is_lost.is_set():
+            raise LineLostError("the voice model ended the session")
 
     async def close(self) -> None:
         """Release the connection."""

@@ -135,6 +135,11 @@ class RealtimeSession:
         return not busy and not self._pending
 
     @property
+    def is_recognising(self) -> bool:
+        """Whether words of the caller are to come."""
+        return bool(self._unrecognised)
+
+    @property
     def is_settled(self) -> bool:
         """Whether it is quiet, and all that was said is known: the moment for another session to take over."""
         return self.is_quiet and not self._unrecognised

@@ -414,6 +414,18 @@ async def test_a_provider_that_reads_nothing_is_left_for_a_new_session() -> None
             await talk.hears(100)
 
 
+async def test_a_caller_who_hangs_up_leaves_a_transcript_of_what_was_said() -> None:
+    async with scripted("tell me") as provider:
+        provider.say(" ".join(f"word{number}" for number in range(20)), ms=2_000)
+        async with talking(provider) as talk:
+            await talk.say()
+            await talk.hears(600)
+        assert talk.transcript.said()[0] == ("caller", "tell me", False)
+        [(speaker, text, is_cut)] = talk.transcript.said()[1:]
+        assert (speaker, is_cut) == ("agent", True)
+        assert 4 <= len(text.split()) <= 12
+
+
 async def test_a_call_that_ends_leaves_nothing_running() -> None:
     before = len(asyncio.all_tasks())
     async with scripted("hello", "hello") as provider:
