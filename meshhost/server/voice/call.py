@@ -58,6 +58,7 @@ class WebCall:
         self._changed = asyncio.Event()
         self._over = LightEvent()
         self._reason: str | None = None
+        self._is_agent_over = False
         self._sent = 0
         self._began = 0.0
         self._taken_seconds = 0.0
@@ -76,6 +77,7 @@ class WebCall:
             if kind == AUDIO:
                 self._put(event.payload)
             elif kind == END:
+                self._is_agent_over = True
                 self._end(str(body.get("reason") or "the agent has ended the call"))
             else:
                 self._put({"type": kind.removeprefix(PREFIX), **{k: v for k, v in body.items() if k != "call_id"}})
@@ -96,7 +98,7 @@ class WebCall:
             await visitor.within(self._listen(visitor))
         finally:
             await tasks.stop()
-            if self._reason is None:  # the page hung up, or its call is ended here
+            if not self._is_agent_over:  # the page hung up or is gone, or its call is ended here
                 with contextlib.suppress(MeshhostError):
                     await self._tell(visitor, END, {})
 
