@@ -21,6 +21,7 @@ from meshhost.errors import InvalidRequestError, NotFoundError, RoomError
 from meshhost.room.participants import Participant, RemoteParticipant
 from meshhost.room.services.messaging import RoomMessage
 from meshhost.voice import messages
+from meshhost.voice.absence import Absence
 from meshhost.voice.audio import SAMPLE_BYTES, Sound, check_rate
 from meshhost.voice.carrier import VoiceState
 from meshhost.voice.transcript import Line
@@ -101,13 +102,14 @@ class OutgoingCall:
         self._is_answered = False
         self._is_over = False
         self._sent = 0
+        self._absence = Absence(room, agent.id, lambda: self._end("the agent has left"))
 
     def __repr__(self) -> str:
         return f"<OutgoingCall {self.id} answered={self._is_answered} over={self._is_over}>"
 
     async def __aenter__(self) -> Self:
         self._room.messaging.on("message", self._on_message)
-        self._room.messaging.on("participant_removed", self._on_removed)
+        self._absence.start()
         try:
             await self._call()
         except BaseException:
@@ -119,7 +121,7 @@ class OutgoingCall:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._room.messaging.off("message", self._on_message)
-        self._room.messaging.off("participant_removed", self._on_removed)
+        self._absence.stop()
         await self.hang_up()
 
     async def send(self, sound: Sound) -> None:
@@ -200,10 +202,6 @@ class OutgoingCall:
             case _:
                 return
         self._changed.set()
-
-    def _on_removed(self, participant: Participant) -> None:
-        if participant.id == self._agent.id:
-            self._end("the agent has left")
 
     def _end(self, reason: str | None) -> None:
         if not self._is_over:

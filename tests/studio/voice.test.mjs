@@ -101,7 +101,6 @@ test("a call ends with its reason, and then nothing is sent or listened to", () 
   for (const [end, reason] of [
     [({ room, id }) => room.tell("voice_end", { call_id: id, reason: "busy" }), "busy"],
     [({ room, id }) => room.tell("voice_end", { call_id: id }), "The agent has ended the call."],
-    [({ room }) => room.tell("participant.disabled", { id: "agent" }), "The agent has left the room."],
     [({ call }) => call.hangUp(), ""],
     [({ room }) => [...room.watchers][0]("ended", new Error("revoked")), "revoked"],
     [
@@ -122,6 +121,19 @@ test("a call ends with its reason, and then nothing is sent or listened to", () 
     assert.equal(all.room.sent.length, sent);
     assert.equal(all.room.listeners.size + all.room.watchers.size, 0);
   }
+});
+
+test("a call waits a while for an agent that was lost, and ends when it does not come back", (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  const { room, call } = answered();
+  room.tell("participant.disabled", { id: "agent" });
+  context.mock.timers.tick(4_000);
+  room.tell("participant.enabled", { id: "agent", attributes: {} });
+  context.mock.timers.tick(10_000);
+  assert.equal(call.state, "listening");
+  room.tell("participant.disabled", { id: "agent" });
+  context.mock.timers.tick(6_000);
+  assert.deepEqual([call.state, call.reason], ["ended", "The agent has left the room."]);
 });
 
 test("a call that the room refuses says why", async () => {

@@ -10,6 +10,7 @@ token, server) ends the call, and the other side is told the reason.
 """
 
 import asyncio
+import contextlib
 import json
 import time
 import uuid
@@ -18,7 +19,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from meshhost.errors import InvalidRequestError, NotFoundError, QuotaExceededError
+from meshhost.errors import InvalidRequestError, MeshhostError, NotFoundError, QuotaExceededError
 from meshhost.protocol.voice_messages import AUDIO, CALL, END, MAX_AUDIO_MS, PREFIX
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Event
@@ -31,6 +32,9 @@ __all__ = ["WebCall"]
 # An agent of a configured service may have to be called into the room first.
 AGENT_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
+# An agent whose connection was lost may come back within this time.
+AGENT_LOST_SECONDS = 5.0
+_LOST_LOOK_SECONDS = 1.0
 # Sound that a page may send ahead of time, such as after its connection stood still.
 _AHEAD_SECONDS = 2.0
 # What may wait for the page: ten seconds of sound, or many small messages.
@@ -54,9 +58,11 @@ class WebCall:
         self._changed = asyncio.Event()
         self._over = LightEvent()
         self._reason: str | None = None
+        self._is_agent_over = False
         self._sent = 0
         self._began = 0.0
         self._taken_seconds = 0.0
+        self._agent_lost_at: float | None = None
 
     def report(self, event: Event) -> None:
         """Take an event of the room."""
@@ -64,11 +70,14 @@ class WebCall:
             return
         kind, body = event.body.get("type", ""), event.body.get("message") or {}
         if kind == "participant.disabled":
-            self._end("the agent has left")
+            self._agent_lost_at = time.monotonic()
+        elif kind == "participant.enabled":
+            self._agent_lost_at = None
         elif kind.startswith(PREFIX) and body.get("call_id") == self._id:
             if kind == AUDIO:
                 self._put(event.payload)
             elif kind == END:
+                self._is_agent_over = True
                 self._end(str(body.get("reason") or "the agent has ended the call"))
             else:
                 self._put({"type": kind.removeprefix(PREFIX), **{k: v for k, v in body.items() if k != "call_id"}})
@@ -89,8 +98,9 @@ class WebCall:
             await visitor.within(self._listen(visitor))
         finally:
             await tasks.stop()
-        if self._reason is None:  # the page hung up
-            await self._tell(visitor, END, {})
+            if not self._is_agent_over:  # the page hung up or is gone, or its call is ended here
+                with contextlib.suppress(MeshhostError):
+                    await self._tell(visitor, END, {})
 
     async def close(self, reason: str | None = None) -> None:
         """Tell the page how the call ended, and close its socket."""
@@ -164,7 +174,11 @@ class WebCall:
             while True:
                 await self._write_waiting()
                 self._changed.clear()
-                await self._changed.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOST_LOOK_SECONDS):
+                        await self._changed.wait()
+                if self._agent_lost_at is not None and time.monotonic() - self._agent_lost_at > AGENT_LOST_SECONDS:
+                    self._end("the agent has left")
         except (ConnectionError, TimeoutError):
             self._end("the page does not read what it is sent")
 

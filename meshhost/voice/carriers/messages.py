@@ -1,6 +1,6 @@
 """`MessageCarrier`: a voice call by messages of the room, the way that needs nothing but a room (`meshhost.voice.messages`).
 
-Two tasks touch a carrier: the room client's read loop calls `_on_message` and `_on_removed`, which never wait, and the thinker
+Two tasks touch a carrier: the room client's read loop calls `_on_message`, which never waits, and the thinker
 plays. A third, `_send_all`, is the carrier's own: it takes what was played out of `_outgoing` and sends it, several frames to a
 message, each when the one before has been passed on. Control messages go through the same queue, so that the caller gets
 everything in the order in which it happened. The pace is that of `Playhead`.
@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import AccessDeniedError, InvalidRequestError, NotFoundError, RoomError
-from meshhost.room.participants import Participant, RemoteParticipant
+from meshhost.room.participants import RemoteParticipant
 from meshhost.room.services.messaging import RoomMessage
 from meshhost.tasks import LightEvent, TaskOwner, until
 from meshhost.voice import messages
+from meshhost.voice.absence import Absence
 from meshhost.voice.audio import Sound, check_rate
 from meshhost.voice.carrier import VoiceCall, VoiceState
 from meshhost.voice.inbox import FrameInbox
@@ -87,6 +88,7 @@ class MessageCarrier:
         self._sent = 0
         self._received = -1
         self._tasks = TaskOwner(f"voice call {call_id}")
+        self._absence = Absence(room, caller.id, self._end)
 
     def __repr__(self) -> str:
         return f"<MessageCarrier {self._call_id!r} rate={self._rate} ended={self._ended.is_set()}>"
@@ -104,7 +106,7 @@ class MessageCarrier:
     async def open(self) -> None:
         """Begin the call. Raises RoomError when the caller cannot be reached."""
         self._room.messaging.on("message", self._on_message)
-        self._room.messaging.on("participant_removed", self._on_removed)
+        self._absence.start()
         try:
             await self._send(messages.ANSWER, {"rate": self._rate})
         except BaseException:
@@ -232,10 +234,6 @@ class MessageCarrier:
         except InvalidRequestError as error:
             logger.warning("sound of a caller refused", extra={"voice_call": self._call_id, "reason": str(error)})
 
-    def _on_removed(self, participant: Participant) -> None:
-        if participant.id == self._caller.id:
-            self._end()
-
     def _end(self) -> None:
         self._ended.set()
         self._inbox.close()
@@ -245,4 +243,4 @@ class MessageCarrier:
 
     def _forget(self) -> None:
         self._room.messaging.off("message", self._on_message)
-        self._room.messaging.off("participant_removed", self._on_removed)
+        self._absence.stop()

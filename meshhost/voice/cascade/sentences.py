@@ -9,7 +9,7 @@ import re
 __all__ = ["SentenceFeed", "speakable"]
 
 # A sentence ends with one of these and a space, or with a line. A shorter one is spoken with the next.
-_END = re.compile(r"(?<=[.!?…])[\"')\]]*\s+|\n+")
+_END = re.compile(r"""(?<=[.!?…])\s+|(?<=[.!?…]["')\]])\s+|\n+""")
 _MIN_CHARS = 8
 # A text without an end is cut at a comma or space before this length: nothing of it is heard until it is complete.
 _MAX_CHARS = 240

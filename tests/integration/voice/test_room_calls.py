@@ -17,6 +17,7 @@ from meshhost.agents.chat.log import ThreadLog, text_of
 from meshhost.errors import InvalidRequestError, NotFoundError, RoomError
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import Participant
+from meshhost.room.reconnect import ReconnectPolicy
 from meshhost.testing.scripted_llm import ScriptedLLM, wait_until
 from meshhost.testing.server import RunningServer, running_server
 from meshhost.tools.toolkit import Toolkit
@@ -31,6 +32,7 @@ from meshhost.voice import (
     VoiceBot,
     VoiceBotContext,
     VoiceState,
+    absence,
     voice_agent,
 )
 
@@ -195,7 +197,35 @@ async def test_a_folder_for_transcripts_gets_one_for_each_call(server: RunningSe
         assert entry.name.endswith(".thread")
 
 
-async def test_a_call_ends_when_the_caller_leaves_the_room(server: RunningServer) -> None:
+@pytest.mark.parametrize("who", ["caller", "bot"])
+async def test_a_call_goes_on_when_a_connection_was_lost_for_a_moment(server: RunningServer, who: str) -> None:
+    bot = make_bot("Good day.", "And again.")
+    policy = ReconnectPolicy(first_delay=0.1)
+    async with (
+        server.client("room", name="bot", role="agent", reconnect=policy) as bots,
+        server.client("room", name="ann", reconnect=policy) as room,
+    ):
+        await bot.start(room=bots)
+        await room.messaging.enable()
+        async with calling(room) as ear:
+            await ear.say("hello there")
+            await ear.until(lambda ear: len(ear.lines) == 2)
+            lost = bots if who == "bot" else room
+            back = asyncio.Event()
+            lost.messaging.on("messaging_enabled", back.set)
+            server.cut(lost)
+            async with asyncio.timeout(10):
+                await back.wait()
+            await ear.say("tell me more")
+            await ear.until(lambda ear: len(ear.lines) == 4)
+            assert ear.lines[-1] == (Speaker.AGENT, "And again.", False)
+        await bot.stop()
+
+
+async def test_a_call_ends_when_the_caller_leaves_the_room(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(absence, "GRACE_SECONDS", 0.2)
     bot = make_bot("word " * 100)
     async with joined(server, bot) as [_]:
         async with server.client("room", name="bob") as room:

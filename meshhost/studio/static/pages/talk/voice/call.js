@@ -9,6 +9,7 @@ import { tell } from "../../../app/participants.js";
 
 const ANSWER_MS = 30_000;
 const MOST_IN_FLIGHT = 16;
+const LEAVE_MS = 5_000;
 
 /**
  * @typedef {"calling" | "listening" | "thinking" | "speaking" | "ended"} CallState
@@ -44,6 +45,8 @@ export class Call {
   #inFlight = 0;
   /** @type {ReturnType<typeof setTimeout>} */
   #timer;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #gone;
   /** @type {(() => void)[]} */
   #stops = [];
 
@@ -81,7 +84,9 @@ export class Call {
 
   /** @param {import("../../../protocol/messages.js").Header} header @param {Uint8Array} payload */
   #receive({ from_participant_id: from, type, message }, payload) {
-    if (type === "participant.disabled" && message.id === this.#agent) return this.#end("The agent has left the room.");
+    // An agent whose connection was lost for a moment comes back as the same participant.
+    if (type === "participant.disabled" && message.id === this.#agent) this.#gone ??= setTimeout(() => this.#end("The agent has left the room."), LEAVE_MS);
+    if (type === "participant.enabled" && message.id === this.#agent) this.#back();
     if (from !== this.#agent || message?.call_id !== this.#id) return undefined;
     switch (type) {
       case "voice_answer":
@@ -116,9 +121,15 @@ export class Call {
     this.#onChange();
   }
 
+  #back() {
+    clearTimeout(this.#gone);
+    this.#gone = undefined;
+  }
+
   /** @param {string} reason */
   #end(reason) {
     if (this.state === "ended") return;
+    this.#back();
     clearTimeout(this.#timer);
     for (const stop of this.#stops) stop();
     this.#player.clear();
