@@ -24,6 +24,7 @@ from meshhost.agents.adapter import LLMAdapter, ToolResponseAdapter
 from meshhost.agents.base import SingleRoomAgent
 from meshhost.agents.context import AgentChatContext
 from meshhost.errors import InvalidRequestError, MeshhostError, NotFoundError, RoomError
+from meshhost.guard import call as run_hook
 from meshhost.guard import guarding
 from meshhost.room.participants import RemoteParticipant
 from meshhost.room.requirements import Requirement
@@ -219,8 +220,13 @@ class VoiceBot(SingleRoomAgent):
         path = call.transcript_path or self._transcript_path(call)
         connection = VoiceConnection(self.room, call.breakout_room, carrier)
         context = VoiceBotContext(self.room, call.caller, connection, path)
-        session = await self.create_session(context)
-        await self.on_session_created(context, session)
+        # Programs wrote these for MeshAgent, as plain functions too: see `guard.call`.
+        session: Thinker = await run_hook(self.create_session, context=context)
+        if not callable(getattr(session, "run", None)):
+            raise InvalidRequestError(
+                "create_session", f"expected a thinker, such as Cascade, got {type(session).__name__}"
+            )
+        await run_hook(self.on_session_created, context=context, session=session)
         thread = await self._open_transcript(call, path)
         try:
             conversation = Conversation(
@@ -229,20 +235,20 @@ class VoiceBot(SingleRoomAgent):
                 caller=call.caller,
                 carrier=carrier,
                 transcript=CallTranscript(carrier, thread),
-                instructions=await self.get_rules(call.caller),
-                toolkits=await self.make_toolkits(context),
+                instructions=await run_hook(self.get_rules, participant=call.caller),
+                toolkits=await run_hook(self.make_toolkits, context=context),
                 tool_adapter=self._tool_adapter,
                 greeting=self._greeting,
                 greeting_prompt=self._greeting_prompt,
                 voice=self._voice,
                 chat=await self.init_chat_context(),
             )
-            await self.on_session_started(context, session)
+            await run_hook(self.on_session_started, context=context, session=session)
             await session.run(conversation)
         finally:
             if thread is not None:
                 await thread.close()
-            await self.on_session_ended(context, session)
+            await run_hook(self.on_session_ended, context=context, session=session)
 
     async def _open_transcript(self, call: VoiceCall, path: str | None) -> ThreadTranscript | None:
         if path is None:

@@ -128,12 +128,13 @@ class _Session:
         self._utterances.put_nowait((began, speech))
 
     async def _answer_all(self, group: asyncio.TaskGroup) -> None:
-        await self.cascade.speech_to_text.prepare()
         if self.call.greeting_prompt is not None:
             self.chat.append_user_message(self.call.greeting_prompt)
             self._begin(group)
         elif self.call.greeting is not None:
             self._begin(group, text=self.call.greeting)
+        # While the caller is greeted: the first call of a process loads a model.
+        await self.cascade.speech_to_text.prepare()
         while True:
             began, speech = await self._utterances.get()
             text = await self._understood(speech)

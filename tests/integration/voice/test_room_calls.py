@@ -157,7 +157,7 @@ async def test_a_caller_who_interrupts_is_told_to_drop_the_rest(server: RunningS
         await ear.until(lambda ear: ear.lines[-1:] == [(Speaker.AGENT, "Yes.", False)])
         [_, cut, *_] = ear.lines
         assert cut[2]
-        assert 4 <= len(cut[1].split()) <= 20
+        assert 4 <= len(cut[1].split()) <= 60
 
 
 async def test_the_voice_is_not_sent_far_ahead_of_the_ear(server: RunningServer) -> None:
@@ -371,6 +371,26 @@ async def test_a_voice_agent_is_waited_for(server: RunningServer) -> None:
         waiting = asyncio.create_task(voice_agent(room))
         async with joined(server, make_bot(), "bob"):
             assert (await waiting).get_attribute("name") == "bot"
+
+
+async def test_hooks_may_be_plain_functions_and_a_session_must_be_a_thinker(server: RunningServer) -> None:
+    class Plain(VoiceBot):
+        def get_rules(self, *, participant: Participant) -> list[str]:  # type: ignore[override]
+            return [f"Be kind to {participant.get_attribute('name')}."]
+
+    class Foreign(VoiceBot):
+        def create_session(self, context: VoiceBotContext) -> Any:  # type: ignore[override]
+            return object()
+
+    bot = make_bot("Good day.", cls=Plain)
+    async with joined(server, bot) as [room], calling(room) as ear:
+        await ear.say("hello there")
+        await ear.until(lambda ear: len(ear.lines) == 2)
+        [call] = bot._thinker.llm_adapter.calls  # type: ignore[attr-defined]
+        assert call.context.get_system_instructions() == "- Be kind to ann."
+    async with joined(server, make_bot(cls=Foreign)) as [room], calling(room) as ear:
+        await ear.until(lambda ear: ear.call.end_reason)
+        assert ear.call.end_reason == "create_session: expected a thinker, such as Cascade, got object"
 
 
 def test_a_bot_needs_a_thinker() -> None:

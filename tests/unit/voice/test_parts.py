@@ -169,42 +169,58 @@ async def test_an_inbox_ends_when_nothing_comes_for_too_long() -> None:
 # Threads
 
 
+class Busy:
+    """Keeps the thread of a pool busy until `go` is set."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self._begun = threading.Event()
+
+    def work(self) -> None:
+        self._begun.set()
+        self.go.wait(5)
+
+    async def begin(self, pool: FairPool) -> asyncio.Task[None]:
+        """Return when the thread has begun."""
+        task = asyncio.create_task(pool.run("a", self.work))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(self._begun.wait, 5)
+        return task
+
+
 async def test_calls_take_turns_in_the_threads() -> None:
-    pool, go, order = FairPool("test", threads=1), threading.Event(), []
-    first = asyncio.create_task(pool.run("a", go.wait, 5))
-    await asyncio.sleep(0.05)
+    pool, busy, order = FairPool("test", threads=1), Busy(), []
+    first = await busy.begin(pool)
     rest = [asyncio.create_task(pool.run(call, order.append, call)) for call in ("a", "a", "a", "b", "c")]
     await asyncio.sleep(0)
-    go.set()
+    busy.go.set()
     await asyncio.gather(first, *rest)
     assert order == ["a", "b", "c", "a", "a"]
 
 
 async def test_what_one_call_has_waiting_is_bounded_and_others_are_served() -> None:
-    pool, go = FairPool("test", threads=1, max_waiting=2), threading.Event()
-    held = [asyncio.create_task(pool.run("a", go.wait, 5))]
-    await asyncio.sleep(0.05)
-    held += [asyncio.create_task(pool.run("a", go.wait, 5)) for _ in range(2)]
+    pool, busy = FairPool("test", threads=1, max_waiting=2), Busy()
+    held = [await busy.begin(pool)]
+    held += [asyncio.create_task(pool.run("a", busy.work)) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(LimitExceededError, match="2 pieces of work of one voice call wait for test"):
-        await pool.run("a", go.wait, 5)
+        await pool.run("a", busy.work)
     other = asyncio.create_task(pool.run("b", int, "7"))
     await asyncio.sleep(0)
-    go.set()
+    busy.go.set()
     assert await other == 7
     await asyncio.gather(*held)
 
 
 async def test_an_error_reaches_its_call_and_a_cancelled_one_is_not_begun() -> None:
-    pool, go, done = FairPool("test", threads=1), threading.Event(), []
-    held = asyncio.create_task(pool.run("a", go.wait, 5))
-    await asyncio.sleep(0.05)
+    pool, busy, done = FairPool("test", threads=1), Busy(), []
+    held = await busy.begin(pool)
     cancelled = asyncio.create_task(pool.run("b", done.append, 1))
     failing = asyncio.create_task(pool.run("c", int, "x"))
     await asyncio.sleep(0)
     cancelled.cancel()
     await asyncio.wait({cancelled})
-    go.set()
+    busy.go.set()
     with pytest.raises(ValueError, match="invalid literal"):
         await failing
     await held
