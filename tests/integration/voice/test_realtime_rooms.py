@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from doubles.voice_stages import tone
 
@@ -118,3 +120,16 @@ async def test_a_gateway_that_goes_away_and_comes_back_keeps_the_call(
             await call(ann, until=2, said=said)
         await bot.stop()
     assert lines(said)[1] == (Speaker.AGENT, "good day", False)
+
+
+async def test_a_session_ends_with_the_token_that_opened_it(server: RunningServer, provider: ScriptedRealtime) -> None:
+    token = server.token("room", expiration=datetime.now(UTC) + timedelta(seconds=1.5))
+    url = f"{server.url}/rooms/room/v1/realtime?model=gpt-realtime"
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http,
+        asyncio.timeout(15),
+        http.ws_connect(url) as socket,
+    ):
+        assert (await socket.receive_json())["type"] == "session.created"
+        assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
+        assert socket.close_code == 1008
