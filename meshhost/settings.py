@@ -400,6 +400,22 @@ class Settings(BaseSettings):
     anthropic_model: str | None = Field(
         None, validation_alias="ANTHROPIC_MODEL", description="Model of an AnthropicMessagesAdapter that names none."
     )
+    livekit_url: str | None = Field(
+        None,
+        validation_alias="LIVEKIT_URL",
+        description=(
+            "LiveKit server that voice may go through: ws, wss, http or https, as its clients reach it. With the next two, the "
+            "room server signs tokens for it."
+        ),
+    )
+    livekit_api_key: SecretStr | None = Field(
+        None, validation_alias="LIVEKIT_API_KEY", description="API key of that LiveKit server."
+    )
+    livekit_api_secret: SecretStr | None = Field(
+        None,
+        validation_alias="LIVEKIT_API_SECRET",
+        description="Secret of that key, which never leaves the room server.",
+    )
     otel_endpoint: str | None = Field(
         None,
         validation_alias=AliasChoices("OTEL_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
@@ -446,6 +462,17 @@ class Settings(BaseSettings):
     @classmethod
     def _is_http_url(cls, value: str) -> str:
         return checked_url(value)
+
+    @field_validator("livekit_url")
+    @classmethod
+    def _is_socket_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        scheme, separator, rest = value.rstrip("/").partition("://")
+        wanted = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}.get(scheme.lower())
+        if wanted is None or not separator or not rest or " " in rest:
+            raise ValueError("expected the address of a LiveKit server: ws://, wss://, http:// or https://")
+        return f"{wanted}://{rest}"
 
     @field_validator("config_dir", "data_dir", "local_model")
     @classmethod

@@ -155,6 +155,28 @@ _ROOMS = (
     ),
     Endpoint(
         "GET",
+        "/rooms/{room}/voice/{agent}",
+        "Talk with an agent",
+        [
+            Answer(101, "The call begins: sound in binary, the rest in JSON (docs/how-to/voice.md)."),
+            _BAD,
+            _UNAUTHORIZED,
+            _FORBIDDEN,
+            _OVER_QUOTA,
+            Answer(503, "The server stops.", headers={"Retry-After": "Seconds to wait."}),
+        ],
+        description="A WebSocket upgrade. The token must grant `messaging` with `send` and `list`.",
+        parameters=(
+            Parameter("token", "The participant token, when there is no Authorization header."),
+            Parameter("rate", "Samples per second, both ways: a multiple of 50 from 8000 to 48000 (default 16000)."),
+            Parameter("transcript_path", "A thread of the room for the transcript."),
+            Parameter("agent", "The name of the agent.", place="path"),
+        ),
+        auth="participantToken",
+        tag="Rooms",
+    ),
+    Endpoint(
+        "GET",
         "/files/{token}",
         "Download a file",
         [

@@ -69,6 +69,10 @@ VARIABLES: dict[str, dict[str, str]] = {
         "OPENAI_MODEL": "Model used when a request names none.",
         "ANTHROPIC_API_KEY": "Key for Anthropic, which serves `claude-*` then, if the file names no providers.",
         "ANTHROPIC_MODEL": "Model of an `AnthropicMessagesAdapter` that names none.",
+        "LIVEKIT_URL": "LiveKit server that voice may go through, as its clients reach it: `wss://…`. With key and secret, "
+        "`livekit.connect` is answered.",
+        "LIVEKIT_API_KEY": "API key of that LiveKit server.",
+        "LIVEKIT_API_SECRET": "Secret of that key; it never leaves the room server.",
         "MESHHOST_LOCAL_MODEL": "GGUF file of the local model. Default: the installed one.",
     },
     "Room server and service host": {

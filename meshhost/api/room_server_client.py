@@ -12,6 +12,7 @@ from meshhost.room.participants import LocalParticipant, Participant, RemotePart
 from meshhost.room.requirements import RequiredSchema, RequiredToolkit, Requirement
 from meshhost.room.services.agents import AgentDescription, AgentsClient, ToolDescription, ToolkitDescription
 from meshhost.room.services.developer import DeveloperClient
+from meshhost.room.services.livekit import LivekitClient, LivekitConnectionInfo
 from meshhost.room.services.messaging import MessagingClient, RoomMessage
 from meshhost.room.services.queues import LeasedMessage, Queue, QueuesClient
 from meshhost.room.services.storage import FileHandle, StorageClient, StorageEntry
@@ -23,6 +24,8 @@ __all__ = [
     "DeveloperClient",
     "FileHandle",
     "LeasedMessage",
+    "LivekitClient",
+    "LivekitConnectionInfo",
     "LocalParticipant",
     "MeshDocument",
     "MessagingClient",

@@ -30,7 +30,7 @@ from meshhost.protocol.frames import Limits
 from meshhost.queues.bodies import LargeBodies
 from meshhost.queues.over_engine import queue_service
 from meshhost.quotas.counts import TenantCounts
-from meshhost.server.config import OidcConfig, ServerConfig
+from meshhost.server.config import LivekitConfig, OidcConfig, ServerConfig
 from meshhost.server.data.counts import tenant_counts
 from meshhost.server.server import RoomServer
 from meshhost.settings import Settings, read_settings
@@ -164,6 +164,7 @@ def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool
         series_file=options.data_dir / "queue-series.json",
         # Base64 takes four bytes for three.
         mail=file.mail.config((file.queues.max_message_bytes - _ENVELOPE_BYTES) // 4 * 3),
+        livekit=_livekit(settings),
         traces_per_second=file.traces.per_second,
         failed_traces_per_second=file.traces.failed_per_second,
     )
@@ -207,6 +208,13 @@ def _oidc(options: ServerOptions, settings: Settings) -> OidcConfig | None:
     if config is not None and find_spec("cryptography") is None:
         raise SettingsError("studio.oidc: checking signatures needs a library more: pip install 'meshhost[oidc]'")
     return config
+
+
+def _livekit(settings: Settings) -> LivekitConfig:
+    key, secret = settings.livekit_api_key, settings.livekit_api_secret
+    return LivekitConfig(
+        settings.livekit_url, key.get_secret_value() if key else None, secret.get_secret_value() if secret else None
+    )
 
 
 def _make_data_dir(path: Path) -> None:

@@ -29,6 +29,7 @@ from meshhost.server.calling.service import CallingService
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import ServerConfig
 from meshhost.server.core.directory import RoomDirectory
+from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.core.ownership import CountedOwnership, RoomOwnership
 from meshhost.server.core.service import RoomService, ServiceSet
 from meshhost.server.data.deletion import Deletions
@@ -63,6 +64,7 @@ from meshhost.server.services.agents.service import AgentsService
 from meshhost.server.services.bodies.transfer import BodyTransfer
 from meshhost.server.services.developer import DeveloperService
 from meshhost.server.services.documents.service import MAX_DOCUMENT_BYTES, DocumentsService
+from meshhost.server.services.livekit import LivekitService
 from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.schedules import SchedulingService
@@ -83,6 +85,7 @@ from meshhost.server.traces.gateway import GatewayTraces
 from meshhost.server.traces.messages import MessageTraces, trace_messages
 from meshhost.server.traces.recorder import TraceRecorder
 from meshhost.server.traces.service import TracesService
+from meshhost.server.voice.routes import VoiceRoutes
 from meshhost.server.waking import Waking
 from meshhost.server.wire.dialect import Dialect, Dialects
 from meshhost.server.wire.sdk056 import SDK_056
@@ -309,6 +312,9 @@ def assemble(
         count_mcp=metrics.count_mcp,
         has_login=config.has_login,
     ).add_to(app)
+    # Each message of a call counts as a request of its tenant, as those of participants do.
+    talking = Dispatcher(messaging.operations(), count=metrics.count_request, rates=rates)
+    VoiceRoutes(access, directory, talking, engines.counts, rates).add_to(app)
     hooks = Hooks(engines.triggers, engines.queues, **checks)
     HookRoutes(access, hooks, address, bodies, rates=rates).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
@@ -338,6 +344,7 @@ def assemble(
         meter=engines.meter,
         hold=bodies.held,
         trace=GatewayTraces(traces).begin,
+        check=access.check_gateway_caller,
     )
     return Parts(
         app,
@@ -382,6 +389,7 @@ def _room_services(
             need=waking.need,
         ),
         DeveloperService(on_entry=log.keep_entry, on_line=log.keep_line),
+        LivekitService(config.livekit),
         # Updates travel as base64, which takes four bytes for three.
         DocumentsService(
             engines.documents,

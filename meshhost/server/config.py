@@ -23,6 +23,7 @@ __all__ = [
     "MAX_HEADER_BYTES",
     "CallTimes",
     "ConfiguredService",
+    "LivekitConfig",
     "MailConfig",
     "OidcConfig",
     "OidcRole",
@@ -32,6 +33,7 @@ __all__ = [
 
 MAX_HEADER_BYTES = 1024 * 1024
 """The JSON header of a message from a participant: what is larger belongs in the payload, or in a file."""
+_LIVEKIT_NAMES = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
 # What a connection may hold beside one message of the largest size, in each direction.
 _BESIDE_A_MESSAGE = 1024 * 1024
 
@@ -89,6 +91,20 @@ class OidcConfig:
     client_secret: str | None = field(default=None, repr=False)
     scopes: str = "openid email profile"
     groups_claim: str = "groups"
+
+
+@dataclass(frozen=True, slots=True)
+class LivekitConfig:
+    """Where the LiveKit server is (ws:// or wss://), and a key of it. Without all three, no voice goes through it."""
+
+    url: str | None = None
+    api_key: str | None = None
+    api_secret: str | None = field(default=None, repr=False)
+
+    def missing(self) -> list[str]:
+        """The variables of the environment that are not set."""
+        values = (self.url, self.api_key, self.api_secret)
+        return [name for name, value in zip(_LIVEKIT_NAMES, values, strict=True) if not value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +175,8 @@ class ServerConfig:
     hosts, which the operator sees through this server; `local_hosts` returns those that run on this machine, with the room that
     each was run for. The first `tenant_labels` tenants have a label of their own in the metrics, which shows their id or name.
     `series_file` is where the series of points about queues are kept while the server does not run. `mail` is how mail comes in
-    and goes out. Of each tenant `traces_per_second` messages are traced, and `failed_traces_per_second` of those that fail.
+    and goes out, `livekit` the server that voice may go through. Of each tenant `traces_per_second` messages are traced, and
+    `failed_traces_per_second` of those that fail.
     """
 
     host: str = "127.0.0.1"
@@ -196,6 +213,7 @@ class ServerConfig:
     tenant_label: TenantLabel = "id"
     series_file: Path | None = None
     mail: MailConfig = field(default_factory=MailConfig)
+    livekit: LivekitConfig = field(default_factory=LivekitConfig)
     traces_per_second: float = 10.0
     failed_traces_per_second: float = 10.0
 

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from doubles.talking import TalkingProgram, TalkingPrograms
 
@@ -308,3 +309,16 @@ async def test_a_client_comes_back_when_its_server_was_restarted(
         async with running_server(home, port=port, key=key) as again, again.client() as ours, asyncio.timeout(30):
             while toolkit not in {kit.name for kit in await ours.agents.list_toolkits()}:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.1)
+
+
+async def test_clients_of_each_generation_meet_in_one_voice_session(
+    newer: TalkingPrograms, older: TalkingPrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "a-secret-of-thirty-two-characters"
+    for name, value in (("URL", "https://voice.example.com"), ("API_KEY", "key"), ("API_SECRET", secret)):
+        monkeypatch.setenv(f"LIVEKIT_{name}", value)
+    async with running_server(tmp_path / "voice") as server:
+        seen = [await programs.lines("voice_session", server) for programs in (newer, older)]
+    assert [line["url"] for line in seen] == ["wss://voice.example.com"] * 2
+    sessions = {jwt.decode(line["token"], key=secret, algorithms=["HS256"])["video"]["room"] for line in seen}
+    assert len(sessions) == 1

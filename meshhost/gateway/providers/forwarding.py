@@ -15,7 +15,17 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from urllib.parse import unquote_plus
 
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, ConnectionTimeoutError, TCPConnector, web
+from aiohttp import (
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    ClientWebSocketResponse,
+    ConnectionTimeoutError,
+    TCPConnector,
+    WSServerHandshakeError,
+    web,
+)
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -30,6 +40,10 @@ from meshhost.llm.dialects import Dialect
 __all__ = ["ForwardingProvider"]
 
 logger = logging.getLogger(__name__)
+
+# Of a WebSocket: for its handshake, and between the pings that keep it alive.
+_DIAL_SECONDS = 15.0
+_HEARTBEAT_SECONDS = 30.0
 
 _HOP_BY_HOP = frozenset(
     [
@@ -251,6 +265,35 @@ class ForwardingProvider:
             headers.popall("Content-Length", None)
             return web.Response(status=upstream.status, headers=headers, body=body)
         return web.StreamResponse(status=upstream.status, headers=headers)
+
+    async def _dial(self, path: str, query: dict[str, str], *, max_event_bytes: int) -> ClientWebSocketResponse:
+        """Open a WebSocket to the service. Raises LLMError with the HTTP status that our caller gets."""
+        if self._session is None:
+            raise LLMError(f"provider {self.name} is not started")
+        headers: CIMultiDict[str] = CIMultiDict()
+        self._authorise(headers)
+        url = URL(f"{self._base_url}/{path}").with_query(query)
+        try:
+            async with asyncio.timeout(_DIAL_SECONDS):
+                return await self._session.ws_connect(
+                    url, headers=headers, heartbeat=_HEARTBEAT_SECONDS, max_msg_size=max_event_bytes
+                )
+        except WSServerHandshakeError as error:
+            raise self._refused(error.status) from None
+        except TimeoutError as error:
+            raise LLMError(f"provider {self.name} did not answer in time", status=504) from error
+        except (ClientError, OSError) as error:
+            raise LLMError(f"provider {self.name} cannot be reached", status=502) from error
+
+    def _refused(self, status: int) -> LLMError:
+        """What the refusal of a WebSocket means to our caller, who has no part in the gateway's key."""
+        logger.warning("a model provider refused a session", extra={"provider": self.name, "status": status})
+        if status in {400, 404, 405, 429}:
+            return LLMError(f"provider {self.name} refused the session (HTTP {status})", status=status)
+        if status in {401, 403}:
+            text = f"provider {self.name} refused the gateway's provider key (HTTP {status}); tell the operator"
+            return LLMError(text, status=502)
+        return LLMError(f"provider {self.name} gave no session (HTTP {status})", status=502)
 
     def _unreachable(self, error: Exception) -> web.Response:
         logger.warning("a model provider gave no answer", extra={"provider": self.name, "error": type(error).__name__})

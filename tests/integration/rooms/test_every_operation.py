@@ -54,6 +54,7 @@ ALL: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "developer.unwatch": ("developer", {"logs": False}, {}),
     "developer.watch": ("developer", {"logs": False}, {}),
     "traces.report": ("developer", {"logs": False}, {"spans": [SPAN]}),
+    "livekit.connect": ("livekit", {"breakout_rooms": []}, {"breakout_room": "b"}),
     "messaging.broadcast": ("messaging", {"broadcast": False}, {"type": "t", "message": {}}),
     "messaging.enable": ("messaging", {"list": False}, {}),
     "messaging.send": ("messaging", {"send": False}, {"to_participant_id": "p", "type": "t", "message": {}}),
