@@ -21,7 +21,7 @@ from meshhost.agents.context import AgentChatContext
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import LLMError, MeshhostError
 from meshhost.guard import guarded, guarding
-from meshhost.voice.audio import FRAME_MS
+from meshhost.voice.audio import FRAME_MS, silence
 from meshhost.voice.carrier import VoiceState
 from meshhost.voice.cascade.heard import keep_heard
 from meshhost.voice.cascade.speaking import Voice
@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 APOLOGY = "Sorry, something went wrong. Please try again."
 # Utterances of a caller that wait to be understood; the oldest is dropped.
 _MAX_WAITING = 8
+# What is still waited for when the caller has hung up; and the silence that ends a word in progress: two seconds.
+_LAST_WORDS_SECONDS = 10.0
+_SILENT_FRAMES = 100
 _WORD = re.compile(r"\w")
 
 
@@ -85,35 +88,50 @@ class _Session:
         self.call = call
         self.chat = cascade.llm_adapter.create_chat_context() if call.chat is None else call.chat
         self.chat.append_rules(list(call.instructions))
-        self._utterances: asyncio.Queue[tuple[float, SpeechEnded]] = asyncio.Queue(_MAX_WAITING)
+        self._utterances: asyncio.Queue[tuple[float, SpeechEnded] | None] = asyncio.Queue(_MAX_WAITING)
         self._answer: _Answer | None = None
         self._is_caller_speaking = False
+        self._is_over = False
 
     async def run(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 answering = group.create_task(self._answer_all(group), name=f"voice call {self.call.call_id} answers")
                 await self._listen()
+                # What the caller said last is not answered any more, but it was said: it belongs into the transcript.
+                await asyncio.wait({answering}, timeout=_LAST_WORDS_SECONDS)
                 answering.cancel()
-                await self._end_answer()
         except* LLMError as errors:
             raise _first(errors) from None
 
     async def _listen(self) -> None:
-        detector = self.cascade.voice_activity.listen(self.call.call_id, self.call.carrier.rate)
+        rate = self.call.carrier.rate
+        detector = self.cascade.voice_activity.listen(self.call.call_id, rate)
         heard_ms, began = 0.0, 0.0
         async for frame in self.call.carrier.frames():
             heard_ms += FRAME_MS
             with guarding():
                 events = await detector.feed(frame)
-            for event in events:
-                at = self.cascade.clock.time() - max(0.0, heard_ms - event.at_ms) / 1000
-                if isinstance(event, SpeechBegan):
-                    began = at
-                    await self._on_speech()
-                else:
-                    self._is_caller_speaking = False
-                    self._queue(began, event)
+            began = await self._note(events, heard_ms, began)
+        self._is_over = True
+        await self._end_answer()
+        with guarding():
+            # A caller who hangs up in the middle of a word: silence ends it.
+            for _ in range(_SILENT_FRAMES):
+                heard_ms += FRAME_MS
+                began = await self._note(await detector.feed(silence(FRAME_MS, rate)), heard_ms, began)
+        self._queue(None)
+
+    async def _note(self, events: list[SpeechBegan | SpeechEnded], heard_ms: float, began: float) -> float:
+        """Act on what was heard; return when the last speech began, on the wall clock."""
+        for event in events:
+            if isinstance(event, SpeechBegan):
+                began = self.cascade.clock.time() - max(0.0, heard_ms - event.at_ms) / 1000
+                await self._on_speech()
+            else:
+                self._is_caller_speaking = False
+                self._queue((began, event))
+        return began
 
     async def _on_speech(self) -> None:
         self._is_caller_speaking = True
@@ -121,11 +139,11 @@ class _Session:
             await self._answer.voice.hold()
         await self.call.carrier.show(VoiceState.LISTENING)
 
-    def _queue(self, began: float, speech: SpeechEnded) -> None:
+    def _queue(self, utterance: tuple[float, SpeechEnded] | None) -> None:
         if self._utterances.full():
             self._utterances.get_nowait()
             logger.warning("a caller speaks faster than is understood", extra={"voice_call": self.call.call_id})
-        self._utterances.put_nowait((began, speech))
+        self._utterances.put_nowait(utterance)
 
     async def _answer_all(self, group: asyncio.TaskGroup) -> None:
         if self.call.greeting_prompt is not None:
@@ -136,12 +154,17 @@ class _Session:
         # While the caller is greeted: the first call of a process loads a model.
         await self.cascade.speech_to_text.prepare()
         while True:
-            began, speech = await self._utterances.get()
+            utterance = await self._utterances.get()
+            if utterance is None:
+                return
+            began, speech = utterance
             text = await self._understood(speech)
             if text:
                 await self._end_answer()
                 line = Line(Speaker.CALLER, text, began, began + speech.speech.ms / 1000)
                 await self.call.transcript.add(line)
+                if self._is_over:
+                    continue
                 self.chat.append_user_message(text)
                 self._begin(group)
             elif self._answer is not None and not self._is_caller_speaking:

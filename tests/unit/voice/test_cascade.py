@@ -233,6 +233,15 @@ async def test_without_a_voice_the_call_ends_with_the_reason() -> None:
         await talk.running
 
 
+async def test_what_was_said_right_before_hanging_up_is_in_the_transcript() -> None:
+    async with talking("One two three four five six.") as talk:
+        await talk.say(HELLO)
+        await talk.carrier.wait(460)
+        await talk.carrier.say(talk.text.spoken(MORE, talk.carrier.rate, 200))
+    assert talk.transcript.said() == [("caller", HELLO, False), ("agent", "One two", True), ("caller", MORE, False)]
+    assert len(talk.llm.calls) == 1
+
+
 async def test_hanging_up_in_the_middle_of_an_answer_leaves_what_was_heard() -> None:
     async with talking("One two three four five six.") as talk:
         await talk.say(HELLO)
