@@ -11,10 +11,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from meshhost import voice
-from meshhost.errors import InvalidRequestError
+from meshhost.errors import InvalidRequestError, SettingsError
 from meshhost.openai.tools import OpenAIResponsesAdapter
 from meshhost.voice import Cascade, Connector, MessageConnector, Thinker, VoiceBotContext, VoiceConnection
 from meshhost.voice.carriers.livekit import LivekitConnector
+from meshhost.voice.realtime import Realtime
 
 __all__ = ["VoiceBot", "VoiceBotContext", "VoiceConnection", "Voicebot"]
 
@@ -30,9 +31,8 @@ _NOT_CALLED = ("create_agent", "init_session", "make_function_tools")
 class VoiceBot(voice.VoiceBot):
     """MeshAgent's VoiceBot. All arguments of `meshhost.voice.VoiceBot` may be given by name as well.
 
-    Without a `thinker` or an `llm_adapter` it is the offline cascade around a model of the room's gateway. `annotations` may be
-    given, and are not used. Raises TypeError for arguments that neither generation has, SettingsError when the extra
-    `voice` is not installed and no thinker is given.
+    Without a `thinker` or an `llm_adapter` it has the one of `default_thinker`. `annotations` may be given, and are not used.
+    Raises TypeError for arguments that neither generation has.
     """
 
     def __init__(
@@ -62,8 +62,14 @@ Voicebot = VoiceBot
 
 
 def default_thinker() -> Thinker:
-    """Return the thinker of a VoiceBot that is given none. Raises SettingsError."""
-    return Cascade(llm_adapter=OpenAIResponsesAdapter())
+    """Return the thinker of a VoiceBot that is given none.
+
+    That is the offline cascade where the extra `voice` is installed, and else a realtime model of the room's gateway.
+    """
+    try:
+        return Cascade(llm_adapter=OpenAIResponsesAdapter())
+    except SettingsError:
+        return Realtime()
 
 
 def default_connectors() -> list[Connector]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from doubles.voice_stages import LoudActivity, ToneText, ToneVoice
 
-from meshhost.errors import InvalidRequestError
+from meshhost.errors import InvalidRequestError, SettingsError
 from meshhost.livekit.agents import voice
 from meshhost.livekit.agents.voice import VoiceBot, Voicebot
 from meshhost.room.participants import RemoteParticipant
@@ -14,8 +14,10 @@ from meshhost.testing.scripted_llm import ScriptedLLM
 from meshhost.tools.toolkit import Toolkit
 from meshhost.voice import Cascade
 from meshhost.voice.bot import VOICE_RULE
+from meshhost.voice.realtime import Realtime
 
 TOOLKIT = Toolkit(name="own", tools=[])
+default_thinker = voice.default_thinker
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +94,11 @@ def test_an_override_that_is_not_called_is_told_of(caplog: pytest.LogCaptureFixt
         Program("bot")
     [record] = caplog.records
     assert record.method == "make_function_tools"  # type: ignore[attr-defined]
+
+
+def test_without_the_offline_stages_a_realtime_model_thinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_installed(**_: Any) -> Any:
+        raise SettingsError("voice needs libraries more: pip install 'meshhost[voice]'")
+
+    monkeypatch.setattr(voice, "Cascade", not_installed)
+    assert isinstance(default_thinker(), Realtime)
