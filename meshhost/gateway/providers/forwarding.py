@@ -11,23 +11,29 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from typing import TypeAlias
 from urllib.parse import unquote_plus
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, ConnectionTimeoutError, TCPConnector, web
 from multidict import CIMultiDict
 from yarl import URL
 
-from meshhost.errors import InvalidRequestError, LLMError, NotFoundError, SettingsError
+from meshhost.errors import InvalidRequestError, LLMError, NotFoundError, SecretsLockedError, SettingsError
 from meshhost.gateway.http import MAX_BODY_BYTES, check_path, ends_with_caller, error_response, json_object, observe
 from meshhost.gateway.provider import Caller
 from meshhost.gateway.providers.misjudged import answer_set_right
 from meshhost.gateway.providers.translating import Translation
+from meshhost.identity.tenant import TenantId
 from meshhost.llm.caller_forms import CallerForm
 from meshhost.llm.dialects import Dialect
 
-__all__ = ["ForwardingProvider"]
+__all__ = ["ForwardingProvider", "TenantKey"]
+
+TenantKey: TypeAlias = Callable[[TenantId], Awaitable[str | None]]
+# Under which a request keeps the key that its tenant brought.
+_KEY = "meshhost.provider_key"
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +87,8 @@ class ForwardingProvider:
 
     A JSON request without a model gets `default_model`. `connect_timeout` bounds connecting and `idle_timeout` each wait for
     bytes, in seconds. Request bodies are also bounded by the app's client_max_size, which `add_gateway_routes` raises to its
-    own limit. Connections are reused unless `keep_alive` is false.
+    own limit. Connections are reused unless `keep_alive` is false. `tenant_key` returns the key that a tenant brings itself, or
+    None for `api_key`; it may raise MeshhostError.
     """
 
     def __init__(
@@ -95,6 +102,7 @@ class ForwardingProvider:
         connect_timeout: float = 10.0,
         idle_timeout: float = 120.0,
         keep_alive: bool = True,
+        tenant_key: TenantKey | None = None,
     ) -> None:
         base_url, api_key = base_url.strip(), api_key.strip()
         if URL(base_url).scheme not in {"http", "https"} or not URL(base_url).host or " " in base_url:
@@ -111,6 +119,7 @@ class ForwardingProvider:
             total=None, connect=connect_timeout, sock_connect=connect_timeout, sock_read=idle_timeout
         )
         self._keep_alive = keep_alive
+        self._tenant_key = tenant_key
         self._session: ClientSession | None = None
 
     def __repr__(self) -> str:
@@ -150,8 +159,12 @@ class ForwardingProvider:
         try:
             body = self._with_model(await request.read())
             check_path(path)
+            if self._tenant_key is not None:
+                request[_KEY] = await self._tenant_key(caller.tenant)
         except InvalidRequestError as error:
             return error_response(404, str(error), type="invalid_request_error", code="unknown_path")
+        except SecretsLockedError as error:
+            return error_response(503, str(error), type="upstream_unavailable")
         except web.HTTPRequestEntityTooLarge:
             body = None
         if body is None or len(body) > self._max_body:
@@ -184,7 +197,10 @@ class ForwardingProvider:
             ((name, value) for name, value in request.headers.items() if not _CREDENTIAL.search(name)), dropped
         )
         try:
-            async with ends_with_caller(request), self._send(request.method, path, query, headers, body) as upstream:
+            async with (
+                ends_with_caller(request),
+                self._send(request.method, path, query, headers, body, key=request.get(_KEY)) as upstream,
+            ):
                 examined = await self._examine(upstream, path)
                 response = self._begin(upstream, examined)
                 if not isinstance(response, web.Response):
@@ -201,9 +217,9 @@ class ForwardingProvider:
             return self._unreachable(error)
         return response
 
-    def _authorise(self, headers: CIMultiDict[str]) -> None:
-        """Add the gateway's key."""
-        headers["Authorization"] = f"Bearer {self._api_key}"
+    def _authorise(self, headers: CIMultiDict[str], key: str) -> None:
+        """Add the key: the gateway's, or the one that a tenant brought."""
+        headers["Authorization"] = f"Bearer {key}"
 
     def _send(
         self,
@@ -212,11 +228,13 @@ class ForwardingProvider:
         query: str = "",
         headers: CIMultiDict[str] | None = None,
         body: bytes | None = None,
+        *,
+        key: str | None = None,
     ) -> AbstractAsyncContextManager[ClientResponse]:
         if self._session is None:
             raise LLMError(f"provider {self.name} is not started")
         headers = headers if headers is not None else CIMultiDict()
-        self._authorise(headers)
+        self._authorise(headers, key or self._api_key)
         headers["Accept-Encoding"] = "identity"
         url = URL(f"{self._base_url}/{path}{f'?{query}' if query else ''}", encoded=True)
         # Redirects are not followed: they would send the key to another server.
