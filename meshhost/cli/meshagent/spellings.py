@@ -20,7 +20,6 @@ SAME: Mapping[Words, Words] = {
     ("storage", "get"): ("storage", "cat"),
     ("participant-token", "generate"): ("token", "create"),
     ("session", "list"): ("room", "list"),
-    ("developer", "watch"): ("room", "log"),
     ("rooms",): ("room",),
     ("room", "queue"): ("queue",),
     ("room", "agents"): ("agents",),
@@ -33,7 +32,6 @@ SAME: Mapping[Words, Words] = {
     ("room", "storage", "get"): ("storage", "cat"),
     ("room", "service"): ("service",),
     ("room", "service", "describe"): ("service", "show"),
-    ("room", "developer"): ("room", "log"),
     ("service", "get"): ("service", "show"),
     ("secret", "keys"): ("secret",),
     ("mailbox", "get"): ("mailbox", "show"),
@@ -70,6 +68,7 @@ _IDENTITIES = (
     "has no users and groups of its own: give participants tokens (`meshhost token create`), "
     "and people roles by OpenID Connect"
 )
+_LOG = "shows the log of a room in Studio: `meshhost studio` prints a link; `meshhost logs` shows that of a host"
 _DATABASE = "has no command for this: programs use `room.database`, a queue or files of the room"
 
 INSTEAD: Mapping[Words, str] = {
@@ -122,7 +121,10 @@ INSTEAD: Mapping[Words, str] = {
     ("service-account",): _IDENTITIES,
     ("user",): _IDENTITIES,
     ("oauth2",): "asks nobody for OAuth tokens: agents of MCP servers log in with `meshhost mcp login`",
-    ("project", "activate"): "has one project for a key: `meshhost api-key activate KEY` uses another key",
+    (
+        "project",
+        "activate",
+    ): "has one project for a key: set MESHHOST_API_KEY to use another; `meshhost setup` shows which",
     ("auth", "logout"): "has no session to end: delete project.json of the configuration directory to forget the key",
     ("auth", "whoami"): "has no user accounts: `meshhost setup` shows the project whose key is used",
     ("auth",): "needs no login: `meshhost setup` makes the project and its key",
@@ -151,16 +153,15 @@ INSTEAD: Mapping[Words, str] = {
     (
         "room",
         "connect",
-    ): "gives a program its room by the environment: set MESHHOST_ROOM and MESHHOST_TOKEN (`meshhost token create`)",
+    ): "gives a program its room by the environment: set MESHHOST_ROOM, and MESHHOST_TOKEN (`meshhost token create`)",
     ("room", "dataset"): _DATABASE,
     ("room", "database"): _DATABASE,
     ("room", "sqlite"): _DATABASE,
     ("room", "memory"): _DATABASE,
     ("room", "sync"): "has no command for documents: programs use `room.sync`, people Studio (`meshhost studio`)",
-    (
-        "room",
-        "log",
-    ): "shows the log of a room in Studio: `meshhost studio` prints a link; `meshhost logs` shows that of a host",
+    ("room", "log"): _LOG,
+    ("room", "developer"): _LOG,
+    ("developer",): _LOG,
     ("room", "update"): "keeps a room under its name: make another one with `meshhost room create`",
     ("room", "queue", "send-mail"): "takes real mail: `meshhost mailbox create`, and send a mail to its address",
     ("storage", "exists"): "lists files: `meshhost storage ls PATH` ends with an error when there is none",

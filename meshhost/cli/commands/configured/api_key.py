@@ -1,4 +1,8 @@
-"""`meshhost api-key`: MeshAgent's spelling for the API keys of the user's own project; ours is `meshhost key`."""
+"""`meshhost api-key`: MeshAgent's spelling for the API keys of the user's own project; ours is `meshhost key`.
+
+`meshhost key` is for operators and admins, and names a tenant. This group asks for the project of the key that is used, and can
+store another key in the project file, which commands of this user then use.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the commands of this package have in common: requests about the user's project, finding by name, specs from files."""
+"""What the commands of this package have in common: requests about the user's project, finding by name, specs from files.
+
+A path here is below the project of the key that is used, so that no command can ask about another project by mistake.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`meshhost webhook`: sends events of the project's rooms to a URL, as MeshAgent 0.6 does."""
+"""`meshhost webhook`: sends events of the project's rooms to a URL, as MeshAgent 0.6 does.
+
+The operator has webhooks of its own (`[webhooks]` of meshhost.toml); these belong to a tenant. `update` sends the whole
+webhook, since that is what the server takes: what is not given stays as it is.
+"""
 
 from __future__ import annotations
 
