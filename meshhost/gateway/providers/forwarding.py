@@ -13,6 +13,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from typing import TypeAlias
 from urllib.parse import unquote_plus
 
@@ -32,8 +33,8 @@ from meshhost.llm.dialects import Dialect
 __all__ = ["ForwardingProvider", "TenantKey"]
 
 TenantKey: TypeAlias = Callable[[TenantId], Awaitable[str | None]]
-# Under which a request keeps the key that its tenant brought.
-_KEY = "meshhost.provider_key"
+# The key that the tenant of the present request brought. Set by each request, since those of one connection share a context.
+_own_key: ContextVar[str | None] = ContextVar("own_key", default=None)
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,13 @@ _NOT_RETURNED = _HOP_BY_HOP | {
     "set-cookie",
     "www-authenticate",
 }
+
+
+def _checked_key(key: str | None) -> str | None:
+    """A tenant's key as a header can hold it. Raises SecretsLockedError, which does not show it."""
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise SecretsLockedError("a key of a provider is of printable ASCII characters, without line ends")
+    return key or None
 
 
 class ForwardingProvider:
@@ -164,8 +172,7 @@ class ForwardingProvider:
         try:
             body = self._with_model(await request.read())
             check_path(path)
-            if self._tenant_key is not None:
-                request[_KEY] = await self._tenant_key(caller.tenant)
+            _own_key.set(None if self._tenant_key is None else _checked_key(await self._tenant_key(caller.tenant)))
         except InvalidRequestError as error:
             return error_response(404, str(error), type="invalid_request_error", code="unknown_path")
         except SecretsLockedError as error:
@@ -204,7 +211,7 @@ class ForwardingProvider:
         try:
             async with (
                 ends_with_caller(request),
-                self._send(request.method, path, query, headers, body, key=request.get(_KEY)) as upstream,
+                self._send(request.method, path, query, headers, body, key=_own_key.get()) as upstream,
             ):
                 examined = await self._examine(upstream, path)
                 response = self._begin(upstream, examined)

@@ -1,7 +1,10 @@
 """Services that tenants configure by REST while the server runs: called as those of the file are, only where they may be."""
 
+import asyncio
 import copy
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -13,7 +16,7 @@ from meshhost.identity.keys import ApiKey, encode_api_key
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.room.call import CallContext
 from meshhost.server.config import CallTimes
-from meshhost.stores.configuration.contract import ItemKind
+from meshhost.stores.configuration.contract import ConfigurationItem, ItemKind
 from meshhost.testing.agents import QuietAgent
 from meshhost.testing.server import RunningServer
 
@@ -261,3 +264,39 @@ async def test_a_service_of_a_room_goes_with_it(server: RunningServer, host: Ser
 
     left = await server.server.engines.configuration.list(room.tenant, ItemKind.SERVICE)
     assert [(item.name, item.room) for item in left] == [("mine", "")]
+
+
+async def test_a_change_of_another_server_over_the_same_store_counts_within_two_seconds(
+    server: RunningServer, host: ServiceHost, rest: Rest, until: Until
+) -> None:
+    async with server.client("one"):
+        store = server.server.engines.configuration
+        tenant = TenantId(server.key.project_id)
+        item = ConfigurationItem("id", ItemKind.SERVICE, tenant, "mine", json.dumps(spec(host, "first")), 1.0, 1.0)
+
+        await store.add(item, most=10)
+        async with asyncio.timeout(2):
+            await until(lambda: agents(host) == [("one", "/first")])
+
+        # What a newer release stored cannot be called, and holds up nothing.
+        await store.add(replace(item, id="newer", name="newer", content="{}"), most=10)
+        await store.delete(tenant, "id")
+        await until(lambda: agents(host) == [])
+
+
+async def test_a_store_that_cannot_be_read_leaves_what_was_known(
+    server: RunningServer, host: ServiceHost, rest: Rest, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with server.client("one"):
+        await rest("POST", "/services", spec(host, "first"))
+        await until(lambda: agents(host) == [("one", "/first")])
+        asked = asyncio.Event()
+
+        async def fail(*_: object) -> None:
+            asked.set()
+            raise OSError("the disk is gone")
+
+        monkeypatch.setattr(server.server.engines.configuration, "read", fail)
+        await asked.wait()
+        await asyncio.sleep(0)
+        assert agents(host) == [("one", "/first")]
