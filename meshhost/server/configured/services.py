@@ -100,7 +100,7 @@ def configured_by(items: Sequence[ConfigurationItem]) -> Sequence[ConfiguredServ
     for item in items:
         try:
             found += parse_spec(json.loads(item.content)).configured(item)
-        except (MeshhostError, ValueError) as error:
+        except (MeshhostError, ValueError, TypeError, AttributeError) as error:
             fields = {"tenant": item.tenant, "service": item.name, "reason": str(error)}
             logger.warning("a stored service cannot be called", extra=fields)
     return found

@@ -85,7 +85,7 @@ class _Endpoint(_Part):
 
 
 class _Port(_Part):
-    num: Literal["*"] | Annotated[int, Field(ge=1, le=65535)] = "*"
+    num: Literal["*"] | Annotated[int, Field(ge=1, le=65535, strict=True)] = "*"
     type: Literal["http"] | None = "http"
     endpoints: list[_Endpoint] = Field(default_factory=list, max_length=_MOST_PATHS)
     liveness: str | None = None

@@ -171,9 +171,10 @@ async def test_secrets_and_variables_are_in_the_arguments_of_the_call(
     body = spec(host, "told", container={"image": "", "environment": variables, "secrets": [weather["id"]]})
     body["metadata"]["annotations"]["meshhost.arguments"] = '{"language": "en"}'
 
+    Told.arguments = {}
     async with server.client("one"):
         status, shown = await rest("POST", "/services", body)
-        await until(lambda: agents(host) == [("one", "/told")])
+        await until(lambda: bool(Told.arguments))
 
     assert Told.arguments == {
         "language": "en",
