@@ -63,6 +63,22 @@ class Settings(BaseSettings):
             "configuration directory, which `meshhost room serve` writes."
         ),
     )
+    secrets_key: SecretStr | None = Field(
+        None,
+        validation_alias=_names("SECRETS_KEY"),
+        description=(
+            "Keys with which a room server encrypts the secrets of tenants, as id:base64 with 32 bytes each, between commas; "
+            "the first one encrypts, the others are older ones. Unset: those of the file."
+        ),
+    )
+    secrets_key_file: Path | None = Field(
+        None,
+        validation_alias=_names("SECRETS_KEY_FILE"),
+        description=(
+            "File with these keys, one a line. Unset: `secrets.key` of the configuration directory, which a room server over "
+            "SQLite writes when a tenant makes its first secret."
+        ),
+    )
     secret: SecretStr | None = Field(
         None,
         validation_alias=_names("SECRET"),

@@ -4,6 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 from docs.generate.openapi import ERROR, TEXT, Answer, Endpoint, Parameter, Schema, array, obj
+from docs.generate.rest_configured import CONFIGURED
 from docs.generate.rest_mcp import MCP
 from docs.generate.rest_queues import QUEUES
 from docs.generate.rest_studio import STUDIO
@@ -360,6 +361,7 @@ _PROJECTS = (
     ),
     *SCHEDULED_TASKS,
     *MAILBOXES,
+    *CONFIGURED,
     *(
         Endpoint(
             "*",

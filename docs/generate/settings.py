@@ -62,6 +62,8 @@ VARIABLES: dict[str, dict[str, str]] = {
         "MESHHOST_STUDIO_OIDC_GROUPS_CLAIM": "The claim with a person's groups. Default: `groups`.",
         "MESHHOST_STUDIO_OIDC_ROLES": "Roles of the provider's groups as JSON, of which the first that fits counts: "
         '`[{"group": "dev", "role": "developer", "tenant": "acme"}]`.',
+        "MESHHOST_SECRETS_KEY": "Keys that encrypt the secrets of tenants.",
+        "MESHHOST_SECRETS_KEY_FILE": "A file with these keys.",
         "MESHHOST_SECRET": "Secret of participant tokens that name no API key.",
         "OPENAI_API_KEY": "Key for the model provider.",
         "OPENAI_BASE_URL": "Address of an OpenAI-compatible provider. With neither this nor `OPENAI_API_KEY` set, "
@@ -215,6 +217,8 @@ FILE: dict[str, str] = {
     "services.url": "Host of the service.",
     "services.rooms": "Pattern of room names into which the service is called.",
     "services.secret_file": "File with the secret that signs calls to this service.",
+    "services.secrets": "Secrets of each tenant whose members are in the `environment` of the call's arguments; a tenant "
+    "without one of them is not called.",
     "services.paths.path": "Path that is called.",
     "services.paths.identity": "Name under which the agent joins.",
     "services.paths.api": "What the agent may do in the room (an `ApiScope`). Default: all but administration and secrets.",
@@ -226,6 +230,8 @@ FILE: dict[str, str] = {
     "providers.api": "What an OpenAI-compatible service speaks: `responses`, or `chat` (completions) only. Default: found "
     "out by the first request.",
     "providers.api_key_file": "File with the provider's key. Default: `OPENAI_API_KEY`, or `ANTHROPIC_API_KEY` for its kind.",
+    "providers.api_key_secret": "Name of the secret in which a tenant may bring its own key for this provider; without it the "
+    "provider's key is used.",
     "providers.audio": "Whether callers may use the provider's audio API too.",
     "providers.default_model": "Model used when a request names none. Default: `OPENAI_MODEL`.",
     "prices.models": "Name of a model, a prefix with `*` at its end, or `*`. An exact name wins, then the longest prefix.",

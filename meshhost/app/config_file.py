@@ -40,7 +40,15 @@ from meshhost.mail.delivery import SmtpServer
 from meshhost.mail.signing import DkimKey
 from meshhost.queues.bodies import INLINE_BYTES
 from meshhost.quotas.quota import ServerQuota
-from meshhost.server.config import MAX_HEADER_BYTES, ConfiguredService, MailConfig, OidcConfig, OidcRole, ServicePath
+from meshhost.server.config import (
+    MAX_HEADER_BYTES,
+    ConfiguredService,
+    MailConfig,
+    OidcConfig,
+    OidcRole,
+    SecretUse,
+    ServicePath,
+)
 from meshhost.stores.traces.contract import TraceLimits
 from meshhost.validation import first_problem
 
@@ -169,6 +177,7 @@ class _Service(_Table):
     url: Annotated[_HttpUrl | None, Field(validate_default=True)] = None
     rooms: str = "*"
     secret_file: Path | None = None
+    secrets: list[str] = Field(default_factory=list)
     paths: list[_Path]
 
     @field_validator("url")
@@ -197,6 +206,7 @@ class ProviderEntry(_Table):
     """An LLM provider: which models it serves (a pattern), and how it is reached. Its key is in a file of its own.
 
     `api` is what an OpenAI-compatible service speaks; None: found out. `audio` lets callers use the provider's audio API too.
+    `api_key_secret` names the secret in which a tenant may bring its own key.
     """
 
     models: str = "*"
@@ -204,6 +214,7 @@ class ProviderEntry(_Table):
     base_url: _HttpUrl | None = None
     api: Annotated[Literal["responses", "chat"] | None, Field(validate_default=True)] = None
     api_key_file: Path | None = None
+    api_key_secret: str | None = None
     default_model: str | None = None
     audio: bool = False
 
@@ -404,6 +415,7 @@ class ServerFile(_Table):
                 other_urls=service.all_urls()[1:],
                 rooms=service.rooms,
                 webhook_secret=read_secret_file(service.secret_file),
+                secrets=[SecretUse(name) for name in service.secrets],
                 paths=[ServicePath(path.path, path.identity, path.api, path.arguments) for path in service.paths],
             )
             for service in self.services

@@ -24,6 +24,7 @@ from meshhost.gateway.meter import Meter
 from meshhost.gateway.operations import AUDIO
 from meshhost.gateway.provider import Provider, ProviderTable
 from meshhost.gateway.providers.anthropic import AnthropicProvider
+from meshhost.gateway.providers.forwarding import TenantKey
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.identity.keys import ApiKey
 from meshhost.protocol.frames import Limits
@@ -31,6 +32,9 @@ from meshhost.queues.bodies import LargeBodies
 from meshhost.queues.over_engine import queue_service
 from meshhost.quotas.counts import TenantCounts
 from meshhost.server.config import LivekitConfig, OidcConfig, ServerConfig
+from meshhost.server.configured.key_files import sealing_keys
+from meshhost.server.configured.sealing import Sealer
+from meshhost.server.configured.secrets import Secrets
 from meshhost.server.data.counts import tenant_counts
 from meshhost.server.server import RoomServer
 from meshhost.settings import Settings, read_settings
@@ -80,10 +84,11 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
     settings = read_settings()
     _make_data_dir(options.data_dir)
     has_former_life = any(options.data_dir.iterdir())
-    providers = options.providers or providers_of(options.file, settings)
     engine = make_engine(
         EngineRequest(options.database_url, options.data_dir, limits_of(options.file)), options.engines
     )
+    secrets = Secrets(engine.configuration, _sealer(settings, may_make_key=engine.name == "sqlite"))
+    providers = options.providers or providers_of(options.file, settings, secrets)
     store = open_object_store(options.file.storage.url or options.data_dir / "storage")
     config = _config(options, settings, has_former_life=has_former_life)
     identity = IdentityService(
@@ -117,6 +122,8 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
             meter=meter,
             counts=counts,
             triggers=engine.triggers,
+            configuration=engine.configuration,
+            secrets=secrets,
             traces=traces,
         )
         try:
@@ -168,6 +175,13 @@ def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool
         traces_per_second=file.traces.per_second,
         failed_traces_per_second=file.traces.failed_per_second,
     )
+
+
+def _sealer(settings: Settings, *, may_make_key: bool) -> Sealer:
+    """What encrypts secrets. Servers that share a database must be given the same key; one over SQLite makes its own."""
+    given = settings.secrets_key.get_secret_value() if settings.secrets_key else None
+    own = settings.config_dir / "secrets.key" if may_make_key else None
+    return Sealer(sealing_keys(given, settings.secrets_key_file, own=own))
 
 
 @asynccontextmanager
@@ -237,11 +251,14 @@ def limits_of(file: ServerFile) -> QueueLimits:
     )
 
 
-def providers_of(file: ServerFile, settings: Settings) -> ProviderTable:
-    """Return the providers of the file. If it has none: those whose keys are in the environment, else the small local model."""
+def providers_of(file: ServerFile, settings: Settings, secrets: Secrets | None = None) -> ProviderTable:
+    """Return the providers of the file. If it has none: those whose keys are in the environment, else the small local model.
+
+    `secrets` are those in which tenants bring keys of their own.
+    """
     if file.providers:
         extra = AUDIO if any(entry.audio for entry in file.providers) else frozenset[str]()
-        providers = {entry.models: _provider(entry, settings) for entry in file.providers}
+        providers = {entry.models: _provider(entry, settings, secrets) for entry in file.providers}
         return ProviderTable(providers, extra_operations=extra)
     found: dict[str, Provider] = {}
     if settings.anthropic_api_key is not None:
@@ -251,7 +268,7 @@ def providers_of(file: ServerFile, settings: Settings) -> ProviderTable:
     return ProviderTable(found or {"*": _local(settings)})
 
 
-def _provider(entry: ProviderEntry, settings: Settings) -> Provider:
+def _provider(entry: ProviderEntry, settings: Settings, secrets: Secrets | None = None) -> Provider:
     if entry.kind == "local":
         return _local(settings)
     is_anthropic = entry.kind == "anthropic"
@@ -265,6 +282,7 @@ def _provider(entry: ProviderEntry, settings: Settings) -> Provider:
             base_url=entry.base_url or "https://api.anthropic.com/v1",
             api_key=api_key,
             default_model=entry.default_model or settings.anthropic_model,
+            tenant_key=_tenant_key(entry, secrets),
         )
     return OpenAICompatibleProvider(
         name="openai",
@@ -272,7 +290,15 @@ def _provider(entry: ProviderEntry, settings: Settings) -> Provider:
         api_key=api_key,
         api=entry.api,
         default_model=entry.default_model or settings.openai_model,
+        tenant_key=_tenant_key(entry, secrets),
     )
+
+
+def _tenant_key(entry: ProviderEntry, secrets: Secrets | None) -> TenantKey | None:
+    name = entry.api_key_secret
+    if name is None or secrets is None:
+        return None
+    return lambda tenant: secrets.value(tenant, name, "api_key")
 
 
 def _local(settings: Settings) -> LocalProvider:

@@ -27,7 +27,9 @@ from meshhost.server.address import Address
 from meshhost.server.calling.caller import ServiceCaller
 from meshhost.server.calling.service import CallingService
 from meshhost.server.calling.webhooks import WebhookSender
-from meshhost.server.config import ServerConfig
+from meshhost.server.config import ConfiguredService, ServerConfig
+from meshhost.server.configured.assembly import Configured
+from meshhost.server.configured.secrets import Secrets
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.core.ownership import CountedOwnership, RoomOwnership
@@ -39,6 +41,9 @@ from meshhost.server.data.kept import Kept
 from meshhost.server.http.access import Access
 from meshhost.server.http.archives import ArchiveRoutes
 from meshhost.server.http.bodies import BodyReader
+from meshhost.server.http.configured.secrets import SecretRoutes
+from meshhost.server.http.configured.services import ServiceRoutes
+from meshhost.server.http.configured.webhooks import WebhookRoutes
 from meshhost.server.http.errors import errors_as_json
 from meshhost.server.http.files import FileRoutes
 from meshhost.server.http.health import HealthRoutes
@@ -90,6 +95,7 @@ from meshhost.server.waking import Waking
 from meshhost.server.wire.dialect import Dialect, Dialects
 from meshhost.server.wire.sdk056 import SDK_056
 from meshhost.server.wire.sdk06 import SDK_06
+from meshhost.stores.configuration.contract import ConfigurationStore
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
@@ -119,6 +125,8 @@ class Engines:
     meter: Meter
     counts: TenantCounts
     triggers: TriggerStore
+    configuration: ConfigurationStore
+    secrets: Secrets
     traces: TraceStore | None = None
 
 
@@ -144,6 +152,7 @@ class Parts:
     in_flight: InFlight
     mail: MailPorts
     traces: MessageTraces
+    configured: Configured
 
 
 def assemble(
@@ -176,8 +185,14 @@ def assemble(
     metrics.register(meter)
     engines.queues.observers.append(meter)
     files = FileRoutes(engines.files, access, address)
+
+    def call_stored(services: Sequence[ConfiguredService]) -> None:
+        all_services.find(CallingService).replace_stored(services, directory.rooms)
+
+    configured = Configured(config, engines.configuration, engines.secrets, sender, on_services=call_stored)
     caller = ServiceCaller(
         sender,
+        tenant_calls=configured,
         services=config.services,
         times=config.call_times,
         key_for=access.key_for,
@@ -224,6 +239,7 @@ def assemble(
                 webhook_urls=config.webhook_urls,
                 webhook_secret=config.webhook_secret,
                 dismiss=messaging.dismiss,
+                on_event=configured.deliveries.send,
             ),
             *services,
         ]
@@ -250,6 +266,7 @@ def assemble(
         engines.meter,
         engines.counts,
         engines.triggers,
+        engines.configuration,
         traces,
     )
     deletions = Deletions(kept, directory)
@@ -283,6 +300,9 @@ def assemble(
         app
     )  # before REST, whose last route answers everything else
     ScheduledTaskRoutes(access, schedules, rest.project).add_to(app)
+    SecretRoutes(access, configured.secrets, rest.project).add_to(app)
+    ServiceRoutes(access, configured.services, rest.project).add_to(app)
+    WebhookRoutes(access, configured.webhooks, rest.project).add_to(app)
     mailboxes = Mailboxes(engines.triggers, engines.queues, domains=config.mail.domains, **checks)
     MailboxRoutes(access, mailboxes, rest.project).add_to(app)
     mail = MailPorts(config.mail, mailboxes, login=access.token_holder, rates=rates, metrics=metrics)
@@ -365,6 +385,7 @@ def assemble(
         in_flight,
         mail,
         message_traces,
+        configured,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from meshhost.edge.limits import EdgeLimits
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.roles import Role
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.mail.delivery import SmtpServer
 from meshhost.mail.signing import DkimKey
 from meshhost.protocol.frames import Limits
@@ -27,6 +28,7 @@ __all__ = [
     "MailConfig",
     "OidcConfig",
     "OidcRole",
+    "SecretUse",
     "ServerConfig",
     "ServicePath",
 ]
@@ -49,10 +51,23 @@ class ServicePath:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretUse:
+    """A secret of a tenant, by name or id, whose value is used: one of its members, or all of them under their own names.
+
+    `variable` is the name under which one is given; the member is the one of this name, or the only one.
+    """
+
+    secret: str
+    variable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ConfiguredService:
     """A service host whose agents are called into every room whose name matches `rooms`, a shell pattern.
 
-    `other_urls` are hosts of the same program, which are called when the one before fails.
+    `other_urls` are hosts of the same program, which are called when the one before fails. One of the operator's is for all
+    tenants; one that a tenant configured is for that `tenant`, has an `id`, and is called only where tenants may let this
+    server call. Its agents find in their call's arguments an `environment`: `variables`, and what `secrets` of the tenant hold.
     """
 
     url: str
@@ -60,15 +75,20 @@ class ConfiguredService:
     rooms: str = "*"
     webhook_secret: str | None = field(default=None, repr=False)
     other_urls: Sequence[str] = ()
+    tenant: TenantId | None = None
+    id: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    secrets: Sequence[SecretUse] = ()
+    signed_with: SecretUse | None = None
 
     @property
     def all_urls(self) -> tuple[str, ...]:
         """Its hosts in order, each once."""
         return tuple(dict.fromkeys((self.url, *self.other_urls)))
 
-    def wants(self, room_name: str) -> bool:
+    def wants(self, room: RoomKey) -> bool:
         """Whether this service's agents belong in the room."""
-        return fnmatchcase(room_name, self.rooms)
+        return self.tenant in (None, room.tenant) and fnmatchcase(room.name, self.rooms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,7 @@ SIGN_IN: Group = {**PUBLIC, "session from elsewhere": 403}
 LOGIN = PUBLIC
 
 P = "/accounts/projects/{project}"
+SERVICES_OF = (P, f"{P}/rooms/{{room}}")
 ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/"): PUBLIC,
     ("GET", "/livez"): PUBLIC,
@@ -129,6 +130,15 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("DELETE", f"{P}/mailboxes/{{address}}"): DEVELOP,
     ("GET", f"{P}/mailboxes/{{address}}/deliveries"): VIEW,
     ("GET", f"{P}/rooms/{{name}}/mailboxes"): VIEW,
+    ("POST", f"{P}/secrets"): MANAGE,
+    ("GET", f"{P}/secrets"): VIEW,
+    ("PUT", f"{P}/secrets/{{id}}"): MANAGE,
+    ("DELETE", f"{P}/secrets/{{id}}"): MANAGE,
+    **{(method, f"{where}/services"): DEVELOP for where in SERVICES_OF for method in ("GET", "POST")},
+    **{(method, f"{where}/services/{{id}}"): DEVELOP for where in SERVICES_OF for method in ("GET", "PUT", "DELETE")},
+    **{("GET", f"{where}/services/by-name/{{id}}"): DEVELOP for where in SERVICES_OF},
+    **{(method, f"{P}/webhooks"): DEVELOP for method in ("GET", "POST")},
+    **{(method, f"{P}/webhooks/{{id}}"): DEVELOP for method in ("GET", "PUT", "DELETE")},
     ("GET", f"{P}/usage"): VIEW,
     ("GET", f"{P}/queue-series"): VIEW,
     ("POST", f"{P}/rooms/{{name}}/scheduled-tasks"): DEVELOP,
@@ -312,7 +322,7 @@ async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
             "host": "none",
             "trace": "none",
         }
-        parameters |= {"what": "services", "rest": "more", "path": "files", "address": "nobody@example.com"}
+        parameters |= {"what": "balance", "rest": "more", "path": "files", "address": "nobody@example.com"}
         # What the operator may do would be done.
         parameters_of = {f"operator {shown}": {"tenant": "none"} for shown in ("key", "session")}
         assert set(credentials) == set(CREDENTIALS)

@@ -81,6 +81,39 @@ def list_rooms(as_json: JsonOption = False) -> None:
     )
 
 
+@app.command()
+def create(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Name of the room.")] = None,
+    named: Annotated[str | None, typer.Option("--name", hidden=True)] = None,
+    if_not_exists: Annotated[
+        bool, typer.Option("--if-not-exists", help="End well when the room is there already.")
+    ] = False,
+    _no_owner: Annotated[bool, typer.Option("--no-owner", hidden=True)] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a room. Rooms need not be made: one opens when somebody joins it."""
+    from meshhost.cli.commands.configured.asking import ask_project, say
+    from meshhost.cli.connect import resolve_room
+
+    body = {"name": resolve_room(name or named), "if_not_exists": if_not_exists, "metadata": None}
+    made = ask_project("POST", "rooms", body)
+    say(made, f"made room {made['name']}", as_json=as_json)
+
+
+@app.command("get", hidden=True)
+def get_room(
+    name: Annotated[str | None, typer.Argument(metavar="NAME")] = None,
+    named: Annotated[str | None, typer.Option("--name")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the record of a room; MeshAgent's spelling."""
+    from meshhost.cli.commands.configured.asking import ask_project, quoted, say
+    from meshhost.cli.connect import resolve_room
+
+    found = ask_project("GET", f"rooms/{quoted(resolve_room(name or named))}")
+    say(found, f"{found['name']} ({found['id']})", as_json=as_json)
+
+
 @app.command("services")
 def list_services(name: Annotated[str, typer.Argument(help="Name of the room.")], as_json: JsonOption = False) -> None:
     """Show the configured services of an open room.

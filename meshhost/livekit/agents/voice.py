@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from meshhost import voice
+from meshhost.agents.adapter import LLMAdapter
 from meshhost.errors import InvalidRequestError, SettingsError
 from meshhost.openai.tools import OpenAIResponsesAdapter
 from meshhost.voice import Cascade, Connector, MessageConnector, Thinker, VoiceBotContext, VoiceConnection
@@ -61,15 +62,15 @@ class VoiceBot(voice.VoiceBot):
 Voicebot = VoiceBot
 
 
-def default_thinker() -> Thinker:
-    """Return the thinker of a VoiceBot that is given none.
+def default_thinker(llm_adapter: LLMAdapter[Any] | None = None, *, model: str | None = None) -> Thinker:
+    """Return the thinker of a VoiceBot that is given none; the cascade is around `llm_adapter`, and `model` is a realtime one.
 
     That is the offline cascade where the extra `voice` is installed, and else a realtime model of the room's gateway.
     """
     try:
-        return Cascade(llm_adapter=OpenAIResponsesAdapter())
+        return Cascade(llm_adapter=llm_adapter or OpenAIResponsesAdapter())
     except SettingsError:
-        return Realtime()
+        return Realtime() if model is None else Realtime(model=model)
 
 
 def default_connectors() -> list[Connector]:

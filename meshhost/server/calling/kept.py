@@ -38,7 +38,7 @@ class KeptAgent:
     def is_configured_as(self, other: "KeptAgent") -> bool:
         """Whether this is called as the other one is: the same path of the same hosts, with the same secret and arguments."""
         mine, its = self.service, other.service
-        return (self.path, mine.all_urls, mine.webhook_secret) == (other.path, its.all_urls, its.webhook_secret)
+        return self.path == other.path and _way_of(mine) == _way_of(its)
 
     def is_coming(self, *, within: float, start: float) -> bool:
         """Whether it may join within these seconds, or has joined within the last `start` seconds."""
@@ -92,7 +92,7 @@ def is_kept_at(services: Sequence[ConfiguredService], room: Room, identity: str,
     places = [
         (service, path)
         for service in services
-        if service.wants(room.key.name)
+        if service.wants(room.key)
         for path in service.paths
         if path.identity == identity
     ]
@@ -107,11 +107,17 @@ def _place(services: Sequence[ConfiguredService], room: Room, member: Participan
     if member.called_at is None or not member.called_by_service:
         return None
     for number, service in enumerate(services):
-        if service.wants(room.key.name):
+        if service.wants(room.key):
             for path in service.paths:
                 if path.identity == member.name and member.called_at in _addresses(service, path):
                     return number, path.path
     return None
+
+
+def _way_of(service: ConfiguredService) -> tuple[object, ...]:
+    """What a call of the service depends on, besides the path."""
+    given = (dict(service.variables), tuple(service.secrets), service.signed_with)
+    return (service.all_urls, service.webhook_secret, service.tenant, *given)
 
 
 def _addresses(service: ConfiguredService, path: ServicePath) -> frozenset[str]:

@@ -31,6 +31,8 @@ class CallOutcome(StrEnum):
     UNREACHABLE = "unreachable"
     UNSIGNED = "unsigned"
     """Nothing was sent: the tenant has no key to sign the agent's token with."""
+    NO_SECRET = "no_secret"  # noqa: S105 - an outcome
+    """Nothing was sent: a secret of the tenant that the service needs is missing, or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

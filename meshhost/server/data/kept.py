@@ -11,6 +11,7 @@ from meshhost.queues.service import QueueService
 from meshhost.quotas.counts import TenantCounts
 from meshhost.quotas.quota import Resource
 from meshhost.server.traces.recorder import TraceRecorder
+from meshhost.stores.configuration.contract import ConfigurationStore
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
@@ -32,6 +33,7 @@ class Kept:
     meter: Meter
     counts: TenantCounts
     triggers: TriggerStore
+    configuration: ConfigurationStore
     traces: TraceRecorder
 
     def count_again(self, tenant: TenantId) -> None:

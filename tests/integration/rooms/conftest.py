@@ -17,6 +17,8 @@ from meshhost.protocol.frames import Limits
 from meshhost.queues.bodies import LargeBodies
 from meshhost.queues.over_engine import queue_service
 from meshhost.server.config import ServerConfig
+from meshhost.server.configured.sealing import Sealer, SealingKey
+from meshhost.server.configured.secrets import Secrets
 from meshhost.server.core.ownership import RoomOwnership
 from meshhost.server.core.service import RoomService
 from meshhost.server.server import RoomServer
@@ -26,6 +28,7 @@ from meshhost.stores.document_files import FilesAndDocuments
 from meshhost.stores.engine import Engine
 from meshhost.stores.files import open_object_store
 from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.memory.configuration import MemoryConfigurationStore
 from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.memory.triggers import MemoryTriggerStore
 from meshhost.stores.memory.usage import MemoryUsageStore
@@ -75,6 +78,7 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
             identity=SqliteIdentityStore(tmp_path / "identity.db"),
             usage=MemoryUsageStore(),
             triggers=MemoryTriggerStore(),
+            configuration=MemoryConfigurationStore(),
             notifier=LocalNotifier(),
         )
         identity = IdentityService(engine.identity, extra_keys=lambda: [own, other_key], default_secret=default_secret)
@@ -92,6 +96,8 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
                 identity=identity,
                 providers=ProviderTable({}),
                 triggers=engine.triggers,
+                configuration=engine.configuration,
+                secrets=Secrets(engine.configuration, Sealer(lambda: [SealingKey("k1", bytes(32))])),
                 services=room_services,
                 dialects=dialects,
                 ownership=ownership,
