@@ -90,7 +90,7 @@ class Dispatcher:
         if operation is None or operation.on_unreadable is None:
             return ErrorResponse(text=str(error), code=error.code)
         operation.on_unreadable(request, error)
-        return None
+        return None if operation.is_one_way else ErrorResponse(text=str(error), code=error.code)
 
     def _check(self, operation: Operation[Any], request: Request) -> Any:
         try:

@@ -75,7 +75,9 @@ def test_a_message_is_unpacked_from_its_texts(python: Translator056) -> None:
         ({"toolkit": "queues", "tool": "send", "arguments": {"type": "text", "text": "x"}}, InvalidRequestError),
         ({"toolkit": "queues", "tool": "send", "arguments": {"type": "json", "json": [1]}}, InvalidRequestError),
         ({"toolkit": "queues", "tool": "send", "arguments": OPENING, "tool_call_id": "c"}, InvalidRequestError),
-        ({"toolkit": "mine", "tool": "t", "arguments": OPENING, "tool_call_id": "c"}, InvalidRequestError),
+        ({"toolkit": "mine", "tool": "t", "arguments": OPENING}, InvalidRequestError),
+        ({"toolkit": "messaging", "tool": "stream", "arguments": None, "tool_call_id": "c"}, InvalidRequestError),
+        ({"toolkit": "storage", "tool": "upload", "arguments": None, "tool_call_id": "c"}, InvalidRequestError),
         ({"toolkit": "storage", "tool": "upload", "arguments": OPENING}, InvalidRequestError),
         (
             {"toolkit": "storage", "tool": "upload", "arguments": OPENING, "tool_call_id": "x" * 129},
