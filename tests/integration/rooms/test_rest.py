@@ -517,7 +517,7 @@ def test_the_url_is_one_that_can_be_dialled(host: str, shown: str) -> None:
     [
         ("GET", "{P}/services", "GET services"),
         ("POST", "{P}/secrets/x/y", "POST secrets"),
-        ("PUT", "{P}/rooms/some-id", "PUT rooms"),
+        ("PATCH", "{P}/rooms/some-id", "PATCH rooms"),
         ("GET", "{P}/what%20%C3%A9ver", "GET this"),
     ],
 )
