@@ -76,6 +76,7 @@ async function main() {
   await Promise.race([room.ready, failed]);
   room.messaging.enable();
   await startHostedToolkit({ room, toolkit: new Toolkit({ name: "mathjs", tools: [new Multiply()] }), public_: true });
+  room.waitForClose().then(() => say({ closed: true }));
   say({ ready: room.localParticipant.id });
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const told = JSON.parse(line);

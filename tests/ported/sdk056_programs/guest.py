@@ -128,6 +128,7 @@ async def main() -> None:
             greeter = Greeter()
             await greeter.start(room=room)
             offered.append(greeter)
+        tasks.append(asyncio.create_task(tell_closed(room)))
         say(ready=room.local_participant.id)
         while (told := await heard()) is not None:
             await STEPS[told["do"]](room, told)
@@ -164,6 +165,12 @@ def shown(content: Any) -> Any:
 async def echoed(room: Any, content: Any) -> Any:
     """What the tool `echo` of the other guest makes of a content."""
     return await room.invoke(toolkit="math56", tool="echo", input=content, participant_id=given.get("other"))
+
+
+async def tell_closed(room: Any) -> None:
+    """Tell when the client has ended for good."""
+    await room.wait_for_close()
+    say(closed=True)
 
 
 async def tell_result(doing: Any) -> None:
