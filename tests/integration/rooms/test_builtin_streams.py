@@ -161,6 +161,14 @@ async def test_a_wrong_chunk_ends_its_stream_and_is_named(
     assert (await client.next(await client.add("c", chunk))).header["type"] == "empty"
 
 
+@pytest.mark.parametrize(
+    "tool", [("storage", "upload"), ("storage", "download"), ("sync", "open"), ("developer", "logs")]
+)
+async def test_a_chunk_that_is_no_content_ends_its_stream(client: NewerClient, tool: tuple[str, str]) -> None:
+    await opened(client, *tool, "c", "nonsense")
+    assert await failed(client, "c") == (1002, "chunk: expected a content")
+
+
 async def test_a_chunk_that_is_none_is_answered(client: NewerClient) -> None:
     for header in ({"tool_call_id": "c", "chunk": "x"}, {"tool_call_id": 3, "chunk": {}}, {"chunk": {}}):
         reply = await client.ask("room.tool_call_request_chunk", header)

@@ -291,6 +291,19 @@ async def test_a_chunk_that_cannot_be_read_ends_its_stream(serve: Any) -> None:
         assert "a chunk could not be read" in end["message"]
 
 
+async def test_a_chunk_that_is_no_content_ends_its_stream(caller: NewerClient, provider: NewerClient) -> None:
+    for sender in (caller, provider):
+        call = f"of {sender.id}"
+        reply = await caller.opened("kit", "tool", call)
+        asked = await provider.next("room.tool_call.kit")
+        await provider.answer(asked, contents.OPEN)
+        await caller.next(reply)
+        await (caller.add(call, "nonsense") if sender is caller else provider.answer_more(asked, [1]))
+        [end] = await chunks(caller, call, 1)
+        assert end["message"] == "chunk: expected a content"
+        assert contents.closes((await request_chunks(provider, 1))[0])
+
+
 async def test_a_caller_that_takes_nothing_stops_its_provider_and_no_other(
     serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

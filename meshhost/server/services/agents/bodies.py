@@ -134,14 +134,15 @@ class RequestChunk(Body):
     """`agent.tool_call_request_chunk`: the next chunk of what a call is given, from its caller."""
 
     stream: str
-    chunk: dict[str, Any]
+    # Checked by the stream, which has to end when it is wrong.
+    chunk: Any = None
 
 
 class ResponseChunk(Body):
     """`agent.tool_call_response_chunk`: the next chunk of the answer to a call, from its provider."""
 
     tool_call_id: str
-    chunk: dict[str, Any]
+    chunk: Any = None
 
 
 class ToolProgress(Body):

@@ -109,7 +109,7 @@ class AgentsService(RoomService):
                 bodies.ToolAnswer, self._take_tool_answer, is_one_way=True, on_unreadable=self._take_unreadable
             ),
             "agent.tool_call_request_chunk": Operation(
-                bodies.RequestChunk, self._take_input, on_unreadable=self._input_unreadable
+                bodies.RequestChunk, self._take_input, frees=True, on_unreadable=self._input_unreadable
             ),
             "agent.tool_call_response_chunk": Operation(
                 bodies.ResponseChunk, self._take_output, is_one_way=True, on_unreadable=self._output_unreadable

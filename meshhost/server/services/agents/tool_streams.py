@@ -17,6 +17,7 @@ The id by which the provider knows a stream is the server's own: nobody can gues
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from meshhost.errors import ConnectionLostError, InvalidRequestError, LimitExceededError, RoomError
 from meshhost.protocol import contents
@@ -94,8 +95,11 @@ class ToolStream:
             for chunk in self.farewell(self._problem):
                 self._tell_caller(chunk)
 
-    async def take_input(self, chunk: Header, payload: bytes) -> None:
-        """Pass a chunk of the caller on to the provider, when that was asked."""
+    async def take_input(self, chunk: Any, payload: bytes) -> None:
+        """Pass a chunk of the caller on to the provider, when that was asked. One that is no content ends the stream."""
+        if not isinstance(chunk, dict):
+            self.fail("chunk: expected a content")
+            return
         async with self._inward:
             if self._input_closed or self._ended.is_set():
                 return
@@ -112,8 +116,11 @@ class ToolStream:
             if closes and self.ends_with_input:
                 self.end()
 
-    async def take_output(self, chunk: Header, payload: bytes) -> None:
+    async def take_output(self, chunk: Any, payload: bytes) -> None:
         """Pass a chunk of the provider on to the caller, behind the answer if that was given."""
+        if not isinstance(chunk, dict):
+            self.fail("chunk: expected a content")
+            return
         async with self._outward:
             if self._call is not None and self._call.answer.done():
                 await self._opened.wait()

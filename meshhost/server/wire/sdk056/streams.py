@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import InstanceOf
 
-from meshhost.errors import ConnectionLostError, RoomError
+from meshhost.errors import ConnectionLostError, InvalidRequestError, RoomError
 from meshhost.protocol import contents as bodies
 from meshhost.protocol.messages import EmptyResponse, FileResponse, Header
 from meshhost.server.core.peer import Peer
@@ -72,8 +72,9 @@ class _Open(Body):
 
 class _Chunk(Body):
     stream: InstanceOf[Stream] | None = None
-    tool_call_id: str | None = None
-    chunk: dict[str, Any]
+    tool_call_id: Any = None
+    # Checked by who takes it: the stream that it is of has to end when it is wrong.
+    chunk: Any = None
 
 
 class BuiltInStreams:
@@ -93,7 +94,8 @@ class BuiltInStreams:
 
     def operations(self) -> Operations:
         """The operations by name."""
-        adding = Operation(_Chunk, self._add, on_unreadable=self._take_unreadable)
+        # Not refused for the tenant's rate: the Python client would go on without that chunk.
+        adding = Operation(_Chunk, self._add, frees=True, on_unreadable=self._take_unreadable)
         return {OPEN: Operation(_Open, self._open), ADD: adding, **self._documents.operations()}
 
     def _open(self, request: Request, body: _Open) -> Answer | Coroutine[Any, Any, Answer]:
@@ -116,15 +118,15 @@ class BuiltInStreams:
             return self._ask(request, self._other_tools, passed_on, request.message.payload)
         return self._take(request, body.stream, body.chunk)
 
-    async def _take(self, request: Request, stream: Stream, chunk: Header) -> Answer:
+    async def _take(self, request: Request, stream: Stream, chunk: Any) -> Answer:
         async with stream.lock:
             if not stream.is_ended and await self._step(request, stream, chunk):
                 return None
         return EmptyResponse()
 
-    async def _step(self, request: Request, stream: Stream, chunk: Header) -> bool:
+    async def _step(self, request: Request, stream: Stream, chunk: Any) -> bool:
         try:
-            return bool(await self._steps[stream.kind](request, stream, chunk))
+            return await self._handle(request, stream, chunk)
         except ConnectionLostError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the client waits until it hears of the end
@@ -132,6 +134,11 @@ class BuiltInStreams:
             await self._let_go(request, stream)
             _fail(stream, answer.text, answer.code)
             return False
+
+    async def _handle(self, request: Request, stream: Stream, chunk: Any) -> bool:
+        if not isinstance(chunk, dict):
+            raise InvalidRequestError("chunk", "expected a content")
+        return bool(await self._steps[stream.kind](request, stream, chunk))
 
     async def _let_go(self, request: Request, stream: Stream) -> None:
         """Give back what a stream that failed holds."""
