@@ -169,6 +169,11 @@ async def test_a_chunk_that_is_no_content_ends_its_stream(client: NewerClient, t
     assert await failed(client, "c") == (1002, "chunk: expected a content")
 
 
+async def test_what_the_server_does_not_offer_is_named(client: NewerClient) -> None:
+    refused = await client.answer_of("livekit", "connect", {"breakout_room": None})
+    assert refused.header["text"] == "type: this room server does not offer 'livekit.connect'"
+
+
 async def test_a_chunk_that_is_none_is_answered(client: NewerClient) -> None:
     for header in ({"tool_call_id": "c", "chunk": "x"}, {"tool_call_id": 3, "chunk": {}}, {"chunk": {}}):
         reply = await client.ask("room.tool_call_request_chunk", header)

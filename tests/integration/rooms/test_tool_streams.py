@@ -304,6 +304,20 @@ async def test_a_chunk_that_is_no_content_ends_its_stream(caller: NewerClient, p
         assert contents.closes((await request_chunks(provider, 1))[0])
 
 
+async def test_a_stream_that_fails_before_its_tool_is_asked_is_answered(
+    server: RunningServer, caller: NewerClient
+) -> None:
+    agents = server.server.parts.services.find(AgentsService)
+    coming = True
+    agents._is_coming = lambda *_: coming  # as if a configured service were on its way
+    reply = await caller.opened("late", "tool", "c")
+    await caller.add("c", "nonsense")
+    async with newer_client(server, name="late", role="agent") as provider:
+        await provider.offer("late", "tool")
+        assert (await caller.next(reply)).header["text"] == "chunk: expected a content"
+        assert contents.closes((await request_chunks(provider, 1, "late"))[0])
+
+
 async def test_a_caller_that_takes_nothing_stops_its_provider_and_no_other(
     serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

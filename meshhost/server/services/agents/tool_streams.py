@@ -71,6 +71,8 @@ class ToolStream:
         self.provider, self.provider_peer = provider, call.peer
         self._toolkit, self._call, self._goes_on = toolkit, call, goes_on
         self._asked.set()
+        if self._problem is not None:  # it failed while the provider was looked for
+            call.answer.set_exception(RoomError(self._problem))
 
     async def open(self, first: Sequence[Header] = ()) -> None:
         """The provider answers with a stream: reply so, and send these chunks before its own. Raises ConnectionLostError."""
