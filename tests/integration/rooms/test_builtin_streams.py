@@ -217,6 +217,14 @@ async def test_a_chunk_that_cannot_be_read_ends_the_streams_that_send(serve: Any
         reply = await client.next(await client.add("u", contents.binary(kind="data"), bytes(200_000)))
         assert reply.header["type"] == "error"
         assert "a chunk could not be read" in (await failed(client, "u"))[1]
+        await opened(client, "sync", "open", "d", document())
+        await client.next("d")
+        await client.add("d", contents.binary(kind="sync"), bytes(200_000))
+        assert "a chunk could not be read" in (await failed(client, "d"))[1]
+        await client.next(await client.add("d", CLOSE))  # as the client does then
+        [room] = server.server.parts.directory.rooms
+        assert server.server.parts.services.find(StorageService).uploads(room) == {}
+        assert open_documents(server) == 0
 
 
 # ---- documents ---------------------------------------------------------------------------------------------------------

@@ -106,13 +106,21 @@ def test_the_streams_of_a_connection_are_bounded(python: Translator056) -> None:
             "stream"
         ]
 
-    streams = [opened(str(number)) for number in range(MAX_STREAMS)]
+    peer: Any = object()
+
+    def kept(call: str) -> Any:
+        stream = opened(call)
+        stream.peer = peer
+        return stream
+
+    streams = [kept(str(number)) for number in range(MAX_STREAMS)]
     with pytest.raises(InvalidRequestError, match="names no other call"):
         opened("0")
     with pytest.raises(LimitExceededError):
         opened("one more")
     streams[0].is_ended = True
-    assert opened("one more").call == "one more"
+    for _ in range(2):  # one that the dispatcher refused does not count
+        assert opened("one more").call == "one more"
 
 
 def test_a_chunk_of_no_stream_is_one_of_none(python: Translator056) -> None:

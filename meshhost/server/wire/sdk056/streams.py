@@ -62,8 +62,11 @@ class Stream:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-# Those of a connection that were opened and have not ended.
+# Those of a connection that were opened and have not ended; and those that failed where nothing could be awaited, and still
+# hold what they held.
 _OPEN_STREAMS: Slot[set[Stream]] = Slot(set)
+_BROKEN_STREAMS: Slot[list[Stream]] = Slot(list)
+_CLEANING = Slot(asyncio.Lock)
 
 
 class _Open(Body):
@@ -112,11 +115,16 @@ class BuiltInStreams:
             raise
         return contents.OPENED
 
-    def _add(self, request: Request, body: _Chunk) -> Answer | Coroutine[Any, Any, Answer]:
+    async def _add(self, request: Request, body: _Chunk) -> Answer:
+        if _BROKEN_STREAMS.get(request.peer):  # before anything else: the client may open the same again
+            async with _CLEANING.of(request.peer):  # chunks that come meanwhile stay in their order
+                while broken := _BROKEN_STREAMS.get(request.peer):
+                    await self._let_go(request, broken[-1])
+                    del broken[-1]
         if body.stream is None:
             passed_on = {"stream": body.tool_call_id, "chunk": body.chunk}
-            return self._ask(request, self._other_tools, passed_on, request.message.payload)
-        return self._take(request, body.stream, body.chunk)
+            return await self._ask(request, self._other_tools, passed_on, request.message.payload)
+        return await self._take(request, body.stream, body.chunk)
 
     async def _take(self, request: Request, stream: Stream, chunk: Any) -> Answer:
         async with stream.lock:
@@ -157,6 +165,7 @@ class BuiltInStreams:
         for stream in list(_OPEN_STREAMS.of(request.peer)):
             if stream.kind in ("upload", "document"):
                 _fail(stream, f"a chunk could not be read: {error}", error.code)
+                _BROKEN_STREAMS.of(request.peer).append(stream)
         self._ask.unreadable(request, self._other_tools, error)
 
     def _end(self, stream: Stream) -> None:

@@ -125,7 +125,10 @@ class Translator056:
     def _open(self, call: Any, kind: str) -> Stream:
         if not isinstance(call, str) or not 0 < len(call) <= 128:
             raise InvalidRequestError("tool_call_id", "expected a text of at most 128 characters")
-        self._streams = {name: stream for name, stream in self._streams.items() if not stream.is_ended}
+        # One that has no peer was refused by the dispatcher, for the tenant's rate.
+        self._streams = {
+            name: each for name, each in self._streams.items() if each.peer is not None and not each.is_ended
+        }
         if call in self._streams:
             raise InvalidRequestError("tool_call_id", "expected one that names no other call")
         if len(self._streams) >= MAX_STREAMS:
@@ -135,7 +138,8 @@ class Translator056:
 
     def _stream(self, header: Header) -> Stream | None:
         call = header.get("tool_call_id")
-        return self._streams.get(call) if isinstance(call, str) else None
+        stream = self._streams.get(call) if isinstance(call, str) else None
+        return None if stream is None or stream.peer is None else stream
 
     # ---- answers and events ---------------------------------------------------------------------------------------
 
