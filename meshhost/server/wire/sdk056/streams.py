@@ -137,7 +137,7 @@ class BuiltInStreams:
             return await self._handle(request, stream, chunk)
         except ConnectionLostError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client waits until it hears of the end
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client waits for the end
             answer = error_answer(error, request.message)
             await self._let_go(request, stream)
             _fail(stream, answer.text, answer.code)
