@@ -25,7 +25,8 @@ move one program after the other: 0.6.13, and 0.56 in Python and JavaScript.
 _GENERATIONS_INTRO = """
 Clients of 0.6.13, of 0.56, in JavaScript and of meshhost meet in one room, call each other's tools, ask each other's
 agents, write messages and edit one document. Tested with the SDK 0.6.13 and 0.56.0 on Python 3.13 and with
-`@meshagent/meshagent` 0.39.9 on Node. What differs:
+`@meshagent/meshagent` 0.39.9 on Node. Every operation that the newer ones have, and what becomes of it:
+[Newer MeshAgent clients](../reference/newer-clients.md). What differs:
 """
 
 # What clients ask for, since which generation, and what they get.
@@ -54,14 +55,20 @@ DIFFERENCES = (
     ),
     (
         "0.56",
-        "services, scheduled tasks, mailboxes by REST",
-        "the same; `POST` of a service answers with the whole spec",
+        "services, rooms, scheduled tasks, mailboxes by REST, and by their command line",
+        "the same; `POST` of a service answers with the whole spec; rooms keep their names, `permissions` are refused",
     ),
     ("0.56", "`dataset`, `sqlite`, `memory`, `containers`, `services`, `secrets`, `mounts`", "error 1003, by name"),
     (
         "0.56",
-        "streams to tools of other participants, `messaging.stream`, `storage.move`",
-        "an error: not there yet",
+        "tools of other participants whose contents stream in, out or both, and any content (texts, files, bytes)",
+        "the same, between clients of 0.56; older clients and tools in JavaScript take JSON objects only",
+    ),
+    ("0.56", "`messaging.stream`", "a stream of messages with another client of 0.56 in Python"),
+    (
+        "0.56",
+        "`storage.move`, `storage.delete(recursive=True)`",
+        "files are moved, folders deleted; documents and folders are not moved",
     ),
     (
         "0.56",
@@ -70,10 +77,19 @@ DIFFERENCES = (
     ),
     (
         "0.56",
+        "an API key that is revoked, a token that expires while they are in the room",
+        "the end of the connection, which they take as final",
+    ),
+    (
+        "0.56",
         "a server that restarts",
         "the end of the connection without a close frame, after which they come back",
     ),
-    ("0.56", "service accounts, users, feeds, subscriptions, routes", "501, with a reason"),
+    (
+        "0.56",
+        "REST for files (`meshagent room storage`), feeds, routes, users, service accounts",
+        "404 or 501; use the room client's `storage`, hooks, roles and API keys",
+    ),
 )
 
 _BETTER = """

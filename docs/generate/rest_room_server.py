@@ -38,7 +38,8 @@ _INTEGER: Schema = {"type": "integer"}
 _TIME: Schema = {"type": ["number", "null"], "description": "Seconds since 1970."}
 _NULLABLE: Schema = {"type": ["string", "null"]}
 _OBJECT: Schema = {"type": "object"}
-_ROOM = obj(("id", "name", "metadata"), id=TEXT, name=TEXT, metadata=_OBJECT)
+_ANNOTATIONS: Schema = {"type": "object", "additionalProperties": TEXT}
+_ROOM = obj(("id", "name", "metadata"), id=TEXT, name=TEXT, metadata=_OBJECT, annotations=_ANNOTATIONS)
 _LISTED_ROOM = obj(
     ("id", "name", "metadata", "open"), id=_NULLABLE, name=TEXT, metadata=_OBJECT, open={"type": "boolean"}
 )
@@ -269,6 +270,7 @@ _PROJECTS = (
             ("name",),
             name=TEXT,
             metadata={"type": ["object", "null"]},
+            annotations={"type": ["object", "null"], "additionalProperties": TEXT},
             if_not_exists={"type": "boolean", "default": False},
         ),
         auth="apiKey",
@@ -278,9 +280,21 @@ _PROJECTS = (
         "GET",
         f"{_PROJECT}/rooms",
         "List rooms",
-        [Answer(200, "The rooms.", obj(rooms=array(_LISTED_ROOM))), _BAD, _UNAUTHORIZED, _NO_PROJECT],
+        [
+            Answer(
+                200,
+                "The rooms; with `page_size` also how many there are, and the token of the next page.",
+                obj(("rooms",), rooms=array(_LISTED_ROOM), total=_INTEGER, continuation_token=_NULLABLE),
+            ),
+            _BAD,
+            _UNAUTHORIZED,
+            _NO_PROJECT,
+        ],
         parameters=(
             *_PAGE,
+            Parameter("page_size", "Instead of `limit`: most rooms of a page, of those that are recorded.", _INTEGER),
+            Parameter("continuation_token", "With `page_size`: the token of the page before.", TEXT),
+            Parameter("filter", "With `page_size`: a part of the room's name.", TEXT),
             Parameter(
                 "all",
                 "1: also rooms that were never recorded, but are open or have a queue; they have no id.",
@@ -299,6 +313,35 @@ _PROJECTS = (
         auth="apiKey",
         tag="Projects",
         shown=f"{_PROJECT}/rooms/{{room}}",
+    ),
+    Endpoint(
+        "PUT",
+        f"{_PROJECT}/rooms/{{id}}",
+        "Change the metadata of a room",
+        [Answer(200, "The room.", _ROOM), _BAD, _UNAUTHORIZED, _NO_ROOM],
+        description="Metadata and annotations are replaced. A room keeps its name.",
+        body=obj(
+            name=TEXT,
+            metadata={"type": ["object", "null"]},
+            annotations={"type": ["object", "null"], "additionalProperties": TEXT},
+        ),
+        parameters=(Parameter("room", "The room's id.", place="path"),),
+        auth="apiKey",
+        tag="Projects",
+        shown=f"{_PROJECT}/rooms/{{room}}",
+    ),
+    Endpoint(
+        "GET",
+        f"{_PROJECT}/rooms/{{name}}/status",
+        "Show whether a room is open",
+        [
+            Answer(200, "Whether it is.", obj(("status",), status={"enum": ["Allocated", "Unallocated"]})),
+            _BAD,
+            _UNAUTHORIZED,
+            _NO_ROOM,
+        ],
+        auth="apiKey",
+        tag="Projects",
     ),
     Endpoint(
         "DELETE",

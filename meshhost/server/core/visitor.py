@@ -59,6 +59,10 @@ class _VisitorPeer:
         self._report(event)
         return next(_ids)
 
+    async def send(self, event: Event) -> None:
+        """See Peer."""
+        self.tell(event)
+
     async def reply(
         self,
         message_id: int,

@@ -183,10 +183,18 @@ class Connection:
         """See Peer."""
         packed = event.packed.get(self._translator)
         if packed is None:
-            message_type, header, payload = self._translator.event(event)
-            packed = message_type, packed_notice(header, event.trace or None), payload
+            packed = self._pack(event)
             event.packed[self._translator] = packed
         return self._offer(*self._protocol.notify_packed(*packed))
+
+    async def send(self, event: Event) -> None:
+        """See Peer."""
+        _, packets = self._protocol.notify_packed(*self._pack(event))
+        await self._outbox.put(packets)
+
+    def _pack(self, event: Event) -> tuple[str, bytes, bytes]:
+        message_type, header, payload = self._translator.event(event)
+        return message_type, packed_notice(header, event.trace or None), payload
 
     def close(self, reason: CloseReason, text: str) -> None:
         """See Peer."""

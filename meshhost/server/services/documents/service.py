@@ -90,6 +90,7 @@ class DocumentsService(RoomService):
         """See RoomService."""
         return {
             "sync.create": Operation(_Create, self._create, _may_write, _subject),
+            "sync.describe": Operation(_Document, self._describe, _may_read, _subject),
             "sync.open": Operation(_Connect, self._connect, _may_read, _subject),
             # Its grant is checked by the handler: a MeshAgent client that gets an error never sends an edit again.
             "sync.update": Operation(_Document, self._sync, frees=True),
@@ -113,6 +114,15 @@ class DocumentsService(RoomService):
             state = MeshDocument(schema=schema, json=body.content).get_state()
         await self._add(request, path, state)
         return EmptyResponse()
+
+    async def _describe(self, request: Request, body: _Document) -> Answer:
+        path = clean_path(body.path)
+        schema = await self._schema(request.room.key, path)
+        async with self._hold(request, path) as document:
+            state = (await document.shared()).state()
+        # A large document takes a while, and what reads it may be used in one thread only.
+        content = await asyncio.to_thread(_content, schema, state)
+        return JsonResponse(json={"path": path, "schema": schema, "json": content})
 
     async def _connect(self, request: Request, body: _Connect) -> Answer:
         peer = request.peer
@@ -196,7 +206,9 @@ class DocumentsService(RoomService):
         if len(state) > self._max_bytes:
             raise TooLargeError(f"a document may have at most {self._max_bytes} bytes")
         key = DocumentKey(request.room.key, path)
-        if await self._store.find(key) is None and await self._files.stat(request.room.key, path) is not None:
+        found = await self._files.stat(request.room.key, path)
+        # Only a document has no size: one that another participant creates meanwhile is no file in the way.
+        if found is not None and (found.is_folder or found.size is not None):
             raise InvalidRequestError("path", f"a file or folder stands at {path!r}")
         await self._create_counted(key, state)
         # A document that was deleted while it was open may still be in memory.
@@ -236,6 +248,12 @@ class DocumentsService(RoomService):
     def _hold(self, request: Request, path: str) -> AbstractAsyncContextManager[OpenDocument]:
         key = DocumentKey(request.room.key, path)
         return self._rooms.of(request.room).hold(self._store, key, max_bytes=self._max_bytes)
+
+
+def _content(schema: Any, state: bytes) -> dict[str, Any]:
+    document = MeshDocument(schema=MeshSchema.from_json(schema))
+    document.apply_update(state)
+    return document.to_json()
 
 
 def _may_read(scope: ApiScope, body: _Document) -> bool:
