@@ -48,7 +48,7 @@ _COUNTED = ('"response.done"', '"response.created"', "input_audio_transcription"
 class RealtimeProvider(Provider, Protocol):
     """A provider with realtime sessions."""
 
-    async def dial_realtime(self, model: str, *, max_event_bytes: int) -> ClientWebSocketResponse:
+    async def dial_realtime(self, model: str, caller: Caller, *, max_event_bytes: int) -> ClientWebSocketResponse:
         """Open a session, whose socket the caller of this closes.
 
         Raises LLMError with the HTTP status that the caller of the gateway gets.
@@ -100,7 +100,7 @@ class RealtimeSessions:
             return error_response(404, text, type="invalid_request_error", code="unknown_path")
         with self._place(caller):
             try:
-                upstream = await provider.dial_realtime(model, max_event_bytes=MAX_EVENT_BYTES)
+                upstream = await provider.dial_realtime(model, caller, max_event_bytes=MAX_EVENT_BYTES)
             except LLMError as error:
                 return error_response(error.status or 502, str(error), type="upstream_unavailable")
             session = _Session(self._meter, self._limits, caller, model, socket, upstream)

@@ -186,7 +186,7 @@ class ForwardingProvider:
         try:
             body = self._with_model(await request.read())
             check_path(path)
-            _own_key.set(None if self._tenant_key is None else _checked_key(await self._tenant_key(caller.tenant)))
+            _own_key.set(await self._key_of(caller))
         except InvalidRequestError as error:
             return error_response(404, str(error), type="invalid_request_error", code="unknown_path")
         except SecretsLockedError as error:
@@ -196,6 +196,10 @@ class ForwardingProvider:
         if body is None or len(body) > self._max_body:
             return error_response(413, f"a request may have {self._max_body} bytes", type="request_too_large")
         return await self._answer(request, path, body)
+
+    async def _key_of(self, caller: Caller) -> str | None:
+        """The key that the caller's tenant brought, if it did. Raises SecretsLockedError, and what a wrong one raises."""
+        return None if self._tenant_key is None else _checked_key(await self._tenant_key(caller.tenant))
 
     async def _answer(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:
         """Answer the request; overridden by a provider that does not speak each API itself."""
@@ -291,12 +295,17 @@ class ForwardingProvider:
             return web.Response(status=upstream.status, headers=headers, body=body)
         return web.StreamResponse(status=upstream.status, headers=headers)
 
-    async def _dial(self, path: str, query: dict[str, str], *, max_event_bytes: int) -> ClientWebSocketResponse:
+    async def _dial(
+        self, path: str, query: dict[str, str], caller: Caller, *, max_event_bytes: int
+    ) -> ClientWebSocketResponse:
         """Open a WebSocket to the service. Raises LLMError with the HTTP status that our caller gets."""
         if self._session is None:
             raise LLMError(f"provider {self.name} is not started")
         headers: CIMultiDict[str] = CIMultiDict()
-        self._authorise(headers)
+        try:
+            self._authorise(headers, await self._key_of(caller) or self._api_key)
+        except (InvalidRequestError, SecretsLockedError) as error:
+            raise LLMError(str(error), status=503) from None
         url = URL(f"{self._base_url}/{path}").with_query(query)
         try:
             async with asyncio.timeout(_DIAL_SECONDS):

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from aiohttp import ClientResponse, ClientWebSocketResponse, web
 
 from meshhost.gateway.http import error_response, json_object
+from meshhost.gateway.provider import Caller
 from meshhost.gateway.providers.forwarding import ForwardingProvider
 from meshhost.llm.caller_forms import CHAT_CALLER, FORMS, CallerForm
 from meshhost.llm.dialects import CHAT
@@ -53,9 +54,9 @@ class OpenAICompatibleProvider(ForwardingProvider):
             return "chat"
         return "responses" if "responses" in self._has else None
 
-    async def dial_realtime(self, model: str, *, max_event_bytes: int) -> ClientWebSocketResponse:
+    async def dial_realtime(self, model: str, caller: Caller, *, max_event_bytes: int) -> ClientWebSocketResponse:
         """See RealtimeProvider."""
-        return await self._dial("realtime", {"model": model}, max_event_bytes=max_event_bytes)
+        return await self._dial("realtime", {"model": model}, caller, max_event_bytes=max_event_bytes)
 
     async def _answer(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:
         form = FORMS.get(path) if request.method == "POST" else None

@@ -47,7 +47,10 @@ def _voice_bot(settings: dict[str, Any], options: dict[str, Any]) -> SingleRoomA
     from meshhost.livekit.agents.voice import VoiceBot, default_thinker
 
     adapter = options.pop("llm_adapter")
-    greetings = {"auto_greet_message": settings.get("greet"), "auto_greet_prompt": settings.get("greet_prompt")}
+    greetings: dict[str, Any] = {
+        "auto_greet_message": settings.get("greet"),
+        "auto_greet_prompt": settings.get("greet_prompt"),
+    }
     return VoiceBot(**options, **greetings, thinker=default_thinker(adapter, model=settings.get("model")))
 
 
