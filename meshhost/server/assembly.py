@@ -67,6 +67,7 @@ from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.schedules import SchedulingService
 from meshhost.server.services.storage.service import StorageService
+from meshhost.server.services.tables.service import TablesService
 from meshhost.server.services.work import WorkService
 from meshhost.server.studio.codes import OneTimeCodes
 from meshhost.server.studio.events import EventRoutes
@@ -92,6 +93,7 @@ from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.traces.contract import TraceStore
 from meshhost.stores.triggers.contract import TriggerStore
+from meshhost.tables.contract import TableStore
 from meshhost.tenant_names import TenantLabels
 from meshhost.triggers.hooks import Hooks
 from meshhost.triggers.mailboxes import Mailboxes
@@ -117,6 +119,7 @@ class Engines:
     counts: TenantCounts
     triggers: TriggerStore
     traces: TraceStore | None = None
+    tables: TableStore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +209,7 @@ def assemble(
             queues,
             transfer,
             *_room_services(config, engines, files, caller, waking, log),
+            *([] if engines.tables is None else [TablesService(engines.tables, counts=engines.counts)]),
             WorkService(
                 engines.queues,
                 linger_seconds=config.linger_seconds,
@@ -248,6 +252,7 @@ def assemble(
         engines.counts,
         engines.triggers,
         traces,
+        engines.tables,
     )
     deletions = Deletions(kept, directory)
     engines.identity.on_closed(deletions.end_rooms)

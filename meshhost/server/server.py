@@ -39,6 +39,7 @@ from meshhost.stores.memory.triggers import MemoryTriggerStore
 from meshhost.stores.memory.usage import MemoryUsageStore
 from meshhost.stores.traces.contract import TraceStore
 from meshhost.stores.triggers.contract import TriggerStore
+from meshhost.tables.contract import TableStore
 from meshhost.tasks import TaskOwner
 
 __all__ = ["RoomServer"]
@@ -54,11 +55,11 @@ _KEEP_ALIVE_SECONDS = 75.0
 class RoomServer:
     """A room server. Make it in a running event loop, `start` it once, and `stop` it.
 
-    The engines (`queues`, `documents`, `files`, `identity`, `providers`, `meter`, `triggers`, `traces`) belong to the caller,
-    who opens them before `start` and closes them after `stop`. Without a `meter`, usage is kept in memory only, without
-    `triggers` schedules and hooks are, without `traces` none are recorded, and without `counts` only what is open is counted
-    for the quotas of tenants. `services` and `dialects` are added to those that every server has; `ownership` decides which
-    rooms this server may open (by default all).
+    The engines (`queues`, `documents`, `files`, `identity`, `providers`, `meter`, `triggers`, `traces`, `tables`) belong to
+    the caller, who opens them before `start` and closes them after `stop`. Without a `meter`, usage is kept in memory only,
+    without `triggers` schedules and hooks are, without `traces` none are recorded, without `tables` rooms have none, and
+    without `counts` only what is open is counted for the quotas of tenants. `services` and `dialects` are added to those that
+    every server has; `ownership` decides which rooms this server may open (by default all).
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class RoomServer:
         counts: TenantCounts | None = None,
         triggers: TriggerStore | None = None,
         traces: TraceStore | None = None,
+        tables: TableStore | None = None,
         services: Sequence[RoomService] = (),
         dialects: Sequence[Dialect] = (),
         ownership: RoomOwnership | None = None,
@@ -92,6 +94,7 @@ class RoomServer:
             counts,
             triggers or MemoryTriggerStore(is_open=True),
             traces,
+            tables,
         )
         self._parts = assemble(
             config,

@@ -1,10 +1,10 @@
 """What a store of tables promises, and the values that it takes and gives.
 
 The room server's database service and the export of rooms are written against `TableStore`; `store.py` has the one
-implementation. Rows are JSON objects on both sides: bytes are `{"encoding": "base64", "data": …}`, dates and times are ISO 8601
-texts, vectors are lists of numbers, and an object in a cell is kept as its JSON text. Invariants: a table belongs to one room;
-a write is one version of its table, whole or not there at all, whatever is killed in the middle; readers see the version that
-was the latest when they began. Pure: no I/O.
+implementation. Rows are JSON objects on both sides: bytes are `{"encoding": "base64", "data": …}`, dates and times are ISO
+8601 texts, vectors are lists of numbers, and an object in a cell is kept as its JSON text. Invariants: a table belongs to one
+room; a write is one version of its table, whole or not there at all, whatever is killed in the middle; readers see the
+version that was the latest when they began. Pure: no I/O.
 """
 
 import re
@@ -33,7 +33,9 @@ __all__ = [
     "check_table_name",
 ]
 
-Rows: TypeAlias = Sequence[Mapping[str, Any]]
+Rows: TypeAlias = bytes
+"""Rows as the JSON of an array of objects, which is read where the table is: `encoding.encode_rows` makes it."""
+
 CreateMode: TypeAlias = Literal["create", "overwrite", "create_if_not_exists"]
 ColumnType: TypeAlias = Mapping[str, Any]
 """A type as it is on the wire: `{"type": "int"}`, or `{"type": "vector", "size": 3, "element_type": {"type": "float"}}`."""
@@ -41,6 +43,7 @@ ColumnType: TypeAlias = Mapping[str, Any]
 # LanceDB's own rule, and a length that every file system takes.
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _MAX_COLUMN_CHARS = 128
+_SCALAR_INDEXES = frozenset({"BTree", "Bitmap", "LabelList"})
 # Names that results have for what is computed.
 _RESERVED = frozenset({"_rowid", "_rowaddr", "_distance", "_score", "_relevance_score"})
 
@@ -69,7 +72,8 @@ class Search:
     version: int | None = None
 
 
-class FoundRows(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class FoundRows:
     """Rows as the JSON text of an array, encoded where the table is read, and how many they are."""
 
     text: str
@@ -85,11 +89,18 @@ class TableVersion(NamedTuple):
 
 
 class TableIndex(NamedTuple):
-    """An index of a table."""
+    """An index of a table; `type` is LanceDB's word for how it works."""
 
     name: str
     columns: Sequence[str]
     type: str
+
+    @property
+    def kind(self) -> IndexKind:
+        """What it is for."""
+        if self.type == "FTS":
+            return IndexKind.FULL_TEXT
+        return IndexKind.SCALAR if self.type in _SCALAR_INDEXES else IndexKind.VECTOR
 
 
 class TenantTables(NamedTuple):
@@ -110,8 +121,8 @@ class TableStore(Protocol):
     """The tables of all rooms. Names are checked (`check_table_name`, `check_column`), filters prepared (`sql.prepare`).
 
     Every method raises NotFoundError for a table, column or version that is not there, InvalidRequestError that names the
-    field, LimitExceededError for a query that needs more memory, rows or bytes than are allowed and when the tenant has too many
-    requests waiting, RequestTimeoutError for one that took too long or whose outcome is unknown, StorageFullError, and
+    field, LimitExceededError for a query that needs more memory, rows or bytes than are allowed and when the tenant has too
+    many requests waiting, RequestTimeoutError for one that took too long or whose outcome is unknown, StorageFullError, and
     RoomError when the store fails. A tenant's requests never wait for another tenant's, but for a process to run in.
     """
 
@@ -127,12 +138,15 @@ class TableStore(Protocol):
         rows: Rows | None,
         schema: Mapping[str, ColumnType] | None,
         mode: CreateMode,
-    ) -> None:
-        """Create a table with this schema, or the one of its rows. Raises AlreadyExistsError in mode `create`."""
+    ) -> bool:
+        """Create a table with this schema, or the one of its rows; return whether there was none of the name.
+
+        Raises AlreadyExistsError in mode `create`.
+        """
         ...
 
-    async def drop(self, room: RoomKey, table: str, *, ignore_missing: bool = False) -> None:
-        """Delete a table with all its versions."""
+    async def drop(self, room: RoomKey, table: str, *, ignore_missing: bool = False) -> bool:
+        """Delete a table with all its versions; return whether it was there."""
         ...
 
     async def add_columns(self, room: RoomKey, table: str, columns: Mapping[str, str | ColumnType]) -> None:

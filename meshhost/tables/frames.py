@@ -1,8 +1,8 @@
 """The messages between the room server and a worker process: a JSON header, then bytes.
 
 A frame is the length of the header and that of the bytes (`>IQ`), then both. Rows travel as bytes, encoded once: the server
-passes the rows of an answer on to the client without reading them. Both sides trust each other's frames; lengths are bounded all
-the same, so that a damaged stream ends the process instead of filling memory.
+passes the rows of an answer on to the client without reading them. Both sides trust each other's frames; lengths are bounded
+all the same, so that a damaged stream ends the process instead of filling memory.
 """
 
 import asyncio

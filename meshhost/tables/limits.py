@@ -14,11 +14,11 @@ MAX_RESULT_BYTES = 8 * 1024 * 1024
 class TableLimits:
     """The limits of all tables of a server.
 
-    Each tenant that uses tables has a process of its own, of `memory_mb` at most; there are `processes` of them at once, and one
-    that is idle for `idle_seconds` ends. `threads` are those of one process that compute. A search, insert or other request ends
-    after `query_seconds`, and after `index_seconds` one that may rewrite the table (indexes, optimize, columns). A tenant has
-    `concurrent` requests in progress, and `waiting` more that wait for at most `wait_seconds`. While tenants wait for a process,
-    one that had its own for `turn_seconds` hands it over with its next request.
+    Each tenant that uses tables has a process of its own, of `memory_mb` at most; there are `processes` of them at once, and
+    one that is idle for `idle_seconds` ends. `threads` are those of one process that compute. A search, insert or other
+    request ends after `query_seconds`, and after `index_seconds` one that may rewrite the table (indexes, optimize, columns).
+    A tenant has `concurrent` requests in progress, and `waiting` more that wait for at most `wait_seconds`. While tenants
+    wait for a process, one that had its own for `turn_seconds` hands it over with its next request.
     """
 
     processes: int = 4

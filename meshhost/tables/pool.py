@@ -1,13 +1,13 @@
 """Gives each tenant's requests a worker process of its own, and the tenants their turns when there are more than processes.
 
-The rules: a tenant has at most one process, in which at most `concurrent` of its requests run; the others wait, at most `waiting`
-of them, each for at most `wait_seconds`. There are at most `processes`. A tenant that needs one takes the place of a tenant that
-has nothing to do, the longest idle first; when all are busy, tenants wait in the order in which they came, and a tenant whose
-process had its turn of `turn_seconds` begins nothing new until those who wait have had theirs.
+The rules: a tenant has at most one process, in which at most `concurrent` of its requests run; the others wait, at most
+`waiting` of them, each for at most `wait_seconds`. There are at most `processes`. A tenant that needs one takes the place of
+a tenant that has nothing to do, the longest idle first; when all are busy, tenants wait in the order in which they came, and
+a tenant whose process had its turn of `turn_seconds` begins nothing new until those who wait have had theirs.
 
-`_Places` is pure bookkeeping, called in the event loop and never awaiting. `WorkerPool` runs a request in its place: each in a task of
-its own, so that a write whose client is gone goes on to its end, while a search is ended. Searches that a dying process interrupted are
-done once more; writes are not, since theirs may have been done.
+`_Places` is pure bookkeeping, called in the event loop and never awaiting. `WorkerPool` runs a request in its place: each in
+a task of its own, so that a write whose client is gone goes on to its end, while a search is ended. Searches that a dying
+process interrupted are done once more; writes are not, since theirs may have been done.
 """
 
 import asyncio
@@ -83,12 +83,12 @@ class _Places:
                 now = self.now()
                 self.active[tenant] = _Active(self.start(tenant), now, now)
         for tenant, queue in list(self.waiting.items()):
-            active = self.active.get(tenant)
-            while active is not None and queue and self._may_begin(active):
+            own = self.active.get(tenant)
+            while own is not None and queue and self._may_begin(own):
                 place = queue.popleft()
                 if not place.done():
-                    active.in_progress += 1
-                    place.set_result(active)
+                    own.in_progress += 1
+                    place.set_result(own)
 
     def end_idle(self) -> None:
         """End the processes that have had nothing to do for long."""
@@ -169,7 +169,7 @@ class WorkerPool:
             raise
         if work.cancelled():
             raise RoomError("the room server is stopping")
-        result = work.result()
+        result: tuple[dict[str, Any], bytes] | Exception = work.result()
         if isinstance(result, Exception):
             raise result
         return result
@@ -198,10 +198,12 @@ class WorkerPool:
             try:
                 async with self._place(tenant) as active:
                     begun.set()
-                    return await active.process.call(op, body, data, seconds=seconds)
+                    return await active.process.call(op, body, data, seconds=seconds, is_read=is_read)
             except TimeoutError:
                 text = f"it took over {seconds:g} s and was ended: ask for less at once, or create an index"
-                raise RequestTimeoutError(text if is_read else f"{text}. It may have been done, never in part") from None
+                raise RequestTimeoutError(
+                    text if is_read else f"{text}. It may have been done, never in part"
+                ) from None
             except WorkerGoneError as gone:
                 if gone.out_of_memory:
                     text = f"it took over {self._limits.memory_mb} MB of memory and was ended: ask for less at once"

@@ -1,9 +1,12 @@
 """One worker process, as the room server sees it: requests go in, answers come out, and it can be killed at any moment.
 
 `WorkerProcess` starts `meshhost.tables.worker` and speaks `frames` with it. Its task reads the answers and gives each to the
-request that waits for it; when the process ends, every request that waits fails with WorkerGoneError. A request that takes too long
-kills the process: nothing else surely frees the processors and the memory that a query holds. Nothing is lost by that, since a
-write of LanceDB is one step.
+request that waits for it; when the process ends, every request that waits fails with WorkerGoneError. A request that takes
+too long kills the process: nothing else surely frees the processors and the memory that a query holds. Nothing is lost by
+that, since a write of LanceDB is one step.
+
+A search that its caller gave up is cancelled first. LanceDB then ends it between two batches of rows, which may be long after;
+so the process is asked for a sign that it has processors to spare, and killed without one, unless it does a write for somebody.
 """
 
 import asyncio
@@ -26,8 +29,8 @@ logger = logging.getLogger(__name__)
 OUT_OF_MEMORY = 87
 """The exit status of a worker that needed too much memory (`worker.memory`)."""
 _START_SECONDS = 60.0
-# Seconds in which a request that was given up has to end before its process is killed.
-_GIVE_UP_SECONDS = 1.0
+# Seconds that a process has to show that nothing of a cancelled request is left in it.
+_PROBE_SECONDS = 1.0
 _BUFFER_BYTES = 1024 * 1024
 _Answer = tuple[dict[str, Any], bytes]
 
@@ -50,7 +53,8 @@ class WorkerProcess:
         self._process: Process | None = None
         self._waiting: dict[int, asyncio.Future[_Answer]] = {0: asyncio.get_running_loop().create_future()}
         self._last_id = 0
-        self._writing = asyncio.Lock()
+        self._sending = asyncio.Lock()
+        self._writes = 0
         self._starting = tasks.spawn(self._start(), name="start of a process")
         self.is_gone = False
         """Whether it takes no requests any more."""
@@ -60,27 +64,31 @@ class WorkerProcess:
         """The id of the process, None before it is started."""
         return None if self._process is None else self._process.pid
 
-    async def call(self, op: str, body: Mapping[str, Any], data: bytes, *, seconds: float) -> _Answer:
+    async def call(self, op: str, body: Mapping[str, Any], data: bytes, *, seconds: float, is_read: bool) -> _Answer:
         """Send a request and return its answer.
 
         Raises RefusedError, WorkerGoneError, TimeoutError after `seconds`: the process was killed then. Cancelled, it returns
-        when nothing of the request is left in the process, or kills it.
+        when nothing of the request is left in the process, or the process was killed; which takes until then at most.
         """
         await self._ready()
-        self._last_id = id = self._last_id + 1
-        answer = self._waiting[id] = asyncio.get_running_loop().create_future()
+        number = self._last_id = self._last_id + 1
+        loop = asyncio.get_running_loop()
+        answer, deadline = loop.create_future(), loop.time() + seconds
+        self._waiting[number] = answer
+        self._writes += not is_read
         try:
             async with asyncio.timeout(seconds):
-                await self._send({"id": id, "op": op, "body": body}, data)
+                await self._send({"id": number, "op": op, "body": body}, data)
                 header, result = await answer
         except TimeoutError:
             self.kill()
             raise
         except asyncio.CancelledError:
-            await uninterrupted(self._give_up(id, answer), timeout=2 * _GIVE_UP_SECONDS)
+            await uninterrupted(self._give_up(number, body, deadline), timeout=seconds + 2 * _PROBE_SECONDS)
             raise
         finally:
-            self._waiting.pop(id, None)
+            self._writes -= not is_read
+            self._waiting.pop(number, None)
             if answer.done() and not answer.cancelled():
                 answer.exception()  # read: it is raised above, or nobody waits for it
         if (error := header.get("error")) is not None:
@@ -127,7 +135,7 @@ class WorkerProcess:
     async def _send(self, header: dict[str, Any], data: bytes) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        async with self._writing:
+        async with self._sending:
             try:
                 for part in pack(header, data):
                     self._process.stdin.write(part)
@@ -135,15 +143,25 @@ class WorkerProcess:
             except OSError:  # it is dead, which `_read` will say
                 logger.debug("a process for tables takes no request")
 
-    async def _give_up(self, id: int, answer: "asyncio.Future[_Answer]") -> None:
-        if self.is_gone or answer.done():
-            return
+    async def _give_up(self, number: int, body: Mapping[str, Any], deadline: float) -> None:
+        await self._send({"cancel": number}, b"")
+        while not self.is_gone and not await self._is_idle(body):
+            is_late = asyncio.get_running_loop().time() >= deadline
+            if is_late or not self._writes:
+                self.kill()
+
+    async def _is_idle(self, body: Mapping[str, Any]) -> bool:
+        """Whether the process has processors to spare: it answers to a request that is next to nothing."""
+        self._last_id = number = self._last_id + 1
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        probe = {"room": body["room"], "table": body.get("table")}
         try:
-            async with asyncio.timeout(_GIVE_UP_SECONDS):
-                await self._send({"cancel": id}, b"")
-                await asyncio.wait([answer])
-        except TimeoutError:
-            self.kill()
+            await self._send({"id": number, "op": "probe", "body": probe}, b"")
+            await asyncio.wait([answer], timeout=_PROBE_SECONDS)
+            return answer.done()
+        finally:
+            del self._waiting[number]
+            answer.cancel()
 
     async def _read(self, process: Process) -> None:
         assert process.stdout is not None

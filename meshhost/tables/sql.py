@@ -1,9 +1,9 @@
 """Filters and expressions in SQL as clients write them, made ready for LanceDB.
 
-Clients of MeshAgent's SDK turn `where={"id": "x"}` into `id = "x"`: a JSON text in double quotes, which to most dialects of SQL is
-the name of a column. Here a text in double quotes is always a text; the name of a column may stand in backticks. `prepare`
-rewrites it to single quotes, and bounds what it takes: the length, and the depth of brackets, which the parser descends into.
-What an expression may ask for is bounded where it runs. Pure: no I/O.
+Clients of MeshAgent's SDK turn `where={"id": "x"}` into `id = "x"`: a JSON text in double quotes, which to most dialects of
+SQL is the name of a column. Here a text in double quotes is always a text; the name of a column may stand in backticks.
+`prepare` rewrites it to single quotes, and bounds what it takes: the length, and the depth of brackets, which the parser
+descends into. What an expression may ask for is bounded where it runs. Pure: no I/O.
 """
 
 import json
@@ -27,26 +27,23 @@ def prepare(sql: str, field: str) -> str:
         raise InvalidRequestError(field, f"expected at most {MAX_SQL_CHARS} characters")
     if "\x00" in sql:
         raise InvalidRequestError(field, "expected no NUL character")
-    depth = 0
+    depth, pieces, end = 0, [], 0
+    for match in _TOKEN.finditer(sql):
+        pieces += [sql[end : match.start()], _rewritten(match[0], field)]
+        end = match.end()
+        depth += (match[0] in "([") - (match[0] in ")]")
+        if depth > _MAX_DEPTH:
+            raise InvalidRequestError(field, f"expected brackets at most {_MAX_DEPTH} deep")
+    return "".join([*pieces, sql[end:]])
 
-    def replaced(match: re.Match[str]) -> str:
-        nonlocal depth
-        token = match[0]
-        if token in "([":
-            depth += 1
-            if depth > _MAX_DEPTH:
-                raise InvalidRequestError(field, f"expected brackets at most {_MAX_DEPTH} deep")
-        elif token in ")]":
-            depth -= 1
-        elif token in ("--", "/*"):
-            raise InvalidRequestError(field, "expected no comments")
-        elif len(token) == 1:
-            raise InvalidRequestError(field, f"expected a closing {token}")
-        elif token[0] == '"':
-            return text_literal(_text_of(token))
-        return token
 
-    return _TOKEN.sub(replaced, sql)
+def _rewritten(part: str, field: str) -> str:
+    """Return a part of an expression that `_TOKEN` found."""
+    if part in {"--", "/*"}:
+        raise InvalidRequestError(field, "expected no comments")
+    if part in {"'", '"', "`"}:
+        raise InvalidRequestError(field, f"expected a closing {part}")
+    return text_literal(_text_of(part)) if part[0] == '"' else part
 
 
 def text_literal(text: str) -> str:

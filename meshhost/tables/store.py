@@ -1,9 +1,8 @@
 """The store of tables: keeps the contract of `TableStore` by worker processes that run LanceDB.
 
-A tenant's tables are at `LOCATION/.tables/TENANT`, in the object store of the rooms' files: its directory, or its bucket. Each method
-is one request to the tenant's process. Rows are encoded here a page at a time, so that a large insert does not hold up the event
-loop, and found rows are passed on as the text that the process made. What is counted, listed by room and deleted is looked at in
-the object store itself, which needs no process.
+A tenant's tables are at `LOCATION/.tables/TENANT`, in the object store of the rooms' files: its directory, or its bucket.
+Each method is one request to the tenant's process. Rows are passed on as JSON in both directions, which only the process
+reads and writes. What is counted, listed by room and deleted is looked at in the object store itself, which needs no process.
 """
 
 import asyncio
@@ -15,11 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
-from obstore.store import ObjectStore
-
 from meshhost.errors import AlreadyExistsError, InvalidRequestError, LimitExceededError, NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.protocol.json_values import dump_json
 from meshhost.stores.disk.space import require_room, storage_full
 from meshhost.stores.listing.area import ObjectArea
 from meshhost.tables.contract import (
@@ -40,10 +36,8 @@ from meshhost.tables.pool import WorkerPool
 from meshhost.tables.process import WorkerProcess
 from meshhost.tasks import TaskOwner
 
-__all__ = ["LanceTables", "rows_as_json"]
+__all__ = ["LanceTables"]
 
-AREA = "tables"
-_PAGE = 100
 # Rows of the first part of an export, and bytes of each part, about.
 _FIRST_ROWS, _PART_BYTES, _MOST_ROWS = 50, 4 * 1024 * 1024, 50_000
 
@@ -51,21 +45,21 @@ _FIRST_ROWS, _PART_BYTES, _MOST_ROWS = 50, 4 * 1024 * 1024, 50_000
 class LanceTables:
     """Tables in LanceDB. Use it as a context manager. See `TableStore` for all methods.
 
-    `store` is the object store of the rooms' files, `location` what it was opened from: a directory or a URL, which LanceDB opens
-    itself. `environment` is what processes get of ours: the variables with which the object store is reached.
+    `area` is in the object store of the rooms' files, `location` what that was opened from: a directory or a URL, which LanceDB
+    opens itself. `environment` is what processes get of ours: the variables with which the object store is reached.
     """
 
     def __init__(
         self,
-        store: ObjectStore,
+        area: ObjectArea,
         location: Path | str,
         *,
         limits: TableLimits | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._limits = limits or TableLimits()
-        self._area = ObjectArea(store, AREA)
-        self._base = f"{str(location.absolute() if isinstance(location, Path) else location).rstrip('/')}/.{AREA}"
+        self._area = area
+        self._base = f"{str(location.absolute() if isinstance(location, Path) else location).rstrip('/')}/{area.name}"
         self._folder = location if isinstance(location, Path) else None
         self._environment = _own_environment() | dict(environment or {}) | _threads(self._limits.threads)
         self._pool = WorkerPool(self._start, self._limits)
@@ -97,14 +91,15 @@ class LanceTables:
         rows: Rows | None,
         schema: Mapping[str, ColumnType] | None,
         mode: CreateMode,
-    ) -> None:
+    ) -> bool:
         """See TableStore."""
-        data = b"" if rows is None else await rows_as_json(rows)
-        await self._write(room, "create", data, table=table, schema=schema, mode=mode)
+        header = await self._write(room, "create", rows or b"", table=table, schema=schema, mode=mode)
+        return bool(header["created"])
 
-    async def drop(self, room: RoomKey, table: str, *, ignore_missing: bool = False) -> None:
+    async def drop(self, room: RoomKey, table: str, *, ignore_missing: bool = False) -> bool:
         """See TableStore."""
-        await self._write(room, "drop", table=table, ignore_missing=ignore_missing)
+        header = await self._write(room, "drop", table=table, ignore_missing=ignore_missing)
+        return bool(header["dropped"])
 
     async def add_columns(self, room: RoomKey, table: str, columns: Mapping[str, str | ColumnType]) -> None:
         """See TableStore."""
@@ -116,7 +111,7 @@ class LanceTables:
 
     async def insert(self, room: RoomKey, table: str, rows: Rows) -> None:
         """See TableStore."""
-        await self._write(room, "insert", await rows_as_json(rows), table=table)
+        await self._write(room, "insert", rows, table=table)
 
     async def update(
         self, room: RoomKey, table: str, *, where: str | None, values: Mapping[str, Any], values_sql: Mapping[str, str]
@@ -130,7 +125,7 @@ class LanceTables:
 
     async def merge(self, room: RoomKey, table: str, *, on: str, rows: Rows) -> None:
         """See TableStore."""
-        await self._write(room, "merge", await rows_as_json(rows), table=table, on=on)
+        await self._write(room, "merge", rows, table=table, on=on)
 
     async def search(self, room: RoomKey, table: str, search: Search) -> FoundRows:
         """See TableStore."""
@@ -198,9 +193,7 @@ class LanceTables:
         """See TableStore."""
         version, offset, limit = None, 0, _FIRST_ROWS
         while True:
-            header, data = await self._read(
-                room, "part", table=table, version=version, offset=offset, limit=limit
-            )
+            header, data = await self._read(room, "part", table=table, version=version, offset=offset, limit=limit)
             version, count = header["version"], header["count"]
             if count or not offset:
                 yield TablePart(table, data)
@@ -216,8 +209,9 @@ class LanceTables:
     async def _read(self, room: RoomKey, op: str, **body: Any) -> tuple[dict[str, Any], bytes]:
         return await self._ask(room, op, body, b"", seconds=self._limits.query_seconds, is_read=True)
 
-    async def _write(self, room: RoomKey, op: str, data: bytes = b"", **body: Any) -> None:
-        await self._ask(room, op, body, data, seconds=self._limits.query_seconds, is_read=False)
+    async def _write(self, room: RoomKey, op: str, data: bytes = b"", **body: Any) -> dict[str, Any]:
+        header, _ = await self._ask(room, op, body, data, seconds=self._limits.query_seconds, is_read=False)
+        return header
 
     async def _rewrite(self, room: RoomKey, op: str, **body: Any) -> None:
         await self._ask(room, op, body, b"", seconds=self._limits.index_seconds, is_read=False)
@@ -244,16 +238,6 @@ class LanceTables:
         return WorkerProcess(options, self._environment, tasks)
 
 
-async def rows_as_json(rows: Rows) -> bytes:
-    """Return the rows as JSON, encoded a page at a time: others get their turn in between."""
-    pages: list[str] = []
-    for start in range(0, len(rows), _PAGE):
-        if start:
-            await asyncio.sleep(0)
-        pages.append(dump_json(list(rows[start : start + _PAGE]))[1:-1])
-    return f"[{', '.join(pages)}]".encode()
-
-
 def _own_environment() -> dict[str, str]:
     """Not the whole environment: the process needs none of the server's secrets."""
     return {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -275,5 +259,3 @@ def _error_of(refused: RefusedError) -> RoomError:
     if refused.kind == "full":
         return storage_full()
     return _ERRORS.get(refused.kind, RoomError)(refused.text)
-
-

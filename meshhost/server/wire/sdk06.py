@@ -33,6 +33,7 @@ _EXTENSIONS = (
     "resume_uploads",
     "traces",
     "tool_progress",
+    "table_rows",
 )
 
 # Message types that differ from the operation's name.

@@ -1,8 +1,8 @@
 """An area of the object store that belongs to something else than files: counted, listed and deleted here, by tenant and room.
 
-The keys of an area `.NAME` are `.NAME/TENANT/ROOM/…`. Files of rooms are below `TENANT/ROOM/`, and no path of a client leads out of
-there (`clean_path`), so no client can list, read or write an object of an area. What is in it is written by its owner: LanceDB
-writes tables below `.tables`, and this module only needs to know how much that is and when it goes.
+The keys of an area `.NAME` are `.NAME/TENANT/ROOM/…`. Files of rooms are below `TENANT/ROOM/`, and no path of a client leads
+out of there (`clean_path`), so no client can list, read or write an object of an area. What is in it is written by its owner:
+LanceDB writes tables below `.tables`, and this module only needs to know how much that is and when it goes.
 """
 
 import asyncio
@@ -37,7 +37,8 @@ class ObjectArea:
 
     def __init__(self, store: ObjectStore, name: str) -> None:
         self._store = store
-        self._name = f".{name}"
+        self.name = f".{name}"
+        """The folder of the area."""
 
     async def use(self, tenant: TenantId) -> AreaUse:
         """Return what a tenant has, without holding the event loop."""
@@ -46,17 +47,18 @@ class ObjectArea:
             async for page in self._pages(_checked(tenant)):
                 for meta in page:
                     stored_bytes += meta["size"]
-                    match meta["path"].split("/"):
-                        case [_, _, room, name, *_]:
-                            names.add((room, name))
+                    _, _, *below = meta["path"].split("/")
+                    if len(below) > 1:
+                        names.add((below[0], below[1]))
         return AreaUse(stored_bytes, frozenset(names))
 
     async def rooms(self, tenant: TenantId) -> list[str]:
         """Return the names of the tenant's rooms that have something here, sorted."""
+        folders: list[str] = []
         with _errors():
-            found = await obstore.list_with_delimiter_async(self._store, f"{self._name}/{_checked(tenant)}")
-            return sorted(folder.rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"])
-        return []
+            found = await obstore.list_with_delimiter_async(self._store, f"{self.name}/{_checked(tenant)}")
+            folders += found["common_prefixes"]
+        return sorted(folder.rstrip("/").rpartition("/")[2] for folder in folders)
 
     async def delete_all(self, tenant: TenantId, room: str | None = None) -> None:
         """Delete what a tenant or one of its rooms has here. Idempotent."""
@@ -65,12 +67,12 @@ class ObjectArea:
             async for page in self._pages(below):
                 await obstore.delete_async(self._store, [meta["path"] for meta in page])
         if isinstance(self._store, LocalStore) and self._store.prefix is not None:  # the empty folders
-            folder = Path(self._store.prefix) / self._name / below
+            folder = Path(self._store.prefix) / self.name / below
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _pages(self, below: str) -> AsyncIterator[list["obstore.ObjectMeta"]]:
         # With slashes around the names `room` is not `room-2`.
-        async for page in obstore.list(self._store, f"{self._name}/{below}", chunk_size=_PAGE):
+        async for page in obstore.list(self._store, f"{self.name}/{below}", chunk_size=_PAGE):
             yield list(page)
 
 

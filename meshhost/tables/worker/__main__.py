@@ -1,8 +1,8 @@
 """The program of a worker process: `python -m meshhost.tables.worker OPTIONS`, with the options as JSON.
 
-Requests are read one after the other and run as tasks beside each other; each gets one answer. A request to `cancel` another one
-ends its task. The standard output carries the answers only: what a library prints goes nowhere. When the standard input ends,
-the server is gone, and so is this process at once.
+Requests are read one after the other and run as tasks beside each other; each gets one answer. A request to `cancel` another
+one ends its task. The standard output carries the answers only: what a library prints goes nowhere. When the standard input
+ends, the server is gone, and so is this process at once.
 """
 
 import asyncio
@@ -34,15 +34,18 @@ class _Worker:
                 try:
                     header, data = await read_frame(reader)
                 except asyncio.IncompleteReadError:
-                    os._exit(0)  # whatever is computed now is for nobody; a commit is one step, so no table is half written
+                    os._exit(
+                        0
+                    )  # whatever is computed now is for nobody; a commit is one step, so no table is half written
                 if "cancel" in header:
-                    if (task := self._tasks.get(header["cancel"])) is not None:
-                        task.cancel()
+                    if (given_up := self._tasks.get(header["cancel"])) is not None:
+                        given_up.cancel()
                     continue
-                id = header["id"]
-                self._tasks[id] = tasks.create_task(self._run(id, header, data), name=f"{header['op']} {id}")
+                number = header["id"]
+                task = tasks.create_task(self._run(number, header, data), name=f"{header['op']} {number}")
+                self._tasks[number] = task
 
-    async def _run(self, id: int, header: dict[str, Any], data: bytes) -> None:
+    async def _run(self, number: int, header: dict[str, Any], data: bytes) -> None:
         body = header["body"]
         answer, result = {"cancelled": True}, b""
         try:
@@ -54,8 +57,8 @@ class _Worker:
         except Exception as error:  # noqa: BLE001 - one request fails, others go on
             answer = _refused(refusal_of(error, body))
         finally:
-            del self._tasks[id]
-        await self._answer({"id": id, **answer}, result)
+            del self._tasks[number]
+        await self._answer({"id": number, **answer}, result)
 
     async def _answer(self, header: dict[str, Any], data: bytes) -> None:
         async with self._writing:

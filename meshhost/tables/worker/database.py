@@ -1,8 +1,8 @@
 """Opens databases and tables of one tenant's rooms, and keeps some of them open.
 
-A room's tables are a LanceDB database at `BASE/ROOM`. What is open shares one cache of bounded size. A table is always read at the
-version that was asked for, or at the latest one of the disk: another server may have written it. Former versions are opened
-beside the latest one, so that nobody's reading changes what others see.
+A room's tables are a LanceDB database at `BASE/ROOM`. What is open shares one cache of bounded size. A table is always read
+at the version that was asked for, or at the latest one of the disk: another server may have written it. Former versions are
+opened beside the latest one, so that nobody's reading changes what others see.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """What a worker does with tables: one method for each request of the store (`tables.store`), by its name.
 
-Each takes the header of the request and its bytes, and returns the header and the bytes of the answer. Writes of one table run one
-after the other, under its lock. Errors of LanceDB are translated here; its texts are passed on without the places in its source.
+Each takes the header of the request and its bytes, and returns the header and the bytes of the answer. Writes of one table
+run one after the other, under its lock. Errors of LanceDB are translated here; its texts are passed on without the places in
+its source.
 """
 
 import json
@@ -14,7 +15,7 @@ import pyarrow as pa
 from lancedb.index import FTS, Bitmap, BTree, IvfFlat, IvfPq, LabelList
 
 from meshhost.errors import InvalidRequestError
-from meshhost.tables.contract import check_column, check_table_name
+from meshhost.tables.contract import TableIndex, check_column, check_table_name
 from meshhost.tables.frames import RefusedError
 from meshhost.tables.sql import text_literal
 from meshhost.tables.worker.database import Databases
@@ -33,7 +34,6 @@ _LEAST_VECTORS = 256
 # Numbers of a vector that one code of a compressed one stands for.
 _NUMBERS_PER_CODE = 8
 _SOURCE_PLACE = re.compile(r",? ?(?:/\S+|\w[\w./-]*)\.rs:\d+(?::\d+)?")
-_INDEX_TYPES = {"full_text": {"FTS"}, "scalar": {"BTree", "Bitmap", "LabelList"}}
 
 
 class Operations:
@@ -58,7 +58,8 @@ class Operations:
         rows = _rows(data) if data else None
         async with self._databases.writing(room, table):
             database = await self._databases.room(room)
-            if mode != "overwrite" and table in await database.table_names(limit=100_000):
+            is_there = table in await database.table_names(limit=100_000)
+            if is_there and mode != "overwrite":
                 if mode == "create_if_not_exists":
                     return {"created": False}, b""
                 raise RefusedError("exists", f"table {table!r} exists: overwrite it, or take another name")
@@ -66,9 +67,10 @@ class Operations:
             for name in schema.names:
                 _checked(name, "data")
             content = None if rows is None else to_arrow(rows, schema, "data")
-            await database.create_table(table, data=content, schema=schema, mode="overwrite" if mode == "overwrite" else "create")
+            # The only mode that takes no notice of a table of this name: there is none, or it is to be replaced.
+            await database.create_table(table, data=content, schema=schema, mode="overwrite")
             self._databases.forget(room, table)
-        return {"created": True}, b""
+        return {"created": not is_there}, b""
 
     async def do_drop(self, body: Mapping[str, Any], _: bytes) -> Answer:
         room, table = body["room"], body["table"]
@@ -76,7 +78,7 @@ class Operations:
             database = await self._databases.room(room)
             if table not in await database.table_names(limit=100_000):
                 if body["ignore_missing"]:
-                    return _NOTHING
+                    return {"dropped": False}, b""
                 raise RefusedError("not_found", f"no table {table!r} in this room")
             self._databases.forget(room, table)
             await database.drop_table(table)
@@ -180,8 +182,9 @@ class Operations:
             _require([column], schema.names, "column")
             config = await _index_config(table, schema.field(column).type, kind)
             if not body["replace"]:
-                for index in await table.list_indices():
-                    if list(index.columns) == [column] and _is_kind(index.index_type, kind):
+                for each in await table.list_indices():
+                    index = TableIndex(each.name, each.columns, str(each.index_type))
+                    if list(index.columns) == [column] and index.kind == kind:
                         raise RefusedError("exists", f"column {column!r} has an index for this: {index.name!r}")
             name = f"{column}_{'fts' if kind == 'full_text' else 'idx'}"
             await table.create_index(column, config=config, name=name, replace=True)
@@ -222,6 +225,12 @@ class Operations:
                 self._databases.forget(room, table)
             else:
                 await (await self._table(body)).add(content)
+        return _NOTHING
+
+    async def do_probe(self, body: Mapping[str, Any], _: bytes) -> Answer:
+        """Read a row by the processors that searches are computed on."""
+        if body["table"] is not None:
+            await (await self._table(body)).query().where("true").limit(1).to_arrow()
         return _NOTHING
 
     async def do_forget(self, body: Mapping[str, Any], _: bytes) -> Answer:
@@ -277,12 +286,14 @@ async def _vector_index(table: Any, kind: Any) -> Any:
     return IvfPq(num_partitions=partitions, num_sub_vectors=kind.list_size // _NUMBERS_PER_CODE)
 
 
-def _is_kind(index_type: str, kind: str) -> bool:
-    return index_type in _INDEX_TYPES[kind] if kind in _INDEX_TYPES else index_type.lower().startswith(("ivf", "hnsw"))
-
-
 def _rows(data: bytes) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(data)
+    """The rows, which a client may have encoded itself."""
+    try:
+        rows = json.loads(data)
+    except (ValueError, RecursionError):
+        raise RefusedError("invalid", "expected a JSON array of objects", "records") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise RefusedError("invalid", "expected a JSON array of objects", "records")
     return rows
 
 
@@ -322,7 +333,9 @@ def _untrusted(data: bytes) -> Any:
     except pa.ArrowException as error:
         raise RefusedError("invalid", f"not rows of a table: {str(error)[:200]}", "archive") from None
     # Metadata may ask LanceDB for things.
-    schema = pa.schema([pa.field(_checked(field.name, "archive"), field.type, field.nullable) for field in content.schema])
+    schema = pa.schema(
+        [pa.field(_checked(field.name, "archive"), field.type, field.nullable) for field in content.schema]
+    )
     return pa.Table.from_arrays(content.columns, schema=schema)
 
 
@@ -345,5 +358,3 @@ def _literal(value: Any) -> str:
             return f"date '{value.isoformat()}'"
         case _:
             return f"[{', '.join(map(_literal, value))}]"
-
-

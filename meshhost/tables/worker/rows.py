@@ -1,8 +1,8 @@
 """Rows: from JSON objects to Arrow tables of a schema, and from Arrow to JSON text.
 
-`to_arrow` checks every value and names the column of a wrong one, since Arrow's own conversion would take some wrong values and
-name nothing. `to_json` writes what the SDK's clients can read: bytes as base64, dates and times as ISO 8601, objects as texts,
-numbers that JSON does not have as null.
+`to_arrow` checks every value and names the column of a wrong one, since Arrow's own conversion would take some wrong values
+and name nothing. `to_json` writes what the SDK's clients can read: bytes as base64, dates and times as ISO 8601, objects as
+texts, numbers that JSON does not have as null.
 """
 
 import base64

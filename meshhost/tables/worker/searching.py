@@ -1,7 +1,7 @@
 """Searches of a table: by filter, by nearness to a vector, by the words of a text, or by both.
 
-The results are read batch by batch and encoded at once; what is over a bound of rows or bytes ends the search with an error that
-says so, since rows that are missing without a word would be taken for rows that are not there.
+The results are read batch by batch and encoded at once; what is over a bound of rows or bytes ends the search with an error
+that says so, since rows that are missing without a word would be taken for rows that are not there.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ async def search(table: Any, body: Mapping[str, Any], max_bytes: int) -> tuple[b
     for name in select or ():
         if name not in schema.names:
             raise RefusedError("invalid", f"no column {name!r}: expected {', '.join(schema.names)}", "select")
-    query = await _query(table, body, schema)
+    query, is_combined = await _query(table, body, schema)
     is_ranked = body["text"] is not None or body["vector"] is not None
     limit, offset = body["limit"], body["offset"]
     if limit is None:
@@ -39,7 +39,7 @@ async def search(table: Any, body: Mapping[str, Any], max_bytes: int) -> tuple[b
         query = query.where(body["where"])
     if select is not None:
         query = query.select(list(select))
-    if body["text"] is not None and body["vector"] is not None:
+    if is_combined:
         return await _combined(query, limit, offset, max_bytes)
     query = query.limit(limit)
     if offset:
@@ -50,37 +50,25 @@ async def search(table: Any, body: Mapping[str, Any], max_bytes: int) -> tuple[b
     return found.done()
 
 
-async def _query(table: Any, body: Mapping[str, Any], schema: Any) -> Any:
+async def _query(table: Any, body: Mapping[str, Any], schema: Any) -> tuple[Any, bool]:
+    """The query, and whether it combines two rankings."""
     text, vector, query = body["text"], body["vector"], table.query()
     if text is None and vector is None:
-        return query
+        return query, False
     indexes = await table.list_indices()
     has_text = any(index.index_type == "FTS" for index in indexes)
-    if text is not None and not has_text and vector is None:
-        raise RefusedError("invalid", "this table has no full-text index: create one for a column of texts", "text")
     if vector is None:
-        return query.nearest_to_text(text)
+        if not has_text:
+            raise RefusedError("invalid", "this table has no full-text index: create one for a column of texts", "text")
+        return query.nearest_to_text(text), False
     column = _vector_column(schema, len(vector), {index.columns[0] for index in indexes})
     query = query.nearest_to(vector).column(column)
     if any(column in index.columns for index in indexes):
         query = query.refine_factor(_REFINE)
     # A text beside a vector only improves the order: without an index for it the vector alone decides.
     if text is not None and has_text:
-        return query.nearest_to_text(text)
-    return _VectorOnly(query) if text is not None else query
-
-
-class _VectorOnly:
-    """A vector query in the place of a combined one."""
-
-    def __init__(self, query: Any) -> None:
-        self._query = query
-
-    def __getattr__(self, name: str) -> Any:
-        made = getattr(self._query, name)
-        if name not in ("where", "select", "limit"):
-            return made
-        return lambda *arguments: _VectorOnly(made(*arguments))
+        return query.nearest_to_text(text), True
+    return query, False
 
 
 def _vector_column(schema: Any, size: int, indexed: set[str]) -> str:
@@ -126,6 +114,6 @@ class _Encoded:
 
 
 def _too_much(what: str) -> RefusedError:
-    return RefusedError("limit", f"{what} were found: ask for fewer with limit and offset, or for fewer columns with select")
-
-
+    return RefusedError(
+        "limit", f"{what} were found: ask for fewer with limit and offset, or for fewer columns with select"
+    )

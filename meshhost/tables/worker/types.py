@@ -1,7 +1,7 @@
 """Column types: from their form on the wire to Arrow's and back, and the schema of rows that came without one.
 
-`schema_of` serves tables that are created with a schema, `inferred_schema` those that are created from data. The types on the wire
-are checked by the server (`bodies`), so that what arrives here has a known form.
+`schema_of` serves tables that are created with a schema, `inferred_schema` those that are created from data. The types on the
+wire are checked by the server (`bodies`), so that what arrives here has a known form.
 """
 
 from collections.abc import Mapping, Sequence
