@@ -33,6 +33,8 @@ _KEPT = timedelta(days=7)
 _LEAST_VECTORS = 256
 # Numbers of a vector that one code of a compressed one stands for.
 _NUMBERS_PER_CODE = 8
+# What keeps the training of an index of a million rows below a minute or two of one processor; more made no search find more.
+_PARTITION_ROWS, _ITERATIONS, _SAMPLES = 4096, 15, 128
 _SOURCE_PLACE = re.compile(r",? ?(?:/\S+|\w[\w./-]*)\.rs:\d+(?::\d+)?")
 
 
@@ -280,10 +282,14 @@ async def _vector_index(table: Any, kind: Any) -> Any:
     if rows < _LEAST_VECTORS:
         text = f"an index of vectors needs at least {_LEAST_VECTORS} rows, there are {rows}; searches do without until then"
         raise RefusedError("invalid", text, "column")
-    partitions = max(1, int(rows**0.5))
+    training = {
+        "num_partitions": max(1, rows // _PARTITION_ROWS),
+        "max_iterations": _ITERATIONS,
+        "sample_rate": _SAMPLES,
+    }
     if kind.list_size % _NUMBERS_PER_CODE:
-        return IvfFlat(num_partitions=partitions)
-    return IvfPq(num_partitions=partitions, num_sub_vectors=kind.list_size // _NUMBERS_PER_CODE)
+        return IvfFlat(**training)
+    return IvfPq(num_sub_vectors=kind.list_size // _NUMBERS_PER_CODE, **training)
 
 
 def _rows(data: bytes) -> list[dict[str, Any]]:
