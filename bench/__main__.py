@@ -1,6 +1,6 @@
 """The command line of the benchmarks.
 
-`python -m bench [queues|hosting|room|queue-clients|neighbours|soak|attacks|studio|data …]` runs benchmarks; without a name three.
+`python -m bench [queues|hosting|room|queue-clients|neighbours|soak|attacks|studio|data …]` runs them; without a name three.
 `python -m bench queues [--rounds N] [--only TEXT …] [--json]` measures our queues beside task frameworks.
 `python -m bench backlog [--sizes N …] [--other-tenant N] [--seconds N] [--only TEXT …] [--json]`: queues with many messages.
 `python -m bench compare BASE_DIR [--rounds N]` measures this checkout and another one in turns.

@@ -1,10 +1,10 @@
 """Measures searches of a room's table of a million rows with vectors, and what one tenant's heavy queries cost another tenant.
 
-A room server in a process of its own, with the limits that it has without a configuration. One tenant fills a table through the
-wire (a million rows of 128 numbers in clusters, a text, a number), makes an index and searches: by vector, by vector and filter, by
-text. How good the index is says recall: the share of the ten nearest rows, computed here, that are found. Then another tenant
-searches its own table of 20,000 rows while the first one scans the million, eight queries at once. The aims: p50 under 50 ms, and the
-other tenant's p99 at most three times what it is alone. Run it on a machine that does nothing else.
+A room server in a process of its own, with the limits that it has without a configuration. One tenant fills a table through
+the wire (a million rows of 128 numbers in clusters, a text, a number), makes an index and searches: by vector, by vector and
+filter, by text. How good the index is says recall: the share of the ten nearest rows, computed here, that are found. Then
+another tenant searches its own table of 20,000 rows while the first one scans the million, eight queries at once. The aims:
+p50 under 50 ms, and the other tenant's p99 at most three times what it is alone. Run it on a machine that does nothing else.
 """
 
 import asyncio
@@ -31,7 +31,22 @@ BATCH = 4_000
 SEARCHES, CHECKED = 500, 100
 SECONDS = 20.0
 SCANS = 8
-WORDS = "ash birch cedar elm fir hazel larch maple oak pine rowan spruce willow yew".split()
+WORDS = [
+    "ash",
+    "birch",
+    "cedar",
+    "elm",
+    "fir",
+    "hazel",
+    "larch",
+    "maple",
+    "oak",
+    "pine",
+    "rowan",
+    "spruce",
+    "willow",
+    "yew",
+]
 SCHEMA = {
     "id": IntDataType(),
     "text": TextDataType(),
@@ -151,7 +166,8 @@ async def _beside(heavy: RoomClient, other: RoomClient, queries: Any) -> None:
                 each.cancel()
         print(f"another tenant, turn {turn + 1}: alone p50 {alone[0]:.1f} ms, p99 {alone[1]:.1f} ms", flush=True)
         print(
-            f"  beside scans: p50 {beside[0]:.1f} ms, p99 {beside[1]:.1f} ms, {beside[1] / alone[1]:.2f} times; {sum(counts)} scans"
+            f"  beside scans: p50 {beside[0]:.1f} ms, p99 {beside[1]:.1f} ms,"
+            f" {beside[1] / alone[1]:.2f} times; {sum(counts)} scans"
         )
         await asyncio.sleep(3)
 

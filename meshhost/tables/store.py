@@ -244,7 +244,7 @@ def _own_environment() -> dict[str, str]:
 
 
 def _threads(threads: int | None) -> dict[str, str]:
-    """The variables that bound the threads of a process that compute; by default they leave half of the processors to others."""
+    """The variables that bound the threads of a process that compute; by default they leave half of the processors."""
     threads = threads or max(1, (os.cpu_count() or 1) // 2)
     return {"LANCE_CPU_THREADS": str(threads), "TOKIO_WORKER_THREADS": str(threads)}
 

@@ -78,7 +78,8 @@ def _vector_column(schema: Any, size: int, indexed: set[str]) -> str:
     if not fitting:
         sizes = ", ".join(f"{field.name} ({field.type.list_size})" for field in vectors)
         raise RefusedError("invalid", f"no column of vectors of {size} numbers; there is: {sizes or 'none'}", "vector")
-    return next((name for name in fitting if name in indexed), fitting[0])
+    chosen: str = next((name for name in fitting if name in indexed), fitting[0])
+    return chosen
 
 
 async def _combined(query: Any, limit: int, offset: int, max_bytes: int) -> tuple[bytes, int]:
