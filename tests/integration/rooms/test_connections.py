@@ -79,6 +79,7 @@ async def test_the_handshake_tells_who_and_where(server: RunningServer) -> None:
             "resume_uploads",
             "traces",
             "tool_progress",
+            "table_rows",
         }
         async with server.client("my-room", name="other") as b:
             assert b.session_id == a.session_id

@@ -100,6 +100,7 @@ def test_the_greeting_is_the_one_of_the_protocol() -> None:
                         "resume_uploads",
                         "traces",
                         "tool_progress",
+                        "table_rows",
                     ],
                     "resume_token": "token",
                     "resume_seconds": 10.0,
