@@ -252,7 +252,7 @@ class Imports:
 
     def _tables(self) -> TableStore:
         if self._kept.tables is None:
-            raise RoomError("this room server keeps no tables, and the archive has some")
+            raise InvalidRequestError("archive", "it has tables, which this room server does not keep")
         return self._kept.tables
 
     async def _store_document(self, room: RoomKey, content: IO[bytes]) -> None:
