@@ -170,7 +170,7 @@ class StorageIndexer(SingleRoomAgent):
                     first_change = None
 
     async def _quiet(self, seconds: float | None) -> bool:
-        """Whether nothing changed for so long; without a time, wait for a change."""
+        """Whether nothing changed within so many seconds; without a time, wait for a change."""
         try:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
