@@ -29,7 +29,8 @@ ROWS, OTHER_ROWS = 1_000_000, 20_000
 NUMBERS, CLUSTERS = 128, 2_000
 BATCH = 4_000
 SEARCHES, CHECKED = 500, 100
-SECONDS = 20.0
+SECONDS = 15.0
+TURNS = 3
 SCANS = 8
 WORDS = [
     "ash",
@@ -156,7 +157,7 @@ async def _beside(heavy: RoomClient, other: RoomClient, queries: Any) -> None:
 
     counts = [0] * SCANS
     await _times(search, 100)
-    for turn in range(2):
+    for turn in range(TURNS):
         alone = await for_seconds()
         async with asyncio.TaskGroup() as tasks:
             scans = [tasks.create_task(scan(number)) for number in range(SCANS)]

@@ -15,11 +15,13 @@ import json
 import logging
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from meshhost.errors import RoomError
 from meshhost.tables.frames import RefusedError, pack, read_frame
+from meshhost.tables.priority import HEAVY, USUAL, set_priority
 from meshhost.tasks import TaskOwner, uninterrupted
 
 __all__ = ["OUT_OF_MEMORY", "WorkerGoneError", "WorkerProcess"]
@@ -31,6 +33,8 @@ OUT_OF_MEMORY = 87
 _START_SECONDS = 60.0
 # Seconds that a process has to show that nothing of a cancelled request is left in it.
 _PROBE_SECONDS = 1.0
+# A request that takes longer makes way for those of other tenants.
+_LONG_SECONDS = 0.25
 _BUFFER_BYTES = 1024 * 1024
 _Answer = tuple[dict[str, Any], bytes]
 
@@ -55,6 +59,7 @@ class WorkerProcess:
         self._last_id = 0
         self._sending = asyncio.Lock()
         self._writes = 0
+        self._long = 0  # requests that have computed for long
         self._starting = tasks.spawn(self._start(), name="start of a process")
         self.is_gone = False
         """Whether it takes no requests any more."""
@@ -79,7 +84,8 @@ class WorkerProcess:
         try:
             async with asyncio.timeout(seconds):
                 await self._send({"id": number, "op": op, "body": body}, data)
-                header, result = await answer
+                async with self._light_first():
+                    header, result = await answer
         except TimeoutError:
             self.kill()
             raise
@@ -103,6 +109,29 @@ class WorkerProcess:
         elif self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
+
+    @asynccontextmanager
+    async def _light_first(self) -> AsyncIterator[None]:
+        """Lower the priority of the process while what is awaited in the block takes long."""
+        is_long = False
+
+        def lower() -> None:
+            nonlocal is_long
+            is_long = True
+            self._set_long(1)
+
+        timer = asyncio.get_running_loop().call_later(_LONG_SECONDS, lower)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if is_long:
+                self._set_long(-1)
+
+    def _set_long(self, change: int) -> None:
+        before, self._long = self._long, self._long + change
+        if bool(before) != bool(self._long) and self.pid is not None and not self.is_gone:
+            set_priority(self.pid, HEAVY if self._long else USUAL)
 
     async def _start(self) -> None:
         command = [sys.executable, "-P", "-m", "meshhost.tables.worker", json.dumps(self._options)]

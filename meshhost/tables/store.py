@@ -240,7 +240,8 @@ class LanceTables:
 
 def _own_environment() -> dict[str, str]:
     """Not the whole environment: the process needs none of the server's secrets."""
-    return {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    path = os.pathsep.join(path for path in sys.path if path)
+    return {"PATH": os.defpath, "PYTHONPATH": path, "LANCE_LOG": "error", "RUST_LOG": "error"}
 
 
 def _threads(threads: int | None) -> dict[str, str]:

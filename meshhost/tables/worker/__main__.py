@@ -12,13 +12,12 @@ import sys
 from typing import Any
 
 from meshhost.tables.frames import RefusedError, pack, read_frame
+from meshhost.tables.priority import USUAL
 from meshhost.tables.worker.database import Databases
 from meshhost.tables.worker.memory import watch_memory
 from meshhost.tables.worker.operations import Operations, refusal_of
 
 _MB = 1024 * 1024
-# The room server itself goes first.
-_NICE = 5
 
 
 class _Worker:
@@ -91,7 +90,7 @@ def _run_until_input_ends(options: dict[str, Any]) -> None:
     out = os.dup(1)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
-    os.nice(_NICE)
+    os.nice(USUAL)
     asyncio.run(_main(options, out))
 
 

@@ -31,10 +31,10 @@ _NOTHING: Answer = ({}, b"")
 _KEPT = timedelta(days=7)
 # What the training of an index needs.
 _LEAST_VECTORS = 256
-# Numbers of a vector that one code of a compressed one stands for.
-_NUMBERS_PER_CODE = 8
+# Numbers of a vector that one code of a compressed one stands for: with 8, rows of close clusters were mixed up.
+_NUMBERS_PER_CODE = 4
 # What keeps the training of an index of a million rows below a minute or two of one processor; more made no search find more.
-_PARTITION_ROWS, _ITERATIONS, _SAMPLES = 4096, 15, 128
+_PARTITION_ROWS, _ITERATIONS, _SAMPLES = 2048, 15, 128
 _SOURCE_PLACE = re.compile(r",? ?(?:/\S+|\w[\w./-]*)\.rs:\d+(?::\d+)?")
 
 

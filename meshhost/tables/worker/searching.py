@@ -19,7 +19,7 @@ __all__ = ["search"]
 _USUAL_LIMIT = 10
 _BATCH_ROWS = 256
 # The rows that an index of compressed vectors finds are ranked anew by the vectors themselves; of this many times the limit.
-_REFINE = 10
+_REFINE = 20
 
 
 async def search(table: Any, body: Mapping[str, Any], max_bytes: int) -> tuple[bytes, int]:
