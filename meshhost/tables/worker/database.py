@@ -50,6 +50,16 @@ class Databases:
         self._rooms.move_to_end(room)
         return found
 
+    async def tables(self, room: str) -> list[str]:
+        """The names of a room's tables, sorted."""
+        database, names, page = await self.room(room), list[str](), None
+        while True:
+            found = await database.list_tables(page_token=page)
+            names += found.tables
+            page = found.page_token
+            if not page:
+                return sorted(names)
+
     async def table(self, room: str, table: str, version: int | None = None) -> Any:
         """A table at a version, None for the latest one. Raises RefusedError when it is not there."""
         key = (room, table, version)

@@ -52,15 +52,14 @@ class Operations:
         return answer
 
     async def do_list(self, body: Mapping[str, Any], _: bytes) -> Answer:
-        database = await self._databases.room(body["room"])
-        return {"tables": sorted(await database.table_names(limit=100_000))}, b""
+        return {"tables": await self._databases.tables(body["room"])}, b""
 
     async def do_create(self, body: Mapping[str, Any], data: bytes) -> Answer:
         room, table, mode = body["room"], body["table"], body["mode"]
         rows = _rows(data) if data else None
         async with self._databases.writing(room, table):
             database = await self._databases.room(room)
-            is_there = table in await database.table_names(limit=100_000)
+            is_there = table in await self._databases.tables(room)
             if is_there and mode != "overwrite":
                 if mode == "create_if_not_exists":
                     return {"created": False}, b""
@@ -78,7 +77,7 @@ class Operations:
         room, table = body["room"], body["table"]
         async with self._databases.writing(room, table):
             database = await self._databases.room(room)
-            if table not in await database.table_names(limit=100_000):
+            if table not in await self._databases.tables(room):
                 if body["ignore_missing"]:
                     return {"dropped": False}, b""
                 raise RefusedError("not_found", f"no table {table!r} in this room")
