@@ -12,7 +12,7 @@ from pathlib import Path
 
 __all__ = ["HEAVY", "USUAL", "set_priority"]
 
-USUAL, HEAVY = 5, 15
+USUAL, HEAVY = 5, 19
 """Nice values of worker processes; the room server's own is 0."""
 
 
