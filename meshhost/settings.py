@@ -11,6 +11,7 @@ Longer than 400 lines because each variable has its description beside it, and a
 """
 
 import logging
+import os
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -23,7 +24,11 @@ from meshhost.client_settings import DEFAULT_API_URL, checked_level, checked_url
 from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
 
-__all__ = ["DEFAULT_API_URL", "Settings", "read_settings"]
+__all__ = ["DEFAULT_API_URL", "Settings", "object_store_environment", "read_settings"]
+
+
+# Those that the library of the object stores reads, and where it finds certificates and proxies.
+_OBJECT_STORE = ("AWS_", "AZURE_", "GOOGLE_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
 def _names(name: str) -> AliasChoices:
@@ -494,6 +499,11 @@ class Settings(BaseSettings):
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser()
+
+
+def object_store_environment() -> dict[str, str]:
+    """Return the variables by which an object store is reached: for processes that open it and need nothing else of ours."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_OBJECT_STORE)}
 
 
 def read_settings() -> Settings:

@@ -118,6 +118,10 @@ NOT_THERE = (
         "`VoiceBot` of `meshagent.livekit.agents.voice`",
         "`meshhost.livekit.agents.voice`: [voice](voice.md#from-meshagent)",
     ),
+    (
+        "`room.database`, `StorageIndexer`, `SiteIndexer`, `RagToolkit`",
+        "[the same](data.md); `SiteIndexer` reads pages itself, and needs no service and no queue",
+    ),
     ("computers, containers", "nothing: requests are refused by name"),
 )
 

@@ -50,6 +50,7 @@ from meshhost.server.config import (
     ServicePath,
 )
 from meshhost.stores.traces.contract import TraceLimits
+from meshhost.tables.limits import MAX_RESULT_BYTES, TableLimits
 from meshhost.validation import first_problem
 
 __all__ = [
@@ -130,6 +131,7 @@ class _Quota(_Table):
     max_stored_bytes: int | None = Field(None, ge=0)
     max_files: int | None = Field(None, ge=0)
     max_documents: int = Field(100_000, ge=0)
+    max_tables: int = Field(1_000, ge=0)
     max_keys: int = Field(1_000, ge=0)
     max_uploads: int = Field(1_000, ge=0)
     max_in_flight_bytes: int | None = Field(128 * 1024 * 1024, ge=1024 * 1024)
@@ -154,6 +156,20 @@ class _Traces(_Table):
         """Return the limits of the store of traces."""
         mb = 1024 * 1024
         return TraceLimits(total_bytes=self.max_mb * mb, tenant_bytes=self.tenant_mb * mb, days=self.days)
+
+
+class _Tables(_Table):
+    processes: int = Field(4, ge=1, le=1000)
+    memory_mb: int = Field(1024, ge=384, le=1024 * 1024)
+    threads: int | None = Field(None, ge=1, le=1024)
+    query_seconds: float = Field(30.0, gt=0, le=3600)
+    index_seconds: float = Field(600.0, gt=0, le=24 * 3600)
+    concurrent: int = Field(4, ge=1, le=1000)
+    waiting: int = Field(100, ge=1, le=100_000)
+
+    def limits(self, result_bytes: int) -> TableLimits:
+        """Return the limits of tables; a search returns at most `result_bytes`."""
+        return TableLimits(**self.model_dump(), result_bytes=min(MAX_RESULT_BYTES, result_bytes))
 
 
 class _Storage(_Table):
@@ -392,6 +408,7 @@ class ServerFile(_Table):
     studio: _Studio = Field(default_factory=_Studio)
     mail: _Mail = Field(default_factory=_Mail)
     traces: _Traces = Field(default_factory=_Traces)
+    tables: _Tables = Field(default_factory=_Tables)
     services: list[_Service] = Field(default_factory=list)
     providers: list[ProviderEntry] = Field(default_factory=list)
     prices: list[PriceEntry] = Field(default_factory=list)

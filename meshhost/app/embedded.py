@@ -37,15 +37,17 @@ from meshhost.server.configured.sealing import Sealer
 from meshhost.server.configured.secrets import Secrets
 from meshhost.server.data.counts import tenant_counts
 from meshhost.server.server import RoomServer
-from meshhost.settings import Settings, read_settings
+from meshhost.settings import Settings, object_store_environment, read_settings
 from meshhost.stores.bodies.objects import BodyObjects
 from meshhost.stores.document_files import FilesAndDocuments
 from meshhost.stores.engine import Engine
 from meshhost.stores.files import open_object_store
 from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.listing.area import ObjectArea
 from meshhost.stores.queues import QueueLimits
 from meshhost.stores.sqlite.traces import SqliteTraceStore
 from meshhost.stores.traces.contract import TraceStore
+from meshhost.tables.store import LanceTables
 
 __all__ = ["ServerOptions", "limits_of", "open_room_server", "providers_of"]
 
@@ -89,7 +91,8 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
     )
     secrets = Secrets(engine.configuration, _sealer(settings, may_make_key=engine.name == "sqlite"))
     providers = options.providers or providers_of(options.file, settings, secrets)
-    store = open_object_store(options.file.storage.url or options.data_dir / "storage")
+    location = options.file.storage.url or options.data_dir / "storage"
+    store = open_object_store(location)
     config = _config(options, settings, has_former_life=has_former_life)
     identity = IdentityService(
         engine.identity,
@@ -99,10 +102,17 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
     )
     engine.weights.follow(lambda tenant: identity.quota_of(tenant).weight)
     files, objects = FilesAndDocuments(store, engine.documents), BodyObjects(store)
+    tables = LanceTables(
+        ObjectArea(store, "tables"),
+        location,
+        limits=options.file.tables.limits(config.limits.message_bytes - _ENVELOPE_BYTES),
+        environment=object_store_environment(),
+    )
     async with (
         engine,
         identity,
-        tenant_counts(identity, engine, files, objects) as counts,
+        tables,
+        tenant_counts(identity, engine, files, objects, tables) as counts,
         queue_service(
             engine,
             lease_seconds=config.lease_seconds,
@@ -125,6 +135,7 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
             configuration=engine.configuration,
             secrets=secrets,
             traces=traces,
+            tables=tables,
         )
         try:
             await server.start()

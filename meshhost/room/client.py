@@ -45,6 +45,7 @@ from meshhost.transport.base import ClientProtocol
 
 if TYPE_CHECKING:
     from meshhost.room.services.agents import AgentsClient
+    from meshhost.room.services.database import DatabaseClient
     from meshhost.room.services.developer import DeveloperClient
     from meshhost.room.services.livekit import LivekitClient
     from meshhost.room.services.log_lines import LogLinesClient
@@ -121,6 +122,7 @@ class RoomClient:
         self._sync: SyncClient | None = None
         self._traces: TracesClient | None = None
         self._log_lines: LogLinesClient | None = None
+        self._database: DatabaseClient | None = None
 
     def __repr__(self) -> str:
         return f"<RoomClient {self.state.value} {self._keeper.session!r}>"
@@ -170,6 +172,15 @@ class RoomClient:
 
             self._storage = StorageClient(room=self)
         return self._storage
+
+    @property
+    def database(self) -> DatabaseClient:
+        """Tables."""
+        if self._database is None:
+            from meshhost.room.services.database import DatabaseClient
+
+            self._database = DatabaseClient(room=self)
+        return self._database
 
     @property
     def agents(self) -> AgentsClient:
@@ -294,7 +305,7 @@ class RoomClient:
     def forget(self) -> None:
         """Break the reference cycles of this closed client: its memory is freed at once, not by a rare full collection."""
         self._queues = self._messaging = self._storage = self._agents = self._developer = self._sync = None
-        self._traces = self._log_lines = self._livekit = None
+        self._traces = self._log_lines = self._livekit = self._database = None
         self._handlers.clear()
         self._restorers.clear()
         self._events.close()

@@ -74,6 +74,7 @@ from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.schedules import SchedulingService
 from meshhost.server.services.storage.service import StorageService
+from meshhost.server.services.tables.service import TablesService
 from meshhost.server.services.work import WorkService
 from meshhost.server.studio.codes import OneTimeCodes
 from meshhost.server.studio.events import EventRoutes
@@ -101,6 +102,7 @@ from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.traces.contract import TraceStore
 from meshhost.stores.triggers.contract import TriggerStore
+from meshhost.tables.contract import TableStore
 from meshhost.tenant_names import TenantLabels
 from meshhost.triggers.hooks import Hooks
 from meshhost.triggers.mailboxes import Mailboxes
@@ -128,6 +130,7 @@ class Engines:
     configuration: ConfigurationStore
     secrets: Secrets
     traces: TraceStore | None = None
+    tables: TableStore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +227,7 @@ def assemble(
             queues,
             transfer,
             *_room_services(config, engines, files, caller, waking, log),
+            *([] if engines.tables is None else [TablesService(engines.tables, counts=engines.counts)]),
             WorkService(
                 engines.queues,
                 linger_seconds=config.linger_seconds,
@@ -268,6 +272,7 @@ def assemble(
         engines.triggers,
         engines.configuration,
         traces,
+        engines.tables,
     )
     deletions = Deletions(kept, directory)
     engines.identity.on_closed(deletions.end_rooms)

@@ -43,6 +43,7 @@ from meshhost.stores.memory.triggers import MemoryTriggerStore
 from meshhost.stores.memory.usage import MemoryUsageStore
 from meshhost.stores.traces.contract import TraceStore
 from meshhost.stores.triggers.contract import TriggerStore
+from meshhost.tables.contract import TableStore
 from meshhost.tasks import TaskOwner
 
 __all__ = ["RoomServer"]
@@ -58,12 +59,12 @@ _KEEP_ALIVE_SECONDS = 75.0
 class RoomServer:
     """A room server. Make it in a running event loop, `start` it once, and `stop` it.
 
-    The engines (`queues`, `documents`, `files`, `identity`, `providers`, `meter`, `triggers`, `configuration`, `traces`) belong
-    to the caller, who opens them before `start` and closes them after `stop`. Without a `meter`, usage is kept in memory only,
-    without `triggers` schedules and hooks are, without `configuration` what tenants configure is, without `traces` none are
-    recorded, and without `counts` only what is open is counted for the quotas of tenants. Without `secrets`
-    tenants can store none. `services` and `dialects` are added to those that every server has; `ownership` decides which
-    rooms this server may open (by default all).
+    The engines (`queues`, `documents`, `files`, `identity`, `providers`, `meter`, `triggers`, `configuration`, `traces`,
+    `tables`) belong to the caller, who opens them before `start` and closes them after `stop`. Without a `meter`, usage is kept
+    in memory only, without `triggers` schedules and hooks are, without `configuration` what tenants configure is, without
+    `traces` none are recorded, without `tables` rooms have none, and without `counts` only what is open is counted for the
+    quotas of tenants. Without `secrets` tenants can store none. `services` and `dialects` are added to those that every server
+    has; `ownership` decides which rooms this server may open (by default all).
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class RoomServer:
         configuration: ConfigurationStore | None = None,
         secrets: Secrets | None = None,
         traces: TraceStore | None = None,
+        tables: TableStore | None = None,
         services: Sequence[RoomService] = (),
         dialects: Sequence[Dialect] = (),
         ownership: RoomOwnership | None = None,
@@ -102,6 +104,7 @@ class RoomServer:
             configuration,
             secrets or Secrets(configuration, Sealer(_no_keys)),
             traces,
+            tables,
         )
         self._parts = assemble(
             config,

@@ -2,9 +2,9 @@
 
 A deletion begins with a record in the identity store. From then on tokens, keys and file addresses are refused, here at once
 and within two seconds by other servers over the same store, and open rooms end with the reason. Then schedules, hooks,
-services, secrets, queues, documents, files, traces and usage are deleted, in steps that hold up nobody, and last the record
-says so; what counts for the quota of the tenant is counted anew. A server that was killed meanwhile finds the record at its
-next start. The record of a tenant is kept for ever: every server over the identity store deletes what it keeps of it in
+services, secrets, queues, documents, files, tables, traces and usage are deleted, in steps that hold up nobody, and last the
+record says so; what counts for the quota of the tenant is counted anew. A server that was killed meanwhile finds the record at
+its next start. The record of a tenant is kept for ever: every server over the identity store deletes what it keeps of it in
 stores of its own, and no tenant gets the id again.
 
 What an interrupted import left is deleted in the same way (`imports.py`).
@@ -142,6 +142,8 @@ class Deletions:
             await self._kept.queues.delete_all(tenant, room)
             await self._kept.documents.delete_all(tenant, room)
             await self._kept.files.delete_all(tenant, room)
+            if self._kept.tables is not None:
+                await self._kept.tables.delete_all(tenant, room)
             await self._kept.traces.delete_all(tenant, room)
             self._kept.count_again(tenant)
             if not is_last:

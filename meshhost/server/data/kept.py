@@ -16,10 +16,18 @@ from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.triggers.contract import TriggerStore
+from meshhost.tables.contract import TableStore
 
 __all__ = ["Kept"]
 
-_COUNTED = (Resource.QUEUES, Resource.MESSAGES, Resource.DOCUMENTS, Resource.FILES, Resource.STORED_BYTES)
+_COUNTED = (
+    Resource.QUEUES,
+    Resource.MESSAGES,
+    Resource.DOCUMENTS,
+    Resource.TABLES,
+    Resource.FILES,
+    Resource.STORED_BYTES,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,7 @@ class Kept:
     triggers: TriggerStore
     configuration: ConfigurationStore
     traces: TraceRecorder
+    tables: TableStore | None = None
 
     def count_again(self, tenant: TenantId) -> None:
         """What a tenant keeps has changed beside the counts: take it from the stores before it is relied on."""

@@ -28,6 +28,7 @@ from meshhost.stores.document_files import FilesAndDocuments
 from meshhost.stores.engine import Engine
 from meshhost.stores.files import open_object_store
 from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.listing.area import ObjectArea
 from meshhost.stores.memory.configuration import MemoryConfigurationStore
 from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.memory.triggers import MemoryTriggerStore
@@ -37,6 +38,7 @@ from meshhost.stores.shared.local_notifier import LocalNotifier
 from meshhost.stores.sqlite.documents import SqliteDocumentStore
 from meshhost.stores.sqlite.identity import SqliteIdentityStore
 from meshhost.stores.sqlite.queues import SqliteQueueStore
+from meshhost.tables.store import LanceTables
 from meshhost.testing.server import RunningServer
 
 PROJECT = "11111111-2222-3333-4444-555555555555"
@@ -87,7 +89,13 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
         most = (limits or QueueLimits()).max_message_bytes
         bodies = LargeBodies(engine.queues, BodyObjects(store), max_bytes=most)
         retry = Backoff(first_delay=0.0, max_delay=0.0)
-        async with engine, identity, queue_service(engine, lease_seconds=30.0, retry=retry, bodies=bodies) as queues:
+        tables = LanceTables(ObjectArea(store, "tables"), tmp_path / "storage")
+        async with (
+            engine,
+            identity,
+            tables,
+            queue_service(engine, lease_seconds=30.0, retry=retry, bodies=bodies) as queues,
+        ):
             server = RoomServer(
                 ServerConfig(**values),
                 queues=queues,
@@ -98,6 +106,7 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
                 triggers=engine.triggers,
                 configuration=engine.configuration,
                 secrets=Secrets(engine.configuration, Sealer(lambda: [SealingKey("k1", bytes(32))])),
+                tables=tables,
                 services=room_services,
                 dialects=dialects,
                 ownership=ownership,

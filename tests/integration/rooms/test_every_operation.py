@@ -32,6 +32,11 @@ ON_THE_WIRE = {"sync.create": "room.create", "sync.open": "room.connect"}
 # Section, the switch or list in it that closes the operation, and a body.
 PATH = {"path": "a/b"}
 QUEUE = {"name": "q"}
+TABLE = {"table": "t"}
+# Grants of this table that permit everything but one thing.
+UNREAD = {"tables": [{"name": "t", "read": False, "write": True, "alter": True}]}
+WRITE = {"tables": [{"name": "t", "alter": True}]}
+ALTER = {"tables": [{"name": "t", "write": True}]}
 LEASE = {**QUEUE, "lease": "x"}
 LINE = {
     "at": 1.0,
@@ -52,6 +57,25 @@ ALL: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "agent.list_toolkits": ("agents", {"use_tools": False}, {}),
     "agent.register_agent": ("agents", {"register_agent": False}, {"name": "n"}),
     "agent.register_toolkit": ("agents", {"register_private_toolkit": False}, {"name": "n", "tools": {}}),
+    "database.add_columns": ("database", ALTER, {**TABLE, "new_columns": {"c": "1"}}),
+    "database.checkout": ("database", UNREAD, {**TABLE, "version": 1}),
+    "database.create_full_text_search_index": ("database", ALTER, {**TABLE, "column": "c"}),
+    "database.create_scalar_index": ("database", ALTER, {**TABLE, "column": "c"}),
+    "database.create_table": ("database", ALTER, {"name": "t"}),
+    "database.create_vector_index": ("database", ALTER, {**TABLE, "column": "c"}),
+    "database.delete": ("database", WRITE, {**TABLE, "where": "true"}),
+    "database.drop_columns": ("database", ALTER, {**TABLE, "columns": ["c"]}),
+    "database.drop_index": ("database", ALTER, {**TABLE, "name": "i"}),
+    "database.drop_table": ("database", ALTER, {"name": "t"}),
+    "database.insert": ("database", WRITE, {**TABLE, "records": []}),
+    "database.list_indexes": ("database", UNREAD, TABLE),
+    "database.list_tables": ("database", {"list_tables": False}, {}),
+    "database.list_versions": ("database", UNREAD, TABLE),
+    "database.merge": ("database", WRITE, {**TABLE, "on": "c", "records": []}),
+    "database.optimize": ("database", ALTER, TABLE),
+    "database.restore": ("database", ALTER, {**TABLE, "version": 1}),
+    "database.search": ("database", UNREAD, TABLE),
+    "database.update": ("database", WRITE, {**TABLE, "where": "true", "values": {"c": 1}}),
     "developer.log": ("developer", {"logs": False}, {"type": "t", "data": {}}),
     "developer.report": ("developer", {"logs": False}, {"lines": [LINE]}),
     "developer.unwatch": ("developer", {"logs": False}, {}),
