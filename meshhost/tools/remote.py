@@ -58,7 +58,7 @@ class RemoteToolkit(Toolkit):
             rules=rules,
         )
         self.public = public
-        self._room: RoomClient | None = None
+        self._room = None
         self._registration: str | None = None
 
     @property
