@@ -95,7 +95,8 @@ class LLMTaskRunner(TaskRunner):
 
     async def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:
         """Let the model do the task. Raises LLMError when it fails, InvalidRequestError for tools that are not offered."""
-        builders, model, chosen = self.get_toolkit_builders(), None, []
+        builders, model = self.get_toolkit_builders(), None
+        chosen: list[Any] = []
         if builders and isinstance(arguments, dict):
             arguments = dict(arguments)
             model, chosen = arguments.pop("model", None), arguments.pop("tools", None) or []

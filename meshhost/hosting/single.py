@@ -65,8 +65,8 @@ class RemoteAgentServer:
         arguments = dict(call.arguments or {})
         if not self._is_class:
             return self._make(arguments)
-        takes_call = "call" in inspect.signature(self._make).parameters
-        return self._make(call=call) if takes_call else self._make(**arguments)
+        given: dict[str, Any] = {"call": call} if "call" in inspect.signature(self._make).parameters else arguments
+        return self._make(**given)
 
 
 class RemoteTaskRunnerServer(RemoteAgentServer):
