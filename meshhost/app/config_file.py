@@ -29,6 +29,7 @@ from pydantic import (
     field_validator,
 )
 
+from meshhost.app.built_in.process import BuiltInLimits
 from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
 from meshhost.identity.grants import ApiScope
@@ -335,6 +336,29 @@ def _address_of(value: str | None) -> tuple[str, int] | None:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+class _BuiltIn(_Table):
+    enabled: bool = Field(
+        default=True,
+        description="Whether rooms have the built-in agents and toolkits of MeshAgent programs, such as `meshhost.planner` and "
+        "`meshhost.markitdown`, which are started when they are wanted.",
+    )
+    idle_seconds: float = Field(
+        default=300.0, ge=1.0, le=86400.0, description="Seconds without work after which one of them ends."
+    )
+    max_agents: int = Field(default=1000, ge=1, description="How many of them live at once, in all rooms.")
+    max_agents_per_tenant: int = Field(
+        default=50, ge=1, description="How many of them live at once in a tenant's rooms."
+    )
+
+    def limits(self) -> BuiltInLimits:
+        """The limits of their host."""
+        return BuiltInLimits(
+            idle_seconds=self.idle_seconds,
+            max_agents=self.max_agents,
+            max_agents_per_tenant=self.max_agents_per_tenant,
+        )
+
+
 class ServerFile(_Table):
     """The whole file. Every table is optional."""
 
@@ -347,6 +371,7 @@ class ServerFile(_Table):
     studio: _Studio = Field(default_factory=_Studio)
     mail: _Mail = Field(default_factory=_Mail)
     traces: _Traces = Field(default_factory=_Traces)
+    built_in: _BuiltIn = Field(default_factory=_BuiltIn)
     services: list[_Service] = Field(default_factory=list)
     providers: list[ProviderEntry] = Field(default_factory=list)
 

@@ -43,7 +43,7 @@ class RemoteAgentServer:
         made = create_agent or cls
         if made is None:
             raise SettingsError("cls: expected the class that is served, or create_agent")
-        self._make = made
+        self._make: Made = made
         self._is_class = create_agent is None
         secret = "" if validate_webhook_secret is False else webhook_secret
         self.host = ServiceHost(host=host, port=port, webhook_secret=secret)

@@ -2,8 +2,10 @@
 
 A document comes from outside: it may be a bomb that unpacks to terabytes, or make a parser loop for ever. So it is parsed in a
 child process (`converter.py`) that bounds its own memory and CPU time, gets no environment but the path of this program's
-packages, and is killed when the time is over or nobody waits any more. What it may write is bounded here. At most
-`MOST_AT_ONCE` run at the same time in one process of ours; others wait for their turn within their time.
+packages, and is killed when the time is over or nobody waits any more. What it may write is bounded here.
+
+Documents are read and converted in a `turn`. One conversion of an owner runs or waits for its turn among the `MOST_AT_ONCE` of
+all, first come first served, so that the flood of one tenant delays another by little, and few documents are in memory.
 """
 
 import asyncio
@@ -11,11 +13,14 @@ import contextlib
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 from meshhost.errors import LimitExceededError, RequestTimeoutError, ToolError
 from meshhost.markitdown.converter import MISSING, UNREADABLE
 
-__all__ = ["EXTENSIONS", "MAX_DOCUMENT_BYTES", "convert"]
+__all__ = ["CONVERT_SECONDS", "EXTENSIONS", "MAX_DOCUMENT_BYTES", "convert", "turn"]
 
 # What a program may hand over, by the extension of its name.
 EXTENSIONS = frozenset(
@@ -26,8 +31,46 @@ MAX_MARKDOWN_BYTES = 4 * 1024 * 1024
 MEMORY_BYTES = 2 * 1024 * 1024 * 1024
 CONVERT_SECONDS = 60.0
 MOST_AT_ONCE = 2
+MOST_WAITING = 32
 
-_turns = asyncio.Semaphore(MOST_AT_ONCE)
+
+@dataclass(slots=True)
+class _Owner:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0
+
+
+class _Turns:
+    """The turns of one event loop."""
+
+    def __init__(self) -> None:
+        self.all = asyncio.Semaphore(MOST_AT_ONCE)
+        self.owners: dict[str, _Owner] = {}
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
+
+
+@contextlib.asynccontextmanager
+async def turn(owner: str, *, timeout: float = CONVERT_SECONDS) -> AsyncIterator[None]:
+    """Wait for the turn of this owner, such as a tenant, and hold it inside the block, at most `timeout` seconds altogether.
+
+    Raises LimitExceededError when too many of the owner wait already, RequestTimeoutError when the time is over.
+    """
+    turns = _turns.setdefault(asyncio.get_running_loop(), _Turns())
+    mine = turns.owners.setdefault(owner, _Owner())
+    if mine.waiting >= MOST_WAITING:
+        raise LimitExceededError(f"{MOST_WAITING} documents wait already to be converted: try again later")
+    mine.waiting += 1
+    try:
+        async with asyncio.timeout(timeout), mine.lock, turns.all:
+            yield
+    except TimeoutError:
+        raise RequestTimeoutError(f"the document was not converted within {timeout:g} s") from None
+    finally:
+        mine.waiting -= 1
+        if not mine.waiting:
+            turns.owners.pop(owner, None)
 
 
 async def convert(
@@ -41,7 +84,7 @@ async def convert(
     if len(data) > MAX_DOCUMENT_BYTES:
         raise LimitExceededError(f"the document has {len(data)} bytes; at most {MAX_DOCUMENT_BYTES} can be converted")
     try:
-        async with asyncio.timeout(timeout), _turns:
+        async with asyncio.timeout(timeout):
             return await _converted(data, extension, cpu_seconds=max(1, round(timeout)), memory_bytes=memory_bytes)
     except TimeoutError:
         raise RequestTimeoutError(f"the document was not converted within {timeout:g} s") from None

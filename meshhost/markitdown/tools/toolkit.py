@@ -10,7 +10,7 @@ import posixpath
 from typing import Any
 
 from meshhost.errors import InvalidRequestError, ToolError
-from meshhost.markitdown.converting import EXTENSIONS, MAX_DOCUMENT_BYTES, convert
+from meshhost.markitdown.converting import CONVERT_SECONDS, EXTENSIONS, MAX_DOCUMENT_BYTES, convert, turn
 from meshhost.protocol.messages import EmptyResponse, FileResponse, JsonResponse, Response, TextResponse
 from meshhost.tools.fetch import fetch
 from meshhost.tools.remote import RemoteToolkit
@@ -46,8 +46,9 @@ class FileMarkItDownTool(Tool):
         extension = posixpath.splitext(path)[1].lower()
         if extension not in EXTENSIONS:
             return EmptyResponse()
-        file = await context.room.storage.download(path=path)
-        return TextResponse(text=await convert(file.data, extension))
+        async with turn(_owner(context)):
+            file = await context.room.storage.download(path=path)
+            return TextResponse(text=await convert(file.data, extension))
 
 
 class UrlMarkItDownTool(Tool):
@@ -63,9 +64,10 @@ class UrlMarkItDownTool(Tool):
 
     async def execute(self, *, context: ToolContext, url: str) -> Response:
         """Return its Markdown. Raises InvalidRequestError for what is no document, and what `fetch` and `convert` raise."""
-        file = await fetch(url, limit=MAX_DOCUMENT_BYTES, timeout=FETCH_SECONDS)
-        document = FileResponse(data=file.data, name=url.partition("?")[0], mime_type=file.mime_type)
-        return TextResponse(text=await _markdown_of(document, "url"))
+        async with turn(_owner(context), timeout=FETCH_SECONDS + CONVERT_SECONDS):
+            file = await fetch(url, limit=MAX_DOCUMENT_BYTES, timeout=FETCH_SECONDS)
+            document = FileResponse(data=file.data, name=url.partition("?")[0], mime_type=file.mime_type)
+            return TextResponse(text=await _markdown_of(document, "url"))
 
 
 class AskUserMarkItDownTool(Tool):
@@ -90,20 +92,26 @@ class AskUserMarkItDownTool(Tool):
         )
         if not isinstance(answer, FileResponse):
             raise ToolError("the user chose no file")
-        content = await _markdown_of(answer, "file")
+        async with turn(_owner(context)):
+            content = await _markdown_of(answer, "file")
         return JsonResponse(json={"filename": answer.name, "mime_type": answer.mime_type, "content": content})
 
 
 class MarkItDownToolkit(RemoteToolkit):
-    """The three tools, for an agent's own use or offered in a room."""
+    """The three tools, for an agent's own use or offered in a room. `room` is taken from newer programs, and not needed."""
 
-    def __init__(self, name: str = "meshhost.markitdown") -> None:
+    def __init__(self, name: str = "meshhost.markitdown", *, room: Any = None) -> None:
         super().__init__(
             name=name,
             title="markitdown",
             description="Turns documents into Markdown",
             tools=[FileMarkItDownTool(), UrlMarkItDownTool(), AskUserMarkItDownTool()],
         )
+
+
+def _owner(context: ToolContext) -> str:
+    """The tenant of the room, as far as this program knows it."""
+    return "" if context.room.call is None else context.room.call.tenant
 
 
 async def _markdown_of(file: FileResponse, field: str) -> str:
