@@ -69,14 +69,14 @@ class _Planner(PlanningResponder):
                 "properties": {"result": {"type": "string"}},
             },
         )
-        self._idle = _Idle()
+        self._rest = _Idle()
 
     async def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:
-        with self._idle.busy():
+        with self._rest.busy():
             return await super().ask(context=context, arguments=arguments)
 
     async def wait_ended(self) -> None:
-        await self._idle.wait()
+        await self._rest.wait()
 
 
 class _SchemaPlanner(DynamicPlanningResponder):
@@ -87,14 +87,14 @@ class _SchemaPlanner(DynamicPlanningResponder):
             description="does a task with the tools that it is given, and answers in the form of a JSON schema",
             llm_adapter=OpenAIResponsesAdapter(),
         )
-        self._idle = _Idle()
+        self._rest = _Idle()
 
     async def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:
-        with self._idle.busy():
+        with self._rest.busy():
             return await super().ask(context=context, arguments=arguments)
 
     async def wait_ended(self) -> None:
-        await self._idle.wait()
+        await self._rest.wait()
 
 
 class _DocumentWriter(SingleShotWriter):
@@ -107,14 +107,14 @@ class _DocumentWriter(SingleShotWriter):
             rules=_WRITER_RULES,
             supports_tools=True,
         )
-        self._idle = _Idle()
+        self._rest = _Idle()
 
     async def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:
-        with self._idle.busy():
+        with self._rest.busy():
             return await super().ask(context=context, arguments=arguments)
 
     async def wait_ended(self) -> None:
-        await self._idle.wait()
+        await self._rest.wait()
 
 
 class _IdleToolkit(RemoteToolkit):
@@ -128,16 +128,16 @@ class _IdleToolkit(RemoteToolkit):
             tools=[tool for tool in toolkit.tools if isinstance(tool, Tool)],
             rules=toolkit.rules,
         )
-        self._idle = _Idle()
+        self._rest = _Idle()
 
     async def execute(
         self, *, context: ToolContext, name: str, arguments: dict[str, Any], attachment: bytes | None = None
     ) -> Response:
-        with self._idle.busy():
+        with self._rest.busy():
             return await super().execute(context=context, name=name, arguments=arguments, attachment=attachment)
 
     async def wait_ended(self) -> None:
-        await self._idle.wait()
+        await self._rest.wait()
 
 
 def _markitdown(call: CallContext) -> _IdleToolkit:

@@ -58,7 +58,7 @@ class BuiltInHost:
         self._process: Process | None = None
         self._at: CalledAt | None = None
         self._failures = 0
-        self._last_start = 0.0
+        self._last_failure = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -74,15 +74,15 @@ class BuiltInHost:
             if self._at is not None and self._at is not but and self.pid is not None:
                 return self._at
             await self._end()
-            wait = self._last_start + self._pause() - self._clock.monotonic()
+            wait = self._last_failure + self._pause() - self._clock.monotonic()
             if wait > 0:
                 raise ToolError(f"the built-in agents failed to start {self._failures} times; next try in {wait:.0f} s")
-            self._last_start = self._clock.monotonic()
             try:
                 self._at = await self._start()
             except BaseException as error:
                 self._failures += isinstance(error, ToolError)
                 await self._end()
+                self._last_failure = self._clock.monotonic()
                 raise
             self._failures = 0
             logger.info("the built-in agents are ready", extra={"pid": self.pid})

@@ -8,7 +8,6 @@ lives any more for a while. The room server starts it again when one is wanted.
 import asyncio
 import json
 import logging
-import os
 import secrets
 import sys
 from typing import Any
@@ -34,9 +33,6 @@ def main() -> None:
     settings = read_settings()
     configure_logs(settings.log_level_number, is_json=settings.log_format == "json")
     asyncio.run(_serve(json.loads(sys.stdin.readline())))
-    # The thread that waits for stdin would hold the interpreter back.
-    sys.stderr.flush()
-    os._exit(0)
 
 
 async def _serve(options: dict[str, Any]) -> None:
@@ -60,15 +56,17 @@ async def _serve(options: dict[str, Any]) -> None:
         await host.start()
         sys.stdout.write(f"{json.dumps({'port': host.port})}\n")
         sys.stdout.flush()
-        ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
         try:
-            await first_of(signals.wait(), first_of(_parent(ended), _unused(host, options["idle_seconds"])))
+            await first_of(signals.wait(), first_of(_parent_ended(), _unused(host, options["idle_seconds"])))
         finally:
             await host.stop()
 
 
-async def _parent(ended: "asyncio.Future[str]") -> None:
-    await asyncio.wait([ended])
+async def _parent_ended() -> None:
+    """Return when stdin ends. Without a thread, which would hold the end of this process back."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
 
 
 async def _unused(host: ServiceHost, seconds: float) -> None:
