@@ -12,9 +12,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from meshhost.errors import InvalidRequestError
+from meshhost.tools.storage import StorageToolkit, StorageToolRoomMount
 from meshhost.tools.toolkit import Toolkit
 
-__all__ = ["ToolkitBuilder", "ToolkitConfig", "make_toolkits"]
+__all__ = ["StorageToolkitBuilder", "StorageToolkitConfig", "ToolkitBuilder", "ToolkitConfig", "make_toolkits"]
 
 
 class ToolkitConfig(BaseModel):
@@ -33,6 +34,24 @@ class ToolkitBuilder:
     def make(self, *, model: str, config: Any) -> Any:
         """Return the toolkit for an answer of `model`; `config` is an instance of `type`. It may be an `async def`."""
         raise NotImplementedError
+
+
+class StorageToolkitConfig(ToolkitConfig):
+    """Asks for the tools of the room's files."""
+
+    name: str = "storage"
+
+
+class StorageToolkitBuilder(ToolkitBuilder):
+    """Lets a caller ask for the tools of the room's files, or of `mounts`: `{"name": "storage"}`."""
+
+    def __init__(self, *, mounts: Sequence[StorageToolRoomMount] | None = None) -> None:
+        super().__init__(name="storage", type=StorageToolkitConfig)
+        self._mounts = mounts
+
+    def make(self, *, model: str, config: StorageToolkitConfig) -> Toolkit:
+        """Return a StorageToolkit."""
+        return StorageToolkit(mounts=self._mounts)
 
 
 async def make_toolkits(builders: Sequence[Any], wanted: Sequence[Mapping[str, Any]], *, model: str) -> list[Toolkit]:
