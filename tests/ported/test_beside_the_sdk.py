@@ -19,7 +19,7 @@ import pytest
 from doubles.ports import free_port
 
 from meshhost.agents.chat.log import ThreadLog, new_thread, text_of
-from meshhost.app.host_api import HostApi
+from meshhost.app.host_api import endpoints_of, get_json
 from meshhost.app.room_calls import RoomCalls
 from meshhost.errors import CallRefusedError
 from meshhost.gateway.provider import ProviderTable
@@ -33,7 +33,7 @@ from meshhost.testing.server import RunningServer, running_server
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(720)]
 
 PROGRAMS = Path(__file__).parent / "programs"
-SECONDS = 60.0
+SECONDS = 40.0
 CSV = b"title,year\nOn Rooms,2025\n"
 TABLE = "| title | year |\n| --- | --- |\n| On Rooms | 2025 |"
 
@@ -54,6 +54,9 @@ class Ours:
             f"{prefix}_API_URL": server.url,
             f"{prefix}_API_KEY": server.api_key,
             f"{prefix}_PROJECT_ID": server.key.project_id,
+            # What the SDK signs tokens with where it knows no API keys yet.
+            f"{prefix}_KEY_ID": server.key.id,
+            f"{prefix}_SECRET": server.key.secret,
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
@@ -106,8 +109,8 @@ class Ours:
                 session, api_url=self.server.url, room="room", api_key=self.server.api_key, webhook_secret=None
             )
             async with asyncio.timeout(SECONDS):
-                endpoints, _ = await HostApi(session, f"http://127.0.0.1:{port}").described()
-                for endpoint in endpoints:
+                described = f"http://127.0.0.1:{port}/.well-known/{self.name}-service.json"
+                for endpoint in endpoints_of(await until(lambda: get_json(session, described))):
                     await calls.call(f"http://127.0.0.1:{port}", endpoint)
             yield
 
@@ -211,7 +214,7 @@ async def test_a_host_brings_its_schema(each: Ours, user: RoomClient) -> None:
 
 
 async def test_the_provider_calls_a_server_of_mcp(each: Ours, user: RoomClient, upstream: ScriptedUpstream) -> None:
-    upstream.say('{"answer": "42"}')
+    upstream.say("42")
     async with each.serving("mcp_runner"):
         assert await asked(user, "wiki-runner", {"prompt": "why?"}) == {"answer": "42"}
     assert upstream.requests[0].body["tools"] == [
@@ -230,8 +233,8 @@ async def test_a_script_asks_the_agents_that_every_room_has(each: Ours, upstream
     written = {"document": {"content": [{"body": {"text": "Along the river."}}]}}
     upstream.say('{"result": "walk"}').say('{"first": "Jane", "last": "Austen"}').say(json.dumps(written))
     assert await each.run("ask_built_ins") == [
-        {"plan": {"result": "walk"}},
-        {"name": {"first": "Jane", "last": "Austen"}},
+        {"plan": "walk"},
+        {"name": ["Jane", "Austen"]},
         {"written": written},
     ]
 

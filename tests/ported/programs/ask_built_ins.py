@@ -17,10 +17,10 @@ SCHEMA = {
 
 async def main() -> None:
     async with RoomClient(protocol=websocket_protocol(participant_name="asker", room_name="room")) as room:
-        plan = await room.agents.ask(agent="meshagent.planner", arguments={"prompt": "plan a walk"})
-        print(json.dumps({"plan": plan}), flush=True)
+        answer = await room.agents.ask(agent="meshagent.planner", arguments={"prompt": "plan a walk"})
+        print(json.dumps({"plan": answer["result"]}), flush=True)
         name = await generate_json(room=room, prompt="who wrote Emma?", output_schema=SCHEMA)
-        print(json.dumps({"name": name}), flush=True)
+        print(json.dumps({"name": [name["first"], name["last"]]}), flush=True)
         await room.agents.ask(
             agent="meshagent.document-writer", arguments={"path": "walk.document", "prompt": "describe the walk"}
         )

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from meshagent.agents.llmrunner import LLMTaskRunner
+from meshagent.agents import AgentCallContext, TaskRunner
+from meshagent.api.schema_util import prompt_schema
 from meshagent.api.services import ServiceHost
 from meshagent.openai import OpenAIResponsesAdapter
 from meshagent.openai.tools.responses_adapter import MCPConfig, MCPServer, MCPTool
@@ -19,12 +20,11 @@ wiki = MCPServer(
 
 
 @service.path(path="/wiki", identity="wiki-runner")
-class WikiRunner(LLMTaskRunner):
+class WikiRunner(TaskRunner):
     def __init__(self):
         super().__init__(
             name="wiki-runner",
-            llm_adapter=OpenAIResponsesAdapter(),
-            toolkits=[Toolkit(name="mcp", tools=[MCPTool(config=MCPConfig(name="mcp", servers=[wiki]))])],
+            input_schema=prompt_schema(description="a question"),
             output_schema={
                 "type": "object",
                 "additionalProperties": False,
@@ -32,6 +32,14 @@ class WikiRunner(LLMTaskRunner):
                 "properties": {"answer": {"type": "string"}},
             },
         )
+
+    async def ask(self, *, context: AgentCallContext, arguments: dict):
+        adapter = OpenAIResponsesAdapter()
+        chat = adapter.create_chat_context()
+        chat.append_user_message(arguments["prompt"])
+        wiki_tools = Toolkit(name="mcp", tools=[MCPTool(config=MCPConfig(name="mcp", servers=[wiki]))])
+        answer = await adapter.next(context=chat, room=context.room, toolkits=[wiki_tools])
+        return {"answer": answer}
 
 
 if __name__ == "__main__":

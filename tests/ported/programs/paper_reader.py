@@ -22,7 +22,6 @@ class PaperReader(LLMTaskRunner):
             tool_adapter=OpenAIResponsesToolResponseAdapter(),
             requires=[
                 RequiredSchema(name="document"),
-                RequiredToolkit(name="ui"),
                 RequiredToolkit(name="meshagent.markitdown", tools=["markitdown_from_file"]),
             ],
             output_schema={
