@@ -337,18 +337,10 @@ def _address_of(value: str | None) -> tuple[str, int] | None:
 
 
 class _BuiltIn(_Table):
-    enabled: bool = Field(
-        default=True,
-        description="Whether rooms have the built-in agents and toolkits of MeshAgent programs, such as `meshhost.planner` and "
-        "`meshhost.markitdown`, which are started when they are wanted.",
-    )
-    idle_seconds: float = Field(
-        default=300.0, ge=1.0, le=86400.0, description="Seconds without work after which one of them ends."
-    )
-    max_agents: int = Field(default=1000, ge=1, description="How many of them live at once, in all rooms.")
-    max_agents_per_tenant: int = Field(
-        default=50, ge=1, description="How many of them live at once in a tenant's rooms."
-    )
+    enabled: bool = True
+    idle_seconds: float = Field(300.0, ge=1, le=86_400)
+    max_agents: int = Field(1000, ge=1)
+    max_agents_per_tenant: int = Field(50, ge=1)
 
     def limits(self) -> BuiltInLimits:
         """The limits of their host."""

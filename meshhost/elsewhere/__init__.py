@@ -9,7 +9,10 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["names_elsewhere"]
+__all__ = ["OUT", "names_elsewhere"]
+
+OUT: dict[str, Mapping[str, str]] = {}
+"""By module, as far as modules are loaded: what to use instead of each name that is not there."""
 
 
 def names_elsewhere(module: str, found: Mapping[str, str], out: Mapping[str, str]) -> Callable[[str], Any]:
@@ -18,6 +21,8 @@ def names_elsewhere(module: str, found: Mapping[str, str], out: Mapping[str, str
     `found` has the module of each name that is elsewhere, `out` what to use instead of each name that is not there; `*` stands
     for all others. It raises ImportError for those, AttributeError for what nobody knows.
     """
+
+    OUT[module] = out
 
     def find(name: str) -> Any:
         if name in found:

@@ -128,7 +128,8 @@ async def _exchange(process: Process, data: bytes) -> tuple[bytes, str]:
         while chunk := await process.stdout.read(65536):
             markdown += chunk
             if len(markdown) > MAX_MARKDOWN_BYTES:
-                process.kill()
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
                 break
     if len(markdown) > MAX_MARKDOWN_BYTES:
         raise LimitExceededError(f"the document has more than {MAX_MARKDOWN_BYTES} bytes of text")
@@ -136,7 +137,7 @@ async def _exchange(process: Process, data: bytes) -> tuple[bytes, str]:
 
 
 async def _feed(stdin: asyncio.StreamWriter, data: bytes) -> None:
-    with contextlib.suppress(ConnectionError):  # it ended before it had read everything: its exit code says why
+    with contextlib.suppress(OSError, RuntimeError):  # it ended before it had read everything: its exit code says why
         stdin.write(data)
         await stdin.drain()
     stdin.close()
