@@ -177,7 +177,7 @@ FILE: dict[str, str] = {
     "traces.max_mb": "Megabytes of spans that are kept; over it, the tenant that has most loses its oldest traces.",
     "traces.tenant_mb": "Megabytes of spans that a tenant may have; over it, it loses its oldest traces.",
     "traces.days": "Days after which a trace is forgotten.",
-    "built_in.enabled": "Whether rooms have the agents and toolkits that MeshAgent programs expect, such as `meshhost.planner`.",
+    "built_in.enabled": "Whether rooms have the agents and toolkits that programs expect, such as `meshhost.planner`.",
     "built_in.idle_seconds": "Seconds without work after which one of them ends.",
     "built_in.max_agents": "How many of them live at once, in all rooms.",
     "built_in.max_agents_per_tenant": "How many of them live at once in the rooms of one tenant.",

@@ -170,12 +170,8 @@ class SingleShotWriter(Writer):
 
 
 def _write(document: MeshDocument, written: dict[str, Any]) -> None:
-    """Put the content, in the form of the document's schema, into the root: attributes are set, children appended."""
+    """Append the content, in the form of the document's schema. What a schema says of the root itself is not stored anywhere."""
     root = document.schema.root
-    content = written[root.tag_name]
-    for each in root.properties:
-        if each is root.children:
-            for child in content[each.name]:
-                document.root.append_json(child)
-        elif each.name in content:
-            document.root.set_attribute(each.name, content[each.name])
+    if root.children is not None:
+        for child in written[root.tag_name][root.children.name]:
+            document.root.append_json(child)
