@@ -9,7 +9,7 @@ import pytest
 import meshhost
 
 # Each module of these packages is public by itself: programs import `meshhost.tools.storage` as well as `meshhost.tools`.
-PUBLIC = ("agents", "api", "openai", "otel", "testing", "tools")
+PUBLIC = ("agents", "api", "markitdown", "openai", "otel", "rest", "testing", "tools")
 
 
 def _modules():

@@ -170,7 +170,7 @@ class SingleShotWriter(Writer):
 
 
 def _write(document: MeshDocument, written: dict[str, Any]) -> None:
-    """Append the content, in the form of the document's schema. What a schema says of the root itself is not stored anywhere."""
+    """Append the content, in the form of the document's schema. A document's root has no attributes to store."""
     root = document.schema.root
     if root.children is not None:
         for child in written[root.tag_name][root.children.name]:
