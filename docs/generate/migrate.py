@@ -1,15 +1,11 @@
-"""The how-to about migrating from MeshAgent: from the façade, the tables of the command line, and tables of what is different.
+"""The how-to about migrating from MeshAgent: from the tables of the command line, and tables of what is different.
 
-Names come from the modules themselves, so a name that is added is on the page at the next `make docs-reference`. What
-differs is said once, in `DIFFERENCES`, `BETTER` and `NOT_THERE`, a row for each thing; command lines are read by
-`meshagent_lines`.
+What differs is said once, in `DIFFERENCES` and `NOT_THERE`, a row for each thing; command lines are read by `meshagent_lines`.
+The names of the façade have a page of their own (`names.py`).
 """
 
-import importlib
-import pkgutil
 from collections.abc import Iterator
 
-import meshhost.api
 from docs.generate.markdown import code, page, table
 from docs.generate.meshagent_lines import GENERATIONS, understood
 from meshhost.cli.meshagent.spellings import INSTEAD, SAME
@@ -109,21 +105,49 @@ Without a change of the program:
 # Names that programs import and that are not there, and what to use instead.
 NOT_THERE = (
     (
-        "`RemoteTool`, `RemoteToolkitServer`, `connect_remote_toolkit`",
-        "a class with `start` and `stop` around `RemoteToolkit`: `agents/toolkit/main.py`",
-    ),
-    ("`DynamicLLMTaskRunner`, `make_run_task_tool`", "`LLMTaskRunner` with `output_schema`; `RunTaskTool`"),
-    ("`MultiTool`, `ToolkitBuilder`, `connect_development_agent`", "`Toolkit`; `meshhost service run`"),
-    (
-        "`VoiceBot` of `meshagent.livekit.agents.voice`",
-        "`meshhost.livekit.agents.voice`: [voice](voice.md#from-meshagent)",
+        "`PlanningWriter`, `PydanicAgentHost`, `OpenAIToolResponseAdapter`",
+        "`SingleShotWriter`; a `TaskRunner` that calls PydanticAI; `OpenAIResponsesToolResponseAdapter`",
     ),
     (
-        "`room.database`, `StorageIndexer`, `SiteIndexer`, `RagToolkit`",
-        "[the same](data.md); `SiteIndexer` reads pages itself, and needs no service and no queue",
+        "shells for models (`LocalShellTool`, `ShellTool`), `meshhost.computers`, `meshhost.commoncrawl`",
+        "a tool that calls a service of your own; an MCP server",
     ),
-    ("computers, containers", "nothing: requests are refused by name"),
+    ("containers", "requests are refused by name: run the program yourself, and call its host"),
 )
+
+_DIFFERENT = """
+What differs in what is there: a `PlanningResponder` lets the model plan by itself and answer in its form, where MeshAgent asks
+for each step; `markitdown` reads text, HTML and the like besides PDFs and Office documents, but no HEIC pictures; `Meshagent`
+refuses what only the hosted service has (billing, shares, accounts of people) by name; a `SiteIndexer` reads pages itself, and
+needs no service and no queue ([tables](data.md)); a [VoiceBot](voice.md#from-meshagent) calls no code of LiveKit's framework.
+"""
+
+_IMPORTS = """
+The same names as MeshAgent's, in modules of the same names. [Names of MeshAgent](../reference/meshagent-names.md) lists them,
+from the code itself, and what stays out: a program that imports one of those ends at that line, with what to use instead.
+"""
+
+_IN_ROOMS = """
+Programs ask agents and require toolkits and schemas that nobody brought into the room. A room server has these, under the names
+`meshhost.…` and `meshagent.…`:
+
+| Name | What it does |
+|---|---|
+| `planner` | an agent: does what a `prompt` says with the toolkits that are named in the ask, and answers `{"result"}` |
+| `schema_planner` | an agent: the same, and answers in the form of `output_schema`; `generate_json` asks it |
+| `document-writer` | an agent: writes what a `prompt` says into the document `path` |
+| `markitdown` | a toolkit: `markitdown_from_file`, `markitdown_from_url`, `markitdown_from_user` |
+
+They come when somebody asks for them, calls a tool of theirs or requires them, and end after five minutes without work;
+`[built_in]` of the [room server's file](../reference/server-file.md) sets that, how many a tenant may have, and whether there
+are any. Models are asked through the room's gateway, at the cost of the tenant. An agent or toolkit of your own with such a
+name takes the place of ours. They do nothing for a caller that its token does not let it do itself: the document writer needs
+the right to write that document, `markitdown_from_file` to read that file. Documents are read in a process of their own with
+bounds on memory and time; the room server needs `pip install 'meshhost[markitdown]'` for that.
+
+The schemas `document`, `gallery`, `presentation`, `superdoc`, `thread` and `transcript` need not be stored; one of your own
+under such a name counts instead.
+"""
 
 _LINES_INTRO = """
 `meshhost` takes the command lines of MeshAgent's documentation. Those of ours with another name are run; what is not here
@@ -164,29 +188,6 @@ key in front and restart; what is stored is encrypted again, and then the old ke
 key of their own for a provider with `api_key_secret` of `[[providers]]`.
 """
 
-_MIRRORED = (
-    "agents",
-    "agents.adapter",
-    "agents.agent",
-    "agents.chat",
-    "agents.context",
-    "agents.listener",
-    "agents.llmrunner",
-    "agents.mail",
-    "agents.schemas.document",
-    "agents.worker",
-    "anthropic",
-    "mcp",
-    "openai",
-    "openai.tools",
-    "otel",
-    "tools",
-    "tools.document_tools",
-    "tools.hosting",
-    "tools.storage",
-)
-"""Modules of MeshAgent beside `meshagent.api` whose names programs import."""
-
 
 def pages() -> dict[str, str]:
     """The page."""
@@ -198,12 +199,14 @@ def pages() -> dict[str, str]:
             _GENERATIONS_INTRO,
             table(("Since", "They ask for", "They get"), DIFFERENCES),
             "## Imports",
-            "The same names as MeshAgent's, in modules of the same names:",
-            table(("Import", "Names"), _imports()),
+            _IMPORTS,
+            "## What every room has",
+            _IN_ROOMS,
             "## What behaves better",
             _BETTER,
             "## What is not there",
             table(("Not there", "Instead"), NOT_THERE),
+            _DIFFERENT,
             "## Services and secrets",
             _SERVICES,
             "## Command lines",
@@ -221,14 +224,6 @@ def pages() -> dict[str, str]:
             "`agents/call_tool/call.py` (a program that uses both).",
         )
     }
-
-
-def _imports() -> Iterator[tuple[str, str]]:
-    modules = [f"api.{one.name}" for one in pkgutil.walk_packages(meshhost.api.__path__)]
-    for name in ("api", *modules, *_MIRRORED):
-        names = getattr(importlib.import_module(f"meshhost.{name}"), "__all__", [])
-        if names:
-            yield code(f"meshhost.{name}"), ", ".join(code(each) for each in sorted(names))
 
 
 def _not_here() -> Iterator[tuple[str, str]]:

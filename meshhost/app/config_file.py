@@ -30,6 +30,7 @@ from pydantic import (
     field_validator,
 )
 
+from meshhost.app.built_in.process import BuiltInLimits
 from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
 from meshhost.gateway.patterns import check_pattern
@@ -393,6 +394,21 @@ def _address_of(value: str | None) -> tuple[str, int] | None:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+class _BuiltIn(_Table):
+    enabled: bool = True
+    idle_seconds: float = Field(300.0, ge=1, le=86_400)
+    max_agents: int = Field(1000, ge=1)
+    max_agents_per_tenant: int = Field(50, ge=1)
+
+    def limits(self) -> BuiltInLimits:
+        """The limits of their host."""
+        return BuiltInLimits(
+            idle_seconds=self.idle_seconds,
+            max_agents=self.max_agents,
+            max_agents_per_tenant=self.max_agents_per_tenant,
+        )
+
+
 _PerModels = TypeVar("_PerModels", ProviderEntry, PriceEntry)
 
 
@@ -409,6 +425,7 @@ class ServerFile(_Table):
     mail: _Mail = Field(default_factory=_Mail)
     traces: _Traces = Field(default_factory=_Traces)
     tables: _Tables = Field(default_factory=_Tables)
+    built_in: _BuiltIn = Field(default_factory=_BuiltIn)
     services: list[_Service] = Field(default_factory=list)
     providers: list[ProviderEntry] = Field(default_factory=list)
     prices: list[PriceEntry] = Field(default_factory=list)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from meshhost.app.built_in.process import BuiltInHost
 from meshhost.app.config_file import ProviderEntry, ServerFile, oidc_config, read_secret_file
 from meshhost.app.engines import ENGINES, EngineMaker, EngineRequest, make_engine
 from meshhost.app.project import RecentKeys
@@ -93,7 +94,8 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
     providers = options.providers or providers_of(options.file, settings, secrets)
     location = options.file.storage.url or options.data_dir / "storage"
     store = open_object_store(location)
-    config = _config(options, settings, has_former_life=has_former_life)
+    built_ins = _built_ins(options, settings, room_server=lambda: server.local_url)
+    config = _config(options, settings, has_former_life=has_former_life, built_ins=built_ins)
     identity = IdentityService(
         engine.identity,
         extra_keys=options.extra_keys or RecentKeys(),
@@ -142,10 +144,24 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
             yield server
         finally:
             await server.stop()
+            if built_ins is not None:
+                await built_ins.stop()
             await providers.stop()
 
 
-def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool) -> ServerConfig:
+def _built_ins(options: ServerOptions, settings: Settings, *, room_server: Callable[[], str]) -> BuiltInHost | None:
+    """The owner of the host of built-in agents, which gets of our environment only how to log and which model to ask."""
+    if not options.file.built_in.enabled:
+        return None
+    environment = {"MESHHOST_LOG_LEVEL": settings.log_level, "MESHHOST_LOG_FORMAT": settings.log_format}
+    if settings.openai_model is not None:
+        environment["OPENAI_MODEL"] = settings.openai_model
+    return BuiltInHost(room_server=room_server, limits=options.file.built_in.limits(), environment=environment)
+
+
+def _config(
+    options: ServerOptions, settings: Settings, *, has_former_life: bool, built_ins: BuiltInHost | None
+) -> ServerConfig:
     file = options.file
     # A queue must not accept a message that the server could never deliver: MeshAgent's clients get it whole, in a header.
     if file.queues.max_message_bytes + _ENVELOPE_BYTES > file.server.max_message_bytes:
@@ -185,6 +201,7 @@ def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool
         livekit=_livekit(settings),
         traces_per_second=file.traces.per_second,
         failed_traces_per_second=file.traces.failed_per_second,
+        built_ins=built_ins,
     )
 
 

@@ -15,7 +15,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +39,7 @@ from meshhost.supervision.drain import DrainReport
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.tasks import Won, first_of
 
-__all__ = ["USUAL_PORT", "ServiceHost"]
+__all__ = ["USUAL_PORT", "ServiceHost", "ServicePath"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,38 @@ Hook = TypeVar("Hook", bound=Callable[[], Any])
 
 # How long threads may take to end after a drain that used up its time.
 _THREAD_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePath:
+    """A path as MeshAgent programs append it to `ServiceHost.paths`; `add_path` says more."""
+
+    path: str
+    cls: Callable[..., Any]
+    identity: str | None = None
+    permissions: ApiScope | None = None
+
+
+class _Paths(Sequence[ServicePath]):
+    """The paths of a host. What is appended is bound as by `add_path`."""
+
+    def __init__(self, host: "ServiceHost") -> None:
+        self._host = host
+        self._paths: list[ServicePath] = []
+
+    def append(self, path: ServicePath) -> None:
+        """Bind a path. Raises SettingsError as `add_path` does."""
+        self._host.add_path(path.path, cls=path.cls, identity=path.identity, permissions=path.permissions)
+
+    def note(self, path: ServicePath) -> None:
+        """Remember a path that was bound."""
+        self._paths.append(path)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._paths[index]
 
 
 class ServiceHost:
@@ -128,6 +160,7 @@ class ServiceHost:
         )
         self._is_usual_port = port is None and settings.port is None
         self._routes = Routes()
+        self.paths = _Paths(self)
         self._hooks: list[Callable[[], Any]] = []
         self._is_started = False
         self._parts = HostAssembly(self._options, self._routes, self.get_service_spec)
@@ -234,6 +267,7 @@ class ServiceHost:
                 drain_seconds=self._options.drain_seconds if drain_seconds is None else drain_seconds,
             )
         )
+        self.paths.note(ServicePath(path, cls, identity, permissions))
 
     def get_service_spec(self, *, image: str = "") -> dict[str, Any]:
         """The service description: paths, identities and what the agents may do."""

@@ -24,6 +24,7 @@ from meshhost.quotas.counts import TenantCounts
 from meshhost.quotas.in_flight import InFlight
 from meshhost.quotas.rates import TenantRates
 from meshhost.server.address import Address
+from meshhost.server.calling.built_in import BuiltInCaller
 from meshhost.server.calling.caller import ServiceCaller
 from meshhost.server.calling.service import CallingService
 from meshhost.server.calling.webhooks import WebhookSender
@@ -204,6 +205,15 @@ def assemble(
         count=metrics.count_call,
         return_seconds=config.return_seconds,
     )
+    built_ins = None
+    if config.built_ins is not None:
+        built_ins = BuiltInCaller(
+            sender,
+            hosts=config.built_ins,
+            key_for=access.key_for,
+            local_room_url=address.local_room_url,
+            count=metrics.count_call,
+        )
     waking = Waking(engines.identity)
     transfer = BodyTransfer(engines.queues, counts=engines.counts)
     queues = QueuesService(
@@ -226,7 +236,7 @@ def assemble(
             messaging,
             queues,
             transfer,
-            *_room_services(config, engines, files, caller, waking, log),
+            *_room_services(config, engines, files, caller, waking, log, built_ins),
             *([] if engines.tables is None else [TablesService(engines.tables, counts=engines.counts)]),
             WorkService(
                 engines.queues,
@@ -395,7 +405,13 @@ def assemble(
 
 
 def _room_services(
-    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller, waking: Waking, log: RoomLog
+    config: ServerConfig,
+    engines: Engines,
+    files: FileRoutes,
+    caller: ServiceCaller,
+    waking: Waking,
+    log: RoomLog,
+    built_ins: BuiltInCaller | None,
 ) -> Sequence[RoomService]:
     """The other services of every room."""
     max_payload = config.limits.message_bytes - _ENVELOPE_BYTES
@@ -413,6 +429,7 @@ def _room_services(
             call_out=caller.call_out,
             is_coming=caller.is_coming,
             need=waking.need,
+            bring=None if built_ins is None else built_ins.bring,
         ),
         DeveloperService(on_entry=log.keep_entry, on_line=log.keep_line),
         LivekitService(config.livekit),

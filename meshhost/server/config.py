@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from meshhost.edge.limits import EdgeLimits
 from meshhost.identity.grants import ApiScope
@@ -22,7 +22,9 @@ from meshhost.tenant_names import TenantLabel
 
 __all__ = [
     "MAX_HEADER_BYTES",
+    "BuiltInHosts",
     "CallTimes",
+    "CalledAt",
     "ConfiguredService",
     "LivekitConfig",
     "MailConfig",
@@ -38,6 +40,21 @@ MAX_HEADER_BYTES = 1024 * 1024
 _LIVEKIT_NAMES = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
 # What a connection may hold beside one message of the largest size, in each direction.
 _BESIDE_A_MESSAGE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class CalledAt:
+    """The address of a host, and the secret that its calls are signed with."""
+
+    url: str
+    secret: str = field(repr=False)
+
+
+class BuiltInHosts(Protocol):
+    """Keeps a host running that serves the built-in agents."""
+
+    async def address(self, *, but: CalledAt | None = None) -> CalledAt:
+        """Where it is, started if need be; not at `but`, which has just failed. Raises ToolError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +213,8 @@ class ServerConfig:
     each was run for. The first `tenant_labels` tenants have a label of their own in the metrics, which shows their id or name.
     `series_file` is where the series of points about queues are kept while the server does not run. `mail` is how mail comes in
     and goes out, `livekit` the server that voice may go through. Of each tenant `traces_per_second` messages are traced, and
-    `failed_traces_per_second` of those that fail.
+    `failed_traces_per_second` of those that fail. `built_ins` keeps a host of the built-in agents running (None: rooms have
+    none).
     """
 
     host: str = "127.0.0.1"
@@ -236,6 +254,7 @@ class ServerConfig:
     livekit: LivekitConfig = field(default_factory=LivekitConfig)
     traces_per_second: float = 10.0
     failed_traces_per_second: float = 10.0
+    built_ins: BuiltInHosts | None = field(default=None, repr=False)
 
     @property
     def connection_bytes(self) -> int:

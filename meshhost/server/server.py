@@ -123,6 +123,11 @@ class RoomServer:
         return self._address.url
 
     @property
+    def local_url(self) -> str:
+        """The address listened on, for programs of this machine."""
+        return self._address.local_url
+
+    @property
     def port(self) -> int:
         """The port that is listened on; before `start`, the configured one (0: a free one)."""
         return self._address.port

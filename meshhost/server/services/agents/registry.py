@@ -18,6 +18,7 @@ from meshhost.server.services.asking import has_asked
 __all__ = [
     "MAX_DESCRIPTIONS",
     "MAX_REGISTRATIONS",
+    "NotRegisteredError",
     "Registered",
     "Registry",
     "agent_card",
@@ -30,6 +31,14 @@ __all__ = [
 MAX_REGISTRATIONS = 256
 # Characters of JSON that one participant may register in total: a list of everything must stay far below a message's limit.
 MAX_DESCRIPTIONS = 4 * 1024 * 1024
+
+
+class NotRegisteredError(NotFoundError):
+    """Nothing of this `name` is in the room for this caller, as far as registrations go."""
+
+    def __init__(self, what: str, name: str, more: str = "") -> None:
+        super().__init__(f"no {what} {name!r} in this room{more}")
+        self.name = name
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +94,7 @@ class Registry:
         visible = self.visible_toolkits(caller, participant_id)
         found = _newest(entry for entry in visible if entry.name == name)
         if found is None:
-            raise NotFoundError(f"no toolkit {name!r} in this room")
+            raise NotRegisteredError("toolkit", name)
         return found
 
     def agent_toolkit(self, name: str) -> Registered | None:

@@ -40,11 +40,12 @@ from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
 from meshhost.server.services.agents import bodies
 from meshhost.server.services.agents.arrivals import ARRIVAL_SECONDS
-from meshhost.server.services.agents.built_in import built_in_name, provide_schema
+from meshhost.server.services.agents.built_in import Bring, BuiltIns, built_in_name, provide_schema
 from meshhost.server.services.agents.calls import Call, CallAnswer, PendingCalls
 from meshhost.server.services.agents.in_room import AgentsInRoom, Rooms
 from meshhost.server.services.agents.message_streams import MessageStreams
 from meshhost.server.services.agents.registry import (
+    NotRegisteredError,
     Registered,
     Registry,
     agent_card,
@@ -75,7 +76,8 @@ def _nobody_is_coming(room: Room, but: str, within: float) -> bool:
 class AgentsService(RoomService):
     """The agents service. `call_seconds` bounds every wait for the answer of another participant.
 
-    `is_coming` says whether agents are on their way into a room, `need` wakes a room that sleeps.
+    `is_coming` says whether agents are on their way into a room, `need` wakes a room that sleeps. `bring` calls the built-in
+    agents (None: there are none).
     """
 
     def __init__(
@@ -86,7 +88,9 @@ class AgentsService(RoomService):
         call_out: CallOut,
         is_coming: IsComing = _nobody_is_coming,
         need: Callable[[RoomKey], None] = lambda _: None,
+        bring: Bring | None = None,
     ) -> None:
+        self._built_ins = BuiltIns(bring)
         self._files = files
         self._is_coming = is_coming
         self._need = need
@@ -145,6 +149,7 @@ class AgentsService(RoomService):
         description, size = _description(body)
         mine = self._rooms.of(request.room)
         new_id = mine.registry.add_toolkit(request.participant, body.name, description, size, public=body.public)
+        self._built_ins.registered(request.room, mine.registry.toolkits[new_id])
         self._changed(request.room)
         return JsonResponse(json={"id": new_id})
 
@@ -152,6 +157,7 @@ class AgentsService(RoomService):
         description, size = _description(body)
         mine = self._rooms.of(request.room)
         new_id = mine.registry.add_agent(request.participant, body.name, description, size)
+        self._built_ins.registered(request.room, mine.registry.agents[new_id])
         self._changed(request.room)
         return JsonResponse(json={"id": new_id})
 
@@ -176,7 +182,8 @@ class AgentsService(RoomService):
 
     def _list_toolkits(self, request: Request, body: bodies.ListToolkits) -> Answer:
         visible = self._rooms.of(request.room).registry.visible_toolkits(request.participant, body.participant_id)
-        return JsonResponse(json={"tools": {entry.name: toolkit_card(entry) for entry in visible}})
+        resting = self._built_ins.resting(request.room, request.participant, [entry.name for entry in visible])
+        return JsonResponse(json={"tools": {entry.name: toolkit_card(entry) for entry in (*visible, *resting)}})
 
     def _list_callable(self, request: Request, body: bodies.ListCallable) -> Answer:
         caller, registry = request.participant, self._rooms.of(request.room).registry
@@ -189,7 +196,10 @@ class AgentsService(RoomService):
 
     def _list_agents(self, request: Request, _: bodies.ListAgents) -> Answer:
         agents = self._rooms.of(request.room).registry.newest_agents()
-        return JsonResponse(json={"agents": [entry.description for entry in agents]})
+        descriptions = [entry.description for entry in agents]
+        if Capability.CANCEL not in request.peer.capabilities:
+            descriptions += self._built_ins.agents_of_sdk(entry.name for entry in agents)
+        return JsonResponse(json={"agents": descriptions})
 
     # ---- calls ----------------------------------------------------------------------------------------------------
 
@@ -241,6 +251,7 @@ class AgentsService(RoomService):
         mine, caller = self._rooms.of(request.room), request.participant
         if body.tool not in provider.description["tools"]:
             raise NotFoundError(f"toolkit {body.toolkit!r} has no tool {body.tool!r}")
+        self._built_ins.check(caller.scope, provider.participant, body.tool, body.arguments)
         peer = provider.participant.peer
         if peer is None:
             raise ToolError("the participant that offers the tool has left the room")
@@ -298,7 +309,7 @@ class AgentsService(RoomService):
         def find() -> tuple[Peer, Registered, list[dict[str, Any]]]:
             entry = mine.registry.agent(body.agent) or mine.registry.agent_toolkit(body.agent)
             if entry is None or entry.participant.peer is None:
-                raise NotFoundError(f"no agent {body.agent!r} in this room")
+                raise NotRegisteredError("agent", body.agent)
             toolkits = _toolkits_for_ask(mine.registry, caller, body.requires or [])
             return entry.participant.peer, entry, toolkits
 
@@ -306,6 +317,7 @@ class AgentsService(RoomService):
         if entry.is_agent:  # of SDK 0.56; it gets no toolkits
             return await self._ask_by_tool(request, body, entry)
         agent, task_id = entry.participant, str(uuid.uuid4())
+        self._built_ins.check(caller.scope, agent, "", body.arguments)
         asked: dict[str, Any] = {
             "task_id": task_id,
             "arguments": body.arguments,
@@ -344,20 +356,27 @@ class AgentsService(RoomService):
                 raise ToolError("the agent answered with content that no answer to an ask can be")
 
     async def found(self, request: Request, key: str | None, find: Callable[[], T]) -> T:
-        """What `find` returns, now or when a configured service has brought it. Raises its NotFoundError, or ToolError.
+        """What `find` returns, now or when a configured service has brought it, or it was called because it is built in.
+
+        Raises its NotFoundError, or ToolError.
 
         A caller that has to wait gets the event `request.waits`, which its client shows as a status of the room.
         """
+        name: str | None = None
         try:
             return find()
         except NotFoundError as error:
             missing = str(error)  # but an agent may be on its way
+            if isinstance(error, NotRegisteredError):
+                name = error.name
         room, caller = request.room, request.participant
         self._need(room.key)
+        if name is not None:
+            await self._built_ins.call(room, name)
         seconds = min(self._call_seconds, ARRIVAL_SECONDS)
 
         def is_coming() -> bool:
-            return self._is_coming(room, caller.name, seconds)
+            return self._built_ins.is_coming(room, name) or self._is_coming(room, caller.name, seconds)
 
         if is_coming():
             text = f"{missing} yet: waiting up to {seconds:g} s for one that is on its way"
@@ -425,7 +444,11 @@ class AgentsService(RoomService):
         match built_in_name(url):
             case ("toolkits", name):
                 visible = self._rooms.of(room).registry.visible_toolkits(caller, None)
-                return any(entry.name == name for entry in visible)
+                is_there = any(entry.name == name for entry in visible)
+                return is_there or await self._built_ins.call(room, name, by_address=True)
+            case ("agents", name):
+                is_there = self._rooms.of(room).registry.agent(name) is not None
+                return is_there or await self._built_ins.call(room, name, by_address=True)
             case ("schemas", name):
                 return await provide_schema(self._files, room.key, name, caller.scope)
             case _:
@@ -459,7 +482,7 @@ def _toolkits_for_ask(registry: Registry, caller: Participant, requires: list[di
             continue
         entry = visible.get(name)
         if entry is None:
-            raise NotFoundError(f"no toolkit {name!r} in this room, which the ask requires")
+            raise NotRegisteredError("toolkit", str(name), ", which the ask requires")
         result.append(tool_list(entry, requirement.get("tools")))
     return result
 

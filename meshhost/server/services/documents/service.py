@@ -17,6 +17,7 @@ from pydantic import Field
 from meshhost.documents.crdt import EMPTY_UPDATE
 from meshhost.documents.document import MeshDocument
 from meshhost.documents.schema import MeshSchema
+from meshhost.documents.shipped_schemas import SHIPPED_SCHEMAS
 from meshhost.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -238,6 +239,8 @@ class DocumentsService(RoomService):
             found = json.loads(await self._files.read(room, where, max_bytes=MAX_SCHEMA_BYTES))
             MeshSchema.from_json(found)
         except NotFoundError:
+            if extension in SHIPPED_SCHEMAS:
+                return SHIPPED_SCHEMAS[extension].to_json()
             raise NotFoundError(f"no schema for {path!r}: put one at {where!r} in the room's files") from None
         except (ValueError, RecursionError):
             raise InvalidRequestError(where, "the schema is not JSON") from None
