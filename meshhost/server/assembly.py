@@ -41,6 +41,7 @@ from meshhost.server.http.bodies import BodyReader
 from meshhost.server.http.errors import errors_as_json
 from meshhost.server.http.files import FileRoutes
 from meshhost.server.http.health import HealthRoutes
+from meshhost.server.http.joining import Joining
 from meshhost.server.http.login import LoginRoutes
 from meshhost.server.http.queues import QueueRoutes
 from meshhost.server.http.rest import RestRoutes
@@ -255,9 +256,8 @@ def assemble(
     imports = Imports(kept, directory, exports)
     in_flight = InFlight(config.max_in_flight_bytes, engines.identity.quota_of)
     metrics.show_in_flight(lambda: in_flight.total)
-    sockets = RoomSockets(
+    joining = Joining(
         config,
-        access=access,
         directory=directory,
         dialects=Dialects([*dialects, SDK_056, SDK_06]),
         operations=all_services.operations(),
@@ -267,6 +267,7 @@ def assemble(
         rates=rates,
         in_flight=in_flight,
     )
+    sockets = RoomSockets(config, access=access, joining=joining)
     app = web.Application(middlewares=[errors_as_json, refuse_compressed])
     watch_requests(app)
     sockets.add_to(app)
