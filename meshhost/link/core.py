@@ -101,7 +101,7 @@ class GoodbyeCode:
     VERSION = 2
     STOPPING = 3
     ACCESS_REVOKED = 4
-    REPLACED = 5
+    LIMIT = 5
 
 
 class LinkCore:

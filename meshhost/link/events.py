@@ -1,4 +1,8 @@
-"""What a `LinkCore` reports to its driver."""
+"""What a `LinkCore` reports to its driver: one value for each thing that happened, in the order in which it happened.
+
+`LinkCore.receive` returns them; `running.Link` passes those of a channel to it. `Lost` and `Ended` are the only two that say
+that something may not have arrived.
+"""
 
 from dataclasses import dataclass
 

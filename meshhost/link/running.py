@@ -1,15 +1,17 @@
-"""A link in an event loop: `Link` drives a `LinkCore` over one connection after the other, `LinkChannel` is one of its channels.
+"""A link in an event loop: `Link` drives a `LinkCore` over one connection after the other, `LinkChannel` is a channel of it.
 
 `Link.run` is awaited with each connection and returns when that has ended; between two connections the link and its channels
 live on. A channel is a `Transport`, so what is written for a WebSocket works over it: a room client's session at one end, a
-participant's connection at the other. While there is no connection, senders wait as they do for a slow reader, and receivers for
-the next message.
+participant's connection at the other. While there is no connection, senders wait as they do for a slow reader, and receivers
+for the next message.
 
 Tasks: the caller's task reads in `run`. What is to be sent is collected for the rest of the turn of the event loop and then
 written without a task; only while the connection takes nothing a task *writer* exists. No task per channel.
 
 Invariants: a channel that is over says so to every waiter; what may wait to be sent on one channel is bounded, and what may
 wait to be read is bounded by its credit.
+
+Longer than 400 lines because a link and its channels call each other.
 """
 
 import asyncio
@@ -99,9 +101,9 @@ class LinkChannel:
         self._link.wake()
 
     def refuse(self, status: int, text: str) -> None:
-        """Refuse the channel, which the other side asked for. Ignored when it gave up meanwhile."""
+        """Refuse the channel, which the other side asked for; one that was accepted is closed. Ignored when it is over."""
         if self._end is None:
-            self._link.core.refuse(self.id, status, text)
+            self._link.core.close(self.id, status, text)
             self._ended(ConnectionLostError("refused", close_code=status))
             self._link.forget(self)
 
@@ -272,6 +274,8 @@ class Link:
         self.closed = LightEvent()
         self.end: Ended | None = None
         self.heard_at = asyncio.get_running_loop().time()
+        # How often a connection was greeted.
+        self.greetings = 0
 
     def __repr__(self) -> str:
         return f"<Link {self.core!r}>"
@@ -401,6 +405,8 @@ class Link:
                 self._held = data
                 await transport.send((data,))
                 self._held = b""
+            if self.core.state is LinkState.ENDED:
+                transport.abort()
         except ConnectionLostError:
             transport.abort()
         finally:
@@ -416,6 +422,7 @@ class Link:
     def _handle(self, events: list[Event]) -> None:
         for event in events:
             if isinstance(event, Greeted):
+                self.greetings += 1
                 self._greeted.set()
                 self._greeted.clear()
                 self.on_greeted(event.resumed)

@@ -25,6 +25,7 @@ from meshhost.quotas.in_flight import InFlight
 from meshhost.quotas.rates import TenantRates
 from meshhost.server.address import Address
 from meshhost.server.calling.caller import ServiceCaller
+from meshhost.server.calling.linked import LinkedHosts
 from meshhost.server.calling.service import CallingService
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import ServerConfig
@@ -41,7 +42,6 @@ from meshhost.server.http.bodies import BodyReader
 from meshhost.server.http.errors import errors_as_json
 from meshhost.server.http.files import FileRoutes
 from meshhost.server.http.health import HealthRoutes
-from meshhost.server.http.joining import Joining
 from meshhost.server.http.login import LoginRoutes
 from meshhost.server.http.queues import QueueRoutes
 from meshhost.server.http.rest import RestRoutes
@@ -54,6 +54,8 @@ from meshhost.server.http.triggers.messages import MessageRoutes
 from meshhost.server.http.triggers.scheduled_tasks import ScheduledTaskRoutes
 from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
+from meshhost.server.joining import Joining
+from meshhost.server.links.routes import LinkRoutes
 from meshhost.server.mail.listener import MailPorts
 from meshhost.server.mcp.oauth import OAuthRoutes, room_of_resource
 from meshhost.server.mcp.routes import MAX_BODY_BYTES, McpRoutes
@@ -142,6 +144,8 @@ class Parts:
     in_flight: InFlight
     mail: MailPorts
     traces: MessageTraces
+    linked: LinkedHosts
+    links: LinkRoutes
 
 
 def assemble(
@@ -174,6 +178,7 @@ def assemble(
     metrics.register(meter)
     engines.queues.observers.append(meter)
     files = FileRoutes(engines.files, access, address)
+    linked = LinkedHosts()
     caller = ServiceCaller(
         sender,
         services=config.services,
@@ -183,6 +188,7 @@ def assemble(
         call_secret=config.webhook_secret,
         count=metrics.count_call,
         return_seconds=config.return_seconds,
+        linked=linked,
     )
     waking = Waking(engines.identity)
     transfer = BodyTransfer(engines.queues, counts=engines.counts)
@@ -268,9 +274,15 @@ def assemble(
         in_flight=in_flight,
     )
     sockets = RoomSockets(config, access=access, joining=joining)
+    links = LinkRoutes(config.links, access, joining, linked)
+    engines.identity.on_revoked(links.end_of_keys)
+    engines.identity.on_closed(links.end_of_tenants)
+    calling = all_services.find(CallingService)
+    linked.on_change = lambda: calling.linked_changed(directory)
     app = web.Application(middlewares=[errors_as_json, refuse_compressed])
     watch_requests(app)
     sockets.add_to(app)
+    links.add_to(app)
     files.add_to(app)
     series = QueueSeries(engines.queues.stats)
     engines.queues.observers.append(series)
@@ -357,6 +369,8 @@ def assemble(
         in_flight,
         mail,
         message_traces,
+        linked,
+        links,
     )
 
 

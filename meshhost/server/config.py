@@ -23,6 +23,7 @@ __all__ = [
     "MAX_HEADER_BYTES",
     "CallTimes",
     "ConfiguredService",
+    "LinkConfig",
     "MailConfig",
     "OidcConfig",
     "OidcRole",
@@ -47,10 +48,25 @@ class ServicePath:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkConfig:
+    """Links of hosts that dial in. A lost one may come back within `resume_seconds`; a tenant has at most `max_per_tenant`.
+
+    A link that is silent for `heartbeat_seconds` is asked for a sign of life, and ended after half of that time more.
+    """
+
+    resume_seconds: float = 15.0
+    max_per_tenant: int = 100
+    heartbeat_seconds: float = 10.0
+    call_seconds: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
 class ConfiguredService:
     """A service host whose agents are called into every room whose name matches `rooms`, a shell pattern.
 
-    `other_urls` are hosts of the same program, which are called when the one before fails.
+    `other_urls` are hosts of the same program, which are called when the one before fails. A `url` such as `link://NAME` stands
+    for all hosts that dialled in under this name and have the labels that it `requires`. With a `tenant` only rooms of this
+    tenant count.
     """
 
     url: str
@@ -58,15 +74,17 @@ class ConfiguredService:
     rooms: str = "*"
     webhook_secret: str | None = field(default=None, repr=False)
     other_urls: Sequence[str] = ()
+    requires: Mapping[str, str] = field(default_factory=dict)
+    tenant: str | None = None
 
     @property
     def all_urls(self) -> tuple[str, ...]:
         """Its hosts in order, each once."""
         return tuple(dict.fromkeys((self.url, *self.other_urls)))
 
-    def wants(self, room_name: str) -> bool:
-        """Whether this service's agents belong in the room."""
-        return fnmatchcase(room_name, self.rooms)
+    def wants(self, room_name: str, tenant: str | None = None) -> bool:
+        """Whether this service's agents belong in the room of this name and tenant."""
+        return fnmatchcase(room_name, self.rooms) and self.tenant in (None, tenant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +177,8 @@ class ServerConfig:
     hosts, which the operator sees through this server; `local_hosts` returns those that run on this machine, with the room that
     each was run for. The first `tenant_labels` tenants have a label of their own in the metrics, which shows their id or name.
     `series_file` is where the series of points about queues are kept while the server does not run. `mail` is how mail comes in
-    and goes out. Of each tenant `traces_per_second` messages are traced, and `failed_traces_per_second` of those that fail.
+    and goes out. `links` lets hosts dial in (None: they may not). Of each tenant `traces_per_second` messages are traced, and
+    `failed_traces_per_second` of those that fail.
     """
 
     host: str = "127.0.0.1"
@@ -196,6 +215,7 @@ class ServerConfig:
     tenant_label: TenantLabel = "id"
     series_file: Path | None = None
     mail: MailConfig = field(default_factory=MailConfig)
+    links: LinkConfig | None = None
     traces_per_second: float = 10.0
     failed_traces_per_second: float = 10.0
 

@@ -32,7 +32,8 @@ from meshhost.identity.tenant import RoomKey
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.server.calling.call_urls import CallUrls
 from meshhost.server.calling.kept import KeptAgent, Unwanted, is_kept_at, unwanted
-from meshhost.server.calling.records import CallOutcome, CallRecord, shown_url
+from meshhost.server.calling.linked import LinkedHosts
+from meshhost.server.calling.records import CallOutcome, CallRecord, is_linked, shown_url
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import CallTimes, ConfiguredService
 from meshhost.server.core.participants import Participant
@@ -61,7 +62,7 @@ class ServiceCaller:
 
     `call_urls` are the URL prefixes that `agent.call` may reach; configured services are trusted without them. For the first
     `return_seconds` no service with several hosts is called: its agent may come back by itself, from any of them; and a
-    participant that calls an agent waits for the one of this name to come back.
+    participant that calls an agent waits for the one of this name to come back. `linked` are the hosts that dialled in.
     """
 
     def __init__(
@@ -76,9 +77,12 @@ class ServiceCaller:
         times: CallTimes = CallTimes(),  # noqa: B008 - immutable
         return_seconds: float = 0.0,
         clock: Clock | None = None,
+        linked: LinkedHosts | None = None,
     ) -> None:
         self._sender = sender
-        self._services = services
+        self._linked = LinkedHosts() if linked is None else linked
+        self.configured = services
+        self._services = [*services, *self._linked.services()]
         self._key_for = key_for
         self._call_urls = CallUrls(call_urls)
         self._call_secret = call_secret
@@ -108,12 +112,16 @@ class ServiceCaller:
             agents.clear()
 
     def replace(self, services: Sequence[ConfiguredService]) -> None:
-        """Call these services from now on; the caller wakes the rooms, by `Room.changed`."""
-        self._services = services
+        """Call these services from now on, and those of the linked hosts as they are now.
+
+        The caller wakes the rooms, by `Room.changed`.
+        """
+        self.configured = services
+        self._services = [*services, *self._linked.services()]
 
     @property
     def services(self) -> Sequence[ConfiguredService]:
-        """The services that are called now."""
+        """The services that are called now, with those that linked hosts asked for."""
         return self._services
 
     def calls(self, room: Room) -> list[dict[str, Any]]:
@@ -145,7 +153,7 @@ class ServiceCaller:
         return unwanted(self._services, room, joining)
 
     def _wanted(self, room: Room) -> list[KeptAgent]:
-        wanted = [service for service in self._services if service.wants(room.key.name)]
+        wanted = [service for service in self._services if service.wants(room.key.name, room.key.tenant)]
         return [KeptAgent(room, service, path) for service in wanted for path in service.paths]
 
     async def call_out(
@@ -241,7 +249,7 @@ class ServiceCaller:
     async def _is_there(self, kept: KeptAgent) -> bool:
         # Called at its one host, an agent that lives is found there. Of several hosts, only the agent itself knows its own.
         quiet = self._quiet_until - self._clock.monotonic()
-        if quiet > 0 and len(kept.service.all_urls) > 1:
+        if quiet > 0 and (len(kept.service.all_urls) > 1 or is_linked(kept.service.url)):
             kept.record.next_call_at = self._clock.time() + quiet
             with suppress(TimeoutError):
                 async with asyncio.timeout(quiet):
@@ -254,8 +262,11 @@ class ServiceCaller:
         scope = path.scope or ApiScope.agent_default()
         record.next_call_at = None
         try:
-            secret = kept.service.webhook_secret
-            await self._call(kept.room, url, path.identity, path.arguments, scope, secret=secret)
+            if is_linked(url):
+                url = await self._call_linked(kept, scope)
+            else:
+                secret = kept.service.webhook_secret
+                await self._call(kept.room, url, path.identity, path.arguments, scope, secret=secret)
         except CallRefusedError as error:
             logger.warning("service call failed", extra={**kept.log_fields, "reason": str(error)})
             # The sender raises from within its handler when the host could not be reached, else outside of one.
@@ -272,6 +283,21 @@ class ServiceCaller:
         record.called(url, at, CallOutcome.ACCEPTED)
         return None
 
+    async def _call_linked(self, kept: KeptAgent, scope: ApiScope) -> str:
+        """Call a host that dialled in; return its address. Raises CallRefusedError, TokenError."""
+        room, path = kept.room, kept.path
+
+        def data_for(address: str) -> dict[str, Any]:
+            return self._data(room, path.identity, path.arguments, scope, None, called_at=address)
+
+        try:
+            address = await self._linked.call(kept.urls.current, room.key, kept.service.requires, data_for)
+        except CallRefusedError:
+            self._count("refused")
+            raise
+        self._count("accepted")
+        return address
+
     async def _call(
         self,
         room: Room,
@@ -283,19 +309,31 @@ class ServiceCaller:
         secret: str | None,
         caller: Participant | None = None,
     ) -> None:
-        data = {
-            "room_name": room.key.name,
-            "room_url": room.url,
-            "token": self._token(room.key, identity, scope, caller, called_at=shown_url(url)),
-            "arguments": arguments,
-            "tenant_name": name_of(room.key.tenant),
-        }
+        data = self._data(room, identity, arguments, scope, caller, called_at=shown_url(url))
         try:
             await self._sender.send(url, "room.call", data, secret=secret)
         except CallRefusedError:
             self._count("refused")
             raise
         self._count("accepted")
+
+    def _data(
+        self,
+        room: Room,
+        identity: str,
+        arguments: dict[str, Any],
+        scope: ApiScope,
+        caller: Participant | None,
+        *,
+        called_at: str,
+    ) -> dict[str, Any]:
+        return {
+            "room_name": room.key.name,
+            "room_url": room.url,
+            "token": self._token(room.key, identity, scope, caller, called_at=called_at),
+            "arguments": arguments,
+            "tenant_name": name_of(room.key.tenant),
+        }
 
     def _token(
         self, room: RoomKey, identity: str, scope: ApiScope, caller: Participant | None, *, called_at: str

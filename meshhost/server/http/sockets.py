@@ -20,7 +20,7 @@ from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Capability
 from meshhost.server.http.access import Access
 from meshhost.server.http.errors import INTERNAL_ERROR, error_response, status_of, stopping_response
-from meshhost.server.http.joining import Joining
+from meshhost.server.joining import Joining
 from meshhost.server.wire.arriving import Arriving
 from meshhost.server.wire.dialect import Dialect, Handshake
 from meshhost.transport.websocket_server import AiohttpTransport

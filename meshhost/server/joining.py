@@ -8,6 +8,7 @@ import asyncio
 import functools
 import logging
 import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from meshhost.errors import ConnectionLostError
@@ -124,8 +125,12 @@ class Joining:
         arriving: Arriving | None = None,
         pulse: Pulse | None = None,
         slice_bytes: int = SERVER_SLICE,
+        may_return: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Serve a participant that has joined until its connection has ended, and let it leave the room."""
+        """Serve a participant that has joined until its connection has ended, and let it leave the room.
+
+        `may_return` is asked then: whether it has the time to resume still before it.
+        """
         tenant = room.key.tenant
         connection = Connection(
             transport,
@@ -146,9 +151,11 @@ class Joining:
             slice_bytes=slice_bytes,
         )
         with log_context(tenant=tenant, room=room.key.name, identity=participant.name):
-            await self._stay(room, participant, connection)
+            await self._stay(room, participant, connection, may_return)
 
-    async def _stay(self, room: Room, participant: Participant, connection: Connection) -> None:
+    async def _stay(
+        self, room: Room, participant: Participant, connection: Connection, may_return: Callable[[], bool]
+    ) -> None:
         # Before the room can reach the participant: the greeting must be the first message that it receives.
         connection.greet(self._welcome(room, participant))
         self._directory.attach(room, participant, connection)
@@ -162,7 +169,7 @@ class Joining:
                 expiry.cancel()
             orderly = end.clean and connection.closing is None
             logger.info("participant left", extra={"orderly": orderly, "close_code": end.close_code})
-            await self._directory.leave(room, participant, connection, orderly=orderly)
+            await self._directory.leave(room, participant, connection, orderly=orderly, may_return=may_return())
 
     def _welcome(self, room: Room, participant: Participant) -> Welcome:
         return Welcome(
