@@ -59,7 +59,7 @@ class ServerOptions:
 
     Port 0 takes a free one. `file` is the content of `meshhost.toml`; `providers` replaces the model providers that the file
     and the environment name; `extra_keys` returns API keys that are accepted besides the stored ones; `operator_key` is
-    the key that manages tenants; `engines` are the
+    the key that manages tenants; `links` lets hosts dial in also where the file does not; `engines` are the
     engines that `database_url` may name, by the scheme of the URL.
     """
 
@@ -71,6 +71,7 @@ class ServerOptions:
     providers: ProviderTable | None = None
     extra_keys: Callable[[], list[ApiKey]] | None = None
     operator_key: str | None = field(default=None, repr=False)
+    links: bool = False
     engines: Mapping[str, EngineMaker] = field(default_factory=lambda: ENGINES, repr=False)
 
 
@@ -166,6 +167,7 @@ def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool
         mail=file.mail.config((file.queues.max_message_bytes - _ENVELOPE_BYTES) // 4 * 3),
         traces_per_second=file.traces.per_second,
         failed_traces_per_second=file.traces.failed_per_second,
+        links=file.links.config() if file.links.enabled or options.links else None,
     )
 
 

@@ -40,7 +40,7 @@ from meshhost.server.calling.linked import LinkedHosts
 from meshhost.server.config import LinkConfig
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Capability
-from meshhost.server.http.access import Access, bearer_of
+from meshhost.server.http.access import Access
 from meshhost.server.http.errors import INTERNAL_ERROR, status_of, stopping_response
 from meshhost.server.http.sockets import arriving_for
 from meshhost.server.joining import Joining
@@ -97,13 +97,13 @@ class LinkRoutes:
                 self._forget(each)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        tenant, key_id = self._owner(request)
         config = self._config
         if config is None:
             text = "this room server takes no links: `meshhost room serve --links`, or links.enabled in its file"
             return web.json_response({"error": text}, status=404)
         if self._joining.is_stopping:
             return stopping_response()
-        tenant, key_id = self._owner(request)
         socket = web.WebSocketResponse(autoping=False, max_msg_size=_MAX_FRAME_BYTES, compress=False, timeout=5.0)
         account = self._joining.account(tenant or "")
         arriving = arriving_for(request, account, self._joining, most=_MAX_FRAME_BYTES)
@@ -122,12 +122,11 @@ class LinkRoutes:
 
     def _owner(self, request: web.Request) -> tuple[str | None, str | None]:
         """The tenant of the link (None: the operator) and the id of its key. Raises TokenError, AccessDeniedError."""
-        bearer_of(request)
-        if self._access.session(request) is not None:
-            raise AccessDeniedError("a link needs an API key, not a session")
         if self._access.is_operator(request):
             return None, None
         holder = self._access.permitted(request)
+        if holder.key_id is None:
+            raise AccessDeniedError("a link needs an API key, not a login")
         return holder.project, holder.key_id
 
     async def _serve(
@@ -172,7 +171,7 @@ class LinkRoutes:
     async def _found(self, hello: Hello, tenant: str | None, key_id: str | None) -> HostLink | None:
         """The link that goes on, without the connection that it may still have."""
         each = None if hello.token is None else self._links.get(hello.token)
-        if each is None or (each.tenant, each.key_id) != (tenant, key_id) or each.link.end is not None:
+        if each is None or (each.tenant, each.key_id) != (tenant, key_id) or not _may_go_on(each, hello):
             return None
         if each.transport is not None:  # whose end was not noticed here yet
             each.transport.abort()
@@ -181,7 +180,7 @@ class LinkRoutes:
                     await each.left.wait()
             except TimeoutError:
                 return None
-        return each if each.link.end is None and each.token == hello.token else None
+        return each if _may_go_on(each, hello) else None
 
     def _new(self, tenant: str | None, key_id: str | None) -> HostLink:
         def offered(channel: LinkChannel, meta: bytes) -> None:
@@ -268,3 +267,8 @@ class LinkRoutes:
             may_return=lambda: not each.is_given_up,
             slice_bytes=CLIENT_SLICE,
         )
+
+
+def _may_go_on(each: HostLink, hello: Hello) -> bool:
+    """Whether a link has not ended, and this is its present token."""
+    return each.link.end is None and each.token == hello.token
