@@ -103,6 +103,20 @@ $(MCP_NODE)/.done:
 	@npm install --silent --no-audit --no-fund --prefix $(@D) $(MCP_PACKAGES) >&2
 	@touch $@
 
+# Real mails, some of them malformed, that tests read: in the source packages of two libraries that read mail. The versions are
+# part of the name, so that others are fetched.
+MAIL_PACKAGES := mail-parser==4.8.0 mailbits==0.2.3
+MAIL_SAMPLES := $(VENV)/share/mail/mail-parser-4.8.0-mailbits-0.2.3
+.PHONY: mail-samples
+mail-samples: $(MAIL_SAMPLES)/.done
+	@echo $(CURDIR)/$(MAIL_SAMPLES)
+
+$(MAIL_SAMPLES)/.done:
+	@mkdir -p $(@D)
+	@$(PIP) download --no-deps --no-binary mail-parser,mailbits --dest $(@D) $(MAIL_PACKAGES) >&2
+	@cd $(@D) && for each in *.tar.gz; do tar xzf $$each; done
+	@touch $@
+
 # Programs of Debian that some tests run; only as root, as in CI.
 .PHONY: system-packages
 system-packages:

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from doubles.disk import small_file_system
 from doubles.pgbouncer import running_pgbouncer
+from doubles.ports import free_port
 from doubles.postgres import PostgresServer, running_postgres
 
 # How long one example takes says more about the machine than about the code: no deadline. `make check` asks for fewer
@@ -22,6 +23,12 @@ hypothesis.settings.load_profile("full")
 
 # What was cancelled or closed at the end of a test may need this long to end.
 _GRACE_SECONDS = 0.5
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """In place of pytest-asyncio's, whose port any outgoing connection may take before the test does."""
+    return free_port()
 
 
 @pytest.fixture(scope="session")

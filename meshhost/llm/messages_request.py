@@ -164,13 +164,16 @@ def _answer(
         schema = {**wrapped, **({"$defs": schema["$defs"]} if "$defs" in schema else {})}
     description = answer.description or "Gives the final answer. Call it once, when nothing else is left to do."
     tools.append({"name": ANSWER_TOOL, "description": description, "input_schema": schema})
+    single = {key: value for key, value in (choice or {}).items() if key == "disable_parallel_tool_use"}
     if "thinking" in written:  # a tool cannot be forced then
         hint = f"Give your final answer by calling the tool {ANSWER_TOOL}."
         written["system"] = "\n\n".join(filter(None, (written.get("system"), hint)))
-        return {"type": "auto"}
+        return {"type": "auto", **single}
     if choice is not None and choice["type"] == "tool":
         return choice
-    return {"type": "any"} if len(tools) > 1 and choice != {"type": "none"} else {"type": "tool", "name": ANSWER_TOOL}
+    if len(tools) > 1 and choice != {"type": "none"}:
+        return {"type": "any", **single}
+    return {"type": "tool", "name": ANSWER_TOOL}
 
 
 def _is_new(model: str, without: re.Pattern[str]) -> bool:

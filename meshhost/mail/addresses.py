@@ -14,7 +14,9 @@ from typing import NamedTuple
 __all__ = ["Address", "address_key", "domain_of", "is_address", "mailbox_keys", "matches"]
 
 MAX_ADDRESS = 320
-_ADDRESS = re.compile(r"[^\s<>()\[\],;:\\\"@\x00-\x1f\x7f]{1,64}@[^\s<>()\[\],;:\\\"@\x00-\x1f\x7f]{1,255}")
+# Surrogates stand for bytes that are no UTF-8.
+_CHARACTER = r"[^\s<>()\[\],;:\\\"@\x00-\x1f\x7f\ud800-\udfff]"
+_ADDRESS = re.compile(rf"{_CHARACTER}{{1,64}}@{_CHARACTER}{{1,255}}")
 
 
 class Address(NamedTuple):

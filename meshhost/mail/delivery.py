@@ -192,8 +192,15 @@ class Relay:
         await self._stack.aclose()
 
     async def _add(self, recipient: str) -> Outcome:
+        import aiosmtplib
+
         if self._client is None:
-            self._client = await self._stack.enter_async_context(_connected(self._server))
+            try:
+                self._client = await self._stack.enter_async_context(_connected(self._server))
+            except aiosmtplib.SMTPResponseException as error:
+                # The server refuses us, whoever writes: that is not for good.
+                text = _text(f"the next server refuses us: {error.message}")
+                return Outcome(recipient, "deferred", 451, text)
             await self._client.mail(self._mail_from, encoding="utf-8")
         answer = await self._client.rcpt(recipient, encoding="utf-8")
         return Outcome(recipient, "delivered", answer.code, _text(answer.message))
@@ -203,8 +210,6 @@ class Relay:
 
         try:
             return await ask(recipient)
-        except aiosmtplib.SMTPAuthenticationError:
-            return Outcome(recipient, "deferred", 451, "the next server refuses our login")
         except aiosmtplib.SMTPResponseException as error:
             return _refused(recipient, error)
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
@@ -227,7 +232,9 @@ async def _data(client: "aiosmtplib.SMTP", accepted: Sequence[str], content: byt
 
 def _refused(recipient: str, error: "aiosmtplib.SMTPResponseException") -> Outcome:
     status: Literal["deferred", "failed"] = "failed" if 500 <= error.code <= 599 else "deferred"
-    return Outcome(recipient, status, error.code, _text(error.message))
+    # The library has codes of its own for what is no answer of SMTP.
+    code = error.code if 400 <= error.code <= 599 else 0
+    return Outcome(recipient, status, code, _text(error.message))
 
 
 def _text(message: str) -> str:

@@ -9,12 +9,14 @@ What is shown: of alternatives the plain text (else the HTML as text), and the t
 else is an attachment, also a mail within the mail. Pure.
 """
 
+import codecs
 import email.parser
 import email.policy
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.message import Message
 from email.utils import getaddresses, parsedate_to_datetime
@@ -40,7 +42,27 @@ _BARE_ID = re.compile(r"[^\s<>@\"(),;]+@[^\s<>@\"(),;]+")
 _FOLD = re.compile(r"\r?\n[ \t]*|\r")
 # Bytes that came without a character set are kept by the parser as these.
 _ESCAPED = re.compile("[\udc80-\udcff]")
-_EXTENSIONS = {"text/plain": "txt", "text/html": "html", "message/rfc822": "eml", "text/calendar": "ics"}
+_EXTENSIONS = {
+    "application/octet-stream": "bin",
+    "message/rfc822": "eml",
+    "text/calendar": "ics",
+    "text/html": "html",
+    "text/plain": "txt",
+}
+# Codecs of Python that no mail is written in, of which some take very long for much text; and what programs claim of anything.
+_NO_CHARSETS = frozenset({"ascii", "idna", "punycode", "raw-unicode-escape", "unicode-escape"})
+# Programs name a character set and use a larger one; mail clients read these names as browsers do
+# (https://encoding.spec.whatwg.org/#names-and-labels).
+_SUPERSETS = {
+    "big5": "big5hkscs",
+    "euc_kr": "cp949",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "shift_jis": "cp932",
+    "tis-620": "cp874",
+}
 
 
 _NOBODY = Address("", "")
@@ -173,10 +195,22 @@ def _raw(value: Any) -> str:
 
 def _decoded(value: str) -> str:
     """A header as text: encoded words decoded, bytes without a character set as UTF-8, no control characters."""
-    text = _safely(lambda: str(make_header(decode_header(value))), value) if "=?" in value else value
-    if _ESCAPED.search(text):
-        text = text.encode(errors="surrogateescape").decode(errors="replace")
-    return "".join(each if each.isprintable() or each == " " else " " for each in _clean(text)).strip()
+    text = _safely(lambda: _words(value), value) if "=?" in value else value
+    return "".join(each if each.isprintable() or each == " " else " " for each in _clean(_utf8(text))).strip()
+
+
+def _words(value: str) -> str:
+    """A header with its encoded words decoded, as much of them as can be."""
+    try:
+        return str(make_header(decode_header(value)))
+    except (LookupError, UnicodeError, HeaderParseError):
+        pieces = decode_header(value)
+        return "".join(each if isinstance(each, str) else _decode(each, charset) for each, charset in pieces)
+
+
+def _utf8(text: str) -> str:
+    """A text with the bytes in it that came without a character set read as UTF-8."""
+    return text.encode(errors="surrogateescape").decode(errors="replace") if _ESCAPED.search(text) else text
 
 
 def _clean(text: str) -> str:
@@ -293,8 +327,13 @@ def _disposition(part: Message) -> str:
 
 
 def _filename(part: Message) -> str | None:
-    name = _safely(part.get_filename, None)
-    return _decoded(_raw(name)) or None if name else None
+    # The library replaces bytes without a character set before it looks for the name.
+    plain = Message()
+    for name, value in part.raw_items():
+        if str(name).lower() in ("content-disposition", "content-type"):
+            plain[str(name)] = _utf8(_raw(value))
+    found = _safely(plain.get_filename, None)
+    return _decoded(_raw(found)) or None if found else None
 
 
 def _bytes(part: Message) -> bytes:
@@ -306,15 +345,29 @@ def _bytes(part: Message) -> bytes:
 
 def _text(part: Message) -> str:
     data = _bytes(part)
-    charset = _safely(part.get_content_charset, None)
-    for each in (charset, "utf-8"):
+    return _lines(_decode(data, _safely(part.get_content_charset, None)))
+
+
+def _decode(data: bytes, charset: str | None) -> str:
+    """Bytes as a text: in this character set if that can be, else in UTF-8, else as much as this character set explains."""
+    named = _codec(charset)
+    for each in (named, "utf-8"):
         try:
-            text = data.decode(each) if each else None
-        except (LookupError, ValueError, TypeError):
+            if each is not None:
+                return data.decode(each)
+        except ValueError:
             continue
-        if isinstance(text, str):
-            return _lines(text)
-    return _lines(data.decode("latin-1"))
+    return data.decode(named or "cp1252", errors="replace")
+
+
+def _codec(charset: str | None) -> str | None:
+    """The name of the codec of a character set; None for one that is unknown, or is none of texts."""
+    try:
+        codec = codecs.lookup((charset or "").strip())
+        "".encode(codec.name)
+    except (LookupError, ValueError, TypeError, UnicodeError):
+        return None
+    return None if codec.name in _NO_CHARSETS else _SUPERSETS.get(codec.name, codec.name)
 
 
 def _lines(text: str) -> str:

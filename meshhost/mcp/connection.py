@@ -36,6 +36,8 @@ __all__ = ["MAX_TOOLS", "Connection"]
 logger = logging.getLogger(__name__)
 
 MAX_TOOLS = 1000
+# Of a list. A server could give empty pages for ever.
+_MOST_PAGES = 200
 # How long a call waits for a connection that is being made.
 READY_SECONDS = 15.0
 # How long `stop` waits: the library gives a server 2 s to end by itself, 2 s after SIGTERM and 2 s after SIGKILL.
@@ -107,8 +109,10 @@ class Connection:
         """Close the connection; a server that we started has ended afterwards. Idempotent."""
         self._stopping.set()
         try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await self._tasks.wait()
+            # A connection that is still being made has nothing to end in order: it is cancelled.
+            if self._client is not None:
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self._tasks.wait()
         except TimeoutError:
             logger.warning("MCP server did not close in time", extra={"server": self._name})
         finally:
@@ -143,6 +147,7 @@ class Connection:
         failed, has_connected = 0, False
         while not self._stopping.is_set():
             self._lost, self._why_lost = asyncio.Event(), self._why_lost or "it is being connected"
+            self._status = 0
             try:
                 async with Client(
                     self._transport(),
@@ -152,6 +157,7 @@ class Connection:
                 ) as client:
                     await self._list(client)
                     self._client = client
+                    self._why_lost = ""
                     self._ready.set()
                     self._tried.set()
                     failed, has_connected = 0, True
@@ -196,27 +202,39 @@ class Connection:
         tools = client.server_capabilities.tools
         if client.protocol_version not in MODERN_PROTOCOL_VERSIONS or tools is None or not tools.list_changed:
             return
-        try:
-            while True:
+        failed = 0
+        while True:
+            try:
                 async with client.listen(tools_list_changed=True) as subscription:
-                    async for _ in subscription:
+                    if failed:  # the list may have changed unseen
                         self._changed.set()
-        except (MCPError, RuntimeError, TimeoutError, anyio.ClosedResourceError) as error:
-            # The list may have changed unseen; a call finds out whether the server is still there.
-            logger.info("MCP server reports no changes any more", extra={"server": self._name, "reason": _text(error)})
+                    async for _ in subscription:
+                        failed = 0
+                        self._changed.set()
+                reason = "it ended"
+            except (MCPError, RuntimeError, TimeoutError, anyio.ClosedResourceError, httpx2.HTTPError) as error:
+                reason = _text(error)
+                if isinstance(error, MCPError) and error.code == types.METHOD_NOT_FOUND:
+                    logger.info("MCP server reports no changes", extra={"server": self._name, "reason": reason})
+                    return
+            # A proxy may end a stream after some time, or the server was restarted. A call finds out if it is gone.
+            failed += 1
+            logger.debug("changes of an MCP server broke off", extra={"server": self._name, "reason": reason})
+            await asyncio.sleep(self._backoff.delay(failed, random.random))
 
     async def _list(self, client: Client) -> None:
         found: list[types.Tool] = []
         cursor: str | None = None
-        while True:
+        for _ in range(_MOST_PAGES):
             page = await client.list_tools(cursor=cursor)
             found += page.tools
             if len(found) > MAX_TOOLS:
                 raise ToolError(f"the MCP server {self._name!r} lists more than {MAX_TOOLS} tools")
             if page.next_cursor is None or page.next_cursor == cursor:
-                break
+                self._on_tools(found)
+                return
             cursor = page.next_cursor
-        self._on_tools(found)
+        raise ToolError(f"the MCP server {self._name!r} lists its tools in more than {_MOST_PAGES} pages")
 
     async def _take(self, message: Any) -> None:
         if isinstance(message, types.ToolListChangedNotification):

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import httpx2
 from aiohttp import web
 from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider, OAuthFlowError
-from mcp.shared.auth import OAuthClientMetadata
+from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 
 from meshhost.errors import ToolError
 from meshhost.mcp.tokens import ServerTokens
@@ -22,7 +22,7 @@ from meshhost.mcp.tokens import ServerTokens
 __all__ = ["login", "token_auth"]
 
 LOGIN_SECONDS = 300.0
-_PAGE = "<!doctype html><title>meshhost</title><p>You are logged in. You can close this page."
+_PAGE = "<!doctype html><title>meshhost</title><p>{}"
 
 
 def token_auth(url: str, tokens: ServerTokens, *, scope: str | None = None) -> httpx2.Auth:
@@ -52,14 +52,14 @@ async def login(
 
     Raises ToolError when the server asks for no login, or when none ends within `seconds`.
     """
-    await tokens.forget()
+    fresh = _Fresh()
     try:
         async with asyncio.timeout(seconds), _listening() as (redirect, answer):
 
             async def wait() -> AuthorizationCodeResult:
                 return await answer
 
-            auth = OAuthClientProvider(url, _metadata(redirect, scope), tokens, show, wait)
+            auth = OAuthClientProvider(url, _metadata(redirect, scope), fresh, show, wait)
             ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
             headers = {"Accept": "application/json, text/event-stream"}
             async with (
@@ -71,8 +71,29 @@ async def login(
         raise ToolError(f"nobody logged in within {seconds:g} s") from None
     except (OAuthFlowError, httpx2.HTTPError) as error:
         raise ToolError(f"the login failed: {error}") from None
-    if await tokens.get_tokens() is None:
+    if fresh.tokens is None:
         raise ToolError(f"{url} asks for no login")
+    await tokens.replace(fresh.tokens, fresh.client)
+
+
+class _Fresh:
+    """What a login has got so far. What is stored stays until it is complete: a login that fails must not log anybody out."""
+
+    def __init__(self) -> None:
+        self.tokens: OAuthToken | None = None
+        self.client: OAuthClientInformationFull | None = None
+
+    async def get_tokens(self) -> OAuthToken | None:
+        return self.tokens
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        self.tokens = tokens
+
+    async def get_client_info(self) -> OAuthClientInformationFull | None:
+        return self.client
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        self.client = client_info
 
 
 def _metadata(redirect: str, scope: str | None) -> OAuthClientMetadata:
@@ -90,14 +111,20 @@ async def _listening() -> AsyncIterator[tuple[str, asyncio.Future[AuthorizationC
 
     async def take(request: web.Request) -> web.Response:
         query = request.query
+        is_given = "code" in query
         if not answer.done():
-            if "code" in query:
+            if is_given:
                 answer.set_result(
                     AuthorizationCodeResult(code=query["code"], state=query.get("state"), iss=query.get("iss"))
                 )
             else:
                 answer.set_exception(OAuthFlowError(f"the page refused: {query.get('error', 'no reason given')[:200]}"))
-        return web.Response(text=_PAGE, content_type="text/html")
+        told = (
+            "Go on in the terminal: you can close this page."
+            if is_given
+            else "You are not logged in: the server refused."
+        )
+        return web.Response(text=_PAGE.format(told), content_type="text/html")
 
     app = web.Application()
     app.add_routes([web.get(path, take)])

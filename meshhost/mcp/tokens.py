@@ -50,16 +50,19 @@ class ServerTokens:
         """Store the registration. Raises OSError."""
         await self._change("client", client_info.model_dump(mode="json", exclude_none=True))
 
-    async def forget(self) -> None:
-        """Delete what is stored."""
-        await asyncio.to_thread(self._path.unlink, missing_ok=True)
+    async def replace(self, tokens: OAuthToken, client_info: OAuthClientInformationFull | None) -> None:
+        """Store both in place of what is stored, in one write. Raises OSError."""
+        values = {"tokens": tokens, "client": client_info}
+        stored = {k: v.model_dump(mode="json", exclude_none=True) for k, v in values.items() if v is not None}
+        async with self._lock:
+            await asyncio.to_thread(self._write, stored)
 
     async def _read(self) -> dict[str, Any]:
         return await asyncio.to_thread(self._load)
 
     async def _change(self, name: str, value: Any) -> None:
         async with self._lock:
-            await asyncio.to_thread(self._save, name, value)
+            await asyncio.to_thread(lambda: self._write({**self._load(), name: value}))
 
     def _load(self) -> dict[str, Any]:
         try:
@@ -69,13 +72,12 @@ class ServerTokens:
         # A file that was copied or renamed is nobody's.
         return stored if isinstance(stored, dict) and stored.get("owner") == self._owner else {}
 
-    def _save(self, name: str, value: Any) -> None:
+    def _write(self, stored: dict[str, Any]) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        stored = {**self._load(), "owner": self._owner, name: value}
         handle, temporary = tempfile.mkstemp(dir=self._path.parent)  # for the owner only
         try:
             with os.fdopen(handle, "w") as file:
-                json.dump(stored, file)
+                json.dump({**stored, "owner": self._owner}, file)
             Path(temporary).replace(self._path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from opentelemetry import propagate
 from opentelemetry import trace as otel
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, Tracer, TraceState
 
-from meshhost.traces.context import delivery_span, new_span_id, new_trace_id, trace_of_message
+from meshhost.traces.context import delivery_span, marked, new_span_id, new_trace_id, trace_of_message
 from meshhost.traces.span import MAX_NAME, MAX_TEXT, Span, bounded
 
 __all__ = ["MOST_KEPT", "Delivered", "Noted", "SpanSink", "Work", "carried_headers", "recorded", "working"]
@@ -151,9 +151,11 @@ def working(work: Work, otel_span: otel.Span | None = None) -> Iterator[None]:
 def carried_headers() -> dict[str, str]:
     """The headers by which a request to the room server joins the present trace; none when that is not recorded."""
     place, carrier = _place.get(), dict[str, str]()
-    if place is not None and place.work.is_recorded:
-        propagate.inject(carrier)
-    return carrier
+    if place is None or not place.work.is_recorded:
+        return carrier
+    propagate.inject(carrier)
+    # A trace that began here, such as a turn of a chat, has no mark yet where OpenTelemetry made its ids.
+    return marked(carrier, trace=place.work.trace, span=place.span or place.work.own)
 
 
 class Noted:

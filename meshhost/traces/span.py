@@ -5,7 +5,7 @@ and the number of attributes where a span is made, and `Span.read` refuses what 
 say what was worked on, such as the name of a queue or a model; contents of messages and secrets do not belong in them.
 """
 
-import math
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,6 +44,13 @@ class Span:
     agent: str = ""
     attributes: Mapping[str, Value] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Make every text storable, wherever it comes from: one that is not would fail the batch it is stored with."""
+        for name in ("name", "error", "agent"):
+            text = getattr(self, name)
+            if not text.isascii():
+                object.__setattr__(self, name, _storable(text))
+
     @property
     def end(self) -> float:
         """When it ended, wall clock."""
@@ -52,8 +59,10 @@ class Span:
     @property
     def size(self) -> int:
         """About how many bytes it takes when it is stored."""
-        texts = sum(len(key) + (len(value) if isinstance(value, str) else 8) for key, value in self.attributes.items())
-        return 160 + len(self.name) + len(self.error) + len(self.agent) + texts
+        texts = sum(
+            _bytes(key) + (_bytes(value) if isinstance(value, str) else 8) for key, value in self.attributes.items()
+        )
+        return 160 + _bytes(self.name) + _bytes(self.error) + _bytes(self.agent) + texts
 
     def as_json(self) -> dict[str, Any]:
         """The form on the wire and in the store; without `trace`, which it is kept under, and without what is empty."""
@@ -129,7 +138,13 @@ def _number(value: Any, path: str) -> float:
 
 
 def _is_plain(value: float) -> bool:
-    return math.isfinite(value) and abs(value) <= _MOST_NUMBER
+    # Also false for NaN, and, unlike `math.isfinite`, defined for integers that no float can hold.
+    return abs(value) <= _MOST_NUMBER
+
+
+def _bytes(text: str) -> int:
+    # As JSON, in which a control character takes six bytes, and one outside ASCII up to twelve.
+    return len(text) if text.isascii() and text.isprintable() else len(json.dumps(text))
 
 
 def _storable(text: str) -> str:

@@ -1,16 +1,11 @@
 """Programs of Node that tests of MCP run, with their versions in the Makefile."""
 
 import functools
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
+from doubles.made import made
 
 __all__ = ["NodePrograms", "node_programs"]
-
-_ROOT = Path(__file__).parents[2]
 
 
 class NodePrograms:
@@ -27,18 +22,5 @@ class NodePrograms:
 
 @functools.cache
 def node_programs() -> NodePrograms:
-    """The programs, installed by `make mcp-packages` if they are not there yet.
-
-    Skips where they cannot be; in CI that is a failure.
-    """
-    if shutil.which("npm") is None:
-        reason = "this machine has no npm"
-    else:
-        command = ["make", "--silent", "--no-print-directory", "mcp-packages"]
-        made = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=300)
-        if made.returncode == 0:
-            return NodePrograms(Path(made.stdout.strip()))
-        reason = f"the programs of Node could not be installed: {made.stderr[-500:]}"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    """The programs, installed by `make mcp-packages` if they are not there yet; see `made`."""
+    return NodePrograms(made("mcp-packages", needs="npm"))

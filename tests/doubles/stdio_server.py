@@ -64,6 +64,8 @@ def answer(message: dict[str, Any]) -> dict[str, Any] | None:
             capabilities = {"tools": {"listChanged": True}}
             info = {"name": "test", "version": "1"}
             return {"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": info}
+        case "tools/list" if os.environ.get("ENDLESS_LIST"):
+            return {"tools": [], "nextCursor": f"{params.get('cursor', '')}x"}
         case "tools/list":
             return {"tools": [{"name": name, "inputSchema": ANYTHING} for name in NAMES]}
         case "tools/call":

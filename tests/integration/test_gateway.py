@@ -76,13 +76,20 @@ async def gateway(upstream: ScriptedUpstream) -> AsyncIterator[Gateway]:
 async def test_a_plain_answer_passes_and_the_key_is_the_gateways(upstream: ScriptedUpstream, gateway: Gateway) -> None:
     upstream.say("hello there")
     async with gateway.client(organization="theirs") as client:
-        response = await client.responses.create(model="gpt-x", input="hi", extra_headers={"Cookie": "a=b"})
+        told = {
+            "Cookie": "a=b",
+            "Traceparent": f"00-{'a' * 32}-{'b' * 16}-01",
+            "Tracestate": "x=y",
+            "Baggage": "who=ann",
+        }
+        response = await client.responses.create(model="gpt-x", input="hi", extra_headers=told)
 
     assert response.output_text == "hello there"
     received = await upstream.wait_for_request()
     assert received.authorization == f"Bearer {KEY}"
     assert received.body["model"] == "gpt-x"
-    assert not {"cookie", "openai-organization"} & {name.lower() for name in received.headers}
+    kept_here = {"cookie", "openai-organization", "traceparent", "tracestate", "baggage"}
+    assert not kept_here & {name.lower() for name in received.headers}
 
 
 async def test_the_script_speaks_the_wire_both_ways(upstream: ScriptedUpstream, gateway: Gateway) -> None:

@@ -289,6 +289,21 @@ async def test_an_error_of_the_model_or_the_request_says_nothing_about_the_api(s
     assert provider.api is None
 
 
+async def test_nothing_is_concluded_from_a_service_that_fails_beside_what_it_does_not_know() -> None:
+    app = web.Application()
+
+    async def fail(_: web.Request) -> web.Response:
+        return web.json_response({"error": {"message": "being started"}}, status=503)
+
+    app.router.add_post("/v1/chat/completions", fail)
+    async with listening(app) as address:
+        provider = openai_at(f"http://{address}/v1")
+        async with gateway_to(("*", provider)) as (room, _), openai_client(room) as client:
+            with pytest.raises(openai.InternalServerError):
+                await client.responses.create(model="m", input="hi")
+    assert provider.api is None
+
+
 async def test_a_setting_saves_the_question() -> None:
     async with (
         service_without_responses(500, "") as (url, asked),

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from meshhost.backoff import Backoff
-from meshhost.errors import InvalidRequestError, NotFoundError, SettingsError
+from meshhost.errors import InvalidRequestError, NotFoundError, SettingsError, TooLargeError
 
 if TYPE_CHECKING:
     from imap_tools.mailbox import BaseMailBox
@@ -41,8 +41,8 @@ class ImapMailbox:
     """A mailbox on an IMAP server. `tls` is from the first byte (port 993), `starttls` on the usual port, or `none`.
 
     `poll_seconds` pass between two looks. With `mark_seen` what was stored is marked as seen. Mails of more than `max_bytes`
-    are left where they are and logged. `ca_file` is the certificate of the server's authority, when the system does not know
-    it.
+    and those that are too large for the queue are left where they are and logged. `ca_file` is the certificate of the
+    server's authority, when the system does not know it.
     """
 
     hostname: str
@@ -127,20 +127,27 @@ async def _look(mailbox: ImapMailbox, room: "RoomClient", queue: str) -> bool:
     if state.validity != found.validity:
         state = _State(found.validity, 0, found.first)
         await _store(mailbox, room, state)
+    stored, skipped = [], list(found.skipped)
     for uid, content in found.mails:
         message: dict[str, Any] = {"base64": base64.b64encode(content).decode(), "imap": {"uid": uid}}
         message_id = f"imap:{mailbox.key}:{found.validity}:{uid}"
-        await room.queues.send(queue, message, id=message_id, id_seconds=_ID_SECONDS)
-    uids = [uid for uid, _ in found.mails]
-    if uids or found.skipped:
-        state.last = max([state.last, *uids, *found.skipped])
+        try:
+            await room.queues.send(queue, message, id=message_id, id_seconds=_ID_SECONDS)
+        except (
+            TooLargeError
+        ):  # for the queue, which may take less than the mailbox: it must not hold up those behind it
+            skipped.append(uid)
+        else:
+            stored.append(uid)
+    if stored or skipped:
+        state.last = max([state.last, *stored, *skipped])
         await _store(mailbox, room, state)
-    if found.skipped:
+    if skipped:
         logger.warning(
-            "mails are too large and stay in the mailbox", extra={"mailbox": mailbox.hostname, "uids": found.skipped}
+            "mails are too large and stay in the mailbox", extra={"mailbox": mailbox.hostname, "uids": skipped}
         )
-    if uids and mailbox.mark_seen:
-        await asyncio.to_thread(_mark, mailbox, found.validity, uids)
+    if stored and mailbox.mark_seen:
+        await asyncio.to_thread(_mark, mailbox, found.validity, stored)
     return found.has_more
 
 

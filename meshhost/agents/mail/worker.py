@@ -169,7 +169,12 @@ class MailWorker(Worker):
         if self._toolkit_name is not None:
             tool = NewEmailThreadWithAttachments if self._enable_attachments else NewEmailThread
             self._toolkit = RemoteToolkit(name=self._toolkit_name, tools=[tool(agent=self)])
-            await self._toolkit.start(room=room)
+            try:
+                await self._toolkit.start(room=room)
+            except BaseException:  # refused, or cancelled: nobody stops what did not start
+                self._toolkit = None
+                await self.stop()
+                raise
 
     async def stop(self) -> None:
         """Stop, as Worker does. What is not sent yet stays in the outbox."""

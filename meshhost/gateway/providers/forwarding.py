@@ -60,6 +60,11 @@ _NOT_FORWARDED = _HOP_BY_HOP | {
     "openai-project",
     "x-api-key",
     "x-real-ip",
+    # Traces are the operator's, and baggage may say anything about the callers' programs.
+    "b3",
+    "baggage",
+    "traceparent",
+    "tracestate",
 }
 # Credentials of other services, which a caller's program or a proxy before us may add.
 _CREDENTIAL = re.compile(

@@ -78,8 +78,9 @@ class OpenAICompatibleProvider(ForwardingProvider):
             except _NoSuchPathError:
                 lacking.add(path)
                 continue
-            # Nothing is concluded from an address that has neither: it may be wrong, or its service is being started.
-            if lacking and answer.status not in (404, 405):
+            # Nothing is concluded from an address that has neither: it may be wrong, or its service is being started. Nor
+            # from one that fails.
+            if lacking and answer.status < 500 and answer.status not in (404, 405):
                 self._lacks |= lacking
                 logger.info("a model provider lacks an API", extra={"provider": self.name, "path": path})
             return answer

@@ -14,7 +14,6 @@ it.
 import asyncio
 import collections
 import logging
-import re
 from typing import Any
 
 from aiosmtpd.smtp import SMTP
@@ -27,7 +26,6 @@ __all__ = ["LmtpConnection", "SmtpConnection", "silence_library"]
 
 logger = logging.getLogger(__name__)
 
-_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 _COMMAND_BYTES = 1024
 # Of one connection: a session of a mail server that sends many mails stays below.
 _COMMANDS = 1000
@@ -148,7 +146,7 @@ class SmtpConnection(SMTP):
         # What we do takes its own time, which is bounded elsewhere: the client is not slow meanwhile.
         self._is_busy = True
         try:
-            if command == "DATA" and self.envelope is not None and _BARE.search(self.envelope.original_content or b""):
+            if command == "DATA" and self.envelope is not None and _has_bare(self.envelope.original_content or b""):
                 self.handler.refused("bare line end")
                 return "550 5.6.0 a line ends with a bare CR or LF, which RFC 5321 forbids"
             return await super()._call_handler_hook(command, *args)
@@ -200,6 +198,12 @@ class SmtpConnection(SMTP):
     def _end(transport: Any, answer: bytes) -> None:
         transport.write(answer)
         transport.close()
+
+
+def _has_bare(content: bytes) -> bool:
+    # Counting takes a hundredth of the time of a regular expression, which would hold up everybody for a large mail.
+    pairs = content.count(b"\r\n")
+    return content.count(b"\n") != pairs or content.count(b"\r") != pairs
 
 
 class LmtpConnection(SmtpConnection):

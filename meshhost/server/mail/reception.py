@@ -12,6 +12,7 @@ others it goes to the next server while it is received, and each answer is that 
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -54,6 +55,7 @@ REFUSALS: Final = (
 """Reasons in the metric `meshhost_mail_refused_total`."""
 
 _MOST_HOPS = 100
+_FROM = re.compile(rb"^from[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
 Login = Callable[[str], tuple[RoomKey, ParticipantToken]]
 """Returns whose token a text is, or raises TokenError or another MeshhostError."""
@@ -179,8 +181,8 @@ class Handler:
         content: bytes = envelope.original_content
         sender = "" if envelope.mail_from == "<>" else envelope.mail_from
         try:
-            mail = await asyncio.to_thread(_headers_of, content)
-            refusal = await self._refusal_of(mail, sender)
+            mail, authors = await asyncio.to_thread(_headers_of, content)
+            refusal = await self._refusal_of(mail, authors, sender)
             if refusal is not None:
                 return self._for_each(refusal)
             answers = [
@@ -239,7 +241,7 @@ class Handler:
             self._part.relayed.append(address)
             return None
         self._relayed(outcome.status)
-        return f"{outcome.code} {_ascii(outcome.text)}"
+        return f"{outcome.code or 451} {_ascii(outcome.text)}"
 
     async def _pass_on(self, content: bytes, answers: Sequence[str]) -> str:
         if self._part.relay is None or not self._part.relayed:
@@ -253,7 +255,7 @@ class Handler:
             self._count("relay")
         return f"{outcome.code or 451} {_ascii(outcome.text)}"
 
-    async def _refusal_of(self, mail: Mail, sender: str) -> str | None:
+    async def _refusal_of(self, mail: Mail, from_lines: int, sender: str) -> str | None:
         if len(mail.all("received")) > _MOST_HOPS:
             self.refused("loop")
             return "554 5.4.6 the mail goes in circles"
@@ -267,6 +269,9 @@ class Handler:
                 if (refusal := await self._refusal_of_sender(each)) is not None:
                     self.refused("sender")
                     return refusal
+            if from_lines > 1:
+                self.refused("sender")
+                return "550 5.6.0 the mail has more than one From"
         return None
 
     async def _refusal_of_sender(self, address: str) -> str | None:
@@ -325,12 +330,17 @@ class Handler:
         return "".join(f"{line}\r\n" for line in lines).encode()
 
 
-def _headers_of(content: bytes) -> Mail:
+def _headers_of(content: bytes) -> tuple[Mail, int]:
+    """The mail's headers, and how many lines above its text a mail program might take for a From.
+
+    The parser ends with the first line that is no header; other programs read on, and find a From that nobody has checked.
+    """
     import email.parser
     import email.policy
 
     head = content.partition(b"\r\n\r\n")[0]
-    return mail_of(email.parser.BytesHeaderParser(policy=email.policy.compat32).parsebytes(head + b"\r\n\r\n"))
+    parser = email.parser.BytesHeaderParser(policy=email.policy.compat32)
+    return mail_of(parser.parsebytes(head + b"\r\n\r\n")), len(_FROM.findall(head))
 
 
 def _peer(session: Any) -> str:

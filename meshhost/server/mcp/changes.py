@@ -74,6 +74,7 @@ async def tell_changes(
                 continue
             await asyncio.sleep(QUIET_SECONDS)
             changed.clear()
+            check()  # also while changes come one after the other
             await stream.write(message)
         if not is_gone(request):
             await stream.response.write_eof()

@@ -60,9 +60,11 @@ class _Sending(list[NewMessage]):
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """A recorded message in somebody's hands."""
+    """A recorded message in somebody's hands, without its body: thousands may be open, and bodies are large."""
 
-    delivery: Delivery
+    lease: Lease
+    attempt: int
+    delivery: int
     trace: str
     parent: str
     by: str
@@ -130,21 +132,23 @@ class MessageTraces:
             if not delivery.headers or not is_marked(delivery.headers.get(TRACESTATE, "")):
                 continue
             if (context := context_of(delivery.headers)) is not None:
-                self._begin(_Open(delivery, context.trace, context.span, by, self._clock.time()))
+                ids = context.trace, context.span
+                opened = _Open(
+                    delivery.lease, delivery.attempt, delivery.delivery, *ids, by=by, began=self._clock.time()
+                )
+                self._begin(opened, delivery.waited)
 
-    def _begin(self, opened: _Open) -> None:
-        lease, now = opened.delivery.lease, opened.began
+    def _begin(self, opened: _Open, waited: float | None) -> None:
+        lease, now = opened.lease, opened.began
         former = self._open.pop(lease.message_id, None)
         if former is not None:
             self._end(former, "unsettled", "the lease expired or its holder left")
         self._open[lease.message_id] = opened
         if len(self._open) > _MOST_OPEN:
             self._open.popitem(last=False)
-        if opened.delivery.waited is not None:
-            seconds = max(opened.delivery.waited, 0.0)
-            attributes = _attributes(
-                lease.queue, lease.message_id, {"messaging.message.attempt": opened.delivery.attempt}
-            )
+        if waited is not None:
+            seconds = max(waited, 0.0)
+            attributes = _attributes(lease.queue, lease.message_id, {"messaging.message.attempt": opened.attempt})
             ids = opened.trace, new_span_id(), opened.parent
             self._add(
                 lease.queue.room, Span(*ids, _name("wait", lease.queue), now - seconds, seconds, attributes=attributes)
@@ -153,22 +157,21 @@ class MessageTraces:
     def settled(self, lease: Lease, outcome: Outcome, error: str = "") -> None:
         """See MessageTracer."""
         opened = self._open.pop(lease.message_id, None) if self._open else None
-        if opened is not None and opened.delivery.lease.queue == lease.queue:
+        if opened is not None and opened.lease.queue == lease.queue:
             self._end(opened, outcome.value, _last_line(error) if outcome in _FAILED else "")
         elif outcome in _FAILED:
             self._note_failure(lease)
 
     def _end(self, opened: _Open, outcome: str, error: str) -> None:
-        delivery, queue = opened.delivery, opened.delivery.lease.queue
-        message_id = delivery.lease.message_id
+        queue, message_id = opened.lease.queue, opened.lease.message_id
         attributes = _attributes(
             queue,
             message_id,
-            {"messaging.message.attempt": delivery.attempt, "meshhost.outcome": outcome, "meshhost.worker": opened.by},
+            {"messaging.message.attempt": opened.attempt, "meshhost.outcome": outcome, "meshhost.worker": opened.by},
         )
         span = Span(
             opened.trace,
-            delivery_span(opened.trace, queue.name, str(message_id), delivery.delivery),
+            delivery_span(opened.trace, queue.name, str(message_id), opened.delivery),
             opened.parent,
             _name("lease", queue),
             opened.began,

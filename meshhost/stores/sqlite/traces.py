@@ -6,6 +6,7 @@ summed in a table of its own: the bounds are kept without counting.
 """
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +31,8 @@ _ROOM_LEFT = 0.95
 _DAY = 86_400.0
 # A row of a trace, beside its spans.
 _ROW_BYTES = 300
+# The largest number that SQLite gives a row.
+_MOST_ROWS = 2**63 - 1
 
 
 @dataclass(slots=True)
@@ -220,9 +223,12 @@ def _place(before: str | None) -> tuple[float | None, int]:
         return None, 0
     began, _, row = before.partition(":")
     try:
-        return float(began), int(row)
+        place = float(began), int(row)
+        if math.isfinite(place[0]) and 0 <= place[1] <= _MOST_ROWS:
+            return place
     except ValueError:
-        raise InvalidRequestError("before", "expected the `next` of a page before") from None
+        pass
+    raise InvalidRequestError("before", "expected the `next` of a page before")
 
 
 def _summary(row: Sequence[Any]) -> TraceSummary:

@@ -11,7 +11,7 @@ from doubles.smtp_sink import SmtpSink
 
 from meshhost.agents.mail import ImapMailbox, MailWorker
 from meshhost.agents.mail import imap as imap_module
-from meshhost.errors import InvalidRequestError
+from meshhost.errors import InvalidRequestError, TooLargeError
 from meshhost.room.client import RoomClient
 from meshhost.tasks import TaskOwner
 
@@ -125,6 +125,27 @@ async def test_a_mail_that_is_too_large_stays_and_holds_up_no_other(
     await polling(mailbox(dovecot, max_bytes=5000))
     assert await names_in(user, 1) == ["small"]
     await until_seen(dovecot, 1)
+
+
+async def test_a_mail_that_is_too_large_for_the_queue_holds_up_no_other(
+    dovecot: Dovecot, user: RoomClient, polling: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    send = user.queues.send
+
+    async def into_small_queue(name: str, message: Any, **options: Any) -> Any:
+        if len(message["base64"]) > 10_000:
+            raise TooLargeError("message of 10001 bytes, a queue takes at most 10000")
+        return await send(name, message, **options)
+
+    monkeypatch.setattr(user.queues, "send", into_small_queue)
+    await asyncio.to_thread(dovecot.add, mail("large") + b"x" * 10_000)
+    await add(dovecot, "small")
+    await polling(mailbox(dovecot))
+    assert await names_in(user, 1) == ["small"]
+    await until_seen(dovecot, 1)
+    await add(dovecot, "later")
+    assert await names_in(user, 2) == ["small", "later"]
+    assert caplog.text.count("mails are too large and stay in the mailbox") == 1
 
 
 async def test_a_wrong_password_is_tried_again(

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from doubles.smtp_sink import SmtpSink
 
 from meshhost.agents.mail import DkimKey, MailBot, MailWorker, SmtpConfiguration, room_address
-from meshhost.errors import InvalidRequestError, MessageFailedError, SettingsError
+from meshhost.errors import AccessDeniedError, InvalidRequestError, MessageFailedError, SettingsError
+from meshhost.identity.grants import ApiScope, MessagingGrant, QueuesGrant, StorageGrant
 from meshhost.mail.parsing import parse_mail
 from meshhost.room.client import RoomClient
 from meshhost.room.services.queues import NewMessage
@@ -264,6 +265,18 @@ async def test_a_mail_bot_takes_the_queue_of_its_address_and_offers_to_write(
         await answered(user, follow, BOT)
         strange = written(sender="eve@evil.example", Message_ID="<e@x>")
         assert await answered(user, strange, BOT) == {"answered": False, "reason": "not allowed"}
+
+
+async def test_a_worker_whose_toolkit_is_refused_is_not_left_running(
+    server: RunningServer, worker_for: Callable[..., MailWorker]
+) -> None:
+    scope = ApiScope(queues=QueuesGrant(), storage=StorageGrant(), messaging=MessagingGrant())
+    async with server.client("room", name="bot", role="agent", scope=scope) as client:
+        worker = worker_for(toolkit_name="mail")
+        with pytest.raises(AccessDeniedError):
+            await worker.start(room=client)
+        names = {task.get_name() for task in asyncio.all_tasks()}
+        assert not [name for name in names if "outbox" in name or "mail" in name], names
 
 
 async def test_programs_written_for_the_reference_override_what_they_did_there(

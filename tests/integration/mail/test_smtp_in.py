@@ -415,6 +415,10 @@ async def test_a_participant_sends_by_its_token_as_its_own_mailbox(mailing: Call
         ):
             with pytest.raises(aiosmtplib.SMTPException, match="no mailbox of your room"):
                 await submit(token, content, sender, ["ann@example.org"])
+        # Above the text, but behind a line that is no header: some programs show this one.
+        hidden = out.replace(b"Subject:", b"no header\r\nFrom : ceo@example.com\r\nSubject:")
+        with pytest.raises(aiosmtplib.SMTPException, match="more than one From"):
+            await submit(token, hidden, BOT, ["ann@example.org"])
         narrow = mail.running.token("room", scope=ApiScope(queues=QueuesGrant(send=["email"], receive=[])))
         with pytest.raises(aiosmtplib.SMTPException, match="does not grant"):
             await submit(narrow, out, BOT, ["ann@example.org"])
@@ -424,6 +428,41 @@ async def test_a_participant_sends_by_its_token_as_its_own_mailbox(mailing: Call
         assert 'meshhost_mail_received_total{to="relay"} 2.0' in metrics
         assert 'meshhost_mail_relayed_total{outcome="failed"} 1.0' in metrics
         assert 'meshhost_mail_relayed_total{outcome="deferred"} 1.0' in metrics
+
+
+@pytest.mark.parametrize("greeting", [b"554 5.7.1 go away\r\n", b"999 what\r\n", b"nonsense\r\n", b""])
+async def test_a_next_server_that_refuses_us_is_no_refusal_for_good(
+    mailing: Callable[..., Any], greeting: bytes
+) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as refusing:
+        relay = {"host": "127.0.0.1", "port": refusing.sockets[0].getsockname()[1], "tls": "never"}
+        async with mailing(mail={"submission": "127.0.0.1:0", "relay": relay}) as mail:
+            await mail.add()
+            token = mail.running.token("room", name="bot", role="agent")
+            client = aiosmtplib.SMTP(hostname="127.0.0.1", port=mail.ports.submission_port, start_tls=False)
+            async with client:
+                await client.login("anything", token)
+                await client.mail(BOT)
+                with pytest.raises(aiosmtplib.SMTPRecipientRefused) as refused:
+                    await client.rcpt("ann@example.org")
+            assert refused.value.code == 451
+
+
+async def test_an_address_that_is_no_text_is_refused(mailing: Callable[..., Any]) -> None:
+    async with mailing() as mail:
+        await mail.add()
+        async with Talk(mail.port) as client:
+            await client.answer()
+            await client.say("EHLO x")
+            client.writer.write(b"MAIL FROM:<ann\xff@example.org>\r\n")
+            assert (await client.answer()).startswith("553")
+            assert (await client.say("MAIL FROM:<ann@example.org>")).startswith("250")
+            client.writer.write(b"RCPT TO:<b\xfft@example.com>\r\n")
+            assert (await client.answer()).startswith("550")
 
 
 async def test_a_participant_that_is_gone_in_the_middle_of_a_mail_leaves_no_connection_to_the_relay(

@@ -381,6 +381,27 @@ async def test_a_call_ends_when_its_key_is_revoked(
         assert (await client.post(session, {"jsonrpc": "2.0", "id": 1, "method": "ping"}))[0] == 401
 
 
+async def test_changes_are_not_told_to_who_may_listen_no_more(
+    server: RunningServer, mcp: Any, http: aiohttp.ClientSession
+) -> None:
+    project = f"{server.url}/accounts/projects/{server.key.project_id}/api-keys"
+    own = {"Authorization": f"Bearer {server.api_key}"}
+    async with http.post(project, headers=own, json={"name": "ide"}) as response:
+        made = await response.json()
+    client = mcp(bearer=made["value"])
+    session = await client.begin()
+    async with http.get(client.url, headers={**client.headers, **session}) as response:
+        messages = messages_of(response)
+        async with offered(server, Returns("go")):
+            assert (await anext(messages))["method"] == "notifications/tools/list_changed"
+        await anext(messages)
+        async with http.delete(f"{project}/{made['id']}", headers=own) as gone:
+            assert gone.status == 204
+        async with offered(server, Returns("go")):
+            with pytest.raises((StopAsyncIteration, aiohttp.ClientError)):
+                await anext(messages)
+
+
 async def _all_of(http: aiohttp.ClientSession, client: McpWire, session: dict[str, str]) -> list[Any]:
     """The messages of a session's stream until it ends, in order or not."""
     found: list[Any] = []

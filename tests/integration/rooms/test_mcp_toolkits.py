@@ -13,10 +13,12 @@ from typing import Any
 import aiohttp
 import pytest
 from doubles.node_programs import node_programs
+from doubles.relay import Relay
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.shared.auth import OAuthToken
 from mcp_types import CallToolResult
+from yarl import URL
 
 from meshhost.agents.worker import Worker
 from meshhost.backoff import Backoff
@@ -173,6 +175,22 @@ async def test_a_program_that_says_nothing_is_not_waited_for_long() -> None:
     kit = toolkit(StdioServer(sys.executable, ["-c", "import time; time.sleep(600)"]), connect_seconds=0.5)
     with pytest.raises(ToolError, match="cannot be used"):
         await kit.start()
+
+
+async def test_a_list_that_never_ends_is_not_followed_for_ever() -> None:
+    kit = toolkit(program(env={"ENDLESS_LIST": "1"}))
+    with pytest.raises(ToolError, match="in more than 200 pages"):
+        await kit.start()
+
+
+async def test_a_toolkit_that_is_stopped_while_it_connects_stops_at_once() -> None:
+    kit = toolkit(StdioServer(sys.executable, ["-c", "import time; time.sleep(600)"]), connect_seconds=600)
+    starting = asyncio.get_running_loop().create_task(kit.start())
+    await asyncio.sleep(0.1)  # whether it has got as far as waiting or not, it must end
+    starting.cancel()
+    async with asyncio.timeout(10):
+        await asyncio.wait([starting])
+    assert starting.cancelled()
 
 
 @pytest.mark.parametrize(
@@ -430,6 +448,20 @@ async def test_a_room_is_a_toolkit_elsewhere_and_its_changes_arrive(server: Runn
         await until(lambda: kit.tools == [])
 
 
+async def test_changes_arrive_also_after_their_stream_broke_off(server: RunningServer, until: Until) -> None:
+    headers = {"Authorization": f"Bearer {server.token('room', name='elsewhere')}"}
+    async with (
+        Relay(server.url) as relay,
+        toolkit(HttpServer(f"{relay.url}/rooms/room/mcp", headers=headers)) as kit,
+    ):
+        async with _offering(server, Whose("mine")):
+            await until(lambda: [tool.name for tool in kit.tools] == ["kit__whose"])
+            relay.cut()
+        await until(lambda: kit.tools == [])
+        async with _offering(server, Whose("mine"), name="other"):
+            await until(lambda: [tool.name for tool in kit.tools] == ["other__whose"])
+
+
 async def test_one_tenants_token_is_never_used_for_another(
     server: RunningServer, other_key: ApiKey, tmp_path: Path
 ) -> None:
@@ -477,8 +509,6 @@ async def test_tokens_that_are_damaged_are_none(tmp_path: Path) -> None:
     assert await tokens.get_tokens() is None
     file.write_text("{")
     assert await tokens.get_tokens() is None
-    await tokens.forget()
-    await tokens.forget()
     assert await tokens.get_client_info() is None
 
 
@@ -496,20 +526,32 @@ async def test_a_person_logs_in_once_and_the_toolkit_uses_it(
         assert code is not None
         form = {"login": name[1], "console_code": code[1]}
         async with http.post(f"{server.url}/oauth/authorize", data=form) as response:
-            assert "You are logged in" in await response.text()
+            assert "Go on in the terminal" in await response.text()
 
     await login(url, tokens, show=at_the_browser, seconds=30)
     async with _offering(server, Whose("mine")), toolkit(HttpServer(url, auth=token_auth(url, tokens))) as kit:
         assert await use(kit, "kit__whose") == TextResponse(text="mine")
 
 
-async def test_a_login_that_nobody_ends_is_over(server: RunningServer, tmp_path: Path) -> None:
+async def test_a_login_that_nobody_ends_or_that_is_refused_changes_nothing(
+    server: RunningServer, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
     async def nobody(_: str) -> None:
         pass
 
+    async def refuse(page: str) -> None:
+        async with http.get(URL(page).query["redirect_uri"], params={"error": "access_denied"}) as response:
+            assert "You are not logged in" in await response.text()
+
     url = f"{server.url}/rooms/room/mcp"
+    tokens = FileTokens(tmp_path).of(tenant="t", server=url)
+    await tokens.set_tokens(OAuthToken(access_token="before"))
     with pytest.raises(ToolError, match=r"nobody logged in within 0\.5 s"):
-        await login(url, FileTokens(tmp_path).of(tenant="t", server=url), show=nobody, seconds=0.5)
+        await login(url, tokens, show=nobody, seconds=0.5)
+    with pytest.raises(ToolError, match="the page refused: access_denied"):
+        await login(url, tokens, show=refuse, seconds=30)
+    # Who was logged in before still is.
+    assert await tokens.get_tokens() == OAuthToken(access_token="before")
     with pytest.raises(ToolError, match="asks for no login"):
         await login(f"{server.url}/livez", FileTokens(tmp_path).of(tenant="t", server="s"), show=nobody, seconds=5)
 

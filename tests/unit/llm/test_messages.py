@@ -93,6 +93,13 @@ def test_the_choice_of_a_tool_is_translated(choice: Any, parallel: Any, sent: An
     assert written["tools"] == [{"name": "ring", "description": "Rings", "input_schema": SCHEMA}]
 
 
+@pytest.mark.parametrize("more", [{}, {"model": "claude-sonnet-4-0", "reasoning": {"effort": "low"}}])
+def test_one_call_at_a_time_is_kept_beside_a_tool_that_stands_for_the_answer(more: dict[str, Any]) -> None:
+    written = write(tools=[TOOL], parallel_tool_calls=False, text=form(strict=False), **more)
+    assert len(written["tools"]) == 2
+    assert written["tool_choice"]["disable_parallel_tool_use"] is True
+
+
 def test_pictures_and_documents_are_sources() -> None:
     parts = [
         {"type": "input_image", "image_url": "data:image/jpeg;base64,AA=="},

@@ -196,3 +196,21 @@ def test_a_mail_of_our_own_is_read_as_it_was_written() -> None:
     assert [each.address for each in mail.to] == ["bob@example.com", "eve@example.com"]
     assert (mail.subject, mail.text, mail.html) == ("Grüße", "hello", "<p>hello</p>\n")
     assert [each.name for each in mail.attachments] == ["ä.png"]
+
+
+@pytest.mark.parametrize(
+    ("charset", "data", "text"),
+    [
+        ("iso-8859-1", "“quoted” 5 €".encode("cp1252"), "“quoted” 5 €"),
+        ("us-ascii", "déjà".encode(), "déjà"),
+        ("gb2312", "朱镕基".encode("gb18030"), "朱镕基"),
+        ("ks_c_5601-1987", "햏햏".encode("cp949"), "햏햏"),
+        ("utf-8", b"caf\xe9", "caf\ufffd"),
+        ("no-such-set", b"caf\xe9", "café"),
+        ("base64", b"plain", "plain"),
+        ("punycode", b"a-b", "a-b"),
+    ],
+)
+def test_a_character_set_is_what_clients_take_it_for(charset: str, data: bytes, text: str) -> None:
+    head = f"Content-Type: text/plain; charset={charset}\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+    assert parse_mail(head.encode() + data).text == text

@@ -127,6 +127,13 @@ def test_requests_carry_a_recorded_trace_and_no_other(sink: Sink) -> None:
     assert carried_headers() == {}
 
 
+def test_a_trace_that_began_here_is_marked_also_where_a_collector_follows_it(sink: Sink) -> None:
+    with recorded(TracerProvider().get_tracer("test"), "turn", sink=sink):
+        found = context_of(carried_headers())
+    assert found is not None
+    assert (found.trace, found.span, found.is_recorded) == (sink.spans[0].trace, sink.spans[0].id, True)
+
+
 def test_a_collector_and_the_room_server_see_the_same_ids(sink: Sink) -> None:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))

@@ -51,6 +51,8 @@ def test_what_is_empty_is_left_out() -> None:
         ({"attributes": {"k": None}}, "attributes.k"),
         ({"attributes": {"k": {"deep": 1}}}, "attributes.k"),
         ({"attributes": {"k": 1e300}}, "attributes.k"),
+        ({"attributes": {"k": 10**400}}, "attributes.k"),
+        ({"begin": 10**400}, "begin"),
     ],
 )
 def test_a_span_over_its_bounds_is_refused_with_the_name_of_the_field(changes: dict[str, Any], field: str) -> None:
@@ -66,6 +68,7 @@ def test_what_is_no_object_is_refused() -> None:
 
 def test_attributes_are_cut_and_what_cannot_be_shown_is_left_out() -> None:
     many: dict[str, Any] = {"k" * 100: "v" * 1000, "none": None, "list": [1], "inf": float("inf"), "yes": True}
+    many["huge"] = 10**400
     kept = bounded(many)
     assert kept == {"k" * MAX_KEY: "v" * MAX_TEXT, "yes": True}
     assert len(bounded({str(number): number for number in range(100)})) == MAX_ATTRIBUTES
@@ -82,3 +85,14 @@ def test_a_lone_surrogate_is_replaced() -> None:
     }
     span = Span.read(found)
     assert (span.name, span.attributes, bounded({"k": "\ud800"})) == ("a?", {"k?": "?"}, {"k": "?"})
+
+
+def test_no_text_of_a_span_can_fail_the_batch_that_it_is_stored_with() -> None:
+    span = Span(TRACE, ID, "", "a\ud800", 1.0, 1.0, error="b\ud800", agent="ĉ\ud800")
+    assert (span.name, span.error, span.agent) == ("a?", "b?", "ĉ?")
+
+
+@pytest.mark.parametrize("text", ["a" * MAX_TEXT, "é" * MAX_TEXT, "😀" * MAX_TEXT, "\x01" * MAX_TEXT])
+def test_a_span_counts_at_least_the_bytes_that_it_takes(text: str) -> None:
+    span = Span(TRACE, ID, ABOVE, "work", 5.0, 0.5, text, text, {f"{number}": text for number in range(MAX_ATTRIBUTES)})
+    assert span.size >= 0.95 * len(json.dumps(span.as_json()))
