@@ -46,6 +46,7 @@ from meshhost.hosting.observe.process_metrics import ProcessMetrics
 from meshhost.hosting.observe.recent_logs import RecentLogs
 from meshhost.hosting.observe.watchdog import LoopWatchdog
 from meshhost.hosting.options import HostOptions
+from meshhost.hosting.processes.interpreter import hide_api_key
 from meshhost.hosting.processes.pool import ProcessPool
 from meshhost.hosting.processes.supervised import process_child
 from meshhost.hosting.startup import StartUp
@@ -163,6 +164,7 @@ class HostAssembly:
             metrics=self.metrics,
         )
         self.agents.protocol_for = link.protocol_for
+        hide_api_key()
         return link
 
     def _connect(self) -> None:
