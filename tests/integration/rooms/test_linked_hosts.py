@@ -10,11 +10,13 @@ import pytest
 
 from meshhost.agents.agent import SingleRoomAgent
 from meshhost.agents.worker import Worker
-from meshhost.errors import RoomRefusedError, SettingsError
+from meshhost.errors import ConnectionLostError, RoomRefusedError, SettingsError
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.keys import ApiKey, encode_api_key
 from meshhost.link.dialling import LinkDialler, LinkedRoom
+from meshhost.link.rooms import HOST_REQUEST, Announcement, HostPath, RoomRequest, dumped
 from meshhost.link.running import Link
+from meshhost.protocol.connection import RoomConnection
 from meshhost.room.client import RoomClient
 from meshhost.server.config import ConfiguredService, LinkConfig, ServicePath
 from meshhost.testing.server import RunningServer
@@ -213,6 +215,56 @@ async def test_a_tenant_has_a_bounded_number_of_links(serve: Any, until: Until) 
         refused = second if first.is_linked else first
         await until(lambda: dialler_of(refused).refusal is not None)
         assert dialler_of(refused).refusal.status == 429
+
+
+async def test_a_host_that_announces_itself_wrongly_is_told_what_is_wrong(serve: Any) -> None:
+    async with serve(links=LINKS) as server, dialled(server, server.api_key) as dialler:
+        for message, text in (
+            (b"nonsense", "Invalid JSON"),
+            (b'{"type": "report"}', "expected announce first"),
+            (b'{"type": "announce", "name": "a b", "host": "abcdef", "paths": [], "max_agents": 1}', "name"),
+        ):
+            channel = await dialler.open(HOST_REQUEST)
+            await channel.send((message,))
+            with pytest.raises(ConnectionLostError, match=text) as caught:
+                await channel.receive()
+            assert caught.value.close_code == 1008
+        assert len(server.server.parts.linked) == 0
+        with pytest.raises(RoomRefusedError, match="kind"):
+            await dialler.open(b'{"kind": "other"}')
+
+
+async def test_a_host_that_does_not_answer_is_waited_for_with_a_bound(serve: Any, until: Until) -> None:
+    async with serve(links=LinkConfig(call_seconds=0.2)) as server, dialled(server, server.api_key) as dialler:
+        channel = await dialler.open(HOST_REQUEST)
+        paths = [HostPath(path="/idle", identity="idle")]
+        announced = Announcement(name="deaf", host="abcdef", paths=paths, rooms=["room"], max_agents=10)
+        await channel.send((dumped(announced),))
+        await until(lambda: len(server.server.rooms) == 1)
+        [room] = server.server.rooms
+        calling = server.server.parts.caller
+        await until(lambda: bool(calling.calls(room)[0]["attempts"]))
+        assert "no answer within 0.2 s" in calling.calls(room)[0]["error"]
+        [host] = server.server.parts.linked
+        assert host.agents == 0
+
+
+async def test_a_participant_that_reads_nothing_holds_up_nobody_of_its_link(serve: Any) -> None:
+    async with serve(links=LINKS) as server, dialled(server, server.api_key) as dialler:
+        url = server.server.room_url("room")
+        quick = LinkedRoom(dialler, room="room", url=url, token=server.token("room", name="quick"))
+        slow = RoomRequest(room="room", token=server.token("room", name="slow"))
+        channel = await dialler.open(dumped(slow))
+        async with RoomClient(protocol=quick) as room:
+            await room.storage.upload(path="large", data=b"x" * 2_000_000)
+            # It asks for much, and never reads it: more than the credit of its channel.
+            asking = RoomConnection()
+            for _ in range(5):
+                await channel.send(asking.request("storage.download", {"path": "large"})[1])
+            async with asyncio.timeout(10):
+                for _ in range(5):
+                    assert len((await room.storage.download(path="large")).data) == 2_000_000
+        channel.abort()
 
 
 @pytest.mark.parametrize(
