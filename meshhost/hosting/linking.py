@@ -151,6 +151,8 @@ class HostLink:
             except ConnectionLostError as error:
                 if link.end is None:
                     logger.warning("the channel for calls ended", extra={"reason": str(error)})
+            except Exception:  # a host without this channel would get no calls any more, and nobody would know
+                logger.exception("the channel for calls failed, and is opened again")
             if link.end is None:
                 await asyncio.sleep(_CHANNEL_SECONDS)
 

@@ -59,6 +59,8 @@ class HostChannels:
             text = "expected an announcement" if isinstance(error, TimeoutError) else str(error)
             logger.warning("a host's channel is closed", extra={"tenant": tenant, "reason": text})
             await channel.close(1008, f"host: {text}")
+        except Exception:
+            logger.exception("a host's channel failed", extra={"tenant": tenant})
         finally:
             calls.end()
             if host is not None:
