@@ -37,10 +37,7 @@ class HostChannels:
         host: LinkedHost | None = None
         try:
             channel.accept()
-            async with asyncio.timeout(_ANNOUNCE_SECONDS):
-                first = parse_host_message(await channel.receive())
-            if not isinstance(first, Announcement):
-                raise InvalidRequestError("type", "expected announce first")  # noqa: TRY301
+            first = await _announcement(channel)
             host = LinkedHost(first, tenant, calls.call, first.report)
             fields = {"tenant": tenant, "host": first.host, "service": first.name}
             logger.info("host announced itself", extra={**fields, "paths": [path.path for path in first.paths]})
@@ -67,6 +64,15 @@ class HostChannels:
                 self._hosts.remove(host)
             if not channel.is_over:
                 channel.abort()
+
+
+async def _announcement(channel: LinkChannel) -> Announcement:
+    """The first message of a host. Raises InvalidRequestError, TimeoutError, ConnectionLostError."""
+    async with asyncio.timeout(_ANNOUNCE_SECONDS):
+        first = parse_host_message(await channel.receive())
+    if not isinstance(first, Announcement):
+        raise InvalidRequestError("type", "expected announce first")
+    return first
 
 
 class _Calls:
