@@ -208,6 +208,29 @@ class Settings(BaseSettings):
             "at the API URL."
         ),
     )
+    room_server: str | None = Field(
+        None,
+        validation_alias=_names("ROOM_SERVER"),
+        description=(
+            "URL of a room server at which a service host dials in, to be called over that link: it then needs no address "
+            "and no webhook secret. Unset: it is called by HTTP."
+        ),
+    )
+    link_rooms: str | None = Field(
+        None,
+        validation_alias=_names("LINK_ROOMS"),
+        description=(
+            "Names or patterns of rooms, separated by commas, into which the agents of a service host that dials in are "
+            "called. Unset: those that the room server's file names."
+        ),
+    )
+    labels: str | None = Field(
+        None,
+        validation_alias=_names("LABELS"),
+        description=(
+            "Labels of a service host that dials in, as gpu=true,zone=a; services of the room server's file may require them."
+        ),
+    )
     max_agents: int = Field(
         10_000,
         ge=1,

@@ -179,6 +179,22 @@ _ROOMS = (
     ),
     Endpoint(
         "GET",
+        "/link",
+        "Open a link, as a service host that dials in",
+        [
+            Answer(101, "The protocol of the link follows."),
+            _UNAUTHORIZED,
+            _FORBIDDEN,
+            Answer(404, "This server takes no links.", ERROR),
+            Answer(503, "The server stops.", headers={"Retry-After": "Seconds to wait."}),
+        ],
+        description="""A WebSocket upgrade, with a key of the role developer, or the operator's. The reference page of the link
+        says what is spoken.""",
+        auth="apiKey",
+        tag="Rooms",
+    ),
+    Endpoint(
+        "GET",
         "/files/{token}",
         "Download a file",
         [

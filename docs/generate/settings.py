@@ -95,6 +95,9 @@ VARIABLES: dict[str, dict[str, str]] = {
             "and none that a proxy forwards."
         ),
         "MESHHOST_ALLOWED_ROOM_URLS": "Room servers that a call may name besides `MESHHOST_API_URL`, separated by commas.",
+        "MESHHOST_ROOM_SERVER": "Room server at which the host dials in, with MESHHOST_API_KEY. Default: it is called by HTTP.",
+        "MESHHOST_LINK_ROOMS": "Rooms, by name or pattern, separated by commas, into which agents of such a host are called.",
+        "MESHHOST_LABELS": "Labels of such a host, as `gpu=true,zone=a`, which services may require.",
         "MESHHOST_MAX_AGENTS": "Agents that may live on the host at once.",
         "MESHHOST_DRAIN_SECONDS": "Seconds that agents may take to leave when the host stops; a path can have its own.",
         "MESHHOST_LEDGER": "File that keeps which agents shall live and which tenants are frozen, over restarts. `on`: "
@@ -225,7 +228,12 @@ FILE: dict[str, str] = {
     "mail.dkim.domain": "Domain whose key signs what is relayed (DKIM).",
     "mail.dkim.selector": "Selector of the key: its public half is in DNS at `SELECTOR._domainkey.DOMAIN`.",
     "mail.dkim.key_file": "File with the private key, a PEM of RSA.",
-    "services.urls": "Hosts of the service, in order: when one fails, the next is called. Either this or `url`.",
+    "links.enabled": "Whether service hosts may dial in.",
+    "links.resume_seconds": "Seconds in which a host whose link was lost can go on with it; then its agents leave their rooms.",
+    "links.max_per_tenant": "Links that hosts with keys of one tenant may have at a time.",
+    "services.urls": "Hosts of the service, in order: when one fails, the next is called. Either this, `url` or `link`.",
+    "services.link": "Name of the hosts that dial in for this service (`ServiceHost(name=…)`), instead of their addresses.",
+    "services.requires": 'Labels that such a host must have, such as `{ gpu = "true" }`.',
     "services.url": "Host of the service.",
     "services.rooms": "Pattern of room names into which the service is called.",
     "services.secret_file": "File with the secret that signs calls to this service.",

@@ -44,6 +44,7 @@ from meshhost.quotas.quota import ServerQuota
 from meshhost.server.config import (
     MAX_HEADER_BYTES,
     ConfiguredService,
+    LinkConfig,
     MailConfig,
     OidcConfig,
     OidcRole,
@@ -189,9 +190,21 @@ class _Path(_Table):
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
+class _Links(_Table):
+    enabled: bool = False
+    resume_seconds: float = Field(15.0, ge=0, le=300)
+    max_per_tenant: int = Field(100, ge=0, le=10_000)
+
+    def config(self) -> LinkConfig:
+        """Return the limits of links, enabled or not."""
+        return LinkConfig(resume_seconds=self.resume_seconds, max_per_tenant=self.max_per_tenant)
+
+
 class _Service(_Table):
     urls: list[_HttpUrl] = Field(default_factory=list)
+    link: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$")
     url: Annotated[_HttpUrl | None, Field(validate_default=True)] = None
+    requires: dict[str, str] = Field(default_factory=dict)
     rooms: str = "*"
     secret_file: Path | None = None
     secrets: list[str] = Field(default_factory=list)
@@ -200,12 +213,22 @@ class _Service(_Table):
     @field_validator("url")
     @classmethod
     def _is_one_or_several(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if (value is None) != bool(info.data.get("urls")):
-            raise ValueError("expected either url or urls")
+        given = [value is not None, bool(info.data.get("urls")), info.data.get("link") is not None]
+        if sum(given) != 1:
+            raise ValueError("expected either url, urls or link")
+        return value
+
+    @field_validator("requires")
+    @classmethod
+    def _is_for_links(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if value and info.data.get("link") is None:
+            raise ValueError("expected only with link: labels are those of hosts that dial in")
         return value
 
     def all_urls(self) -> list[str]:
         """Return the URLs of its hosts in the order in which they are tried; at least one."""
+        if self.link is not None:
+            return [f"link://{self.link}"]
         return [self.url] if self.url is not None else self.urls
 
 
@@ -426,6 +449,7 @@ class ServerFile(_Table):
     traces: _Traces = Field(default_factory=_Traces)
     tables: _Tables = Field(default_factory=_Tables)
     built_in: _BuiltIn = Field(default_factory=_BuiltIn)
+    links: _Links = Field(default_factory=_Links)
     services: list[_Service] = Field(default_factory=list)
     providers: list[ProviderEntry] = Field(default_factory=list)
     prices: list[PriceEntry] = Field(default_factory=list)
@@ -448,6 +472,7 @@ class ServerFile(_Table):
                 url=service.all_urls()[0],
                 other_urls=service.all_urls()[1:],
                 rooms=service.rooms,
+                requires=service.requires,
                 webhook_secret=read_secret_file(service.secret_file),
                 secrets=[SecretUse(name) for name in service.secrets],
                 paths=[ServicePath(path.path, path.identity, path.api, path.arguments) for path in service.paths],

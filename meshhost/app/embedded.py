@@ -66,7 +66,7 @@ class ServerOptions:
 
     Port 0 takes a free one. `file` is the content of `meshhost.toml`; `providers` replaces the model providers that the file
     and the environment name; `extra_keys` returns API keys that are accepted besides the stored ones; `operator_key` is
-    the key that manages tenants; `engines` are the
+    the key that manages tenants; `links` lets hosts dial in also where the file does not; `engines` are the
     engines that `database_url` may name, by the scheme of the URL.
     """
 
@@ -78,6 +78,7 @@ class ServerOptions:
     providers: ProviderTable | None = None
     extra_keys: Callable[[], list[ApiKey]] | None = None
     operator_key: str | None = field(default=None, repr=False)
+    links: bool = False
     engines: Mapping[str, EngineMaker] = field(default_factory=lambda: ENGINES, repr=False)
 
 
@@ -202,6 +203,7 @@ def _config(
         traces_per_second=file.traces.per_second,
         failed_traces_per_second=file.traces.failed_per_second,
         built_ins=built_ins,
+        links=file.links.config() if file.links.enabled or options.links else None,
     )
 
 

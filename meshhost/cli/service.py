@@ -51,13 +51,17 @@ def _run_service(
             min=0, max=65535, help="The port of the program's host, if it sets one itself as ServiceHost(port=…)."
         ),
     ] = 0,
+    link: Annotated[
+        bool,
+        typer.Option("--link", help="Let the program's host dial in to the room server, and be called over this link."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the program in FILE and call the agent of each of its paths into the room."""
     from meshhost.cli.commands.service import run as run_service
     from meshhost.cli.connect import resolve_room
 
-    run_service(file=file, room=resolve_room(room), json=as_json, reload=reload, port=port)
+    run_service(file=file, room=resolve_room(room), json=as_json, reload=reload, port=port, link=link)
 
 
 @app.command("create")

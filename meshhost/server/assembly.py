@@ -26,6 +26,7 @@ from meshhost.quotas.rates import TenantRates
 from meshhost.server.address import Address
 from meshhost.server.calling.built_in import BuiltInCaller
 from meshhost.server.calling.caller import ServiceCaller
+from meshhost.server.calling.linked import LinkedHosts
 from meshhost.server.calling.service import CallingService
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import ConfiguredService, ServerConfig
@@ -60,6 +61,8 @@ from meshhost.server.http.triggers.messages import MessageRoutes
 from meshhost.server.http.triggers.scheduled_tasks import ScheduledTaskRoutes
 from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
+from meshhost.server.joining import Joining
+from meshhost.server.links.routes import LinkRoutes
 from meshhost.server.mail.listener import MailPorts
 from meshhost.server.mcp.oauth import OAuthRoutes, room_of_resource
 from meshhost.server.mcp.routes import MAX_BODY_BYTES, McpRoutes
@@ -157,6 +160,8 @@ class Parts:
     mail: MailPorts
     traces: MessageTraces
     configured: Configured
+    linked: LinkedHosts
+    links: LinkRoutes
 
 
 def assemble(
@@ -194,6 +199,7 @@ def assemble(
         all_services.find(CallingService).replace_stored(services, directory.rooms)
 
     configured = Configured(config, engines.configuration, engines.secrets, sender, on_services=call_stored)
+    linked = LinkedHosts()
     caller = ServiceCaller(
         sender,
         tenant_calls=configured,
@@ -204,6 +210,7 @@ def assemble(
         call_secret=config.webhook_secret,
         count=metrics.count_call,
         return_seconds=config.return_seconds,
+        linked=linked,
     )
     built_ins = None
     if config.built_ins is not None:
@@ -290,9 +297,8 @@ def assemble(
     imports = Imports(kept, directory, exports)
     in_flight = InFlight(config.max_in_flight_bytes, engines.identity.quota_of)
     metrics.show_in_flight(lambda: in_flight.total)
-    sockets = RoomSockets(
+    joining = Joining(
         config,
-        access=access,
         directory=directory,
         dialects=Dialects([*dialects, SDK_056, SDK_06]),
         operations=all_services.operations(),
@@ -302,9 +308,16 @@ def assemble(
         rates=rates,
         in_flight=in_flight,
     )
+    sockets = RoomSockets(config, access=access, joining=joining)
+    links = LinkRoutes(config.links, access, joining, linked)
+    engines.identity.on_revoked(links.end_of_keys)
+    engines.identity.on_closed(links.end_of_tenants)
+    calling = all_services.find(CallingService)
+    linked.on_change = lambda: calling.linked_changed(directory)
     app = web.Application(middlewares=[errors_as_json, refuse_compressed])
     watch_requests(app)
     sockets.add_to(app)
+    links.add_to(app)
     files.add_to(app)
     series = QueueSeries(engines.queues.stats)
     engines.queues.observers.append(series)
@@ -401,6 +414,8 @@ def assemble(
         mail,
         message_traces,
         configured,
+        linked,
+        links,
     )
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "CallTimes",
     "CalledAt",
     "ConfiguredService",
+    "LinkConfig",
     "LivekitConfig",
     "MailConfig",
     "OidcConfig",
@@ -79,12 +80,27 @@ class SecretUse:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkConfig:
+    """Links of hosts that dial in. A lost one may come back within `resume_seconds`; a tenant has at most `max_per_tenant`.
+
+    A link that is silent for `heartbeat_seconds` is asked for a sign of life, and ended after half of that time more.
+    """
+
+    resume_seconds: float = 15.0
+    max_per_tenant: int = 100
+    heartbeat_seconds: float = 10.0
+    call_seconds: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
 class ConfiguredService:
     """A service host whose agents are called into every room whose name matches `rooms`, a shell pattern.
 
-    `other_urls` are hosts of the same program, which are called when the one before fails. One of the operator's is for all
-    tenants; one that a tenant configured is for that `tenant`, has an `id`, and is called only where tenants may let this
-    server call. Its agents find in their call's arguments an `environment`: `variables`, and what `secrets` of the tenant hold.
+    `other_urls` are hosts of the same program, which are called when the one before fails. A `url` such as `link://NAME` stands
+    for all hosts that dialled in under this name and have the labels that it `requires`. One of the operator's is for all
+    tenants; one of a `tenant` is for that tenant's rooms: it has an `id` when the tenant configured it, and is then called only
+    where tenants may let this server call. Its agents find in their call's arguments an `environment`: `variables`, and what
+    `secrets` of the tenant hold.
     """
 
     url: str
@@ -92,6 +108,7 @@ class ConfiguredService:
     rooms: str = "*"
     webhook_secret: str | None = field(default=None, repr=False)
     other_urls: Sequence[str] = ()
+    requires: Mapping[str, str] = field(default_factory=dict)
     tenant: TenantId | None = None
     id: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -212,9 +229,9 @@ class ServerConfig:
     hosts, which the operator sees through this server; `local_hosts` returns those that run on this machine, with the room that
     each was run for. The first `tenant_labels` tenants have a label of their own in the metrics, which shows their id or name.
     `series_file` is where the series of points about queues are kept while the server does not run. `mail` is how mail comes in
-    and goes out, `livekit` the server that voice may go through. Of each tenant `traces_per_second` messages are traced, and
-    `failed_traces_per_second` of those that fail. `built_ins` keeps a host of the built-in agents running (None: rooms have
-    none).
+    and goes out, `livekit` the server that voice may go through, and `links` lets hosts dial in (None: they may not). Of each
+    tenant `traces_per_second` messages are traced, and `failed_traces_per_second` of those that fail. `built_ins` keeps a host
+    of the built-in agents running (None: rooms have none).
     """
 
     host: str = "127.0.0.1"
@@ -252,6 +269,7 @@ class ServerConfig:
     series_file: Path | None = None
     mail: MailConfig = field(default_factory=MailConfig)
     livekit: LivekitConfig = field(default_factory=LivekitConfig)
+    links: LinkConfig | None = None
     traces_per_second: float = 10.0
     failed_traces_per_second: float = 10.0
     built_ins: BuiltInHosts | None = field(default=None, repr=False)

@@ -202,6 +202,7 @@ class RoomServer:
     async def stop(self) -> None:
         """Disconnect all participants in order and stop listening, within a bounded time. Idempotent."""
         await self._parts.directory.stop(timeout=STOP_TIMEOUT)
+        await self._parts.links.stop(timeout=STOP_TIMEOUT)
         await self._tasks.stop(timeout=STOP_TIMEOUT)
         await self._parts.series_file.save()
         await self._parts.traces.stop(timeout=STOP_TIMEOUT)

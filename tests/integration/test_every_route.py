@@ -82,6 +82,10 @@ ROOM_VIEW = (
     | {"other key": OPEN}
 )
 ROOM_DEVELOP = ROOM_VIEW | {"viewer key": 403}
+# Only with a key itself: a link lasts as long as its key.
+LINK = group(own_key=OPEN, developer_key=OPEN, other_key=OPEN, operator_key=OPEN) | dict.fromkeys(
+    ("viewer key", "login", "suspended key"), 403
+)
 # The credential is the signed token in the path, which is none of these.
 FILE = group()
 # What other pages can make a browser ask for tells them nothing and signs nobody in.
@@ -97,6 +101,7 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/readyz"): PUBLIC,
     ("GET", "/metrics"): PUBLIC,
     ("GET", "/rooms/{room}"): ROOM,
+    ("GET", "/link"): LINK,
     ("GET", "/files/{token}"): FILE,
     ("GET", "/rooms/{room}/queues"): ROOM_VIEW,
     ("GET", "/rooms/{room}/queue-series"): ROOM_VIEW,

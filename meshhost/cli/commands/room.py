@@ -34,6 +34,9 @@ def serve(
         typer.Option(help="Database for queues (default: MESHHOST_DATABASE_URL, else a file in the data folder)."),
     ] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration file (meshhost.toml).")] = None,
+    links: Annotated[
+        bool, typer.Option("--links", help="Let service hosts dial in (the same as links.enabled in the file).")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the room server until SIGTERM or Ctrl-C.
@@ -52,6 +55,7 @@ def serve(
         data_dir=(data_dir or settings.data_dir).expanduser(),
         database_url=database_url or settings.database_url,
         file=read_server_file(config),
+        links=links,
     )
     serve_rooms(options, as_json=as_json, config=config)
 

@@ -39,7 +39,8 @@ from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.server.calling.call_urls import CallUrls
 from meshhost.server.calling.kept import KeptAgent, Unwanted, is_kept_at, unwanted
-from meshhost.server.calling.records import CallOutcome, CallRecord, shown_url
+from meshhost.server.calling.linked import LinkedHosts
+from meshhost.server.calling.records import CallOutcome, CallRecord, is_linked, shown_url
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import CallTimes, ConfiguredService, SecretUse
 from meshhost.server.core.participants import Participant
@@ -81,7 +82,7 @@ class ServiceCaller:
     `call_urls` are the URL prefixes that `agent.call` may reach; the operator's services are trusted without them, those that
     tenants configured are called through `tenant_calls`. For the first
     `return_seconds` no service with several hosts is called: its agent may come back by itself, from any of them; and a
-    participant that calls an agent waits for the one of this name to come back.
+    participant that calls an agent waits for the one of this name to come back. `linked` are the hosts that dialled in.
     """
 
     def __init__(
@@ -97,12 +98,14 @@ class ServiceCaller:
         times: CallTimes = CallTimes(),  # noqa: B008 - immutable
         return_seconds: float = 0.0,
         clock: Clock | None = None,
+        linked: LinkedHosts | None = None,
     ) -> None:
         self._sender = sender
+        self._linked = LinkedHosts() if linked is None else linked
         self._configured = services
-        self._services = services
         self._stored: Sequence[ConfiguredService] = ()
         self._tenant_calls = tenant_calls
+        self._services: Sequence[ConfiguredService] = [*services, *self._linked.services()]
         self._key_for = key_for
         self._call_urls = CallUrls(call_urls)
         self._call_secret = call_secret
@@ -134,17 +137,26 @@ class ServiceCaller:
     def replace(self, services: Sequence[ConfiguredService]) -> None:
         """Call these services of the operator from now on; the caller wakes the rooms, by `Room.changed`."""
         self._configured = services
-        self._services = [*services, *self._stored]
+        self.linked_changed()
 
     def replace_stored(self, services: Sequence[ConfiguredService]) -> None:
         """Call these services of tenants from now on; the caller wakes the rooms, by `Room.changed`."""
         self._stored = services
-        self._services = [*self._configured, *services]
+        self.linked_changed()
+
+    def linked_changed(self) -> None:
+        """Call the services of the linked hosts as they are now; the caller wakes the rooms, by `Room.changed`."""
+        self._services = [*self._configured, *self._stored, *self._linked.services()]
 
     @property
     def services(self) -> Sequence[ConfiguredService]:
         """The services of the operator that are called now. Those of tenants must not be shown what the operator may do."""
         return self._configured
+
+    @property
+    def called(self) -> Sequence[ConfiguredService]:
+        """All services that are called now, with those that tenants stored and that linked hosts asked for."""
+        return self._services
 
     def calls(self, room: Room) -> list[dict[str, Any]]:
         """The calls of each service of a room and their outcomes, as JSON."""
@@ -271,7 +283,7 @@ class ServiceCaller:
     async def _is_there(self, kept: KeptAgent) -> bool:
         # Called at its one host, an agent that lives is found there. Of several hosts, only the agent itself knows its own.
         quiet = self._quiet_until - self._clock.monotonic()
-        if quiet > 0 and len(kept.service.all_urls) > 1:
+        if quiet > 0 and (len(kept.service.all_urls) > 1 or is_linked(kept.service.url)):
             kept.record.next_call_at = self._clock.time() + quiet
             with suppress(TimeoutError):
                 async with asyncio.timeout(quiet):
@@ -285,8 +297,11 @@ class ServiceCaller:
         record.next_call_at = None
         try:
             secret, arguments = await self._with_secrets(kept)
-            sender = self._sender if kept.service.tenant is None else self._tenant_calls
-            await self._call(kept.room, url, path.identity, arguments, scope, secret=secret, sender=sender)
+            if is_linked(url):
+                url = await self._call_linked(kept, arguments, scope)
+            else:
+                sender = self._sender if kept.service.tenant is None else self._tenant_calls
+                await self._call(kept.room, url, path.identity, arguments, scope, secret=secret, sender=sender)
         except (NotFoundError, SecretsLockedError, OSError) as error:
             # The next call finds what was put right meanwhile.
             logger.warning("service call without its secret", extra={**kept.log_fields, "reason": str(error)})
@@ -319,6 +334,21 @@ class ServiceCaller:
         arguments = kept.path.arguments
         return secret, {**arguments, "environment": environment} if environment else arguments
 
+    async def _call_linked(self, kept: KeptAgent, arguments: dict[str, Any], scope: ApiScope) -> str:
+        """Call a host that dialled in; return its address. Raises CallRefusedError, TokenError."""
+        room, path = kept.room, kept.path
+
+        def data_for(address: str) -> dict[str, Any]:
+            return self._data(room, path.identity, arguments, scope, None, called_at=address)
+
+        try:
+            address = await self._linked.call(kept.urls.current, room.key, kept.service.requires, data_for)
+        except CallRefusedError:
+            self._count("refused")
+            raise
+        self._count("accepted")
+        return address
+
     async def _call(
         self,
         room: Room,
@@ -331,19 +361,31 @@ class ServiceCaller:
         caller: Participant | None = None,
         sender: "WebhookSender | TenantCalls | None" = None,
     ) -> None:
-        data = {
-            "room_name": room.key.name,
-            "room_url": room.url,
-            "token": self._token(room.key, identity, scope, caller, called_at=shown_url(url)),
-            "arguments": arguments,
-            "tenant_name": name_of(room.key.tenant),
-        }
+        data = self._data(room, identity, arguments, scope, caller, called_at=shown_url(url))
         try:
             await (sender or self._sender).send(url, "room.call", data, secret=secret)
         except CallRefusedError:
             self._count("refused")
             raise
         self._count("accepted")
+
+    def _data(
+        self,
+        room: Room,
+        identity: str,
+        arguments: dict[str, Any],
+        scope: ApiScope,
+        caller: Participant | None,
+        *,
+        called_at: str,
+    ) -> dict[str, Any]:
+        return {
+            "room_name": room.key.name,
+            "room_url": room.url,
+            "token": self._token(room.key, identity, scope, caller, called_at=called_at),
+            "arguments": arguments,
+            "tenant_name": name_of(room.key.tenant),
+        }
 
     def _token(
         self, room: RoomKey, identity: str, scope: ApiScope, caller: Participant | None, *, called_at: str

@@ -12,11 +12,12 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from meshhost.errors import AlreadyExistsError, CallRefusedError, NotFoundError
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.server.calling.caller import ServiceCaller
 from meshhost.server.calling.kept import Unwanted
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import ConfiguredService
+from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Peer
 from meshhost.server.core.room import Room
@@ -28,6 +29,7 @@ __all__ = ["CallingService"]
 logger = logging.getLogger(__name__)
 
 REPEAT_SECONDS = 5.0
+_WILDCARDS = frozenset("*?[")
 
 
 class CallingService(RoomService):
@@ -90,6 +92,15 @@ class CallingService(RoomService):
                 if found is not None and found.rival is None:
                     self._tell_to_leave(room, member, found)
             room.changed()
+
+    def linked_changed(self, directory: RoomDirectory) -> None:
+        """Hosts dialled in, or are gone: keep the agents of their services, and wake the rooms that they name."""
+        before = self._caller.called
+        self._caller.linked_changed()
+        self._apply(directory.rooms)
+        for service in self._caller.called:
+            if service.tenant is not None and service not in before and not set(service.rooms) & _WILDCARDS:
+                directory.need(RoomKey(TenantId(service.tenant), service.rooms))
 
     def _tell_to_leave(self, room: Room, participant: Participant, found: Unwanted) -> None:
         logger.warning("agent is told to leave", extra=_fields(room, participant, found))

@@ -83,6 +83,7 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("*", f"{_PROJECT}/{{what}}/{{rest}}"): Role.VIEWER,
     ("POST", f"{_ROOM}/queues/{{queue}}/messages"): Role.DEVELOPER,
     **{(method, f"{_ROOM}/mcp"): Role.DEVELOPER for method in ("POST", "GET", "DELETE")},
+    ("GET", "/link"): Role.DEVELOPER,
     ("GET", "/schedules"): Role.VIEWER,
     ("POST", "/schedules/preview"): Role.VIEWER,  # changes nothing
     ("POST", f"{_ROOM}/schedules"): Role.DEVELOPER,

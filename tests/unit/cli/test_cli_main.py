@@ -209,7 +209,7 @@ def test_service_run_is_handed_the_program_and_the_room(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "meshhost.cli.commands.service", module)
 
     assert run(["service", "run", "main.py --x", "--room", "demo", "--json"]) == 0
-    assert got == {"file": "main.py --x", "room": "demo", "json": True, "reload": False, "port": 0}
+    assert got == {"file": "main.py --x", "room": "demo", "json": True, "reload": False, "port": 0, "link": False}
 
     assert run(["service", "run", "main.py", "--room", "demo", "--reload"]) == 0
     assert got["reload"] is True
