@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshhost.errors import CallRefusedError, ConnectionLostError, InvalidRequestError, LocalProtocolError
+from meshhost.identity.tenant import TenantId
 from meshhost.link.rooms import Announcement, Answer, Call, Report, dumped, parse_host_message
 from meshhost.link.running import LinkChannel
 from meshhost.server.calling.linked import LinkedHost, LinkedHosts
@@ -31,7 +32,7 @@ class HostChannels:
         self._hosts = hosts
         self._seconds = seconds
 
-    async def serve(self, channel: LinkChannel, tenant: str | None) -> None:
+    async def serve(self, channel: LinkChannel, tenant: TenantId | None) -> None:
         """Serve the channel of a host of this tenant (None: the operator's) until it ends."""
         calls = _Calls(channel, seconds=self._seconds)
         host: LinkedHost | None = None

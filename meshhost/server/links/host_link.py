@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 
+from meshhost.identity.tenant import TenantId
 from meshhost.link.running import Link
 from meshhost.transport.websocket_server import AiohttpTransport
 
@@ -13,7 +14,7 @@ __all__ = ["HostLink", "LinkTransport"]
 class HostLink:
     """One link: who opened it, its present connection, and the timer that ends it when it is lost."""
 
-    def __init__(self, link: Link, tenant: str | None, key_id: str | None) -> None:
+    def __init__(self, link: Link, tenant: TenantId | None, key_id: str | None) -> None:
         self.link = link
         self.tenant, self.key_id = tenant, key_id
         self.token = secrets.token_urlsafe(32)

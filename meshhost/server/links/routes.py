@@ -27,7 +27,7 @@ from meshhost.errors import (
     MeshhostError,
     RemoteProtocolError,
 )
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.identity.tokens import ParticipantToken
 from meshhost.link.core import GoodbyeCode
 from meshhost.link.frames import Kind, pack, pack_reason
@@ -120,17 +120,17 @@ class LinkRoutes:
             account.close()
         return socket
 
-    def _owner(self, request: web.Request) -> tuple[str | None, str | None]:
+    def _owner(self, request: web.Request) -> tuple[TenantId | None, str | None]:
         """The tenant of the link (None: the operator) and the id of its key. Raises TokenError, AccessDeniedError."""
         if self._access.is_operator(request):
             return None, None
         holder = self._access.permitted(request)
         if holder.key_id is None:
             raise AccessDeniedError("a link needs an API key, not a login")
-        return holder.project, holder.key_id
+        return TenantId(holder.project), holder.key_id
 
     async def _serve(
-        self, transport: AiohttpTransport, tenant: str | None, key_id: str | None, config: LinkConfig
+        self, transport: AiohttpTransport, tenant: TenantId | None, key_id: str | None, config: LinkConfig
     ) -> None:
         try:
             async with asyncio.timeout(_HELLO_SECONDS):
