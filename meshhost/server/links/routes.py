@@ -168,7 +168,7 @@ class LinkRoutes:
             else:
                 each.timer = asyncio.get_running_loop().call_later(config.resume_seconds, self._lose, each)
 
-    async def _found(self, hello: Hello, tenant: str | None, key_id: str | None) -> HostLink | None:
+    async def _found(self, hello: Hello, tenant: TenantId | None, key_id: str | None) -> HostLink | None:
         """The link that goes on, without the connection that it may still have."""
         each = None if hello.token is None else self._links.get(hello.token)
         if each is None or (each.tenant, each.key_id) != (tenant, key_id) or not _may_go_on(each, hello):
@@ -182,7 +182,7 @@ class LinkRoutes:
                 return None
         return each if _may_go_on(each, hello) else None
 
-    def _new(self, tenant: str | None, key_id: str | None) -> HostLink:
+    def _new(self, tenant: TenantId | None, key_id: str | None) -> HostLink:
         def offered(channel: LinkChannel, meta: bytes) -> None:
             try:
                 asked = parse_request(meta)
