@@ -70,7 +70,7 @@ class _Line:
             "level": name,
             "agent": self.agent,
             "text": self.text,
-            "fields": json.loads(self.fields),
+            "fields": json.loads(self.fields, parse_constant=str),  # 1e999 is JSON, but Infinity is not
         }
 
 

@@ -1,5 +1,6 @@
 """The ring of lines about rooms: what is kept, for how long, and what is found in it."""
 
+import json
 import logging
 
 from meshhost.identity.tenant import RoomKey, TenantId
@@ -106,6 +107,9 @@ def test_lines_are_bounded_and_always_json() -> None:
     lines, _ = log.after(DEN, 0, limit=10)
     assert (len(lines[0]["agent"]), len(lines[0]["text"]), list(lines[0]["fields"])) == (200, 2000, ["cut"])
     assert lines[1]["fields"]["n"] == 1
+    log.keep(DEN, 0.0, logging.INFO, "", "t", {"far": [float("inf")]})
+    lines, _ = log.after(DEN, 2, limit=10)
+    assert json.dumps(lines[0]["fields"], allow_nan=False) == '{"far": ["Infinity"]}'
 
 
 def test_a_record_that_can_not_be_kept_does_not_fail_its_logger() -> None:
